@@ -1,0 +1,34 @@
+"""Pictures and videos from diffusion models, served step by step.
+
+The names below are imported when first used: importing the package pulls in no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multimodal_gen.configs.sampling_params import SamplingParams as SamplingParams
+    from multimodal_gen.configs.server_args import ServerArgs as ServerArgs
+    from multimodal_gen.runtime.entrypoints.diffusion_generator import (
+        DiffusionGenerator as DiffusionGenerator,
+    )
+    from multimodal_gen.runtime.entrypoints.diffusion_generator import (
+        GenerationResult as GenerationResult,
+    )
+
+__version__ = "0.1.0"
+_HOMES = {
+    "DiffusionGenerator": "multimodal_gen.runtime.entrypoints.diffusion_generator",
+    "GenerationResult": "multimodal_gen.runtime.entrypoints.diffusion_generator",
+    "SamplingParams": "multimodal_gen.configs.sampling_params",
+    "ServerArgs": "multimodal_gen.configs.server_args",
+}
+__all__ = ["DiffusionGenerator", "GenerationResult", "SamplingParams", "ServerArgs", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,32 @@
+"""How the ranks share the work of one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.errors import InvalidRequest
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """`cfg` groups of ranks share the rows of a batch; in each, `ulysses` ranks share a sequence."""
+
+    cfg: int = 1
+    ulysses: int = 1
+
+    @classmethod
+    def choose(cls, args: ServerArgs, *, ulysses_supported: bool) -> ParallelConfig:
+        """Split `num_gpus` as asked; where nothing is said, a native model shares the sequence.
+
+        Raises InvalidRequest when a sequence split is asked of a model that has none.
+        """
+        ranks, degree = args.num_gpus, args.ulysses_degree
+        if not ulysses_supported:
+            if degree is not None and degree > 1:
+                allowed = "this model's denoiser can't share a sequence; leave it out or say 1"
+                raise InvalidRequest("ulysses_degree", degree, allowed)
+            degree = 1
+        if degree is None:
+            degree = ranks // 2 if args.enable_cfg_parallel else ranks
+        return cls(cfg=ranks // degree, ulysses=degree)

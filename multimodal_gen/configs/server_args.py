@@ -1,0 +1,62 @@
+"""How an engine and its front are run. Flags, YAML keys and environment variables come from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from multimodal_gen.errors import InvalidRequest
+
+Device = Literal["auto", "cpu", "cuda"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+AttentionBackend = Literal["auto", "sdpa", "math"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerArgs:
+    """Arguments of `serve`, of `generate` and of DiffusionGenerator."""
+
+    model_path: str | None = None
+    """A folder or hub name of a checkpoint in diffusers layout; unset: the bundled model."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub checkpoint."""
+    device: Device = "auto"
+    """cuda where there is one, else cpu."""
+    dtype: DType = "auto"
+    """auto is bfloat16 on cuda and float32 on a cpu."""
+    num_gpus: int = 1
+    """Ranks: processes that share each step; on a cpu too."""
+    ulysses_degree: int | None = None
+    """Ranks that share one sequence; unset: as many as the model and num_gpus allow."""
+    enable_cfg_parallel: bool = False
+    """Split the rows of a batch (guidance branches, requests) over two halves of the ranks."""
+    attention_backend: AttentionBackend = "auto"
+    """auto picks what is fastest for the device."""
+    batching_max_size: int = 16
+    """Requests that share one evaluation at most."""
+    max_queue_size: int = 256
+    """Requests accepted and not ended at most; the next is told when to try again."""
+    step_timeout: float = 300.0
+    """Seconds without a word from a rank after which the engine counts as dead."""
+    host: str = "127.0.0.1"
+    """Address to listen on; other than loopback only with an api_key."""
+    port: int = 30000
+    """Port to listen on; 0 takes a free one."""
+    api_key: str | None = None
+    """Key that HTTP clients must send as a bearer token."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_gpus", "batching_max_size", "max_queue_size"):
+            if getattr(self, name) < 1:
+                raise InvalidRequest(name, getattr(self, name), "must be at least 1")
+        if self.step_timeout <= 0:
+            raise InvalidRequest("step_timeout", self.step_timeout, "must be more than 0 seconds")
+        if not 0 <= self.port <= 65535:
+            raise InvalidRequest("port", self.port, "must be 0 to 65535")
+        if self.api_key == "":
+            raise InvalidRequest("api_key", self.api_key, "must not be empty")
+        degree = self.ulysses_degree
+        if degree is not None and (degree < 1 or self.num_gpus % degree):
+            raise InvalidRequest("ulysses_degree", degree, f"must divide num_gpus={self.num_gpus}")
+        if self.enable_cfg_parallel and self.num_gpus % 2:
+            raise InvalidRequest("num_gpus", self.num_gpus, "must be even with enable_cfg_parallel")

@@ -1,0 +1,127 @@
+"""Every error a user can meet.
+
+MultimodalGenError
+├── InvalidRequest      the caller's mistake: names the field, its value and what is allowed
+├── InvalidCheckpoint   the model on disk can't be used: says what it looked like and what is missing
+├── Unauthorized        no API key, or a wrong one
+├── ModelNotFound       no such model is served
+├── QueueFull           no room now: says when to try again
+├── DeadlineExceeded    not finished, or not to be finished, in the time the request allowed
+├── Cancelled           ended because somebody asked for that
+├── OutOfMemory         the request alone does not fit the device
+├── GenerationFailed    the request failed, its neighbours did not
+├── ProtocolError       a message that is not of the wire's protocol
+├── EngineNotReady      still loading, or stopping
+└── EngineDied          a rank died, fell silent, or failed where others may wait for it
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class MultimodalGenError(Exception):
+    """Base of all errors raised here. `code` is stable and travels on the wire and over HTTP."""
+
+    code = "internal_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field: str | None = None
+        self.retry_after_s: float | None = None
+        self.siblings: list[Any] = []
+        """Of a list of prompts, what the others came to: results, and errors in the place of some."""
+
+
+class InvalidRequest(MultimodalGenError):
+    """A field of a request, or of the server's arguments, has a value that is not allowed."""
+
+    code = "invalid_value"
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        shown = repr(value)
+        if len(shown) > 120:
+            shown = shown[:100] + f"… ({len(shown)} characters)"
+        super().__init__(f"{field}={shown}: {allowed}")
+        self.field = field
+
+
+class InvalidCheckpoint(MultimodalGenError):
+    code = "invalid_checkpoint"
+
+
+class Unauthorized(MultimodalGenError):
+    code = "invalid_api_key"
+
+
+class ModelNotFound(MultimodalGenError):
+    code = "model_not_found"
+
+
+class QueueFull(MultimodalGenError):
+    code = "queue_full"
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(MultimodalGenError):
+    code = "deadline_exceeded"
+
+
+class Cancelled(MultimodalGenError):
+    code = "cancelled"
+
+
+class OutOfMemory(MultimodalGenError):
+    code = "out_of_memory"
+
+
+class GenerationFailed(MultimodalGenError):
+    code = "generation_failed"
+
+
+class ProtocolError(MultimodalGenError):
+    code = "protocol_error"
+
+
+class EngineNotReady(MultimodalGenError):
+    code = "engine_not_ready"
+
+
+class EngineDied(MultimodalGenError):
+    code = "engine_died"
+
+
+HTTP_STATUS: dict[type[MultimodalGenError], int] = {
+    InvalidRequest: 400,
+    InvalidCheckpoint: 500,
+    Unauthorized: 401,
+    ModelNotFound: 404,
+    QueueFull: 429,
+    DeadlineExceeded: 408,
+    Cancelled: 499,
+    OutOfMemory: 507,
+    GenerationFailed: 500,
+    ProtocolError: 400,
+    EngineNotReady: 503,
+    EngineDied: 503,
+    MultimodalGenError: 500,
+}
+"""What each error is over HTTP. The order is that of the tree above."""
+
+_BY_CODE = {kind.code: kind for kind in HTTP_STATUS}
+
+
+def from_wire(
+    code: str, message: str, field: str | None, retry_after_s: float | None
+) -> MultimodalGenError:
+    """The error that another process described; an unknown code gives the base class."""
+    kind = _BY_CODE.get(code, MultimodalGenError)
+    error = kind.__new__(kind)
+    MultimodalGenError.__init__(error, message)
+    error.field = field
+    error.retry_after_s = retry_after_s
+    return error
