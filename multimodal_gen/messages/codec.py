@@ -1,0 +1,91 @@
+"""Messages to ZeroMQ frames and back: one msgpack header, then raw pixels, nothing executable.
+
+A message that carries arrays has a field `frames` of headers; the arrays follow as frames of their
+own, neither copied nor interpreted until dtype, shape and byte count agree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import msgspec
+
+from multimodal_gen.errors import InvalidRequest, ProtocolError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_HEADER_BYTES = 4 * 2**20
+MAX_CLIENT_FRAME_BYTES = 64 * 2**20
+"""What a client may send in one frame; the socket drops whoever sends more."""
+MAX_FRAME_BYTES = 4 * 2**30
+
+
+class FrameHeader(msgspec.Struct, frozen=True):
+    """What the bytes of one frame are."""
+
+    shape: tuple[int, ...]
+    dtype: Literal["uint8"] = "uint8"
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape)
+
+
+T = TypeVar("T")
+Buffer = bytes | memoryview
+_encoder = msgspec.msgpack.Encoder()
+
+
+def header_of(array: np.ndarray[Any, Any]) -> FrameHeader:
+    """The header of a uint8 array."""
+    return FrameHeader(shape=array.shape)
+
+
+def encode(message: msgspec.Struct, arrays: Sequence[np.ndarray[Any, Any]] = ()) -> list[Buffer]:
+    """The frames of a message; `arrays` are those its `frames` field describes, C-contiguous."""
+    return [_encoder.encode(message), *(array.data.cast("B") for array in arrays)]
+
+
+class Decoder:
+    """Decodes the messages of one union type; what does not fit is a ProtocolError."""
+
+    def __init__(self, kind: Any) -> None:
+        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(kind)
+
+    def decode(self, frames: Sequence[Buffer]) -> tuple[Any, list[np.ndarray[Any, Any]]]:
+        """The message and the arrays that follow it (views of the frames).
+
+        Raises InvalidRequest when a field that a user filled in has a value that is not allowed,
+        ProtocolError for anything else that is not a whole message of this protocol.
+        """
+        if not frames or len(frames[0]) > MAX_HEADER_BYTES:
+            raise ProtocolError(f"header frame missing or over {MAX_HEADER_BYTES} bytes")
+        try:
+            message = self._decoder.decode(frames[0])
+        except msgspec.ValidationError as error:
+            if isinstance(error.__cause__, InvalidRequest):
+                raise error.__cause__ from None
+            raise ProtocolError(f"not a message of this protocol: {error}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ProtocolError(f"not msgpack: {error}") from None
+        return message, _arrays(getattr(message, "frames", ()), frames[1:])
+
+
+def _arrays(headers: Sequence[FrameHeader], frames: Sequence[Buffer]) -> list[Any]:
+    if len(headers) != len(frames):
+        raise ProtocolError(f"{len(headers)} frames announced, {len(frames)} sent")
+    if not headers:
+        return []
+    import numpy as np
+
+    arrays = []
+    for header, frame in zip(headers, frames, strict=True):
+        if min(header.shape, default=0) < 0 or header.nbytes > MAX_FRAME_BYTES:
+            raise ProtocolError(f"frame of shape {header.shape} is not allowed")
+        if header.nbytes != len(frame):
+            raise ProtocolError(f"frame of shape {header.shape} has {len(frame)} bytes")
+        arrays.append(np.frombuffer(frame, dtype=np.uint8).reshape(header.shape))
+    return arrays

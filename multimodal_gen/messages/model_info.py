@@ -1,0 +1,58 @@
+"""What a loaded model is and allows: plain data, so that requests can be checked without torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Task = Literal["text-to-image", "text-to-video"]
+
+
+class Defaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a request gets where it says nothing. None: the model does not know the parameter."""
+
+    width: int
+    height: int
+    num_inference_steps: int
+    num_frames: int = 1
+    fps: int | None = None
+    guidance_scale: float = 1.0
+    true_cfg_scale: float | None = None
+    negative_prompt: str | None = None
+    max_sequence_length: int | None = None
+    flow_shift: float | None = None
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The largest request that is let in."""
+
+    max_pixels: int = 2048 * 2048
+    max_side: int = 4096
+    max_frames: int = 1
+    max_steps: int = 1000
+    max_outputs: int = 16
+    max_sequence_length: int | None = None
+    max_prompt_characters: int = 32_000
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What `Ready` tells a client about the model behind it."""
+
+    name: str
+    """What the operator called it: a hub name or the last part of a path."""
+    family: str
+    tasks: tuple[Task, ...]
+    defaults: Defaults
+    limits: Limits
+    size_multiple: int
+    """Width and height must be multiples of it."""
+    frame_multiple: int = 1
+    """num_frames must be 1 more than a multiple of it."""
+    parameters: tuple[str, ...] = ()
+    """The optional sampling parameters that mean something to this model."""
+    schedulers: tuple[str, ...] = ()
+    """Short names that `scheduler` may take; the first is the checkpoint's own."""
+    dtype: str = "float32"
+    device: str = "cpu"
+    num_gpus: int = 1

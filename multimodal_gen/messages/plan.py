@@ -1,0 +1,89 @@
+"""What rank 0's Scheduler tells the Schedulers of all ranks, and what they answer."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from multimodal_gen.messages.codec import FrameHeader
+from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.messages.request import Req
+
+
+class Phase(StrEnum):
+    """The parts of a generation, in order. Each is done in units: prompts, evaluations, chunks."""
+
+    ENCODE = "encode"
+    DENOISE = "denoise"
+    DECODE = "decode"
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """Advance these requests together by `k` units of one phase."""
+
+    phase: Phase
+    ids: tuple[str, ...]
+    k: int = 1
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
+    """All that changes a rank's state, in the order in which it happens: admit, drop, work."""
+
+    number: int
+    admit: tuple[Req, ...] = ()
+    drop: tuple[str, ...] = ()
+    work: Work | None = None
+    resume: bool = False
+    """After an error the ranks skip work until a plan says this: then all are at the same point."""
+    shutdown: bool = False
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """What encoding a request showed about the work to come."""
+
+    batch_keys: tuple[str, ...]
+    """One an evaluation; requests with equal keys can share it."""
+    rows: int
+    """Rows of a batch that this request takes: its guidance branches."""
+    decode_chunks: int
+
+
+class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
+    """One rank has carried out one plan.
+
+    `frames` (rank 0 only) are the pixels of the requests in `finished`, then the previews of those
+    in `previewed`, in that order.
+    """
+
+    number: int
+    rank: int
+    advanced: int = 0
+    """Units of the phase that the whole group completed."""
+    seconds: float = 0.0
+    """How long the work took on this rank."""
+    skipped: bool = False
+    error: ErrorInfo | None = None
+    """The group's work stopped here, after `advanced` units."""
+    failures: dict[str, ErrorInfo] = {}
+    """Requests that failed by themselves, outside anything shared."""
+    prepared: dict[str, Prepared] = {}
+    finished: tuple[str, ...] = ()
+    previewed: tuple[str, ...] = ()
+    frames: tuple[FrameHeader, ...] = ()
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
+    """A rank has its model (`model`, and what the cost model starts from) or could not load it."""
+
+    rank: int
+    model: ModelInfo | None = None
+    parameters: int = 0
+    """Weights of the denoiser."""
+    memory_bytes: int = 0
+    """Free for requests after loading."""
+    error: ErrorInfo | None = None
+
+
+RankMessage = Ack | Loaded

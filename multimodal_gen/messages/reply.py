@@ -1,0 +1,87 @@
+"""What rank 0's Scheduler sends to a client."""
+
+from __future__ import annotations
+
+import msgspec
+
+from multimodal_gen import errors
+from multimodal_gen.messages.codec import FrameHeader
+from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.request import PROTOCOL_VERSION
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An error of `multimodal_gen.errors` as data."""
+
+    code: str
+    message: str
+    field: str | None = None
+    retry_after_s: float | None = None
+
+    @classmethod
+    def of(cls, error: errors.MultimodalGenError) -> ErrorInfo:
+        return cls(
+            code=error.code,
+            message=error.message,
+            field=error.field,
+            retry_after_s=error.retry_after_s,
+        )
+
+    def exception(self) -> errors.MultimodalGenError:
+        return errors.from_wire(self.code, self.message, self.field, self.retry_after_s)
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    protocol: int = PROTOCOL_VERSION
+    num_ranks: int
+    model: ModelInfo
+
+
+class NotReady(msgspec.Struct, frozen=True, tag="not_ready"):
+    """The model could not be loaded, or the client speaks another protocol. The end."""
+
+    error: ErrorInfo
+
+
+class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
+    id: str
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
+    """How far a request is. `frames` holds one preview [H, W, 3] uint8 where one was asked for."""
+
+    id: str
+    step: int
+    total: int
+    queue_position: int = 0
+    """Requests that are ahead of it; 0 once it runs."""
+    eta_s: float | None = None
+    frames: tuple[FrameHeader, ...] = ()
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
+    """The end of a request that went well. `frames` holds its pixels [F, H, W, 3] uint8."""
+
+    id: str
+    seed: int
+    fps: int | None = None
+    timings: dict[str, float] = {}
+    """Seconds spent in each phase, the batch's whole time, and waiting."""
+    batch_sizes: list[int] = []
+    """How many requests shared each evaluation."""
+    frames: tuple[FrameHeader, ...] = ()
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The end of a request that did not go well; `cancelled` is one of the reasons."""
+
+    id: str
+    error: ErrorInfo
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True, tag="health"):
+    running: int
+    waiting: int
+
+
+EngineMessage = Ready | NotReady | Accepted | Progress | Result | Failed | Health
