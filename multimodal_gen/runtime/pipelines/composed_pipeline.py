@@ -1,0 +1,161 @@
+"""What every model family shares, and the few questions that a family answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from multimodal_gen.configs.families import FamilyConfig
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.messages.model_info import Defaults, ModelInfo
+from multimodal_gen.messages.plan import Phase
+from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.models.schedulers.registry import make_solver, solver_names
+from multimodal_gen.runtime.models.schedulers.solver import Solver
+from multimodal_gen.runtime.pipelines.executor import SyncExecutor
+from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+
+
+@dataclass(frozen=True)
+class RankContext:
+    """Where a pipeline runs: what is the same for all components of one rank."""
+
+    device: torch.device
+    dtype: torch.dtype
+    mesh: Mesh
+    attention_backend: str = "auto"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One evaluation's batch on this rank: a row for each (request, branch). All lead with [R]."""
+
+    latents: Tensor
+    timesteps: Tensor  # [R], as the solvers give them
+    conditioning: Conditioning
+    params: Sequence[SamplingParams]
+
+
+class ComposedPipeline(ABC):
+    """The components of a checkpoint and the stages of a generation.
+
+    A family subclasses it and answers the questions below; nothing generic knows a family's name.
+    """
+
+    family: ClassVar[FamilyConfig]
+    denoiser: torch.nn.Module
+
+    def __init__(
+        self,
+        components: Mapping[str, Any],
+        scheduler_config: Mapping[str, Any],
+        defaults: Defaults,
+        context: RankContext,
+    ) -> None:
+        from multimodal_gen.runtime.stages import make_stages
+
+        self.components = dict(components)
+        self.scheduler_config = dict(scheduler_config)
+        self.defaults = defaults
+        self.context = context
+        self.executor = SyncExecutor(self.components)
+        self.stages = make_stages(self)
+
+    @torch.inference_mode()
+    def forward(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:
+        """Run one phase's stages for these requests, `k` units of it (evaluations, chunks)."""
+        self.executor.run(self.stages[phase], states, k)
+
+    def model_info(self, name: str) -> ModelInfo:
+        """What clients are told of this checkpoint."""
+        family = self.family
+        return ModelInfo(
+            name=name,
+            family=family.name,
+            tasks=family.tasks,
+            defaults=self.defaults,
+            limits=family.limits,
+            size_multiple=family.size_multiple,
+            frame_multiple=family.frame_multiple,
+            parameters=family.parameters,
+            schedulers=solver_names(self.scheduler_config),
+            dtype=str(self.context.dtype).removeprefix("torch."),
+            device=self.context.device.type,
+            num_gpus=self.context.mesh.world_size,
+        )
+
+    # -- conditioning
+
+    @abstractmethod
+    def branches(self, params: SamplingParams) -> tuple[str, ...]:
+        """("positive",), or ("positive", "negative") with classifier-free guidance."""
+
+    @abstractmethod
+    def condition(self, params: SamplingParams, branch: str) -> Conditioning:
+        """What the denoiser is told in this branch. Each prompt is encoded by itself, so that
+        neither the picture nor the cache depends on who else is encoded."""
+
+    # -- latent geometry
+
+    @abstractmethod
+    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
+        """Unit normal noise [1, ...], as the denoiser takes latents; drawn as diffusers does."""
+
+    def batch_key(self, state: RequestState, evaluation: int) -> str:
+        """Requests with equal keys can share the evaluation."""
+        assert state.latents is not None
+        shapes = [tuple(state.latents.shape)]
+        branch = next(iter(state.conditioning.values()))
+        shapes += [tuple(tensor.shape) for tensor in branch.values()]
+        return repr(shapes)
+
+    # -- schedule
+
+    def solver(self, params: SamplingParams, generator: torch.Generator) -> Solver:
+        assert params.num_inference_steps is not None
+        return make_solver(
+            self.scheduler_config,
+            name=params.scheduler,
+            num_inference_steps=params.num_inference_steps,
+            generator=generator,
+            device=self.context.device,
+            flow_shift=params.flow_shift,
+            **self.schedule(params),
+        )
+
+    def schedule(self, params: SamplingParams) -> dict[str, Any]:
+        """`sigmas` and `mu` where the family sets them."""
+        return {}
+
+    # -- prediction and guidance
+
+    @abstractmethod
+    def predict(self, rows: Rows) -> Tensor:
+        """One call of the denoiser: [R, ...] like the latents. Static shapes for a batch key, no
+        side effects."""
+
+    def guide(self, prediction: Tensor, params: SamplingParams) -> Tensor:
+        """[branches, ...] -> [1, ...]: classifier-free guidance (Ho & Salimans 2022, eq. 6)."""
+        if len(prediction) == 1:
+            return prediction
+        positive, negative = prediction[:1], prediction[1:]
+        return negative + self.cfg_scale(params) * (positive - negative)
+
+    @abstractmethod
+    def cfg_scale(self, params: SamplingParams) -> float:
+        """The scale of classifier-free guidance."""
+
+    # -- decoding
+
+    def decode_chunks(self, params: SamplingParams) -> int:
+        """How many pieces decoding is done in."""
+        return 1
+
+    @abstractmethod
+    def decode(self, state: RequestState, latents: Tensor, chunk: int) -> Tensor:
+        """Piece `chunk` of the pixels of `latents`, [F, H, W, 3] uint8."""

@@ -1,0 +1,52 @@
+"""A request while it runs: everything that changes from step to step, owned by the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.messages.request import Req
+
+if TYPE_CHECKING:
+    from multimodal_gen.runtime.models.schedulers.solver import Solver
+
+Conditioning = dict[str, Tensor]
+"""What one branch tells the denoiser; each tensor has a leading dimension of 1."""
+
+
+@dataclass(eq=False)
+class RequestState:
+    """The tensors of one request. Dropping the object frees them."""
+
+    req: Req
+    generator: torch.Generator
+    """On the CPU, seeded by the request: the same noise on every device and rank."""
+    conditioning: dict[str, Conditioning] = field(default_factory=dict)
+    """By branch, in the order of the rows that the request takes in a batch."""
+    latents: Tensor | None = None
+    """[1, ...] as the denoiser takes them."""
+    solver: Solver | None = None
+    evaluation: int = 0
+    """Entries of `solver.timesteps` done."""
+    after_step: list[Callable[[RequestState, Tensor], None]] = field(default_factory=list)
+    """Called after each evaluation with the state and the estimate of x0 [1, ...]."""
+    preview: Tensor | None = None
+    """[H, W, 3] uint8: the newest preview not yet sent."""
+    chunks: list[Tensor] = field(default_factory=list)
+    """Decoded so far, each [F, H, W, 3] uint8."""
+    decoding: dict[str, Any] = field(default_factory=dict)
+    """What the VAE must remember from one chunk to the next."""
+
+    @property
+    def params(self) -> SamplingParams:
+        return self.req.params
+
+    @classmethod
+    def of(cls, req: Req) -> RequestState:
+        assert req.params.seed is not None
+        return cls(req=req, generator=torch.Generator("cpu").manual_seed(req.params.seed))

@@ -1,0 +1,61 @@
+"""Narrow text encoders of the real classes."""
+
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
+
+from .tokenizers import clip_tokenizer, t5_tokenizer
+
+WIDTH = 32
+
+
+def clip_text() -> CLIPTextModel:
+    return CLIPTextModel(_clip_config("quick_gelu"))
+
+
+def clip_text_with_projection() -> CLIPTextModelWithProjection:
+    return CLIPTextModelWithProjection(_clip_config("gelu"))
+
+
+def t5() -> T5EncoderModel:
+    return T5EncoderModel(T5Config(**_t5_sizes()))
+
+
+def umt5() -> UMT5EncoderModel:
+    return UMT5EncoderModel(UMT5Config(**_t5_sizes()))
+
+
+def _clip_config(activation: str) -> CLIPTextConfig:
+    tokenizer = clip_tokenizer()
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        projection_dim=WIDTH,
+        hidden_act=activation,
+        max_position_embeddings=77,
+        # As in the published configs: 2 makes CLIP pool at the highest id, which is EOS.
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+    )
+
+
+def _t5_sizes() -> dict[str, object]:
+    return {
+        "vocab_size": len(t5_tokenizer()),
+        "d_model": WIDTH,
+        "d_kv": 8,
+        "d_ff": 2 * WIDTH,
+        "num_layers": 2,
+        "num_heads": 4,
+        "feed_forward_proj": "gated-gelu",
+    }

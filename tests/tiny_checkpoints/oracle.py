@@ -1,0 +1,94 @@
+"""What diffusers' own pipeline makes of a checkpoint: the reference of parity tests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import DiffusionPipeline, SchedulerMixin
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One run of a stock pipeline.
+
+    `latents` are those that `output_type="latent"` gives (packed for FLUX); `images` are uint8,
+    [N, H, W, 3] for pictures and [N, F, H, W, 3] for videos.
+    """
+
+    latents: torch.Tensor
+    images: npt.NDArray[np.uint8]
+
+
+def reference(
+    folder: Path,
+    *,
+    seed: int | Sequence[int] = 0,
+    scheduler: SchedulerMixin | None = None,
+    **call: Any,
+) -> Reference:
+    """Run the stock pipeline of `folder` once (float32, CPU) and return latents and pixels.
+
+    Args:
+        seed: of the initial noise, from a CPU generator. Of several outputs (a list of prompts,
+            `num_images_per_prompt`), output j has seed + j; a sequence names each.
+        scheduler: used for this run in place of the checkpoint's own.
+        call: goes to the pipeline as it is.
+    """
+    pipeline = stock_pipeline(folder)
+    generators = [torch.Generator().manual_seed(each) for each in _seeds(seed, call)]
+    last: dict[str, torch.Tensor] = {}
+
+    def keep_latents(
+        pipe: DiffusionPipeline, step: int, timestep: Any, tensors: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        last.update(tensors)
+        return {}
+
+    own_scheduler = pipeline.scheduler
+    pipeline.scheduler = own_scheduler if scheduler is None else scheduler
+    try:
+        output = pipeline(
+            **call,
+            generator=generators if len(generators) > 1 else generators[0],
+            output_type="np",
+            callback_on_step_end=keep_latents,
+            callback_on_step_end_tensor_inputs=["latents"],
+        )
+    finally:
+        pipeline.scheduler = own_scheduler
+    pixels = output.frames if hasattr(output, "frames") else output.images
+    return Reference(last["latents"].clone(), (np.asarray(pixels) * 255).round().astype(np.uint8))
+
+
+@cache
+def stock_pipeline(folder: Path) -> DiffusionPipeline:
+    """The pipeline that `DiffusionPipeline.from_pretrained` gives for `folder`, loaded once."""
+    pipeline = DiffusionPipeline.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        variant=_variant(folder),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _variant(folder: Path) -> str | None:
+    """ "fp16" for a folder whose denoiser is in files such as `*.fp16.safetensors`."""
+    fp16 = [*folder.glob("transformer/*.fp16*"), *folder.glob("unet/*.fp16*")]
+    return "fp16" if fp16 else None
+
+
+def _seeds(seed: int | Sequence[int], call: dict[str, Any]) -> Sequence[int]:
+    if not isinstance(seed, int):
+        return seed
+    prompt = call["prompt"]
+    prompts = 1 if isinstance(prompt, str) else len(prompt)
+    each = call.get("num_images_per_prompt", call.get("num_videos_per_prompt", 1))
+    return range(seed, seed + prompts * each)

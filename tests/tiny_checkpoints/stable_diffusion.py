@@ -1,0 +1,79 @@
+"""Stable Diffusion 1.5 and XL: UNets of the real block types, VAE with quant convolutions."""
+
+from diffusers import (
+    AutoencoderKL,
+    SchedulerMixin,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+
+from . import encoders
+from .tokenizers import clip_tokenizer
+
+TIME_IDS = 6  # original size, crop corner and target size, two numbers each
+TIME_ID_DIM = 8
+
+
+def sd15_pipeline(scheduler: SchedulerMixin, *, heads: int) -> StableDiffusionPipeline:
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 32, 32, 32),
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        layers_per_block=1,
+        norm_num_groups=8,
+        cross_attention_dim=encoders.WIDTH,
+        attention_head_dim=heads,
+    )
+    return StableDiffusionPipeline(
+        scheduler=scheduler,
+        vae=_vae(scaling_factor=0.18215),
+        text_encoder=encoders.clip_text(),
+        tokenizer=clip_tokenizer(),
+        unet=unet,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def sdxl_pipeline(scheduler: SchedulerMixin, *, heads: int) -> StableDiffusionXLPipeline:
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 32, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1, 2),
+        layers_per_block=1,
+        norm_num_groups=8,
+        cross_attention_dim=2 * encoders.WIDTH,
+        attention_head_dim=heads,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=TIME_ID_DIM,
+        projection_class_embeddings_input_dim=encoders.WIDTH + TIME_IDS * TIME_ID_DIM,
+    )
+    return StableDiffusionXLPipeline(
+        scheduler=scheduler,
+        vae=_vae(scaling_factor=0.13025),
+        text_encoder=encoders.clip_text(),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=encoders.clip_text_with_projection(),
+        tokenizer_2=clip_tokenizer(pad_token="!"),
+        unet=unet,
+        force_zeros_for_empty_prompt=True,
+    )
+
+
+def _vae(scaling_factor: float) -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 16, 16, 16),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=64,
+        scaling_factor=scaling_factor,
+    )
