@@ -1,0 +1,222 @@
+"""The FLUX transformer, after black-forest-labs/flux and diffusers' FluxTransformer2DModel.
+
+Text and image are two streams with weights of their own in the first blocks, and one stream in the
+rest; attention is always joint. Every block is modulated by the timestep, the guidance and a pooled
+text embedding. What is one matrix product here may be several tensors in a checkpoint: flux_keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
+from multimodal_gen.runtime.layers.activation import gelu_tanh
+from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
+from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
+from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm
+from multimodal_gen.runtime.layers.rope import apply_rotary, rotary_table
+from multimodal_gen.runtime.models.dits.flux_config import FluxConfig
+
+_DOUBLE, _SINGLE, _OUT = 12, 3, 2  # modulation vectors of a block of each kind, of the last norm
+_ROTARY_TABLES = 32  # shapes whose table is kept
+_FP16_MAX = torch.finfo(torch.float16).max
+
+
+class FluxTransformer(nn.Module):
+    """Predicts the flow's velocity. Make it on the meta device; fill it by `flux_key_map`."""
+
+    def __init__(self, config: FluxConfig, sequence: SequenceParallel) -> None:
+        super().__init__()
+        self.config = config
+        self.sequence = sequence
+        dim = config.inner_dim
+        self.x_embedder = nn.Linear(config.in_channels, dim)
+        self.context_embedder = nn.Linear(config.joint_attention_dim, dim)
+        self.time_embedder = EmbeddingMLP(256, dim)
+        self.guidance_embedder = EmbeddingMLP(256, dim) if config.guidance_embeds else None
+        self.text_embedder = EmbeddingMLP(config.pooled_projection_dim, dim)
+        vectors = _OUT + _DOUBLE * config.num_layers + _SINGLE * config.num_single_layers
+        self.modulation = nn.Linear(dim, vectors * dim)
+        doubles = (FluxDoubleBlock(config, sequence) for _ in range(config.num_layers))
+        self.double_blocks = nn.ModuleList(doubles)
+        singles = (FluxSingleBlock(config, sequence) for _ in range(config.num_single_layers))
+        self.single_blocks = nn.ModuleList(singles)
+        self.proj_out = nn.Linear(dim, config.token_channels)
+        self._rotary_tables: dict[tuple[object, ...], Tensor] = {}
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        pooled_projections: Tensor,
+        timestep: Tensor,
+        guidance: Tensor | None,
+        grid: tuple[int, int],
+    ) -> Tensor:
+        """Velocity [B, S_img, out] for packed latents [B, S_img, C] that lie on `grid` (h, w).
+
+        `encoder_hidden_states` is [B, S_txt, D], `pooled_projections` [B, P], `timestep` [B] in
+        0..1, `guidance` [B], for a model with `guidance_embeds` and for no other.
+        """
+        streams = (encoder_hidden_states.shape[1], hidden_states.shape[1])
+        rotary = self._rotary(streams, grid, hidden_states.device)
+        vectors = self._modulate(timestep, guidance, pooled_projections)
+        image = self.x_embedder(self.sequence.shard(hidden_states))  # [B, S_img, dim]
+        text = self.context_embedder(self.sequence.shard(encoder_hidden_states))
+
+        scale, shift = vectors[:_OUT]
+        at = _OUT
+        for double in self.double_blocks:
+            image, text = double(image, text, vectors[at : at + _DOUBLE], rotary, streams)
+            at += _DOUBLE
+        joint = torch.cat((text, image), dim=1)  # [B, S, dim]
+        for single in self.single_blocks:
+            joint = single(joint, vectors[at : at + _SINGLE], rotary, streams)
+            at += _SINGLE
+        image = modulated_norm(joint[:, text.shape[1] :], shift, scale)
+        return self.sequence.gather(self.proj_out(image), streams[1])
+
+    def _modulate(
+        self, timestep: Tensor, guidance: Tensor | None, pooled: Tensor
+    ) -> Sequence[Tensor]:
+        """All modulation vectors of an evaluation, each [B, 1, dim].
+
+        In order: scale and shift of the last norm, then for each block shift, scale, gate (double:
+        of image attention, image MLP, text attention, text MLP). So every third is a scale.
+        """
+        dtype = pooled.dtype
+        embedded = self._embed(self.time_embedder, timestep, dtype)
+        if self.guidance_embedder is not None:
+            if guidance is None:
+                raise ValueError("this model needs guidance [B]")
+            embedded = embedded + self._embed(self.guidance_embedder, guidance, dtype)
+        embedded = embedded + self.text_embedder(pooled)
+        modulation = self.modulation(nn.functional.silu(embedded))
+        vectors = modulation.unflatten(1, (-1, 1, self.config.inner_dim))  # [B, vectors, 1, dim]
+        vectors[:, ::3] += 1
+        return vectors.unbind(1)
+
+    @staticmethod
+    def _embed(embedder: nn.Module, value: Tensor, dtype: torch.dtype) -> Tensor:
+        # Thousands in the model's own dtype, rounding included, as the reference has it.
+        embedded: Tensor = embedder(sinusoidal_embedding(value.to(dtype) * 1000).to(dtype))
+        return embedded
+
+    def _rotary(
+        self, streams: tuple[int, int], grid: tuple[int, int], device: torch.device
+    ) -> Tensor:
+        """This rank's rotary table, [S_local, head_dim / 2, 2]: text at the origin, then image."""
+        key = (streams, grid, device)
+        table = self._rotary_tables.get(key)
+        if table is None:
+            height, width = grid
+            if height * width != streams[1]:
+                raise ValueError(f"a grid of {height} x {width} has not {streams[1]} tokens")
+            while len(self._rotary_tables) >= _ROTARY_TABLES:
+                self._rotary_tables.pop(next(iter(self._rotary_tables)))
+            text = torch.zeros(streams[0], 3, device=device)
+            image = torch.cartesian_prod(
+                torch.arange(1, device=device),
+                torch.arange(height, device=device),
+                torch.arange(width, device=device),
+            )
+            shares = (self.sequence.shard(text, 0), self.sequence.shard(image, 0))
+            table = rotary_table(torch.cat(shares), self.config.axes_dims_rope)
+            self._rotary_tables[key] = table
+        return table
+
+
+class FluxStream(nn.Module):
+    """The weights that one of the two streams has in a double block."""
+
+    def __init__(self, config: FluxConfig) -> None:
+        super().__init__()
+        dim = config.inner_dim
+        self.heads = (3, config.num_attention_heads, config.attention_head_dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qk_norm = QKNorm(config.attention_head_dim)
+        self.attention_out = nn.Linear(dim, dim)
+        self.mlp_in = nn.Linear(dim, config.mlp_dim)
+        self.mlp_out = nn.Linear(config.mlp_dim, dim)
+
+    def project(self, x: Tensor, modulation: Sequence[Tensor]) -> Tensor:
+        """Queries, keys and values, [B, S, 3, H, D]."""
+        shift, scale = modulation[:2]
+        projected: Tensor = self.qkv(modulated_norm(x, shift, scale))
+        return projected.unflatten(-1, self.heads)
+
+    def update(self, x: Tensor, attended: Tensor, modulation: Sequence[Tensor]) -> Tensor:
+        """Add what attention gave [B, S, dim], then the MLP."""
+        _, _, gate, mlp_shift, mlp_scale, mlp_gate = modulation
+        x = gated_add(x, gate, self.attention_out(attended))
+        hidden = gelu_tanh(self.mlp_in(modulated_norm(x, mlp_shift, mlp_scale)))
+        return gated_add(x, mlp_gate, self.mlp_out(hidden))
+
+
+class FluxDoubleBlock(nn.Module):
+    """Text and image with weights of their own, attending to both."""
+
+    def __init__(self, config: FluxConfig, sequence: SequenceParallel) -> None:
+        super().__init__()
+        self.sequence = sequence
+        self.image = FluxStream(config)
+        self.text = FluxStream(config)
+
+    def forward(
+        self,
+        image: Tensor,
+        text: Tensor,
+        modulation: Sequence[Tensor],
+        rotary: Tensor,
+        streams: tuple[int, int],
+    ) -> tuple[Tensor, Tensor]:
+        of_image, of_text = modulation[:6], modulation[6:]
+        tokens = text.shape[1]
+        qkv = torch.cat((self.text.project(text, of_text), self.image.project(image, of_image)), 1)
+        qk = rms_norm(qkv[:, :, :2])  # [B, S, 2, H, D]
+        self.text.qk_norm.scale_(qk[:, :tokens])
+        self.image.qk_norm.scale_(qk[:, tokens:])
+        attended = _attend(self.sequence, qk, qkv[:, :, 2], rotary, streams)
+        image = self.image.update(image, attended[:, tokens:], of_image)
+        text = self.text.update(text, attended[:, :tokens], of_text)
+        return image, _within_fp16(text)
+
+
+class FluxSingleBlock(nn.Module):
+    """One stream; attention and MLP side by side, between two matrix products."""
+
+    def __init__(self, config: FluxConfig, sequence: SequenceParallel) -> None:
+        super().__init__()
+        self.sequence = sequence
+        self.heads = (3, config.num_attention_heads, config.attention_head_dim)
+        self.widths = (3 * config.inner_dim, config.mlp_dim)
+        self.qkv_mlp = nn.Linear(config.inner_dim, sum(self.widths))
+        self.qk_norm = QKNorm(config.attention_head_dim)
+        self.proj_out = nn.Linear(config.inner_dim + config.mlp_dim, config.inner_dim)
+
+    def forward(
+        self, x: Tensor, modulation: Sequence[Tensor], rotary: Tensor, streams: tuple[int, int]
+    ) -> Tensor:
+        shift, scale, gate = modulation
+        qkv, mlp = self.qkv_mlp(modulated_norm(x, shift, scale)).split(self.widths, dim=-1)
+        qkv = qkv.unflatten(-1, self.heads)  # [B, S, 3, H, D]
+        qk = rms_norm(qkv[:, :, :2])
+        self.qk_norm.scale_(qk)
+        attended = _attend(self.sequence, qk, qkv[:, :, 2], rotary, streams)
+        update = self.proj_out(torch.cat((attended, gelu_tanh(mlp)), dim=-1))
+        return _within_fp16(gated_add(x, gate, update))
+
+
+def _attend(
+    sequence: SequenceParallel, qk: Tensor, v: Tensor, rotary: Tensor, streams: tuple[int, int]
+) -> Tensor:
+    """Joint attention of normalised queries and keys, [B, S, 2, H, D] -> [B, S, H * D]."""
+    q, k = apply_rotary(qk, rotary).to(v.dtype).unbind(2)
+    return sequence.attention(q, k, v, streams).flatten(2)
+
+
+def _within_fp16(x: Tensor) -> Tensor:
+    return x.clip(-_FP16_MAX, _FP16_MAX) if x.dtype == torch.float16 else x

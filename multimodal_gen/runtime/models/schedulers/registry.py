@@ -1,0 +1,218 @@
+"""Which solvers there are, which of them a checkpoint allows, and how one is made."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+
+from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.runtime.models.schedulers.flow_euler import FlowEulerSolver
+from multimodal_gen.runtime.models.schedulers.solver import Solver
+
+
+class View(Enum):
+    """What a checkpoint's model predicts, hence which solvers suit it."""
+
+    NOISE = "noise prediction"
+    """epsilon, v or x0 under a variance-preserving schedule: the variational and score-based views."""
+    FLOW = "flow matching"
+
+
+class SolverSpec(NamedTuple):
+    scheduler: type[Any]
+    """The diffusers class."""
+    overrides: Mapping[View, Mapping[str, Any]]
+    """For each view it suits, what it sets in the checkpoint's scheduler config."""
+
+
+SOLVERS: Mapping[str, SolverSpec] = {
+    "ddpm": SolverSpec(DDPMScheduler, {View.NOISE: {}}),
+    "ddim": SolverSpec(DDIMScheduler, {View.NOISE: {}}),
+    "pndm": SolverSpec(PNDMScheduler, {View.NOISE: {}}),
+    "euler": SolverSpec(EulerDiscreteScheduler, {View.NOISE: {}}),
+    "euler_a": SolverSpec(EulerAncestralDiscreteScheduler, {View.NOISE: {}}),
+    "dpmpp_2m": SolverSpec(
+        DPMSolverMultistepScheduler, {View.NOISE: {"algorithm_type": "dpmsolver++", "solver_order": 2}}
+    ),
+    "dpmpp_2m_sde": SolverSpec(
+        DPMSolverMultistepScheduler,
+        {View.NOISE: {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}},
+    ),
+    "edm_euler": SolverSpec(EDMEulerScheduler, {View.NOISE: {}}),
+    "flow_euler": SolverSpec(FlowMatchEulerDiscreteScheduler, {View.FLOW: {}}),
+    "flow_heun": SolverSpec(FlowMatchHeunDiscreteScheduler, {View.FLOW: {}}),
+    "unipc": SolverSpec(
+        UniPCMultistepScheduler,
+        {
+            View.NOISE: {},
+            View.FLOW: {"prediction_type": "flow_prediction", "use_flow_sigmas": True},
+        },
+    ),
+}
+"""Short names, as `--scheduler` takes them."""
+
+_CLASSES = {spec.scheduler.__name__: spec.scheduler for spec in SOLVERS.values()}
+_NOT_FOR_SAMPLE_PREDICTION = ("pndm", "euler_a", "edm_euler")
+
+
+def solver_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The short names that a checkpoint with this scheduler_config allows; its own is always among them.
+
+    Raises `InvalidCheckpoint` when the config's own class is unknown.
+    """
+    own = default_solver_name(config)
+    return tuple(name for name in SOLVERS if name == own or _suits(name, config))
+
+
+def default_solver_name(config: Mapping[str, Any]) -> str:
+    """The short name of the checkpoint's own scheduler class. Raises `InvalidCheckpoint` when that is unknown."""
+    own = _own_class(config)
+    if own is DPMSolverMultistepScheduler and "sde" in str(config.get("algorithm_type")):
+        return "dpmpp_2m_sde"
+    return next(name for name, spec in SOLVERS.items() if spec.scheduler is own)
+
+
+def make_solver(
+    config: Mapping[str, Any],
+    *,
+    name: str | None,
+    num_inference_steps: int,
+    generator: torch.Generator,
+    device: torch.device,
+    sigmas: Sequence[float] | None = None,
+    mu: float | None = None,
+    flow_shift: float | None = None,
+) -> Solver:
+    """The solver of one request.
+
+    `config` is the checkpoint's scheduler_config.json. Without a `name`, or with the checkpoint's own, its class
+    and config are used as they are; another name gives that class, made from the same config.
+    `generator` is the request's own CPU generator, after the initial noise was drawn from it.
+    `sigmas` (before shifting) and `mu` are a flow matching family's schedule, for the classes that take one;
+    `flow_shift` replaces the checkpoint's shift, also one that depends on the resolution.
+
+    Raises `InvalidRequest` (fields `scheduler`, `num_inference_steps`, `flow_shift`) and `InvalidCheckpoint`.
+    """
+    view = _view(config)
+    if flow_shift is not None and view is not View.FLOW:
+        raise InvalidRequest("flow_shift", flow_shift, "this model does not use flow matching")
+    scheduler = _make_scheduler(config, name, view, flow_shift)
+    _set_timesteps(scheduler, view, num_inference_steps, device, sigmas, mu)
+    if type(scheduler) is FlowMatchEulerDiscreteScheduler:
+        if not scheduler.config.get("stochastic_sampling"):
+            return FlowEulerSolver(scheduler)
+    return Solver(scheduler, generator)
+
+
+def _view(config: Mapping[str, Any]) -> View:
+    flow = (
+        str(config.get("_class_name")).startswith("FlowMatch")
+        or config.get("prediction_type") == "flow_prediction"
+        or config.get("use_flow_sigmas")
+    )
+    return View.FLOW if flow else View.NOISE
+
+
+def _own_class(config: Mapping[str, Any]) -> type[Any]:
+    name = config.get("_class_name")
+    if not isinstance(name, str) or name not in _CLASSES:
+        raise InvalidCheckpoint(
+            f"scheduler_config.json: _class_name={name!r} is not one of {', '.join(_CLASSES)}"
+        )
+    return _CLASSES[name]
+
+
+def _suits(name: str, config: Mapping[str, Any]) -> bool:
+    if config.get("invert_sigmas"):  # noise at sigma 0 instead of 1: only the Euler class knows it
+        return name == "flow_euler"
+    if config.get("prediction_type") == "sample" and name in _NOT_FOR_SAMPLE_PREDICTION:
+        return False
+    return _view(config) in SOLVERS[name].overrides
+
+
+def _make_scheduler(
+    config: Mapping[str, Any], name: str | None, view: View, flow_shift: float | None
+) -> Any:
+    if name is None or name == default_solver_name(config):
+        kind, overrides = _own_class(config), {}
+    elif name in solver_names(config):
+        kind, overrides = SOLVERS[name].scheduler, SOLVERS[name].overrides[view]
+    else:
+        allowed = ", ".join(solver_names(config))
+        raise InvalidRequest("scheduler", name, f"this model ({view.value}) allows {allowed}")
+    values = {**config, **overrides, **_shift(kind, config, view, flow_shift)}
+    try:
+        return kind(**{key: values[key] for key in _accepted(kind) if key in values})
+    except (TypeError, ValueError, RuntimeError, IndexError, ImportError) as error:
+        raise InvalidCheckpoint(f"scheduler_config.json: {kind.__name__}: {error}") from error
+
+
+def _shift(
+    kind: type[Any], config: Mapping[str, Any], view: View, flow_shift: float | None
+) -> dict[str, Any]:
+    """The shift under the name that `kind` has for it: a property of the model, whatever class the config is of."""
+    if view is View.NOISE:
+        return {}
+    key = "shift" if "shift" in _accepted(kind) else "flow_shift"
+    if flow_shift is not None:
+        return {key: flow_shift, "use_dynamic_shifting": False}
+    configured = config.get("shift", config.get("flow_shift"))
+    return {} if configured is None else {key: configured}
+
+
+@cache
+def _accepted(kind: type[Any]) -> frozenset[str]:
+    """What the constructor takes; `solver_p` is an object, so never from a file."""
+    return frozenset(inspect.signature(kind).parameters) - {"solver_p"}
+
+
+def _set_timesteps(
+    scheduler: Any,
+    view: View,
+    steps: int,
+    device: torch.device,
+    sigmas: Sequence[float] | None,
+    mu: float | None,
+) -> None:
+    trained = scheduler.config.num_train_timesteps
+    if view is View.NOISE and steps > trained:
+        raise InvalidRequest("num_inference_steps", steps, f"at most {trained} for this model")
+    options: dict[str, Any] = {}
+    accepted = inspect.signature(scheduler.set_timesteps).parameters
+    if view is View.FLOW:
+        # FlowMatchHeunDiscreteScheduler takes neither: it always spaces its own sigmas, by `shift` alone. Classes
+        # with use_flow_sigmas space their own too, and diffusers' pipelines let them.
+        if sigmas is not None and "sigmas" in accepted and not _spaces_sigmas(scheduler):
+            options["sigmas"] = np.asarray(sigmas)
+        if scheduler.config.get("use_dynamic_shifting") and "mu" in accepted:
+            if mu is None:
+                raise InvalidCheckpoint("scheduler_config.json: use_dynamic_shifting needs a mu")
+            options["mu"] = mu
+    if "sigmas" not in options:
+        options["num_inference_steps"] = steps
+    try:
+        scheduler.set_timesteps(device=device, **options)
+    except ValueError as error:
+        raise InvalidRequest("num_inference_steps", steps, str(error)) from error
+
+
+def _spaces_sigmas(scheduler: Any) -> bool:
+    return bool(scheduler.config.get("use_flow_sigmas"))

@@ -1,0 +1,66 @@
+"""Estimates of x0 for the scheduler classes that do not return one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Estimator = Callable[[Tensor, int, Tensor], Tensor]
+"""(prediction, evaluation i, latents of that evaluation) → x0; called after the scheduler's own step."""
+
+
+def x0_estimator(scheduler: Any) -> Estimator:
+    """The estimator for a scheduler whose timesteps are set."""
+    if _keeps_x0(scheduler):
+        return lambda prediction, i, latents: scheduler.model_outputs[-1]
+    if is_flow(scheduler):
+        return flow_estimator(scheduler.sigmas)
+    return _noise_estimator(scheduler)
+
+
+def flow_estimator(sigmas: Tensor) -> Estimator:
+    """One Euler step to the end of the schedule: x - sigma v, or x + (1 - sigma) v where sigmas rise."""
+    to_end = (sigmas[-1] - sigmas).tolist()
+    return lambda velocity, i, latents: torch.add(latents, velocity, alpha=to_end[i])
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether the scheduler's model predicts the velocity noise - x0."""
+    kind = scheduler.config.get("prediction_type", "flow_prediction")
+    return bool(kind == "flow_prediction")
+
+
+def _keeps_x0(scheduler: Any) -> bool:
+    """UniPC and DPM-Solver++ turn every prediction into x0 and keep it for the steps that follow."""
+    algorithm: str = scheduler.config.get("algorithm_type", "")
+    return getattr(scheduler, "predict_x0", False) or algorithm.endswith("++")
+
+
+def _noise_estimator(scheduler: Any) -> Estimator:
+    """x = alpha x0 + sigma noise solved for x0, given noise, v = alpha noise - sigma x0, or x0 itself."""
+    kind = scheduler.config.prediction_type
+    if kind == "sample":
+        return lambda prediction, i, latents: prediction
+    levels = _noise_levels(scheduler)
+
+    def estimate(prediction: Tensor, i: int, latents: Tensor) -> Tensor:
+        alpha, sigma = levels[i]
+        if kind == "v_prediction":
+            return alpha * latents - sigma * prediction
+        return (latents - sigma * prediction) / alpha
+
+    return estimate
+
+
+def _noise_levels(scheduler: Any) -> list[tuple[float, float]]:
+    """(alpha, sigma) of each evaluation, with alpha² + sigma² = 1."""
+    if hasattr(scheduler, "sigmas"):
+        alphas_squared = 1 / (1 + scheduler.sigmas.double() ** 2)
+    else:
+        alphas_squared = scheduler.alphas_cumprod[scheduler.timesteps].double()
+    return list(
+        zip(alphas_squared.sqrt().tolist(), (1 - alphas_squared).sqrt().tolist(), strict=True)
+    )

@@ -1,0 +1,370 @@
+"""Every solver with every kind of checkpoint: the same invariants, on one toy model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.runtime.models.schedulers import (
+    SOLVERS,
+    Solver,
+    default_solver_name,
+    make_solver,
+    solver_names,
+)
+
+_LATENT_DIFFUSION = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+}
+_DYNAMIC_SHIFT = {
+    "base_image_seq_len": 256,
+    "base_shift": 0.5,
+    "max_image_seq_len": 4096,
+    "max_shift": 1.15,
+    "use_dynamic_shifting": True,
+}
+_FLOW_EULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
+_FLOW_SIGMAS = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "sd15": {"_class_name": "PNDMScheduler", **_LATENT_DIFFUSION},
+    "sdxl": {
+        "_class_name": "EulerDiscreteScheduler",
+        **_LATENT_DIFFUSION,
+        "interpolation_type": "linear",
+        "prediction_type": "epsilon",
+        "timestep_spacing": "leading",
+        "use_karras_sigmas": False,
+    },
+    "sd21-v": {
+        "_class_name": "DDIMScheduler",
+        **_LATENT_DIFFUSION,
+        "prediction_type": "v_prediction",
+    },
+    "schnell": {**_FLOW_EULER, **_DYNAMIC_SHIFT, "shift": 1.0, "use_dynamic_shifting": False},
+    "dev": {**_FLOW_EULER, **_DYNAMIC_SHIFT, "shift": 3.0},
+    "wan": {
+        "_class_name": "UniPCMultistepScheduler",
+        "num_train_timesteps": 1000,
+        **_FLOW_SIGMAS,
+        "flow_shift": 3.0,
+    },
+    "sana": {
+        "_class_name": "DPMSolverMultistepScheduler",
+        "num_train_timesteps": 1000,
+        **_FLOW_SIGMAS,
+        "flow_shift": 3.0,
+    },
+}
+CASES = [(model, name) for model, config in CONFIGS.items() for name in solver_names(config)]
+STEPS = 12
+MU = 0.83  # of the dynamic shift
+SHAPE = (1, 36, 8)
+CPU = torch.device("cpu")
+
+every_case = pytest.mark.parametrize(("model", "name"), CASES)
+
+
+def flow_schedule(model: str) -> dict[str, Any]:
+    """What the FLUX family gives; other pipelines leave the schedule to the solver."""
+    if model not in ("schnell", "dev"):
+        return {}
+    return {"sigmas": np.linspace(1.0, 1 / STEPS, STEPS).tolist(), "mu": MU}
+
+
+def solver_of(model: str, name: str | None, seed: int = 5) -> tuple[Solver, Tensor]:
+    """A solver and its starting latents, both from one generator."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(SHAPE, generator=generator)
+    solver = make_solver(
+        CONFIGS[model],
+        name=name,
+        num_inference_steps=STEPS,
+        generator=generator,
+        device=CPU,
+        **flow_schedule(model),
+    )
+    return solver, solver.init_noise(noise)
+
+
+def toy_model(seen: Tensor, timestep: Tensor) -> Tensor:
+    """Depends on everything that a real model depends on; computes in the input's dtype."""
+    return torch.tanh(0.8 * seen + (timestep.float() / 1000).to(seen.dtype)) - 0.3 * seen
+
+
+def evaluate(solver: Solver, i: int, latents: Tensor) -> Tensor:
+    prediction = toy_model(solver.scale_input(latents, i), solver.timesteps[i])
+    return solver.step(prediction, i, latents)[0]
+
+
+def run(solver: Solver, latents: Tensor) -> Tensor:
+    for i in range(solver.num_evaluations):
+        latents = evaluate(solver, i, latents)
+    return latents
+
+
+def diffusers_scheduler(model: str, name: str) -> Any:
+    """What `pipe.scheduler = X.from_config(pipe.scheduler.config)` gives, its timesteps set by the pipeline."""
+    config, spec = CONFIGS[model], SOLVERS[name]
+    shift = config.get("shift", config.get("flow_shift"))
+    extra: dict[str, Any] = {}
+    if name == "dpmpp_2m_sde":
+        extra = {"algorithm_type": "sde-dpmsolver++"}
+    elif name == "unipc" and shift is not None:
+        extra = {**_FLOW_SIGMAS, "flow_shift": shift}
+    elif name.startswith("flow_"):
+        extra = {"shift": shift}
+    scheduler = spec.scheduler.from_config(config, **extra)
+    given = flow_schedule(model)
+    accepted = inspect.signature(scheduler.set_timesteps).parameters
+    if "sigmas" in given and "sigmas" in accepted and not scheduler.config.get("use_flow_sigmas"):
+        scheduler.set_timesteps(sigmas=given["sigmas"], mu=given["mu"], device=CPU)
+    elif "mu" in given and "mu" in accepted:
+        scheduler.set_timesteps(STEPS, mu=given["mu"], device=CPU)
+    else:
+        scheduler.set_timesteps(STEPS, device=CPU)
+    return scheduler
+
+
+def diffusers_loop(model: str, name: str, dtype: torch.dtype, seed: int = 5) -> Tensor:
+    """The denoising loop of diffusers' pipelines."""
+    scheduler = diffusers_scheduler(model, name)
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(SHAPE, generator=generator).to(dtype)
+    latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
+    options = {"generator": generator}
+    options = {k: v for k, v in options.items() if k in inspect.signature(scheduler.step).parameters}
+    for timestep in scheduler.timesteps:
+        seen = latents
+        if hasattr(scheduler, "scale_model_input"):
+            seen = scheduler.scale_model_input(latents, timestep)
+        prediction = toy_model(seen, timestep)
+        latents = scheduler.step(prediction, timestep, latents, **options, return_dict=False)[0]
+    return latents
+
+
+def evaluation_levels(scheduler: Any) -> list[tuple[float, float]]:
+    """(alpha, sigma) of what the model sees at each evaluation: alpha x0 + sigma noise."""
+    if not hasattr(scheduler, "sigmas"):
+        alphas = scheduler.alphas_cumprod[scheduler.timesteps].double()
+        return list(zip(alphas.sqrt().tolist(), (1 - alphas).sqrt().tolist(), strict=True))
+    sigmas = scheduler.sigmas.double()[: len(scheduler.timesteps)]
+    if scheduler.config.get("prediction_type", "flow_prediction") == "flow_prediction":
+        return list(zip((1 - sigmas).tolist(), sigmas.tolist(), strict=True))
+    alphas = 1 / (1 + sigmas**2).sqrt()
+    return list(zip(alphas.tolist(), (sigmas * alphas).tolist(), strict=True))
+
+
+def perfect_prediction(scheduler: Any, i: int, seen: Tensor, target: Tensor) -> Tensor:
+    """What a model that knows x0 = target predicts."""
+    kind = scheduler.config.get("prediction_type", "flow_prediction")
+    if isinstance(scheduler, diffusers.EDMEulerScheduler):
+        sigma = scheduler.sigmas[i]
+        sample = seen / scheduler.precondition_inputs(torch.ones(1), sigma)
+        nothing, one = torch.zeros(1), torch.ones(1)
+        skipped = sample * scheduler.precondition_outputs(one, nothing, sigma)
+        return (target - skipped) / scheduler.precondition_outputs(nothing, one, sigma)
+    alpha, sigma = evaluation_levels(scheduler)[i]
+    noise = (seen - alpha * target) / sigma
+    if kind == "v_prediction":
+        return alpha * noise - sigma * target
+    return noise - target if kind == "flow_prediction" else noise
+
+
+@every_case
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_solver_is_bit_equal_to_the_loop_of_diffusers(
+    model: str, name: str, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.randn(SHAPE, generator=generator).to(dtype)
+    solver = make_solver(
+        CONFIGS[model],
+        name=name,
+        num_inference_steps=STEPS,
+        generator=generator,
+        device=CPU,
+        **flow_schedule(model),
+    )
+
+    result = run(solver, solver.init_noise(noise))
+
+    expected = diffusers_loop(model, name, dtype)
+    assert result.dtype == expected.dtype
+    assert result.isfinite().all()
+    assert torch.equal(result, expected)
+
+
+@every_case
+def test_timesteps_are_what_diffusers_gives_the_model(model: str, name: str) -> None:
+    expected = diffusers_scheduler(model, name).timesteps
+    solver, _ = solver_of(model, name)
+    assert solver.timesteps.dtype == expected.dtype
+    assert torch.equal(solver.timesteps, expected)
+    assert solver.num_evaluations == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "evaluations"),
+    [("sd15", "pndm", 21), ("sd15", "ddim", 20), ("wan", "flow_heun", 39), ("wan", "unipc", 20)],
+)
+def test_num_evaluations_of_twenty_steps(model: str, name: str, evaluations: int) -> None:
+    solver = make_solver(
+        CONFIGS[model],
+        name=name,
+        num_inference_steps=20,
+        generator=torch.Generator(),
+        device=CPU,
+    )
+    assert solver.num_evaluations == evaluations
+
+
+@every_case
+def test_perfect_model_gives_its_x0_at_every_evaluation_and_ends_there(
+    model: str, name: str
+) -> None:
+    target = torch.linspace(-0.9, 0.9, 36 * 8).reshape(SHAPE)
+    reference = diffusers_scheduler(model, name)
+    solver, latents = solver_of(model, name)
+    for i in range(solver.num_evaluations):
+        seen = solver.scale_input(latents, i)
+        prediction = perfect_prediction(reference, i, seen, target)
+        latents, x0 = solver.step(prediction, i, latents)
+        torch.testing.assert_close(x0.float(), target, atol=2e-3, rtol=0)
+    # DDIM and PNDM end at the noise level of training step 0 when set_alpha_to_one is false.
+    torch.testing.assert_close(latents, target, atol=0.15, rtol=0)
+
+
+@every_case
+def test_interleaved_solvers_do_not_disturb_one_another(model: str, name: str) -> None:
+    alone = [run(*solver_of(model, name, seed)) for seed in (1, 2)]
+    (first, a), (second, b) = (solver_of(model, name, seed) for seed in (1, 2))
+    a = evaluate(first, 0, a)
+    for i in range(1, first.num_evaluations):
+        a, b = evaluate(first, i, a), evaluate(second, i - 1, b)
+    b = evaluate(second, second.num_evaluations - 1, b)
+    assert torch.equal(a, alone[0])
+    assert torch.equal(b, alone[1])
+
+
+@pytest.mark.parametrize("model", CONFIGS)
+def test_no_name_is_the_checkpoints_own_solver(model: str) -> None:
+    own = default_solver_name(CONFIGS[model])
+    assert torch.equal(run(*solver_of(model, None)), run(*solver_of(model, own)))
+
+
+def test_runge_kutta_start_of_pndm_estimates_x0_too() -> None:
+    config = {**CONFIGS["sd15"], "skip_prk_steps": False}
+    target = torch.full(SHAPE, 0.4)
+    solver = make_solver(
+        config, name=None, num_inference_steps=8, generator=torch.Generator(), device=CPU
+    )
+    reference = diffusers.PNDMScheduler.from_config(config)
+    reference.set_timesteps(8)
+    latents = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    for i in range(solver.num_evaluations):
+        prediction = perfect_prediction(reference, i, latents, target)
+        latents, x0 = solver.step(prediction, i, latents)
+        torch.testing.assert_close(x0, target, atol=2e-3, rtol=0)
+
+
+def test_rising_sigmas_estimate_x0_at_their_end() -> None:
+    solver = solver_from({**_FLOW_EULER, "shift": 1.0, "invert_sigmas": True})
+    target = torch.full(SHAPE, 0.4)
+    latents = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    velocity = target - latents
+    for i in range(solver.num_evaluations):
+        latents, x0 = solver.step(velocity, i, latents)
+    torch.testing.assert_close(latents, target)
+    torch.testing.assert_close(x0, target)
+
+
+def test_stochastic_flow_matching_draws_from_the_requests_generator() -> None:
+    config = {**_FLOW_EULER, "shift": 1.0, "stochastic_sampling": True}
+    results = [solver_from(config, seed=seed).step(torch.ones(SHAPE), 0, torch.ones(SHAPE)) for seed in (1, 1, 2)]
+    assert torch.equal(results[0][0], results[1][0])
+    assert not torch.equal(results[0][0], results[2][0])
+
+
+def solver_from(config: Mapping[str, Any], seed: int = 0, **options: Any) -> Solver:
+    options = {"name": None, "num_inference_steps": 4, **options}
+    generator = torch.Generator().manual_seed(seed)
+    return make_solver(config, generator=generator, device=CPU, **options)
+
+
+def test_flow_shift_of_the_request_replaces_the_checkpoints() -> None:
+    for name in ("flow_euler", "flow_heun", "unipc"):
+        shifted = solver_from(CONFIGS["dev"], name=name, flow_shift=7.0)
+        expected = solver_from({**CONFIGS["schnell"], "shift": 7.0}, name=name)
+        assert torch.equal(shifted.timesteps, expected.timesteps)
+
+
+@pytest.mark.parametrize(
+    ("model", "allowed"),
+    [
+        ("wan", ("flow_euler", "flow_heun", "unipc")),
+        ("sana", ("dpmpp_2m", "flow_euler", "flow_heun", "unipc")),
+        (
+            "sd15",
+            tuple("ddpm ddim pndm euler euler_a dpmpp_2m dpmpp_2m_sde edm_euler unipc".split()),
+        ),
+    ],
+)
+def test_names_that_a_checkpoint_allows(model: str, allowed: tuple[str, ...]) -> None:
+    assert solver_names(CONFIGS[model]) == allowed
+
+
+def test_inverted_sigmas_allow_the_euler_class_only() -> None:
+    assert solver_names({**_FLOW_EULER, "invert_sigmas": True}) == ("flow_euler",)
+
+
+@pytest.mark.parametrize(("model", "name"), [("schnell", "ddim"), ("sdxl", "flow_euler"), ("wan", "magic")])
+def test_solver_that_does_not_suit_the_checkpoint_is_refused(model: str, name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"'{name}'.*allows .*unipc") as error:
+        solver_from(CONFIGS[model], name=name)
+    assert error.value.field == "scheduler"
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "field"),
+    [
+        ("sd15", {"flow_shift": 3.0}, "flow_shift"),
+        ("sd15", {"num_inference_steps": 1001}, "num_inference_steps"),
+    ],
+)
+def test_other_bad_values_name_their_field(
+    model: str, options: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        solver_from(CONFIGS[model], **options)
+    assert error.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"_class_name": "os.system"}, "os.system.*PNDMScheduler"),
+        ({}, "_class_name=None"),
+        ({**CONFIGS["sd15"], "beta_schedule": "zigzag"}, "PNDMScheduler: zigzag"),
+        ({**CONFIGS["sd15"], "num_train_timesteps": "many"}, "PNDMScheduler"),
+        (CONFIGS["dev"], "mu"),
+    ],
+)
+def test_config_that_can_not_be_used_is_named(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidCheckpoint, match=message):
+        solver_from(config)
