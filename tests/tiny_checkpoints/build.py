@@ -8,7 +8,6 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import DiffusionPipeline
 
 from . import schedulers
 from .flux import flux_pipeline
@@ -16,7 +15,7 @@ from .stable_diffusion import sd15_pipeline, sdxl_pipeline
 from .wan import wan_pipeline
 from .weights import fill
 
-_RECIPES: dict[str, tuple[Callable[..., DiffusionPipeline], schedulers.Config]] = {
+_RECIPES: dict[str, tuple[Callable[..., Any], schedulers.Config]] = {
     "flux-dev": (partial(flux_pipeline, guidance_embeds=True), schedulers.FLUX_DEV),
     "flux-schnell": (partial(flux_pipeline, guidance_embeds=False), schedulers.FLUX_SCHNELL),
     "sd15": (sd15_pipeline, schedulers.SD15),
@@ -56,9 +55,11 @@ def build(
         if isinstance(module, torch.nn.Module):
             fill(module, component, seed, dtype)
     pipeline.save_pretrained(folder, variant=variant, max_shard_size=shard_bytes)
-    _write_json(folder / "scheduler" / "scheduler_config.json", config)
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config, indent=2))
+    _name_tokenizers_as_published(folder / "model_index.json")
     return folder
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+def _name_tokenizers_as_published(index: Path) -> None:
+    """Checkpoints on the hub say `T5TokenizerFast`, which transformers 5 keeps as an alias."""
+    index.write_text(index.read_text().replace('"T5Tokenizer"', '"T5TokenizerFast"'))

@@ -1,5 +1,7 @@
 """Narrow text encoders of the real classes."""
 
+from typing import Any
+
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -49,7 +51,7 @@ def _clip_config(activation: str) -> CLIPTextConfig:
     )
 
 
-def _t5_sizes() -> dict[str, object]:
+def _t5_sizes() -> dict[str, Any]:
     return {
         "vocab_size": len(t5_tokenizer()),
         "d_model": WIDTH,

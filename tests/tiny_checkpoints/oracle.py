@@ -1,5 +1,6 @@
 """What diffusers' own pipeline makes of a checkpoint: the reference of parity tests."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -44,7 +45,7 @@ def reference(
     last: dict[str, torch.Tensor] = {}
 
     def keep_latents(
-        pipe: DiffusionPipeline, step: int, timestep: Any, tensors: dict[str, torch.Tensor]
+        pipe: Any, step: int, timestep: Any, tensors: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         last.update(tensors)
         return {}
@@ -52,13 +53,14 @@ def reference(
     own_scheduler = pipeline.scheduler
     pipeline.scheduler = own_scheduler if scheduler is None else scheduler
     try:
-        output = pipeline(
-            **call,
-            generator=generators if len(generators) > 1 else generators[0],
-            output_type="np",
-            callback_on_step_end=keep_latents,
-            callback_on_step_end_tensor_inputs=["latents"],
-        )
+        with warnings.catch_warnings(category=DeprecationWarning, action="ignore"):
+            output = pipeline(
+                **call,
+                generator=generators if len(generators) > 1 else generators[0],
+                output_type="np",
+                callback_on_step_end=keep_latents,
+                callback_on_step_end_tensor_inputs=["latents"],
+            )
     finally:
         pipeline.scheduler = own_scheduler
     pixels = output.frames if hasattr(output, "frames") else output.images
@@ -66,9 +68,10 @@ def reference(
 
 
 @cache
-def stock_pipeline(folder: Path) -> DiffusionPipeline:
+def stock_pipeline(folder: Path) -> Any:
     """The pipeline that `DiffusionPipeline.from_pretrained` gives for `folder`, loaded once."""
-    pipeline = DiffusionPipeline.from_pretrained(
+    load: Any = DiffusionPipeline.from_pretrained
+    pipeline = load(
         folder,
         dtype=torch.float32,
         use_safetensors=True,

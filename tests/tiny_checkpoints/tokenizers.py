@@ -3,13 +3,16 @@
 The trainers of the tokenizers library give other merges from run to run, so none is used.
 """
 
+from typing import Any
+
 from transformers import CLIPTokenizer, T5Tokenizer
 
-WORDS = (
-    "a the of in on and photo picture red green blue yellow black white heart star circle square "
-    "cat dog bird horse pizza apple rocket house tree sea mountain astronaut riding walking flying "
-    "blurry ugly low high quality small big"
-).split()
+_TEXT = """
+a the of in on and photo picture red green blue yellow black white heart star circle square
+cat dog bird horse pizza apple rocket house tree sea mountain astronaut riding walking flying
+blurry ugly low high quality small big
+"""
+WORDS = _TEXT.split()
 ASCII = [chr(code) for code in range(ord("!"), ord("~") + 1)]
 WORD_END = "</w>"
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
@@ -20,7 +23,7 @@ def clip_tokenizer(pad_token: str = EOS) -> CLIPTokenizer:
 
     "!" has id 0 and EOS the highest, which SDXL's padding and CLIP's pooling rely on.
     """
-    merges = _clip_merges()
+    merges: Any = _clip_merges()  # pairs, where the annotation of CLIPTokenizer has strings
     letters = _byte_letters()
     pieces = letters + [letter + WORD_END for letter in letters]
     pieces += [left + right for left, right in merges] + [BOS, EOS]

@@ -5,6 +5,7 @@ timestep and guidance would change nothing, and a parity test on it would prove 
 """
 
 import hashlib
+import math
 
 import torch
 from torch import nn
@@ -38,5 +39,4 @@ def _scaled(noise: torch.Tensor, name: str) -> torch.Tensor:
         return 0.1 * noise
     if noise.dim() <= 1 or name.endswith("gamma"):  # the weight of a norm
         return gain * (1 + 0.1 * noise)
-    fan_in = noise[0].numel()
-    return gain * fan_in**-0.5 * noise
+    return noise * (gain / math.sqrt(noise[0].numel()))  # over the root of the fan-in
