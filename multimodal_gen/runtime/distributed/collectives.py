@@ -1,0 +1,46 @@
+"""torch.distributed's collectives for shares of unequal size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional as F
+
+# torch 2.13 renamed it and warns of the old name; 2.11 and 2.12 know only the old one.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
+def all_gather_shares(
+    local: Tensor, counts: Sequence[int], group: dist.ProcessGroup, dim: int = 0
+) -> Tensor:
+    """Concatenate every rank's share along `dim`, in rank order; `counts` are their lengths there.
+
+    A rank whose share is empty takes part with a tensor of length 0. All ranks get equal bits.
+    """
+    largest = max(counts)
+    local = local.movedim(dim, 0)
+    padded = F.pad(local, (0, 0) * (local.dim() - 1) + (0, largest - local.shape[0]))
+    gathered = local.new_empty((len(counts) * largest, *local.shape[1:]))
+    _all_gather(gathered, padded.contiguous(), group=group)
+    if any(count != largest for count in counts):
+        slots = gathered.split(largest)
+        gathered = torch.cat([s[:n] for s, n in zip(slots, counts, strict=True)])
+    return gathered.movedim(0, dim)
+
+
+def all_to_all(
+    pieces: Sequence[Tensor], received: Sequence[torch.Size], group: dist.ProcessGroup
+) -> list[Tensor]:
+    """Send `pieces[j]` to rank j; return what each rank i sent here, of shape `received[i]`.
+
+    Pieces may differ in shape and be empty. Each rank knows its shapes beforehand.
+    """
+    outgoing = torch.cat([piece.reshape(-1) for piece in pieces])
+    sizes = [shape.numel() for shape in received]
+    incoming = outgoing.new_empty(sum(sizes))
+    dist.all_to_all_single(incoming, outgoing, sizes, [p.numel() for p in pieces], group=group)
+    parts = incoming.split(sizes)
+    return [part.view(shape) for part, shape in zip(parts, received, strict=True)]

@@ -1,0 +1,125 @@
+"""Sequence parallelism after DeepSpeed-Ulysses (Jacobs et al. 2023, arXiv:2309.14509).
+
+Between attentions every rank holds a share of the sequence with all heads; within, an all-to-all
+turns that into the whole sequence with a share of the heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from multimodal_gen.runtime.distributed.collectives import all_gather_shares, all_to_all
+from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.distributed.rows import deal
+
+# attention(q, k, v, lengths) on [B, S, H, D]; see layers/attention
+Attention = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+
+
+class SequenceParallel:
+    """One rank holds the whole sequence; the base of the one that shares it."""
+
+    def __init__(self, attention: Attention) -> None:
+        self._attention = attention
+
+    def shard(self, x: Tensor, dim: int = 1) -> Tensor:
+        """This rank's contiguous share of a sequence along `dim`; may be empty."""
+        return x
+
+    def gather(self, x: Tensor, length: int, dim: int = 1) -> Tensor:
+        """The whole sequence of `length` from every rank's share."""
+        return x
+
+    def attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        streams: Sequence[int],
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Attention over the whole sequence for this rank's share of it, [B, S_local, H, D].
+
+        `streams` are the whole lengths of the sequences that were sharded one by one and then
+        concatenated (FLUX: text, image). `lengths` [B] counts the valid tokens a row, from the
+        start of the whole sequence, streams in their order.
+        """
+        return self._attention(q, k, v, lengths)
+
+
+class UlyssesSequenceParallel(SequenceParallel):
+    """The ranks of a ulysses group share the sequence, and within attention the heads."""
+
+    def __init__(
+        self, attention: Attention, rank: int, size: int, group: dist.ProcessGroup
+    ) -> None:
+        super().__init__(attention)
+        self._rank = rank
+        self._size = size
+        self._group = group
+
+    def shard(self, x: Tensor, dim: int = 1) -> Tensor:
+        share = deal(x.shape[dim], self._size)[self._rank]
+        return x.narrow(dim, share.start, len(share))
+
+    def gather(self, x: Tensor, length: int, dim: int = 1) -> Tensor:
+        counts = [len(share) for share in deal(length, self._size)]
+        return all_gather_shares(x, counts, self._group, dim)
+
+    def attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        streams: Sequence[int],
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        heads = [len(share) for share in deal(q.shape[2], self._size)]
+        tokens = self._tokens(streams)
+        q, k, v = self._to_heads(torch.stack((q, k, v), dim=2), heads, tokens).unbind(2)
+        if lengths is not None:
+            order = self._whole_order(streams, q.device)
+            k, v = k[:, order], v[:, order]
+        out = self._attention(q, k, v, lengths) if q.numel() else q
+        return self._to_tokens(out, heads, tokens)
+
+    def _tokens(self, streams: Sequence[int]) -> list[int]:
+        """How many tokens of all streams together each rank holds."""
+        shares = [deal(length, self._size) for length in streams]
+        return [sum(map(len, of_rank)) for of_rank in zip(*shares, strict=True)]
+
+    def _to_heads(self, qkv: Tensor, heads: list[int], tokens: list[int]) -> Tensor:
+        """[B, S_local, 3, H, D] -> [B, S, 3, H_local, D], tokens in the order of ranks."""
+        batch, _, three, _, width = qkv.shape
+        shapes = [torch.Size((batch, n, three, heads[self._rank], width)) for n in tokens]
+        return torch.cat(all_to_all(qkv.split(heads, dim=3), shapes, self._group), dim=1)
+
+    def _to_tokens(self, out: Tensor, heads: list[int], tokens: list[int]) -> Tensor:
+        """[B, S, H_local, D] -> [B, S_local, H, D]."""
+        batch, _, _, width = out.shape
+        shapes = [torch.Size((batch, tokens[self._rank], n, width)) for n in heads]
+        return torch.cat(all_to_all(out.split(tokens, dim=1), shapes, self._group), dim=2)
+
+    def _whole_order(self, streams: Sequence[int], device: torch.device) -> Tensor:
+        """Where each token of the whole sequence lies in the order of ranks."""
+        offsets = [sum(streams[:i]) for i in range(len(streams))]
+        by_rank = [
+            offset + token
+            for rank in range(self._size)
+            for offset, length in zip(offsets, streams, strict=True)
+            for token in deal(length, self._size)[rank]
+        ]
+        return torch.tensor(by_rank, device=device).argsort()
+
+
+def make_sequence_parallel(mesh: Mesh, attention: Attention) -> SequenceParallel:
+    """The object for this rank of the mesh: trivial where its sequence is not shared."""
+    if mesh.ulysses_group is None:
+        return SequenceParallel(attention)
+    return UlyssesSequenceParallel(
+        attention, mesh.ulysses_rank, mesh.ulysses_size, mesh.ulysses_group
+    )

@@ -1,0 +1,30 @@
+"""Embedding of timesteps and of other numbers and vectors that steer a whole row."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def sinusoidal_embedding(values: Tensor, dim: int = 256, max_period: float = 10000.0) -> Tensor:
+    """cos then sin of values [B] times falling frequencies, [B, dim] in float32 (DDPM, FLUX)."""
+    half = dim // 2
+    steps = torch.arange(half, dtype=torch.float32, device=values.device)
+    angles = values.float()[:, None] * torch.exp(-math.log(max_period) * steps / half)
+    return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+class EmbeddingMLP(nn.Module):
+    """Linear, SiLU, linear: [B, in] -> [B, out]."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(in_features, out_features)
+        self.linear_2 = nn.Linear(out_features, out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.linear_2(F.silu(self.linear_1(x)))
+        return hidden

@@ -1,0 +1,27 @@
+"""Normalisation of queries and keys."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class QKNorm(nn.Module):
+    """RMS norm of queries and keys over the head dimension, each with its own weight.
+
+    `weight` [2 * D] is that of the queries, then that of the keys.
+    """
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(2 * head_dim))
+
+    def scale_(self, normalised: Tensor) -> None:
+        """Multiply the weight into what `rms_norm` gave for [B, S, 2, H, D], in place."""
+        normalised.mul_(self.weight.view(2, 1, -1))
+
+
+def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """A new float32 tensor like x [..., D] whose root mean square over D is 1."""
+    return F.rms_norm(x.float(), x.shape[-1:], None, eps)

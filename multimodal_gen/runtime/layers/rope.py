@@ -1,0 +1,37 @@
+"""Rotary position embedding (Su et al. 2021, arXiv:2104.09864), several position axes a token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def rotary_table(positions: Tensor, axes_dims: Sequence[int], theta: float = 10000.0) -> Tensor:
+    """cos and sin of every rotation, [S, sum(axes_dims) / 2, 2] in float32.
+
+    `positions` is [S, axes]. Angles are computed in float64 (but for devices that have none), as
+    FLUX's reference does.
+    """
+    wide = torch.float32 if positions.device.type == "mps" else torch.float64
+    angles = []
+    for axis, dim in enumerate(axes_dims):
+        exponents = torch.arange(0, dim, 2, dtype=wide, device=positions.device) / dim
+        angles.append(positions[:, axis, None].to(wide) / theta**exponents)
+    angle = torch.cat(angles, dim=-1)
+    return torch.stack((angle.cos(), angle.sin()), dim=-1).float()
+
+
+def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
+    """Rotate the pairs (2i, 2i + 1) of x [B, S, ..., D], which is float32; table [S, D / 2, 2]."""
+    pairs = x.unflatten(-1, (-1, 2))
+    table = table.view(table.shape[0], *(1,) * (x.dim() - 3), *table.shape[1:])
+    if torch.compiler.is_compiling():  # inductor makes no code for complex numbers
+        cos, sin = table.unbind(-1)
+        even, odd = pairs.unbind(-1)
+        rotated = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1)
+    else:  # one pass over memory instead of seven
+        product = torch.view_as_complex(pairs) * torch.view_as_complex(table)
+        rotated = torch.view_as_real(product)
+    return rotated.flatten(-2)
