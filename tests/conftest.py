@@ -1,0 +1,39 @@
+"""Shared fixtures. The environment is set here, before anything imports torch."""
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="2", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Checkpoints = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
+    """`checkpoints(name, **options)`: the folder of a tiny checkpoint, built once a session.
+
+    Names and options are those of `tiny_checkpoints.build`. Don't write into the folder.
+    """
+    from tiny_checkpoints import build
+
+    built: dict[str, Path] = {}
+
+    def get(name: str, **options: object) -> Path:
+        key = repr((name, sorted(options.items())))
+        if key not in built:
+            built[key] = build(name, tmp_path_factory.mktemp("checkpoint") / name, **options)
+        return built[key]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def bundled_model() -> Path:
+    """The folder of the bundled model."""
+    import multimodal_gen
+
+    return Path(multimodal_gen.__file__).parent / "assets" / "bundled_model"
