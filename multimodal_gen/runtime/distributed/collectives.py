@@ -26,7 +26,7 @@ def all_gather_shares(
     gathered = local.new_empty((len(counts) * largest, *local.shape[1:]))
     _all_gather(gathered, padded.contiguous(), group=group)
     if any(count != largest for count in counts):
-        slots = gathered.split(largest)
+        slots = gathered.split_with_sizes([largest] * len(counts))
         gathered = torch.cat([s[:n] for s, n in zip(slots, counts, strict=True)])
     return gathered.movedim(0, dim)
 
@@ -42,5 +42,5 @@ def all_to_all(
     sizes = [shape.numel() for shape in received]
     incoming = outgoing.new_empty(sum(sizes))
     dist.all_to_all_single(incoming, outgoing, sizes, [p.numel() for p in pieces], group=group)
-    parts = incoming.split(sizes)
+    parts = incoming.split_with_sizes(sizes)
     return [part.view(shape) for part, shape in zip(parts, received, strict=True)]

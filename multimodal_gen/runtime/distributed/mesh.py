@@ -80,9 +80,11 @@ def init_process_group(
         return
     os.environ.setdefault("GLOO_SOCKET_IFNAME", _LOOPBACK)
     os.environ.setdefault("NCCL_SOCKET_IFNAME", _LOOPBACK)
+    # Documented, though not exported for type checkers.
+    store = dist.FileStore(str(store_path), world_size)  # type: ignore[attr-defined]
     dist.init_process_group(
         backend="nccl" if device.type == "cuda" else "gloo",
-        store=dist.FileStore(str(store_path), world_size),
+        store=store,
         rank=rank,
         world_size=world_size,
         timeout=timeout,

@@ -96,13 +96,15 @@ class UlyssesSequenceParallel(SequenceParallel):
         """[B, S_local, 3, H, D] -> [B, S, 3, H_local, D], tokens in the order of ranks."""
         batch, _, three, _, width = qkv.shape
         shapes = [torch.Size((batch, n, three, heads[self._rank], width)) for n in tokens]
-        return torch.cat(all_to_all(qkv.split(heads, dim=3), shapes, self._group), dim=1)
+        return torch.cat(all_to_all(qkv.split_with_sizes(heads, dim=3), shapes, self._group), dim=1)
 
     def _to_tokens(self, out: Tensor, heads: list[int], tokens: list[int]) -> Tensor:
         """[B, S, H_local, D] -> [B, S_local, H, D]."""
         batch, _, _, width = out.shape
         shapes = [torch.Size((batch, tokens[self._rank], n, width)) for n in heads]
-        return torch.cat(all_to_all(out.split(tokens, dim=1), shapes, self._group), dim=2)
+        return torch.cat(
+            all_to_all(out.split_with_sizes(tokens, dim=1), shapes, self._group), dim=2
+        )
 
     def _whole_order(self, streams: Sequence[int], device: torch.device) -> Tensor:
         """Where each token of the whole sequence lies in the order of ranks."""

@@ -94,8 +94,8 @@ class FluxTransformer(nn.Module):
                 raise ValueError("this model needs guidance [B]")
             embedded = embedded + self._embed(self.guidance_embedder, guidance, dtype)
         embedded = embedded + self.text_embedder(pooled)
-        modulation = self.modulation(nn.functional.silu(embedded))
-        vectors = modulation.unflatten(1, (-1, 1, self.config.inner_dim))  # [B, vectors, 1, dim]
+        vectors: Tensor = self.modulation(nn.functional.silu(embedded))
+        vectors = vectors.view(len(vectors), -1, 1, self.config.inner_dim)  # [B, vectors, 1, dim]
         vectors[:, ::3] += 1
         return vectors.unbind(1)
 
@@ -146,7 +146,7 @@ class FluxStream(nn.Module):
         """Queries, keys and values, [B, S, 3, H, D]."""
         shift, scale = modulation[:2]
         projected: Tensor = self.qkv(modulated_norm(x, shift, scale))
-        return projected.unflatten(-1, self.heads)
+        return projected.view(*projected.shape[:2], *self.heads)
 
     def update(self, x: Tensor, attended: Tensor, modulation: Sequence[Tensor]) -> Tensor:
         """Add what attention gave [B, S, dim], then the MLP."""
@@ -201,8 +201,9 @@ class FluxSingleBlock(nn.Module):
         self, x: Tensor, modulation: Sequence[Tensor], rotary: Tensor, streams: tuple[int, int]
     ) -> Tensor:
         shift, scale, gate = modulation
-        qkv, mlp = self.qkv_mlp(modulated_norm(x, shift, scale)).split(self.widths, dim=-1)
-        qkv = qkv.unflatten(-1, self.heads)  # [B, S, 3, H, D]
+        projected: Tensor = self.qkv_mlp(modulated_norm(x, shift, scale))
+        qkv, mlp = projected.split_with_sizes(self.widths, dim=-1)
+        qkv = qkv.view(*qkv.shape[:2], *self.heads)  # [B, S, 3, H, D]
         qk = rms_norm(qkv[:, :, :2])
         self.qk_norm.scale_(qk)
         attended = _attend(self.sequence, qk, qkv[:, :, 2], rotary, streams)

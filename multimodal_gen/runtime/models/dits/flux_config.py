@@ -33,8 +33,8 @@ class FluxConfig:
         if not isinstance(self.guidance_embeds, bool):
             raise _invalid("guidance_embeds", self.guidance_embeds, "true or false")
         axes = self.axes_dims_rope
-        even = all(isinstance(dim, int) and dim > 0 and dim % 2 == 0 for dim in axes)
-        if len(axes) != 3 or not even or sum(axes) != self.attention_head_dim:
+        even = isinstance(axes, tuple) and all(isinstance(d, int) and d > 0 == d % 2 for d in axes)
+        if not even or len(axes) != 3 or sum(axes) != self.attention_head_dim:
             allowed = f"three even numbers that add up to the head's {self.attention_head_dim}"
             raise _invalid("axes_dims_rope", axes, allowed)
 

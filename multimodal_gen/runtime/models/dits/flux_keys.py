@@ -39,7 +39,7 @@ def _embedders(config: FluxConfig) -> dict[str, tuple[str, ...]]:
     embedders = {"time_embedder": "timestep_embedder", "text_embedder": "text_embedder"}
     if config.guidance_embeds:
         embedders["guidance_embedder"] = "guidance_embedder"
-    layers = {
+    layers: dict[str, tuple[str, ...]] = {
         f"{ours}.{layer}": (f"time_text_embed.{theirs}.{layer}",)
         for ours, theirs in embedders.items()
         for layer in ("linear_1", "linear_2")

@@ -1,0 +1,74 @@
+"""The attention backends agree, and none attends to padding."""
+
+import pytest
+import torch
+
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.runtime.layers.attention import select_attention
+
+BACKENDS = ["sdpa", "math"]
+
+
+def _qkv(batch: int = 3, tokens: int = 11) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    q, k, v = torch.randn(3, batch, tokens, 4, 8, generator=torch.Generator().manual_seed(0))
+    return q, k, v
+
+
+def _textbook(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """softmax(q kᵀ / √D) v of one row, a head at a time."""
+    heads = [
+        ((q[:, h] @ k[:, h].T) / q.shape[-1] ** 0.5).softmax(-1) @ v[:, h]
+        for h in range(q.shape[1])
+    ]
+    return torch.stack(heads, dim=1)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_attention_is_softmax_of_scaled_scores(name: str) -> None:
+    q, k, v = _qkv()
+    expected = torch.stack([_textbook(*row) for row in zip(q, k, v, strict=True)])
+    torch.testing.assert_close(select_attention(name)(q, k, v), expected)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_padded_keys_change_nothing_whatever_they_hold(name: str) -> None:
+    attention = select_attention(name)
+    q, k, v = _qkv()
+    lengths = torch.tensor([11, 5, 1])
+    k[1, 5:], v[1, 5:], k[2, 1:], v[2, 1:] = 1e4, -1e4, 1e4, -1e4
+    out = attention(q, k, v, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        alone = attention(q[row, None], k[row, None, :length], v[row, None, :length])
+        torch.testing.assert_close(out[row, None], alone)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_full_lengths_equal_none(name: str) -> None:
+    attention = select_attention(name)
+    q, k, v = _qkv()
+    torch.testing.assert_close(attention(q, k, v, torch.full((3,), 11)), attention(q, k, v))
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_queries_and_keys_may_differ_in_number(name: str) -> None:
+    q, k, v = _qkv()
+    out = select_attention(name)(q[:, :4], k, v)
+    torch.testing.assert_close(out, select_attention(name)(q, k, v)[:, :4])
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_the_result_has_the_dtype_of_the_values(name: str) -> None:
+    q, k, v = (x.bfloat16() for x in _qkv())
+    out = select_attention(name)(q, k, v)
+    assert out.dtype == torch.bfloat16
+    reference = select_attention("math")(q.float(), k.float(), v.float())
+    torch.testing.assert_close(out.float(), reference, atol=0.03, rtol=0.03)
+
+
+def test_auto_is_one_of_the_backends() -> None:
+    assert select_attention("auto") in [select_attention(name) for name in BACKENDS]
+
+
+def test_an_unknown_backend_is_refused_by_name() -> None:
+    with pytest.raises(InvalidRequest, match=r"attention_backend='flash9'.*sdpa, math"):
+        select_attention("flash9")
