@@ -1,0 +1,34 @@
+"""What a rank is told on its standard input, so that nothing of it shows in a process list."""
+
+from __future__ import annotations
+
+import msgspec
+
+from multimodal_gen.configs.server_args import ServerArgs
+
+
+class RankArgs(msgspec.Struct, frozen=True, kw_only=True):
+    rank: int
+    server: ServerArgs
+    """Without the API key: an engine has no use for it."""
+    model_folder: str
+    model_name: str
+    socket_folder: str
+    """Private to the user (0700): the client socket, the ranks' socket and the rendezvous."""
+    cache_folder: str
+
+    @property
+    def client_address(self) -> str:
+        return client_address(self.socket_folder)
+
+    @property
+    def ranks_address(self) -> str:
+        return f"ipc://{self.socket_folder}/ranks"
+
+    @property
+    def rendezvous(self) -> str:
+        return f"{self.socket_folder}/rendezvous"
+
+
+def client_address(socket_folder: str) -> str:
+    return f"ipc://{socket_folder}/client"

@@ -1,0 +1,165 @@
+"""Starts the ranks of an engine, watches them, and ends all of them when one is lost."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.errors import EngineDied
+from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.rank_args import RankArgs, client_address
+from multimodal_gen.runtime.launch.model_path import resolve
+from multimodal_gen.runtime.scheduler_client import SchedulerClient
+
+log = logging.getLogger(__name__)
+WATCH_S = 0.05
+GRACE_S = 3.0
+"""How long ranks have to end by themselves when the engine is closed."""
+
+
+class Engine:
+    """The ranks of one checkpoint and a client of theirs. A context manager."""
+
+    def __init__(
+        self, args: ServerArgs, processes: list[subprocess.Popen[bytes]], folder: Path
+    ) -> None:
+        self.args = args
+        self.address = client_address(str(folder))
+        self.client = SchedulerClient(self.address, silence_timeout=args.step_timeout)
+        self._processes = processes
+        self._folder = folder
+        self._closing = threading.Event()
+        self._closed = threading.Lock()
+        self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+        self._watcher.start()
+
+    @classmethod
+    def start(cls, args: ServerArgs) -> Engine:
+        """Start the ranks and return at once; `wait_ready` waits for the model.
+
+        Raises InvalidCheckpoint when the model can't be found.
+        """
+        model_folder, name = resolve(args.model_path, args.revision)
+        folder = Path(tempfile.mkdtemp(prefix="multimodal-gen-"))
+        processes: list[subprocess.Popen[bytes]] = []
+        for rank in range(args.num_gpus):
+            rank_args = RankArgs(
+                rank=rank,
+                server=replace(args, api_key=None),
+                model_folder=str(model_folder),
+                model_name=name,
+                socket_folder=str(folder),
+                cache_folder=str(_cache_folder()),
+            )
+            processes.append(_spawn(rank_args))
+        return cls(args, processes, folder)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pids(self) -> list[int]:
+        """The ranks' process ids, in order of rank."""
+        return [process.pid for process in self._processes]
+
+    def wait_ready(self, timeout: float | None = None) -> ModelInfo:
+        """Wait until the model is loaded; raise what went wrong, or TimeoutError."""
+        return self.client.wait_ready(timeout)
+
+    def close(self) -> None:
+        """End all ranks: requests in flight end as cancelled. May be called again."""
+        with self._closed:
+            if self._closing.is_set():
+                return
+            self._closing.set()
+            if self.client.model is not None:
+                self.client.shutdown_engine()
+                self._await_exits(GRACE_S)
+            self.client.close()
+            self._end_ranks()
+            self._watcher.join()
+
+    def _watch(self) -> None:
+        """A rank's death, or silence that the client noticed, is the end of the engine."""
+        while not self._closing.wait(WATCH_S):
+            dead = next((i for i, p in enumerate(self._processes) if p.poll() is not None), None)
+            if dead is None and self.client.died is None:
+                continue
+            self._end_ranks()
+            if dead is not None:
+                # What rank 0 had to say of its end may still be on its way.
+                time.sleep(WATCH_S)
+                code = self._processes[dead].returncode
+                self.client.fail(EngineDied(f"rank {dead} {_manner(code)}"))
+            return
+
+    def _await_exits(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and any(p.poll() is None for p in self._processes):
+            time.sleep(0.01)
+
+    def _end_ranks(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+        for process in self._processes:
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _spawn(args: RankArgs) -> subprocess.Popen[bytes]:
+    environment = dict(os.environ)
+    threads = max(1, (os.cpu_count() or 1) // args.server.num_gpus)
+    environment.setdefault("OMP_NUM_THREADS", str(threads))
+    # Ranks that share cores must not spin while they wait for one another.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    environment.pop("MULTIMODAL_GEN_API_KEY", None)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "multimodal_gen.runtime.rank"],
+        stdin=subprocess.PIPE,
+        stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    packed = msgspec.msgpack.encode(args)
+    process.stdin.write(len(packed).to_bytes(4, "big") + packed)
+    process.stdin.flush()
+    return process
+
+
+def _has_fileno(stream: object) -> bool:
+    """A notebook's stderr is not a file."""
+    try:
+        stream.fileno()  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):
+        return False
+    return True
+
+
+def _manner(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"ended with status {code}"
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "multimodal_gen"

@@ -1,0 +1,228 @@
+"""One rank's device: owns the pipeline and the state of every admitted request, and does what a
+Plan says with them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from multimodal_gen.configs.parallel import ParallelConfig
+from multimodal_gen.configs.server_args import ServerArgs
+
+from multimodal_gen.errors import (
+    GenerationFailed,
+    InvalidRequest,
+    MultimodalGenError,
+    OutOfMemory,
+)
+from multimodal_gen.messages.codec import header_of
+from multimodal_gen.messages.plan import Ack, Loaded, Phase, Plan, Prepared, Work
+from multimodal_gen.messages.rank_args import RankArgs
+from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.registry import family_of, load_pipeline
+from multimodal_gen.runtime.pipelines.request_state import RequestState
+
+log = logging.getLogger(__name__)
+
+
+class Outcome:
+    """What a plan came to on this rank; the device may still be at work on it."""
+
+    def __init__(self, plan: Plan, rank: int) -> None:
+        self.plan = plan
+        self.rank = rank
+        self.fields: dict[str, Any] = {}
+        self.pixels: list[torch.Tensor] = []
+        self._started = time.perf_counter()
+        self._seconds: float | None = None
+        self._event: torch.cuda.Event | None = None
+
+    def queued(self, device: torch.device) -> None:
+        """All of it is queued: on a GPU its end is an event, on a CPU it is now."""
+        if device.type == "cuda":
+            self._event = torch.cuda.Event()
+            self._event.record()
+        else:
+            self._seconds = time.perf_counter() - self._started
+
+    def done(self) -> bool:
+        return self._event is None or self._event.query()
+
+    def ack(self) -> tuple[Ack, list[Any]]:
+        """Wait for the device; the acknowledgement and its arrays."""
+        if self._event is not None:
+            self._event.synchronize()
+        if self._seconds is None:
+            self._seconds = time.perf_counter() - self._started
+        arrays = [tensor.cpu().numpy() for tensor in self.pixels]
+        ack = Ack(
+            number=self.plan.number,
+            rank=self.rank,
+            seconds=self._seconds,
+            frames=tuple(header_of(array) for array in arrays),
+            **self.fields,
+        )
+        return ack, arrays
+
+
+class GPUWorker:
+    """Carries out plans on one device. The same plans in the same order on every rank."""
+
+    def __init__(self, pipeline: ComposedPipeline) -> None:
+        self.pipeline = pipeline
+        self.device = pipeline.context.device
+        self.rank = pipeline.context.mesh.rank
+        self.states: dict[str, RequestState] = {}
+        self._faulted = False
+
+    @classmethod
+    def load(cls, args: RankArgs) -> GPUWorker:
+        """Join the other ranks and load the checkpoint. Raises InvalidCheckpoint, InvalidRequest."""
+        server, folder = args.server, Path(args.model_folder)
+        device = _device(server)
+        parallel = ParallelConfig.choose(server, ulysses_supported=family_of(folder).ulysses)
+        init_process_group(
+            args.rank,
+            server.num_gpus,
+            Path(args.rendezvous),
+            device,
+            timeout=timedelta(seconds=server.step_timeout),
+        )
+        mesh = Mesh.create(args.rank, parallel.cfg, parallel.ulysses)
+        pipeline = load_pipeline(
+            folder,
+            device=device,
+            dtype=_dtype(server, device),
+            mesh=mesh,
+            attention_backend=server.attention_backend,
+        )
+        return cls(pipeline)
+
+    def loaded(self, name: str) -> Loaded:
+        """What rank 0's Scheduler has to know of this rank before it plans."""
+        weights = sum(parameter.numel() for parameter in self.pipeline.denoiser.parameters())
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+        else:
+            free = psutil.virtual_memory().available // self.pipeline.context.mesh.world_size
+        return Loaded(
+            rank=self.rank,
+            model=self.pipeline.model_info(name),
+            parameters=weights,
+            memory_bytes=free,
+        )
+
+    def execute(self, plan: Plan) -> Outcome:
+        """Do, or queue, all that the plan says. Returns when it is queued."""
+        for request_id in plan.drop:
+            self.states.pop(request_id, None)
+        for req in plan.admit:
+            self.states[req.id] = RequestState.of(req)
+        self._faulted = self._faulted and not plan.resume
+        outcome = Outcome(plan, self.rank)
+        if plan.work is not None:
+            outcome.fields = {"skipped": True} if self._faulted else self._run(plan.work, outcome)
+        outcome.queued(self.device)
+        return outcome
+
+    def _run(self, work: Work, outcome: Outcome) -> dict[str, Any]:
+        states = [self.states[key] for key in work.ids if key in self.states]
+        if work.phase is Phase.DENOISE:
+            return self._denoise(states, work.k, outcome)
+        return self._one_by_one(work, states, outcome)
+
+    def _denoise(self, states: Sequence[RequestState], k: int, outcome: Outcome) -> dict[str, Any]:
+        """Ranks meet inside: an error here stops the group on every rank until told to resume."""
+        before = [state.evaluation for state in states]
+        error: ErrorInfo | None = None
+        try:
+            self.pipeline.forward(Phase.DENOISE, states, k)
+        except Exception as raised:
+            self._faulted = True
+            error = _describe(raised)
+        advanced = [state.evaluation - old for state, old in zip(states, before, strict=True)]
+        previewed = [state for state in states if state.preview is not None]
+        for state in previewed:
+            assert state.preview is not None
+            outcome.pixels.append(state.preview)
+            state.preview = None
+        return {
+            "advanced": min(advanced, default=0),
+            "error": error,
+            "previewed": tuple(state.req.id for state in previewed),
+        }
+
+    def _one_by_one(
+        self, work: Work, states: Sequence[RequestState], outcome: Outcome
+    ) -> dict[str, Any]:
+        """Encoding and decoding: each request by itself, and so are its errors."""
+        failures: dict[str, ErrorInfo] = {}
+        prepared: dict[str, Prepared] = {}
+        finished: list[str] = []
+        for state in states:
+            try:
+                self.pipeline.forward(work.phase, [state], work.k)
+                if work.phase is Phase.ENCODE:
+                    prepared[state.req.id] = self._prepared(state)
+                elif len(state.chunks) == self.pipeline.decode_chunks(state.params):
+                    finished.append(state.req.id)
+                    outcome.pixels.append(torch.cat(state.chunks))
+            except Exception as raised:
+                failures[state.req.id] = _describe(raised)
+        return {
+            "advanced": work.k,
+            "failures": failures,
+            "prepared": prepared,
+            "finished": tuple(finished),
+        }
+
+    def _prepared(self, state: RequestState) -> Prepared:
+        assert state.solver is not None
+        evaluations = range(state.solver.num_evaluations)
+        return Prepared(
+            batch_keys=tuple(self.pipeline.batch_key(state, i) for i in evaluations),
+            rows=len(state.conditioning),
+            decode_chunks=self.pipeline.decode_chunks(state.params),
+        )
+
+
+def _device(server: ServerArgs) -> torch.device:
+    available = torch.cuda.is_available()
+    if server.device == "cuda" and not available:
+        raise InvalidRequest("device", server.device, "there is no CUDA device here; use cpu")
+    if server.device == "cpu" or not available:
+        return torch.device("cpu")
+    return torch.device("cuda")
+
+
+def _dtype(server: ServerArgs, device: torch.device) -> torch.dtype:
+    if server.dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = getattr(torch, server.dtype)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def _describe(raised: Exception) -> ErrorInfo:
+    if isinstance(raised, MultimodalGenError):
+        return ErrorInfo.of(raised)
+    if _is_out_of_memory(raised):
+        return ErrorInfo.of(OutOfMemory("the request does not fit into memory; ask for less"))
+    log.error("a request failed", exc_info=raised)
+    return ErrorInfo.of(GenerationFailed(f"{type(raised).__name__}: {raised}"[:500]))
+
+
+def _is_out_of_memory(raised: Exception) -> bool:
+    # torch's CPU allocator has no error class of its own.
+    return isinstance(raised, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(raised, RuntimeError) and "DefaultCPUAllocator" in str(raised)
+    )

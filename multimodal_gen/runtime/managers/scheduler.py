@@ -1,0 +1,426 @@
+"""Rank 0's Scheduler: turns what clients want into numbered Plans, one ahead of the device.
+
+Its thread owns the socket to the ranks. The policy decides; a lock lets the gateway's thread put
+requests in and take them out between two decisions.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import zmq
+
+from multimodal_gen.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    EngineDied,
+    MultimodalGenError,
+    OutOfMemory,
+)
+from multimodal_gen.messages.codec import Decoder, encode, header_of
+from multimodal_gen.messages.plan import Ack, Loaded, Phase, Plan, RankMessage, Work
+from multimodal_gen.messages.reply import ErrorInfo, Failed, Health, Progress, Result
+from multimodal_gen.messages.request import Req
+from multimodal_gen.runtime.managers.client_gateway import ClientGateway
+from multimodal_gen.runtime.managers.policy import Policy
+
+log = logging.getLogger(__name__)
+AHEAD_S = 0.010
+"""How long before the running plan's predicted end the next one is decided: as late as can be, so
+that a cancel or a newcomer is heeded at the next step."""
+AGREE_S = 1.0
+"""After one rank reports an error inside a step, how long the others have to report the same."""
+PROGRESS_S = 0.05
+"""The least time between two progress messages of one request."""
+
+
+class RankLinks:
+    """Rank 0's ends of the pairs to the Schedulers of all ranks, its own included."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], addresses: Sequence[str], size: int
+    ) -> None:
+        self.size = size
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.linger = 500
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        for address in addresses:
+            self.socket.bind(address)
+        self._decoder = Decoder(RankMessage)
+
+    def send(self, plan: Plan) -> None:
+        frames = encode(plan)
+        for rank in range(self.size):
+            self.socket.send_multipart([str(rank).encode(), *frames])
+
+    def receive(self) -> tuple[Any, list[Any]]:
+        frames = self.socket.recv_multipart(copy=False)[1:]
+        return self._decoder.decode([frame.buffer for frame in frames])
+
+
+@dataclass
+class InFlight:
+    """A plan on its way through the ranks."""
+
+    plan: Plan
+    predicted_s: float
+    began: float
+    acks: dict[int, Ack] = field(default_factory=dict)
+    arrays: list[Any] = field(default_factory=list)
+    suspect_since: float | None = None
+
+
+@dataclass
+class Ledger:
+    """What a result tells of how it was made."""
+
+    req: Req
+    accepted: float
+    admitted: bool = False
+    timings: dict[str, float] = field(default_factory=dict)
+    batch_sizes: list[int] = field(default_factory=list)
+    told: float = 0.0
+
+
+class Scheduler:
+    """Decides on one thread (`run`); `submit`, `cancel` and the like come from the gateway's."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        links: RankLinks,
+        gateway: ClientGateway,
+        step_timeout: float,
+        make_policy: Callable[[Loaded], Policy],
+    ) -> None:
+        self._links = links
+        self._gateway = gateway
+        self._step_timeout = step_timeout
+        self._make_policy = make_policy
+        self._policy: Policy
+        self._lock = threading.RLock()
+        self._requests: dict[str, Ledger] = {}
+        self._drops: list[str] = []
+        self._in_flight: deque[InFlight] = deque()
+        self._next_number = 0
+        self._resume = False
+        self._stopping = False
+        self._wake_receive = context.socket(zmq.PULL)
+        self._wake_receive.bind("inproc://scheduler")
+        self._wake_send = context.socket(zmq.PUSH)
+        self._wake_send.connect("inproc://scheduler")
+        self._poller = zmq.Poller()
+        self._poller.register(links.socket, zmq.POLLIN)
+        self._poller.register(self._wake_receive, zmq.POLLIN)
+        self._thread = threading.Thread(target=self._guarded_run, name="scheduler", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    # -- the gateway's thread
+
+    def submit(self, req: Req) -> bool:
+        """Take a request into the queue; raises QueueFull or DeadlineExceeded."""
+        with self._lock:
+            now = time.monotonic()
+            if req.id in self._requests:
+                return False
+            self._policy.submit(req, now)
+            self._requests[req.id] = Ledger(req, now)
+            self._wake()
+        return True
+
+    def cancel(self, request_id: str) -> bool:
+        """End a request at once; its memory goes with the next plan."""
+        with self._lock:
+            return self._end(request_id, Cancelled("the request was cancelled"))
+
+    def health(self) -> Health:
+        with self._lock:
+            return Health(running=self._policy.running, waiting=self._policy.waiting)
+
+    def progress_of(self, request_id: str) -> Progress | None:
+        with self._lock:
+            return self._progress(request_id) if request_id in self._requests else None
+
+    def stop(self) -> None:
+        """Cancel everything and shut the ranks down."""
+        with self._lock:
+            self._stopping = True
+            self._wake()
+
+    def _wake(self) -> None:
+        self._wake_send.send(b"")
+
+    # -- the Scheduler's thread
+
+    def _guarded_run(self) -> None:
+        try:
+            self._run()
+        except Exception as error:
+            log.exception("the scheduler failed")
+            self._die(f"the scheduler failed: {type(error).__name__}: {error}")
+
+    def _run(self) -> None:
+        if not self._load():
+            return
+        while not self._stopping:
+            self._wait()
+            with self._lock:
+                self._end_expired()
+                self._check_silence()
+                self._dispatch()
+        with self._lock:
+            for request_id in list(self._requests):
+                self._end(request_id, Cancelled("the engine was told to stop"))
+            self._send(Plan(number=self._next_number, shutdown=True))
+        self._gateway.close()
+
+    def _load(self) -> bool:
+        """Wait until every rank has its model, or has said why not."""
+        loaded: dict[int, Loaded] = {}
+        while len(loaded) < self._links.size:
+            if self._stopping:
+                return False
+            if not self._links.socket.poll(200):
+                continue
+            message, _ = self._links.receive()
+            assert isinstance(message, Loaded)
+            if message.error is not None:
+                self._gateway.refuse(message.error.exception())
+                self._gateway.close()
+                os._exit(3)
+            loaded[message.rank] = message
+        first = loaded[0]
+        assert first.model is not None
+        self._policy = self._make_policy(first)
+        self._gateway.open(self, self._links.size, first.model)
+        return True
+
+    def _wait(self) -> None:
+        ready = dict(self._poller.poll(self._patience() * 1000))
+        if self._wake_receive in ready:
+            self._wake_receive.recv()
+        while self._links.socket.poll(0):
+            message, arrays = self._links.receive()
+            with self._lock:
+                self._take(message, arrays)
+
+    def _patience(self) -> float:
+        """Seconds until something is due even if nobody calls."""
+        with self._lock:
+            due = 1.0
+            if self._in_flight:
+                due = min(due, max(0.0, self._decide_at() - time.monotonic()))
+                if any(flight.suspect_since for flight in self._in_flight):
+                    due = min(due, 0.05)
+                elif len(self._in_flight) > 1 or not due:
+                    due = 0.25
+            return due
+
+    def _decide_at(self) -> float:
+        newest = self._in_flight[-1]
+        return newest.began + newest.predicted_s - AHEAD_S
+
+    def _dispatch(self) -> None:
+        """Keep the ranks busy: one plan running and, shortly before it ends, one more."""
+        while len(self._in_flight) < 2:
+            now = time.monotonic()
+            if self._in_flight and now < self._decide_at():
+                return
+            work = None if self._resume and self._in_flight else self._policy.next(now)
+            if work is None and not self._drops:
+                return
+            self._issue(work, now)
+
+    def _issue(self, work: Work | None, now: float) -> None:
+        admit = self._admissions(work, now) if work else ()
+        plan = Plan(
+            number=self._next_number,
+            admit=admit,
+            drop=tuple(self._drops),
+            work=work,
+            resume=self._resume and not self._in_flight,
+        )
+        if plan.resume:
+            self._resume = False
+        self._drops.clear()
+        predicted = self._policy.predicted_seconds(work) if work else 0.0
+        began = max([now, *(f.began + f.predicted_s for f in self._in_flight)])
+        self._in_flight.append(InFlight(plan, predicted, began))
+        self._send(plan)
+
+    def _admissions(self, work: Work, now: float) -> tuple[Req, ...]:
+        admitted = []
+        for request_id in work.ids:
+            ledger = self._requests[request_id]
+            if not ledger.admitted:
+                ledger.admitted = True
+                ledger.timings["queued"] = now - ledger.accepted
+                admitted.append(ledger.req)
+        return tuple(admitted)
+
+    def _send(self, plan: Plan) -> None:
+        self._next_number = plan.number + 1
+        self._links.send(plan)
+
+    # -- what the ranks answer
+
+    def _take(self, ack: Ack, arrays: list[Any]) -> None:
+        flight = next((f for f in self._in_flight if f.plan.number == ack.number), None)
+        if flight is None:
+            raise EngineDied(f"rank {ack.rank} acknowledged plan {ack.number}, which is not due")
+        flight.acks[ack.rank] = ack
+        flight.arrays = flight.arrays or arrays
+        if ack.error is not None and flight.suspect_since is None:
+            flight.suspect_since = time.monotonic()
+        while self._in_flight and len(self._in_flight[0].acks) == self._links.size:
+            self._finish(self._in_flight.popleft())
+
+    def _finish(self, flight: InFlight) -> None:
+        """Every rank has acknowledged: book what was done and tell the clients."""
+        now = time.monotonic()
+        if self._in_flight:
+            self._in_flight[0].began = now
+        if flight.plan.work is None:
+            return
+        acks = [flight.acks[rank] for rank in range(self._links.size)]
+        errors = [ack.error for ack in acks if ack.error is not None]
+        if errors and (len(errors) < len(acks) or len({ack.advanced for ack in acks}) > 1):
+            self._die(f"a rank failed inside a step: {errors[0].message}")
+        work = flight.plan.work
+        if acks[0].skipped:
+            self._policy.failed(work, advanced=0, out_of_memory=False, now=now, skipped=True)
+            return
+        self._book(work, acks)
+        if errors:
+            self._recover(work, acks[0], errors[0], now)
+        else:
+            self._policy.completed(
+                work,
+                advanced=acks[0].advanced,
+                seconds=max(ack.seconds for ack in acks),
+                prepared=acks[0].prepared,
+                now=now,
+            )
+        self._report(work, acks, flight.arrays, now)
+
+    def _recover(self, work: Work, ack: Ack, error: ErrorInfo, now: float) -> None:
+        """All ranks failed alike: whoever failed alone ends, the others are tried again apart."""
+        self._resume = True
+        out_of_memory = error.code == OutOfMemory.code
+        for request_id in self._policy.failed(
+            work, advanced=ack.advanced, out_of_memory=out_of_memory, now=now, skipped=False
+        ):
+            self._end(request_id, error.exception())
+
+    def _book(self, work: Work, acks: Sequence[Ack]) -> None:
+        seconds = max(ack.seconds for ack in acks)
+        for request_id in work.ids:
+            ledger = self._requests.get(request_id)
+            if ledger is None:
+                continue
+            spent = ledger.timings.get(work.phase.value, 0.0)
+            ledger.timings[work.phase.value] = spent + seconds
+            if work.phase is Phase.DENOISE:
+                ledger.batch_sizes += [len(work.ids)] * acks[0].advanced
+
+    def _report(self, work: Work, acks: Sequence[Ack], arrays: list[Any], now: float) -> None:
+        for ack in acks:
+            for request_id, failure in ack.failures.items():
+                self._end(request_id, failure.exception())
+        finished = dict(zip(acks[0].finished, arrays, strict=False))
+        previews = dict(zip(acks[0].previewed, arrays, strict=False))
+        for request_id in work.ids:
+            if request_id not in self._requests:
+                continue
+            if request_id in finished:
+                self._deliver(request_id, finished[request_id], now)
+            elif work.phase is Phase.DENOISE:
+                self._tell(request_id, previews.get(request_id), now)
+
+    def _deliver(self, request_id: str, pixels: Any, now: float) -> None:
+        ledger = self._forget(request_id)
+        params = ledger.req.params
+        assert params.seed is not None
+        ledger.timings["total"] = now - ledger.accepted
+        result = Result(
+            id=request_id,
+            seed=params.seed,
+            fps=params.fps,
+            timings=ledger.timings,
+            batch_sizes=ledger.batch_sizes,
+            frames=(header_of(pixels),),
+        )
+        self._gateway.send(request_id, result, [pixels])
+
+    def _tell(self, request_id: str, preview: Any, now: float) -> None:
+        ledger = self._requests[request_id]
+        progress = self._progress(request_id)
+        last = progress.step == progress.total
+        if preview is None and not last and now - ledger.told < PROGRESS_S:
+            return
+        ledger.told = now
+        if preview is None:
+            self._gateway.send(request_id, progress)
+        else:
+            shown = msgspec.structs.replace(progress, frames=(header_of(preview),))
+            self._gateway.send(request_id, shown, [preview])
+
+    def _progress(self, request_id: str) -> Progress:
+        step, total, position, eta = self._policy.progress(request_id, time.monotonic())
+        return Progress(id=request_id, step=step, total=total, queue_position=position, eta_s=eta)
+
+    # -- ends
+
+    def _end(self, request_id: str, error: MultimodalGenError) -> bool:
+        if request_id not in self._requests:
+            return False
+        self._forget(request_id)
+        self._gateway.send(request_id, Failed(request_id, ErrorInfo.of(error)))
+        return True
+
+    def _forget(self, request_id: str) -> Ledger:
+        ledger = self._requests.pop(request_id)
+        self._policy.remove(request_id)
+        if ledger.admitted:
+            self._drops.append(request_id)
+            self._wake()
+        return ledger
+
+    def _end_expired(self) -> None:
+        for request_id in self._policy.expired(time.monotonic()):
+            deadline = self._requests[request_id].req.params.deadline_s
+            self._end(request_id, DeadlineExceeded(f"not finished within deadline_s={deadline:g}"))
+
+    def _check_silence(self) -> None:
+        now = time.monotonic()
+        for flight in self._in_flight:
+            if flight.suspect_since is not None and now - flight.suspect_since > AGREE_S:
+                error = next(ack.error for ack in flight.acks.values() if ack.error is not None)
+                ranks = sorted(flight.acks)
+                self._die(f"only rank {ranks} answered a step, with an error: {error.message}")
+        if self._in_flight and now - self._in_flight[0].began > self._step_timeout:
+            silent = sorted(set(range(self._links.size)) - set(self._in_flight[0].acks))
+            self._die(f"rank {silent} fell silent for {self._step_timeout:g} s")
+
+    def _die(self, reason: str) -> None:
+        """The group is lost: everything in flight ends, and this process with it. The supervisor
+        sees that and ends the other ranks."""
+        log.error("the engine dies: %s", reason)
+        with self._lock:
+            for request_id in list(self._requests):
+                self._end(request_id, EngineDied(reason))
+        self._gateway.close()
+        os._exit(70)

@@ -1,0 +1,108 @@
+"""One rank of an engine: `python -m multimodal_gen.runtime.rank`, its arguments on stdin.
+
+Standard input stays open as long as the parent lives; when it closes, the rank ends itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from multimodal_gen.errors import MultimodalGenError
+from multimodal_gen.messages.plan import Loaded
+from multimodal_gen.messages.rank_args import RankArgs
+from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.observability.logging import configure_logging
+from multimodal_gen.runtime.managers.client_gateway import ClientGateway
+from multimodal_gen.runtime.managers.cost_model import CostModel
+from multimodal_gen.runtime.managers.policy import Policy
+from multimodal_gen.runtime.managers.rank_scheduler import RankScheduler
+from multimodal_gen.runtime.managers.scheduler import RankLinks, Scheduler
+
+log = logging.getLogger(__name__)
+OWN_RANK = "inproc://ranks"
+
+
+def main() -> None:
+    args = _read_args()
+    configure_logging(f"rank {args.rank}")
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    scheduler = _start_scheduler(context, args) if args.rank == 0 else None
+    own = RankScheduler(context, OWN_RANK if scheduler else args.ranks_address, args.rank)
+    _serve(own, args)
+    if scheduler is not None:
+        scheduler.join()
+    logging.shutdown()
+    # Whatever the libraries still hold (threads, process groups) goes with the process.
+    os._exit(0)
+
+
+def _read_args() -> RankArgs:
+    size = int.from_bytes(sys.stdin.buffer.read(4), "big")
+    return msgspec.msgpack.decode(sys.stdin.buffer.read(size), type=RankArgs)
+
+
+def _end_with_parent() -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os._exit(0)
+
+
+def _start_scheduler(context: zmq.Context[zmq.Socket[bytes]], args: RankArgs) -> Scheduler:
+    server = args.server
+    gateway = ClientGateway(context, args.client_address)
+    links = RankLinks(context, [OWN_RANK, args.ranks_address], server.num_gpus)
+
+    def make_policy(loaded: Loaded) -> Policy:
+        assert loaded.model is not None
+        cost = CostModel(
+            parameters=loaded.parameters,
+            memory_bytes=loaded.memory_bytes,
+            device=loaded.model.device,
+            path=_cost_file(args, loaded.model.device, loaded.model.dtype),
+        )
+        return Policy(cost, max_batch=server.batching_max_size, max_queue=server.max_queue_size)
+
+    scheduler = Scheduler(context, links, gateway, server.step_timeout, make_policy)
+    scheduler.start()
+    return scheduler
+
+
+def _cost_file(args: RankArgs, device: str, dtype: str) -> Path:
+    """Costs are kept for each checkpoint on each kind of device."""
+    machine = f"{device} {dtype} x{args.server.num_gpus} {os.environ.get('OMP_NUM_THREADS')}"
+    digest = hashlib.sha256(f"{args.model_folder} {machine}".encode()).hexdigest()[:16]
+    return Path(args.cache_folder) / "costs" / f"{digest}.json"
+
+
+def _serve(own: RankScheduler, args: RankArgs) -> None:
+    # Imported here, so that rank 0's door is open before torch is loaded.
+    from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
+
+    try:
+        worker = GPUWorker.load(args)
+    except Exception as error:
+        log.debug("loading failed", exc_info=error)
+        own.report(Loaded(rank=args.rank, error=_reason(error)))
+        return
+    own.report(worker.loaded(args.model_name))
+    own.run(worker)
+
+
+def _reason(error: Exception) -> ErrorInfo:
+    if isinstance(error, MultimodalGenError):
+        return ErrorInfo.of(error)
+    log.error("loading failed", exc_info=error)
+    return ErrorInfo.of(MultimodalGenError(f"loading failed: {type(error).__name__}: {error}"))
+
+
+if __name__ == "__main__":
+    main()

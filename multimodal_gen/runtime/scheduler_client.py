@@ -1,0 +1,377 @@
+"""The front's end of the wire: one DEALER socket, owned by one thread, used by any number.
+
+`submit` gives a `Generation`; threads read it with `for` and `result()`, coroutines with
+`async for` and `aresult()`. When the engine goes away every generation in flight ends with
+`EngineDied`, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError, ProtocolError
+from multimodal_gen.messages.codec import Decoder, encode
+from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.reply import (
+    Accepted,
+    EngineMessage,
+    Failed,
+    Health,
+    NotReady,
+    Progress,
+    Ready,
+    Result,
+)
+from multimodal_gen.messages.request import Cancel, HealthCheck, Hello, Req, Shutdown, Submit
+
+if TYPE_CHECKING:
+    import numpy as np
+
+HEARTBEAT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Update:
+    """How far a request is; `preview` is [H, W, 3] uint8 where one was asked for and is new."""
+
+    id: str
+    step: int
+    total: int
+    queue_position: int
+    eta_s: float | None
+    preview: np.ndarray[Any, Any] | None
+
+
+@dataclass(frozen=True)
+class Output:
+    """What became of a request: `pixels` [F, H, W, 3] uint8."""
+
+    id: str
+    pixels: np.ndarray[Any, Any]
+    seed: int
+    fps: int | None
+    timings: dict[str, float]
+    batch_sizes: list[int]
+
+
+class Generation:
+    """One submitted request. Any thread or coroutine may wait for it or cancel it."""
+
+    def __init__(self, request_id: str, cancel: Callable[[str], None]) -> None:
+        self.id = request_id
+        self._cancel = cancel
+        self._changed = threading.Condition()
+        self._wakers: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        self._accepted = False
+        self._update: Update | None = None
+        self._output: Output | None = None
+        self._error: MultimodalGenError | None = None
+
+    def cancel(self) -> None:
+        """Ask the engine to end it; it then ends with `Cancelled` unless it was done before."""
+        self._cancel(self.id)
+
+    def accepted(self, timeout: float | None = None) -> None:
+        """Return once the engine took the request; raise the reason if it did not."""
+        self._wait(lambda: self._accepted or self._ended, timeout)
+        self._raise_if_refused()
+
+    async def aaccepted(self) -> None:
+        await self._await(lambda: self._accepted or self._ended)
+        self._raise_if_refused()
+
+    def result(self, timeout: float | None = None) -> Output:
+        """Wait for the output; raise the request's error, or TimeoutError."""
+        self._wait(lambda: self._ended, timeout)
+        return self._outcome()
+
+    async def aresult(self) -> Output:
+        await self._await(lambda: self._ended)
+        return self._outcome()
+
+    def __iter__(self) -> Iterator[Update | Output]:
+        while True:
+            self._wait(lambda: self._ended or self._update is not None, None)
+            if (update := self._take_update()) is None:
+                break
+            yield update
+        yield self._outcome()
+
+    async def __aiter__(self) -> AsyncIterator[Update | Output]:
+        while True:
+            await self._await(lambda: self._ended or self._update is not None)
+            if (update := self._take_update()) is None:
+                break
+            yield update
+        yield self._outcome()
+
+    # -- the client's thread
+
+    def _deliver(self, event: bool | Update | Output | MultimodalGenError) -> None:
+        with self._changed:
+            if self._ended:
+                return
+            self._accepted = True
+            if isinstance(event, Update):
+                self._update = _newest(self._update, event)
+            elif isinstance(event, Output):
+                self._output = event
+            elif isinstance(event, MultimodalGenError):
+                self._error = event
+            self._changed.notify_all()
+            for loop, waker in self._wakers:
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(waker.set)
+
+    # -- waiting
+
+    @property
+    def _ended(self) -> bool:
+        return self._output is not None or self._error is not None
+
+    def _outcome(self) -> Output:
+        if self._error is not None:
+            raise self._error
+        assert self._output is not None
+        return self._output
+
+    def _raise_if_refused(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _take_update(self) -> Update | None:
+        with self._changed:
+            update, self._update = self._update, None
+            return update
+
+    def _wait(self, condition: Callable[[], bool], timeout: float | None) -> None:
+        with self._changed:
+            if not self._changed.wait_for(condition, timeout):
+                raise TimeoutError(f"request {self.id} is still running after {timeout} s")
+
+    async def _await(self, condition: Callable[[], bool]) -> None:
+        waker = (asyncio.get_running_loop(), asyncio.Event())
+        with self._changed:
+            self._wakers.add(waker)
+        try:
+            while not condition():
+                await waker[1].wait()
+                waker[1].clear()
+        finally:
+            with self._changed:
+                self._wakers.discard(waker)
+
+
+def _newest(old: Update | None, new: Update) -> Update:
+    """The newer of two updates; a preview nobody saw yet is kept."""
+    if old is not None and new.preview is None and old.preview is not None:
+        return replace(new, preview=old.preview)
+    return new
+
+
+class SchedulerClient:
+    """One connection to an engine, for any number of threads and coroutines."""
+
+    def __init__(self, address: str, *, silence_timeout: float = 30.0) -> None:
+        """`silence_timeout`: seconds without a sign of life after which the engine is dead."""
+        self.address = address
+        self.model: ModelInfo | None = None
+        self.num_ranks = 0
+        self.died: MultimodalGenError | None = None
+        self._generations: dict[str, Generation] = {}
+        self._outgoing: deque[msgspec.Struct] = deque([Hello()])
+        self._health: deque[Health] = deque()
+        self._lock = threading.Condition()
+        self._closing = False
+        self._context = zmq.Context()
+        self._wake_send = self._context.socket(zmq.PUSH)
+        self._wake_receive = self._context.socket(zmq.PULL)
+        self._wake_receive.bind("inproc://wake")
+        self._wake_send.connect("inproc://wake")
+        self._socket = self._open(silence_timeout)
+        self._thread = threading.Thread(target=self._run, name="scheduler-client", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> SchedulerClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def wait_ready(self, timeout: float | None = None) -> ModelInfo:
+        """Wait until the model is loaded; raise what loading raised, EngineDied or TimeoutError."""
+        with self._lock:
+            done = self._lock.wait_for(lambda: self.model is not None or bool(self.died), timeout)
+            if self.died is not None:
+                raise self.died
+            if not done or self.model is None:
+                raise TimeoutError(f"the engine at {self.address} is not ready after {timeout} s")
+            return self.model
+
+    def submit(self, req: Req) -> Generation:
+        """Send a request. A repeated id is the same request, and the same Generation."""
+        with self._lock:
+            self._raise_if_gone()
+            if req.id in self._generations:
+                return self._generations[req.id]
+            generation = self._generations[req.id] = Generation(req.id, self._send_cancel)
+            self._send(Submit(req))
+        return generation
+
+    def health(self, timeout: float = 5.0) -> Health:
+        """Ask rank 0 how much runs and waits; answered at once, also inside a long step."""
+        with self._lock:
+            self._raise_if_gone()
+            self._health.clear()
+            self._send(HealthCheck())
+            if not self._lock.wait_for(lambda: bool(self._health) or bool(self.died), timeout):
+                raise TimeoutError(f"no answer from the engine in {timeout} s")
+            self._raise_if_gone()
+            return self._health[-1]
+
+    def shutdown_engine(self) -> None:
+        """End the engine for everybody."""
+        with self._lock:
+            if self.died is None:
+                self._send(Shutdown())
+
+    def fail(self, error: MultimodalGenError) -> None:
+        """Count the engine as gone: everything in flight ends with `error`."""
+        with self._lock:
+            self.died = self.died or error
+            generations = list(self._generations.values())
+            self._generations.clear()
+            self._lock.notify_all()
+        for generation in generations:
+            generation._deliver(self.died)
+
+    def close(self) -> None:
+        """Leave; requests still in flight are cancelled by the engine."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+            self._wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        self.fail(EngineNotReady("the client was closed"))
+
+    # -- any thread, under the lock
+
+    def _raise_if_gone(self) -> None:
+        if self.died is not None:
+            raise self.died
+        if self._closing:
+            raise EngineNotReady("the client was closed")
+
+    def _send(self, message: msgspec.Struct) -> None:
+        self._outgoing.append(message)
+        self._wake()
+
+    def _send_cancel(self, request_id: str) -> None:
+        with self._lock:
+            if request_id in self._generations and not self._closing:
+                self._send(Cancel(request_id))
+
+    def _wake(self) -> None:
+        self._wake_send.send(b"")
+
+    # -- the client's own thread
+
+    def _open(self, silence_timeout: float) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.DEALER)
+        socket.linger = 0
+        socket.setsockopt(zmq.RECONNECT_IVL, 20)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, int(HEARTBEAT_S * 1000))
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, int(silence_timeout * 1000))
+        self._monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        socket.connect(self.address)
+        return socket
+
+    def _run(self) -> None:
+        decoder = Decoder(EngineMessage)
+        poller = zmq.Poller()
+        for source in (self._socket, self._wake_receive, self._monitor):
+            poller.register(source, zmq.POLLIN)
+        while not self._closing:
+            ready = dict(poller.poll())
+            if self._wake_receive in ready:
+                self._wake_receive.recv()
+                self._flush()
+            if self._socket in ready:
+                self._receive(decoder)
+            elif self._monitor in ready:
+                recv_monitor_message(self._monitor)
+                self.fail(EngineDied("the connection to the engine was lost"))
+        self._flush()
+        self._socket.disable_monitor()
+        for used in (self._socket, self._wake_receive, self._wake_send, self._monitor):
+            used.close(linger=0)
+        self._context.term()
+
+    def _flush(self) -> None:
+        while self._outgoing:
+            self._socket.send_multipart(encode(self._outgoing.popleft()))
+
+    def _receive(self, decoder: Decoder) -> None:
+        frames = self._socket.recv_multipart(copy=False)
+        try:
+            message, arrays = decoder.decode([frame.buffer for frame in frames])
+        except ProtocolError as error:
+            self.fail(EngineDied(f"the engine speaks another protocol: {error.message}"))
+            return
+        match message:
+            case Ready():
+                with self._lock:
+                    self.model, self.num_ranks = message.model, message.num_ranks
+                    self._lock.notify_all()
+            case NotReady():
+                self.fail(message.error.exception())
+            case Health():
+                with self._lock:
+                    self._health.append(message)
+                    self._lock.notify_all()
+            case Accepted() | Progress() | Result() | Failed():
+                self._deliver(message, arrays)
+
+    def _deliver(self, message: Any, arrays: list[Any]) -> None:
+        with self._lock:
+            generation = self._generations.get(message.id)
+            if isinstance(message, Result | Failed):
+                self._generations.pop(message.id, None)
+        if generation is not None:
+            generation._deliver(_event(message, arrays))
+
+
+def _event(message: Any, arrays: list[Any]) -> bool | Update | Output | MultimodalGenError:
+    match message:
+        case Progress():
+            return Update(
+                message.id,
+                message.step,
+                message.total,
+                message.queue_position,
+                message.eta_s,
+                arrays[0] if arrays else None,
+            )
+        case Result():
+            return Output(
+                message.id,
+                arrays[0],
+                message.seed,
+                message.fps,
+                message.timings,
+                message.batch_sizes,
+            )
+        case Failed():
+            return message.error.exception()
+    return True
