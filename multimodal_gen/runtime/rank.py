@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -33,7 +34,7 @@ OWN_RANK = "inproc://ranks"
 def main() -> None:
     args = _read_args()
     configure_logging(f"rank {args.rank}")
-    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(args,), daemon=True).start()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     scheduler = _start_scheduler(context, args) if args.rank == 0 else None
     own = RankScheduler(context, OWN_RANK if scheduler else args.ranks_address, args.rank)
@@ -50,9 +51,10 @@ def _read_args() -> RankArgs:
     return msgspec.msgpack.decode(sys.stdin.buffer.read(size), type=RankArgs)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(args: RankArgs) -> None:
     while os.read(sys.stdin.fileno(), 4096):
         pass
+    shutil.rmtree(args.socket_folder, ignore_errors=True)
     os._exit(0)
 
 

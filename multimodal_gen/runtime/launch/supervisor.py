@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import shutil
@@ -44,6 +45,7 @@ class Engine:
         self._closed = threading.Lock()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._watcher.start()
+        atexit.register(self.close)
 
     @classmethod
     def start(cls, args: ServerArgs) -> Engine:
@@ -51,7 +53,7 @@ class Engine:
 
         Raises InvalidCheckpoint when the model can't be found.
         """
-        model_folder, name = resolve(args.model_path, args.revision)
+        model_folder = resolve(args.model_path, args.revision)
         folder = Path(tempfile.mkdtemp(prefix="multimodal-gen-"))
         processes: list[subprocess.Popen[bytes]] = []
         for rank in range(args.num_gpus):
@@ -59,7 +61,7 @@ class Engine:
                 rank=rank,
                 server=replace(args, api_key=None),
                 model_folder=str(model_folder),
-                model_name=name,
+                model_name=_model_name(args.model_path, model_folder),
                 socket_folder=str(folder),
                 cache_folder=str(_cache_folder()),
             )
@@ -93,6 +95,7 @@ class Engine:
             self.client.close()
             self._end_ranks()
             self._watcher.join()
+            atexit.unregister(self.close)
 
     def _watch(self) -> None:
         """A rank's death, or silence that the client noticed, is the end of the engine."""
@@ -143,6 +146,13 @@ def _spawn(args: RankArgs) -> subprocess.Popen[bytes]:
     process.stdin.write(len(packed).to_bytes(4, "big") + packed)
     process.stdin.flush()
     return process
+
+
+def _model_name(model_path: str | None, folder: Path) -> str:
+    """What clients call the model: its hub name, or the last part of its folder."""
+    if model_path is None or Path(model_path).expanduser().exists():
+        return folder.resolve().name
+    return model_path
 
 
 def _has_fileno(stream: object) -> bool:

@@ -37,41 +37,68 @@ log = logging.getLogger(__name__)
 class Outcome:
     """What a plan came to on this rank; the device may still be at work on it."""
 
-    def __init__(self, plan: Plan, rank: int) -> None:
+    def __init__(self, plan: Plan, rank: int, device: torch.device) -> None:
         self.plan = plan
         self.rank = rank
         self.fields: dict[str, Any] = {}
         self.pixels: list[torch.Tensor] = []
-        self._started = time.perf_counter()
-        self._seconds: float | None = None
-        self._event: torch.cuda.Event | None = None
+        self._clock = _CudaClock() if device.type == "cuda" else _HostClock()
 
-    def queued(self, device: torch.device) -> None:
+    def queued(self) -> None:
         """All of it is queued: on a GPU its end is an event, on a CPU it is now."""
-        if device.type == "cuda":
-            self._event = torch.cuda.Event()
-            self._event.record()
-        else:
-            self._seconds = time.perf_counter() - self._started
+        self._clock.stop()
 
     def done(self) -> bool:
-        return self._event is None or self._event.query()
+        return self._clock.done()
 
     def ack(self) -> tuple[Ack, list[Any]]:
         """Wait for the device; the acknowledgement and its arrays."""
-        if self._event is not None:
-            self._event.synchronize()
-        if self._seconds is None:
-            self._seconds = time.perf_counter() - self._started
+        seconds = self._clock.seconds()
         arrays = [tensor.cpu().numpy() for tensor in self.pixels]
         ack = Ack(
             number=self.plan.number,
             rank=self.rank,
-            seconds=self._seconds,
+            seconds=seconds,
             frames=tuple(header_of(array) for array in arrays),
             **self.fields,
         )
         return ack, arrays
+
+
+class _HostClock:
+    """Times work that is done when its call returns."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._stopped = self._started
+
+    def stop(self) -> None:
+        self._stopped = time.perf_counter()
+
+    def done(self) -> bool:
+        return True
+
+    def seconds(self) -> float:
+        return self._stopped - self._started
+
+
+class _CudaClock:
+    """Times work on the GPU's own stream, which may still be busy with the plan before."""
+
+    def __init__(self) -> None:
+        self._started = torch.cuda.Event(enable_timing=True)
+        self._stopped = torch.cuda.Event(enable_timing=True)
+        self._started.record()
+
+    def stop(self) -> None:
+        self._stopped.record()
+
+    def done(self) -> bool:
+        return self._stopped.query()
+
+    def seconds(self) -> float:
+        self._stopped.synchronize()
+        return self._started.elapsed_time(self._stopped) / 1000
 
 
 class GPUWorker:
@@ -128,10 +155,10 @@ class GPUWorker:
         for req in plan.admit:
             self.states[req.id] = RequestState.of(req)
         self._faulted = self._faulted and not plan.resume
-        outcome = Outcome(plan, self.rank)
+        outcome = Outcome(plan, self.rank, self.device)
         if plan.work is not None:
             outcome.fields = {"skipped": True} if self._faulted else self._run(plan.work, outcome)
-        outcome.queued(self.device)
+        outcome.queued()
         return outcome
 
     def _run(self, work: Work, outcome: Outcome) -> dict[str, Any]:

@@ -301,7 +301,7 @@ class Scheduler:
             self._die(f"a rank failed inside a step: {errors[0].message}")
         work = flight.plan.work
         if acks[0].skipped:
-            self._policy.failed(work, advanced=0, out_of_memory=False, now=now, skipped=True)
+            self._policy.completed(work, advanced=0, seconds=0.0, prepared={}, now=now)
             return
         self._book(work, acks)
         if errors:
@@ -321,7 +321,7 @@ class Scheduler:
         self._resume = True
         out_of_memory = error.code == OutOfMemory.code
         for request_id in self._policy.failed(
-            work, advanced=ack.advanced, out_of_memory=out_of_memory, now=now, skipped=False
+            work, advanced=ack.advanced, out_of_memory=out_of_memory, now=now
         ):
             self._end(request_id, error.exception())
 
