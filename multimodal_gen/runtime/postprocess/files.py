@@ -1,0 +1,109 @@
+"""Where outputs go: names, formats, and writing so that nobody sees half a file."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.runtime.postprocess.images import ImageFormat, encode_image
+from multimodal_gen.runtime.postprocess.video import encode_gif, encode_mp4
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from multimodal_gen.runtime.postprocess.metadata import Recipe
+
+_PICTURES: dict[str, ImageFormat] = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".webp": "webp",
+}
+_VIDEOS = {".mp4": encode_mp4, ".gif": encode_gif}
+_NUMBERED = re.compile(r"(\d{5,})\.\w+")
+_FPS = 16
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The files that `count` outputs go to.
+
+    A path that ends in a known suffix is a file, which is written over; of several outputs, output
+    i goes to `name-i.suffix`. Any other path is a folder, where outputs get the next free numbers.
+    """
+
+    path: Path
+    count: int
+    video: bool
+    first: int = 0
+
+    @classmethod
+    def of(cls, path: str | Path, *, count: int, video: bool) -> Destination:
+        """Raises InvalidRequest when the suffix is not one that such an output can have."""
+        named, path = str(path), Path(path)
+        folder = path.is_dir() or named.endswith(os.sep) or not path.suffix
+        suffixes = tuple(_VIDEOS if video else _PICTURES)
+        if not folder and path.suffix.lower() not in suffixes:
+            kind = "a video" if video else "a picture"
+            allowed = f"{kind} must end in {', '.join(suffixes)}; or name a folder"
+            raise InvalidRequest("output_path", named, allowed)
+        return cls(path, count, video, _next_number(path) if folder else -1)
+
+    def write(
+        self, index: int, data: NDArray[np.uint8], fps: int | None, recipe: Recipe | None
+    ) -> Path:
+        """Encode and write output `index`, pixels uint8 [F, H, W, 3]; returns where it went."""
+        if self.first >= 0:
+            return self._write_numbered(self.first + index, data, fps, recipe)
+        numbered = f"-{index}" if self.count > 1 else ""
+        path = self.path.with_name(self.path.stem + numbered + self.path.suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, encode(data, path.suffix.lower(), fps, recipe))
+        return path
+
+    def _write_numbered(
+        self, number: int, data: NDArray[np.uint8], fps: int | None, recipe: Recipe | None
+    ) -> Path:
+        self.path.mkdir(parents=True, exist_ok=True)
+        suffix = ".mp4" if self.video else ".png"
+        encoded = encode(data, suffix, fps, recipe)
+        while True:
+            path = self.path / f"{number:05d}{suffix}"
+            try:
+                path.open("x").close()  # takes the name, also from another process
+            except FileExistsError:
+                number += 1
+                continue
+            write_atomically(path, encoded)
+            return path
+
+
+def encode(pixels: NDArray[np.uint8], suffix: str, fps: int | None, recipe: Recipe | None) -> bytes:
+    """A file of the kind that `suffix` names, of pixels uint8 [F, H, W, 3] (F = 1: a picture)."""
+    if suffix in _VIDEOS:
+        return _VIDEOS[suffix](pixels, fps or _FPS, recipe)
+    return encode_image(pixels[0], _PICTURES[suffix], recipe)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """The whole file or none of it: readers never see a part."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _next_number(folder: Path) -> int:
+    names = os.listdir(folder) if folder.is_dir() else []
+    taken = [int(match[1]) for name in names if (match := _NUMBERED.fullmatch(name))]
+    return max(taken, default=-1) + 1

@@ -1,0 +1,67 @@
+"""Pixels to PNG, JPEG and WebP."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, Literal
+
+from multimodal_gen.runtime.postprocess import metadata
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+ImageFormat = Literal["png", "jpeg", "webp"]
+PNG_COMPRESSION = 4
+"""Of 9: a fifth larger than the default of 6 at worst, and twice as fast."""
+
+
+def to_pil(pixels: NDArray[np.uint8]) -> Image:
+    """A picture of uint8 [H, W, 3]."""
+    from PIL import Image
+
+    return Image.fromarray(pixels, "RGB")
+
+
+def encode_image(
+    pixels: NDArray[np.uint8],
+    format: ImageFormat,
+    recipe: metadata.Recipe | None = None,
+    quality: int = 95,
+) -> bytes:
+    """A file of uint8 [H, W, 3]. `quality` (1 to 100) acts on JPEG and WebP."""
+    out = io.BytesIO()
+    to_pil(pixels).save(out, format, **_options(format, recipe, quality))
+    return out.getvalue()
+
+
+def _options(format: ImageFormat, recipe: metadata.Recipe | None, quality: int) -> dict[str, Any]:
+    if format == "png":
+        return {"compress_level": PNG_COMPRESSION} | _png_text(recipe)
+    options: dict[str, Any] = {"quality": quality}
+    if recipe is not None:
+        options["exif"] = _exif(recipe)
+    return options
+
+
+def _png_text(recipe: metadata.Recipe | None) -> dict[str, Any]:
+    from PIL.PngImagePlugin import PngInfo
+
+    if recipe is None:
+        return {}
+    info = PngInfo()
+    info.add_text(metadata.INFOTEXT_KEY, recipe.infotext())
+    info.add_text(metadata.JSON_KEY, recipe.to_json())
+    return {"pnginfo": info}
+
+
+def _exif(recipe: metadata.Recipe) -> bytes:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[metadata.SOFTWARE] = f"multimodal_gen {recipe.version}"
+    exif[metadata.IMAGE_DESCRIPTION] = recipe.to_json()
+    comment = b"UNICODE\0" + recipe.infotext().encode("utf-16-be")
+    exif.get_ifd(metadata.EXIF_IFD)[metadata.USER_COMMENT] = comment
+    return exif.tobytes()
