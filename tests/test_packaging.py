@@ -1,0 +1,63 @@
+"""What is installed: the wheel's content, its command, and the pins."""
+
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_the_bundled_model(wheel: Path, bundled_model: Path) -> None:
+    packed = {info.filename: info.file_size for info in zipfile.ZipFile(wheel).infolist()}
+    for path in bundled_model.rglob("*"):
+        if path.is_file():
+            assert packed[path.relative_to(ROOT).as_posix()] == path.stat().st_size
+
+
+def test_the_wheel_holds_types_and_licences(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "multimodal_gen/py.typed" in names
+    for licence in ("LICENSE", "NOTICE"):
+        assert any(name.endswith(f".dist-info/licenses/{licence}") for name in names)
+
+
+def test_the_wheel_holds_no_tests(wheel: Path) -> None:
+    roots = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert {root for root in roots if not root.endswith(".dist-info")} == {"multimodal_gen"}
+
+
+def test_the_command_is_a_function_that_exists() -> None:
+    module, _, function = PYPROJECT["project"]["scripts"]["multimodal-gen"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_every_requirement_is_pinned() -> None:
+    project = PYPROJECT["project"]
+    requirements = project["dependencies"] + project["optional-dependencies"]["test"]
+    pins = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert {_name(r) for r in requirements} <= {_name(pin) for pin in pins}
+
+
+def test_no_pin_drags_in_cuda() -> None:
+    pins = (ROOT / "constraints.txt").read_text()
+    assert not re.search(r"cuda|nvidia|triton|\+cpu|--|://|@", pins)
+
+
+def _name(requirement: str) -> str:
+    name = re.split(r"[<>=!~;\[ ]", requirement)[0]
+    return re.sub(r"[-_.]+", "-", name).lower()
