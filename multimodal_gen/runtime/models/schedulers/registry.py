@@ -32,7 +32,7 @@ class View(Enum):
     """What a checkpoint's model predicts, hence which solvers suit it."""
 
     NOISE = "noise prediction"
-    """epsilon, v or x0 under a variance-preserving schedule: the variational and score-based views."""
+    """epsilon, v or x0 of a variance-preserving schedule: the variational and score-based views."""
     FLOW = "flow matching"
 
 
@@ -50,7 +50,8 @@ SOLVERS: Mapping[str, SolverSpec] = {
     "euler": SolverSpec(EulerDiscreteScheduler, {View.NOISE: {}}),
     "euler_a": SolverSpec(EulerAncestralDiscreteScheduler, {View.NOISE: {}}),
     "dpmpp_2m": SolverSpec(
-        DPMSolverMultistepScheduler, {View.NOISE: {"algorithm_type": "dpmsolver++", "solver_order": 2}}
+        DPMSolverMultistepScheduler,
+        {View.NOISE: {"algorithm_type": "dpmsolver++", "solver_order": 2}},
     ),
     "dpmpp_2m_sde": SolverSpec(
         DPMSolverMultistepScheduler,
@@ -74,7 +75,7 @@ _NOT_FOR_SAMPLE_PREDICTION = ("pndm", "euler_a", "edm_euler")
 
 
 def solver_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The short names that a checkpoint with this scheduler_config allows; its own is always among them.
+    """The short names that a checkpoint with this scheduler_config allows, its own among them.
 
     Raises `InvalidCheckpoint` when the config's own class is unknown.
     """
@@ -83,7 +84,10 @@ def solver_names(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def default_solver_name(config: Mapping[str, Any]) -> str:
-    """The short name of the checkpoint's own scheduler class. Raises `InvalidCheckpoint` when that is unknown."""
+    """The short name of the checkpoint's own scheduler class.
+
+    Raises `InvalidCheckpoint` when the class is unknown.
+    """
     own = _own_class(config)
     if own is DPMSolverMultistepScheduler and "sde" in str(config.get("algorithm_type")):
         return "dpmpp_2m_sde"
@@ -103,23 +107,29 @@ def make_solver(
 ) -> Solver:
     """The solver of one request.
 
-    `config` is the checkpoint's scheduler_config.json. Without a `name`, or with the checkpoint's own, its class
-    and config are used as they are; another name gives that class, made from the same config.
-    `generator` is the request's own CPU generator, after the initial noise was drawn from it.
-    `sigmas` (before shifting) and `mu` are a flow matching family's schedule, for the classes that take one;
-    `flow_shift` replaces the checkpoint's shift, also one that depends on the resolution.
+    `config` is the checkpoint's scheduler_config.json. Without a `name`, or with the checkpoint's
+    own, its class and config are used as they are; another name gives that class, made from the
+    same config. `generator` is the request's own CPU generator, after the initial noise was drawn
+    from it. `sigmas` (before shifting) and `mu` are a flow matching family's schedule, for the
+    classes that take one; `flow_shift` replaces the checkpoint's shift, also one that depends on
+    the resolution.
 
-    Raises `InvalidRequest` (fields `scheduler`, `num_inference_steps`, `flow_shift`) and `InvalidCheckpoint`.
+    Raises `InvalidRequest` (its field is `scheduler`, `num_inference_steps` or `flow_shift`) and
+    `InvalidCheckpoint`.
     """
     view = _view(config)
     if flow_shift is not None and view is not View.FLOW:
         raise InvalidRequest("flow_shift", flow_shift, "this model does not use flow matching")
     scheduler = _make_scheduler(config, name, view, flow_shift)
     _set_timesteps(scheduler, view, num_inference_steps, device, sigmas, mu)
-    if type(scheduler) is FlowMatchEulerDiscreteScheduler:
-        if not scheduler.config.get("stochastic_sampling"):
-            return FlowEulerSolver(scheduler)
+    if _is_plain_flow_euler(scheduler):
+        return FlowEulerSolver(scheduler, generator)
     return Solver(scheduler, generator)
+
+
+def _is_plain_flow_euler(scheduler: Any) -> bool:
+    is_flow_euler = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+    return is_flow_euler and not scheduler.config.get("stochastic_sampling")
 
 
 def _view(config: Mapping[str, Any]) -> View:
@@ -151,13 +161,13 @@ def _suits(name: str, config: Mapping[str, Any]) -> bool:
 def _make_scheduler(
     config: Mapping[str, Any], name: str | None, view: View, flow_shift: float | None
 ) -> Any:
-    if name is None or name == default_solver_name(config):
-        kind, overrides = _own_class(config), {}
-    elif name in solver_names(config):
+    kind: Any = _own_class(config)
+    overrides: Mapping[str, Any] = {}
+    if name is not None and name != default_solver_name(config):
+        if name not in solver_names(config):
+            allowed = ", ".join(solver_names(config))
+            raise InvalidRequest("scheduler", name, f"this model ({view.value}) allows {allowed}")
         kind, overrides = SOLVERS[name].scheduler, SOLVERS[name].overrides[view]
-    else:
-        allowed = ", ".join(solver_names(config))
-        raise InvalidRequest("scheduler", name, f"this model ({view.value}) allows {allowed}")
     values = {**config, **overrides, **_shift(kind, config, view, flow_shift)}
     try:
         return kind(**{key: values[key] for key in _accepted(kind) if key in values})
@@ -166,9 +176,9 @@ def _make_scheduler(
 
 
 def _shift(
-    kind: type[Any], config: Mapping[str, Any], view: View, flow_shift: float | None
+    kind: Any, config: Mapping[str, Any], view: View, flow_shift: float | None
 ) -> dict[str, Any]:
-    """The shift under the name that `kind` has for it: a property of the model, whatever class the config is of."""
+    """The shift, under `kind`'s name for it: it belongs to the model, not to its config's class."""
     if view is View.NOISE:
         return {}
     key = "shift" if "shift" in _accepted(kind) else "flow_shift"
@@ -179,7 +189,7 @@ def _shift(
 
 
 @cache
-def _accepted(kind: type[Any]) -> frozenset[str]:
+def _accepted(kind: Any) -> frozenset[str]:
     """What the constructor takes; `solver_p` is an object, so never from a file."""
     return frozenset(inspect.signature(kind).parameters) - {"solver_p"}
 
@@ -192,15 +202,13 @@ def _set_timesteps(
     sigmas: Sequence[float] | None,
     mu: float | None,
 ) -> None:
-    trained = scheduler.config.num_train_timesteps
-    if view is View.NOISE and steps > trained:
-        raise InvalidRequest("num_inference_steps", steps, f"at most {trained} for this model")
     options: dict[str, Any] = {}
     accepted = inspect.signature(scheduler.set_timesteps).parameters
     if view is View.FLOW:
-        # FlowMatchHeunDiscreteScheduler takes neither: it always spaces its own sigmas, by `shift` alone. Classes
-        # with use_flow_sigmas space their own too, and diffusers' pipelines let them.
-        if sigmas is not None and "sigmas" in accepted and not _spaces_sigmas(scheduler):
+        # FlowMatchHeunDiscreteScheduler takes neither: its second-order steps need sigmas spaced by
+        # itself, with `shift` alone. With use_flow_sigmas, diffusers' pipelines give none either.
+        spaces_its_own = scheduler.config.get("use_flow_sigmas")
+        if sigmas is not None and "sigmas" in accepted and not spaces_its_own:
             options["sigmas"] = np.asarray(sigmas)
         if scheduler.config.get("use_dynamic_shifting") and "mu" in accepted:
             if mu is None:
@@ -210,9 +218,19 @@ def _set_timesteps(
         options["num_inference_steps"] = steps
     try:
         scheduler.set_timesteps(device=device, **options)
-    except ValueError as error:
+    except (ValueError, ZeroDivisionError) as error:
         raise InvalidRequest("num_inference_steps", steps, str(error)) from error
+    if _too_many(steps, scheduler):
+        raise InvalidRequest(
+            "num_inference_steps", steps, "too many for the model's noise schedule"
+        )
 
 
-def _spaces_sigmas(scheduler: Any) -> bool:
-    return bool(scheduler.config.get("use_flow_sigmas"))
+def _too_many(steps: int, scheduler: Any) -> bool:
+    """Whether steps fall together (multistep solvers divide by their distance) or off the schedule."""
+    if hasattr(scheduler, "model_outputs"):
+        return bool((scheduler.sigmas.diff() >= 0).any())
+    if hasattr(scheduler, "alphas_cumprod"):
+        trained: int = scheduler.config.num_train_timesteps
+        return steps > trained or bool(scheduler.timesteps.max() >= trained)
+    return False

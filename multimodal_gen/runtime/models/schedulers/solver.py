@@ -14,28 +14,38 @@ from multimodal_gen.runtime.models.schedulers.x0 import x0_estimator
 class Solver:
     """One request's numerical solver: stands on one diffusers scheduler instance.
 
-    Evaluation i goes `scale_input(latents, i)` → model → `step(prediction, i, latents)`. Both are called for
-    every i from 0 to `num_evaluations - 1`, in order; `step` once. Multistep solvers keep the tensors
-    given to `step`, so the caller must not write to them afterwards. Nothing here waits for the device.
+    Evaluation i goes `scale_input(latents, i)` → model → `step(prediction, i, latents)`. Both are
+    called for every i from 0 to `num_evaluations - 1`, in order; `step` once. Multistep solvers
+    keep the tensors given to `step`, so the caller must not write to them afterwards.
+
+    A step reads nothing back from the device, but for UniPC, whose linear solve checks its result.
+    The stochastic solvers draw their noise on the CPU, as diffusers does with a CPU generator, and
+    copy it.
     """
 
-    timesteps: Tensor  # [E] on the device, what the model is conditioned on, one entry an evaluation
+    timesteps: (
+        Tensor  # [E] on the device, what the model is conditioned on, one entry an evaluation
+    )
     num_evaluations: int
     """E. More than the number of steps for some: 20 steps of Heun are 39, of PNDM 21."""
 
     def __init__(self, scheduler: Any, generator: torch.Generator) -> None:
-        """`scheduler` has its timesteps set, on the device, and belongs to this solver alone from here on.
+        """`scheduler` has its timesteps set, on the device, and is this solver's alone from now on.
 
-        `generator` is the request's own, as left by drawing the initial noise; stochastic solvers draw from it.
+        `generator` is the request's own, as left by drawing the initial noise.
         """
         self.timesteps = scheduler.timesteps
         self.num_evaluations = len(self.timesteps)
         self._scheduler = scheduler
-        # The one wait for the device, here, spares one in every step: classes that look timesteps up do it on the host.
+        # One wait for the device, here, instead of one in every step: some classes look timesteps
+        # up in theirs, or branch on a sigma.
         scheduler.timesteps = self.timesteps.cpu()
         self._host_timesteps: list[float] = scheduler.timesteps.tolist()
+        if hasattr(scheduler, "sigmas"):
+            scheduler.sigmas = scheduler.sigmas.cpu()
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)
+        self._scale_model_input = getattr(scheduler, "scale_model_input", None)
         accepted = inspect.signature(scheduler.step).parameters
         self._step_options = {"generator": generator} if "generator" in accepted else {}
         self._estimate_x0 = x0_estimator(scheduler)
@@ -46,16 +56,16 @@ class Solver:
 
     def scale_input(self, latents: Tensor, i: int) -> Tensor:
         """What the model sees at evaluation i."""
-        if not hasattr(self._scheduler, "scale_model_input"):
+        if self._scale_model_input is None:
             return latents
-        scaled: Tensor = self._scheduler.scale_model_input(latents, self._host_timesteps[i])
+        scaled: Tensor = self._scale_model_input(latents, self._host_timesteps[i])
         return scaled
 
     def step(self, prediction: Tensor, i: int, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The latents of evaluation i + 1, and the estimate of x0 at evaluation i.
 
-        `latents` are those before `scale_input`. Arithmetic and the result's dtype are the scheduler class's own:
-        most compute in float32 and return the prediction's dtype.
+        `latents` are those before `scale_input`. Arithmetic and the result's dtype are those of the
+        diffusers class: most compute in float32 and return the prediction's dtype.
         """
         result = self._scheduler.step(
             prediction, self._host_timesteps[i], latents, return_dict=False, **self._step_options

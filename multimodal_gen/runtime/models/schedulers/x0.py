@@ -9,38 +9,38 @@ import torch
 from torch import Tensor
 
 Estimator = Callable[[Tensor, int, Tensor], Tensor]
-"""(prediction, evaluation i, latents of that evaluation) → x0; called after the scheduler's own step."""
+"""(prediction, evaluation i, its latents) → x0; called after the scheduler's own step."""
 
 
 def x0_estimator(scheduler: Any) -> Estimator:
     """The estimator for a scheduler whose timesteps are set."""
     if _keeps_x0(scheduler):
         return lambda prediction, i, latents: scheduler.model_outputs[-1]
-    if is_flow(scheduler):
-        return flow_estimator(scheduler.sigmas)
+    if _is_flow(scheduler):
+        return _flow_estimator(scheduler.sigmas)
     return _noise_estimator(scheduler)
 
 
-def flow_estimator(sigmas: Tensor) -> Estimator:
-    """One Euler step to the end of the schedule: x - sigma v, or x + (1 - sigma) v where sigmas rise."""
+def _flow_estimator(sigmas: Tensor) -> Estimator:
+    """An Euler step to the schedule's end: x - sigma v, or x + (1 - sigma) v where sigmas rise."""
     to_end = (sigmas[-1] - sigmas).tolist()
     return lambda velocity, i, latents: torch.add(latents, velocity, alpha=to_end[i])
 
 
-def is_flow(scheduler: Any) -> bool:
+def _is_flow(scheduler: Any) -> bool:
     """Whether the scheduler's model predicts the velocity noise - x0."""
     kind = scheduler.config.get("prediction_type", "flow_prediction")
     return bool(kind == "flow_prediction")
 
 
 def _keeps_x0(scheduler: Any) -> bool:
-    """UniPC and DPM-Solver++ turn every prediction into x0 and keep it for the steps that follow."""
+    """UniPC and DPM-Solver++ turn every prediction into x0 and keep it for the next steps."""
     algorithm: str = scheduler.config.get("algorithm_type", "")
     return getattr(scheduler, "predict_x0", False) or algorithm.endswith("++")
 
 
 def _noise_estimator(scheduler: Any) -> Estimator:
-    """x = alpha x0 + sigma noise solved for x0, given noise, v = alpha noise - sigma x0, or x0 itself."""
+    """x = alpha x0 + sigma noise, solved for x0 given the noise or v = alpha noise - sigma x0."""
     kind = scheduler.config.prediction_type
     if kind == "sample":
         return lambda prediction, i, latents: prediction
