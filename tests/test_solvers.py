@@ -363,6 +363,7 @@ def test_solver_that_does_not_suit_the_checkpoint_is_refused(model: str, name: s
     ("model", "options", "field"),
     [
         ("sd15", {"flow_shift": 3.0}, "flow_shift"),
+        ("wan", {"flow_shift": 0.0}, "flow_shift"),
         ("sd15", {"num_inference_steps": 1001}, "num_inference_steps"),
         ("sd15", {"num_inference_steps": 1000}, "num_inference_steps"),  # 1000 + steps_offset
         ("sdxl", {"num_inference_steps": 1001}, "num_inference_steps"),

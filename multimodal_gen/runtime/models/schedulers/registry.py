@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import cache
@@ -120,6 +121,8 @@ def make_solver(
     view = _view(config)
     if flow_shift is not None and view is not View.FLOW:
         raise InvalidRequest("flow_shift", flow_shift, "this model does not use flow matching")
+    if flow_shift is not None and not 0 < flow_shift < math.inf:
+        raise InvalidRequest("flow_shift", flow_shift, "a number above 0")
     scheduler = _make_scheduler(config, name, view, flow_shift)
     _set_timesteps(scheduler, view, num_inference_steps, device, sigmas, mu)
     if _is_plain_flow_euler(scheduler):
@@ -227,7 +230,7 @@ def _set_timesteps(
 
 
 def _too_many(steps: int, scheduler: Any) -> bool:
-    """Whether steps fall together (multistep solvers divide by their distance) or off the schedule."""
+    """Whether steps coincide (multistep solvers divide by their distance) or leave the schedule."""
     if hasattr(scheduler, "model_outputs"):
         return bool((scheduler.sigmas.diff() >= 0).any())
     if hasattr(scheduler, "alphas_cumprod"):
