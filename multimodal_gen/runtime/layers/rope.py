@@ -25,7 +25,7 @@ def rotary_table(positions: Tensor, axes_dims: Sequence[int], theta: float = 100
 
 def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
     """Rotate the pairs (2i, 2i + 1) of x [B, S, ..., D], which is float32; table [S, D / 2, 2]."""
-    pairs = x.view(*x.shape[:-1], -1, 2)
+    pairs = x.view(*x.shape[:-1], x.shape[-1] // 2, 2)
     table = table.view(table.shape[0], *(1,) * (x.dim() - 3), *table.shape[1:])
     if torch.compiler.is_compiling():  # inductor makes no code for complex numbers
         cos, sin = table.unbind(-1)

@@ -1,0 +1,148 @@
+"""What each rank of a group checks; `python rank_checks.py RANK WORLD_SIZE STORE`.
+
+Prints one JSON object: the name of each check -> null, or what went wrong on this rank; it stops at
+the first failure. Run by test_distributed.
+"""
+
+import json
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from multimodal_gen.runtime.distributed import (
+    Mesh,
+    close_process_group,
+    deal,
+    gather_rows,
+    init_process_group,
+    make_sequence_parallel,
+)
+from multimodal_gen.runtime.layers.attention import select_attention
+from multimodal_gen.runtime.models.dits.flux import FluxTransformer
+from multimodal_gen.runtime.models.dits.flux_config import FluxConfig
+
+attention = select_attention("sdpa")
+
+
+def _random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def rows_are_gathered_whole(rows_mesh: Mesh, _: Mesh) -> None:
+    for rows in (1, 2, 3, 4, 5, 9):  # fewer than the ranks, uneven, even
+        whole = _random(rows, 3, 2)
+        share = deal(rows, rows_mesh.cfg_size)[rows_mesh.cfg_rank]
+        for dtype in (torch.float32, torch.bfloat16, torch.int64):
+            local = whole.to(dtype)[share.start : share.stop]
+            assert torch.equal(gather_rows(local, rows, rows_mesh), whole.to(dtype)), (rows, dtype)
+
+
+def sequences_are_sharded_and_gathered(_: Mesh, mesh: Mesh) -> None:
+    sequence = make_sequence_parallel(mesh, attention)
+    for length in (1, 3, 8, 13):
+        for dim in (0, 1, 2):
+            shape = [2, 2, 2]
+            shape[dim] = length
+            whole = _random(*shape)
+            local = sequence.shard(whole, dim)
+            assert local.shape[dim] == len(deal(length, mesh.ulysses_size)[mesh.ulysses_rank])
+            assert torch.equal(sequence.gather(local, length, dim), whole), (length, dim)
+
+
+def shared_attention_equals_one_rank(_: Mesh, mesh: Mesh) -> None:
+    _compare_attention(mesh, None)
+
+
+def shared_attention_honours_lengths(_: Mesh, mesh: Mesh) -> None:
+    _compare_attention(mesh, torch.tensor([9, 4]))
+
+
+def _compare_attention(mesh: Mesh, lengths: torch.Tensor | None) -> None:
+    sequence = make_sequence_parallel(mesh, attention)
+    for heads in (1, 3, 4, 6):
+        for streams in ((9,), (3, 8), (1, 9), (2, 1, 11)):
+            whole = _random(3, 2, sum(streams), heads, 8)
+            parts = whole.split_with_sizes(list(streams), dim=2)
+            local = torch.cat([sequence.shard(part, 2) for part in parts], dim=2)
+            out = sequence.attention(*local, streams, lengths)
+            expected = attention(*whole, lengths).split_with_sizes(list(streams), dim=1)
+            mine = torch.cat([sequence.shard(part) for part in expected], dim=1)
+            torch.testing.assert_close(out, mine, atol=1e-5, rtol=1e-5)
+
+
+def flux_on_ranks_equals_flux_on_one(_: Mesh, mesh: Mesh) -> None:
+    for heads in (1, 3, 4, 6):
+        config = FluxConfig(
+            in_channels=8,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=heads,
+            joint_attention_dim=8,
+            pooled_projection_dim=8,
+            axes_dims_rope=(4, 2, 2),
+        )
+        alone = FluxTransformer(config, make_sequence_parallel(Mesh(), attention))
+        shared = FluxTransformer(config, make_sequence_parallel(mesh, attention))
+        generator = torch.Generator().manual_seed(0)
+        weights = {
+            name: torch.randn(weight.shape, generator=generator) / weight.shape[-1] ** 0.5
+            for name, weight in alone.state_dict().items()
+        }
+        alone.load_state_dict(weights)
+        shared.load_state_dict(weights)
+        for text, grid in ((5, (3, 3)), (1, (1, 3)), (8, (4, 4))):
+            tokens = grid[0] * grid[1]
+            inputs = (_random(2, tokens, 8), _random(2, text, 8), _random(2, 8))
+            with torch.inference_mode():
+                arguments = (*inputs, torch.tensor([0.9, 0.2]), None, grid)
+                ours, expected = shared(*arguments), alone(*arguments)
+            assert (ours - expected).norm() < 1e-5 * expected.norm(), (heads, text, grid)
+
+
+def both_axes_share_one_world(_: Mesh, __: Mesh) -> None:
+    mesh = Mesh.create(dist.get_rank(), cfg_size=2, ulysses_size=dist.get_world_size() // 2)
+    assert mesh.rank == mesh.cfg_rank * mesh.ulysses_size + mesh.ulysses_rank
+    sequence = make_sequence_parallel(mesh, attention)
+    whole = _random(3, 5, 2)
+    share = deal(3, 2)[mesh.cfg_rank]
+    mine = sequence.gather(sequence.shard(whole[share.start : share.stop]), 5)
+    assert torch.equal(gather_rows(mine, 3, mesh), whole)
+
+
+CHECKS: list[Callable[[Mesh, Mesh], None]] = [
+    rows_are_gathered_whole,
+    sequences_are_sharded_and_gathered,
+    shared_attention_equals_one_rank,
+    shared_attention_honours_lengths,
+    flux_on_ranks_equals_flux_on_one,
+    both_axes_share_one_world,
+]
+
+
+def main(rank: int, world_size: int, store: Path) -> None:
+    warnings.simplefilter("error")
+    torch.set_num_threads(1)
+    init_process_group(rank, world_size, store, torch.device("cpu"), timedelta(seconds=20))
+    rows_mesh = Mesh.create(rank, cfg_size=world_size)
+    sequence_mesh = Mesh.create(rank, ulysses_size=world_size)
+    results: dict[str, str | None] = {}
+    for check in CHECKS:
+        try:
+            check(rows_mesh, sequence_mesh)
+            results[check.__name__] = None
+        except Exception:
+            results[check.__name__] = traceback.format_exc()
+            break  # the ranks are out of step; the others see this one leave
+    print(json.dumps(results))
+    close_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

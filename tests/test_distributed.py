@@ -1,0 +1,82 @@
+"""Rows and sequences shared by 2 and 4 ranks; the checks themselves are in rank_checks."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rank_checks import CHECKS
+
+from multimodal_gen.runtime.distributed import (
+    Mesh,
+    deal,
+    gather_rows,
+    make_sequence_parallel,
+)
+from multimodal_gen.runtime.layers.attention import select_attention
+
+SCRIPT = Path(__file__).parent / "rank_checks.py"
+ROOT = SCRIPT.parent.parent
+
+Results = list[dict[str, str | None]]
+
+
+@pytest.fixture(scope="module", params=[2, 4], ids=["2 ranks", "4 ranks"])
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """What every check said, one dictionary a rank. The ranks are started once for all checks."""
+    world_size: int = request.param
+    store = tmp_path_factory.mktemp("store") / "ranks"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(rank), str(world_size), str(store)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for rank in range(world_size)
+    ]
+    try:
+        outputs = [rank.communicate(timeout=90) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
+    for rank, (_, errors) in zip(ranks, outputs, strict=True):
+        assert rank.returncode == 0, errors
+    return [json.loads(output) for output, _ in outputs]
+
+
+@pytest.mark.parametrize("check", [check.__name__ for check in CHECKS])
+def test_ranks_agree_that(check: str, results: Results) -> None:
+    said = {rank: result.get(check, "not reached") for rank, result in enumerate(results)}
+    failures = {rank: text for rank, text in said.items() if text is not None}
+    assert not failures, "\n".join(f"rank {rank}: {text}" for rank, text in failures.items())
+
+
+@pytest.mark.parametrize("rows", range(7))
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_rows_are_dealt_evenly_and_each_once(rows: int, size: int) -> None:
+    shares = deal(rows, size)
+    assert [row for share in shares for row in share] == list(range(rows))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_one_rank_needs_no_process_group() -> None:
+    mesh = Mesh.create(0)
+    assert mesh == Mesh()
+    x = torch.randn(2, 5, 3, 4)
+    attention = select_attention("sdpa")
+    sequence = make_sequence_parallel(mesh, attention)
+    assert gather_rows(x, 2, mesh) is x
+    assert sequence.gather(sequence.shard(x), 5) is x
+    assert torch.equal(sequence.attention(x, x, x, (5,)), attention(x, x, x))
+
+
+def test_a_rank_outside_the_mesh_is_refused() -> None:
+    with pytest.raises(ValueError, match="rank 4 is not on a 2 x 2 mesh"):
+        Mesh.create(4, cfg_size=2, ulysses_size=2)
