@@ -1,27 +1,23 @@
 """What is known of each model family before any weight is loaded. No torch here."""
 
-from __future__ import annotations
+from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.flux import FLUX
+from multimodal_gen.configs.families.stable_diffusion import STABLE_DIFFUSION
+from multimodal_gen.configs.families.stable_diffusion_xl import STABLE_DIFFUSION_XL
+from multimodal_gen.configs.families.wan import WAN
+from multimodal_gen.errors import InvalidCheckpoint
 
-from dataclasses import dataclass
+__all__ = ["FAMILIES", "FamilyConfig", "family_named"]
 
-from multimodal_gen.messages.model_info import Limits, Task
+FAMILIES: tuple[FamilyConfig, ...] = (FLUX, STABLE_DIFFUSION, STABLE_DIFFUSION_XL, WAN)
 
 
-@dataclass(frozen=True, kw_only=True)
-class FamilyConfig:
-    """The torch-free side of a family; its pipeline refers to it."""
-
-    name: str
-    title: str
-    pipeline_classes: tuple[str, ...]
-    """`_class_name` in model_index.json of the checkpoints that belong to it."""
-    tasks: tuple[Task, ...]
-    parameters: tuple[str, ...]
-    """The optional sampling parameters that mean something to it."""
-    size_multiple: int
-    limits: Limits
-    frame_multiple: int = 1
-    schedulers: tuple[str, ...]
-    """Short names of the solvers that fit its view of diffusion."""
-    ulysses: bool = False
-    """Whether ranks can share a sequence; else they share the rows of a batch only."""
+def family_named(pipeline_class: str) -> FamilyConfig:
+    """The family of a checkpoint whose model_index.json names this class. Raises InvalidCheckpoint."""
+    for family in FAMILIES:
+        if pipeline_class in family.pipeline_classes:
+            return family
+    known = ", ".join(name for family in FAMILIES for name in family.pipeline_classes)
+    raise InvalidCheckpoint(
+        f"model_index.json: _class_name={pipeline_class!r} is not known; known are {known}"
+    )

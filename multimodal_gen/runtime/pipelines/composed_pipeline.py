@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -15,10 +15,18 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults, ModelInfo
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.distributed.mesh import Mesh
-from multimodal_gen.runtime.models.schedulers.registry import make_solver, solver_names
+from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
+from multimodal_gen.runtime.models.schedulers.registry import (
+    default_solver_name,
+    make_solver,
+    solver_names,
+)
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.pipelines.rows import Rows
+from multimodal_gen.runtime.stages import make_stages
 
 
 @dataclass(frozen=True)
@@ -31,16 +39,6 @@ class RankContext:
     attention_backend: str = "auto"
 
 
-@dataclass(frozen=True)
-class Rows:
-    """One evaluation's batch on this rank: a row for each (request, branch). All lead with [R]."""
-
-    latents: Tensor
-    timesteps: Tensor  # [R], as the solvers give them
-    conditioning: Conditioning
-    params: Sequence[SamplingParams]
-
-
 class ComposedPipeline(ABC):
     """The components of a checkpoint and the stages of a generation.
 
@@ -48,7 +46,9 @@ class ComposedPipeline(ABC):
     """
 
     family: ClassVar[FamilyConfig]
-    denoiser: torch.nn.Module
+    component_classes: ClassVar[Mapping[str, tuple[str, ...]]]
+    """What it loads from a checkpoint: for each component, the classes that it may be of."""
+    denoiser_name: ClassVar[str]
 
     def __init__(
         self,
@@ -57,14 +57,56 @@ class ComposedPipeline(ABC):
         defaults: Defaults,
         context: RankContext,
     ) -> None:
-        from multimodal_gen.runtime.stages import make_stages
-
         self.components = dict(components)
         self.scheduler_config = dict(scheduler_config)
         self.defaults = defaults
         self.context = context
+        self.prompt_cache = ConditioningCache()
         self.executor = SyncExecutor(self.components)
         self.stages = make_stages(self)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, context: RankContext) -> Self:
+        """Load every component. Raises InvalidCheckpoint."""
+        cls.check(checkpoint)
+        scheduler_config = cls.solver_config(checkpoint)
+        defaults = checkpoint.defaults(cls.default_params(checkpoint))
+        components = {
+            name: cls.load_component(checkpoint, name, context)
+            for name in cls.component_classes
+            if name != "scheduler"  # read as data: every request has a solver of its own
+        }
+        return cls(components, scheduler_config, defaults, context)
+
+    @classmethod
+    def check(cls, checkpoint: Checkpoint) -> None:
+        """Raises InvalidCheckpoint where the checkpoint is of the family but beyond it."""
+        for name, allowed in cls.component_classes.items():
+            checkpoint.component_class(name, allowed)
+
+    @classmethod
+    def default_params(cls, checkpoint: Checkpoint) -> Defaults:
+        """What the family sets where neither request nor checkpoint does."""
+        return cls.family.defaults
+
+    @classmethod
+    def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """The config that solvers are made from."""
+        return checkpoint.scheduler_config()
+
+    @classmethod
+    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
+        return checkpoint.load(name, context.dtype, context.device)
+
+    def names_of(self, *kinds: str) -> tuple[str, ...]:
+        """Its components of these kinds: `text_encoder` is also `text_encoder_2`."""
+        return tuple(name for name in self.component_classes if name.removesuffix("_2") in kinds)
+
+    @property
+    def denoiser(self) -> torch.nn.Module:
+        module = self.components[self.denoiser_name]
+        assert isinstance(module, torch.nn.Module)
+        return module
 
     @torch.inference_mode()
     def forward(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:
@@ -74,6 +116,8 @@ class ComposedPipeline(ABC):
     def model_info(self, name: str) -> ModelInfo:
         """What clients are told of this checkpoint."""
         family = self.family
+        own = default_solver_name(self.scheduler_config)
+        others = [name for name in solver_names(self.scheduler_config) if name != own]
         return ModelInfo(
             name=name,
             family=family.name,
@@ -83,7 +127,7 @@ class ComposedPipeline(ABC):
             size_multiple=family.size_multiple,
             frame_multiple=family.frame_multiple,
             parameters=family.parameters,
-            schedulers=solver_names(self.scheduler_config),
+            schedulers=(own, *others),
             dtype=str(self.context.dtype).removeprefix("torch."),
             device=self.context.device.type,
             num_gpus=self.context.mesh.world_size,
@@ -109,10 +153,10 @@ class ComposedPipeline(ABC):
     def batch_key(self, state: RequestState, evaluation: int) -> str:
         """Requests with equal keys can share the evaluation."""
         assert state.latents is not None
-        shapes = [tuple(state.latents.shape)]
+        params = state.params
         branch = next(iter(state.conditioning.values()))
-        shapes += [tuple(tensor.shape) for tensor in branch.values()]
-        return repr(shapes)
+        shapes = {name: tuple(tensor.shape) for name, tensor in branch.items()}
+        return f"{params.width}x{params.height} {tuple(state.latents.shape)} {shapes}"
 
     # -- schedule
 
@@ -159,3 +203,7 @@ class ComposedPipeline(ABC):
     @abstractmethod
     def decode(self, state: RequestState, latents: Tensor, chunk: int) -> Tensor:
         """Piece `chunk` of the pixels of `latents`, [F, H, W, 3] uint8."""
+
+    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor | None:
+        """A small picture [h, w, 3] uint8 of the estimate of x0; None where there is none."""
+        return None

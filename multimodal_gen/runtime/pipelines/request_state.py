@@ -33,6 +33,8 @@ class RequestState:
     solver: Solver | None = None
     evaluation: int = 0
     """Entries of `solver.timesteps` done."""
+    stepped: tuple[Tensor, Tensor] | None = None
+    """What the solver made of this evaluation, until all requests of the batch have theirs."""
     after_step: list[Callable[[RequestState, Tensor], None]] = field(default_factory=list)
     """Called after each evaluation with the state and the estimate of x0 [1, ...]."""
     preview: Tensor | None = None

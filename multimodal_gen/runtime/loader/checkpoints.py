@@ -1,0 +1,127 @@
+"""A checkpoint in diffusers' layout: model_index.json read as data, components loaded one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import nn
+
+from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.runtime.loader.files import check_config, inside, read_json, weight_files
+from multimodal_gen.runtime.loader.libraries import (
+    ALLOWED,
+    WEIGHTS_STEM,
+    load_module,
+    load_tokenizer,
+)
+from multimodal_gen.runtime.loader.weights import fill
+
+_INDEX = "model_index.json"
+_DEFAULTS = "generation_defaults.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The folder of a checkpoint, and what its index says. Holds no weights."""
+
+    folder: Path
+    pipeline_class: str
+    components: Mapping[str, tuple[str, str]]
+    """Name -> (library, class); all are in `ALLOWED`."""
+    options: Mapping[str, Any]
+    """The pipeline's own settings in the index."""
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """Read the index. Raises InvalidCheckpoint for what is missing, broken or not allowed."""
+        if not folder.is_dir():
+            raise InvalidCheckpoint(f"{folder}: no such folder")
+        index = read_json(folder, _INDEX)
+        pipeline_class = index.get("_class_name")
+        if not isinstance(pipeline_class, str):
+            raise InvalidCheckpoint(f"{_INDEX}: has no _class_name")
+        components, options = {}, {}
+        for name, value in index.items():
+            if name.startswith("_"):
+                continue
+            if not isinstance(value, list):
+                options[name] = value
+            elif value != [None, None]:
+                components[name] = _allowed(name, value)
+        return cls(folder, pipeline_class, components, options)
+
+    def component_class(self, name: str, allowed: tuple[str, ...]) -> str:
+        """The class of a component that the family needs. Raises InvalidCheckpoint."""
+        if name not in self.components:
+            raise InvalidCheckpoint(
+                f"{_INDEX}: {self.pipeline_class} needs a {name} ({', '.join(allowed)})"
+            )
+        class_name = self.components[name][1]
+        if class_name not in allowed:
+            raise InvalidCheckpoint(
+                f"{_INDEX}: {name} is a {class_name}; {self.pipeline_class} takes {', '.join(allowed)}"
+            )
+        if not inside(self.folder, name).is_dir():
+            raise InvalidCheckpoint(f"{name}: no such folder in {self.folder}")
+        return class_name
+
+    def config(self, name: str) -> dict[str, Any]:
+        """config.json of a component."""
+        path = f"{name}/config.json"
+        return check_config(read_json(self.folder, path), path)
+
+    def scheduler_config(self) -> dict[str, Any]:
+        """scheduler_config.json, its class as the index names it."""
+        config = read_json(self.folder, "scheduler/scheduler_config.json")
+        return {**config, "_class_name": self.components["scheduler"][1]}
+
+    def load(self, name: str, dtype: torch.dtype, device: torch.device) -> Any:
+        """A tokenizer, or a module of diffusers or transformers."""
+        library, class_name = self.components[name]
+        if ALLOWED[library, class_name] == "tokenizer":
+            return load_tokenizer(self.folder, name, class_name)
+        return load_module(self.folder, name, library, class_name, dtype, device)
+
+    def load_native(
+        self,
+        name: str,
+        make: Callable[[], nn.Module],
+        key_map: Mapping[str, tuple[str, ...]],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> nn.Module:
+        """A module of ours, made by `make` on the meta device and filled strictly."""
+        with torch.device("meta"):
+            module = make().eval().requires_grad_(False)
+        files = weight_files(self.folder, name, WEIGHTS_STEM["native"])
+        fill(module, files.paths, key_map, name=name, dtype=dtype, device=device)
+        return module
+
+    def defaults(self, family: Defaults) -> Defaults:
+        """The family's defaults, with what generation_defaults.json says instead."""
+        if not inside(self.folder, _DEFAULTS).is_file():
+            return family
+        given = {**msgspec.structs.asdict(family), **read_json(self.folder, _DEFAULTS)}
+        try:
+            return msgspec.convert(given, Defaults)
+        except msgspec.ValidationError as error:
+            known = ", ".join(Defaults.__struct_fields__)
+            raise InvalidCheckpoint(f"{_DEFAULTS}: {error}; known are {known}") from error
+
+
+def _allowed(name: str, value: list[Any]) -> tuple[str, str]:
+    if len(value) != 2 or not all(isinstance(part, str) for part in value):
+        raise InvalidCheckpoint(f"{_INDEX}: {name}={value!r} must be a library and a class")
+    library, class_name = value
+    if (library, class_name) not in ALLOWED:
+        known = ", ".join(f"{a}.{b}" for a, b in ALLOWED)
+        raise InvalidCheckpoint(
+            f"{_INDEX}: {name}={library}.{class_name} is not an allowed class; allowed are {known}"
+        )
+    return library, class_name

@@ -1,0 +1,151 @@
+"""Files of a checkpoint, read as data: none outside its folder, none that could run code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from multimodal_gen.errors import InvalidCheckpoint
+
+_MAX_JSON_BYTES = 64 << 20
+_MAX_HEADER_BYTES = 100_000_000  # as the safetensors format has it
+_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5")
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """The safetensors files of one component."""
+
+    paths: tuple[Path, ...]
+    variant: str | None
+    """`fp16` for files such as `model.fp16.safetensors`."""
+
+
+def inside(root: Path, name: str) -> Path:
+    """The file or folder `name` of the checkpoint `root`. Raises InvalidCheckpoint where it leaves it.
+
+    The hub's cache is one exception: there `snapshots/REVISION` links into `blobs` beside it.
+    """
+    path = root / name
+    homes = [root.resolve()]
+    if root.parent.name == "snapshots":
+        homes.append((root.parent.parent / "blobs").resolve())
+    outside = Path(name).is_absolute() or ".." in Path(name).parts
+    if outside or not any(path.resolve().is_relative_to(home) for home in homes):
+        raise InvalidCheckpoint(f"{name}: leads out of the checkpoint's folder {root}")
+    return path
+
+
+def read_json(root: Path, name: str) -> dict[str, Any]:
+    """The object in the JSON file `name`. Raises InvalidCheckpoint."""
+    path = inside(root, name)
+    if not path.is_file():
+        raise InvalidCheckpoint(f"{name}: no such file in {root}")
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise InvalidCheckpoint(f"{name}: larger than {_MAX_JSON_BYTES} bytes")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidCheckpoint(f"{name}: not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InvalidCheckpoint(f"{name}: must be a JSON object, not {type(content).__name__}")
+    return content
+
+
+def weight_files(root: Path, component: str, stem: str) -> WeightFiles:
+    """The weights of `component`, named `stem`: plain before variants, each file checked."""
+    folder = inside(root, component)
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    candidates = [found for name in names if (found := _weight_file(name, stem))]
+    if not candidates:
+        raise InvalidCheckpoint(_none_found(component, stem, names))
+    best = min(candidates)
+    files = _shards(root, f"{component}/{best.name}") if best.is_index else [best.name]
+    paths = tuple(inside(root, f"{component}/{file}") for file in files)
+    for path in paths:
+        _check_safetensors(path, path.relative_to(root).as_posix())
+    return WeightFiles(paths, best.variant or None)
+
+
+class _WeightFile(NamedTuple):
+    """Compares as preferred: plain, then fp16, then other variants; one file before shards."""
+
+    is_variant: bool
+    is_other: bool
+    variant: str
+    is_index: bool
+    name: str
+
+
+def _weight_file(name: str, stem: str) -> _WeightFile | None:
+    """What a file's name says; None for shards and for files that are no weights."""
+    parts = name.split(".")
+    if parts[0] != stem or "safetensors" not in parts:
+        return None
+    is_index = parts[-1] == "json" and "index" in parts
+    if not is_index and parts[-1] != "safetensors":
+        return None
+    rest = [part for part in parts[1:] if part not in ("safetensors", "index", "json")]
+    if len(rest) > 1 or any("-of-" in part for part in rest):
+        return None
+    variant = "".join(rest)
+    return _WeightFile(variant != "", variant != "fp16", variant, is_index, name)
+
+
+def _shards(root: Path, index: str) -> list[str]:
+    weight_map = read_json(root, index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InvalidCheckpoint(f"{index}: has no weight_map")
+    files = sorted({str(file) for file in weight_map.values()})
+    for file in files:
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise InvalidCheckpoint(
+                f"{index}: {file!r} must be the name of a safetensors file in the same folder"
+            )
+    return files
+
+
+def _none_found(component: str, stem: str, names: list[str]) -> str:
+    wanted = f"{component}: no {stem}.safetensors, no shards with an index, no variant of it"
+    pickles = [name for name in names if name.endswith(_PICKLE_SUFFIXES)]
+    if pickles:
+        return (
+            f"{wanted}. {pickles[0]} is not read, as it could run code: convert it to safetensors"
+        )
+    return wanted
+
+
+def _check_safetensors(path: Path, name: str) -> None:
+    """Decide by content; what is no safetensors file is named for what it is."""
+    if not path.is_file():
+        raise InvalidCheckpoint(f"{name}: no such file")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(9)
+    length = int.from_bytes(head[:8], "little")
+    if len(head) == 9 and head[8:] == b"{" and length <= min(_MAX_HEADER_BYTES, size - 8):
+        return
+    if head.startswith(b"PK"):
+        what = "a zip archive, as torch.save writes it"
+    elif head.startswith(b"\x80") and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        what = "a pickle"
+    elif head == b"version h":
+        what = "a pointer of git-lfs; the file itself was not fetched"
+    else:
+        what = "damaged or of another format"
+    raise InvalidCheckpoint(f"{name}: not safetensors but {what}")
+
+
+def check_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A component's config without what would choose code. Raises InvalidCheckpoint.
+
+    `auto_map` names code beside the weights and `quantization_config` another loader: refused. The
+    `_attn…` keys choose (and in the past fetched) attention kernels: left out.
+    """
+    for key in ("auto_map", "quantization_config"):
+        if config.get(key):
+            raise InvalidCheckpoint(f"{name}: {key} is not supported")
+    return {key: value for key, value in config.items() if not key.startswith("_attn")}

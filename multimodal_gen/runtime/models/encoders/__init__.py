@@ -1,0 +1,1 @@
+"""Text encoders of transformers, and the cache of what they gave."""

@@ -1,0 +1,43 @@
+"""Conditioning of the prompts used last."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+from torch import Tensor
+
+MAX_BYTES = 256 << 20
+
+
+class ConditioningCache:
+    """Least recently used out first, bounded by bytes. The tensors are shared: never write to them."""
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[Hashable, dict[str, Tensor]] = OrderedDict()
+
+    def get(self, key: Hashable, encode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The tensors under `key`, from `encode` where they are not there."""
+        found = self._entries.get(key)
+        if found is None:
+            found = encode()
+            self._add(key, found)
+        else:
+            self._entries.move_to_end(key)
+        return dict(found)
+
+    def _add(self, key: Hashable, tensors: dict[str, Tensor]) -> None:
+        size = _size(tensors)
+        if size > self._max_bytes:
+            return
+        self._entries[key] = tensors
+        self._bytes += size
+        while self._bytes > self._max_bytes:
+            _, dropped = self._entries.popitem(last=False)
+            self._bytes -= _size(dropped)
+
+
+def _size(tensors: dict[str, Tensor]) -> int:
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors.values())

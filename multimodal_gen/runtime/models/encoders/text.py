@@ -1,0 +1,46 @@
+"""Prompts to token ids to hidden states, as diffusers' pipelines do it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class TextEncoder:
+    """A tokenizer and the transformers module it belongs to."""
+
+    def __init__(self, tokenizer: Any, module: Any) -> None:
+        self._tokenizer = tokenizer
+        self._module = module
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the tokenizer cuts at, and the module has positions for."""
+        positions = getattr(self._module.config, "max_position_embeddings", None)
+        length = int(self._tokenizer.model_max_length)
+        return length if positions is None else min(length, positions)
+
+    def tokenize(self, text: str, length: int) -> tuple[Tensor, Tensor]:
+        """Ids and attention mask, both [1, length]: padded to it, or cut."""
+        tokens = self._tokenizer(
+            [text],
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        device = self._module.device
+        return tokens.input_ids.to(device), tokens.attention_mask.to(device)
+
+    def __call__(
+        self, text: str, length: int, *, masked: bool = False, hidden_states: bool = False
+    ) -> Any:
+        """The module's output for `text`. Not `masked`: padding is attended to."""
+        ids, mask = self.tokenize(text, length)
+        with torch.inference_mode():
+            return self._module(
+                ids, attention_mask=mask if masked else None, output_hidden_states=hidden_states
+            )

@@ -1,0 +1,47 @@
+"""From a folder to the pipeline of its family."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import torch
+
+from multimodal_gen.configs.families import FamilyConfig, family_named
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.messages.validation import resolve
+from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, RankContext
+
+
+def family_of(folder: Path) -> FamilyConfig:
+    """The family that a checkpoint is of. Raises InvalidCheckpoint."""
+    return family_named(Checkpoint.open(folder).pipeline_class)
+
+
+def load_pipeline(
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    mesh: Mesh,
+    attention_backend: str = "auto",
+) -> ComposedPipeline:
+    """The components in `folder`, ready to run. Raises InvalidCheckpoint, InvalidRequest."""
+    checkpoint = Checkpoint.open(folder)
+    family = family_named(checkpoint.pipeline_class)
+    module = importlib.import_module(f"multimodal_gen.runtime.pipelines.{family.name}")
+    kind: type[ComposedPipeline] = module.PIPELINE
+    pipeline = kind.from_checkpoint(checkpoint, RankContext(device, dtype, mesh, attention_backend))
+    _check_defaults(pipeline)
+    return pipeline
+
+
+def _check_defaults(pipeline: ComposedPipeline) -> None:
+    """A request that says nothing must be a valid one."""
+    try:
+        resolve(SamplingParams(), pipeline.model_info("checkpoint"))
+    except InvalidRequest as error:
+        raise InvalidCheckpoint(f"generation_defaults.json: {error}") from error

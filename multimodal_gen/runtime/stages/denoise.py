@@ -1,0 +1,79 @@
+"""The denoising loop: predict, guide, step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from multimodal_gen.runtime.distributed.rows import gather_rows
+from multimodal_gen.runtime.pipelines.request_state import RequestState
+from multimodal_gen.runtime.pipelines.rows import Rows
+from multimodal_gen.runtime.stages.batch import Batch, join
+
+if TYPE_CHECKING:
+    from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+
+
+class DenoiseStage:
+    """Advances a batch by k evaluations of the denoiser.
+
+    An evaluation is done for all of its requests or for none, so that one that failed can be tried
+    again, also with fewer requests.
+    """
+
+    def __init__(self, pipeline: ComposedPipeline) -> None:
+        self._pipeline = pipeline
+        self._mesh = pipeline.context.mesh
+        self._batch: Batch | None = None
+        self.components = (pipeline.denoiser_name,)
+
+    def __call__(self, states: Sequence[RequestState], k: int) -> None:
+        batch = self._batch_of(states)
+        for _ in range(k):
+            prediction = gather_rows(self._predict(states, batch), batch.rows, self._mesh)
+            for state, rows in zip(states, prediction.split(batch.rows_of), strict=True):
+                self._step(state, rows)
+            for state in states:
+                _commit(state)
+
+    def _predict(self, states: Sequence[RequestState], batch: Batch) -> Tensor:
+        """The denoiser's answer to this rank's share of the rows."""
+        latents: list[Tensor] = []
+        timesteps: list[Tensor] = []
+        for at, rows in batch.local:
+            state = states[at]
+            solver, i = state.solver, state.evaluation
+            assert solver is not None and state.latents is not None
+            latents += [solver.scale_input(state.latents, i)] * rows
+            timesteps += [solver.timesteps[i : i + 1]] * rows
+        if not latents:  # more ranks than rows
+            assert states[0].latents is not None
+            return states[0].latents[:0].to(self._pipeline.context.dtype)
+        return self._pipeline.predict(
+            Rows(join(latents), join(timesteps), batch.conditioning, batch.params)
+        )
+
+    def _step(self, state: RequestState, prediction: Tensor) -> None:
+        if state.stepped is not None:  # an earlier try got this far, and solvers step only once
+            return
+        assert state.solver is not None and state.latents is not None
+        guided = self._pipeline.guide(prediction, state.params)
+        state.stepped = state.solver.step(guided, state.evaluation, state.latents)
+
+    def _batch_of(self, states: Sequence[RequestState]) -> Batch:
+        """Kept while the same requests stay together."""
+        if self._batch is None or not self._batch.is_of(states):
+            self._batch = None  # frees the old one before the new one is made
+            self._batch = Batch(states, self._mesh)
+        return self._batch
+
+
+def _commit(state: RequestState) -> None:
+    assert state.stepped is not None
+    state.latents, x0 = state.stepped
+    state.stepped = None
+    state.evaluation += 1
+    for observe in state.after_step:
+        observe(state, x0)

@@ -1,0 +1,26 @@
+"""Prompts to conditioning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from multimodal_gen.runtime.pipelines.request_state import RequestState
+
+if TYPE_CHECKING:
+    from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+
+
+class EncodeStage:
+    """Gives each request the conditioning of its branches."""
+
+    def __init__(self, pipeline: ComposedPipeline) -> None:
+        self._pipeline = pipeline
+        self.components = pipeline.names_of("tokenizer", "text_encoder")
+
+    def __call__(self, states: Sequence[RequestState], k: int) -> None:
+        for state in states:
+            state.conditioning = {
+                branch: self._pipeline.condition(state.params, branch)
+                for branch in self._pipeline.branches(state.params)
+            }
