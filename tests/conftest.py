@@ -1,13 +1,26 @@
 """Shared fixtures. The environment is set here, before anything imports torch."""
 
+from __future__ import annotations
+
 import os
+import tempfile
 
-os.environ.update(OMP_NUM_THREADS="2", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1")
+_cache = tempfile.TemporaryDirectory(prefix="multimodal-gen-tests-")
+os.environ.update(
+    OMP_NUM_THREADS="2",
+    OMP_WAIT_POLICY="PASSIVE",
+    HF_HUB_OFFLINE="1",
+    XDG_CACHE_HOME=_cache.name,
+)
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from multimodal_gen.runtime.launch.supervisor import Engine
 
 Checkpoints = Callable[..., Path]
 
@@ -37,3 +50,12 @@ def bundled_model() -> Path:
     import multimodal_gen
 
     return Path(multimodal_gen.__file__).parent / "assets" / "bundled_model"
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """One rank with the bundled model, shared by all tests that don't end it."""
+    from engines import start_engine
+
+    with start_engine(max_queue_size=32) as engine:
+        yield engine

@@ -130,7 +130,8 @@ class Engine:
 def _spawn(args: RankArgs) -> subprocess.Popen[bytes]:
     environment = dict(os.environ)
     threads = max(1, (os.cpu_count() or 1) // args.server.num_gpus)
-    environment.setdefault("OMP_NUM_THREADS", str(threads))
+    asked = environment.get("OMP_NUM_THREADS", "")
+    environment["OMP_NUM_THREADS"] = str(min(threads, int(asked)) if asked.isdigit() else threads)
     # Ranks that share cores must not spin while they wait for one another.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.pop("MULTIMODAL_GEN_API_KEY", None)

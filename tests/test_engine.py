@@ -1,0 +1,209 @@
+"""The engine as a client sees it: real ranks, real sockets, the bundled model."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+import zmq
+from engines import submit_to
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import Cancelled, DeadlineExceeded, InvalidRequest, QueueFull
+from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.validation import requests_of
+from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.runtime.scheduler_client import Generation, Output, SchedulerClient, Update
+
+Submit = Callable[..., Generation]
+LONG = 400
+"""Steps of a request that is still running when a test looks at it."""
+
+
+@pytest.fixture
+def submit(engine: Engine) -> Submit:
+    return lambda *args, **params: submit_to(engine, *args, **params)
+
+
+def close(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(np.abs(a.astype(int) - b.astype(int)).max() <= 1)
+
+
+def test_ready_tells_what_the_model_is(engine: Engine) -> None:
+    model = engine.wait_ready(60)
+    assert (model.family, model.defaults.width, model.size_multiple) == ("flux", 96, 16)
+    assert engine.client.num_ranks == 1
+
+
+def test_a_request_ends_with_its_pixels(submit: Submit) -> None:
+    output = submit(width=64, height=96).result(60)
+    assert output.pixels.shape == (1, 96, 64, 3)
+    assert output.pixels.dtype == np.uint8
+    assert output.seed == 1
+    assert output.batch_sizes == [1] * 20
+    assert {"queued", "encode", "denoise", "decode", "total"} <= set(output.timings)
+
+
+def test_progress_is_told_up_to_the_last_step(submit: Submit) -> None:
+    events = list(submit(num_inference_steps=40))
+    updates = [event for event in events if isinstance(event, Update)]
+    steps = [update.step for update in updates]
+    assert steps == sorted(steps)
+    assert updates[-1].total == 40
+    assert isinstance(events[-1], Output)
+
+
+def test_same_seed_same_picture_in_a_mixed_batch(submit: Submit) -> None:
+    alone = submit(num_inference_steps=30).result(60)
+    neighbours = [submit("a pizza", seed=2, num_inference_steps=n) for n in (25, 60)]
+    joined = submit(num_inference_steps=30).result(60)
+    for neighbour in neighbours:
+        neighbour.result(60)
+    assert max(joined.batch_sizes) > 1, "they shared no evaluation"
+    assert close(alone.pixels, joined.pixels)
+
+
+def test_same_seed_same_picture_when_preempted(submit: Submit) -> None:
+    alone = submit(num_inference_steps=60).result(60)
+    preempted = submit(num_inference_steps=60, priority="low")
+    other_size = submit("a dog", width=128, num_inference_steps=30, priority="high")
+    assert other_size.result(60).timings["total"] < preempted.result(60).timings["total"]
+    assert close(alone.pixels, preempted.result(60).pixels)
+
+
+def test_same_seed_same_picture_when_a_neighbour_is_cancelled(submit: Submit) -> None:
+    alone = submit(num_inference_steps=60).result(60)
+    neighbour = submit("a pizza", seed=2, num_inference_steps=LONG)
+    request = submit(num_inference_steps=60)
+    for event in neighbour:
+        if isinstance(event, Update) and event.step > 5:
+            break
+    neighbour.cancel()
+    with pytest.raises(Cancelled):
+        neighbour.result(60)
+    assert close(alone.pixels, request.result(60).pixels)
+
+
+def test_a_cancelled_request_ends_once_and_frees_its_place(engine: Engine, submit: Submit) -> None:
+    request = submit(num_inference_steps=LONG)
+    request.accepted(60)
+    request.cancel()
+    request.cancel()
+    with pytest.raises(Cancelled):
+        request.result(10)
+    health = engine.client.health()
+    assert (health.running, health.waiting) == (0, 0)
+
+
+def test_a_repeated_id_is_the_same_request(engine: Engine) -> None:
+    (req,) = requests_of(SamplingParams(prompt="a red heart"), engine.wait_ready(60))
+    first, second = engine.client.submit(req), engine.client.submit(req)
+    assert first is second
+    first.result(60)
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once(submit: Submit) -> None:
+    submit().result(60)
+    with pytest.raises(DeadlineExceeded):
+        submit(num_inference_steps=1000, deadline_s=0.01).accepted(60)
+
+
+def test_bad_values_are_refused_by_rank_0_too(engine: Engine, submit: Submit) -> None:
+    (req,) = requests_of(SamplingParams(prompt="x"), engine.wait_ready(60))
+    for field, value in [("width", 10_000), ("num_inference_steps", 0), ("scheduler", "nope")]:
+        bad = Req(id=f"bad-{field}", params=replace(req.params, **{field: value}))
+        with pytest.raises(InvalidRequest, match=field):
+            engine.client.submit(bad).result(60)
+
+
+def test_many_threads_share_batches(engine: Engine) -> None:
+    def make(seed: int) -> Output:
+        return submit_to(engine, "a pizza", seed=seed, num_inference_steps=40).result(60)
+
+    with ThreadPoolExecutor(8) as pool:
+        outputs = list(pool.map(make, range(8)))
+    assert [output.seed for output in outputs] == list(range(8))
+    assert max(max(output.batch_sizes) for output in outputs) > 1
+
+
+def test_coroutines_share_one_client(engine: Engine) -> None:
+    async def all_of_them() -> list[Output]:
+        generations = [submit_to(engine, seed=seed) for seed in range(3)]
+        return await asyncio.gather(*(generation.aresult() for generation in generations))
+
+    assert [output.seed for output in asyncio.run(all_of_them())] == [0, 1, 2]
+
+
+def test_a_client_that_leaves_has_its_requests_cancelled(engine: Engine) -> None:
+    model = engine.wait_ready(60)
+    with SchedulerClient(engine.address) as other:
+        other.wait_ready(60)
+        (req,) = requests_of(SamplingParams(prompt="x", num_inference_steps=1000), model)
+        other.submit(req).accepted(60)
+    end = time.monotonic() + 10
+    while engine.client.health().running and time.monotonic() < end:
+        time.sleep(0.05)
+    assert engine.client.health().running == 0
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [b""],
+        [b"\x93garbage"],
+        [os.urandom(1000)],
+        [msgspec.msgpack.encode({"type": "submit", "req": {"id": 7}})],
+        [msgspec.msgpack.encode({"type": "unknown"})],
+        [b"\x81" * 100_000],
+        [b"", b"", b""],
+        [msgspec.msgpack.encode({"type": "hello"}), b"x"],
+        [bytes(100 * 2**20)],
+    ],
+    ids=["empty", "bad", "random", "types", "tag", "deep", "parts", "frame", "100MB"],
+)
+def test_garbage_on_the_socket_disturbs_nobody(
+    engine: Engine, submit: Submit, frames: list[bytes]
+) -> None:
+    running = submit(num_inference_steps=40)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        socket.connect(engine.address)
+        socket.send_multipart(frames)
+        if len(frames[0]) < 2**20:
+            assert socket.poll(5000), "no answer to garbage"
+    assert running.result(60).pixels.shape == (1, 96, 96, 3)
+
+
+def test_a_full_queue_says_when_to_try_again(engine: Engine, submit: Submit) -> None:
+    size = engine.args.max_queue_size
+    taken = [submit(num_inference_steps=LONG, seed=seed) for seed in range(size)]
+    for request in taken:
+        request.accepted(60)
+    with pytest.raises(QueueFull) as refused:
+        submit().accepted(60)
+    assert refused.value.retry_after_s is not None
+    assert refused.value.retry_after_s > 0
+    for request in taken:
+        request.cancel()
+    for request in taken:
+        with pytest.raises(Cancelled):
+            request.result(60)
+
+
+def test_threads_may_wait_for_one_generation(submit: Submit) -> None:
+    generation = submit()
+    outputs: list[Output] = []
+    threads = [threading.Thread(target=lambda: outputs.append(generation.result(60))) for _ in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outputs[0] is outputs[1]

@@ -1,0 +1,140 @@
+"""Several ranks: the same pictures as one, and errors that stay where they belong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engines import start_engine, submit_to
+
+from multimodal_gen.errors import EngineDied, GenerationFailed, MultimodalGenError
+from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.runtime.scheduler_client import Update
+
+FAULTS = (
+    "softly=condition:1:raise everywhere=predict:all:raise crowded=predict:all:memory "
+    "harshly=predict:1:raise silently=predict:1:hang"
+)
+GEOMETRIES = {
+    "2 ranks share the sequence": {"num_gpus": 2},
+    "2 ranks share the rows": {"num_gpus": 2, "ulysses_degree": 1},
+    "4 ranks share rows and sequence": {"num_gpus": 4, "enable_cfg_parallel": True},
+    "4 ranks share a sequence of 6 heads": {"num_gpus": 4},
+}
+
+
+@pytest.fixture(scope="module", params=GEOMETRIES.values(), ids=GEOMETRIES.keys())
+def ranks(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    with start_engine(**request.param) as engine:
+        yield engine
+
+
+@pytest.fixture(params=[2, 4], ids=["2 ranks", "4 ranks"])
+def faulty(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    with start_faulty(monkeypatch, num_gpus=request.param) as engine:
+        yield engine
+
+
+def start_faulty(monkeypatch: pytest.MonkeyPatch, **args: object) -> Engine:
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{here / 'faults'}{os.pathsep}{here.parent}")
+    monkeypatch.setenv("RANK_FAULTS", FAULTS)
+    return start_engine(**args)
+
+
+def test_same_seed_same_picture_on_any_number_of_ranks(ranks: Engine, engine: Engine) -> None:
+    wanted = [
+        {"width": 96, "height": 96, "seed": 3},
+        {"width": 80, "height": 112, "seed": 4, "num_inference_steps": 7},
+        {"seed": 5, "negative_prompt": "a dog", "true_cfg_scale": 3.0},
+    ]
+    alone = [submit_to(engine, "a pizza", **params).result(60) for params in wanted]
+    together = [submit_to(ranks, "a pizza", **params) for params in wanted]
+    for one, several in zip(alone, together, strict=True):
+        difference = one.pixels.astype(int) - several.result(60).pixels.astype(int)
+        assert np.abs(difference).max() <= 1
+
+
+def test_errors_end_their_request_only_unless_they_are_hard(faulty: Engine) -> None:
+    healthy = submit_to(faulty, "a red heart", num_inference_steps=150)
+    soft = [submit_to(faulty, prompt) for prompt in ("fail softly", "fail everywhere")]
+    for request in soft:
+        with pytest.raises(GenerationFailed, match="planted"):
+            request.result(60)
+    assert healthy.result(60).pixels.any()
+
+    bystander = submit_to(faulty, "a red heart", num_inference_steps=1000, width=128)
+    bystander.accepted(60)
+    hard = submit_to(faulty, "fail harshly")
+    begun = time.monotonic()
+    for request in (hard, bystander):
+        with pytest.raises(EngineDied):
+            request.result(60)
+    assert time.monotonic() - begun < 10
+    assert_all_gone(faulty, within_s=2)
+
+
+def test_a_killed_rank_ends_the_engine_within_2_s(ranks: Engine) -> None:
+    """The last test of each geometry: nothing is left of it."""
+    request = submit_to(ranks, "a red heart", num_inference_steps=1000)
+    next(event for event in request if isinstance(event, Update) and event.step > 0)
+    victim = ranks.pids[-1]
+    os.kill(victim, signal.SIGKILL)
+    begun = time.monotonic()
+    with pytest.raises(EngineDied, match=r"rank \d"):
+        request.result(10)
+    assert time.monotonic() - begun < 2
+    assert_all_gone(ranks, within_s=2)
+    with pytest.raises(EngineDied):
+        submit_to(ranks, "a red heart")
+
+
+def test_a_silent_rank_ends_the_engine_after_the_step_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with start_faulty(monkeypatch, num_gpus=2, step_timeout=3.0) as engine:
+        begun = time.monotonic()
+        request = submit_to(engine, "fail silently")
+        begun = time.monotonic()
+        with pytest.raises(EngineDied, match="silent"):
+            request.result(30)
+        assert 2 < time.monotonic() - begun < 8
+        assert_all_gone(engine, within_s=2)
+
+
+def test_rank_0_frozen_counts_as_silent() -> None:
+    with start_engine(step_timeout=2.0) as engine:
+        request = submit_to(engine, "a red heart", num_inference_steps=1000)
+        request.accepted(60)
+        os.kill(engine.pids[0], signal.SIGSTOP)
+        with pytest.raises(EngineDied):
+            request.result(10)
+        assert_all_gone(engine, within_s=2)
+
+
+def assert_all_gone(engine: Engine, *, within_s: float) -> None:
+    end = time.monotonic() + within_s
+    while any(is_running(pid) for pid in engine.pids):
+        assert time.monotonic() < end, "ranks are left"
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_rank_that_cannot_load_says_why(tmp_path: Path) -> None:
+    with (
+        pytest.raises(MultimodalGenError, match=r"model_index\.json"),
+        start_engine(model_path=str(tmp_path)) as engine,
+    ):
+        engine.wait_ready(60)
