@@ -1,0 +1,164 @@
+"""A model path leads to a folder, or to an error that says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.launch.model_path import BUNDLED_MODEL, resolve, wanted_files
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FILES = {"model_index.json": b"{}", "vae/config.json": b"[]", "evil.py": b"", "a.safetensors": b""}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A hub with one open repository, one gated, and nothing else."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/api/models/open/model"):
+            siblings = [{"rfilename": name} for name in FILES]
+            entries = [
+                {"type": "file", "path": name, "size": len(data), "oid": "0" * 40}
+                for name, data in FILES.items()
+            ]
+            info = {"id": "open/model", "sha": COMMIT, "siblings": siblings}
+            self._answer(200, json.dumps(entries if "/tree/" in self.path else info).encode())
+        elif (name := self.path.removeprefix(f"/open/model/resolve/{COMMIT}/")) in FILES:
+            self._answer(200, FILES[name], {"ETag": f'"{name}"', "X-Repo-Commit": COMMIT})
+        elif "gated" in self.path:
+            self._answer(403, b"", {"X-Error-Code": "GatedRepo"})
+        else:
+            self._answer(404, b"", {"X-Error-Code": "RepoNotFound"})
+
+    do_HEAD = do_GET
+
+    def _answer(
+        self, status: int, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def resolve_with(model_path: str, cache: Path, **environment: str) -> str:
+    """What `resolve` says in a process of its own: the hub's library reads its settings once."""
+    script = (
+        "import sys; from multimodal_gen.runtime.launch.model_path import resolve\n"
+        "try: print(resolve(sys.argv[1]))\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "COV"))}
+    done = subprocess.run(
+        [sys.executable, "-c", script, model_path],
+        env=clean | {"HF_HOME": str(cache)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_nothing_said_is_the_bundled_model() -> None:
+    assert resolve(None) == BUNDLED_MODEL
+    assert (BUNDLED_MODEL / "model_index.json").is_file()
+
+
+def test_a_local_folder_is_itself(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text("{}")
+    assert resolve(str(tmp_path)) == tmp_path
+
+
+def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidCheckpoint, match=r"has no model_index\.json"):
+        resolve(str(tmp_path))
+
+
+def test_a_single_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors").touch()
+    with pytest.raises(InvalidCheckpoint, match="is a file; model_path must be a folder"):
+        resolve(str(tmp_path / "m.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "path", ["/no/such/folder", "./nowhere", "../x", "a/b/c", "a--b/c", "", "a/..", "https://x/y"]
+)
+def test_what_is_neither_a_folder_nor_a_hub_name_is_refused(path: str) -> None:
+    with pytest.raises(InvalidCheckpoint, match=r"no such folder, and not a hub name|has no model"):
+        resolve(path)
+
+
+def test_offline_without_a_copy_says_what_to_do(tmp_path: Path) -> None:
+    said = resolve_with("open/model", tmp_path, HF_HUB_OFFLINE="1")
+    assert said.startswith("InvalidCheckpoint open/model: HF_HUB_OFFLINE is set, and no copy of it")
+
+
+def test_an_unreachable_hub_says_what_to_do(tmp_path: Path) -> None:
+    said = resolve_with("open/model", tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
+    assert said.startswith("InvalidCheckpoint open/model: the hub can't be reached")
+
+
+def test_a_download_holds_only_what_an_engine_reads_and_serves_offline(
+    hub: str, tmp_path: Path
+) -> None:
+    folder = resolve_with("open/model", tmp_path, HF_ENDPOINT=hub)
+    found = {str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file()}
+    assert found == {"model_index.json", "vae/config.json"}
+    assert resolve_with("open/model", tmp_path, HF_HUB_OFFLINE="1") == folder
+
+
+def test_a_gated_model_says_how_to_get_in(hub: str, tmp_path: Path) -> None:
+    said = resolve_with("some/gated", tmp_path, HF_ENDPOINT=hub)
+    assert said.startswith("InvalidCheckpoint some/gated: is gated; accept its terms at https://")
+
+
+def test_an_unknown_name_says_so(hub: str, tmp_path: Path) -> None:
+    said = resolve_with("no/such", tmp_path, HF_ENDPOINT=hub)
+    assert said.startswith(
+        "InvalidCheckpoint no/such: neither a folder here nor a model on the hub"
+    )
+
+
+def test_of_weights_in_several_variants_the_plain_ones_are_taken() -> None:
+    names = [
+        "unet/model.safetensors",
+        "unet/model.fp16.safetensors",
+        "te/model.safetensors.index.json",
+        "te/model-00001-of-00002.safetensors",
+        "te/model-00001-of-00002.fp16.safetensors",
+        "te/model.fp16-00001-of-00002.safetensors",
+        "vae/model.fp16.safetensors",
+        "vae/model.bin",
+        "vae/config.json",
+        "tokenizer/merges.txt",
+        "flux1-dev.safetensors",
+        "README.md",
+        "model_index.json",
+    ]
+    assert wanted_files(names) == [names[i] for i in (0, 2, 3, 6, 8, 9, 12)]
