@@ -1,0 +1,145 @@
+"""`POST /v1/images/generations`."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from multimodal_gen.errors import InvalidRequest, MultimodalGenError
+from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.validation import requests_of
+from multimodal_gen.runtime.entrypoints.http.disconnect import unless_gone
+from multimodal_gen.runtime.entrypoints.http.schema import ImagesRequest
+from multimodal_gen.runtime.entrypoints.http.served_engine import ServedEngine
+from multimodal_gen.runtime.postprocess.images import ImageFormat, encode_image
+from multimodal_gen.runtime.postprocess.metadata import Recipe
+from multimodal_gen.runtime.scheduler_client import Generation, Output, SchedulerClient
+
+_JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How pictures are written."""
+
+    format: ImageFormat
+    quality: int
+    model: str
+
+    def encode(self, req: Req, output: Output) -> str:
+        recipe = Recipe(params=req.params, model=self.model)
+        file = encode_image(output.pixels[0], self.format, recipe, self.quality)
+        return base64.b64encode(file).decode("ascii")
+
+
+def image_routes(engine: ServedEngine) -> APIRouter:
+    """The route that makes pictures."""
+    routes = APIRouter()
+
+    @routes.post("/v1/images/generations", response_class=Response)
+    async def generate(body: ImagesRequest, request: Request) -> Response:
+        """Pictures of a prompt. A client that goes away takes its request with it."""
+        client, model = engine.ready()
+        reqs = checked(body, model)
+        encoding = Encoding(body.output_format or "png", _quality(body), model.name)
+        try:
+            made = await unless_gone(request, generate_all(client, reqs, encoding))
+        except MultimodalGenError as error:
+            _name_as_sent(error, body)
+            raise engine.reason(error) from None
+        reply = _reply(body, encoding, reqs, made) | {"id": request.scope["request_id"]}
+        content = await asyncio.to_thread(msgspec.json.encode, reply)
+        return Response(content, media_type="application/json")
+
+    return routes
+
+
+def checked(body: ImagesRequest, model: ModelInfo) -> list[Req]:
+    """One Req a picture. Raises InvalidRequest, in the names that the body used."""
+    if "text-to-image" not in model.tasks:
+        raise InvalidRequest("model", model.name, "makes videos; this route makes pictures")
+    try:
+        return [req for params in body.sampling_params() for req in requests_of(params, model)]
+    except InvalidRequest as error:
+        _name_as_sent(error, body)
+        raise
+
+
+async def generate_all(
+    client: SchedulerClient, reqs: Sequence[Req], encoding: Encoding
+) -> list[tuple[Output, str]]:
+    """Outputs and their files in base64, in order. What ends one ends all; none is left behind."""
+    generations = [client.submit(req) for req in reqs]
+    pairs = zip(reqs, generations, strict=True)
+    tasks = [asyncio.create_task(_generate(req, each, encoding)) for req, each in pairs]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task, generation in zip(tasks, generations, strict=True):
+            if task.cancel():
+                generation.cancel()
+
+
+async def _generate(req: Req, generation: Generation, encoding: Encoding) -> tuple[Output, str]:
+    output = await generation.aresult()
+    return output, await asyncio.to_thread(encoding.encode, req, output)
+
+
+def _quality(body: ImagesRequest) -> int:
+    # Of 0 Pillow makes no file that every reader takes.
+    return _JPEG_QUALITY if body.output_compression is None else max(1, body.output_compression)
+
+
+def _reply(
+    body: ImagesRequest, encoding: Encoding, reqs: list[Req], made: list[tuple[Output, str]]
+) -> dict[str, Any]:
+    """OpenAI's ImagesResponse, and beside it seeds, timings and warnings."""
+    outputs = [output for output, _ in made]
+    data = [
+        {"b64_json": file, "id": output.id, "seed": output.seed, "timings": output.timings}
+        for output, file in made
+    ]
+    reply: dict[str, Any] = {
+        "created": int(time.time()),
+        "data": data,
+        "background": "opaque",
+        "output_format": encoding.format,
+        "size": f"{reqs[0].params.width}x{reqs[0].params.height}",
+        "usage": _USAGE,
+        "seeds": [output.seed for output in outputs],
+        "timings": _longest([output.timings for output in outputs]),
+    }
+    if warnings := body.warnings():
+        reply["warnings"] = warnings
+    return reply
+
+
+def _longest(timings: list[dict[str, float]]) -> dict[str, float]:
+    """Of each phase the longest: pictures of one request are made side by side."""
+    phases = {phase for each in timings for phase in each}
+    return {phase: max(each.get(phase, 0.0) for each in timings) for phase in sorted(phases)}
+
+
+def _name_as_sent(error: MultimodalGenError, body: ImagesRequest) -> None:
+    """Call the error's field by the name under which the body gave the value."""
+    if error.field in ("width", "height") and getattr(body, error.field) is None and body.size:
+        error.field = "size"
+    elif error.field == "num_outputs_per_prompt" and body.n is not None:
+        error.field = "n"
+
+
+_USAGE: dict[str, Any] = {
+    "input_tokens": 0,
+    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+    "output_tokens": 0,
+    "total_tokens": 0,
+}
+"""Clients expect the object; nothing is metered here."""

@@ -1,0 +1,41 @@
+"""The address that the server listens on."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.errors import InvalidRequest
+
+_BACKLOG = 1024
+
+
+def listen(args: ServerArgs) -> socket.socket:
+    """A listening socket at `args.host` and `args.port`.
+
+    Raises InvalidRequest for an address that others can reach without an api_key (it looks at what
+    the name stands for), OSError when the address can't be had.
+    """
+    found = socket.getaddrinfo(
+        args.host or None, args.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    family, kind, protocol, _, address = found[0]
+    if args.api_key is None and not ipaddress.ip_address(address[0]).is_loopback:
+        allowed = "others can reach it: set api_key, or listen on 127.0.0.1"
+        raise InvalidRequest("host", args.host, allowed)
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """`http://host:port` as a client writes it."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
