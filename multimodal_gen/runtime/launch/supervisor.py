@@ -25,6 +25,7 @@ from multimodal_gen.runtime.launch.model_path import resolve
 from multimodal_gen.runtime.scheduler_client import SchedulerClient
 
 log = logging.getLogger(__name__)
+RANK_MODULE = "multimodal_gen.runtime.rank"
 WATCH_S = 0.05
 GRACE_S = 3.0
 """How long ranks have to end by themselves when the engine is closed."""
@@ -48,10 +49,11 @@ class Engine:
         atexit.register(self.close)
 
     @classmethod
-    def start(cls, args: ServerArgs) -> Engine:
+    def start(cls, args: ServerArgs, *, rank_module: str = RANK_MODULE) -> Engine:
         """Start the ranks and return at once; `wait_ready` waits for the model.
 
-        Raises InvalidCheckpoint when the model can't be found.
+        `rank_module` is what each runs; a benchmark has one that measures itself. Raises
+        InvalidCheckpoint when the model can't be found.
         """
         model_folder = resolve(args.model_path, args.revision)
         folder = Path(tempfile.mkdtemp(prefix="multimodal-gen-"))
@@ -65,7 +67,7 @@ class Engine:
                 socket_folder=str(folder),
                 cache_folder=str(_cache_folder()),
             )
-            processes.append(_spawn(rank_args))
+            processes.append(_spawn(rank_args, rank_module))
         return cls(args, processes, folder)
 
     def __enter__(self) -> Engine:
@@ -127,19 +129,24 @@ class Engine:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _spawn(args: RankArgs) -> subprocess.Popen[bytes]:
+def rank_environment(num_gpus: int) -> dict[str, str]:
+    """The environment of each of `num_gpus` ranks: threads, and no secrets."""
     environment = dict(os.environ)
-    threads = max(1, (os.cpu_count() or 1) // args.server.num_gpus)
+    threads = max(1, (os.cpu_count() or 1) // num_gpus)
     asked = environment.get("OMP_NUM_THREADS", "")
     environment["OMP_NUM_THREADS"] = str(min(threads, int(asked)) if asked.isdigit() else threads)
     # Ranks that share cores must not spin while they wait for one another.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.pop("MULTIMODAL_GEN_API_KEY", None)
+    return environment
+
+
+def _spawn(args: RankArgs, module: str) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "multimodal_gen.runtime.rank"],
+        [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
-        env=environment,
+        env=rank_environment(args.server.num_gpus),
         start_new_session=True,
     )
     assert process.stdin is not None
