@@ -67,7 +67,7 @@ def load_tokenizer(root: Path, name: str, class_name: str) -> Any:
         check_config(read_json(root, config_name), config_name)
     for file in inside(root, name).iterdir():
         inside(root, f"{name}/{file.name}")
-    kind = getattr(importlib.import_module("transformers"), class_name)
+    kind = getattr(_quiet("transformers"), class_name)
     try:
         return kind.from_pretrained(root / name, local_files_only=True, trust_remote_code=False)
     except _FAILURES as error:
@@ -85,7 +85,7 @@ def load_module(
         raise InvalidCheckpoint(
             f"{name}/adapter_config.json: adapters inside a checkpoint are not read"
         )
-    kind = getattr(importlib.import_module(library), class_name)
+    kind = getattr(_quiet(library), class_name)
     options: dict[str, Any] = {"torch_dtype": dtype}
     if library == "transformers":
         options = {"dtype": dtype, "config": kind.config_class.from_dict(config)}
@@ -104,6 +104,14 @@ def load_module(
     module = module.to(device).eval().requires_grad_(False)
     assert isinstance(module, torch.nn.Module)
     return module
+
+
+def _quiet(library: str) -> Any:
+    """The library, without bars and notes of its own on the terminal."""
+    logs = importlib.import_module(f"{library}.utils.logging")
+    logs.disable_progress_bar()
+    logs.set_verbosity_error()
+    return importlib.import_module(library)
 
 
 def _check_keys(name: str, info: Mapping[str, Any]) -> None:

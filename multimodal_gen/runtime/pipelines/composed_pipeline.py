@@ -76,7 +76,13 @@ class ComposedPipeline(ABC):
             for name in cls.component_classes
             if name != "scheduler"  # read as data: every request has a solver of its own
         }
-        return cls(components, scheduler_config, defaults, context)
+        settings = cls.settings(checkpoint)
+        return cls(components, scheduler_config, defaults, context, **settings)
+
+    @classmethod
+    def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Keywords of the family's constructor, from the options in the checkpoint's index."""
+        return {}
 
     @classmethod
     def check(cls, checkpoint: Checkpoint) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class FluxPipeline(ComposedPipeline):
     """Latents are tokens [1, h * w, 4 * C] of 2 x 2 VAE latents each."""
 
     family = FLUX
-    component_classes = {
+    component_classes: ClassVar = {
         "scheduler": (
             "FlowMatchEulerDiscreteScheduler",
             "FlowMatchHeunDiscreteScheduler",
@@ -134,7 +134,8 @@ class FluxPipeline(ComposedPipeline):
 
     def _grid(self, params: SamplingParams) -> tuple[int, int]:
         """Tokens down and across."""
-        assert params.width is not None and params.height is not None
+        assert params.width is not None
+        assert params.height is not None
         return params.height // self._pixels, params.width // self._pixels
 
 

@@ -48,6 +48,12 @@ class RequestState:
     def params(self) -> SamplingParams:
         return self.req.params
 
+    def running(self) -> tuple[Solver, Tensor]:
+        """Solver and latents of a request that has been prepared."""
+        assert self.solver is not None
+        assert self.latents is not None
+        return self.solver, self.latents
+
     @classmethod
     def of(cls, req: Req) -> RequestState:
         assert req.params.seed is not None

@@ -20,8 +20,8 @@ class DecodeStage:
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:
-            assert state.latents is not None
+            _, latents = state.running()
             done = len(state.chunks)
             chunks = self._pipeline.decode_chunks(state.params)
             for chunk in range(done, min(done + k, chunks)):
-                state.chunks.append(self._pipeline.decode(state, state.latents, chunk))
+                state.chunks.append(self._pipeline.decode(state, latents, chunk))

@@ -43,14 +43,12 @@ class DenoiseStage:
         latents: list[Tensor] = []
         timesteps: list[Tensor] = []
         for at, rows in batch.local:
-            state = states[at]
-            solver, i = state.solver, state.evaluation
-            assert solver is not None and state.latents is not None
-            latents += [solver.scale_input(state.latents, i)] * rows
+            (solver, x), i = states[at].running(), states[at].evaluation
+            latents += [solver.scale_input(x, i)] * rows
             timesteps += [solver.timesteps[i : i + 1]] * rows
         if not latents:  # more ranks than rows
-            assert states[0].latents is not None
-            return states[0].latents[:0].to(self._pipeline.context.dtype)
+            _, x = states[0].running()
+            return x[:0].to(self._pipeline.context.dtype)
         return self._pipeline.predict(
             Rows(join(latents), join(timesteps), batch.conditioning, batch.params)
         )
@@ -58,9 +56,9 @@ class DenoiseStage:
     def _step(self, state: RequestState, prediction: Tensor) -> None:
         if state.stepped is not None:  # an earlier try got this far, and solvers step only once
             return
-        assert state.solver is not None and state.latents is not None
+        solver, x = state.running()
         guided = self._pipeline.guide(prediction, state.params)
-        state.stepped = state.solver.step(guided, state.evaluation, state.latents)
+        state.stepped = solver.step(guided, state.evaluation, x)
 
     def _batch_of(self, states: Sequence[RequestState]) -> Batch:
         """Kept while the same requests stay together."""

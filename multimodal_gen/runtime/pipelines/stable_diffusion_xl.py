@@ -1,0 +1,84 @@
+"""Stable Diffusion XL, after diffusers' StableDiffusionXLPipeline."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+
+from multimodal_gen.configs.families.stable_diffusion_xl import STABLE_DIFFUSION_XL
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext
+from multimodal_gen.runtime.pipelines.request_state import Conditioning
+from multimodal_gen.runtime.pipelines.stable_diffusion import (
+    CLIP_TOKENIZERS,
+    StableDiffusionPipeline,
+)
+
+
+class StableDiffusionXLPipeline(StableDiffusionPipeline):
+    """As Stable Diffusion, with two text encoders, pooled text and size as conditions."""
+
+    family = STABLE_DIFFUSION_XL
+    component_classes: ClassVar = {
+        **StableDiffusionPipeline.component_classes,
+        "tokenizer_2": CLIP_TOKENIZERS,
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+    }
+    added_conditioning = ("text_embeds", "time_ids")
+
+    def __init__(self, *args: Any, zeros_for_no_prompt: bool) -> None:
+        super().__init__(*args)
+        self._zeros_for_no_prompt = zeros_for_no_prompt
+        self._clip_2 = TextEncoder(
+            self.components["tokenizer_2"], self.components["text_encoder_2"]
+        )
+
+    @classmethod
+    def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        zeros = checkpoint.options.get("force_zeros_for_empty_prompt", True)
+        return {"zeros_for_no_prompt": bool(zeros)}
+
+    @classmethod
+    def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        return checkpoint.scheduler_config()
+
+    @classmethod
+    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
+        """The VAE of most checkpoints overflows in float16, and their config says so."""
+        upcast = (
+            name == "vae"
+            and context.dtype == torch.float16
+            and checkpoint.config("vae").get("force_upcast", True)
+        )
+        dtype = torch.float32 if upcast else context.dtype
+        return checkpoint.load(name, dtype, context.device)
+
+    def condition(self, params: SamplingParams, branch: str) -> Conditioning:
+        """Without a negative prompt, that branch's text is zeros; `""` is a prompt like others."""
+        if branch == "positive":
+            conditioning = self._encoded(params.prompt)
+        else:
+            conditioning = self._encoded(params.negative_prompt or "")
+            if params.negative_prompt is None and self._zeros_for_no_prompt:
+                conditioning = {key: torch.zeros_like(value) for key, value in conditioning.items()}
+        height, width = params.height, params.width
+        # original size, corner of the crop, target size
+        time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=self.context.dtype)
+        return {**conditioning, "time_ids": time_ids.to(self.context.device)}
+
+    def _encoded(self, text: str) -> Conditioning:
+        return self.prompt_cache.get(text, lambda: self._encode(text))
+
+    def _encode(self, text: str) -> Conditioning:
+        """The states before each encoder's last layer, side by side, and the second's pooled one."""
+        first = self._clip(text, self._clip.max_length, hidden_states=True)
+        second = self._clip_2(text, self._clip_2.max_length, hidden_states=True)
+        states = torch.cat((first.hidden_states[-2], second.hidden_states[-2]), dim=-1)
+        dtype = self.context.dtype
+        return {"encoder_hidden_states": states.to(dtype), "text_embeds": second[0].to(dtype)}
+
+
+PIPELINE = StableDiffusionXLPipeline

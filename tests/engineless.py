@@ -1,0 +1,89 @@
+"""Runs requests through `ComposedPipeline.forward` alone: no server, no sockets, no scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.messages.plan import Phase
+from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.validation import resolve
+from multimodal_gen.runtime.distributed import Mesh
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.registry import load_pipeline
+from multimodal_gen.runtime.pipelines.request_state import RequestState
+
+
+@dataclass(frozen=True)
+class Output:
+    """`latents` as the denoiser has them, [1, ...]; `pixels` uint8 [F, H, W, 3]."""
+
+    latents: torch.Tensor
+    pixels: npt.NDArray[np.uint8]
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> ComposedPipeline:
+    return load_pipeline(folder, device=torch.device("cpu"), dtype=dtype, mesh=Mesh())
+
+
+def start(
+    pipeline: ComposedPipeline, params: SamplingParams, *, previews: bool = False
+) -> RequestState:
+    """A request with the defaults filled in (seed 0), encoded and prepared."""
+    params = params if params.seed is not None else replace(params, seed=0)
+    resolved = resolve(params, pipeline.model_info("test"))
+    state = RequestState.of(Req(id="test", params=resolved, previews=previews))
+    pipeline.forward(Phase.ENCODE, [state], 1)
+    return state
+
+
+def left(state: RequestState) -> int:
+    """Evaluations that a request still needs."""
+    solver, _ = state.running()
+    return solver.num_evaluations - state.evaluation
+
+
+def finish(pipeline: ComposedPipeline, state: RequestState) -> Output:
+    """Decode, chunk by chunk, and put together."""
+    for _ in range(pipeline.decode_chunks(state.params)):
+        pipeline.forward(Phase.DECODE, [state], 1)
+    _, latents = state.running()
+    return Output(latents, torch.cat(state.chunks).numpy())
+
+
+def run_each(pipeline: ComposedPipeline, requests: Sequence[SamplingParams]) -> list[Output]:
+    """One after another."""
+    outputs = []
+    for params in requests:
+        state = start(pipeline, params)
+        pipeline.forward(Phase.DENOISE, [state], left(state))
+        outputs.append(finish(pipeline, state))
+    return outputs
+
+
+def run(pipeline: ComposedPipeline, params: SamplingParams) -> Output:
+    return run_each(pipeline, [params])[0]
+
+
+def run_joined(
+    pipeline: ComposedPipeline, requests: Sequence[SamplingParams], joins: Sequence[int]
+) -> list[Output]:
+    """Request j joins the batch after `joins[j]` evaluations, and leaves it when it is done.
+
+    All must be of one batch key.
+    """
+    states = [start(pipeline, params) for params in requests]
+    assert len({pipeline.batch_key(state, 0) for state in states}) == 1
+    clock = 0
+    while any(left(state) for state in states):
+        batch = [s for s, join in zip(states, joins, strict=True) if join <= clock and left(s)]
+        if batch:
+            pipeline.forward(Phase.DENOISE, batch, 1)
+        clock += 1
+    return [finish(pipeline, state) for state in states]

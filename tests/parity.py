@@ -1,0 +1,59 @@
+"""What parity with diffusers means: one request through both, and how far they are apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+from engineless import Output, run
+from tiny_checkpoints import Reference, reference, stock_pipeline
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.models.schedulers import SOLVERS
+from multimodal_gen.runtime.models.schedulers.registry import View
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+
+LATENTS = 1e-4
+PIXELS = 1
+
+
+def stock_scheduler(folder: Path, name: str, view: View) -> Any:
+    """The stock pipeline's scheduler exchanged for the class behind a short name.
+
+    A flow's shift goes along: diffusers has two names for it, and so forgets it.
+    """
+    spec = SOLVERS[name]
+    config = stock_pipeline(folder).scheduler.config
+    shift = config.get("shift", config.get("flow_shift", 1.0))
+    kind = getattr(diffusers, spec.scheduler.__name__)
+    return kind.from_config(config, **spec.overrides[view], shift=shift, flow_shift=shift)
+
+
+def check_parity(
+    pipeline: ComposedPipeline,
+    folder: Path,
+    *,
+    solver: str | None = None,
+    view: View = View.NOISE,
+    **call: Any,
+) -> None:
+    """The same request, given as diffusers' arguments, on both sides. Seed 0 where none is said."""
+    stock = None if solver is None else stock_scheduler(folder, solver, view)
+    theirs = reference(folder, scheduler=stock, **call)
+    ours = run(pipeline, replace(SamplingParams(**call), scheduler=solver))
+    assert relative(ours, theirs) <= LATENTS
+    assert pixels_apart(ours, theirs) <= PIXELS
+
+
+def relative(ours: Output, theirs: Reference) -> float:
+    """The largest error of a latent, over the largest latent."""
+    error = (ours.latents - theirs.latents).abs().max()
+    return float(error / theirs.latents.abs().max())
+
+
+def pixels_apart(ours: Output, theirs: Reference) -> int:
+    expected = theirs.images.reshape(ours.pixels.shape)
+    return int(np.abs(ours.pixels.astype(int) - expected.astype(int)).max())

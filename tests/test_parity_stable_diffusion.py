@@ -1,0 +1,58 @@
+"""Stable Diffusion 1.5 and XL give what diffusers' pipelines give, with every solver."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engineless import load
+from parity import check_parity
+from tiny_checkpoints import build
+
+from multimodal_gen.configs.families.stable_diffusion import NOISE_SCHEDULERS
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+
+# diffusers' Euler schedulers hand numpy a tensor.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+CALL: dict[str, Any] = {
+    "prompt": "a photo of a blue rocket",
+    "height": 64,
+    "width": 96,
+    "num_inference_steps": 5,
+    "guidance_scale": 5.0,
+}
+
+
+@pytest.fixture(scope="module", params=["sd15", "sdxl"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(request.param, tmp_path_factory.mktemp("checkpoints") / request.param)
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder: Path) -> ComposedPipeline:
+    return load(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 3},
+        {"negative_prompt": ""},
+        {"negative_prompt": "blurry, low quality"},
+        {"guidance_scale": 1.0},
+        {"height": 120, "width": 72},
+        {"prompt": "a cat " * 100},
+    ],
+    ids=lambda change: ",".join(change),
+)
+def test_stable_diffusion_equals_diffusers(
+    pipeline: ComposedPipeline, folder: Path, change: dict[str, Any]
+) -> None:
+    check_parity(pipeline, folder, **{**CALL, **change})
+
+
+@pytest.mark.parametrize("solver", NOISE_SCHEDULERS)
+def test_stable_diffusion_with_each_solver_equals_diffusers(
+    pipeline: ComposedPipeline, folder: Path, solver: str
+) -> None:
+    check_parity(pipeline, folder, solver=solver, **CALL)
