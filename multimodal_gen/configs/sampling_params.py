@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from multimodal_gen.errors import InvalidRequest
@@ -80,11 +80,15 @@ class SamplingParams:
     @classmethod
     def from_fields(cls, **given: Any) -> SamplingParams:
         """As the constructor, but an unknown name is an InvalidRequest that lists those known."""
-        known = [field.name for field in fields(cls)]
+        return cls().updated(**given)
+
+    def updated(self, **given: Any) -> SamplingParams:
+        """A copy with these fields; an unknown name is an InvalidRequest that lists those known."""
+        known = [field.name for field in fields(self)]
         for name in given:
             if name not in known:
                 raise InvalidRequest(name, given[name], f"unknown; allowed are {', '.join(known)}")
-        return cls(**given)
+        return replace(self, **given)
 
 
 _WHOLE = ("a whole number", int)

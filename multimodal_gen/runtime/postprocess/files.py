@@ -47,12 +47,10 @@ class Destination:
     def of(cls, path: str | Path, *, count: int, video: bool) -> Destination:
         """Raises InvalidRequest when the suffix is not one that such an output can have."""
         named, path = str(path), Path(path)
-        folder = path.is_dir() or named.endswith(os.sep) or not path.suffix
+        folder = _is_folder(named)
         suffixes = tuple(_VIDEOS if video else _PICTURES)
         if not folder and path.suffix.lower() not in suffixes:
-            kind = "a video" if video else "a picture"
-            allowed = f"{kind} must end in {', '.join(suffixes)}; or name a folder"
-            raise InvalidRequest("output_path", named, allowed)
+            raise _wrong_suffix(named, "a video" if video else "a picture", suffixes)
         return cls(path, count, video, _next_number(path) if folder else -1)
 
     def write(
@@ -101,6 +99,22 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_suffix(path: str) -> None:
+    """Raises InvalidRequest when `path` can be neither a picture, a video nor a folder."""
+    suffixes = (*_PICTURES, *_VIDEOS)
+    if not _is_folder(path) and Path(path).suffix.lower() not in suffixes:
+        raise _wrong_suffix(path, "an output", suffixes)
+
+
+def _is_folder(path: str) -> bool:
+    return path.endswith(os.sep) or not Path(path).suffix or Path(path).is_dir()
+
+
+def _wrong_suffix(path: str, kind: str, suffixes: tuple[str, ...]) -> InvalidRequest:
+    allowed = f"{kind} must end in {', '.join(suffixes)}; or name a folder"
+    return InvalidRequest("output_path", path, allowed)
 
 
 def _next_number(folder: Path) -> int:

@@ -1,0 +1,46 @@
+"""The prompts of a file, each with its parameters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
+from multimodal_gen.errors import InvalidRequest
+
+
+def read_prompts(path: Path, common: SamplingParams) -> list[SamplingParams]:
+    """One prompt a line; of a `.jsonl` file one object a line, its keys those of SamplingParams.
+
+    What a line does not say is as in `common`. Raises InvalidRequest, which names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest("prompt_path", str(path), f"can't be read: {error}") from error
+    read = _of_json if path.suffix == ".jsonl" else _of_text
+    prompts = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            prompts.append(read(line, common))
+        except (InvalidRequest, msgspec.MsgspecError) as error:
+            raise InvalidRequest("prompt_path", f"{path}:{number}", str(error)) from error
+    if not prompts:
+        raise InvalidRequest("prompt_path", str(path), "must hold at least one prompt")
+    return prompts
+
+
+def _of_text(line: str, common: SamplingParams) -> SamplingParams:
+    return replace(common, prompt=line.strip())
+
+
+def _of_json(line: str, common: SamplingParams) -> SamplingParams:
+    given = msgspec.json.decode(line, type=dict[str, Any])
+    if "lora" in given:
+        given["lora"] = msgspec.convert(given["lora"], tuple[LoraChoice, ...])
+    return common.updated(**given)

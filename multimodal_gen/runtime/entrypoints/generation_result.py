@@ -1,0 +1,107 @@
+"""What a call of DiffusionGenerator gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.postprocess.files import Destination
+from multimodal_gen.runtime.postprocess.images import to_pil
+from multimodal_gen.runtime.postprocess.metadata import Recipe
+from multimodal_gen.runtime.scheduler_client import Output
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a call is; of several outputs, all of them together."""
+
+    step: int
+    total: int
+    eta: float | None
+    """Seconds to go as the engine predicts them; None while it can't."""
+    preview: Image | None = None
+    """What the model expects by now, of a video one frame; None unless asked for."""
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """The outputs of one prompt."""
+
+    outputs: tuple[Output, ...]
+    """As the engine sent them: each with its pixels, seed, timings and batch sizes."""
+    params: SamplingParams
+    """What was asked for, with every default filled in."""
+    model: str
+
+    @property
+    def images(self) -> list[Image]:
+        """One picture an output; of a video its frames, of several videos those of the first."""
+        shown = self.outputs[:1] if self._is_video else self.outputs
+        return [to_pil(frame) for output in shown for frame in output.pixels]
+
+    @property
+    def frames(self) -> NDArray[np.uint8] | None:
+        """uint8 [F, H, W, 3] of the first video; None for pictures."""
+        return self.outputs[0].pixels if self._is_video else None
+
+    @property
+    def fps(self) -> int | None:
+        """Frames a second of a video; None for pictures."""
+        return self.outputs[0].fps if self._is_video else None
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each output."""
+        return [output.seed for output in self.outputs]
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds a phase; of several outputs, which run side by side, the longest of each."""
+        phases = {phase for output in self.outputs for phase in output.timings}
+        return {
+            phase: max(output.timings.get(phase, 0.0) for output in self.outputs)
+            for phase in sorted(phases)
+        }
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Requests that shared each evaluation of the first output."""
+        return self.outputs[0].batch_sizes
+
+    def recipe(self, index: int = 0) -> Recipe:
+        """What has to be asked for again to get output `index` alone."""
+        params = replace(
+            self.params, seed=self.outputs[index].seed, num_outputs_per_prompt=1, deadline_s=None
+        )
+        return Recipe(params, self.model)
+
+    def save(self, path: str | Path, *, metadata: bool = True) -> list[Path]:
+        """Write every output, whole or not at all, and say where they are.
+
+        `path` is a file (.png, .jpg, .jpeg, .webp; for a video .mp4, .gif), which is written over;
+        several outputs get -0, -1, … before the suffix. Or it is a folder, where they get the next
+        free numbers. `metadata`: keep the parameters in the file (see `read_parameters`).
+        Raises InvalidRequest for another suffix, and OSError.
+        """
+        destination = Destination.of(path, count=len(self.outputs), video=self._is_video)
+        return self.write_to(destination, 0, metadata)
+
+    def write_to(self, destination: Destination, first: int, metadata: bool = True) -> list[Path]:
+        """Write the outputs as number `first`, `first + 1`, … of a destination."""
+        return [
+            destination.write(
+                first + j, output.pixels, output.fps, self.recipe(j) if metadata else None
+            )
+            for j, output in enumerate(self.outputs)
+        ]
+
+    @property
+    def _is_video(self) -> bool:
+        return len(self.outputs[0].pixels) > 1

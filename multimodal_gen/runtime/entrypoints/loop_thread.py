@@ -1,0 +1,61 @@
+"""An event loop of its own thread, so that blocking calls work anywhere, also inside a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import CancelledError, Future
+from typing import Any, TypeVar
+
+from multimodal_gen.errors import EngineNotReady
+
+CLOSED = "the generator was closed"
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """Runs coroutines for threads that block on them."""
+
+    def __init__(self, name: str) -> None:
+        self._started = threading.Event()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._main()), name=name, daemon=True
+        )
+        self._thread.start()
+        self._started.wait()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait for a coroutine; whatever interrupts the wait (Ctrl-C) cancels it."""
+        future = self.start(coroutine)
+        try:
+            return future.result()
+        except CancelledError:
+            raise EngineNotReady(CLOSED) from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine without waiting for it. Raises EngineNotReady after `close`."""
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:
+            coroutine.close()
+            raise EngineNotReady(CLOSED) from None
+
+    def close(self) -> None:
+        """End the loop once what runs on it has ended."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._closing.set)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._closing = asyncio.Event()
+        self._started.set()
+        await self._closing.wait()
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*running, return_exceptions=True)
