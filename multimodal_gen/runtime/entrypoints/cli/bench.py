@@ -20,7 +20,7 @@ class BenchArgs:
     dtype: DType = "auto"
     """auto is bfloat16 on cuda and float32 on a cpu."""
     only: tuple[str, ...] = ()
-    """Measure these alone: one_picture, concurrent, short_job, host_gap, help, cold_start, memory."""
+    """Of one_picture, concurrent, short_job, host_gap, help, cold_start, memory; unset: all."""
     repeats: int = 5
     """How often each thing is measured."""
     json: Path | None = None

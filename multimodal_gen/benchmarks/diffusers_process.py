@@ -1,0 +1,63 @@
+"""The driver's end of the process that runs stock diffusers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+
+from multimodal_gen.benchmarks.protocol import Load, Loaded, Question, Ran, Run
+from multimodal_gen.benchmarks.workload import Job
+from multimodal_gen.errors import MultimodalGenError
+from multimodal_gen.runtime.launch.supervisor import rank_environment
+
+_A = TypeVar("_A", Loaded, Ran)
+MODULE = "multimodal_gen.benchmarks.diffusers_baseline"
+
+
+class DiffusersProcess:
+    """Runs jobs with diffusers under the environment that a rank gets. A context manager."""
+
+    def __init__(self, folder: str, device: str, dtype: str) -> None:
+        """Start it and wait until it has loaded. Raises MultimodalGenError when it ends early."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", MODULE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=rank_environment(num_gpus=1),
+        )
+        self.loaded = self._ask(Load(folder, device, dtype), Loaded)
+
+    def __enter__(self) -> DiffusersProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def seconds(self, jobs: Sequence[Job], *, as_batch: bool = False) -> float:
+        """How long it takes to make these pictures, in one call or one after another."""
+        run = Run(
+            prompts=[job.prompt for job in jobs],
+            seeds=[job.seed for job in jobs],
+            settings=jobs[0].settings,
+            as_batch=as_batch,
+        )
+        return self._ask(run, Ran).seconds
+
+    def _ask(self, question: Question, kind: type[_A]) -> _A:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(msgspec.json.encode(question) + b"\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            status = self._process.wait()
+            raise MultimodalGenError(f"the diffusers process ended with status {status}")
+        return msgspec.json.decode(line, type=kind)

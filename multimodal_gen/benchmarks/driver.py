@@ -1,0 +1,48 @@
+"""Runs the measures that were asked for."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+
+from multimodal_gen.benchmarks.measures import MEASURES
+from multimodal_gen.benchmarks.report import Report
+from multimodal_gen.benchmarks.session import Session
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.errors import InvalidRequest
+
+
+def run_benchmark(
+    server: ServerArgs, *, only: Sequence[str], repeats: int, say: Callable[[str], None]
+) -> Report:
+    """Measure what `only` names, or everything; `say` is told how far it is.
+
+    Raises InvalidRequest for a name that is none, and what an engine raises.
+    """
+    for name in only:
+        if name not in MEASURES:
+            raise InvalidRequest("only", name, f"allowed are {', '.join(MEASURES)}")
+    if repeats < 1:
+        raise InvalidRequest("repeats", repeats, "must be at least 1")
+    figures = []
+    with Session(server, repeats, say) as session:
+        for name in only or MEASURES:
+            figures += MEASURES[name](session)
+        return Report(environment=_environment(session), figures=figures)
+
+
+def _environment(session: Session) -> dict[str, str | int]:
+    model, baseline = session.model, session.diffusers.loaded
+    defaults = model.defaults
+    return {
+        "model": model.name,
+        "size": f"{defaults.width}x{defaults.height}",
+        "steps": defaults.num_inference_steps,
+        "device": model.device,
+        "dtype": model.dtype,
+        "threads": baseline.threads,
+        "cores": os.cpu_count() or 1,
+        "python": platform.python_version(),
+        **baseline.versions,
+    }

@@ -1,0 +1,41 @@
+"""This engine, as its clients see it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from multimodal_gen.benchmarks.workload import Job
+from multimodal_gen.runtime.postprocess.images import to_pil
+from multimodal_gen.runtime.scheduler_client import SchedulerClient
+
+
+class EngineSide:
+    """Runs jobs through a client and waits for the pictures."""
+
+    def __init__(self, client: SchedulerClient) -> None:
+        self.client = client
+
+    def seconds(self, job: Job) -> float:
+        """How long one takes, from sending it to having its pictures."""
+        started = time.perf_counter()
+        self._finish(job)
+        return time.perf_counter() - started
+
+    def seconds_together(self, jobs: Sequence[Job], clients: int) -> float:
+        """How long all take when each of `clients` sends its next as soon as it has its last."""
+        shares = [jobs[first::clients] for first in range(clients)]
+        started = time.perf_counter()
+        with ThreadPoolExecutor(clients) as pool:
+            list(pool.map(self._finish_all, shares))
+        return time.perf_counter() - started
+
+    def _finish_all(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._finish(job)
+
+    def _finish(self, job: Job) -> None:
+        output = self.client.submit(job.req).result()
+        for frame in output.pixels:
+            to_pil(frame)

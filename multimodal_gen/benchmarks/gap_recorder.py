@@ -1,0 +1,92 @@
+"""What passes between two evaluations of the model, inside a rank."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from multimodal_gen.benchmarks.protocol import Gap
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.pipelines.rows import Rows
+
+
+@dataclass
+class _Evaluation:
+    params: Sequence[SamplingParams]
+    """The batch's own list: the same object as long as the same requests stay together."""
+    plan: int
+    started: Any
+    ended: Any = None
+    solver: list[tuple[Any, Any]] = field(default_factory=list)
+    """Start and end of each call of a solver that followed."""
+
+
+class GapRecorder:
+    """Wraps the calls of one worker. On a GPU the marks are events in its stream, so that a gap is
+    what the device waited; on a CPU they are the clock."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._evaluations: list[_Evaluation] = []
+        self._plan = 0
+
+    def around_plan(self, execute: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any) -> Any:
+            self._plan += 1
+            return execute(*args)
+
+        return counted
+
+    def around_predict(self, predict: Callable[[Rows], Any]) -> Callable[[Rows], Any]:
+        def timed(rows: Rows) -> Any:
+            evaluation = _Evaluation(rows.params, self._plan, self._mark())
+            prediction = predict(rows)
+            evaluation.ended = self._mark()
+            self._evaluations.append(evaluation)
+            return prediction
+
+        return timed
+
+    def around_solver(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any) -> Any:
+            started = self._mark()
+            result = call(*args)
+            if self._evaluations:
+                self._evaluations[-1].solver.append((started, self._mark()))
+            return result
+
+        return timed
+
+    def gaps(self) -> list[Gap]:
+        """Those between evaluations of one and the same batch."""
+        if self._on_gpu:
+            torch.cuda.synchronize()
+        return [
+            self._gap(before, after)
+            for before, after in itertools.pairwise(self._evaluations)
+            if before.params is after.params
+        ]
+
+    def _gap(self, before: _Evaluation, after: _Evaluation) -> Gap:
+        solving = sum(self._between(*span) for span in before.solver)
+        return Gap(
+            requests=len({id(params) for params in after.params}),
+            across_plans=before.plan != after.plan,
+            seconds=self._between(before.ended, after.started) - solving,
+        )
+
+    def _mark(self) -> Any:
+        if not self._on_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def _between(self, start: Any, end: Any) -> float:
+        seconds: float = start.elapsed_time(end) / 1000 if self._on_gpu else end - start
+        return seconds

@@ -1,0 +1,88 @@
+"""How long commands take in fresh processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from multimodal_gen.benchmarks.report import Figure, median, ratio
+from multimodal_gen.benchmarks.session import Session
+from multimodal_gen.errors import MultimodalGenError
+from multimodal_gen.runtime.launch.supervisor import rank_environment
+
+COMMAND = (
+    sys.executable,
+    "-c",
+    "import sys; from multimodal_gen.runtime.entrypoints.cli.main import main; sys.exit(main())",
+)
+"""What the installed script `multimodal-gen` does."""
+PLAIN_SCRIPT = (sys.executable, "-m", "multimodal_gen.benchmarks.plain_script")
+HELP_REPEATS = 5
+HELP_TARGET_S = 0.5
+COLD_REPEATS = 3
+"""At most: each is several seconds."""
+
+
+def help_text(session: Session) -> list[Figure]:
+    figures = []
+    for arguments in (["--help"], ["generate", "--help"]):
+        shown = " ".join(arguments)
+        seconds = [_seconds([*COMMAND, *arguments]) for _ in range(HELP_REPEATS)]
+        session.say(f"{shown}: done")
+        name = f"help/{arguments[0].strip('-')}"
+        what = f"seconds of multimodal-gen {shown}"
+        figures.append(median(name, what, seconds, "s", target=HELP_TARGET_S))
+    return figures
+
+
+def cold_start(session: Session) -> list[Figure]:
+    """From nothing to one picture in a file, this command against a plain diffusers script."""
+    with tempfile.TemporaryDirectory(prefix="multimodal-gen-") as folder:
+        path = Path(folder) / "picture.png"
+        ours, theirs = session.alternate(
+            "cold start",
+            lambda: _seconds(_generate_command(session, path)),
+            lambda: _seconds(_plain_command(session, path)),
+            repeats=min(session.repeats, COLD_REPEATS),
+        )
+    what = (
+        "seconds from starting a process to the picture, `generate` over a plain diffusers script"
+    )
+    return [ratio("cold_start", what, ours, theirs, target=1.0)]
+
+
+def _generate_command(session: Session, path: Path) -> list[str]:
+    job, server = session.workload.job(), session.server
+    given = {
+        "--model-path": str(session.folder),
+        "--device": server.device,
+        "--dtype": server.dtype,
+        "--prompt": job.prompt,
+        "--seed": str(job.seed),
+        "--output-path": str(path),
+    }
+    return [*COMMAND, "generate", *(word for pair in given.items() for word in pair)]
+
+
+def _plain_command(session: Session, path: Path) -> list[str]:
+    job, model = session.workload.job(), session.model
+    settings = msgspec.json.encode(job.settings).decode()
+    where = [str(session.folder), model.device, model.dtype]
+    return [*PLAIN_SCRIPT, *where, job.prompt, str(job.seed), settings, str(path)]
+
+
+def _seconds(command: Sequence[str]) -> float:
+    started = time.perf_counter()
+    done = subprocess.run(
+        command, env=rank_environment(num_gpus=1), capture_output=True, text=True, check=False
+    )
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        raise MultimodalGenError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
+    return seconds

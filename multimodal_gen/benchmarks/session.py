@@ -1,0 +1,81 @@
+"""What the measures share: one engine, one diffusers process, each started when first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+
+from multimodal_gen.benchmarks.diffusers_process import DiffusersProcess
+from multimodal_gen.benchmarks.engine_side import EngineSide
+from multimodal_gen.benchmarks.protocol import RankMeasurements
+from multimodal_gen.benchmarks.timed_engine import measure_rank
+from multimodal_gen.benchmarks.workload import Workload
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.runtime.launch.model_path import resolve
+from multimodal_gen.runtime.launch.supervisor import Engine
+
+
+class Session:
+    """One run of the benchmark. A context manager that ends what it started."""
+
+    def __init__(self, server: ServerArgs, repeats: int, say: Callable[[str], None]) -> None:
+        self.server = server
+        self.repeats = repeats
+        self.say = say
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @cached_property
+    def engine(self) -> EngineSide:
+        self.say("starting the engine")
+        engine = self._stack.enter_context(Engine.start(self.server))
+        engine.wait_ready()
+        return EngineSide(engine.client)
+
+    @cached_property
+    def diffusers(self) -> DiffusersProcess:
+        model = self.model  # the engine's, so that both have the same device and dtype
+        self.say("starting diffusers")
+        return self._stack.enter_context(
+            DiffusersProcess(str(self.folder), model.device, model.dtype)
+        )
+
+    @cached_property
+    def folder(self) -> Path:
+        return resolve(self.server.model_path, self.server.revision)
+
+    @property
+    def model(self) -> ModelInfo:
+        model = self.engine.client.model
+        assert model is not None
+        return model
+
+    @cached_property
+    def workload(self) -> Workload:
+        return Workload(self.model)
+
+    @cached_property
+    def rank_measurements(self) -> RankMeasurements:
+        """Of another engine, whose rank measures itself while it loads and works."""
+        self.say("running a rank that times itself")
+        return measure_rank(self.server, self.workload, self.repeats)
+
+    def alternate(
+        self, name: str, *sides: Callable[[], float], repeats: int | None = None
+    ) -> list[list[float]]:
+        """Run the sides in turn, after one run of each that does not count; a list a side."""
+        for side in sides:
+            side()
+        rounds = []
+        for done in range(repeats or self.repeats):
+            rounds.append([side() for side in sides])
+            self.say(f"{name}: {done + 1} of {repeats or self.repeats}")
+        return [list(values) for values in zip(*rounds, strict=True)]

@@ -1,0 +1,87 @@
+"""A rank that measures itself: `python -m multimodal_gen.benchmarks.timed_rank`.
+
+It is the engine's own rank, with clocks around the calls of `predict` and of the solvers and an eye
+on its memory while it loads. When it ends it writes what it saw to the file that the environment
+names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from multimodal_gen.benchmarks.anonymous_memory import AnonymousMemory
+from multimodal_gen.benchmarks.gap_recorder import GapRecorder
+from multimodal_gen.benchmarks.protocol import MEASUREMENTS_FILE, RankMeasurements
+from multimodal_gen.messages.rank_args import RankArgs
+from multimodal_gen.runtime import rank
+from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
+from multimodal_gen.runtime.managers.rank_scheduler import RankScheduler
+
+
+def main() -> None:
+    instrument(Path(os.environ[MEASUREMENTS_FILE]))
+    rank.main()
+
+
+def instrument(path: Path) -> None:
+    """Have this process's worker measured, and `path` written at its end."""
+    plain_load, plain_run = GPUWorker.load, RankScheduler.run
+    memory = AnonymousMemory()
+
+    def load(args: RankArgs) -> GPUWorker:
+        with memory:
+            return plain_load(args)
+
+    def run(self: RankScheduler, worker: GPUWorker) -> None:
+        recorder = _attach(worker)
+        plain_run(self, worker)
+        measurements = RankMeasurements(
+            gaps=recorder.gaps(),
+            weight_bytes=_weight_bytes(worker.pipeline.components.values()),
+            anonymous_before=memory.before,
+            anonymous_peak=memory.peak,
+        )
+        path.write_bytes(msgspec.json.encode(measurements))
+
+    _replace(GPUWorker, "load", staticmethod(load))
+    _replace(RankScheduler, "run", run)
+
+
+def _attach(worker: GPUWorker) -> GapRecorder:
+    recorder = GapRecorder(worker.device)
+    pipeline = worker.pipeline
+    make_solver = pipeline.solver
+
+    def timed_solver(*args: Any) -> Any:
+        solver = make_solver(*args)
+        for name in ("scale_input", "step"):
+            _replace(solver, name, recorder.around_solver(getattr(solver, name)))
+        return solver
+
+    _replace(pipeline, "solver", timed_solver)
+    _replace(pipeline, "predict", recorder.around_predict(pipeline.predict))
+    _replace(worker, "execute", recorder.around_plan(worker.execute))
+    return recorder
+
+
+def _replace(
+    owner: object, name: str, function: Callable[..., Any] | staticmethod[..., Any]
+) -> None:
+    assert hasattr(owner, name), name
+    setattr(owner, name, function)
+
+
+def _weight_bytes(components: Any) -> int:
+    modules = [part for part in components if isinstance(part, torch.nn.Module)]
+    tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+if __name__ == "__main__":
+    main()
