@@ -1,5 +1,6 @@
 """The native FLUX transformer against diffusers' FluxTransformer2DModel."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,6 +84,24 @@ def test_velocity_equals_diffusers(guidance: bool, heads: int, grid: tuple[int, 
     inputs = _inputs(3, grid, guidance)
     ours = _native(reference)(**inputs, grid=grid)
     assert _relative(ours, _expected(reference, inputs, grid)) < 1e-5
+
+
+def test_velocity_equals_diffusers_on_the_bundled_model(bundled_model: Path) -> None:
+    reference = FluxTransformer2DModel.from_pretrained(bundled_model / "transformer")
+    generator = torch.Generator().manual_seed(1)
+    config = reference.config
+    inputs = {
+        "hidden_states": torch.randn(2, 36, config.in_channels, generator=generator),
+        "encoder_hidden_states": torch.randn(
+            2, TEXT_TOKENS, config.joint_attention_dim, generator=generator
+        ),
+        "pooled_projections": torch.randn(2, config.pooled_projection_dim, generator=generator),
+        "timestep": torch.tensor([0.95, 0.2]),
+        "guidance": None,
+    }
+    with torch.inference_mode():
+        ours = _native(reference)(**inputs, grid=(6, 6))
+        assert _relative(ours, _expected(reference, inputs, (6, 6))) < 1e-5
 
 
 def test_velocity_equals_diffusers_with_patches_and_other_output_channels() -> None:

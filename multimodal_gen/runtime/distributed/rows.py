@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor
 
 from multimodal_gen.runtime.distributed.collectives import all_gather_shares
@@ -12,7 +14,7 @@ def deal(rows: int, size: int) -> list[range]:
     """Contiguous shares of `rows` for `size` ranks, their lengths at most one apart."""
     share, extra = divmod(rows, size)
     starts = [i * share + min(i, extra) for i in range(size + 1)]
-    return [range(start, end) for start, end in zip(starts, starts[1:], strict=False)]
+    return [range(start, end) for start, end in itertools.pairwise(starts)]
 
 
 def gather_rows(local: Tensor, rows: int, mesh: Mesh) -> Tensor:
