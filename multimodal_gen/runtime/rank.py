@@ -63,7 +63,7 @@ def _start_scheduler(context: zmq.Context[zmq.Socket[bytes]], args: RankArgs) ->
     gateway = ClientGateway(context, args.client_address)
     links = RankLinks(context, [OWN_RANK, args.ranks_address], server.num_gpus)
 
-    def make_policy(loaded: Loaded) -> Policy:
+    def make_policy(loaded: Loaded) -> tuple[Policy, CostModel]:
         assert loaded.model is not None
         cost = CostModel(
             parameters=loaded.parameters,
@@ -71,7 +71,8 @@ def _start_scheduler(context: zmq.Context[zmq.Socket[bytes]], args: RankArgs) ->
             device=loaded.model.device,
             path=_cost_file(args, loaded.model.device, loaded.model.dtype),
         )
-        return Policy(cost, max_batch=server.batching_max_size, max_queue=server.max_queue_size)
+        limits = {"max_batch": server.batching_max_size, "max_queue": server.max_queue_size}
+        return Policy(cost, **limits), cost
 
     scheduler = Scheduler(context, links, gateway, server.step_timeout, make_policy)
     scheduler.start()

@@ -302,6 +302,7 @@ class SchedulerClient:
         poller = zmq.Poller()
         for source in (self._socket, self._wake_receive, self._monitor):
             poller.register(source, zmq.POLLIN)
+        self._flush()
         while not self._closing:
             ready = dict(poller.poll())
             if self._wake_receive in ready:

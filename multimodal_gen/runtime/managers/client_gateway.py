@@ -4,6 +4,7 @@ cancelled and health are answered at once, even inside a long step."""
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import defaultdict, deque
@@ -138,7 +139,7 @@ class ClientGateway:
         while not self._stopping:
             full = any(box.certain or box.newest for box in self._outboxes.values())
             wait = RETRY_S if full else max(0.0, next_sweep - time.monotonic())
-            ready = dict(poller.poll(wait * 1000))
+            ready = dict(poller.poll(math.ceil(wait * 1000)))
             if self._wake_receive in ready:
                 self._wake_receive.recv()
             if self._socket in ready:

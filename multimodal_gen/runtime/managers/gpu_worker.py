@@ -94,11 +94,11 @@ class _CudaClock:
         self._stopped.record()
 
     def done(self) -> bool:
-        return self._stopped.query()
+        return bool(self._stopped.query())
 
     def seconds(self) -> float:
         self._stopped.synchronize()
-        return self._started.elapsed_time(self._stopped) / 1000
+        return float(self._started.elapsed_time(self._stopped)) / 1000
 
 
 class GPUWorker:

@@ -16,7 +16,7 @@ from multimodal_gen.runtime.managers.gpu_worker import GPUWorker, Outcome
 log = logging.getLogger(__name__)
 AHEAD = 2
 """Plans begun and not acknowledged: the one that the device works on, and the next."""
-POLL_S = 0.0005
+POLL_MS = 1
 """How often a busy GPU is asked whether it is done."""
 
 
@@ -43,7 +43,7 @@ class RankScheduler:
         while True:
             if begun and (len(begun) == AHEAD or begun[0].done()):
                 self._acknowledge(begun.popleft())
-            elif not begun or self._socket.poll(POLL_S * 1000):
+            elif not begun or self._socket.poll(POLL_MS):
                 plan = self._receive()
                 if plan.shutdown:
                     break

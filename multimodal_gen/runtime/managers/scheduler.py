@@ -7,6 +7,7 @@ requests in and take them out between two decisions.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -30,12 +31,12 @@ from multimodal_gen.messages.plan import Ack, Loaded, Phase, Plan, RankMessage, 
 from multimodal_gen.messages.reply import ErrorInfo, Failed, Health, Progress, Result
 from multimodal_gen.messages.request import Req
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
+from multimodal_gen.runtime.managers.cost_model import CostModel
 from multimodal_gen.runtime.managers.policy import Policy
 
 log = logging.getLogger(__name__)
-AHEAD_S = 0.010
-"""How long before the running plan's predicted end the next one is decided: as late as can be, so
-that a cancel or a newcomer is heeded at the next step."""
+IDLE_S = 1.0
+"""How long to wait when nothing is due."""
 AGREE_S = 1.0
 """After one rank reports an error inside a step, how long the others have to report the same."""
 PROGRESS_S = 0.05
@@ -71,7 +72,6 @@ class InFlight:
     """A plan on its way through the ranks."""
 
     plan: Plan
-    predicted_s: float
     began: float
     acks: dict[int, Ack] = field(default_factory=dict)
     arrays: list[Any] = field(default_factory=list)
@@ -99,13 +99,15 @@ class Scheduler:
         links: RankLinks,
         gateway: ClientGateway,
         step_timeout: float,
-        make_policy: Callable[[Loaded], Policy],
+        make_policy: Callable[[Loaded], tuple[Policy, CostModel]],
     ) -> None:
         self._links = links
         self._gateway = gateway
         self._step_timeout = step_timeout
         self._make_policy = make_policy
         self._policy: Policy
+        self._cost: CostModel
+        self._cost_kept = True
         self._lock = threading.RLock()
         self._requests: dict[str, Ledger] = {}
         self._drops: list[str] = []
@@ -186,6 +188,7 @@ class Scheduler:
                 self._end(request_id, Cancelled("the engine was told to stop"))
             self._send(Plan(number=self._next_number, shutdown=True))
         self._gateway.close()
+        self._cost.save()
 
     def _load(self) -> bool:
         """Wait until every rank has its model, or has said why not."""
@@ -204,12 +207,12 @@ class Scheduler:
             loaded[message.rank] = message
         first = loaded[0]
         assert first.model is not None
-        self._policy = self._make_policy(first)
+        self._policy, self._cost = self._make_policy(first)
         self._gateway.open(self, self._links.size, first.model)
         return True
 
     def _wait(self) -> None:
-        ready = dict(self._poller.poll(self._patience() * 1000))
+        ready = dict(self._poller.poll(math.ceil(self._patience() * 1000)))
         if self._wake_receive in ready:
             self._wake_receive.recv()
         while self._links.socket.poll(0):
@@ -220,31 +223,25 @@ class Scheduler:
     def _patience(self) -> float:
         """Seconds until something is due even if nobody calls."""
         with self._lock:
-            due = 1.0
-            if self._in_flight:
-                due = min(due, max(0.0, self._decide_at() - time.monotonic()))
-                if any(flight.suspect_since for flight in self._in_flight):
-                    due = min(due, 0.05)
-                elif len(self._in_flight) > 1 or not due:
-                    due = 0.25
-            return due
-
-    def _decide_at(self) -> float:
-        newest = self._in_flight[-1]
-        return newest.began + newest.predicted_s - AHEAD_S
+            if any(flight.suspect_since for flight in self._in_flight):
+                return AGREE_S / 20
+            if self._policy.wake_at is not None:
+                return max(0.0, self._policy.wake_at - time.monotonic())
+            return IDLE_S / 4 if self._requests else IDLE_S
 
     def _dispatch(self) -> None:
         """Keep the ranks busy: one plan running and, shortly before it ends, one more."""
-        while len(self._in_flight) < 2:
-            now = time.monotonic()
-            if self._in_flight and now < self._decide_at():
-                return
-            work = None if self._resume and self._in_flight else self._policy.next(now)
-            if work is None and not self._drops:
-                return
-            self._issue(work, now)
+        recovering = self._resume and self._in_flight
+        work = None if recovering else self._policy.next(time.monotonic())
+        while work is not None or self._drops:
+            self._issue(work)
+            work = None if recovering else self._policy.next(time.monotonic())
+        if not self._in_flight and not self._cost_kept:
+            self._cost.save()
+            self._cost_kept = True
 
-    def _issue(self, work: Work | None, now: float) -> None:
+    def _issue(self, work: Work | None) -> None:
+        now = time.monotonic()
         admit = self._admissions(work, now) if work else ()
         plan = Plan(
             number=self._next_number,
@@ -256,9 +253,7 @@ class Scheduler:
         if plan.resume:
             self._resume = False
         self._drops.clear()
-        predicted = self._policy.predicted_seconds(work) if work else 0.0
-        began = max([now, *(f.began + f.predicted_s for f in self._in_flight)])
-        self._in_flight.append(InFlight(plan, predicted, began))
+        self._in_flight.append(InFlight(plan, now))
         self._send(plan)
 
     def _admissions(self, work: Work, now: float) -> tuple[Req, ...]:
@@ -314,6 +309,7 @@ class Scheduler:
                 prepared=acks[0].prepared,
                 now=now,
             )
+            self._cost_kept = False
         self._report(work, acks, flight.arrays, now)
 
     def _recover(self, work: Work, ack: Ack, error: ErrorInfo, now: float) -> None:
