@@ -1,0 +1,71 @@
+"""Who may share an evaluation with whom."""
+
+from __future__ import annotations
+
+from multimodal_gen.messages.plan import Phase
+from multimodal_gen.runtime.managers.cost_model import CostModel
+from multimodal_gen.runtime.managers.job import Job
+
+GUEST_COST = 1.25
+"""What a guest (of lower priority, or much longer) may make an evaluation cost the others."""
+MUCH_LONGER = 2.0
+"""So many times the predicted total of the batch's shortest: a guest."""
+ABOUT_EQUAL = 1.1
+"""Sharing pays while it takes at most this times as long as going apart."""
+
+
+class Batch:
+    """Jobs for the next evaluation, begun by the one whose turn it is."""
+
+    def __init__(self, head: Job, cost: CostModel, *, max_batch: int, now: float) -> None:
+        self.jobs = [head]
+        self.key = head.key
+        self.rows = head.rows
+        self._cost = cost
+        self._max_batch = max_batch
+        self._now = now
+        self._level = head.level
+        self._hosts_rows = head.rows
+        self._shortest = head.total(cost)
+        self._deadlines = head.deadline is not None
+
+    @property
+    def full(self) -> bool:
+        return len(self.jobs) >= self._max_batch
+
+    def add(self, job: Job) -> bool:
+        """Let the job join if it fits, pays and harms nobody."""
+        cost, rows = self._cost, self.rows + job.rows
+        if self.full or not cost.fits(self.key, rows):
+            return False
+        total = job.total(cost)
+        guest = job.level < self._level or total > MUCH_LONGER * self._shortest
+        together = cost.seconds(Phase.DENOISE, self.key, rows)
+        if guest:
+            alone = cost.seconds(Phase.DENOISE, self.key, self._hosts_rows)
+            if together > GUEST_COST * alone:
+                return False
+        apart = cost.seconds(Phase.DENOISE, self.key, self.rows)
+        apart += cost.seconds(Phase.DENOISE, self.key, job.rows)
+        if together > ABOUT_EQUAL * apart:
+            return False
+        if self._deadlines and self._misses_a_deadline(together):
+            return False
+        self.jobs.append(job)
+        self.rows = rows
+        self._deadlines = self._deadlines or job.deadline is not None
+        if not guest:
+            self._hosts_rows += job.rows
+            self._shortest = min(self._shortest, total)
+        return True
+
+    def _misses_a_deadline(self, together: float) -> bool:
+        """Whether a member that is in time as it is would be late at this pace."""
+        pace = self._cost.seconds(Phase.DENOISE, self.key, self.rows)
+        for job in self.jobs:
+            if job.deadline is None:
+                continue
+            left = job.deadline - self._now - job.decode_left(self._cost)
+            if job.evaluations_left * pace <= left < job.evaluations_left * together:
+                return True
+        return False

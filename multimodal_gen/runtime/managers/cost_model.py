@@ -1,0 +1,205 @@
+"""Time and memory of a batch: a formula first, then what was measured, kept between runs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import re
+from collections import deque
+from pathlib import Path
+
+import msgspec
+
+from multimodal_gen.messages.plan import Phase
+from multimodal_gen.runtime.managers.curve import WINDOW, Curve
+
+_log = logging.getLogger(__name__)
+
+FLOPS_PER_S = {"cuda": 1e14, "cpu": 5e10}
+FIXED_S = {"cuda": 5e-3, "cpu": 2e-3}
+"""Of one evaluation, whatever its size: launching kernels."""
+MAX_KEYS = 512
+"""Keys are made of what users ask for, so their number is bounded; the longest unused goes."""
+RECENT_RATIOS = 9
+
+
+class _KeptCurve(msgspec.Struct):
+    phase: Phase
+    key: str
+    seconds: dict[int, list[float]]
+
+
+class _Kept(msgspec.Struct):
+    """The file in the cache folder."""
+
+    version: int
+    curves: list[_KeptCurve]
+    ratios: dict[Phase, list[float]]
+    row_limits: dict[str, int]
+
+
+VERSION = 1
+
+
+class CostModel:
+    """Predicts seconds and memory, and corrects itself from every plan that ran.
+
+    The formula is 2 * parameters * tokens floating-point operations a row over an assumed speed of
+    the device, plus a fixed time (Kaplan et al. 2020, section 2.1, for the 2 * parameters).
+    """
+
+    def __init__(
+        self, *, parameters: int, memory_bytes: int, device: str, path: Path | None
+    ) -> None:
+        kind = device.partition(":")[0]
+        self._fixed_s = FIXED_S.get(kind, FIXED_S["cpu"])
+        self._token_s = 2 * parameters / FLOPS_PER_S.get(kind, FLOPS_PER_S["cpu"])
+        self._token_bytes = 4 * math.sqrt(parameters)
+        self._memory_bytes = memory_bytes
+        self._path = path
+        self._curves: dict[tuple[Phase, str], Curve] = {}
+        self._ratios: dict[Phase, deque[float]] = {}
+        self._row_limits: dict[str, int] = {}
+        self.version = 0
+        """Changes whenever predictions do."""
+        self._load()
+
+    # -- time
+
+    def seconds(self, phase: Phase, key: str, n: int) -> float:
+        """Of one unit: an evaluation of n rows, or n prompts, or a chunk of each of n requests."""
+        if phase is not Phase.DENOISE:
+            return n * self._curve_seconds(phase, key, 1)
+        return self._curve_seconds(phase, key, n)
+
+    def observe(self, phase: Phase, key: str, n: int, seconds_per_unit: float) -> None:
+        """A unit for n rows or requests took so long."""
+        if n < 1 or not 0 < seconds_per_unit < math.inf:
+            return
+        if phase is not Phase.DENOISE:
+            n, seconds_per_unit = 1, seconds_per_unit / n
+        curve = self._curves.pop((phase, key), None) or self._new_curve(phase, key)
+        self._curves[phase, key] = curve
+        if len(self._curves) > MAX_KEYS:
+            del self._curves[next(iter(self._curves))]
+        before = self._ratio(phase)
+        ratios = self._ratios.setdefault(phase, deque(maxlen=RECENT_RATIOS))
+        ratios.append(seconds_per_unit / self._formula(phase, key, n))
+        recalibrated = abs(self._ratio(phase) / before - 1) > 0.05
+        if curve.observe(n, seconds_per_unit) or recalibrated:
+            self.version += 1
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the device's speed has been seen, by this run or an earlier one."""
+        return Phase.DENOISE in self._ratios
+
+    def _curve_seconds(self, phase: Phase, key: str, n: int) -> float:
+        curve = self._curves.get((phase, key))
+        if curve is None:
+            return self._ratio(phase) * self._formula(phase, key, n)
+        return curve.seconds(n)
+
+    def _new_curve(
+        self, phase: Phase, key: str, windows: dict[int, list[float]] | None = None
+    ) -> Curve:
+        return Curve(lambda n: self._formula(phase, key, n), windows)
+
+    def _formula(self, phase: Phase, key: str, n: int) -> float:
+        row_s = self._token_s * tokens(key)
+        # Encoders and VAEs are smaller than a denoiser; the first one that ran tells by how much.
+        return self._fixed_s + n * row_s if phase is Phase.DENOISE else self._fixed_s + row_s / 2
+
+    def _ratio(self, phase: Phase) -> float:
+        """Measured over formula: how a key that never ran is corrected by those that did."""
+        ratios = self._ratios.get(phase) or self._ratios.get(Phase.DENOISE)
+        return sorted(ratios)[(len(ratios) - 1) // 2] if ratios else 1.0
+
+    # -- memory
+
+    def fits(self, key: str, rows: int) -> bool:
+        """Whether so many rows are worth trying. Memory unknown (0): until an allocation failed."""
+        if rows > self._row_limits.get(key, rows):
+            return False
+        return not self._memory_bytes or rows * self._row_bytes(key) <= self._memory_bytes
+
+    def out_of_memory(self, key: str, rows: int) -> None:
+        """An allocation for so many rows failed: half of them are the limit from now on."""
+        limit = min(rows, self._row_limits.pop(key, rows)) // 2
+        self._row_limits[key] = max(1, limit)
+        if len(self._row_limits) > MAX_KEYS:
+            del self._row_limits[next(iter(self._row_limits))]
+
+    def _row_bytes(self, key: str) -> float:
+        """Activations: the width of a transformer grows with the root of its parameters."""
+        return tokens(key) * self._token_bytes
+
+    # -- kept between runs
+
+    def save(self) -> None:
+        """Write what was learned; a reader sees the old file or the new one, never a part."""
+        if self._path is None:
+            return
+        kept = _Kept(
+            version=VERSION,
+            curves=[_KeptCurve(p, key, curve.windows) for (p, key), curve in self._curves.items()],
+            ratios={phase: list(ratios) for phase, ratios in self._ratios.items()},
+            row_limits=self._row_limits,
+        )
+        part = self._path.with_name(f"{self._path.name}.{os.getpid()}.part")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(msgspec.json.encode(kept))
+            part.replace(self._path)
+        except OSError as error:
+            _log.warning("cost model not kept in %s: %s", self._path, error)
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+
+    def _load(self) -> None:
+        if self._path is None:
+            return
+        try:
+            kept = msgspec.json.decode(self._path.read_bytes(), type=_Kept)
+            if kept.version != VERSION or not _sane(kept):
+                raise ValueError(f"version {kept.version}, or values out of range")
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, RecursionError) as error:
+            _log.warning("cost model in %s can't be used, starting anew: %s", self._path, error)
+            return
+        for c in kept.curves[-MAX_KEYS:]:
+            self._curves[c.phase, c.key] = self._new_curve(c.phase, c.key, c.seconds)
+        self._ratios = {p: deque(r, maxlen=RECENT_RATIOS) for p, r in kept.ratios.items() if r}
+        self._row_limits = kept.row_limits
+
+
+def _sane(kept: _Kept) -> bool:
+    windows = [window for curve in kept.curves for window in curve.seconds.values()]
+    values = [value for window in [*windows, *kept.ratios.values()] for value in window]
+    rows = [n for curve in kept.curves for n in curve.seconds] + list(kept.row_limits.values())
+    return (
+        all(0 < len(window) <= WINDOW for window in windows)
+        and all(0 < value < math.inf for value in values)
+        and all(n >= 1 for n in rows)
+    )
+
+
+_SHAPE = re.compile(r"\((\d+(?:, ?\d+)+),?\)")
+_token_counts: dict[str, int] = {}
+
+
+def tokens(key: str) -> int:
+    """About how many tokens a row with this key has: of the shapes written in it, those of
+    sequences [1, S, C] and of pictures or videos [1, C, ..., H, W]."""
+    found = _token_counts.get(key)
+    if found is None:
+        if len(_token_counts) > 4 * MAX_KEYS:
+            _token_counts.clear()
+        shapes = [[int(size) for size in match.split(",")] for match in _SHAPE.findall(key)]
+        sequences = sum(shape[1] for shape in shapes if len(shape) == 3)
+        pictures = sum(math.prod(shape[2:]) for shape in shapes if len(shape) > 3)
+        found = _token_counts[key] = sequences + pictures or 256
+    return found

@@ -1,0 +1,164 @@
+"""A request as the policy sees it: how much of it is done, how much is planned, what is left."""
+
+from __future__ import annotations
+
+from multimodal_gen.messages.plan import Phase, Prepared
+from multimodal_gen.messages.request import Req
+from multimodal_gen.runtime.managers.cost_model import CostModel
+
+LEVELS = {"low": 0, "normal": 1, "high": 2}
+ABOVE_ALL = 3
+"""The level that no priority reaches."""
+
+Geometry = tuple[int | None, ...]
+"""Requests of equal geometry will probably have equal batch keys."""
+Order = tuple[float, float, int]
+"""Smaller goes first."""
+
+
+class Job:
+    """One request that is alive.
+
+    `done` and `planned` count units a phase. `planned` runs ahead of `done` by the work that has
+    been decided and not acknowledged; decisions look at it alone.
+    """
+
+    def __init__(self, req: Req, number: int, now: float, guess: Prepared | None) -> None:
+        params = req.params
+        self.id = req.id
+        self.number = number
+        """Order of arrival."""
+        self.arrival = now
+        self.deadline = None if params.deadline_s is None else now + params.deadline_s
+        self.priority = LEVELS[params.priority]
+        self.steps = params.num_inference_steps or 1
+        self.geometry = geometry_of(req)
+        pixels = (params.width or 1) * (params.height or 1) * (params.num_frames or 1)
+        self.size = pixels * self.steps
+        """Grows with the time it takes, and needs no cost model."""
+        self.prepared: Prepared | None = None
+        self.done = dict.fromkeys(Phase, 0)
+        self.planned = dict.fromkeys(Phase, 0)
+        self.ran = 0.0
+        """Seconds of work that it was part of."""
+        self.alone = False
+        """A group that it was in failed: it shares nothing until it got through by itself."""
+        self.urgent = False
+        """Little slack is left to its deadline: one level up."""
+        self.batch_rows = 0
+        """Of the last evaluation that it shared."""
+        # An eighth of a pixel's side in latents, and two by two of those a token.
+        self.decode_key = f"(1, {max(1, pixels // 256)}, 1)"
+        self.key = guess.batch_keys[0] if guess and guess.batch_keys else self.decode_key
+        self.rows = guess.rows if guess else 1
+        self._chunks = guess.decode_chunks if guess else 1
+        self._evaluations = self.steps
+        self._key_ends: list[int] = []
+        self._prices = (0.0, 0.0, 0.0)
+        self._priced = -1
+
+    def prepare(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        self.rows = prepared.rows
+        self._evaluations = len(prepared.batch_keys)
+        self._chunks = prepared.decode_chunks
+        self._key_ends = _run_ends(prepared.batch_keys)
+        self._priced = -1
+        self._follow_key()
+
+    def advance(self, phase: Phase, units: int) -> None:
+        """Plan so many units more, or take back (negative) what was planned and not done."""
+        self.planned[phase] += units
+        if phase is Phase.DENOISE:
+            self._follow_key()
+
+    def next_phase(self) -> Phase | None:
+        """What it can be planned for; None while that isn't known, or when all is planned."""
+        planned = self.planned
+        if not planned[Phase.ENCODE]:
+            return Phase.ENCODE
+        if self.prepared is None:
+            return None
+        if planned[Phase.DENOISE] < self._evaluations:
+            return Phase.DENOISE
+        return Phase.DECODE if planned[Phase.DECODE] < self._chunks else None
+
+    def units_left(self, phase: Phase) -> int:
+        """To be planned in this phase; of evaluations, those that have the same batch key."""
+        if phase is Phase.DENOISE:
+            done = self.planned[phase]
+            return (self._key_ends[done] if self._key_ends else self._evaluations) - done
+        return (1 if phase is Phase.ENCODE else self._chunks) - self.planned[phase]
+
+    @property
+    def level(self) -> int:
+        return self.priority + self.urgent
+
+    @property
+    def evaluations_left(self) -> int:
+        return self._evaluations - self.planned[Phase.DENOISE]
+
+    @property
+    def finished(self) -> bool:
+        return self.prepared is not None and self.done[Phase.DECODE] >= self._chunks
+
+    def steps_done(self) -> int:
+        """Evaluations done, in the steps that the user asked for."""
+        return self.done[Phase.DENOISE] * self.steps // max(1, self._evaluations)
+
+    # -- predicted seconds, if it had the device for itself
+
+    def total(self, cost: CostModel) -> float:
+        encode, evaluation, chunk = self._price(cost)
+        return encode + self._evaluations * evaluation + self._chunks * chunk
+
+    def remaining(self, cost: CostModel) -> float:
+        """Of what is not planned yet."""
+        encode, evaluation, chunk = self._price(cost)
+        planned = self.planned
+        return (
+            (0.0 if planned[Phase.ENCODE] else encode)
+            + (self._evaluations - planned[Phase.DENOISE]) * evaluation
+            + (self._chunks - planned[Phase.DECODE]) * chunk
+        )
+
+    def order(self, cost: CostModel) -> Order:
+        """By priority, then least remaining times total time, then arrival."""
+        return -self.level, self.remaining(cost) * self.total(cost), self.number
+
+    def decode_left(self, cost: CostModel) -> float:
+        return (self._chunks - self.planned[Phase.DECODE]) * self._price(cost)[2]
+
+    def _price(self, cost: CostModel) -> tuple[float, float, float]:
+        if self._priced != cost.version:
+            self._priced = cost.version
+            self._prices = (
+                cost.seconds(Phase.ENCODE, "", 1),
+                cost.seconds(Phase.DENOISE, self.key, self.rows),
+                cost.seconds(Phase.DECODE, self.decode_key, 1),
+            )
+        return self._prices
+
+    def _follow_key(self) -> None:
+        """`key` is that of the next evaluation to plan, or the last one's."""
+        assert self.prepared is not None
+        keys = self.prepared.batch_keys
+        if not keys:
+            return
+        key = keys[min(self.planned[Phase.DENOISE], len(keys) - 1)]
+        if key != self.key:
+            self.key = key
+            self._priced = -1
+
+
+def geometry_of(req: Req) -> Geometry:
+    params = req.params
+    return params.width, params.height, params.num_frames, params.max_sequence_length
+
+
+def _run_ends(keys: tuple[str, ...]) -> list[int]:
+    """For each evaluation, the first one after it that has another key (or the end)."""
+    ends = [len(keys)] * (len(keys) + 1)
+    for i in range(len(keys) - 2, -1, -1):
+        ends[i] = ends[i + 1] if keys[i] == keys[i + 1] else i + 1
+    return ends

@@ -1,0 +1,85 @@
+"""Requests that have not begun, indexed so that ten thousand of them cost a decision nothing."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from itertools import islice
+
+from multimodal_gen.runtime.managers.job import Geometry, Job
+
+Key = tuple[float, ...]
+Entry = tuple[Key, int, Job]
+
+
+class Index:
+    """Jobs sorted by a key; of equal keys, by arrival."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+
+    def add(self, key: Key, job: Job) -> None:
+        insort(self._entries, (key, job.number, job))
+
+    def discard(self, key: Key, job: Job) -> None:
+        at = bisect_left(self._entries, (key, job.number))
+        if at < len(self._entries) and self._entries[at][2] is job:
+            del self._entries[at]
+
+    def first(self) -> tuple[Key, Job] | None:
+        return (self._entries[0][0], self._entries[0][2]) if self._entries else None
+
+    def __iter__(self) -> Iterator[Job]:
+        return (entry[2] for entry in self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class WaitingQueue:
+    """Those who wait, by priority and size; the same for each geometry; and by age."""
+
+    def __init__(self) -> None:
+        self._by_order = Index()
+        self._by_geometry: dict[Geometry, Index] = {}
+        self._by_age = Index()
+
+    def add(self, job: Job, aged_at: float) -> None:
+        key = _order(job)
+        self._by_order.add(key, job)
+        self._by_geometry.setdefault(job.geometry, Index()).add(key, job)
+        self._by_age.add((aged_at,), job)
+
+    def discard(self, job: Job, aged_at: float) -> None:
+        key = _order(job)
+        self._by_order.discard(key, job)
+        self._by_age.discard((aged_at,), job)
+        mates = self._by_geometry.get(job.geometry)
+        if mates is not None:
+            mates.discard(key, job)
+            if not mates:
+                del self._by_geometry[job.geometry]
+
+    def first(self) -> Job | None:
+        """Of the highest priority, the smallest."""
+        found = self._by_order.first()
+        return found[1] if found else None
+
+    def oldest(self) -> tuple[float, Job] | None:
+        """Whoever has waited too long first, and since when that is too long."""
+        found = self._by_age.first()
+        return (found[0][0], found[1]) if found else None
+
+    def of_geometry(self, geometry: Geometry, count: int) -> list[Job]:
+        """The first `count` of this geometry."""
+        return list(islice(self._by_geometry.get(geometry, ()), count))
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self._by_order)
+
+    def __len__(self) -> int:
+        return len(self._by_order)
+
+
+def _order(job: Job) -> Key:
+    return (-job.level, job.size)
