@@ -66,8 +66,9 @@ def checked(body: ImagesRequest, model: ModelInfo) -> list[Req]:
     """One Req a picture. Raises InvalidRequest, in the names that the body used."""
     if "text-to-image" not in model.tasks:
         raise InvalidRequest("model", model.name, "makes videos; this route makes pictures")
+    every = body.sampling_params()
     try:
-        return [req for params in body.sampling_params() for req in requests_of(params, model)]
+        return [req for params in every for req in requests_of(params, model)]
     except InvalidRequest as error:
         _name_as_sent(error, body)
         raise
@@ -129,11 +130,15 @@ def _longest(timings: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _name_as_sent(error: MultimodalGenError, body: ImagesRequest) -> None:
-    """Call the error's field by the name under which the body gave the value."""
-    if error.field in ("width", "height") and getattr(body, error.field) is None and body.size:
-        error.field = "size"
+    """Have the error name the field that the body gave the value in."""
+    if error.field in ("width", "height") and body.size and getattr(body, error.field) is None:
+        sent = "size"
     elif error.field == "num_outputs_per_prompt" and body.n is not None:
-        error.field = "n"
+        sent = "n"
+    else:
+        return
+    error.field = sent
+    error.message = f"{sent}={getattr(body, sent)!r}: {error.message}"
 
 
 _USAGE: dict[str, Any] = {

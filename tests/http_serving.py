@@ -1,0 +1,73 @@
+"""The HTTP app in the test's own process: asked directly, or behind a real port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import httpx2
+import uvicorn
+from fastapi import FastAPI
+
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.errors import MultimodalGenError
+from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
+from multimodal_gen.runtime.entrypoints.http.app import create_app
+from multimodal_gen.runtime.entrypoints.http.listen import listen, url_of
+from multimodal_gen.runtime.entrypoints.http.served_engine import ServedEngine
+
+IMAGES = "/v1/images/generations"
+MODEL = ModelInfo(
+    name="owner/name",
+    family="flux",
+    tasks=("text-to-image",),
+    defaults=Defaults(width=96, height=96, num_inference_steps=20),
+    limits=Limits(),
+    size_multiple=16,
+    schedulers=("flow_euler",),
+)
+
+
+def app_without_engine(api_key: str | None = None) -> FastAPI:
+    """An app whose model is still loading."""
+    return create_app(ServedEngine(), ServerArgs(api_key=api_key))
+
+
+def app_with(
+    *, model: ModelInfo = MODEL, ends: MultimodalGenError, dead: MultimodalGenError | None = None
+) -> FastAPI:
+    """An app whose engine refuses every request with `ends`, and is `dead` if that is given."""
+
+    def submit(_: object) -> None:
+        raise ends
+
+    client = SimpleNamespace(model=model, died=dead, submit=submit)
+    return create_app(ServedEngine(client), ServerArgs())  # type: ignore[arg-type]
+
+
+def ask(app: FastAPI, method: str, path: str, **request: Any) -> httpx2.Response:
+    """One request, without a socket."""
+
+    async def send() -> httpx2.Response:
+        transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request(method, path, **request)
+
+    return asyncio.run(send())
+
+
+@contextlib.contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The URL of `app` behind a real port."""
+    listener = listen(ServerArgs(port=0))
+    config = uvicorn.Config(app, log_config=None, log_level="warning", lifespan="off", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    yield url_of(listener)
+    server.should_exit = True
+    thread.join(10)

@@ -1,0 +1,191 @@
+"""The life of a server's process: probes, signals, dead ranks and starts that fail."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import psutil
+import pytest
+
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.runtime.entrypoints.http.listen import listen, url_of
+from multimodal_gen.runtime.entrypoints.http.server import serve
+
+PROGRAM = """
+import json, sys
+from multimodal_gen import ServerArgs
+from multimodal_gen.runtime.entrypoints.http.server import serve
+sys.exit(serve(ServerArgs(device="cpu", **json.loads(sys.argv[1]))))
+"""
+LONG = {"num_inference_steps": 900, "seed": 1}
+LOADING_S = 120
+
+
+@dataclass
+class Served:
+    process: subprocess.Popen[str]
+    url: str
+
+    def get(self, path: str) -> httpx2.Response:
+        return httpx2.get(self.url + path, timeout=10)
+
+    def ready_line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def rank_pids(self) -> list[int]:
+        return [child.pid for child in psutil.Process(self.process.pid).children()]
+
+    def generate(self, **extra: Any) -> Any:
+        options: dict[str, Any] = {"base_url": f"{self.url}/v1", "api_key": "-", "max_retries": 0}
+        with openai.OpenAI(**options) as client:
+            return client.images.generate(prompt="a red heart", extra_body=extra)
+
+
+@contextlib.contextmanager
+def started(**args: Any) -> Iterator[Served]:
+    """`serve` in a process of its own, on a port that was free a moment ago."""
+    with listen(ServerArgs(port=0)) as free:
+        url = url_of(free)
+    given = json.dumps({"port": int(url.rpartition(":")[2]), **args})
+    command = [sys.executable, "-c", PROGRAM, given]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with process:
+        try:
+            yield Served(process, url)
+        finally:
+            process.kill()
+
+
+def eventually(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def answers(served: Served) -> bool:
+    with contextlib.suppress(httpx2.ConnectError):
+        return served.get("/liveness").is_success
+    return False
+
+
+def in_flight(served: Served, errors: list[openai.APIStatusError]) -> threading.Thread:
+    """A long request, running; what it ends with goes to `errors`."""
+
+    def run() -> None:
+        try:
+            served.generate(**LONG)
+        except openai.APIStatusError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(0.5)
+    return thread
+
+
+def test_probes_answer_from_the_start_and_a_dead_rank_is_told_at_once() -> None:
+    errors: list[openai.APIStatusError] = []
+    with started() as served:
+        assert eventually(lambda: answers(served), 30)
+        loading = served.get("/health")
+        assert (loading.status_code, loading.json()["error"]["code"]) == (503, "engine_not_ready")
+        with pytest.raises(openai.InternalServerError) as early:
+            served.generate()
+        assert (early.value.status_code, early.value.code) == (503, "engine_not_ready")
+
+        assert served.ready_line() == f"multimodal-gen: serving bundled_model at {served.url}\n"
+        assert served.get("/health").status_code == 200
+        assert served.generate(num_inference_steps=2).data
+
+        request = in_flight(served, errors)
+        before = time.monotonic()
+        assert served.get("/health").is_success
+        assert time.monotonic() - before < 1
+        for pid in served.rank_pids():
+            os.kill(pid, signal.SIGKILL)
+        request.join(5)
+        assert [(error.status_code, error.code) for error in errors] == [(503, "engine_died")]
+        dead = served.get("/health")
+        assert (dead.status_code, dead.json()["error"]["code"]) == (503, "engine_died")
+        assert served.get("/liveness").is_success
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_requests_ranks_and_server(number: int) -> None:
+    errors: list[openai.APIStatusError] = []
+    with started() as served:
+        served.ready_line()
+        request, ranks = in_flight(served, errors), served.rank_pids()
+        served.process.send_signal(number)
+        assert served.process.wait(15) == 0
+        request.join(5)
+    assert [(error.status_code, error.code) for error in errors] == [(503, "engine_not_ready")]
+    assert ranks
+    assert not any(psutil.pid_exists(pid) for pid in ranks)
+
+
+def test_a_signal_while_loading_ends_server_and_ranks() -> None:
+    with started() as served:
+        assert eventually(lambda: answers(served) and bool(served.rank_pids()), 30)
+        ranks = served.rank_pids()
+        served.process.terminate()
+        assert served.process.wait(15) == 0
+    assert eventually(lambda: not any(psutil.pid_exists(pid) for pid in ranks), 5)
+
+
+def test_a_model_that_can_not_be_loaded_ends_the_server(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model_index.json").write_text('{"_class_name": "NoSuchPipeline"}')
+    with started(model_path=str(tmp_path)) as served:
+        assert served.process.wait(LOADING_S) == 1
+    assert "NoSuchPipeline" in capfd.readouterr().err
+
+
+def test_a_model_that_is_not_there_ends_the_server(capfd: pytest.CaptureFixture[str]) -> None:
+    with started(model_path="/no/such/model") as served:
+        assert served.process.wait(30) == 1
+    assert "multimodal-gen: model_path='/no/such/model'" in capfd.readouterr().err
+
+
+def test_a_port_in_use_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with listen(ServerArgs(port=0)) as taken:
+        port = taken.getsockname()[1]
+        assert serve(ServerArgs(port=port)) == 1
+    assert f"port {port}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
+def test_an_address_that_others_reach_needs_a_key(host: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        serve(ServerArgs(host=host, port=0))
+    assert caught.value.field == "host"
+
+
+def test_with_a_key_any_address_is_fine() -> None:
+    with listen(ServerArgs(host="0.0.0.0", port=0, api_key="key")) as listener:
+        assert listener.getsockname()[0] == "0.0.0.0"
+
+
+def test_loopback_needs_no_key_by_any_of_its_names() -> None:
+    for host in ("127.0.0.1", "127.0.0.2", "localhost"):
+        with listen(ServerArgs(host=host, port=0)) as listener:
+            assert url_of(listener).startswith("http://")
