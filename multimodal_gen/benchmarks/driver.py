@@ -7,24 +7,16 @@ import platform
 from collections.abc import Callable, Sequence
 
 from multimodal_gen.benchmarks.measures import MEASURES
+from multimodal_gen.benchmarks.names import MeasureName
 from multimodal_gen.benchmarks.report import Report
 from multimodal_gen.benchmarks.session import Session
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.errors import InvalidRequest
 
 
 def run_benchmark(
-    server: ServerArgs, *, only: Sequence[str], repeats: int, say: Callable[[str], None]
+    server: ServerArgs, *, only: Sequence[MeasureName], repeats: int, say: Callable[[str], None]
 ) -> Report:
-    """Measure what `only` names, or everything; `say` is told how far it is.
-
-    Raises InvalidRequest for a name that is none, and what an engine raises.
-    """
-    for name in only:
-        if name not in MEASURES:
-            raise InvalidRequest("only", name, f"allowed are {', '.join(MEASURES)}")
-    if repeats < 1:
-        raise InvalidRequest("repeats", repeats, "must be at least 1")
+    """Measure what `only` names, or everything; `say` is told how far it is."""
     figures = []
     with Session(server, repeats, say) as session:
         for name in only or MEASURES:

@@ -47,7 +47,8 @@ def instrument(path: Path) -> None:
             anonymous_before=memory.before,
             anonymous_peak=memory.peak,
         )
-        path.write_bytes(msgspec.json.encode(measurements))
+        if worker.rank == 0:
+            path.write_bytes(msgspec.json.encode(measurements))
 
     _replace(GPUWorker, "load", staticmethod(load))
     _replace(RankScheduler, "run", run)

@@ -8,10 +8,11 @@ from multimodal_gen.benchmarks.measures.inside import host_gap, memory
 from multimodal_gen.benchmarks.measures.pictures import concurrent, one_picture
 from multimodal_gen.benchmarks.measures.short_job import short_job
 from multimodal_gen.benchmarks.measures.start import cold_start, help_text
+from multimodal_gen.benchmarks.names import MeasureName
 from multimodal_gen.benchmarks.report import Figure
 from multimodal_gen.benchmarks.session import Session
 
-MEASURES: dict[str, Callable[[Session], list[Figure]]] = {
+MEASURES: dict[MeasureName, Callable[[Session], list[Figure]]] = {
     "one_picture": one_picture,
     "concurrent": concurrent,
     "short_job": short_job,

@@ -7,21 +7,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 import msgspec
 
 from multimodal_gen.benchmarks.report import Figure, median, ratio
 from multimodal_gen.benchmarks.session import Session
+from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.runtime.launch.supervisor import rank_environment
 
-COMMAND = (
-    sys.executable,
-    "-c",
-    "import sys; from multimodal_gen.runtime.entrypoints.cli.main import main; sys.exit(main())",
-)
-"""What the installed script `multimodal-gen` does."""
+COMMAND = (sys.executable, "-m", "multimodal_gen.runtime.entrypoints.cli")
+"""The same as the installed script `multimodal-gen`."""
 PLAIN_SCRIPT = (sys.executable, "-m", "multimodal_gen.benchmarks.plain_script")
 HELP_REPEATS = 5
 HELP_TARGET_S = 0.5
@@ -58,16 +56,19 @@ def cold_start(session: Session) -> list[Figure]:
 
 
 def _generate_command(session: Session, path: Path) -> list[str]:
-    job, server = session.workload.job(), session.server
-    given = {
-        "--model-path": str(session.folder),
-        "--device": server.device,
-        "--dtype": server.dtype,
-        "--prompt": job.prompt,
-        "--seed": str(job.seed),
-        "--output-path": str(path),
+    job, server = session.workload.job(), replace(session.server, model_path=str(session.folder))
+    what = [f"--prompt={job.prompt}", f"--seed={job.seed}", f"--output-path={path}"]
+    return [*COMMAND, "generate", *what, *_options(server)]
+
+
+def _options(server: ServerArgs) -> list[str]:
+    """What differs from the defaults, as a user would type it."""
+    values = {
+        field.name.replace("_", "-"): getattr(server, field.name)
+        for field in fields(server)
+        if getattr(server, field.name) != field.default
     }
-    return [*COMMAND, "generate", *(word for pair in given.items() for word in pair)]
+    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in values.items()]
 
 
 def _plain_command(session: Session, path: Path) -> list[str]:

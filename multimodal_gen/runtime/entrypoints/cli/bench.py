@@ -1,40 +1,50 @@
-"""`multimodal-gen bench`: this engine against stock diffusers, printed as ratios of one run."""
+"""`multimodal-gen bench`."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from multimodal_gen.configs.server_args import Device, DType, ServerArgs
+from cyclopts import Group, Parameter
+from cyclopts.validators import Number
 
+from multimodal_gen.benchmarks.names import MeasureName
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.runtime.entrypoints.cli.config_file import Config
 
-@dataclass(frozen=True, kw_only=True)
-class BenchArgs:
-    """What `bench` can be told."""
-
-    model_path: str | None = None
-    """A folder or hub name of a checkpoint in diffusers layout; unset: the bundled model."""
-    device: Device = "auto"
-    """cuda where there is one, else cpu."""
-    dtype: DType = "auto"
-    """auto is bfloat16 on cuda and float32 on a cpu."""
-    only: tuple[str, ...] = ()
-    """Of one_picture, concurrent, short_job, host_gap, help, cold_start, memory; unset: all."""
-    repeats: int = 5
-    """How often each thing is measured."""
-    json: Path | None = None
-    """A file for the report as JSON."""
+_ENGINE = Group("Engine", sort_key=2)
 
 
-def bench(args: BenchArgs) -> None:
-    """Measure, and print the table; progress goes to standard error."""
+def bench(
+    *,
+    only: Annotated[tuple[MeasureName, ...], Parameter(consume_multiple=True)] = (),
+    repeats: Annotated[int, Parameter(validator=Number(gte=1))] = 5,
+    json: Path | None = None,
+    config: Config = None,
+    server: Annotated[ServerArgs, Parameter(name="*", group=_ENGINE)] = ServerArgs(),  # noqa: B008
+) -> None:
+    """Measure this engine against stock diffusers and print ratios of the one run.
+
+    Both run in turn with the same checkpoint, dtype, threads and parameters, and with prompts and
+    seeds that are all different.
+
+    Parameters
+    ----------
+    only
+        Measure these alone.
+    repeats
+        How often each thing is measured.
+    json
+        A file for the report as JSON.
+    config
+        A YAML file with options.
+    """
     from multimodal_gen.benchmarks.driver import run_benchmark
 
-    server = ServerArgs(model_path=args.model_path, device=args.device, dtype=args.dtype)
-    report = run_benchmark(server, only=args.only, repeats=args.repeats, say=_say)
-    if args.json is not None:
-        args.json.write_bytes(report.to_json())
+    report = run_benchmark(server, only=only, repeats=repeats, say=_say)
+    if json is not None:
+        json.write_bytes(report.to_json())
     print(report.table())
 
 

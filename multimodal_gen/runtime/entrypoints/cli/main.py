@@ -18,6 +18,7 @@ _HERE = "multimodal_gen.runtime.entrypoints.cli"
 _COMMANDS = {
     "generate": "Make pictures or videos of prompts.",
     "serve": "Answer HTTP requests: OpenAI's images.",
+    "bench": "Measure this engine against stock diffusers.",
     "models": "List the model families, their solvers and defaults.",
 }
 _EPILOGUE = (

@@ -1,0 +1,9 @@
+"""The names that `bench --only` takes, by themselves so that its help loads nothing else."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+MeasureName = Literal[
+    "one_picture", "concurrent", "short_job", "host_gap", "help", "cold_start", "memory"
+]
