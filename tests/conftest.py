@@ -4,15 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-
-_cache = tempfile.TemporaryDirectory(prefix="multimodal-gen-tests-")
-os.environ.update(
-    OMP_NUM_THREADS="2",
-    OMP_WAIT_POLICY="PASSIVE",
-    HF_HUB_OFFLINE="1",
-    XDG_CACHE_HOME=_cache.name,
-)
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +12,14 @@ import pytest
 
 if TYPE_CHECKING:
     from multimodal_gen.runtime.launch.supervisor import Engine
+
+_cache = tempfile.TemporaryDirectory(prefix="multimodal-gen-tests-")
+os.environ.update(
+    OMP_NUM_THREADS="2",
+    OMP_WAIT_POLICY="PASSIVE",
+    HF_HUB_OFFLINE="1",
+    XDG_CACHE_HOME=_cache.name,
+)
 
 Checkpoints = Callable[..., Path]
 
