@@ -181,8 +181,15 @@ def _newest(old: Update | None, new: Update) -> Update:
 class SchedulerClient:
     """One connection to an engine, for any number of threads and coroutines."""
 
-    def __init__(self, address: str, *, silence_timeout: float = 30.0) -> None:
-        """`silence_timeout`: seconds without a sign of life after which the engine is dead."""
+    def __init__(
+        self,
+        address: str,
+        *,
+        silence_timeout: float = 30.0,
+        describe_loss: Callable[[], str] = lambda: "the connection to the engine was lost",
+    ) -> None:
+        """`silence_timeout`: seconds without a sign of life after which the engine is dead;
+        `describe_loss` is asked why, once the connection is gone."""
         self.address = address
         self.model: ModelInfo | None = None
         self.num_ranks = 0
@@ -192,6 +199,7 @@ class SchedulerClient:
         self._health: deque[Health] = deque()
         self._lock = threading.Condition()
         self._closing = False
+        self._describe_loss = describe_loss
         self._context = zmq.Context()
         self._wake_send = self._context.socket(zmq.PUSH)
         self._wake_receive = self._context.socket(zmq.PULL)
@@ -312,7 +320,8 @@ class SchedulerClient:
                 self._receive(decoder)
             elif self._monitor in ready:
                 recv_monitor_message(self._monitor)
-                self.fail(EngineDied("the connection to the engine was lost"))
+                if self.died is None and not self._closing:
+                    self.fail(EngineDied(self._describe_loss()))
         self._flush()
         self._socket.disable_monitor()
         for used in (self._socket, self._wake_receive, self._wake_send, self._monitor):

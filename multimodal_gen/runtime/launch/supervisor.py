@@ -38,9 +38,11 @@ class Engine:
         self, args: ServerArgs, processes: list[subprocess.Popen[bytes]], folder: Path
     ) -> None:
         self.args = args
-        self.address = client_address(str(folder))
-        self.client = SchedulerClient(self.address, silence_timeout=args.step_timeout)
         self._processes = processes
+        self.address = client_address(str(folder))
+        self.client = SchedulerClient(
+            self.address, silence_timeout=args.step_timeout, describe_loss=self._how_it_ended
+        )
         self._folder = folder
         self._closing = threading.Event()
         self._closed = threading.Lock()
@@ -102,16 +104,22 @@ class Engine:
     def _watch(self) -> None:
         """A rank's death, or silence that the client noticed, is the end of the engine."""
         while not self._closing.wait(WATCH_S):
-            dead = next((i for i, p in enumerate(self._processes) if p.poll() is not None), None)
-            if dead is None and self.client.died is None:
+            if self.client.died is None and all(p.poll() is None for p in self._processes):
                 continue
+            time.sleep(WATCH_S)  # What rank 0 had to say of the end may still be on its way.
+            self.client.fail(EngineDied(self._how_it_ended()))
             self._end_ranks()
-            if dead is not None:
-                # What rank 0 had to say of its end may still be on its way.
-                time.sleep(WATCH_S)
-                code = self._processes[dead].returncode
-                self.client.fail(EngineDied(f"rank {dead} {_manner(code)}"))
             return
+
+    def _how_it_ended(self) -> str:
+        """The first rank found dead, and how; looked for a moment, as a socket closes first."""
+        end = time.monotonic() + GRACE_S / 10
+        while time.monotonic() < end:
+            for rank, process in enumerate(self._processes):
+                if (code := process.poll()) is not None:
+                    return f"rank {rank} {_manner(code)}"
+            time.sleep(WATCH_S / 5)
+        return "the connection to the engine was lost"
 
     def _await_exits(self, seconds: float) -> None:
         end = time.monotonic() + seconds
