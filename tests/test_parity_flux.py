@@ -1,12 +1,12 @@
 """FLUX gives what diffusers' FluxPipeline gives."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engineless import load
 from parity import check_parity
-from tiny_checkpoints import build
 
 from multimodal_gen.runtime.models.schedulers.registry import View
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -21,8 +21,8 @@ CALL: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module", params=["flux-dev", "flux-schnell"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(request.param, tmp_path_factory.mktemp("checkpoints") / request.param)
+def folder(request: pytest.FixtureRequest, checkpoints: Callable[..., Path]) -> Path:
+    return checkpoints(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,12 @@
 """Stable Diffusion 1.5 and XL give what diffusers' pipelines give, with every solver."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engineless import load
 from parity import check_parity
-from tiny_checkpoints import build
 
 from multimodal_gen.configs.families.stable_diffusion import NOISE_SCHEDULERS
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -24,8 +24,8 @@ CALL: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module", params=["sd15", "sdxl"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(request.param, tmp_path_factory.mktemp("checkpoints") / request.param)
+def folder(request: pytest.FixtureRequest, checkpoints: Callable[..., Path]) -> Path:
+    return checkpoints(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,12 @@
 """Wan text-to-video gives what diffusers' WanPipeline gives, decoded chunk by chunk."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engineless import load
 from parity import check_parity
-from tiny_checkpoints import build
 
 from multimodal_gen.runtime.models.schedulers.registry import View
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -23,8 +23,8 @@ CALL: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build("wan", tmp_path_factory.mktemp("checkpoints") / "wan")
+def folder(checkpoints: Callable[..., Path]) -> Path:
+    return checkpoints("wan")
 
 
 @pytest.fixture(scope="module")

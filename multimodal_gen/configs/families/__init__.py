@@ -13,7 +13,7 @@ FAMILIES: tuple[FamilyConfig, ...] = (FLUX, STABLE_DIFFUSION, STABLE_DIFFUSION_X
 
 
 def family_named(pipeline_class: str) -> FamilyConfig:
-    """The family of a checkpoint whose model_index.json names this class. Raises InvalidCheckpoint."""
+    """The family that this class in model_index.json belongs to. Raises InvalidCheckpoint."""
     for family in FAMILIES:
         if pipeline_class in family.pipeline_classes:
             return family

@@ -1,4 +1,4 @@
-"""A checkpoint in diffusers' layout: model_index.json read as data, components loaded one by one."""
+"""A checkpoint in diffusers' layout: its index read as data, components loaded one by one."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ class Checkpoint:
         class_name = self.components[name][1]
         if class_name not in allowed:
             raise InvalidCheckpoint(
-                f"{_INDEX}: {name} is a {class_name}; {self.pipeline_class} takes {', '.join(allowed)}"
+                f"{_INDEX}: {name} is a {class_name}; "
+                f"{self.pipeline_class} takes {', '.join(allowed)}"
             )
         if not inside(self.folder, name).is_dir():
             raise InvalidCheckpoint(f"{name}: no such folder in {self.folder}")

@@ -25,7 +25,7 @@ class WeightFiles:
 
 
 def inside(root: Path, name: str) -> Path:
-    """The file or folder `name` of the checkpoint `root`. Raises InvalidCheckpoint where it leaves it.
+    """The file or folder `name` of a checkpoint. Raises InvalidCheckpoint where it leads out.
 
     The hub's cache is one exception: there `snapshots/REVISION` links into `blobs` beside it.
     """

@@ -60,7 +60,7 @@ class StableDiffusionPipeline(ComposedPipeline):
         super().check(checkpoint)
         if checkpoint.config("unet").get("time_cond_proj_dim") is not None:
             raise InvalidCheckpoint(
-                "unet/config.json: time_cond_proj_dim is set; latent consistency models are not known"
+                "unet/config.json: time_cond_proj_dim: latent consistency models are not known"
             )
 
     @classmethod

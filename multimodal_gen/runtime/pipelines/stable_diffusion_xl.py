@@ -73,7 +73,7 @@ class StableDiffusionXLPipeline(StableDiffusionPipeline):
         return self.prompt_cache.get(text, lambda: self._encode(text))
 
     def _encode(self, text: str) -> Conditioning:
-        """The states before each encoder's last layer, side by side, and the second's pooled one."""
+        """The states before each encoder's last layer side by side, and the second's pooled one."""
         first = self._clip(text, self._clip.max_length, hidden_states=True)
         second = self._clip_2(text, self._clip_2.max_length, hidden_states=True)
         states = torch.cat((first.hidden_states[-2], second.hidden_states[-2]), dim=-1)

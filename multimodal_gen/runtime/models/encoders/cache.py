@@ -11,7 +11,7 @@ MAX_BYTES = 256 << 20
 
 
 class ConditioningCache:
-    """Least recently used out first, bounded by bytes. The tensors are shared: never write to them."""
+    """Bounded by bytes, least recently used out first. Its tensors are shared: never write to one."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes

@@ -20,7 +20,7 @@ def scale_factor(vae: Any) -> int:
 
 def decode_image(vae: Any, latents: Tensor) -> Tensor:
     """Latents [1, C, h, w], as the denoiser knows them -> [1, H, W, 3] uint8, untiled."""
-    latents = _unscaled(vae, latents).to(vae.dtype)
+    latents = _unscaled(vae, latents.to(vae.dtype))
     return to_uint8(vae.decode(latents, return_dict=False)[0])
 
 
@@ -38,8 +38,8 @@ def _unscaled(vae: Any, latents: Tensor) -> Tensor:
     config = vae.config
     mean, std = config.get("latents_mean"), config.get("latents_std")
     if mean is not None and std is not None:
-        scale = torch.tensor(std).to(latents).view(1, -1, 1, 1)
-        shift = torch.tensor(mean).to(latents).view(1, -1, 1, 1)
-        return latents * scale / config.scaling_factor + shift
+        scale, shift = (torch.tensor(v).to(latents).view(1, -1, 1, 1) for v in (std, mean))
+        return latents.mul(scale) / config.scaling_factor + shift
+    shift_factor: float | None = config.get("shift_factor")
     latents = latents / config.scaling_factor
-    return latents if config.get("shift_factor") is None else latents + config.shift_factor
+    return latents if shift_factor is None else latents + shift_factor

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+from diffusers.models.autoencoders import autoencoder_kl_wan
 from torch import Tensor
 
 from multimodal_gen.runtime.models.vaes.pixels import to_uint8
+
+_unpatchify: Any = autoencoder_kl_wan.unpatchify
 
 
 class WanVideoDecoder:
@@ -42,5 +44,5 @@ class WanVideoDecoder:
             self._vae.post_quant_conv(latents), feat_cache=kept, feat_idx=[0], first_chunk=first
         )
         if self._vae.config.patch_size is not None:
-            video = unpatchify(video, patch_size=self._vae.config.patch_size)
+            video = _unpatchify(video, patch_size=self._vae.config.patch_size)
         return to_uint8(video[0].clamp(-1, 1).transpose(0, 1)), kept

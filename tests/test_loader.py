@@ -1,0 +1,279 @@
+"""Checkpoints load whatever their files are like, or end in one clear InvalidCheckpoint."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engineless import load, run
+from safetensors.torch import load_file, save_file
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidCheckpoint
+
+# diffusers' Euler schedulers hand numpy a tensor.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+Checkpoints = Callable[..., Path]
+SMALL = SamplingParams(prompt="a red heart", width=32, height=48, num_inference_steps=2)
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+INDEX = "transformer/diffusion_pytorch_model.safetensors.index.json"
+
+
+@pytest.fixture
+def folder(checkpoints: Checkpoints, tmp_path: Path) -> Path:
+    """A checkpoint of the test's own, to be broken."""
+    return Path(shutil.copytree(checkpoints("flux-schnell"), tmp_path / "checkpoint"))
+
+
+def edit(folder: Path, name: str, **changes: Any) -> None:
+    """Set keys of a JSON file; None takes one out."""
+    content = {**json.loads((folder / name).read_text()), **changes}
+    kept = {key: value for key, value in content.items() if value is not None}
+    (folder / name).write_text(json.dumps(kept))
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(InvalidCheckpoint) as error:
+        load(folder)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", ["flux-schnell", "sd15", "sdxl"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shard_bytes": "50KB"},
+        {"variant": "fp16"},
+        {"variant": "fp16", "shard_bytes": "50KB"},
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_sharded_and_variant_files_give_the_same_picture(
+    name: str, options: dict[str, str], checkpoints: Checkpoints
+) -> None:
+    plain = run(load(checkpoints(name)), SMALL)
+    other = run(load(checkpoints(name, **options)), SMALL)
+    assert torch.equal(plain.latents, other.latents)
+
+
+@pytest.mark.parametrize("name", ["flux-dev", "sd15", "sdxl", "wan"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_bf16_checkpoint_runs_in_each_dtype(
+    name: str, dtype: torch.dtype, checkpoints: Checkpoints
+) -> None:
+    pipeline = load(checkpoints(name, dtype=torch.bfloat16), dtype)
+    frames = {"num_frames": 5} if name == "wan" else {}
+    output = run(pipeline, SamplingParams(width=32, height=48, num_inference_steps=2, **frames))
+    assert output.pixels.std() > 1
+    assert dtype in {parameter.dtype for parameter in pipeline.denoiser.parameters()}
+
+
+def test_the_plain_file_is_preferred_to_a_variant(folder: Path) -> None:
+    (folder / "transformer/diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not weights")
+    load(folder)
+
+
+def mapped(path: Path) -> list[range]:
+    """Where this process has the file in memory."""
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    spans = [line[0].split("-") for line in lines if line[-1] == str(path)]
+    return [range(int(start, 16), int(end, 16)) for start, end in spans]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_tensors_that_are_stored_in_the_right_dtype_stay_in_the_file(folder: Path) -> None:
+    transformer = load(folder).denoiser
+    spans = mapped(folder / WEIGHTS)
+    in_file = {
+        name
+        for name, parameter in transformer.named_parameters()
+        if any(parameter.data_ptr() in span for span in spans)
+    }
+    assert "x_embedder.weight" in in_file
+    assert "double_blocks.0.image.mlp_in.weight" in in_file
+    assert "double_blocks.0.image.qkv.weight" not in in_file  # joined from three
+
+
+def test_defaults_beside_the_checkpoint_override_the_familys(folder: Path) -> None:
+    (folder / "generation_defaults.json").write_text('{"width": 96, "num_inference_steps": 9}')
+    defaults = load(folder).model_info("test").defaults
+    assert (defaults.width, defaults.height, defaults.num_inference_steps) == (96, 1024, 9)
+
+
+def test_flux_defaults_follow_whether_guidance_is_embedded(checkpoints: Checkpoints) -> None:
+    dev, schnell = (load(checkpoints(name)).defaults for name in ("flux-dev", "flux-schnell"))
+    assert (dev.num_inference_steps, dev.guidance_scale, dev.max_sequence_length) == (28, 3.5, 512)
+    assert (schnell.num_inference_steps, schnell.max_sequence_length) == (4, 256)
+
+
+def test_links_into_the_hubs_blobs_are_followed(folder: Path, tmp_path: Path) -> None:
+    snapshot, blobs = tmp_path / "models--x" / "snapshots" / "abc", tmp_path / "models--x" / "blobs"
+    blobs.mkdir(parents=True)
+    shutil.copytree(folder, snapshot)
+    shutil.move(snapshot / WEIGHTS, blobs / "0123")
+    (snapshot / WEIGHTS).symlink_to(blobs / "0123")
+    load(snapshot)
+
+
+JSON_CHANGES: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("model_index.json", {"_class_name": "Evil"}, ["Evil", "FluxPipeline", "WanPipeline"]),
+    ("model_index.json", {"_class_name": None}, ["_class_name"]),
+    ("model_index.json", {"vae": ["os", "system"]}, ["vae", "os.system", "AutoencoderKL"]),
+    ("model_index.json", {"vae": ["diffusers", "UNet2DConditionModel"]}, ["vae", "AutoencoderKL"]),
+    ("model_index.json", {"vae": "AutoencoderKL", "x": 1}, ["vae"]),
+    ("model_index.json", {"vae": None}, ["vae", "AutoencoderKL"]),
+    ("model_index.json", {"scheduler": ["diffusers", "DDIMScheduler"]}, ["DDIMScheduler"]),
+    (
+        "transformer/config.json",
+        {"num_layers": 3},
+        ["transformer", "missing", "transformer_blocks.2"],
+    ),
+    ("transformer/config.json", {"num_layers": 1}, ["unexpected", "transformer_blocks.1"]),
+    ("transformer/config.json", {"in_channels": 32}, ["wrong shape", "x_embedder.weight", "32"]),
+    ("transformer/config.json", {"speed": 1}, ["transformer/config.json", "speed"]),
+    ("transformer/config.json", {"quantization_config": {"a": 1}}, ["quantization_config"]),
+    ("text_encoder/config.json", {"auto_map": {"AutoModel": "x.Y"}}, ["text_encoder", "auto_map"]),
+    ("text_encoder/config.json", {"num_hidden_layers": 9}, ["text_encoder", "missing"]),
+    ("text_encoder_2/config.json", {"d_ff": 7}, ["text_encoder_2"]),
+    ("vae/config.json", {"auto_map": {"a": "b"}}, ["vae", "auto_map"]),
+    ("vae/config.json", {"layers_per_block": 4}, ["vae", "missing"]),
+    ("vae/config.json", {"latent_channels": 8}, ["vae"]),
+    (
+        "tokenizer/tokenizer_config.json",
+        {"auto_map": {"AutoTokenizer": ["x.Y", None]}},
+        ["auto_map"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "told"), JSON_CHANGES, ids=str)
+def test_a_wrong_config_is_named(
+    name: str, changes: dict[str, Any], told: list[str], folder: Path
+) -> None:
+    edit(folder, name, **changes)
+    message = refused(folder)
+    assert all(part in message for part in told), message
+
+
+@pytest.mark.parametrize("name", ["model_index.json", "vae/config.json", "transformer/config.json"])
+@pytest.mark.parametrize("content", ["{", "[1]", "\x00" * 10, "[" * 100_000])
+def test_broken_json_is_named(name: str, content: str, folder: Path) -> None:
+    (folder / name).write_text(content)
+    assert name in refused(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model_index.json",
+        "transformer",
+        "transformer/config.json",
+        WEIGHTS,
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "tokenizer",
+        "scheduler/scheduler_config.json",
+    ],
+)
+def test_what_is_missing_is_named(name: str, folder: Path) -> None:
+    path = folder / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert name.removesuffix(".safetensors") in refused(folder).replace(": no ", "/")
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "text_encoder/model.safetensors"])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\x80\x04\x95" + b"x" * 100, "a pickle"),
+        (b"PK\x03\x04" + b"x" * 100, "a zip archive"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs"),
+        (b"", "damaged"),
+        ((1 << 40).to_bytes(8, "little") + b"{}", "damaged"),
+        ((4).to_bytes(8, "little") + b"{{{{", ""),
+    ],
+    ids=["pickle", "zip", "lfs", "empty", "huge header", "bad header"],
+)
+def test_weights_of_another_format_are_refused_by_content(
+    name: str, content: bytes, told: str, folder: Path
+) -> None:
+    (folder / name).write_bytes(content)
+    message = refused(folder)
+    assert name.split("/")[0] in message
+    assert told in message
+
+
+def test_a_truncated_file_is_refused(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100])
+    assert "transformer" in refused(folder)
+
+
+def test_weights_in_pickles_only_are_refused_with_a_hint(folder: Path) -> None:
+    (folder / WEIGHTS).rename((folder / WEIGHTS).with_suffix(".bin"))
+    message = refused(folder)
+    assert "diffusion_pytorch_model.bin" in message
+    assert "convert it to safetensors" in message
+
+
+@pytest.mark.parametrize(
+    "shard", ["../vae/a.safetensors", "/etc/a.safetensors", "a.bin", "b/a.safetensors"]
+)
+def test_a_shard_outside_its_folder_is_refused(shard: str, folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"x": shard}}))
+    assert shard in refused(folder)
+
+
+def test_a_shard_that_is_not_there_is_named(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"x": "part.safetensors"}}))
+    assert "transformer/part.safetensors" in refused(folder)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "vae", "tokenizer/tokenizer.json", "model_index.json"])
+def test_a_link_out_of_the_checkpoint_is_refused(name: str, folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / name, tmp_path / "elsewhere")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    assert f"{name}: leads out" in refused(folder)
+
+
+def test_a_tensor_of_another_shape_is_named_with_both_shapes(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    weights["proj_out.bias"] = weights["proj_out.bias"][:7].clone()
+    save_file(weights, folder / WEIGHTS)
+    message = refused(folder)
+    assert "proj_out.bias [7]" in message
+    assert "[64] wanted" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"wdith": 64}', "wdith"),
+        ('{"width": "wide"}', "width"),
+        ('{"width": 50}', "width=50"),
+        ('{"num_inference_steps": 0}', "num_inference_steps=0"),
+        ("[]", "object"),
+    ],
+)
+def test_wrong_defaults_are_named(content: str, told: str, folder: Path) -> None:
+    (folder / "generation_defaults.json").write_text(content)
+    message = refused(folder)
+    assert "generation_defaults.json" in message
+    assert told in message
+
+
+@pytest.mark.parametrize(
+    "change", [{"boundary_ratio": 0.9}, {"expand_timesteps": True}], ids=lambda change: str(change)
+)
+def test_wan_2_2_is_refused_by_name(
+    change: dict[str, Any], checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(checkpoints("wan"), tmp_path / "wan"))
+    edit(folder, "model_index.json", **change)
+    assert "Wan 2.2" in refused(folder)
