@@ -9,6 +9,8 @@ from multimodal_gen.runtime.managers.cost_model import CostModel
 LEVELS = {"low": 0, "normal": 1, "high": 2}
 ABOVE_ALL = 3
 """The level that no priority reaches."""
+AGEING_S = 10.0
+"""Waiting this long for each level that is missing to above all is too long."""
 
 Geometry = tuple[int | None, ...]
 """Requests of equal geometry will probably have equal batch keys."""
@@ -31,6 +33,8 @@ class Job:
         self.arrival = now
         self.deadline = None if params.deadline_s is None else now + params.deadline_s
         self.priority = LEVELS[params.priority]
+        self.aged_at = now + AGEING_S * (ABOVE_ALL - self.priority)
+        """When it will have waited too long, if it never runs before."""
         self.steps = params.num_inference_steps or 1
         self.geometry = geometry_of(req)
         pixels = (params.width or 1) * (params.height or 1) * (params.num_frames or 1)
@@ -56,6 +60,10 @@ class Job:
         self._key_ends: list[int] = []
         self._prices = (0.0, 0.0, 0.0)
         self._priced = -1
+        self._order: Order | None = None
+        self._ordered = -1
+        self.phase: Phase | None = Phase.ENCODE
+        """What it can be planned for; None while that isn't known, or when all is planned."""
 
     def prepare(self, prepared: Prepared) -> None:
         self.prepared = prepared
@@ -64,24 +72,17 @@ class Job:
         self._chunks = prepared.decode_chunks
         self._key_ends = _run_ends(prepared.batch_keys)
         self._priced = -1
+        self._order = None
+        self.phase = self._next_phase()
         self._follow_key()
 
     def advance(self, phase: Phase, units: int) -> None:
         """Plan so many units more, or take back (negative) what was planned and not done."""
         self.planned[phase] += units
+        self._order = None
+        self.phase = self._next_phase()
         if phase is Phase.DENOISE:
             self._follow_key()
-
-    def next_phase(self) -> Phase | None:
-        """What it can be planned for; None while that isn't known, or when all is planned."""
-        planned = self.planned
-        if not planned[Phase.ENCODE]:
-            return Phase.ENCODE
-        if self.prepared is None:
-            return None
-        if planned[Phase.DENOISE] < self._evaluations:
-            return Phase.DENOISE
-        return Phase.DECODE if planned[Phase.DECODE] < self._chunks else None
 
     def units_left(self, phase: Phase) -> int:
         """To be planned in this phase; of evaluations, those that have the same batch key."""
@@ -93,6 +94,14 @@ class Job:
     @property
     def level(self) -> int:
         return self.priority + self.urgent
+
+    def aged(self, now: float) -> bool:
+        """Whether it has waited, rather than run, for too long."""
+        return self.aged_at + self.ran <= now
+
+    def set_urgent(self, urgent: bool) -> None:
+        self.urgent = urgent
+        self._order = None
 
     @property
     def evaluations_left(self) -> int:
@@ -124,10 +133,22 @@ class Job:
 
     def order(self, cost: CostModel) -> Order:
         """By priority, then least remaining times total time, then arrival."""
-        return -self.level, self.remaining(cost) * self.total(cost), self.number
+        if self._order is None or self._ordered != cost.version:
+            self._ordered = cost.version
+            self._order = -self.level, self.remaining(cost) * self.total(cost), self.number
+        return self._order
 
     def decode_left(self, cost: CostModel) -> float:
         return (self._chunks - self.planned[Phase.DECODE]) * self._price(cost)[2]
+
+    def _next_phase(self) -> Phase | None:
+        if not self.planned[Phase.ENCODE]:
+            return Phase.ENCODE
+        if self.prepared is None:
+            return None
+        if self.evaluations_left > 0:
+            return Phase.DENOISE
+        return Phase.DECODE if self.planned[Phase.DECODE] < self._chunks else None
 
     def _price(self, cost: CostModel) -> tuple[float, float, float]:
         if self._priced != cost.version:
@@ -149,6 +170,7 @@ class Job:
         if key != self.key:
             self.key = key
             self._priced = -1
+            self._order = None
 
 
 def geometry_of(req: Req) -> Geometry:

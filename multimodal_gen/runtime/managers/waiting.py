@@ -44,16 +44,16 @@ class WaitingQueue:
         self._by_geometry: dict[Geometry, Index] = {}
         self._by_age = Index()
 
-    def add(self, job: Job, aged_at: float) -> None:
+    def add(self, job: Job) -> None:
         key = _order(job)
         self._by_order.add(key, job)
         self._by_geometry.setdefault(job.geometry, Index()).add(key, job)
-        self._by_age.add((aged_at,), job)
+        self._by_age.add((job.aged_at,), job)
 
-    def discard(self, job: Job, aged_at: float) -> None:
+    def discard(self, job: Job) -> None:
         key = _order(job)
         self._by_order.discard(key, job)
-        self._by_age.discard((aged_at,), job)
+        self._by_age.discard((job.aged_at,), job)
         mates = self._by_geometry.get(job.geometry)
         if mates is not None:
             mates.discard(key, job)
@@ -65,17 +65,14 @@ class WaitingQueue:
         found = self._by_order.first()
         return found[1] if found else None
 
-    def oldest(self) -> tuple[float, Job] | None:
-        """Whoever has waited too long first, and since when that is too long."""
+    def oldest(self) -> Job | None:
+        """Whoever will have waited too long first."""
         found = self._by_age.first()
-        return (found[0][0], found[1]) if found else None
+        return found[1] if found else None
 
     def of_geometry(self, geometry: Geometry, count: int) -> list[Job]:
         """The first `count` of this geometry."""
         return list(islice(self._by_geometry.get(geometry, ()), count))
-
-    def __iter__(self) -> Iterator[Job]:
-        return iter(self._by_order)
 
     def __len__(self) -> int:
         return len(self._by_order)

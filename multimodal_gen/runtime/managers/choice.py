@@ -1,0 +1,87 @@
+"""What to do for the job whose turn it is, and who shares it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from multimodal_gen.messages.plan import Phase
+from multimodal_gen.runtime.managers.batching import Batch
+from multimodal_gen.runtime.managers.cost_model import CostModel
+from multimodal_gen.runtime.managers.job import Job
+from multimodal_gen.runtime.managers.waiting import WaitingQueue
+
+REACTION_S = 0.05
+"""A newcomer, or a cancelled request, is heeded within this or within one unit of work. The plan
+that runs and the one decided ahead share it."""
+MAX_BEGUN = 4
+"""Times a full batch: with so many begun, nobody is begun only to fill a batch, since each holds
+memory."""
+
+
+class Choice(NamedTuple):
+    phase: Phase
+    jobs: Sequence[Job]
+    key: str
+    rows: int
+    """Of the evaluation; of prompts and chunks, the requests."""
+    k: int
+    unit_s: float
+    """Predicted for one unit of the whole group."""
+
+
+class Chooser:
+    """Makes the head's next phase, or what should come before it, into a choice."""
+
+    def __init__(self, cost: CostModel, waiting: WaitingQueue, *, max_batch: int) -> None:
+        self._cost = cost
+        self._waiting = waiting
+        self._max_batch = max_batch
+
+    def choose(self, head: Job, ready: Sequence[Job], now: float) -> Choice:
+        """`ready`: those that have begun and can go on, in order; the head may be one of them."""
+        others = [] if head.alone else [j for j in ready if j is not head and not j.alone]
+        if head.phase is Phase.DECODE:
+            mates = [j for j in others if j.phase is Phase.DECODE]
+            return self._in_turn(Phase.DECODE, head.decode_key, [head, *mates])
+        batch = Batch(head, self._cost, max_batch=self._max_batch, now=now)
+        for job in others:
+            if job.phase is Phase.DENOISE and job.key == batch.key:
+                batch.add(job)
+        newcomers = self._newcomers(batch, head, len(ready))
+        if head.phase is Phase.ENCODE:
+            return self._in_turn(Phase.ENCODE, "", [head, *newcomers])
+        if newcomers:
+            return self._in_turn(Phase.ENCODE, "", newcomers)
+        return self._together(batch)
+
+    def _newcomers(self, batch: Batch, head: Job, begun: int) -> list[Job]:
+        """Who waits and would share the evaluation: encoded first, so that they join at once."""
+        if head.alone or batch.full or begun >= MAX_BEGUN * self._max_batch:
+            return []
+        mates = self._waiting.of_geometry(head.geometry, self._max_batch)
+        return [j for j in mates if j is not head and not j.alone and batch.add(j)]
+
+    def _together(self, batch: Batch) -> Choice:
+        seconds = self._cost.seconds(Phase.DENOISE, batch.key, batch.rows)
+        return _sized(Phase.DENOISE, batch.jobs, batch.key, batch.rows, seconds)
+
+    def _in_turn(self, phase: Phase, key: str, jobs: Sequence[Job]) -> Choice:
+        """As many of the jobs as are done in time, at least the first."""
+        unit_s = self._cost.seconds(phase, key, 1)
+        if phase is Phase.DECODE:
+            jobs = [job for job in jobs if job.decode_key == key]
+        jobs = jobs[: _times_in_reaction(unit_s, self._max_batch)]
+        return _sized(phase, jobs, key, len(jobs), unit_s * len(jobs))
+
+
+def _sized(phase: Phase, jobs: Sequence[Job], key: str, rows: int, unit_s: float) -> Choice:
+    most = min(job.units_left(phase) for job in jobs)
+    return Choice(phase, jobs, key, rows, _times_in_reaction(unit_s, most), unit_s)
+
+
+def _times_in_reaction(unit_s: float, most: int) -> int:
+    """How many units fit in half the reaction time, from 1 to `most`."""
+    if unit_s * most <= REACTION_S / 2:
+        return most
+    return max(1, int(REACTION_S / 2 / unit_s))
