@@ -34,9 +34,11 @@ def main() -> None:
 
 def load_pipeline(folder: str, device: str, dtype: str) -> Any:
     """The checkpoint as diffusers' own users load it."""
-    diffusers.utils.logging.disable_progress_bar()
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
     kind: Any = diffusers.DiffusionPipeline
-    pipeline = kind.from_pretrained(folder, torch_dtype=getattr(torch, dtype), use_safetensors=True)
+    pipeline = kind.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
@@ -64,7 +66,7 @@ def _answer(answers: Any, answer: Answer) -> None:
 
 
 def _versions() -> dict[str, str]:
-    return {module.__name__: module.__version__ for module in (torch, diffusers, transformers)}
+    return {module.__name__: str(module.__version__) for module in (torch, diffusers, transformers)}
 
 
 if __name__ == "__main__":

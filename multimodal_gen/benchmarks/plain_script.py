@@ -14,7 +14,7 @@ def main() -> None:
     folder, device, dtype, prompt, seed, settings, path = sys.argv[1:]
     kind: Any = DiffusionPipeline
     pipeline = kind.from_pretrained(
-        folder, torch_dtype=getattr(torch, dtype), use_safetensors=True
+        folder, dtype=getattr(torch, dtype), use_safetensors=True
     ).to(device)
     generator = torch.Generator("cpu").manual_seed(int(seed))
     keywords = msgspec.json.decode(settings)
