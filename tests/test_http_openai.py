@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import io
 import json
 import socket
@@ -116,7 +117,7 @@ def test_the_reply_has_openais_fields_and_ours(client: openai.OpenAI) -> None:
 
 
 def test_what_has_no_effect_is_told(client: openai.OpenAI) -> None:
-    reply = generate(client, model="gpt-image-1", quality="high", extra={"sharpness\ud800": 1})
+    reply = generate(client, model="gpt-image-1", quality="high", extra={"sharpness\0": 1})
     assert len(reply.warnings) == 2
     assert any("quality" in warning for warning in reply.warnings)
     assert any("sharpness" in warning for warning in reply.warnings)
@@ -192,13 +193,18 @@ def test_many_clients_at_once_are_all_served(url: str) -> None:
     assert [reply.seeds for reply in replies] == [[seed] for seed in range(8)]
 
 
+def _load(engine: Engine) -> int:
+    """Requests that the engine has accepted and not ended."""
+    return sum(msgspec.structs.astuple(engine.client.health()))
+
+
 def _eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
+    while not condition():
+        if time.monotonic() > end:
+            return False
         time.sleep(0.02)
-    return False
+    return True
 
 
 def test_a_client_that_leaves_takes_its_request_with_it(url: str, engine: Engine) -> None:
@@ -211,4 +217,23 @@ def test_a_client_that_leaves_takes_its_request_with_it(url: str, engine: Engine
     with socket.create_connection((host, int(port))) as raw:
         raw.sendall(head.encode() + body)
         assert _eventually(lambda: engine.client.health().running == 2)
-    assert _eventually(lambda: msgspec.structs.astuple(engine.client.health()) == (0, 0))
+    assert _eventually(lambda: _load(engine) == 0)
+
+
+def test_a_request_that_does_not_fit_whole_is_refused_whole(url: str, engine: Engine) -> None:
+    async def run() -> None:
+        async with openai.AsyncOpenAI(
+            base_url=f"{url}/v1", api_key="none", max_retries=0
+        ) as client:
+            ask = functools.partial(client.images.generate, prompt="a dog", n=10, extra_body=LONG)
+            waiting = [asyncio.create_task(ask()) for _ in range(3)]
+            assert await asyncio.to_thread(_eventually, lambda: _load(engine) == 30)
+            with pytest.raises(openai.RateLimitError) as caught:
+                await ask()
+            assert int(caught.value.response.headers["retry-after"]) >= 1
+            assert await asyncio.to_thread(_eventually, lambda: _load(engine) == 30)
+            for task in waiting:
+                task.cancel()
+
+    asyncio.run(run())
+    assert _eventually(lambda: _load(engine) == 0)

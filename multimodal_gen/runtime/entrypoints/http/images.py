@@ -85,8 +85,8 @@ async def generate_all(
         return await asyncio.gather(*tasks)
     finally:
         for task, generation in zip(tasks, generations, strict=True):
-            if task.cancel():
-                generation.cancel()
+            task.cancel()
+            generation.cancel()  # of one that has ended it does nothing
 
 
 async def _generate(req: Req, generation: Generation, encoding: Encoding) -> tuple[Output, str]:
