@@ -38,12 +38,17 @@ def main() -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     scheduler = _start_scheduler(context, args) if args.rank == 0 else None
     own = RankScheduler(context, OWN_RANK if scheduler else args.ranks_address, args.rank)
-    _serve(own, args)
-    if scheduler is not None:
-        scheduler.join()
+    status = 0
+    try:
+        _serve(own, args)
+        if scheduler is not None:
+            scheduler.join()
+    except Exception:
+        log.exception("rank %d failed", args.rank)
+        status = 1
     logging.shutdown()
-    # Whatever the libraries still hold (threads, process groups) goes with the process.
-    os._exit(0)
+    # Whatever the libraries still hold (threads, sockets, process groups) goes with the process.
+    os._exit(status)
 
 
 def _read_args() -> RankArgs:
