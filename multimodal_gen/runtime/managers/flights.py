@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import NamedTuple
 
@@ -52,12 +53,12 @@ class Flights:
             return 0.0
         running = self._flights[0]
         if choice.phase is Phase.DENOISE and running.work.phase is Phase.ENCODE:
-            return float("inf")  # Those who are being encoded may join, or go first.
+            return math.inf  # Those who are being encoded may join, or go first.
         left = self._began + running.seconds - now
         early = left - max(REACTION_S - choice.k * choice.unit_s, LEAD_S)
         return early if early > CLOCK_S else 0.0
 
-    def depart(self, choice: Choice, now: float) -> Flight:
+    def depart(self, choice: Choice, now: float) -> Work:
         work = Work(phase=choice.phase, ids=tuple(job.id for job in choice.jobs), k=choice.k)
         seconds = choice.k * choice.unit_s
         flight = Flight(work, tuple(choice.jobs), choice.key, choice.rows, seconds)
@@ -66,7 +67,7 @@ class Flights:
         self._flights.append(flight)
         for job in flight.jobs:
             job.advance(choice.phase, choice.k)
-        return flight
+        return work
 
     def land(self, work: Work, advanced: int, now: float, *, failed: bool) -> Flight:
         """Correct `planned` to what was done. Raises LookupError for work not in flight."""

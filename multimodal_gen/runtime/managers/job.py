@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from multimodal_gen.messages.plan import Phase, Prepared
 from multimodal_gen.messages.request import Req
 from multimodal_gen.runtime.managers.cost_model import CostModel
@@ -18,6 +20,15 @@ Order = tuple[float, float, int]
 """Smaller goes first."""
 
 
+@dataclass
+class Outlook:
+    """What requests of one geometry turned out to be; guessed until the first was encoded."""
+
+    key: str
+    rows: int = 1
+    chunks: int = 1
+
+
 class Job:
     """One request that is alive.
 
@@ -25,7 +36,7 @@ class Job:
     been decided and not acknowledged; decisions look at it alone.
     """
 
-    def __init__(self, req: Req, number: int, now: float, guess: Prepared | None) -> None:
+    def __init__(self, req: Req, number: int, now: float, outlook: Outlook) -> None:
         params = req.params
         self.id = req.id
         self.number = number
@@ -51,11 +62,9 @@ class Job:
         """Little slack is left to its deadline: one level up."""
         self.batch_rows = 0
         """Of the last evaluation that it shared."""
-        # An eighth of a pixel's side in latents, and two by two of those a token.
-        self.decode_key = f"(1, {max(1, pixels // 256)}, 1)"
-        self.key = guess.batch_keys[0] if guess and guess.batch_keys else self.decode_key
-        self.rows = guess.rows if guess else 1
-        self._chunks = guess.decode_chunks if guess else 1
+        self.decode_key = decode_key_of(req)
+        self.outlook = outlook
+        self._key = outlook.key
         self._evaluations = self.steps
         self._key_ends: list[int] = []
         self._prices = (0.0, 0.0, 0.0)
@@ -65,16 +74,31 @@ class Job:
         self.phase: Phase | None = Phase.ENCODE
         """What it can be planned for; None while that isn't known, or when all is planned."""
 
+    @property
+    def key(self) -> str:
+        """Batch key of the next evaluation to plan, or the last one's."""
+        return self._key if self.prepared is not None else self.outlook.key
+
+    @property
+    def rows(self) -> int:
+        """Of a batch that it takes."""
+        return self.prepared.rows if self.prepared is not None else self.outlook.rows
+
+    @property
+    def _chunks(self) -> int:
+        return self.prepared.decode_chunks if self.prepared is not None else self.outlook.chunks
+
     def prepare(self, prepared: Prepared) -> None:
         self.prepared = prepared
-        self.rows = prepared.rows
         self._evaluations = len(prepared.batch_keys)
-        self._chunks = prepared.decode_chunks
         self._key_ends = _run_ends(prepared.batch_keys)
         self._priced = -1
         self._order = None
         self.phase = self._next_phase()
         self._follow_key()
+        self.outlook.key = self.key
+        self.outlook.rows = self.rows
+        self.outlook.chunks = self._chunks
 
     def advance(self, phase: Phase, units: int) -> None:
         """Plan so many units more, or take back (negative) what was planned and not done."""
@@ -133,7 +157,7 @@ class Job:
 
     def order(self, cost: CostModel) -> Order:
         """By priority, then least remaining times total time, then arrival."""
-        if self._order is None or self._ordered != cost.version:
+        if self._order is None or self._ordered != cost.version or self.prepared is None:
             self._ordered = cost.version
             self._order = -self.level, self.remaining(cost) * self.total(cost), self.number
         return self._order
@@ -151,7 +175,7 @@ class Job:
         return Phase.DECODE if self.planned[Phase.DECODE] < self._chunks else None
 
     def _price(self, cost: CostModel) -> tuple[float, float, float]:
-        if self._priced != cost.version:
+        if self._priced != cost.version or self.prepared is None:
             self._priced = cost.version
             self._prices = (
                 cost.seconds(Phase.ENCODE, "", 1),
@@ -161,14 +185,11 @@ class Job:
         return self._prices
 
     def _follow_key(self) -> None:
-        """`key` is that of the next evaluation to plan, or the last one's."""
         assert self.prepared is not None
         keys = self.prepared.batch_keys
-        if not keys:
-            return
-        key = keys[min(self.planned[Phase.DENOISE], len(keys) - 1)]
-        if key != self.key:
-            self.key = key
+        key = keys[min(self.planned[Phase.DENOISE], len(keys) - 1)] if keys else self.outlook.key
+        if key != self._key:
+            self._key = key
             self._priced = -1
             self._order = None
 
@@ -176,6 +197,13 @@ class Job:
 def geometry_of(req: Req) -> Geometry:
     params = req.params
     return params.width, params.height, params.num_frames, params.max_sequence_length
+
+
+def decode_key_of(req: Req) -> str:
+    """Written like a batch key: a token for each 16 by 16 pixels, as most models have it."""
+    params = req.params
+    pixels = (params.width or 1) * (params.height or 1) * (params.num_frames or 1)
+    return f"(1, {max(1, pixels // 256)}, 1)"
 
 
 def _run_ends(keys: tuple[str, ...]) -> list[int]:

@@ -11,6 +11,7 @@ whatever the order says. So nothing starves, and nothing is held up by more than
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from multimodal_gen.errors import DeadlineExceeded, QueueFull
@@ -21,7 +22,7 @@ from multimodal_gen.runtime.managers.choice import Choice, Chooser
 from multimodal_gen.runtime.managers.cost_model import MAX_KEYS, CostModel
 from multimodal_gen.runtime.managers.deadlines import Deadlines
 from multimodal_gen.runtime.managers.flights import Flights
-from multimodal_gen.runtime.managers.job import Geometry, Job, geometry_of
+from multimodal_gen.runtime.managers.job import Geometry, Job, Outlook, decode_key_of, geometry_of
 from multimodal_gen.runtime.managers.waiting import WaitingQueue
 
 AGED_SHARE = 1 / 6
@@ -52,7 +53,7 @@ class Policy:
         self._flights = Flights()
         self._chooser = Chooser(cost, self._waiting, max_batch=max_batch)
         self._backlog = Backlog(cost, max_batch)
-        self._known: dict[Geometry, Prepared] = {}
+        self._outlooks: dict[Geometry, Outlook] = {}
         self._arrivals = 0
         self._turn_of_the_aged = 0.0
         self.wake_at: float | None = None
@@ -81,7 +82,7 @@ class Policy:
             message = f"{len(self._jobs)} requests are alive, and the queue takes {self._max_queue}"
             raise QueueFull(message, self._retry_after())
         self._arrivals += 1
-        job = Job(req, self._arrivals, now, self._known.get(geometry_of(req)))
+        job = Job(req, self._arrivals, now, self._outlook(req))
         self._check_deadline(job, now)
         self._jobs[job.id] = job
         self._waiting.add(job)
@@ -124,14 +125,17 @@ class Policy:
             return None
         self._heed_deadlines(now)
         ready = sorted((j for j in self._begun.values() if j.phase is not None), key=self._order)
-        head = self._head(ready, now)
+        aged = self._longest_waiting(ready, now)
+        head = aged if aged and now >= self._turn_of_the_aged else self._first(ready)
         if head is None:
             return None
         choice = self._chooser.choose(head, ready, now)
         wait = self._flights.wait(choice, now)
         if wait:
-            self.wake_at = now + wait if wait < float("inf") else None
+            self.wake_at = now + wait if wait < math.inf else None
             return None
+        if aged in choice.jobs:
+            self._turn_of_the_aged = now + choice.k * choice.unit_s / AGED_SHARE
         return self._decide(choice, now)
 
     def completed(
@@ -154,7 +158,7 @@ class Policy:
             job.ran += seconds
             job.alone = job.alone and not (advanced and len(flight.jobs) == 1)
             if job.id in prepared:
-                self._prepare(job, prepared[job.id])
+                job.prepare(prepared[job.id])
         return self._leave([job for job in flight.jobs if job.finished])
 
     def failed(self, work: Work, *, advanced: int, out_of_memory: bool, now: float) -> list[str]:
@@ -187,12 +191,9 @@ class Policy:
 
     # -- deciding
 
-    def _head(self, ready: list[Job], now: float) -> Job | None:
-        """Whose turn it is."""
-        aged = self._longest_waiting(ready, now) if now >= self._turn_of_the_aged else None
-        if aged is not None:
-            return aged
-        firsts = [job for job in (self._waiting.first(), *ready[:1]) if job is not None]
+    def _first(self, ready: list[Job]) -> Job | None:
+        waiting = self._waiting.first()
+        firsts = [*ready[:1], *([waiting] if waiting else [])]
         return min(firsts, key=self._order, default=None)
 
     def _longest_waiting(self, ready: list[Job], now: float) -> Job | None:
@@ -213,10 +214,7 @@ class Policy:
         if choice.phase is Phase.DENOISE:
             for job in choice.jobs:
                 job.batch_rows = choice.rows
-        flight = self._flights.depart(choice, now)
-        if any(job.aged(now) for job in choice.jobs):
-            self._turn_of_the_aged = now + flight.seconds / AGED_SHARE
-        return flight.work
+        return self._flights.depart(choice, now)
 
     def _heed_deadlines(self, now: float) -> None:
         for job in self._deadlines.hurried(now):
@@ -229,12 +227,13 @@ class Policy:
 
     # -- keeping count
 
-    def _prepare(self, job: Job, prepared: Prepared) -> None:
-        job.prepare(prepared)
-        self._known.pop(job.geometry, None)
-        self._known[job.geometry] = prepared
-        if len(self._known) > MAX_KEYS:
-            del self._known[next(iter(self._known))]
+    def _outlook(self, req: Req) -> Outlook:
+        geometry = geometry_of(req)
+        found = self._outlooks.pop(geometry, None) or Outlook(decode_key_of(req))
+        self._outlooks[geometry] = found
+        if len(self._outlooks) > MAX_KEYS:
+            del self._outlooks[next(iter(self._outlooks))]
+        return found
 
     def _leave(self, jobs: list[Job] | tuple[Job, ...]) -> list[str]:
         """Those of the jobs that are still alive leave."""
