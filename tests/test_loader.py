@@ -277,3 +277,35 @@ def test_wan_2_2_is_refused_by_name(
     folder = Path(shutil.copytree(checkpoints("wan"), tmp_path / "wan"))
     edit(folder, "model_index.json", **change)
     assert "Wan 2.2" in refused(folder)
+
+
+def test_the_vae_of_xl_is_kept_in_float32_where_float16_would_overflow(
+    checkpoints: Checkpoints,
+) -> None:
+    pipeline = load(checkpoints("sdxl"), torch.float16)
+    assert pipeline.components["unet"].dtype == torch.float16
+    assert pipeline.components["vae"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["flux-dev", "sd15", "sdxl", "wan"])
+def test_a_familys_table_lists_the_solvers_that_its_checkpoints_allow(
+    name: str, checkpoints: Checkpoints
+) -> None:
+    pipeline = load(checkpoints(name))
+    assert set(pipeline.model_info("test").schedulers) == set(pipeline.family.schedulers)
+
+
+def test_the_first_solver_is_the_checkpoints_own(checkpoints: Checkpoints) -> None:
+    assert load(checkpoints("sd15")).model_info("test").schedulers[0] == "pndm"
+
+
+def test_nested_configs_choose_no_code_either(folder: Path) -> None:
+    edit(folder, "text_encoder/config.json", text_config={"auto_map": {"AutoModel": "x.Y"}})
+    assert "auto_map" in refused(folder)
+
+
+def test_stable_diffusion_defaults_to_the_size_its_unet_was_trained_at(
+    checkpoints: Checkpoints,
+) -> None:
+    defaults = load(checkpoints("sd15")).defaults
+    assert (defaults.width, defaults.height) == (64, 64)

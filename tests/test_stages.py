@@ -13,8 +13,10 @@ from engineless import Output, finish, left, load, run, run_each, run_joined, st
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase
+from multimodal_gen.runtime.distributed import Mesh
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.rows import Rows
+from multimodal_gen.runtime.stages.batch import Batch
 from multimodal_gen.runtime.stages.preview import PER_REQUEST
 
 # diffusers' Euler schedulers hand numpy a tensor.
@@ -213,3 +215,12 @@ def test_prompts_are_encoded_once(flux: ComposedPipeline) -> None:
     first, second = (start(flux, replace(BASE, prompt="once", seed=s)) for s in (1, 2))
     one, two = (s.conditioning["positive"]["encoder_hidden_states"] for s in (first, second))
     assert one.data_ptr() == two.data_ptr()
+
+
+def test_the_rows_of_a_batch_are_dealt_over_the_ranks_once_each(flux: ComposedPipeline) -> None:
+    guided = replace(BASE, true_cfg_scale=2.0, negative_prompt="")
+    states = [start(flux, params) for params in (BASE, guided, BASE)]
+    shares = [Batch(states, Mesh(cfg_rank=rank, cfg_size=6)) for rank in range(6)]
+    assert [share.local for share in shares] == [[(0, 1)], [(1, 1)], [(1, 1)], [(2, 1)], [], []]
+    assert [len(share.params) for share in shares] == [1, 1, 1, 1, 0, 0]
+    assert {share.rows for share in shares} == {4}

@@ -63,7 +63,13 @@ def weight_files(root: Path, component: str, stem: str) -> WeightFiles:
     if not candidates:
         raise InvalidCheckpoint(_none_found(component, stem, names))
     best = min(candidates)
-    files = _shards(root, f"{component}/{best.name}") if best.is_index else [best.name]
+    # Every index is checked, not only the one used: a library may prefer another.
+    shards = {
+        found.name: _shards(root, f"{component}/{found.name}")
+        for found in candidates
+        if found.is_index
+    }
+    files = shards.get(best.name, [best.name])
     paths = tuple(inside(root, f"{component}/{file}") for file in files)
     for path in paths:
         _check_safetensors(path, path.relative_to(root).as_posix())
@@ -148,4 +154,8 @@ def check_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     for key in ("auto_map", "quantization_config"):
         if config.get(key):
             raise InvalidCheckpoint(f"{name}: {key} is not supported")
-    return {key: value for key, value in config.items() if not key.startswith("_attn")}
+    return {
+        key: check_config(value, name) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if not key.startswith("_attn")
+    }

@@ -11,7 +11,7 @@ MAX_BYTES = 256 << 20
 
 
 class ConditioningCache:
-    """Bounded by bytes, least recently used out first. Its tensors are shared: never write to one."""
+    """Bounded by bytes, least recently used out first. Don't write to its tensors."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes

@@ -39,7 +39,8 @@ def _unscaled(vae: Any, latents: Tensor) -> Tensor:
     mean, std = config.get("latents_mean"), config.get("latents_std")
     if mean is not None and std is not None:
         scale, shift = (torch.tensor(v).to(latents).view(1, -1, 1, 1) for v in (std, mean))
-        return latents.mul(scale) / config.scaling_factor + shift
+        scaled: Tensor = latents * scale / config.scaling_factor
+        return scaled + shift
     shift_factor: float | None = config.get("shift_factor")
     latents = latents / config.scaling_factor
     return latents if shift_factor is None else latents + shift_factor
