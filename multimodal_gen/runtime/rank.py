@@ -65,7 +65,7 @@ def _end_with_parent(args: RankArgs) -> None:
 
 def _start_scheduler(context: zmq.Context[zmq.Socket[bytes]], args: RankArgs) -> Scheduler:
     server = args.server
-    gateway = ClientGateway(context, args.client_address)
+    gateway = ClientGateway(args.client_address)
     links = RankLinks(context, [OWN_RANK, args.ranks_address], server.num_gpus)
 
     def make_policy(loaded: Loaded) -> tuple[Policy, CostModel]:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 HEARTBEAT_S = 1.0
+DRAIN_MS = 50
 
 
 @dataclass(frozen=True)
@@ -320,6 +321,8 @@ class SchedulerClient:
                 self._receive(decoder)
             elif self._monitor in ready:
                 recv_monitor_message(self._monitor)
+                while self.died is None and self._socket.poll(DRAIN_MS):
+                    self._receive(decoder)  # what the engine had to say of its end
                 if self.died is None and not self._closing:
                     self.fail(EngineDied(self._describe_loss()))
         self._flush()

@@ -51,6 +51,8 @@ SWEEP_S = 0.5
 """How often queued requests hear of their place, which also shows whose client is gone."""
 RETRY_S = 0.01
 """How soon a full client is tried again."""
+TELL_S = 2.0
+"""How long a refusal waits for somebody to hear it."""
 
 
 class RequestDesk(Protocol):
@@ -74,7 +76,10 @@ class Outbox:
 class ClientGateway:
     """Owns the client socket. `send` may be called from any thread; the rest is its own."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+    def __init__(self, address: str) -> None:
+        # Its own context: ending it waits until the last messages have left the process.
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context = context
         self._socket = context.socket(zmq.ROUTER)
         self._socket.linger = 500
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -92,6 +97,7 @@ class ClientGateway:
         self._ready: Ready | NotReady | None = None
         self._desk: RequestDesk | None = None
         self._stopping = False
+        self._told = threading.Event()
         self._thread = threading.Thread(target=self._run, name="client-gateway", daemon=True)
         self._thread.start()
 
@@ -122,11 +128,19 @@ class ClientGateway:
             self._wake_send.send(b"")
 
     def close(self) -> None:
-        """Deliver what waits, for half a second at most, and end."""
+        """Deliver what waits, for half a second at most, and end.
+
+        A refusal is kept until somebody has heard it: loading may fail before anybody asks.
+        """
+        if isinstance(self._ready, NotReady):
+            self._told.wait(TELL_S)
         with self._lock:
             self._stopping = True
             self._wake_send.send(b"")
         self._thread.join(timeout=2)
+        if not self._thread.is_alive():
+            self._wake_send.close(linger=0)
+            self._context.term()
 
     # -- the gateway's thread
 
@@ -154,6 +168,7 @@ class ClientGateway:
         self._greet()
         self._flush()
         self._socket.close()
+        self._wake_receive.close(linger=0)
 
     def _receive(self, decoder: Decoder) -> None:
         client, *frames = self._socket.recv_multipart()
@@ -225,6 +240,7 @@ class ClientGateway:
         if self._ready is not None:
             for client in self._greeted:
                 self._reply(client, self._ready)
+                self._told.set()
             self._greeted.clear()
 
     def _reply(self, client: bytes, message: msgspec.Struct) -> None:

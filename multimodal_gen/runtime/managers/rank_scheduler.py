@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from typing import TYPE_CHECKING
 
 import zmq
 
 from multimodal_gen.errors import ProtocolError
 from multimodal_gen.messages.codec import Decoder, encode
 from multimodal_gen.messages.plan import Loaded, Plan
-from multimodal_gen.runtime.managers.gpu_worker import GPUWorker, Outcome
+
+if TYPE_CHECKING:  # it pulls in torch, which must not keep rank 0's door shut
+    from multimodal_gen.runtime.managers.gpu_worker import GPUWorker, Outcome
 
 log = logging.getLogger(__name__)
 AHEAD = 2
@@ -23,9 +26,7 @@ POLL_MS = 1
 class RankScheduler:
     """The same on every rank, rank 0 included."""
 
-    def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], address: str, rank: int
-    ) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, rank: int) -> None:
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.IDENTITY, str(rank).encode())
         self._socket.linger = 500
