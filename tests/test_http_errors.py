@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 from fastapi import FastAPI
-from http_serving import IMAGES, MODEL, app_with, app_without_engine, ask
+from http_serving import IMAGES, MODEL, app_with, app_without_engine, ask, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -133,16 +135,11 @@ def test_what_openai_clients_send_without_need_is_taken(app: FastAPI) -> None:
 
 
 def test_a_video_model_makes_no_pictures() -> None:
-    app = app_with(ends=FULL, model=replace_model(tasks=("text-to-video",)))
+    model = msgspec.structs.replace(MODEL, tasks=("text-to-video",))
+    app = app_with(ends=FULL, model=model)
     error = refusal(post(app, prompt="a"))
     assert (error["param"], error["code"]) == ("model", "invalid_value")
     assert "video" in error["message"]
-
-
-def replace_model(**changes: Any) -> Any:
-    import msgspec
-
-    return msgspec.structs.replace(MODEL, **changes)
 
 
 @pytest.mark.parametrize(
@@ -302,3 +299,30 @@ def test_a_sane_request_id_of_the_client_is_kept(app: FastAPI) -> None:
     assert answered("abc-1") == "abc-1"
     assert answered("a b") != "a b"
     assert answered("a" * 1000) != "a" * 1000
+
+
+def test_a_body_far_too_large_is_answered_over_a_socket_too(app: FastAPI) -> None:
+    with serving(app) as url:
+        response = httpx2.post(url + IMAGES, content=b" " * (20 * MAX_BODY_BYTES), headers=JSON)
+    assert (response.status_code, refusal(response)["code"]) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x00\xff" * 500,
+        b"POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_what_is_not_http_is_refused_and_the_next_is_served(app: FastAPI, sent: bytes) -> None:
+    with serving(app) as url:
+        with socket.create_connection(address_of(url), timeout=10) as raw:
+            raw.sendall(sent)
+            assert b" 400 " in raw.recv(4096).splitlines()[0]
+        assert httpx2.get(url + "/liveness").is_success
+
+
+def address_of(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return host, int(port)
