@@ -91,10 +91,11 @@ class CostModel:
         if curve.observe(n, seconds_per_unit) or recalibrated:
             self.version += 1
 
-    @property
-    def calibrated(self) -> bool:
-        """Whether the device's speed has been seen, by this run or an earlier one."""
-        return Phase.DENOISE in self._ratios
+    def doubt(self, key: str) -> float:
+        """How many times too long a prediction for evaluations of this key may be."""
+        if (Phase.DENOISE, key) in self._curves:
+            return 1.0
+        return 2.0 if Phase.DENOISE in self._ratios else 10.0
 
     def _curve_seconds(self, phase: Phase, key: str, n: int) -> float:
         curve = self._curves.get((phase, key))

@@ -250,8 +250,7 @@ class Policy:
         ahead = self._backlog.ahead_of(job, self._jobs.values(), now)
         job.set_urgent(False)
         needed = job.total(self._cost) + ahead.seconds
-        # Before anything was measured only what is far out of reach is refused.
-        if needed > allowed * (1.0 if self._cost.calibrated else 10.0):
+        if needed > allowed * self._cost.doubt(job.key):
             message = f"deadline_s={allowed:g} can't be met: about {needed:.2g} s are needed"
             raise DeadlineExceeded(message)
 

@@ -1,0 +1,189 @@
+"""The cost model starts from a formula, follows what is measured, and keeps what it learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multimodal_gen.messages.plan import Phase
+from multimodal_gen.runtime.managers.cost_model import MAX_KEYS, CostModel, tokens
+
+KEY = "[(1, 36, 64), (1, 77, 192)]"
+
+
+def make(path: Path | None = None, *, memory_bytes: int = 0) -> CostModel:
+    return CostModel(parameters=5_000_000, memory_bytes=memory_bytes, device="cpu", path=path)
+
+
+def learn(cost: CostModel, times: dict[int, float], *, repeat: int = 3) -> None:
+    for _ in range(repeat):
+        for n, seconds in times.items():
+            cost.observe(Phase.DENOISE, KEY, n, seconds)
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [(KEY, 36 + 77), ("[(1, 4, 64, 64)]", 4096), ("(1, 16, 3, 8, 8)", 192), ("no shape", 256)],
+)
+def test_tokens_are_read_from_the_shapes_in_a_key(key: str, expected: int) -> None:
+    assert tokens(key) == expected
+
+
+def test_before_any_measurement_more_work_takes_longer() -> None:
+    cost = make()
+    assert cost.doubt(KEY) > 2
+    assert 0 < cost.seconds(Phase.DENOISE, KEY, 1) < cost.seconds(Phase.DENOISE, KEY, 8)
+    assert cost.seconds(Phase.DENOISE, "(1, 36, 1)", 1) < cost.seconds(Phase.DENOISE, KEY, 1)
+
+
+def test_a_measured_batch_is_predicted_as_measured() -> None:
+    cost = make()
+    learn(cost, {1: 0.3, 4: 0.5})
+    assert cost.seconds(Phase.DENOISE, KEY, 1) == pytest.approx(0.3)
+    assert cost.seconds(Phase.DENOISE, KEY, 4) == pytest.approx(0.5)
+
+
+def test_row_counts_between_and_beyond_the_measured_follow_their_line() -> None:
+    cost = make()
+    learn(cost, {1: 0.03, 3: 0.05})
+    assert cost.seconds(Phase.DENOISE, KEY, 2) == pytest.approx(0.04)
+    assert cost.seconds(Phase.DENOISE, KEY, 8) == pytest.approx(0.10)
+
+
+def test_encoding_and_decoding_cost_as_much_a_request_whatever_their_number() -> None:
+    cost = make()
+    cost.observe(Phase.DECODE, KEY, 4, 0.4)
+    assert cost.seconds(Phase.DECODE, KEY, 1) == pytest.approx(0.1)
+    assert cost.seconds(Phase.DECODE, KEY, 3) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("when", [0, 1, 3])
+def test_one_measurement_a_hundred_times_too_long_does_not_stay(when: int) -> None:
+    cost = make()
+    for i in range(5):
+        cost.observe(Phase.DENOISE, KEY, 1, 2.0 if i == when else 0.02)
+    assert cost.seconds(Phase.DENOISE, KEY, 1) == pytest.approx(0.02)
+
+
+def test_a_slow_first_call_of_one_row_count_does_not_count_against_the_others() -> None:
+    cost = make()
+    cost.observe(Phase.DENOISE, KEY, 1, 2.0)
+    learn(cost, {2: 0.03})
+    assert cost.seconds(Phase.DENOISE, KEY, 1) <= 0.03
+    cost.observe(Phase.DENOISE, KEY, 8, 5.0)
+    assert cost.seconds(Phase.DENOISE, KEY, 8) <= 0.03 * 4
+
+
+def test_a_lasting_change_of_speed_is_followed_within_a_few_measurements() -> None:
+    cost = make()
+    learn(cost, {2: 0.1}, repeat=20)
+    learn(cost, {2: 0.2}, repeat=3)
+    assert cost.seconds(Phase.DENOISE, KEY, 2) == pytest.approx(0.2)
+
+
+def test_a_measurement_that_was_long_not_repeated_is_forgotten() -> None:
+    cost = make()
+    learn(cost, {8: 9.0, 1: 0.02})
+    learn(cost, {1: 0.02}, repeat=300)
+    assert cost.seconds(Phase.DENOISE, KEY, 8) <= 0.02 * 8 * 1.01
+
+
+def test_a_new_key_profits_from_what_other_keys_showed() -> None:
+    cost, other = make(), "[(1, 72, 64), (1, 154, 192)]"
+    before = cost.seconds(Phase.DENOISE, other, 1)
+    learn(cost, {1: 5 * cost.seconds(Phase.DENOISE, KEY, 1)})
+    assert cost.seconds(Phase.DENOISE, other, 1) == pytest.approx(5 * before)
+
+
+@given(
+    st.dictionaries(st.integers(1, 16), st.lists(st.floats(1e-6, 1e3), min_size=1), min_size=1),
+    st.integers(1, 64),
+)
+def test_predictions_are_positive_and_no_batch_is_faster_than_a_smaller_one(
+    measured: dict[int, list[float]], n: int
+) -> None:
+    cost = make()
+    for rows, times in measured.items():
+        for seconds in times:
+            cost.observe(Phase.DENOISE, KEY, rows, seconds)
+    smaller, larger = (cost.seconds(Phase.DENOISE, KEY, rows) for rows in (n, n + 1))
+    assert 0 < smaller <= larger * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_measurement_that_is_none_is_ignored(seconds: float) -> None:
+    cost = make()
+    cost.observe(Phase.DENOISE, KEY, 1, seconds)
+    assert cost.doubt(KEY) > 2
+
+
+def test_memory_bounds_the_rows_of_a_batch() -> None:
+    cost = make(memory_bytes=4 * 2**20)
+    assert cost.fits(KEY, 1)
+    assert not cost.fits(KEY, 1000)
+    assert make(memory_bytes=0).fits(KEY, 1000)
+
+
+def test_a_failed_allocation_halves_the_rows_for_that_key_only() -> None:
+    cost = make()
+    cost.out_of_memory(KEY, 8)
+    assert cost.fits(KEY, 4)
+    assert not cost.fits(KEY, 5)
+    assert cost.fits("(1, 64, 1)", 8)
+    cost.out_of_memory(KEY, 4)
+    assert not cost.fits(KEY, 3)
+
+
+def test_what_was_learned_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "cost.json"
+    cost = make(path)
+    learn(cost, {1: 0.3, 4: 0.5})
+    cost.out_of_memory(KEY, 8)
+    cost.save()
+    again = make(path)
+    assert again.doubt(KEY) == 1
+    assert again.seconds(Phase.DENOISE, KEY, 4) == pytest.approx(0.5)
+    assert not again.fits(KEY, 5)
+    assert [file.name for file in path.parent.iterdir()] == ["cost.json"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\x00",
+        b"[]",
+        b'{"version": 99, "curves": [], "ratios": {}, "row_limits": {}}',
+        b'{"version": 1, "curves": [], "ratios": {"denoise": [-1]}, "row_limits": {}}',
+        b'{"version": 1, "curves": [], "ratios": {}, "row_limits": {"a": 0}}',
+        b'{"version": 1, "curves": [{"phase": "denoise", "key": "a", "seconds": {"0": [1.0]}}],'
+        b' "ratios": {}, "row_limits": {}}',
+    ],
+)
+def test_a_damaged_file_is_no_obstacle(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "cost.json"
+    path.write_bytes(content)
+    cost = make(path)
+    assert cost.doubt(KEY) > 2
+    learn(cost, {1: 0.3})
+    cost.save()
+    assert make(path).doubt(KEY) == 1
+
+
+def test_a_folder_that_can_not_be_written_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    cost = make(tmp_path / "file" / "cost.json")
+    learn(cost, {1: 0.3})
+    cost.save()
+
+
+def test_the_number_of_keys_is_bounded(tmp_path: Path) -> None:
+    cost = make(tmp_path / "cost.json")
+    for i in range(MAX_KEYS + 10):
+        cost.observe(Phase.DENOISE, f"(1, {i + 1}, 1)", 1, 0.1)
+        cost.out_of_memory(f"(1, {i + 1}, 1)", 8)
+    cost.save()
+    assert len((tmp_path / "cost.json").read_bytes()) < 100 * MAX_KEYS
