@@ -13,9 +13,9 @@ from diffusers import DiffusionPipeline
 def main() -> None:
     folder, device, dtype, prompt, seed, settings, path = sys.argv[1:]
     kind: Any = DiffusionPipeline
-    pipeline = kind.from_pretrained(
-        folder, dtype=getattr(torch, dtype), use_safetensors=True
-    ).to(device)
+    pipeline = kind.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True).to(
+        device
+    )
     generator = torch.Generator("cpu").manual_seed(int(seed))
     keywords = msgspec.json.decode(settings)
     pipeline(prompt, generator=generator, **keywords).images[0].save(path)

@@ -21,7 +21,6 @@ from multimodal_gen.runtime.launch.supervisor import rank_environment
 COMMAND = (sys.executable, "-m", "multimodal_gen.runtime.entrypoints.cli")
 """The same as the installed script `multimodal-gen`."""
 PLAIN_SCRIPT = (sys.executable, "-m", "multimodal_gen.benchmarks.plain_script")
-HELP_REPEATS = 5
 HELP_TARGET_S = 0.5
 COLD_REPEATS = 3
 """At most: each is several seconds."""
@@ -31,7 +30,7 @@ def help_text(session: Session) -> list[Figure]:
     figures = []
     for arguments in (["--help"], ["generate", "--help"]):
         shown = " ".join(arguments)
-        seconds = [_seconds([*COMMAND, *arguments]) for _ in range(HELP_REPEATS)]
+        seconds = [_seconds([*COMMAND, *arguments]) for _ in range(session.repeats)]
         session.say(f"{shown}: done")
         name = f"help/{arguments[0].strip('-')}"
         what = f"seconds of multimodal-gen {shown}"
