@@ -21,7 +21,7 @@ def to_pil(pixels: NDArray[np.uint8]) -> Image:
     """A picture of uint8 [H, W, 3]."""
     from PIL import Image
 
-    return Image.fromarray(pixels, "RGB")
+    return Image.fromarray(pixels)
 
 
 def encode_image(

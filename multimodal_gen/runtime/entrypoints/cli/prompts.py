@@ -29,7 +29,8 @@ def read_prompts(path: Path, common: SamplingParams) -> list[SamplingParams]:
         try:
             prompts.append(read(line, common))
         except (InvalidRequest, msgspec.MsgspecError) as error:
-            raise InvalidRequest("prompt_path", f"{path}:{number}", str(error)) from error
+            where = f"{path}:{number}"
+            raise InvalidRequest("prompt_path", where, f"is not right: {error}") from error
     if not prompts:
         raise InvalidRequest("prompt_path", str(path), "must hold at least one prompt")
     return prompts

@@ -1,0 +1,217 @@
+"""The command line: what it understands, what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import multimodal_gen
+from multimodal_gen import DiffusionGenerator, ServerArgs
+from multimodal_gen.runtime.entrypoints.cli.main import main
+from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.runtime.postprocess.metadata import read_parameters
+
+COMMAND = [sys.executable, "-m", "multimodal_gen.runtime.entrypoints.cli"]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(multimodal_gen.__file__).parent.parent)}
+SMALL = ["--width=32", "--height=32", "--num-inference-steps=2"]
+
+Started = list[ServerArgs]
+
+
+@pytest.fixture
+def started(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Started:
+    """`generate` uses the shared engine; the arguments it would have started one with."""
+    arguments: Started = []
+
+    def start(args: ServerArgs) -> DiffusionGenerator:
+        arguments.append(args)
+        engine.wait_ready(120)
+        return DiffusionGenerator.connect(engine.address)
+
+    monkeypatch.setattr(DiffusionGenerator, "start", start)
+    monkeypatch.chdir(tmp_path)
+    return arguments
+
+
+def written(capsys: pytest.CaptureFixture[str]) -> list[Path]:
+    return [Path(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """The one line on stderr of a command that is refused as bad use."""
+    assert main(argv) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    return line
+
+
+@pytest.mark.usefixtures("started")
+def test_generate_writes_a_picture_and_prints_where(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--prompt", "a red heart", "--seed", "7", *SMALL]) == 0
+    (path,) = written(capsys)
+    assert path == Path("outputs/00000.png")
+    recipe = read_parameters(path)
+    assert (recipe.params.prompt, recipe.params.seed) == ("a red heart", 7)
+
+
+@pytest.mark.usefixtures("started")
+def test_several_outputs_go_to_numbered_files(capsys: pytest.CaptureFixture[str]) -> None:
+    many = ["--num-outputs-per-prompt", "3", "-o", "new/dog.webp"]
+    assert main(["generate", "--prompt", "a dog", *many, *SMALL]) == 0
+    assert written(capsys) == [Path(f"new/dog-{i}.webp") for i in range(3)]
+
+
+@pytest.mark.usefixtures("started")
+def test_without_metadata_the_file_says_nothing() -> None:
+    assert main(["generate", "--prompt", "a dog", "-o", "a.png", "--no-metadata", *SMALL]) == 0
+    with Image.open("a.png") as image:
+        assert image.info == {}
+
+
+@pytest.mark.usefixtures("started")
+def test_a_file_of_prompts_is_numbered_in_its_order(capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = [f"prompt {i}" for i in range(40)]
+    Path("prompts.txt").write_text("\n\n".join(prompts))
+    assert main(["generate", "--prompt-path", "prompts.txt", "-o", "out", *SMALL]) == 0
+    assert len(written(capsys)) == 40
+    made = [read_parameters(path).params.prompt for path in sorted(Path("out").iterdir())]
+    assert made == prompts
+
+
+@pytest.mark.usefixtures("started")
+def test_jsonl_has_parameters_for_each_prompt() -> None:
+    lines = [{"prompt": "a", "seed": 5}, {"prompt": "b", "width": 48, "num_outputs_per_prompt": 2}]
+    Path("prompts.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    assert main(["generate", "--prompt-path", "prompts.jsonl", "--seed", "9", *SMALL]) == 0
+    made = [read_parameters(path).params for path in sorted(Path("outputs").iterdir())]
+    found = [(params.prompt, params.seed, params.width) for params in made]
+    assert found == [("a", 5, 32), ("b", 9, 48), ("b", 10, 48)]
+
+
+def test_a_flag_wins_over_a_variable_and_that_over_the_file(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("c.yaml").write_text("max_queue_size: 1\nport: 1\nstep_timeout: 1\nwidth: 32\n")
+    monkeypatch.setenv("MULTIMODAL_GEN_MAX_QUEUE_SIZE", "2")
+    monkeypatch.setenv("MULTIMODAL_GEN_PORT", "2")
+    argv = ["generate", "--config", "c.yaml", "--prompt=a", "--max-queue-size=3", *SMALL[1:]]
+    assert main(argv) == 0
+    (args,) = started
+    assert (args.max_queue_size, args.port, args.step_timeout) == (3, 2, 1.0)
+    assert read_parameters(Path("outputs/00000.png")).params.width == 32
+
+
+@pytest.mark.usefixtures("started")
+def test_a_request_that_the_model_refuses_is_bad_use(capsys: pytest.CaptureFixture[str]) -> None:
+    line = complaint(capsys, "generate", "--prompt=a", "--width=33")
+    assert line == "multimodal-gen: width=33: must be a multiple of 16; 32 or 48 are the nearest"
+
+
+@pytest.mark.usefixtures("started")
+def test_an_output_that_cannot_be_written_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").touch()
+    assert main(["generate", "--prompt=a", "-o", "file/a.png", *SMALL]) == 1
+    assert "multimodal-gen: 'a': the output can't be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "a command is missing: generate, "),
+        (["paint"], 'Unknown command "paint"'),
+        (["generate"], "say what to show, or give prompt_path"),
+        (["generate", "--prompt=a", "--steps=3"], "Unknown option: --steps"),
+        (["generate", "--prompt=a", "--width=wide"], "Invalid value for --width: unable to"),
+        (["generate", "--prompt=a", "--num-gpus=0"], "num_gpus=0: must be at least 1"),
+        (["generate", "--prompt=a", "--prompt-path=b"], "give either prompt or prompt_path"),
+        (["generate", "--prompt-path=/nowhere"], "prompt_path='/nowhere': can't be read"),
+        (["generate", "--prompt=a", "-o", "a.bmp"], "must end in .png, "),
+        (["generate", "--prompt=a", "--config=/nowhere.yaml"], "--config /nowhere.yaml: "),
+        (["serve", "--num-gpus=two"], "Invalid value for --num-gpus"),
+    ],
+)
+def test_bad_use_is_one_clear_line(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in complaint(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense: 1", "num_gpus: [", "- 1", "num_gpus: many", "num_gpus: 0"]
+)
+def test_a_bad_config_file_is_one_clear_line(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    complaint(capsys, "generate", "--prompt=a", "--config", str(tmp_path / "c.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"prompt": "a", "size": 3}', "size=3: unknown; allowed are prompt, "),
+        ('{"prompt": "a", "width": "wide"}', "width='wide': must be a whole number"),
+        ('{"prompt": ', "Input data was truncated"),
+        ("[]", "Expected `object`"),
+    ],
+)
+def test_a_bad_line_of_a_prompt_file_is_named(
+    line: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "fine"}\n' + line)
+    complained = complaint(capsys, "generate", f"--prompt-path={tmp_path}/p.jsonl")
+    assert "p.jsonl:2" in complained
+    assert said in complained
+
+
+def test_a_checkpoint_that_cannot_be_used_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--prompt=a", "--model-path=/nowhere"]) == 1
+    assert "model_path='/nowhere': no such folder" in capsys.readouterr().err
+
+
+def test_models_lists_every_family(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"\n{name} (" in f"\n{said}" for name in ("flux", "stable_diffusion", "wan"))
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["generate", "--help"], ["--version"], ["models"]])
+def test_what_needs_no_engine_imports_nothing_heavy(argv: list[str]) -> None:
+    program = (
+        "import sys; from multimodal_gen.runtime.entrypoints.cli.main import main\n"
+        f"status = main({argv})\n"
+        "heavy = {'torch', 'fastapi', 'PIL', 'numpy', 'zmq', 'asyncio'} & sys.modules.keys()\n"
+        "sys.exit(status or str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_the_command_starts_an_engine_and_interrupting_it_ends_everything(tmp_path: Path) -> None:
+    short, long = ({"prompt": "a dog", "num_inference_steps": steps} for steps in (2, 1000))
+    (tmp_path / "p.jsonl").write_text(f"{json.dumps(short)}\n{json.dumps(long)}")
+    with subprocess.Popen(
+        [*COMMAND, "generate", "--device=cpu", "--prompt-path=p.jsonl", "-o", "out"],
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert first == "out/00000.png\n"
+    assert (process.returncode, errors) == (130, "multimodal-gen: cancelled\n")
