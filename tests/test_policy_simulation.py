@@ -277,7 +277,9 @@ class Load:
 
 
 def test_what_is_cancelled_in_flight_harms_nobody() -> None:
-    arrivals = [(0.0, 8, 64, "normal", None, fate) for fate in ("", "cancel", "", "cancel")]
+    arrivals: list[Arrival] = [
+        (0.0, 8, 64, "normal", None, fate) for fate in ("", "cancel", "", "cancel")
+    ]
     Load(arrivals, 8, 1, 1, random.Random(0)).run()
 
 
