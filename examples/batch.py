@@ -1,0 +1,22 @@
+"""Many prompts: they share the model's evaluations, and one that fails spoils no other."""
+
+from multimodal_gen import DiffusionGenerator, SamplingParams
+from multimodal_gen.errors import MultimodalGenError
+
+prompts = [
+    "a pizza",
+    "a dog",
+    SamplingParams(prompt="a red heart", num_inference_steps=40),  # its own parameters
+    SamplingParams(prompt="a cat", width=33),  # not a size that the model can make
+]
+
+with DiffusionGenerator.from_pretrained() as generator:
+    try:
+        outcomes = generator.generate(prompts, seed=1)
+    except MultimodalGenError as first:
+        outcomes = first.siblings
+    for prompt, outcome in zip(prompts, outcomes, strict=True):
+        if isinstance(outcome, MultimodalGenError):
+            print(f"{prompt}: {outcome}")
+        else:
+            print(outcome.save("batch/")[0], "shared with", max(outcome.batch_sizes) - 1)

@@ -1,0 +1,53 @@
+"""Every example runs as it is."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from multimodal_gen import DiffusionGenerator
+from multimodal_gen.runtime.launch.supervisor import Engine
+
+ROOT = Path(__file__).parent.parent
+WRITES = {
+    "batch.py": ["batch/00000.png", "batch/00001.png", "batch/00002.png"],
+    "stream.py": ["preview.png", "rocket.png"],
+    "asyncio_many.py": ["dog.png", "cat.png", "fox.png"],
+    "connect.py": ["dog.png"],
+}
+
+
+def test_the_quickstart_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", ROOT / "examples" / "quickstart.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("heart.png (96, 96) [7] {")
+    assert (tmp_path / "heart.png").is_file()
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_an_example_runs_and_writes_what_it_says(
+    name: str, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.wait_ready(120)
+
+    def shared(*_: object, **__: object) -> DiffusionGenerator:
+        return DiffusionGenerator.connect(engine.address)
+
+    monkeypatch.setattr(DiffusionGenerator, "from_pretrained", shared)
+    monkeypatch.setattr(sys, "argv", [name, engine.address])
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+    written = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert written == sorted(WRITES[name])
