@@ -25,16 +25,18 @@ def run_benchmark(
 
 
 def _environment(session: Session) -> dict[str, str | int]:
-    model, baseline = session.model, session.diffusers.loaded
+    model = session.model
     defaults = model.defaults
-    return {
+    environment: dict[str, str | int] = {
         "model": model.name,
         "size": f"{defaults.width}x{defaults.height}",
         "steps": defaults.num_inference_steps,
         "device": model.device,
         "dtype": model.dtype,
-        "threads": baseline.threads,
         "cores": os.cpu_count() or 1,
         "python": platform.python_version(),
-        **baseline.versions,
     }
+    if session.used_diffusers:
+        baseline = session.diffusers.loaded
+        environment |= {"threads": baseline.threads, **baseline.versions}
+    return environment

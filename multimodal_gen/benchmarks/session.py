@@ -9,8 +9,6 @@ from pathlib import Path
 
 from multimodal_gen.benchmarks.diffusers_process import DiffusersProcess
 from multimodal_gen.benchmarks.engine_side import EngineSide
-from multimodal_gen.benchmarks.protocol import RankMeasurements
-from multimodal_gen.benchmarks.timed_engine import measure_rank
 from multimodal_gen.benchmarks.workload import Workload
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.messages.model_info import ModelInfo
@@ -40,6 +38,10 @@ class Session:
         engine.wait_ready()
         return EngineSide(engine.client)
 
+    @property
+    def used_diffusers(self) -> bool:
+        return "diffusers" in vars(self)
+
     @cached_property
     def diffusers(self) -> DiffusersProcess:
         model = self.model  # the engine's, so that both have the same device and dtype
@@ -61,12 +63,6 @@ class Session:
     @cached_property
     def workload(self) -> Workload:
         return Workload(self.model)
-
-    @cached_property
-    def rank_measurements(self) -> RankMeasurements:
-        """Of another engine, whose rank measures itself while it loads and works."""
-        self.say("running a rank that times itself")
-        return measure_rank(self.server, self.workload, self.repeats)
 
     def alternate(
         self, name: str, *sides: Callable[[], float], repeats: int | None = None
