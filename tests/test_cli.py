@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,6 +96,25 @@ def test_jsonl_has_parameters_for_each_prompt() -> None:
     made = [read_parameters(path).params for path in sorted(Path("outputs").iterdir())]
     found = [(params.prompt, params.seed, params.width) for params in made]
     assert found == [("a", 5, 32), ("b", 9, 48), ("b", 10, 48)]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.usefixtures("started")
+def test_a_terminal_sees_steps_and_time_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    assert main(["generate", "--prompt=a", "--num-inference-steps=100"]) == 0
+    assert re.search(r"\d+/100 steps, ETA \d\d:\d\d", terminal.getvalue())
+    assert "100/100 steps" in terminal.getvalue()
+
+
+@pytest.mark.usefixtures("started")
+def test_without_a_terminal_there_is_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--prompt=a", *SMALL]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_flag_wins_over_a_variable_and_that_over_the_file(

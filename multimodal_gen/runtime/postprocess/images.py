@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ImageFormat = Literal["png", "jpeg", "webp"]
-PNG_COMPRESSION = 4
-"""Of 9: a fifth larger than the default of 6 at worst, and twice as fast."""
 
 
 def to_pil(pixels: NDArray[np.uint8]) -> Image:
@@ -38,7 +36,7 @@ def encode_image(
 
 def _options(format: ImageFormat, recipe: metadata.Recipe | None, quality: int) -> dict[str, Any]:
     if format == "png":
-        return {"compress_level": PNG_COMPRESSION} | _png_text(recipe)
+        return _png_text(recipe)
     options: dict[str, Any] = {"quality": quality}
     if recipe is not None:
         options["exif"] = _exif(recipe)

@@ -22,8 +22,7 @@ class ProgressBar:
         self._bar = tqdm(
             total=sum(steps),
             disable=None,
-            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {postfix}",
-            postfix="",
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps{postfix}",
         )
 
     def __enter__(self) -> ProgressBar:
