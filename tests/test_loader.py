@@ -309,3 +309,29 @@ def test_stable_diffusion_defaults_to_the_size_its_unet_was_trained_at(
 ) -> None:
     defaults = load(checkpoints("sd15")).defaults
     assert (defaults.width, defaults.height) == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "frames"),
+    [("flux-dev", 16, 1), ("sd15", 8, 1), ("sdxl", 8, 1), ("wan", 16, 4)],
+)
+def test_the_multiples_are_those_of_the_components(
+    name: str, size: int, frames: int, checkpoints: Checkpoints
+) -> None:
+    pipeline = load(checkpoints(name))
+    info, family = pipeline.model_info("test"), pipeline.family
+    assert (info.size_multiple, info.frame_multiple) == (size, frames)
+    assert (family.size_multiple, family.frame_multiple) == (size, frames)
+
+
+@pytest.mark.parametrize(
+    ("name", "corrected"), [("sd15", {"steps_offset": 1, "clip_sample": False}), ("sdxl", {})]
+)
+def test_settings_that_old_checkpoints_have_wrong_are_put_right(
+    name: str, corrected: dict[str, Any], checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(checkpoints(name), tmp_path / name))
+    old = {"_class_name": "DDIMScheduler", "steps_offset": 0, "clip_sample": True}
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps(old))
+    edit(folder, "model_index.json", scheduler=["diffusers", "DDIMScheduler"])
+    assert load(folder).scheduler_config == {**old, **corrected}

@@ -16,6 +16,7 @@ from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.files import check_config, inside, read_json, weight_files
 from multimodal_gen.runtime.loader.libraries import (
     ALLOWED,
+    SCHEDULERS,
     WEIGHTS_STEM,
     load_module,
     load_tokenizer,
@@ -56,8 +57,8 @@ class Checkpoint:
                 components[name] = _allowed(name, value)
         return cls(folder, pipeline_class, components, options)
 
-    def component_class(self, name: str, allowed: tuple[str, ...]) -> str:
-        """The class of a component that the family needs. Raises InvalidCheckpoint."""
+    def require(self, name: str, allowed: tuple[str, ...]) -> None:
+        """Check that it has the component, of one of these classes. Raises InvalidCheckpoint."""
         if name not in self.components:
             raise InvalidCheckpoint(
                 f"{_INDEX}: {self.pipeline_class} needs a {name} ({', '.join(allowed)})"
@@ -70,7 +71,6 @@ class Checkpoint:
             )
         if not inside(self.folder, name).is_dir():
             raise InvalidCheckpoint(f"{name}: no such folder in {self.folder}")
-        return class_name
 
     def config(self, name: str) -> dict[str, Any]:
         """config.json of a component."""
@@ -79,6 +79,7 @@ class Checkpoint:
 
     def scheduler_config(self) -> dict[str, Any]:
         """scheduler_config.json, its class as the index names it."""
+        self.require("scheduler", SCHEDULERS)
         config = read_json(self.folder, "scheduler/scheduler_config.json")
         return {**config, "_class_name": self.components["scheduler"][1]}
 

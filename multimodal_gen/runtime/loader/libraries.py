@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.files import check_config, inside, read_json, weight_files
+from multimodal_gen.runtime.models.schedulers.registry import SOLVERS
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,10 @@ Kind = Literal["diffusers", "transformers", "tokenizer", "scheduler", "native", 
 
 _FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError)
 """What the libraries raise on broken files."""
+
+CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast")
+T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast", "PreTrainedTokenizerFast")
+SCHEDULERS = tuple(dict.fromkeys(spec.scheduler.__name__ for spec in SOLVERS.values()))
 
 ALLOWED: Mapping[tuple[str, str], Kind] = {
     ("diffusers", "FluxTransformer2DModel"): "native",
@@ -31,21 +36,8 @@ ALLOWED: Mapping[tuple[str, str], Kind] = {
     ("transformers", "CLIPTextModelWithProjection"): "transformers",
     ("transformers", "T5EncoderModel"): "transformers",
     ("transformers", "UMT5EncoderModel"): "transformers",
-    ("transformers", "CLIPTokenizer"): "tokenizer",
-    ("transformers", "CLIPTokenizerFast"): "tokenizer",
-    ("transformers", "T5Tokenizer"): "tokenizer",
-    ("transformers", "T5TokenizerFast"): "tokenizer",
-    ("transformers", "PreTrainedTokenizerFast"): "tokenizer",
-    ("diffusers", "DDIMScheduler"): "scheduler",
-    ("diffusers", "DDPMScheduler"): "scheduler",
-    ("diffusers", "DPMSolverMultistepScheduler"): "scheduler",
-    ("diffusers", "EDMEulerScheduler"): "scheduler",
-    ("diffusers", "EulerAncestralDiscreteScheduler"): "scheduler",
-    ("diffusers", "EulerDiscreteScheduler"): "scheduler",
-    ("diffusers", "FlowMatchEulerDiscreteScheduler"): "scheduler",
-    ("diffusers", "FlowMatchHeunDiscreteScheduler"): "scheduler",
-    ("diffusers", "PNDMScheduler"): "scheduler",
-    ("diffusers", "UniPCMultistepScheduler"): "scheduler",
+    **{("transformers", name): "tokenizer" for name in (*CLIP_TOKENIZERS, *T5_TOKENIZERS)},
+    **{("diffusers", name): "scheduler" for name in SCHEDULERS},
     ("stable_diffusion", "StableDiffusionSafetyChecker"): "unused",
     ("transformers", "CLIPImageProcessor"): "unused",
     ("transformers", "CLIPFeatureExtractor"): "unused",

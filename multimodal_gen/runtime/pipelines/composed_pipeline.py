@@ -12,6 +12,7 @@ from torch import Tensor
 
 from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults, ModelInfo
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.distributed.mesh import Mesh
@@ -72,9 +73,7 @@ class ComposedPipeline(ABC):
         scheduler_config = cls.solver_config(checkpoint)
         defaults = checkpoint.defaults(cls.default_params(checkpoint))
         components = {
-            name: cls.load_component(checkpoint, name, context)
-            for name in cls.component_classes
-            if name != "scheduler"  # read as data: every request has a solver of its own
+            name: cls.load_component(checkpoint, name, context) for name in cls.component_classes
         }
         settings = cls.settings(checkpoint)
         return cls(components, scheduler_config, defaults, context, **settings)
@@ -88,7 +87,7 @@ class ComposedPipeline(ABC):
     def check(cls, checkpoint: Checkpoint) -> None:
         """Raises InvalidCheckpoint where the checkpoint is of the family but beyond it."""
         for name, allowed in cls.component_classes.items():
-            checkpoint.component_class(name, allowed)
+            checkpoint.require(name, allowed)
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
@@ -97,8 +96,14 @@ class ComposedPipeline(ABC):
 
     @classmethod
     def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """The config that solvers are made from."""
-        return checkpoint.scheduler_config()
+        """What solvers are made from: data, as every request has a solver of its own."""
+        config = checkpoint.scheduler_config()
+        if not set(solver_names(config)) <= set(cls.family.schedulers):
+            raise InvalidCheckpoint(
+                f"scheduler_config.json: {config['_class_name']} as configured there does not fit "
+                f"{cls.family.title}, which takes {', '.join(cls.family.schedulers)}"
+            )
+        return config
 
     @classmethod
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
@@ -130,8 +135,8 @@ class ComposedPipeline(ABC):
             tasks=family.tasks,
             defaults=self.defaults,
             limits=family.limits,
-            size_multiple=family.size_multiple,
-            frame_multiple=family.frame_multiple,
+            size_multiple=self.size_multiple,
+            frame_multiple=self.frame_multiple,
             parameters=family.parameters,
             schedulers=(own, *others),
             dtype=str(self.context.dtype).removeprefix("torch."),
@@ -151,6 +156,16 @@ class ComposedPipeline(ABC):
         neither the picture nor the cache depends on who else is encoded."""
 
     # -- latent geometry
+
+    @property
+    def size_multiple(self) -> int:
+        """What this checkpoint's width and height must be multiples of."""
+        return self.family.size_multiple
+
+    @property
+    def frame_multiple(self) -> int:
+        """num_frames must be 1 more than a multiple of it."""
+        return self.family.frame_multiple
 
     @abstractmethod
     def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:

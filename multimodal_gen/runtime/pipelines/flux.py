@@ -13,6 +13,7 @@ from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS, T5_TOKENIZERS
 from multimodal_gen.runtime.models.dits.flux import FluxTransformer
 from multimodal_gen.runtime.models.dits.flux_config import FluxConfig
 from multimodal_gen.runtime.models.dits.flux_keys import flux_key_map
@@ -23,8 +24,6 @@ from multimodal_gen.runtime.pipelines.request_state import Conditioning, Request
 from multimodal_gen.runtime.pipelines.rows import Rows
 
 _PATCH = 2  # latents are packed 2 x 2 into tokens
-_CLIP = ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast")
-_T5 = ("T5Tokenizer", "T5TokenizerFast", "PreTrainedTokenizerFast")
 
 
 class FluxPipeline(ComposedPipeline):
@@ -32,13 +31,8 @@ class FluxPipeline(ComposedPipeline):
 
     family = FLUX
     component_classes: ClassVar = {
-        "scheduler": (
-            "FlowMatchEulerDiscreteScheduler",
-            "FlowMatchHeunDiscreteScheduler",
-            "UniPCMultistepScheduler",
-        ),
-        "tokenizer": _CLIP,
-        "tokenizer_2": _T5,
+        "tokenizer": CLIP_TOKENIZERS,
+        "tokenizer_2": T5_TOKENIZERS,
         "text_encoder": ("CLIPTextModel",),
         "text_encoder_2": ("T5EncoderModel",),
         "transformer": ("FluxTransformer2DModel",),
@@ -52,7 +46,6 @@ class FluxPipeline(ComposedPipeline):
         self._t5 = TextEncoder(self.components["tokenizer_2"], self.components["text_encoder_2"])
         self._transformer: FluxTransformer = self.components["transformer"]
         self._vae = self.components["vae"]
-        self._pixels = _PATCH * scale_factor(self._vae)  # along each side of a token
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
@@ -100,6 +93,11 @@ class FluxPipeline(ComposedPipeline):
         dtype = self.context.dtype
         return {"encoder_hidden_states": states.to(dtype), "pooled_projections": pooled.to(dtype)}
 
+    @property
+    def size_multiple(self) -> int:
+        """Pixels along each side of a token."""
+        return _PATCH * scale_factor(self._vae)
+
     def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
         height, width = (_PATCH * side for side in self._grid(params))
         channels = self._transformer.config.in_channels // _PATCH**2
@@ -136,7 +134,8 @@ class FluxPipeline(ComposedPipeline):
         """Tokens down and across."""
         assert params.width is not None
         assert params.height is not None
-        return params.height // self._pixels, params.width // self._pixels
+        pixels = self.size_multiple
+        return params.height // pixels, params.width // pixels
 
 
 def _pack(latents: Tensor) -> Tensor:

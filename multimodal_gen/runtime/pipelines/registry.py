@@ -40,8 +40,9 @@ def load_pipeline(
 
 
 def _check_defaults(pipeline: ComposedPipeline) -> None:
-    """A request that says nothing must be a valid one."""
+    """A request that says nothing must be a valid one, with a solver that can be made."""
     try:
-        resolve(SamplingParams(), pipeline.model_info("checkpoint"))
+        params = resolve(SamplingParams(), pipeline.model_info("checkpoint"))
+        pipeline.solver(params, torch.Generator())
     except InvalidRequest as error:
         raise InvalidCheckpoint(f"generation_defaults.json: {error}") from error

@@ -14,6 +14,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS
 from multimodal_gen.runtime.models.adapter import DiffusersDenoiser
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.schedulers.registry import SOLVERS, default_solver_name
@@ -22,25 +23,12 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
 
-CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast")
-NOISE_SCHEDULER_CLASSES = (
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "DPMSolverMultistepScheduler",
-    "EDMEulerScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "PNDMScheduler",
-    "UniPCMultistepScheduler",
-)
-
 
 class StableDiffusionPipeline(ComposedPipeline):
     """Latents are the VAE's own, [1, C, h, w]."""
 
     family = STABLE_DIFFUSION
     component_classes: ClassVar = {
-        "scheduler": NOISE_SCHEDULER_CLASSES,
         "tokenizer": CLIP_TOKENIZERS,
         "text_encoder": ("CLIPTextModel",),
         "unet": ("UNet2DConditionModel",),
@@ -48,6 +36,8 @@ class StableDiffusionPipeline(ComposedPipeline):
     }
     denoiser_name = "unet"
     added_conditioning: ClassVar[tuple[str, ...]] = ()
+    corrections: ClassVar[dict[str, Any]] = {"steps_offset": 1, "clip_sample": False}
+    """Scheduler settings that old checkpoints have wrong, put right as diffusers does."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -75,13 +65,10 @@ class StableDiffusionPipeline(ComposedPipeline):
 
     @classmethod
     def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Two settings that old checkpoints have wrong are put right, as diffusers does."""
         config = super().solver_config(checkpoint)
-        scheduler = SOLVERS[default_solver_name(config)].scheduler
-        for key, right in (("steps_offset", 1), ("clip_sample", False)):
-            if key in inspect.signature(scheduler).parameters:
-                config[key] = right
-        return config
+        known = inspect.signature(SOLVERS[default_solver_name(config)].scheduler).parameters
+        right = {key: value for key, value in cls.corrections.items() if key in known}
+        return config | right
 
     def branches(self, params: SamplingParams) -> tuple[str, ...]:
         return ("positive", "negative") if self.cfg_scale(params) > 1 else ("positive",)

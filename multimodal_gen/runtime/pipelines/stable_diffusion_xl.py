@@ -9,13 +9,11 @@ import torch
 from multimodal_gen.configs.families.stable_diffusion_xl import STABLE_DIFFUSION_XL
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext
 from multimodal_gen.runtime.pipelines.request_state import Conditioning
-from multimodal_gen.runtime.pipelines.stable_diffusion import (
-    CLIP_TOKENIZERS,
-    StableDiffusionPipeline,
-)
+from multimodal_gen.runtime.pipelines.stable_diffusion import StableDiffusionPipeline
 
 
 class StableDiffusionXLPipeline(StableDiffusionPipeline):
@@ -28,6 +26,7 @@ class StableDiffusionXLPipeline(StableDiffusionPipeline):
         "text_encoder_2": ("CLIPTextModelWithProjection",),
     }
     added_conditioning = ("text_embeds", "time_ids")
+    corrections: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, *args: Any, zeros_for_no_prompt: bool) -> None:
         super().__init__(*args)
@@ -40,10 +39,6 @@ class StableDiffusionXLPipeline(StableDiffusionPipeline):
     def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         zeros = checkpoint.options.get("force_zeros_for_empty_prompt", True)
         return {"zeros_for_no_prompt": bool(zeros)}
-
-    @classmethod
-    def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        return checkpoint.scheduler_config()
 
     @classmethod
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:

@@ -11,6 +11,7 @@ from multimodal_gen.configs.families.wan import WAN
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS
 from multimodal_gen.runtime.models.adapter import DiffusersDenoiser
 from multimodal_gen.runtime.models.encoders.cleaning import clean
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
@@ -25,12 +26,7 @@ class WanPipeline(ComposedPipeline):
 
     family = WAN
     component_classes: ClassVar = {
-        "scheduler": (
-            "UniPCMultistepScheduler",
-            "FlowMatchEulerDiscreteScheduler",
-            "FlowMatchHeunDiscreteScheduler",
-        ),
-        "tokenizer": ("T5Tokenizer", "T5TokenizerFast", "PreTrainedTokenizerFast"),
+        "tokenizer": T5_TOKENIZERS,
         "text_encoder": ("UMT5EncoderModel",),
         "transformer": ("WanTransformer3DModel",),
         "vae": ("AutoencoderKLWan",),
@@ -84,6 +80,15 @@ class WanPipeline(ComposedPipeline):
         states = states.masked_fill(~mask.bool().unsqueeze(-1), 0)
         return {"encoder_hidden_states": states.to(self.context.dtype)}
 
+    @property
+    def size_multiple(self) -> int:
+        _, down, across = self.components["transformer"].config.patch_size
+        return int(self._vae.config.scale_factor_spatial * max(down, across))
+
+    @property
+    def frame_multiple(self) -> int:
+        return int(self._vae.config.scale_factor_temporal)
+
     def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
         assert params.width is not None
         assert params.height is not None
@@ -99,7 +104,7 @@ class WanPipeline(ComposedPipeline):
     def decode_chunks(self, params: SamplingParams) -> int:
         """A latent frame each."""
         assert params.num_frames is not None
-        return int((params.num_frames - 1) // self._vae.config.scale_factor_temporal + 1)
+        return (params.num_frames - 1) // self.frame_multiple + 1
 
     def decode(self, state: RequestState, latents: Tensor, chunk: int) -> Tensor:
         features = state.decoding.get("features") if chunk else None
