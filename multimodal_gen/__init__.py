@@ -14,18 +14,30 @@ if TYPE_CHECKING:
     from multimodal_gen.runtime.entrypoints.diffusion_generator import (
         DiffusionGenerator as DiffusionGenerator,
     )
-    from multimodal_gen.runtime.entrypoints.diffusion_generator import (
+    from multimodal_gen.runtime.entrypoints.generation_result import (
         GenerationResult as GenerationResult,
     )
+    from multimodal_gen.runtime.entrypoints.generation_result import Progress as Progress
+    from multimodal_gen.runtime.postprocess.metadata import read_parameters as read_parameters
 
 __version__ = "0.1.0"
 _HOMES = {
     "DiffusionGenerator": "multimodal_gen.runtime.entrypoints.diffusion_generator",
-    "GenerationResult": "multimodal_gen.runtime.entrypoints.diffusion_generator",
+    "GenerationResult": "multimodal_gen.runtime.entrypoints.generation_result",
+    "Progress": "multimodal_gen.runtime.entrypoints.generation_result",
     "SamplingParams": "multimodal_gen.configs.sampling_params",
     "ServerArgs": "multimodal_gen.configs.server_args",
+    "read_parameters": "multimodal_gen.runtime.postprocess.metadata",
 }
-__all__ = ["DiffusionGenerator", "GenerationResult", "SamplingParams", "ServerArgs", "__version__"]
+__all__ = [
+    "DiffusionGenerator",
+    "GenerationResult",
+    "Progress",
+    "SamplingParams",
+    "ServerArgs",
+    "__version__",
+    "read_parameters",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -2,7 +2,7 @@
 
 MultimodalGenError
 ├── InvalidRequest      the caller's mistake: names the field, its value and what is allowed
-├── InvalidCheckpoint   the model on disk can't be used: says what it looked like and what is missing
+├── InvalidCheckpoint   the model on disk can't be used: says what it looked like, what is missing
 ├── Unauthorized        no API key, or a wrong one
 ├── ModelNotFound       no such model is served
 ├── QueueFull           no room now: says when to try again
@@ -31,7 +31,7 @@ class MultimodalGenError(Exception):
         self.field: str | None = None
         self.retry_after_s: float | None = None
         self.siblings: list[Any] = []
-        """Of a list of prompts, what the others came to: results, and errors in the place of some."""
+        """Of a list of prompts, what each came to: a result, or the error in its place."""
 
 
 class InvalidRequest(MultimodalGenError):

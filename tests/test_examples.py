@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from http_serving import serving
 
-from multimodal_gen import DiffusionGenerator
+from multimodal_gen import DiffusionGenerator, ServerArgs
+from multimodal_gen.runtime.entrypoints.http.app import create_app
+from multimodal_gen.runtime.entrypoints.http.served_engine import ServedEngine
 from multimodal_gen.runtime.launch.supervisor import Engine
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +37,17 @@ def test_the_quickstart_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("heart.png (96, 96) [7] {")
     assert (tmp_path / "heart.png").is_file()
+
+
+def test_openais_client_is_served(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.wait_ready(120)
+    monkeypatch.chdir(tmp_path)
+    with serving(create_app(ServedEngine(engine.client), ServerArgs())) as url:
+        monkeypatch.setattr(sys, "argv", ["openai_client.py", url])
+        runpy.run_path(str(ROOT / "examples" / "openai_client.py"), run_name="__main__")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["heart-0.png", "heart-1.png"]
 
 
 @pytest.mark.parametrize("name", WRITES)

@@ -10,7 +10,7 @@ from multimodal_gen.errors import InvalidRequest
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """`cfg` groups of ranks share the rows of a batch; in each, `ulysses` ranks share a sequence."""
+    """`cfg` groups of ranks share the rows of a batch; in each `ulysses` ranks share a sequence."""
 
     cfg: int = 1
     ulysses: int = 1

@@ -1,4 +1,4 @@
-"""How an engine and its front are run. Flags, YAML keys and environment variables come from here."""
+"""How an engine and its front are run: flags, YAML keys and environment variables alike."""
 
 from __future__ import annotations
 

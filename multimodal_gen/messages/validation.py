@@ -113,7 +113,8 @@ def _check_size(params: SamplingParams, model: ModelInfo) -> None:
             lower = side // multiple * multiple
             near = f"{lower} or {lower + multiple} are the nearest" if lower else f"try {multiple}"
             raise InvalidRequest(name, side, f"must be a multiple of {multiple}; {near}")
-    assert params.width is not None and params.height is not None
+    assert params.width is not None
+    assert params.height is not None
     if params.width * params.height > limits.max_pixels:
         size = f"{params.width}x{params.height}"
         allowed = f"width times height must be at most {limits.max_pixels} pixels"

@@ -18,9 +18,10 @@ def plant(word: str, method: str, rank: str, how: str) -> None:
     assert how in HOW, how
     original = getattr(flux.FluxPipeline, method)
 
-    def prompts(argument):  # Rows have several params; the other methods take one SamplingParams.
-        several = getattr(argument, "params", argument)
-        return [p.prompt for p in several] if isinstance(several, list | tuple) else [several.prompt]
+    def prompts(argument):
+        """Of Rows, which have several params, or of one SamplingParams."""
+        params = getattr(argument, "params", argument)
+        return [one.prompt for one in (params if isinstance(params, list | tuple) else [params])]
 
     def faulty(self, argument, *args, **kwargs):
         ours = rank == "all" or self.context.mesh.rank == int(rank)

@@ -15,7 +15,6 @@ import torch
 
 from multimodal_gen.configs.parallel import ParallelConfig
 from multimodal_gen.configs.server_args import ServerArgs
-
 from multimodal_gen.errors import (
     GenerationFailed,
     InvalidRequest,
@@ -113,7 +112,7 @@ class GPUWorker:
 
     @classmethod
     def load(cls, args: RankArgs) -> GPUWorker:
-        """Join the other ranks and load the checkpoint. Raises InvalidCheckpoint, InvalidRequest."""
+        """Join the other ranks and load. Raises InvalidCheckpoint, InvalidRequest."""
         server, folder = args.server, Path(args.model_folder)
         device = _device(server)
         parallel = ParallelConfig.choose(server, ulysses_supported=family_of(folder).ulysses)

@@ -1,0 +1,18 @@
+"""OpenAI's own client, against `multimodal-gen serve`: python openai_client.py URL"""
+
+import base64
+import pathlib
+import sys
+
+from openai import OpenAI
+
+with OpenAI(base_url=f"{sys.argv[1]}/v1", api_key="none") as client:
+    reply = client.images.generate(
+        model="any",
+        prompt="a red heart",
+        size="96x96",
+        n=2,
+        extra_body={"seed": 7, "num_inference_steps": 20},
+    )
+for number, image in enumerate(reply.data or []):
+    pathlib.Path(f"heart-{number}.png").write_bytes(base64.b64decode(image.b64_json or ""))
