@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 from collections import defaultdict, deque
-from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -42,6 +43,8 @@ from multimodal_gen.messages.request import (
     Submit,
 )
 from multimodal_gen.messages.validation import validate
+from multimodal_gen.messages.wakeup import Wakeup
+from multimodal_gen.runtime.managers.outbox import Outbox
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +56,10 @@ RETRY_S = 0.01
 """How soon a full client is tried again."""
 TELL_S = 2.0
 """How long a refusal waits for somebody to hear it."""
+LAST_WORDS_S = 0.5
+"""How long the end waits for clients to take what is theirs."""
+UNREAD_MESSAGES = 100
+"""How many of a client's messages lie in its socket; of those behind them, progress is renewed."""
 
 
 class RequestDesk(Protocol):
@@ -65,14 +72,6 @@ class RequestDesk(Protocol):
     def stop(self) -> None: ...
 
 
-@dataclass
-class Outbox:
-    """What waits for one client: results and errors all, of progress only each request's newest."""
-
-    certain: deque[list[Buffer]] = field(default_factory=deque)
-    newest: dict[str, list[Buffer]] = field(default_factory=dict)
-
-
 class ClientGateway:
     """Owns the client socket. `send` may be called from any thread; the rest is its own."""
 
@@ -81,14 +80,12 @@ class ClientGateway:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context = context
         self._socket = context.socket(zmq.ROUTER)
-        self._socket.linger = 500
+        self._socket.linger = int(LAST_WORDS_S * 1000)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.SNDHWM, UNREAD_MESSAGES)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_CLIENT_FRAME_BYTES)
         self._socket.bind(address)
-        self._wake_receive = context.socket(zmq.PULL)
-        self._wake_receive.bind("inproc://gateway")
-        self._wake_send = context.socket(zmq.PUSH)
-        self._wake_send.connect("inproc://gateway")
+        self._wakeup = Wakeup(context, "gateway")
         self._lock = threading.Lock()
         self._sent: deque[tuple[str, msgspec.Struct, list[Buffer]]] = deque()
         self._outboxes: defaultdict[bytes, Outbox] = defaultdict(Outbox)
@@ -97,6 +94,8 @@ class ClientGateway:
         self._ready: Ready | NotReady | None = None
         self._desk: RequestDesk | None = None
         self._stopping = False
+        self.shutdown_asked = False
+        """A client asked for the end of the engine, perhaps before there was one."""
         self._told = threading.Event()
         self._thread = threading.Thread(target=self._run, name="client-gateway", daemon=True)
         self._thread.start()
@@ -108,13 +107,13 @@ class ClientGateway:
         with self._lock:
             self._desk = desk
             self._ready = Ready(num_ranks=num_ranks, model=model)
-            self._wake_send.send(b"")
+        self._wakeup.ring()
 
     def refuse(self, error: MultimodalGenError) -> None:
         """Tell everybody who asks that the engine can't start."""
         with self._lock:
             self._ready = NotReady(ErrorInfo.of(error))
-            self._wake_send.send(b"")
+        self._wakeup.ring()
 
     def send(
         self,
@@ -125,7 +124,7 @@ class ClientGateway:
         """Send to whoever submitted the request. Anything but Progress is its end."""
         with self._lock:
             self._sent.append((request_id, message, encode(message, arrays or [])))
-            self._wake_send.send(b"")
+        self._wakeup.ring()
 
     def close(self) -> None:
         """Deliver what waits, for half a second at most, and end.
@@ -134,49 +133,59 @@ class ClientGateway:
         """
         if isinstance(self._ready, NotReady):
             self._told.wait(TELL_S)
-        with self._lock:
-            self._stopping = True
-            self._wake_send.send(b"")
+        self._stopping = True
+        self._wakeup.ring()
         self._thread.join(timeout=2)
         if not self._thread.is_alive():
-            self._wake_send.close(linger=0)
             self._context.term()
 
     # -- the gateway's thread
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception:
+            # Clients would wait forever at a door behind which nobody is.
+            log.exception("the gateway failed")
+            os._exit(70)
+
+    def _serve(self) -> None:
         decoder = Decoder(ClientMessage)
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._wake_receive, zmq.POLLIN)
+        poller.register(self._wakeup.socket, zmq.POLLIN)
         next_sweep = time.monotonic() + SWEEP_S
         while not self._stopping:
-            full = any(box.certain or box.newest for box in self._outboxes.values())
-            wait = RETRY_S if full else max(0.0, next_sweep - time.monotonic())
+            wait = RETRY_S if self._outboxes else max(0.0, next_sweep - time.monotonic())
             ready = dict(poller.poll(math.ceil(wait * 1000)))
-            if self._wake_receive in ready:
-                self._wake_receive.recv()
+            if self._wakeup.socket in ready:
+                self._wakeup.clear()
             if self._socket in ready:
                 self._receive(decoder)
             if time.monotonic() >= next_sweep:
                 self._sweep()
                 next_sweep = time.monotonic() + SWEEP_S
-            self._take_sent()
-            self._greet()
-            self._flush()
+            self._tell()
+        end = time.monotonic() + LAST_WORDS_S
+        self._tell()
+        while self._outboxes and time.monotonic() < end:
+            time.sleep(RETRY_S)
+            self._tell()
+        self._socket.close()
+        self._wakeup.close()
+
+    def _tell(self) -> None:
         self._take_sent()
         self._greet()
         self._flush()
-        self._socket.close()
-        self._wake_receive.close(linger=0)
 
     def _receive(self, decoder: Decoder) -> None:
         client, *frames = self._socket.recv_multipart()
         try:
             message, _ = decoder.decode(frames)
             self._handle(client, message)
-        except MultimodalGenError as error:
-            self._reply(client, Failed("", ErrorInfo.of(error)))
+        except Exception as error:
+            self._reply(client, Failed("", _reason(error)))
 
     def _handle(self, client: bytes, message: Any) -> None:
         match message:
@@ -195,6 +204,7 @@ class ClientGateway:
                 empty = Health(running=0, waiting=0)
                 self._reply(client, self._desk.health() if self._desk else empty)
             case Shutdown():
+                self.shutdown_asked = True
                 if self._desk is not None:
                     self._desk.stop()
 
@@ -211,15 +221,15 @@ class ClientGateway:
                 self._desk.submit(req)
                 self._owners[req.id] = client
             self._reply(client, Accepted(req.id))
-        except MultimodalGenError as error:
-            self._reply(client, Failed(req.id, ErrorInfo.of(error)))
+        except Exception as error:
+            self._reply(client, Failed(req.id, _reason(error)))
 
     def _sweep(self) -> None:
         if self._desk is None:
             return
         for request_id, client in self._owners.items():
             if (progress := self._desk.progress_of(request_id)) is not None:
-                self._outboxes[client].newest.setdefault(request_id, encode(progress))
+                self._outboxes[client].put_if_none(request_id, encode(progress))
 
     def _take_sent(self) -> None:
         with self._lock:
@@ -230,10 +240,9 @@ class ClientGateway:
                 continue
             box = self._outboxes[client]
             if isinstance(message, Progress):
-                box.newest[request_id] = frames
+                box.put_newest(request_id, frames)
             else:
-                box.newest.pop(request_id, None)
-                box.certain.append(frames)
+                box.put_last(request_id, frames)
                 del self._owners[request_id]
 
     def _greet(self) -> None:
@@ -244,22 +253,16 @@ class ClientGateway:
             self._greeted.clear()
 
     def _reply(self, client: bytes, message: msgspec.Struct) -> None:
-        self._outboxes[client].certain.append(encode(message))
+        self._outboxes[client].put(encode(message))
 
     def _flush(self) -> None:
-        for client in list(self._outboxes):
-            box = self._outboxes[client]
+        for client, box in list(self._outboxes.items()):
             try:
-                while box.certain:
-                    self._transmit(client, box.certain[0])
-                    box.certain.popleft()
-                while box.newest:
-                    request_id = next(iter(box.newest))
-                    self._transmit(client, box.newest[request_id])
-                    del box.newest[request_id]
+                box.flush(partial(self._transmit, client))
                 del self._outboxes[client]
             except zmq.Again:
-                continue
+                if box.overfull:
+                    self._forget(client)
             except zmq.ZMQError as error:
                 if error.errno != zmq.EHOSTUNREACH:
                     raise
@@ -277,3 +280,11 @@ class ClientGateway:
         for request_id in theirs:
             if self._desk is not None:
                 self._desk.cancel(request_id)
+
+
+def _reason(error: Exception) -> ErrorInfo:
+    """Whatever a client's message leads to is an answer, never the end of rank 0."""
+    if isinstance(error, MultimodalGenError):
+        return ErrorInfo.of(error)
+    log.error("a client's message could not be handled", exc_info=error)
+    return ErrorInfo.of(MultimodalGenError(f"{type(error).__name__} in the engine"))
