@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +23,16 @@ from multimodal_gen.errors import (
     Cancelled,
     DeadlineExceeded,
     EngineDied,
+    EngineNotReady,
     MultimodalGenError,
     OutOfMemory,
+    ProtocolError,
 )
 from multimodal_gen.messages.codec import Decoder, encode, header_of
 from multimodal_gen.messages.plan import Ack, Loaded, Phase, Plan, RankMessage, Work
 from multimodal_gen.messages.reply import ErrorInfo, Failed, Health, Progress, Result
 from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.wakeup import Wakeup
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
 from multimodal_gen.runtime.managers.cost_model import CostModel
 from multimodal_gen.runtime.managers.policy import Policy
@@ -63,19 +66,12 @@ class RankLinks:
             self.socket.send_multipart([str(rank).encode(), *frames])
 
     def receive(self) -> tuple[Any, list[Any]]:
-        frames = self.socket.recv_multipart(copy=False)[1:]
-        return self._decoder.decode([frame.buffer for frame in frames])
-
-
-@dataclass
-class InFlight:
-    """A plan on its way through the ranks."""
-
-    plan: Plan
-    began: float
-    acks: dict[int, Ack] = field(default_factory=dict)
-    arrays: list[Any] = field(default_factory=list)
-    suspect_since: float | None = None
+        """What a rank says, and its arrays. Raises ProtocolError for what no rank would say."""
+        sender, *frames = self.socket.recv_multipart(copy=False)
+        message, arrays = self._decoder.decode([frame.buffer for frame in frames])
+        if sender.bytes != str(message.rank).encode() or not 0 <= message.rank < self.size:
+            raise ProtocolError(f"{sender.bytes!r} speaks for rank {message.rank}")
+        return message, arrays
 
 
 @dataclass
@@ -88,6 +84,19 @@ class Ledger:
     timings: dict[str, float] = field(default_factory=dict)
     batch_sizes: list[int] = field(default_factory=list)
     told: float = 0.0
+
+
+@dataclass
+class InFlight:
+    """A plan on its way through the ranks."""
+
+    plan: Plan
+    began: float
+    ledgers: dict[str, Ledger]
+    """Of whom it works for. One who was cancelled may be followed by another of the same id."""
+    acks: dict[int, Ack] = field(default_factory=dict)
+    arrays: list[Any] = field(default_factory=list)
+    suspect_since: float | None = None
 
 
 class Scheduler:
@@ -115,13 +124,10 @@ class Scheduler:
         self._next_number = 0
         self._resume = False
         self._stopping = False
-        self._wake_receive = context.socket(zmq.PULL)
-        self._wake_receive.bind("inproc://scheduler")
-        self._wake_send = context.socket(zmq.PUSH)
-        self._wake_send.connect("inproc://scheduler")
+        self._wakeup = Wakeup(context, "scheduler")
         self._poller = zmq.Poller()
         self._poller.register(links.socket, zmq.POLLIN)
-        self._poller.register(self._wake_receive, zmq.POLLIN)
+        self._poller.register(self._wakeup.socket, zmq.POLLIN)
         self._thread = threading.Thread(target=self._guarded_run, name="scheduler", daemon=True)
 
     def start(self) -> None:
@@ -133,14 +139,16 @@ class Scheduler:
     # -- the gateway's thread
 
     def submit(self, req: Req) -> bool:
-        """Take a request into the queue; raises QueueFull or DeadlineExceeded."""
+        """Take a request into the queue; raises QueueFull, DeadlineExceeded, EngineNotReady."""
         with self._lock:
+            if self._stopping:
+                raise EngineNotReady("the engine is stopping")
             now = time.monotonic()
             if req.id in self._requests:
                 return False
             self._policy.submit(req, now)
             self._requests[req.id] = Ledger(req, now)
-            self._wake()
+            self._wakeup.ring()
         return True
 
     def cancel(self, request_id: str) -> bool:
@@ -160,42 +168,39 @@ class Scheduler:
         """Cancel everything and shut the ranks down."""
         with self._lock:
             self._stopping = True
-            self._wake()
-
-    def _wake(self) -> None:
-        self._wake_send.send(b"")
+        self._wakeup.ring()
 
     # -- the Scheduler's thread
 
     def _guarded_run(self) -> None:
         try:
             self._run()
+        except EngineDied as error:
+            self._die(error)
         except Exception as error:
             log.exception("the scheduler failed")
-            self._die(f"the scheduler failed: {type(error).__name__}: {error}")
+            self._die(EngineDied(f"the scheduler failed: {type(error).__name__}: {error}"))
 
     def _run(self) -> None:
-        if not self._load():
-            return
+        self._load()
         while not self._stopping:
             self._wait()
             with self._lock:
                 self._end_expired()
                 self._check_silence()
                 self._dispatch()
-        with self._lock:
-            for request_id in list(self._requests):
-                self._end(request_id, Cancelled("the engine was told to stop"))
-            self._send(Plan(number=self._next_number, shutdown=True))
+        self._end_all(Cancelled("the engine was told to stop"))
+        self._send(Plan(number=self._next_number, shutdown=True))
         self._gateway.close()
         self._cost.save()
 
-    def _load(self) -> bool:
+    def _load(self) -> None:
         """Wait until every rank has its model, or has said why not."""
         loaded: dict[int, Loaded] = {}
         while len(loaded) < self._links.size:
-            if self._stopping:
-                return False
+            if self._gateway.shutdown_asked:
+                self._gateway.close()
+                os._exit(0)
             if not self._links.socket.poll(200):
                 continue
             message, _ = self._links.receive()
@@ -209,12 +214,11 @@ class Scheduler:
         assert first.model is not None
         self._policy, self._cost = self._make_policy(first)
         self._gateway.open(self, self._links.size, first.model)
-        return True
 
     def _wait(self) -> None:
         ready = dict(self._poller.poll(math.ceil(self._patience() * 1000)))
-        if self._wake_receive in ready:
-            self._wake_receive.recv()
+        if self._wakeup.socket in ready:
+            self._wakeup.clear()
         while self._links.socket.poll(0):
             message, arrays = self._links.receive()
             with self._lock:
@@ -253,7 +257,8 @@ class Scheduler:
         if plan.resume:
             self._resume = False
         self._drops.clear()
-        self._in_flight.append(InFlight(plan, now))
+        ledgers = {key: self._requests[key] for key in work.ids} if work else {}
+        self._in_flight.append(InFlight(plan, now, ledgers))
         self._send(plan)
 
     def _admissions(self, work: Work, now: float) -> tuple[Req, ...]:
@@ -272,7 +277,9 @@ class Scheduler:
 
     # -- what the ranks answer
 
-    def _take(self, ack: Ack, arrays: list[Any]) -> None:
+    def _take(self, ack: Ack | Loaded, arrays: list[Any]) -> None:
+        if isinstance(ack, Loaded):
+            raise EngineDied(f"rank {ack.rank} loaded its model twice")
         flight = next((f for f in self._in_flight if f.plan.number == ack.number), None)
         if flight is None:
             raise EngineDied(f"rank {ack.rank} acknowledged plan {ack.number}, which is not due")
@@ -293,12 +300,12 @@ class Scheduler:
         acks = [flight.acks[rank] for rank in range(self._links.size)]
         errors = [ack.error for ack in acks if ack.error is not None]
         if errors and (len(errors) < len(acks) or len({ack.advanced for ack in acks}) > 1):
-            self._die(f"a rank failed inside a step: {errors[0].message}")
+            raise EngineDied(f"a rank failed inside a step: {errors[0].message}")
         work = flight.plan.work
         if acks[0].skipped:
             self._policy.completed(work, advanced=0, seconds=0.0, prepared={}, now=now)
             return
-        self._book(work, acks)
+        self._book(work, flight.ledgers.values(), acks)
         if errors:
             self._recover(work, acks[0], errors[0], now)
         else:
@@ -310,7 +317,7 @@ class Scheduler:
                 now=now,
             )
             self._cost_kept = False
-        self._report(work, acks, flight.arrays, now)
+        self._report(work, flight, acks, now)
 
     def _recover(self, work: Work, ack: Ack, error: ErrorInfo, now: float) -> None:
         """All ranks failed alike: whoever failed alone ends, the others are tried again apart."""
@@ -321,27 +328,24 @@ class Scheduler:
         ):
             self._end(request_id, error.exception())
 
-    def _book(self, work: Work, acks: Sequence[Ack]) -> None:
+    def _book(self, work: Work, ledgers: Iterable[Ledger], acks: Sequence[Ack]) -> None:
         seconds = max(ack.seconds for ack in acks)
-        for request_id in work.ids:
-            ledger = self._requests.get(request_id)
-            if ledger is None:
-                continue
+        for ledger in ledgers:
             spent = ledger.timings.get(work.phase.value, 0.0)
             ledger.timings[work.phase.value] = spent + seconds
             if work.phase is Phase.DENOISE:
                 ledger.batch_sizes += [len(work.ids)] * acks[0].advanced
 
-    def _report(self, work: Work, acks: Sequence[Ack], arrays: list[Any], now: float) -> None:
-        for ack in acks:
-            for request_id, failure in ack.failures.items():
-                self._end(request_id, failure.exception())
-        finished = dict(zip(acks[0].finished, arrays, strict=False))
-        previews = dict(zip(acks[0].previewed, arrays, strict=False))
-        for request_id in work.ids:
-            if request_id not in self._requests:
+    def _report(self, work: Work, flight: InFlight, acks: Sequence[Ack], now: float) -> None:
+        failures = {key: failure for ack in acks for key, failure in ack.failures.items()}
+        finished = dict(zip(acks[0].finished, flight.arrays, strict=False))
+        previews = dict(zip(acks[0].previewed, flight.arrays, strict=False))
+        for request_id, ledger in flight.ledgers.items():
+            if self._requests.get(request_id) is not ledger:
                 continue
-            if request_id in finished:
+            if request_id in failures:
+                self._end(request_id, failures[request_id].exception())
+            elif request_id in finished:
                 self._deliver(request_id, finished[request_id], now)
             elif work.phase is Phase.DENOISE:
                 self._tell(request_id, previews.get(request_id), now)
@@ -392,7 +396,7 @@ class Scheduler:
         self._policy.remove(request_id)
         if ledger.admitted:
             self._drops.append(request_id)
-            self._wake()
+            self._wakeup.ring()
         return ledger
 
     def _end_expired(self) -> None:
@@ -406,17 +410,23 @@ class Scheduler:
             if flight.suspect_since is not None and now - flight.suspect_since > AGREE_S:
                 error = next(ack.error for ack in flight.acks.values() if ack.error is not None)
                 ranks = sorted(flight.acks)
-                self._die(f"only rank {ranks} answered a step, with an error: {error.message}")
+                raise EngineDied(
+                    f"only rank {ranks} answered a step, with an error: {error.message}"
+                )
         if self._in_flight and now - self._in_flight[0].began > self._step_timeout:
             silent = sorted(set(range(self._links.size)) - set(self._in_flight[0].acks))
-            self._die(f"rank {silent} fell silent for {self._step_timeout:g} s")
+            raise EngineDied(f"rank {silent} fell silent for {self._step_timeout:g} s")
 
-    def _die(self, reason: str) -> None:
+    def _die(self, error: EngineDied) -> None:
         """The group is lost: everything in flight ends, and this process with it. The supervisor
-        sees that and ends the other ranks."""
-        log.error("the engine dies: %s", reason)
-        with self._lock:
-            for request_id in list(self._requests):
-                self._end(request_id, EngineDied(reason))
+        sees that and ends the other ranks. Without the lock: the gateway may wait for it."""
+        log.error("the engine dies: %s", error.message)
+        self._end_all(error)
         self._gateway.close()
         os._exit(70)
+
+    def _end_all(self, error: MultimodalGenError) -> None:
+        with self._lock:
+            self._stopping = True
+            for request_id in list(self._requests):
+                self._end(request_id, error)
