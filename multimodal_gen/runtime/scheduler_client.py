@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,11 +21,12 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError, ProtocolError
-from multimodal_gen.messages.codec import Decoder, encode
+from multimodal_gen.messages.codec import Buffer, Decoder, encode
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.reply import (
     Accepted,
     EngineMessage,
+    ErrorInfo,
     Failed,
     Health,
     NotReady,
@@ -32,10 +35,12 @@ from multimodal_gen.messages.reply import (
     Result,
 )
 from multimodal_gen.messages.request import Cancel, HealthCheck, Hello, Req, Shutdown, Submit
+from multimodal_gen.messages.wakeup import Wakeup
 
 if TYPE_CHECKING:
     import numpy as np
 
+log = logging.getLogger(__name__)
 HEARTBEAT_S = 1.0
 DRAIN_MS = 50
 
@@ -84,11 +89,13 @@ class Generation:
     def accepted(self, timeout: float | None = None) -> None:
         """Return once the engine took the request; raise the reason if it did not."""
         self._wait(lambda: self._accepted or self._ended, timeout)
-        self._raise_if_refused()
+        if self._error is not None:
+            raise _copy(self._error)
 
     async def aaccepted(self) -> None:
         await self._await(lambda: self._accepted or self._ended)
-        self._raise_if_refused()
+        if self._error is not None:
+            raise _copy(self._error)
 
     def result(self, timeout: float | None = None) -> Output:
         """Wait for the output; raise the request's error, or TimeoutError."""
@@ -102,18 +109,20 @@ class Generation:
     def __iter__(self) -> Iterator[Update | Output]:
         while True:
             self._wait(lambda: self._ended or self._update is not None, None)
-            if (update := self._take_update()) is None:
-                break
-            yield update
-        yield self._outcome()
+            if (update := self._take_update()) is not None:
+                yield update
+            elif self._ended:
+                yield self._outcome()
+                return
 
     async def __aiter__(self) -> AsyncIterator[Update | Output]:
         while True:
             await self._await(lambda: self._ended or self._update is not None)
-            if (update := self._take_update()) is None:
-                break
-            yield update
-        yield self._outcome()
+            if (update := self._take_update()) is not None:
+                yield update
+            elif self._ended:
+                yield self._outcome()
+                return
 
     # -- the client's thread
 
@@ -130,7 +139,7 @@ class Generation:
                 self._error = event
             self._changed.notify_all()
             for loop, waker in self._wakers:
-                if not loop.is_closed():
+                with contextlib.suppress(RuntimeError):  # The loop was closed: nobody waits.
                     loop.call_soon_threadsafe(waker.set)
 
     # -- waiting
@@ -141,13 +150,9 @@ class Generation:
 
     def _outcome(self) -> Output:
         if self._error is not None:
-            raise self._error
+            raise _copy(self._error)
         assert self._output is not None
         return self._output
-
-    def _raise_if_refused(self) -> None:
-        if self._error is not None:
-            raise self._error
 
     def _take_update(self) -> Update | None:
         with self._changed:
@@ -170,6 +175,11 @@ class Generation:
         finally:
             with self._changed:
                 self._wakers.discard(waker)
+
+
+def _copy(error: MultimodalGenError) -> MultimodalGenError:
+    """One for each who is told: a raised error keeps the frames that it went through."""
+    return ErrorInfo.of(error).exception()
 
 
 def _newest(old: Update | None, new: Update) -> Update:
@@ -196,16 +206,13 @@ class SchedulerClient:
         self.num_ranks = 0
         self.died: MultimodalGenError | None = None
         self._generations: dict[str, Generation] = {}
-        self._outgoing: deque[msgspec.Struct] = deque([Hello()])
+        self._outgoing: deque[list[Buffer]] = deque([encode(Hello())])
         self._health: deque[Health] = deque()
         self._lock = threading.Condition()
         self._closing = False
         self._describe_loss = describe_loss
         self._context = zmq.Context()
-        self._wake_send = self._context.socket(zmq.PUSH)
-        self._wake_receive = self._context.socket(zmq.PULL)
-        self._wake_receive.bind("inproc://wake")
-        self._wake_send.connect("inproc://wake")
+        self._wakeup = Wakeup(self._context, "scheduler-client")
         self._socket = self._open(silence_timeout)
         self._thread = threading.Thread(target=self._run, name="scheduler-client", daemon=True)
         self._thread.start()
@@ -221,7 +228,7 @@ class SchedulerClient:
         with self._lock:
             done = self._lock.wait_for(lambda: self.model is not None or bool(self.died), timeout)
             if self.died is not None:
-                raise self.died
+                raise _copy(self.died)
             if not done or self.model is None:
                 raise TimeoutError(f"the engine at {self.address} is not ready after {timeout} s")
             return self.model
@@ -232,8 +239,8 @@ class SchedulerClient:
             self._raise_if_gone()
             if req.id in self._generations:
                 return self._generations[req.id]
-            generation = self._generations[req.id] = Generation(req.id, self._send_cancel)
             self._send(Submit(req))
+            generation = self._generations[req.id] = Generation(req.id, self._send_cancel)
         return generation
 
     def health(self, timeout: float = 5.0) -> Health:
@@ -250,7 +257,7 @@ class SchedulerClient:
     def shutdown_engine(self) -> None:
         """End the engine for everybody."""
         with self._lock:
-            if self.died is None:
+            if self.died is None and not self._closing:
                 self._send(Shutdown())
 
     def fail(self, error: MultimodalGenError) -> None:
@@ -269,7 +276,7 @@ class SchedulerClient:
             if self._closing:
                 return
             self._closing = True
-            self._wake()
+        self._wakeup.ring()
         if threading.current_thread() is not self._thread:
             self._thread.join()
         self.fail(EngineNotReady("the client was closed"))
@@ -278,27 +285,26 @@ class SchedulerClient:
 
     def _raise_if_gone(self) -> None:
         if self.died is not None:
-            raise self.died
+            raise _copy(self.died)
         if self._closing:
             raise EngineNotReady("the client was closed")
 
     def _send(self, message: msgspec.Struct) -> None:
-        self._outgoing.append(message)
-        self._wake()
+        # Encoded here, so that what can't be sent is the error of who wants to send it.
+        self._outgoing.append(encode(message))
+        self._wakeup.ring()
 
     def _send_cancel(self, request_id: str) -> None:
         with self._lock:
             if request_id in self._generations and not self._closing:
                 self._send(Cancel(request_id))
 
-    def _wake(self) -> None:
-        self._wake_send.send(b"")
-
     # -- the client's own thread
 
     def _open(self, silence_timeout: float) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)
         socket.linger = 0
+        socket.setsockopt(zmq.SNDHWM, 0)  # A frozen engine must not block this thread.
         socket.setsockopt(zmq.RECONNECT_IVL, 20)
         socket.setsockopt(zmq.HEARTBEAT_IVL, int(HEARTBEAT_S * 1000))
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, int(silence_timeout * 1000))
@@ -307,33 +313,44 @@ class SchedulerClient:
         return socket
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:
+            log.exception("the connection to the engine failed")
+            self.fail(EngineDied(f"the connection failed: {type(error).__name__}: {error}"))
+        self._socket.disable_monitor()
+        for used in (self._socket, self._wakeup, self._monitor):
+            used.close()
+        self._context.term()
+
+    def _serve(self) -> None:
         decoder = Decoder(EngineMessage)
         poller = zmq.Poller()
-        for source in (self._socket, self._wake_receive, self._monitor):
+        for source in (self._socket, self._wakeup.socket, self._monitor):
             poller.register(source, zmq.POLLIN)
         self._flush()
         while not self._closing:
             ready = dict(poller.poll())
-            if self._wake_receive in ready:
-                self._wake_receive.recv()
+            if self._wakeup.socket in ready:
+                self._wakeup.clear()
                 self._flush()
             if self._socket in ready:
                 self._receive(decoder)
             elif self._monitor in ready:
                 recv_monitor_message(self._monitor)
-                while self.died is None and self._socket.poll(DRAIN_MS):
-                    self._receive(decoder)  # what the engine had to say of its end
-                if self.died is None and not self._closing:
-                    self.fail(EngineDied(self._describe_loss()))
+                self._hear_last_words(decoder)
         self._flush()
-        self._socket.disable_monitor()
-        for used in (self._socket, self._wake_receive, self._wake_send, self._monitor):
-            used.close(linger=0)
-        self._context.term()
+
+    def _hear_last_words(self, decoder: Decoder) -> None:
+        """The engine is gone; what it had to say of its end may still be here."""
+        while self.died is None and self._socket.poll(DRAIN_MS):
+            self._receive(decoder)
+        if self.died is None and not self._closing:
+            self.fail(EngineDied(self._describe_loss()))
 
     def _flush(self) -> None:
         while self._outgoing:
-            self._socket.send_multipart(encode(self._outgoing.popleft()))
+            self._socket.send_multipart(self._outgoing.popleft())
 
     def _receive(self, decoder: Decoder) -> None:
         frames = self._socket.recv_multipart(copy=False)

@@ -1,0 +1,277 @@
+"""Rank 0's door, without an engine behind it: no message of a client may bring it down."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import zmq
+from hypothesis import HealthCheck as Checks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import Cancelled, EngineDied, InvalidRequest, MultimodalGenError
+from multimodal_gen.messages.codec import Decoder, encode
+from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
+from multimodal_gen.messages.reply import EngineMessage, ErrorInfo, Failed, Health, Progress
+from multimodal_gen.messages.request import Cancel, HealthCheck, Req, Submit
+from multimodal_gen.messages.validation import requests_of
+from multimodal_gen.messages.wakeup import Wakeup
+from multimodal_gen.runtime.managers import outbox
+from multimodal_gen.runtime.managers.client_gateway import ClientGateway
+from multimodal_gen.runtime.scheduler_client import Generation, SchedulerClient, Update
+
+MODEL = ModelInfo(
+    name="test",
+    family="test",
+    tasks=("text-to-image",),
+    defaults=Defaults(width=64, height=64, num_inference_steps=4),
+    limits=Limits(),
+    size_multiple=16,
+    schedulers=("euler",),
+)
+
+
+class Desk:
+    """Takes every request and finishes none."""
+
+    def __init__(self, gateway: ClientGateway) -> None:
+        self.gateway = gateway
+        self.alive: set[str] = set()
+
+    def submit(self, req: Req) -> bool:
+        if req.id == "breaks":
+            raise ZeroDivisionError
+        self.alive.add(req.id)
+        return True
+
+    def cancel(self, request_id: str) -> bool:
+        if request_id not in self.alive:
+            return False
+        self.alive.discard(request_id)
+        self.gateway.send(request_id, Failed(request_id, ErrorInfo.of(Cancelled("cancelled"))))
+        return True
+
+    def health(self) -> Health:
+        return Health(running=0, waiting=len(self.alive))
+
+    def progress_of(self, request_id: str) -> Progress | None:
+        return Progress(id=request_id, step=0, total=1) if request_id in self.alive else None
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    gateway = ClientGateway(address_in(tmp_path_factory.mktemp("gateway")))
+    desk = Desk(gateway)
+    gateway.open(desk, 1, MODEL)
+    yield desk
+    gateway.close()
+
+
+def address_in(folder: Path) -> str:
+    return f"ipc://{folder}/client"
+
+
+@pytest.fixture(scope="module")
+def address(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return address_in(next(tmp_path_factory.getbasetemp().glob("gateway*")))
+
+
+@pytest.fixture(scope="module")
+def peer(address: str) -> Iterator[zmq.Socket[bytes]]:
+    """A client that can say anything."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        socket.connect(address)
+        yield socket
+
+
+def ask(peer: zmq.Socket[bytes], frames: list[Any]) -> list[Any]:
+    """Say something; the answers up to that of a health check."""
+    peer.send_multipart(frames)
+    peer.send_multipart(encode(HealthCheck()))
+    answers = []
+    while True:
+        assert peer.poll(5000), "the gateway answers no more"
+        answer, _ = Decoder(EngineMessage).decode(peer.recv_multipart())
+        if isinstance(answer, Health):
+            return answers
+        answers.append(answer)
+
+
+def eventually(true: Callable[[], bool], seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.01)
+    return true()
+
+
+def request(**params: Any) -> Req:
+    (req,) = requests_of(SamplingParams(**{"prompt": "x", **params}), MODEL)
+    return req
+
+
+odd = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.binary(max_size=8)
+    | st.lists(st.integers(-5, 5), max_size=3)
+    | st.sampled_from([2**63, 2**64 - 1, -1, 0, "high", "euler", "x" * 100_000, [{"name": "a"}]])
+    | st.fixed_dictionaries({"name": st.text(max_size=4), "scale": st.floats()}).map(lambda x: [x])
+)
+fields_of_params = st.sampled_from([*SamplingParams.__dataclass_fields__, "unknown"])
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[Checks.function_scoped_fixture])
+@given(
+    changed=st.dictionaries(fields_of_params, odd, max_size=4),
+    around=st.dictionaries(st.sampled_from(["id", "params", "previews", "more"]), odd, max_size=1),
+)
+def test_no_submitted_value_brings_rank_0_down(
+    peer: zmq.Socket[bytes], changed: dict[str, Any], around: dict[str, Any]
+) -> None:
+    req = msgspec.to_builtins(request())
+    req["params"] |= changed
+    message = {"type": "submit", "req": req | around}
+    assert ask(peer, [msgspec.msgpack.encode(message)])
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[Checks.function_scoped_fixture])
+@given(cut=st.integers(0, 200), flips=st.lists(st.tuples(st.integers(0, 199), st.integers(0, 255))))
+def test_no_damaged_message_brings_rank_0_down(
+    peer: zmq.Socket[bytes], cut: int, flips: list[tuple[int, int]]
+) -> None:
+    packed = bytearray(encode(Submit(request()))[0])
+    for at, value in flips:
+        packed[at % len(packed)] = value
+    ask(peer, [bytes(packed[: len(packed) - cut])])
+
+
+def test_text_that_is_not_unicode_is_refused(peer: zmq.Socket[bytes]) -> None:
+    packed = encode(Submit(request(prompt="PROMPT")))[0].replace(b"PROMPT", b"x\xed\xa0\x80yz")
+    (answer,) = ask(peer, [packed])
+    assert answer.error.code in ("protocol_error", "invalid_value")
+
+
+def test_an_error_of_the_engine_while_handling_a_message_is_its_answer(
+    peer: zmq.Socket[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    req = msgspec.structs.replace(request(), id="breaks")
+    (answer,) = ask(peer, encode(Submit(req)))
+    assert (answer.id, answer.error.code) == ("breaks", "internal_error")
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_another_clients_request_can_be_neither_taken_nor_cancelled(
+    peer: zmq.Socket[bytes], address: str, desk: Desk
+) -> None:
+    with SchedulerClient(address) as owner:
+        req = request()
+        generation = owner.submit(req)
+        generation.accepted(5)
+        (refused,) = ask(peer, encode(Submit(req)))
+        assert refused.error.field == "id"
+        assert not ask(peer, encode(Cancel(req.id)))
+        assert req.id in desk.alive
+        generation.cancel()
+        with pytest.raises(Cancelled):
+            generation.result(5)
+
+
+def test_a_client_that_leaves_has_thousands_of_requests_cancelled(address: str, desk: Desk) -> None:
+    with SchedulerClient(address) as client:
+        generations = [client.submit(request()) for _ in range(5000)]
+        for generation in generations:
+            generation.accepted(30)
+        ids = {generation.id for generation in generations}
+    assert eventually(lambda: not ids & desk.alive)
+
+
+def test_a_client_that_never_reads_is_given_up(
+    address: str, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_UNREAD_BYTES", 200_000)
+    req = request()
+    with zmq.Context() as context, context.socket(zmq.DEALER) as silent:
+        silent.linger = 0
+        silent.setsockopt(zmq.RCVHWM, 1)
+        silent.connect(address)
+        silent.send_multipart(encode(Submit(req)))
+        for _ in range(20_000):
+            silent.send_multipart(encode(HealthCheck()))
+        assert eventually(lambda: req.id not in desk.alive)
+
+
+def test_waking_never_blocks() -> None:
+    with zmq.Context() as context:
+        wakeup = Wakeup(context, "test")
+        for _ in range(10_000):
+            wakeup.ring()
+        assert wakeup.socket.poll(0)
+        wakeup.clear()
+        assert not wakeup.socket.poll(0)
+        wakeup.close()
+        wakeup.ring()
+
+
+def test_what_cannot_be_sent_is_the_callers_error(address: str) -> None:
+    with SchedulerClient(address) as client:
+        client.wait_ready(5)
+        with pytest.raises(UnicodeEncodeError):
+            client.submit(msgspec.structs.replace(request(), id="\ud800"))
+        assert client.health().running == 0
+
+
+def test_two_may_iterate_over_one_generation() -> None:
+    generation = Generation("id", lambda _: None)
+    ends: list[str] = []
+
+    def follow() -> None:
+        try:
+            list(generation)
+        except MultimodalGenError as error:
+            ends.append(error.code)
+
+    threads = [threading.Thread(target=follow) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for step in range(200):
+        generation._deliver(Update("id", step, 200, 0, None, None))
+    generation._deliver(Cancelled("cancelled"))
+    for thread in threads:
+        thread.join(10)
+    assert ends == ["cancelled", "cancelled"]
+
+
+def test_errors_told_to_many_are_told_each_their_own(address: str) -> None:
+    with SchedulerClient(address) as client:
+        client.wait_ready(5)
+        client.fail(EngineDied("gone"))
+        told = []
+        for _ in range(2):
+            with pytest.raises(EngineDied, match="gone") as error:
+                client.submit(request())
+            told.append(error.value)
+        assert told[0] is not told[1]
+
+
+def test_a_request_has_one_terminal_message(peer: zmq.Socket[bytes], desk: Desk) -> None:
+    req = request()
+    answers = ask(peer, encode(Submit(req)))
+    for _ in range(3):
+        answers += ask(peer, encode(Cancel(req.id)))
+    desk.gateway.send(req.id, Failed(req.id, ErrorInfo.of(InvalidRequest("a", 1, "late"))))
+    answers += ask(peer, encode(Cancel(req.id)))
+    assert [answer.error.code for answer in answers if isinstance(answer, Failed)] == ["cancelled"]
