@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,18 @@ def test_same_seed_same_picture_on_any_number_of_ranks(ranks: Engine, engine: En
     for one, several in zip(alone, together, strict=True):
         difference = one.pixels.astype(int) - several.result(60).pixels.astype(int)
         assert np.abs(difference).max() <= 1
+
+
+def test_ranks_share_the_rows_of_an_adapted_model_too(checkpoints: Callable[..., Path]) -> None:
+    pixels = []
+    for num_gpus in (1, 2):
+        with start_engine(model_path=str(checkpoints("sd15")), num_gpus=num_gpus) as engine:
+            wanted = {"width": 64, "height": 72, "num_inference_steps": 3}
+            guided = submit_to(engine, "a pizza", guidance_scale=5.0, **wanted)
+            plain = submit_to(engine, "a dog", guidance_scale=1.0, scheduler="euler_a", **wanted)
+            pixels.append([request.result(60).pixels.astype(int) for request in (guided, plain)])
+    for one, several in zip(*pixels, strict=True):
+        assert np.abs(one - several).max() <= 1
 
 
 def test_errors_end_their_request_only_unless_they_are_hard(faulty: Engine) -> None:
