@@ -35,8 +35,10 @@ class DenoiseStage:
             prediction = gather_rows(self._predict(states, batch), batch.rows, self._mesh)
             for state, rows in zip(states, prediction.split(batch.rows_of), strict=True):
                 self._step(state, rows)
-            for state in states:
-                _commit(state)
+            shown = [_commit(state) for state in states]
+            for state, x0 in zip(states, shown, strict=True):
+                for observe in state.after_step:
+                    observe(state, x0)
 
     def _predict(self, states: Sequence[RequestState], batch: Batch) -> Tensor:
         """The denoiser's answer to this rank's share of the rows."""
@@ -68,10 +70,10 @@ class DenoiseStage:
         return self._batch
 
 
-def _commit(state: RequestState) -> None:
+def _commit(state: RequestState) -> Tensor:
+    """Take the step; returns the estimate of x0. It can't fail: all requests step, or none."""
     assert state.stepped is not None
     state.latents, x0 = state.stepped
     state.stepped = None
     state.evaluation += 1
-    for observe in state.after_step:
-        observe(state, x0)
+    return x0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from multimodal_gen.runtime.pipelines.request_state import RequestState
 if TYPE_CHECKING:
     from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
+log = logging.getLogger(__name__)
 PER_REQUEST = 10
 """Previews of one request at most: each costs a small decode."""
 
@@ -22,8 +24,15 @@ class Preview:
         self._pipeline = pipeline
         self._evaluations = evaluations
         self._every = -(-evaluations // PER_REQUEST)
+        self._broken = False
 
     def __call__(self, state: RequestState, x0: Tensor) -> None:
         done = state.evaluation
-        if done % self._every == 0 and done < self._evaluations:
+        if self._broken or done % self._every or done >= self._evaluations:
+            return
+        try:
             state.preview = self._pipeline.preview(state.params, x0)
+        except Exception:
+            # Only rank 0 makes them: an error would be the end of the group, for a thumbnail.
+            log.warning("request %s goes on without previews", state.req.id, exc_info=True)
+            self._broken = True

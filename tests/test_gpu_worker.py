@@ -1,0 +1,122 @@
+"""A rank's worker, given plans without an engine around it."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engineless import load
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.messages.plan import Ack, Phase, Plan, Work
+from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.validation import requests_of
+from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
+from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def pipeline(bundled_model: Path) -> ComposedPipeline:
+    return load(bundled_model)
+
+
+class Driver:
+    """Numbers plans and hands back acknowledgements."""
+
+    def __init__(self, pipeline: ComposedPipeline) -> None:
+        self.worker = GPUWorker(pipeline)
+        self._number = 0
+
+    def __call__(self, phase: Phase | None = None, ids: Any = (), k: int = 1, **plan: Any) -> Ack:
+        work = Work(phase=phase, ids=tuple(ids), k=k) if phase else None
+        outcome = self.worker.execute(Plan(number=self._number, work=work, **plan))
+        self._number += 1
+        return outcome.ack()[0]
+
+    def begin(self, *prompts: str, previews: bool = False) -> list[str]:
+        reqs = [self.request(prompt, seed, previews) for seed, prompt in enumerate(prompts)]
+        ids = [req.id for req in reqs]
+        assert not self(Phase.ENCODE, ids, admit=tuple(reqs)).failures
+        return ids
+
+    def request(self, prompt: str, seed: int, previews: bool) -> Req:
+        params = SamplingParams(prompt=prompt, seed=seed, num_inference_steps=STEPS)
+        (req,) = requests_of(params, self.worker.pipeline.model_info("test"), previews=previews)
+        return req
+
+
+@pytest.fixture
+def driver(pipeline: ComposedPipeline) -> Driver:
+    return Driver(pipeline)
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("phase", [Phase.ENCODE, Phase.DENOISE, Phase.DECODE])
+@pytest.mark.parametrize("neighbours", [0, 2])
+def test_a_dropped_requests_memory_is_free_with_the_plan_that_drops_it(
+    driver: Driver, phase: Phase, neighbours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the conditioning of the prompts used last, whose cache is bounded."""
+    monkeypatch.setattr(driver.worker.pipeline, "prompt_cache", ConditioningCache(max_bytes=0))
+    ids = driver.begin(*["a red heart"] * (1 + neighbours), previews=True)
+    if phase is not Phase.ENCODE:
+        assert driver(Phase.DENOISE, ids, STEPS).error is None
+    if phase is Phase.DECODE:
+        assert driver(Phase.DECODE, ids[:1]).finished == (ids[0],)
+    state = driver.worker.states[ids[0]]
+    tensors = [state.latents, *state.chunks]
+    tensors += [tensor for branch in state.conditioning.values() for tensor in branch.values()]
+    held = [weakref.ref(one) for one in (state, state.solver, *tensors)]
+    del state, tensors
+    driver(drop=(ids[0],))
+    assert [one() for one in held] == [None] * len(held)
+    assert set(driver.worker.states) == set(ids[1:])
+
+
+def test_after_an_error_ranks_skip_until_told_to_resume(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = driver.begin("a red heart", "a pizza")
+    failing(monkeypatch, driver, "predict")
+    failed = driver(Phase.DENOISE, ids, 3)
+    assert (failed.advanced, failed.error is not None) == (0, True)
+    monkeypatch.undo()
+    late = driver.request("a dog", 7, previews=False)
+    assert driver(Phase.ENCODE, [late.id], admit=(late,)).skipped
+    assert driver(drop=(ids[1],)).error is None
+    resumed = driver(Phase.DENOISE, ids[:1], 2, resume=True)
+    assert (resumed.skipped, resumed.advanced, resumed.error) == (False, 2, None)
+    assert late.id in driver(Phase.ENCODE, [late.id]).prepared
+
+
+def test_a_preview_that_fails_costs_nobody_a_step(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = driver.begin("a red heart", "a pizza", previews=True)
+    failing(monkeypatch, driver, "preview")
+    ack = driver(Phase.DENOISE, ids, STEPS)
+    assert (ack.advanced, ack.error, ack.previewed) == (STEPS, None, ())
+    assert [state.evaluation for state in driver.worker.states.values()] == [STEPS, STEPS]
+    assert "without previews" in caplog.text
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, driver: Driver, method: str) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(driver.worker.pipeline, method, fail)
