@@ -105,6 +105,7 @@ def _serve(own: RankScheduler, args: RankArgs) -> None:
         log.debug("loading failed", exc_info=error)
         own.report(Loaded(rank=args.rank, error=_reason(error)))
         threading.Event().wait()  # Rank 0 ends the engine: a rank gone before hides the reason.
+        return
     gc.freeze()
     gc.enable()
     own.report(worker.loaded(args.model_name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import shutil
@@ -29,6 +30,8 @@ RANK_MODULE = "multimodal_gen.runtime.rank"
 WATCH_S = 0.05
 GRACE_S = 3.0
 """How long ranks have to end by themselves when the engine is closed."""
+LAST_WORDS_S = 1.0
+"""How long to wait, after rank 0's death, for the client to hear of it."""
 
 
 class Engine:
@@ -59,18 +62,22 @@ class Engine:
         """
         model_folder = resolve(args.model_path, args.revision)
         folder = Path(tempfile.mkdtemp(prefix="multimodal-gen-"))
+        rank_args = RankArgs(
+            rank=0,
+            server=replace(args, api_key=None),
+            model_folder=str(model_folder),
+            model_name=_model_name(args.model_path, model_folder),
+            socket_folder=str(folder),
+            cache_folder=str(_cache_folder()),
+        )
         processes: list[subprocess.Popen[bytes]] = []
-        for rank in range(args.num_gpus):
-            rank_args = RankArgs(
-                rank=rank,
-                server=replace(args, api_key=None),
-                model_folder=str(model_folder),
-                model_name=_model_name(args.model_path, model_folder),
-                socket_folder=str(folder),
-                cache_folder=str(_cache_folder()),
-            )
-            processes.append(_spawn(rank_args, rank_module))
-        return cls(args, processes, folder)
+        try:
+            for rank in range(args.num_gpus):
+                processes.append(_spawn(msgspec.structs.replace(rank_args, rank=rank), rank_module))
+            return cls(args, processes, folder)
+        except BaseException:
+            _end(processes, folder)
+            raise
 
     def __enter__(self) -> Engine:
         return self
@@ -97,7 +104,7 @@ class Engine:
                 self.client.shutdown_engine()
                 self._await_exits(GRACE_S)
             self.client.close()
-            self._end_ranks()
+            _end(self._processes, self._folder)
             self._watcher.join()
             atexit.unregister(self.close)
 
@@ -106,10 +113,18 @@ class Engine:
         while not self._closing.wait(WATCH_S):
             if self.client.died is None and all(p.poll() is None for p in self._processes):
                 continue
-            time.sleep(WATCH_S)  # What rank 0 had to say of the end may still be on its way.
+            self._hear_last_words()
             self.client.fail(EngineDied(self._how_it_ended()))
-            self._end_ranks()
+            _end(self._processes, self._folder)
             return
+
+    def _hear_last_words(self) -> None:
+        """What rank 0 had to say of the end may still be on its way to the client, which itself
+        sees when rank 0 is gone."""
+        rank_0_died = self._processes[0].poll() is not None
+        end = time.monotonic() + (LAST_WORDS_S if rank_0_died else WATCH_S)
+        while self.client.died is None and time.monotonic() < end:
+            time.sleep(WATCH_S / 5)
 
     def _how_it_ended(self) -> str:
         """The first rank found dead, and how; looked for a moment, as a socket closes first."""
@@ -126,15 +141,16 @@ class Engine:
         while time.monotonic() < end and any(p.poll() is None for p in self._processes):
             time.sleep(0.01)
 
-    def _end_ranks(self) -> None:
-        for process in self._processes:
-            if process.poll() is None:
-                process.kill()
-        for process in self._processes:
-            process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+
+def _end(processes: list[subprocess.Popen[bytes]], folder: Path) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+    for process in processes:
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def rank_environment(num_gpus: int) -> dict[str, str]:
@@ -150,17 +166,18 @@ def rank_environment(num_gpus: int) -> dict[str, str]:
 
 
 def _spawn(args: RankArgs, module: str) -> subprocess.Popen[bytes]:
+    packed = msgspec.msgpack.encode(args)
     process = subprocess.Popen(
         [sys.executable, "-m", module],
+        bufsize=0,
         stdin=subprocess.PIPE,
         stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
         env=rank_environment(args.server.num_gpus),
         start_new_session=True,
     )
     assert process.stdin is not None
-    packed = msgspec.msgpack.encode(args)
-    process.stdin.write(len(packed).to_bytes(4, "big") + packed)
-    process.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):  # It is dead already, as the watcher will see.
+        process.stdin.write(len(packed).to_bytes(4, "big") + packed)
     return process
 
 
@@ -182,7 +199,8 @@ def _has_fileno(stream: object) -> bool:
 
 def _manner(code: int | None) -> str:
     if code is not None and code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
+        known = {int(one): one.name for one in signal.Signals}
+        return f"was ended by {known.get(-code, f'signal {-code}')}"
     return f"ended with status {code}"
 
 

@@ -1,0 +1,143 @@
+"""No rank is left behind, and what went wrong at the start is what the caller hears."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from engines import start_engine
+from test_ranks import assert_all_gone
+
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError
+from multimodal_gen.runtime.launch import supervisor
+from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.runtime.scheduler_client import SchedulerClient
+
+ABANDON = """
+import sys
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.runtime.launch.supervisor import Engine
+engine = Engine.start(ServerArgs(device="cpu", num_gpus=2))
+if "ready" in sys.argv:
+    engine.wait_ready(90)
+print(*engine.pids, flush=True)
+if "wait" in sys.argv:
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where engines make their folders."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+def left_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.glob("multimodal-gen-*")]
+
+
+def gone(pids: list[int], folder: Path, within_s: float = 10) -> bool:
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids) and not left_in(folder):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize("moment", ["loading", "ready"])
+def test_no_rank_is_left_behind_by_an_interpreter_that_ends(folders: Path, moment: str) -> None:
+    script = subprocess.run(
+        [sys.executable, "-c", ABANDON, moment], capture_output=True, timeout=120, check=True
+    )
+    assert gone([int(pid) for pid in script.stdout.split()], folders)
+
+
+@pytest.mark.parametrize("moment", ["loading", "ready"])
+def test_no_rank_is_left_behind_by_a_killed_parent(folders: Path, moment: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ABANDON, moment, "wait"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as script:
+        assert script.stdout is not None
+        pids = [int(pid) for pid in script.stdout.readline().split()]
+        assert len(pids) == 2
+        script.send_signal(signal.SIGKILL)
+    assert gone(pids, folders)
+
+
+def test_no_rank_is_left_behind_by_a_start_that_fails(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    spawn = supervisor._spawn
+
+    def second_fails(*args: object) -> subprocess.Popen[bytes]:
+        if started:
+            raise OSError("no more processes")
+        started.append(spawn(*args))  # type: ignore[arg-type]
+        return started[0]
+
+    monkeypatch.setattr(supervisor, "_spawn", second_fails)
+    with pytest.raises(OSError, match="no more processes"):
+        start_engine(num_gpus=2)
+    assert gone([started[0].pid], folders, within_s=0.1)
+
+
+def test_closing_during_loading_and_twice_leaves_nothing(folders: Path) -> None:
+    engine = start_engine(num_gpus=2)
+    engine.close()
+    engine.close()
+    assert gone(engine.pids, folders, within_s=0.1)
+    with pytest.raises(EngineNotReady):
+        engine.wait_ready(1)
+
+
+def test_closing_one_engine_leaves_another_of_the_process_alone(engine: Engine) -> None:
+    engine.wait_ready(90)
+    with start_engine() as other:
+        assert other.address != engine.address
+    assert engine.client.health().running == 0
+    assert not any(gone([pid], Path("/none"), within_s=0.1) for pid in engine.pids)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_of_several_ranks_that_cannot_load_says_why(
+    rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{here / 'faults'}{os.pathsep}{here.parent}")
+    monkeypatch.setenv("RANK_THAT_FAILS", str(rank))
+    args = ServerArgs(device="cpu", num_gpus=2)
+    with (
+        Engine.start(args, rank_module="rank_that_cannot_load") as engine,
+        pytest.raises(MultimodalGenError, match="a planted fault") as error,
+    ):
+        engine.wait_ready(90)
+    assert not isinstance(error.value, EngineDied)
+
+
+def test_a_shutdown_is_heeded_while_the_model_loads() -> None:
+    with start_engine() as engine:
+        with SchedulerClient(engine.address) as other:
+            other.shutdown_engine()
+            with pytest.raises(MultimodalGenError):
+                engine.wait_ready(90)
+        assert_all_gone(engine, within_s=2)
+
+
+def test_a_death_by_any_signal_is_told() -> None:
+    with start_engine() as engine:
+        os.kill(engine.pids[0], signal.SIGRTMIN + 3)
+        with pytest.raises(EngineDied, match=rf"rank 0 .* signal {signal.SIGRTMIN + 3}"):
+            engine.wait_ready(90)
