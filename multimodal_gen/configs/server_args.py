@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_type_hints
+
+import msgspec
 
 from multimodal_gen.errors import InvalidRequest
 
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 AttentionBackend = Literal["auto", "sdpa", "math"]
+
+LONGEST_STEP_S = 86400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +50,17 @@ class ServerArgs:
     """Key that HTTP clients must send as a bearer token."""
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(ServerArgs).items():
+            try:
+                msgspec.convert(getattr(self, name), kind)
+            except msgspec.ValidationError as error:
+                raise InvalidRequest(name, getattr(self, name), str(error)) from error
         for name in ("num_gpus", "batching_max_size", "max_queue_size"):
             if getattr(self, name) < 1:
                 raise InvalidRequest(name, getattr(self, name), "must be at least 1")
-        if self.step_timeout <= 0:
-            raise InvalidRequest("step_timeout", self.step_timeout, "must be more than 0 seconds")
+        if not 0 < self.step_timeout <= LONGEST_STEP_S:
+            allowed = f"must be more than 0 and at most {LONGEST_STEP_S} seconds"
+            raise InvalidRequest("step_timeout", self.step_timeout, allowed)
         if not 0 <= self.port <= 65535:
             raise InvalidRequest("port", self.port, "must be 0 to 65535")
         if self.api_key == "":

@@ -1,0 +1,33 @@
+"""Bad arguments of a server are named before anything is started."""
+
+from __future__ import annotations
+
+import pytest
+
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.errors import InvalidRequest
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("device", "gpu"),
+        ("dtype", "fp16"),
+        ("attention_backend", "flash"),
+        ("num_gpus", "2"),
+        ("num_gpus", 1.5),
+        ("num_gpus", 0),
+        ("step_timeout", float("nan")),
+        ("step_timeout", float("inf")),
+        ("step_timeout", 0),
+        ("port", 65536),
+        ("port", None),
+        ("api_key", ""),
+        ("model_path", 7),
+        ("enable_cfg_parallel", "yes"),
+    ],
+)
+def test_bad_input_is_the_callers_error(field: str, value: object) -> None:
+    with pytest.raises(InvalidRequest, match=field) as error:
+        ServerArgs(**{field: value})
+    assert error.value.field == field
