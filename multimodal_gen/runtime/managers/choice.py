@@ -14,6 +14,11 @@ from multimodal_gen.runtime.managers.waiting import WaitingQueue
 REACTION_S = 0.05
 """A newcomer, or a cancelled request, is heeded within this or within one unit of work. The plan
 that runs and the one decided ahead share it."""
+LEAD_S = 0.010
+"""So long before a plan ends, the next one is decided: in time for the device, as late as can be
+for whoever comes or goes meanwhile."""
+PLAN_S = REACTION_S - LEAD_S
+"""What a plan of several units lasts at most."""
 MAX_BEGUN = 4
 """Times a full batch: with so many begun, nobody is begun only to fill a batch, since each holds
 memory."""
@@ -71,17 +76,17 @@ class Chooser:
         unit_s = self._cost.seconds(phase, key, 1)
         if phase is Phase.DECODE:
             jobs = [job for job in jobs if job.decode_key == key]
-        jobs = jobs[: _times_in_reaction(unit_s, self._max_batch)]
+        jobs = jobs[: _times_in_plan(unit_s, self._max_batch)]
         return _sized(phase, jobs, key, len(jobs), unit_s * len(jobs))
 
 
 def _sized(phase: Phase, jobs: Sequence[Job], key: str, rows: int, unit_s: float) -> Choice:
     most = min(job.units_left(phase) for job in jobs)
-    return Choice(phase, jobs, key, rows, _times_in_reaction(unit_s, most), unit_s)
+    return Choice(phase, jobs, key, rows, _times_in_plan(unit_s, most), unit_s)
 
 
-def _times_in_reaction(unit_s: float, most: int) -> int:
-    """How many units fit in half the reaction time, from 1 to `most`."""
-    if unit_s * most <= REACTION_S / 2:
+def _times_in_plan(unit_s: float, most: int) -> int:
+    """How many units one plan takes, from 1 to `most`."""
+    if unit_s * most <= PLAN_S:
         return most
-    return max(1, int(REACTION_S / 2 / unit_s))
+    return max(1, int(PLAN_S / unit_s))

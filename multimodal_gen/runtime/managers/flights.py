@@ -7,11 +7,9 @@ from collections import deque
 from typing import NamedTuple
 
 from multimodal_gen.messages.plan import Phase, Work
-from multimodal_gen.runtime.managers.choice import REACTION_S, Choice
+from multimodal_gen.runtime.managers.choice import LEAD_S, REACTION_S, Choice
 from multimodal_gen.runtime.managers.job import Job
 
-LEAD_S = 0.005
-"""So long before long work ends, the next may be decided."""
 CLOCK_S = 1e-6
 """Shorter waits are none."""
 

@@ -89,20 +89,18 @@ class Policy:
         self._deadlines.add(job)
         return True
 
-    def cancel(self, id: str) -> bool:
-        """Whether the request was alive. What is in flight for it is no longer credited."""
-        alive = id in self._jobs
-        self.remove(id)
-        return alive
+    def remove(self, id: str) -> bool:
+        """The request has ended; what is in flight for it is no longer credited.
 
-    def remove(self, id: str) -> None:
-        """The request has ended; without effect when it has left already."""
+        Returns whether it was alive.
+        """
         job = self._jobs.pop(id, None)
         if job is None:
-            return
+            return False
         if self._begun.pop(id, None) is None:
             self._waiting.discard(job)
         self._deadlines.discard(job)
+        return True
 
     def expired(self, now: float) -> list[str]:
         """Ids whose deadline has passed. They have left."""

@@ -83,6 +83,7 @@ class Ledger:
     admitted: bool = False
     timings: dict[str, float] = field(default_factory=dict)
     batch_sizes: list[int] = field(default_factory=list)
+    evaluations: int = 0
     told: float = 0.0
 
 
@@ -138,23 +139,20 @@ class Scheduler:
 
     # -- the gateway's thread
 
-    def submit(self, req: Req) -> bool:
+    def submit(self, req: Req) -> None:
         """Take a request into the queue; raises QueueFull, DeadlineExceeded, EngineNotReady."""
         with self._lock:
             if self._stopping:
                 raise EngineNotReady("the engine is stopping")
             now = time.monotonic()
-            if req.id in self._requests:
-                return False
-            self._policy.submit(req, now)
-            self._requests[req.id] = Ledger(req, now)
-            self._wakeup.ring()
-        return True
+            if self._policy.submit(req, now):
+                self._requests[req.id] = Ledger(req, now)
+                self._wakeup.ring()
 
-    def cancel(self, request_id: str) -> bool:
+    def cancel(self, request_id: str) -> None:
         """End a request at once; its memory goes with the next plan."""
         with self._lock:
-            return self._end(request_id, Cancelled("the request was cancelled"))
+            self._end(request_id, Cancelled("the request was cancelled"))
 
     def health(self) -> Health:
         with self._lock:
@@ -235,14 +233,18 @@ class Scheduler:
 
     def _dispatch(self) -> None:
         """Keep the ranks busy: one plan running and, shortly before it ends, one more."""
-        recovering = self._resume and self._in_flight
-        work = None if recovering else self._policy.next(time.monotonic())
+        work = self._next_work()
         while work is not None or self._drops:
             self._issue(work)
-            work = None if recovering else self._policy.next(time.monotonic())
+            work = self._next_work()
         if not self._in_flight and not self._cost_kept:
             self._cost.save()
             self._cost_kept = True
+
+    def _next_work(self) -> Work | None:
+        if self._resume and self._in_flight:  # the ranks skip what they still have
+            return None
+        return self._policy.next(time.monotonic())
 
     def _issue(self, work: Work | None) -> None:
         now = time.monotonic()
@@ -331,6 +333,8 @@ class Scheduler:
     def _book(self, work: Work, ledgers: Iterable[Ledger], acks: Sequence[Ack]) -> None:
         seconds = max(ack.seconds for ack in acks)
         for ledger in ledgers:
+            if (prepared := acks[0].prepared.get(ledger.req.id)) is not None:
+                ledger.evaluations = len(prepared.batch_keys)
             spent = ledger.timings.get(work.phase.value, 0.0)
             ledger.timings[work.phase.value] = spent + seconds
             if work.phase is Phase.DENOISE:
@@ -367,11 +371,11 @@ class Scheduler:
 
     def _tell(self, request_id: str, preview: Any, now: float) -> None:
         ledger = self._requests[request_id]
-        progress = self._progress(request_id)
-        last = progress.step == progress.total
+        last = len(ledger.batch_sizes) == ledger.evaluations
         if preview is None and not last and now - ledger.told < PROGRESS_S:
             return
         ledger.told = now
+        progress = self._progress(request_id)
         if preview is None:
             self._gateway.send(request_id, progress)
         else:
@@ -384,12 +388,11 @@ class Scheduler:
 
     # -- ends
 
-    def _end(self, request_id: str, error: MultimodalGenError) -> bool:
-        if request_id not in self._requests:
-            return False
-        self._forget(request_id)
-        self._gateway.send(request_id, Failed(request_id, ErrorInfo.of(error)))
-        return True
+    def _end(self, request_id: str, error: MultimodalGenError) -> None:
+        """End a request by an error; without effect when it has ended before."""
+        if request_id in self._requests:
+            self._forget(request_id)
+            self._gateway.send(request_id, Failed(request_id, ErrorInfo.of(error)))
 
     def _forget(self, request_id: str) -> Ledger:
         ledger = self._requests.pop(request_id)
