@@ -45,18 +45,15 @@ class Desk:
         self.gateway = gateway
         self.alive: set[str] = set()
 
-    def submit(self, req: Req) -> bool:
+    def submit(self, req: Req) -> None:
         if req.id == "breaks":
             raise ZeroDivisionError
         self.alive.add(req.id)
-        return True
 
-    def cancel(self, request_id: str) -> bool:
-        if request_id not in self.alive:
-            return False
-        self.alive.discard(request_id)
-        self.gateway.send(request_id, Failed(request_id, ErrorInfo.of(Cancelled("cancelled"))))
-        return True
+    def cancel(self, request_id: str) -> None:
+        if request_id in self.alive:
+            self.alive.discard(request_id)
+            self.gateway.send(request_id, Failed(request_id, ErrorInfo.of(Cancelled("cancelled"))))
 
     def health(self) -> Health:
         return Health(running=0, waiting=len(self.alive))

@@ -107,7 +107,7 @@ def test_a_full_queue_says_when_to_try_again() -> None:
         driver.submit(request("c"))
     assert caught.value.retry_after_s is not None
     assert 0 < caught.value.retry_after_s <= 3600
-    assert driver.policy.cancel("a")
+    assert driver.policy.remove("a")
     driver.submit(request("c"))
 
 
@@ -115,8 +115,8 @@ def test_a_cancelled_request_is_not_planned_again() -> None:
     driver = warm()
     driver.submit(request("a", steps=9), request("b", steps=9))
     work = driver.until(Phase.DENOISE, "a", "b")
-    assert driver.policy.cancel("a")
-    assert not driver.policy.cancel("a")
+    assert driver.policy.remove("a")
+    assert not driver.policy.remove("a")
     driver.acknowledge(work)
     assert driver.next().ids == ("b",)
 
@@ -125,7 +125,7 @@ def test_work_in_flight_is_not_credited_to_a_new_request_of_the_same_id() -> Non
     driver = warm()
     driver.submit(request("a"))
     work = driver.next()
-    driver.policy.cancel("a")
+    driver.policy.remove("a")
     driver.submit(request("a"))
     driver.acknowledge(work)
     assert driver.next() == Work(phase=Phase.ENCODE, ids=("a",))

@@ -249,7 +249,7 @@ class Load:
             work, advanced=advanced, seconds=seconds, prepared=prepared, now=self.now
         )
         for id in work.ids:
-            if self.fates[id] == "cancel" and self.policy.cancel(id):
+            if self.fates[id] == "cancel" and self.policy.remove(id):
                 self.ended.append(id)
 
     def fail(self, work: Work, *, out_of_memory: bool) -> None:

@@ -1,0 +1,181 @@
+"""Rank 0's Scheduler with a real door and real clients; the test plays the ranks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import zmq
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import Cancelled, EngineDied, EngineNotReady
+from multimodal_gen.messages.codec import Decoder, encode
+from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
+from multimodal_gen.messages.plan import Ack, Loaded, Phase, Plan
+from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.validation import requests_of
+from multimodal_gen.runtime.managers import scheduler as module
+from multimodal_gen.runtime.managers.client_gateway import ClientGateway
+from multimodal_gen.runtime.managers.cost_model import CostModel
+from multimodal_gen.runtime.managers.policy import Policy
+from multimodal_gen.runtime.managers.scheduler import RankLinks, Scheduler
+from multimodal_gen.runtime.scheduler_client import SchedulerClient
+
+MODEL = ModelInfo(
+    name="test",
+    family="test",
+    tasks=("text-to-image",),
+    defaults=Defaults(width=64, height=64, num_inference_steps=4),
+    limits=Limits(),
+    size_multiple=16,
+    schedulers=("euler",),
+)
+
+
+def make_policy(loaded: Loaded) -> tuple[Policy, CostModel]:
+    cost = CostModel(parameters=1000, memory_bytes=0, device="cpu", path=None)
+    return Policy(cost, max_batch=4, max_queue=8), cost
+
+
+class Ranks:
+    """All ranks of an engine, played by the test, and a client of it."""
+
+    def __init__(self, folder: Path, size: int = 1, step_timeout: float = 30.0) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        address = f"ipc://{folder}/client"
+        links = RankLinks(self._context, ["inproc://ranks"], size)
+        self.sockets = [self._connect(rank) for rank in range(size)]
+        gateway = ClientGateway(address)
+        self.scheduler = Scheduler(self._context, links, gateway, step_timeout, make_policy)
+        self.scheduler.start()
+        for rank in range(size):
+            self.say(rank, Loaded(rank=rank, model=MODEL))
+        self.client = SchedulerClient(address)
+        self.client.wait_ready(10)
+
+    def _connect(self, rank: int) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.IDENTITY, str(rank).encode())
+        socket.connect("inproc://ranks")
+        return socket
+
+    def say(self, rank: int, message: msgspec.Struct) -> None:
+        self.sockets[rank].send_multipart(encode(message))
+
+    def plan(self, rank: int = 0) -> Plan:
+        assert self.sockets[rank].poll(5000), "no plan came"
+        plan, _ = Decoder(Plan).decode(self.sockets[rank].recv_multipart())
+        assert isinstance(plan, Plan)
+        return plan
+
+    def close(self) -> None:
+        self.client.close()
+        self.scheduler.stop()
+        self.scheduler.join()
+        self._context.destroy(linger=0)
+
+
+Start = Callable[..., Ranks]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Starts a Scheduler whose death is not the test's."""
+    monkeypatch.setattr(module.os, "_exit", lambda status: None)
+    started: list[Ranks] = []
+
+    def begin(**options: Any) -> Ranks:
+        started.append(Ranks(tmp_path, **options))
+        return started[-1]
+
+    yield begin
+    for ranks in started:
+        ranks.close()
+
+
+def request(seed: int = 0) -> Req:
+    (req,) = requests_of(SamplingParams(prompt="x", seed=seed), MODEL)
+    return req
+
+
+FAILURE = ErrorInfo(code="generation_failed", message="planted")
+
+
+def test_work_for_a_cancelled_request_is_not_its_successors(start: Start) -> None:
+    ranks, req = start(), request()
+    first = ranks.client.submit(req)
+    encoding = ranks.plan()
+    assert encoding.admit == (req,)
+    first.cancel()
+    with pytest.raises(Cancelled):
+        first.result(5)
+    second = ranks.client.submit(req)
+    second.accepted(5)
+    ranks.say(0, Ack(number=encoding.number, rank=0, advanced=1, failures={req.id: FAILURE}))
+    plans = [ranks.plan(), ranks.plan()]
+    assert plans[0].drop == (req.id,)
+    assert plans[1].admit == (req,)
+    assert plans[1].work is not None
+    assert plans[1].work.phase is Phase.ENCODE
+    with pytest.raises(TimeoutError):
+        second.result(0.2)
+
+
+def test_a_death_is_told_though_the_gateway_asks_for_the_lock(start: Start) -> None:
+    ranks = start(step_timeout=0.3)
+    generations = [ranks.client.submit(request(seed)) for seed in range(3)]
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                ranks.client.health(1)
+            except (EngineDied, EngineNotReady, TimeoutError):
+                return
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for generation in generations:
+        with pytest.raises(EngineDied, match="fell silent"):
+            generation.result(5)
+    stop.set()
+    asking.join()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Ack(number=0, rank=0),
+        Ack(number=0, rank=2),
+        Ack(number=7, rank=1),
+        Loaded(rank=1, model=MODEL),
+    ],
+    ids=["another's rank", "no rank", "plan not due", "loaded again"],
+)
+def test_an_answer_that_no_rank_would_give_ends_the_engine(
+    start: Start, message: msgspec.Struct
+) -> None:
+    ranks = start(size=2)
+    generation = ranks.client.submit(request())
+    ranks.plan(1)
+    ranks.say(1, message)
+    with pytest.raises(EngineDied):
+        generation.result(5)
+
+
+def test_every_request_ends_once_when_the_engine_is_told_to_stop(start: Start) -> None:
+    ranks = start()
+    generations = [ranks.client.submit(request(seed)) for seed in range(5)]
+    for generation in generations:
+        generation.accepted(5)
+    ranks.client.shutdown_engine()
+    for generation in generations:
+        with pytest.raises(Cancelled, match="told to stop"):
+            generation.result(5)
+    with pytest.raises(EngineNotReady):
+        ranks.scheduler.submit(request())
