@@ -100,13 +100,15 @@ class Engine:
             if self._closing.is_set():
                 return
             self._closing.set()
-            if self.client.model is not None:
-                self.client.shutdown_engine()
-                self._await_exits(GRACE_S)
-            self.client.close()
-            _end(self._processes, self._folder)
-            self._watcher.join()
-            atexit.unregister(self.close)
+            try:
+                if self.client.model is not None:
+                    self.client.shutdown_engine()
+                    self._await_exits(GRACE_S)
+            finally:  # Also for who is too impatient to wait for it.
+                self.client.close()
+                _end(self._processes, self._folder)
+                self._watcher.join()
+                atexit.unregister(self.close)
 
     def _watch(self) -> None:
         """A rank's death, or silence that the client noticed, is the end of the engine."""
