@@ -23,7 +23,8 @@ from multimodal_gen.runtime.managers import scheduler as module
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
 from multimodal_gen.runtime.managers.cost_model import CostModel
 from multimodal_gen.runtime.managers.policy import Policy
-from multimodal_gen.runtime.managers.scheduler import RankLinks, Scheduler
+from multimodal_gen.runtime.managers.rank_links import RankLinks
+from multimodal_gen.runtime.managers.scheduler import Scheduler
 from multimodal_gen.runtime.scheduler_client import SchedulerClient
 
 MODEL = ModelInfo(

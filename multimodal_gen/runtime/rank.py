@@ -25,8 +25,9 @@ from multimodal_gen.observability.logging import configure_logging
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
 from multimodal_gen.runtime.managers.cost_model import CostModel
 from multimodal_gen.runtime.managers.policy import Policy
+from multimodal_gen.runtime.managers.rank_links import RankLinks
 from multimodal_gen.runtime.managers.rank_scheduler import RankScheduler
-from multimodal_gen.runtime.managers.scheduler import RankLinks, Scheduler
+from multimodal_gen.runtime.managers.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
 OWN_RANK = "inproc://ranks"

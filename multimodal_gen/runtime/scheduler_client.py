@@ -7,14 +7,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import zmq
@@ -26,7 +23,6 @@ from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.reply import (
     Accepted,
     EngineMessage,
-    ErrorInfo,
     Failed,
     Health,
     NotReady,
@@ -36,157 +32,13 @@ from multimodal_gen.messages.reply import (
 )
 from multimodal_gen.messages.request import Cancel, HealthCheck, Hello, Req, Shutdown, Submit
 from multimodal_gen.messages.wakeup import Wakeup
+from multimodal_gen.runtime.generation import Generation, Output, Update, copy_of
 
-if TYPE_CHECKING:
-    import numpy as np
+__all__ = ["Generation", "Output", "SchedulerClient", "Update"]
 
 log = logging.getLogger(__name__)
 HEARTBEAT_S = 1.0
 DRAIN_MS = 50
-
-
-@dataclass(frozen=True)
-class Update:
-    """How far a request is; `preview` is [H, W, 3] uint8 where one was asked for and is new."""
-
-    id: str
-    step: int
-    total: int
-    queue_position: int
-    eta_s: float | None
-    preview: np.ndarray[Any, Any] | None
-
-
-@dataclass(frozen=True)
-class Output:
-    """What became of a request: `pixels` [F, H, W, 3] uint8."""
-
-    id: str
-    pixels: np.ndarray[Any, Any]
-    seed: int
-    fps: int | None
-    timings: dict[str, float]
-    batch_sizes: list[int]
-
-
-class Generation:
-    """One submitted request. Any thread or coroutine may wait for it or cancel it."""
-
-    def __init__(self, request_id: str, cancel: Callable[[str], None]) -> None:
-        self.id = request_id
-        self._cancel = cancel
-        self._changed = threading.Condition()
-        self._wakers: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
-        self._accepted = False
-        self._update: Update | None = None
-        self._output: Output | None = None
-        self._error: MultimodalGenError | None = None
-
-    def cancel(self) -> None:
-        """Ask the engine to end it; it then ends with `Cancelled` unless it was done before."""
-        self._cancel(self.id)
-
-    def accepted(self, timeout: float | None = None) -> None:
-        """Return once the engine took the request; raise the reason if it did not."""
-        self._wait(lambda: self._accepted or self._ended, timeout)
-        if self._error is not None:
-            raise _copy(self._error)
-
-    async def aaccepted(self) -> None:
-        await self._await(lambda: self._accepted or self._ended)
-        if self._error is not None:
-            raise _copy(self._error)
-
-    def result(self, timeout: float | None = None) -> Output:
-        """Wait for the output; raise the request's error, or TimeoutError."""
-        self._wait(lambda: self._ended, timeout)
-        return self._outcome()
-
-    async def aresult(self) -> Output:
-        await self._await(lambda: self._ended)
-        return self._outcome()
-
-    def __iter__(self) -> Iterator[Update | Output]:
-        while True:
-            self._wait(lambda: self._ended or self._update is not None, None)
-            if (update := self._take_update()) is not None:
-                yield update
-            elif self._ended:
-                yield self._outcome()
-                return
-
-    async def __aiter__(self) -> AsyncIterator[Update | Output]:
-        while True:
-            await self._await(lambda: self._ended or self._update is not None)
-            if (update := self._take_update()) is not None:
-                yield update
-            elif self._ended:
-                yield self._outcome()
-                return
-
-    # -- the client's thread
-
-    def _deliver(self, event: bool | Update | Output | MultimodalGenError) -> None:
-        with self._changed:
-            if self._ended:
-                return
-            self._accepted = True
-            if isinstance(event, Update):
-                self._update = _newest(self._update, event)
-            elif isinstance(event, Output):
-                self._output = event
-            elif isinstance(event, MultimodalGenError):
-                self._error = event
-            self._changed.notify_all()
-            for loop, waker in self._wakers:
-                with contextlib.suppress(RuntimeError):  # The loop was closed: nobody waits.
-                    loop.call_soon_threadsafe(waker.set)
-
-    # -- waiting
-
-    @property
-    def _ended(self) -> bool:
-        return self._output is not None or self._error is not None
-
-    def _outcome(self) -> Output:
-        if self._error is not None:
-            raise _copy(self._error)
-        assert self._output is not None
-        return self._output
-
-    def _take_update(self) -> Update | None:
-        with self._changed:
-            update, self._update = self._update, None
-            return update
-
-    def _wait(self, condition: Callable[[], bool], timeout: float | None) -> None:
-        with self._changed:
-            if not self._changed.wait_for(condition, timeout):
-                raise TimeoutError(f"request {self.id} is still running after {timeout} s")
-
-    async def _await(self, condition: Callable[[], bool]) -> None:
-        waker = (asyncio.get_running_loop(), asyncio.Event())
-        with self._changed:
-            self._wakers.add(waker)
-        try:
-            while not condition():
-                await waker[1].wait()
-                waker[1].clear()
-        finally:
-            with self._changed:
-                self._wakers.discard(waker)
-
-
-def _copy(error: MultimodalGenError) -> MultimodalGenError:
-    """One for each who is told: a raised error keeps the frames that it went through."""
-    return ErrorInfo.of(error).exception()
-
-
-def _newest(old: Update | None, new: Update) -> Update:
-    """The newer of two updates; a preview nobody saw yet is kept."""
-    if old is not None and new.preview is None and old.preview is not None:
-        return replace(new, preview=old.preview)
-    return new
 
 
 class SchedulerClient:
@@ -228,7 +80,7 @@ class SchedulerClient:
         with self._lock:
             done = self._lock.wait_for(lambda: self.model is not None or bool(self.died), timeout)
             if self.died is not None:
-                raise _copy(self.died)
+                raise copy_of(self.died)
             if not done or self.model is None:
                 raise TimeoutError(f"the engine at {self.address} is not ready after {timeout} s")
             return self.model
@@ -285,7 +137,7 @@ class SchedulerClient:
 
     def _raise_if_gone(self) -> None:
         if self.died is not None:
-            raise _copy(self.died)
+            raise copy_of(self.died)
         if self._closing:
             raise EngineNotReady("the client was closed")
 

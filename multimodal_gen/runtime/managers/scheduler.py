@@ -26,16 +26,16 @@ from multimodal_gen.errors import (
     EngineNotReady,
     MultimodalGenError,
     OutOfMemory,
-    ProtocolError,
 )
-from multimodal_gen.messages.codec import Decoder, encode, header_of
-from multimodal_gen.messages.plan import Ack, Loaded, Phase, Plan, RankMessage, Work
+from multimodal_gen.messages.codec import header_of
+from multimodal_gen.messages.plan import Ack, Loaded, Phase, Plan, Work
 from multimodal_gen.messages.reply import ErrorInfo, Failed, Health, Progress, Result
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.wakeup import Wakeup
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
 from multimodal_gen.runtime.managers.cost_model import CostModel
 from multimodal_gen.runtime.managers.policy import Policy
+from multimodal_gen.runtime.managers.rank_links import RankLinks
 
 log = logging.getLogger(__name__)
 IDLE_S = 1.0
@@ -44,34 +44,6 @@ AGREE_S = 1.0
 """After one rank reports an error inside a step, how long the others have to report the same."""
 PROGRESS_S = 0.05
 """The least time between two progress messages of one request."""
-
-
-class RankLinks:
-    """Rank 0's ends of the pairs to the Schedulers of all ranks, its own included."""
-
-    def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], addresses: Sequence[str], size: int
-    ) -> None:
-        self.size = size
-        self.socket = context.socket(zmq.ROUTER)
-        self.socket.linger = 500
-        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        for address in addresses:
-            self.socket.bind(address)
-        self._decoder = Decoder(RankMessage)
-
-    def send(self, plan: Plan) -> None:
-        frames = encode(plan)
-        for rank in range(self.size):
-            self.socket.send_multipart([str(rank).encode(), *frames])
-
-    def receive(self) -> tuple[Any, list[Any]]:
-        """What a rank says, and its arrays. Raises ProtocolError for what no rank would say."""
-        sender, *frames = self.socket.recv_multipart(copy=False)
-        message, arrays = self._decoder.decode([frame.buffer for frame in frames])
-        if sender.bytes != str(message.rank).encode() or not 0 <= message.rank < self.size:
-            raise ProtocolError(f"{sender.bytes!r} speaks for rank {message.rank}")
-        return message, arrays
 
 
 @dataclass

@@ -1,0 +1,40 @@
+"""How plans get to the ranks, and their answers back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+
+from multimodal_gen.errors import ProtocolError
+from multimodal_gen.messages.codec import Decoder, encode
+from multimodal_gen.messages.plan import Plan, RankMessage
+
+
+class RankLinks:
+    """Rank 0's ends of the pairs to the Schedulers of all ranks, its own included."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], addresses: Sequence[str], size: int
+    ) -> None:
+        self.size = size
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.linger = 500
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        for address in addresses:
+            self.socket.bind(address)
+        self._decoder = Decoder(RankMessage)
+
+    def send(self, plan: Plan) -> None:
+        frames = encode(plan)
+        for rank in range(self.size):
+            self.socket.send_multipart([str(rank).encode(), *frames])
+
+    def receive(self) -> tuple[Any, list[Any]]:
+        """What a rank says, and its arrays. Raises ProtocolError for what no rank would say."""
+        sender, *frames = self.socket.recv_multipart(copy=False)
+        message, arrays = self._decoder.decode([frame.buffer for frame in frames])
+        if sender.bytes != str(message.rank).encode() or not 0 <= message.rank < self.size:
+            raise ProtocolError(f"{sender.bytes!r} speaks for rank {message.rank}")
+        return message, arrays
