@@ -15,7 +15,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, EngineDied, EngineNotReady
 from multimodal_gen.messages.codec import Decoder, encode
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
-from multimodal_gen.messages.plan import Ack, Loaded, Phase, Plan
+from multimodal_gen.messages.plan import Ack, Loaded, Phase, Plan, Prepared
 from multimodal_gen.messages.reply import ErrorInfo
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
@@ -180,3 +180,31 @@ def test_every_request_ends_once_when_the_engine_is_told_to_stop(start: Start) -
             generation.result(5)
     with pytest.raises(EngineNotReady):
         ranks.scheduler.submit(request())
+
+
+def test_ranks_resume_once_nothing_decided_before_the_error_is_in_flight(start: Start) -> None:
+    ranks, reqs = start(), [request(seed) for seed in range(2)]
+    generations = [ranks.client.submit(req) for req in reqs]
+    resumed = 0
+    failed = False
+    while not resumed:
+        plan = ranks.plan()
+        resumed += plan.resume
+        answer = Ack(number=plan.number, rank=0)
+        if plan.resume:
+            assert failed
+            assert plan.work is not None or plan.drop
+        elif failed:
+            answer = msgspec.structs.replace(answer, skipped=plan.work is not None)
+        elif plan.work is not None and plan.work.phase is Phase.ENCODE:
+            prepared = Prepared(batch_keys=("(1, 16, 8)",) * 400, rows=1, decode_chunks=1)
+            answer = msgspec.structs.replace(
+                answer, advanced=1, seconds=0.001, prepared=dict.fromkeys(plan.work.ids, prepared)
+            )
+        elif plan.work is not None:
+            failed = True
+            generations[1].cancel()
+            answer = msgspec.structs.replace(answer, error=FAILURE)
+        ranks.say(0, answer)
+    with pytest.raises(Cancelled):
+        generations[1].result(5)

@@ -205,18 +205,11 @@ class Scheduler:
 
     def _dispatch(self) -> None:
         """Keep the ranks busy: one plan running and, shortly before it ends, one more."""
-        work = self._next_work()
-        while work is not None or self._drops:
+        while (work := self._policy.next(time.monotonic())) is not None or self._drops:
             self._issue(work)
-            work = self._next_work()
         if not self._in_flight and not self._cost_kept:
             self._cost.save()
             self._cost_kept = True
-
-    def _next_work(self) -> Work | None:
-        if self._resume and self._in_flight:  # the ranks skip what they still have
-            return None
-        return self._policy.next(time.monotonic())
 
     def _issue(self, work: Work | None) -> None:
         now = time.monotonic()
@@ -226,7 +219,8 @@ class Scheduler:
             admit=admit,
             drop=tuple(self._drops),
             work=work,
-            resume=self._resume and not self._in_flight,
+            # What was decided before the error was known has to be skipped first.
+            resume=self._resume and not any(flight.plan.work for flight in self._in_flight),
         )
         if plan.resume:
             self._resume = False
