@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engineless import load
+from engineless import load, run
 from parity import check_parity
+from tiny_checkpoints.schedulers import SD15
 
 from multimodal_gen.configs.families.stable_diffusion import NOISE_SCHEDULERS
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 # diffusers' Euler schedulers hand numpy a tensor.
@@ -56,3 +58,22 @@ def test_stable_diffusion_with_each_solver_equals_diffusers(
     pipeline: ComposedPipeline, folder: Path, solver: str
 ) -> None:
     check_parity(pipeline, folder, solver=solver, **CALL)
+
+
+@pytest.mark.parametrize(
+    ("own", "solver"),
+    [
+        ({"_class_name": "PNDMScheduler", "clip_sample": True, "steps_offset": 1}, "ddim"),
+        ({"_class_name": "EulerDiscreteScheduler", "sigma_min": None}, "edm_euler"),
+    ],
+    ids=["clip_sample of another class", "null"],
+)
+@pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
+def test_another_solver_is_made_from_a_config_with_odd_values(
+    own: dict[str, Any], solver: str, checkpoints: Callable[..., Path]
+) -> None:
+    folder = checkpoints("sd15", scheduler={**SD15, **own})
+    if own.get("sigma_min", 0) is None:  # which the stock class does not survive
+        assert run(load(folder), SamplingParams(**CALL, scheduler=solver)).pixels.std() > 1
+    else:
+        check_parity(load(folder), folder, solver=solver, **CALL)

@@ -171,6 +171,8 @@ def _make_scheduler(
             allowed = ", ".join(solver_names(config))
             raise InvalidRequest("scheduler", name, f"this model ({view.value}) allows {allowed}")
         kind, overrides = SOLVERS[name].scheduler, SOLVERS[name].overrides[view]
+        # A null that means something to its own class (Euler's sigma_min) is unset for another.
+        config = {key: value for key, value in config.items() if value is not None}
     values = {**config, **overrides, **_shift(kind, config, view, flow_shift)}
     try:
         return kind(**{key: values[key] for key in _accepted(kind) if key in values})
@@ -221,8 +223,9 @@ def _set_timesteps(
         options["num_inference_steps"] = steps
     try:
         scheduler.set_timesteps(device=device, **options)
-    except (ValueError, ZeroDivisionError) as error:
-        raise InvalidRequest("num_inference_steps", steps, str(error)) from error
+    except (ValueError, ZeroDivisionError, IndexError) as error:
+        allowed = f"not a number of steps that {type(scheduler).__name__} can take: {error}"
+        raise InvalidRequest("num_inference_steps", steps, allowed) from error
     if _too_many(steps, scheduler):
         raise InvalidRequest(
             "num_inference_steps", steps, "too many for the model's noise schedule"
