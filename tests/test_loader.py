@@ -134,7 +134,11 @@ JSON_CHANGES: list[tuple[str, dict[str, Any], list[str]]] = [
         ["transformer", "missing", "transformer_blocks.2"],
     ),
     ("transformer/config.json", {"num_layers": 1}, ["unexpected", "transformer_blocks.1"]),
-    ("transformer/config.json", {"in_channels": 32}, ["wrong shape", "x_embedder.weight", "32"]),
+    (
+        "transformer/config.json",
+        {"num_attention_heads": 2},
+        ["wrong shape", "x_embedder.weight", "32"],
+    ),
     ("transformer/config.json", {"speed": 1}, ["transformer/config.json", "speed"]),
     ("transformer/config.json", {"quantization_config": {"a": 1}}, ["quantization_config"]),
     ("text_encoder/config.json", {"auto_map": {"AutoModel": "x.Y"}}, ["text_encoder", "auto_map"]),
@@ -148,6 +152,20 @@ JSON_CHANGES: list[tuple[str, dict[str, Any], list[str]]] = [
         {"auto_map": {"AutoTokenizer": ["x.Y", None]}},
         ["auto_map"],
     ),
+    ("tokenizer/tokenizer_config.json", {"pad_token": "new"}, ["tokenizer: has 654 tokens"]),
+    ("tokenizer_2/tokenizer_config.json", {"model_max_length": "x"}, ["tokenizer_2", "'x'"]),
+    ("text_encoder/config.json", {"hidden_size": "x"}, ["text_encoder", "hidden_size"]),
+    ("text_encoder/config.json", {"intermediate_size": 32}, ["text_encoder", "mlp.fc1.weight"]),
+    ("vae/config.json", {"act_fn": 5}, ["vae", "AutoencoderKL"]),
+    ("vae/config.json", {"block_out_channels": []}, ["vae"]),
+    ("transformer/config.json", {"num_layers": 10**9}, ["transformer/config.json", "num_layers"]),
+    ("transformer/config.json", {"num_attention_heads": 10**9}, ["num_attention_heads"]),
+    ("transformer/config.json", {"out_channels": "x"}, ["transformer/config.json", "out_channels"]),
+    ("vae/config.json", {"layers_per_block": 10**9}, ["vae/config.json", "layers_per_block"]),
+    ("text_encoder_2/config.json", {"num_layers": -1}, ["text_encoder_2/config.json", "-1"]),
+    ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**9}, ["num_train_timesteps"]),
+    ("scheduler/scheduler_config.json", {"prediction_type": "x"}, ["prediction_type", "epsilon"]),
+    ("scheduler/scheduler_config.json", {"base_shift": "x"}, ["scheduler_config.json"]),
 ]
 
 
@@ -221,12 +239,19 @@ def test_weights_in_pickles_only_are_refused_with_a_hint(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "shard", ["../vae/a.safetensors", "/etc/a.safetensors", "a.bin", "b/a.safetensors"]
+    "shard",
+    ["../vae/a.safetensors", "/etc/a.safetensors", "a.bin", "b/a.safetensors", "\0.safetensors"],
 )
 def test_a_shard_outside_its_folder_is_refused(shard: str, folder: Path) -> None:
     (folder / WEIGHTS).unlink()
     (folder / INDEX).write_text(json.dumps({"weight_map": {"x": shard}}))
-    assert shard in refused(folder)
+    assert repr(shard)[1:-1] in refused(folder)
+
+
+def test_a_link_to_itself_is_refused(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / WEIGHTS).symlink_to(folder / WEIGHTS)
+    assert WEIGHTS in refused(folder)
 
 
 def test_a_shard_that_is_not_there_is_named(folder: Path) -> None:
@@ -258,6 +283,7 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes(folder: Path) -> No
         ('{"width": "wide"}', "width"),
         ('{"width": 50}', "width=50"),
         ('{"num_inference_steps": 0}', "num_inference_steps=0"),
+        ('{"max_sequence_length": null}', "max_sequence_length=null"),
         ("[]", "object"),
     ],
 )
@@ -335,3 +361,43 @@ def test_settings_that_old_checkpoints_have_wrong_are_put_right(
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps(old))
     edit(folder, "model_index.json", scheduler=["diffusers", "DDIMScheduler"])
     assert load(folder).scheduler_config == {**old, **corrected}
+
+
+def test_stable_diffusion_may_be_trained_at_a_size_that_is_not_square(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(checkpoints("sd15"), tmp_path / "sd15"))
+    edit(folder, "unet/config.json", sample_size=[8, 12])
+    defaults = load(folder).defaults
+    assert (defaults.width, defaults.height) == (96, 64)
+
+
+@pytest.mark.parametrize("tokenizer", ["tokenizer", "tokenizer_2"])
+def test_a_tokenizer_without_a_vocabulary_is_refused(tokenizer: str, folder: Path) -> None:
+    (folder / tokenizer / "tokenizer.json").unlink()
+    assert f"{tokenizer}: has no vocabulary" in refused(folder)
+
+
+def test_tokenizers_may_be_of_the_class_that_transformers_5_names(folder: Path) -> None:
+    for tokenizer in ("tokenizer", "tokenizer_2"):
+        edit(folder, "model_index.json", **{tokenizer: ["transformers", "TokenizersBackend"]})
+    load(folder)
+
+
+@pytest.mark.parametrize("component", ["vae", "text_encoder"])
+def test_components_of_another_model_are_refused(
+    component: str, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(checkpoints("sd15"), tmp_path / "sd15"))
+    keys = {"vae": "latent_channels", "text_encoder": "hidden_size"}
+    edit(folder, f"{component}/config.json", **{keys[component]: 16})
+    message = refused(folder)
+    assert "unet." in message
+    assert f"{component}.{keys[component]}=16" in message
+
+
+def test_whole_numbers_are_no_weights(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    weights["proj_out.bias"] = weights["proj_out.bias"].to(torch.int8)
+    save_file(weights, folder / WEIGHTS)
+    assert "proj_out.bias I8" in refused(folder)

@@ -13,11 +13,18 @@ from torch import nn
 
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.loader.files import check_config, inside, read_json, weight_files
+from multimodal_gen.runtime.loader.files import (
+    check_sizes,
+    inside,
+    module_config,
+    read_json,
+    weight_files,
+)
 from multimodal_gen.runtime.loader.libraries import (
     ALLOWED,
     SCHEDULERS,
     WEIGHTS_STEM,
+    complaints,
     load_module,
     load_tokenizer,
 )
@@ -25,6 +32,7 @@ from multimodal_gen.runtime.loader.weights import fill
 
 _INDEX = "model_index.json"
 _DEFAULTS = "generation_defaults.json"
+_PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
 
 
 @dataclass(frozen=True)
@@ -72,15 +80,35 @@ class Checkpoint:
         if not inside(self.folder, name).is_dir():
             raise InvalidCheckpoint(f"{name}: no such folder in {self.folder}")
 
+    def require_width(self, name: str, parts: tuple[str, ...]) -> None:
+        """Check that a width is the sum of others: `unet.cross_attention_dim` of its encoders'.
+
+        Widths that the configs leave to their classes are not checked. Raises InvalidCheckpoint.
+        """
+        width, *others = (self._width(part) for part in (name, *parts))
+        if any(not isinstance(each, int) for each in (width, *others)) or width == sum(others):
+            return
+        found = " + ".join(f"{part}={each}" for part, each in zip(parts, others, strict=True))
+        raise InvalidCheckpoint(f"config.json: {name}={width} does not fit {found}")
+
+    def _width(self, part: str) -> Any:
+        component, _, key = part.partition(".")
+        return self.config(component).get(key)
+
     def config(self, name: str) -> dict[str, Any]:
         """config.json of a component."""
-        path = f"{name}/config.json"
-        return check_config(read_json(self.folder, path), path)
+        return module_config(self.folder, name)
 
     def scheduler_config(self) -> dict[str, Any]:
         """scheduler_config.json, its class as the index names it."""
         self.require("scheduler", SCHEDULERS)
-        config = read_json(self.folder, "scheduler/scheduler_config.json")
+        path = "scheduler/scheduler_config.json"
+        config = read_json(self.folder, path)
+        check_sizes(config, path)
+        predicts = config.get("prediction_type")
+        if predicts is not None and predicts not in _PREDICTION_TYPES:
+            known = ", ".join(_PREDICTION_TYPES)
+            raise InvalidCheckpoint(f"{path}: prediction_type={predicts!r} must be one of {known}")
         return {**config, "_class_name": self.components["scheduler"][1]}
 
     def load(self, name: str, dtype: torch.dtype, device: torch.device) -> Any:
@@ -99,7 +127,7 @@ class Checkpoint:
         device: torch.device,
     ) -> nn.Module:
         """A module of ours, made by `make` on the meta device and filled strictly."""
-        with torch.device("meta"):
+        with complaints(f"{name}/config.json"), torch.device("meta"):
             module = make().eval().requires_grad_(False)
         files = weight_files(self.folder, name, WEIGHTS_STEM["native"])
         fill(module, files.paths, key_map, name=name, dtype=dtype, device=device)
@@ -109,9 +137,13 @@ class Checkpoint:
         """The family's defaults, with what generation_defaults.json says instead."""
         if not inside(self.folder, _DEFAULTS).is_file():
             return family
-        given = {**msgspec.structs.asdict(family), **read_json(self.folder, _DEFAULTS)}
+        own = read_json(self.folder, _DEFAULTS)
+        needed = msgspec.structs.asdict(family)
+        for name, value in own.items():
+            if value is None and needed.get(name) is not None:
+                raise InvalidCheckpoint(f"{_DEFAULTS}: {name}=null: this model needs a value")
         try:
-            return msgspec.convert(given, Defaults)
+            return msgspec.convert({**needed, **own}, Defaults)
         except msgspec.ValidationError as error:
             known = ", ".join(Defaults.__struct_fields__)
             raise InvalidCheckpoint(f"{_DEFAULTS}: {error}; known are {known}") from error

@@ -12,6 +12,8 @@ from multimodal_gen.errors import InvalidCheckpoint
 
 _MAX_JSON_BYTES = 64 << 20
 _MAX_HEADER_BYTES = 100_000_000  # as the safetensors format has it
+_MAX_LAYERS = 1000
+_MAX_SIZE = 1 << 20
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5")
 
 
@@ -34,7 +36,13 @@ def inside(root: Path, name: str) -> Path:
     if root.parent.name == "snapshots":
         homes.append((root.parent.parent / "blobs").resolve())
     outside = Path(name).is_absolute() or ".." in Path(name).parts
-    if outside or not any(path.resolve().is_relative_to(home) for home in homes):
+    try:
+        target = path.resolve()
+        target.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, a link to itself
+        reason = f"{name!r:.100}: no file can be reached by this name: {error}"
+        raise InvalidCheckpoint(reason[:300]) from error
+    if outside or not any(target.is_relative_to(home) for home in homes):
         raise InvalidCheckpoint(f"{name}: leads out of the checkpoint's folder {root}")
     return path
 
@@ -159,3 +167,31 @@ def check_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         for key, value in config.items()
         if not key.startswith("_attn")
     }
+
+
+def module_config(root: Path, component: str) -> dict[str, Any]:
+    """config.json of a module: data, of sizes that some model has. Raises InvalidCheckpoint.
+
+    Only to make a module of a thousand million layers takes all memory.
+    """
+    name = f"{component}/config.json"
+    config = check_config(read_json(root, name), name)
+    check_sizes(config, name)
+    return config
+
+
+def check_sizes(config: Mapping[str, Any], name: str) -> None:
+    """Raises InvalidCheckpoint for a number of layers, or another size, that no model has."""
+    for key, value in config.items():
+        _check_size(key, value, name)
+
+
+def _check_size(key: str, value: object, name: str) -> None:
+    for item in value if isinstance(value, list) else ():
+        _check_size(key, item, name)
+    if not isinstance(value, int) or key.endswith("_token_id"):
+        return
+    counts_layers = "layers" in key or "blocks" in key
+    least, most = (0, _MAX_LAYERS) if counts_layers else (-_MAX_SIZE, _MAX_SIZE)
+    if not least <= value <= most:
+        raise InvalidCheckpoint(f"{name}: {key}={value} must be {least} to {most}")

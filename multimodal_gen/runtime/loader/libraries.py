@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.loader.files import check_config, inside, read_json, weight_files
+from multimodal_gen.runtime.loader.files import (
+    check_config,
+    inside,
+    module_config,
+    read_json,
+    weight_files,
+)
 from multimodal_gen.runtime.models.schedulers.registry import SOLVERS
 
 logger = logging.getLogger(__name__)
 
 Kind = Literal["diffusers", "transformers", "tokenizer", "scheduler", "native", "unused"]
 
-_FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError)
-"""What the libraries raise on broken files."""
-
-CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast")
-T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast", "PreTrainedTokenizerFast")
+_ANY_TOKENIZER = ("PreTrainedTokenizerFast", "TokenizersBackend")  # the old and the new name
+CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", *_ANY_TOKENIZER)
+T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast", *_ANY_TOKENIZER)
 SCHEDULERS = tuple(dict.fromkeys(spec.scheduler.__name__ for spec in SOLVERS.values()))
 
 ALLOWED: Mapping[tuple[str, str], Kind] = {
@@ -45,6 +49,10 @@ ALLOWED: Mapping[tuple[str, str], Kind] = {
 }
 """(library, class) as model_index.json has them. Nothing else is ever imported for a checkpoint."""
 
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
+_SHOWN_CHARACTERS = 400
+"""Of what a library says; some print a page."""
+
 WEIGHTS_STEM = {
     "native": "diffusion_pytorch_model",
     "diffusers": "diffusion_pytorch_model",
@@ -59,29 +67,33 @@ def load_tokenizer(root: Path, name: str, class_name: str) -> Any:
         check_config(read_json(root, config_name), config_name)
     for file in inside(root, name).iterdir():
         inside(root, f"{name}/{file.name}")
+    if not any(inside(root, f"{name}/{file}").is_file() for file in _VOCABULARIES):
+        # Without one, the library makes a tokenizer that knows no word.
+        raise InvalidCheckpoint(f"{name}: has no vocabulary ({', '.join(_VOCABULARIES)})")
     kind = getattr(_quiet("transformers"), class_name)
-    try:
+    with complaints(f"{name}: {class_name}"):
         return kind.from_pretrained(root / name, local_files_only=True, trust_remote_code=False)
-    except _FAILURES as error:
-        raise InvalidCheckpoint(f"{name}: {class_name}: {_first_line(error)}") from error
 
 
 def load_module(
     root: Path, name: str, library: str, class_name: str, dtype: torch.dtype, device: torch.device
 ) -> torch.nn.Module:
     """The module in folder `name` by its library's own safe loader, checked before and after."""
-    config_name = f"{name}/config.json"
-    config = check_config(read_json(root, config_name), config_name)
+    config = module_config(root, name)
     files = weight_files(root, name, WEIGHTS_STEM[library])
     if inside(root, f"{name}/adapter_config.json").exists():
         raise InvalidCheckpoint(
             f"{name}/adapter_config.json: adapters inside a checkpoint are not read"
         )
     kind = getattr(_quiet(library), class_name)
-    options: dict[str, Any] = {"torch_dtype": dtype}
-    if library == "transformers":
-        options = {"dtype": dtype, "config": kind.config_class.from_dict(config)}
-    try:
+    with complaints(f"{name}: {class_name}"):
+        options: dict[str, Any] = {"torch_dtype": dtype}
+        if library == "transformers":
+            options = {
+                "dtype": dtype,
+                "config": kind.config_class.from_dict(config),
+                "ignore_mismatched_sizes": True,  # its own complaint names no tensor; ours does
+            }
         module, info = kind.from_pretrained(
             root / name,
             use_safetensors=True,
@@ -90,8 +102,6 @@ def load_module(
             output_loading_info=True,
             **options,
         )
-    except _FAILURES as error:
-        raise InvalidCheckpoint(f"{name}: {class_name}: {_first_line(error)}") from error
     _check_keys(name, info)
     module = module.to(device).eval().requires_grad_(False)
     assert isinstance(module, torch.nn.Module)
@@ -118,5 +128,13 @@ def _check_keys(name: str, info: Mapping[str, Any]) -> None:
         logger.warning("%s: weights without a place: %s", name, sorted(info["unexpected_keys"])[:8])
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
+@contextmanager
+def complaints(what: str) -> Iterator[None]:
+    """Whatever a library raises over files that are broken is one InvalidCheckpoint: there is no
+    end to the kinds (tokenizers even raises plain Exception)."""
+    try:
+        yield
+    except Exception as error:
+        lines = " ".join(str(error).split())
+        reason = f"{type(error).__name__}: {lines}" if lines else type(error).__name__
+        raise InvalidCheckpoint(f"{what}: {reason[:_SHOWN_CHARACTERS]}") from error

@@ -74,7 +74,12 @@ def _check(
     missing = [source for source in sources if source not in stored]
     unexpected = sorted(stored.keys() - set(sources))
     misshapen = [] if missing else _misshapen(wanted, key_map, stored)
-    found = (("missing", missing), ("unexpected", unexpected), ("wrong shape", misshapen))
+    found = (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("wrong shape", misshapen),
+        ("not floating point (quantised?)", [] if missing else _not_floating(sources, stored)),
+    )
     complaints = [f"{what}: {_listed(keys)}" for what, keys in found if keys]
     if complaints:
         raise InvalidCheckpoint(
@@ -94,6 +99,11 @@ def _misshapen(
             listed = ", ".join(f"{source} {shape}" for source, shape in shapes.items())
             found.append(f"{listed} (together {list(tensor.shape)} wanted)")
     return found
+
+
+def _not_floating(sources: Sequence[str], stored: Mapping[str, Any]) -> list[str]:
+    dtypes = {source: stored[source].get_slice(source).get_dtype() for source in sources}
+    return [f"{source} {dtype}" for source, dtype in dtypes.items() if "F" not in dtype]
 
 
 def _listed(keys: Sequence[str]) -> str:

@@ -50,6 +50,8 @@ class ComposedPipeline(ABC):
     component_classes: ClassVar[Mapping[str, tuple[str, ...]]]
     """What it loads from a checkpoint: for each component, the classes that it may be of."""
     denoiser_name: ClassVar[str]
+    widths: ClassVar[Mapping[str, tuple[str, ...]]]
+    """What the denoiser's config must have as the sum of what other configs have."""
 
     def __init__(
         self,
@@ -88,6 +90,8 @@ class ComposedPipeline(ABC):
         """Raises InvalidCheckpoint where the checkpoint is of the family but beyond it."""
         for name, allowed in cls.component_classes.items():
             checkpoint.require(name, allowed)
+        for name, parts in cls.widths.items():
+            checkpoint.require_width(name, parts)
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:

@@ -39,6 +39,11 @@ class FluxPipeline(ComposedPipeline):
         "vae": ("AutoencoderKL",),
     }
     denoiser_name = "transformer"
+    widths: ClassVar = {
+        "transformer.in_channels": ("vae.latent_channels",) * _PATCH**2,
+        "transformer.joint_attention_dim": ("text_encoder_2.d_model",),
+        "transformer.pooled_projection_dim": ("text_encoder.hidden_size",),
+    }
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

@@ -45,4 +45,11 @@ def _check_defaults(pipeline: ComposedPipeline) -> None:
         params = resolve(SamplingParams(), pipeline.model_info("checkpoint"))
         pipeline.solver(params, torch.Generator())
     except InvalidRequest as error:
-        raise InvalidCheckpoint(f"generation_defaults.json: {error}") from error
+        raise InvalidCheckpoint(
+            f"defaults (generation_defaults.json or configs): {error}"
+        ) from error
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        # What diffusers' classes and the schedule make of values of a wrong kind.
+        raise InvalidCheckpoint(
+            f"scheduler_config.json: can't be used: {type(error).__name__}: {error}"
+        ) from error

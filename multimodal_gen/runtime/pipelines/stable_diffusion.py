@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import msgspec
@@ -35,6 +36,10 @@ class StableDiffusionPipeline(ComposedPipeline):
         "vae": ("AutoencoderKL",),
     }
     denoiser_name = "unet"
+    widths: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "unet.in_channels": ("vae.latent_channels",),
+        "unet.cross_attention_dim": ("text_encoder.hidden_size",),
+    }
     added_conditioning: ClassVar[tuple[str, ...]] = ()
     corrections: ClassVar[dict[str, Any]] = {"steps_offset": 1, "clip_sample": False}
     """Scheduler settings that old checkpoints have wrong, put right as diffusers does."""
@@ -56,12 +61,14 @@ class StableDiffusionPipeline(ComposedPipeline):
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
         """The size that the UNet was trained at."""
-        sample = checkpoint.config("unet").get("sample_size")
-        blocks = checkpoint.config("vae").get("block_out_channels", [])
-        if not isinstance(sample, int):
+        sample: Any = checkpoint.config("unet").get("sample_size")
+        blocks = checkpoint.config("vae").get("block_out_channels")
+        sides = sample if isinstance(sample, list) else [sample, sample]
+        if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
             return cls.family.defaults
-        side = sample * 2 ** max(len(blocks) - 1, 0)
-        return msgspec.structs.replace(cls.family.defaults, width=side, height=side)
+        pixels = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else 1
+        height, width = (side * pixels for side in sides)
+        return msgspec.structs.replace(cls.family.defaults, width=width, height=height)
 
     @classmethod
     def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:

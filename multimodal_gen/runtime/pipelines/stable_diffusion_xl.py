@@ -25,6 +25,10 @@ class StableDiffusionXLPipeline(StableDiffusionPipeline):
         "tokenizer_2": CLIP_TOKENIZERS,
         "text_encoder_2": ("CLIPTextModelWithProjection",),
     }
+    widths: ClassVar = {
+        **StableDiffusionPipeline.widths,
+        "unet.cross_attention_dim": ("text_encoder.hidden_size", "text_encoder_2.hidden_size"),
+    }
     added_conditioning = ("text_embeds", "time_ids")
     corrections: ClassVar[dict[str, Any]] = {}
 

@@ -32,6 +32,10 @@ class WanPipeline(ComposedPipeline):
         "vae": ("AutoencoderKLWan",),
     }
     denoiser_name = "transformer"
+    widths: ClassVar = {
+        "transformer.in_channels": ("vae.z_dim",),
+        "transformer.text_dim": ("text_encoder.d_model",),
+    }
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

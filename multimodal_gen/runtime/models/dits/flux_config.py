@@ -28,6 +28,8 @@ class FluxConfig:
     def __post_init__(self) -> None:
         for name, at_least in _SMALLEST.items():
             value = getattr(self, name)
+            if name == "out_channels" and value is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
                 raise _invalid(name, value, f"an integer of at least {at_least}")
         if not isinstance(self.guidance_embeds, bool):
@@ -69,6 +71,7 @@ class FluxConfig:
 _SMALLEST = {
     "patch_size": 1,
     "in_channels": 1,
+    "out_channels": 1,
     "num_layers": 0,
     "num_single_layers": 0,
     "attention_head_dim": 2,

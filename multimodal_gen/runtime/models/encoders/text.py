@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from multimodal_gen.errors import InvalidCheckpoint
 
 
 class TextEncoder:
     """A tokenizer and the transformers module it belongs to."""
 
     def __init__(self, tokenizer: Any, module: Any) -> None:
+        """Raises InvalidCheckpoint where the two can't work together."""
         self._tokenizer = tokenizer
         self._module = module
+        name, longest = Path(tokenizer.name_or_path).name, tokenizer.model_max_length
+        if tokenizer.pad_token_id is None:
+            raise InvalidCheckpoint(f"{name}: has no pad_token")
+        if not isinstance(longest, int | float) or longest < 1:
+            raise InvalidCheckpoint(f"{name}: model_max_length={longest!r} must be 1 or more")
+        known = module.config.vocab_size
+        if len(tokenizer) > known:
+            raise InvalidCheckpoint(
+                f"{name}: has {len(tokenizer)} tokens, and its text encoder knows {known}"
+            )
 
     @property
     def max_length(self) -> int:
