@@ -73,7 +73,9 @@ class StableDiffusionPipeline(ComposedPipeline):
     @classmethod
     def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         config = super().solver_config(checkpoint)
-        known = inspect.signature(SOLVERS[default_solver_name(config)].scheduler).parameters
+        own = SOLVERS[default_solver_name(config)].scheduler
+        # Also what the file has for another class, which a request may choose.
+        known = {*config, *inspect.signature(own).parameters}
         right = {key: value for key, value in cls.corrections.items() if key in known}
         return config | right
 
