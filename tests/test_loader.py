@@ -401,3 +401,11 @@ def test_whole_numbers_are_no_weights(folder: Path) -> None:
     weights["proj_out.bias"] = weights["proj_out.bias"].to(torch.int8)
     save_file(weights, folder / WEIGHTS)
     assert "proj_out.bias I8" in refused(folder)
+
+
+def test_what_only_a_pipeline_makes_of_a_config_is_refused_too(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(checkpoints("wan"), tmp_path / "wan"))
+    edit(folder, "vae/config.json", latents_mean="x")
+    assert "config.json" in refused(folder)

@@ -134,6 +134,8 @@ def complaints(what: str) -> Iterator[None]:
     end to the kinds (tokenizers even raises plain Exception)."""
     try:
         yield
+    except InvalidCheckpoint:
+        raise
     except Exception as error:
         lines = " ".join(str(error).split())
         reason = f"{type(error).__name__}: {lines}" if lines else type(error).__name__

@@ -17,6 +17,7 @@ from multimodal_gen.messages.model_info import Defaults, ModelInfo
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.libraries import complaints
 from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
 from multimodal_gen.runtime.models.schedulers.registry import (
     default_solver_name,
@@ -78,7 +79,8 @@ class ComposedPipeline(ABC):
             name: cls.load_component(checkpoint, name, context) for name in cls.component_classes
         }
         settings = cls.settings(checkpoint)
-        return cls(components, scheduler_config, defaults, context, **settings)
+        with complaints("config.json of a component"):
+            return cls(components, scheduler_config, defaults, context, **settings)
 
     @classmethod
     def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
