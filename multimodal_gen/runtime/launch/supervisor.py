@@ -161,8 +161,10 @@ def rank_environment(num_gpus: int) -> dict[str, str]:
     threads = max(1, (os.cpu_count() or 1) // num_gpus)
     asked = environment.get("OMP_NUM_THREADS", "")
     environment["OMP_NUM_THREADS"] = str(min(threads, int(asked)) if asked.isdigit() else threads)
-    # Ranks that share cores must not spin while they wait for one another.
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if num_gpus > 1:
+        # Ranks that share cores must not spin while they wait for one another; one rank alone
+        # does better to spin between two small operations.
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.pop("MULTIMODAL_GEN_API_KEY", None)
     return environment
 

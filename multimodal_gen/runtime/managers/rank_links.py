@@ -12,8 +12,13 @@ from multimodal_gen.messages.codec import Decoder, encode
 from multimodal_gen.messages.plan import Plan, RankMessage
 
 
+def socket_name(rank: int, use: str = "") -> bytes:
+    """How a rank's socket is known here: plans go to the one that has no `use`."""
+    return f"{rank} {use}".strip().encode()
+
+
 class RankLinks:
-    """Rank 0's ends of the pairs to the Schedulers of all ranks, its own included."""
+    """Rank 0's end of the pairs to the Schedulers of all ranks, its own included."""
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], addresses: Sequence[str], size: int
@@ -29,12 +34,13 @@ class RankLinks:
     def send(self, plan: Plan) -> None:
         frames = encode(plan)
         for rank in range(self.size):
-            self.socket.send_multipart([str(rank).encode(), *frames])
+            self.socket.send_multipart([socket_name(rank), *frames])
 
     def receive(self) -> tuple[Any, list[Any]]:
         """What a rank says, and its arrays. Raises ProtocolError for what no rank would say."""
         sender, *frames = self.socket.recv_multipart(copy=False)
         message, arrays = self._decoder.decode([frame.buffer for frame in frames])
-        if sender.bytes != str(message.rank).encode() or not 0 <= message.rank < self.size:
+        own = sender.bytes.partition(b" ")[0] == socket_name(message.rank)
+        if not own or not 0 <= message.rank < self.size:
             raise ProtocolError(f"{sender.bytes!r} speaks for rank {message.rank}")
         return message, arrays
