@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+import multimodal_gen
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import EngineDied
 from multimodal_gen.messages.model_info import ModelInfo
@@ -166,6 +167,9 @@ def rank_environment(num_gpus: int) -> dict[str, str]:
         # does better to spin between two small operations.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.pop("MULTIMODAL_GEN_API_KEY", None)
+    # The ranks run the code that the front runs, also where it was found by sys.path alone.
+    here = [str(Path(multimodal_gen.__file__).parent.parent), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, here))
     return environment
 
 

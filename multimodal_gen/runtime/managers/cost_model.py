@@ -62,6 +62,7 @@ class CostModel:
         self._curves: dict[tuple[Phase, str], Curve] = {}
         self._ratios: dict[Phase, deque[float]] = {}
         self._row_limits: dict[str, int] = {}
+        self._predicted: dict[tuple[Phase, str, int], float] = {}
         self.version = 0
         """Changes whenever predictions do."""
         self._load()
@@ -70,14 +71,20 @@ class CostModel:
 
     def seconds(self, phase: Phase, key: str, n: int) -> float:
         """Of one unit: an evaluation of n rows, or n prompts, or a chunk of each of n requests."""
-        if phase is not Phase.DENOISE:
-            return n * self._curve_seconds(phase, key, 1)
-        return self._curve_seconds(phase, key, n)
+        found = self._predicted.get((phase, key, n))
+        if found is None:
+            if phase is Phase.DENOISE:
+                found = self._curve_seconds(phase, key, n)
+            else:
+                found = n * self._curve_seconds(phase, key, 1)
+            self._predicted[phase, key, n] = found
+        return found
 
     def observe(self, phase: Phase, key: str, n: int, seconds_per_unit: float) -> None:
         """A unit for n rows or requests took so long."""
         if n < 1 or not 0 < seconds_per_unit < math.inf:
             return
+        self._predicted.clear()
         if phase is not Phase.DENOISE:
             n, seconds_per_unit = 1, seconds_per_unit / n
         curve = self._curves.pop((phase, key), None) or self._new_curve(phase, key)

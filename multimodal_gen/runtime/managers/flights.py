@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from typing import NamedTuple
 
 from multimodal_gen.messages.plan import Phase, Work
-from multimodal_gen.runtime.managers.choice import LEAD_S, REACTION_S, Choice
+from multimodal_gen.runtime.managers.choice import LEAD_S, Choice
 from multimodal_gen.runtime.managers.job import Job
 
 CLOCK_S = 1e-6
@@ -45,15 +44,16 @@ class Flights:
     def __contains__(self, job: Job) -> bool:
         return any(job in flight.jobs for flight in self._flights)
 
-    def wait(self, choice: Choice, now: float) -> float:
-        """Seconds until the choice may be decided; infinite: after the next acknowledgement."""
+    @property
+    def encoding(self) -> bool:
+        """Those who are being encoded may join what comes next, or go first."""
+        return any(flight.work.phase is Phase.ENCODE for flight in self._flights)
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next plan is decided: shortly before what runs will end."""
         if not self._flights:
             return 0.0
-        running = self._flights[0]
-        if choice.phase is Phase.DENOISE and running.work.phase is Phase.ENCODE:
-            return math.inf  # Those who are being encoded may join, or go first.
-        left = self._began + running.seconds - now
-        early = left - max(REACTION_S - choice.k * choice.unit_s, LEAD_S)
+        early = self._began + self._flights[0].seconds - LEAD_S - now
         return early if early > CLOCK_S else 0.0
 
     def depart(self, choice: Choice, now: float) -> Work:

@@ -11,7 +11,6 @@ whatever the order says. So nothing starves, and nothing is held up by more than
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from multimodal_gen.errors import DeadlineExceeded, QueueFull
@@ -121,6 +120,9 @@ class Policy:
         self.wake_at = None
         if self._flights.closed:
             return None
+        if wait := self._flights.wait(now):
+            self.wake_at = now + wait
+            return None
         self._heed_deadlines(now)
         ready = sorted((j for j in self._begun.values() if j.phase is not None), key=self._order)
         aged = self._longest_waiting(ready, now)
@@ -128,9 +130,7 @@ class Policy:
         if head is None:
             return None
         choice = self._chooser.choose(head, ready, now)
-        wait = self._flights.wait(choice, now)
-        if wait:
-            self.wake_at = now + wait if wait < math.inf else None
+        if choice.phase is Phase.DENOISE and self._flights.encoding:
             return None
         if aged in choice.jobs:
             self._turn_of_the_aged = now + choice.k * choice.unit_s / AGED_SHARE

@@ -42,7 +42,7 @@ IDLE_S = 1.0
 """How long to wait when nothing is due."""
 AGREE_S = 1.0
 """After one rank reports an error inside a step, how long the others have to report the same."""
-PROGRESS_S = 0.05
+PROGRESS_S = 0.1
 """The least time between two progress messages of one request."""
 
 
