@@ -162,9 +162,11 @@ class GPUWorker:
 
     def _run(self, work: Work, outcome: Outcome) -> dict[str, Any]:
         states = [self.states[key] for key in work.ids if key in self.states]
+        if work.phase is Phase.ENCODE:
+            return self._encode(states)
         if work.phase is Phase.DENOISE:
             return self._denoise(states, work.k, outcome)
-        return self._one_by_one(work, states, outcome)
+        return self._decode(states, work.k, outcome)
 
     def _denoise(self, states: Sequence[RequestState], k: int, outcome: Outcome) -> dict[str, Any]:
         """Ranks meet inside: an error here stops the group on every rank until told to resume."""
@@ -187,29 +189,47 @@ class GPUWorker:
             "previewed": tuple(state.req.id for state in previewed),
         }
 
-    def _one_by_one(
-        self, work: Work, states: Sequence[RequestState], outcome: Outcome
-    ) -> dict[str, Any]:
-        """Encoding and decoding: each request by itself, and so are its errors."""
+    def _encode(self, states: Sequence[RequestState]) -> dict[str, Any]:
+        """Each request by itself, and so are its errors."""
         failures: dict[str, ErrorInfo] = {}
         prepared: dict[str, Prepared] = {}
-        finished: list[str] = []
         for state in states:
             try:
-                self.pipeline.forward(work.phase, [state], work.k)
-                if work.phase is Phase.ENCODE:
-                    prepared[state.req.id] = self._prepared(state)
-                elif len(state.chunks) == self.pipeline.decode_chunks(state.params):
-                    finished.append(state.req.id)
-                    outcome.pixels.append(torch.cat(state.chunks))
+                self.pipeline.forward(Phase.ENCODE, [state], 1)
+                prepared[state.req.id] = self._prepared(state)
             except Exception as raised:
                 failures[state.req.id] = _describe(raised)
+        return {"advanced": 1, "failures": failures, "prepared": prepared}
+
+    def _decode(self, states: Sequence[RequestState], k: int, outcome: Outcome) -> dict[str, Any]:
+        """Together; if that fails each by itself, so that only whose fault it is ends."""
+        failures: dict[str, ErrorInfo] = {}
+        before = [len(state.chunks) for state in states]
+        try:
+            self.pipeline.forward(Phase.DECODE, states, k)
+        except Exception as raised:
+            left = [s for s, old in zip(states, before, strict=True) if len(s.chunks) == old]
+            failures = self._decode_apart(left, k) if len(states) > 1 else _all(states, raised)
+        finished = [
+            state
+            for state in states
+            if len(state.chunks) == self.pipeline.decode_chunks(state.params)
+        ]
+        outcome.pixels += [torch.cat(state.chunks) for state in finished]
         return {
-            "advanced": work.k,
+            "advanced": k,
             "failures": failures,
-            "prepared": prepared,
-            "finished": tuple(finished),
+            "finished": tuple(state.req.id for state in finished),
         }
+
+    def _decode_apart(self, states: Sequence[RequestState], k: int) -> dict[str, ErrorInfo]:
+        failures: dict[str, ErrorInfo] = {}
+        for state in states:
+            try:
+                self.pipeline.forward(Phase.DECODE, [state], k)
+            except Exception as raised:
+                failures |= _all([state], raised)
+        return failures
 
     def _prepared(self, state: RequestState) -> Prepared:
         assert state.solver is not None
@@ -236,6 +256,10 @@ def _dtype(server: ServerArgs, device: torch.device) -> torch.dtype:
     dtype = getattr(torch, server.dtype)
     assert isinstance(dtype, torch.dtype)
     return dtype
+
+
+def _all(states: Sequence[RequestState], raised: Exception) -> dict[str, ErrorInfo]:
+    return {state.req.id: _describe(raised) for state in states}
 
 
 def _describe(raised: Exception) -> ErrorInfo:

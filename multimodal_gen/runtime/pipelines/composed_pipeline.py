@@ -228,8 +228,10 @@ class ComposedPipeline(ABC):
         return 1
 
     @abstractmethod
-    def decode(self, state: RequestState, latents: Tensor, chunk: int) -> Tensor:
-        """Piece `chunk` of the pixels of `latents`, [F, H, W, 3] uint8."""
+    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
+        """Piece `chunk` of the pixels of `latents` [B, ...], [B * F, H, W, 3] uint8.
+
+        B requests of one size are decoded together where one piece is all; else B is 1."""
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor | None:
         """A small picture [h, w, 3] uint8 of the estimate of x0; None where there is none."""

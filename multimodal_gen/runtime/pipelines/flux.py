@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +19,12 @@ from multimodal_gen.runtime.models.dits.flux import FluxTransformer
 from multimodal_gen.runtime.models.dits.flux_config import FluxConfig
 from multimodal_gen.runtime.models.dits.flux_keys import flux_key_map
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.models.vaes.image import decode_image, decode_preview, scale_factor
+from multimodal_gen.runtime.models.vaes.image import (
+    decode_image,
+    decode_preview,
+    for_decoding,
+    scale_factor,
+)
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, RankContext
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
@@ -50,7 +56,7 @@ class FluxPipeline(ComposedPipeline):
         self._clip = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
         self._t5 = TextEncoder(self.components["tokenizer_2"], self.components["text_encoder_2"])
         self._transformer: FluxTransformer = self.components["transformer"]
-        self._vae = self.components["vae"]
+        self._vae = for_decoding(self.components["vae"])
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
@@ -129,8 +135,8 @@ class FluxPipeline(ComposedPipeline):
         )
         return velocity
 
-    def decode(self, state: RequestState, latents: Tensor, chunk: int) -> Tensor:
-        return decode_image(self._vae, _unpack(latents, self._grid(state.params)))
+    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
+        return decode_image(self._vae, _unpack(latents, self._grid(states[0].params)))
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
         return decode_preview(self._vae, _unpack(x0, self._grid(params)))

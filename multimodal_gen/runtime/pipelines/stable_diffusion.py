@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -19,7 +19,12 @@ from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS
 from multimodal_gen.runtime.models.adapter import DiffusersDenoiser
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.schedulers.registry import SOLVERS, default_solver_name
-from multimodal_gen.runtime.models.vaes.image import decode_image, decode_preview, scale_factor
+from multimodal_gen.runtime.models.vaes.image import (
+    decode_image,
+    decode_preview,
+    for_decoding,
+    scale_factor,
+)
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
@@ -48,7 +53,7 @@ class StableDiffusionPipeline(ComposedPipeline):
         super().__init__(*args)
         self._clip = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
         self._predict = DiffusersDenoiser(self.components["unet"], self.added_conditioning)
-        self._vae = self.components["vae"]
+        self._vae = for_decoding(self.components["vae"])
 
     @classmethod
     def check(cls, checkpoint: Checkpoint) -> None:
@@ -106,7 +111,7 @@ class StableDiffusionPipeline(ComposedPipeline):
     def predict(self, rows: Rows) -> Tensor:
         return self._predict(rows.latents, rows.timesteps, rows.conditioning)
 
-    def decode(self, state: RequestState, latents: Tensor, chunk: int) -> Tensor:
+    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
         return decode_image(self._vae, latents)
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -110,7 +111,8 @@ class WanPipeline(ComposedPipeline):
         assert params.num_frames is not None
         return (params.num_frames - 1) // self.frame_multiple + 1
 
-    def decode(self, state: RequestState, latents: Tensor, chunk: int) -> Tensor:
+    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
+        (state,) = states
         features = state.decoding.get("features") if chunk else None
         pixels, state.decoding["features"] = self._decoder.frame(latents, chunk, features)
         return pixels

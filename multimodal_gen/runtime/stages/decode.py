@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from multimodal_gen.runtime.pipelines.request_state import RequestState
+from multimodal_gen.runtime.stages.batch import join
 
 if TYPE_CHECKING:
     from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -19,9 +20,20 @@ class DecodeStage:
         self.components = pipeline.names_of("vae")
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
-        for state in states:
-            _, latents = state.running()
-            done = len(state.chunks)
-            chunks = self._pipeline.decode_chunks(state.params)
+        for together in self._groups(states):
+            latents = join([state.running()[1] for state in together])
+            done = len(together[0].chunks)
+            chunks = self._pipeline.decode_chunks(together[0].params)
             for chunk in range(done, min(done + k, chunks)):
-                state.chunks.append(self._pipeline.decode(state, latents, chunk))
+                pixels = self._pipeline.decode(together, latents, chunk)
+                for state, own in zip(together, pixels.chunk(len(together)), strict=True):
+                    state.chunks.append(own)
+
+    def _groups(self, states: Sequence[RequestState]) -> list[list[RequestState]]:
+        """Pictures of one size together; a video by itself, as its chunks depend on one another."""
+        groups: dict[object, list[RequestState]] = {}
+        for state in states:
+            size = (state.params.width, state.params.height)
+            alone = self._pipeline.decode_chunks(state.params) > 1
+            groups.setdefault(state.req.id if alone else size, []).append(state)
+        return list(groups.values())

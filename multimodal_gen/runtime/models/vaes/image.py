@@ -18,9 +18,14 @@ def scale_factor(vae: Any) -> int:
     return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
+def for_decoding(vae: Any) -> Any:
+    """The VAE with its weights laid out as convolutions like them best: channels last."""
+    return vae.to(memory_format=torch.channels_last)
+
+
 def decode_image(vae: Any, latents: Tensor) -> Tensor:
-    """Latents [1, C, h, w], as the denoiser knows them -> [1, H, W, 3] uint8, untiled."""
-    latents = _unscaled(vae, latents.to(vae.dtype))
+    """Latents [B, C, h, w], as the denoiser knows them -> [B, H, W, 3] uint8, untiled."""
+    latents = _unscaled(vae, latents.to(vae.dtype)).contiguous(memory_format=torch.channels_last)
     return to_uint8(vae.decode(latents, return_dict=False)[0])
 
 
