@@ -3,9 +3,11 @@ and acknowledges each when the device is done with it."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -23,15 +25,18 @@ log = logging.getLogger(__name__)
 
 
 class RankScheduler:
-    """The same on every rank, rank 0 included. Answers have a socket and, once plans come, a thread
-    of their own: the next plan begins while the last one's answer is on its way, and on a GPU while
-    the last one still runs."""
+    """The same on every rank, rank 0 included.
+
+    Plans are received and answers given by threads of their own, so that nothing but the work
+    itself lies between two plans: the next one is at hand when the last one ends, and begins while
+    the last one's answer is on its way; on a GPU, while the last one still runs.
+    """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, rank: int) -> None:
         self._plans = _connect(context, address, socket_name(rank))
         self._answers = _connect(context, address, socket_name(rank, "answers"))
-        self._decoder = Decoder(Plan)
-        self._next_number = 0
+        self._received: SimpleQueue[Plan] = SimpleQueue()
+        self._begun: SimpleQueue[Outcome | None] = SimpleQueue()
 
     def report(self, loaded: Loaded) -> None:
         """Tell rank 0 that the model is there, or why not."""
@@ -39,33 +44,40 @@ class RankScheduler:
 
     def run(self, worker: GPUWorker) -> None:
         """Carry out plans until one says shutdown."""
-        begun: SimpleQueue[Outcome | None] = SimpleQueue()
-        answering = threading.Thread(target=self._answer, args=(begun,), name="answers")
-        answering.daemon = True
+        threading.Thread(target=_or_end, args=(self._receive,), daemon=True).start()
+        answering = threading.Thread(target=_or_end, args=(self._answer,), daemon=True)
         answering.start()
-        while not (plan := self._receive()).shutdown:
-            begun.put(worker.execute(plan))
-        begun.put(None)
+        while not (plan := self._received.get()).shutdown:
+            self._begun.put(worker.execute(plan))
+        self._begun.put(None)
         answering.join()
+
+    def _receive(self) -> None:
+        decoder = Decoder(Plan)
+        for number in itertools.count():
+            plan, _ = decoder.decode(self._plans.recv_multipart())
+            assert isinstance(plan, Plan)
+            if plan.number != number:
+                raise ProtocolError(f"plan {plan.number} came where {number} was due")
+            self._received.put(plan)
+            if plan.shutdown:
+                break
         self._plans.close()
 
-    def _receive(self) -> Plan:
-        plan, _ = self._decoder.decode(self._plans.recv_multipart())
-        assert isinstance(plan, Plan)
-        if plan.number != self._next_number:
-            raise ProtocolError(f"plan {plan.number} came where {self._next_number} was due")
-        self._next_number += 1
-        return plan
+    def _answer(self) -> None:
+        while (outcome := self._begun.get()) is not None:
+            ack, arrays = outcome.ack()
+            self._answers.send_multipart(encode(ack, arrays), copy=not arrays)
+        self._answers.close()
 
-    def _answer(self, begun: SimpleQueue[Outcome | None]) -> None:
-        try:
-            while (outcome := begun.get()) is not None:
-                ack, arrays = outcome.ack()
-                self._answers.send_multipart(encode(ack, arrays), copy=not arrays)
-            self._answers.close()
-        except Exception:  # the device failed after a plan was queued: rank 0 must not wait for it
-            log.exception("an answer could not be given")
-            os._exit(1)
+
+def _or_end(run: Callable[[], None]) -> None:
+    """A rank that misses a plan, or can't answer one, must not keep the others waiting."""
+    try:
+        run()
+    except Exception:
+        log.exception("this rank can't go on")
+        os._exit(1)
 
 
 def _connect(
