@@ -3,7 +3,7 @@
 from multimodal_gen import DiffusionGenerator, GenerationResult
 
 with DiffusionGenerator.from_pretrained() as generator:
-    for event in generator.stream("a rocket", seed=7, num_inference_steps=50, previews=True):
+    for event in generator.stream("a rocket", seed=7, num_inference_steps=50):
         if isinstance(event, GenerationResult):
             event.save("rocket.png")
             break

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,13 +128,16 @@ def test_a_stream_tells_progress_then_the_result(generator: DiffusionGenerator) 
     steps = [event.step for event in progress if isinstance(event, Progress)]
     assert len(steps) == len(progress) > 1
     assert steps == sorted(steps)
-    assert all(event.total == 100 and event.preview is None for event in progress)
+    assert all(event.total == 100 for event in progress)
 
 
-def test_previews_come_when_asked_for(generator: DiffusionGenerator) -> None:
-    events = list(generator.stream("a rocket", seed=1, num_inference_steps=100, previews=True))
-    shown = [event.preview for event in events if isinstance(event, Progress)]
-    assert any(preview is not None and preview.mode == "RGB" for preview in shown)
+def test_progress_shows_what_is_expected_unless_told_not_to(generator: DiffusionGenerator) -> None:
+    def shown(**options: Any) -> list[Any]:
+        events = generator.stream("a rocket", seed=1, num_inference_steps=100, **options)
+        return [event.preview for event in events if isinstance(event, Progress)]
+
+    assert any(preview is not None and preview.mode == "RGB" for preview in shown())
+    assert all(preview is None for preview in shown(previews=False))
 
 
 def test_progress_of_several_outputs_is_of_all_together(generator: DiffusionGenerator) -> None:

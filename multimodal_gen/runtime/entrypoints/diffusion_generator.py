@@ -136,7 +136,7 @@ class DiffusionGenerator:
         return await _generate(self._client, prompt, sampling_params)
 
     def stream(
-        self, prompt: Prompt, *, previews: bool = False, **sampling_params: Any
+        self, prompt: Prompt, *, previews: bool = True, **sampling_params: Any
     ) -> Iterator[Progress | GenerationResult]:
         """Progress as it comes, then the result. Breaking out of the loop cancels the request.
 
@@ -146,7 +146,7 @@ class DiffusionGenerator:
         return _blocking(self._loop, stream_one(self._client, params, previews=previews))
 
     def astream(
-        self, prompt: Prompt, *, previews: bool = False, **sampling_params: Any
+        self, prompt: Prompt, *, previews: bool = True, **sampling_params: Any
     ) -> AsyncIterator[Progress | GenerationResult]:
         """As `stream`, for `async for`."""
         return stream_one(self._client, _params(prompt, sampling_params), previews=previews)

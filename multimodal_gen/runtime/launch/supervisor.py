@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -167,9 +168,11 @@ def rank_environment(num_gpus: int) -> dict[str, str]:
         # does better to spin between two small operations.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.pop("MULTIMODAL_GEN_API_KEY", None)
-    # The ranks run the code that the front runs, also where it was found by sys.path alone.
-    here = [str(Path(multimodal_gen.__file__).parent.parent), environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, here))
+    home = str(Path(multimodal_gen.__file__).parent.parent)
+    if home not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        # Not installed, but found by this process's sys.path: the ranks run the same code.
+        paths = filter(None, [home, environment.get("PYTHONPATH")])
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
     return environment
 
 

@@ -88,7 +88,7 @@ def _run(
     steps = [(p.num_inference_steps or 1) * n for p, n in zip(resolved, counts, strict=True)]
 
     async def run(index: int) -> None:
-        async for event in generator.astream(prompts[index]):
+        async for event in generator.astream(prompts[index], previews=False):
             if isinstance(event, GenerationResult):
                 paths = await asyncio.to_thread(event.write_to, destination, first[index], metadata)
                 bar.finish(index, paths)
