@@ -12,7 +12,12 @@ import numpy as np
 import pytest
 from engines import start_engine, submit_to
 
-from multimodal_gen.errors import EngineDied, GenerationFailed, MultimodalGenError
+from multimodal_gen.errors import (
+    EngineDied,
+    GenerationFailed,
+    MultimodalGenError,
+    OutOfMemory,
+)
 from multimodal_gen.runtime.launch.supervisor import Engine
 from multimodal_gen.runtime.scheduler_client import Update
 
@@ -78,6 +83,8 @@ def test_errors_end_their_request_only_unless_they_are_hard(faulty: Engine) -> N
     for request in soft:
         with pytest.raises(GenerationFailed, match="planted"):
             request.result(60)
+    with pytest.raises(OutOfMemory):
+        submit_to(faulty, "far too crowded").result(60)
     assert healthy.result(60).pixels.any()
 
     bystander = submit_to(faulty, "a red heart", num_inference_steps=1000, width=128)

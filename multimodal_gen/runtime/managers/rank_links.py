@@ -7,7 +7,7 @@ from typing import Any
 
 import zmq
 
-from multimodal_gen.errors import ProtocolError
+from multimodal_gen.errors import EngineDied, ProtocolError
 from multimodal_gen.messages.codec import Decoder, encode
 from multimodal_gen.messages.plan import Plan, RankMessage
 
@@ -32,9 +32,13 @@ class RankLinks:
         self._decoder = Decoder(RankMessage)
 
     def send(self, plan: Plan) -> None:
+        """To every rank. Raises EngineDied when one is gone."""
         frames = encode(plan)
         for rank in range(self.size):
-            self.socket.send_multipart([socket_name(rank), *frames])
+            try:
+                self.socket.send_multipart([socket_name(rank), *frames])
+            except zmq.ZMQError as error:
+                raise EngineDied(f"rank {rank} can't be reached: {error}") from error
 
     def receive(self) -> tuple[Any, list[Any]]:
         """What a rank says, and its arrays. Raises ProtocolError for what no rank would say."""

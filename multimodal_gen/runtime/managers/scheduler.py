@@ -69,7 +69,7 @@ class InFlight:
     """Of whom it works for. One who was cancelled may be followed by another of the same id."""
     acks: dict[int, Ack] = field(default_factory=dict)
     arrays: list[Any] = field(default_factory=list)
-    suspect_since: float | None = None
+    failed_at: float | None = None
 
 
 class Scheduler:
@@ -197,7 +197,7 @@ class Scheduler:
     def _patience(self) -> float:
         """Seconds until something is due even if nobody calls."""
         with self._lock:
-            if any(flight.suspect_since for flight in self._in_flight):
+            if any(flight.failed_at for flight in self._in_flight):
                 return AGREE_S / 20
             if self._policy.wake_at is not None:
                 return max(0.0, self._policy.wake_at - time.monotonic())
@@ -253,8 +253,8 @@ class Scheduler:
             raise EngineDied(f"rank {ack.rank} acknowledged plan {ack.number}, which is not due")
         flight.acks[ack.rank] = ack
         flight.arrays = flight.arrays or arrays
-        if ack.error is not None and flight.suspect_since is None:
-            flight.suspect_since = time.monotonic()
+        if ack.error is not None and flight.failed_at is None:
+            flight.failed_at = time.monotonic()
         while self._in_flight and len(self._in_flight[0].acks) == self._links.size:
             self._finish(self._in_flight.popleft())
 
@@ -374,16 +374,18 @@ class Scheduler:
             self._end(request_id, DeadlineExceeded(f"not finished within deadline_s={deadline:g}"))
 
     def _check_silence(self) -> None:
-        now = time.monotonic()
-        for flight in self._in_flight:
-            if flight.suspect_since is not None and now - flight.suspect_since > AGREE_S:
-                error = next(ack.error for ack in flight.acks.values() if ack.error is not None)
-                ranks = sorted(flight.acks)
-                raise EngineDied(
-                    f"only rank {ranks} answered a step, with an error: {error.message}"
-                )
-        if self._in_flight and now - self._in_flight[0].began > self._step_timeout:
-            silent = sorted(set(range(self._links.size)) - set(self._in_flight[0].acks))
+        """Raises EngineDied when the plan that is due has been waited for too long: since it became
+        due or, if a rank failed in it, since the others could have said the same."""
+        if not self._in_flight:
+            return
+        due, now = self._in_flight[0], time.monotonic()
+        failed_at = due.failed_at
+        if failed_at is not None and now - max(failed_at, due.began) > AGREE_S:
+            error = next(ack.error for ack in due.acks.values() if ack.error is not None)
+            ranks = sorted(due.acks)
+            raise EngineDied(f"only rank {ranks} answered a step, with an error: {error.message}")
+        if now - due.began > self._step_timeout:
+            silent = sorted(set(range(self._links.size)) - set(due.acks))
             raise EngineDied(f"rank {silent} fell silent for {self._step_timeout:g} s")
 
     def _die(self, error: EngineDied) -> None:
