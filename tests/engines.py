@@ -5,8 +5,8 @@ from __future__ import annotations
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.messages.validation import requests_of
+from multimodal_gen.runtime.generation import Generation
 from multimodal_gen.runtime.launch.supervisor import Engine
-from multimodal_gen.runtime.scheduler_client import Generation
 
 
 def start_engine(**args: object) -> Engine:

@@ -23,9 +23,10 @@ from multimodal_gen.messages.reply import EngineMessage, ErrorInfo, Failed, Heal
 from multimodal_gen.messages.request import Cancel, HealthCheck, Req, Submit
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.messages.wakeup import Wakeup
+from multimodal_gen.runtime.generation import Generation, Update
 from multimodal_gen.runtime.managers import outbox
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
-from multimodal_gen.runtime.scheduler_client import Generation, SchedulerClient, Update
+from multimodal_gen.runtime.scheduler_client import SchedulerClient
 
 MODEL = ModelInfo(
     name="test",

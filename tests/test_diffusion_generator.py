@@ -18,7 +18,7 @@ import pytest
 import multimodal_gen
 from multimodal_gen import DiffusionGenerator, GenerationResult, SamplingParams
 from multimodal_gen.errors import EngineNotReady, InvalidCheckpoint, InvalidRequest
-from multimodal_gen.runtime.entrypoints.diffusion_generator import Progress
+from multimodal_gen.runtime.entrypoints.generation_result import Progress
 from multimodal_gen.runtime.launch.supervisor import Engine
 from multimodal_gen.runtime.postprocess.metadata import read_parameters
 

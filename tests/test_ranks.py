@@ -18,8 +18,8 @@ from multimodal_gen.errors import (
     MultimodalGenError,
     OutOfMemory,
 )
+from multimodal_gen.runtime.generation import Update
 from multimodal_gen.runtime.launch.supervisor import Engine
-from multimodal_gen.runtime.scheduler_client import Update
 
 FAULTS = (
     "softly=condition:1:raise everywhere=predict:all:raise crowded=predict:all:memory "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,14 @@ class Output:
     batch_sizes: list[int]
 
 
+def longest_timings(outputs: Sequence[Output]) -> dict[str, float]:
+    """Of each phase the longest: outputs of one request are made side by side."""
+    phases = {phase for output in outputs for phase in output.timings}
+    return {
+        phase: max(output.timings.get(phase, 0.0) for output in outputs) for phase in sorted(phases)
+    }
+
+
 class Generation:
     """One submitted request. Any thread or coroutine may wait for it or cancel it."""
 
@@ -60,11 +68,6 @@ class Generation:
     def accepted(self, timeout: float | None = None) -> None:
         """Return once the engine took the request; raise the reason if it did not."""
         self._wait(lambda: self._accepted or self._ended, timeout)
-        if self._error is not None:
-            raise copy_of(self._error)
-
-    async def aaccepted(self) -> None:
-        await self._await(lambda: self._accepted or self._ended)
         if self._error is not None:
             raise copy_of(self._error)
 

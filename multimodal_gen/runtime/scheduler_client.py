@@ -34,8 +34,6 @@ from multimodal_gen.messages.request import Cancel, HealthCheck, Hello, Req, Shu
 from multimodal_gen.messages.wakeup import Wakeup
 from multimodal_gen.runtime.generation import Generation, Output, Update, copy_of
 
-__all__ = ["Generation", "Output", "SchedulerClient", "Update"]
-
 log = logging.getLogger(__name__)
 HEARTBEAT_S = 1.0
 DRAIN_MS = 50

@@ -19,8 +19,6 @@ from multimodal_gen.runtime.entrypoints.loop_thread import LoopThread
 from multimodal_gen.runtime.launch.supervisor import Engine
 from multimodal_gen.runtime.scheduler_client import SchedulerClient
 
-__all__ = ["DiffusionGenerator", "GenerationResult", "Progress"]
-
 Prompt = str | SamplingParams
 Prompts = Sequence[Prompt]
 

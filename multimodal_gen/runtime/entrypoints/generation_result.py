@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.generation import Output, longest_timings
 from multimodal_gen.runtime.postprocess.files import Destination
 from multimodal_gen.runtime.postprocess.images import to_pil
 from multimodal_gen.runtime.postprocess.metadata import Recipe
-from multimodal_gen.runtime.scheduler_client import Output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,11 +64,7 @@ class GenerationResult:
     @property
     def timings(self) -> dict[str, float]:
         """Seconds a phase; of several outputs, which run side by side, the longest of each."""
-        phases = {phase for output in self.outputs for phase in output.timings}
-        return {
-            phase: max(output.timings.get(phase, 0.0) for output in self.outputs)
-            for phase in sorted(phases)
-        }
+        return longest_timings(self.outputs)
 
     @property
     def batch_sizes(self) -> list[int]:
@@ -93,7 +89,7 @@ class GenerationResult:
         destination = Destination.of(path, count=len(self.outputs), video=self._is_video)
         return self.write_to(destination, 0, metadata)
 
-    def write_to(self, destination: Destination, first: int, metadata: bool = True) -> list[Path]:
+    def write_to(self, destination: Destination, first: int, metadata: bool) -> list[Path]:
         """Write the outputs as number `first`, `first + 1`, … of a destination."""
         return [
             destination.write(

@@ -41,7 +41,8 @@ class Destination:
     path: Path
     count: int
     video: bool
-    first: int = 0
+    first: int | None = None
+    """The number of the first output in a folder; None: `path` is a file."""
 
     @classmethod
     def of(cls, path: str | Path, *, count: int, video: bool) -> Destination:
@@ -51,13 +52,13 @@ class Destination:
         suffixes = tuple(_VIDEOS if video else _PICTURES)
         if not folder and path.suffix.lower() not in suffixes:
             raise _wrong_suffix(named, "a video" if video else "a picture", suffixes)
-        return cls(path, count, video, _next_number(path) if folder else -1)
+        return cls(path, count, video, _next_number(path) if folder else None)
 
     def write(
         self, index: int, data: NDArray[np.uint8], fps: int | None, recipe: Recipe | None
     ) -> Path:
         """Encode and write output `index`, pixels uint8 [F, H, W, 3]; returns where it went."""
-        if self.first >= 0:
+        if self.first is not None:
             return self._write_numbered(self.first + index, data, fps, recipe)
         numbered = f"-{index}" if self.count > 1 else ""
         path = self.path.with_name(self.path.stem + numbered + self.path.suffix)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ImageFormat = Literal["png", "jpeg", "webp"]
+QUALITY = 95
+"""Of JPEG and WebP, 1 to 100, where nobody says otherwise."""
 
 
 def to_pil(pixels: NDArray[np.uint8]) -> Image:
@@ -26,9 +28,9 @@ def encode_image(
     pixels: NDArray[np.uint8],
     format: ImageFormat,
     recipe: metadata.Recipe | None = None,
-    quality: int = 95,
+    quality: int = QUALITY,
 ) -> bytes:
-    """A file of uint8 [H, W, 3]. `quality` (1 to 100) acts on JPEG and WebP."""
+    """A file of uint8 [H, W, 3]. `quality` acts on JPEG and WebP."""
     out = io.BytesIO()
     to_pil(pixels).save(out, format, **_options(format, recipe, quality))
     return out.getvalue()

@@ -19,11 +19,10 @@ from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.entrypoints.http.disconnect import unless_gone
 from multimodal_gen.runtime.entrypoints.http.schema import ImagesRequest
 from multimodal_gen.runtime.entrypoints.http.served_engine import ServedEngine
-from multimodal_gen.runtime.postprocess.images import ImageFormat, encode_image
+from multimodal_gen.runtime.generation import Generation, Output, longest_timings
+from multimodal_gen.runtime.postprocess.images import QUALITY, ImageFormat, encode_image
 from multimodal_gen.runtime.postprocess.metadata import Recipe
-from multimodal_gen.runtime.scheduler_client import Generation, Output, SchedulerClient
-
-_JPEG_QUALITY = 95
+from multimodal_gen.runtime.scheduler_client import SchedulerClient
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ async def _generate(req: Req, generation: Generation, encoding: Encoding) -> tup
 
 def _quality(body: ImagesRequest) -> int:
     # Of 0 Pillow makes no file that every reader takes.
-    return _JPEG_QUALITY if body.output_compression is None else max(1, body.output_compression)
+    return QUALITY if body.output_compression is None else max(1, body.output_compression)
 
 
 def _reply(
@@ -116,17 +115,11 @@ def _reply(
         "size": f"{reqs[0].params.width}x{reqs[0].params.height}",
         "usage": _USAGE,
         "seeds": [output.seed for output in outputs],
-        "timings": _longest([output.timings for output in outputs]),
+        "timings": longest_timings(outputs),
     }
     if warnings := body.warnings():
         reply["warnings"] = warnings
     return reply
-
-
-def _longest(timings: list[dict[str, float]]) -> dict[str, float]:
-    """Of each phase the longest: pictures of one request are made side by side."""
-    phases = {phase for each in timings for phase in each}
-    return {phase: max(each.get(phase, 0.0) for each in timings) for phase in sorted(phases)}
 
 
 def _name_as_sent(error: MultimodalGenError, body: ImagesRequest) -> None:
