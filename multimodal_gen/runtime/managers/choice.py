@@ -47,7 +47,9 @@ class Chooser:
         """`ready`: those that have begun and can go on, in order; the head may be one of them."""
         others = [] if head.alone else [j for j in ready if j is not head and not j.alone]
         if head.phase is Phase.DECODE:
-            mates = [j for j in others if j.phase is Phase.DECODE]
+            mates = [
+                j for j in others if j.phase is Phase.DECODE and j.decode_key == head.decode_key
+            ]
             return self._in_turn(Phase.DECODE, head.decode_key, [head, *mates])
         batch = Batch(head, self._cost, max_batch=self._max_batch, now=now)
         for job in others:
@@ -74,8 +76,6 @@ class Chooser:
     def _in_turn(self, phase: Phase, key: str, jobs: Sequence[Job]) -> Choice:
         """As many of the jobs as are done in time, at least the first."""
         unit_s = self._cost.seconds(phase, key, 1)
-        if phase is Phase.DECODE:
-            jobs = [job for job in jobs if job.decode_key == key]
         jobs = jobs[: _times_in_plan(unit_s, self._max_batch)]
         return _sized(phase, jobs, key, len(jobs), unit_s * len(jobs))
 

@@ -118,7 +118,7 @@ class ClientGateway:
     def send(
         self,
         request_id: str,
-        message: Progress | msgspec.Struct,
+        message: msgspec.Struct,
         arrays: list[np.ndarray[Any, Any]] | None = None,
     ) -> None:
         """Send to whoever submitted the request. Anything but Progress is its end."""

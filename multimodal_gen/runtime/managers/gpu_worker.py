@@ -47,9 +47,6 @@ class Outcome:
         """All of it is queued: on a GPU its end is an event, on a CPU it is now."""
         self._clock.stop()
 
-    def done(self) -> bool:
-        return self._clock.done()
-
     def ack(self) -> tuple[Ack, list[Any]]:
         """Wait for the device; the acknowledgement and its arrays."""
         seconds = self._clock.seconds()
@@ -74,9 +71,6 @@ class _HostClock:
     def stop(self) -> None:
         self._stopped = time.perf_counter()
 
-    def done(self) -> bool:
-        return True
-
     def seconds(self) -> float:
         return self._stopped - self._started
 
@@ -91,9 +85,6 @@ class _CudaClock:
 
     def stop(self) -> None:
         self._stopped.record()
-
-    def done(self) -> bool:
-        return bool(self._stopped.query())
 
     def seconds(self) -> float:
         self._stopped.synchronize()
@@ -208,8 +199,11 @@ class GPUWorker:
         try:
             self.pipeline.forward(Phase.DECODE, states, k)
         except Exception as raised:
-            left = [s for s, old in zip(states, before, strict=True) if len(s.chunks) == old]
-            failures = self._decode_apart(left, k) if len(states) > 1 else _all(states, raised)
+            if len(states) == 1:
+                failures = {states[0].req.id: _describe(raised)}
+            else:
+                left = [s for s, old in zip(states, before, strict=True) if len(s.chunks) == old]
+                failures = self._decode_apart(left, k)
         finished = [
             state
             for state in states
@@ -228,7 +222,7 @@ class GPUWorker:
             try:
                 self.pipeline.forward(Phase.DECODE, [state], k)
             except Exception as raised:
-                failures |= _all([state], raised)
+                failures[state.req.id] = _describe(raised)
         return failures
 
     def _prepared(self, state: RequestState) -> Prepared:
@@ -256,10 +250,6 @@ def _dtype(server: ServerArgs, device: torch.device) -> torch.dtype:
     dtype = getattr(torch, server.dtype)
     assert isinstance(dtype, torch.dtype)
     return dtype
-
-
-def _all(states: Sequence[RequestState], raised: Exception) -> dict[str, ErrorInfo]:
-    return {state.req.id: _describe(raised) for state in states}
 
 
 def _describe(raised: Exception) -> ErrorInfo:
