@@ -55,4 +55,3 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Short names that `scheduler` may take; the first is the checkpoint's own."""
     dtype: str = "float32"
     device: str = "cpu"
-    num_gpus: int = 1

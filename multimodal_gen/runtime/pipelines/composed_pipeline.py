@@ -147,7 +147,6 @@ class ComposedPipeline(ABC):
             schedulers=(own, *others),
             dtype=str(self.context.dtype).removeprefix("torch."),
             device=self.context.device.type,
-            num_gpus=self.context.mesh.world_size,
         )
 
     # -- conditioning
