@@ -11,14 +11,12 @@ from torch import Tensor
 def rotary_table(positions: Tensor, axes_dims: Sequence[int], theta: float = 10000.0) -> Tensor:
     """cos and sin of every rotation, [S, sum(axes_dims) / 2, 2] in float32.
 
-    `positions` is [S, axes]. Angles are computed in float64 (but for devices that have none), as
-    FLUX's reference does.
+    `positions` is [S, axes]. Angles are computed in float64, as FLUX's reference does.
     """
-    wide = torch.float32 if positions.device.type == "mps" else torch.float64
     angles = []
     for axis, dim in enumerate(axes_dims):
-        exponents = torch.arange(0, dim, 2, dtype=wide, device=positions.device) / dim
-        angles.append(positions[:, axis, None].to(wide) / theta**exponents)
+        exponents = torch.arange(0, dim, 2, dtype=torch.float64, device=positions.device) / dim
+        angles.append(positions[:, axis, None].double() / theta**exponents)
     angle = torch.cat(angles, dim=-1)
     return torch.stack((angle.cos(), angle.sin()), dim=-1).float()
 

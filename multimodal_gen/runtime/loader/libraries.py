@@ -21,7 +21,7 @@ from multimodal_gen.runtime.loader.files import (
 )
 from multimodal_gen.runtime.models.schedulers.registry import SOLVERS
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Kind = Literal["diffusers", "transformers", "tokenizer", "scheduler", "native", "unused"]
 
@@ -125,7 +125,7 @@ def _check_keys(name: str, info: Mapping[str, Any]) -> None:
         listed = "; ".join(f"{what}: {', '.join(keys[:8])}" for what, keys in wrong.items() if keys)
         raise InvalidCheckpoint(f"{name}: the weights don't fit config.json: {listed}")
     if info.get("unexpected_keys"):
-        logger.warning("%s: weights without a place: %s", name, sorted(info["unexpected_keys"])[:8])
+        log.warning("%s: weights without a place: %s", name, sorted(info["unexpected_keys"])[:8])
 
 
 @contextmanager

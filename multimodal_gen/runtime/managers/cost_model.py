@@ -15,7 +15,7 @@ import msgspec
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.managers.curve import WINDOW, Curve
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 FLOPS_PER_S = {"cuda": 1e14, "cpu": 5e10}
 FIXED_S = {"cuda": 5e-3, "cpu": 2e-3}
@@ -162,7 +162,7 @@ class CostModel:
             part.write_bytes(msgspec.json.encode(kept))
             part.replace(self._path)
         except OSError as error:
-            _log.warning("cost model not kept in %s: %s", self._path, error)
+            log.warning("cost model not kept in %s: %s", self._path, error)
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
 
@@ -176,7 +176,7 @@ class CostModel:
         except FileNotFoundError:
             return
         except (OSError, ValueError, RecursionError) as error:
-            _log.warning("cost model in %s can't be used, starting anew: %s", self._path, error)
+            log.warning("cost model in %s can't be used, starting anew: %s", self._path, error)
             return
         for c in kept.curves[-MAX_KEYS:]:
             self._curves[c.phase, c.key] = self._new_curve(c.phase, c.key, c.seconds)

@@ -150,18 +150,16 @@ class FluxPipeline(ComposedPipeline):
 
 
 def _pack(latents: Tensor) -> Tensor:
-    """[1, C, 2h, 2w] -> [1, h * w, 4C]."""
-    tokens: Tensor = latents.unflatten(3, (-1, _PATCH)).unflatten(
-        2, (-1, _PATCH)
-    )  # [1, C, h, 2, w, 2]
+    """[B, C, 2h, 2w] -> [B, h * w, 4C]."""
+    # [B, C, h, 2, w, 2]
+    tokens: Tensor = latents.unflatten(3, (-1, _PATCH)).unflatten(2, (-1, _PATCH))
     return tokens.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
 def _unpack(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """[1, h * w, 4C] -> [1, C, 2h, 2w]."""
-    patches: Tensor = tokens.unflatten(2, (-1, _PATCH, _PATCH)).unflatten(
-        1, grid
-    )  # [1, h, w, C, 2, 2]
+    """[B, h * w, 4C] -> [B, C, 2h, 2w]."""
+    # [B, h, w, C, 2, 2]
+    patches: Tensor = tokens.unflatten(2, (-1, _PATCH, _PATCH)).unflatten(1, grid)
     return patches.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 

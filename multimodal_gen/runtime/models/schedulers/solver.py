@@ -23,9 +23,8 @@ class Solver:
     copy it.
     """
 
-    timesteps: (
-        Tensor  # [E] on the device, what the model is conditioned on, one entry an evaluation
-    )
+    timesteps: Tensor
+    """[E] on the device: what the model is conditioned on, one entry an evaluation."""
     num_evaluations: int
     """E. More than the number of steps for some: 20 steps of Heun are 39, of PNDM 21."""
 
