@@ -66,7 +66,7 @@ class ComposedPipeline(ABC):
         self.defaults = defaults
         self.context = context
         self.prompt_cache = ConditioningCache()
-        self.executor = SyncExecutor(self.components)
+        self.executor = SyncExecutor()
         self.stages = make_stages(self)
 
     @classmethod
@@ -115,10 +115,6 @@ class ComposedPipeline(ABC):
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
         return checkpoint.load(name, context.dtype, context.device)
 
-    def names_of(self, *kinds: str) -> tuple[str, ...]:
-        """Its components of these kinds: `text_encoder` is also `text_encoder_2`."""
-        return tuple(name for name in self.component_classes if name.removesuffix("_2") in kinds)
-
     @property
     def denoiser(self) -> torch.nn.Module:
         module = self.components[self.denoiser_name]
@@ -151,9 +147,9 @@ class ComposedPipeline(ABC):
 
     # -- conditioning
 
-    @abstractmethod
     def branches(self, params: SamplingParams) -> tuple[str, ...]:
         """("positive",), or ("positive", "negative") with classifier-free guidance."""
+        return ("positive", "negative") if self.cfg_scale(params) > 1 else ("positive",)
 
     @abstractmethod
     def condition(self, params: SamplingParams, branch: str) -> Conditioning:
@@ -216,9 +212,10 @@ class ComposedPipeline(ABC):
         positive, negative = prediction[:1], prediction[1:]
         return negative + self.cfg_scale(params) * (positive - negative)
 
-    @abstractmethod
     def cfg_scale(self, params: SamplingParams) -> float:
         """The scale of classifier-free guidance."""
+        assert params.guidance_scale is not None
+        return params.guidance_scale
 
     # -- decoding
 
@@ -235,3 +232,8 @@ class ComposedPipeline(ABC):
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor | None:
         """A small picture [h, w, 3] uint8 of the estimate of x0; None where there is none."""
         return None
+
+
+def text_of(params: SamplingParams, branch: str) -> str:
+    """What a branch encodes: without a negative prompt, the empty text."""
+    return params.prompt if branch == "positive" else params.negative_prompt or ""

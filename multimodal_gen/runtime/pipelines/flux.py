@@ -25,7 +25,11 @@ from multimodal_gen.runtime.models.vaes.image import (
     for_decoding,
     scale_factor,
 )
-from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, RankContext
+from multimodal_gen.runtime.pipelines.composed_pipeline import (
+    ComposedPipeline,
+    RankContext,
+    text_of,
+)
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
 
@@ -79,14 +83,14 @@ class FluxPipeline(ComposedPipeline):
         )
 
     def branches(self, params: SamplingParams) -> tuple[str, ...]:
-        guided = self.cfg_scale(params) > 1 and params.negative_prompt is not None
-        return ("positive", "negative") if guided else ("positive",)
+        """Guided only where a negative prompt is given, as in the reference."""
+        return ("positive",) if params.negative_prompt is None else super().branches(params)
 
     def cfg_scale(self, params: SamplingParams) -> float:
         return 1.0 if params.true_cfg_scale is None else params.true_cfg_scale
 
     def condition(self, params: SamplingParams, branch: str) -> Conditioning:
-        text = params.prompt if branch == "positive" else params.negative_prompt or ""
+        text = text_of(params, branch)
         length = params.max_sequence_length
         assert length is not None
         conditioning = self.prompt_cache.get((text, length), lambda: self._encode(text, length))

@@ -25,7 +25,7 @@ from multimodal_gen.runtime.models.vaes.image import (
     for_decoding,
     scale_factor,
 )
-from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, text_of
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
 
@@ -84,15 +84,8 @@ class StableDiffusionPipeline(ComposedPipeline):
         right = {key: value for key, value in cls.corrections.items() if key in known}
         return config | right
 
-    def branches(self, params: SamplingParams) -> tuple[str, ...]:
-        return ("positive", "negative") if self.cfg_scale(params) > 1 else ("positive",)
-
-    def cfg_scale(self, params: SamplingParams) -> float:
-        assert params.guidance_scale is not None
-        return params.guidance_scale
-
     def condition(self, params: SamplingParams, branch: str) -> Conditioning:
-        text = params.prompt if branch == "positive" else params.negative_prompt or ""
+        text = text_of(params, branch)
         return self.prompt_cache.get(text, lambda: self._encode(text))
 
     def _encode(self, text: str) -> Conditioning:

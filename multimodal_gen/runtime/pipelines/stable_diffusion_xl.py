@@ -57,19 +57,14 @@ class StableDiffusionXLPipeline(StableDiffusionPipeline):
 
     def condition(self, params: SamplingParams, branch: str) -> Conditioning:
         """Without a negative prompt, that branch's text is zeros; `""` is a prompt like others."""
-        if branch == "positive":
-            conditioning = self._encoded(params.prompt)
-        else:
-            conditioning = self._encoded(params.negative_prompt or "")
-            if params.negative_prompt is None and self._zeros_for_no_prompt:
-                conditioning = {key: torch.zeros_like(value) for key, value in conditioning.items()}
+        conditioning = super().condition(params, branch)
+        unset = branch == "negative" and params.negative_prompt is None
+        if unset and self._zeros_for_no_prompt:
+            conditioning = {key: torch.zeros_like(value) for key, value in conditioning.items()}
         height, width = params.height, params.width
         # original size, corner of the crop, target size
         time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=self.context.dtype)
         return {**conditioning, "time_ids": time_ids.to(self.context.device)}
-
-    def _encoded(self, text: str) -> Conditioning:
-        return self.prompt_cache.get(text, lambda: self._encode(text))
 
     def _encode(self, text: str) -> Conditioning:
         """The states before each encoder's last layer side by side, and the second's pooled one."""

@@ -17,7 +17,11 @@ from multimodal_gen.runtime.models.adapter import DiffusersDenoiser
 from multimodal_gen.runtime.models.encoders.cleaning import clean
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.wan import WanVideoDecoder
-from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, RankContext
+from multimodal_gen.runtime.pipelines.composed_pipeline import (
+    ComposedPipeline,
+    RankContext,
+    text_of,
+)
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
 
@@ -64,15 +68,8 @@ class WanPipeline(ComposedPipeline):
         dtype = torch.float32 if name == "vae" else context.dtype
         return checkpoint.load(name, dtype, context.device)
 
-    def branches(self, params: SamplingParams) -> tuple[str, ...]:
-        return ("positive", "negative") if self.cfg_scale(params) > 1 else ("positive",)
-
-    def cfg_scale(self, params: SamplingParams) -> float:
-        assert params.guidance_scale is not None
-        return params.guidance_scale
-
     def condition(self, params: SamplingParams, branch: str) -> Conditioning:
-        text = params.prompt if branch == "positive" else params.negative_prompt or ""
+        text = text_of(params, branch)
         length = params.max_sequence_length
         assert length is not None
         return self.prompt_cache.get((text, length), lambda: self._encode(text, length))
