@@ -14,7 +14,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import resolve
-from multimodal_gen.runtime.distributed import Mesh
+from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
 from multimodal_gen.runtime.pipelines.request_state import RequestState

@@ -12,8 +12,7 @@ from engineless import Output, run
 from tiny_checkpoints import Reference, reference, stock_pipeline
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.runtime.models.schedulers import SOLVERS
-from multimodal_gen.runtime.models.schedulers.registry import View
+from multimodal_gen.runtime.models.schedulers.registry import SOLVERS, View
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 LATENTS = 1e-4

@@ -15,14 +15,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from multimodal_gen.runtime.distributed import (
-    Mesh,
-    close_process_group,
-    deal,
-    gather_rows,
-    init_process_group,
-    make_sequence_parallel,
-)
+from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
+from multimodal_gen.runtime.distributed.rows import deal, gather_rows
+from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.models.dits.flux import FluxTransformer
 from multimodal_gen.runtime.models.dits.flux_config import FluxConfig
@@ -141,7 +136,7 @@ def main(rank: int, world_size: int, store: Path) -> None:
             results[check.__name__] = traceback.format_exc()
             break  # the ranks are out of step; the others see this one leave
     print(json.dumps(results))
-    close_process_group()
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ import zmq
 from hypothesis import HealthCheck as Checks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from no_model import MODEL
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, EngineDied, InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.codec import Decoder, encode
-from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 from multimodal_gen.messages.reply import EngineMessage, ErrorInfo, Failed, Health, Progress
 from multimodal_gen.messages.request import Cancel, HealthCheck, Req, Submit
 from multimodal_gen.messages.validation import requests_of
@@ -27,16 +27,6 @@ from multimodal_gen.runtime.generation import Generation, Update
 from multimodal_gen.runtime.managers import outbox
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
 from multimodal_gen.runtime.scheduler_client import SchedulerClient
-
-MODEL = ModelInfo(
-    name="test",
-    family="test",
-    tasks=("text-to-image",),
-    defaults=Defaults(width=64, height=64, num_inference_steps=4),
-    limits=Limits(),
-    size_multiple=16,
-    schedulers=("euler",),
-)
 
 
 class Desk:

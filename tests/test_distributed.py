@@ -10,12 +10,9 @@ import pytest
 import torch
 from rank_checks import CHECKS
 
-from multimodal_gen.runtime.distributed import (
-    Mesh,
-    deal,
-    gather_rows,
-    make_sequence_parallel,
-)
+from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.distributed.rows import deal, gather_rows
+from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
 
 SCRIPT = Path(__file__).parent / "rank_checks.py"

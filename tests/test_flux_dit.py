@@ -9,7 +9,8 @@ from diffusers import FluxTransformer2DModel
 from tiny_checkpoints import weights
 
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.distributed import Mesh, make_sequence_parallel
+from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.models.dits.flux import FluxTransformer
 from multimodal_gen.runtime.models.dits.flux_config import FluxConfig

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 import zmq
+from no_model import MODEL
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, EngineDied, EngineNotReady
 from multimodal_gen.messages.codec import Decoder, encode
-from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 from multimodal_gen.messages.plan import Ack, Loaded, Phase, Plan, Prepared
 from multimodal_gen.messages.reply import ErrorInfo
 from multimodal_gen.messages.request import Req
@@ -26,16 +26,6 @@ from multimodal_gen.runtime.managers.policy import Policy
 from multimodal_gen.runtime.managers.rank_links import RankLinks
 from multimodal_gen.runtime.managers.scheduler import Scheduler
 from multimodal_gen.runtime.scheduler_client import SchedulerClient
-
-MODEL = ModelInfo(
-    name="test",
-    family="test",
-    tasks=("text-to-image",),
-    defaults=Defaults(width=64, height=64, num_inference_steps=4),
-    limits=Limits(),
-    size_multiple=16,
-    schedulers=("euler",),
-)
 
 
 def make_policy(loaded: Loaded) -> tuple[Policy, CostModel]:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
-from multimodal_gen.runtime.models.schedulers import (
+from multimodal_gen.runtime.models.schedulers.registry import (
     SOLVERS,
-    Solver,
     default_solver_name,
     make_solver,
     solver_names,
 )
+from multimodal_gen.runtime.models.schedulers.solver import Solver
 
 _LATENT_DIFFUSION = {
     "beta_start": 0.00085,

@@ -13,7 +13,7 @@ from engineless import Output, finish, left, load, run, run_each, run_joined, st
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase
-from multimodal_gen.runtime.distributed import Mesh
+from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.stages.batch import Batch

@@ -71,10 +71,10 @@ def init_process_group(
     """Join the ranks of this machine: NCCL for CUDA tensors, gloo for CPU tensors.
 
     They meet in the file `store_path`, new for each group and in a private directory, so that no
-    port is open. A CUDA device without an index is bound by rank. One rank alone needs no group.
+    port is open. A rank takes the CUDA device of its number. One rank alone needs no group.
     """
     if device.type == "cuda":
-        device = torch.device("cuda", rank if device.index is None else device.index)
+        device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
     if world_size == 1:
         return
@@ -90,9 +90,3 @@ def init_process_group(
         timeout=timeout,
         device_id=device if device.type == "cuda" else None,
     )
-
-
-def close_process_group() -> None:
-    """Leave the ranks, if they were joined."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
