@@ -9,7 +9,7 @@ import io
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ import numpy as np
 import openai
 import pytest
 from engines import submit_to
-from http_serving import IMAGES, MODEL, app_with, app_without_engine, serving
+from http_serving import IMAGES, MODEL, app_with, app_without_engine, eventually, serving
 from PIL import Image
 
 from multimodal_gen.configs.server_args import ServerArgs
@@ -198,15 +198,6 @@ def _load(engine: Engine) -> int:
     return sum(msgspec.structs.astuple(engine.client.health()))
 
 
-def _eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 def test_a_client_that_leaves_takes_its_request_with_it(url: str, engine: Engine) -> None:
     host, port = url.removeprefix("http://").split(":")
     body = json.dumps({"prompt": "a red heart", "n": 2, **LONG}).encode()
@@ -216,8 +207,8 @@ def test_a_client_that_leaves_takes_its_request_with_it(url: str, engine: Engine
     )
     with socket.create_connection((host, int(port))) as raw:
         raw.sendall(head.encode() + body)
-        assert _eventually(lambda: engine.client.health().running == 2)
-    assert _eventually(lambda: _load(engine) == 0)
+        assert eventually(lambda: engine.client.health().running == 2)
+    assert eventually(lambda: _load(engine) == 0)
 
 
 def test_a_request_that_does_not_fit_whole_is_refused_whole(url: str, engine: Engine) -> None:
@@ -227,13 +218,13 @@ def test_a_request_that_does_not_fit_whole_is_refused_whole(url: str, engine: En
         ) as client:
             ask = functools.partial(client.images.generate, prompt="a dog", n=10, extra_body=LONG)
             waiting = [asyncio.create_task(ask()) for _ in range(3)]
-            assert await asyncio.to_thread(_eventually, lambda: _load(engine) == 30)
+            assert await asyncio.to_thread(eventually, lambda: _load(engine) == 30)
             with pytest.raises(openai.RateLimitError) as caught:
                 await ask()
             assert int(caught.value.response.headers["retry-after"]) >= 1
-            assert await asyncio.to_thread(_eventually, lambda: _load(engine) == 30)
+            assert await asyncio.to_thread(eventually, lambda: _load(engine) == 30)
             for task in waiting:
                 task.cancel()
 
     asyncio.run(run())
-    assert _eventually(lambda: _load(engine) == 0)
+    assert eventually(lambda: _load(engine) == 0)

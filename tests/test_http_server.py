@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import httpx2
 import openai
 import psutil
 import pytest
+from http_serving import eventually
 
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import InvalidRequest
@@ -73,15 +74,6 @@ def started(**args: Any) -> Iterator[Served]:
             yield Served(process, url)
         finally:
             process.kill()
-
-
-def eventually(condition: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def answers(served: Served) -> bool:

@@ -275,15 +275,7 @@ def test_no_name_is_the_checkpoints_own_solver(model: str) -> None:
 
 def test_runge_kutta_start_of_pndm_estimates_x0_too() -> None:
     config = {**CONFIGS["sd15"], "skip_prk_steps": False}
-    target = torch.full(SHAPE, 0.4)
-    solver = solver_from(config, num_inference_steps=8)
-    reference: Any = SOLVERS["pndm"].scheduler.from_config(config)
-    reference.set_timesteps(8)
-    latents = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
-    for i in range(solver.num_evaluations):
-        prediction = perfect_prediction(reference, i, latents, target)
-        latents, x0 = solver.step(prediction, i, latents)
-        torch.testing.assert_close(x0, target, atol=2e-3, rtol=0)
+    check_estimates("pndm", config, num_inference_steps=8)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
@@ -295,10 +287,15 @@ def test_unipc_in_noise_form_estimates_x0_too(kind: str) -> None:
         "predict_x0": False,
         "final_sigmas_type": "sigma_min",
     }
+    check_estimates("unipc", config, num_inference_steps=4)
+
+
+def check_estimates(name: str, config: dict[str, Any], num_inference_steps: int) -> None:
+    """A model that predicts perfectly has its target estimated at every evaluation."""
     target = torch.full(SHAPE, 0.4)
-    solver = solver_from(config)
-    reference = SOLVERS["unipc"].scheduler.from_config(config)
-    reference.set_timesteps(4)
+    solver = solver_from(config, num_inference_steps=num_inference_steps)
+    reference: Any = SOLVERS[name].scheduler.from_config(config)
+    reference.set_timesteps(num_inference_steps)
     latents = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
     for i in range(solver.num_evaluations):
         prediction = perfect_prediction(reference, i, latents, target)
