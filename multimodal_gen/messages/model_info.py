@@ -10,7 +10,7 @@ Task = Literal["text-to-image", "text-to-video"]
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a request gets where it says nothing. None: the model does not know the parameter."""
+    """What a request gets where it says nothing. None: there is no default."""
 
     width: int
     height: int

@@ -66,7 +66,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     seed: int
     fps: int | None = None
     timings: dict[str, float] = {}
-    """Seconds spent in each phase, the batch's whole time, and waiting."""
+    """Seconds: `queued`, each phase by name (its batches' whole time), and `total`."""
     batch_sizes: list[int] = []
     """How many requests shared each evaluation."""
     frames: tuple[FrameHeader, ...] = ()

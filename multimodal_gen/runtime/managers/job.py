@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase, Prepared
 from multimodal_gen.messages.request import Req
 from multimodal_gen.runtime.managers.cost_model import CostModel
@@ -48,8 +49,7 @@ class Job:
         """When it will have waited too long, if it never runs before."""
         self.steps = params.num_inference_steps or 1
         self.geometry = geometry_of(req)
-        pixels = (params.width or 1) * (params.height or 1) * (params.num_frames or 1)
-        self.size = pixels * self.steps
+        self.size = _pixels(params) * self.steps
         """Grows with the time it takes, and needs no cost model."""
         self.prepared: Prepared | None = None
         self.done = dict.fromkeys(Phase, 0)
@@ -201,9 +201,11 @@ def geometry_of(req: Req) -> Geometry:
 
 def decode_key_of(req: Req) -> str:
     """Written like a batch key: a token for each 16 by 16 pixels, as most models have it."""
-    params = req.params
-    pixels = (params.width or 1) * (params.height or 1) * (params.num_frames or 1)
-    return f"(1, {max(1, pixels // 256)}, 1)"
+    return f"(1, {max(1, _pixels(req.params) // 256)}, 1)"
+
+
+def _pixels(params: SamplingParams) -> int:
+    return (params.width or 1) * (params.height or 1) * (params.num_frames or 1)
 
 
 def _run_ends(keys: tuple[str, ...]) -> list[int]:

@@ -88,15 +88,15 @@ class Policy:
         self._deadlines.add(job)
         return True
 
-    def remove(self, id: str) -> bool:
+    def remove(self, request_id: str) -> bool:
         """The request has ended; what is in flight for it is no longer credited.
 
         Returns whether it was alive.
         """
-        job = self._jobs.pop(id, None)
+        job = self._jobs.pop(request_id, None)
         if job is None:
             return False
-        if self._begun.pop(id, None) is None:
+        if self._begun.pop(request_id, None) is None:
             self._waiting.discard(job)
         self._deadlines.discard(job)
         return True
@@ -177,14 +177,14 @@ class Policy:
 
     # -- what to tell
 
-    def progress(self, id: str, now: float) -> Progress:
+    def progress(self, request_id: str, now: float) -> Progress:
         """Where a request is. Raises KeyError for one that is not alive."""
-        job = self._jobs[id]
+        job = self._jobs[request_id]
         own = self._backlog.seconds_left(job)
         if job in self._flights and job.prepared is not None:
             return Progress(job.steps_done(), job.steps, 0, own)
         ahead = self._backlog.ahead_of(job, self._jobs.values(), now)
-        position = 0 if id in self._begun else ahead.jobs
+        position = 0 if request_id in self._begun else ahead.jobs
         return Progress(job.steps_done(), job.steps, position, ahead.seconds + own)
 
     # -- deciding
@@ -236,8 +236,8 @@ class Policy:
     def _leave(self, jobs: list[Job] | tuple[Job, ...]) -> list[str]:
         """Those of the jobs that are still alive leave."""
         ids = [job.id for job in jobs if self._jobs.get(job.id) is job]
-        for id in ids:
-            self.remove(id)
+        for request_id in ids:
+            self.remove(request_id)
         return ids
 
     def _check_deadline(self, job: Job, now: float) -> None:

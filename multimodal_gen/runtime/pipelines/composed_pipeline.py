@@ -38,7 +38,7 @@ class RankContext:
     device: torch.device
     dtype: torch.dtype
     mesh: Mesh
-    attention_backend: str = "auto"
+    attention_backend: str
 
 
 class ComposedPipeline(ABC):

@@ -56,5 +56,7 @@ def select_attention(name: str = "auto") -> Attention:
     if name == "auto":
         return sdpa
     if name not in BACKENDS:
-        raise InvalidRequest("attention_backend", name, f"one of auto, {', '.join(BACKENDS)}")
+        raise InvalidRequest(
+            "attention_backend", name, f"must be one of auto, {', '.join(BACKENDS)}"
+        )
     return BACKENDS[name]

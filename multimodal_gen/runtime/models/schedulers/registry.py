@@ -122,7 +122,7 @@ def make_solver(
     if flow_shift is not None and view is not View.FLOW:
         raise InvalidRequest("flow_shift", flow_shift, "this model does not use flow matching")
     if flow_shift is not None and not 0 < flow_shift < math.inf:
-        raise InvalidRequest("flow_shift", flow_shift, "a number above 0")
+        raise InvalidRequest("flow_shift", flow_shift, "must be a number above 0")
     scheduler = _make_scheduler(config, name, view, flow_shift)
     _set_timesteps(scheduler, view, num_inference_steps, device, sigmas, mu)
     if _is_plain_flow_euler(scheduler):
