@@ -137,6 +137,15 @@ def test_a_request_that_the_model_refuses_is_bad_use(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("started")
+def test_of_several_prompts_the_one_that_is_refused_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "width": 33}')
+    line = complaint(capsys, "generate", "--prompt-path=p.jsonl")
+    assert "prompt='b': width=33: must be a multiple of 16" in line
+
+
+@pytest.mark.usefixtures("started")
 def test_an_output_that_cannot_be_written_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     Path("file").touch()
     assert main(["generate", "--prompt=a", "-o", "file/a.png", *SMALL]) == 1
@@ -172,7 +181,8 @@ def test_a_bad_config_file_is_one_clear_line(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "c.yaml").write_text(text)
-    complaint(capsys, "generate", "--prompt=a", "--config", str(tmp_path / "c.yaml"))
+    said = complaint(capsys, "generate", "--prompt=a", "--config", str(tmp_path / "c.yaml"))
+    assert "c.yaml" in said or "num_gpus=0" in said
 
 
 @pytest.mark.parametrize(
@@ -182,6 +192,7 @@ def test_a_bad_config_file_is_one_clear_line(
         ('{"prompt": "a", "width": "wide"}', "width='wide': must be a whole number"),
         ('{"prompt": ', "Input data was truncated"),
         ("[]", "Expected `object`"),
+        ('{"seed": 1}', "prompt='': say what to show"),
     ],
 )
 def test_a_bad_line_of_a_prompt_file_is_named(

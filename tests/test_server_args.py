@@ -31,3 +31,8 @@ def test_bad_input_is_the_callers_error(field: str, value: object) -> None:
     with pytest.raises(InvalidRequest, match=field) as error:
         ServerArgs(**{field: value})
     assert error.value.field == field
+
+
+def test_what_is_allowed_instead_is_said() -> None:
+    with pytest.raises(InvalidRequest, match="device='tpu': must be one of auto, cpu, cuda"):
+        ServerArgs(device="tpu")  # type: ignore[arg-type]

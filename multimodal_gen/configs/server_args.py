@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -54,7 +54,9 @@ class ServerArgs:
             try:
                 msgspec.convert(getattr(self, name), kind)
             except msgspec.ValidationError as error:
-                raise InvalidRequest(name, getattr(self, name), str(error)) from error
+                choices = ", ".join(get_args(kind)) if get_origin(kind) is Literal else ""
+                allowed = f"must be one of {choices}" if choices else str(error)
+                raise InvalidRequest(name, getattr(self, name), allowed) from error
         for name in ("num_gpus", "batching_max_size", "max_queue_size"):
             if getattr(self, name) < 1:
                 raise InvalidRequest(name, getattr(self, name), "must be at least 1")

@@ -27,5 +27,10 @@ class ConfigFile:
         try:
             file = Yaml(path, must_exist=True, use_commands_as_keys=False)
             file(app, commands, arguments)
+        except CycloptsError as error:
+            if error.__cause__ is None:
+                raise
+            # What is no YAML: the parser's own words name the line.
+            raise CycloptsError(msg=f"--config {path}: {error.__cause__}") from error
         except (OSError, ValueError) as error:
             raise CycloptsError(msg=f"--config {path}: {error}") from error

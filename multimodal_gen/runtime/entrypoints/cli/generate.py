@@ -15,6 +15,7 @@ from multimodal_gen.errors import GenerationFailed, InvalidRequest, MultimodalGe
 from multimodal_gen.runtime.entrypoints.cli.config_file import Config
 
 if TYPE_CHECKING:
+    from multimodal_gen.messages.model_info import ModelInfo
     from multimodal_gen.runtime.entrypoints.diffusion_generator import DiffusionGenerator
 
 _WHAT = Group("What to make", sort_key=1)
@@ -68,19 +69,32 @@ def _prompts(params: SamplingParams, prompt_path: Path | None) -> list[SamplingP
     return [params]
 
 
+def _resolved(
+    params: SamplingParams, model: ModelInfo, among: list[SamplingParams]
+) -> SamplingParams:
+    """With the model's defaults; of several prompts, the refusal names the one it is about."""
+    from multimodal_gen.messages.validation import resolve
+
+    try:
+        return resolve(params, model)
+    except InvalidRequest as error:
+        if len(among) == 1:
+            raise
+        raise InvalidRequest("prompt", params.prompt, error.message) from error
+
+
 def _run(
     generator: DiffusionGenerator, prompts: list[SamplingParams], output_path: str, metadata: bool
 ) -> list[tuple[str, MultimodalGenError]]:
     """Generate and write all prompts; returns those that failed."""
     import asyncio
 
-    from multimodal_gen.messages.validation import resolve
     from multimodal_gen.runtime.entrypoints.calls import run_all
     from multimodal_gen.runtime.entrypoints.cli.progress_bar import ProgressBar
     from multimodal_gen.runtime.entrypoints.generation_result import GenerationResult
     from multimodal_gen.runtime.postprocess.files import Destination
 
-    resolved = [resolve(prompt, generator.model) for prompt in prompts]
+    resolved = [_resolved(prompt, generator.model, prompts) for prompt in prompts]
     counts = [prompt.num_outputs_per_prompt for prompt in prompts]
     first = [0, *accumulate(counts)]
     video = any((prompt.num_frames or 1) > 1 for prompt in resolved)

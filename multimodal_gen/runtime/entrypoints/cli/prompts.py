@@ -44,4 +44,7 @@ def _of_json(line: str, common: SamplingParams) -> SamplingParams:
     given = msgspec.json.decode(line, type=dict[str, Any])
     if "lora" in given:
         given["lora"] = msgspec.convert(given["lora"], tuple[LoraChoice, ...])
-    return common.updated(**given)
+    params = common.updated(**given)
+    if not params.prompt:
+        raise InvalidRequest("prompt", params.prompt, "say what to show")
+    return params
