@@ -15,8 +15,8 @@ with DiffusionGenerator.from_pretrained() as generator:
         outcomes = generator.generate(prompts, seed=1)
     except MultimodalGenError as first:
         outcomes = first.siblings
-    for prompt, outcome in zip(prompts, outcomes, strict=True):
+    for outcome in outcomes:
         if isinstance(outcome, MultimodalGenError):
-            print(f"{prompt}: {outcome}")
+            print("not made:", outcome)
         else:
             print(outcome.save("batch/")[0], "shared with", max(outcome.batch_sizes) - 1)

@@ -27,7 +27,7 @@ class Progress:
     eta: float | None
     """Seconds to go as the engine predicts them; None while it can't."""
     preview: Image | None = None
-    """What the model expects by now, of a video one frame; None unless asked for."""
+    """What the model expects by now; None unless asked for and new, and for videos."""
 
 
 @dataclass(frozen=True)
