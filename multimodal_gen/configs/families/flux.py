@@ -1,5 +1,7 @@
 """FLUX.1: dev (guidance is an input of the model) and schnell (distilled to four steps)."""
 
+import msgspec
+
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -23,12 +25,7 @@ FLUX = FamilyConfig(
     ulysses=True,
 )
 
-SCHNELL_DEFAULTS = Defaults(
-    width=1024,
-    height=1024,
-    num_inference_steps=4,
-    guidance_scale=0.0,
-    true_cfg_scale=1.0,
-    max_sequence_length=256,
+SCHNELL_DEFAULTS = msgspec.structs.replace(
+    FLUX.defaults, num_inference_steps=4, guidance_scale=0.0, max_sequence_length=256
 )
 """For checkpoints that take no guidance."""

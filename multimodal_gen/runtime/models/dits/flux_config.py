@@ -48,8 +48,6 @@ class FluxConfig:
         unknown = sorted(values.keys() - known)
         if unknown:
             raise InvalidCheckpoint(f"transformer/config.json: FLUX has no field {unknown[0]!r}")
-        if values.get("out_channels") is None:
-            values["out_channels"] = values.get("in_channels", cls.in_channels)
         if isinstance(values.get("axes_dims_rope"), list):
             values["axes_dims_rope"] = tuple(values["axes_dims_rope"])
         return cls(**values)
