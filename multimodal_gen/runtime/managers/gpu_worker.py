@@ -169,15 +169,14 @@ class GPUWorker:
             self._faulted = True
             error = _describe(raised)
         advanced = [state.evaluation - old for state, old in zip(states, before, strict=True)]
-        previewed = [state for state in states if state.preview is not None]
-        for state in previewed:
-            assert state.preview is not None
-            outcome.pixels.append(state.preview)
+        previews = {s.req.id: s.preview for s in states if s.preview is not None}
+        outcome.pixels += previews.values()
+        for state in states:
             state.preview = None
         return {
             "advanced": min(advanced, default=0),
             "error": error,
-            "previewed": tuple(state.req.id for state in previewed),
+            "previewed": tuple(previews),
         }
 
     def _encode(self, states: Sequence[RequestState]) -> dict[str, Any]:
