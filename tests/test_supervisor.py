@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -141,3 +142,12 @@ def test_a_death_by_any_signal_is_told() -> None:
         os.kill(engine.pids[0], signal.SIGRTMIN + 3)
         with pytest.raises(EngineDied, match=rf"rank 0 .* signal {signal.SIGRTMIN + 3}"):
             engine.wait_ready(90)
+
+
+def test_who_waits_for_a_loss_can_tell_it_from_closing() -> None:
+    with start_engine() as engine:
+        os.kill(engine.pids[0], signal.SIGKILL)
+        assert isinstance(engine.wait_lost(), EngineDied)
+    with start_engine() as engine:
+        threading.Timer(0.2, engine.close).start()
+        assert engine.wait_lost() is None

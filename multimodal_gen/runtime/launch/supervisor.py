@@ -21,7 +21,7 @@ import msgspec
 
 import multimodal_gen
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.errors import EngineDied
+from multimodal_gen.errors import EngineDied, MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.rank_args import RankArgs, client_address
 from multimodal_gen.runtime.launch.model_path import resolve
@@ -95,6 +95,11 @@ class Engine:
     def wait_ready(self, timeout: float | None = None) -> ModelInfo:
         """Wait until the model is loaded; raise what went wrong, or TimeoutError."""
         return self.client.wait_ready(timeout)
+
+    def wait_lost(self) -> MultimodalGenError | None:
+        """Wait for the engine's end; why it ended, or None when it was closed."""
+        self._watcher.join()
+        return None if self._closing.is_set() else self.client.died
 
     def close(self) -> None:
         """End all ranks: requests in flight end as cancelled. May be called again."""

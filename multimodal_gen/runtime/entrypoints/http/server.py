@@ -76,7 +76,7 @@ class HttpServer:
         await serving
         return self._status
 
-    # -- the loading thread
+    # -- the thread that loads, then waits for a loss
 
     def _load(self) -> None:
         try:
@@ -90,6 +90,9 @@ class HttpServer:
             self._fail(f"{type(error).__name__}: {error}")
         else:
             print(f"multimodal-gen: serving {model.name} at {self._url}", flush=True)
+            lost = self._engine.wait_lost()
+            if lost is not None:
+                _complain(f"the engine has ended, every request is refused: {lost.message}")
 
     def _fail(self, reason: str) -> None:
         if not self._served.stopping:
