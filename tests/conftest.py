@@ -12,6 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from multimodal_gen.runtime.launch.supervisor import Engine
+    from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 _cache = tempfile.TemporaryDirectory(prefix="multimodal-gen-tests-")
 os.environ.update(
@@ -49,6 +50,14 @@ def bundled_model() -> Path:
     import multimodal_gen
 
     return Path(multimodal_gen.__file__).parent / "assets" / "bundled_model"
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder: Path) -> ComposedPipeline:
+    """The pipeline of the checkpoint that the module calls `folder`, without an engine."""
+    from engineless import load
+
+    return load(folder)
 
 
 @pytest.fixture(scope="session")

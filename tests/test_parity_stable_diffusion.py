@@ -30,11 +30,6 @@ def folder(request: pytest.FixtureRequest, checkpoints: Callable[..., Path]) -> 
     return checkpoints(request.param)
 
 
-@pytest.fixture(scope="module")
-def pipeline(folder: Path) -> ComposedPipeline:
-    return load(folder)
-
-
 @pytest.mark.parametrize(
     "change",
     [

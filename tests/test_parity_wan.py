@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engineless import load
 from parity import check_parity
 
 from multimodal_gen.runtime.models.schedulers.registry import View
@@ -25,11 +24,6 @@ CALL: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def folder(checkpoints: Callable[..., Path]) -> Path:
     return checkpoints("wan")
-
-
-@pytest.fixture(scope="module")
-def pipeline(folder: Path) -> ComposedPipeline:
-    return load(folder)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """FLUX.1: double and single stream blocks, 16 latent channels, no quant convolutions."""
 
-from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel, SchedulerMixin
+from diffusers import FluxPipeline, FluxTransformer2DModel, SchedulerMixin
 
 from . import encoders
 from .tokenizers import clip_tokenizer, t5_tokenizer
+from .vaes import image_vae
 
 HEAD_DIM = 16
 
@@ -11,7 +12,14 @@ HEAD_DIM = 16
 def flux_pipeline(scheduler: SchedulerMixin, *, heads: int, guidance_embeds: bool) -> FluxPipeline:
     return FluxPipeline(
         scheduler=scheduler,
-        vae=_vae(),
+        vae=image_vae(
+            latent_channels=16,
+            scaling_factor=0.3611,
+            shift_factor=0.1159,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+            mid_block_add_attention=True,
+        ),
         text_encoder=encoders.clip_text(),
         tokenizer=clip_tokenizer(),
         text_encoder_2=encoders.t5(),
@@ -28,21 +36,4 @@ def flux_pipeline(scheduler: SchedulerMixin, *, heads: int, guidance_embeds: boo
             guidance_embeds=guidance_embeds,
             axes_dims_rope=(4, 6, 6),
         ),
-    )
-
-
-def _vae() -> AutoencoderKL:
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(8, 16, 16, 16),
-        layers_per_block=1,
-        latent_channels=16,
-        norm_num_groups=4,
-        sample_size=64,
-        scaling_factor=0.3611,
-        shift_factor=0.1159,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        mid_block_add_attention=True,
     )

@@ -1,7 +1,6 @@
 """Stable Diffusion 1.5 and XL: UNets of the real block types, VAE with quant convolutions."""
 
 from diffusers import (
-    AutoencoderKL,
     SchedulerMixin,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
@@ -10,6 +9,7 @@ from diffusers import (
 
 from . import encoders
 from .tokenizers import clip_tokenizer
+from .vaes import image_vae
 
 TIME_IDS = 6  # original size, crop corner and target size, two numbers each
 TIME_ID_DIM = 8
@@ -28,7 +28,7 @@ def sd15_pipeline(scheduler: SchedulerMixin, *, heads: int) -> StableDiffusionPi
     )
     return StableDiffusionPipeline(
         scheduler=scheduler,
-        vae=_vae(scaling_factor=0.18215),
+        vae=image_vae(latent_channels=4, scaling_factor=0.18215),
         text_encoder=encoders.clip_text(),
         tokenizer=clip_tokenizer(),
         unet=unet,
@@ -56,24 +56,11 @@ def sdxl_pipeline(scheduler: SchedulerMixin, *, heads: int) -> StableDiffusionXL
     )
     return StableDiffusionXLPipeline(
         scheduler=scheduler,
-        vae=_vae(scaling_factor=0.13025),
+        vae=image_vae(latent_channels=4, scaling_factor=0.13025),
         text_encoder=encoders.clip_text(),
         tokenizer=clip_tokenizer(),
         text_encoder_2=encoders.clip_text_with_projection(),
         tokenizer_2=clip_tokenizer(pad_token="!"),
         unet=unet,
         force_zeros_for_empty_prompt=True,
-    )
-
-
-def _vae(scaling_factor: float) -> AutoencoderKL:
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(8, 16, 16, 16),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        sample_size=64,
-        scaling_factor=scaling_factor,
     )

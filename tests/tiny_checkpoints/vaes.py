@@ -1,0 +1,18 @@
+"""The VAE that image models share: real block types, few channels."""
+
+from typing import Any
+
+from diffusers import AutoencoderKL
+
+
+def image_vae(**config: Any) -> AutoencoderKL:
+    """An AutoencoderKL of eight pixels a latent; `config` says what is the family's own."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 16, 16, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=64,
+        **config,
+    )
