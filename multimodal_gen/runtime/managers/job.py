@@ -42,7 +42,6 @@ class Job:
         self.id = req.id
         self.number = number
         """Order of arrival."""
-        self.arrival = now
         self.deadline = None if params.deadline_s is None else now + params.deadline_s
         self.priority = LEVELS[params.priority]
         self.aged_at = now + AGEING_S * (ABOVE_ALL - self.priority)
