@@ -33,7 +33,7 @@ class ServerArgs:
     ulysses_degree: int | None = None
     """Ranks that share one sequence; unset: as many as the model and num_gpus allow."""
     enable_cfg_parallel: bool = False
-    """Split the rows of a batch (guidance branches, requests) over two halves of the ranks."""
+    """Share the rows of a batch over two halves of the ranks, unless ulysses_degree is given."""
     attention_backend: AttentionBackend = "auto"
     """auto picks what is fastest for the device."""
     batching_max_size: int = 16
