@@ -147,8 +147,8 @@ def test_of_several_prompts_the_one_that_is_refused_is_named(
 
 @pytest.mark.usefixtures("started")
 def test_an_output_that_cannot_be_written_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("file").touch()
-    assert main(["generate", "--prompt=a", "-o", "file/a.png", *SMALL]) == 1
+    Path("a-1.png").mkdir()
+    assert main(["generate", "--prompt=a", "--num-outputs-per-prompt=2", "-oa.png", *SMALL]) == 1
     assert "multimodal-gen: 'a': the output can't be written" in capsys.readouterr().err
 
 
@@ -202,6 +202,20 @@ def test_a_bad_line_of_a_prompt_file_is_named(
     complained = complaint(capsys, "generate", f"--prompt-path={tmp_path}/p.jsonl")
     assert "p.jsonl:2" in complained
     assert said in complained
+
+
+@pytest.mark.parametrize("path", ["file/", "file/deeper/", "file/a.png", "closed/a.png"])
+def test_an_output_with_no_place_is_refused_before_the_work(
+    path: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("closed").symlink_to("nowhere")
+    line = complaint(capsys, "generate", "--prompt=a", "--model-path=/nowhere", "-o", path)
+    assert line.startswith(f"multimodal-gen: output_path={path!r}: ")
 
 
 def test_a_checkpoint_that_cannot_be_used_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:

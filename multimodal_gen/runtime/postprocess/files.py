@@ -109,6 +109,18 @@ def check_suffix(path: str) -> None:
         raise _wrong_suffix(path, "an output", suffixes)
 
 
+def check_writable(path: str) -> None:
+    """Raises InvalidRequest when what exists of `path` already rules out writing there.
+
+    Asked before the work, which would be lost otherwise.
+    """
+    folder = Path(path) if _is_folder(path) else Path(path).parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise InvalidRequest("output_path", path, f"{folder} is not a folder that can be written")
+
+
 def _is_folder(path: str) -> bool:
     return path.endswith(os.sep) or not Path(path).suffix or Path(path).is_dir()
 

@@ -44,10 +44,11 @@ def generate(
     config
         A YAML file with options.
     """
-    from multimodal_gen.runtime.postprocess.files import check_suffix
+    from multimodal_gen.runtime.postprocess.files import check_suffix, check_writable
 
     prompts = _prompts(params, prompt_path)
     check_suffix(output_path)
+    check_writable(output_path)
     from multimodal_gen.runtime.entrypoints.diffusion_generator import DiffusionGenerator
 
     with DiffusionGenerator.start(server) as generator:
