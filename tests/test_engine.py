@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
-from engines import submit_to
+from engines import start_engine, submit_to
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, DeadlineExceeded, InvalidRequest, QueueFull
@@ -208,3 +208,11 @@ def test_threads_may_wait_for_one_generation(submit: Submit) -> None:
     for thread in threads:
         thread.join()
     assert outputs[0] is outputs[1]
+
+
+def test_more_outputs_than_the_queue_can_ever_take_are_refused_for_good() -> None:
+    with start_engine(max_queue_size=3) as engine:
+        model = engine.wait_ready(90)
+        assert len(requests_of(SamplingParams(num_outputs_per_prompt=3), model)) == 3
+        with pytest.raises(InvalidRequest, match="num_outputs_per_prompt=4: must be 1 to 3"):
+            requests_of(SamplingParams(num_outputs_per_prompt=4), model)

@@ -109,8 +109,17 @@ def _serve(own: RankScheduler, args: RankArgs) -> None:
         return
     gc.freeze()
     gc.enable()
-    own.report(worker.loaded(args.model_name))
+    own.report(_within_queue(worker.loaded(args.model_name), args.server.max_queue_size))
     own.run(worker)
+
+
+def _within_queue(loaded: Loaded, size: int) -> Loaded:
+    """A call whose outputs never fit the queue together would be told to come back for ever."""
+    assert loaded.model is not None
+    limits = loaded.model.limits
+    limits = msgspec.structs.replace(limits, max_outputs=min(limits.max_outputs, size))
+    model = msgspec.structs.replace(loaded.model, limits=limits)
+    return msgspec.structs.replace(loaded, model=model)
 
 
 def _reason(error: Exception) -> ErrorInfo:
