@@ -138,4 +138,4 @@ def _check_range(name: str, value: int | None, low: int, high: int) -> None:
 
 def _check_number(name: str, value: float | None, low: float, high: float) -> None:
     if value is not None and not (math.isfinite(value) and low <= value <= high):
-        raise InvalidRequest(name, value, f"must be {low:g} to {high:g}")
+        raise InvalidRequest(name, value, f"must be {low} to {high}")
