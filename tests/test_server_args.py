@@ -36,3 +36,8 @@ def test_bad_input_is_the_callers_error(field: str, value: object) -> None:
 def test_what_is_allowed_instead_is_said() -> None:
     with pytest.raises(InvalidRequest, match="device='tpu': must be one of auto, cpu, cuda"):
         ServerArgs(device="tpu")  # type: ignore[arg-type]
+
+
+def test_ranks_can_not_share_rows_and_all_share_a_sequence() -> None:
+    with pytest.raises(InvalidRequest, match="ulysses_degree=4: leaves no ranks"):
+        ServerArgs(num_gpus=4, ulysses_degree=4, enable_cfg_parallel=True)

@@ -15,6 +15,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.stages.batch import Batch
 from multimodal_gen.runtime.stages.preview import PER_REQUEST
@@ -145,7 +146,7 @@ def test_a_dropped_request_leaves_no_conditioning_behind(flux: ComposedPipeline)
     flux.forward(Phase.DENOISE, [state], 1)
     del state
     gc.collect()
-    batch = flux.stages[Phase.DENOISE][0]._batch  # type: ignore[attr-defined]
+    batch = flux.executor.stages[Phase.DENOISE][0]._batch  # type: ignore[attr-defined]
     assert batch.conditioning == {}
 
 
@@ -224,3 +225,11 @@ def test_the_rows_of_a_batch_are_dealt_over_the_ranks_once_each(flux: ComposedPi
     assert [share.local for share in shares] == [[(0, 1)], [(1, 1)], [(1, 1)], [(2, 1)], [], []]
     assert [len(share.params) for share in shares] == [1, 1, 1, 1, 0, 0]
     assert {share.rows for share in shares} == {4}
+
+
+def test_a_pipeline_is_closed(flux: ComposedPipeline) -> None:
+    stages = flux.executor.stages
+    used = {name for phase in stages.values() for stage in phase for name in stage.components}
+    assert used == flux.components.keys()
+    with pytest.raises(LookupError, match="vae"):
+        SyncExecutor(dict.fromkeys(used - {"vae"}, 0), stages)

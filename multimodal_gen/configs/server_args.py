@@ -33,7 +33,7 @@ class ServerArgs:
     ulysses_degree: int | None = None
     """Ranks that share one sequence; unset: as many as the model and num_gpus allow."""
     enable_cfg_parallel: bool = False
-    """Share the rows of a batch over two halves of the ranks, unless ulysses_degree is given."""
+    """Share the rows of a batch over two halves of the ranks, or over more with ulysses_degree."""
     attention_backend: AttentionBackend = "auto"
     """auto picks what is fastest for the device."""
     batching_max_size: int = 16
@@ -72,3 +72,6 @@ class ServerArgs:
             raise InvalidRequest("ulysses_degree", degree, f"must divide num_gpus={self.num_gpus}")
         if self.enable_cfg_parallel and self.num_gpus % 2:
             raise InvalidRequest("num_gpus", self.num_gpus, "must be even with enable_cfg_parallel")
+        if self.enable_cfg_parallel and degree == self.num_gpus:
+            allowed = "leaves no ranks for enable_cfg_parallel; at most half of num_gpus"
+            raise InvalidRequest("ulysses_degree", degree, allowed)

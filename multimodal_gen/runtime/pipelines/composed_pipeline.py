@@ -66,8 +66,7 @@ class ComposedPipeline(ABC):
         self.defaults = defaults
         self.context = context
         self.prompt_cache = ConditioningCache()
-        self.executor = SyncExecutor()
-        self.stages = make_stages(self)
+        self.executor = SyncExecutor(self.components, make_stages(self))
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, context: RankContext) -> Self:
@@ -115,6 +114,10 @@ class ComposedPipeline(ABC):
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
         return checkpoint.load(name, context.dtype, context.device)
 
+    def names_of(self, *kinds: str) -> tuple[str, ...]:
+        """Its components of these kinds: `text_encoder` is also `text_encoder_2`."""
+        return tuple(name for name in self.component_classes if name.removesuffix("_2") in kinds)
+
     @property
     def denoiser(self) -> torch.nn.Module:
         module = self.components[self.denoiser_name]
@@ -124,7 +127,7 @@ class ComposedPipeline(ABC):
     @torch.inference_mode()
     def forward(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:
         """Run one phase's stages for these requests, `k` units of it (evaluations, chunks)."""
-        self.executor.run(self.stages[phase], states, k)
+        self.executor.run(phase, states, k)
 
     def model_info(self, name: str) -> ModelInfo:
         """What clients are told of this checkpoint."""

@@ -1,22 +1,39 @@
-"""Runs stages one after another."""
+"""Runs stages one after another, each with its components in place."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
+from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.pipelines.request_state import RequestState
 
 
 class Stage(Protocol):
     """One part of a phase: advances the states it is given by k units."""
 
+    components: tuple[str, ...]
+    """What of the checkpoint it uses."""
+
     def __call__(self, states: Sequence[RequestState], k: int) -> None: ...
 
 
 class SyncExecutor:
-    """Runs the stages of a phase in order, in this thread. All components are on the device."""
+    """Runs the stages of a phase in order, in this thread.
 
-    def run(self, stages: Sequence[Stage], states: Sequence[RequestState], k: int) -> None:
-        for stage in stages:
+    It knows which components each stage uses, and is where they will be brought to the device once
+    some are kept elsewhere; for now all are loaded there and stay.
+    """
+
+    def __init__(
+        self, components: Mapping[str, Any], stages: Mapping[Phase, Sequence[Stage]]
+    ) -> None:
+        """Raises LookupError when a stage uses what the checkpoint did not bring."""
+        self.stages = stages
+        used = {name for phase in stages.values() for stage in phase for name in stage.components}
+        if missing := used - components.keys():
+            raise LookupError(f"stages use {sorted(missing)}, which is not loaded")
+
+    def run(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:
+        for stage in self.stages[phase]:
             stage(states, k)

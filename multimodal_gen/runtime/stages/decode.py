@@ -17,6 +17,7 @@ class DecodeStage:
 
     def __init__(self, pipeline: ComposedPipeline) -> None:
         self._pipeline = pipeline
+        self.components = pipeline.names_of("vae")
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for together in self._groups(states):

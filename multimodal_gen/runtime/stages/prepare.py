@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class PrepareStage:
     """Draws the initial latents and makes the solver; may be repeated with the same outcome."""
 
+    components: tuple[str, ...] = ()
+
     def __init__(self, pipeline: ComposedPipeline, *, previews: bool) -> None:
         self._pipeline = pipeline
         self._previews = previews

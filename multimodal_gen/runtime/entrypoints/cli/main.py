@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -25,7 +26,8 @@ _EPILOGUE = (
     "Every option is also a key of the YAML file that --config names (num_gpus: 2) and an "
     "environment variable (MULTIMODAL_GEN_NUM_GPUS=2). An option on the command line wins over a "
     "variable, a variable over the file. "
-    "Exit status: 0, 1 when something failed, 2 when the command was not understood."
+    "Exit status: 0, 1 when something failed, 2 when the command was not understood, "
+    "130 after Ctrl-C."
 )
 
 app = App(
@@ -53,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{_one_line(str(error))} (see {NAME} --help)", BAD_USE)
     except InvalidRequest as error:
         return _fail(error.message, BAD_USE)
+    except BrokenPipeError:  # whoever reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (MultimodalGenError, OSError) as error:
         return _fail(str(error), FAILED)
     except KeyboardInterrupt:
