@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from engineless import load
+from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Ack, Phase, Plan, Work
@@ -18,6 +20,7 @@ from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
 from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.request_state import RequestState
 
 STEPS = 6
 
@@ -120,3 +123,48 @@ def failing(monkeypatch: pytest.MonkeyPatch, driver: Driver, method: str) -> Non
         raise RuntimeError("planted")
 
     monkeypatch.setattr(driver.worker.pipeline, method, fail)
+
+
+def test_of_pictures_decoded_together_only_the_one_that_fails_ends(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = driver.worker.pipeline
+    decode, sizes = pipeline.decode, []
+
+    def faulty(states: list[RequestState], latents: Tensor, chunk: int) -> Tensor:
+        sizes.append(len(states))
+        if any(state.params.prompt == "poison" for state in states):
+            raise RuntimeError("planted")
+        return decode(states, latents, chunk)
+
+    monkeypatch.setattr(pipeline, "decode", faulty)
+    first, poison, last = ids = driver.begin("a red heart", "poison", "a pizza")
+    assert driver(Phase.DENOISE, ids, STEPS).error is None
+    ack = driver(Phase.DECODE, ids)
+    assert ack.failures.keys() == {poison}
+    assert ack.finished == (first, last)
+    assert sizes == [3, 1, 1, 1]
+
+
+@pytest.mark.parametrize("attempts", [1, 2], ids=["passing", "lasting"])
+def test_a_video_that_fails_among_others_is_where_the_plan_says_or_has_ended(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
+    """A chunk fails once, and the retry does what was left; or again, and the request ends."""
+    pipeline, failures = driver.worker.pipeline, [0]
+
+    def faulty(states: list[RequestState], latents: Tensor, chunk: int) -> Tensor:
+        if states[0].params.prompt == "poison" and chunk == 1 and failures[0] < attempts:
+            failures[0] += 1
+            raise RuntimeError("planted")
+        return torch.full((1, 2, 2, 3), chunk, dtype=torch.uint8)
+
+    monkeypatch.setattr(pipeline, "decode", faulty)
+    monkeypatch.setattr(pipeline, "decode_chunks", lambda params: 4)
+    _, poison = ids = driver.begin("a red heart", "poison")
+    assert driver(Phase.DENOISE, ids, STEPS).error is None
+    ack = driver(Phase.DECODE, ids, k=3)
+    assert ack.failures.keys() == ({poison} if attempts == 2 else set())
+    alive = [key for key in ids if key not in ack.failures]
+    assert [len(driver.worker.states[key].chunks) for key in alive] == [3] * len(alive)
+    assert driver(Phase.DECODE, alive).finished == tuple(alive)

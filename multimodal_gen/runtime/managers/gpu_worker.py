@@ -194,20 +194,16 @@ class GPUWorker:
     def _decode(self, states: Sequence[RequestState], k: int, outcome: Outcome) -> dict[str, Any]:
         """Together; if that fails each by itself, so that only whose fault it is ends."""
         failures: dict[str, ErrorInfo] = {}
-        before = [len(state.chunks) for state in states]
+        chunks = [self.pipeline.decode_chunks(state.params) for state in states]
+        goals = [min(len(s.chunks) + k, total) for s, total in zip(states, chunks, strict=True)]
         try:
             self.pipeline.forward(Phase.DECODE, states, k)
         except Exception as raised:
             if len(states) == 1:
                 failures = {states[0].req.id: _describe(raised)}
             else:
-                left = [s for s, old in zip(states, before, strict=True) if len(s.chunks) == old]
-                failures = self._decode_apart(left, k)
-        finished = [
-            state
-            for state in states
-            if len(state.chunks) == self.pipeline.decode_chunks(state.params)
-        ]
+                failures = self._decode_apart(states, goals)
+        finished = [s for s, total in zip(states, chunks, strict=True) if len(s.chunks) == total]
         outcome.pixels += [torch.cat(state.chunks) for state in finished]
         return {
             "advanced": k,
@@ -215,11 +211,15 @@ class GPUWorker:
             "finished": tuple(state.req.id for state in finished),
         }
 
-    def _decode_apart(self, states: Sequence[RequestState], k: int) -> dict[str, ErrorInfo]:
+    def _decode_apart(
+        self, states: Sequence[RequestState], goals: Sequence[int]
+    ) -> dict[str, ErrorInfo]:
+        """What is missing of each to its goal, a number of chunks."""
         failures: dict[str, ErrorInfo] = {}
-        for state in states:
+        for state, goal in zip(states, goals, strict=True):
             try:
-                self.pipeline.forward(Phase.DECODE, [state], k)
+                if missing := goal - len(state.chunks):
+                    self.pipeline.forward(Phase.DECODE, [state], missing)
             except Exception as raised:
                 failures[state.req.id] = _describe(raised)
         return failures
