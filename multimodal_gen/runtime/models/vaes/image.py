@@ -1,4 +1,4 @@
-"""Decoding of pictures by diffusers' AutoencoderKL."""
+"""Encoding and decoding of pictures by diffusers' AutoencoderKL."""
 
 from __future__ import annotations
 
@@ -29,6 +29,18 @@ def decode_image(vae: Any, latents: Tensor) -> Tensor:
     return to_uint8(vae.decode(latents, return_dict=False)[0])
 
 
+def encode_image(vae: Any, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Pixels [B, 3, H, W] in -1..1 -> latents [B, C, h, w], as the denoiser knows them.
+
+    Drawn from the VAE's posterior by `generator` (on the CPU), or without one the posterior's mode.
+    In the VAE's dtype.
+    """
+    pixels = pixels.to(vae.device, vae.dtype).contiguous(memory_format=torch.channels_last)
+    posterior = vae.encode(pixels, return_dict=False)[0]
+    latents = posterior.mode() if generator is None else posterior.sample(generator)
+    return _scaled(vae, latents).contiguous()
+
+
 def decode_preview(vae: Any, latents: Tensor) -> Tensor:
     """A small picture [h, w, 3] uint8 of latents [1, C, h, w]; large ones are shrunk before."""
     larger = max(latents.shape[-2:])
@@ -38,14 +50,36 @@ def decode_preview(vae: Any, latents: Tensor) -> Tensor:
     return decode_image(vae, latents)[0]
 
 
+def _scaled(vae: Any, latents: Tensor) -> Tensor:
+    """The scaling between VAE and denoiser, in the order that diffusers' pipelines have."""
+    factor: float = vae.config.scaling_factor
+    statistics = _statistics(vae, latents)
+    if statistics is not None:
+        mean, std = statistics
+        return (latents - mean) * factor / std
+    shift: float | None = vae.config.get("shift_factor")
+    return (latents if shift is None else latents - shift) * factor
+
+
 def _unscaled(vae: Any, latents: Tensor) -> Tensor:
-    """Undo the scaling between VAE and denoiser, in the order that diffusers' pipelines have."""
-    config = vae.config
-    mean, std = config.get("latents_mean"), config.get("latents_std")
-    if mean is not None and std is not None:
-        scale, shift = (torch.tensor(v).to(latents).view(1, -1, 1, 1) for v in (std, mean))
-        scaled: Tensor = latents * scale / config.scaling_factor
-        return scaled + shift
-    shift_factor: float | None = config.get("shift_factor")
-    latents = latents / config.scaling_factor
-    return latents if shift_factor is None else latents + shift_factor
+    """Undo that scaling."""
+    factor: float = vae.config.scaling_factor
+    statistics = _statistics(vae, latents)
+    if statistics is not None:
+        mean, std = statistics
+        return latents * std / factor + mean
+    shift: float | None = vae.config.get("shift_factor")
+    latents = latents / factor
+    return latents if shift is None else latents + shift
+
+
+def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation of each channel [1, C, 1, 1], where the VAE's config has them."""
+    mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
+    if mean is None or std is None:
+        return None
+    return _per_channel(mean, latents), _per_channel(std, latents)
+
+
+def _per_channel(values: list[float], latents: Tensor) -> Tensor:
+    return torch.tensor(values).to(latents).view(1, -1, 1, 1)
