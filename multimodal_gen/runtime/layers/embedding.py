@@ -9,11 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def sinusoidal_embedding(values: Tensor, dim: int = 256, max_period: float = 10000.0) -> Tensor:
-    """cos then sin of values [B] times falling frequencies, [B, dim] in float32 (DDPM, FLUX)."""
+def sinusoidal_embedding(
+    values: Tensor, dim: int = 256, max_period: float = 10000.0, scale: float = 1.0
+) -> Tensor:
+    """cos then sin of values [B] times falling frequencies, [B, dim] in float32 (DDPM, FLUX).
+
+    `scale` multiplies the angles last: the rounding of models that do so.
+    """
     half = dim // 2
     steps = torch.arange(half, dtype=torch.float32, device=values.device)
     angles = values.float()[:, None] * torch.exp(-math.log(max_period) * steps / half)
+    angles = angles * scale
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 

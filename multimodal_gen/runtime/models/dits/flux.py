@@ -15,14 +15,20 @@ from torch import Tensor, nn
 from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
 from multimodal_gen.runtime.layers.activation import gelu_tanh
 from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
+from multimodal_gen.runtime.layers.joint_stream import (
+    JointStream,
+    StreamInput,
+    joint_attention,
+    joint_block,
+    within_fp16,
+)
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
 from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm
-from multimodal_gen.runtime.layers.rope import apply_rotary, rotary_table
+from multimodal_gen.runtime.layers.rope import rotary_table
 from multimodal_gen.runtime.models.dits.flux_config import FluxConfig
 
 _DOUBLE, _SINGLE, _OUT = 12, 3, 2  # modulation vectors of a block of each kind, of the last norm
 _ROTARY_TABLES = 32  # shapes whose table is kept
-_FP16_MAX = torch.finfo(torch.float16).max
 
 
 class FluxTransformer(nn.Module):
@@ -129,41 +135,15 @@ class FluxTransformer(nn.Module):
         return table
 
 
-class FluxStream(nn.Module):
-    """The weights that one of the two streams has in a double block."""
-
-    def __init__(self, config: FluxConfig) -> None:
-        super().__init__()
-        dim = config.inner_dim
-        self.heads = (3, config.num_attention_heads, config.attention_head_dim)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.qk_norm = QKNorm(config.attention_head_dim)
-        self.attention_out = nn.Linear(dim, dim)
-        self.mlp_in = nn.Linear(dim, config.mlp_dim)
-        self.mlp_out = nn.Linear(config.mlp_dim, dim)
-
-    def project(self, x: Tensor, modulation: Sequence[Tensor]) -> Tensor:
-        """Queries, keys and values, [B, S, 3, H, D]."""
-        shift, scale = modulation[:2]
-        projected: Tensor = self.qkv(modulated_norm(x, shift, scale))
-        return projected.view(*projected.shape[:2], *self.heads)
-
-    def update(self, x: Tensor, attended: Tensor, modulation: Sequence[Tensor]) -> Tensor:
-        """Add what attention gave [B, S, dim], then the MLP."""
-        _, _, gate, mlp_shift, mlp_scale, mlp_gate = modulation
-        x = gated_add(x, gate, self.attention_out(attended))
-        hidden = gelu_tanh(self.mlp_in(modulated_norm(x, mlp_shift, mlp_scale)))
-        return gated_add(x, mlp_gate, self.mlp_out(hidden))
-
-
 class FluxDoubleBlock(nn.Module):
     """Text and image with weights of their own, attending to both."""
 
     def __init__(self, config: FluxConfig, sequence: SequenceParallel) -> None:
         super().__init__()
         self.sequence = sequence
-        self.image = FluxStream(config)
-        self.text = FluxStream(config)
+        sizes = (config.inner_dim, config.num_attention_heads, config.mlp_dim)
+        self.image = JointStream(*sizes)
+        self.text = JointStream(*sizes)
 
     def forward(
         self,
@@ -173,16 +153,12 @@ class FluxDoubleBlock(nn.Module):
         rotary: Tensor,
         streams: tuple[int, int],
     ) -> tuple[Tensor, Tensor]:
-        of_image, of_text = modulation[:6], modulation[6:]
-        tokens = text.shape[1]
-        qkv = torch.cat((self.text.project(text, of_text), self.image.project(image, of_image)), 1)
-        qk = rms_norm(qkv[:, :, :2])  # [B, S, 2, H, D]
-        self.text.qk_norm.scale_(qk[:, :tokens])
-        self.image.qk_norm.scale_(qk[:, tokens:])
-        attended = _attend(self.sequence, qk, qkv[:, :, 2], rotary, streams)
-        image = self.image.update(image, attended[:, tokens:], of_image)
-        text = self.text.update(text, attended[:, :tokens], of_text)
-        return image, _within_fp16(text)
+        inputs = (
+            StreamInput(self.text, text, modulation[6:]),
+            StreamInput(self.image, image, modulation[:6]),
+        )
+        text, image = joint_block(inputs, self.sequence, rotary, streams)
+        return image, within_fp16(text)
 
 
 class FluxSingleBlock(nn.Module):
@@ -206,18 +182,6 @@ class FluxSingleBlock(nn.Module):
         qkv = qkv.view(*qkv.shape[:2], *self.heads)  # [B, S, 3, H, D]
         qk = rms_norm(qkv[:, :, :2])
         self.qk_norm.scale_(qk)
-        attended = _attend(self.sequence, qk, qkv[:, :, 2], rotary, streams)
+        attended = joint_attention(self.sequence, qk, qkv[:, :, 2], rotary, streams)
         update = self.proj_out(torch.cat((attended, gelu_tanh(mlp)), dim=-1))
-        return _within_fp16(gated_add(x, gate, update))
-
-
-def _attend(
-    sequence: SequenceParallel, qk: Tensor, v: Tensor, rotary: Tensor, streams: tuple[int, int]
-) -> Tensor:
-    """Joint attention of normalised queries and keys, [B, S, 2, H, D] -> [B, S, H * D]."""
-    q, k = apply_rotary(qk, rotary).to(v.dtype).unbind(2)
-    return sequence.attention(q, k, v, streams).flatten(2)
-
-
-def _within_fp16(x: Tensor) -> Tensor:
-    return x.clip(-_FP16_MAX, _FP16_MAX) if x.dtype == torch.float16 else x
+        return within_fp16(gated_add(x, gate, update))
