@@ -9,22 +9,25 @@ from torch import Tensor
 
 
 def rotary_table(positions: Tensor, axes_dims: Sequence[int], theta: float = 10000.0) -> Tensor:
-    """cos and sin of every rotation, [S, sum(axes_dims) / 2, 2] in float32.
+    """cos and sin of every rotation, [..., S, sum(axes_dims) / 2, 2] in float32.
 
-    `positions` is [S, axes]. Angles are computed in float64, as FLUX's reference does.
+    `positions` is [..., S, axes]. Angles are computed in float64, as FLUX's reference does.
     """
     angles = []
     for axis, dim in enumerate(axes_dims):
         exponents = torch.arange(0, dim, 2, dtype=torch.float64, device=positions.device) / dim
-        angles.append(positions[:, axis, None].double() / theta**exponents)
+        angles.append(positions[..., axis, None].double() / theta**exponents)
     angle = torch.cat(angles, dim=-1)
     return torch.stack((angle.cos(), angle.sin()), dim=-1).float()
 
 
 def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate the pairs (2i, 2i + 1) of x [B, S, ..., D], which is float32; table [S, D / 2, 2]."""
+    """Rotate the pairs (2i, 2i + 1) of x [B, S, ..., D], which is float32.
+
+    The table is [S, D / 2, 2], or [B, S, D / 2, 2] where positions differ between the rows.
+    """
     pairs = x.view(*x.shape[:-1], x.shape[-1] // 2, 2)
-    table = table.view(table.shape[0], *(1,) * (x.dim() - 3), *table.shape[1:])
+    table = table.view(*table.shape[:-2], *(1,) * (x.dim() - 3), *table.shape[-2:])
     if torch.compiler.is_compiling():  # inductor makes no code for complex numbers
         cos, sin = table.unbind(-1)
         even, odd = pairs.unbind(-1)
