@@ -7,7 +7,7 @@ PROGRAM = """
 import importlib, pkgutil, sys
 
 HEAVY = {"torch", "diffusers", "transformers", "accelerate"}
-FRONT = ["configs", "messages", "errors", "observability", "runtime.entrypoints",
+FRONT = ["checkpoints", "configs", "messages", "errors", "observability", "runtime.entrypoints",
          "runtime.launch", "runtime.postprocess", "runtime.scheduler_client"]
 
 def modules(name):

@@ -11,15 +11,15 @@ import msgspec
 import torch
 from torch import nn
 
-from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.loader.files import (
+from multimodal_gen.checkpoints.files import (
     check_sizes,
     inside,
     module_config,
     read_json,
     weight_files,
 )
+from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.libraries import (
     ALLOWED,
     SCHEDULERS,

@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 import torch
 
-from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.loader.files import (
+from multimodal_gen.checkpoints.files import (
     check_config,
     inside,
     module_config,
     read_json,
     weight_files,
 )
+from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.models.schedulers.registry import SOLVERS
 
 log = logging.getLogger(__name__)
