@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import resolve
@@ -18,6 +19,9 @@ from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
 from multimodal_gen.runtime.pipelines.request_state import RequestState
+
+Pictures = dict[str, npt.NDArray[np.uint8]]
+"""`image` [H, W, 3], `mask` [H, W]."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,19 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> ComposedPipeline:
 
 
 def start(
-    pipeline: ComposedPipeline, params: SamplingParams, *, previews: bool = False
+    pipeline: ComposedPipeline,
+    params: SamplingParams,
+    pictures: Pictures | None = None,
+    *,
+    previews: bool = False,
 ) -> RequestState:
     """A request with the defaults filled in (seed 0), encoded and prepared."""
     params = params if params.seed is not None else replace(params, seed=0)
-    resolved = resolve(params, pipeline.model_info("test"))
-    state = RequestState.of(Req(id="test", params=resolved, previews=previews))
+    pictures = pictures or {}
+    headers = {name: header_of(picture) for name, picture in pictures.items()}
+    resolved = resolve(params, pipeline.model_info("test"), headers)
+    req = Req(id="test", params=resolved, previews=previews, pictures=headers)
+    state = RequestState.of(req, [*pictures.values()])
     pipeline.forward(Phase.ENCODE, [state], 1)
     return state
 
@@ -59,16 +70,15 @@ def finish(pipeline: ComposedPipeline, state: RequestState) -> Output:
 
 def run_each(pipeline: ComposedPipeline, requests: Sequence[SamplingParams]) -> list[Output]:
     """One after another."""
-    outputs = []
-    for params in requests:
-        state = start(pipeline, params)
-        pipeline.forward(Phase.DENOISE, [state], left(state))
-        outputs.append(finish(pipeline, state))
-    return outputs
+    return [run(pipeline, params) for params in requests]
 
 
-def run(pipeline: ComposedPipeline, params: SamplingParams) -> Output:
-    return run_each(pipeline, [params])[0]
+def run(
+    pipeline: ComposedPipeline, params: SamplingParams, pictures: Pictures | None = None
+) -> Output:
+    state = start(pipeline, params, pictures)
+    pipeline.forward(Phase.DENOISE, [state], left(state))
+    return finish(pipeline, state)
 
 
 def run_joined(

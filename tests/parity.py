@@ -37,12 +37,23 @@ def check_parity(
     *,
     solver: str | None = None,
     view: View = View.NOISE,
+    stock: Any = None,
+    stock_call: dict[str, Any] | None = None,
     **call: Any,
 ) -> None:
-    """The same request, given as diffusers' arguments, on both sides. Seed 0 where none is said."""
-    stock = None if solver is None else stock_scheduler(folder, solver, view)
-    theirs = reference(folder, scheduler=stock, **call)
-    ours = run(pipeline, replace(SamplingParams(**call), scheduler=solver))
+    """The same request, given as diffusers' arguments, on both sides. Seed 0 where none is said.
+
+    `stock` is the pipeline class of diffusers that does the task, where it is not the checkpoint's
+    own; `image` and `mask_image` are PIL pictures. `stock_call` is for the stock pipeline only.
+    """
+    scheduler = None if solver is None else stock_scheduler(folder, solver, view)
+    theirs = reference(folder, scheduler=scheduler, kind=stock, **call, **(stock_call or {}))
+    pictures = {
+        name: np.asarray(call.pop(given).convert(mode))
+        for name, given, mode in (("image", "image", "RGB"), ("mask", "mask_image", "L"))
+        if given in call
+    }
+    ours = run(pipeline, replace(SamplingParams(**call), scheduler=solver), pictures)
     assert relative(ours, theirs) <= LATENTS
     assert pixels_apart(ours, theirs) <= PIXELS
 

@@ -6,7 +6,20 @@ from typing import Literal
 
 import msgspec
 
-Task = Literal["text-to-image", "text-to-video"]
+Task = Literal[
+    "text-to-image",
+    "image-to-image",
+    "inpainting",
+    "image-edit",
+    "text-to-video",
+    "image-to-video",
+]
+"""image-to-image and inpainting start from a picture, by strength; image-edit and image-to-video
+show it to the model."""
+
+PictureSize = Literal["default", "own", "area"]
+"""How large an output is whose request has a picture and no size: as the defaults say; as the
+picture; or of the picture's shape and about as many pixels as the defaults."""
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -18,10 +31,15 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     num_frames: int = 1
     fps: int | None = None
     guidance_scale: float = 1.0
+    guidance_scale_2: float | None = None
     true_cfg_scale: float | None = None
     negative_prompt: str | None = None
     max_sequence_length: int | None = None
     flow_shift: float | None = None
+    strength: float | None = None
+    """Of image-to-image; unset for a request without a picture."""
+    inpainting_strength: float | None = None
+    """The same where there is a mask as well."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +65,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     size_multiple: int
     """Width and height must be multiples of it."""
+    picture_size: PictureSize = "area"
     frame_multiple: int = 1
     """num_frames must be 1 more than a multiple of it."""
     parameters: tuple[str, ...] = ()

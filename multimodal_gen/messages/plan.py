@@ -29,7 +29,10 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
-    """All that changes a rank's state, in the order in which it happens: admit, drop, work."""
+    """All that changes a rank's state, in the order in which it happens: admit, drop, work.
+
+    Its frames are the pictures of the requests in `admit`, one request's after another's.
+    """
 
     number: int
     admit: tuple[Req, ...] = ()
@@ -38,6 +41,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
     resume: bool = False
     """After an error the ranks skip work until a plan says this: then all are at the same point."""
     shutdown: bool = False
+
+    @property
+    def frames(self) -> tuple[FrameHeader, ...]:
+        return tuple(header for req in self.admit for header in req.pictures.values())
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):

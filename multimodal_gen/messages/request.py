@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.messages.codec import FrameHeader
 
 PROTOCOL_VERSION = 1
 
@@ -19,6 +20,8 @@ class Req(msgspec.Struct, frozen=True, kw_only=True):
     params: SamplingParams
     previews: bool = False
     """Whether progress should carry pictures of the current estimate."""
+    pictures: dict[str, FrameHeader] = {}
+    """What comes with it, as frames in this order: `image` [H, W, 3], `mask` [H, W]."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -28,7 +31,13 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
 
 
 class Submit(msgspec.Struct, frozen=True, tag="submit"):
+    """Its frames are the request's pictures."""
+
     req: Req
+
+    @property
+    def frames(self) -> tuple[FrameHeader, ...]:
+        return tuple(self.req.pictures.values())
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):

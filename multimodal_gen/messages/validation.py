@@ -6,10 +6,12 @@ from __future__ import annotations
 import math
 import secrets
 from dataclasses import replace
+from types import MappingProxyType
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.model_info import Defaults, ModelInfo
+from multimodal_gen.messages.pictures import Pictures, check_pictures, size_of, strength_of
 from multimodal_gen.messages.request import Req
 
 MAX_SEED = 2**63 - 1
@@ -20,49 +22,67 @@ _OPTIONAL = (
     "true_cfg_scale",
     "flow_shift",
     "max_sequence_length",
-    "image_path",
-    "mask_path",
-    "strength",
     "lora",
 )
 """Parameters that not every model knows. (guidance_scale and negative_prompt are taken by every
 model, and are without effect where the checkpoint was distilled to need none.)"""
 
 
-def resolve(params: SamplingParams, model: ModelInfo) -> SamplingParams:
+_FILLED = tuple(
+    name
+    for name in Defaults.__struct_fields__
+    if name not in ("width", "height", "strength", "inpainting_strength")
+)
+"""Where a request says nothing, these are the model's defaults whatever else it says."""
+NO_PICTURES: Pictures = MappingProxyType({})
+
+
+def resolve(
+    params: SamplingParams, model: ModelInfo, pictures: Pictures = NO_PICTURES
+) -> SamplingParams:
     """Check `params` and fill in the model's defaults. Raises InvalidRequest."""
     _check_known(params, model)
+    check_pictures(params, model, pictures)
     filled = {
-        name: getattr(model.defaults, name)
-        for name in model.defaults.__struct_fields__
-        if getattr(params, name) is None
+        name: getattr(model.defaults, name) for name in _FILLED if getattr(params, name) is None
     }
+    filled["width"], filled["height"] = size_of(params, model, pictures)
+    if params.strength is None:
+        filled["strength"] = strength_of(model, pictures)
     if params.seed is None:
         filled["seed"] = secrets.randbelow(2**32)
     if params.scheduler is None and model.schedulers:
         filled["scheduler"] = model.schedulers[0]
     resolved = replace(params, **filled)
-    validate(resolved, model)
+    validate(resolved, model, pictures)
     return resolved
 
 
-def requests_of(params: SamplingParams, model: ModelInfo, *, previews: bool = False) -> list[Req]:
+def requests_of(
+    params: SamplingParams,
+    model: ModelInfo,
+    pictures: Pictures = NO_PICTURES,
+    *,
+    previews: bool = False,
+) -> list[Req]:
     """One Req an output, seeds `seed`, `seed + 1`, …, ids fresh. Raises InvalidRequest."""
-    resolved = resolve(params, model)
+    resolved = resolve(params, model, pictures)
     assert resolved.seed is not None
     return [
         Req(
             id=secrets.token_hex(16),
             params=replace(resolved, seed=resolved.seed + j, num_outputs_per_prompt=1),
             previews=previews,
+            pictures=dict(pictures),
         )
         for j in range(resolved.num_outputs_per_prompt)
     ]
 
 
-def validate(params: SamplingParams, model: ModelInfo) -> None:
+def validate(params: SamplingParams, model: ModelInfo, pictures: Pictures = NO_PICTURES) -> None:
     """Check parameters whose defaults are filled in. Raises InvalidRequest."""
     _check_known(params, model)
+    check_pictures(params, model, pictures)
     limits = model.limits
     _check_prompt("prompt", params.prompt, model)
     if params.negative_prompt is not None:

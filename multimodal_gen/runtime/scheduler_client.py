@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import zmq
@@ -33,6 +33,9 @@ from multimodal_gen.messages.reply import (
 from multimodal_gen.messages.request import Cancel, HealthCheck, Hello, Req, Shutdown, Submit
 from multimodal_gen.messages.wakeup import Wakeup
 from multimodal_gen.runtime.generation import Generation, Output, Update, copy_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 log = logging.getLogger(__name__)
 HEARTBEAT_S = 1.0
@@ -83,13 +86,14 @@ class SchedulerClient:
                 raise TimeoutError(f"the engine at {self.address} is not ready after {timeout} s")
             return self.model
 
-    def submit(self, req: Req) -> Generation:
-        """Send a request. A repeated id is the same request, and the same Generation."""
+    def submit(self, req: Req, pictures: Sequence[np.ndarray[Any, Any]] = ()) -> Generation:
+        """Send a request and the pictures that it announces. A repeated id is the same request,
+        and the same Generation."""
         with self._lock:
             self._raise_if_gone()
             if req.id in self._generations:
                 return self._generations[req.id]
-            self._send(Submit(req))
+            self._send(Submit(req), pictures)
             generation = self._generations[req.id] = Generation(req.id, self._send_cancel)
         return generation
 
@@ -139,9 +143,9 @@ class SchedulerClient:
         if self._closing:
             raise EngineNotReady("the client was closed")
 
-    def _send(self, message: msgspec.Struct) -> None:
+    def _send(self, message: msgspec.Struct, pictures: Sequence[np.ndarray[Any, Any]] = ()) -> None:
         # Encoded here, so that what can't be sent is the error of who wants to send it.
-        self._outgoing.append(encode(message))
+        self._outgoing.append(encode(message, pictures))
         self._wakeup.ring()
 
     def _send_cancel(self, request_id: str) -> None:

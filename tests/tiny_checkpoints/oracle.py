@@ -30,6 +30,7 @@ def reference(
     *,
     seed: int | Sequence[int] = 0,
     scheduler: SchedulerMixin | None = None,
+    kind: Any = None,
     **call: Any,
 ) -> Reference:
     """Run the stock pipeline of `folder` once (float32, CPU) and return latents and pixels.
@@ -38,9 +39,10 @@ def reference(
         seed: of the initial noise, from a CPU generator. Of several outputs (a list of prompts,
             `num_images_per_prompt`), output j has seed + j; a sequence names each.
         scheduler: used for this run in place of the checkpoint's own.
+        kind: pipeline class for another task, made of the components of the checkpoint's own.
         call: goes to the pipeline as it is.
     """
-    pipeline = stock_pipeline(folder)
+    pipeline = stock_pipeline(folder) if kind is None else _other(folder, kind)
     generators = [torch.Generator().manual_seed(each) for each in _seeds(seed, call)]
     last: dict[str, torch.Tensor] = {}
 
@@ -78,6 +80,13 @@ def stock_pipeline(folder: Path) -> Any:
         local_files_only=True,
         variant=_variant(folder),
     )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@cache
+def _other(folder: Path, kind: Any) -> Any:
+    pipeline = kind.from_pipe(stock_pipeline(folder))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from multimodal_gen.messages.model_info import Defaults, Limits, Task
+from multimodal_gen.messages.model_info import Defaults, Limits, PictureSize, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,8 @@ class FamilyConfig:
     """Of its best known checkpoint, where neither request nor checkpoint says otherwise."""
     limits: Limits
     frame_multiple: int = 1
+    picture_size: PictureSize = "area"
+    """What width and height are where a picture is given and they are not."""
     schedulers: tuple[str, ...]
     """Short names of the solvers that fit its view of diffusion."""
     ulysses: bool = False

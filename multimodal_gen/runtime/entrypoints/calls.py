@@ -9,9 +9,11 @@ from typing import TypeVar
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import EngineNotReady, MultimodalGenError, QueueFull
+from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.entrypoints.generation_result import GenerationResult, Progress
+from multimodal_gen.runtime.entrypoints.pictures import open_pictures
 from multimodal_gen.runtime.generation import Generation, Output, Update
 from multimodal_gen.runtime.postprocess.images import to_pil
 from multimodal_gen.runtime.scheduler_client import SchedulerClient
@@ -98,10 +100,12 @@ def _submit(
 ) -> tuple[list[Req], list[Generation]]:
     if client.model is None:
         raise client.died or EngineNotReady("the model is still loading")
-    requests = requests_of(params, client.model, previews=previews)
+    params, pixels = open_pictures(params)
+    headers = {name: header_of(picture) for name, picture in pixels.items()}
+    requests = requests_of(params, client.model, headers, previews=previews)
     generations: list[Generation] = []
     try:
-        generations.extend(client.submit(request) for request in requests)
+        generations.extend(client.submit(request, [*pixels.values()]) for request in requests)
     except MultimodalGenError:
         _cancel(generations)
         raise

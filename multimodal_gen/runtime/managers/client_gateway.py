@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -65,7 +66,7 @@ UNREAD_MESSAGES = 100
 class RequestDesk(Protocol):
     """What the gateway asks of the Scheduler, from its own thread."""
 
-    def submit(self, req: Req) -> None: ...
+    def submit(self, req: Req, pictures: Sequence[Any]) -> None: ...
     def cancel(self, request_id: str) -> None: ...
     def health(self) -> Health: ...
     def progress_of(self, request_id: str) -> Progress | None: ...
@@ -182,12 +183,12 @@ class ClientGateway:
     def _receive(self, decoder: Decoder) -> None:
         client, *frames = self._socket.recv_multipart()
         try:
-            message, _ = decoder.decode(frames)
-            self._handle(client, message)
+            message, arrays = decoder.decode(frames)
+            self._handle(client, message, arrays)
         except Exception as error:
             self._reply(client, Failed("", _reason(error)))
 
-    def _handle(self, client: bytes, message: Any) -> None:
+    def _handle(self, client: bytes, message: Any, arrays: Sequence[Any]) -> None:
         match message:
             case Hello(protocol=protocol):
                 if protocol != PROTOCOL_VERSION:
@@ -196,7 +197,7 @@ class ClientGateway:
                 else:
                     self._greeted.add(client)
             case Submit(req=req):
-                self._submit(client, req)
+                self._submit(client, req, arrays)
             case Cancel(id=request_id):
                 if self._desk is not None and self._owners.get(request_id) == client:
                     self._desk.cancel(request_id)
@@ -208,7 +209,7 @@ class ClientGateway:
                 if self._desk is not None:
                     self._desk.stop()
 
-    def _submit(self, client: bytes, req: Req) -> None:
+    def _submit(self, client: bytes, req: Req, pictures: Sequence[Any]) -> None:
         try:
             if self._desk is None or not isinstance(self._ready, Ready):
                 raise EngineNotReady("the engine is still loading")
@@ -217,8 +218,8 @@ class ClientGateway:
             if not 1 <= len(req.id) <= 128:
                 raise InvalidRequest("id", req.id, "must be 1 to 128 characters")
             if req.id not in self._owners:
-                validate(req.params, self._ready.model)
-                self._desk.submit(req)
+                validate(req.params, self._ready.model, req.pictures)
+                self._desk.submit(req, pictures)
                 self._owners[req.id] = client
             self._reply(client, Accepted(req.id))
         except Exception as error:

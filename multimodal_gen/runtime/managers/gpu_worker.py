@@ -3,6 +3,7 @@ Plan says with them."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Sequence
@@ -138,12 +139,17 @@ class GPUWorker:
             memory_bytes=free,
         )
 
-    def execute(self, plan: Plan) -> Outcome:
-        """Do, or queue, all that the plan says. Returns when it is queued."""
+    def execute(self, plan: Plan, pictures: Sequence[Any] = ()) -> Outcome:
+        """Do, or queue, all that the plan says. Returns when it is queued.
+
+        `pictures` are the plan's frames.
+        """
         for request_id in plan.drop:
             self.states.pop(request_id, None)
+        arriving = iter(pictures)
         for req in plan.admit:
-            self.states[req.id] = RequestState.of(req)
+            own = list(itertools.islice(arriving, len(req.pictures)))
+            self.states[req.id] = RequestState.of(req, own)
         self._faulted = self._faulted and not plan.resume
         outcome = Outcome(plan, self.rank, self.device)
         if plan.work is not None:
@@ -226,7 +232,7 @@ class GPUWorker:
 
     def _prepared(self, state: RequestState) -> Prepared:
         assert state.solver is not None
-        evaluations = range(state.solver.num_evaluations)
+        evaluations = range(state.evaluation, state.solver.num_evaluations)
         return Prepared(
             batch_keys=tuple(self.pipeline.batch_key(state, i) for i in evaluations),
             rows=len(state.conditioning),

@@ -31,9 +31,9 @@ class RankLinks:
             self.socket.bind(address)
         self._decoder = Decoder(RankMessage)
 
-    def send(self, plan: Plan) -> None:
+    def send(self, plan: Plan, pictures: Sequence[Any] = ()) -> None:
         """To every rank. Raises EngineDied when one is gone."""
-        frames = encode(plan)
+        frames = encode(plan, pictures)
         for rank in range(self.size):
             try:
                 self.socket.send_multipart([socket_name(rank), *frames])

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -35,7 +35,7 @@ class RankScheduler:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, rank: int) -> None:
         self._plans = _connect(context, address, socket_name(rank))
         self._answers = _connect(context, address, socket_name(rank, "answers"))
-        self._received: SimpleQueue[Plan] = SimpleQueue()
+        self._received: SimpleQueue[tuple[Plan, list[Any]]] = SimpleQueue()
         self._begun: SimpleQueue[Outcome | None] = SimpleQueue()
 
     def report(self, loaded: Loaded) -> None:
@@ -47,19 +47,22 @@ class RankScheduler:
         threading.Thread(target=_or_end, args=(self._receive,), daemon=True).start()
         answering = threading.Thread(target=_or_end, args=(self._answer,), daemon=True)
         answering.start()
-        while not (plan := self._received.get()).shutdown:
-            self._begun.put(worker.execute(plan))
+        while True:
+            plan, pictures = self._received.get()
+            if plan.shutdown:
+                break
+            self._begun.put(worker.execute(plan, pictures))
         self._begun.put(None)
         answering.join()
 
     def _receive(self) -> None:
         decoder = Decoder(Plan)
         for number in itertools.count():
-            plan, _ = decoder.decode(self._plans.recv_multipart())
+            plan, pictures = decoder.decode(self._plans.recv_multipart())
             assert isinstance(plan, Plan)
             if plan.number != number:
                 raise ProtocolError(f"plan {plan.number} came where {number} was due")
-            self._received.put(plan)
+            self._received.put((plan, pictures))
             if plan.shutdown:
                 break
         self._plans.close()

@@ -52,6 +52,8 @@ class Ledger:
 
     req: Req
     accepted: float
+    pictures: Sequence[Any] = ()
+    """Until they are on their way to the ranks."""
     admitted: bool = False
     timings: dict[str, float] = field(default_factory=dict)
     batch_sizes: list[int] = field(default_factory=list)
@@ -111,14 +113,14 @@ class Scheduler:
 
     # -- the gateway's thread
 
-    def submit(self, req: Req) -> None:
+    def submit(self, req: Req, pictures: Sequence[Any] = ()) -> None:
         """Take a request into the queue; raises QueueFull, DeadlineExceeded, EngineNotReady."""
         with self._lock:
             if self._stopping:
                 raise EngineNotReady("the engine is stopping")
             now = time.monotonic()
             if self._policy.submit(req, now):
-                self._requests[req.id] = Ledger(req, now)
+                self._requests[req.id] = Ledger(req, now, pictures)
                 self._wakeup.ring()
 
     def cancel(self, request_id: str) -> None:
@@ -213,7 +215,7 @@ class Scheduler:
 
     def _issue(self, work: Work | None) -> None:
         now = time.monotonic()
-        admit = self._admissions(work, now) if work else ()
+        admit, pictures = self._admissions(work, now) if work else ((), [])
         plan = Plan(
             number=self._next_number,
             admit=admit,
@@ -227,21 +229,25 @@ class Scheduler:
         self._drops.clear()
         ledgers = {key: self._requests[key] for key in work.ids} if work else {}
         self._in_flight.append(InFlight(plan, now, ledgers))
-        self._send(plan)
+        self._send(plan, pictures)
 
-    def _admissions(self, work: Work, now: float) -> tuple[Req, ...]:
-        admitted = []
+    def _admissions(self, work: Work, now: float) -> tuple[tuple[Req, ...], list[Any]]:
+        """Who is new to the ranks, and the pictures that go along."""
+        admitted: list[Req] = []
+        pictures: list[Any] = []
         for request_id in work.ids:
             ledger = self._requests[request_id]
             if not ledger.admitted:
                 ledger.admitted = True
                 ledger.timings["queued"] = now - ledger.accepted
                 admitted.append(ledger.req)
-        return tuple(admitted)
+                pictures += ledger.pictures
+                ledger.pictures = ()
+        return tuple(admitted), pictures
 
-    def _send(self, plan: Plan) -> None:
+    def _send(self, plan: Plan, pictures: Sequence[Any] = ()) -> None:
         self._next_number = plan.number + 1
-        self._links.send(plan)
+        self._links.send(plan, pictures)
 
     # -- what the ranks answer
 

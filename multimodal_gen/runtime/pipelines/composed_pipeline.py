@@ -12,8 +12,8 @@ from torch import Tensor
 
 from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.messages.model_info import Defaults, ModelInfo
+from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.messages.model_info import Defaults, ModelInfo, Task
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
@@ -27,8 +27,9 @@ from multimodal_gen.runtime.models.schedulers.registry import (
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
-from multimodal_gen.runtime.pipelines.rows import Rows
+from multimodal_gen.runtime.pipelines.rows import Rows, join_rows
 from multimodal_gen.runtime.stages import make_stages
+from multimodal_gen.runtime.stages.inpaint import KeepUnmasked
 
 
 @dataclass(frozen=True)
@@ -137,16 +138,27 @@ class ComposedPipeline(ABC):
         return ModelInfo(
             name=name,
             family=family.name,
-            tasks=family.tasks,
+            tasks=self.tasks,
             defaults=self.defaults,
             limits=family.limits,
+            picture_size=family.picture_size,
             size_multiple=self.size_multiple,
             frame_multiple=self.frame_multiple,
-            parameters=family.parameters,
+            parameters=self.parameters,
             schedulers=(own, *others),
             dtype=str(self.context.dtype).removeprefix("torch."),
             device=self.context.device.type,
         )
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What this checkpoint can do."""
+        return self.family.tasks
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The optional sampling parameters that mean something to this checkpoint."""
+        return self.family.parameters
 
     # -- conditioning
 
@@ -155,9 +167,13 @@ class ComposedPipeline(ABC):
         return ("positive", "negative") if self.cfg_scale(params) > 1 else ("positive",)
 
     @abstractmethod
-    def condition(self, params: SamplingParams, branch: str) -> Conditioning:
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
         """What the denoiser is told in this branch. Each prompt is encoded by itself, so that
         neither the picture nor the cache depends on who else is encoded."""
+
+    def join(self, branches: Sequence[Conditioning]) -> Conditioning:
+        """The conditioning of a batch's rows, each tensor [R, ...]; there may be no rows."""
+        return join_rows(branches)
 
     # -- latent geometry
 
@@ -182,6 +198,48 @@ class ComposedPipeline(ABC):
         branch = next(iter(state.conditioning.values()))
         shapes = {name: tuple(tensor.shape) for name, tensor in branch.items()}
         return f"{params.width}x{params.height} {tuple(state.latents.shape)} {shapes}"
+
+    # -- the start
+
+    def prepare(self, state: RequestState) -> None:
+        """Give the request its solver and latents, and what it does after each step."""
+        params, generator = state.params, state.generator
+        solver = state.solver = self.solver(params, generator)
+        if "image" in state.pictures and "image-to-image" in self.tasks:
+            self._start_from_picture(state, solver)
+        else:
+            noise = self.initial_noise(params, generator).to(self.context.device)
+            state.latents = solver.init_noise(noise)
+
+    def _start_from_picture(self, state: RequestState, solver: Solver) -> None:
+        """SDEdit (Meng et al. 2022): the picture, as noisy as after the steps that are left out."""
+        clean = self.picture_latents(state)
+        noise = self.initial_noise(state.params, state.generator).to(clean)
+        first = self.first_evaluation(state.params, solver)
+        if first >= solver.num_evaluations:
+            steps = state.params.num_inference_steps
+            allowed = f"leaves none of num_inference_steps={steps} to do; ask for more of either"
+            raise InvalidRequest("strength", state.params.strength, allowed)
+        solver.begin(first)
+        state.latents, state.evaluation = solver.add_noise(clean, noise, first), first
+        if "mask" in state.pictures:
+            state.after_step.append(KeepUnmasked(clean, noise, self.mask_latents(state)))
+
+    def picture_latents(self, state: RequestState) -> Tensor:
+        """The request's picture as clean latents [1, ...], as the denoiser takes them."""
+        raise NotImplementedError
+
+    def mask_latents(self, state: RequestState) -> Tensor:
+        """The request's mask in the layout of the latents, [1, ...]: 1 where the picture changes,
+        0 where it is kept."""
+        raise NotImplementedError
+
+    def first_evaluation(self, params: SamplingParams, solver: Solver) -> int:
+        """The evaluation that a picture starts at: `strength` of the steps are done."""
+        assert params.num_inference_steps is not None
+        assert params.strength is not None
+        steps = params.num_inference_steps
+        return (steps - min(int(steps * params.strength), steps)) * solver.order
 
     # -- schedule
 
@@ -208,12 +266,12 @@ class ComposedPipeline(ABC):
         """One call of the denoiser: [R, ...] like the latents. Static shapes for a batch key, no
         side effects."""
 
-    def guide(self, prediction: Tensor, params: SamplingParams) -> Tensor:
+    def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
         """[branches, ...] -> [1, ...]: classifier-free guidance (Ho & Salimans 2022, eq. 6)."""
         if len(prediction) == 1:
             return prediction
         positive, negative = prediction[:1], prediction[1:]
-        return negative + self.cfg_scale(params) * (positive - negative)
+        return negative + self.cfg_scale(state.params) * (positive - negative)
 
     def cfg_scale(self, params: SamplingParams) -> float:
         """The scale of classifier-free guidance."""

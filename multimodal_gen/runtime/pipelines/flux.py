@@ -89,13 +89,13 @@ class FluxPipeline(ComposedPipeline):
     def cfg_scale(self, params: SamplingParams) -> float:
         return 1.0 if params.true_cfg_scale is None else params.true_cfg_scale
 
-    def condition(self, params: SamplingParams, branch: str) -> Conditioning:
-        text = text_of(params, branch)
-        length = params.max_sequence_length
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        text = text_of(state.params, branch)
+        length = state.params.max_sequence_length
         assert length is not None
         conditioning = self.prompt_cache.get((text, length), lambda: self._encode(text, length))
         if self._transformer.config.guidance_embeds:
-            scale = [params.guidance_scale]
+            scale = [state.params.guidance_scale]
             conditioning["guidance"] = torch.tensor(
                 scale, dtype=torch.float32, device=self.context.device
             )

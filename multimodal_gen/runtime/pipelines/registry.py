@@ -10,6 +10,7 @@ import torch
 from multimodal_gen.configs.families import FamilyConfig, family_named
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.messages.pictures import stand_ins
 from multimodal_gen.messages.validation import resolve
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
@@ -42,7 +43,8 @@ def load_pipeline(
 def _check_defaults(pipeline: ComposedPipeline) -> None:
     """A request that says nothing must be a valid one, with a solver that can be made."""
     try:
-        params = resolve(SamplingParams(), pipeline.model_info("checkpoint"))
+        model = pipeline.model_info("checkpoint")
+        params = resolve(SamplingParams(), model, stand_ins(model))
         pipeline.solver(params, torch.Generator())
     except InvalidRequest as error:
         raise InvalidCheckpoint(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +27,8 @@ class RequestState:
     req: Req
     generator: torch.Generator
     """On the CPU, seeded by the request: the same noise on every device and rank."""
+    pictures: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    """What came with the request: `image` [H, W, 3], `mask` [H, W], uint8 and read-only."""
     conditioning: dict[str, Conditioning] = field(default_factory=dict)
     """By branch, in the order of the rows that the request takes in a batch."""
     latents: Tensor | None = None
@@ -55,6 +58,11 @@ class RequestState:
         return self.solver, self.latents
 
     @classmethod
-    def of(cls, req: Req) -> RequestState:
+    def of(cls, req: Req, pictures: Sequence[np.ndarray[Any, Any]] = ()) -> RequestState:
+        """`pictures` are those that the request announces, in that order."""
         assert req.params.seed is not None
-        return cls(req=req, generator=torch.Generator("cpu").manual_seed(req.params.seed))
+        return cls(
+            req=req,
+            generator=torch.Generator("cpu").manual_seed(req.params.seed),
+            pictures=dict(zip(req.pictures, pictures, strict=True)),
+        )

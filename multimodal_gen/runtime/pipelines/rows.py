@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.runtime.pipelines.request_state import Conditioning
+from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+
+_TEXT_BUCKET = 64
 
 
 @dataclass(frozen=True)
@@ -21,5 +25,46 @@ class Rows:
     """[R], as the solvers give them."""
     conditioning: Conditioning
     """Each tensor [R, ...]."""
-    params: Sequence[SamplingParams]
-    """R of them."""
+    states: Sequence[RequestState]
+    """R of them: whose row it is."""
+
+    @property
+    def params(self) -> list[SamplingParams]:
+        return [state.params for state in self.states]
+
+
+def join(rows: Sequence[Tensor]) -> Tensor:
+    """Tensors [1, ...] as one [R, ...]; timesteps of unlike dtypes are promoted."""
+    return rows[0] if len(rows) == 1 else torch.cat(list(rows))
+
+
+def join_rows(branches: Sequence[Conditioning]) -> Conditioning:
+    """Conditioning of equal shapes, row by row."""
+    names = branches[0] if branches else ()
+    return {name: join([branch[name] for branch in branches]) for name in names}
+
+
+def join_padded(branches: Sequence[Conditioning], names: Sequence[str]) -> Conditioning:
+    """Conditioning whose tensors `names`, each [1, S, ...], differ in S: padded to the longest.
+
+    `lengths`, int64 [R], then says how much of each row is valid; it is absent where all are
+    equal, and nothing was padded.
+    """
+    lengths = [branch[names[0]].shape[1] for branch in branches]
+    if len(set(lengths)) <= 1:
+        return join_rows(branches)
+    padded = [
+        {**branch, **{name: _padded(branch[name], max(lengths)) for name in names}}
+        for branch in branches
+    ]
+    device = branches[0][names[0]].device
+    return {**join_rows(padded), "lengths": torch.tensor(lengths, device=device)}
+
+
+def text_bucket(length: int) -> int:
+    """Texts of one bucket may share a batch: padding costs them fewer than so many tokens."""
+    return -(-length // _TEXT_BUCKET) * _TEXT_BUCKET
+
+
+def _padded(tensor: Tensor, length: int) -> Tensor:
+    return F.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, length - tensor.shape[1]))

@@ -84,8 +84,8 @@ class StableDiffusionPipeline(ComposedPipeline):
         right = {key: value for key, value in cls.corrections.items() if key in known}
         return config | right
 
-    def condition(self, params: SamplingParams, branch: str) -> Conditioning:
-        text = text_of(params, branch)
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        text = text_of(state.params, branch)
         return self.prompt_cache.get(text, lambda: self._encode(text))
 
     def _encode(self, text: str) -> Conditioning:

@@ -7,12 +7,11 @@ from typing import Any, ClassVar
 import torch
 
 from multimodal_gen.configs.families.stable_diffusion_xl import STABLE_DIFFUSION_XL
-from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext
-from multimodal_gen.runtime.pipelines.request_state import Conditioning
+from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.stable_diffusion import StableDiffusionPipeline
 
 
@@ -55,9 +54,10 @@ class StableDiffusionXLPipeline(StableDiffusionPipeline):
         dtype = torch.float32 if upcast else context.dtype
         return checkpoint.load(name, dtype, context.device)
 
-    def condition(self, params: SamplingParams, branch: str) -> Conditioning:
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
         """Without a negative prompt, that branch's text is zeros; `""` is a prompt like others."""
-        conditioning = super().condition(params, branch)
+        params = state.params
+        conditioning = super().condition(state, branch)
         unset = branch == "negative" and params.negative_prompt is None
         if unset and self._zeros_for_no_prompt:
             conditioning = {key: torch.zeros_like(value) for key, value in conditioning.items()}

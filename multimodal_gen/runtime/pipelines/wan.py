@@ -68,9 +68,9 @@ class WanPipeline(ComposedPipeline):
         dtype = torch.float32 if name == "vae" else context.dtype
         return checkpoint.load(name, dtype, context.device)
 
-    def condition(self, params: SamplingParams, branch: str) -> Conditioning:
-        text = text_of(params, branch)
-        length = params.max_sequence_length
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        text = text_of(state.params, branch)
+        length = state.params.max_sequence_length
         assert length is not None
         return self.prompt_cache.get((text, length), lambda: self._encode(text, length))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from multimodal_gen.runtime.pipelines.request_state import RequestState
-from multimodal_gen.runtime.stages.batch import join
+from multimodal_gen.runtime.pipelines.rows import join
 
 if TYPE_CHECKING:
     from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from multimodal_gen.runtime.distributed.rows import gather_rows
 from multimodal_gen.runtime.pipelines.request_state import RequestState
-from multimodal_gen.runtime.pipelines.rows import Rows
-from multimodal_gen.runtime.stages.batch import Batch, join
+from multimodal_gen.runtime.pipelines.rows import Rows, join
+from multimodal_gen.runtime.stages.batch import Batch
 
 if TYPE_CHECKING:
     from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -44,29 +44,31 @@ class DenoiseStage:
         """The denoiser's answer to this rank's share of the rows."""
         latents: list[Tensor] = []
         timesteps: list[Tensor] = []
+        owners: list[RequestState] = []
         for at, rows in batch.local:
             (solver, x), i = states[at].running(), states[at].evaluation
+            owners += [states[at]] * rows
             latents += [solver.scale_input(x, i)] * rows
             timesteps += [solver.timesteps[i : i + 1]] * rows
         if not latents:  # more ranks than rows
             _, x = states[0].running()
             return x[:0].to(self._pipeline.context.dtype)
         return self._pipeline.predict(
-            Rows(join(latents), join(timesteps), batch.conditioning, batch.params)
+            Rows(join(latents), join(timesteps), batch.conditioning, owners)
         )
 
     def _step(self, state: RequestState, prediction: Tensor) -> None:
         if state.stepped is not None:  # an earlier try got this far, and solvers step only once
             return
         solver, x = state.running()
-        guided = self._pipeline.guide(prediction, state.params)
+        guided = self._pipeline.guide(prediction, state)
         state.stepped = solver.step(guided, state.evaluation, x)
 
     def _batch_of(self, states: Sequence[RequestState]) -> Batch:
         """Kept while the same requests stay together."""
         if self._batch is None or not self._batch.is_of(states):
             self._batch = None  # frees the old one before the new one is made
-            self._batch = Batch(states, self._mesh)
+            self._batch = Batch(states, self._mesh, self._pipeline.join)
         return self._batch
 
 

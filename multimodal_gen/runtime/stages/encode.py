@@ -21,6 +21,6 @@ class EncodeStage:
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:
             state.conditioning = {
-                branch: self._pipeline.condition(state.params, branch)
+                branch: self._pipeline.condition(state, branch)
                 for branch in self._pipeline.branches(state.params)
             }

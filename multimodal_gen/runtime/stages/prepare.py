@@ -1,4 +1,4 @@
-"""The noise that a request starts from, and its solver."""
+"""What a request starts from: its latents and its solver."""
 
 from __future__ import annotations
 
@@ -15,24 +15,21 @@ if TYPE_CHECKING:
 class PrepareStage:
     """Draws the initial latents and makes the solver; may be repeated with the same outcome."""
 
-    components: tuple[str, ...] = ()
-
     def __init__(self, pipeline: ComposedPipeline, *, previews: bool) -> None:
         self._pipeline = pipeline
         self._previews = previews
+        self.components = pipeline.names_of("vae")  # for a picture to start from
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:
             self._prepare(state)
 
     def _prepare(self, state: RequestState) -> None:
-        params = state.params
-        assert params.seed is not None
-        state.generator.manual_seed(params.seed)
-        noise = self._pipeline.initial_noise(params, state.generator)
-        state.solver = self._pipeline.solver(params, state.generator)
-        state.latents = state.solver.init_noise(noise.to(self._pipeline.context.device))
+        assert state.params.seed is not None
+        state.generator.manual_seed(state.params.seed)
         state.evaluation, state.stepped = 0, None
         state.after_step = []
+        self._pipeline.prepare(state)
+        solver, _ = state.running()
         if self._previews and state.req.previews:
-            state.after_step.append(Preview(self._pipeline, state.solver.num_evaluations))
+            state.after_step.append(Preview(self._pipeline, solver.num_evaluations))

@@ -74,10 +74,13 @@ def _resolved(
     params: SamplingParams, model: ModelInfo, among: list[SamplingParams]
 ) -> SamplingParams:
     """With the model's defaults; of several prompts, the refusal names the one it is about."""
+    from multimodal_gen.messages.codec import header_of
     from multimodal_gen.messages.validation import resolve
+    from multimodal_gen.runtime.entrypoints.pictures import open_pictures
 
     try:
-        return resolve(params, model)
+        params, pixels = open_pictures(params)
+        return resolve(params, model, {name: header_of(each) for name, each in pixels.items()})
     except InvalidRequest as error:
         if len(among) == 1:
             raise

@@ -19,8 +19,13 @@ class FlowEulerSolver(Solver):
     """
 
     def __init__(self, scheduler: Any, generator: torch.Generator) -> None:
+        self._sigmas: list[float] = scheduler.sigmas.tolist()
         self._sigma_steps = (scheduler.sigmas[1:] - scheduler.sigmas[:-1]).unbind()
         super().__init__(scheduler, generator)
+
+    def add_noise(self, clean: Tensor, noise: Tensor, i: int) -> Tensor:
+        sigma = self._sigmas[i]
+        return sigma * noise + (1 - sigma) * clean
 
     def step(self, prediction: Tensor, i: int, latents: Tensor) -> tuple[Tensor, Tensor]:
         following = latents.float() + self._sigma_steps[i] * prediction

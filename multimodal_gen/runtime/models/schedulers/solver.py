@@ -15,8 +15,9 @@ class Solver:
     """One request's numerical solver: stands on one diffusers scheduler instance.
 
     Evaluation i goes `scale_input(latents, i)` → model → `step(prediction, i, latents)`. Both are
-    called for every i from 0 to `num_evaluations - 1`, in order; `step` once. Multistep solvers
-    keep the tensors given to `step`, so the caller must not write to them afterwards.
+    called for every i from 0, or what `begin` said, to `num_evaluations - 1`, in order; `step`
+    once. Multistep solvers keep the tensors given to `step`, so the caller must not write to them
+    afterwards.
 
     A step reads nothing back from the device, but for UniPC, whose linear solve checks its result.
     The stochastic solvers draw their noise on the CPU, as diffusers does with a CPU generator, and
@@ -48,6 +49,25 @@ class Solver:
         accepted = inspect.signature(scheduler.step).parameters
         self._step_options = {"generator": generator} if "generator" in accepted else {}
         self._estimate_x0 = x0_estimator(scheduler)
+
+    @property
+    def order(self) -> int:
+        """Evaluations a step."""
+        return int(getattr(self._scheduler, "order", 1))
+
+    def begin(self, i: int) -> None:
+        """Leave out the evaluations before i: the latents are `add_noise(clean, noise, i)`."""
+        if hasattr(self._scheduler, "set_begin_index"):
+            self._scheduler.set_begin_index(i)
+
+    def add_noise(self, clean: Tensor, noise: Tensor, i: int) -> Tensor:
+        """`clean` latents as noisy as those of evaluation i, which is the next one."""
+        timestep = self._scheduler.timesteps[i : i + 1]
+        if hasattr(self._scheduler, "scale_noise"):
+            noisy: Tensor = self._scheduler.scale_noise(clean, timestep, noise)
+        else:
+            noisy = self._scheduler.add_noise(clean, noise, timestep)
+        return noisy
 
     def init_noise(self, noise: Tensor) -> Tensor:
         """The starting latents for unit normal `noise`."""

@@ -1,0 +1,108 @@
+"""What comes with a request as pixels: whether the model takes it, and what size it makes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, FrameHeader
+from multimodal_gen.messages.model_info import ModelInfo
+
+Pictures = Mapping[str, FrameHeader]
+"""`image` [H, W, 3] and `mask` [H, W]."""
+
+_CHANNELS = {"image": (3,), "mask": ()}
+_FROM_NOISE = ("text-to-image", "text-to-video")
+_BY_STRENGTH = ("image-to-image", "inpainting")
+_STEP = 32
+"""Sizes that follow from a picture's shape are multiples of it: all models were trained on such."""
+
+
+def check_pictures(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> None:
+    """Raises InvalidRequest for a picture that the model does not take, lacks or can't read."""
+    for name in ("image_path", "mask_path"):
+        if (path := getattr(params, name)) is not None:
+            raise InvalidRequest(name, path, "is opened by the client: send the picture itself")
+    for name, header in pictures.items():
+        _check_shape(name, header)
+    _check_tasks(model, pictures)
+    if params.strength is None:
+        return
+    if "image" not in pictures or not set(_BY_STRENGTH) & set(model.tasks):
+        allowed = "only where a picture is given and the model starts from it"
+        raise InvalidRequest("strength", params.strength, allowed)
+    if not 0 < params.strength <= 1:
+        raise InvalidRequest("strength", params.strength, "must be more than 0 and at most 1")
+
+
+def strength_of(model: ModelInfo, pictures: Pictures) -> float | None:
+    """The model's default for a request with these pictures."""
+    if "image" not in pictures:
+        return None
+    return model.defaults.inpainting_strength if "mask" in pictures else model.defaults.strength
+
+
+def size_of(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> tuple[int, int]:
+    """Width and height of the output: what was asked, else what follows from picture or model."""
+    width, height = params.width, params.height
+    if "image" not in pictures or model.picture_size == "default" or (width and height):
+        return width or model.defaults.width, height or model.defaults.height
+    rows, columns = pictures["image"].shape[:2]
+    if width or height:
+        step = model.size_multiple
+        scale = width / columns if width else (height or 1) / rows
+        return width or _near(columns * scale, step), height or _near(rows * scale, step)
+    if model.picture_size == "own":
+        scale = min(1.0, math.sqrt(model.limits.max_pixels / (rows * columns)))
+        step = model.size_multiple
+        return max(step, int(columns * scale) // step * step), max(
+            step, int(rows * scale) // step * step
+        )
+    scale = math.sqrt(model.defaults.width * model.defaults.height / (rows * columns))
+    step = math.lcm(_STEP, model.size_multiple)
+    return _near(columns * scale, step), _near(rows * scale, step)
+
+
+def stand_ins(model: ModelInfo) -> Pictures:
+    """The fewest pictures that a request to the model must have."""
+    if any(task in _FROM_NOISE for task in model.tasks):
+        return {}
+    size = (model.defaults.height, model.defaults.width)
+    mask = {"mask": FrameHeader(size)} if model.tasks == ("inpainting",) else {}
+    return {"image": FrameHeader((*size, 3)), **mask}
+
+
+def _near(side: float, step: int) -> int:
+    return max(step, round(side / step) * step)
+
+
+def _check_shape(name: str, header: FrameHeader) -> None:
+    if name not in _CHANNELS:
+        raise InvalidRequest("pictures", name, f"must be one of {', '.join(_CHANNELS)}")
+    sides, channels = header.shape[:2], header.shape[2:]
+    if len(sides) != 2 or channels != _CHANNELS[name] or min(sides) < 1:
+        wanted = "[height, width, 3]" if name == "image" else "[height, width]"
+        raise InvalidRequest(f"{name}_path", list(header.shape), f"its pixels must be {wanted}")
+    if header.nbytes > MAX_CLIENT_FRAME_BYTES:
+        allowed = f"must be at most {MAX_CLIENT_FRAME_BYTES} bytes of pixels"
+        raise InvalidRequest(f"{name}_path", list(header.shape), allowed)
+
+
+def _check_tasks(model: ModelInfo, pictures: Pictures) -> None:
+    tasks = ", ".join(model.tasks)
+    from_noise = any(task in _FROM_NOISE for task in model.tasks)
+    others = [task for task in model.tasks if task not in _FROM_NOISE]
+    if "image" in pictures and not others:
+        raise InvalidRequest("image_path", "a picture", f"{model.family} does only {tasks}")
+    if "image" not in pictures and not from_noise:
+        raise InvalidRequest("image_path", None, f"{model.family} does {tasks}: give a picture")
+    if "mask" in pictures and "inpainting" not in model.tasks:
+        raise InvalidRequest("mask_path", "a mask", f"{model.family} does only {tasks}")
+    if "mask" in pictures and "image" not in pictures:
+        raise InvalidRequest("mask_path", "a mask", "needs the picture that it belongs to")
+    if "image" in pictures and "mask" not in pictures and others == ["inpainting"]:
+        raise InvalidRequest(
+            "mask_path", None, f"{model.family} paints where a mask says: give one"
+        )

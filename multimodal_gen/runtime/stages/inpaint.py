@@ -1,0 +1,25 @@
+"""Inpainting with a model that was not made for it: what is not masked stays the picture's."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from multimodal_gen.runtime.pipelines.request_state import RequestState
+
+
+class KeepUnmasked:
+    """Called after each step of one request: puts the picture back where the mask is 0, as noisy
+    as the latents are by then (RePaint, Lugmayr et al. 2022, eq. 8)."""
+
+    def __init__(self, clean: Tensor, noise: Tensor, mask: Tensor) -> None:
+        """All [1, ...], in the layout of the latents; the mask is 1 where the picture changes."""
+        self._clean = clean
+        self._noise = noise
+        self._mask = mask
+
+    def __call__(self, state: RequestState, x0: Tensor) -> None:
+        solver, latents = state.running()
+        kept = self._clean
+        if state.evaluation < solver.num_evaluations:
+            kept = solver.add_noise(self._clean, self._noise, state.evaluation)
+        state.latents = (1 - self._mask) * kept + self._mask * latents
