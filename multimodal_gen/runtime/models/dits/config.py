@@ -1,0 +1,64 @@
+"""What transformers' config.json files have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
+
+from multimodal_gen.errors import InvalidCheckpoint
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """A subclass has the fields and defaults of the diffusers class, which are data."""
+
+    title: ClassVar[str]
+    """What messages call the model."""
+    smallest: ClassVar[Mapping[str, int]]
+    """The least value of each field that is an integer; one that may be null is checked unless it
+    is."""
+
+    def __post_init__(self) -> None:
+        optional = {field.name for field in fields(self) if "None" in str(field.type)}
+        for name, at_least in self.smallest.items():
+            value = getattr(self, name)
+            if value is None and name in optional:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+                raise self.invalid(name, f"an integer of at least {at_least}")
+        for field in fields(self):
+            if field.type == "bool" and not isinstance(getattr(self, field.name), bool):
+                raise self.invalid(field.name, "true or false")
+        self.check()
+
+    def check(self) -> None:
+        """Raises InvalidCheckpoint for what the model has not; after the kinds are checked."""
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> Self:
+        """Read config.json. Raises InvalidCheckpoint on a value or a field that the model has not.
+
+        What begins with `_` are diffusers' notes to itself.
+        """
+        known = {field.name for field in fields(cls)}
+        values = {key: value for key, value in config.items() if not key.startswith("_")}
+        unknown = sorted(values.keys() - known)
+        if unknown:
+            raise InvalidCheckpoint(
+                f"transformer/config.json: {cls.title} has no field {unknown[0]!r}"
+            )
+        lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **lists})
+
+    def invalid(self, name: str, allowed: str) -> InvalidCheckpoint:
+        return InvalidCheckpoint(
+            f"transformer/config.json: {name}={getattr(self, name)!r} must be {allowed}"
+        )
+
+    def check_axes(self, name: str, head_dim: int) -> None:
+        """Raises InvalidCheckpoint unless the rotary embedding's three axes share out the head."""
+        axes = getattr(self, name)
+        even = isinstance(axes, tuple) and all(isinstance(d, int) and d > 0 == d % 2 for d in axes)
+        if not even or len(axes) != 3 or sum(axes) != head_dim:
+            raise self.invalid(name, f"three even numbers that add up to the head's {head_dim}")
