@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from multimodal_gen.checkpoints.header import file_format
 from multimodal_gen.errors import InvalidCheckpoint
 
 _MAX_JSON_BYTES = 64 << 20
-_MAX_HEADER_BYTES = 100_000_000  # as the safetensors format has it
 _MAX_LAYERS = 1000
 _MAX_SIZE = 1 << 20
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5")
@@ -80,7 +80,9 @@ def weight_files(root: Path, component: str, stem: str) -> WeightFiles:
     files = shards.get(best.name, [best.name])
     paths = tuple(inside(root, f"{component}/{file}") for file in files)
     for path in paths:
-        _check_safetensors(path, path.relative_to(root).as_posix())
+        name = path.relative_to(root).as_posix()
+        if file_format(path, name) != "safetensors":
+            raise InvalidCheckpoint(f"{name}: not safetensors but GGUF")
     return WeightFiles(paths, best.variant or None)
 
 
@@ -130,27 +132,6 @@ def _none_found(component: str, stem: str, names: list[str]) -> str:
             f"{wanted}. {pickles[0]} is not read, as it could run code: convert it to safetensors"
         )
     return wanted
-
-
-def _check_safetensors(path: Path, name: str) -> None:
-    """Decide by content; what is no safetensors file is named for what it is."""
-    if not path.is_file():
-        raise InvalidCheckpoint(f"{name}: no such file")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(9)
-    length = int.from_bytes(head[:8], "little")
-    if len(head) == 9 and head[8:] == b"{" and length <= min(_MAX_HEADER_BYTES, size - 8):
-        return
-    if head.startswith(b"PK"):
-        what = "a zip archive, as torch.save writes it"
-    elif head.startswith(b"\x80") and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        what = "a pickle"
-    elif head == b"version h":
-        what = "a pointer of git-lfs; the file itself was not fetched"
-    else:
-        what = "damaged or of another format"
-    raise InvalidCheckpoint(f"{name}: not safetensors but {what}")
 
 
 def check_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
