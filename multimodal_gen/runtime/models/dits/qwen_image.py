@@ -1,0 +1,170 @@
+"""The Qwen-Image transformer (arXiv:2508.02324), after diffusers' QwenImageTransformer2DModel.
+
+Text and image are two streams with weights of their own in every block, attending jointly. The
+tokens of an input picture follow those of the image, and share its weights. In the joint sequence
+the text is last, so that its padding is at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
+from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
+from multimodal_gen.runtime.layers.joint_stream import (
+    JointStream,
+    StreamInput,
+    joint_block,
+    within_fp16,
+)
+from multimodal_gen.runtime.layers.modulation import modulated_norm
+from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
+from multimodal_gen.runtime.models.dits.qwen_image_config import QwenImageConfig
+
+_VECTORS = 6  # of modulation, of a stream in a block
+
+Grid = tuple[int, int]
+
+
+class QwenImageTransformer(nn.Module):
+    """Predicts the flow's velocity. Make it on the meta device; fill it by `qwen_image_key_map`."""
+
+    def __init__(self, config: QwenImageConfig, sequence: SequenceParallel) -> None:
+        super().__init__()
+        self.config = config
+        self.sequence = sequence
+        dim = config.inner_dim
+        self.x_embedder = nn.Linear(config.in_channels, dim)
+        self.context_norm = nn.RMSNorm(config.joint_attention_dim, eps=1e-6)
+        self.context_embedder = nn.Linear(config.joint_attention_dim, dim)
+        self.time_embedder = EmbeddingMLP(256, dim)
+        blocks = (QwenImageBlock(config, sequence) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(blocks)
+        self.modulation = nn.Linear(dim, 2 * dim)
+        self.proj_out = nn.Linear(dim, config.token_channels)
+        self._rotary_tables = RotaryTables()
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        timestep: Tensor,
+        grids: Sequence[Grid],
+        picture: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Velocity [B, S, out] for packed latents [B, S, C] that lie on `grids[0]` (h, w).
+
+        `encoder_hidden_states` is [B, T, D], of which the first `lengths` [B] of each row are text
+        (None: all); `timestep` [B] in 0..1; `picture` [B, P, C] the packed latents of the input
+        pictures, on the other grids.
+        """
+        given = (hidden_states,) if picture is None else (hidden_states, picture)
+        shares = [self.sequence.shard(tokens) for tokens in given]
+        streams = (*(tokens.shape[1] for tokens in given), encoder_hidden_states.shape[1])
+        if lengths is not None:
+            lengths = lengths + sum(streams[:-1])
+        rotary = self._rotary(streams, tuple(grids), hidden_states.device)
+
+        image = self.x_embedder(torch.cat(shares, dim=1))  # [B, S_local, dim]
+        text = self.context_norm(self.sequence.shard(encoder_hidden_states))
+        text = self.context_embedder(text)
+        moments, moment_of = self._moments(timestep, [tokens.shape[1] for tokens in shares])
+        for block in self.blocks:
+            image, text = block(image, text, moments, moment_of, rotary, streams, lengths)
+        image = image[:, : shares[0].shape[1]]
+        scale, shift = self.modulation(moments[:, :1]).chunk(2, dim=-1)
+        image = self.proj_out(modulated_norm(image, shift, scale + 1))
+        return self.sequence.gather(image, streams[0])
+
+    def _moments(self, timestep: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """What modulates: the timestep, embedded, [B, 1, dim], and no index.
+
+        Or, for a model that tells an input picture's tokens timestep 0, both, [B, 2, dim], and
+        which of them is for each of this rank's image tokens, [S_local]. `counts` are those of the
+        image and of the pictures.
+        """
+        moments, moment_of = timestep[:, None], None
+        if self.config.zero_cond_t and len(counts) > 1:
+            moments = F.pad(moments, (0, 1))
+            moment_of = torch.arange(sum(counts), device=timestep.device).ge(counts[0]).long()
+        dtype = self.x_embedder.weight.dtype
+        embedded = sinusoidal_embedding(moments.flatten().to(dtype), scale=1000)
+        hidden: Tensor = F.silu(self.time_embedder(embedded.to(dtype)))
+        return hidden.view(*moments.shape, -1), moment_of
+
+    def _rotary(
+        self, streams: tuple[int, ...], grids: tuple[Grid, ...], device: torch.device
+    ) -> Tensor:
+        """This rank's rotary table, [S_local, head_dim / 2, 2], in the order of the streams."""
+
+        def make() -> Tensor:
+            positions = positions_of(grids, streams[-1], device)
+            if len(positions) != sum(streams):
+                raise ValueError(f"grids {grids} have not {streams[:-1]} tokens")
+            whole = positions.split_with_sizes(streams)
+            shares = [self.sequence.shard(stream, 0) for stream in whole]
+            return rotary_table(torch.cat(shares), self.config.axes_dims_rope)
+
+        return self._rotary_tables.get((streams, grids, device), make)
+
+
+class QwenImageBlock(nn.Module):
+    """Text and image with weights of their own, attending to both."""
+
+    def __init__(self, config: QwenImageConfig, sequence: SequenceParallel) -> None:
+        super().__init__()
+        self.sequence = sequence
+        dim = config.inner_dim
+        self.image_modulation = nn.Linear(dim, _VECTORS * dim)
+        self.text_modulation = nn.Linear(dim, _VECTORS * dim)
+        self.image = JointStream(dim, config.num_attention_heads, config.mlp_dim)
+        self.text = JointStream(dim, config.num_attention_heads, config.mlp_dim)
+
+    def forward(
+        self,
+        image: Tensor,
+        text: Tensor,
+        moments: Tensor,
+        moment_of: Tensor | None,
+        rotary: Tensor,
+        streams: tuple[int, ...],
+        lengths: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        of_text = _vectors(self.text_modulation, moments[:, :1])
+        of_image = _vectors(self.image_modulation, moments)
+        if moment_of is not None:
+            of_image = [vector[:, moment_of] for vector in of_image]
+        inputs = (
+            StreamInput(self.image, image, of_image),
+            StreamInput(self.text, text, of_text),
+        )
+        image, text = joint_block(inputs, self.sequence, rotary, streams, lengths)
+        return within_fp16(image), within_fp16(text)
+
+
+def _vectors(linear: nn.Linear, moments: Tensor) -> Sequence[Tensor]:
+    """A stream's six vectors of modulation, each [B, K, dim], for moments [B, K, dim]."""
+    vectors: Tensor = linear(moments).unflatten(-1, (_VECTORS, -1))
+    vectors[:, :, 1::3] += 1  # shift, scale and gate, twice
+    return vectors.unbind(2)
+
+
+def positions_of(grids: Sequence[Grid], text: int, device: torch.device) -> Tensor:
+    """Frame, row and column of each token: pictures are centred on 0, one a frame; the text goes on
+    along the diagonal from where the largest ends. [S, 3]"""
+    pictures = [
+        torch.cartesian_prod(
+            torch.tensor([frame], device=device),
+            torch.arange(height, device=device) - (height - height // 2),
+            torch.arange(width, device=device) - (width - width // 2),
+        )
+        for frame, (height, width) in enumerate(grids)
+    ]
+    start = max(side // 2 for grid in grids for side in grid)
+    diagonal = torch.arange(start, start + text, device=device)
+    return torch.cat((*pictures, diagonal[:, None].expand(-1, 3)))

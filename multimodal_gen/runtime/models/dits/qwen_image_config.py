@@ -1,0 +1,61 @@
+"""What a Qwen-Image transformer's config.json says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from multimodal_gen.runtime.models.dits.config import TransformerConfig
+
+_NOT_KNOWN = ("guidance_embeds", "use_additional_t_cond", "use_layer3d_rope")
+
+
+@dataclass(frozen=True)
+class QwenImageConfig(TransformerConfig):
+    """The fields and defaults of diffusers' QwenImageTransformer2DModel."""
+
+    title: ClassVar = "Qwen-Image"
+    smallest: ClassVar = {
+        "patch_size": 1,
+        "in_channels": 1,
+        "out_channels": 1,
+        "num_layers": 0,
+        "attention_head_dim": 2,
+        "num_attention_heads": 1,
+        "joint_attention_dim": 1,
+    }
+
+    patch_size: int = 2
+    in_channels: int = 64
+    out_channels: int | None = 16
+    num_layers: int = 60
+    attention_head_dim: int = 128
+    num_attention_heads: int = 24
+    joint_attention_dim: int = 3584
+    guidance_embeds: bool = False
+    """Never true: the reference has no weights for it, and fails."""
+    axes_dims_rope: tuple[int, int, int] = (16, 56, 56)
+    zero_cond_t: bool = False
+    """Tokens of an input picture are modulated as at timestep 0 (Qwen-Image-Edit-2511)."""
+    use_additional_t_cond: bool = False
+    """Never true, as the next: both are of Qwen-Image-Layered."""
+    use_layer3d_rope: bool = False
+
+    def check(self) -> None:
+        self.check_axes("axes_dims_rope", self.attention_head_dim)
+        for name in _NOT_KNOWN:
+            if getattr(self, name):
+                raise self.invalid(name, "false: such a Qwen-Image model is not known")
+
+    @property
+    def inner_dim(self) -> int:
+        return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def mlp_dim(self) -> int:
+        return 4 * self.inner_dim
+
+    @property
+    def token_channels(self) -> int:
+        """Channels of a token of the output."""
+        return self.patch_size**2 * (self.out_channels or self.in_channels)
