@@ -50,19 +50,18 @@ def size_of(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> tup
     if "image" not in pictures or model.picture_size == "default" or (width and height):
         return width or model.defaults.width, height or model.defaults.height
     rows, columns = pictures["image"].shape[:2]
+    step, counted = model.size_multiple, round
     if width or height:
-        step = model.size_multiple
         scale = width / columns if width else (height or 1) / rows
-        return width or _near(columns * scale, step), height or _near(rows * scale, step)
-    if model.picture_size == "own":
+    elif model.picture_size == "own":
         scale = min(1.0, math.sqrt(model.limits.max_pixels / (rows * columns)))
-        step = model.size_multiple
-        return max(step, int(columns * scale) // step * step), max(
-            step, int(rows * scale) // step * step
-        )
-    scale = math.sqrt(model.defaults.width * model.defaults.height / (rows * columns))
-    step = math.lcm(_STEP, model.size_multiple)
-    return _near(columns * scale, step), _near(rows * scale, step)
+        counted = math.floor
+    else:
+        scale = math.sqrt(model.defaults.width * model.defaults.height / (rows * columns))
+        step = math.lcm(_STEP, step)
+    longest = model.limits.max_side // step
+    following = [max(1, min(counted(side * scale / step), longest)) for side in (columns, rows)]
+    return width or following[0] * step, height or following[1] * step
 
 
 def stand_ins(model: ModelInfo) -> Pictures:
@@ -72,10 +71,6 @@ def stand_ins(model: ModelInfo) -> Pictures:
     size = (model.defaults.height, model.defaults.width)
     mask = {"mask": FrameHeader(size)} if model.tasks == ("inpainting",) else {}
     return {"image": FrameHeader((*size, 3)), **mask}
-
-
-def _near(side: float, step: int) -> int:
-    return max(step, round(side / step) * step)
 
 
 def _check_shape(name: str, header: FrameHeader) -> None:

@@ -55,6 +55,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     """Rows of a batch that this request takes: its guidance branches."""
     decode_chunks: int
+    steps: int | None = None
+    """Of the user's; unset where all that were asked for are done."""
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):

@@ -232,11 +232,13 @@ class GPUWorker:
 
     def _prepared(self, state: RequestState) -> Prepared:
         assert state.solver is not None
-        evaluations = range(state.evaluation, state.solver.num_evaluations)
+        first, end = state.evaluation, state.solver.num_evaluations
+        evaluations = range(first, end)
         return Prepared(
             batch_keys=tuple(self.pipeline.batch_key(state, i) for i in evaluations),
             rows=len(state.conditioning),
             decode_chunks=self.pipeline.decode_chunks(state.params),
+            steps=None if first == 0 else -(-(end - first) // state.solver.order),
         )
 
 

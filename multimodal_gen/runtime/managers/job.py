@@ -90,6 +90,7 @@ class Job:
     def prepare(self, prepared: Prepared) -> None:
         self.prepared = prepared
         self._evaluations = len(prepared.batch_keys)
+        self.steps = self.steps if prepared.steps is None else prepared.steps
         self._key_ends = _run_ends(prepared.batch_keys)
         self._priced = -1
         self._order = None

@@ -1,0 +1,199 @@
+"""Pictures that come with a request: opened by the client, checked twice, and what size follows."""
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from multimodal_gen.configs.families import family_named
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidRequest, ProtocolError
+from multimodal_gen.messages.codec import Decoder, FrameHeader, encode
+from multimodal_gen.messages.model_info import ModelInfo, PictureSize, Task
+from multimodal_gen.messages.pictures import Pictures
+from multimodal_gen.messages.plan import Plan
+from multimodal_gen.messages.request import ClientMessage, Submit
+from multimodal_gen.messages.validation import requests_of, resolve
+from multimodal_gen.runtime.entrypoints.pictures import open_pictures
+
+FAMILY = family_named("FluxPipeline")
+IMAGE = {"image": FrameHeader((300, 400, 3))}
+BOTH = {**IMAGE, "mask": FrameHeader((30, 40))}
+Save = Callable[..., str]
+
+
+def model(*tasks: Task, picture_size: PictureSize = "area", multiple: int = 16) -> ModelInfo:
+    defaults = msgspec.structs.replace(
+        FAMILY.defaults, width=512, height=512, strength=0.6, inpainting_strength=0.9
+    )
+    return ModelInfo(
+        name="m",
+        family="f",
+        tasks=tasks,
+        defaults=defaults,
+        limits=FAMILY.limits,
+        size_multiple=multiple,
+        picture_size=picture_size,
+        parameters=FAMILY.parameters,
+    )
+
+
+ALL = model("text-to-image", "image-to-image", "inpainting")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "pictures", "field"),
+    [
+        (["text-to-image"], IMAGE, "image_path"),
+        (["text-to-video"], IMAGE, "image_path"),
+        (["image-to-video"], {}, "image_path"),
+        (["image-edit"], {}, "image_path"),
+        (["text-to-image", "image-to-image"], BOTH, "mask_path"),
+        (["inpainting"], IMAGE, "mask_path"),
+        (["text-to-image", "inpainting"], {"mask": BOTH["mask"]}, "mask_path"),
+    ],
+)
+def test_pictures_are_refused_where_the_model_does_not_take_or_lacks_them(
+    tasks: list[Task], pictures: Pictures, field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        resolve(SamplingParams(), model(*tasks), pictures)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    "shape", [(8, 8), (8, 8, 4), (0, 8, 3), (8,), (8, 8, 3, 1), (9999, 9999, 3)]
+)
+def test_an_image_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidRequest, match="image_path"):
+        resolve(SamplingParams(), ALL, {"image": FrameHeader(shape)})
+
+
+def test_a_path_is_never_sent_to_an_engine() -> None:
+    with pytest.raises(InvalidRequest, match=r"image_path=.*opened by the client"):
+        resolve(SamplingParams(image_path="a.png"), ALL, IMAGE)
+
+
+def test_strength_needs_a_picture_and_a_model_that_starts_from_it() -> None:
+    for tasks, pictures in ((ALL.tasks, {}), (("image-edit",), IMAGE), (("text-to-image",), {})):
+        with pytest.raises(InvalidRequest, match="strength"):
+            resolve(SamplingParams(strength=0.5), model(*tasks), pictures)
+    for strength in (0, -0.1, 1.01, float("nan")):
+        with pytest.raises(InvalidRequest, match="strength"):
+            resolve(SamplingParams(strength=strength), ALL, IMAGE)
+
+
+def test_strength_has_a_default_for_each_task_and_none_without_a_picture() -> None:
+    given = [resolve(SamplingParams(), ALL, pictures).strength for pictures in ({}, IMAGE, BOTH)]
+    assert given == [None, 0.6, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("kind", "picture", "asked", "size"),
+    [
+        ("default", (300, 400), {}, (512, 512)),
+        ("own", (301, 407), {}, (400, 288)),
+        ("own", (5, 7), {}, (16, 16)),
+        ("area", (300, 400), {}, (576, 448)),
+        ("area", (300, 400), {"width": 800}, (800, 608)),
+        ("area", (300, 400), {"height": 160}, (208, 160)),
+        ("own", (300, 400), {"width": 32, "height": 48}, (32, 48)),
+    ],
+)
+def test_the_size_follows_from_the_picture_where_none_is_asked_for(
+    kind: PictureSize, picture: tuple[int, int], asked: dict[str, int], size: tuple[int, int]
+) -> None:
+    taking = model("image-to-image", picture_size=kind)
+    resolved = resolve(SamplingParams(**asked), taking, {"image": FrameHeader((*picture, 3))})
+    assert (resolved.width, resolved.height) == size
+
+
+def test_a_picture_larger_than_the_model_allows_is_made_smaller_as_a_whole() -> None:
+    resolved = resolve(
+        SamplingParams(),
+        model("image-to-image", picture_size="own"),
+        {"image": FrameHeader((3000, 4000, 3))},
+    )
+    assert resolved.width is not None
+    assert resolved.height is not None
+    assert resolved.width * resolved.height <= FAMILY.limits.max_pixels
+    assert resolved.width / resolved.height == pytest.approx(4 / 3, rel=0.02)
+
+
+def test_pictures_cross_the_wire_beside_their_request() -> None:
+    image = np.arange(300 * 400 * 3, dtype=np.uint8).reshape(300, 400, 3)
+    mask = np.ones((30, 40), np.uint8)
+    first, second = requests_of(SamplingParams(num_outputs_per_prompt=2), ALL, BOTH)
+    message, arrays = Decoder(ClientMessage).decode(encode(Submit(first), [image, mask]))
+    assert message == Submit(first)
+    np.testing.assert_array_equal(arrays[0], image)
+    plan = Plan(number=0, admit=(first, second))
+    told, arrays = Decoder(Plan).decode(encode(plan, [image, mask, image, mask]))
+    assert told == plan
+    np.testing.assert_array_equal(arrays[3], mask)
+
+
+def test_a_picture_that_is_announced_and_not_sent_is_refused() -> None:
+    (req,) = requests_of(SamplingParams(), ALL, IMAGE)
+    with pytest.raises(ProtocolError, match="1 frames announced, 0 sent"):
+        Decoder(ClientMessage).decode(encode(Submit(req)))
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Save:
+    def saved(picture: Image.Image, name: str = "picture.png", **options: object) -> str:
+        picture.save(tmp_path / name, **options)
+        return str(tmp_path / name)
+
+    return saved
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK"])
+def test_a_picture_of_any_mode_is_opened_as_rgb(save: Save, mode: str) -> None:
+    name = "picture.jpg" if mode == "CMYK" else "picture.png"
+    path = save(Image.new("RGB", (7, 5), (200, 30, 90)).convert(mode), name)
+    params, pixels = open_pictures(SamplingParams(prompt="a", image_path=path))
+    assert params == SamplingParams(prompt="a")
+    assert (pixels["image"].shape, pixels["image"].dtype) == ((5, 7, 3), np.uint8)
+
+
+def test_a_picture_is_turned_upright(save: Save) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    path = save(Image.new("RGB", (7, 5)), "photo.jpg", exif=exif)
+    _, pixels = open_pictures(SamplingParams(image_path=path))
+    assert pixels["image"].shape == (7, 5, 3)
+
+
+def test_a_mask_is_opened_as_grey(save: Save) -> None:
+    path = save(Image.new("RGB", (7, 5), "white"))
+    _, pixels = open_pictures(SamplingParams(image_path=path, mask_path=path))
+    assert pixels["mask"].shape == (5, 7)
+    assert pixels["mask"].min() == 255
+
+
+def test_what_is_no_picture_is_refused_with_its_field(save: Save, tmp_path: Path) -> None:
+    text, empty, cut = (tmp_path / name for name in ("a.png", "b.png", "c.png"))
+    text.write_text("%!PS-Adobe-3.0 EPSF-3.0")
+    empty.write_bytes(b"")
+    whole = io.BytesIO()
+    Image.effect_noise((50, 50), 90).save(whole, "png")
+    cut.write_bytes(whole.getvalue()[:400])
+    for path in (text, empty, cut, tmp_path, tmp_path / "none.png", "\0"):
+        with pytest.raises(InvalidRequest) as refused:
+            open_pictures(SamplingParams(mask_path=str(path)))
+        assert refused.value.field == "mask_path"
+
+
+def test_a_picture_too_large_is_refused_before_it_is_decoded(
+    save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multimodal_gen.runtime.entrypoints.pictures._MAX_PIXELS", 30)
+    path = save(Image.new("RGB", (7, 5)))
+    with pytest.raises(InvalidRequest, match=r"7x5.*at most 30 pixels"):
+        open_pictures(replace(SamplingParams(), image_path=path))
