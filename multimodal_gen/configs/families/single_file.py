@@ -1,0 +1,69 @@
+"""How a family's weights in one file are recognised, and what gives whatever is not in it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+KeyStyle = Literal["original", "diffusers"]
+"""Whose names the denoiser's tensors have: those of the model's authors, which ComfyUI and most
+GGUF files keep, or diffusers'."""
+
+_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shape of each tensor in a file, by name."""
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A published checkpoint in diffusers layout: configs, tokenizers, encoders, VAE."""
+
+    repository: str
+    """Its name on the hub."""
+    has: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Tensors that mark the files that it fits, and how their shapes begin."""
+
+    def fits(self, shapes: Shapes) -> bool:
+        return all(
+            name in shapes and shapes[name][: len(begin)] == begin
+            for name, begin in self.has.items()
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleFile:
+    """One way in which a family's denoiser, alone or with more, lies in a file."""
+
+    denoiser: str
+    """Its class in diffusers."""
+    style: KeyStyle
+    keys: tuple[str, ...]
+    """Names, without a prefix, that together mark it."""
+    without: tuple[str, ...] = ()
+    """Names that another model has which else looks the same."""
+    ignored: tuple[str, ...] = ()
+    """Names of what no model has a use for."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Prefix of further components that full checkpoints hold -> component."""
+    bases: tuple[BaseModel, ...]
+    """Tried in order; the last one fits all."""
+
+    def prefix(self, names: Collection[str]) -> str | None:
+        """What stands before the denoiser's names in a file; None where it is not of this kind."""
+        for prefix in _PREFIXES:
+            if all(prefix + key in names for key in self.keys):
+                found = any(prefix + key in names for key in self.without)
+                return None if found else prefix
+        return None
+
+    def missing(self, names: Collection[str]) -> tuple[str, ...]:
+        """Of the names that mark it, those that a file lacks, by the prefix that fits best."""
+        lacks = [[key for key in self.keys if prefix + key not in names] for prefix in _PREFIXES]
+        return tuple(min(lacks, key=lambda keys: len(keys)))
+
+    def base(self, shapes: Shapes, prefix: str) -> BaseModel:
+        """The published checkpoint that a file of this kind most probably goes with."""
+        own = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
+        return next(base for base in self.bases if base.fits(own) or base is self.bases[-1])
