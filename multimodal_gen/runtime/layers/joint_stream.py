@@ -17,21 +17,17 @@ from multimodal_gen.runtime.layers.rope import apply_rotary
 _FP16_MAX = torch.finfo(torch.float16).max
 
 
-class JointStream(nn.Module):
-    """The weights that one stream has in a block: attention's projections, then an MLP.
+class AttendedStream(nn.Module):
+    """The weights of a stream that is attended to, and ends there: a modulated norm, projections.
 
-    Modulation is six vectors [B, 1 or S, dim]: shift, scale and gate of attention, then of the MLP;
-    1 has been added to the scales.
+    Its modulation starts with shift and scale [B, 1 or S, dim]; 1 has been added to the scale.
     """
 
-    def __init__(self, dim: int, heads: int, mlp_dim: int) -> None:
+    def __init__(self, dim: int, heads: int, *, qk_norm: bool = True) -> None:
         super().__init__()
         self.heads = (3, heads, dim // heads)
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.qk_norm = QKNorm(dim // heads)
-        self.attention_out = nn.Linear(dim, dim)
-        self.mlp_in = nn.Linear(dim, mlp_dim)
-        self.mlp_out = nn.Linear(mlp_dim, dim)
+        self.qk_norm = QKNorm(dim // heads) if qk_norm else None
 
     def project(self, x: Tensor, modulation: Sequence[Tensor]) -> Tensor:
         """Queries, keys and values, [B, S, 3, H, D]."""
@@ -39,12 +35,36 @@ class JointStream(nn.Module):
         projected: Tensor = self.qkv(modulated_norm(x, shift, scale))
         return projected.view(*projected.shape[:2], *self.heads)
 
+
+class AttendingStream(AttendedStream):
+    """One that also takes what attention gave; its modulation goes on with a gate."""
+
+    def __init__(self, dim: int, heads: int, *, qk_norm: bool = True) -> None:
+        super().__init__(dim, heads, qk_norm=qk_norm)
+        self.attention_out = nn.Linear(dim, dim)
+
+    def attend(self, x: Tensor, attended: Tensor, modulation: Sequence[Tensor]) -> Tensor:
+        """Add what attention gave [B, S, dim]."""
+        return gated_add(x, modulation[2], self.attention_out(attended))
+
+
+class JointStream(AttendingStream):
+    """One that goes on to an MLP; its modulation, to shift, scale and gate of that."""
+
+    def __init__(self, dim: int, heads: int, mlp_dim: int, *, qk_norm: bool = True) -> None:
+        super().__init__(dim, heads, qk_norm=qk_norm)
+        self.mlp_in = nn.Linear(dim, mlp_dim)
+        self.mlp_out = nn.Linear(mlp_dim, dim)
+
+    def feed(self, x: Tensor, modulation: Sequence[Tensor]) -> Tensor:
+        """Add the MLP."""
+        shift, scale, gate = modulation[3:6]
+        hidden = gelu_tanh(self.mlp_in(modulated_norm(x, shift, scale)))
+        return gated_add(x, gate, self.mlp_out(hidden))
+
     def update(self, x: Tensor, attended: Tensor, modulation: Sequence[Tensor]) -> Tensor:
         """Add what attention gave [B, S, dim], then the MLP."""
-        _, _, gate, mlp_shift, mlp_scale, mlp_gate = modulation
-        x = gated_add(x, gate, self.attention_out(attended))
-        hidden = gelu_tanh(self.mlp_in(modulated_norm(x, mlp_shift, mlp_scale)))
-        return gated_add(x, mlp_gate, self.mlp_out(hidden))
+        return self.feed(self.attend(x, attended, modulation), modulation)
 
 
 class StreamInput(NamedTuple):
@@ -67,28 +87,48 @@ def joint_block(
     `rotary`, `streams` and `lengths` (see `SequenceParallel.attention`) are of the streams in the
     order of `inputs`.
     """
-    qkv = torch.cat([each.weights.project(each.tokens, each.modulation) for each in inputs], dim=1)
+    qk, v = join_streams([(each.weights, each.tokens, each.modulation) for each in inputs])
+    attended = joint_attention(sequence, qk, v, rotary, streams, lengths)
     counts = [each.tokens.shape[1] for each in inputs]
-    qk = rms_norm(qkv[:, :, :2])  # [B, S_local, 2, H, D]
-    for each, part in zip(inputs, qk.split_with_sizes(counts, dim=1), strict=True):
-        each.weights.qk_norm.scale_(part)
-    attended = joint_attention(sequence, qk, qkv[:, :, 2], rotary, streams, lengths)
     return [
         each.weights.update(each.tokens, part, each.modulation)
         for each, part in zip(inputs, attended.split_with_sizes(counts, dim=1), strict=True)
     ]
 
 
+def join_streams(
+    inputs: Sequence[tuple[AttendedStream, Tensor, Sequence[Tensor]]],
+) -> tuple[Tensor, Tensor]:
+    """Queries and keys [B, S_local, 2, H, D] and values [B, S_local, H, D] of the streams' tokens.
+
+    Each comes with its weights and its modulation. All have a `qk_norm` or none; what is normalised
+    is float32.
+    """
+    projected = [weights.project(tokens, modulation) for weights, tokens, modulation in inputs]
+    qkv = torch.cat(projected, dim=1)
+    qk, v = qkv[:, :, :2], qkv[:, :, 2]
+    norms = [weights.qk_norm for weights, _, _ in inputs if weights.qk_norm is not None]
+    if not norms:
+        return qk, v
+    qk = rms_norm(qk)
+    parts = qk.split_with_sizes([part.shape[1] for part in projected], dim=1)
+    for norm, part in zip(norms, parts, strict=True):
+        norm.scale_(part)
+    return qk, v
+
+
 def joint_attention(
     sequence: SequenceParallel,
     qk: Tensor,
     v: Tensor,
-    rotary: Tensor,
+    rotary: Tensor | None,
     streams: Sequence[int],
     lengths: Tensor | None = None,
 ) -> Tensor:
-    """Attention of normalised queries and keys, [B, S, 2, H, D] -> [B, S, H * D]."""
-    q, k = apply_rotary(qk, rotary).to(v.dtype).unbind(2)
+    """Attention of queries and keys, rotated unless `rotary` is None: [B, S, 2, H, D] ->
+    [B, S, H * D]."""
+    rotated = qk if rotary is None else apply_rotary(qk, rotary)
+    q, k = rotated.to(v.dtype).unbind(2)
     return sequence.attention(q, k, v, streams, lengths).flatten(2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multimodal_gen.runtime.models.dits import keys
 from multimodal_gen.runtime.models.dits.flux_config import FluxConfig
 
 
@@ -10,41 +11,24 @@ def flux_key_map(config: FluxConfig) -> dict[str, tuple[str, ...]]:
 
     Every parameter is in it once, and so is every tensor of a checkpoint of this config.
     """
-    layers = _embedders(config) | {"modulation": _modulation(config), "proj_out": ("proj_out",)}
-    norms: dict[str, tuple[str, ...]] = {}
+    guidance = ("guidance_embedder",) if config.guidance_embeds else ()
+    layers = keys.embedders("time_embedder", "text_embedder", *guidance)
+    layers |= {name: (name,) for name in ("x_embedder", "context_embedder", "proj_out")}
+    layers["modulation"] = _modulation(config)
+    norms: keys.Modules = {}
     for i in range(config.num_layers):
         ours, theirs = f"double_blocks.{i}", f"transformer_blocks.{i}"
-        layers |= _double(ours, theirs)
+        layers |= keys.image_stream(f"{ours}.image", theirs)
+        layers |= keys.text_stream(f"{ours}.text", theirs)
         for stream, names in (("image", "norm_{}"), ("text", "norm_added_{}")):
-            norms[f"{ours}.{stream}.qk_norm"] = _each(f"{theirs}.attn.{names}", "qk")
+            norms[f"{ours}.{stream}.qk_norm"] = keys.each(f"{theirs}.attn.{names}", "qk")
     for i in range(config.num_single_layers):
         ours, theirs = f"single_blocks.{i}", f"single_transformer_blocks.{i}"
-        layers[f"{ours}.qkv_mlp"] = (*_each(f"{theirs}.attn.to_{{}}", "qkv"), f"{theirs}.proj_mlp")
+        qkv = keys.each(f"{theirs}.attn.to_{{}}", "qkv")
+        layers[f"{ours}.qkv_mlp"] = (*qkv, f"{theirs}.proj_mlp")
         layers[f"{ours}.proj_out"] = (f"{theirs}.proj_out",)
-        norms[f"{ours}.qk_norm"] = _each(f"{theirs}.attn.norm_{{}}", "qk")
-    kinds = ((layers, ("weight", "bias")), (norms, ("weight",)))
-    return {
-        f"{ours}.{suffix}": tuple(f"{name}.{suffix}" for name in theirs)
-        for modules, suffixes in kinds
-        for ours, theirs in modules.items()
-        for suffix in suffixes
-    }
-
-
-def _each(name: str, letters: str) -> tuple[str, ...]:
-    return tuple(name.format(letter) for letter in letters)
-
-
-def _embedders(config: FluxConfig) -> dict[str, tuple[str, ...]]:
-    embedders = {"time_embedder": "timestep_embedder", "text_embedder": "text_embedder"}
-    if config.guidance_embeds:
-        embedders["guidance_embedder"] = "guidance_embedder"
-    layers: dict[str, tuple[str, ...]] = {
-        f"{ours}.{layer}": (f"time_text_embed.{theirs}.{layer}",)
-        for ours, theirs in embedders.items()
-        for layer in ("linear_1", "linear_2")
-    }
-    return layers | {name: (name,) for name in ("x_embedder", "context_embedder")}
+        norms[f"{ours}.qk_norm"] = keys.each(f"{theirs}.attn.norm_{{}}", "qk")
+    return keys.parameters(layers, norms)
 
 
 def _modulation(config: FluxConfig) -> tuple[str, ...]:
@@ -57,16 +41,3 @@ def _modulation(config: FluxConfig) -> tuple[str, ...]:
         f"single_transformer_blocks.{i}.norm.linear" for i in range(config.num_single_layers)
     )
     return ("norm_out.linear", *doubles, *singles)
-
-
-def _double(ours: str, theirs: str) -> dict[str, tuple[str, ...]]:
-    return {
-        f"{ours}.image.qkv": _each(f"{theirs}.attn.to_{{}}", "qkv"),
-        f"{ours}.image.attention_out": (f"{theirs}.attn.to_out.0",),
-        f"{ours}.image.mlp_in": (f"{theirs}.ff.net.0.proj",),
-        f"{ours}.image.mlp_out": (f"{theirs}.ff.net.2",),
-        f"{ours}.text.qkv": _each(f"{theirs}.attn.add_{{}}_proj", "qkv"),
-        f"{ours}.text.attention_out": (f"{theirs}.attn.to_add_out",),
-        f"{ours}.text.mlp_in": (f"{theirs}.ff_context.net.0.proj",),
-        f"{ours}.text.mlp_out": (f"{theirs}.ff_context.net.2",),
-    }

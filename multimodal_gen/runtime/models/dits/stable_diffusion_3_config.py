@@ -1,0 +1,62 @@
+"""What a Stable Diffusion 3 transformer's config.json says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from multimodal_gen.runtime.models.dits.config import TransformerConfig
+
+_QK_NORMS = (None, "rms_norm")
+
+
+@dataclass(frozen=True)
+class SD3Config(TransformerConfig):
+    """The fields and defaults of diffusers' SD3Transformer2DModel."""
+
+    title: ClassVar = "Stable Diffusion 3"
+    smallest: ClassVar = {
+        "sample_size": 1,
+        "patch_size": 1,
+        "in_channels": 1,
+        "num_layers": 1,
+        "attention_head_dim": 1,
+        "num_attention_heads": 1,
+        "joint_attention_dim": 1,
+        "pooled_projection_dim": 1,
+        "pos_embed_max_size": 1,
+    }
+
+    sample_size: int = 128
+    patch_size: int = 2
+    in_channels: int = 16
+    num_layers: int = 18
+    attention_head_dim: int = 64
+    num_attention_heads: int = 18
+    joint_attention_dim: int = 4096
+    caption_projection_dim: int = 1152
+    pooled_projection_dim: int = 2048
+    out_channels: int | None = 16
+    pos_embed_max_size: int = 96
+    dual_attention_layers: tuple[int, ...] = ()
+    qk_norm: str | None = None
+
+    def check(self) -> None:
+        if self.caption_projection_dim != self.inner_dim:
+            allowed = f"num_attention_heads * attention_head_dim = {self.inner_dim}"
+            raise self.invalid("caption_projection_dim", allowed)
+        if self.out_channels not in (None, self.in_channels):
+            raise self.invalid("out_channels", f"in_channels = {self.in_channels}")
+        dual = self.dual_attention_layers
+        if not isinstance(dual, tuple) or not all(isinstance(layer, int) for layer in dual):
+            raise self.invalid("dual_attention_layers", "a list of layers")
+        if self.qk_norm not in _QK_NORMS:
+            raise self.invalid("qk_norm", "null or 'rms_norm'")
+
+    @property
+    def inner_dim(self) -> int:
+        return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def mlp_dim(self) -> int:
+        return 4 * self.inner_dim

@@ -1,0 +1,43 @@
+"""Which tensors of a diffusers checkpoint make up each parameter of `SD3Transformer`."""
+
+from __future__ import annotations
+
+from multimodal_gen.runtime.models.dits import keys
+from multimodal_gen.runtime.models.dits.stable_diffusion_3_config import SD3Config
+
+_NORMS = {"image": "attn.norm_{}", "text": "attn.norm_added_{}", "image_alone": "attn2.norm_{}"}
+
+
+def sd3_key_map(config: SD3Config) -> dict[str, tuple[str, ...]]:
+    """Our parameter's name -> diffusers' names; several are concatenated along dim 0, in order.
+
+    Every parameter is in it once, and so is every tensor of a checkpoint of this config.
+    """
+    layers = keys.embedders("time_embedder", "text_embedder")
+    layers |= {name: (name,) for name in ("context_embedder", "proj_out")}
+    layers |= {"patch_embed": ("pos_embed.proj",), "modulation": _modulation(config)}
+    norms: keys.Modules = {}
+    for i in range(config.num_layers):
+        ours, theirs = f"blocks.{i}", f"transformer_blocks.{i}"
+        layers |= keys.image_stream(f"{ours}.image", theirs)
+        text = keys.text_stream(f"{ours}.text", theirs)
+        last = i == config.num_layers - 1
+        layers |= {f"{ours}.text.qkv": text[f"{ours}.text.qkv"]} if last else text
+        streams = ["image", "text"]
+        if i in config.dual_attention_layers:
+            streams.append("image_alone")
+            layers[f"{ours}.image_alone.qkv"] = keys.each(f"{theirs}.attn2.to_{{}}", "qkv")
+            layers[f"{ours}.image_alone.attention_out"] = (f"{theirs}.attn2.to_out.0",)
+        if config.qk_norm is not None:
+            for stream in streams:
+                norms[f"{ours}.{stream}.qk_norm"] = keys.each(f"{theirs}.{_NORMS[stream]}", "qk")
+    return keys.parameters(layers, norms) | {"pos_embed": ("pos_embed.pos_embed",)}
+
+
+def _modulation(config: SD3Config) -> tuple[str, ...]:
+    blocks = (
+        f"transformer_blocks.{i}.{norm}.linear"
+        for i in range(config.num_layers)
+        for norm in ("norm1", "norm1_context")
+    )
+    return ("norm_out.linear", *blocks)
