@@ -26,9 +26,14 @@ class SequenceParallel:
     def __init__(self, attention: Attention) -> None:
         self._attention = attention
 
+    def share(self, length: int) -> range:
+        """Which tokens of a sequence of `length` are this rank's; may be none."""
+        return range(length)
+
     def shard(self, x: Tensor, dim: int = 1) -> Tensor:
         """This rank's contiguous share of a sequence along `dim`; may be empty."""
-        return x
+        share = self.share(x.shape[dim])
+        return x.narrow(dim, share.start, len(share))
 
     def gather(self, x: Tensor, length: int, dim: int = 1) -> Tensor:
         """The whole sequence of `length` from every rank's share."""
@@ -50,6 +55,12 @@ class SequenceParallel:
         """
         return self._attention(q, k, v, lengths)
 
+    def cross_attention(
+        self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Attention of this rank's share of a sequence to another one, which is whole on each."""
+        return self._attention(q, k, v, lengths) if q.numel() else q
+
 
 class UlyssesSequenceParallel(SequenceParallel):
     """The ranks of a ulysses group share the sequence, and within attention the heads."""
@@ -62,9 +73,8 @@ class UlyssesSequenceParallel(SequenceParallel):
         self._size = size
         self._group = group
 
-    def shard(self, x: Tensor, dim: int = 1) -> Tensor:
-        share = deal(x.shape[dim], self._size)[self._rank]
-        return x.narrow(dim, share.start, len(share))
+    def share(self, length: int) -> range:
+        return deal(length, self._size)[self._rank]
 
     def gather(self, x: Tensor, length: int, dim: int = 1) -> Tensor:
         counts = [len(share) for share in deal(length, self._size)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
+
+_KEPT = 32
 
 
 def rotary_table(positions: Tensor, axes_dims: Sequence[int], theta: float = 10000.0) -> Tensor:
@@ -36,3 +38,19 @@ def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
         product = torch.view_as_complex(pairs) * torch.view_as_complex(table)
         rotated = torch.view_as_real(product)
     return rotated.flatten(-2)
+
+
+class RotaryTables:
+    """The tables of the shapes that came last."""
+
+    def __init__(self) -> None:
+        self._tables: dict[Hashable, Tensor] = {}
+
+    def get(self, shape: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """The table under `shape`, from `make` where it is not there."""
+        table = self._tables.get(shape)
+        if table is None:
+            while len(self._tables) >= _KEPT:
+                self._tables.pop(next(iter(self._tables)))
+            table = self._tables[shape] = make()
+        return table

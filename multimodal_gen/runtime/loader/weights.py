@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +15,20 @@ from multimodal_gen.errors import InvalidCheckpoint
 
 _SHOWN = 8
 """Names listed of each kind of mistake."""
+
+
+class Piece(NamedTuple):
+    """Which rows of a module's tensor came from one tensor of the checkpoint."""
+
+    name: str
+    start: int
+    rows: int
+
+
+def pieces_of(module: nn.Module) -> Mapping[str, Sequence[Piece]]:
+    """What each tensor of a module that was filled here is made of; empty for others."""
+    pieces: Mapping[str, Sequence[Piece]] = module.__dict__.get("_pieces", {})
+    return pieces
 
 
 def fill(
@@ -32,24 +46,43 @@ def fill(
     dim 0. On a CPU, a tensor that is stored in `dtype` stays in the file's pages. Raises
     InvalidCheckpoint that lists what is missing, unexpected or of the wrong shape; `name` is the
     component's.
+
+    A module's class may say `keep_in_float32`, parts of its tensors' names that are not cast to
+    `dtype`, and `ignored`, parts of names in a checkpoint that it has no use for.
     """
     with ExitStack() as stack:
-        stored = _open(files, stack, name)
+        ignored = getattr(module, "ignored", ())
+        stored = {
+            key: file
+            for key, file in _open(files, stack, name).items()
+            if not _has_part(key, ignored)
+        }
+        exact = getattr(module, "keep_in_float32", ())
         wanted = module.state_dict()
         _check(wanted, key_map, stored, name)
+        pieces = {key: _pieces(key_map[key], stored) for key in wanted}
         state = {
             key: _assemble(
-                [stored[source] for source in key_map[key]], meta, key_map[key], dtype, device
+                [stored[source] for source in key_map[key]],
+                meta,
+                key_map[key],
+                torch.float32 if _has_part(key, exact) else dtype,
+                device,
             )
             for key, meta in wanted.items()
         }
     module.load_state_dict(state, strict=True, assign=True)
+    object.__setattr__(module, "_pieces", pieces)
     left = [
         key
         for key, tensor in (*module.named_parameters(), *module.named_buffers())
         if tensor.is_meta
     ]
     assert not left, left
+
+
+def _has_part(key: str, parts: Sequence[str]) -> bool:
+    return any(part in parts for part in key.split("."))
 
 
 def _open(files: Sequence[Path], stack: ExitStack, name: str) -> dict[str, Any]:
@@ -104,6 +137,16 @@ def _misshapen(
 def _not_floating(sources: Sequence[str], stored: Mapping[str, Any]) -> list[str]:
     dtypes = {source: stored[source].get_slice(source).get_dtype() for source in sources}
     return [f"{source} {dtype}" for source, dtype in dtypes.items() if "F" not in dtype]
+
+
+def _pieces(sources: Sequence[str], stored: Mapping[str, Any]) -> list[Piece]:
+    pieces: list[Piece] = []
+    at = 0
+    for source in sources:
+        shape = stored[source].get_slice(source).get_shape()
+        pieces.append(Piece(source, at, shape[0] if shape else 1))
+        at += pieces[-1].rows
+    return pieces
 
 
 def _listed(keys: Sequence[str]) -> str:

@@ -1,0 +1,292 @@
+"""The Wan transformer, after Wan-Video/Wan2.1 and diffusers' WanTransformer3DModel.
+
+Patches of a video are one stream, which attends to itself and, across, to a text and perhaps to a
+picture's CLIP tokens. Every block is modulated by the timestep and a table of its own. What is one matrix product here may be several tensors in a checkpoint: wan_keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
+from multimodal_gen.runtime.layers.activation import gelu_tanh
+from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
+from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
+from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm
+from multimodal_gen.runtime.layers.rope import RotaryTables, apply_rotary, rotary_table
+from multimodal_gen.runtime.models.dits.wan_config import WanConfig
+
+_VECTORS = 6  # of a block: shift, scale and gate of attention, then of the MLP
+_TEXT_TOKENS = 512
+
+
+class WanTransformer(nn.Module):
+    """Predicts the flow's velocity. Make it on the meta device; fill it by `wan_key_map`."""
+
+    keep_in_float32: ClassVar = (
+        "time_embedder",
+        "modulation",
+        "out_modulation",
+        "cross_norm",
+        "norm1",
+        "norm2",
+    )
+    ignored: ClassVar = ("norm_added_q",)
+    """In published image-to-video checkpoints, and without effect."""
+
+    def __init__(self, config: WanConfig, sequence: SequenceParallel) -> None:
+        super().__init__()
+        self.config = config
+        self.sequence = sequence
+        dim = config.inner_dim
+        self.patch_embedding = PatchEmbedding(config.in_channels, dim, config.patch_size)
+        self.time_embedder = EmbeddingMLP(config.freq_dim, dim)
+        self.time_proj = nn.Linear(dim, _VECTORS * dim)
+        self.text_embedder = TextEmbedding(config.text_dim, dim)
+        self.image_embedder = (
+            None
+            if config.image_dim is None
+            else ImageEmbedding(config.image_dim, dim, config.pos_embed_seq_len)
+        )
+        self.blocks = nn.ModuleList(WanBlock(config, sequence) for _ in range(config.num_layers))
+        self.modulation = nn.Parameter(torch.empty(config.num_layers, _VECTORS, dim))
+        self.out_modulation = nn.Parameter(torch.empty(1, 2, dim))  # shift and scale
+        volume = torch.Size(config.patch_size).numel()
+        self.proj_out = nn.Linear(dim, config.velocity_channels * volume)
+        self._rotary_tables = RotaryTables()
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_hidden_states_image: Tensor | None = None,
+    ) -> Tensor:
+        """Velocity [B, out, T, H, W] for latents [B, C, T, H, W], multiples of the patch.
+
+        `timestep` is [B, 1], or [B, 2] where the first frame's tokens have one of their own: the
+        second is that of all others. `encoder_hidden_states` is [B, S_txt, D];
+        `encoder_hidden_states_image` [B, S_img, image_dim], for a model that has that.
+        """
+        sizes = zip(hidden_states.shape[2:], self.config.patch_size, strict=True)
+        grid = tuple(size // patch for size, patch in sizes)
+        tokens = torch.Size(grid).numel()
+        counts = self._timestep_counts(timestep.shape[1], tokens // grid[0], tokens)
+        context = self._context(encoder_hidden_states, encoder_hidden_states_image)
+        rotary = self._rotary(grid, hidden_states.device)
+        embedded, vectors = self._modulate(timestep, hidden_states.dtype)
+        x = self.patch_embedding(self.sequence.shard(self.patch_embedding.patchify(hidden_states)))
+        for block, of_block in zip(self.blocks, vectors, strict=True):
+            x = block(x, context, of_block, counts, rotary, tokens)
+        shift, scale = (self.out_modulation + embedded.unsqueeze(2)).unbind(2)  # [B, G, dim]
+        x = self.proj_out(_modulated(x, shift, scale + 1, counts, self.config.eps))
+        return self._unpatchify(self.sequence.gather(x, tokens), grid)
+
+    def _timestep_counts(self, timesteps: int, first_frame: int, tokens: int) -> list[int]:
+        """How many of this rank's tokens each of a row's timesteps is for."""
+        share = self.sequence.share(tokens)
+        if timesteps == 1:
+            return [len(share)]
+        first = max(0, min(share.stop, first_frame) - share.start)
+        return [first, len(share) - first]
+
+    def _modulate(self, timestep: Tensor, dtype: torch.dtype) -> tuple[Tensor, Sequence[Tensor]]:
+        """The embedded timesteps [B, G, dim], and each block's vectors [B, G, 6, dim].
+
+        1 has been added to the blocks' scales.
+        """
+        values = sinusoidal_embedding(timestep.flatten(), self.config.freq_dim)
+        embedded = self.time_embedder(values.to(self.time_embedder.linear_1.weight.dtype)).to(dtype)
+        embedded = embedded.unflatten(0, timestep.shape)
+        vectors = self.time_proj(F.silu(embedded)).float().unflatten(-1, (_VECTORS, -1))
+        vectors[:, :, 1::3] += 1
+        return embedded, (self.modulation[:, None, None] + vectors).unbind()
+
+    def _context(self, text: Tensor, picture: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What all blocks attend to across: text and picture tokens, both [B, S, dim].
+
+        The last 512 tokens count as text, as in the reference: the length of its text.
+        """
+        context = self.text_embedder(text)
+        if picture is not None and self.image_embedder is not None:
+            context = torch.cat((self.image_embedder(picture), context), dim=1)
+        if self.config.added_kv_proj_dim is None:
+            return context, None
+        pictures = context[:, : context.shape[1] - _TEXT_TOKENS]
+        return context[:, pictures.shape[1] :], pictures
+
+    def _rotary(self, grid: tuple[int, ...], device: torch.device) -> Tensor:
+        """This rank's rotary table, [S_local, head_dim / 2, 2]."""
+
+        def make() -> Tensor:
+            positions = torch.cartesian_prod(*(torch.arange(n, device=device) for n in grid))
+            return rotary_table(self.sequence.shard(positions, 0), self.config.axes_dims_rope)
+
+        return self._rotary_tables.get((grid, device), make)
+
+    def _unpatchify(self, x: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """[B, S, pt * ph * pw * C] -> [B, C, T, H, W]."""
+        patches = x.view(len(x), *grid, *self.config.patch_size, -1).permute(0, 7, 1, 4, 2, 5, 3, 6)
+        return patches.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+class WanBlock(nn.Module):
+    """Self-attention, cross-attention, MLP; the first and the last are modulated."""
+
+    def __init__(self, config: WanConfig, sequence: SequenceParallel) -> None:
+        super().__init__()
+        dim = config.inner_dim
+        self.sequence = sequence
+        self.eps = config.eps
+        self.heads = (config.num_attention_heads, config.attention_head_dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qk_norm = QKNorm(dim)  # across all heads
+        self.attention_out = nn.Linear(dim, dim)
+        self.cross_norm = nn.LayerNorm(dim, config.eps) if config.cross_attn_norm else None
+        self.cross = CrossAttention(config, sequence)
+        self.mlp_in = nn.Linear(dim, config.ffn_dim)
+        self.mlp_out = nn.Linear(config.ffn_dim, dim)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: tuple[Tensor, Tensor | None],
+        vectors: Tensor,
+        counts: list[int],
+        rotary: Tensor,
+        tokens: int,
+    ) -> Tensor:
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = vectors.unbind(2)
+        attended = self._attend(_modulated(x, shift, scale, counts, self.eps), rotary, tokens)
+        x = _gated(x, gate, self.attention_out(attended), counts)
+        x = x + self.cross(x if self.cross_norm is None else _norm(self.cross_norm, x), *context)
+        hidden = gelu_tanh(self.mlp_in(_modulated(x, mlp_shift, mlp_scale, counts, self.eps)))
+        return _gated(x, mlp_gate, self.mlp_out(hidden), counts)
+
+    def _attend(self, x: Tensor, rotary: Tensor, tokens: int) -> Tensor:
+        qkv = self.qkv(x).unflatten(2, (3, -1))  # [B, S, 3, dim]
+        qk = rms_norm(qkv[:, :, :2].unsqueeze(3), self.eps)
+        self.qk_norm.scale_(qk)
+        qk, v = qk.unflatten(-1, self.heads).squeeze(3), qkv[:, :, 2].unflatten(-1, self.heads)
+        q, k = apply_rotary(qk, rotary).to(v.dtype).unbind(2)
+        return self.sequence.attention(q, k, v, (tokens,)).flatten(2)
+
+
+class CrossAttention(nn.Module):
+    """From the video to a text and, where the model has it, to a picture."""
+
+    def __init__(self, config: WanConfig, sequence: SequenceParallel) -> None:
+        super().__init__()
+        dim = config.inner_dim
+        self.sequence = sequence
+        self.heads = (config.num_attention_heads, config.attention_head_dim)
+        self.q = nn.Linear(dim, dim)
+        self.norm_q = nn.RMSNorm(dim, config.eps)
+        self.text = KeysAndValues(dim, config)
+        added = config.added_kv_proj_dim
+        self.image = None if added is None else KeysAndValues(added, config)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, text: Tensor, image: Tensor | None) -> Tensor:
+        q = self.norm_q(self.q(x)).unflatten(-1, self.heads)
+        attended = self.sequence.cross_attention(q, *self.text(text))
+        if self.image is not None and image is not None and image.shape[1]:
+            attended = attended + self.sequence.cross_attention(q, *self.image(image))
+        projected: Tensor = self.out(attended.flatten(2))
+        return projected
+
+
+class KeysAndValues(nn.Module):
+    """What cross-attention makes of one kind of token."""
+
+    def __init__(self, width: int, config: WanConfig) -> None:
+        super().__init__()
+        self.heads = (config.num_attention_heads, config.attention_head_dim)
+        self.kv = nn.Linear(width, 2 * config.inner_dim)
+        self.norm_k = nn.RMSNorm(config.inner_dim, config.eps)
+
+    def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, both [B, S, H, D], of tokens [B, S, width]."""
+        k, v = self.kv(context).chunk(2, dim=-1)
+        return self.norm_k(k).unflatten(-1, self.heads), v.unflatten(-1, self.heads)
+
+
+class PatchEmbedding(nn.Module):
+    """A convolution whose stride is its kernel, as a matrix product of patches."""
+
+    def __init__(self, channels: int, dim: int, patch: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.patch = patch
+        self.weight = nn.Parameter(torch.empty(dim, channels, *patch))
+        self.bias = nn.Parameter(torch.empty(dim))
+
+    def patchify(self, x: Tensor) -> Tensor:
+        """[B, C, T, H, W] -> [B, S, C * pt * ph * pw]."""
+        for axis in (4, 3, 2):
+            x = x.unflatten(axis, (-1, self.patch[axis - 2]))  # at last [B, C, f, pt, h, ph, w, pw]
+        return x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        return F.linear(patches, self.weight.flatten(1), self.bias)
+
+
+class TextEmbedding(nn.Module):
+    """Linear, GELU, linear: [B, S, in] -> [B, S, out]."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(in_features, out_features)
+        self.linear_2 = nn.Linear(out_features, out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.linear_2(gelu_tanh(self.linear_1(x)))
+        return hidden
+
+
+class ImageEmbedding(nn.Module):
+    """CLIP's tokens [B, S, in] -> [B, S, out]; with `positions`, S is that many."""
+
+    def __init__(self, in_features: int, out_features: int, positions: int | None) -> None:
+        super().__init__()
+        self.pos_embed = (
+            None if positions is None else nn.Parameter(torch.empty(1, positions, in_features))
+        )
+        self.norm1 = nn.LayerNorm(in_features)
+        self.linear_1 = nn.Linear(in_features, in_features)
+        self.linear_2 = nn.Linear(in_features, out_features)
+        self.norm2 = nn.LayerNorm(out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.pos_embed is not None:
+            x = x + self.pos_embed
+        return _norm(self.norm2, self.linear_2(F.gelu(self.linear_1(_norm(self.norm1, x)))))
+
+
+def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """In float32, as all of Wan's layer norms."""
+    normalised: Tensor = norm(x.float())
+    return normalised.to(x.dtype)
+
+
+def _modulated(x: Tensor, shift: Tensor, scale: Tensor, counts: list[int], eps: float) -> Tensor:
+    """Modulated norm of x [B, S, dim], in float32; shift and scale [B, G, dim] are for `counts`
+    tokens each."""
+    parts = zip(x.split(counts, dim=1), shift.split(1, dim=1), scale.split(1, dim=1), strict=True)
+    return _joined([modulated_norm(a.float(), b, by, eps).to(x.dtype) for a, b, by in parts])
+
+
+def _gated(x: Tensor, gate: Tensor, update: Tensor, counts: list[int]) -> Tensor:
+    """x + gate * update in float32, with gates as in `_modulated`."""
+    parts = zip(
+        x.split(counts, dim=1), gate.split(1, dim=1), update.split(counts, dim=1), strict=True
+    )
+    return _joined([gated_add(a.float(), by, b.float()).to(x.dtype) for a, by, b in parts])
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)

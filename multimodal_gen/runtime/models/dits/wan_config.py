@@ -1,0 +1,71 @@
+"""What a Wan transformer's config.json says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from multimodal_gen.runtime.models.dits.config import TransformerConfig
+
+
+@dataclass(frozen=True)
+class WanConfig(TransformerConfig):
+    """The fields and defaults of diffusers' WanTransformer3DModel."""
+
+    title: ClassVar = "Wan"
+    smallest: ClassVar = {
+        "num_attention_heads": 1,
+        "attention_head_dim": 2,
+        "in_channels": 1,
+        "out_channels": 1,
+        "text_dim": 1,
+        "freq_dim": 2,
+        "ffn_dim": 1,
+        "num_layers": 1,
+        "image_dim": 1,
+        "added_kv_proj_dim": 1,
+        "rope_max_seq_len": 1,
+        "pos_embed_seq_len": 1,
+    }
+
+    patch_size: tuple[int, int, int] = (1, 2, 2)
+    num_attention_heads: int = 40
+    attention_head_dim: int = 128
+    in_channels: int = 16
+    out_channels: int | None = 16
+    text_dim: int = 4096
+    freq_dim: int = 256
+    ffn_dim: int = 13824
+    num_layers: int = 40
+    cross_attn_norm: bool = True
+    qk_norm: str | None = "rms_norm_across_heads"
+    eps: float = 1e-6
+    image_dim: int | None = None
+    added_kv_proj_dim: int | None = None
+    rope_max_seq_len: int = 1024
+    pos_embed_seq_len: int | None = None
+
+    def check(self) -> None:
+        for name in ("attention_head_dim", "freq_dim"):
+            if getattr(self, name) % 2:
+                raise self.invalid(name, "even")
+        patch = self.patch_size
+        whole = isinstance(patch, tuple) and all(isinstance(n, int) and n > 0 for n in patch)
+        if not whole or len(patch) != 3:
+            raise self.invalid("patch_size", "three whole numbers above 0")
+        if not isinstance(self.eps, int | float) or not 0 <= self.eps < 1:
+            raise self.invalid("eps", "a number from 0 to 1")
+
+    @property
+    def inner_dim(self) -> int:
+        return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def velocity_channels(self) -> int:
+        return self.out_channels or self.in_channels
+
+    @property
+    def axes_dims_rope(self) -> tuple[int, int, int]:
+        """Of each head, what turns with the frame, the row and the column."""
+        side = 2 * (self.attention_head_dim // 6)
+        return self.attention_head_dim - 2 * side, side, side
