@@ -22,22 +22,21 @@ from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.image import (
     decode_image,
     decode_preview,
+    encode_image,
     for_decoding,
     scale_factor,
 )
 from multimodal_gen.runtime.pipelines.composed_pipeline import (
-    ComposedPipeline,
     RankContext,
     text_of,
 )
+from multimodal_gen.runtime.pipelines.packed import PATCH, PackedPipeline, unpack
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
 
-_PATCH = 2  # latents are packed 2 x 2 into tokens
 
-
-class FluxPipeline(ComposedPipeline):
-    """Latents are tokens [1, h * w, 4 * C] of 2 x 2 VAE latents each."""
+class FluxPipeline(PackedPipeline):
+    """Text is CLIP's pooled state and T5's states."""
 
     family = FLUX
     component_classes: ClassVar = {
@@ -50,7 +49,7 @@ class FluxPipeline(ComposedPipeline):
     }
     denoiser_name = "transformer"
     widths: ClassVar = {
-        "transformer.in_channels": ("vae.latent_channels",) * _PATCH**2,
+        "transformer.in_channels": ("vae.latent_channels",) * PATCH**2,
         "transformer.joint_attention_dim": ("text_encoder_2.d_model",),
         "transformer.pooled_projection_dim": ("text_encoder.hidden_size",),
     }
@@ -82,13 +81,6 @@ class FluxPipeline(ComposedPipeline):
             context.device,
         )
 
-    def branches(self, params: SamplingParams) -> tuple[str, ...]:
-        """Guided only where a negative prompt is given, as in the reference."""
-        return ("positive",) if params.negative_prompt is None else super().branches(params)
-
-    def cfg_scale(self, params: SamplingParams) -> float:
-        return 1.0 if params.true_cfg_scale is None else params.true_cfg_scale
-
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         text = text_of(state.params, branch)
         length = state.params.max_sequence_length
@@ -109,22 +101,15 @@ class FluxPipeline(ComposedPipeline):
         return {"encoder_hidden_states": states.to(dtype), "pooled_projections": pooled.to(dtype)}
 
     @property
-    def size_multiple(self) -> int:
-        """Pixels along each side of a token."""
-        return _PATCH * scale_factor(self._vae)
+    def pixels_per_latent(self) -> int:
+        return scale_factor(self._vae)
 
-    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        height, width = (_PATCH * side for side in self._grid(params))
-        channels = self._transformer.config.in_channels // _PATCH**2
-        shape = (1, channels, height, width)
-        return _pack(torch.randn(shape, generator=generator, dtype=self.context.dtype))
+    @property
+    def latent_channels(self) -> int:
+        return self._transformer.config.in_channels // PATCH**2
 
-    def schedule(self, params: SamplingParams) -> dict[str, Any]:
-        steps = params.num_inference_steps
-        assert steps is not None
-        height, width = self._grid(params)
-        sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
-        return {"sigmas": sigmas, "mu": _shift(self.scheduler_config, height * width)}
+    def encode_picture(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
+        return encode_image(self._vae, pixels, generator)
 
     def predict(self, rows: Rows) -> Tensor:
         timestep = rows.timesteps.to(rows.latents.dtype) / 1000
@@ -135,44 +120,15 @@ class FluxPipeline(ComposedPipeline):
             conditioning["pooled_projections"],
             timestep,
             conditioning.get("guidance"),
-            self._grid(rows.params[0]),
+            self.grid(rows.params[0]),
         )
         return velocity
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        return decode_image(self._vae, _unpack(latents, self._grid(states[0].params)))
+        return decode_image(self._vae, unpack(latents, self.grid(states[0].params)))
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return decode_preview(self._vae, _unpack(x0, self._grid(params)))
-
-    def _grid(self, params: SamplingParams) -> tuple[int, int]:
-        """Tokens down and across."""
-        assert params.width is not None
-        assert params.height is not None
-        pixels = self.size_multiple
-        return params.height // pixels, params.width // pixels
-
-
-def _pack(latents: Tensor) -> Tensor:
-    """[B, C, 2h, 2w] -> [B, h * w, 4C]."""
-    # [B, C, h, 2, w, 2]
-    tokens: Tensor = latents.unflatten(3, (-1, _PATCH)).unflatten(2, (-1, _PATCH))
-    return tokens.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-
-
-def _unpack(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """[B, h * w, 4C] -> [B, C, 2h, 2w]."""
-    # [B, h, w, C, 2, 2]
-    patches: Tensor = tokens.unflatten(2, (-1, _PATCH, _PATCH)).unflatten(1, grid)
-    return patches.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-
-
-def _shift(config: dict[str, Any], tokens: int) -> float:
-    """mu of the dynamic shift: linear in the picture's tokens (diffusers' calculate_shift)."""
-    base, longest = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    slope = (high - low) / (longest - base)
-    return float(tokens * slope + low - slope * base)
+        return decode_preview(self._vae, unpack(x0, self.grid(params)))
 
 
 PIPELINE = FluxPipeline

@@ -30,7 +30,7 @@ def qwen_image_key_map(config: QwenImageConfig) -> dict[str, tuple[str, ...]]:
 
     Every parameter is in it once, and so is every tensor of a checkpoint of this config.
     """
-    layers = {ours: (theirs,) for ours, theirs in _OUTSIDE.items()}
+    layers: keys.Modules = {ours: (theirs,) for ours, theirs in _OUTSIDE.items()}
     norms: keys.Modules = {"context_norm": ("txt_norm",)}
     for i in range(config.num_layers):
         for stream, (prefix, qkv, out, qk_norm) in _STREAMS.items():
