@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ class WeightFiles:
     paths: tuple[Path, ...]
     variant: str | None
     """`fp16` for files such as `model.fp16.safetensors`."""
+    weight_map: Mapping[str, str] = field(default_factory=dict)
+    """Of shards: which file has which tensor."""
 
 
 def inside(root: Path, name: str) -> Path:
@@ -77,13 +79,14 @@ def weight_files(root: Path, component: str, stem: str) -> WeightFiles:
         for found in candidates
         if found.is_index
     }
-    files = shards.get(best.name, [best.name])
+    weight_map = shards.get(best.name, {})
+    files = sorted(set(weight_map.values())) or [best.name]
     paths = tuple(inside(root, f"{component}/{file}") for file in files)
     for path in paths:
         name = path.relative_to(root).as_posix()
         if file_format(path, name) != "safetensors":
             raise InvalidCheckpoint(f"{name}: not safetensors but GGUF")
-    return WeightFiles(paths, best.variant or None)
+    return WeightFiles(paths, best.variant or None, weight_map)
 
 
 class _WeightFile(NamedTuple):
@@ -111,17 +114,17 @@ def _weight_file(name: str, stem: str) -> _WeightFile | None:
     return _WeightFile(variant != "", variant != "fp16", variant, is_index, name)
 
 
-def _shards(root: Path, index: str) -> list[str]:
+def _shards(root: Path, index: str) -> dict[str, str]:
     weight_map = read_json(root, index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InvalidCheckpoint(f"{index}: has no weight_map")
-    files = sorted({str(file) for file in weight_map.values()})
-    for file in files:
+    shards = {str(tensor): str(file) for tensor, file in weight_map.items()}
+    for file in set(shards.values()):
         if Path(file).name != file or not file.endswith(".safetensors"):
             raise InvalidCheckpoint(
                 f"{index}: {file!r} must be the name of a safetensors file in the same folder"
             )
-    return files
+    return shards
 
 
 def _none_found(component: str, stem: str, names: list[str]) -> str:

@@ -60,8 +60,10 @@ class SingleFile:
 
     def missing(self, names: Collection[str]) -> tuple[str, ...]:
         """Of the names that mark it, those that a file lacks, by the prefix that fits best."""
-        lacks = [[key for key in self.keys if prefix + key not in names] for prefix in _PREFIXES]
-        return tuple(min(lacks, key=lambda keys: len(keys)))
+        return min((self._lacking(names, prefix) for prefix in _PREFIXES), key=len)
+
+    def _lacking(self, names: Collection[str], prefix: str) -> tuple[str, ...]:
+        return tuple(key for key in self.keys if prefix + key not in names)
 
     def base(self, shapes: Shapes, prefix: str) -> BaseModel:
         """The published checkpoint that a file of this kind most probably goes with."""

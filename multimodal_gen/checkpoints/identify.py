@@ -1,0 +1,118 @@
+"""From a path to what lies there: a folder in diffusers layout, or a single weight file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from multimodal_gen.checkpoints.description import Component, Description
+from multimodal_gen.checkpoints.files import inside, module_config, read_json, weight_files
+from multimodal_gen.checkpoints.header import WEIGHT_SUFFIXES, read_header
+from multimodal_gen.checkpoints.single_file import DENOISER, recognise
+from multimodal_gen.checkpoints.tensor_info import TensorInfo
+from multimodal_gen.configs.families import family_named
+from multimodal_gen.errors import InvalidCheckpoint
+
+INDEX = "model_index.json"
+_NO_WEIGHTS = ("Tokenizer", "TokenizerFast", "Scheduler", "Processor", "Extractor", "Backend")
+_NEEDED = (("transformer", "unet"), ("vae",), ("scheduler",))
+"""Of each, a pipeline has one."""
+_SHOWN = 4
+
+
+def identify(path: Path) -> Description:
+    """Reads JSON and the heads of weight files only. Raises InvalidCheckpoint where there is
+    nothing to describe; what else is wrong is among the description's complaints."""
+    if not path.exists():
+        raise InvalidCheckpoint(f"{path}: no such file or folder")
+    return _file(path) if path.is_file() else _folder(path)
+
+
+def index_missing(folder: Path) -> str:
+    """What to say of a folder that is not in diffusers layout."""
+    said = f"{folder}: has no {INDEX}, so it is not in diffusers layout"
+    names = sorted(file.name for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES)
+    if names:
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        said += (
+            f"; it holds single files, which are given by name: {', '.join(names[:_SHOWN])}{more}"
+        )
+    return said
+
+
+def _file(path: Path) -> Description:
+    found = recognise(path)
+    layout = found.layout
+    classes = {DENOISER: layout.denoiser}
+    components = tuple(
+        Component.of(name, classes.get(name, ""), tensors.values(), (path,))
+        for name, tensors in found.parts().items()
+    )
+    own = path.parent
+    base = str(own) if (own / INDEX).is_file() else found.base.repository
+    return Description(
+        path=path,
+        layout=f"single {found.header.format} file, {layout.style} names",
+        pipeline_class=None,
+        family=found.family,
+        components=components,
+        base=base,
+    )
+
+
+def _folder(folder: Path) -> Description:
+    if not (folder / INDEX).is_file():
+        raise InvalidCheckpoint(index_missing(folder))
+    index = read_json(folder, INDEX)
+    pipeline_class = index.get("_class_name")
+    problems = []
+    family = None
+    try:
+        family = family_named(str(pipeline_class))
+    except InvalidCheckpoint as error:
+        problems.append(error.message)
+    listed = {
+        name: value
+        for name, value in index.items()
+        if not name.startswith("_") and isinstance(value, list) and value != [None, None]
+    }
+    for names in _NEEDED:
+        if not any(name in listed for name in names):
+            problems.append(f"{INDEX}: names no {' or '.join(names)}")
+    return Description(
+        path=folder,
+        layout="folder in diffusers layout",
+        pipeline_class=str(pipeline_class),
+        family=family,
+        components=tuple(_component(folder, name, value) for name, value in listed.items()),
+        problems=tuple(problems),
+    )
+
+
+def _component(folder: Path, name: str, value: list[object]) -> Component:
+    library, class_name = (str(part) for part in (*value, "", "")[:2])
+    try:
+        if not inside(folder, name).is_dir():
+            raise InvalidCheckpoint(f"{name}: no such folder in {folder}")
+        if class_name.endswith(_NO_WEIGHTS) or library not in ("diffusers", "transformers"):
+            return Component(name=name, class_name=class_name)
+        return _with_weights(folder, name, class_name, library)
+    except InvalidCheckpoint as error:
+        return Component(name=name, class_name=class_name, problem=error.message)
+
+
+def _with_weights(folder: Path, name: str, class_name: str, library: str) -> Component:
+    module_config(folder, name)
+    stem = "diffusion_pytorch_model" if library == "diffusers" else "model"
+    files = weight_files(folder, name, stem)
+    tensors: dict[str, TensorInfo] = {}
+    for path in files.paths:
+        held = read_header(path, path.relative_to(folder).as_posix()).tensors
+        lacking = [key for key, file in files.weight_map.items() if file == path.name]
+        lacking = sorted(set(lacking) - held.keys())
+        if lacking:
+            raise InvalidCheckpoint(
+                f"{name}/{path.name}: lacks {len(lacking)} tensors that the index says it has: "
+                f"{', '.join(lacking[:_SHOWN])}"
+            )
+        tensors |= held
+    return Component.of(name, class_name, tensors.values(), files.paths, files.variant)

@@ -1,0 +1,86 @@
+"""The operator's folder of LoRAs: what is in it, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from multimodal_gen.checkpoints.files import inside
+from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+
+PEFT_CONFIG = "adapter_config.json"
+_SUFFIXES = (".safetensors", ".sft")
+_PREFERRED = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
+"""As PEFT and diffusers name them."""
+_SHOWN = 50
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """A LoRA on disk."""
+
+    name: str
+    weights: Path
+    config: Path | None
+    """PEFT's, where there is one beside the weights."""
+
+    @property
+    def stamp(self) -> str:
+        """Changes when the files do. Raises OSError when they are gone."""
+        found = [path.stat() for path in (self.weights, self.config) if path is not None]
+        return " ".join(f"{stat.st_mtime_ns}:{stat.st_size}:{stat.st_ino}" for stat in found)
+
+
+class LoraFolder:
+    """LoRAs by name: the stem of a safetensors file, or the name of a folder that has one."""
+
+    def __init__(self, root: Path) -> None:
+        """Raises InvalidRequest when there is no such folder."""
+        if not root.is_dir():
+            raise InvalidRequest("lora_dir", str(root), "must be a folder")
+        self._root = root
+
+    def names(self) -> list[str]:
+        """What is there just now."""
+        found = (entry for entry in self._root.iterdir() if not entry.name.startswith("."))
+        return sorted({name for entry in found if (name := _name_of(entry))})
+
+    def find(self, name: str) -> LoraFile:
+        """The LoRA of this name. Raises InvalidRequest, which lists what is there."""
+        try:
+            return self._find(name)
+        except InvalidCheckpoint as error:
+            raise InvalidRequest("lora", name, error.message) from error
+
+    def _find(self, name: str) -> LoraFile:
+        names = self.names()
+        if name not in names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            known = ", ".join(names[:_SHOWN]) + more if names else "none"
+            raise InvalidRequest("lora", name, f"is not known; there are {known}")
+        for suffix in _SUFFIXES:
+            path = inside(self._root, name + suffix)
+            if path.is_file():
+                return LoraFile(name, path, None)
+        config = inside(self._root, f"{name}/{PEFT_CONFIG}")
+        weights = inside(self._root, f"{name}/{_weights_of(self._root / name)}")
+        return LoraFile(name, weights, config if config.is_file() else None)
+
+
+def _name_of(entry: Path) -> str | None:
+    if entry.is_file():
+        return entry.stem if entry.suffix in _SUFFIXES else None
+    if entry.is_dir() and any(file.suffix in _SUFFIXES for file in entry.iterdir()):
+        return entry.name
+    return None
+
+
+def _weights_of(folder: Path) -> str:
+    files = sorted(file.name for file in folder.iterdir() if file.suffix in _SUFFIXES)
+    for preferred in _PREFERRED:
+        if preferred in files:
+            return preferred
+    if len(files) == 1:
+        return files[0]
+    listed = ", ".join(files) or "none"
+    raise InvalidCheckpoint(f"its folder must hold one safetensors file, and has {listed}")

@@ -1,0 +1,105 @@
+"""What a single weight file is, by the names of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from multimodal_gen.checkpoints.header import read_header
+from multimodal_gen.checkpoints.tensor_info import Header, TensorInfo
+from multimodal_gen.configs.families import FAMILIES, FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.errors import InvalidCheckpoint
+
+DENOISER = "denoiser"
+"""The part of a file that is the transformer or UNet, whatever the pipeline calls it."""
+_OTHERS = (
+    (("lora_up", "lora_down", "lora_A", "lora_B", "hada_w1", "lokr_w1"), "a LoRA: give it by name"),
+    (("control_model.", "controlnet_", "input_hint_block."), "a ControlNet"),
+    (
+        ("resblocks.", "text_model.", "encoder.block.", "blk.0.attn_q", "token_embd"),
+        "a text encoder",
+    ),
+    (("decoder.conv_in.", "decoder.up.", "decoder.middle."), "a VAE"),
+    (("vision_model.",), "an image encoder"),
+)
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A file of a known layout."""
+
+    header: Header
+    family: FamilyConfig
+    layout: SingleFile
+    prefix: str
+    """Before the denoiser's names."""
+
+    @property
+    def base(self) -> BaseModel:
+        """The published checkpoint that probably has what the file has not."""
+        return self.layout.base(_shapes(self.header), self.prefix)
+
+    def parts(self) -> dict[str, dict[str, TensorInfo]]:
+        """The tensors of each component, prefixes removed; `DENOISER` first."""
+        parts: dict[str, dict[str, TensorInfo]] = {DENOISER: {}}
+        for name, info in self.header.tensors.items():
+            part, own = self.place(name)
+            if part is not None:
+                parts.setdefault(part, {})[own] = info
+        return parts
+
+    def place(self, name: str) -> tuple[str | None, str]:
+        """The component that a tensor belongs to, None for what is no part of a model, and its
+        name there."""
+        for prefix, part in self.layout.parts.items():
+            if name.startswith(prefix):
+                return part, name.removeprefix(prefix)
+        own = name.removeprefix(self.prefix)
+        mine = name.startswith(self.prefix) and own not in self.layout.ignored
+        return DENOISER if mine else None, own
+
+
+def recognise(path: Path) -> Recognised:
+    """Raises InvalidCheckpoint that says what an unknown or damaged file looked like."""
+    header = read_header(path)
+    for family in FAMILIES:
+        for layout in family.single_files:
+            prefix = layout.prefix(header.tensors.keys())
+            if prefix is not None:
+                return Recognised(header, family, layout, prefix)
+    raise InvalidCheckpoint(f"{path.name}: {_looks_like(header)}")
+
+
+def _shapes(header: Header) -> Mapping[str, tuple[int, ...]]:
+    return {name: info.shape for name, info in header.tensors.items()}
+
+
+def _looks_like(header: Header) -> str:
+    names = header.tensors.keys()
+    known = ", ".join(dict.fromkeys(f.title for f in FAMILIES if f.single_files))
+    if not names:
+        return "holds no tensors"
+    held = ", ".join(sorted(names)[:_SHOWN])
+    what = f"not a model of a known layout ({known}): its {len(names)} tensors are {held}, …"
+    if near := _nearest(names):
+        return f"{what}; it looks like {near}"
+    for marks, other in _OTHERS:
+        if any(mark in name for mark in marks for name in names):
+            return f"{what}; it looks like {other}"
+    architecture = header.metadata.get("general.architecture")
+    return f"{what}; it says that it is {architecture!r:.60}" if architecture else what
+
+
+def _nearest(names: Collection[str]) -> str | None:
+    """The known layout that the file has most of the marks of."""
+    found = []
+    for family in FAMILIES:
+        for layout in family.single_files:
+            missing = layout.missing(names)
+            if 0 < len(missing) < len(layout.keys):
+                has = f"{family.title} ({layout.style} names), which also has {', '.join(missing)}"
+                found.append((len(missing), has))
+    return min(found)[1] if found else None
