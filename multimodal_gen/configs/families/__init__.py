@@ -1,5 +1,6 @@
 """What is known of each model family before any weight is loaded. No torch here."""
 
+from multimodal_gen.configs.families.fallback import FALLBACK
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.flux import FLUX
 from multimodal_gen.configs.families.stable_diffusion import STABLE_DIFFUSION
@@ -9,7 +10,7 @@ from multimodal_gen.errors import InvalidCheckpoint
 
 __all__ = ["FAMILIES", "FamilyConfig", "family_named"]
 
-FAMILIES: tuple[FamilyConfig, ...] = (FLUX, STABLE_DIFFUSION, STABLE_DIFFUSION_XL, WAN)
+FAMILIES: tuple[FamilyConfig, ...] = (FLUX, STABLE_DIFFUSION, STABLE_DIFFUSION_XL, WAN, FALLBACK)
 
 
 def family_named(pipeline_class: str) -> FamilyConfig:
@@ -17,6 +18,9 @@ def family_named(pipeline_class: str) -> FamilyConfig:
     for family in FAMILIES:
         if pipeline_class in family.pipeline_classes:
             return family
+        if pipeline_class in family.refused_classes:
+            reason = family.refused_classes[pipeline_class]
+            raise InvalidCheckpoint(f"model_index.json: {pipeline_class}: {reason}")
     known = ", ".join(name for family in FAMILIES for name in family.pipeline_classes)
     raise InvalidCheckpoint(
         f"model_index.json: _class_name={pipeline_class!r} is not known; known are {known}"

@@ -99,9 +99,9 @@ class Checkpoint:
         """config.json of a component."""
         return module_config(self.folder, name)
 
-    def scheduler_config(self) -> dict[str, Any]:
+    def scheduler_config(self, allowed: tuple[str, ...] = SCHEDULERS) -> dict[str, Any]:
         """scheduler_config.json, its class as the index names it."""
-        self.require("scheduler", SCHEDULERS)
+        self.require("scheduler", allowed)
         path = "scheduler/scheduler_config.json"
         config = read_json(self.folder, path)
         check_sizes(config, path)

@@ -19,6 +19,7 @@ from multimodal_gen.checkpoints.files import (
     weight_files,
 )
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.loader import library_classes
 from multimodal_gen.runtime.models.schedulers.registry import SOLVERS
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,10 @@ T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast", *_ANY_TOKENIZER)
 SCHEDULERS = tuple(dict.fromkeys(spec.scheduler.__name__ for spec in SOLVERS.values()))
 
 ALLOWED: Mapping[tuple[str, str], Kind] = {
+    **{("diffusers", name): "diffusers" for name in library_classes.MODELS},
+    **{("diffusers", name): "scheduler" for name in library_classes.ALL_SCHEDULERS},
+    **{("transformers", name): "transformers" for name in library_classes.ENCODERS},
+    **{("transformers", name): "tokenizer" for name in library_classes.TOKENIZERS},
     ("diffusers", "FluxTransformer2DModel"): "native",
     ("diffusers", "UNet2DConditionModel"): "diffusers",
     ("diffusers", "WanTransformer3DModel"): "diffusers",
@@ -41,7 +46,6 @@ ALLOWED: Mapping[tuple[str, str], Kind] = {
     ("transformers", "T5EncoderModel"): "transformers",
     ("transformers", "UMT5EncoderModel"): "transformers",
     **{("transformers", name): "tokenizer" for name in (*CLIP_TOKENIZERS, *T5_TOKENIZERS)},
-    **{("diffusers", name): "scheduler" for name in SCHEDULERS},
     ("stable_diffusion", "StableDiffusionSafetyChecker"): "unused",
     ("transformers", "CLIPImageProcessor"): "unused",
     ("transformers", "CLIPFeatureExtractor"): "unused",
@@ -49,7 +53,13 @@ ALLOWED: Mapping[tuple[str, str], Kind] = {
 }
 """(library, class) as model_index.json has them. Nothing else is ever imported for a checkpoint."""
 
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
+_VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "tokenizer.model",
+)
 _SHOWN_CHARACTERS = 400
 """Of what a library says; some print a page."""
 

@@ -133,8 +133,6 @@ class ComposedPipeline(ABC):
     def model_info(self, name: str) -> ModelInfo:
         """What clients are told of this checkpoint."""
         family = self.family
-        own = default_solver_name(self.scheduler_config)
-        others = [name for name in solver_names(self.scheduler_config) if name != own]
         return ModelInfo(
             name=name,
             family=family.name,
@@ -145,7 +143,7 @@ class ComposedPipeline(ABC):
             size_multiple=self.size_multiple,
             frame_multiple=self.frame_multiple,
             parameters=self.parameters,
-            schedulers=(own, *others),
+            schedulers=self.schedulers,
             dtype=str(self.context.dtype).removeprefix("torch."),
             device=self.context.device.type,
         )
@@ -159,6 +157,12 @@ class ComposedPipeline(ABC):
     def parameters(self) -> tuple[str, ...]:
         """The optional sampling parameters that mean something to this checkpoint."""
         return self.family.parameters
+
+    @property
+    def schedulers(self) -> tuple[str, ...]:
+        """Short names of the solvers that a request may choose, the checkpoint's own first."""
+        own = default_solver_name(self.scheduler_config)
+        return (own, *(name for name in solver_names(self.scheduler_config) if name != own))
 
     # -- conditioning
 

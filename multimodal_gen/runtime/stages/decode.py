@@ -30,10 +30,11 @@ class DecodeStage:
                     state.chunks.append(own)
 
     def _groups(self, states: Sequence[RequestState]) -> list[list[RequestState]]:
-        """Pictures of one size together; a video by itself, as its chunks depend on one another."""
+        """Those of one size together; what has chunks by itself, as they depend on one another."""
         groups: dict[object, list[RequestState]] = {}
         for state in states:
-            size = (state.params.width, state.params.height)
+            _, latents = state.running()
+            size = (state.params.width, state.params.height, latents.shape)
             alone = self._pipeline.decode_chunks(state.params) > 1
             groups.setdefault(state.req.id if alone else size, []).append(state)
         return list(groups.values())

@@ -1,0 +1,97 @@
+"""Whatever else of diffusers has step callbacks: its own pipeline class, run as it is.
+
+A fallback: requests share no batch and the model runs on one rank. What a class takes and its
+defaults are read from its call's signature; this table has what that does not say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.messages.model_info import Defaults, Limits, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibraryPipeline:
+    """One pipeline class of diffusers."""
+
+    task: Task = "text-to-image"
+    size_multiple: int = 16
+    size: tuple[int, int] | None = None
+    """Width and height by default. None: what the call's signature says, else what the denoiser
+    was trained at."""
+    num_frames: int | None = None
+    """By default, where the signature does not say."""
+    fps: int | None = None
+
+
+_IMAGE = LibraryPipeline()
+_IMAGE_1024 = LibraryPipeline(size=(1024, 1024))
+_IMAGE_32 = LibraryPipeline(size_multiple=32)
+_UNET_VIDEO = LibraryPipeline(task="text-to-video", size_multiple=8, fps=8)
+
+LIBRARY_PIPELINES: Mapping[str, LibraryPipeline] = {
+    "AllegroPipeline": LibraryPipeline(
+        task="text-to-video", size=(1280, 720), num_frames=88, fps=15
+    ),
+    "AnimateDiffPipeline": _UNET_VIDEO,
+    "AnimateDiffSDXLPipeline": _UNET_VIDEO,
+    "AuraFlowPipeline": _IMAGE,
+    "BriaFiboPipeline": _IMAGE_1024,
+    "BriaPipeline": LibraryPipeline(size=(1024, 1024), size_multiple=32),
+    "ChromaPipeline": _IMAGE_1024,
+    "CogView3PlusPipeline": _IMAGE,
+    "CogView4Pipeline": _IMAGE,
+    "EasyAnimatePipeline": LibraryPipeline(task="text-to-video", fps=8),
+    "ErnieImagePipeline": _IMAGE,
+    "HiDreamImagePipeline": _IMAGE_1024,
+    "HunyuanDiTPipeline": _IMAGE,
+    "Kandinsky3Pipeline": LibraryPipeline(size_multiple=64),
+    "LatentConsistencyModelPipeline": LibraryPipeline(size_multiple=8),
+    "LattePipeline": LibraryPipeline(task="text-to-video", fps=8),
+    "Lumina2Pipeline": _IMAGE,
+    "LuminaPipeline": _IMAGE,
+    "MochiPipeline": LibraryPipeline(task="text-to-video", size=(848, 480), fps=30),
+    "OmniGenPipeline": _IMAGE_1024,
+    "OvisImagePipeline": _IMAGE_1024,
+    "PixArtAlphaPipeline": _IMAGE,
+    "SanaSprintPipeline": _IMAGE_32,
+    "SanaVideoPipeline": LibraryPipeline(task="text-to-video", size_multiple=32, fps=16),
+    "SkyReelsV2Pipeline": LibraryPipeline(task="text-to-video", fps=24),
+}
+"""By `_class_name`. Nothing else of the library is run this way."""
+
+_NO_CALLBACK = (
+    "diffusers' class has no step callbacks, so that a request could not be shown, cancelled or "
+    "interrupted at a step: such pipelines are not run"
+)
+_WITHOUT_CALLBACKS = (
+    "BlipDiffusionPipeline",
+    "DDIMPipeline",
+    "DDPMPipeline",
+    "DiTPipeline",
+    "DreamLitePipeline",
+    "HunyuanVideo15Pipeline",
+    "I2VGenXLPipeline",
+    "LDMPipeline",
+    "LDMTextToImagePipeline",
+    "LongCatImagePipeline",
+    "UnCLIPPipeline",
+    "VersatileDiffusionPipeline",
+)
+
+FALLBACK = FamilyConfig(
+    name="fallback",
+    title="fallback: diffusers' own pipeline, one request at a time on one rank",
+    pipeline_classes=tuple(LIBRARY_PIPELINES),
+    refused_classes=dict.fromkeys(_WITHOUT_CALLBACKS, _NO_CALLBACK),
+    tasks=("text-to-image", "text-to-video"),
+    parameters=("num_frames", "fps", "true_cfg_scale", "max_sequence_length"),
+    size_multiple=16,
+    defaults=Defaults(width=1024, height=1024, num_inference_steps=50),
+    limits=Limits(max_pixels=2048 * 2048, max_frames=257, max_sequence_length=4096),
+    schedulers=(),
+)
+"""Parameters and defaults here are for what a checkpoint's own class says nothing of."""

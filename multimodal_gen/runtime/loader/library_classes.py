@@ -1,0 +1,64 @@
+"""Classes that only the fallback loads: what the pipelines of its table are made of."""
+
+import diffusers.schedulers
+
+ALL_SCHEDULERS = tuple(name for name in dir(diffusers.schedulers) if name.endswith("Scheduler"))
+
+MODELS = (
+    "AllegroTransformer3DModel",
+    "AsymmetricAutoencoderKL",
+    "AuraFlowTransformer2DModel",
+    "AutoencoderDC",
+    "AutoencoderKLAllegro",
+    "AutoencoderKLFlux2",
+    "AutoencoderKLLTX2Video",
+    "AutoencoderKLMagvit",
+    "AutoencoderKLMochi",
+    "AutoencoderTiny",
+    "BriaFiboTransformer2DModel",
+    "BriaTransformer2DModel",
+    "ChromaTransformer2DModel",
+    "CogView3PlusTransformer2DModel",
+    "CogView4Transformer2DModel",
+    "EasyAnimateTransformer3DModel",
+    "ErnieImageTransformer2DModel",
+    "HiDreamImageTransformer2DModel",
+    "HunyuanDiT2DModel",
+    "Kandinsky3UNet",
+    "LatteTransformer3DModel",
+    "Lumina2Transformer2DModel",
+    "LuminaNextDiT2DModel",
+    "MochiTransformer3DModel",
+    "MotionAdapter",
+    "OmniGenTransformer2DModel",
+    "OvisImageTransformer2DModel",
+    "PixArtTransformer2DModel",
+    "SanaTransformer2DModel",
+    "SanaVideoTransformer3DModel",
+    "SkyReelsV2Transformer3DModel",
+    "UNetMotionModel",
+    "VQModel",
+)
+
+ENCODERS = (
+    "BertModel",
+    "Gemma2Model",
+    "GemmaModel",
+    "GlmModel",
+    "LlamaForCausalLM",
+    "Mistral3Model",
+    "Qwen2VLForConditionalGeneration",
+    "Qwen3Model",
+    "SmolLM3ForCausalLM",
+)
+
+TOKENIZERS = (
+    "BertTokenizer",
+    "BertTokenizerFast",
+    "GemmaTokenizer",
+    "GemmaTokenizerFast",
+    "LlamaTokenizer",
+    "LlamaTokenizerFast",
+    "Qwen2Tokenizer",
+    "Qwen2TokenizerFast",
+)

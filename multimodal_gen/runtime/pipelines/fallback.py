@@ -1,0 +1,215 @@
+"""Any allow-listed pipeline of diffusers, run as it is: the fallback for what has no family."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import diffusers
+import msgspec
+import torch
+from torch import Tensor
+
+from multimodal_gen.configs.families.fallback import FALLBACK, LIBRARY_PIPELINES, LibraryPipeline
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.messages.model_info import Defaults, Task
+from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.libraries import ALLOWED
+from multimodal_gen.runtime.loader.library_classes import ALL_SCHEDULERS
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, RankContext
+from multimodal_gen.runtime.pipelines.library_call import CallSignature
+from multimodal_gen.runtime.pipelines.library_solver import LibrarySolver
+from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.pipelines.rows import Rows
+
+_DENOISERS = ("transformer", "unet")
+_NEVER_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
+_TOKEN_SIDE = 16
+"""Pixels along each side of a token, as most models have it: for the first guess at costs."""
+
+
+class FallbackPipeline(ComposedPipeline):
+    """One pipeline class of diffusers; each checkpoint gets a subclass that says which.
+
+    All of a request happens inside one call of the library, which is handed control for one step at
+    a time: up to its loop when the request is prepared, an evaluation a step, the rest when it is
+    decoded.
+    """
+
+    family = FALLBACK
+    library_class: ClassVar[type[Any]]
+    entry: ClassVar[LibraryPipeline]
+    signature: ClassVar[CallSignature]
+    widths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    def __init__(self, *args: Any, options: Mapping[str, Any]) -> None:
+        super().__init__(*args)
+        kind = getattr(diffusers, self.scheduler_config["_class_name"])
+        parts = {**self.components, "scheduler": kind.from_config(self.scheduler_config)}
+        left_out = _left_out(self.library_class, parts)
+        self._stock = self.library_class(**parts, **left_out, **options)
+        self._stock.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, context: RankContext) -> Self:
+        if context.mesh.world_size > 1:
+            allowed = f"{checkpoint.pipeline_class} runs as {FALLBACK.title}: use 1"
+            raise InvalidRequest("num_gpus", context.mesh.world_size, allowed)
+        kind = cls._of(checkpoint)
+        return super(FallbackPipeline, kind).from_checkpoint(checkpoint, context)
+
+    @classmethod
+    def _of(cls, checkpoint: Checkpoint) -> type[Self]:
+        name = checkpoint.pipeline_class
+        library_class = getattr(diffusers, name)
+        known = inspect.signature(library_class).parameters
+        loaded = {
+            part: (class_name,)
+            for part, (library, class_name) in checkpoint.components.items()
+            if part in known and ALLOWED[library, class_name] not in ("scheduler", "unused")
+        }
+        attributes = {
+            "library_class": library_class,
+            "entry": LIBRARY_PIPELINES[name],
+            "signature": CallSignature(library_class),
+            "component_classes": loaded,
+            "denoiser_name": next((part for part in _DENOISERS if part in loaded), ""),
+        }
+        return type(cls.__name__, (cls,), attributes)
+
+    @classmethod
+    def check(cls, checkpoint: Checkpoint) -> None:
+        super().check(checkpoint)
+        name = checkpoint.pipeline_class
+        if not cls.signature.has_step_callback:
+            raise InvalidCheckpoint(f"{name}: has no step callbacks in this diffusers")
+        missing = _left_out(cls.library_class, {**cls.component_classes, "scheduler": None})
+        optional = (*cls.library_class._optional_components, *_NEVER_LOADED)
+        if needed := sorted(part for part in missing if part not in optional):
+            raise InvalidCheckpoint(f"model_index.json: {name} needs a {', a '.join(needed)}")
+        if not cls.denoiser_name:
+            raise InvalidCheckpoint(f"model_index.json: has neither of {', '.join(_DENOISERS)}")
+
+    @classmethod
+    def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        known = inspect.signature(cls.library_class).parameters
+        options = {key: value for key, value in checkpoint.options.items() if key in known}
+        if "requires_safety_checker" in known:
+            options["requires_safety_checker"] = False
+        return {"options": options}
+
+    @classmethod
+    def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        return checkpoint.scheduler_config(ALL_SCHEDULERS)
+
+    @classmethod
+    def default_params(cls, checkpoint: Checkpoint) -> Defaults:
+        """Those of the call's signature; where it leaves the size to the model, the model's."""
+        signature, entry, base = cls.signature, cls.entry, FALLBACK.defaults
+        width, height = (
+            entry.size
+            or _trained_size(checkpoint, cls.denoiser_name)
+            or (
+                base.width,
+                base.height,
+            )
+        )
+        values = {
+            "width": signature.default("width", int) or width,
+            "height": signature.default("height", int) or height,
+            "num_inference_steps": signature.default("num_inference_steps", int),
+            "num_frames": signature.default("num_frames", int) or entry.num_frames,
+            "fps": entry.fps,
+            "guidance_scale": signature.default("guidance_scale", float),
+            "true_cfg_scale": signature.default("true_cfg_scale", float),
+            "max_sequence_length": signature.default("max_sequence_length", int),
+        }
+        known = {name: value for name, value in values.items() if value is not None}
+        return msgspec.structs.replace(base, **known)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return (self.entry.task,)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        own = [name for name in FALLBACK.parameters if self.signature.takes(name)]
+        return (*own, "fps") if self.entry.fps else tuple(own)
+
+    @property
+    def schedulers(self) -> tuple[str, ...]:
+        """The class has its own way with its scheduler."""
+        return ()
+
+    @property
+    def size_multiple(self) -> int:
+        return self.entry.size_multiple
+
+    def names_of(self, *kinds: str) -> tuple[str, ...]:
+        """The call may use any component at any time."""
+        return tuple(self.component_classes)
+
+    def branches(self, params: SamplingParams) -> tuple[str, ...]:
+        return ("positive",)
+
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        return {}
+
+    def prepare(self, state: RequestState) -> None:
+        """Begin the call: it encodes the prompt and draws the noise, up to its loop."""
+        state.solver = solver = self.solver(state.params, state.generator)
+        solver.start()
+        state.latents = torch.empty(1, 0)  # which are known after the first step
+
+    def solver(self, params: SamplingParams, generator: torch.Generator) -> LibrarySolver:
+        return LibrarySolver(self._stock, self.signature, params, generator)
+
+    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
+        raise NotImplementedError("the library's call draws its own")
+
+    def batch_key(self, state: RequestState, evaluation: int) -> str:
+        """Unlike any other's: each is evaluated alone."""
+        params = state.params
+        assert params.width is not None
+        assert params.height is not None
+        tokens = params.width * params.height * (params.num_frames or 1) // _TOKEN_SIDE**2
+        return f"{state.req.id} (1, {max(1, tokens)}, 1)"
+
+    def predict(self, rows: Rows) -> Tensor:
+        """The latents after one more step of the only request's call."""
+        (state,) = rows.states
+        return _solver_of(state).advance(rows.latents)
+
+    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
+        return torch.cat([_solver_of(state).finish() for state in states])
+
+
+def _left_out(library_class: type[Any], parts: Mapping[str, Any]) -> dict[str, None]:
+    """What the constructor asks for and does not get: nothing, where it allows that."""
+    parameters = inspect.signature(library_class).parameters.values()
+    needed = [each.name for each in parameters if each.default is each.empty]
+    return {name: None for name in needed if name not in parts}
+
+
+def _trained_size(checkpoint: Checkpoint, denoiser: str) -> tuple[int, int] | None:
+    """Width and height of the latents that the denoiser's config names, in pixels."""
+    sample: Any = checkpoint.config(denoiser).get("sample_size")
+    blocks = (
+        checkpoint.config("vae").get("block_out_channels")
+        if "vae" in checkpoint.components
+        else None
+    )
+    if not isinstance(sample, int) or not isinstance(blocks, list):
+        return None
+    side = sample * 2 ** (len(blocks) - 1)
+    return side, side
+
+
+def _solver_of(state: RequestState) -> LibrarySolver:
+    assert isinstance(state.solver, LibrarySolver)
+    return state.solver
+
+
+PIPELINE = FallbackPipeline

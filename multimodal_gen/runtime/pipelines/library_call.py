@@ -1,0 +1,131 @@
+"""The call of one of diffusers' own pipelines: what it takes, and how it is run step by step."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.pipelines.stepped_call import Pause, SteppedCall
+
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    **{
+        name: (name,)
+        for name in (
+            "prompt",
+            "negative_prompt",
+            "width",
+            "height",
+            "num_inference_steps",
+            "guidance_scale",
+            "true_cfg_scale",
+            "max_sequence_length",
+        )
+    },
+    "num_frames": ("num_frames", "video_length", "frames"),
+}
+"""Our sampling parameters, and what the library's calls call them."""
+
+
+class CallSignature:
+    """What the call of a pipeline class takes."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self._parameters = inspect.signature(kind.__call__).parameters
+        self._names = {
+            name: known
+            for name, aliases in _NAMES.items()
+            if (known := next((each for each in aliases if each in self._parameters), None))
+        }
+        tensors: Sequence[str] = getattr(kind, "_callback_tensor_inputs", ())
+        self._calls_every_evaluation = (
+            "callback_on_step_end" in self._parameters and "latents" in tensors
+        )
+        self.has_step_callback = self._calls_every_evaluation or "callback" in self._parameters
+
+    def takes(self, name: str) -> bool:
+        """Whether it knows the sampling parameter `name`."""
+        return name in self._names
+
+    def default(self, name: str, kind: type[int] | type[float]) -> Any:
+        """What it sets for the sampling parameter `name`: a number of this kind, or None."""
+        if name not in self._names:
+            return None
+        value = self._parameters[self._names[name]].default
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return kind(value) if is_number else None
+
+    def arguments(self, params: SamplingParams) -> dict[str, Any]:
+        """The request as keywords of the call; what is None is the library's to set."""
+        given = {known: getattr(params, name) for name, known in self._names.items()}
+        return {known: value for known, value in given.items() if value is not None}
+
+    def step_callback(self, pause: Pause) -> dict[str, Any]:
+        """Keywords that have `pause` called with the latents after each step."""
+        if not self._calls_every_evaluation:
+            return {"callback": lambda step, time, latents: pause(latents), "callback_steps": 1}
+
+        def on_step_end(_: Any, step: int, time: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
+            pause(tensors["latents"])
+            return {}
+
+        return {
+            "callback_on_step_end": on_step_end,
+            "callback_on_step_end_tensor_inputs": ["latents"],
+        }
+
+    def callbacks(self, steps: int, scheduler: Any) -> int:
+        """How many there will be: one a step in older pipelines, one an evaluation in others."""
+        return len(scheduler.timesteps) if self._calls_every_evaluation else steps
+
+
+def start_call(
+    stock: Any, signature: CallSignature, params: SamplingParams, generator: torch.Generator
+) -> SteppedCall:
+    """A request's own call of the pipeline `stock`, to be resumed step by step.
+
+    It first gives the number of steps to come, before the first of them; then after each step the
+    latents; at last the pixels, uint8 [F, H, W, 3]. Requests share the pipeline's modules, and have
+    its scheduler and its settings for themselves.
+    """
+
+    @torch.inference_mode()
+    def call(pause: Pause) -> Tensor:
+        pipeline = copy.copy(stock)
+        pipeline.scheduler = copy.deepcopy(stock.scheduler)
+        announced = False
+
+        def progress_bar(iterable: Any = None, total: int | None = None) -> Any:
+            nonlocal announced
+            if not announced:
+                announced = True
+                steps = len(iterable) if total is None else total
+                pause(signature.callbacks(steps, pipeline.scheduler))
+            return stock.progress_bar(iterable, total)
+
+        pipeline.progress_bar = progress_bar
+        try:
+            output = pipeline(
+                **signature.arguments(params),
+                **signature.step_callback(pause),
+                generator=generator,
+                output_type="np",
+                return_dict=False,
+            )
+        finally:
+            del pipeline.progress_bar  # which refers to the pipeline: a circle
+        return _to_uint8(np.asarray(output[0]))
+
+    return SteppedCall(call)
+
+
+def _to_uint8(pixels: np.ndarray[Any, Any]) -> Tensor:
+    """[..., H, W, 3] in 0..1 -> [F, H, W, 3] uint8."""
+    frames = pixels.reshape(-1, *pixels.shape[-3:])
+    return torch.from_numpy((frames * 255).round().astype(np.uint8))

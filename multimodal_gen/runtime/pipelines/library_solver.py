@@ -1,0 +1,58 @@
+"""The solver of a request that one call of the library runs as a whole."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.models.schedulers.solver import Solver
+from multimodal_gen.runtime.pipelines.library_call import CallSignature, start_call
+from multimodal_gen.runtime.pipelines.stepped_call import SteppedCall
+
+
+class LibrarySolver(Solver):
+    """The solver that a call of the library has inside: what is predicted is already its step."""
+
+    def __init__(
+        self,
+        stock: Any,
+        signature: CallSignature,
+        params: SamplingParams,
+        generator: torch.Generator,
+    ) -> None:
+        self._begin = partial(start_call, stock, signature, params, generator)
+        self._call: SteppedCall | None = None
+        self.num_evaluations = 0
+        self.timesteps = torch.empty(0)
+
+    def start(self) -> None:
+        """Run up to the first step."""
+        self._call = self._begin()
+        self.num_evaluations = int(self._call.resume())
+        self.timesteps = torch.zeros(self.num_evaluations)
+
+    def advance(self, latents: Tensor) -> Tensor:
+        """The latents after the next step; the same where the call made fewer than it announced."""
+        assert self._call is not None
+        if self._call.ended:
+            return latents
+        after: Tensor = self._call.resume()
+        return latents if self._call.ended else after
+
+    def finish(self) -> Tensor:
+        """Run to the end: the pixels."""
+        assert self._call is not None
+        pixels: Tensor = self._call.resume()
+        while not self._call.ended:
+            pixels = self._call.resume()
+        return pixels
+
+    def scale_input(self, latents: Tensor, i: int) -> Tensor:
+        return latents
+
+    def step(self, prediction: Tensor, i: int, latents: Tensor) -> tuple[Tensor, Tensor]:
+        return prediction, prediction
