@@ -31,6 +31,12 @@ def gelu_tanh(x: Tensor) -> Tensor:
     return out
 
 
+def swiglu(x: Tensor) -> Tensor:
+    """silu(gate) * value of x = (gate, value) [..., 2 * D] (Shazeer 2020, arXiv:2002.05202)."""
+    gate, value = x.chunk(2, dim=-1)
+    return F.silu(gate).mul_(value)
+
+
 def _by_sigmoid(x: Tensor, squared: Tensor) -> Tensor:
     """The result, in the place of `squared`."""
     return squared.mul_(_CUBE).add_(_SLOPE).mul_(x).sigmoid_().mul_(x)

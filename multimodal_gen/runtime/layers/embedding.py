@@ -24,12 +24,15 @@ def sinusoidal_embedding(
 
 
 class EmbeddingMLP(nn.Module):
-    """Linear, SiLU, linear: [B, in] -> [B, out]."""
+    """Linear, SiLU, linear: [B, in] -> [B, out]; between them `hidden` features, or `out`."""
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, *, hidden: int | None = None, bias: bool = True
+    ) -> None:
         super().__init__()
-        self.linear_1 = nn.Linear(in_features, out_features)
-        self.linear_2 = nn.Linear(out_features, out_features)
+        hidden = out_features if hidden is None else hidden
+        self.linear_1 = nn.Linear(in_features, hidden, bias=bias)
+        self.linear_2 = nn.Linear(hidden, out_features, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden: Tensor = self.linear_2(F.silu(self.linear_1(x)))

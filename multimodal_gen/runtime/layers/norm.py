@@ -1,4 +1,4 @@
-"""Normalisation of queries and keys."""
+"""RMS norms: of queries and keys, and of whole tokens."""
 
 from __future__ import annotations
 
@@ -25,3 +25,13 @@ class QKNorm(nn.Module):
 def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
     """A new float32 tensor like x [..., D] whose root mean square over D is 1."""
     return F.rms_norm(x.float(), x.shape[-1:], None, eps)
+
+
+def scaled_rms_norm(x: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
+    """RMS norm of x [B, S, D], times `scale`: a weight [D], or that and more by row [B, 1, D]."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.rms_norm(x, x.shape[-1:], None, eps) * scale
+    # One pass less than torch's own on a CPU, which squares into memory.
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    normalised: Tensor = x * (length.square() / x.shape[-1] + eps).rsqrt()
+    return normalised.mul_(scale).to(x.dtype)

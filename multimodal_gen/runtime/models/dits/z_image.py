@@ -1,0 +1,242 @@
+"""The Z-Image transformer, after Tongyi-MAI/Z-Image and diffusers' ZImageTransformer2DModel.
+
+Image and text are first refined each by itself, then go through one stack of blocks as one stream:
+the image, then its text. Both are padded to multiples of 32 tokens with a learned token, which is
+attended to like the others. Every block but the text's is modulated by the timestep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
+from multimodal_gen.runtime.layers.activation import swiglu
+from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
+from multimodal_gen.runtime.layers.joint_stream import joint_attention
+from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm, scaled_rms_norm
+from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
+from multimodal_gen.runtime.models.dits.z_image_config import PATCH, ZImageConfig
+
+_MULTIPLE = 32  # tokens that image and text are padded to
+_TIME_DIM, _TIME_HIDDEN = 256, 1024
+_VECTORS = 4  # modulation vectors of a block
+_QK_EPS = 1e-5
+_Length = TypeVar("_Length", int, Tensor)
+
+
+class ZImageTransformer(nn.Module):
+    """Predicts the flow's velocity, from noise to picture.
+
+    Make it on the meta device; fill it by `z_image_key_map`.
+    """
+
+    def __init__(self, config: ZImageConfig, sequence: SequenceParallel) -> None:
+        super().__init__()
+        self.config = config
+        self.sequence = sequence
+        dim, refiner = config.dim, range(config.n_refiner_layers)
+        self.x_embedder = nn.Linear(config.token_channels, dim)
+        self.text_norm = nn.Parameter(torch.empty(config.cap_feat_dim))
+        self.text_embedder = nn.Linear(config.cap_feat_dim, dim)
+        self.x_pad_token = nn.Parameter(torch.empty(1, dim))
+        self.text_pad_token = nn.Parameter(torch.empty(1, dim))
+        self.time_embedder = EmbeddingMLP(_TIME_DIM, config.modulation_dim, hidden=_TIME_HIDDEN)
+        modulated = config.n_refiner_layers + config.n_layers
+        self.modulation = nn.Linear(config.modulation_dim, modulated * _VECTORS * dim)
+        self.image_refiner = nn.ModuleList(ZImageBlock(config, sequence) for _ in refiner)
+        self.text_refiner = nn.ModuleList(ZImageBlock(config, sequence) for _ in refiner)
+        self.layers = nn.ModuleList(ZImageBlock(config, sequence) for _ in range(config.n_layers))
+        self.out_modulation = nn.Linear(config.modulation_dim, dim)
+        self.proj_out = nn.Linear(dim, config.token_channels)
+        self._rotary_tables = RotaryTables()
+
+    def forward(
+        self,
+        latents: Tensor,
+        encoder_hidden_states: Tensor,
+        timestep: Tensor,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Velocity like `latents` [B, C, h, w], both sides even, for `timestep` [B] in 0..1, which
+        is 0 for pure noise.
+
+        `encoder_hidden_states` is [B, S, D], of which `lengths` [B] are valid in each row, or all.
+        """
+        grid = (latents.shape[2] // PATCH, latents.shape[3] // PATCH)
+        tokens = patchify(latents)
+        streams = (_padded(tokens.shape[1]), _padded(encoder_hidden_states.shape[1]))
+        ends = None if lengths is None else _padded(lengths)  # of text and its learned padding
+        rotary = self._rotary(grid, streams, ends, latents.device)
+        time = self._embed(timestep, latents.dtype)
+        modulation = self._modulate(time)
+
+        refiners = len(self.image_refiner)
+        image = self._embed_image(tokens, streams[0])
+        cut = image.shape[1]
+        for refine, vectors in zip(self.image_refiner, modulation[:refiners], strict=True):
+            image = refine(image, rotary[:, :cut], streams[:1], vectors)
+        text = self._embed_text(encoder_hidden_states, lengths, streams[1])
+        for refine in self.text_refiner:
+            text = refine(text, rotary[:, cut:], streams[1:], lengths=ends)
+
+        joint = torch.cat((image, text), dim=1)  # [B, S_local, dim]
+        if ends is not None:
+            ends = ends + streams[0]
+        for layer, vectors in zip(self.layers, modulation[refiners:], strict=True):
+            joint = layer(joint, rotary, streams, vectors, ends)
+        image = F.layer_norm(joint[:, :cut], joint.shape[-1:], eps=1e-6)
+        image = self.proj_out(image * (1 + self.out_modulation(F.silu(time))).unsqueeze(1))
+        image = self.sequence.gather(image, streams[0])[:, : tokens.shape[1]]
+        return unpatchify(image, grid)
+
+    def _embed(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
+        """[B, modulation_dim]"""
+        sinusoids = sinusoidal_embedding(timestep * self.config.t_scale, _TIME_DIM)
+        embedded: Tensor = self.time_embedder(sinusoids.to(dtype))
+        return embedded
+
+    def _modulate(self, time: Tensor) -> list[Sequence[Tensor]]:
+        """For each modulated block scale and gate of attention, then of the MLP, each [B, 1, dim].
+
+        1 has been added to the scales.
+        """
+        vectors: Tensor = self.modulation(time)
+        # [B, blocks, vectors, 1, dim]
+        vectors = vectors.view(len(time), -1, _VECTORS, 1, self.config.dim)
+        vectors[:, :, ::2] += 1
+        vectors[:, :, 1::2].tanh_()
+        return [block.unbind(1) for block in vectors.unbind(1)]
+
+    def _embed_image(self, tokens: Tensor, length: int) -> Tensor:
+        """This rank's share of the image's tokens, padded to `length`; [B, S_local, dim]."""
+        image = self.x_embedder(self._share(tokens, length))
+        return self._with_padding(image, self.x_pad_token, tokens.shape[1], length)
+
+    def _embed_text(self, states: Tensor, lengths: Tensor | None, length: int) -> Tensor:
+        """The same of the text."""
+        text = scaled_rms_norm(self._share(states, length), self.text_norm, self.config.norm_eps)
+        valid = states.shape[1] if lengths is None else lengths[:, None]
+        return self._with_padding(self.text_embedder(text), self.text_pad_token, valid, length)
+
+    def _share(self, x: Tensor, length: int) -> Tensor:
+        return self.sequence.shard(F.pad(x, (0, 0, 0, length - x.shape[1])))
+
+    def _with_padding(self, x: Tensor, token: Tensor, valid: int | Tensor, length: int) -> Tensor:
+        """x [B, S_local, dim] with `token` after the first `valid` (or [B, 1]) of `length`."""
+        if isinstance(valid, int) and valid == length:
+            return x
+        at = self.sequence.shard(torch.arange(length, device=x.device), 0)
+        return torch.where((at < valid).unsqueeze(-1), x, token)
+
+    def _rotary(
+        self,
+        grid: tuple[int, int],
+        streams: tuple[int, int],
+        ends: Tensor | None,
+        device: torch.device,
+    ) -> Tensor:
+        """This rank's rotary tables, [B, S_local, head_dim / 2, 2]; B is 1 where rows are alike."""
+        config = self.config
+
+        def table(ends: Tensor) -> Tensor:
+            positions = self._positions(grid, streams, ends)
+            return rotary_table(positions, config.axes_dims, config.rope_theta)
+
+        if ends is not None:
+            return table(ends)
+        alike = torch.tensor(streams[1:], device=device)
+        return self._rotary_tables.get((grid, streams, device), lambda: table(alike))
+
+    def _positions(self, grid: tuple[int, int], streams: tuple[int, int], ends: Tensor) -> Tensor:
+        """Time, row and column [B, S_local, 3] of this rank's tokens.
+
+        A text counts up from time 1; its image is at the time that follows, and the image's padding
+        at the origin.
+        """
+        device, rows = ends.device, len(ends)
+        times, down, across = (torch.arange(n, device=device) for n in (streams[1], *grid))
+        image = torch.cartesian_prod(torch.ones_like(down[:1]), down, across)
+        image = image * F.pad(ends[:, None] + 1, (0, 2), value=1)[:, None]
+        image = F.pad(image, (0, 0, 0, streams[0] - image.shape[1]))
+        text = F.pad(times[:, None] + 1, (0, 2)).expand(rows, -1, -1)
+        return torch.cat((self.sequence.shard(image), self.sequence.shard(text)), dim=1)
+
+
+class ZImageBlock(nn.Module):
+    """Attention and MLP, each between two RMS norms; the text's refiners have no modulation."""
+
+    def __init__(self, config: ZImageConfig, sequence: SequenceParallel) -> None:
+        super().__init__()
+        dim = config.dim
+        self.sequence = sequence
+        self.eps = config.norm_eps
+        self.heads = (3, config.n_heads, config.head_dim)
+        self.attention_norm_in = nn.Parameter(torch.empty(dim))
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.qk_norm = QKNorm(config.head_dim) if config.qk_norm else None
+        self.attention_out = nn.Linear(dim, dim, bias=False)
+        self.attention_norm_out = nn.Parameter(torch.empty(dim))
+        self.mlp_norm_in = nn.Parameter(torch.empty(dim))
+        self.mlp_in = nn.Linear(dim, 2 * config.mlp_dim, bias=False)
+        self.mlp_out = nn.Linear(config.mlp_dim, dim, bias=False)
+        self.mlp_norm_out = nn.Parameter(torch.empty(dim))
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Tensor,
+        streams: Sequence[int],
+        modulation: Sequence[Tensor] | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """x [B, S_local, dim]; the rest as in `joint_attention`."""
+        norms: Sequence[Tensor] = (
+            self.attention_norm_in,
+            self.attention_norm_out,
+            self.mlp_norm_in,
+            self.mlp_norm_out,
+        )
+        if modulation is not None:  # scales and gates go into the norms' weights
+            norms = [norm * vector for norm, vector in zip(norms, modulation, strict=True)]
+        attended = self._attend(scaled_rms_norm(x, norms[0], self.eps), rotary, streams, lengths)
+        x = x + scaled_rms_norm(attended, norms[1], self.eps)
+        hidden = self.mlp_out(swiglu(self.mlp_in(scaled_rms_norm(x, norms[2], self.eps))))
+        return x + scaled_rms_norm(hidden, norms[3], self.eps)
+
+    def _attend(
+        self, x: Tensor, rotary: Tensor, streams: Sequence[int], lengths: Tensor | None
+    ) -> Tensor:
+        qkv = self.qkv(x).view(*x.shape[:2], *self.heads)  # [B, S, 3, H, D]
+        qk = qkv[:, :, :2]
+        if self.qk_norm is None:
+            qk = qk.float()
+        else:
+            qk = rms_norm(qk, _QK_EPS)
+            self.qk_norm.scale_(qk)
+        attended = joint_attention(self.sequence, qk, qkv[:, :, 2], rotary, streams, lengths)
+        out: Tensor = self.attention_out(attended)
+        return out
+
+
+def patchify(latents: Tensor) -> Tensor:
+    """[B, C, 2h, 2w] -> [B, h * w, 4C], channels innermost."""
+    # [B, C, h, 2, w, 2]
+    patches: Tensor = latents.unflatten(3, (-1, PATCH)).unflatten(2, (-1, PATCH))
+    return patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+
+def unpatchify(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[B, h * w, 4C] -> [B, C, 2h, 2w]."""
+    # [B, h, w, 2, 2, C]
+    patches: Tensor = tokens.unflatten(2, (PATCH, PATCH, -1)).unflatten(1, grid)
+    return patches.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+
+
+def _padded(length: _Length) -> _Length:
+    """The next multiple that image and text are padded to."""
+    return -(-length // _MULTIPLE) * _MULTIPLE

@@ -1,0 +1,58 @@
+"""Which tensors of a diffusers checkpoint make up each parameter of `ZImageTransformer`."""
+
+from __future__ import annotations
+
+from multimodal_gen.runtime.models.dits.keys import Modules, each, parameters
+from multimodal_gen.runtime.models.dits.z_image_config import ZImageConfig
+
+_PATCHES = "2-1"  # of 2 x 2 latents in 1 frame
+_LAYERS = {
+    "x_embedder": f"all_x_embedder.{_PATCHES}",
+    "text_embedder": "cap_embedder.1",
+    "time_embedder.linear_1": "t_embedder.mlp.0",
+    "time_embedder.linear_2": "t_embedder.mlp.2",
+    "out_modulation": f"all_final_layer.{_PATCHES}.adaLN_modulation.1",
+    "proj_out": f"all_final_layer.{_PATCHES}.linear",
+}
+_PARAMETERS = {
+    "text_norm": "cap_embedder.0.weight",
+    "x_pad_token": "x_pad_token",
+    "text_pad_token": "cap_pad_token",
+}
+
+
+def z_image_key_map(config: ZImageConfig) -> dict[str, tuple[str, ...]]:
+    """Our parameter's name -> diffusers' names; several are concatenated along dim 0, in order.
+
+    Every parameter is in it once, and so is every tensor of a checkpoint of this config.
+    """
+    refiner, deep = range(config.n_refiner_layers), range(config.n_layers)
+    blocks = {
+        **{f"image_refiner.{i}": f"noise_refiner.{i}" for i in refiner},
+        **{f"text_refiner.{i}": f"context_refiner.{i}" for i in refiner},
+        **{f"layers.{i}": f"layers.{i}" for i in deep},
+    }
+    modulated = [theirs for theirs in blocks.values() if not theirs.startswith("context")]
+    layers: Modules = {ours: (theirs,) for ours, theirs in _LAYERS.items()}
+    layers["modulation"] = tuple(f"{theirs}.adaLN_modulation.0" for theirs in modulated)
+    keys = parameters(layers, {}) | {ours: (theirs,) for ours, theirs in _PARAMETERS.items()}
+    for ours, theirs in blocks.items():
+        keys |= _block(ours, theirs, qk_norm=config.qk_norm)
+    return keys
+
+
+def _block(ours: str, theirs: str, *, qk_norm: bool) -> Modules:
+    attention, mlp = f"{theirs}.attention", f"{theirs}.feed_forward"
+    keys: Modules = {
+        "qkv.weight": each(f"{attention}.to_{{}}.weight", "qkv"),
+        "attention_out.weight": (f"{attention}.to_out.0.weight",),
+        "mlp_in.weight": (f"{mlp}.w1.weight", f"{mlp}.w3.weight"),
+        "mlp_out.weight": (f"{mlp}.w2.weight",),
+        "attention_norm_in": (f"{theirs}.attention_norm1.weight",),
+        "attention_norm_out": (f"{theirs}.attention_norm2.weight",),
+        "mlp_norm_in": (f"{theirs}.ffn_norm1.weight",),
+        "mlp_norm_out": (f"{theirs}.ffn_norm2.weight",),
+    }
+    if qk_norm:
+        keys["qk_norm.weight"] = each(f"{attention}.norm_{{}}.weight", "qk")
+    return {f"{ours}.{name}": names for name, names in keys.items()}
