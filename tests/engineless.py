@@ -16,6 +16,7 @@ from multimodal_gen.messages.plan import Phase
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import resolve
 from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.layers.lora import LoraUse
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
 from multimodal_gen.runtime.pipelines.request_state import RequestState
@@ -42,6 +43,7 @@ def start(
     pictures: Pictures | None = None,
     *,
     previews: bool = False,
+    loras: Sequence[LoraUse] = (),
 ) -> RequestState:
     """A request with the defaults filled in (seed 0), encoded and prepared."""
     params = params if params.seed is not None else replace(params, seed=0)
@@ -50,6 +52,7 @@ def start(
     resolved = resolve(params, pipeline.model_info("test"), headers)
     req = Req(id="test", params=resolved, previews=previews, pictures=headers)
     state = RequestState.of(req, [*pictures.values()])
+    state.loras = tuple(loras)
     pipeline.forward(Phase.ENCODE, [state], 1)
     return state
 
@@ -74,9 +77,13 @@ def run_each(pipeline: ComposedPipeline, requests: Sequence[SamplingParams]) -> 
 
 
 def run(
-    pipeline: ComposedPipeline, params: SamplingParams, pictures: Pictures | None = None
+    pipeline: ComposedPipeline,
+    params: SamplingParams,
+    pictures: Pictures | None = None,
+    *,
+    loras: Sequence[LoraUse] = (),
 ) -> Output:
-    state = start(pipeline, params, pictures)
+    state = start(pipeline, params, pictures, loras=loras)
     pipeline.forward(Phase.DENOISE, [state], left(state))
     return finish(pipeline, state)
 

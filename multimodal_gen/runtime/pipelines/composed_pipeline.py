@@ -16,8 +16,11 @@ from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.messages.model_info import Defaults, ModelInfo, Task
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.layers.lora import Adapters
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import complaints
+from multimodal_gen.runtime.loader.lora import LoraReader
+from multimodal_gen.runtime.loader.lora_converters import lora_converter
 from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
 from multimodal_gen.runtime.models.schedulers.registry import (
     default_solver_name,
@@ -66,7 +69,8 @@ class ComposedPipeline(ABC):
         self.scheduler_config = dict(scheduler_config)
         self.defaults = defaults
         self.context = context
-        self.prompt_cache = ConditioningCache()
+        self.adapters = Adapters(context.device)
+        self.prompt_cache = ConditioningCache(variant=lambda: self.adapters.of_encoders)
         self.executor = SyncExecutor(self.components, make_stages(self))
 
     @classmethod
@@ -124,6 +128,15 @@ class ComposedPipeline(ABC):
         module = self.components[self.denoiser_name]
         assert isinstance(module, torch.nn.Module)
         return module
+
+    def lora_reader(self) -> LoraReader:
+        """Reads LoRAs for its denoisers and text encoders."""
+        names = self.names_of(self.denoiser_name, "text_encoder")
+        ordered = sorted(names, key=lambda name: name != self.denoiser_name)
+        modules = {name: self.components[name] for name in ordered if name in self.components}
+        config = getattr(self.denoiser, "config", None)
+        converter = lora_converter(self.family.pipeline_classes, config)
+        return LoraReader(modules, converter, self.context.device)
 
     @torch.inference_mode()
     def forward(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.request import Req
+from multimodal_gen.runtime.layers.lora import LoraUse
 
 if TYPE_CHECKING:
     from multimodal_gen.runtime.models.schedulers.solver import Solver
@@ -29,6 +30,8 @@ class RequestState:
     """On the CPU, seeded by the request: the same noise on every device and rank."""
     pictures: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     """What came with the request: `image` [H, W, 3], `mask` [H, W], uint8 and read-only."""
+    loras: tuple[LoraUse, ...] = ()
+    """What its rows add to the modules of the pipeline."""
     conditioning: dict[str, Conditioning] = field(default_factory=dict)
     """By branch, in the order of the rows that the request takes in a batch."""
     latents: Tensor | None = None

@@ -20,7 +20,8 @@ class EncodeStage:
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:
-            state.conditioning = {
-                branch: self._pipeline.condition(state, branch)
-                for branch in self._pipeline.branches(state.params)
-            }
+            with self._pipeline.adapters.rows([state.loras]):
+                state.conditioning = {
+                    branch: self._pipeline.condition(state, branch)
+                    for branch in self._pipeline.branches(state.params)
+                }

@@ -1,0 +1,175 @@
+"""Reads a LoRA and fits it to the modules of a pipeline."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from multimodal_gen.checkpoints.files import read_json
+from multimodal_gen.checkpoints.header import read_header
+from multimodal_gen.checkpoints.lora_folder import LoraFile
+from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.runtime.layers.lora import ADAPTABLE, Lora, LowRank
+from multimodal_gen.runtime.loader.libraries import complaints
+from multimodal_gen.runtime.loader.lora_layouts import (
+    Converter,
+    Names,
+    Pair,
+    Pairs,
+    pairs_of,
+    refused,
+    scaled_by,
+)
+from multimodal_gen.runtime.loader.weights import pieces_of
+
+_MAX_BYTES = 8 << 30
+_SHOWN = 8
+_METADATA = "lora_adapter_metadata"
+"""Where diffusers keeps PEFT's config in a file of its own, the component before each key."""
+
+
+class Target(NamedTuple):
+    """Where a LoRA for one of diffusers' modules acts: on a module, or some channels of one."""
+
+    module: nn.Module
+    start: int
+    shape: tuple[int, ...]
+    """Of the weight that the checkpoint has for it."""
+
+
+class LoraReader:
+    """Reads LoRAs for the modules of one pipeline; from any thread."""
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        converter: Converter | None,
+        device: torch.device,
+    ) -> None:
+        """`modules`: the components that may have a LoRA, by name, the denoiser first."""
+        self._denoisers = [name for name in modules if not name.startswith("text_encoder")]
+        self._targets = {name: dict(_targets(module)) for name, module in modules.items()}
+        self._names = Names(self._targets)
+        self._converter = converter
+        self._device = device
+
+    def read(self, file: LoraFile) -> Lora:
+        """Raises InvalidRequest, which says what is wrong with the file or does not fit."""
+        try:
+            with complaints(file.weights.name):
+                return self._read(file)
+        except InvalidCheckpoint as error:
+            raise InvalidRequest("lora", file.name, error.message) from error
+
+    def _read(self, file: LoraFile) -> Lora:
+        tensors, metadata = _load(file.weights)
+        if what := refused(tensors):
+            raise InvalidCheckpoint(f"holds {what}, and only LoRA is supported")
+        config = _peft_config(file.config)
+        pairs, unknown = pairs_of(tensors, self._names, self._converter)
+        problems = [f"{key} {_shape(tensors.get(key))}: no such module" for key in unknown]
+        configs = dict.fromkeys(self._targets, config) if config else _by_component(metadata)
+        scaled_by(pairs, configs)
+        problems += self._misfits(pairs)
+        if problems:
+            more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+            raise InvalidCheckpoint("does not fit: " + "; ".join(problems[:_SHOWN]) + more)
+        if not pairs:
+            raise InvalidCheckpoint("has no weights")
+        return self._fitted(pairs)
+
+    def _misfits(self, pairs: Pairs) -> Iterator[str]:
+        for (component, name), pair in pairs.items():
+            target = self._targets[component][name]
+            if not _fits(pair, target):
+                found = f"down {_shape(pair.down)}, up {_shape(pair.up)}"
+                yield f"{component}.{name}: {found}, the model has {list(target.shape)}"
+
+    def _fitted(self, pairs: Pairs) -> Lora:
+        parts: defaultdict[nn.Module, list[LowRank]] = defaultdict(list)
+        for (component, name), pair in pairs.items():
+            target = self._targets[component][name]
+            parts[target.module].append(_low_rank(pair, target, self._device))
+        beside = any(component not in self._denoisers for component, _ in pairs)
+        return Lora(dict(parts), of_encoders=beside)
+
+
+def _targets(root: nn.Module) -> Iterator[tuple[str, Target]]:
+    """By diffusers' name; a module of ours may have several side by side in one weight."""
+    pieces = pieces_of(root)
+    for name, module in root.named_modules():
+        if not isinstance(module, ADAPTABLE) or getattr(module, "groups", 1) != 1:
+            continue
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        if not pieces:
+            yield name, Target(module, 0, tuple(weight.shape))
+        for piece in pieces.get(f"{name}.weight", ()):
+            theirs = piece.name.removesuffix(".weight")
+            yield theirs, Target(module, piece.start, (piece.rows, *weight.shape[1:]))
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """Tensors and metadata. A copy in memory: files of an operator's folder may be overwritten."""
+    header = read_header(path)
+    if header.format != "safetensors":
+        raise InvalidCheckpoint(f"{path.name}: not safetensors but {header.format}")
+    if path.stat().st_size > _MAX_BYTES:
+        raise InvalidCheckpoint(f"{path.name}: larger than {_MAX_BYTES >> 30} GiB: a checkpoint?")
+    return safetensors.torch.load(path.read_bytes()), header.metadata
+
+
+def _peft_config(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    config = read_json(path.parent, path.name)
+    kind = config.get("peft_type", "LORA")
+    if kind != "LORA" or config.get("use_dora"):
+        raise InvalidCheckpoint(f"{path.name}: {kind} or DoRA: only LoRA is supported")
+    return config
+
+
+def _by_component(metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    configs: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for key, value in json.loads(metadata.get(_METADATA) or "{}").items():
+        component, _, name = key.partition(".")
+        configs[component][name] = value
+    return configs
+
+
+def _fits(pair: Pair, target: Target) -> bool:
+    if pair.down is None or pair.up is None:
+        return False
+    rank, channels = len(pair.down), target.shape[0]
+    kernel = [1] * (len(target.shape) - 2)
+    return (
+        list(pair.down.shape) == [rank, *target.shape[1:]]
+        and list(pair.up.shape) == [channels, rank, *kernel]
+        and (pair.bias is None or list(pair.bias.shape) == [channels])
+    )
+
+
+def _low_rank(pair: Pair, target: Target, device: torch.device) -> LowRank:
+    assert pair.down is not None
+    assert pair.up is not None
+    rank = len(pair.down)
+    dtype = target.module.weight.dtype
+    assert isinstance(dtype, torch.dtype)
+    return LowRank(
+        down=pair.down.to(device, dtype),
+        up=pair.up.to(device, dtype).contiguous(),
+        bias=None if pair.bias is None else pair.bias.to(device, dtype),
+        scale=1.0 if pair.alpha is None else pair.alpha / rank,
+        start=target.start,
+    )
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else str(list(tensor.shape))

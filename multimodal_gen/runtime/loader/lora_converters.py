@@ -1,0 +1,38 @@
+"""The converters of LoRA layouts that diffusers has for a family's own pipeline."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from multimodal_gen.runtime.loader.lora_layouts import Converter
+
+
+def lora_converter(pipeline_classes: Sequence[str], unet_config: Any = None) -> Converter | None:
+    """That of the first of diffusers' classes that has one. It may raise anything.
+
+    `unet_config` is what tells the blocks of a UNet apart.
+    """
+    import diffusers
+
+    for name in pipeline_classes:
+        kind = getattr(diffusers, name, None)
+        if hasattr(kind, "lora_state_dict"):
+            return _converter(kind, unet_config)
+    return None
+
+
+def _converter(kind: Any, unet_config: Any) -> Converter:
+    options: dict[str, Any] = {} if unet_config is None else {"unet_config": unet_config}
+    if "return_alphas" in inspect.signature(kind.lora_state_dict).parameters:
+        options["return_alphas"] = True
+
+    def convert(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+        found = kind.lora_state_dict(tensors, **options)
+        state, alphas = found if isinstance(found, tuple) else (found, None)
+        return state, alphas or {}
+
+    return convert

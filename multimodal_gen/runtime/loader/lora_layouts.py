@@ -1,0 +1,151 @@
+"""The ways in which LoRA files name their tensors, made one: component, module, down and up.
+
+PEFT's, diffusers' (old and new), and through the family's converter in diffusers: kohya's,
+ComfyUI's and those of some trainers.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+Converter = Callable[[dict[str, Tensor]], tuple[dict[str, Tensor], Mapping[str, Any]]]
+"""Another layout to diffusers' own: the weights and, by name, alphas."""
+
+_KEY = re.compile(
+    r"(?P<module>.+?)[._]lora(?:_linear_layer)?[._](?P<side>A|B|down|up)(?:\.default)?"
+    r"\.(?P<kind>weight|bias)$"
+)
+_WRAPPERS = ("base_model.model.", "diffusion_model.")
+_OTHERS = {
+    "lokr_": "LoKr",
+    "hada_": "LoHa",
+    "oft_": "OFT",
+    "ia3": "IA3",
+    "lora_mid": "a LoCon with a Tucker core",
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+}
+
+
+@dataclass
+class Pair:
+    """One module's part of a LoRA, as the file has it."""
+
+    down: Tensor | None = None
+    up: Tensor | None = None
+    bias: Tensor | None = None
+    alpha: float | None = None
+    """None: the rank, so that up(down(x)) is taken as it is."""
+
+
+Pairs = dict[tuple[str, str], Pair]
+"""By component and diffusers' name of the module."""
+
+
+def refused(keys: Collection[str]) -> str | None:
+    """What the file holds other than LoRA, where it does."""
+    for mark, what in _OTHERS.items():
+        if any(mark in key for key in keys):
+            return what
+    return None
+
+
+class Names:
+    """The modules that a LoRA may have weights for, by component; the denoiser is the first."""
+
+    def __init__(self, modules: Mapping[str, Collection[str]]) -> None:
+        self._modules = modules
+
+    def find(self, name: str) -> tuple[str, str] | None:
+        """Component and module of `transformer.x`, or of `x` where the component is left out."""
+        for wrapper in _WRAPPERS:
+            name = name.removeprefix(wrapper)
+        component, _, rest = name.partition(".")
+        known = self._modules.get(component)
+        if known is not None and (found := _in(known, rest)):
+            return component, found
+        for other, modules in self._modules.items():
+            if found := _in(modules, name):
+                return other, found
+        return None
+
+
+def _in(modules: Collection[str], name: str) -> str | None:
+    """The name as it is here: transformers put CLIP's layers into `text_model`, and out again."""
+    short = name.removeprefix("text_model.")
+    return next((n for n in (name, short, f"text_model.{short}") if n in modules), None)
+
+
+def pairs_of(
+    tensors: Mapping[str, Tensor], names: Names, converter: Converter | None
+) -> tuple[Pairs, list[str]]:
+    """A file's tensors by module, and the keys for which there is no module.
+
+    `converter` is asked where the keys are not those of diffusers' modules. It may raise anything.
+    """
+    pairs, unknown = _sorted(tensors, {}, names)
+    if not unknown or converter is None:
+        return pairs, unknown
+    converted, alphas = converter(dict(tensors))
+    return _sorted(converted, alphas, names)
+
+
+def scaled_by(pairs: Pairs, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Take alphas from PEFT's config of each component, which goes before those in the file."""
+    for (component, name), pair in pairs.items():
+        config = configs.get(component)
+        if config and pair.down is not None:
+            pair.alpha = _alpha(config, name, rank=len(pair.down))
+
+
+def _alpha(config: Mapping[str, Any], name: str, rank: int) -> float:
+    """As PEFT has it: by pattern or for all, relative to the rank or to its root."""
+    alpha = float(config.get("lora_alpha", 8))
+    for pattern, own in (config.get("alpha_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", name):
+            alpha = float(own)
+            break
+    return alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
+
+
+def _sorted(
+    tensors: Mapping[str, Tensor], alphas: Mapping[str, Any], names: Names
+) -> tuple[Pairs, list[str]]:
+    pairs: Pairs = {}
+    unknown = []
+    for key, value in [*tensors.items(), *alphas.items()]:
+        parsed = _KEY.match(_modern(key.removesuffix(".alpha")))
+        is_alpha = key.endswith(".alpha")
+        module = parsed["module"] if parsed else key.removesuffix(".alpha")
+        found = names.find(module) if parsed or is_alpha else None
+        if found is None:
+            unknown.append(key)
+            continue
+        pair = pairs.setdefault(found, Pair())
+        if is_alpha:
+            pair.alpha = float(value)
+        elif parsed is not None and parsed["side"] in ("A", "down"):
+            pair.down = value
+        elif parsed is not None and parsed["kind"] == "bias":
+            pair.bias = value
+        else:
+            pair.up = value
+    return pairs, unknown
+
+
+def _modern(key: str) -> str:
+    """diffusers' older names of layers and of LoRA's parts, as they are today."""
+    from diffusers.utils import state_dict_utils as layouts
+
+    if key.startswith("text_encoder"):
+        mapping = {**layouts.DIFFUSERS_OLD_TO_PEFT, **layouts.DIFFUSERS_TO_PEFT}
+    else:
+        mapping = layouts.UNET_TO_DIFFUSERS
+    converted: dict[str, None] = layouts.convert_state_dict({key: None}, mapping)
+    return next(iter(converted))
