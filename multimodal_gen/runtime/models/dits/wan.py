@@ -1,7 +1,8 @@
 """The Wan transformer, after Wan-Video/Wan2.1 and diffusers' WanTransformer3DModel.
 
 Patches of a video are one stream, which attends to itself and, across, to a text and perhaps to a
-picture's CLIP tokens. Every block is modulated by the timestep and a table of its own. What is one matrix product here may be several tensors in a checkpoint: wan_keys.
+picture's CLIP tokens. Every block is modulated by the timestep and a table of its own. What is one
+matrix product here may be several tensors in a checkpoint: wan_keys.
 """
 
 from __future__ import annotations
