@@ -54,6 +54,8 @@ class ComposedPipeline(ABC):
     family: ClassVar[FamilyConfig]
     component_classes: ClassVar[Mapping[str, tuple[str, ...]]]
     """What it loads from a checkpoint: for each component, the classes that it may be of."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Those of them that a checkpoint may lack."""
     denoiser_name: ClassVar[str]
     widths: ClassVar[Mapping[str, tuple[str, ...]]]
     """What the denoiser's config must have as the sum of what other configs have."""
@@ -80,7 +82,9 @@ class ComposedPipeline(ABC):
         scheduler_config = cls.solver_config(checkpoint)
         defaults = checkpoint.defaults(cls.default_params(checkpoint))
         components = {
-            name: cls.load_component(checkpoint, name, context) for name in cls.component_classes
+            name: cls.load_component(checkpoint, name, context)
+            for name in cls.component_classes
+            if not cls._lacks(checkpoint, name)
         }
         settings = cls.settings(checkpoint)
         with complaints("config.json of a component"):
@@ -95,9 +99,16 @@ class ComposedPipeline(ABC):
     def check(cls, checkpoint: Checkpoint) -> None:
         """Raises InvalidCheckpoint where the checkpoint is of the family but beyond it."""
         for name, allowed in cls.component_classes.items():
-            checkpoint.require(name, allowed)
+            if not cls._lacks(checkpoint, name):
+                checkpoint.require(name, allowed)
         for name, parts in cls.widths.items():
-            checkpoint.require_width(name, parts)
+            if not any(cls._lacks(checkpoint, part.partition(".")[0]) for part in parts):
+                checkpoint.require_width(name, parts)
+
+    @classmethod
+    def _lacks(cls, checkpoint: Checkpoint, name: str) -> bool:
+        """Whether it is optional, and not there."""
+        return name in cls.optional and name not in checkpoint.components
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
@@ -121,7 +132,7 @@ class ComposedPipeline(ABC):
 
     def names_of(self, *kinds: str) -> tuple[str, ...]:
         """Its components of these kinds: `text_encoder` is also `text_encoder_2`."""
-        return tuple(name for name in self.component_classes if name.removesuffix("_2") in kinds)
+        return tuple(name for name in self.components if name.rstrip("_23") in kinds)
 
     @property
     def denoiser(self) -> torch.nn.Module:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask, shrink_mask
-from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
 from multimodal_gen.runtime.pipelines.request_state import RequestState
 
 PATCH = 2
 """Latents along each side of a token."""
 
 
-class PackedPipeline(ComposedPipeline):
+class PackedPipeline(FlowPipeline):
     """Latents are tokens [1, h * w, 4 * C]; flow matching whose shift follows from their number;
     guided only where a negative prompt is given."""
 
@@ -70,13 +68,6 @@ class PackedPipeline(ComposedPipeline):
         latents = shrink_mask(mask, self.pixels_per_latent).expand(-1, self.latent_channels, -1, -1)
         return pack(latents).to(self.context.device, self.context.dtype)
 
-    def first_evaluation(self, params: SamplingParams, solver: Solver) -> int:
-        """The rest of the steps is rounded up, as the references have it for these families."""
-        assert params.num_inference_steps is not None
-        assert params.strength is not None
-        steps = params.num_inference_steps
-        return int(max(steps - min(steps * params.strength, steps), 0)) * solver.order
-
     def grid(self, params: SamplingParams) -> tuple[int, int]:
         """Tokens down and across."""
         height, width = _size(params)
@@ -101,11 +92,3 @@ def unpack(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     # [B, h, w, C, 2, 2]
     patches: Tensor = tokens.unflatten(2, (-1, PATCH, PATCH)).unflatten(1, grid)
     return patches.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-
-
-def linear_shift(config: Mapping[str, Any], tokens: int) -> float:
-    """mu of the dynamic shift: linear in the picture's tokens (diffusers' calculate_shift)."""
-    base, longest = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    slope = (high - low) / (longest - base)
-    return float(tokens * slope + low - slope * base)

@@ -1,0 +1,32 @@
+"""What families of flow matching share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.models.schedulers.solver import Solver
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+
+
+class FlowPipeline(ComposedPipeline):
+    """Starts from a picture where diffusers' pipelines for flow matching do."""
+
+    def first_evaluation(self, params: SamplingParams, solver: Solver) -> int:
+        """The rest of the steps is rounded up, as the references have it for these families."""
+        assert params.num_inference_steps is not None
+        assert params.strength is not None
+        steps = params.num_inference_steps
+        return int(max(steps - min(steps * params.strength, steps), 0)) * solver.order
+
+
+def linear_shift(config: Mapping[str, Any], tokens: int, largest: float = 1.15) -> float:
+    """mu of the dynamic shift: linear in the picture's tokens (diffusers' calculate_shift).
+
+    `largest` is for a scheduler config without `max_shift`.
+    """
+    base, longest = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", largest)
+    slope = (high - low) / (longest - base)
+    return float(tokens * slope + low - slope * base)
