@@ -1,0 +1,53 @@
+"""CogVideoX: one sequence of text and video. The 2B model adds positions, the others rotate."""
+
+from typing import Any
+
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+    SchedulerMixin,
+)
+
+from . import encoders
+from .tokenizers import t5_tokenizer
+
+HEAD_DIM = 16
+CHANNELS = 8
+TEXT_LENGTH = 24
+"""A short one, so that the padding, which is attended to, does not drown the prompt."""
+COGVIDEOX_5B: dict[str, Any] = {"use_rotary_positional_embeddings": True}
+COGVIDEOX_1_5: dict[str, Any] = {**COGVIDEOX_5B, "patch_size_t": 2, "patch_bias": False}
+
+
+def cogvideox_pipeline(
+    scheduler: SchedulerMixin, *, heads: int, **transformer: Any
+) -> CogVideoXPipeline:
+    return CogVideoXPipeline(
+        scheduler=scheduler,
+        vae=AutoencoderKLCogVideoX(
+            latent_channels=CHANNELS,
+            block_out_channels=(8, 8, 16, 16),
+            layers_per_block=1,
+            norm_num_groups=4,
+            sample_height=64,
+            sample_width=96,
+            scaling_factor=0.7,
+        ),
+        text_encoder=encoders.t5(),
+        tokenizer=t5_tokenizer(),
+        transformer=CogVideoXTransformer3DModel(
+            num_attention_heads=heads,
+            attention_head_dim=HEAD_DIM,
+            in_channels=CHANNELS,
+            out_channels=CHANNELS,
+            time_embed_dim=32,
+            text_embed_dim=encoders.WIDTH,
+            num_layers=2,
+            sample_width=12,
+            sample_height=8,
+            sample_frames=9,
+            max_text_seq_length=TEXT_LENGTH,
+            **transformer,
+        ),
+    )

@@ -1,0 +1,77 @@
+"""Tokenizers of the language models that encode prompts, laid down by rule like the others."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+from transformers import GemmaTokenizer, PreTrainedTokenizerFast
+
+from .tokenizers import ASCII, WORDS
+
+_LLAMA_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_LLAMA_SPECIALS = (
+    "<|begin_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<pad>",
+)
+_SPACE = "Ġ"  # byte-level BPE's stand-in for a space
+_GEMMA_SPECIALS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
+
+
+def llama_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE as Llama 3's: HunyuanVideo's prompt template is 95 tokens before the prompt."""
+    template = DEFAULT_PROMPT_TEMPLATE["template"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = dict.fromkeys([*template.translate(_punctuation_to_spaces()).split(), *WORDS])
+    # Those with a space come first: so no pair inside them is merged before they are.
+    merges = _merges([_SPACE + word for word in words] + ["system", "user", "Describe", "ĊĊ"])
+    pieces = [*letters, *(left + right for left, right in merges), *_LLAMA_SPECIALS]
+    vocab = {piece: index for index, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_LLAMA_PATTERN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bos = _LLAMA_SPECIALS[0]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, vocab[bos])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=bos,
+        eos_token="<|eot_id|>",
+        pad_token="<pad>",
+        additional_special_tokens=list(_LLAMA_SPECIALS[1:3]),
+        padding_side="right",
+        model_max_length=131072,
+    )
+
+
+def gemma_tokenizer() -> GemmaTokenizer:
+    """BPE with bytes to fall back on, as Gemma's; words are one token after a space."""
+    merges: Any = _merges("▁" + word for word in WORDS)
+    pieces = [*_GEMMA_SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *ASCII]
+    pieces += [left + right for left, right in merges]
+    vocab = {piece: index for index, piece in enumerate(pieces)}
+    return GemmaTokenizer(vocab=vocab, merges=merges, add_bos_token=True, model_max_length=8192)
+
+
+def _punctuation_to_spaces() -> dict[int, str]:
+    return {code: " " for code in range(128) if not chr(code).isalnum()}
+
+
+def _merges(words: Iterable[str]) -> list[tuple[str, str]]:
+    """Merges that build each word from its left; a prefix that is shared comes once."""
+    merges: dict[tuple[str, str], None] = {}
+    for word in words:
+        for end in range(1, len(word)):
+            merges[word[:end], word[end]] = None
+    return list(merges)

@@ -1,0 +1,39 @@
+"""Narrow language models that encode prompts."""
+
+from transformers import Gemma2Config, Gemma2Model, LlamaConfig, LlamaModel
+
+from .encoders import WIDTH
+from .llm_tokenizers import gemma_tokenizer, llama_tokenizer
+
+
+def llama() -> LlamaModel:
+    """Four layers: HunyuanVideo takes the states before the last two."""
+    return LlamaModel(
+        LlamaConfig(
+            vocab_size=len(llama_tokenizer()),
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            pad_token_id=llama_tokenizer().pad_token_id,
+        )
+    )
+
+
+def gemma2() -> Gemma2Model:
+    """Two layers, one of them with a sliding window, as in Gemma 2."""
+    return Gemma2Model(
+        Gemma2Config(
+            vocab_size=len(gemma_tokenizer()),
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            query_pre_attn_scalar=8,
+            sliding_window=64,
+        )
+    )
