@@ -25,11 +25,6 @@ class TensorInfo:
     def parameters(self) -> int:
         return math.prod(self.shape)
 
-    @property
-    def is_float(self) -> bool:
-        """Whether it has real numbers, plain or quantised, rather than whole ones."""
-        return not self.dtype.startswith(("I", "U", "BOOL")) or self.dtype.startswith("IQ")
-
 
 @dataclass(frozen=True)
 class Header:
@@ -39,3 +34,8 @@ class Header:
     format: FileFormat
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def is_float(dtype: str) -> bool:
+    """Whether a file's type is of real numbers, plain or quantised, rather than whole ones."""
+    return not dtype.startswith(("I", "U", "BOOL")) or dtype.startswith("IQ")

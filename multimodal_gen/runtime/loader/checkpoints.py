@@ -28,6 +28,7 @@ from multimodal_gen.runtime.loader.libraries import (
     load_module,
     load_tokenizer,
 )
+from multimodal_gen.runtime.loader.safetensors_file import open_safetensors
 from multimodal_gen.runtime.loader.weights import fill
 
 _INDEX = "model_index.json"
@@ -130,7 +131,8 @@ class Checkpoint:
         with complaints(f"{name}/config.json"), torch.device("meta"):
             module = make().eval().requires_grad_(False)
         files = weight_files(self.folder, name, WEIGHTS_STEM["native"])
-        fill(module, files.paths, key_map, name=name, dtype=dtype, device=device)
+        with open_safetensors(files.paths, name) as stored:
+            fill(module, stored, key_map, name=name, dtype=dtype, device=device)
         return module
 
     def defaults(self, family: Defaults) -> Defaults:

@@ -1,17 +1,16 @@
-"""Fills a module that was made on the meta device from memory-mapped safetensors."""
+"""Fills a module that was made on the meta device from tensors in memory-mapped files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from multimodal_gen.checkpoints.tensor_info import is_float
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.loader.stored import Stored, assemble
 
 _SHOWN = 8
 """Names listed of each kind of mistake."""
@@ -33,7 +32,7 @@ def pieces_of(module: nn.Module) -> Mapping[str, Sequence[Piece]]:
 
 def fill(
     module: nn.Module,
-    files: Sequence[Path],
+    stored: Mapping[str, Stored],
     key_map: Mapping[str, tuple[str, ...]],
     *,
     name: str,
@@ -50,27 +49,21 @@ def fill(
     A module's class may say `keep_in_float32`, parts of its tensors' names that are not cast to
     `dtype`, and `ignored`, parts of names in a checkpoint that it has no use for.
     """
-    with ExitStack() as stack:
-        ignored = getattr(module, "ignored", ())
-        stored = {
-            key: file
-            for key, file in _open(files, stack, name).items()
-            if not _has_part(key, ignored)
-        }
-        exact = getattr(module, "keep_in_float32", ())
-        wanted = module.state_dict()
-        _check(wanted, key_map, stored, name)
-        pieces = {key: _pieces(key_map[key], stored) for key in wanted}
-        state = {
-            key: _assemble(
-                [stored[source] for source in key_map[key]],
-                meta,
-                key_map[key],
-                torch.float32 if _has_part(key, exact) else dtype,
-                device,
-            )
-            for key, meta in wanted.items()
-        }
+    ignored = getattr(module, "ignored", ())
+    stored = {key: tensor for key, tensor in stored.items() if not _has_part(key, ignored)}
+    exact = getattr(module, "keep_in_float32", ())
+    wanted = module.state_dict()
+    _check(wanted, key_map, stored, name)
+    pieces = {key: _pieces(key_map[key], stored) for key in wanted}
+    state = {
+        key: assemble(
+            [stored[source] for source in key_map[key]],
+            meta.shape,
+            torch.float32 if _has_part(key, exact) else dtype,
+            device,
+        )
+        for key, meta in wanted.items()
+    }
     module.load_state_dict(state, strict=True, assign=True)
     object.__setattr__(module, "_pieces", pieces)
     left = [
@@ -85,22 +78,10 @@ def _has_part(key: str, parts: Sequence[str]) -> bool:
     return any(part in parts for part in key.split("."))
 
 
-def _open(files: Sequence[Path], stack: ExitStack, name: str) -> dict[str, Any]:
-    """The open file of each stored tensor."""
-    stored: dict[str, Any] = {}
-    for path in files:
-        try:
-            file = stack.enter_context(safe_open(path, framework="pt"))
-        except (SafetensorError, OSError) as error:
-            raise InvalidCheckpoint(f"{name}/{path.name}: {error}") from error
-        stored |= dict.fromkeys(file.keys(), file)
-    return stored
-
-
 def _check(
     wanted: Mapping[str, Tensor],
     key_map: Mapping[str, tuple[str, ...]],
-    stored: Mapping[str, Any],
+    stored: Mapping[str, Stored],
     name: str,
 ) -> None:
     sources = [source for key in wanted for source in key_map[key]]
@@ -121,29 +102,44 @@ def _check(
 
 
 def _misshapen(
-    wanted: Mapping[str, Tensor], key_map: Mapping[str, tuple[str, ...]], stored: Mapping[str, Any]
+    wanted: Mapping[str, Tensor],
+    key_map: Mapping[str, tuple[str, ...]],
+    stored: Mapping[str, Stored],
 ) -> list[str]:
     found = []
     for key, tensor in wanted.items():
-        shapes = {source: stored[source].get_slice(source).get_shape() for source in key_map[key]}
-        rows = sum(shape[0] if shape else 1 for shape in shapes.values())
-        tails = [shape[1:] for shape in shapes.values()]
-        if [rows, *tails[0]] != list(tensor.shape) or any(tail != tails[0] for tail in tails):
-            listed = ", ".join(f"{source} {shape}" for source, shape in shapes.items())
+        shapes = {source: stored[source].shape for source in key_map[key]}
+        if not _fit(list(shapes.values()), tuple(tensor.shape)):
+            listed = ", ".join(f"{source} {list(shape)}" for source, shape in shapes.items())
             found.append(f"{listed} (together {list(tensor.shape)} wanted)")
     return found
 
 
-def _not_floating(sources: Sequence[str], stored: Mapping[str, Any]) -> list[str]:
-    dtypes = {source: stored[source].get_slice(source).get_dtype() for source in sources}
-    return [f"{source} {dtype}" for source, dtype in dtypes.items() if "F" not in dtype]
+def _fit(shapes: Sequence[tuple[int, ...]], wanted: tuple[int, ...]) -> bool:
+    """Whether tensors of these shapes make up the one wanted. GGUF may drop leading ones."""
+    if len(shapes) == 1:
+        return _trimmed(shapes[0]) == _trimmed(wanted)
+    rows = sum(shape[0] if shape else 1 for shape in shapes)
+    tails = [shape[1:] for shape in shapes]
+    return (rows, *tails[0]) == wanted and all(tail == tails[0] for tail in tails)
 
 
-def _pieces(sources: Sequence[str], stored: Mapping[str, Any]) -> list[Piece]:
+def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    while shape and shape[0] == 1:
+        shape = shape[1:]
+    return shape
+
+
+def _not_floating(sources: Sequence[str], stored: Mapping[str, Stored]) -> list[str]:
+    dtypes = {source: stored[source].dtype for source in sources}
+    return [f"{source} {dtype}" for source, dtype in dtypes.items() if not is_float(dtype)]
+
+
+def _pieces(sources: Sequence[str], stored: Mapping[str, Stored]) -> list[Piece]:
     pieces: list[Piece] = []
     at = 0
     for source in sources:
-        shape = stored[source].get_slice(source).get_shape()
+        shape = stored[source].shape
         pieces.append(Piece(source, at, shape[0] if shape else 1))
         at += pieces[-1].rows
     return pieces
@@ -152,23 +148,3 @@ def _pieces(sources: Sequence[str], stored: Mapping[str, Any]) -> list[Piece]:
 def _listed(keys: Sequence[str]) -> str:
     more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
     return ", ".join(keys[:_SHOWN]) + more
-
-
-def _assemble(
-    files: Sequence[Any],
-    meta: Tensor,
-    sources: tuple[str, ...],
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    """One tensor of the module; cast part by part, so that no second copy of it is ever held."""
-    if len(sources) == 1:
-        whole: Tensor = files[0].get_tensor(sources[0]).to(device, dtype)
-        return whole
-    joined = torch.empty(meta.shape, dtype=dtype, device=device)
-    at = 0
-    for file, source in zip(files, sources, strict=True):
-        part = file.get_tensor(source)
-        joined[at : at + len(part)].copy_(part)
-        at += len(part)
-    return joined

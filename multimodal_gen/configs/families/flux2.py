@@ -1,0 +1,36 @@
+"""FLUX.2 klein: distilled to four steps without guidance, and the base model it comes from."""
+
+import msgspec
+
+from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.messages.model_info import Defaults, Limits
+
+_NO_PROCESSOR = (
+    "FLUX.2 dev is not supported: its prompts go through transformers' PixtralProcessor, which "
+    "needs torchvision; FLUX.2 klein (Flux2KleinPipeline) is supported"
+)
+
+FLUX2 = FamilyConfig(
+    name="flux2",
+    title="FLUX.2 klein",
+    pipeline_classes=("Flux2KleinPipeline",),
+    refused_classes={"Flux2Pipeline": _NO_PROCESSOR},
+    tasks=("text-to-image", "image-edit"),
+    parameters=("max_sequence_length", "flow_shift"),
+    size_multiple=16,
+    picture_size="within",
+    defaults=Defaults(
+        width=1024,
+        height=1024,
+        num_inference_steps=4,
+        guidance_scale=1.0,
+        max_sequence_length=512,
+    ),
+    limits=Limits(max_pixels=2048 * 2048, max_sequence_length=512),
+    schedulers=("flow_euler", "flow_heun", "unipc"),
+    denoiser="native",
+    ulysses=True,
+)
+
+BASE_DEFAULTS = msgspec.structs.replace(FLUX2.defaults, num_inference_steps=50, guidance_scale=4.0)
+"""For checkpoints that are not distilled."""

@@ -1,0 +1,156 @@
+"""Tensors as weight files hold them: of known name, shape and type, read when they are needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+_CHUNK = 1 << 24
+"""Numbers that are made at a time where they have to be computed."""
+
+
+class Stored(Protocol):
+    """One tensor of a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> str:
+        """As the file's format calls it."""
+
+    @property
+    def computed(self) -> bool:
+        """Whether reading takes time and memory, as of quantised tensors."""
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """A range of dim 0 (a scalar has one row): the file's own pages where nothing is computed.
+
+        Floating point of any width, or whole numbers where the file has those."""
+
+
+class Span(NamedTuple):
+    """Rows `start` to `stop` of a tensor."""
+
+    origin: Stored
+    start: int
+    stop: int
+
+    def chunks(self) -> Iterable[Tensor]:
+        """Its rows, as many at a time as are made cheaply."""
+        step = max(1, _CHUNK // max(1, math.prod(self.origin.shape[1:])))
+        step = step if self.origin.computed else max(1, self.stop - self.start)
+        for start in range(self.start, self.stop, step):
+            yield self.origin.rows(start, min(start + step, self.stop))
+
+
+@dataclass(frozen=True, eq=False)
+class Rearranged:
+    """Rows of other tensors, put together anew."""
+
+    spans: tuple[Span, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> str:
+        return self.spans[0].origin.dtype
+
+    @property
+    def computed(self) -> bool:
+        return any(span.origin.computed for span in self.spans)
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        whole = torch.cat([chunk for span in self.spans for chunk in span.chunks()])
+        return whole.reshape(self.shape)[start:stop]
+
+
+@dataclass(frozen=True, eq=False)
+class Transposed:
+    """A matrix, its rows as columns."""
+
+    origin: Stored
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.origin.shape[::-1]
+
+    @property
+    def dtype(self) -> str:
+        return self.origin.dtype
+
+    @property
+    def computed(self) -> bool:
+        return self.origin.computed
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self.origin.rows(0, self.origin.shape[0]).T[start:stop]
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """float8 numbers and what to multiply them by: one scale, or one for each row."""
+
+    numbers: Stored
+    scale: Tensor
+
+    @property
+    def computed(self) -> bool:
+        return True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.numbers.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.numbers.dtype
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        numbers = self.numbers.rows(start, stop).to(torch.float32)
+        scale = self.scale.reshape(-1)
+        if len(scale) > 1:
+            scale = scale[start:stop].reshape(-1, *[1] * (numbers.dim() - 1))
+        return numbers * scale
+
+
+def spans_of(stored: Stored) -> tuple[Span, ...]:
+    """The rows of which tensors it is, in order."""
+    if isinstance(stored, Rearranged):
+        return stored.spans
+    return (Span(stored, 0, stored.shape[0] if stored.shape else 1),)
+
+
+def assemble(
+    sources: Sequence[Stored], shape: torch.Size, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The tensors one after another along dim 0, in `dtype`.
+
+    What lies together in one file, in `dtype`, stays there; else it is cast part by part, so that
+    no second copy of it is ever held.
+    """
+    spans = _merged([span for source in sources for span in spans_of(source)])
+    if len(spans) == 1 and not spans[0].origin.computed:
+        span = spans[0]
+        return span.origin.rows(span.start, span.stop).reshape(shape).to(device, dtype)
+    joined = torch.empty(shape, dtype=dtype, device=device)
+    flat, at = joined.view(-1), 0
+    for span in spans:
+        for chunk in span.chunks():
+            flat[at : at + chunk.numel()].copy_(chunk.reshape(-1))
+            at += chunk.numel()
+    return joined
+
+
+def _merged(spans: Sequence[Span]) -> list[Span]:
+    merged: list[Span] = []
+    for span in spans:
+        if merged and merged[-1].origin is span.origin and merged[-1].stop == span.start:
+            merged[-1] = merged[-1]._replace(stop=span.stop)
+        else:
+            merged.append(span)
+    return merged
