@@ -3,14 +3,30 @@
 from multimodal_gen.configs.families.fallback import FALLBACK
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.flux import FLUX
+from multimodal_gen.configs.families.flux2 import FLUX2
+from multimodal_gen.configs.families.qwen_image import QWEN_IMAGE
+from multimodal_gen.configs.families.qwen_image_edit import QWEN_IMAGE_EDIT
 from multimodal_gen.configs.families.stable_diffusion import STABLE_DIFFUSION
+from multimodal_gen.configs.families.stable_diffusion_3 import STABLE_DIFFUSION_3
 from multimodal_gen.configs.families.stable_diffusion_xl import STABLE_DIFFUSION_XL
 from multimodal_gen.configs.families.wan import WAN
+from multimodal_gen.configs.families.z_image import Z_IMAGE
 from multimodal_gen.errors import InvalidCheckpoint
 
 __all__ = ["FAMILIES", "FamilyConfig", "family_named"]
 
-FAMILIES: tuple[FamilyConfig, ...] = (FLUX, STABLE_DIFFUSION, STABLE_DIFFUSION_XL, WAN, FALLBACK)
+FAMILIES: tuple[FamilyConfig, ...] = (
+    FLUX,
+    FLUX2,
+    Z_IMAGE,
+    QWEN_IMAGE,
+    QWEN_IMAGE_EDIT,
+    STABLE_DIFFUSION,
+    STABLE_DIFFUSION_3,
+    STABLE_DIFFUSION_XL,
+    WAN,
+    FALLBACK,
+)
 
 
 def family_named(pipeline_class: str) -> FamilyConfig:

@@ -25,7 +25,9 @@ from multimodal_gen.runtime.loader.libraries import (
     SCHEDULERS,
     WEIGHTS_STEM,
     complaints,
+    load_image_processor,
     load_module,
+    load_processor,
     load_tokenizer,
 )
 from multimodal_gen.runtime.loader.safetensors_file import open_safetensors
@@ -113,10 +115,15 @@ class Checkpoint:
         return {**config, "_class_name": self.components["scheduler"][1]}
 
     def load(self, name: str, dtype: torch.dtype, device: torch.device) -> Any:
-        """A tokenizer, or a module of diffusers or transformers."""
+        """A tokenizer, a processor, or a module of diffusers or transformers."""
         library, class_name = self.components[name]
-        if ALLOWED[library, class_name] == "tokenizer":
+        kind = ALLOWED[library, class_name]
+        if kind == "tokenizer":
             return load_tokenizer(self.folder, name, class_name)
+        if kind == "image_processor":
+            return load_image_processor(self.folder, name, class_name)
+        if kind == "processor":
+            return load_processor(self.folder, name, class_name)
         return load_module(self.folder, name, library, class_name, dtype, device)
 
     def load_native(

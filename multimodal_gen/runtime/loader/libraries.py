@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -24,11 +24,27 @@ from multimodal_gen.runtime.models.schedulers.registry import SOLVERS
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["diffusers", "transformers", "tokenizer", "scheduler", "native", "unused"]
+Kind = Literal[
+    "diffusers",
+    "transformers",
+    "tokenizer",
+    "image_processor",
+    "processor",
+    "scheduler",
+    "native",
+    "unused",
+]
 
 _ANY_TOKENIZER = ("PreTrainedTokenizerFast", "TokenizersBackend")  # the old and the new name
 CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", *_ANY_TOKENIZER)
+QWEN_TOKENIZERS = ("Qwen2Tokenizer", "Qwen2TokenizerFast", *_ANY_TOKENIZER)
 T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast", *_ANY_TOKENIZER)
+CLIP_IMAGE_PROCESSORS = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil")
+QWEN_TOKENIZERS = ("Qwen2Tokenizer", "Qwen2TokenizerFast", *_ANY_TOKENIZER)
+PROCESSORS = dict.fromkeys(
+    ("Qwen2VLProcessor", "Qwen2_5_VLProcessor"), ("Qwen2TokenizerFast", "Qwen2VLImageProcessor")
+)
+"""What tokenizes, and what cuts pictures into patches: the part for videos needs torchvision."""
 SCHEDULERS = tuple(dict.fromkeys(spec.scheduler.__name__ for spec in SOLVERS.values()))
 
 ALLOWED: Mapping[tuple[str, str], Kind] = {
@@ -37,21 +53,46 @@ ALLOWED: Mapping[tuple[str, str], Kind] = {
     **{("transformers", name): "transformers" for name in library_classes.ENCODERS},
     **{("transformers", name): "tokenizer" for name in library_classes.TOKENIZERS},
     ("diffusers", "FluxTransformer2DModel"): "native",
+    ("diffusers", "SD3Transformer2DModel"): "native",
+    ("diffusers", "Flux2Transformer2DModel"): "native",
+    ("diffusers", "ZImageTransformer2DModel"): "native",
     ("diffusers", "UNet2DConditionModel"): "diffusers",
-    ("diffusers", "WanTransformer3DModel"): "diffusers",
+    ("diffusers", "WanTransformer3DModel"): "native",
     ("diffusers", "AutoencoderKL"): "diffusers",
+    ("diffusers", "AutoencoderKLFlux2"): "diffusers",
     ("diffusers", "AutoencoderKLWan"): "diffusers",
+    ("diffusers", "AutoencoderKLQwenImage"): "diffusers",
+    ("diffusers", "QwenImageTransformer2DModel"): "native",
     ("transformers", "CLIPTextModel"): "transformers",
+    ("transformers", "CLIPVisionModel"): "transformers",
     ("transformers", "CLIPTextModelWithProjection"): "transformers",
+    ("transformers", "Qwen3ForCausalLM"): "transformers",
+    ("transformers", "Qwen3Model"): "transformers",
     ("transformers", "T5EncoderModel"): "transformers",
     ("transformers", "UMT5EncoderModel"): "transformers",
-    **{("transformers", name): "tokenizer" for name in (*CLIP_TOKENIZERS, *T5_TOKENIZERS)},
+    **{
+        ("transformers", name): "tokenizer"
+        for name in (*CLIP_TOKENIZERS, *QWEN_TOKENIZERS, *T5_TOKENIZERS)
+    },
+    ("transformers", "Qwen2_5_VLForConditionalGeneration"): "transformers",
+    **{("transformers", name): "tokenizer" for name in QWEN_TOKENIZERS},
+    **{("transformers", name): "processor" for name in PROCESSORS},
     ("stable_diffusion", "StableDiffusionSafetyChecker"): "unused",
-    ("transformers", "CLIPImageProcessor"): "unused",
+    **{("transformers", name): "image_processor" for name in CLIP_IMAGE_PROCESSORS},
     ("transformers", "CLIPFeatureExtractor"): "unused",
     ("transformers", "CLIPVisionModelWithProjection"): "unused",
+    ("transformers", "Mistral3ForConditionalGeneration"): "unused",
+    ("transformers", "PixtralProcessor"): "unused",
 }
 """(library, class) as model_index.json has them. Nothing else is ever imported for a checkpoint."""
+
+
+class PictureProcessor(NamedTuple):
+    """A processor's parts for text and for pictures."""
+
+    tokenizer: Any
+    image_processor: Any
+
 
 _VOCABULARIES = (
     "tokenizer.json",
@@ -83,6 +124,39 @@ def load_tokenizer(root: Path, name: str, class_name: str) -> Any:
     kind = getattr(_quiet("transformers"), class_name)
     with complaints(f"{name}: {class_name}"):
         return kind.from_pretrained(root / name, local_files_only=True, trust_remote_code=False)
+
+
+def load_image_processor(root: Path, name: str, class_name: str) -> Any:
+    """What makes pixels fit for an encoder of pictures: settings alone."""
+    config = _image_processor_config(root, name)
+    kind = getattr(_quiet("transformers"), class_name)
+    with complaints(f"{name}: {class_name}"):
+        return kind.from_dict(config)
+
+
+def _image_processor_config(root: Path, name: str) -> dict[str, Any]:
+    """In a file of its own, or where it is part of a processor, in that of the whole."""
+    whole = f"{name}/processor_config.json"
+    if inside(root, whole).is_file():
+        part = check_config(read_json(root, whole), whole).get("image_processor")
+        if isinstance(part, dict):
+            return part
+    own = f"{name}/preprocessor_config.json"
+    return check_config(read_json(root, own), own)
+
+
+def load_processor(root: Path, name: str, class_name: str) -> PictureProcessor:
+    """The processor of a language model that sees, by the classes of its parts."""
+    tokenizer_class, image_processor_class = PROCESSORS[class_name]
+    path = f"{name}/tokenizer_config.json"
+    if inside(root, path).is_file():
+        named = read_json(root, path).get("tokenizer_class")
+        if ALLOWED.get(("transformers", str(named))) == "tokenizer":
+            tokenizer_class = str(named)
+    return PictureProcessor(
+        load_tokenizer(root, name, tokenizer_class),
+        load_image_processor(root, name, image_processor_class),
+    )
 
 
 def load_module(

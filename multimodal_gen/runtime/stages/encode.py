@@ -16,7 +16,7 @@ class EncodeStage:
 
     def __init__(self, pipeline: ComposedPipeline) -> None:
         self._pipeline = pipeline
-        self.components = pipeline.names_of("tokenizer", "text_encoder")
+        self.components = pipeline.names_of("tokenizer", "processor", "text_encoder")
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:

@@ -43,11 +43,16 @@ def encode_image(vae: Any, pixels: Tensor, generator: torch.Generator | None = N
 
 def decode_preview(vae: Any, latents: Tensor) -> Tensor:
     """A small picture [h, w, 3] uint8 of latents [1, C, h, w]; large ones are shrunk before."""
+    return decode_image(vae, shrunk(latents))[0]
+
+
+def shrunk(latents: Tensor) -> Tensor:
+    """Latents [1, C, h, w], fewer where they are more than a preview needs."""
     larger = max(latents.shape[-2:])
-    if larger > _PREVIEW_SIDE:
-        size = [max(1, side * _PREVIEW_SIDE // larger) for side in latents.shape[-2:]]
-        latents = F.interpolate(latents.float(), size, mode="area").to(latents.dtype)
-    return decode_image(vae, latents)[0]
+    if larger <= _PREVIEW_SIDE:
+        return latents
+    size = [max(1, side * _PREVIEW_SIDE // larger) for side in latents.shape[-2:]]
+    return F.interpolate(latents.float(), size, mode="area").to(latents.dtype)
 
 
 def _scaled(vae: Any, latents: Tensor) -> Tensor:

@@ -24,6 +24,12 @@ def fit_image(picture: Picture, height: int, width: int) -> Tensor:
     return pixels
 
 
+def resized(picture: Picture, height: int, width: int) -> PIL.Image.Image:
+    """uint8 [h, w, 3] of any size at another, stretched by Lanczos."""
+    image: PIL.Image.Image = _IMAGES.resize(PIL.Image.fromarray(picture), height, width)
+    return image
+
+
 def fit_mask(mask: Picture, height: int, width: int) -> Tensor:
     """uint8 [h, w] of any size -> [1, 1, height, width], 0 or 1 (128 and above)."""
     fitted: Tensor = _MASKS.preprocess(PIL.Image.fromarray(mask), height, width)

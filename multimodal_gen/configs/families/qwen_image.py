@@ -1,0 +1,30 @@
+"""Qwen-Image: a 20B transformer over the states of a Qwen2.5-VL."""
+
+from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.messages.model_info import Defaults, Limits
+
+QWEN_IMAGE = FamilyConfig(
+    name="qwen_image",
+    title="Qwen-Image",
+    pipeline_classes=(
+        "QwenImagePipeline",
+        "QwenImageImg2ImgPipeline",
+        "QwenImageInpaintPipeline",
+    ),
+    tasks=("text-to-image", "image-to-image", "inpainting"),
+    parameters=("true_cfg_scale", "max_sequence_length"),
+    size_multiple=16,
+    defaults=Defaults(
+        width=1328,
+        height=1328,
+        num_inference_steps=50,
+        true_cfg_scale=4.0,
+        max_sequence_length=512,
+        strength=0.6,
+        inpainting_strength=0.6,
+    ),
+    limits=Limits(max_pixels=2048 * 2048, max_sequence_length=1024),
+    schedulers=("flow_euler", "flow_heun", "unipc"),
+    denoiser="native",
+    ulysses=True,
+)

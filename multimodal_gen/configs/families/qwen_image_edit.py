@@ -1,0 +1,18 @@
+"""Qwen-Image-Edit: Qwen-Image that sees a picture and does what the prompt says to it."""
+
+from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.messages.model_info import Defaults, Limits
+
+QWEN_IMAGE_EDIT = FamilyConfig(
+    name="qwen_image_edit",
+    title="Qwen-Image-Edit",
+    pipeline_classes=("QwenImageEditPipeline", "QwenImageEditPlusPipeline"),
+    tasks=("image-edit",),
+    parameters=("true_cfg_scale",),
+    size_multiple=16,
+    defaults=Defaults(width=1024, height=1024, num_inference_steps=50, true_cfg_scale=4.0),
+    limits=Limits(max_pixels=2048 * 2048),
+    schedulers=("flow_euler", "flow_heun", "unipc"),
+    denoiser="native",
+    ulysses=True,
+)

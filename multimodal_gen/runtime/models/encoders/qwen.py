@@ -1,0 +1,76 @@
+"""Prompts, and pictures, to the hidden states of a Qwen2.5-VL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import PIL.Image
+import torch
+from torch import Tensor
+
+from multimodal_gen.errors import InvalidCheckpoint
+
+IMAGE_TOKEN = "<|image_pad|>"
+
+
+class QwenEncoder:
+    """A tokenizer and the transformers module it belongs to; `image_processor` for pictures."""
+
+    def __init__(self, tokenizer: Any, module: Any, image_processor: Any = None) -> None:
+        """Raises InvalidCheckpoint where they can't work together."""
+        self._tokenizer = tokenizer
+        self._module = module
+        self._image_processor = image_processor
+        known = module.get_input_embeddings().num_embeddings
+        if len(tokenizer) > known:
+            raise InvalidCheckpoint(
+                f"tokenizer: has {len(tokenizer)} tokens, and its text encoder knows {known}"
+            )
+        if image_processor is not None:
+            self._check_patches(module.config.vision_config)
+
+    def _check_patches(self, vision: Any) -> None:
+        named = {"merge_size": "spatial_merge_size"}
+        for name in ("patch_size", "temporal_patch_size", "merge_size"):
+            ours, theirs = (
+                getattr(self._image_processor, name),
+                getattr(vision, named.get(name, name)),
+            )
+            if ours != theirs:
+                raise InvalidCheckpoint(
+                    f"processor: {name}={ours} does not fit the text encoder's {theirs}"
+                )
+
+    def __call__(self, text: str, max_tokens: int | None = None) -> Tensor:
+        """States [1, T, D] of `text`, cut at `max_tokens`."""
+        return self._states(text, {}, max_tokens)
+
+    def with_picture(self, text: str, picture: PIL.Image.Image) -> Tensor:
+        """States [1, T, D] of `text`; the first IMAGE_TOKEN in it is where the picture goes."""
+        seen = dict(self._image_processor(images=picture, return_tensors="pt"))
+        patches = int(seen["image_grid_thw"].prod())
+        tokens = patches // self._image_processor.merge_size**2
+        device, dtype = self._module.device, self._module.dtype
+        seen = {
+            "pixel_values": seen["pixel_values"].to(device, dtype),
+            "image_grid_thw": seen["image_grid_thw"].to(device),
+        }
+        return self._states(text.replace(IMAGE_TOKEN, IMAGE_TOKEN * tokens, 1), seen, None)
+
+    def _states(self, text: str, seen: dict[str, Tensor], max_tokens: int | None) -> Tensor:
+        tokens = self._tokenizer(
+            [text],
+            truncation=max_tokens is not None,
+            max_length=max_tokens,
+            return_attention_mask=True,
+            return_tensors="pt",
+        ).to(self._module.device)
+        with torch.inference_mode():
+            output = self._module(
+                input_ids=tokens.input_ids,
+                attention_mask=tokens.attention_mask,
+                use_cache=False,
+                **seen,
+            )
+        states: Tensor = output.last_hidden_state
+        return states

@@ -1,0 +1,143 @@
+"""Qwen-Image, after diffusers' QwenImagePipeline, QwenImageImg2ImgPipeline and
+QwenImageInpaintPipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from multimodal_gen.configs.families.qwen_image import QWEN_IMAGE
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
+from multimodal_gen.runtime.layers.attention import select_attention
+from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
+from multimodal_gen.runtime.models.dits.qwen_image import Grid, QwenImageTransformer
+from multimodal_gen.runtime.models.dits.qwen_image_config import QwenImageConfig
+from multimodal_gen.runtime.models.dits.qwen_image_keys import qwen_image_key_map
+from multimodal_gen.runtime.models.encoders.qwen import QwenEncoder
+from multimodal_gen.runtime.models.vaes.image import shrunk
+from multimodal_gen.runtime.models.vaes.qwen_image import QwenImageVAE
+from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, text_of
+from multimodal_gen.runtime.pipelines.packed import PATCH, PackedPipeline, unpack
+from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.pipelines.rows import Rows, join_padded, text_bucket
+
+_SYSTEM = (
+    "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial "
+    "relationships of the objects and background:"
+)
+_TEMPLATE = (
+    "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+)
+_DROPPED = 34  # tokens of the template before the prompt
+_LONGEST = 1024  # tokens of a prompt, and of the template after it
+
+
+class QwenImagePipeline(PackedPipeline):
+    """Texts differ in length; rows of a batch are padded to the longest, unseen by attention."""
+
+    family = QWEN_IMAGE
+    component_classes: ClassVar = {
+        "tokenizer": QWEN_TOKENIZERS,
+        "text_encoder": ("Qwen2_5_VLForConditionalGeneration",),
+        "transformer": ("QwenImageTransformer2DModel",),
+        "vae": ("AutoencoderKLQwenImage",),
+    }
+    denoiser_name = "transformer"
+    widths: ClassVar = {
+        "transformer.in_channels": ("vae.z_dim",) * PATCH**2,
+        "transformer.joint_attention_dim": ("text_encoder.hidden_size",),
+    }
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._encoder = self.make_encoder()
+        self._transformer: QwenImageTransformer = self.components["transformer"]
+        self._vae = QwenImageVAE(self.components["vae"])
+
+    def make_encoder(self) -> QwenEncoder:
+        return QwenEncoder(self.components["tokenizer"], self.components["text_encoder"])
+
+    @classmethod
+    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
+        if name == "text_encoder":  # without its last layer, which would predict words
+            return super().load_component(checkpoint, name, context).model
+        if name != "transformer":
+            return super().load_component(checkpoint, name, context)
+        config = QwenImageConfig.from_dict(checkpoint.config(name))
+        attention = select_attention(context.attention_backend)
+        sequence = make_sequence_parallel(context.mesh, attention)
+        return checkpoint.load_native(
+            name,
+            lambda: QwenImageTransformer(config, sequence),
+            qwen_image_key_map(config),
+            context.dtype,
+            context.device,
+        )
+
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        text = text_of(state.params, branch)
+        length = state.params.max_sequence_length
+        return self.prompt_cache.get((text, length), lambda: self._encode(text, length))
+
+    def _encode(self, text: str, length: int | None) -> Conditioning:
+        states = self._encoder(chat(_SYSTEM, text), _LONGEST + _DROPPED)[:, _DROPPED:]
+        return {"encoder_hidden_states": states[:, :length].to(self.context.dtype)}
+
+    def join(self, branches: Sequence[Conditioning]) -> Conditioning:
+        return join_padded(branches, ("encoder_hidden_states",))
+
+    def batch_key(self, state: RequestState, evaluation: int) -> str:
+        texts = (each["encoder_hidden_states"].shape[1] for each in state.conditioning.values())
+        return f"{self.grids(state)} text {text_bucket(max(texts))}"
+
+    def grids(self, state: RequestState) -> tuple[Grid, ...]:
+        """Tokens down and across of what is made, and of pictures that are seen."""
+        return (self.grid(state.params),)
+
+    @property
+    def pixels_per_latent(self) -> int:
+        return self._vae.pixels_per_latent
+
+    @property
+    def latent_channels(self) -> int:
+        return self._vae.channels
+
+    def encode_picture(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
+        return self._vae.encode(pixels, generator)
+
+    def predict(self, rows: Rows) -> Tensor:
+        velocity: Tensor = self._transformer(
+            rows.latents,
+            timestep=rows.timesteps.to(rows.latents.dtype) / 1000,
+            grids=self.grids(rows.states[0]),
+            **rows.conditioning,
+        )
+        return velocity
+
+    def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
+        """Classifier-free guidance that keeps the length of each token's positive prediction."""
+        guided = super().guide(prediction, state)
+        if len(prediction) == 1:
+            return guided
+        kept, has = (each.norm(dim=-1, keepdim=True) for each in (prediction[:1], guided))
+        scale: Tensor = kept / has
+        return guided * scale
+
+    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
+        return self._vae.decode(unpack(latents, self.grid(states[0].params)))
+
+    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
+        return self._vae.decode(shrunk(unpack(x0, self.grid(params))))[0]
+
+
+def chat(system: str, user: str) -> str:
+    """Qwen's chat, up to where the assistant would answer."""
+    return _TEMPLATE.format(system, user)
+
+
+PIPELINE = QwenImagePipeline

@@ -1,0 +1,95 @@
+"""Qwen-Image-Edit, after diffusers' QwenImageEditPipeline and QwenImageEditPlusPipeline."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any, ClassVar
+
+from multimodal_gen.configs.families.qwen_image_edit import QWEN_IMAGE_EDIT
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.libraries import PROCESSORS, PictureProcessor
+from multimodal_gen.runtime.models.dits.qwen_image import Grid
+from multimodal_gen.runtime.models.encoders.qwen import IMAGE_TOKEN, QwenEncoder
+from multimodal_gen.runtime.models.vaes.pictures import Picture, fit_image, resized
+from multimodal_gen.runtime.pipelines.composed_pipeline import text_of
+from multimodal_gen.runtime.pipelines.packed import pack
+from multimodal_gen.runtime.pipelines.qwen_image import QwenImagePipeline, chat
+from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+
+_SYSTEM = (
+    "Describe the key features of the input image (color, shape, size, texture, objects, "
+    "background), then explain how the user's text instruction should alter or modify the image. "
+    "Generate a new image that meets the user's requirements while maintaining consistency with "
+    "the original input where appropriate."
+)
+_PICTURE = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
+_DROPPED = 64  # tokens of the template before picture and prompt
+_AREA = 1024 * 1024  # pixels of the picture for the VAE
+_PLUS_AREA = 384 * 384  # and for the text encoder of QwenImageEditPlus
+_STEP = 32
+
+
+class QwenImageEditPipeline(QwenImagePipeline):
+    """The text encoder sees the picture, and its latents follow those that are denoised."""
+
+    family = QWEN_IMAGE_EDIT
+    component_classes: ClassVar = {
+        "processor": tuple(PROCESSORS),
+        **{
+            name: classes
+            for name, classes in QwenImagePipeline.component_classes.items()
+            if name != "tokenizer"
+        },
+    }
+
+    def __init__(self, *args: Any, plus: bool) -> None:
+        super().__init__(*args)
+        self._seen_area = _PLUS_AREA if plus else _AREA
+        self._introduction = f"Picture 1: {_PICTURE}" if plus else _PICTURE
+
+    @classmethod
+    def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        return {"plus": checkpoint.pipeline_class == "QwenImageEditPlusPipeline"}
+
+    def make_encoder(self) -> QwenEncoder:
+        processor: PictureProcessor = self.components["processor"]
+        text_encoder = self.components["text_encoder"]
+        return QwenEncoder(processor.tokenizer, text_encoder, processor.image_processor)
+
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        text, picture = text_of(state.params, branch), state.pictures["image"]
+        if IMAGE_TOKEN in text:
+            field = "prompt" if branch == "positive" else "negative_prompt"
+            raise InvalidRequest(field, text, f"must not have {IMAGE_TOKEN} in it")
+        digest = hashlib.sha256(picture.tobytes()).digest()
+        return self.prompt_cache.get(
+            (text, picture.shape, digest), lambda: self._encode_with(text, picture)
+        )
+
+    def _encode_with(self, text: str, picture: Picture) -> Conditioning:
+        seen = resized(picture, *fitted(picture, self._seen_area))
+        states = self._encoder.with_picture(chat(_SYSTEM, self._introduction + text), seen)
+        return {"encoder_hidden_states": states[:, _DROPPED:].to(self.context.dtype)}
+
+    def prepare(self, state: RequestState) -> None:
+        super().prepare(state)
+        pixels = fit_image(state.pictures["image"], *fitted(state.pictures["image"], _AREA))
+        latents = pack(self.encode_picture(pixels, None)).to(self.context.dtype)
+        for conditioning in state.conditioning.values():
+            conditioning["picture"] = latents
+
+    def grids(self, state: RequestState) -> tuple[Grid, ...]:
+        height, width = fitted(state.pictures["image"], _AREA)
+        return (*super().grids(state), (height // self.size_multiple, width // self.size_multiple))
+
+
+def fitted(picture: Picture, area: int) -> tuple[int, int]:
+    """Height and width of about `area` pixels and the picture's shape, multiples of 32."""
+    height, width = picture.shape[:2]
+    across = math.sqrt(area * width / height)
+    return round(across * height / width / _STEP) * _STEP, round(across / _STEP) * _STEP
+
+
+PIPELINE = QwenImageEditPipeline
