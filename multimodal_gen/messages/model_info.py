@@ -17,9 +17,10 @@ Task = Literal[
 """image-to-image and inpainting start from a picture, by strength; image-edit and image-to-video
 show it to the model."""
 
-PictureSize = Literal["default", "own", "area"]
+PictureSize = Literal["default", "own", "within", "area"]
 """How large an output is whose request has a picture and no size: as the defaults say; as the
-picture; or of the picture's shape and about as many pixels as the defaults."""
+picture; as the picture, but of no more pixels than the defaults; or of the picture's shape and
+about as many pixels as the defaults."""
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

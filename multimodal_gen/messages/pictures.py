@@ -51,13 +51,15 @@ def size_of(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> tup
         return width or model.defaults.width, height or model.defaults.height
     rows, columns = pictures["image"].shape[:2]
     step, counted = model.size_multiple, round
+    usual = model.defaults.width * model.defaults.height
     if width or height:
         scale = width / columns if width else (height or 1) / rows
-    elif model.picture_size == "own":
-        scale = min(1.0, math.sqrt(model.limits.max_pixels / (rows * columns)))
+    elif model.picture_size in ("own", "within"):
+        most = model.limits.max_pixels if model.picture_size == "own" else usual
+        scale = min(1.0, math.sqrt(most / (rows * columns)))
         counted = math.floor
     else:
-        scale = math.sqrt(model.defaults.width * model.defaults.height / (rows * columns))
+        scale = math.sqrt(usual / (rows * columns))
         step = math.lcm(_STEP, step)
     longest = model.limits.max_side // step
     following = [max(1, min(counted(side * scale / step), longest)) for side in (columns, rows)]

@@ -1,0 +1,159 @@
+"""Z-Image, after diffusers' ZImagePipeline and those for image-to-image and inpainting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from multimodal_gen.configs.families.z_image import BASE_DEFAULTS, Z_IMAGE
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
+from multimodal_gen.runtime.layers.attention import select_attention
+from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
+from multimodal_gen.runtime.models.dits.z_image import ZImageTransformer
+from multimodal_gen.runtime.models.dits.z_image_config import PATCH, ZImageConfig
+from multimodal_gen.runtime.models.dits.z_image_keys import z_image_key_map
+from multimodal_gen.runtime.models.encoders.qwen3 import Qwen3Encoder
+from multimodal_gen.runtime.models.vaes.image import (
+    decode_image,
+    decode_preview,
+    encode_image,
+    for_decoding,
+    scale_factor,
+)
+from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask, shrink_mask
+from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, text_of
+from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
+from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.pipelines.rows import Rows, join_padded, text_bucket
+
+_STATES = "encoder_hidden_states"
+_TIMESTEPS = 1000
+_TURBO_SHIFT = 3.0
+
+
+class ZImagePipeline(FlowPipeline):
+    """Latents are those of the VAE, [1, C, h, w], float32 whatever the model's dtype is."""
+
+    family = Z_IMAGE
+    component_classes: ClassVar = {
+        "tokenizer": QWEN_TOKENIZERS,
+        "text_encoder": ("Qwen3Model", "Qwen3ForCausalLM"),
+        "transformer": ("ZImageTransformer2DModel",),
+        "vae": ("AutoencoderKL",),
+    }
+    denoiser_name = "transformer"
+    widths: ClassVar = {
+        "transformer.in_channels": ("vae.latent_channels",),
+        "transformer.cap_feat_dim": ("text_encoder.hidden_size",),
+    }
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._qwen = Qwen3Encoder(self.components["tokenizer"], self.components["text_encoder"])
+        self._transformer: ZImageTransformer = self.components["transformer"]
+        self._vae = for_decoding(self.components["vae"])
+
+    @classmethod
+    def default_params(cls, checkpoint: Checkpoint) -> Defaults:
+        """The schedule's shift alone tells the two published models apart."""
+        turbo = checkpoint.scheduler_config().get("shift") == _TURBO_SHIFT
+        return cls.family.defaults if turbo else BASE_DEFAULTS
+
+    @classmethod
+    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
+        if name != "transformer":
+            return super().load_component(checkpoint, name, context)
+        config = ZImageConfig.from_dict(checkpoint.config(name))
+        attention = select_attention(context.attention_backend)
+        sequence = make_sequence_parallel(context.mesh, attention)
+        return checkpoint.load_native(
+            name,
+            lambda: ZImageTransformer(config, sequence),
+            z_image_key_map(config),
+            context.dtype,
+            context.device,
+        )
+
+    def branches(self, params: SamplingParams) -> tuple[str, ...]:
+        """Guided by any scale above 0: here it says how far to go beyond the positive branch."""
+        return ("positive", "negative") if self.cfg_scale(params) > 0 else ("positive",)
+
+    def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
+        prediction = prediction.float()
+        if len(prediction) == 1:
+            return prediction
+        positive, negative = prediction[:1], prediction[1:]
+        return positive + self.cfg_scale(state.params) * (positive - negative)
+
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        text, length = text_of(state.params, branch), state.params.max_sequence_length
+        assert length is not None
+        return self.prompt_cache.get((text, length), lambda: self._encode(text, length))
+
+    def _encode(self, text: str, length: int) -> Conditioning:
+        """The states before Qwen3's last layer, without padding."""
+        (states,) = self._qwen.states(text, length, (-2,), thinking=True, padded=False)
+        return {_STATES: states.to(self.context.dtype)}
+
+    def join(self, branches: Sequence[Conditioning]) -> Conditioning:
+        return join_padded(branches, (_STATES,))
+
+    def batch_key(self, state: RequestState, evaluation: int) -> str:
+        _, latents = state.running()
+        text = max(branch[_STATES].shape[1] for branch in state.conditioning.values())
+        return f"{tuple(latents.shape)} text {text_bucket(text)}"
+
+    @property
+    def size_multiple(self) -> int:
+        return PATCH * scale_factor(self._vae)
+
+    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
+        height, width = (side // scale_factor(self._vae) for side in _size(params))
+        shape = (1, self._transformer.config.in_channels, height, width)
+        return torch.randn(shape, generator=generator)
+
+    def picture_latents(self, state: RequestState) -> Tensor:
+        pixels = fit_image(state.pictures["image"], *_size(state.params))
+        return encode_image(self._vae, pixels, state.generator).float()
+
+    def mask_latents(self, state: RequestState) -> Tensor:
+        mask = fit_mask(state.pictures["mask"], *_size(state.params))
+        return shrink_mask(mask, scale_factor(self._vae)).to(self.context.device)
+
+    def schedule(self, params: SamplingParams) -> dict[str, Any]:
+        steps = params.num_inference_steps
+        assert steps is not None
+        height, width = _size(params)
+        tokens = (height // self.size_multiple) * (width // self.size_multiple)
+        sigmas = torch.linspace(1.0, 1 / steps, steps).tolist()
+        return {"sigmas": sigmas, "mu": linear_shift(self.scheduler_config, tokens)}
+
+    def predict(self, rows: Rows) -> Tensor:
+        velocity: Tensor = self._transformer(
+            rows.latents.to(self.context.dtype),
+            rows.conditioning[_STATES],
+            (_TIMESTEPS - rows.timesteps) / _TIMESTEPS,
+            rows.conditioning.get("lengths"),
+        )
+        return -velocity  # the model's goes from noise to picture
+
+    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
+        return decode_image(self._vae, latents)
+
+    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
+        return decode_preview(self._vae, x0)
+
+
+def _size(params: SamplingParams) -> tuple[int, int]:
+    assert params.width is not None
+    assert params.height is not None
+    return params.height, params.width
+
+
+PIPELINE = ZImagePipeline

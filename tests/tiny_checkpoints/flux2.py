@@ -1,0 +1,50 @@
+"""FLUX.2 klein: double and single stream blocks, a VAE with batch statistics, Qwen3."""
+
+from diffusers import (
+    AutoencoderKLFlux2,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+    SchedulerMixin,
+)
+
+from .qwen3 import qwen3, qwen3_tokenizer
+
+HEAD_DIM = 16
+LATENT_CHANNELS = 4
+_TAKEN = 3  # states of Qwen3, the deepest after its 27th layer
+_WIDTH = 16
+
+
+def flux2_klein_pipeline(
+    scheduler: SchedulerMixin, *, heads: int, is_distilled: bool
+) -> Flux2KleinPipeline:
+    vae = AutoencoderKLFlux2(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 16, 16, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=LATENT_CHANNELS,
+        sample_size=64,
+    )
+    channels = 4 * LATENT_CHANNELS
+    vae.bn.running_mean.copy_(vae.bn.running_mean.new_tensor(range(channels)) / channels - 0.5)
+    vae.bn.running_var.copy_(vae.bn.running_var.new_tensor(range(1, channels + 1)) / channels)
+    return Flux2KleinPipeline(
+        scheduler=scheduler,
+        vae=vae,
+        text_encoder=qwen3(layers=28, width=_WIDTH),
+        tokenizer=qwen3_tokenizer(),
+        transformer=Flux2Transformer2DModel(
+            in_channels=channels,
+            num_layers=2,
+            num_single_layers=2,
+            attention_head_dim=HEAD_DIM,
+            num_attention_heads=heads,
+            joint_attention_dim=_TAKEN * _WIDTH,
+            timestep_guidance_channels=32,
+            axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=False,
+        ),
+        is_distilled=is_distilled,
+    )
