@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from diffusers import (
+    CogVideoXDDIMScheduler,
+    CogVideoXDPMScheduler,
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
@@ -25,6 +27,7 @@ from diffusers import (
 )
 
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.runtime.models.schedulers.cogvideox_dpm import CogVideoXDPMSolver
 from multimodal_gen.runtime.models.schedulers.flow_euler import FlowEulerSolver
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 
@@ -34,6 +37,8 @@ class View(Enum):
 
     NOISE = "noise prediction"
     """epsilon, v or x0 of a variance-preserving schedule: the variational and score-based views."""
+    SHIFTED_NOISE = "noise prediction, with the signal-to-noise ratio shifted"
+    """CogVideoX's schedule, which no class but its own knows."""
     FLOW = "flow matching"
 
 
@@ -68,6 +73,8 @@ SOLVERS: Mapping[str, SolverSpec] = {
             View.FLOW: {"prediction_type": "flow_prediction", "use_flow_sigmas": True},
         },
     ),
+    "cogvideox_ddim": SolverSpec(CogVideoXDDIMScheduler, {View.SHIFTED_NOISE: {}}),
+    "cogvideox_dpm": SolverSpec(CogVideoXDPMScheduler, {View.SHIFTED_NOISE: {}}),
 }
 """Short names, as `--scheduler` takes them."""
 
@@ -127,6 +134,8 @@ def make_solver(
     _set_timesteps(scheduler, view, num_inference_steps, device, sigmas, mu)
     if _is_plain_flow_euler(scheduler):
         return FlowEulerSolver(scheduler, generator)
+    if isinstance(scheduler, CogVideoXDPMScheduler):
+        return CogVideoXDPMSolver(scheduler, generator)
     return Solver(scheduler, generator)
 
 
@@ -136,6 +145,8 @@ def _is_plain_flow_euler(scheduler: Any) -> bool:
 
 
 def _view(config: Mapping[str, Any]) -> View:
+    if str(config.get("_class_name")).startswith("CogVideoX"):
+        return View.SHIFTED_NOISE
     flow = (
         str(config.get("_class_name")).startswith("FlowMatch")
         or config.get("prediction_type") == "flow_prediction"
@@ -184,7 +195,7 @@ def _shift(
     kind: Any, config: Mapping[str, Any], view: View, flow_shift: float | None
 ) -> dict[str, Any]:
     """The shift, under `kind`'s name for it: it belongs to the model, not to its config's class."""
-    if view is View.NOISE:
+    if view is not View.FLOW:
         return {}
     key = "shift" if "shift" in _accepted(kind) else "flow_shift"
     if flow_shift is not None:
