@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tiny_checkpoints import stock_pipeline
 from torch import Tensor, nn
 
-from multimodal_gen.checkpoints.lora_folder import LoraFile, LoraFolder
+from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.runtime.layers.lora import LoraUse
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
@@ -79,6 +78,9 @@ def _keys(weights: Weights, down: str, up: str) -> dict[str, Tensor]:
     return keys
 
 
+_numbers = itertools.count()
+
+
 class Loaded:
     """Adds LoRAs of a folder to a pipeline, without an engine; each gets a key."""
 
@@ -90,6 +92,6 @@ class Loaded:
 
     def use(self, name: str, scale: float = 1.0) -> LoraUse:
         if name not in self._keys:
-            key = self._keys[name] = len(self._keys)
+            key = self._keys[name] = next(_numbers)
             self._pipeline.adapters.add(key, self._reader.read(self._folder.find(name)))
         return LoraUse(key=self._keys[name], scale=scale)

@@ -1,0 +1,220 @@
+"""A LoRA file at some scale gives what diffusers' own loading of it gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engineless import load, run
+from loras import Loaded, Weights, diffusers_keys, kohya_keys, peft_folder, random_lora, write
+from parity import LATENTS, PIXELS, pixels_apart, relative
+from tiny_checkpoints import Reference, reference, stock_pipeline
+from torch import Tensor
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+CALL: dict[str, Any] = {
+    "prompt": "a red heart on the sea",
+    "height": 48,
+    "width": 64,
+    "num_inference_steps": 2,
+}
+SCALE = 0.7
+ATTENTION = "to_q to_k to_v to_out add_q_proj add_out"
+CLIP = "q_proj k_proj v_proj out_proj fc1 fc2"
+EVERYWHERE = "attn ff proj embed conv linear"
+
+Keys = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module", params=["flux-dev", "sd15", "sdxl"])
+def folder(request: pytest.FixtureRequest, checkpoints: Callable[..., Path]) -> Path:
+    return checkpoints(request.param)
+
+
+@contextmanager
+def stock_with(folder: Path, file: Path, scale: float) -> Iterator[None]:
+    """diffusers' pipeline of the checkpoint, with one LoRA."""
+    stock = stock_pipeline(folder)
+    stock.load_lora_weights(file.parent, weight_name=file.name, adapter_name="x")
+    stock.set_adapters("x", scale)
+    try:
+        yield
+    finally:
+        stock.unload_lora_weights()
+
+
+def check(folder: Path, pipeline: ComposedPipeline, file: Path) -> None:
+    """Ours with the LoRA equals theirs with it, and it makes a difference."""
+    plain = reference(folder, **CALL)
+    with stock_with(folder, file, SCALE):
+        theirs = reference(folder, **CALL)
+    check_equal(pipeline, file.parent, file.stem, theirs)
+    assert (theirs.latents - plain.latents).abs().max() > 0.01
+
+
+def check_equal(
+    pipeline: ComposedPipeline, root: Path, name: str, theirs: Reference, scale: float = SCALE
+) -> None:
+    use = Loaded(pipeline, root).use(name, scale)
+    try:
+        ours = run(pipeline, SamplingParams(**CALL), loras=[use])
+    finally:
+        pipeline.adapters.remove(use.key)
+    assert relative(ours, theirs) <= LATENTS
+    assert pixels_apart(ours, theirs) <= PIXELS
+
+
+def denoiser_of(folder: Path) -> tuple[str, Any]:
+    stock = stock_pipeline(folder)
+    return ("unet", stock.unet) if hasattr(stock, "unet") else ("transformer", stock.transformer)
+
+
+def encoders_of(folder: Path) -> dict[str, Any]:
+    stock = stock_pipeline(folder)
+    encoders = {name: getattr(stock, name, None) for name in ("text_encoder", "text_encoder_2")}
+    return {name: e for name, e in encoders.items() if type(e).__name__.startswith("CLIP")}
+
+
+def test_lora_of_every_module_and_the_encoders_equals_diffusers(
+    folder: Path, pipeline: ComposedPipeline, tmp_path: Path
+) -> None:
+    name, module = denoiser_of(folder)
+    keys = diffusers_keys(name, random_lora(module, EVERYWHERE))
+    for encoder, module in encoders_of(folder).items():
+        keys |= diffusers_keys(encoder, random_lora(module, CLIP, seed=1))
+    check(folder, pipeline, write(tmp_path / "a.safetensors", keys))
+
+
+def test_lora_with_the_config_that_diffusers_writes_into_it_equals_diffusers(
+    folder: Path, pipeline: ComposedPipeline, tmp_path: Path
+) -> None:
+    name, module = denoiser_of(folder)
+    weights = random_lora(module, ATTENTION)
+    odd = min(weights)
+    config = {"r": 4, "lora_alpha": 6, "alpha_pattern": {odd: 3}, "target_modules": [*weights]}
+    packed = {f"{name}.{key}": value for key, value in config.items()}
+    file = write(
+        tmp_path / "a.safetensors",
+        diffusers_keys(name, weights),
+        {"format": "pt", "lora_adapter_metadata": json.dumps(packed)},
+    )
+    check(folder, pipeline, file)
+
+
+def test_lora_as_peft_saves_it_is_scaled_by_its_config(
+    folder: Path, pipeline: ComposedPipeline, tmp_path: Path
+) -> None:
+    name, module = denoiser_of(folder)
+    weights = random_lora(module, ATTENTION)
+    odd = min(weights)
+    peft_folder(tmp_path / "p", weights, lora_alpha=8, alpha_pattern={odd: 2})
+    scaled = {n: (a, b * (0.5 if n == odd else 2)) for n, (a, b) in weights.items()}
+    file = write(tmp_path / "a.safetensors", diffusers_keys(name, scaled))
+    with stock_with(folder, file, SCALE):
+        theirs = reference(folder, **CALL)
+    check_equal(pipeline, tmp_path, "p", theirs)
+
+
+def test_kohya_lora_with_alphas_equals_diffusers(
+    folder: Path, pipeline: ComposedPipeline, tmp_path: Path
+) -> None:
+    name, module = denoiser_of(folder)
+    if name == "transformer":
+        keys = kohya_keys("lora_unet", flux_blocks(module))
+        encoder = {"lora_te1": stock_pipeline(folder).text_encoder}
+    else:
+        keys = kohya_keys("lora_unet", random_lora(module, "attn ff proj_in conv1 conv2 time_emb"))
+        found = list(encoders_of(folder).values())
+        encoder = {f"lora_te{i + 1}": e for i, e in enumerate(found)}
+        if len(found) == 1:
+            encoder = {"lora_te": found[0]}
+    for prefix, clip in encoder.items():
+        keys |= kohya_keys(prefix, in_text_model(random_lora(clip, CLIP, seed=1)))
+    check(folder, pipeline, write(tmp_path / "a.safetensors", keys))
+
+
+def test_comfyui_lora_equals_diffusers(checkpoints: Callable[..., Path], tmp_path: Path) -> None:
+    folder = checkpoints("flux-dev")
+    keys: Keys = {}
+    for name, (down, up) in flux_blocks(stock_pipeline(folder).transformer).items():
+        keys |= {f"diffusion_model.{name}.lora_down.weight": down}
+        keys |= {f"diffusion_model.{name}.lora_up.weight": up}
+    check(folder, load(folder), write(tmp_path / "a.safetensors", keys))
+
+
+def test_xlabs_lora_equals_diffusers(checkpoints: Callable[..., Path], tmp_path: Path) -> None:
+    folder = checkpoints("flux-dev")
+    keys: Keys = {}
+    for name, (down, up) in flux_blocks(stock_pipeline(folder).transformer).items():
+        block, of_image, layer = name.partition("img_attn.")
+        if of_image:
+            keys |= {f"{block}processor.{layer}_lora1.down.weight": down}
+            keys |= {f"{block}processor.{layer}_lora1.up.weight": up}
+    check(folder, load(folder), write(tmp_path / "a.safetensors", keys))
+
+
+def test_lora_in_diffusers_old_names_equals_diffusers(
+    checkpoints: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = checkpoints("sd15")
+    keys: Keys = {}
+    for name, (down, up) in random_lora(stock_pipeline(folder).unet, "to_q to_out.0").items():
+        block, _, layer = name.removesuffix(".0").rpartition(".")
+        stem = f"unet.{block}.processor.{layer}_lora"
+        keys |= {f"{stem}.down.weight": down, f"{stem}.up.weight": up}
+    clip = random_lora(stock_pipeline(folder).text_encoder, "q_proj fc1", seed=1)
+    for name, (down, up) in in_text_model(clip).items():
+        stem = f"text_encoder.{name}.lora_linear_layer"
+        keys |= {f"{stem}.down.weight": down, f"{stem}.up.weight": up}
+    check(folder, load(folder), write(tmp_path / "a.safetensors", keys))
+
+
+def test_kohya_lora_in_the_block_names_of_sdxl_equals_diffusers(
+    checkpoints: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = checkpoints("sdxl")
+    unet = stock_pipeline(folder).unet
+    layers = unet.config.layers_per_block + 1
+    weights: Weights = {}
+    for name, pair in random_lora(unet, "attentions").items():
+        if name.startswith("down_blocks"):
+            _, block, _, at, rest = name.split(".", 4)
+            weights[f"input_blocks_{int(block) * layers + int(at) + 1}_1_{rest}"] = pair
+    check(folder, load(folder), write(tmp_path / "a.safetensors", kohya_keys("lora_unet", weights)))
+
+
+def in_text_model(weights: Weights) -> Weights:
+    """CLIP's layers by the names that they have in files."""
+    return {f"text_model.{name.removeprefix('text_model.')}": p for name, p in weights.items()}
+
+
+def flux_blocks(transformer: Any) -> Weights:
+    """A LoRA for FLUX's double blocks and some of its single ones, by the original names."""
+    generator = torch.Generator().manual_seed(0)
+    dim = transformer.inner_dim
+    layers = {"img_attn.qkv": (3 * dim, dim), "img_attn.proj": (dim, dim)}
+    layers |= {"txt_attn.qkv": (3 * dim, dim), "img_mlp.0": (4 * dim, dim)}
+    layers |= {"txt_mlp.2": (dim, 4 * dim), "img_mod.lin": (6 * dim, dim)}
+    shapes = {
+        f"double_blocks.{i}.{layer}": shape
+        for i in range(transformer.config.num_layers)
+        for layer, shape in layers.items()
+    }
+    for i in range(transformer.config.num_single_layers):
+        shapes[f"single_blocks.{i}.linear2"] = (dim, 5 * dim)
+        shapes[f"single_blocks.{i}.modulation.lin"] = (3 * dim, dim)
+    return {
+        name: (
+            0.5 * torch.randn(4, into, generator=generator) / into**0.5,
+            0.5 * torch.randn(out, 4, generator=generator),
+        )
+        for name, (out, into) in shapes.items()
+    }
