@@ -12,6 +12,7 @@ import torch
 from . import schedulers
 from .flux import flux_pipeline
 from .stable_diffusion import sd15_pipeline, sdxl_pipeline
+from .stable_diffusion_3 import SD35, sd3_pipeline
 from .wan import wan_pipeline
 from .weights import fill
 
@@ -20,6 +21,9 @@ _RECIPES: dict[str, tuple[Callable[..., Any], schedulers.Config]] = {
     "flux-schnell": (partial(flux_pipeline, guidance_embeds=False), schedulers.FLUX_SCHNELL),
     "sd15": (sd15_pipeline, schedulers.SD15),
     "sdxl": (sdxl_pipeline, schedulers.SDXL),
+    "sd3": (sd3_pipeline, schedulers.SD3),
+    "sd3-without-t5": (partial(sd3_pipeline, with_t5=False), schedulers.SD3),
+    "sd35": (partial(sd3_pipeline, **SD35), schedulers.SD3),
     "wan": (wan_pipeline, schedulers.WAN),
 }
 NAMES = tuple(_RECIPES)

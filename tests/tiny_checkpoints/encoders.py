@@ -25,8 +25,8 @@ def clip_text_with_projection() -> CLIPTextModelWithProjection:
     return CLIPTextModelWithProjection(_clip_config("gelu"))
 
 
-def t5() -> T5EncoderModel:
-    return T5EncoderModel(T5Config(**_t5_sizes()))
+def t5(width: int = WIDTH) -> T5EncoderModel:
+    return T5EncoderModel(T5Config(**_t5_sizes() | {"d_model": width}))
 
 
 def umt5() -> UMT5EncoderModel:

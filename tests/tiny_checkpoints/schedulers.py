@@ -17,6 +17,12 @@ FLUX_DEV: Config = {
 
 FLUX_SCHNELL: Config = {**FLUX_DEV, "shift": 1.0, "use_dynamic_shifting": False}
 
+SD3: Config = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "num_train_timesteps": 1000,
+    "shift": 3.0,
+}
+
 _STABLE_DIFFUSION: Config = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",

@@ -13,7 +13,7 @@ from torch import Tensor
 from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
-from multimodal_gen.messages.model_info import Defaults, ModelInfo, Task
+from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo, Task
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.layers.lora import Adapters
@@ -162,7 +162,7 @@ class ComposedPipeline(ABC):
             family=family.name,
             tasks=self.tasks,
             defaults=self.defaults,
-            limits=family.limits,
+            limits=self.limits,
             picture_size=family.picture_size,
             size_multiple=self.size_multiple,
             frame_multiple=self.frame_multiple,
@@ -176,6 +176,11 @@ class ComposedPipeline(ABC):
     def tasks(self) -> tuple[Task, ...]:
         """What this checkpoint can do."""
         return self.family.tasks
+
+    @property
+    def limits(self) -> Limits:
+        """The largest request that this checkpoint can do."""
+        return self.family.limits
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -1,0 +1,186 @@
+"""Stable Diffusion 3 and 3.5, after diffusers' StableDiffusion3Pipeline and its kin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from multimodal_gen.configs.families.stable_diffusion_3 import (
+    LARGE_3_5_DEFAULTS,
+    MEDIUM_3_5_DEFAULTS,
+    STABLE_DIFFUSION_3,
+)
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.messages.model_info import Defaults, Limits
+from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
+from multimodal_gen.runtime.layers.attention import select_attention
+from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS, T5_TOKENIZERS
+from multimodal_gen.runtime.models.dits.stable_diffusion_3 import SD3Transformer
+from multimodal_gen.runtime.models.dits.stable_diffusion_3_config import SD3Config
+from multimodal_gen.runtime.models.dits.stable_diffusion_3_keys import sd3_key_map
+from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.models.vaes.image import (
+    decode_image,
+    decode_preview,
+    encode_image,
+    for_decoding,
+    scale_factor,
+)
+from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask, shrink_mask
+from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, text_of
+from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
+from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.pipelines.rows import Rows
+
+_LARGEST_SHIFT = 1.16  # where a scheduler that shifts by the picture's size doesn't say
+
+
+class StableDiffusion3Pipeline(FlowPipeline):
+    """Latents are the VAE's own, [1, C, h, w]; text is that of two CLIPs, then of T5 or zeros."""
+
+    family = STABLE_DIFFUSION_3
+    component_classes: ClassVar = {
+        "tokenizer": CLIP_TOKENIZERS,
+        "tokenizer_2": CLIP_TOKENIZERS,
+        "tokenizer_3": T5_TOKENIZERS,
+        "text_encoder": ("CLIPTextModelWithProjection",),
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+        "text_encoder_3": ("T5EncoderModel",),
+        "transformer": ("SD3Transformer2DModel",),
+        "vae": ("AutoencoderKL",),
+    }
+    optional = ("tokenizer_3", "text_encoder_3")
+    denoiser_name = "transformer"
+    widths: ClassVar = {
+        "transformer.in_channels": ("vae.latent_channels",),
+        "transformer.joint_attention_dim": ("text_encoder_3.d_model",),
+        "transformer.pooled_projection_dim": (
+            "text_encoder.projection_dim",
+            "text_encoder_2.projection_dim",
+        ),
+    }
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        encoders = [
+            TextEncoder(self.components[f"tokenizer{which}"], self.components[name])
+            for which in ("", "_2", "_3")
+            if (name := f"text_encoder{which}") in self.components
+        ]
+        self._clips = encoders[:2]
+        self._t5 = encoders[2] if len(encoders) > 2 else None
+        self._transformer: SD3Transformer = self.components["transformer"]
+        self._vae = for_decoding(self.components["vae"])
+
+    @classmethod
+    def default_params(cls, checkpoint: Checkpoint) -> Defaults:
+        """The size that the transformer was trained at, and what its kind is known for."""
+        config = SD3Config.from_dict(checkpoint.config("transformer"))
+        blocks: Any = checkpoint.config("vae").get("block_out_channels")
+        pixels = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else 1
+        tokens = min(max(config.sample_size // config.patch_size, 1), config.pos_embed_max_size)
+        side = tokens * config.patch_size * pixels
+        defaults = cls.family.defaults
+        if config.dual_attention_layers:
+            defaults = MEDIUM_3_5_DEFAULTS
+        elif config.qk_norm is not None:
+            defaults = LARGE_3_5_DEFAULTS
+        return msgspec.structs.replace(defaults, width=side, height=side)
+
+    @classmethod
+    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
+        if name != "transformer":
+            return super().load_component(checkpoint, name, context)
+        config = SD3Config.from_dict(checkpoint.config(name))
+        attention = select_attention(context.attention_backend)
+        sequence = make_sequence_parallel(context.mesh, attention)
+        return checkpoint.load_native(
+            name,
+            lambda: SD3Transformer(config, sequence),
+            sd3_key_map(config),
+            context.dtype,
+            context.device,
+        )
+
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        text, length = text_of(state.params, branch), state.params.max_sequence_length
+        assert length is not None
+        return self.prompt_cache.get((text, length), lambda: self._encode(text, length))
+
+    def _encode(self, text: str, length: int) -> Conditioning:
+        """The states before each CLIP's last layer side by side, as wide as T5's; then those of
+        T5's `length` tokens, padding included. Pooled are the CLIPs'."""
+        tokens, width = self._clips[0].max_length, self._transformer.config.joint_attention_dim
+        outputs = [clip(text, tokens, hidden_states=True) for clip in self._clips]
+        clips = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
+        clips = F.pad(clips, (0, width - clips.shape[-1]))  # [1, tokens, D]
+        t5 = clips.new_zeros(1, length, width) if self._t5 is None else self._t5(text, length)[0]
+        pooled = torch.cat([output[0] for output in outputs], dim=-1)  # [1, P]
+        states, dtype = torch.cat((clips, t5), dim=1), self.context.dtype
+        return {"encoder_hidden_states": states.to(dtype), "pooled_projections": pooled.to(dtype)}
+
+    @property
+    def size_multiple(self) -> int:
+        """Pixels along each side of a token."""
+        return self._transformer.config.patch_size * scale_factor(self._vae)
+
+    @property
+    def limits(self) -> Limits:
+        """No side is longer than the transformer has places for."""
+        places = self._transformer.config.pos_embed_max_size * self.size_multiple
+        limits = self.family.limits
+        return msgspec.structs.replace(limits, max_side=min(limits.max_side, places))
+
+    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
+        height, width = (side // scale_factor(self._vae) for side in _size(params))
+        shape = (1, self._transformer.config.in_channels, height, width)
+        return torch.randn(shape, generator=generator, dtype=self.context.dtype)
+
+    def picture_latents(self, state: RequestState) -> Tensor:
+        pixels = fit_image(state.pictures["image"], *_size(state.params))
+        return encode_image(self._vae, pixels, state.generator).to(self.context.dtype)
+
+    def mask_latents(self, state: RequestState) -> Tensor:
+        mask = fit_mask(state.pictures["mask"], *_size(state.params))
+        return shrink_mask(mask, scale_factor(self._vae)).to(
+            self.context.device, self.context.dtype
+        )
+
+    def schedule(self, params: SamplingParams) -> dict[str, Any]:
+        height, width = (side // self.size_multiple for side in _size(params))
+        return {"mu": linear_shift(self.scheduler_config, height * width, _LARGEST_SHIFT)}
+
+    def predict(self, rows: Rows) -> Tensor:
+        conditioning = rows.conditioning
+        velocity: Tensor = self._transformer(
+            rows.latents,
+            conditioning["encoder_hidden_states"],
+            conditioning["pooled_projections"],
+            rows.timesteps,
+        )
+        return velocity
+
+    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
+        config = self._vae.config
+        shift: float = config.scaling_factor * (config.shift_factor or 0.0)
+        # The reference's inpainting leaves the VAE's shift out.
+        inpainted = [shift if "mask" in state.pictures else 0.0 for state in states]
+        return decode_image(self._vae, latents - latents.new_tensor(inpainted).view(-1, 1, 1, 1))
+
+    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
+        return decode_preview(self._vae, x0)
+
+
+def _size(params: SamplingParams) -> tuple[int, int]:
+    assert params.width is not None
+    assert params.height is not None
+    return params.height, params.width
+
+
+PIPELINE = StableDiffusion3Pipeline

@@ -1,0 +1,85 @@
+"""Stable Diffusion 3 gives what diffusers' pipelines give."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import PIL.Image
+import pytest
+from engineless import load
+from parity import check_parity
+
+from multimodal_gen.runtime.models.schedulers.registry import View
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+
+CALL: dict[str, Any] = {
+    "prompt": "a red heart on the sea",
+    "height": 48,
+    "width": 80,
+    "num_inference_steps": 4,
+    "guidance_scale": 5.0,
+    "max_sequence_length": 32,
+}
+
+
+@pytest.fixture(scope="module", params=["sd3", "sd35"])
+def folder(request: pytest.FixtureRequest, checkpoints: Callable[..., Path]) -> Path:
+    return checkpoints(request.param)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 7},
+        {"guidance_scale": 1.0},
+        {"negative_prompt": "blurry"},
+        {"height": 112, "width": 64, "num_inference_steps": 1},
+        {"prompt": "", "max_sequence_length": 256},
+        {"prompt": "a <b>cat</b> & “dog” " * 40},
+    ],
+    ids=lambda change: ",".join(change),
+)
+def test_stable_diffusion_3_equals_diffusers(
+    pipeline: ComposedPipeline, folder: Path, change: dict[str, Any]
+) -> None:
+    check_parity(pipeline, folder, **{**CALL, **change})
+
+
+def test_stable_diffusion_3_without_t5_equals_diffusers(checkpoints: Callable[..., Path]) -> None:
+    folder = checkpoints("sd3-without-t5")
+    check_parity(load(folder), folder, **CALL, negative_prompt="blurry")
+
+
+@pytest.mark.parametrize("solver", ["flow_heun", "unipc"])
+def test_stable_diffusion_3_with_other_solvers_equals_diffusers(
+    pipeline: ComposedPipeline, folder: Path, solver: str
+) -> None:
+    check_parity(pipeline, folder, solver=solver, view=View.FLOW, **CALL)
+
+
+def _picture(width: int, height: int, mode: str) -> PIL.Image.Image:
+    noise = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    return PIL.Image.fromarray(noise).resize((width, height)).convert(mode)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"strength": 0.6},
+        {"strength": 1.0, "seed": 3},
+        {"height": 64, "width": 64, "strength": 0.3, "guidance_scale": 1.0},
+    ],
+    ids=lambda change: ",".join(change),
+)
+@pytest.mark.parametrize("mask", [False, True], ids=["image-to-image", "inpainting"])
+def test_stable_diffusion_3_from_a_picture_equals_diffusers(
+    pipeline: ComposedPipeline, folder: Path, change: dict[str, Any], mask: bool
+) -> None:
+    call = {**CALL, **change, "image": _picture(70, 61, "RGB")}
+    stock = diffusers.StableDiffusion3Img2ImgPipeline
+    if mask:
+        call["mask_image"] = _picture(50, 40, "L")
+        stock = diffusers.StableDiffusion3InpaintPipeline
+    check_parity(pipeline, folder, stock=stock, **call)
