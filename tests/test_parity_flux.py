@@ -1,11 +1,13 @@
-"""FLUX gives what diffusers' FluxPipeline gives."""
+"""FLUX gives what diffusers' pipelines give."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 from parity import check_parity
+from tiny_checkpoints.pictures import picture
 
 from multimodal_gen.runtime.models.schedulers.registry import View
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -48,3 +50,24 @@ def test_flux_equals_diffusers(
 def test_flux_with_unipc_equals_diffusers(pipeline: ComposedPipeline, folder: Path) -> None:
     call = {**CALL, "num_inference_steps": 6}
     check_parity(pipeline, folder, solver="unipc", view=View.FLOW, **call)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"strength": 0.6},
+        {"strength": 1.0, "seed": 3, "true_cfg_scale": 3.0, "negative_prompt": "blurry"},
+        {"height": 64, "width": 64, "strength": 0.3, "guidance_scale": 1.5},
+    ],
+    ids=lambda change: ",".join(change),
+)
+@pytest.mark.parametrize("mask", [False, True], ids=["image-to-image", "inpainting"])
+def test_flux_from_a_picture_equals_diffusers(
+    pipeline: ComposedPipeline, folder: Path, change: dict[str, Any], mask: bool
+) -> None:
+    call = {**CALL, "guidance_scale": 3.5, **change, "image": picture(70, 61)}
+    stock = diffusers.FluxImg2ImgPipeline
+    if mask:
+        call["mask_image"] = picture(50, 40, "L")
+        stock = diffusers.FluxInpaintPipeline
+    check_parity(pipeline, folder, stock=stock, **call)

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import numpy as np
-import PIL.Image
 import pytest
 from engineless import load
 from parity import check_parity
+from tiny_checkpoints.pictures import picture
 
 from multimodal_gen.runtime.models.schedulers.registry import View
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -59,11 +58,6 @@ def test_stable_diffusion_3_with_other_solvers_equals_diffusers(
     check_parity(pipeline, folder, solver=solver, view=View.FLOW, **CALL)
 
 
-def _picture(width: int, height: int, mode: str) -> PIL.Image.Image:
-    noise = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
-    return PIL.Image.fromarray(noise).resize((width, height)).convert(mode)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -77,9 +71,9 @@ def _picture(width: int, height: int, mode: str) -> PIL.Image.Image:
 def test_stable_diffusion_3_from_a_picture_equals_diffusers(
     pipeline: ComposedPipeline, folder: Path, change: dict[str, Any], mask: bool
 ) -> None:
-    call = {**CALL, **change, "image": _picture(70, 61, "RGB")}
+    call = {**CALL, **change, "image": picture(70, 61)}
     stock = diffusers.StableDiffusion3Img2ImgPipeline
     if mask:
-        call["mask_image"] = _picture(50, 40, "L")
+        call["mask_image"] = picture(50, 40, "L")
         stock = diffusers.StableDiffusion3InpaintPipeline
     check_parity(pipeline, folder, stock=stock, **call)

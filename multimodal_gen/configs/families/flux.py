@@ -39,8 +39,8 @@ _SINGLE_FILES = (
 FLUX = FamilyConfig(
     name="flux",
     title="FLUX.1",
-    pipeline_classes=("FluxPipeline",),
-    tasks=("text-to-image",),
+    pipeline_classes=("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"),
+    tasks=("text-to-image", "image-to-image", "inpainting"),
     parameters=("true_cfg_scale", "max_sequence_length"),
     size_multiple=16,
     defaults=Defaults(
@@ -50,6 +50,8 @@ FLUX = FamilyConfig(
         guidance_scale=3.5,
         true_cfg_scale=1.0,
         max_sequence_length=512,
+        strength=0.6,
+        inpainting_strength=0.6,
     ),
     limits=Limits(max_pixels=2048 * 2048, max_sequence_length=512),
     schedulers=("flow_euler", "flow_heun", "unipc"),

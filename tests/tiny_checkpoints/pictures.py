@@ -1,0 +1,10 @@
+"""Input pictures for parity tests."""
+
+import numpy as np
+import PIL.Image
+
+
+def picture(width: int, height: int, mode: str = "RGB") -> PIL.Image.Image:
+    """Coarse coloured noise, or with mode "L" a mask in all greys; always the same."""
+    noise = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    return PIL.Image.fromarray(noise).resize((width, height)).convert(mode)
