@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,10 @@ from multimodal_gen.runtime.loader.libraries import (
     load_processor,
     load_tokenizer,
 )
+from multimodal_gen.runtime.loader.library_modules import module_of
 from multimodal_gen.runtime.loader.safetensors_file import open_safetensors
+from multimodal_gen.runtime.loader.single_file import SingleFile
+from multimodal_gen.runtime.loader.stored import Stored
 from multimodal_gen.runtime.loader.weights import fill
 
 _INDEX = "model_index.json"
@@ -48,10 +52,13 @@ class Checkpoint:
     """Name -> (library, class); all are in `ALLOWED`."""
     options: Mapping[str, Any]
     """The pipeline's own settings in the index."""
+    file: SingleFile | None = None
+    """Has some components' weights instead of the folder."""
 
     @classmethod
-    def open(cls, folder: Path) -> Checkpoint:
-        """Read the index. Raises InvalidCheckpoint for what is missing, broken or not allowed."""
+    def open(cls, folder: Path, file: Path | None = None) -> Checkpoint:
+        """Read the index, and the head of `file`, a single weight file that takes the place of some
+        components' weights. Raises InvalidCheckpoint for what is missing, broken or not allowed."""
         if not folder.is_dir():
             raise InvalidCheckpoint(f"{folder}: no such folder")
         index = read_json(folder, _INDEX)
@@ -66,7 +73,8 @@ class Checkpoint:
                 options[name] = value
             elif value != [None, None]:
                 components[name] = _allowed(name, value)
-        return cls(folder, pipeline_class, components, options)
+        single = SingleFile.open(file, components, str(folder)) if file else None
+        return cls(folder, pipeline_class, components, options, single)
 
     def require(self, name: str, allowed: tuple[str, ...]) -> None:
         """Check that it has the component, of one of these classes. Raises InvalidCheckpoint."""
@@ -124,7 +132,18 @@ class Checkpoint:
             return load_image_processor(self.folder, name, class_name)
         if kind == "processor":
             return load_processor(self.folder, name, class_name)
-        return load_module(self.folder, name, library, class_name, dtype, device)
+        if self.file is None or name not in self.file.parts:
+            return load_module(self.folder, name, library, class_name, dtype, device)
+        with self._tensors(name) as stored:
+            return module_of(
+                stored,
+                library=library,
+                class_name=class_name,
+                config=self.config(name),
+                name=name,
+                dtype=dtype,
+                device=device,
+            )
 
     def load_native(
         self,
@@ -137,10 +156,21 @@ class Checkpoint:
         """A module of ours, made by `make` on the meta device and filled strictly."""
         with complaints(f"{name}/config.json"), torch.device("meta"):
             module = make().eval().requires_grad_(False)
-        files = weight_files(self.folder, name, WEIGHTS_STEM["native"])
-        with open_safetensors(files.paths, name) as stored:
+        with self._tensors(name) as stored:
             fill(module, stored, key_map, name=name, dtype=dtype, device=device)
         return module
+
+    @contextmanager
+    def _tensors(self, name: str) -> Iterator[Mapping[str, Stored]]:
+        """A component's tensors under diffusers' names, from wherever they are."""
+        library, class_name = self.components[name]
+        if self.file is not None and name in self.file.parts:
+            with self.file.tensors(name, class_name, self.config(name)) as stored:
+                yield stored
+            return
+        files = weight_files(self.folder, name, WEIGHTS_STEM[library])
+        with open_safetensors(files.paths, name) as stored:
+            yield stored
 
     def defaults(self, family: Defaults) -> Defaults:
         """The family's defaults, with what generation_defaults.json says instead."""

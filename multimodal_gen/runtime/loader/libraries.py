@@ -121,7 +121,7 @@ def load_tokenizer(root: Path, name: str, class_name: str) -> Any:
     if not any(inside(root, f"{name}/{file}").is_file() for file in _VOCABULARIES):
         # Without one, the library makes a tokenizer that knows no word.
         raise InvalidCheckpoint(f"{name}: has no vocabulary ({', '.join(_VOCABULARIES)})")
-    kind = getattr(_quiet("transformers"), class_name)
+    kind = getattr(quiet("transformers"), class_name)
     with complaints(f"{name}: {class_name}"):
         return kind.from_pretrained(root / name, local_files_only=True, trust_remote_code=False)
 
@@ -129,7 +129,7 @@ def load_tokenizer(root: Path, name: str, class_name: str) -> Any:
 def load_image_processor(root: Path, name: str, class_name: str) -> Any:
     """What makes pixels fit for an encoder of pictures: settings alone."""
     config = _image_processor_config(root, name)
-    kind = getattr(_quiet("transformers"), class_name)
+    kind = getattr(quiet("transformers"), class_name)
     with complaints(f"{name}: {class_name}"):
         return kind.from_dict(config)
 
@@ -169,7 +169,7 @@ def load_module(
         raise InvalidCheckpoint(
             f"{name}/adapter_config.json: adapters inside a checkpoint are not read"
         )
-    kind = getattr(_quiet(library), class_name)
+    kind = getattr(quiet(library), class_name)
     with complaints(f"{name}: {class_name}"):
         options: dict[str, Any] = {"torch_dtype": dtype}
         if library == "transformers":
@@ -186,13 +186,13 @@ def load_module(
             output_loading_info=True,
             **options,
         )
-    _check_keys(name, info)
+    check_keys(name, info)
     module = module.to(device).eval().requires_grad_(False)
     assert isinstance(module, torch.nn.Module)
     return module
 
 
-def _quiet(library: str) -> Any:
+def quiet(library: str) -> Any:
     """The library, without bars and notes of its own on the terminal."""
     logs = importlib.import_module(f"{library}.utils.logging")
     logs.disable_progress_bar()
@@ -200,7 +200,7 @@ def _quiet(library: str) -> Any:
     return importlib.import_module(library)
 
 
-def _check_keys(name: str, info: Mapping[str, Any]) -> None:
+def check_keys(name: str, info: Mapping[str, Any]) -> None:
     wrong = {
         what: sorted(str(key) for key in info.get(f"{what}_keys") or ())
         for what in ("missing", "mismatched")

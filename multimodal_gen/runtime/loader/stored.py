@@ -65,8 +65,9 @@ class Rearranged:
         return any(span.origin.computed for span in self.spans)
 
     def rows(self, start: int, stop: int) -> Tensor:
-        whole = torch.cat([chunk for span in self.spans for chunk in span.chunks()])
-        return whole.reshape(self.shape)[start:stop]
+        whole = [chunk for span in self.spans for chunk in span.chunks()]
+        joined = whole[0] if len(whole) == 1 else torch.cat(whole)
+        return joined.reshape(self.shape or (1,))[start:stop]
 
 
 @dataclass(frozen=True, eq=False)

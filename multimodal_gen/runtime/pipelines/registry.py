@@ -29,12 +29,14 @@ def load_pipeline(
     dtype: torch.dtype,
     mesh: Mesh,
     attention_backend: str = "auto",
+    file: Path | None = None,
 ) -> ComposedPipeline:
-    """The components in `folder`, ready to run. Raises InvalidCheckpoint, InvalidRequest."""
-    checkpoint = Checkpoint.open(folder)
+    """The components in `folder`, ready to run; those that `file` has, from there. Raises
+    InvalidCheckpoint, InvalidRequest."""
+    checkpoint = Checkpoint.open(folder, file)
     family = family_named(checkpoint.pipeline_class)
     module = importlib.import_module(f"multimodal_gen.runtime.pipelines.{family.name}")
-    kind: type[ComposedPipeline] = module.PIPELINE
+    kind: type[ComposedPipeline] = module.PIPELINE.variant(checkpoint)
     pipeline = kind.from_checkpoint(checkpoint, RankContext(device, dtype, mesh, attention_backend))
     _check_defaults(pipeline)
     return pipeline

@@ -1,0 +1,57 @@
+"""Which converter makes diffusers' names of a component's tensors in a single file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+from diffusers.loaders import single_file_utils as library
+from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
+from torch import Tensor
+
+from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.loader.conversion import Converter
+from multimodal_gen.runtime.loader.flux_names import flux_names
+
+_UNET = "model.diffusion_model."
+_OPEN_CLIP = {
+    "CLIPTextModel": "cond_stage_model.model.",
+    "CLIPTextModelWithProjection": "conditioner.embedders.1.model.",
+}
+"""As Stable Diffusion 2 and XL have it: of the first, the last layer has no use."""
+
+
+def converter_for(class_name: str, config: Mapping[str, Any]) -> Converter:
+    """For a class of diffusers or transformers and its config. Raises InvalidCheckpoint."""
+    match class_name:
+        case "FluxTransformer2DModel":
+            return flux_names
+        case "UNet2DConditionModel":
+            return lambda tensors: library.convert_ldm_unet_checkpoint(
+                {_UNET + name: tensor for name, tensor in tensors.items()}, dict(config)
+            )
+        case "AutoencoderKL":
+            return lambda tensors: library.convert_ldm_vae_checkpoint(tensors, dict(config))
+        case "CLIPTextModel" | "CLIPTextModelWithProjection":
+            return partial(_clip_names, class_name=class_name, width=config.get("hidden_size"))
+        case "T5EncoderModel":
+            return dict
+    known: Any = SINGLE_FILE_LOADABLE_CLASSES.get(class_name)
+    if known is None:
+        raise InvalidCheckpoint(f"{class_name}: its original names are not known")
+    return partial(known["checkpoint_mapping_fn"], config=dict(config))
+
+
+def _clip_names(
+    tensors: dict[str, Tensor], *, class_name: str, width: object
+) -> Mapping[str, Tensor]:
+    """CLIP's text encoder as transformers has it, or as OpenCLIP does."""
+    if not any(".resblocks." in name for name in tensors):
+        return tensors
+    prefix = _OPEN_CLIP[class_name]
+    encoder = SimpleNamespace(config=SimpleNamespace(hidden_size=width))
+    named = {prefix + name: tensor for name, tensor in tensors.items()}
+    converted: Mapping[str, Tensor] = library.convert_open_clip_checkpoint(encoder, named, prefix)
+    return converted

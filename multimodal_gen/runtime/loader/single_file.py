@@ -1,0 +1,114 @@
+"""Components out of a single weight file, under diffusers' names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multimodal_gen.checkpoints.single_file import DENOISER, Recognised, recognise
+from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.loader.conversion import convert
+from multimodal_gen.runtime.loader.converters import converter_for
+from multimodal_gen.runtime.loader.gguf_file import gguf_tensors
+from multimodal_gen.runtime.loader.safetensors_file import open_safetensors
+from multimodal_gen.runtime.loader.stored import Scaled, Stored
+
+log = logging.getLogger(__name__)
+_SCALES = (".scale_weight", ".weight_scale")
+"""Of float8 weights, as ComfyUI's files name them, then and now."""
+_NOTES = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
+"""For kernels that multiply in float8."""
+_EXPERTS = (("high", ""), ("low", "_2"))
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class SingleFile:
+    """A recognised file, and which of a base checkpoint's components it has."""
+
+    found: Recognised
+    parts: Mapping[str, str]
+    """Component -> part of the file."""
+
+    @classmethod
+    def open(cls, path: Path, components: Mapping[str, tuple[str, str]], base: str) -> SingleFile:
+        """`components` are the base's, with library and class. Raises InvalidCheckpoint."""
+        found = recognise(path)
+        held = found.parts().keys()
+        parts = {name: name for name in components if name in held}
+        return cls(found, {_denoiser(found, components, base): DENOISER} | parts)
+
+    @contextmanager
+    def tensors(
+        self, name: str, class_name: str, config: Mapping[str, Any]
+    ) -> Iterator[dict[str, Stored]]:
+        """A component's tensors, while the file is open. Raises InvalidCheckpoint."""
+        part, path = self.parts[name], self.found.header.path
+        with self._open() as stored:
+            own = {}
+            for key, tensor in stored.items():
+                owner, own_key = self.found.place(key)
+                if owner == part:
+                    own[own_key] = tensor
+            own = _scaled(own)
+            if part == DENOISER and self.found.layout.style == "diffusers":
+                yield own
+                return
+            what = f"{name} in {path.name}"
+            own, unused = convert(own, converter_for(class_name, config), what)
+            if unused and part == DENOISER:
+                raise InvalidCheckpoint(f"{what}: unexpected: {', '.join(unused[:_SHOWN])}")
+            if unused:
+                log.warning("%s: weights without a place: %s", what, unused[:_SHOWN])
+            yield own
+
+    @contextmanager
+    def _open(self) -> Iterator[dict[str, Stored]]:
+        header = self.found.header
+        if header.format == "gguf":
+            yield gguf_tensors(header)
+            return
+        with open_safetensors([header.path], str(header.path.parent)) as stored:
+            yield stored
+
+
+def _denoiser(found: Recognised, components: Mapping[str, tuple[str, str]], base: str) -> str:
+    """The component of the base that the file's denoiser takes the place of."""
+    path, wanted = found.header.path, found.layout.denoiser
+    names = [name for name, (_, class_name) in components.items() if class_name == wanted]
+    if not names:
+        others = ", ".join(class_name for _, class_name in components.values())
+        raise InvalidCheckpoint(
+            f"{path.name} has a {wanted} ({found.family.title}), for which {base} has no place: "
+            f"its components are {others}. Give another --base-model-path"
+        )
+    if len(names) == 1:
+        return names[0]
+    told = [
+        name
+        for mark, suffix in _EXPERTS
+        for name in names
+        if mark in path.name.lower() and name == f"transformer{suffix}"
+    ]
+    if len(told) != 1:
+        raise InvalidCheckpoint(
+            f"{path.name}: {base} has {len(names)} of {wanted} ({', '.join(names)}); the file's "
+            "name must say which this is: high (noise, the first) or low (noise, the second)"
+        )
+    return told[0]
+
+
+def _scaled(stored: Mapping[str, Stored]) -> dict[str, Stored]:
+    """float8 weights with their scales taken in."""
+    kept = {key: tensor for key, tensor in stored.items() if not key.endswith(_NOTES + _SCALES)}
+    for key, tensor in stored.items():
+        for suffix in _SCALES:
+            weight = key.removesuffix(suffix) + ".weight"
+            if key.endswith(suffix) and weight in kept:
+                scale = tensor.rows(0, tensor.shape[0] if tensor.shape else 1)
+                kept[weight] = Scaled(kept[weight], scale.float())
+    return kept
