@@ -34,7 +34,36 @@ EFFECTIVE = {
     "sd15": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "sdxl": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "wan": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "pixart-sigma": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "sana": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "hunyuan-video": ("prompt", "seed", "steps", "guidance", "true guidance"),
+    "ltx": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "ltx-0.9.1": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "cogvideox": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "cogvideox-5b": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "cogvideox-1.5": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "pixart-alpha": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "latte": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "lumina2": ("prompt", "seed", "steps", "guidance", "negative prompt"),
 }
+VIDEO = {"num_frames": 5}
+COGVIDEOX = {"num_frames": 9, "max_sequence_length": 24}
+WITHOUT_BINS = {"use_resolution_binning": False, "clean_caption": False}
+OWN_CALL: dict[str, dict[str, Any]] = {
+    "wan": VIDEO,
+    "pixart-sigma": WITHOUT_BINS,
+    "sana": WITHOUT_BINS,
+    "hunyuan-video": VIDEO,
+    "ltx": VIDEO,
+    "ltx-0.9.1": VIDEO,
+    "cogvideox": COGVIDEOX,
+    "cogvideox-5b": COGVIDEOX,
+    "cogvideox-1.5": COGVIDEOX,
+    "pixart-alpha": WITHOUT_BINS,
+    "latte": {"video_length": 16},
+    "lumina2": {"system_prompt": "a"},
+}
+"""What a checkpoint's call needs besides the usual."""
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +78,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
 
 def run(folder: Path, **changes: Any) -> Reference:
     call = {"prompt": "a red heart", "height": 64, "width": 96, "num_inference_steps": 3}
-    if folder.name == "wan":
-        call["num_frames"] = 5
-    return reference(folder, **{**call, **changes})
+    return reference(folder, **{**call, **OWN_CALL.get(folder.name, {}), **changes})
 
 
 def difference(a: Reference, b: Reference) -> float:
@@ -111,7 +138,9 @@ def test_sizes_need_not_be_square(
     name: str, height: int, width: int, checkpoints: Checkpoints
 ) -> None:
     images = run(checkpoints(name), height=height, width=width, num_inference_steps=2).images
-    outputs = (1, 5) if name == "wan" else (1,)
+    own = OWN_CALL.get(name, {})
+    frames = own.get("num_frames", own.get("video_length"))
+    outputs = (1,) if frames is None else (1, frames)
     assert images.shape == (*outputs, height, width, 3)
     assert images.std() > 10
 
@@ -121,8 +150,7 @@ def test_sizes_need_not_be_square(
 def test_latents_are_those_of_the_latent_output_type(name: str, checkpoints: Checkpoints) -> None:
     folder = checkpoints(name)
     call = {"height": 64, "width": 96, "num_inference_steps": 3, "output_type": "latent"}
-    if name == "wan":
-        call["num_frames"] = 5
+    call |= OWN_CALL.get(name, {})
     generator = torch.Generator().manual_seed(7)
     output = stock_pipeline(folder)("a red heart", generator=generator, return_dict=False, **call)
     assert torch.equal(run(folder, seed=7).latents, output[0])

@@ -10,23 +10,57 @@ import diffusers
 import torch
 
 from . import schedulers
+from .cogvideox import COGVIDEOX_1_5, COGVIDEOX_5B, cogvideox_pipeline
 from .flux import flux_pipeline
+from .flux2 import flux2_klein_pipeline
+from .hunyuan_video import hunyuan_video_pipeline
+from .library_pipelines import latte_pipeline, lumina2_pipeline, pixart_alpha_pipeline
+from .ltx import ltx_pipeline
+from .pixart_sigma import pixart_sigma_pipeline
+from .qwen_image import qwen_image_edit_pipeline, qwen_image_pipeline
+from .sana import sana_pipeline
 from .stable_diffusion import sd15_pipeline, sdxl_pipeline
 from .stable_diffusion_3 import SD35, sd3_pipeline
-from .wan import wan_pipeline
+from .wan import wan_i2v_pipeline, wan_pipeline, wan_ti2v_pipeline
 from .weights import fill
+from .z_image import z_image_pipeline
 
 _RECIPES: dict[str, tuple[Callable[..., Any], schedulers.Config]] = {
     "flux-dev": (partial(flux_pipeline, guidance_embeds=True), schedulers.FLUX_DEV),
     "flux-schnell": (partial(flux_pipeline, guidance_embeds=False), schedulers.FLUX_SCHNELL),
+    "flux2-klein": (partial(flux2_klein_pipeline, is_distilled=True), schedulers.FLUX_DEV),
+    "flux2-klein-base": (partial(flux2_klein_pipeline, is_distilled=False), schedulers.FLUX_DEV),
+    "zimage": (z_image_pipeline, schedulers.Z_IMAGE_TURBO),
     "sd15": (sd15_pipeline, schedulers.SD15),
     "sdxl": (sdxl_pipeline, schedulers.SDXL),
     "sd3": (sd3_pipeline, schedulers.SD3),
     "sd3-without-t5": (partial(sd3_pipeline, with_t5=False), schedulers.SD3),
     "sd35": (partial(sd3_pipeline, **SD35), schedulers.SD3),
     "wan": (wan_pipeline, schedulers.WAN),
+    "wan-i2v": (partial(wan_i2v_pipeline, clip=True), schedulers.WAN),
+    "wan22": (partial(wan_pipeline, boundary_ratio=0.875), schedulers.WAN),
+    "wan22-i2v": (partial(wan_i2v_pipeline, boundary_ratio=0.9), schedulers.WAN),
+    "wan22-ti2v": (wan_ti2v_pipeline, schedulers.WAN),
+    "pixart-sigma": (pixart_sigma_pipeline, schedulers.PIXART_SIGMA),
+    "qwenimage": (qwen_image_pipeline, schedulers.QWEN_IMAGE),
+    "qwenimage-edit": (qwen_image_edit_pipeline, schedulers.QWEN_IMAGE),
+    "qwenimage-edit-plus": (
+        partial(qwen_image_edit_pipeline, plus=True),
+        schedulers.QWEN_IMAGE,
+    ),
+    "sana": (sana_pipeline, schedulers.SANA),
+    "hunyuan-video": (hunyuan_video_pipeline, schedulers.HUNYUAN_VIDEO),
+    "ltx": (ltx_pipeline, schedulers.LTX),
+    "ltx-0.9.1": (partial(ltx_pipeline, timestep_conditioning=True), schedulers.LTX),
+    "cogvideox": (cogvideox_pipeline, schedulers.COGVIDEOX),
+    "cogvideox-5b": (partial(cogvideox_pipeline, **COGVIDEOX_5B), schedulers.COGVIDEOX_5B),
+    "cogvideox-1.5": (partial(cogvideox_pipeline, **COGVIDEOX_1_5), schedulers.COGVIDEOX_5B),
+    "pixart-alpha": (pixart_alpha_pipeline, schedulers.PIXART_SIGMA),
+    "latte": (latte_pipeline, schedulers.LATTE),
+    "lumina2": (lumina2_pipeline, schedulers.LUMINA2),
 }
 NAMES = tuple(_RECIPES)
+_PUBLISHED = {"T5Tokenizer": "T5TokenizerFast", "PictureProcessor": "Qwen2VLProcessor"}
 
 
 def build(
@@ -60,10 +94,15 @@ def build(
             fill(module, component, seed, dtype)
     pipeline.save_pretrained(folder, variant=variant, max_shard_size=shard_bytes)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config, indent=2))
-    _name_tokenizers_as_published(folder / "model_index.json")
+    _name_as_published(folder / "model_index.json")
     return folder
 
 
-def _name_tokenizers_as_published(index: Path) -> None:
-    """Checkpoints on the hub say `T5TokenizerFast`, which transformers 5 keeps as an alias."""
-    index.write_text(index.read_text().replace('"T5Tokenizer"', '"T5TokenizerFast"'))
+def _name_as_published(path: Path) -> None:
+    """Checkpoints on the hub say `T5TokenizerFast`, which transformers 5 keeps as an alias, and
+    `Qwen2VLProcessor`, which can't be made here."""
+    index = json.loads(path.read_text())
+    for name, value in index.items():
+        if isinstance(value, list) and value[1] in _PUBLISHED:
+            index[name] = ["transformers", _PUBLISHED[value[1]]]
+    path.write_text(json.dumps(index, indent=2))

@@ -1,5 +1,6 @@
 """What diffusers' own pipeline makes of a checkpoint: the reference of parity tests."""
 
+import inspect
 import json
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
+
+from .qwen_image import picture_processor
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,16 @@ def reference(
         last.update(tensors)
         return {}
 
+    def keep(step: int, timestep: Any, latents: torch.Tensor) -> None:
+        last["latents"] = latents
+
+    observe: dict[str, Any] = {
+        "callback_on_step_end": keep_latents,
+        "callback_on_step_end_tensor_inputs": ["latents"],
+    }
+    if "callback_on_step_end" not in inspect.signature(pipeline.__call__).parameters:
+        observe = {"callback": keep}  # as older pipelines have it
+
     own_scheduler = pipeline.scheduler
     pipeline.scheduler = own_scheduler if scheduler is None else scheduler
     try:
@@ -61,8 +74,7 @@ def reference(
                 **call,
                 generator=generators if len(generators) > 1 else generators[0],
                 output_type="np",
-                callback_on_step_end=keep_latents,
-                callback_on_step_end_tensor_inputs=["latents"],
+                **observe,
             )
     finally:
         pipeline.scheduler = own_scheduler
@@ -81,6 +93,7 @@ def stock_pipeline(folder: Path) -> Any:
         local_files_only=True,
         variant=_variant(folder),
         **_absent(folder),
+        **_processor(folder),
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -98,6 +111,12 @@ def _absent(folder: Path) -> dict[str, None]:
     index = json.loads((folder / "model_index.json").read_text())
     names = [name for name, value in index.items() if value == [None, None]]
     return {name: None for name in names if name.startswith(("tokenizer", "text_encoder"))}
+
+
+def _processor(folder: Path) -> dict[str, Any]:
+    """The one in the folder, which diffusers can't load where there is no torchvision."""
+    path = folder / "processor"
+    return {"processor": picture_processor(path)} if path.is_dir() else {}
 
 
 def _variant(folder: Path) -> str | None:

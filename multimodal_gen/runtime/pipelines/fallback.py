@@ -57,11 +57,10 @@ class FallbackPipeline(ComposedPipeline):
         if context.mesh.world_size > 1:
             allowed = f"{checkpoint.pipeline_class} runs as {FALLBACK.title}: use 1"
             raise InvalidRequest("num_gpus", context.mesh.world_size, allowed)
-        kind = cls._of(checkpoint)
-        return super(FallbackPipeline, kind).from_checkpoint(checkpoint, context)
+        return super().from_checkpoint(checkpoint, context)
 
     @classmethod
-    def _of(cls, checkpoint: Checkpoint) -> type[Self]:
+    def variant(cls, checkpoint: Checkpoint) -> type[Self]:
         name = checkpoint.pipeline_class
         library_class = getattr(diffusers, name)
         known = inspect.signature(library_class).parameters
@@ -77,7 +76,7 @@ class FallbackPipeline(ComposedPipeline):
             "component_classes": loaded,
             "denoiser_name": next((part for part in _DENOISERS if part in loaded), ""),
         }
-        return type(cls.__name__, (cls,), attributes)
+        return type(cls.__name__, (cls,), {"__module__": __name__, **attributes})
 
     @classmethod
     def check(cls, checkpoint: Checkpoint) -> None:
@@ -148,8 +147,9 @@ class FallbackPipeline(ComposedPipeline):
         return self.entry.size_multiple
 
     def names_of(self, *kinds: str) -> tuple[str, ...]:
-        """The call may use any component at any time."""
-        return tuple(self.component_classes)
+        """Of these kinds, then all others: the call may use any component at any time."""
+        named = super().names_of(*kinds)
+        return (*named, *(name for name in self.components if name not in named))
 
     def branches(self, params: SamplingParams) -> tuple[str, ...]:
         return ("positive",)

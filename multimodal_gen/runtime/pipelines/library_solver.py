@@ -38,8 +38,6 @@ class LibrarySolver(Solver):
     def advance(self, latents: Tensor) -> Tensor:
         """The latents after the next step; the same where the call made fewer than it announced."""
         assert self._call is not None
-        if self._call.ended:
-            return latents
         after: Tensor = self._call.resume()
         return latents if self._call.ended else after
 

@@ -1,0 +1,164 @@
+"""Pipelines of diffusers that have no family here run as diffusers runs them, step by step."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engineless import Output, finish, left, load, run, start
+from parity import check_parity
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.messages.plan import Phase
+from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.registry import load_pipeline
+
+Checkpoints = Callable[..., Path]
+# diffusers' DPM-Solver hands numpy a tensor.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+CALL: dict[str, Any] = {
+    "prompt": "a red heart on the sea",
+    "height": 48,
+    "width": 80,
+    "num_inference_steps": 3,
+    "guidance_scale": 4.0,
+}
+REQUEST = SamplingParams(**CALL, seed=0)
+
+
+@pytest.fixture(scope="module")
+def lumina(checkpoints: Checkpoints) -> ComposedPipeline:
+    return load(checkpoints("lumina2"))
+
+
+@pytest.fixture(scope="module")
+def expected(lumina: ComposedPipeline) -> Output:
+    return run(lumina, REQUEST)
+
+
+@pytest.fixture(scope="module", params=["pixart-alpha", "lumina2", "latte"])
+def folder(request: pytest.FixtureRequest, checkpoints: Checkpoints) -> Path:
+    return checkpoints(request.param)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 3, "height": 64},
+        {"negative_prompt": "blurry"},
+        {"guidance_scale": 1.0},
+        {"num_inference_steps": 2, "prompt": ""},
+    ],
+    ids=lambda change: ",".join(change),
+)
+def test_the_fallback_equals_diffusers(
+    pipeline: ComposedPipeline, folder: Path, change: dict[str, Any]
+) -> None:
+    check_parity(pipeline, folder, **{**CALL, **change})
+
+
+def test_each_evaluation_of_a_scheduler_that_has_more_than_steps_is_counted(
+    checkpoints: Checkpoints,
+) -> None:
+    folder = checkpoints("latte", scheduler={"_class_name": "PNDMScheduler"})
+    pipeline = load(folder)
+    assert left(start(pipeline, replace(REQUEST, num_inference_steps=5))) > 5
+    check_parity(pipeline, folder, **{**CALL, "num_inference_steps": 5})
+
+
+def test_requests_take_turns_and_share_nothing(lumina: ComposedPipeline, expected: Output) -> None:
+    other = replace(REQUEST, seed=9, num_inference_steps=4, prompt="a dog")
+    alone = run(lumina, other)
+    states = [start(lumina, REQUEST), start(lumina, other)]
+    assert lumina.batch_key(states[0], 0) == lumina.batch_key(states[0], 1)
+    while any(left(state) for state in states):
+        for state in filter(left, states):
+            lumina.forward(Phase.DENOISE, [state], 1)
+    lumina.forward(Phase.DECODE, states, 1)
+    for state, output in zip(states, (expected, alone), strict=True):
+        assert np.array_equal(torch.cat(state.chunks).numpy(), output.pixels)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_dropped_request_leaves_neither_thread_nor_tensors(
+    lumina: ComposedPipeline, steps: int
+) -> None:
+    before = threading.active_count()
+    gc.collect()
+    gc.disable()
+    try:
+        state = start(lumina, REQUEST)
+        if steps:
+            lumina.forward(Phase.DENOISE, [state], steps)
+        assert threading.active_count() == before + 1
+        held = [weakref.ref(state), weakref.ref(state.running()[1])]
+        del state
+        assert threading.active_count() == before
+        assert [one() for one in held] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_an_error_inside_is_that_requests_own(
+    lumina: ComposedPipeline, expected: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing, other = start(lumina, REQUEST), start(lumina, REQUEST)
+    with monkeypatch.context() as broken:
+        broken.setattr(lumina.denoiser, "forward", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            lumina.forward(Phase.DENOISE, [failing], 1)
+    with pytest.raises(ZeroDivisionError):
+        lumina.forward(Phase.DENOISE, [failing], 1)
+    lumina.forward(Phase.DENOISE, [other], left(other))
+    assert np.array_equal(finish(lumina, other).pixels, expected.pixels)
+
+
+def test_what_the_class_takes_is_offered_and_nothing_else(pipeline: ComposedPipeline) -> None:
+    info = pipeline.model_info("test")
+    video = info.tasks == ("text-to-video",)
+    known = ("num_frames", "fps") if video else ("max_sequence_length",)
+    assert (info.family, info.parameters, info.schedulers) == ("fallback", known, ())
+    assert info.defaults.guidance_scale in (4.0, 4.5, 7.5)
+    with pytest.raises(InvalidRequest, match="scheduler"):
+        start(pipeline, replace(REQUEST, scheduler="euler"))
+
+
+def test_more_ranks_than_one_are_refused(checkpoints: Checkpoints) -> None:
+    mesh = Mesh(world_size=2, cfg_size=2)
+    device = torch.device("cpu")
+    with pytest.raises(InvalidRequest, match=r"num_gpus=2.*fallback.*one rank"):
+        load_pipeline(checkpoints("latte"), device=device, dtype=torch.float32, mesh=mesh)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"_class_name": "HunyuanVideo15Pipeline"}, "no step callbacks"),
+        ({"_class_name": "LatteImaginaryPipeline"}, "not known"),
+        ({"transformer": ["latte_custom", "Transformer"]}, "not an allowed class"),
+        ({"transformer": [None, None]}, "needs a transformer"),
+        ({"scheduler": ["diffusers", "AutoencoderKL"]}, "scheduler is a AutoencoderKL"),
+    ],
+    ids=["callbacks", "unknown", "custom", "missing", "kind"],
+)
+def test_what_cannot_run_is_refused_when_it_is_loaded(
+    checkpoints: Checkpoints, tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    folder = shutil.copytree(checkpoints("latte"), tmp_path / "changed")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, **change}))
+    with pytest.raises(InvalidCheckpoint, match=reason):
+        load(folder)

@@ -1,0 +1,78 @@
+"""The fallback inside a real engine: progress, cancelling, turns, and an end in the middle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from engines import start_engine, submit_to
+
+from multimodal_gen.errors import Cancelled
+from multimodal_gen.runtime.generation import Output, Update
+from multimodal_gen.runtime.launch.supervisor import Engine
+
+SIZE = {"width": 64, "height": 48}
+LONG = 900
+"""Steps of a request that is still running when a test looks at it."""
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoints: Callable[..., Path]) -> Iterator[Engine]:
+    with start_engine(model_path=str(checkpoints("lumina2"))) as engine:
+        yield engine
+
+
+def test_the_model_says_that_it_is_a_fallback(engine: Engine) -> None:
+    assert engine.wait_ready(90).family == "fallback"
+
+
+def test_progress_is_told_step_by_step(engine: Engine) -> None:
+    events = list(submit_to(engine, num_inference_steps=120, **SIZE))
+    updates = [event for event in events if isinstance(event, Update)]
+    assert len({update.step for update in updates}) > 1
+    assert updates[-1].total == 120
+    assert isinstance(events[-1], Output)
+    assert events[-1].pixels.shape == (1, 48, 64, 3)
+    assert events[-1].batch_sizes == [1] * 120
+
+
+def test_a_request_that_overtakes_another_changes_nothing_of_it(engine: Engine) -> None:
+    alone = submit_to(engine, num_inference_steps=60, **SIZE).result(60)
+    slow = submit_to(engine, num_inference_steps=60, priority="low", **SIZE)
+    for event in slow:
+        if isinstance(event, Update) and event.step > 3:
+            break
+    fast = submit_to(engine, "a dog", num_inference_steps=10, priority="high", **SIZE)
+    assert fast.result(60).timings["total"] < slow.result(60).timings["total"]
+    assert np.array_equal(slow.result(60).pixels, alone.pixels)
+
+
+def test_a_cancelled_request_ends_and_its_thread_with_it(engine: Engine) -> None:
+    rank = psutil.Process(engine.pids[0])
+    submit_to(engine, num_inference_steps=2, **SIZE).result(60)
+    idle = rank.num_threads()
+    request = submit_to(engine, num_inference_steps=LONG, **SIZE)
+    for event in request:
+        if isinstance(event, Update) and event.step > 3:
+            break
+    assert rank.num_threads() > idle
+    request.cancel()
+    with pytest.raises(Cancelled):
+        request.result(60)
+    end = time.monotonic() + 10
+    while rank.num_threads() > idle and time.monotonic() < end:
+        time.sleep(0.05)
+    assert rank.num_threads() <= idle
+
+
+def test_an_engine_that_is_closed_in_the_middle_leaves_no_process(engine: Engine) -> None:
+    request = submit_to(engine, num_inference_steps=LONG, **SIZE)
+    next(iter(request))
+    engine.close()
+    with pytest.raises(Cancelled):
+        request.result(10)
+    assert not any(psutil.pid_exists(pid) for pid in engine.pids)
