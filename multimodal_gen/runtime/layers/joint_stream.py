@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,16 +23,21 @@ class AttendedStream(nn.Module):
     Its modulation starts with shift and scale [B, 1 or S, dim]; 1 has been added to the scale.
     """
 
+    eps = 1e-6
+    """Of all norms."""
+    bias: ClassVar = True
+    """Whether the linear layers have one."""
+
     def __init__(self, dim: int, heads: int, *, qk_norm: bool = True) -> None:
         super().__init__()
         self.heads = (3, heads, dim // heads)
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=self.bias)
         self.qk_norm = QKNorm(dim // heads) if qk_norm else None
 
     def project(self, x: Tensor, modulation: Sequence[Tensor]) -> Tensor:
         """Queries, keys and values, [B, S, 3, H, D]."""
         shift, scale = modulation[:2]
-        projected: Tensor = self.qkv(modulated_norm(x, shift, scale))
+        projected: Tensor = self.qkv(modulated_norm(x, shift, scale, self.eps))
         return projected.view(*projected.shape[:2], *self.heads)
 
 
@@ -41,7 +46,7 @@ class AttendingStream(AttendedStream):
 
     def __init__(self, dim: int, heads: int, *, qk_norm: bool = True) -> None:
         super().__init__(dim, heads, qk_norm=qk_norm)
-        self.attention_out = nn.Linear(dim, dim)
+        self.attention_out = nn.Linear(dim, dim, bias=self.bias)
 
     def attend(self, x: Tensor, attended: Tensor, modulation: Sequence[Tensor]) -> Tensor:
         """Add what attention gave [B, S, dim]."""
@@ -51,16 +56,22 @@ class AttendingStream(AttendedStream):
 class JointStream(AttendingStream):
     """One that goes on to an MLP; its modulation, to shift, scale and gate of that."""
 
+    widening: ClassVar = 1
+    """Features that `activate` makes one of."""
+
     def __init__(self, dim: int, heads: int, mlp_dim: int, *, qk_norm: bool = True) -> None:
         super().__init__(dim, heads, qk_norm=qk_norm)
-        self.mlp_in = nn.Linear(dim, mlp_dim)
-        self.mlp_out = nn.Linear(mlp_dim, dim)
+        self.mlp_in = nn.Linear(dim, self.widening * mlp_dim, bias=self.bias)
+        self.mlp_out = nn.Linear(mlp_dim, dim, bias=self.bias)
 
     def feed(self, x: Tensor, modulation: Sequence[Tensor]) -> Tensor:
         """Add the MLP."""
         shift, scale, gate = modulation[3:6]
-        hidden = gelu_tanh(self.mlp_in(modulated_norm(x, shift, scale)))
+        hidden = self.activate(self.mlp_in(modulated_norm(x, shift, scale, self.eps)))
         return gated_add(x, gate, self.mlp_out(hidden))
+
+    def activate(self, hidden: Tensor) -> Tensor:
+        return gelu_tanh(hidden)
 
     def update(self, x: Tensor, attended: Tensor, modulation: Sequence[Tensor]) -> Tensor:
         """Add what attention gave [B, S, dim], then the MLP."""
@@ -110,7 +121,7 @@ def join_streams(
     norms = [weights.qk_norm for weights, _, _ in inputs if weights.qk_norm is not None]
     if not norms:
         return qk, v
-    qk = rms_norm(qk)
+    qk = rms_norm(qk, inputs[0][0].eps)
     parts = qk.split_with_sizes([part.shape[1] for part in projected], dim=1)
     for norm, part in zip(norms, parts, strict=True):
         norm.scale_(part)

@@ -56,9 +56,16 @@ class TransformerConfig:
             f"transformer/config.json: {name}={getattr(self, name)!r} must be {allowed}"
         )
 
-    def check_axes(self, name: str, head_dim: int) -> None:
-        """Raises InvalidCheckpoint unless the rotary embedding's three axes share out the head."""
+    def check_axes(self, name: str, head_dim: int, count: int = 3) -> None:
+        """Raises InvalidCheckpoint unless the rotary embedding's axes share out the head."""
         axes = getattr(self, name)
         even = isinstance(axes, tuple) and all(isinstance(d, int) and d > 0 == d % 2 for d in axes)
-        if not even or len(axes) != 3 or sum(axes) != head_dim:
-            raise self.invalid(name, f"three even numbers that add up to the head's {head_dim}")
+        if not even or len(axes) != count or sum(axes) != head_dim:
+            raise self.invalid(name, f"{count} even numbers that add up to the head's {head_dim}")
+
+    def check_positive(self, *names: str) -> None:
+        """Raises InvalidCheckpoint unless these are numbers above 0."""
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+                raise self.invalid(name, "a number above 0")

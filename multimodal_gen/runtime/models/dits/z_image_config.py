@@ -49,10 +49,7 @@ class ZImageConfig(TransformerConfig):
                 raise self.invalid(name, f"{[*only]}")
         if self.siglip_feat_dim is not None:
             raise self.invalid("siglip_feat_dim", "null (Z-Image Omni is not supported)")
-        for name in ("norm_eps", "rope_theta", "t_scale"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
-                raise self.invalid(name, "a number above 0")
+        self.check_positive("norm_eps", "rope_theta", "t_scale")
         if self.dim % self.n_heads:
             raise self.invalid("dim", f"a multiple of n_heads={self.n_heads}")
         self.check_axes("axes_dims", self.head_dim)

@@ -45,7 +45,7 @@ class Qwen3Encoder(TextEncoder):
         )
         ids, mask = self.tokenize(chat, length)
         if not padded:  # what comes later changes nothing before it
-            ids, mask = ids[:, mask[0].bool()], None
+            ids, mask = ids[:, mask[0].bool()], mask[:, mask[0].bool()]
         with torch.inference_mode():
             output = self._module(
                 ids, attention_mask=mask, output_hidden_states=True, use_cache=False

@@ -1,0 +1,213 @@
+"""The FLUX.2 transformer, after black-forest-labs/flux2 and diffusers' Flux2Transformer2DModel.
+
+As FLUX.1 it has two streams in the first blocks and one in the rest, but all blocks of a kind share
+their modulation, no linear layer has a bias, and MLPs are gated. Pictures to go by are further
+tokens of the image's stream, told apart by their time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
+from multimodal_gen.runtime.layers.activation import swiglu
+from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
+from multimodal_gen.runtime.layers.joint_stream import (
+    JointStream,
+    StreamInput,
+    joint_attention,
+    joint_block,
+    within_fp16,
+)
+from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
+from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm
+from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
+from multimodal_gen.runtime.models.dits.flux2_config import AXES, Flux2Config
+
+_VECTORS = (2, 6, 6, 3)  # modulation vectors: of the last norm, of image, text and single blocks
+_TIME_STEP = 10  # between the picture that is made and each that it goes by
+
+Grid = tuple[int, int]
+
+
+class Flux2Transformer(nn.Module):
+    """Predicts the flow's velocity. Make it on the meta device; fill it by `flux2_key_map`."""
+
+    def __init__(self, config: Flux2Config, sequence: SequenceParallel) -> None:
+        super().__init__()
+        self.config = config
+        self.sequence = sequence
+        dim, channels = config.inner_dim, config.timestep_guidance_channels
+        self.x_embedder = nn.Linear(config.in_channels, dim, bias=False)
+        self.context_embedder = nn.Linear(config.joint_attention_dim, dim, bias=False)
+        self.time_embedder = EmbeddingMLP(channels, dim, bias=False)
+        self.guidance_embedder = (
+            EmbeddingMLP(channels, dim, bias=False) if config.guidance_embeds else None
+        )
+        self.modulation = nn.Linear(dim, sum(_VECTORS) * dim, bias=False)
+        doubles = (Flux2DoubleBlock(config, sequence) for _ in range(config.num_layers))
+        self.double_blocks = nn.ModuleList(doubles)
+        singles = (Flux2SingleBlock(config, sequence) for _ in range(config.num_single_layers))
+        self.single_blocks = nn.ModuleList(singles)
+        self.proj_out = nn.Linear(dim, config.token_channels, bias=False)
+        self._rotary_tables = RotaryTables()
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        timestep: Tensor,
+        grids: Sequence[Grid],
+        references: Tensor | None = None,
+        guidance: Tensor | None = None,
+    ) -> Tensor:
+        """Velocity [B, S_img, out] for packed latents [B, S_img, C].
+
+        `grids` are (h, w) of the latents, then of each picture in `references` [B, S_ref, C].
+        `encoder_hidden_states` is [B, S_txt, D], `timestep` [B] in 0..1, `guidance` [B] if any; a
+        model that embeds none ignores it.
+        """
+        parts = [hidden_states] if references is None else [hidden_states, references]
+        streams = (encoder_hidden_states.shape[1], *(part.shape[1] for part in parts))
+        rotary = self._rotary(streams, tuple(grids), hidden_states.device)
+        vectors = self._modulate(timestep, guidance, hidden_states.dtype)
+        last, of_image, of_text, of_single = vectors
+
+        shares = [self.sequence.shard(part) for part in parts]
+        image = self.x_embedder(torch.cat(shares, dim=1))  # [B, S_local, dim]
+        text = self.context_embedder(self.sequence.shard(encoder_hidden_states))
+        for double in self.double_blocks:
+            image, text = double(image, text, of_image, of_text, rotary, streams)
+        joint = torch.cat((text, image), dim=1)
+        for single in self.single_blocks:
+            joint = single(joint, of_single, rotary, streams)
+
+        image = joint[:, text.shape[1] : text.shape[1] + shares[0].shape[1]]
+        scale, shift = last
+        image = modulated_norm(image, shift, scale, self.config.eps)
+        return self.sequence.gather(self.proj_out(image), streams[1])
+
+    def _modulate(
+        self, timestep: Tensor, guidance: Tensor | None, dtype: torch.dtype
+    ) -> list[Sequence[Tensor]]:
+        """The modulation vectors of each kind, each [B, 1, dim]: see `_VECTORS`.
+
+        Scale and shift of the last norm; of the others shift, scale and gate for each part of a
+        block. 1 has been added to the scales, which every third vector is.
+        """
+        embedded = self._embed(self.time_embedder, timestep, dtype)
+        if self.guidance_embedder is not None and guidance is not None:
+            embedded = embedded + self._embed(self.guidance_embedder, guidance, dtype)
+        vectors: Tensor = self.modulation(F.silu(embedded))
+        vectors = vectors.view(len(vectors), -1, 1, self.config.inner_dim)
+        vectors[:, ::3] += 1
+        return [kind.unbind(1) for kind in vectors.split_with_sizes(_VECTORS, dim=1)]
+
+    def _embed(self, embedder: nn.Module, value: Tensor, dtype: torch.dtype) -> Tensor:
+        # Thousands in the model's own dtype, rounding included, as the reference has it.
+        channels = self.config.timestep_guidance_channels
+        embedded: Tensor = embedder(
+            sinusoidal_embedding(value.to(dtype) * 1000, channels).to(dtype)
+        )
+        return embedded
+
+    def _rotary(
+        self, streams: tuple[int, ...], grids: tuple[Grid, ...], device: torch.device
+    ) -> Tensor:
+        """This rank's rotary table, [S_local, head_dim / 2, 2]."""
+        counts = [height * width for height, width in grids]
+        if counts[0] != streams[1] or sum(counts) != sum(streams[1:]):
+            raise ValueError(f"grids {grids} have not {streams[1:]} tokens")
+
+        def table() -> Tensor:
+            shares = [self.sequence.shard(part, 0) for part in _positions(streams, grids, device)]
+            return rotary_table(
+                torch.cat(shares), self.config.axes_dims_rope, self.config.rope_theta
+            )
+
+        return self._rotary_tables.get((streams, grids, device), table)
+
+
+class Flux2Stream(JointStream):
+    """The weights of text or image in a double block."""
+
+    bias: ClassVar = False
+    widening: ClassVar = 2
+
+    def __init__(self, config: Flux2Config) -> None:
+        super().__init__(config.inner_dim, config.num_attention_heads, config.mlp_dim)
+        self.eps = config.eps
+
+    def activate(self, hidden: Tensor) -> Tensor:
+        return swiglu(hidden)
+
+
+class Flux2DoubleBlock(nn.Module):
+    """Text and image with weights of their own, attending to both."""
+
+    def __init__(self, config: Flux2Config, sequence: SequenceParallel) -> None:
+        super().__init__()
+        self.sequence = sequence
+        self.image = Flux2Stream(config)
+        self.text = Flux2Stream(config)
+
+    def forward(
+        self,
+        image: Tensor,
+        text: Tensor,
+        of_image: Sequence[Tensor],
+        of_text: Sequence[Tensor],
+        rotary: Tensor,
+        streams: Sequence[int],
+    ) -> tuple[Tensor, Tensor]:
+        inputs = (
+            StreamInput(self.text, text, of_text),
+            StreamInput(self.image, image, of_image),
+        )
+        text, image = joint_block(inputs, self.sequence, rotary, streams)
+        return image, within_fp16(text)
+
+
+class Flux2SingleBlock(nn.Module):
+    """One stream; attention and MLP side by side, between two matrix products."""
+
+    def __init__(self, config: Flux2Config, sequence: SequenceParallel) -> None:
+        super().__init__()
+        self.sequence = sequence
+        self.eps = config.eps
+        self.heads = (3, config.num_attention_heads, config.attention_head_dim)
+        self.widths = (3 * config.inner_dim, 2 * config.mlp_dim)
+        self.qkv_mlp = nn.Linear(config.inner_dim, sum(self.widths), bias=False)
+        self.qk_norm = QKNorm(config.attention_head_dim)
+        self.proj_out = nn.Linear(config.inner_dim + config.mlp_dim, config.inner_dim, bias=False)
+
+    def forward(
+        self, x: Tensor, modulation: Sequence[Tensor], rotary: Tensor, streams: Sequence[int]
+    ) -> Tensor:
+        shift, scale, gate = modulation
+        projected: Tensor = self.qkv_mlp(modulated_norm(x, shift, scale, self.eps))
+        qkv, mlp = projected.split_with_sizes(self.widths, dim=-1)
+        qkv = qkv.view(*qkv.shape[:2], *self.heads)  # [B, S, 3, H, D]
+        qk = rms_norm(qkv[:, :, :2], self.eps)
+        self.qk_norm.scale_(qk)
+        attended = joint_attention(self.sequence, qk, qkv[:, :, 2], rotary, streams)
+        update = self.proj_out(torch.cat((attended, swiglu(mlp)), dim=-1))
+        return within_fp16(gated_add(x, gate, update))
+
+
+def _positions(streams: Sequence[int], grids: Sequence[Grid], device: torch.device) -> list[Tensor]:
+    """Time, row, column and place in the text of the tokens of each stream, each [S, 4]."""
+    text = torch.zeros(streams[0], AXES, device=device)
+    text[:, -1] = torch.arange(streams[0], device=device)
+    pictures = []
+    for i, (height, width) in enumerate(grids):
+        axes = (torch.arange(n, device=device) for n in (height, width, 1))
+        time = torch.full((1,), i * _TIME_STEP, device=device)
+        pictures.append(torch.cartesian_prod(time, *axes))
+    references = [torch.cat(pictures[1:])] if len(pictures) > 1 else []
+    return [text, pictures[0], *references]
