@@ -294,17 +294,6 @@ def test_wrong_defaults_are_named(content: str, told: str, folder: Path) -> None
     assert told in message
 
 
-@pytest.mark.parametrize(
-    "change", [{"boundary_ratio": 0.9}, {"expand_timesteps": True}], ids=lambda change: str(change)
-)
-def test_wan_2_2_is_refused_by_name(
-    change: dict[str, Any], checkpoints: Checkpoints, tmp_path: Path
-) -> None:
-    folder = Path(shutil.copytree(checkpoints("wan"), tmp_path / "wan"))
-    edit(folder, "model_index.json", **change)
-    assert "Wan 2.2" in refused(folder)
-
-
 def test_the_vae_of_xl_is_kept_in_float32_where_float16_would_overflow(
     checkpoints: Checkpoints,
 ) -> None:

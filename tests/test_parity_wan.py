@@ -12,8 +12,9 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 CALL: dict[str, Any] = {
     "prompt": "a horse walking in the sea",
-    "height": 32,
-    "width": 48,
+    "negative_prompt": "",  # unset, it would be the family's own
+    "height": 64,
+    "width": 96,
     "num_frames": 9,
     "num_inference_steps": 4,
     "guidance_scale": 5.0,
@@ -21,9 +22,9 @@ CALL: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(checkpoints: Callable[..., Path]) -> Path:
-    return checkpoints("wan")
+@pytest.fixture(scope="module", params=["wan", "wan22", "wan22-ti2v"])
+def folder(request: pytest.FixtureRequest, checkpoints: Callable[..., Path]) -> Path:
+    return checkpoints(request.param)
 
 
 @pytest.mark.parametrize(
@@ -32,8 +33,8 @@ def folder(checkpoints: Callable[..., Path]) -> Path:
         {"seed": 5},
         {"negative_prompt": "blurry"},
         {"guidance_scale": 1.0},
-        {"height": 48, "width": 80, "num_frames": 5},
-        {"num_frames": 1},
+        {"height": 32, "width": 160, "num_frames": 5},
+        {"num_frames": 1, "max_sequence_length": 512},
         {"prompt": "  a &amp;lt;cat&amp;gt;\n\tin   the “sea” ", "num_frames": 1},
     ],
     ids=lambda change: ",".join(change),

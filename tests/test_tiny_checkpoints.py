@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -34,6 +35,10 @@ EFFECTIVE = {
     "sd15": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "sdxl": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "wan": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "wan-i2v": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "wan22": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "wan22-i2v": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "wan22-ti2v": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "pixart-sigma": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "sana": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "hunyuan-video": ("prompt", "seed", "steps", "guidance", "true guidance"),
@@ -47,10 +52,15 @@ EFFECTIVE = {
     "lumina2": ("prompt", "seed", "steps", "guidance", "negative prompt"),
 }
 VIDEO = {"num_frames": 5}
+PICTURE = PIL.Image.linear_gradient("L").convert("RGB")
 COGVIDEOX = {"num_frames": 9, "max_sequence_length": 24}
 WITHOUT_BINS = {"use_resolution_binning": False, "clean_caption": False}
 OWN_CALL: dict[str, dict[str, Any]] = {
     "wan": VIDEO,
+    "wan-i2v": {**VIDEO, "image": PICTURE},
+    "wan22": VIDEO,
+    "wan22-i2v": {**VIDEO, "image": PICTURE},
+    "wan22-ti2v": VIDEO,
     "pixart-sigma": WITHOUT_BINS,
     "sana": WITHOUT_BINS,
     "hunyuan-video": VIDEO,

@@ -3,9 +3,12 @@
 from typing import Any
 
 from transformers import (
+    CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModel,
     T5Config,
     T5EncoderModel,
     UMT5Config,
@@ -23,6 +26,25 @@ def clip_text() -> CLIPTextModel:
 
 def clip_text_with_projection() -> CLIPTextModelWithProjection:
     return CLIPTextModelWithProjection(_clip_config("gelu"))
+
+
+def clip_vision() -> CLIPVisionModel:
+    """Five tokens of a picture of 8 x 8."""
+    return CLIPVisionModel(
+        CLIPVisionConfig(
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            image_size=8,
+            patch_size=4,
+        )
+    )
+
+
+def clip_image_processor() -> CLIPImageProcessor:
+    side = {"height": 8, "width": 8}
+    return CLIPImageProcessor(size={"shortest_edge": 8}, crop_size=side)
 
 
 def t5(width: int = WIDTH) -> T5EncoderModel:

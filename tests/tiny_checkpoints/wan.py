@@ -1,15 +1,80 @@
-"""Wan 2.1 text-to-video: VAE of 4x in time and 8x in space, 16 latent channels."""
+"""Wan 2.1 and 2.2: VAE of 4x in time and 8x in space (2.2's TI2V: 16x), one expert or two."""
 
-from diffusers import AutoencoderKLWan, SchedulerMixin, WanPipeline, WanTransformer3DModel
+from typing import Any
+
+from diffusers import (
+    AutoencoderKLWan,
+    SchedulerMixin,
+    WanImageToVideoPipeline,
+    WanPipeline,
+    WanTransformer3DModel,
+)
 
 from . import encoders
 from .tokenizers import t5_tokenizer
 
 HEAD_DIM = 12
+Z_DIM = 8  # of TI2V
 
 
-def wan_pipeline(scheduler: SchedulerMixin, *, heads: int) -> WanPipeline:
-    transformer = WanTransformer3DModel(
+def wan_pipeline(scheduler: SchedulerMixin, *, heads: int, **options: Any) -> WanPipeline:
+    return WanPipeline(
+        **_components(scheduler, heads, experts="boundary_ratio" in options), **options
+    )
+
+
+def wan_i2v_pipeline(
+    scheduler: SchedulerMixin, *, heads: int, clip: bool = False, **options: Any
+) -> WanImageToVideoPipeline:
+    """`clip`: with 2.1's tokens of the picture."""
+    width = encoders.WIDTH
+    sees = {"image_dim": width, "added_kv_proj_dim": heads * HEAD_DIM} if clip else {}
+    shown = (
+        {
+            "image_encoder": encoders.clip_vision(),
+            "image_processor": encoders.clip_image_processor(),
+        }
+        if clip
+        else {}
+    )
+    experts = "boundary_ratio" in options
+    parts = _components(scheduler, heads, experts=experts, in_channels=36, out_channels=16, **sees)
+    return WanImageToVideoPipeline(**parts, **shown, **options)
+
+
+def wan_ti2v_pipeline(scheduler: SchedulerMixin, *, heads: int) -> WanPipeline:
+    parts = _components(scheduler, heads, in_channels=Z_DIM, out_channels=Z_DIM)
+    parts["vae"] = AutoencoderKLWan(
+        base_dim=4,
+        decoder_base_dim=8,
+        z_dim=Z_DIM,
+        num_res_blocks=1,
+        latents_mean=[0.1 * (channel - 3) for channel in range(Z_DIM)],
+        latents_std=[0.5 + 0.1 * channel for channel in range(Z_DIM)],
+        is_residual=True,
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_spatial=16,
+    )
+    return WanPipeline(**parts, expand_timesteps=True)
+
+
+def _components(
+    scheduler: SchedulerMixin, heads: int, experts: bool = False, **config: Any
+) -> dict[str, Any]:
+    return {
+        "scheduler": scheduler,
+        "vae": AutoencoderKLWan(base_dim=4, num_res_blocks=1),
+        "text_encoder": encoders.umt5(),
+        "tokenizer": t5_tokenizer(),
+        "transformer": _transformer(heads, **config),
+        "transformer_2": _transformer(heads, **config) if experts else None,
+    }
+
+
+def _transformer(heads: int, **config: Any) -> WanTransformer3DModel:
+    return WanTransformer3DModel(
         num_attention_heads=heads,
         attention_head_dim=HEAD_DIM,
         text_dim=encoders.WIDTH,
@@ -17,11 +82,5 @@ def wan_pipeline(scheduler: SchedulerMixin, *, heads: int) -> WanPipeline:
         ffn_dim=64,
         num_layers=2,
         rope_max_seq_len=128,
-    )
-    return WanPipeline(
-        scheduler=scheduler,
-        vae=AutoencoderKLWan(base_dim=4, num_res_blocks=1),
-        text_encoder=encoders.umt5(),
-        tokenizer=t5_tokenizer(),
-        transformer=transformer,
+        **config,
     )

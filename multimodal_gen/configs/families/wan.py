@@ -1,14 +1,50 @@
-"""Wan 2.1 text-to-video."""
+"""Wan 2.1 and 2.2 text-to-video; sizes, steps and guidance as in the models' published examples."""
+
+import msgspec
 
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.messages.model_info import Defaults, Limits
+
+PARAMETERS = ("num_frames", "fps", "flow_shift", "max_sequence_length")
+EXPERT_PARAMETERS = (*PARAMETERS, "guidance_scale_2")
+"""Of models with two experts."""
+SCHEDULERS = ("unipc", "flow_euler", "flow_heun")
+LIMITS = Limits(max_pixels=1280 * 1280, max_frames=241, max_sequence_length=512)
+
+_PATCHES = "patch_embedding.weight"
+_BASES = (
+    BaseModel("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", {_PATCHES: (1536,)}),
+    BaseModel("Wan-AI/Wan2.2-TI2V-5B-Diffusers", {_PATCHES: (3072, 48)}),
+    BaseModel("Wan-AI/Wan2.1-T2V-14B-Diffusers"),
+)
+ORIGINAL_KEYS = ("blocks.0.self_attn.q.weight", "head.modulation")
+DIFFUSERS_KEYS = ("blocks.0.attn1.to_q.weight", "condition_embedder.time_proj.weight")
+NOT_WAN = ("vace_blocks.0.after_proj.bias", "face_adapter.fuser_blocks.0.linear2.weight")
+"""Of other models on Wan's transformer."""
+_SINGLE_FILES = (
+    SingleFile(
+        denoiser="WanTransformer3DModel",
+        style="original",
+        keys=ORIGINAL_KEYS,
+        without=NOT_WAN,
+        bases=_BASES,
+    ),
+    SingleFile(
+        denoiser="WanTransformer3DModel",
+        style="diffusers",
+        keys=DIFFUSERS_KEYS,
+        bases=_BASES,
+    ),
+)
+"""Wan 2.2 A14B's experts look like 2.1: their base has to be named."""
 
 WAN = FamilyConfig(
     name="wan",
-    title="Wan 2.1 text-to-video",
+    title="Wan 2.1 and 2.2 text-to-video",
     pipeline_classes=("WanPipeline",),
     tasks=("text-to-video",),
-    parameters=("num_frames", "fps", "flow_shift", "max_sequence_length"),
+    parameters=PARAMETERS,
     size_multiple=16,
     defaults=Defaults(
         width=832,
@@ -18,8 +54,33 @@ WAN = FamilyConfig(
         num_inference_steps=50,
         guidance_scale=5.0,
         max_sequence_length=512,
+        negative_prompt=(
+            "Bright tones, overexposed, static, blurred details, subtitles, style, works, "
+            "paintings, images, static, overall gray, worst quality, low quality, JPEG compression "
+            "residue, ugly, incomplete, extra fingers, poorly drawn hands, poorly drawn faces, "
+            "deformed, disfigured, misshapen limbs, fused fingers, still picture, messy "
+            "background, three legs, many people in the background, walking backwards"
+        ),
     ),
-    limits=Limits(max_pixels=1280 * 1280, max_frames=241, max_sequence_length=512),
+    limits=LIMITS,
     frame_multiple=4,
-    schedulers=("unipc", "flow_euler", "flow_heun"),
+    schedulers=SCHEDULERS,
+    denoiser="native",
+    single_files=_SINGLE_FILES,
+    ulysses=True,
 )
+
+EXPERTS_DEFAULTS = msgspec.structs.replace(
+    WAN.defaults,
+    width=1280,
+    height=720,
+    num_inference_steps=40,
+    guidance_scale=4.0,
+    guidance_scale_2=3.0,
+)
+"""Wan 2.2 A14B."""
+
+TEXT_IMAGE_DEFAULTS = msgspec.structs.replace(
+    WAN.defaults, width=1280, height=704, num_frames=121, fps=24
+)
+"""Wan 2.2 TI2V-5B."""

@@ -76,6 +76,11 @@ class ComposedPipeline(ABC):
         self.executor = SyncExecutor(self.components, make_stages(self))
 
     @classmethod
+    def variant(cls, checkpoint: Checkpoint) -> type[ComposedPipeline]:
+        """The class for this checkpoint, where a family has several."""
+        return cls
+
+    @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, context: RankContext) -> Self:
         """Load every component. Raises InvalidCheckpoint."""
         cls.check(checkpoint)
@@ -84,7 +89,7 @@ class ComposedPipeline(ABC):
         components = {
             name: cls.load_component(checkpoint, name, context)
             for name in cls.component_classes
-            if not cls._lacks(checkpoint, name)
+            if not cls.lacks(checkpoint, name)
         }
         settings = cls.settings(checkpoint)
         with complaints("config.json of a component"):
@@ -99,14 +104,14 @@ class ComposedPipeline(ABC):
     def check(cls, checkpoint: Checkpoint) -> None:
         """Raises InvalidCheckpoint where the checkpoint is of the family but beyond it."""
         for name, allowed in cls.component_classes.items():
-            if not cls._lacks(checkpoint, name):
+            if not cls.lacks(checkpoint, name):
                 checkpoint.require(name, allowed)
         for name, parts in cls.widths.items():
-            if not any(cls._lacks(checkpoint, part.partition(".")[0]) for part in parts):
+            if not any(cls.lacks(checkpoint, part.partition(".")[0]) for part in parts):
                 checkpoint.require_width(name, parts)
 
     @classmethod
-    def _lacks(cls, checkpoint: Checkpoint, name: str) -> bool:
+    def lacks(cls, checkpoint: Checkpoint, name: str) -> bool:
         """Whether it is optional, and not there."""
         return name in cls.optional and name not in checkpoint.components
 
@@ -136,7 +141,7 @@ class ComposedPipeline(ABC):
 
     @property
     def denoiser(self) -> torch.nn.Module:
-        module = self.components[self.denoiser_name]
+        module = self.components[self.names_of(self.denoiser_name)[0]]
         assert isinstance(module, torch.nn.Module)
         return module
 
@@ -304,7 +309,11 @@ class ComposedPipeline(ABC):
         if len(prediction) == 1:
             return prediction
         positive, negative = prediction[:1], prediction[1:]
-        return negative + self.cfg_scale(state.params) * (positive - negative)
+        return negative + self.guidance_at(state) * (positive - negative)
+
+    def guidance_at(self, state: RequestState) -> float:
+        """The scale for the evaluation under way."""
+        return self.cfg_scale(state.params)
 
     def cfg_scale(self, params: SamplingParams) -> float:
         """The scale of classifier-free guidance."""

@@ -27,7 +27,7 @@ class DenoiseStage:
         self._pipeline = pipeline
         self._mesh = pipeline.context.mesh
         self._batch: Batch | None = None
-        self.components: tuple[str, ...] = (pipeline.denoiser_name,)
+        self.components = pipeline.names_of(pipeline.denoiser_name)
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         batch = self._batch_of(states)

@@ -18,7 +18,8 @@ class PrepareStage:
     def __init__(self, pipeline: ComposedPipeline, *, previews: bool) -> None:
         self._pipeline = pipeline
         self._previews = previews
-        self.components = pipeline.names_of("vae")  # for a picture to start from
+        # for a picture to start from, or to show to the model
+        self.components = pipeline.names_of("vae", "image_processor", "image_encoder")
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:

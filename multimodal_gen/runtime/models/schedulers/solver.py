@@ -55,6 +55,10 @@ class Solver:
         """Evaluations a step."""
         return int(getattr(self._scheduler, "order", 1))
 
+    def timestep(self, i: int) -> float:
+        """Entry i of `timesteps`, without asking the device for it."""
+        return self._host_timesteps[i]
+
     def begin(self, i: int) -> None:
         """Leave out the evaluations before i: the latents are `add_noise(clean, noise, i)`."""
         if hasattr(self._scheduler, "set_begin_index"):

@@ -1,4 +1,4 @@
-"""Decoding of videos by diffusers' AutoencoderKLWan, a latent frame at a time."""
+"""Encoding and decoding of videos by diffusers' AutoencoderKLWan."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from multimodal_gen.runtime.models.vaes.pixels import to_uint8
 _unpatchify: Any = autoencoder_kl_wan.unpatchify
 
 
-class WanVideoDecoder:
-    """Equals the module's own decode; what it remembers between frames is the caller's.
+class WanVideoCodec:
+    """Equals the module's own encode and decode, with the scaling between VAE and denoiser.
 
-    The causal convolutions look back two frames. The module keeps those in itself, so that two
+    Decoding goes a latent frame at a time, and what it remembers between frames is the caller's:
+    the causal convolutions look back two frames. The module keeps those in itself, so that two
     videos could not take turns; here they are a list that goes in and comes out.
     """
 
@@ -28,7 +29,13 @@ class WanVideoDecoder:
         # A reciprocal that is divided by, as the reference has it: the rounding is the same.
         self._scale = 1.0 / torch.tensor(config.latents_std).view(shape).to(vae.device, vae.dtype)
 
-    def frame(
+    def encode(self, video: Tensor) -> Tensor:
+        """Latents [1, C, T, h, w], the posterior's mode, of pixels [1, 3, F, H, W] in -1..1."""
+        video = video.to(self._vae.device, self._vae.dtype)
+        latents: Tensor = self._vae.encode(video, return_dict=False)[0].mode()
+        return (latents - self._mean) * self._scale
+
+    def decode_frame(
         self, latents: Tensor, at: int, features: list[Any] | None
     ) -> tuple[Tensor, list[Any]]:
         """Pixels [F, H, W, 3] uint8 of latent frame `at` of [1, C, T, h, w], and new features.

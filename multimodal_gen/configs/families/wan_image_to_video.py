@@ -1,0 +1,64 @@
+"""Wan 2.1 and 2.2 image-to-video: the picture is the first frame."""
+
+import msgspec
+
+from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.families.wan import (
+    DIFFUSERS_KEYS,
+    LIMITS,
+    NOT_WAN,
+    ORIGINAL_KEYS,
+    PARAMETERS,
+    SCHEDULERS,
+    WAN,
+)
+
+_PICTURE = {"patch_embedding.weight": (None, 36)}
+"""Latents, those of the picture, and where it is."""
+_EXPERTS = BaseModel("Wan-AI/Wan2.2-I2V-A14B-Diffusers")
+
+
+def _clip(key: str) -> BaseModel:
+    return BaseModel("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", {key: ()})
+
+
+_SINGLE_FILES = (
+    SingleFile(
+        denoiser="WanTransformer3DModel",
+        style="original",
+        keys=ORIGINAL_KEYS,
+        has=_PICTURE,
+        without=NOT_WAN,
+        bases=(_clip("img_emb.proj.0.weight"), _EXPERTS),
+    ),
+    SingleFile(
+        denoiser="WanTransformer3DModel",
+        style="diffusers",
+        keys=DIFFUSERS_KEYS,
+        has=_PICTURE,
+        bases=(_clip("condition_embedder.image_embedder.norm1.weight"), _EXPERTS),
+    ),
+)
+
+WAN_IMAGE_TO_VIDEO = FamilyConfig(
+    name="wan_image_to_video",
+    title="Wan 2.1 and 2.2 image-to-video",
+    pipeline_classes=("WanImageToVideoPipeline",),
+    tasks=("image-to-video",),
+    parameters=PARAMETERS,
+    size_multiple=16,
+    defaults=WAN.defaults,
+    limits=LIMITS,
+    frame_multiple=4,
+    picture_size="area",
+    schedulers=SCHEDULERS,
+    denoiser="native",
+    single_files=_SINGLE_FILES,
+    ulysses=True,
+)
+
+IMAGE_EXPERTS_DEFAULTS = msgspec.structs.replace(
+    WAN.defaults, num_inference_steps=40, guidance_scale=3.5
+)
+"""Wan 2.2 A14B; the second expert's guidance follows the first's."""

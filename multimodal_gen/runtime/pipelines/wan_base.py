@@ -1,0 +1,220 @@
+"""What all Wan models share: the text, the geometry, one or two experts, decoding by frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from multimodal_gen.configs.families.wan import EXPERT_PARAMETERS
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
+from multimodal_gen.runtime.layers.attention import select_attention
+from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS
+from multimodal_gen.runtime.models.dits.wan import WanTransformer
+from multimodal_gen.runtime.models.dits.wan_config import WanConfig
+from multimodal_gen.runtime.models.dits.wan_keys import wan_key_map
+from multimodal_gen.runtime.models.encoders.cleaning import clean
+from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.models.vaes.wan import WanVideoCodec
+from multimodal_gen.runtime.pipelines.composed_pipeline import (
+    ComposedPipeline,
+    RankContext,
+    text_of,
+)
+from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.pipelines.rows import Rows
+
+EXPERTS = ("transformer", "transformer_2")
+"""Of high noise, and of low noise."""
+_FLOAT32 = ("vae", "image_encoder")
+
+
+class WanBasePipeline(ComposedPipeline):
+    """Latents are the VAE's own, [1, C, T, h, w], and stay in float32 between evaluations."""
+
+    component_classes: ClassVar = {
+        "tokenizer": T5_TOKENIZERS,
+        "text_encoder": ("UMT5EncoderModel",),
+        **dict.fromkeys(EXPERTS, ("WanTransformer3DModel",)),
+        "vae": ("AutoencoderKLWan",),
+    }
+    optional: ClassVar[tuple[str, ...]] = EXPERTS
+    denoiser_name = "transformer"
+    latent_widths: ClassVar[tuple[str, ...]] = ("vae.z_dim",)
+    """What the transformers' channels of input are the sum of."""
+
+    def __init__(self, *args: Any, boundary_ratio: float | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._umt5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
+        self._vae = self.components["vae"]
+        self._codec = WanVideoCodec(self._vae)
+        self._experts: dict[str, WanTransformer] = {
+            name: self.components[name] for name in EXPERTS if name in self.components
+        }
+        self._config = next(iter(self._experts.values())).config
+        steps = self.scheduler_config.get("num_train_timesteps", 1000)
+        # At the precision of the timesteps that it is compared with.
+        boundary = 0.0 if boundary_ratio is None else boundary_ratio * steps
+        self._boundary = float(torch.tensor(boundary))
+        self._has_boundary = boundary_ratio is not None
+
+    # -- what the checkpoint is
+
+    @classmethod
+    def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        return {"boundary_ratio": _boundary_ratio(checkpoint)}
+
+    @classmethod
+    def lacks(cls, checkpoint: Checkpoint, name: str) -> bool:
+        """Also what is there and never used."""
+        idle = name == "transformer_2" and _boundary_ratio(checkpoint) is None
+        return idle or super().lacks(checkpoint, name)
+
+    @classmethod
+    def check(cls, checkpoint: Checkpoint) -> None:
+        super().check(checkpoint)
+        ratio = _boundary_ratio(checkpoint)
+        # As in the reference, an expert without a share of the timesteps may be left out.
+        needed = {"transformer": ratio is None or ratio < 1, "transformer_2": (ratio or 0) > 0}
+        for name in EXPERTS:
+            if needed[name]:
+                checkpoint.require(name, cls.component_classes[name])
+            if not cls.lacks(checkpoint, name):
+                checkpoint.require_width(f"{name}.in_channels", cls.latent_widths)
+                checkpoint.require_width(f"{name}.text_dim", ("text_encoder.d_model",))
+                _check_transformer(checkpoint, name)
+
+    @classmethod
+    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
+        """VAE and image encoder are kept in float32, as the reference advises."""
+        if name not in EXPERTS:
+            dtype = torch.float32 if name in _FLOAT32 else context.dtype
+            return checkpoint.load(name, dtype, context.device)
+        config = WanConfig.from_dict(checkpoint.config(name))
+        attention = select_attention(context.attention_backend)
+        sequence = make_sequence_parallel(context.mesh, attention)
+        return checkpoint.load_native(
+            name,
+            lambda: WanTransformer(config, sequence),
+            wan_key_map(config),
+            context.dtype,
+            context.device,
+        )
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return EXPERT_PARAMETERS if self._has_boundary else super().parameters
+
+    # -- the text
+
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        text = text_of(state.params, branch)
+        length = state.params.max_sequence_length
+        assert length is not None
+        return self.prompt_cache.get((text, length), lambda: self._encode(text, length))
+
+    def _encode(self, text: str, length: int) -> Conditioning:
+        """UMT5's states, zeros after the end of the text."""
+        text = clean(text)
+        states = self._umt5(text, length, masked=True).last_hidden_state  # [1, length, D]
+        _, mask = self._umt5.tokenize(text, length)
+        states = states.masked_fill(~mask.bool().unsqueeze(-1), 0)
+        return {"encoder_hidden_states": states.to(self.context.dtype)}
+
+    # -- geometry
+
+    @property
+    def size_multiple(self) -> int:
+        _, down, across = self._config.patch_size
+        return int(self._vae.config.scale_factor_spatial * math.lcm(down, across))
+
+    @property
+    def frame_multiple(self) -> int:
+        return int(self._vae.config.scale_factor_temporal)
+
+    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
+        height, width = (side // self._vae.config.scale_factor_spatial for side in size_of(params))
+        shape = (1, self._vae.config.z_dim, self.decode_chunks(params), height, width)
+        return torch.randn(shape, generator=generator)
+
+    # -- experts
+
+    def batch_key(self, state: RequestState, evaluation: int) -> str:
+        return f"{super().batch_key(state, evaluation)} {self._expert(state, evaluation)}"
+
+    def velocity(self, rows: Rows, latents: Tensor, timesteps: Tensor) -> Tensor:
+        """What the expert for this evaluation says of `latents`, at timesteps [R, 1 or 2]."""
+        states, conditioning = rows.states, rows.conditioning
+        expert = self._experts[self._expert(states[0], states[0].evaluation)]
+        predicted: Tensor = expert(
+            latents.to(self.context.dtype),
+            timesteps,
+            conditioning["encoder_hidden_states"],
+            conditioning.get("encoder_hidden_states_image"),
+        )
+        return predicted
+
+    def _expert(self, state: RequestState, evaluation: int) -> str:
+        name = EXPERTS[self._is_low_noise(state, evaluation)]
+        return name if name in self._experts else next(iter(self._experts))
+
+    def _is_low_noise(self, state: RequestState, evaluation: int) -> bool:
+        solver, _ = state.running()
+        return self._has_boundary and solver.timestep(evaluation) < self._boundary
+
+    def guidance_at(self, state: RequestState) -> float:
+        """Of the evaluation under way; whether there is any guidance is up to the first scale."""
+        second = state.params.guidance_scale_2
+        if second is None or not self._is_low_noise(state, state.evaluation):
+            return self.cfg_scale(state.params)
+        return second
+
+    # -- decoding
+
+    def decode_chunks(self, params: SamplingParams) -> int:
+        """A latent frame each."""
+        assert params.num_frames is not None
+        return (params.num_frames - 1) // self.frame_multiple + 1
+
+    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
+        (state,) = states
+        features = state.decoding.get("features") if chunk else None
+        pixels, state.decoding["features"] = self._codec.decode_frame(latents, chunk, features)
+        return pixels
+
+
+def size_of(params: SamplingParams) -> tuple[int, int]:
+    """Height and width in pixels."""
+    assert params.height is not None
+    assert params.width is not None
+    return params.height, params.width
+
+
+def _boundary_ratio(checkpoint: Checkpoint) -> float | None:
+    """Where, of all timesteps, the second expert takes over; None: there is none."""
+    ratio = checkpoint.options.get("boundary_ratio")
+    if ratio is None:
+        return None
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio <= 1:
+        raise InvalidCheckpoint(f"model_index.json: boundary_ratio={ratio!r} must be 0 to 1")
+    return float(ratio)
+
+
+def _check_transformer(checkpoint: Checkpoint, name: str) -> None:
+    config = WanConfig.from_dict(checkpoint.config(name))
+    if config.patch_size[0] != 1:
+        raise InvalidCheckpoint(
+            f"{name}/config.json: patch_size={list(config.patch_size)}: each latent frame must be "
+            "a patch of its own"
+        )
+    if config.pos_embed_seq_len is not None:
+        raise InvalidCheckpoint(
+            f"{name}/config.json: pos_embed_seq_len is set: a model for a first and a last frame, "
+            "and requests have one picture"
+        )
