@@ -27,6 +27,10 @@ from .z_image import z_image_pipeline
 
 _RECIPES: dict[str, tuple[Callable[..., Any], schedulers.Config]] = {
     "flux-dev": (partial(flux_pipeline, guidance_embeds=True), schedulers.FLUX_DEV),
+    "flux-kontext": (
+        partial(flux_pipeline, guidance_embeds=True, kind=diffusers.FluxKontextPipeline),
+        schedulers.FLUX_DEV,
+    ),
     "flux-schnell": (partial(flux_pipeline, guidance_embeds=False), schedulers.FLUX_SCHNELL),
     "flux2-klein": (partial(flux2_klein_pipeline, is_distilled=True), schedulers.FLUX_DEV),
     "flux2-klein-base": (partial(flux2_klein_pipeline, is_distilled=False), schedulers.FLUX_DEV),

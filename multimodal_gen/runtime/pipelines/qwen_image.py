@@ -15,7 +15,7 @@ from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
-from multimodal_gen.runtime.models.dits.qwen_image import Grid, QwenImageTransformer
+from multimodal_gen.runtime.models.dits.qwen_image import QwenImageTransformer
 from multimodal_gen.runtime.models.dits.qwen_image_config import QwenImageConfig
 from multimodal_gen.runtime.models.dits.qwen_image_keys import qwen_image_key_map
 from multimodal_gen.runtime.models.encoders.qwen import QwenEncoder
@@ -95,10 +95,6 @@ class QwenImagePipeline(PackedPipeline):
         texts = (each["encoder_hidden_states"].shape[1] for each in state.conditioning.values())
         return f"{self.grids(state)} text {text_bucket(max(texts))}"
 
-    def grids(self, state: RequestState) -> tuple[Grid, ...]:
-        """Tokens down and across of what is made, and of pictures that are seen."""
-        return (self.grid(state.params),)
-
     @property
     def pixels_per_latent(self) -> int:
         return self._vae.pixels_per_latent
@@ -109,6 +105,9 @@ class QwenImagePipeline(PackedPipeline):
 
     def encode_picture(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         return self._vae.encode(pixels, generator)
+
+    def schedule(self, params: SamplingParams) -> dict[str, Any]:
+        return {**super().schedule(params), "sigmas_for_all": True}
 
     def predict(self, rows: Rows) -> Tensor:
         velocity: Tensor = self._transformer(

@@ -112,6 +112,7 @@ def make_solver(
     sigmas: Sequence[float] | None = None,
     mu: float | None = None,
     flow_shift: float | None = None,
+    sigmas_for_all: bool = False,
 ) -> Solver:
     """The solver of one request.
 
@@ -119,7 +120,8 @@ def make_solver(
     own, its class and config are used as they are; another name gives that class, made from the
     same config. `generator` is the request's own CPU generator, after the initial noise was drawn
     from it. `sigmas` (before shifting) and `mu` are a flow matching family's schedule, for the
-    classes that take one; `flow_shift` replaces the checkpoint's shift, also one that depends on
+    classes that take one, and, with `sigmas_for_all`, those among them that know sigmas of their
+    own as well; `flow_shift` replaces the checkpoint's shift, also one that depends on
     the resolution.
 
     Raises `InvalidRequest` (its field is `scheduler`, `num_inference_steps` or `flow_shift`) and
@@ -131,6 +133,8 @@ def make_solver(
     if flow_shift is not None and not 0 < flow_shift < math.inf:
         raise InvalidRequest("flow_shift", flow_shift, "must be a number above 0")
     scheduler = _make_scheduler(config, name, view, flow_shift)
+    if scheduler.config.get("use_flow_sigmas") and not sigmas_for_all:
+        sigmas = None
     _set_timesteps(scheduler, view, num_inference_steps, device, sigmas, mu)
     if _is_plain_flow_euler(scheduler):
         return FlowEulerSolver(scheduler, generator)
@@ -222,9 +226,8 @@ def _set_timesteps(
     accepted = inspect.signature(scheduler.set_timesteps).parameters
     if view is View.FLOW:
         # FlowMatchHeunDiscreteScheduler takes neither: its second-order steps need sigmas spaced by
-        # itself, with `shift` alone. With use_flow_sigmas, diffusers' pipelines give none either.
-        spaces_its_own = scheduler.config.get("use_flow_sigmas")
-        if sigmas is not None and "sigmas" in accepted and not spaces_its_own:
+        # itself, with `shift` alone.
+        if sigmas is not None and "sigmas" in accepted:
             options["sigmas"] = np.asarray(sigmas)
         if scheduler.config.get("use_dynamic_shifting") and "mu" in accepted:
             if mu is None:
@@ -233,10 +236,13 @@ def _set_timesteps(
     if "sigmas" not in options:
         options["num_inference_steps"] = steps
     try:
-        scheduler.set_timesteps(device=device, **options)
+        with np.errstate(invalid="ignore"):
+            scheduler.set_timesteps(device=device, **options)
     except (ValueError, ZeroDivisionError, IndexError) as error:
         allowed = f"not a number of steps that {type(scheduler).__name__} can take: {error}"
         raise InvalidRequest("num_inference_steps", steps, allowed) from error
+    if not scheduler.timesteps.isfinite().all():  # shift_terminal divides by the way to the last
+        raise InvalidRequest("num_inference_steps", steps, "too few for the model's noise schedule")
     if _too_many(steps, scheduler):
         raise InvalidRequest(
             "num_inference_steps", steps, "too many for the model's noise schedule"

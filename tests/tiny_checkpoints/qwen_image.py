@@ -1,0 +1,187 @@
+"""Qwen-Image and Qwen-Image-Edit: a Qwen2.5-VL, a video VAE of one frame, two streams a block."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from diffusers import (
+    AutoencoderKLQwenImage,
+    DiffusionPipeline,
+    QwenImageEditPipeline,
+    QwenImageEditPlusPipeline,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+    SchedulerMixin,
+)
+from tokenizers import pre_tokenizers
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen2VLImageProcessorPil,
+    Qwen2VLProcessor,
+)
+
+from .encoders import WIDTH
+from .tokenizers import WORDS
+
+HEAD_DIM = 16
+LATENT_CHANNELS = 4
+PATCH = 8
+"""Pixels along each side of a patch that the language model sees."""
+_SPECIALS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+_SPACE = "Ġ"  # byte-level BPE's stand-in for a space
+
+
+def qwen_image_pipeline(scheduler: SchedulerMixin, *, heads: int) -> QwenImagePipeline:
+    return QwenImagePipeline(
+        scheduler=scheduler,
+        vae=_vae(8),
+        text_encoder=qwen2_5_vl(),
+        tokenizer=qwen2_tokenizer(),
+        transformer=_transformer(heads),
+    )
+
+
+def qwen_image_edit_pipeline(
+    scheduler: SchedulerMixin, *, heads: int, plus: bool = False
+) -> DiffusionPipeline:
+    """The pictures that it is given have 1024 x 1024 pixels whatever the output has, so a VAE of 32
+    pixels a latent keeps the sequence short. `plus` is like Qwen-Image-Edit-2511."""
+    kind = QwenImageEditPlusPipeline if plus else QwenImageEditPipeline
+    return kind(
+        scheduler=scheduler,
+        vae=_vae(32),
+        text_encoder=qwen2_5_vl(),
+        tokenizer=qwen2_tokenizer(),
+        processor=PictureProcessor(
+            image_processor=Qwen2VLImageProcessorPil(
+                size={"shortest_edge": 16 * PATCH**2, "longest_edge": 60 * PATCH**2},
+                patch_size=PATCH,
+            ),
+            tokenizer=qwen2_tokenizer(),
+        ),
+        transformer=_transformer(heads, zero_cond_t=plus),
+    )
+
+
+class PictureProcessor(Qwen2VLProcessor):
+    """Without its part for videos, which can't be made where there is no torchvision."""
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        return ["image_processor", "tokenizer"]
+
+
+def picture_processor(folder: Path) -> PictureProcessor:
+    """The processor that was saved in `folder`."""
+    return PictureProcessor(
+        image_processor=Qwen2VLImageProcessorPil.from_pretrained(folder),
+        tokenizer=Qwen2Tokenizer.from_pretrained(folder),
+    )
+
+
+def _transformer(heads: int, **config: Any) -> QwenImageTransformer2DModel:
+    return QwenImageTransformer2DModel(
+        in_channels=4 * LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        num_layers=2,
+        attention_head_dim=HEAD_DIM,
+        num_attention_heads=heads,
+        joint_attention_dim=WIDTH,
+        axes_dims_rope=(4, 6, 6),
+        **config,
+    )
+
+
+def _vae(pixels: int) -> AutoencoderKLQwenImage:
+    """Of so many pixels a latent."""
+    levels = pixels.bit_length() - 1
+    return AutoencoderKLQwenImage(
+        base_dim=4,
+        z_dim=LATENT_CHANNELS,
+        dim_mult=[1, *(2,) * levels],
+        num_res_blocks=1,
+        temperal_downsample=[False, *(True,) * (levels - 1)],
+        latents_mean=[-0.7, 0.1, 0.9, 0.4],
+        latents_std=[2.8, 1.4, 2.3, 1.1],
+    )
+
+
+def qwen2_5_vl() -> Qwen2_5_VLForConditionalGeneration:
+    tokenizer = qwen2_tokenizer()
+    ids = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>")
+        for name, token in (
+            ("image", "image_pad"),
+            ("video", "video_pad"),
+            ("vision_start", "vision_start"),
+            ("vision_end", "vision_end"),
+        )
+    }
+    return Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(
+            text_config={
+                "vocab_size": len(tokenizer),
+                "hidden_size": WIDTH,
+                "intermediate_size": 2 * WIDTH,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 1,
+                "bos_token_id": None,
+                "eos_token_id": None,
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 1000000.0,
+                    "mrope_section": [2, 3, 3],
+                },
+            },
+            vision_config={
+                "depth": 2,
+                "hidden_size": WIDTH,
+                "intermediate_size": 2 * WIDTH,
+                "num_heads": 2,
+                "patch_size": PATCH,
+                "out_hidden_size": WIDTH,
+                "window_size": 4 * PATCH,
+                "fullatt_block_indexes": [1],
+            },
+            **ids,
+        )
+    )
+
+
+def qwen2_tokenizer() -> Qwen2Tokenizer:
+    """Byte-level BPE; the templates of Qwen-Image are 34 and 64 tokens before the prompt."""
+    words = re.findall(r" ?\w+", f"{_templates()} {' '.join(WORDS)}")
+    texts = [*(word.replace(" ", _SPACE) for word in words), f"{_SPACE}(", "),", "'s"]
+    with_space_first = sorted(dict.fromkeys(texts), key=lambda word: not word.startswith(_SPACE))
+    merges: Any = list(
+        dict.fromkeys(
+            (word[:end], word[end]) for word in with_space_first for end in range(1, len(word))
+        )
+    )
+    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet())]
+    pieces += [left + right for left, right in merges]
+    tokenizer = Qwen2Tokenizer(
+        vocab={piece: index for index, piece in enumerate(pieces)},
+        merges=merges,
+        pad_token="<|endoftext|>",
+        model_max_length=131072,
+    )
+    tokenizer.add_tokens([*_SPECIALS], special_tokens=True)
+    return tokenizer
+
+
+def _templates() -> str:
+    """What the stock pipelines write around a prompt."""
+    kinds = ((QwenImagePipeline, 5), (QwenImageEditPipeline, 6), (QwenImageEditPlusPipeline, 6))
+    return " ".join(kind(*[None] * count).prompt_template_encode for kind, count in kinds)
