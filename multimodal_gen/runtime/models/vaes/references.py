@@ -1,0 +1,49 @@
+"""Pictures that FLUX.2 goes by, fitted as diffusers' Flux2ImageProcessor does."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import PIL.Image
+from diffusers.pipelines.flux2.image_processor import Flux2ImageProcessor
+from torch import Tensor
+
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.runtime.models.vaes.pictures import Picture
+
+_MOST = 1024 * 1024  # pixels; larger ones are shrunk
+
+_PROCESSOR: Any = Flux2ImageProcessor(vae_scale_factor=1)
+
+
+def reference_size(picture: Picture, multiple: int) -> tuple[int, int]:
+    """Height and width of a picture as it is shown to the model."""
+    height, width = _shrunk_size(picture)
+    return height // multiple * multiple, width // multiple * multiple
+
+
+def crop_reference(picture: Picture, multiple: int) -> Tensor:
+    """uint8 [h, w, 3] -> [1, 3, H, W] in -1..1: shrunk if it is large, then cut at the centre.
+
+    Raises InvalidRequest for a picture that is too small or too narrow.
+    """
+    image = PIL.Image.fromarray(picture)
+    try:
+        _PROCESSOR.check_image_input(image)
+    except ValueError as error:
+        raise InvalidRequest("image_path", f"{image.width}x{image.height}", str(error)) from error
+    height, width = _shrunk_size(picture)
+    if (width, height) != image.size:
+        image = image.resize((width, height), PIL.Image.Resampling.LANCZOS)
+    height, width = reference_size(picture, multiple)
+    pixels: Tensor = _PROCESSOR.preprocess(image, height, width, resize_mode="crop")
+    return pixels
+
+
+def _shrunk_size(picture: Picture) -> tuple[int, int]:
+    height, width = picture.shape[:2]
+    if height * width <= _MOST:
+        return height, width
+    scale = math.sqrt(_MOST / (width * height))
+    return int(height * scale), int(width * scale)

@@ -1,0 +1,171 @@
+"""FLUX.2 klein, after diffusers' Flux2KleinPipeline: from a text, or going by a picture too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from multimodal_gen.configs.families.flux2 import BASE_DEFAULTS, FLUX2
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
+from multimodal_gen.runtime.layers.attention import select_attention
+from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
+from multimodal_gen.runtime.models.dits.flux2 import Flux2Transformer, Grid
+from multimodal_gen.runtime.models.dits.flux2_config import Flux2Config
+from multimodal_gen.runtime.models.dits.flux2_keys import flux2_key_map
+from multimodal_gen.runtime.models.encoders.qwen3 import Qwen3Encoder
+from multimodal_gen.runtime.models.vaes.flux2 import PATCH, Flux2VAE
+from multimodal_gen.runtime.models.vaes.image import shrunk
+from multimodal_gen.runtime.models.vaes.references import crop_reference, reference_size
+from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, text_of
+from multimodal_gen.runtime.pipelines.flow import FlowPipeline
+from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.pipelines.rows import Rows
+
+_LAYERS = (9, 18, 27)  # of Qwen3, whose states are told to the model
+
+
+class Flux2KleinPipeline(FlowPipeline):
+    """Latents are tokens [1, h * w, 4 * C] of 2 x 2 VAE latents each."""
+
+    family = FLUX2
+    component_classes: ClassVar = {
+        "tokenizer": QWEN_TOKENIZERS,
+        "text_encoder": ("Qwen3ForCausalLM", "Qwen3Model"),
+        "transformer": ("Flux2Transformer2DModel",),
+        "vae": ("AutoencoderKLFlux2",),
+    }
+    denoiser_name = "transformer"
+    widths: ClassVar = {
+        "transformer.in_channels": ("vae.latent_channels",) * PATCH**2,
+        "transformer.joint_attention_dim": ("text_encoder.hidden_size",) * len(_LAYERS),
+    }
+
+    def __init__(self, *args: Any, distilled: bool) -> None:
+        super().__init__(*args)
+        self._distilled = distilled
+        self._qwen = Qwen3Encoder(self.components["tokenizer"], self.components["text_encoder"])
+        self._qwen.require_layers(max(_LAYERS))
+        self._transformer: Flux2Transformer = self.components["transformer"]
+        self._vae = Flux2VAE(self.components["vae"])
+
+    @classmethod
+    def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        return {"distilled": bool(checkpoint.options.get("is_distilled", False))}
+
+    @classmethod
+    def default_params(cls, checkpoint: Checkpoint) -> Defaults:
+        return cls.family.defaults if checkpoint.options.get("is_distilled") else BASE_DEFAULTS
+
+    @classmethod
+    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
+        if name != "transformer":
+            return super().load_component(checkpoint, name, context)
+        config = Flux2Config.from_dict(checkpoint.config(name))
+        attention = select_attention(context.attention_backend)
+        sequence = make_sequence_parallel(context.mesh, attention)
+        return checkpoint.load_native(
+            name,
+            lambda: Flux2Transformer(config, sequence),
+            flux2_key_map(config),
+            context.dtype,
+            context.device,
+        )
+
+    def branches(self, params: SamplingParams) -> tuple[str, ...]:
+        return ("positive",) if self._distilled else super().branches(params)
+
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        text, length = text_of(state.params, branch), state.params.max_sequence_length
+        assert length is not None
+        return self.prompt_cache.get((text, length), lambda: self._encode(text, length))
+
+    def _encode(self, text: str, length: int) -> Conditioning:
+        """States of three of Qwen3's layers side by side, of all `length` tokens."""
+        states = self._qwen.states(text, length, _LAYERS, thinking=False, padded=True)
+        return {"encoder_hidden_states": torch.cat(states, dim=-1).to(self.context.dtype)}
+
+    def prepare(self, state: RequestState) -> None:
+        """A picture to go by is a part of the conditioning, the same in all branches."""
+        super().prepare(state)
+        if "image" in state.pictures:
+            pixels = crop_reference(state.pictures["image"], self.size_multiple)
+            references = _pack(self._vae.encode(pixels)).to(self.context.dtype)
+            for conditioning in state.conditioning.values():
+                conditioning["references"] = references
+
+    def batch_key(self, state: RequestState, evaluation: int) -> str:
+        branch = next(iter(state.conditioning.values()))
+        return f"{self._grids(state)} text {branch['encoder_hidden_states'].shape[1]}"
+
+    @property
+    def size_multiple(self) -> int:
+        return self._vae.pixels_per_token
+
+    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
+        shape = (1, self._transformer.config.in_channels, *self._grid(params))
+        return _pack(torch.randn(shape, generator=generator, dtype=self.context.dtype))
+
+    def schedule(self, params: SamplingParams) -> dict[str, Any]:
+        steps = params.num_inference_steps
+        assert steps is not None
+        height, width = self._grid(params)
+        sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
+        return {"sigmas": sigmas, "mu": _shift(height * width, steps)}
+
+    def predict(self, rows: Rows) -> Tensor:
+        velocity: Tensor = self._transformer(
+            rows.latents,
+            timestep=rows.timesteps.to(rows.latents.dtype) / 1000,
+            grids=self._grids(rows.states[0]),
+            **rows.conditioning,
+        )
+        return velocity
+
+    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
+        return self._vae.decode(_unpack(latents, self._grid(states[0].params)))
+
+    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
+        return self._vae.decode(shrunk(_unpack(x0, self._grid(params))))[0]
+
+    def _grid(self, params: SamplingParams) -> Grid:
+        """Tokens down and across."""
+        assert params.width is not None
+        assert params.height is not None
+        return params.height // self.size_multiple, params.width // self.size_multiple
+
+    def _grids(self, state: RequestState) -> tuple[Grid, ...]:
+        """Of what is made, then of the picture it goes by."""
+        own = self._grid(state.params)
+        if "image" not in state.pictures:
+            return (own,)
+        height, width = reference_size(state.pictures["image"], self.size_multiple)
+        return own, (height // self.size_multiple, width // self.size_multiple)
+
+
+def _pack(latents: Tensor) -> Tensor:
+    """[B, C, h, w] -> [B, h * w, C]."""
+    return latents.flatten(2).transpose(1, 2)
+
+
+def _unpack(tokens: Tensor, grid: Grid) -> Tensor:
+    """[B, h * w, C] -> [B, C, h, w]."""
+    return tokens.transpose(1, 2).unflatten(2, grid)
+
+
+def _shift(tokens: int, steps: int) -> float:
+    """mu of the dynamic shift, fitted by the authors: linear in the steps between two lines that
+    are linear in the tokens, those for 10 and 200 steps (diffusers' compute_empirical_mu)."""
+    at_200 = 0.00016927 * tokens + 0.45666666
+    if tokens > 4300:
+        return at_200
+    at_10 = 8.73809524e-05 * tokens + 1.89833333
+    return at_200 + (at_200 - at_10) / 190 * (steps - 200)
+
+
+PIPELINE = Flux2KleinPipeline
