@@ -65,11 +65,15 @@ class Recognised:
 def recognise(path: Path) -> Recognised:
     """Raises InvalidCheckpoint that says what an unknown or damaged file looked like."""
     header = read_header(path)
-    for family in FAMILIES:
-        for layout in family.single_files:
-            prefix = layout.prefix(header.tensors.keys())
-            if prefix is not None:
-                return Recognised(header, family, layout, prefix)
+    shapes = _shapes(header)
+    found = [
+        Recognised(header, family, layout, prefix)
+        for family in FAMILIES
+        for layout in family.single_files
+        if (prefix := layout.prefix(shapes)) is not None
+    ]
+    if found:
+        return max(found, key=lambda each: len(each.layout.has))
     raise InvalidCheckpoint(f"{path.name}: {_looks_like(header)}")
 
 

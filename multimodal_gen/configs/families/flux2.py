@@ -3,11 +3,37 @@
 import msgspec
 
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.messages.model_info import Defaults, Limits
 
 _NO_PROCESSOR = (
     "FLUX.2 dev is not supported: its prompts go through transformers' PixtralProcessor, which "
     "needs torchvision; FLUX.2 klein (Flux2KleinPipeline) is supported"
+)
+
+_KLEIN_4B = BaseModel("black-forest-labs/FLUX.2-klein-4B")
+
+
+def _klein_9b(embedder: str) -> BaseModel:
+    return BaseModel("black-forest-labs/FLUX.2-klein-9B", {embedder: (4096,)})
+
+
+_SINGLE_FILES = (
+    SingleFile(
+        denoiser="Flux2Transformer2DModel",
+        style="original",
+        keys=("double_blocks.0.img_attn.qkv.weight", "single_stream_modulation.lin.weight"),
+        bases=(_klein_9b("img_in.weight"), _KLEIN_4B),
+    ),
+    SingleFile(
+        denoiser="Flux2Transformer2DModel",
+        style="diffusers",
+        keys=(
+            "transformer_blocks.0.attn.add_q_proj.weight",
+            "single_stream_modulation.linear.weight",
+        ),
+        bases=(_klein_9b("x_embedder.weight"), _KLEIN_4B),
+    ),
 )
 
 FLUX2 = FamilyConfig(
@@ -29,6 +55,7 @@ FLUX2 = FamilyConfig(
     limits=Limits(max_pixels=2048 * 2048, max_sequence_length=512),
     schedulers=("flow_euler", "flow_heun", "unipc"),
     denoiser="native",
+    single_files=_SINGLE_FILES,
     ulysses=True,
 )
 

@@ -1,7 +1,18 @@
 """Qwen-Image: a 20B transformer over the states of a Qwen2.5-VL."""
 
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.messages.model_info import Defaults, Limits
+
+_SINGLE_FILES = (
+    SingleFile(
+        denoiser="QwenImageTransformer2DModel",
+        style="diffusers",
+        keys=("transformer_blocks.0.img_mod.1.weight", "txt_norm.weight"),
+        bases=(BaseModel("Qwen/Qwen-Image"),),
+    ),
+)
+"""Its authors' own names are diffusers'. Qwen-Image-Edit's look alike: its base has to be named."""
 
 QWEN_IMAGE = FamilyConfig(
     name="qwen_image",
@@ -26,5 +37,6 @@ QWEN_IMAGE = FamilyConfig(
     limits=Limits(max_pixels=2048 * 2048, max_sequence_length=1024),
     schedulers=("flow_euler", "flow_heun", "unipc"),
     denoiser="native",
+    single_files=_SINGLE_FILES,
     ulysses=True,
 )

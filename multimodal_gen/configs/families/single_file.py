@@ -15,6 +15,9 @@ _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each tensor in a file, by name."""
 
+Marks = Mapping[str, tuple[int | None, ...]]
+"""Tensors that a file must have, and how their shapes begin; None is any size."""
+
 
 @dataclass(frozen=True)
 class BaseModel:
@@ -22,14 +25,8 @@ class BaseModel:
 
     repository: str
     """Its name on the hub."""
-    has: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Tensors that mark the files that it fits, and how their shapes begin."""
-
-    def fits(self, shapes: Shapes) -> bool:
-        return all(
-            name in shapes and shapes[name][: len(begin)] == begin
-            for name, begin in self.has.items()
-        )
+    has: Marks = field(default_factory=dict)
+    """Of the files that it fits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +38,8 @@ class SingleFile:
     style: KeyStyle
     keys: tuple[str, ...]
     """Names, without a prefix, that together mark it."""
+    has: Marks = field(default_factory=dict)
+    """What sets it apart from other layouts with those names."""
     without: tuple[str, ...] = ()
     """Names that another model has which else looks the same."""
     ignored: tuple[str, ...] = ()
@@ -50,12 +49,12 @@ class SingleFile:
     bases: tuple[BaseModel, ...]
     """Tried in order; the last one fits all."""
 
-    def prefix(self, names: Collection[str]) -> str | None:
+    def prefix(self, shapes: Shapes) -> str | None:
         """What stands before the denoiser's names in a file; None where it is not of this kind."""
         for prefix in _PREFIXES:
-            if all(prefix + key in names for key in self.keys):
-                found = any(prefix + key in names for key in self.without)
-                return None if found else prefix
+            if all(prefix + key in shapes for key in self.keys):
+                barred = any(prefix + key in shapes for key in self.without)
+                return prefix if not barred and _marked(shapes, prefix, self.has) else None
         return None
 
     def missing(self, names: Collection[str]) -> tuple[str, ...]:
@@ -67,5 +66,17 @@ class SingleFile:
 
     def base(self, shapes: Shapes, prefix: str) -> BaseModel:
         """The published checkpoint that a file of this kind most probably goes with."""
-        own = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
-        return next(base for base in self.bases if base.fits(own) or base is self.bases[-1])
+        fitting = (base for base in self.bases if _marked(shapes, prefix, base.has))
+        return next(fitting, self.bases[-1])
+
+
+def _marked(shapes: Shapes, prefix: str, marks: Marks) -> bool:
+    return all(
+        prefix + name in shapes
+        and len(shapes[prefix + name]) >= len(begin)
+        and all(
+            wanted is None or wanted == size
+            for wanted, size in zip(begin, shapes[prefix + name], strict=False)
+        )
+        for name, begin in marks.items()
+    )

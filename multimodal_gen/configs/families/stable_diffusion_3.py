@@ -3,7 +3,44 @@
 import msgspec
 
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.messages.model_info import Defaults, Limits
+
+_MEDIUM = BaseModel("stabilityai/stable-diffusion-3-medium-diffusers")
+
+
+def _version_3_5(size: str, key: str) -> BaseModel:
+    return BaseModel(f"stabilityai/stable-diffusion-3.5-{size}", {key: ()})
+
+
+_SINGLE_FILES = (
+    SingleFile(
+        denoiser="SD3Transformer2DModel",
+        style="original",
+        keys=("joint_blocks.0.context_block.attn.qkv.weight", "x_embedder.proj.weight"),
+        parts={
+            "first_stage_model.": "vae",
+            "text_encoders.clip_l.transformer.": "text_encoder",
+            "text_encoders.clip_g.transformer.": "text_encoder_2",
+            "text_encoders.t5xxl.transformer.": "text_encoder_3",
+        },
+        bases=(
+            _version_3_5("medium", "joint_blocks.0.x_block.attn2.qkv.weight"),
+            _version_3_5("large", "joint_blocks.37.x_block.attn.qkv.weight"),
+            _MEDIUM,
+        ),
+    ),
+    SingleFile(
+        denoiser="SD3Transformer2DModel",
+        style="diffusers",
+        keys=("transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.proj.weight"),
+        bases=(
+            _version_3_5("medium", "transformer_blocks.0.attn2.to_q.weight"),
+            _version_3_5("large", "transformer_blocks.37.attn.to_q.weight"),
+            _MEDIUM,
+        ),
+    ),
+)
 
 STABLE_DIFFUSION_3 = FamilyConfig(
     name="stable_diffusion_3",
@@ -28,6 +65,7 @@ STABLE_DIFFUSION_3 = FamilyConfig(
     limits=Limits(max_pixels=2048 * 2048, max_sequence_length=512),
     schedulers=("flow_euler", "flow_heun", "unipc"),
     denoiser="native",
+    single_files=_SINGLE_FILES,
     ulysses=True,
 )
 

@@ -3,7 +3,25 @@
 import msgspec
 
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.messages.model_info import Defaults, Limits
+
+_BASES = (BaseModel("Tongyi-MAI/Z-Image-Turbo"),)
+_SINGLE_FILES = (
+    SingleFile(
+        denoiser="ZImageTransformer2DModel",
+        style="original",
+        keys=("layers.0.attention.qkv.weight", "layers.0.adaLN_modulation.0.weight"),
+        ignored=("norm_final.weight",),
+        bases=_BASES,
+    ),
+    SingleFile(
+        denoiser="ZImageTransformer2DModel",
+        style="diffusers",
+        keys=("layers.0.attention.to_q.weight", "layers.0.adaLN_modulation.0.weight"),
+        bases=_BASES,
+    ),
+)
 
 Z_IMAGE = FamilyConfig(
     name="z_image",
@@ -25,6 +43,7 @@ Z_IMAGE = FamilyConfig(
     limits=Limits(max_pixels=2048 * 2048, max_sequence_length=1024),
     schedulers=("flow_euler", "flow_heun", "unipc"),
     denoiser="native",
+    single_files=_SINGLE_FILES,
     ulysses=True,
 )
 
