@@ -96,7 +96,7 @@ def flux_on_ranks_equals_flux_on_one(_: Mesh, mesh: Mesh) -> None:
             tokens = grid[0] * grid[1]
             inputs = (_random(2, tokens, 8), _random(2, text, 8), _random(2, 8))
             with torch.inference_mode():
-                arguments = (*inputs, torch.tensor([0.9, 0.2]), None, grid)
+                arguments = (*inputs, torch.tensor([0.9, 0.2]), None, [grid])
                 ours, expected = shared(*arguments), alone(*arguments)
             assert (ours - expected).norm() < 1e-5 * expected.norm(), (heads, text, grid)
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import diffusers
 import pytest
+from diffusers.pipelines.flux import pipeline_flux_kontext
+from engineless import load
 from parity import check_parity
 from tiny_checkpoints.pictures import picture
 
@@ -19,6 +21,8 @@ CALL: dict[str, Any] = {
     "num_inference_steps": 4,
     "max_sequence_length": 32,
 }
+SMALL = [(48, 112), (64, 64), (80, 48), (112, 40)]
+"""Sizes that Kontext sees a picture in, in place of those that it was trained on."""
 
 
 @pytest.fixture(scope="module", params=["flux-dev", "flux-schnell"])
@@ -71,3 +75,36 @@ def test_flux_from_a_picture_equals_diffusers(
         call["mask_image"] = picture(50, 40, "L")
         stock = diffusers.FluxInpaintPipeline
     check_parity(pipeline, folder, stock=stock, **call)
+
+
+@pytest.fixture(scope="module")
+def kontext(checkpoints: Callable[..., Path]) -> tuple[ComposedPipeline, Path]:
+    return load(checkpoints("flux-kontext")), checkpoints("flux-kontext")
+
+
+@pytest.mark.parametrize("size", [(70, 61), (130, 50), (9, 60)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 3},
+        {"true_cfg_scale": 3.0, "negative_prompt": "blurry"},
+    ],
+    ids=lambda change: ",".join(change),
+)
+def test_flux_kontext_equals_diffusers(
+    kontext: tuple[ComposedPipeline, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int],
+    change: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(pipeline_flux_kontext, "PREFERRED_KONTEXT_RESOLUTIONS", SMALL)
+    call = {**CALL, "guidance_scale": 2.5, **change, "image": picture(*size)}
+    area = {"max_area": CALL["width"] * CALL["height"]}
+    check_parity(*kontext, stock_call=area, **call)
+
+
+def test_flux_kontext_without_a_picture_equals_diffusers(
+    kontext: tuple[ComposedPipeline, Path],
+) -> None:
+    area = {"max_area": CALL["width"] * CALL["height"]}
+    check_parity(*kontext, stock_call=area, guidance_scale=2.5, **CALL)

@@ -1,5 +1,7 @@
 """FLUX.1: double and single stream blocks, 16 latent channels, no quant convolutions."""
 
+from typing import Any
+
 from diffusers import FluxPipeline, FluxTransformer2DModel, SchedulerMixin
 
 from . import encoders
@@ -9,8 +11,11 @@ from .vaes import image_vae
 HEAD_DIM = 16
 
 
-def flux_pipeline(scheduler: SchedulerMixin, *, heads: int, guidance_embeds: bool) -> FluxPipeline:
-    return FluxPipeline(
+def flux_pipeline(
+    scheduler: SchedulerMixin, *, heads: int, guidance_embeds: bool, kind: Any = FluxPipeline
+) -> Any:
+    """A pipeline of the class `kind`, which has the components of FluxPipeline."""
+    return kind(
         scheduler=scheduler,
         vae=image_vae(
             latent_channels=16,

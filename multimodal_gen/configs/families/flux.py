@@ -1,7 +1,5 @@
 """FLUX.1: dev (guidance is an input of the model) and schnell (distilled to four steps)."""
 
-import msgspec
-
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.messages.model_info import Defaults, Limits
@@ -60,7 +58,5 @@ FLUX = FamilyConfig(
     ulysses=True,
 )
 
-SCHNELL_DEFAULTS = msgspec.structs.replace(
-    FLUX.defaults, num_inference_steps=4, guidance_scale=0.0, max_sequence_length=256
-)
-"""For checkpoints that take no guidance."""
+SCHNELL = {"num_inference_steps": 4, "guidance_scale": 0.0, "max_sequence_length": 256}
+"""What checkpoints that take no guidance have instead."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import msgspec
 import torch
 from torch import Tensor
 
-from multimodal_gen.configs.families.flux import FLUX, SCHNELL_DEFAULTS
+from multimodal_gen.configs.families.flux import FLUX, SCHNELL
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
@@ -64,7 +65,8 @@ class FluxPipeline(PackedPipeline):
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
         config = FluxConfig.from_dict(checkpoint.config("transformer"))
-        return cls.family.defaults if config.guidance_embeds else SCHNELL_DEFAULTS
+        defaults = cls.family.defaults
+        return defaults if config.guidance_embeds else msgspec.structs.replace(defaults, **SCHNELL)
 
     @classmethod
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
@@ -120,7 +122,8 @@ class FluxPipeline(PackedPipeline):
             conditioning["pooled_projections"],
             timestep,
             conditioning.get("guidance"),
-            self.grid(rows.params[0]),
+            self.grids(rows.states[0]),
+            conditioning.get("picture"),
         )
         return velocity
 

@@ -68,6 +68,10 @@ class PackedPipeline(FlowPipeline):
         latents = shrink_mask(mask, self.pixels_per_latent).expand(-1, self.latent_channels, -1, -1)
         return pack(latents).to(self.context.device, self.context.dtype)
 
+    def grids(self, state: RequestState) -> tuple[tuple[int, int], ...]:
+        """Tokens down and across of what is made, and of pictures that are seen."""
+        return (self.grid(state.params),)
+
     def grid(self, params: SamplingParams) -> tuple[int, int]:
         """Tokens down and across."""
         height, width = _size(params)

@@ -1,8 +1,9 @@
 """The FLUX transformer, after black-forest-labs/flux and diffusers' FluxTransformer2DModel.
 
 Text and image are two streams with weights of their own in the first blocks, and one stream in the
-rest; attention is always joint. Every block is modulated by the timestep, the guidance and a pooled
-text embedding. What is one matrix product here may be several tensors in a checkpoint: flux_keys.
+rest; attention is always joint. The tokens of an input picture (Kontext) follow those of the image.
+Every block is modulated by the timestep, the guidance and a pooled text embedding. What is one
+matrix product here may be several tensors in a checkpoint: flux_keys.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from multimodal_gen.runtime.layers.joint_stream import (
 )
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
 from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm
-from multimodal_gen.runtime.layers.rope import rotary_table
+from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
 from multimodal_gen.runtime.models.dits.flux_config import FluxConfig
 
 _DOUBLE, _SINGLE, _OUT = 12, 3, 2  # modulation vectors of a block of each kind, of the last norm
-_ROTARY_TABLES = 32  # shapes whose table is kept
+
+Grid = tuple[int, int]
+"""Tokens down and across."""
 
 
 class FluxTransformer(nn.Module):
@@ -51,7 +54,7 @@ class FluxTransformer(nn.Module):
         singles = (FluxSingleBlock(config, sequence) for _ in range(config.num_single_layers))
         self.single_blocks = nn.ModuleList(singles)
         self.proj_out = nn.Linear(dim, config.token_channels)
-        self._rotary_tables: dict[tuple[object, ...], Tensor] = {}
+        self._rotary_tables = RotaryTables()
 
     def forward(
         self,
@@ -60,17 +63,21 @@ class FluxTransformer(nn.Module):
         pooled_projections: Tensor,
         timestep: Tensor,
         guidance: Tensor | None,
-        grid: tuple[int, int],
+        grids: Sequence[Grid],
+        picture: Tensor | None = None,
     ) -> Tensor:
-        """Velocity [B, S_img, out] for packed latents [B, S_img, C] that lie on `grid` (h, w).
+        """Velocity [B, S_img, out] for packed latents [B, S_img, C] that lie on `grids[0]` (h, w).
 
         `encoder_hidden_states` is [B, S_txt, D], `pooled_projections` [B, P], `timestep` [B] in
-        0..1, `guidance` [B], for a model with `guidance_embeds` and for no other.
+        0..1, `guidance` [B], for a model with `guidance_embeds` and for no other; `picture`
+        [B, S_pic, C] the packed latents of an input picture, on `grids[1]`.
         """
-        streams = (encoder_hidden_states.shape[1], hidden_states.shape[1])
-        rotary = self._rotary(streams, grid, hidden_states.device)
+        given = (hidden_states,) if picture is None else (hidden_states, picture)
+        streams = (encoder_hidden_states.shape[1], *(tokens.shape[1] for tokens in given))
+        rotary = self._rotary(streams, tuple(grids), hidden_states.device)
         vectors = self._modulate(timestep, guidance, pooled_projections)
-        image = self.x_embedder(self.sequence.shard(hidden_states))  # [B, S_img, dim]
+        shares = [self.sequence.shard(tokens) for tokens in given]
+        image = self.x_embedder(torch.cat(shares, dim=1))  # [B, S_img + S_pic, dim]
         text = self.context_embedder(self.sequence.shard(encoder_hidden_states))
 
         scale, shift = vectors[:_OUT]
@@ -82,7 +89,8 @@ class FluxTransformer(nn.Module):
         for single in self.single_blocks:
             joint = single(joint, vectors[at : at + _SINGLE], rotary, streams)
             at += _SINGLE
-        image = modulated_norm(joint[:, text.shape[1] :], shift, scale)
+        image = joint.narrow(1, text.shape[1], shares[0].shape[1])
+        image = modulated_norm(image, shift, scale)
         return self.sequence.gather(self.proj_out(image), streams[1])
 
     def _modulate(
@@ -112,27 +120,31 @@ class FluxTransformer(nn.Module):
         return embedded
 
     def _rotary(
-        self, streams: tuple[int, int], grid: tuple[int, int], device: torch.device
+        self, streams: tuple[int, ...], grids: tuple[Grid, ...], device: torch.device
     ) -> Tensor:
-        """This rank's rotary table, [S_local, head_dim / 2, 2]: text at the origin, then image."""
-        key = (streams, grid, device)
-        table = self._rotary_tables.get(key)
-        if table is None:
-            height, width = grid
-            if height * width != streams[1]:
-                raise ValueError(f"a grid of {height} x {width} has not {streams[1]} tokens")
-            while len(self._rotary_tables) >= _ROTARY_TABLES:
-                self._rotary_tables.pop(next(iter(self._rotary_tables)))
-            text = torch.zeros(streams[0], 3, device=device)
-            image = torch.cartesian_prod(
-                torch.arange(1, device=device),
-                torch.arange(height, device=device),
-                torch.arange(width, device=device),
-            )
-            shares = (self.sequence.shard(text, 0), self.sequence.shard(image, 0))
-            table = rotary_table(torch.cat(shares), self.config.axes_dims_rope)
-            self._rotary_tables[key] = table
-        return table
+        """This rank's rotary table, [S_local, head_dim / 2, 2], in the order of the streams."""
+
+        def make() -> Tensor:
+            positions = _positions(streams[0], grids, device)
+            if [len(each) for each in positions] != list(streams):
+                raise ValueError(f"grids {grids} have not {streams[1:]} tokens")
+            shares = [self.sequence.shard(each, 0) for each in positions]
+            return rotary_table(torch.cat(shares), self.config.axes_dims_rope)
+
+        return self._rotary_tables.get((streams, grids, device), make)
+
+
+def _positions(text: int, grids: Sequence[Grid], device: torch.device) -> list[Tensor]:
+    """Picture, row and column of each token, [S, 3] for each stream; the text is at the origin."""
+    pictures = (
+        torch.cartesian_prod(
+            torch.tensor([picture], device=device),
+            torch.arange(height, device=device),
+            torch.arange(width, device=device),
+        )
+        for picture, (height, width) in enumerate(grids)
+    )
+    return [torch.zeros(text, 3, device=device), *pictures]
 
 
 class FluxDoubleBlock(nn.Module):
@@ -151,7 +163,7 @@ class FluxDoubleBlock(nn.Module):
         text: Tensor,
         modulation: Sequence[Tensor],
         rotary: Tensor,
-        streams: tuple[int, int],
+        streams: tuple[int, ...],
     ) -> tuple[Tensor, Tensor]:
         inputs = (
             StreamInput(self.text, text, modulation[6:]),
@@ -174,7 +186,7 @@ class FluxSingleBlock(nn.Module):
         self.proj_out = nn.Linear(config.inner_dim + config.mlp_dim, config.inner_dim)
 
     def forward(
-        self, x: Tensor, modulation: Sequence[Tensor], rotary: Tensor, streams: tuple[int, int]
+        self, x: Tensor, modulation: Sequence[Tensor], rotary: Tensor, streams: tuple[int, ...]
     ) -> Tensor:
         shift, scale, gate = modulation
         projected: Tensor = self.qkv_mlp(modulated_norm(x, shift, scale))

@@ -1,0 +1,17 @@
+"""FLUX.1 Kontext: FLUX.1 that also sees a picture, and changes it as the prompt says."""
+
+from dataclasses import replace
+
+import msgspec
+
+from multimodal_gen.configs.families.flux import FLUX
+
+FLUX_KONTEXT = replace(
+    FLUX,
+    name="flux_kontext",
+    title="FLUX.1 Kontext",
+    pipeline_classes=("FluxKontextPipeline",),
+    tasks=("text-to-image", "image-edit"),
+    defaults=msgspec.structs.replace(FLUX.defaults, strength=None, inpainting_strength=None),
+    single_files=(),
+)

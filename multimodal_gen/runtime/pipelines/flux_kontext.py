@@ -1,0 +1,50 @@
+"""FLUX.1 Kontext, after diffusers' FluxKontextPipeline."""
+
+from __future__ import annotations
+
+from diffusers.pipelines.flux import pipeline_flux_kontext as reference
+
+from multimodal_gen.configs.families.flux_kontext import FLUX_KONTEXT
+from multimodal_gen.runtime.models.dits.flux import Grid
+from multimodal_gen.runtime.models.vaes.pictures import Picture, fit_image
+from multimodal_gen.runtime.pipelines.flux import FluxPipeline
+from multimodal_gen.runtime.pipelines.packed import pack
+from multimodal_gen.runtime.pipelines.request_state import RequestState
+
+
+class FluxKontextPipeline(FluxPipeline):
+    """The latents of a picture follow those that are denoised. Without one it is FLUX.1."""
+
+    family = FLUX_KONTEXT
+
+    def prepare(self, state: RequestState) -> None:
+        super().prepare(state)
+        if "image" not in state.pictures:
+            return
+        pixels = fit_image(state.pictures["image"], *self._fitted(state.pictures["image"]))
+        latents = pack(self.encode_picture(pixels, None)).to(self.context.dtype)
+        for conditioning in state.conditioning.values():
+            conditioning["picture"] = latents
+
+    def grids(self, state: RequestState) -> tuple[Grid, ...]:
+        if "image" not in state.pictures:
+            return super().grids(state)
+        height, width = self._fitted(state.pictures["image"])
+        seen = (height // self.size_multiple, width // self.size_multiple)
+        return (*super().grids(state), seen)
+
+    def batch_key(self, state: RequestState, evaluation: int) -> str:
+        return f"{super().batch_key(state, evaluation)} {self.grids(state)}"
+
+    def _fitted(self, picture: Picture) -> tuple[int, int]:
+        """Height and width, of those that the model was trained on, nearest the picture's shape."""
+        multiple = self.size_multiple
+        rows, columns = (max(side // multiple, 1) for side in picture.shape[:2])
+        _, width, height = min(
+            (abs(columns / rows - width / height), width, height)
+            for width, height in reference.PREFERRED_KONTEXT_RESOLUTIONS
+        )
+        return height // multiple * multiple, width // multiple * multiple
+
+
+PIPELINE = FluxKontextPipeline
