@@ -10,17 +10,23 @@ import traceback
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
 from multimodal_gen.runtime.distributed.rows import deal, gather_rows
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
+from multimodal_gen.runtime.distributed.ulysses import SequenceParallel, make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.models.dits.flux import FluxTransformer
 from multimodal_gen.runtime.models.dits.flux_config import FluxConfig
+from multimodal_gen.runtime.models.dits.stable_diffusion_3 import SD3Transformer
+from multimodal_gen.runtime.models.dits.stable_diffusion_3_config import SD3Config
+from multimodal_gen.runtime.models.dits.wan import WanTransformer
+from multimodal_gen.runtime.models.dits.wan_config import WanConfig
 
 attention = select_attention("sdpa")
 
@@ -71,6 +77,20 @@ def _compare_attention(mesh: Mesh, lengths: torch.Tensor | None) -> None:
             torch.testing.assert_close(out, mine, atol=1e-5, rtol=1e-5)
 
 
+def _pair(make: Callable[[SequenceParallel], nn.Module], mesh: Mesh) -> tuple[nn.Module, nn.Module]:
+    """A transformer on one rank and one that shares its sequence, with the same weights."""
+    alone = make(make_sequence_parallel(Mesh(), attention))
+    shared = make(make_sequence_parallel(mesh, attention))
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        name: torch.randn(weight.shape, generator=generator) / weight.shape[-1] ** 0.5
+        for name, weight in alone.state_dict().items()
+    }
+    alone.load_state_dict(weights)
+    shared.load_state_dict(weights)
+    return alone, shared
+
+
 def flux_on_ranks_equals_flux_on_one(_: Mesh, mesh: Mesh) -> None:
     for heads in (1, 3, 4, 6):
         config = FluxConfig(
@@ -83,22 +103,63 @@ def flux_on_ranks_equals_flux_on_one(_: Mesh, mesh: Mesh) -> None:
             pooled_projection_dim=8,
             axes_dims_rope=(4, 2, 2),
         )
-        alone = FluxTransformer(config, make_sequence_parallel(Mesh(), attention))
-        shared = FluxTransformer(config, make_sequence_parallel(mesh, attention))
-        generator = torch.Generator().manual_seed(0)
-        weights = {
-            name: torch.randn(weight.shape, generator=generator) / weight.shape[-1] ** 0.5
-            for name, weight in alone.state_dict().items()
-        }
-        alone.load_state_dict(weights)
-        shared.load_state_dict(weights)
-        for text, grid in ((5, (3, 3)), (1, (1, 3)), (8, (4, 4))):
-            tokens = grid[0] * grid[1]
-            inputs = (_random(2, tokens, 8), _random(2, text, 8), _random(2, 8))
+        alone, shared = _pair(partial(FluxTransformer, config), mesh)
+        for text, *grids in ((5, (3, 3)), (1, (1, 3)), (8, (4, 4)), (3, (2, 3), (1, 1))):
+            tokens, *picture = (_random(2, height * width, 8) for height, width in grids)
+            inputs = (tokens, _random(2, text, 8), _random(2, 8))
             with torch.inference_mode():
-                arguments = (*inputs, torch.tensor([0.9, 0.2]), None, [grid])
+                arguments = (*inputs, torch.tensor([0.9, 0.2]), None, grids, *picture)
                 ours, expected = shared(*arguments), alone(*arguments)
-            assert (ours - expected).norm() < 1e-5 * expected.norm(), (heads, text, grid)
+            assert (ours - expected).norm() < 1e-5 * expected.norm(), (heads, text, grids)
+
+
+def sd3_on_ranks_equals_sd3_on_one(_: Mesh, mesh: Mesh) -> None:
+    for heads in (1, 3, 4, 6):
+        config = SD3Config(
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=heads,
+            joint_attention_dim=8,
+            caption_projection_dim=8 * heads,
+            pooled_projection_dim=8,
+            pos_embed_max_size=5,
+            dual_attention_layers=(0,),
+            qk_norm="rms_norm",
+        )
+        alone, shared = _pair(partial(SD3Transformer, config), mesh)
+        for text, size in ((5, (6, 6)), (1, (2, 6)), (8, (8, 10))):
+            arguments = (_random(2, 4, *size), _random(2, text, 8), _random(2, 8))
+            with torch.inference_mode():
+                timestep = torch.tensor([900.0, 200.0])
+                ours, expected = shared(*arguments, timestep), alone(*arguments, timestep)
+            assert (ours - expected).norm() < 1e-5 * expected.norm(), (heads, text, size)
+
+
+def wan_on_ranks_equals_wan_on_one(_: Mesh, mesh: Mesh) -> None:
+    for heads in (1, 3, 4, 6):
+        config = WanConfig(
+            in_channels=4,
+            out_channels=4,
+            num_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=heads,
+            text_dim=8,
+            freq_dim=8,
+            ffn_dim=16,
+            image_dim=8,
+            added_kv_proj_dim=8 * heads,
+        )
+        alone, shared = _pair(partial(WanTransformer, config), mesh)
+        for size in ((1, 2, 2), (3, 2, 6), (2, 4, 4)):
+            inputs = (_random(2, 4, *size), _random(2, 512, 8), _random(2, 3, 8))
+            for timesteps in ([[900.0], [200.0]], [[0.0, 900.0], [200.0, 200.0]]):
+                latents, text, picture = inputs
+                with torch.inference_mode():
+                    arguments = (latents, torch.tensor(timesteps), text, picture)
+                    ours, expected = shared(*arguments), alone(*arguments)
+                assert (ours - expected).norm() < 1e-5 * expected.norm(), (heads, size)
 
 
 def both_axes_share_one_world(_: Mesh, __: Mesh) -> None:
@@ -117,6 +178,8 @@ CHECKS: list[Callable[[Mesh, Mesh], None]] = [
     shared_attention_equals_one_rank,
     shared_attention_honours_lengths,
     flux_on_ranks_equals_flux_on_one,
+    sd3_on_ranks_equals_sd3_on_one,
+    wan_on_ranks_equals_wan_on_one,
     both_axes_share_one_world,
 ]
 

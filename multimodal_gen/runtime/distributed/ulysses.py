@@ -32,8 +32,7 @@ class SequenceParallel:
 
     def shard(self, x: Tensor, dim: int = 1) -> Tensor:
         """This rank's contiguous share of a sequence along `dim`; may be empty."""
-        share = self.share(x.shape[dim])
-        return x.narrow(dim, share.start, len(share))
+        return x
 
     def gather(self, x: Tensor, length: int, dim: int = 1) -> Tensor:
         """The whole sequence of `length` from every rank's share."""
@@ -75,6 +74,10 @@ class UlyssesSequenceParallel(SequenceParallel):
 
     def share(self, length: int) -> range:
         return deal(length, self._size)[self._rank]
+
+    def shard(self, x: Tensor, dim: int = 1) -> Tensor:
+        share = self.share(x.shape[dim])
+        return x.narrow(dim, share.start, len(share))
 
     def gather(self, x: Tensor, length: int, dim: int = 1) -> Tensor:
         counts = [len(share) for share in deal(length, self._size)]
