@@ -155,7 +155,8 @@ def _pack(latents: Tensor) -> Tensor:
 
 def _unpack(tokens: Tensor, grid: Grid) -> Tensor:
     """[B, h * w, C] -> [B, C, h, w]."""
-    return tokens.transpose(1, 2).unflatten(2, grid)
+    latents: Tensor = tokens.transpose(1, 2).unflatten(2, grid)
+    return latents
 
 
 def _shift(tokens: int, steps: int) -> float:
