@@ -25,7 +25,7 @@ _GEMMA_SPECIALS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
 
 
 def llama_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE as Llama 3's: HunyuanVideo's prompt template is 95 tokens before the prompt."""
+    """Byte-level BPE as Llama 3's: of HunyuanVideo's template, 95 tokens precede the prompt."""
     template = DEFAULT_PROMPT_TEMPLATE["template"]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = dict.fromkeys([*template.translate(_punctuation_to_spaces()).split(), *WORDS])

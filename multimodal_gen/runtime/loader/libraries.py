@@ -45,6 +45,21 @@ PROCESSORS = dict.fromkeys(
     ("Qwen2VLProcessor", "Qwen2_5_VLProcessor"), ("Qwen2TokenizerFast", "Qwen2VLImageProcessor")
 )
 """What tokenizes, and what cuts pictures into patches: the part for videos needs torchvision."""
+LLAMA_TOKENIZERS = ("LlamaTokenizer", "LlamaTokenizerFast", *_ANY_TOKENIZER)
+GEMMA_TOKENIZERS = ("GemmaTokenizer", "GemmaTokenizerFast", *_ANY_TOKENIZER)
+_ADAPTED = (
+    "AutoencoderDC",
+    "AutoencoderKLCogVideoX",
+    "AutoencoderKLHunyuanVideo",
+    "AutoencoderKLLTXVideo",
+    "CogVideoXTransformer3DModel",
+    "HunyuanVideoTransformer3DModel",
+    "LTXVideoTransformer3DModel",
+    "PixArtTransformer2DModel",
+    "SanaTransformer2DModel",
+    "Transformer2DModel",
+)
+"""Modules of the families that run through the adapter for diffusers modules."""
 SCHEDULERS = tuple(dict.fromkeys(spec.scheduler.__name__ for spec in SOLVERS.values()))
 
 ALLOWED: Mapping[tuple[str, str], Kind] = {
@@ -61,6 +76,7 @@ ALLOWED: Mapping[tuple[str, str], Kind] = {
     ("diffusers", "AutoencoderKL"): "diffusers",
     ("diffusers", "AutoencoderKLFlux2"): "diffusers",
     ("diffusers", "AutoencoderKLWan"): "diffusers",
+    **{("diffusers", name): "diffusers" for name in _ADAPTED},
     ("diffusers", "AutoencoderKLQwenImage"): "diffusers",
     ("diffusers", "QwenImageTransformer2DModel"): "native",
     ("transformers", "CLIPTextModel"): "transformers",
@@ -69,6 +85,9 @@ ALLOWED: Mapping[tuple[str, str], Kind] = {
     ("transformers", "Qwen3ForCausalLM"): "transformers",
     ("transformers", "Qwen3Model"): "transformers",
     ("transformers", "T5EncoderModel"): "transformers",
+    ("transformers", "Gemma2Model"): "transformers",
+    ("transformers", "LlamaModel"): "transformers",
+    **{("transformers", name): "tokenizer" for name in (*LLAMA_TOKENIZERS, *GEMMA_TOKENIZERS)},
     ("transformers", "UMT5EncoderModel"): "transformers",
     **{
         ("transformers", name): "tokenizer"

@@ -20,13 +20,20 @@ class DiffusersDenoiser:
         self._dtype = module.dtype
 
     def __call__(
-        self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        conditioning: Mapping[str, Tensor],
+        **options: Any,
     ) -> Tensor:
-        """The prediction [R, ...] for latents [R, ...] at timesteps [R]."""
-        options: dict[str, Any] = dict(conditioning)
+        """The prediction [R, ...] for latents [R, ...] at timesteps [R].
+
+        `conditioning` and `options` are arguments of the module; `options` are for all rows alike.
+        """
+        arguments: dict[str, Any] = {**conditioning, **options}
         if self._added:
-            options["added_cond_kwargs"] = {name: options.pop(name) for name in self._added}
+            arguments["added_cond_kwargs"] = {name: arguments.pop(name) for name in self._added}
         prediction: Tensor = self._module(
-            latents.to(self._dtype), timesteps, return_dict=False, **options
+            latents.to(self._dtype), timestep=timesteps, return_dict=False, **arguments
         )[0]
         return prediction

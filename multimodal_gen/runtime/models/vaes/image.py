@@ -1,4 +1,4 @@
-"""Encoding and decoding of pictures by diffusers' AutoencoderKL."""
+"""Encoding and decoding of pictures by diffusers' AutoencoderKL, decoding also by AutoencoderDC."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ _PREVIEW_SIDE = 32  # latents; 256 pixels of an 8x VAE
 
 def scale_factor(vae: Any) -> int:
     """Pixels a latent, along each side."""
-    return int(2 ** (len(vae.config.block_out_channels) - 1))
+    config = vae.config
+    blocks = config.get("block_out_channels") or config.encoder_block_out_channels
+    return int(2 ** (len(blocks) - 1))
 
 
 def for_decoding(vae: Any) -> Any:

@@ -1,0 +1,28 @@
+"""CogVideoX 1.0 (2B, 5B) and 1.5 text-to-video."""
+
+from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.messages.model_info import Defaults, Limits
+
+COGVIDEOX = FamilyConfig(
+    name="cogvideox",
+    title="CogVideoX",
+    pipeline_classes=("CogVideoXPipeline",),
+    tasks=("text-to-video",),
+    parameters=("num_frames", "fps", "max_sequence_length"),
+    size_multiple=16,
+    defaults=Defaults(
+        width=720,
+        height=480,
+        num_frames=49,
+        fps=8,
+        num_inference_steps=50,
+        guidance_scale=6.0,
+        max_sequence_length=226,
+    ),
+    limits=Limits(max_pixels=1360 * 1360, max_frames=161, max_sequence_length=512),
+    frame_multiple=4,
+    schedulers=("cogvideox_ddim", "cogvideox_dpm"),
+)
+
+FPS_1_5 = 16
+"""Of CogVideoX 1.5, whose size and length are in its config."""

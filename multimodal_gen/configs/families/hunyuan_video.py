@@ -1,0 +1,26 @@
+"""HunyuanVideo text-to-video; guidance is an input of the model."""
+
+from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.messages.model_info import Defaults, Limits
+
+HUNYUAN_VIDEO = FamilyConfig(
+    name="hunyuan_video",
+    title="HunyuanVideo",
+    pipeline_classes=("HunyuanVideoPipeline",),
+    tasks=("text-to-video",),
+    parameters=("num_frames", "fps", "flow_shift", "true_cfg_scale", "max_sequence_length"),
+    size_multiple=16,
+    defaults=Defaults(
+        width=1280,
+        height=720,
+        num_frames=129,
+        fps=24,
+        num_inference_steps=50,
+        guidance_scale=6.0,
+        true_cfg_scale=1.0,
+        max_sequence_length=256,
+    ),
+    limits=Limits(max_pixels=1280 * 1280, max_frames=257, max_sequence_length=512),
+    frame_multiple=4,
+    schedulers=("flow_euler", "flow_heun", "unipc"),
+)

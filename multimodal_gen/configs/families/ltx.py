@@ -1,0 +1,25 @@
+"""LTX-Video text-to-video: few, strongly compressed latents, and a model that knows the fps."""
+
+from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.messages.model_info import Defaults, Limits
+
+LTX = FamilyConfig(
+    name="ltx",
+    title="LTX-Video",
+    pipeline_classes=("LTXPipeline",),
+    tasks=("text-to-video",),
+    parameters=("num_frames", "fps", "flow_shift", "max_sequence_length"),
+    size_multiple=32,
+    defaults=Defaults(
+        width=704,
+        height=512,
+        num_frames=161,
+        fps=25,
+        num_inference_steps=50,
+        guidance_scale=3.0,
+        max_sequence_length=128,
+    ),
+    limits=Limits(max_pixels=1280 * 1280, max_frames=257, max_sequence_length=512),
+    frame_multiple=8,
+    schedulers=("flow_euler", "flow_heun", "unipc"),
+)

@@ -1,0 +1,23 @@
+"""PixArt-Sigma: a transformer that predicts noise and reads the prompt by cross-attention."""
+
+from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.stable_diffusion import NOISE_SCHEDULERS
+from multimodal_gen.messages.model_info import Defaults, Limits
+
+PIXART_SIGMA = FamilyConfig(
+    name="pixart_sigma",
+    title="PixArt-Sigma",
+    pipeline_classes=("PixArtSigmaPipeline",),
+    tasks=("text-to-image",),
+    parameters=("max_sequence_length",),
+    size_multiple=16,
+    defaults=Defaults(
+        width=1024,
+        height=1024,
+        num_inference_steps=20,
+        guidance_scale=4.5,
+        max_sequence_length=300,
+    ),
+    limits=Limits(max_pixels=2048 * 2048, max_sequence_length=512),
+    schedulers=NOISE_SCHEDULERS,
+)

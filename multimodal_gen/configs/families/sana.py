@@ -1,0 +1,22 @@
+"""Sana: linear attention in the latents of a 32x autoencoder, flow matching, a language model."""
+
+from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.messages.model_info import Defaults, Limits
+
+SANA = FamilyConfig(
+    name="sana",
+    title="Sana",
+    pipeline_classes=("SanaPipeline",),
+    tasks=("text-to-image",),
+    parameters=("flow_shift", "max_sequence_length"),
+    size_multiple=32,
+    defaults=Defaults(
+        width=1024,
+        height=1024,
+        num_inference_steps=20,
+        guidance_scale=4.5,
+        max_sequence_length=300,
+    ),
+    limits=Limits(max_pixels=4096 * 4096, max_side=8192, max_sequence_length=512),
+    schedulers=("dpmpp_2m", "dpmpp_2m_sde", "flow_euler", "flow_heun", "unipc"),
+)

@@ -1,0 +1,166 @@
+"""CogVideoX text-to-video (1.0 and 1.5), after diffusers' CogVideoXPipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+import torch
+from diffusers.models.embeddings import get_3d_rotary_pos_embed
+from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
+from torch import Tensor
+
+from multimodal_gen.configs.families.cogvideox import COGVIDEOX, FPS_1_5
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS, complaints
+from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.models.vaes.cogvideox import CogVideoXDecoder
+from multimodal_gen.runtime.models.vaes.image import scale_factor
+from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
+from multimodal_gen.runtime.pipelines.composed_pipeline import text_of
+from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.pipelines.rows import Rows
+
+
+class CogVideoXPipeline(AdaptedVideoPipeline):
+    """Latents are [1, T, C, h, w].
+
+    As in the reference, a video has the frames asked for when they are 1 more than a multiple of
+    twice `frame_multiple`; else three more: the VAE decodes latent frames in pairs.
+    """
+
+    family = COGVIDEOX
+    component_classes: ClassVar = {
+        "tokenizer": T5_TOKENIZERS,
+        "text_encoder": ("T5EncoderModel",),
+        "transformer": ("CogVideoXTransformer3DModel",),
+        "vae": ("AutoencoderKLCogVideoX",),
+    }
+    widths: ClassVar = {
+        "transformer.in_channels": ("vae.latent_channels",),
+        "transformer.text_embed_dim": ("text_encoder.d_model",),
+    }
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._t5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
+        self._config = self.components["transformer"].config
+        self._decoder = CogVideoXDecoder(self._vae)
+
+    @classmethod
+    def default_params(cls, checkpoint: Checkpoint) -> Defaults:
+        """The size and length that the transformer was trained at."""
+        with complaints("config.json of transformer or vae"):
+            config, defaults = checkpoint.config("transformer"), cls.family.defaults
+            pixels = 2 ** (len(checkpoint.config("vae").get("block_out_channels", "8421")) - 1)
+            return msgspec.structs.replace(
+                defaults,
+                width=config.get("sample_width", defaults.width // pixels) * pixels,
+                height=config.get("sample_height", defaults.height // pixels) * pixels,
+                num_frames=config.get("sample_frames", defaults.num_frames),
+                max_sequence_length=config.get("max_text_seq_length", defaults.max_sequence_length),
+                fps=defaults.fps if config.get("patch_size_t") is None else FPS_1_5,
+            )
+
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        text = text_of(state.params, branch)
+        length = state.params.max_sequence_length
+        assert length is not None
+        self._check_positions(state.params)
+        return self.prompt_cache.get((text, length), lambda: self._encode(text, length))
+
+    def _encode(self, text: str, length: int) -> Conditioning:
+        """T5's states of all `length` tokens, padding included."""
+        return {"encoder_hidden_states": self._t5(text, length)[0].to(self.context.dtype)}
+
+    def _check_positions(self, params: SamplingParams) -> None:
+        """Raises InvalidRequest for what the model has no positions for."""
+        config, pixels = self._config, self.pixels_per_latent
+        length, known = params.max_sequence_length, config.max_text_seq_length
+        if length != known and not config.use_rotary_positional_embeddings:
+            raise InvalidRequest("max_sequence_length", length, f"this model takes {known} only")
+        for name in ("width", "height") if config.patch_size_t is not None else ():
+            side, largest = getattr(params, name), config[f"sample_{name}"] * pixels
+            if side > largest:
+                raise InvalidRequest(name, side, f"this model takes at most {largest}")
+
+    @property
+    def pixels_per_latent(self) -> int:
+        return scale_factor(self._vae)
+
+    @property
+    def frame_multiple(self) -> int:
+        return int(self._vae.config.temporal_compression_ratio)
+
+    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
+        frames, height, width = self.grid(params)
+        frames += self._additional_frames(params)
+        shape = (1, frames, self._config.in_channels, height, width)
+        return torch.randn(shape, generator=generator, dtype=self.context.dtype)
+
+    def _additional_frames(self, params: SamplingParams) -> int:
+        """Latent frames at the beginning that only fill up a patch, and are not decoded."""
+        frames, _, _ = self.grid(params)
+        return -frames % (self._config.patch_size_t or 1)
+
+    def predict(self, rows: Rows) -> Tensor:
+        rotary = None
+        if self._config.use_rotary_positional_embeddings:
+            _, frames, _, height, width = rows.latents.shape
+            rotary = self._rotary(frames, height, width)
+        return self._predict(
+            rows.latents, rows.timesteps, rows.conditioning, image_rotary_emb=rotary
+        )
+
+    def _rotary(self, frames: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [tokens, D] for a video of so many latents.
+
+        Version 1.0 stretches its grid over that of its training size, 1.5 takes a slice of it.
+        """
+        patch, patch_t = self._config.patch_size, self._config.patch_size_t
+        grid = height // patch, width // patch
+        trained = self._config.sample_height // patch, self._config.sample_width // patch
+        where: dict[str, Any] = {
+            "crops_coords": get_resize_crop_region_for_grid(grid, trained[1], trained[0])
+        }
+        if patch_t is not None:
+            where = {"crops_coords": None, "grid_type": "slice", "max_size": trained}
+        rotary: Any = get_3d_rotary_pos_embed(
+            embed_dim=self._config.attention_head_dim,
+            grid_size=grid,
+            temporal_size=-(-frames // (patch_t or 1)),
+            device=self.context.device,
+            **where,
+        )
+        cosines, sines = rotary
+        return cosines, sines
+
+    def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
+        return super().guide(prediction.float(), state)
+
+    def decode_chunks(self, params: SamplingParams) -> int:
+        frames, _, _ = self.grid(params)
+        return self._decoder.parts(frames)
+
+    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
+        pixels = []
+        for state, own in zip(states, latents.split(1), strict=True):
+            features = state.decoding.get("features") if chunk else None
+            own = own[:, self._additional_frames(state.params) :]
+            part, state.decoding["features"] = self._decoder.part(own, chunk, features)
+            pixels.append(part)
+        return torch.cat(pixels)
+
+    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
+        return self.preview_of(x0[:, self._additional_frames(params) :].transpose(1, 2))
+
+    def show(self, latents: Tensor) -> Tensor:
+        pixels, _ = self._decoder.part(latents.transpose(1, 2), 0, None)
+        return pixels
+
+
+PIPELINE = CogVideoXPipeline

@@ -1,0 +1,127 @@
+"""HunyuanVideo text-to-video, after diffusers' HunyuanVideoPipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
+from torch import Tensor
+
+from multimodal_gen.configs.families.hunyuan_video import HUNYUAN_VIDEO
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS, LLAMA_TOKENIZERS
+from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.models.vaes.hunyuan_video import HunyuanVideoDecoder
+from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
+from multimodal_gen.runtime.pipelines.composed_pipeline import text_of
+from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.pipelines.rows import Rows
+
+_INSTRUCTION: Any = DEFAULT_PROMPT_TEMPLATE
+_TEMPLATE: str = _INSTRUCTION["template"]
+_BEFORE_PROMPT: int = _INSTRUCTION["crop_start"]
+"""Tokens of the template that precede the prompt."""
+_LAYER = -3
+"""Of Llama's hidden states: before its last two layers."""
+
+
+class HunyuanVideoPipeline(AdaptedVideoPipeline):
+    """Latents are the VAE's own, [1, C, T, h, w], and stay in float32 between evaluations."""
+
+    family = HUNYUAN_VIDEO
+    component_classes: ClassVar = {
+        "tokenizer": LLAMA_TOKENIZERS,
+        "tokenizer_2": CLIP_TOKENIZERS,
+        "text_encoder": ("LlamaModel",),
+        "text_encoder_2": ("CLIPTextModel",),
+        "transformer": ("HunyuanVideoTransformer3DModel",),
+        "vae": ("AutoencoderKLHunyuanVideo",),
+    }
+    widths: ClassVar = {
+        "transformer.in_channels": ("vae.latent_channels",),
+        "transformer.text_embed_dim": ("text_encoder.hidden_size",),
+        "transformer.pooled_projection_dim": ("text_encoder_2.hidden_size",),
+    }
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._llama = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
+        self._clip = TextEncoder(self.components["tokenizer_2"], self.components["text_encoder_2"])
+        self._decoder = HunyuanVideoDecoder(self._vae)
+
+    @classmethod
+    def check(cls, checkpoint: Checkpoint) -> None:
+        super().check(checkpoint)
+        kind = checkpoint.config("transformer").get("image_condition_type")
+        if kind is not None:
+            raise InvalidCheckpoint(
+                f"transformer/config.json: image_condition_type={kind!r}: only text-to-video is "
+                f"known of {cls.family.title}"
+            )
+
+    def branches(self, params: SamplingParams) -> tuple[str, ...]:
+        """Guided only where a negative prompt is given, as in the reference."""
+        return ("positive",) if params.negative_prompt is None else super().branches(params)
+
+    def cfg_scale(self, params: SamplingParams) -> float:
+        return 1.0 if params.true_cfg_scale is None else params.true_cfg_scale
+
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        params = state.params
+        text, length = text_of(params, branch), params.max_sequence_length
+        assert length is not None
+        assert params.guidance_scale is not None
+        encoded = self.prompt_cache.get((text, length), lambda: self._encode(text, length))
+        guidance = torch.tensor([params.guidance_scale], dtype=self.context.dtype) * 1000.0
+        return {**encoded, "guidance": guidance.to(self.context.device)}
+
+    def _encode(self, text: str, length: int) -> Conditioning:
+        """Llama's states of `length` tokens after the instruction, which are valid, and CLIP's
+        pooled one."""
+        instructed, tokens = _TEMPLATE.format(text), length + _BEFORE_PROMPT
+        states = self._llama(instructed, tokens, masked=True, hidden_states=True).hidden_states
+        _, mask = self._llama.tokenize(instructed, tokens)
+        pooled = self._clip(text, self._clip.max_length).pooler_output  # [1, P]
+        dtype = self.context.dtype
+        return {
+            "encoder_hidden_states": states[_LAYER][:, _BEFORE_PROMPT:].to(dtype),
+            "encoder_attention_mask": mask[:, _BEFORE_PROMPT:],
+            "pooled_projections": pooled.to(dtype),
+        }
+
+    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
+        channels = self.components["transformer"].config.in_channels
+        return torch.randn((1, channels, *self.grid(params)), generator=generator)
+
+    def schedule(self, params: SamplingParams) -> dict[str, Any]:
+        steps = params.num_inference_steps
+        assert steps is not None
+        return {"sigmas": torch.linspace(1, 0, steps + 1, dtype=torch.float64)[:-1].tolist()}
+
+    def predict(self, rows: Rows) -> Tensor:
+        return self._predict(rows.latents, rows.timesteps, rows.conditioning)
+
+    def decode_chunks(self, params: SamplingParams) -> int:
+        frames, _, _ = self.grid(params)
+        return self._decoder.tiles(frames)
+
+    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
+        state = states[0]
+        if self.decode_chunks(state.params) == 1:
+            return self._decoder.whole(latents)
+        before = state.decoding.get("end") if chunk else None
+        pixels, state.decoding["end"] = self._decoder.tile(latents, chunk, before)
+        return pixels
+
+    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
+        return self.preview_of(x0)
+
+    def show(self, latents: Tensor) -> Tensor:
+        return self._decoder.whole(latents)
+
+
+PIPELINE = HunyuanVideoPipeline

@@ -1,0 +1,126 @@
+"""Sana, after diffusers' SanaPipeline.
+
+Pictures are made at the size that is asked for, as with `use_resolution_binning=False` there.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers import SanaPipeline as Reference
+from torch import Tensor
+
+from multimodal_gen.configs.families.sana import SANA
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.libraries import GEMMA_TOKENIZERS
+from multimodal_gen.runtime.models.adapter import DiffusersDenoiser
+from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.models.vaes.image import (
+    decode_image,
+    decode_preview,
+    for_decoding,
+    scale_factor,
+)
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, text_of
+from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.pipelines.rows import Rows
+from multimodal_gen.runtime.pipelines.trained_size import trained_size
+
+_INSTRUCTION: list[str] = (
+    inspect.signature(Reference.__call__).parameters["complex_human_instruction"].default
+)
+"""What the language model is told before the prompt; the reference's default."""
+
+
+class SanaPipeline(ComposedPipeline):
+    """Latents are the VAE's own, [1, C, h, w], and stay in float32 between evaluations."""
+
+    family = SANA
+    component_classes: ClassVar = {
+        "tokenizer": GEMMA_TOKENIZERS,
+        "text_encoder": ("Gemma2Model",),
+        "transformer": ("SanaTransformer2DModel",),
+        "vae": ("AutoencoderDC",),
+    }
+    denoiser_name = "transformer"
+    widths: ClassVar = {
+        "transformer.in_channels": ("vae.latent_channels",),
+        "transformer.caption_channels": ("text_encoder.hidden_size",),
+    }
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        tokenizer = self.components["tokenizer"]
+        tokenizer.padding_side = "right"
+        self._gemma = TextEncoder(tokenizer, self.components["text_encoder"])
+        self._predict = DiffusersDenoiser(self.components["transformer"])
+        self._vae = for_decoding(self.components["vae"])
+        self._instruction = "\n".join(_INSTRUCTION)
+        self._instruction_length = len(tokenizer.encode(self._instruction))
+
+    @classmethod
+    def default_params(cls, checkpoint: Checkpoint) -> Defaults:
+        return trained_size(cls.family, checkpoint, "transformer")
+
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        text = text_of(state.params, branch).lower().strip()
+        length = state.params.max_sequence_length
+        assert length is not None
+        instructed = branch == "positive"
+        return self.prompt_cache.get(
+            (text, length, instructed), lambda: self._encode(text, length, instructed)
+        )
+
+    def _encode(self, text: str, length: int, instructed: bool) -> Conditioning:
+        """Gemma's states of `length` tokens: the first, and the last of what was encoded.
+
+        After an instruction that leaves the end of it in place of the prompt's beginning's padding;
+        its own first token is an attention sink that the denoiser was trained with.
+        """
+        encoded = length
+        if instructed:
+            text = self._instruction + text
+            encoded += self._instruction_length - 2
+        states = self._gemma(text, encoded, masked=True)[0]  # [1, encoded, D]
+        _, mask = self._gemma.tokenize(text, encoded)
+        kept = [0, *range(encoded - length + 1, encoded)]
+        return {
+            "encoder_hidden_states": states[:, kept].to(self.context.dtype),
+            "encoder_attention_mask": mask[:, kept],
+        }
+
+    @property
+    def size_multiple(self) -> int:
+        token = scale_factor(self._vae) * self.components["transformer"].config.patch_size
+        return math.lcm(self.family.size_multiple, token)
+
+    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
+        assert params.width is not None
+        assert params.height is not None
+        pixels = scale_factor(self._vae)
+        channels = self.components["transformer"].config.in_channels
+        shape = (1, channels, params.height // pixels, params.width // pixels)
+        return torch.randn(shape, generator=generator)
+
+    def predict(self, rows: Rows) -> Tensor:
+        timesteps = rows.timesteps * self.components["transformer"].config.timestep_scale
+        prediction = self._predict(rows.latents, timesteps, rows.conditioning)
+        return prediction[:, : rows.latents.shape[1]]
+
+    def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
+        return super().guide(prediction.float(), state)
+
+    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
+        return decode_image(self._vae, latents)
+
+    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
+        return decode_preview(self._vae, x0)
+
+
+PIPELINE = SanaPipeline
