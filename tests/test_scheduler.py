@@ -13,19 +13,23 @@ import zmq
 from no_model import MODEL
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.errors import Cancelled, EngineDied, EngineNotReady
+from multimodal_gen.errors import Cancelled, EngineDied, EngineNotReady, InvalidRequest
 from multimodal_gen.messages.codec import Decoder, encode
-from multimodal_gen.messages.plan import Ack, Loaded, Phase, Plan, Prepared
+from multimodal_gen.messages.plan import Ack, Loaded, LoraRead, Phase, Plan, Prepared
 from multimodal_gen.messages.reply import ErrorInfo
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.managers import scheduler as module
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
 from multimodal_gen.runtime.managers.cost_model import CostModel
+from multimodal_gen.runtime.managers.lora_shelf import LoraShelf
 from multimodal_gen.runtime.managers.policy import Policy
 from multimodal_gen.runtime.managers.rank_links import RankLinks
 from multimodal_gen.runtime.managers.scheduler import Scheduler
 from multimodal_gen.runtime.scheduler_client import SchedulerClient
+
+
+LORA_MODEL = msgspec.structs.replace(MODEL, parameters=("lora",))
 
 
 def make_policy(loaded: Loaded) -> tuple[Policy, CostModel]:
@@ -36,16 +40,23 @@ def make_policy(loaded: Loaded) -> tuple[Policy, CostModel]:
 class Ranks:
     """All ranks of an engine, played by the test, and a client of it."""
 
-    def __init__(self, folder: Path, size: int = 1, step_timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        size: int = 1,
+        step_timeout: float = 30.0,
+        lora_dir: str | None = None,
+    ) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         address = f"ipc://{folder}/client"
         links = RankLinks(self._context, ["inproc://ranks"], size)
         self.sockets = [self._connect(rank) for rank in range(size)]
         gateway = ClientGateway(address)
-        self.scheduler = Scheduler(self._context, links, gateway, step_timeout, make_policy)
+        loras = LoraShelf(lora_dir, 2, size)
+        self.scheduler = Scheduler(self._context, links, gateway, step_timeout, make_policy, loras)
         self.scheduler.start()
         for rank in range(size):
-            self.say(rank, Loaded(rank=rank, model=MODEL))
+            self.say(rank, Loaded(rank=rank, model=LORA_MODEL))
         self.client = SchedulerClient(address)
         self.client.wait_ready(10)
 
@@ -198,3 +209,56 @@ def test_ranks_resume_once_nothing_decided_before_the_error_is_in_flight(start: 
         ranks.say(0, answer)
     with pytest.raises(Cancelled):
         generations[1].result(5)
+
+
+def lora_request(*names: str) -> Req:
+    (req,) = requests_of(SamplingParams(prompt="x", lora=names), LORA_MODEL)
+    return req
+
+
+def test_a_slow_lora_holds_up_only_who_asked_for_it(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "slow.safetensors").touch()
+    ranks = start(lora_dir=str(tmp_path), size=2)
+    first = ranks.client.submit(lora_request("slow"))
+    plan = ranks.plan()
+    (load,) = plan.load
+    assert (load.name, plan.work) == ("slow", None)
+    other = request()
+    ranks.client.submit(other)
+    assert ranks.plan().admit == (other,)
+    ranks.say(0, LoraRead(number=load.number, rank=0))
+    with pytest.raises(TimeoutError):
+        first.result(0.2)
+    ranks.say(1, LoraRead(number=load.number, rank=1))
+    for rank in (0, 1):
+        ranks.say(rank, Ack(number=0, rank=rank))
+        ranks.say(rank, Ack(number=1, rank=rank, advanced=1, failures={other.id: FAILURE}))
+    admitted = ranks.plan()
+    while not admitted.admit:
+        admitted = ranks.plan()
+    (req,) = admitted.admit
+    assert admitted.loras == {req.id: (load.number,)}
+
+
+def test_a_lora_that_does_not_fit_ends_those_who_asked_for_it(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "odd.safetensors").touch()
+    ranks = start(lora_dir=str(tmp_path))
+    asked = [ranks.client.submit(lora_request("odd")) for _ in range(2)]
+    for generation in asked:
+        generation.accepted(5)
+    (load,) = ranks.plan().load
+    error = ErrorInfo(code="invalid_value", message="lora='odd': does not fit", field="lora")
+    ranks.say(0, LoraRead(number=load.number, rank=0, error=error))
+    for generation in asked:
+        with pytest.raises(InvalidRequest, match="does not fit"):
+            generation.result(5)
+    assert ranks.plan().unload == (load.number,)
+    ranks.client.submit(lora_request("odd"))
+    assert [again.name for again in ranks.plan().load] == ["odd"]
+
+
+def test_an_unknown_lora_is_refused_with_those_that_are_there(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "style.safetensors").touch()
+    ranks = start(lora_dir=str(tmp_path))
+    with pytest.raises(InvalidRequest, match="not known; there are style"):
+        ranks.client.submit(lora_request("../style")).result(5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -16,6 +17,30 @@ class LoraChoice:
 
     name: str
     scale: float = 1.0
+
+    @classmethod
+    def of(cls, given: object) -> LoraChoice:
+        """What was given as NAME, NAME:SCALE or {"name": …, "scale": …}. Raises InvalidRequest."""
+        if isinstance(given, str):
+            name, _, scale = given.rpartition(":")
+            given = {"name": name, "scale": float(scale)} if _is_number(scale) else {"name": given}
+        if isinstance(given, Mapping) and given.keys() <= {"name", "scale"}:
+            given = cls(given.get("name", ""), given.get("scale", 1.0))
+        if not isinstance(given, cls) or not isinstance(given.name, str) or not given.name:
+            raise InvalidRequest(
+                "lora", given, 'must be NAME, NAME:SCALE or {"name": …, "scale": …}'
+            )
+        if isinstance(given.scale, bool) or not isinstance(given.scale, int | float):
+            raise InvalidRequest("lora", given.scale, "scale must be a number")
+        return given
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +84,7 @@ class SamplingParams:
     strength: float | None = None
     """How much of the given picture to replace, 0 to 1."""
     lora: tuple[LoraChoice, ...] = ()
-    """LoRAs from the operator's folder."""
+    """LoRAs from the operator's folder: NAME, or NAME:SCALE for other than full strength."""
     priority: Priority = "normal"
     """low, normal or high."""
     deadline_s: float | None = None
@@ -74,6 +99,8 @@ class SamplingParams:
                 raise InvalidRequest(name, value, f"must be {allowed}")
         if not isinstance(self.prompt, str):
             raise InvalidRequest("prompt", self.prompt, "must be text")
+        given = self.lora if isinstance(self.lora, list | tuple) else (self.lora,)
+        object.__setattr__(self, "lora", tuple(LoraChoice.of(choice) for choice in given))
         if self.priority not in ("low", "normal", "high"):
             raise InvalidRequest("priority", self.priority, "must be low, normal or high")
 

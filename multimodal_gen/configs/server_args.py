@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -36,6 +37,10 @@ class ServerArgs:
     """Share the rows of a batch over two halves of the ranks, or over more with ulysses_degree."""
     attention_backend: AttentionBackend = "auto"
     """auto picks what is fastest for the device."""
+    lora_dir: str | None = None
+    """Folder of LoRAs that requests may name: safetensors files, or folders with one."""
+    max_loaded_loras: int = 8
+    """LoRAs in memory at most; the one that was used least recently makes room."""
     batching_max_size: int = 16
     """Requests that share one evaluation at most."""
     max_queue_size: int = 256
@@ -57,9 +62,11 @@ class ServerArgs:
                 choices = ", ".join(get_args(kind)) if get_origin(kind) is Literal else ""
                 allowed = f"must be one of {choices}" if choices else str(error)
                 raise InvalidRequest(name, getattr(self, name), allowed) from error
-        for name in ("num_gpus", "batching_max_size", "max_queue_size"):
+        for name in ("num_gpus", "batching_max_size", "max_queue_size", "max_loaded_loras"):
             if getattr(self, name) < 1:
                 raise InvalidRequest(name, getattr(self, name), "must be at least 1")
+        if self.lora_dir is not None and not Path(self.lora_dir).is_dir():
+            raise InvalidRequest("lora_dir", self.lora_dir, "must be a folder")
         if not 0 < self.step_timeout <= LONGEST_STEP_S:
             allowed = f"must be more than 0 and at most {LONGEST_STEP_S} seconds"
             raise InvalidRequest("step_timeout", self.step_timeout, allowed)

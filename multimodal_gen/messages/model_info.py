@@ -51,6 +51,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_frames: int = 1
     max_steps: int = 1000
     max_outputs: int = 16
+    max_loras: int = 8
     max_sequence_length: int | None = None
     max_prompt_characters: int = 32_000
 

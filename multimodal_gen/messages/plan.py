@@ -28,8 +28,18 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     k: int = 1
 
 
+class LoraLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """Read a LoRA, beside the work: requests refer to it by `number` once all ranks have it."""
+
+    number: int
+    name: str
+    stamp: str
+    """Of its files as rank 0 saw them."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
-    """All that changes a rank's state, in the order in which it happens: admit, drop, work.
+    """All that changes a rank's state, in the order in which it happens: LoRAs out and in, drop,
+    admit, work.
 
     Its frames are the pictures of the requests in `admit`, one request's after another's.
     """
@@ -37,6 +47,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
     number: int
     admit: tuple[Req, ...] = ()
     drop: tuple[str, ...] = ()
+    unload: tuple[int, ...] = ()
+    load: tuple[LoraLoad, ...] = ()
+    loras: dict[str, tuple[int, ...]] = {}
+    """Of admitted requests by id: which loads those in their `params.lora` are."""
     work: Work | None = None
     resume: bool = False
     """After an error the ranks skip work until a plan says this: then all are at the same point."""
@@ -95,4 +109,12 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     error: ErrorInfo | None = None
 
 
-RankMessage = Ack | Loaded
+class LoraRead(msgspec.Struct, frozen=True, kw_only=True, tag="lora_read"):
+    """A rank has a LoRA, or could not read it."""
+
+    number: int
+    rank: int
+    error: ErrorInfo | None = None
+
+
+RankMessage = Ack | Loaded | LoraRead

@@ -15,6 +15,7 @@ from multimodal_gen.messages.pictures import Pictures, check_pictures, size_of, 
 from multimodal_gen.messages.request import Req
 
 MAX_SEED = 2**63 - 1
+MAX_LORA_SCALE = 100
 _OPTIONAL = (
     "num_frames",
     "fps",
@@ -46,6 +47,8 @@ def resolve(
     filled = {
         name: getattr(model.defaults, name) for name in _FILLED if getattr(params, name) is None
     }
+    if params.guidance_scale is not None:
+        filled.pop("guidance_scale_2", None)  # its default goes with the other's
     filled["width"], filled["height"] = size_of(params, model, pictures)
     if params.strength is None:
         filled["strength"] = strength_of(model, pictures)
@@ -100,6 +103,7 @@ def validate(params: SamplingParams, model: ModelInfo, pictures: Pictures = NO_P
         _check_range(
             "max_sequence_length", params.max_sequence_length, 1, limits.max_sequence_length or 1
         )
+    _check_loras(params, model)
     if params.scheduler is not None and params.scheduler not in model.schedulers:
         allowed = f"this model allows {', '.join(model.schedulers)}"
         raise InvalidRequest("scheduler", params.scheduler, allowed)
@@ -114,6 +118,19 @@ def _check_known(params: SamplingParams, model: ModelInfo) -> None:
         known = ", ".join(model.parameters) or "none"
         allowed = f"{model.family} ({', '.join(model.tasks)}) has no such parameter; it has {known}"
         raise InvalidRequest(name, value, allowed)
+
+
+def _check_loras(params: SamplingParams, model: ModelInfo) -> None:
+    names = [choice.name for choice in params.lora]
+    if len(names) > model.limits.max_loras:
+        allowed = f"must be at most {model.limits.max_loras}"
+        raise InvalidRequest("lora", names, allowed)
+    for choice in params.lora:
+        if names.count(choice.name) > 1:
+            raise InvalidRequest("lora", choice.name, "is named twice")
+        if not math.isfinite(choice.scale) or abs(choice.scale) > MAX_LORA_SCALE:
+            allowed = f"scale must be {-MAX_LORA_SCALE} to {MAX_LORA_SCALE}"
+            raise InvalidRequest("lora", f"{choice.name}:{choice.scale}", allowed)
 
 
 def _check_prompt(name: str, text: str, model: ModelInfo) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
+from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.plan import Loaded
 from multimodal_gen.messages.rank_args import RankArgs
@@ -24,6 +25,7 @@ from multimodal_gen.messages.reply import ErrorInfo
 from multimodal_gen.observability.logging import configure_logging
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
 from multimodal_gen.runtime.managers.cost_model import CostModel
+from multimodal_gen.runtime.managers.lora_shelf import LoraShelf
 from multimodal_gen.runtime.managers.policy import Policy
 from multimodal_gen.runtime.managers.rank_links import RankLinks
 from multimodal_gen.runtime.managers.rank_scheduler import RankScheduler
@@ -81,7 +83,8 @@ def _start_scheduler(context: zmq.Context[zmq.Socket[bytes]], args: RankArgs) ->
         limits = {"max_batch": server.batching_max_size, "max_queue": server.max_queue_size}
         return Policy(cost, **limits), cost
 
-    scheduler = Scheduler(context, links, gateway, server.step_timeout, make_policy)
+    loras = LoraShelf(server.lora_dir, server.max_loaded_loras, server.num_gpus)
+    scheduler = Scheduler(context, links, gateway, server.step_timeout, make_policy, loras)
     scheduler.start()
     return scheduler
 
@@ -109,15 +112,20 @@ def _serve(own: RankScheduler, args: RankArgs) -> None:
         return
     gc.freeze()
     gc.enable()
-    own.report(_within_queue(worker.loaded(args.model_name), args.server.max_queue_size))
+    own.report(_within_limits(worker.loaded(args.model_name), args.server))
     own.run(worker)
 
 
-def _within_queue(loaded: Loaded, size: int) -> Loaded:
-    """A call whose outputs never fit the queue together would be told to come back for ever."""
+def _within_limits(loaded: Loaded, server: ServerArgs) -> Loaded:
+    """Of the server: a call whose outputs never fit the queue together would be told to come back
+    for ever, and one whose LoRAs never fit into memory together would wait for ever."""
     assert loaded.model is not None
     limits = loaded.model.limits
-    limits = msgspec.structs.replace(limits, max_outputs=min(limits.max_outputs, size))
+    limits = msgspec.structs.replace(
+        limits,
+        max_outputs=min(limits.max_outputs, server.max_queue_size),
+        max_loras=min(limits.max_loras, server.max_loaded_loras),
+    )
     model = msgspec.structs.replace(loaded.model, limits=limits)
     return msgspec.structs.replace(loaded, model=model)
 

@@ -27,6 +27,7 @@ from multimodal_gen.messages.plan import Ack, Loaded, Phase, Plan, Prepared, Wor
 from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.messages.reply import ErrorInfo
 from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
+from multimodal_gen.runtime.managers.lora_loader import LoraLoader
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import family_of, load_pipeline
 from multimodal_gen.runtime.pipelines.request_state import RequestState
@@ -95,8 +96,9 @@ class _CudaClock:
 class GPUWorker:
     """Carries out plans on one device. The same plans in the same order on every rank."""
 
-    def __init__(self, pipeline: ComposedPipeline) -> None:
+    def __init__(self, pipeline: ComposedPipeline, loras: LoraLoader | None = None) -> None:
         self.pipeline = pipeline
+        self.loras = loras
         self.device = pipeline.context.device
         self.rank = pipeline.context.mesh.rank
         self.states: dict[str, RequestState] = {}
@@ -123,7 +125,8 @@ class GPUWorker:
             mesh=mesh,
             attention_backend=server.attention_backend,
         )
-        return cls(pipeline)
+        loras = None if server.lora_dir is None else LoraLoader(pipeline, Path(server.lora_dir))
+        return cls(pipeline, loras)
 
     def loaded(self, name: str) -> Loaded:
         """What rank 0's Scheduler has to know of this rank before it plans."""
@@ -144,12 +147,16 @@ class GPUWorker:
 
         `pictures` are the plan's frames.
         """
+        if self.loras is not None:
+            self.loras.carry_out(plan)
         for request_id in plan.drop:
             self.states.pop(request_id, None)
         arriving = iter(pictures)
         for req in plan.admit:
             own = list(itertools.islice(arriving, len(req.pictures)))
-            self.states[req.id] = RequestState.of(req, own)
+            state = self.states[req.id] = RequestState.of(req, own)
+            if self.loras is not None:
+                state.loras = self.loras.uses(plan.loras.get(req.id, ()), req.params.lora)
         self._faulted = self._faulted and not plan.resume
         outcome = Outcome(plan, self.rank, self.device)
         if plan.work is not None:

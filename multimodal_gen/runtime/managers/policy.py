@@ -47,6 +47,7 @@ class Policy:
         self._max_queue = max_queue
         self._jobs: dict[str, Job] = {}
         self._begun: dict[str, Job] = {}
+        self._held: dict[str, Job] = {}
         self._waiting = WaitingQueue()
         self._deadlines = Deadlines(cost)
         self._flights = Flights()
@@ -65,12 +66,14 @@ class Policy:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._held)
 
     # -- who is in
 
-    def submit(self, req: Req, now: float) -> bool:
+    def submit(self, req: Req, now: float, *, held: bool = False) -> bool:
         """Take the request; False when its id is already alive, which is the same request.
+
+        One that is `held` does not run before it is released.
 
         Raises QueueFull, and DeadlineExceeded when it can't be done in its time even if it is
         preferred as much as it ever will be.
@@ -84,9 +87,16 @@ class Policy:
         job = Job(req, self._arrivals, now, self._outlook(req))
         self._check_deadline(job, now)
         self._jobs[job.id] = job
-        self._waiting.add(job)
+        if held:
+            self._held[job.id] = job
+        else:
+            self._waiting.add(job)
         self._deadlines.add(job)
         return True
+
+    def release(self, request_id: str) -> None:
+        """What the request was held for is there."""
+        self._waiting.add(self._held.pop(request_id))
 
     def remove(self, request_id: str) -> bool:
         """The request has ended; what is in flight for it is no longer credited.
@@ -96,7 +106,7 @@ class Policy:
         job = self._jobs.pop(request_id, None)
         if job is None:
             return False
-        if self._begun.pop(request_id, None) is None:
+        if self._begun.pop(request_id, None) is None and self._held.pop(request_id, None) is None:
             self._waiting.discard(job)
         self._deadlines.discard(job)
         return True
@@ -216,7 +226,7 @@ class Policy:
 
     def _heed_deadlines(self, now: float) -> None:
         for job in self._deadlines.hurried(now):
-            waits = job.id not in self._begun
+            waits = job.id not in self._begun and job.id not in self._held
             if waits:
                 self._waiting.discard(job)
             job.set_urgent(True)

@@ -15,7 +15,7 @@ import zmq
 
 from multimodal_gen.errors import ProtocolError
 from multimodal_gen.messages.codec import Decoder, encode
-from multimodal_gen.messages.plan import Loaded, Plan
+from multimodal_gen.messages.plan import Loaded, LoraRead, Plan
 from multimodal_gen.runtime.managers.rank_links import socket_name
 
 if TYPE_CHECKING:  # it pulls in torch, which must not keep rank 0's door shut
@@ -36,7 +36,7 @@ class RankScheduler:
         self._plans = _connect(context, address, socket_name(rank))
         self._answers = _connect(context, address, socket_name(rank, "answers"))
         self._received: SimpleQueue[tuple[Plan, list[Any]]] = SimpleQueue()
-        self._begun: SimpleQueue[Outcome | None] = SimpleQueue()
+        self._begun: SimpleQueue[Outcome | LoraRead | None] = SimpleQueue()
 
     def report(self, loaded: Loaded) -> None:
         """Tell rank 0 that the model is there, or why not."""
@@ -45,6 +45,8 @@ class RankScheduler:
     def run(self, worker: GPUWorker) -> None:
         """Carry out plans until one says shutdown."""
         threading.Thread(target=_or_end, args=(self._receive,), daemon=True).start()
+        if worker.loras is not None:
+            worker.loras.start(self._begun.put)
         answering = threading.Thread(target=_or_end, args=(self._answer,), daemon=True)
         answering.start()
         while True:
@@ -69,6 +71,9 @@ class RankScheduler:
 
     def _answer(self) -> None:
         while (outcome := self._begun.get()) is not None:
+            if isinstance(outcome, LoraRead):
+                self._answers.send_multipart(encode(outcome))
+                continue
             ack, arrays = outcome.ack()
             self._answers.send_multipart(encode(ack, arrays), copy=not arrays)
         self._answers.close()

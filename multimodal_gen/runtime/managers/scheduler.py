@@ -28,12 +28,13 @@ from multimodal_gen.errors import (
     OutOfMemory,
 )
 from multimodal_gen.messages.codec import header_of
-from multimodal_gen.messages.plan import Ack, Loaded, Phase, Plan, Work
+from multimodal_gen.messages.plan import Ack, Loaded, LoraRead, Phase, Plan, Work
 from multimodal_gen.messages.reply import ErrorInfo, Failed, Health, Progress, Result
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.wakeup import Wakeup
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
 from multimodal_gen.runtime.managers.cost_model import CostModel
+from multimodal_gen.runtime.managers.lora_shelf import LoraShelf
 from multimodal_gen.runtime.managers.policy import Policy
 from multimodal_gen.runtime.managers.rank_links import RankLinks
 
@@ -84,11 +85,13 @@ class Scheduler:
         gateway: ClientGateway,
         step_timeout: float,
         make_policy: Callable[[Loaded], tuple[Policy, CostModel]],
+        loras: LoraShelf,
     ) -> None:
         self._links = links
         self._gateway = gateway
         self._step_timeout = step_timeout
         self._make_policy = make_policy
+        self._loras = loras
         self._policy: Policy
         self._cost: CostModel
         self._cost_kept = True
@@ -114,13 +117,20 @@ class Scheduler:
     # -- the gateway's thread
 
     def submit(self, req: Req, pictures: Sequence[Any] = ()) -> None:
-        """Take a request into the queue; raises QueueFull, DeadlineExceeded, EngineNotReady."""
+        """Take a request into the queue.
+
+        Raises QueueFull, DeadlineExceeded, EngineNotReady, and InvalidRequest for a LoRA that isn't
+        there.
+        """
+        loras = self._loras.find(req.params.lora)
         with self._lock:
             if self._stopping:
                 raise EngineNotReady("the engine is stopping")
             now = time.monotonic()
-            if self._policy.submit(req, now):
+            if self._policy.submit(req, now, held=bool(loras)):
                 self._requests[req.id] = Ledger(req, now, pictures)
+                if loras:
+                    self._loras.wait(req.id, loras)
                 self._wakeup.ring()
 
     def cancel(self, request_id: str) -> None:
@@ -207,19 +217,30 @@ class Scheduler:
 
     def _dispatch(self) -> None:
         """Keep the ranks busy: one plan running and, shortly before it ends, one more."""
-        while (work := self._policy.next(time.monotonic())) is not None or self._drops:
+        for request_id in self._loras.take_ready():
+            self._policy.release(request_id)
+        while (work := self._policy.next(time.monotonic())) is not None or self._due:
             self._issue(work)
         if not self._in_flight and not self._cost_kept:
             self._cost.save()
             self._cost_kept = True
 
+    @property
+    def _due(self) -> bool:
+        """Something has to be told to the ranks even if there is no work."""
+        return bool(self._drops) or self._loras.has_orders
+
     def _issue(self, work: Work | None) -> None:
         now = time.monotonic()
         admit, pictures = self._admissions(work, now) if work else ((), [])
+        unload, load = self._loras.orders()
         plan = Plan(
             number=self._next_number,
             admit=admit,
             drop=tuple(self._drops),
+            unload=unload,
+            load=load,
+            loras={req.id: self._loras.numbers(req.id) for req in admit if req.params.lora},
             work=work,
             # What was decided before the error was known has to be skipped first.
             resume=self._resume and not any(flight.plan.work for flight in self._in_flight),
@@ -251,9 +272,13 @@ class Scheduler:
 
     # -- what the ranks answer
 
-    def _take(self, ack: Ack | Loaded, arrays: list[Any]) -> None:
+    def _take(self, ack: Ack | Loaded | LoraRead, arrays: list[Any]) -> None:
         if isinstance(ack, Loaded):
             raise EngineDied(f"rank {ack.rank} loaded its model twice")
+        if isinstance(ack, LoraRead):
+            for request_id, error in self._loras.reported(ack).items():
+                self._end(request_id, error.exception())
+            return
         flight = next((f for f in self._in_flight if f.plan.number == ack.number), None)
         if flight is None:
             raise EngineDied(f"rank {ack.rank} acknowledged plan {ack.number}, which is not due")
@@ -369,6 +394,7 @@ class Scheduler:
     def _forget(self, request_id: str) -> Ledger:
         ledger = self._requests.pop(request_id)
         self._policy.remove(request_id)
+        self._loras.leave(request_id)
         if ledger.admitted:
             self._drops.append(request_id)
             self._wakeup.ring()

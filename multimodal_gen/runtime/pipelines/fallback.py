@@ -39,6 +39,7 @@ class FallbackPipeline(ComposedPipeline):
     """
 
     family = FALLBACK
+    takes_loras = False  # its modules are called by the library, which knows of no rows
     library_class: ClassVar[type[Any]]
     entry: ClassVar[LibraryPipeline]
     signature: ClassVar[CallSignature]

@@ -1,0 +1,101 @@
+"""One rank's LoRAs: read on a thread of its own, put in place between two steps."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from itertools import chain
+from pathlib import Path
+from queue import SimpleQueue
+
+import torch
+
+from multimodal_gen.checkpoints.lora_folder import LoraFile, LoraFolder
+from multimodal_gen.configs.sampling_params import LoraChoice
+from multimodal_gen.errors import InvalidRequest, MultimodalGenError, OutOfMemory
+from multimodal_gen.messages.plan import LoraLoad, LoraRead, Plan
+from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.runtime.layers.lora import Lora, LoraUse
+from multimodal_gen.runtime.loader.lora import LoraReader
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+
+log = logging.getLogger(__name__)
+
+
+class LoraLoader:
+    """Carries out what plans say of LoRAs. All but the reading is done by the worker's thread."""
+
+    def __init__(self, pipeline: ComposedPipeline, folder: Path) -> None:
+        self._folder = LoraFolder(folder)
+        self._reader = pipeline.lora_reader()
+        self._adapters = pipeline.adapters
+        self._rank = pipeline.context.mesh.rank
+        self._cuda = pipeline.context.device.type == "cuda"
+        self._orders: SimpleQueue[LoraLoad] = SimpleQueue()
+        self._read: dict[int, Lora] = {}
+        """Not put in place yet."""
+
+    def start(self, report: Callable[[LoraRead], None]) -> None:
+        """Begin to read what is ordered, and `report` each."""
+        device = torch.cuda.current_device() if self._cuda else None
+        arguments = (report, device)
+        threading.Thread(target=self._serve, args=arguments, name="loras", daemon=True).start()
+
+    def carry_out(self, plan: Plan) -> None:
+        """Free what the plan unloads, and have read what it loads."""
+        for number in plan.unload:
+            self._read.pop(number, None)
+            self._adapters.remove(number)
+        for order in plan.load:
+            self._orders.put(order)
+
+    def uses(self, numbers: Sequence[int], choices: Sequence[LoraChoice]) -> tuple[LoraUse, ...]:
+        """What a request adds to the model's modules; its LoRAs have been read."""
+        for number in numbers:
+            if (lora := self._read.pop(number, None)) is not None:
+                self._put_in_place(number, lora)
+        return tuple(
+            LoraUse(number, choice.scale) for number, choice in zip(numbers, choices, strict=True)
+        )
+
+    def _put_in_place(self, number: int, lora: Lora) -> None:
+        for low_rank in chain.from_iterable(lora.parts.values() if self._cuda else ()):
+            for tensor in (low_rank.down, low_rank.up, low_rank.bias):
+                if tensor is not None:  # freed only when the work that uses it is done
+                    tensor.record_stream(torch.cuda.current_stream())
+        self._adapters.add(number, lora)
+
+    def _serve(self, report: Callable[[LoraRead], None], cuda_device: int | None) -> None:
+        if cuda_device is not None:
+            torch.cuda.set_device(cuda_device)
+        while True:
+            order = self._orders.get()
+            error: MultimodalGenError | None = None
+            try:
+                self._read[order.number] = self._loaded(order)
+            except MultimodalGenError as raised:
+                error = raised
+            except (torch.OutOfMemoryError, MemoryError):
+                error = OutOfMemory(f"lora={order.name!r} does not fit into memory")
+            except Exception as raised:
+                log.exception("a LoRA can't be read")
+                error = InvalidRequest("lora", order.name, f"can't be read: {raised}")
+            reason = None if error is None else ErrorInfo.of(error)
+            report(LoraRead(number=order.number, rank=self._rank, error=reason))
+
+    def _loaded(self, order: LoraLoad) -> Lora:
+        file = self._folder.find(order.name)
+        lora = _beside_the_work(self._reader, file) if self._cuda else self._reader.read(file)
+        if file.stamp != order.stamp:
+            raise InvalidRequest("lora", order.name, "was changed meanwhile; try again")
+        return lora
+
+
+def _beside_the_work(reader: LoraReader, file: LoraFile) -> Lora:
+    """Copied to the GPU on a stream of its own: neither waits for the steps nor holds them up."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        lora = reader.read(file)
+    stream.synchronize()
+    return lora

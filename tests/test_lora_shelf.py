@@ -1,0 +1,126 @@
+"""What rank 0 knows of the ranks' LoRAs: loads, places, and who waits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from multimodal_gen.configs.sampling_params import LoraChoice
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.plan import LoraRead
+from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.runtime.managers.lora_shelf import LoraShelf
+
+
+class Rank:
+    """One rank that reads at once, and the requests of a shelf with room for two LoRAs."""
+
+    def __init__(self, folder: Path) -> None:
+        for name in "abcd":
+            (folder / f"{name}.safetensors").touch()
+        self.folder = folder
+        self.shelf = LoraShelf(str(folder), capacity=2, ranks=1)
+        self.present: dict[int, str] = {}
+
+    def ask(self, request_id: str, names: str) -> bool:
+        """Whether the request can run at once, or as soon as its LoRAs were read."""
+        versions = self.shelf.find([LoraChoice(name) for name in names])
+        self.shelf.wait(request_id, versions)
+        return request_id in self.settle()
+
+    def settle(self) -> list[str]:
+        ready = self.shelf.take_ready()
+        while self.shelf.has_orders:
+            unload, load = self.shelf.orders()
+            for number in unload:
+                del self.present[number]
+            for order in load:
+                self.present[order.number] = order.name
+                self.shelf.reported(LoraRead(number=order.number, rank=0))
+            ready += self.shelf.take_ready()
+        return ready
+
+    @property
+    def names(self) -> str:
+        return "".join(sorted(self.present.values()))
+
+
+@pytest.fixture
+def rank(tmp_path: Path) -> Rank:
+    return Rank(tmp_path)
+
+
+def test_the_least_recently_used_goes(rank: Rank) -> None:
+    for request_id, name in enumerate("abac"):
+        assert rank.ask(str(request_id), name)
+        rank.shelf.leave(str(request_id))
+    assert rank.names == "ac"
+
+
+def test_what_is_in_use_stays(rank: Rank) -> None:
+    assert rank.ask("1", "a")
+    assert rank.ask("2", "b")
+    rank.shelf.leave("2")
+    assert rank.ask("3", "c")
+    assert rank.names == "ac"
+
+
+def test_who_finds_no_room_waits_for_it_in_turn(rank: Rank) -> None:
+    assert rank.ask("1", "ab")
+    assert not rank.ask("2", "cd")
+    assert not rank.ask("3", "a")
+    rank.shelf.leave("1")
+    assert rank.settle() == ["2"]
+    assert rank.names == "cd"
+    rank.shelf.leave("2")
+    assert rank.settle() == ["3"]
+
+
+def test_two_requests_load_one_lora_once(rank: Rank) -> None:
+    assert rank.ask("1", "a")
+    assert rank.ask("2", "a")
+    assert rank.shelf.numbers("1") == rank.shelf.numbers("2")
+
+
+def test_a_file_that_changed_is_another_lora(rank: Rank) -> None:
+    assert rank.ask("1", "a")
+    (rank.folder / "a.safetensors").write_bytes(b"changed")
+    assert rank.ask("2", "a")
+    assert rank.shelf.numbers("1") != rank.shelf.numbers("2")
+
+
+def test_a_request_ends_when_one_rank_fails_and_all_have_reported(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").touch()
+    shelf = LoraShelf(str(tmp_path), capacity=2, ranks=2)
+    shelf.wait("1", shelf.find([LoraChoice("a")]))
+    assert shelf.take_ready() == []
+    _, (load,) = shelf.orders()
+    failure = ErrorInfo(code="invalid_value", message="no")
+    assert shelf.reported(LoraRead(number=load.number, rank=1, error=failure)) == {}
+    assert shelf.reported(LoraRead(number=load.number, rank=0)) == {"1": failure}
+    shelf.leave("1")
+    assert shelf.orders() == ((load.number,), ())
+
+
+@pytest.mark.parametrize("name", ["e", "../a", "a.safetensors", "/etc/passwd", "", "."])
+def test_a_name_that_is_not_in_the_folder_is_refused(rank: Rank, name: str) -> None:
+    with pytest.raises(InvalidRequest, match="there are a, b, c, d"):
+        rank.shelf.find([LoraChoice(name)])
+
+
+def test_a_link_out_of_the_folder_is_refused(
+    rank: Rank, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside = tmp_path_factory.mktemp("outside") / "x.safetensors"
+    outside.touch()
+    (rank.folder / "link.safetensors").symlink_to(outside)
+    with pytest.raises(InvalidRequest, match="leads out"):
+        rank.shelf.find([LoraChoice("link")])
+
+
+def test_without_a_folder_there_are_no_loras() -> None:
+    shelf = LoraShelf(None, capacity=2, ranks=1)
+    assert shelf.find([]) == ()
+    with pytest.raises(InvalidRequest, match="lora_dir"):
+        shelf.find([LoraChoice("a")])
