@@ -44,7 +44,7 @@ _SPACE = "Ġ"  # byte-level BPE's stand-in for a space
 def qwen_image_pipeline(scheduler: SchedulerMixin, *, heads: int) -> QwenImagePipeline:
     return QwenImagePipeline(
         scheduler=scheduler,
-        vae=_vae(8),
+        vae=_vae(False, True, True, base_dim=4, dim_mult=[1, 2, 2, 2]),
         text_encoder=qwen2_5_vl(),
         tokenizer=qwen2_tokenizer(),
         transformer=_transformer(heads),
@@ -54,12 +54,12 @@ def qwen_image_pipeline(scheduler: SchedulerMixin, *, heads: int) -> QwenImagePi
 def qwen_image_edit_pipeline(
     scheduler: SchedulerMixin, *, heads: int, plus: bool = False
 ) -> DiffusionPipeline:
-    """The pictures that it is given have 1024 x 1024 pixels whatever the output has, so a VAE of 32
+    """The pictures that it is given have 1024 x 1024 pixels whatever the output has, so a VAE of 16
     pixels a latent keeps the sequence short. `plus` is like Qwen-Image-Edit-2511."""
     kind = QwenImageEditPlusPipeline if plus else QwenImageEditPipeline
     return kind(
         scheduler=scheduler,
-        vae=_vae(32),
+        vae=_vae(False, True, True, True, base_dim=2, dim_mult=[1, 2, 4, 4, 4]),
         text_encoder=qwen2_5_vl(),
         tokenizer=qwen2_tokenizer(),
         processor=PictureProcessor(
@@ -102,17 +102,14 @@ def _transformer(heads: int, **config: Any) -> QwenImageTransformer2DModel:
     )
 
 
-def _vae(pixels: int) -> AutoencoderKLQwenImage:
-    """Of so many pixels a latent."""
-    levels = pixels.bit_length() - 1
+def _vae(*temperal_downsample: bool, **config: Any) -> AutoencoderKLQwenImage:
     return AutoencoderKLQwenImage(
-        base_dim=4,
         z_dim=LATENT_CHANNELS,
-        dim_mult=[1, *(2,) * levels],
         num_res_blocks=1,
-        temperal_downsample=[False, *(True,) * (levels - 1)],
+        temperal_downsample=temperal_downsample,
         latents_mean=[-0.7, 0.1, 0.9, 0.4],
         latents_std=[2.8, 1.4, 2.3, 1.1],
+        **config,
     )
 
 
