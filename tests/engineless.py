@@ -89,13 +89,17 @@ def run(
 
 
 def run_joined(
-    pipeline: ComposedPipeline, requests: Sequence[SamplingParams], joins: Sequence[int]
+    pipeline: ComposedPipeline,
+    requests: Sequence[SamplingParams],
+    joins: Sequence[int],
+    pictures: Sequence[Pictures] | None = None,
 ) -> list[Output]:
     """Request j joins the batch after `joins[j]` evaluations, and leaves it when it is done.
 
-    All must be of one batch key.
+    All must be of one batch key. `pictures` are each request's, in their order.
     """
-    states = [start(pipeline, params) for params in requests]
+    with_them = zip(requests, pictures or [{}] * len(requests), strict=True)
+    states = [start(pipeline, params, given) for params, given in with_them]
     assert len({pipeline.batch_key(state, 0) for state in states}) == 1
     clock = 0
     while any(left(state) for state in states):

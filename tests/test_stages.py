@@ -48,6 +48,12 @@ NEIGHBOURS: dict[str, list[dict[str, Any]]] = {
         {"scheduler": "unipc", "negative_prompt": "blurry", "num_inference_steps": 6},
         {"scheduler": "pndm", "guidance_scale": 1.0},
     ],
+    "sd35": [
+        {"max_sequence_length": 32},
+        {"max_sequence_length": 32, "guidance_scale": 1.0, "num_inference_steps": 6, "seed": 1},
+        {"max_sequence_length": 32, "negative_prompt": "blurry", "seed": 2, "prompt": "a dog"},
+        {"max_sequence_length": 32, "scheduler": "unipc", "prompt": "a cat", "seed": 4},
+    ],
     "wan": [
         {"num_frames": 5, "max_sequence_length": 16},
         {"num_frames": 5, "max_sequence_length": 16, "scheduler": "flow_heun", "seed": 1},

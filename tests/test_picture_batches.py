@@ -1,0 +1,70 @@
+"""Requests with pictures share batches with one another, and with those that have none."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from diffusers.pipelines.flux import pipeline_flux_kontext
+from engineless import Pictures, load, run, run_joined, start
+from tiny_checkpoints.pictures import picture
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+
+Checkpoints = Callable[..., Path]
+
+SIZE: dict[str, Any] = {
+    "width": 80,
+    "height": 48,
+    "num_inference_steps": 4,
+    "max_sequence_length": 32,
+}
+IMAGE = {"image": np.asarray(picture(70, 61))}
+MASKED = {**IMAGE, "mask": np.asarray(picture(50, 40, "L"))}
+
+
+@pytest.mark.parametrize("name", ["flux-dev", "sd35"])
+def test_pictures_by_strength_are_the_same_alone_and_in_a_mixed_batch(
+    name: str, checkpoints: Checkpoints
+) -> None:
+    pipeline = load(checkpoints(name))
+    requests = [
+        SamplingParams(prompt="a dog", seed=1, **SIZE),
+        SamplingParams(prompt="a red heart", seed=2, strength=0.6, guidance_scale=1.0, **SIZE),
+        SamplingParams(prompt="a cat", negative_prompt="blurry", seed=3, strength=0.9, **SIZE),
+    ]
+    pictures: list[Pictures] = [{}, IMAGE, MASKED]
+    alone = [run(pipeline, *each) for each in zip(requests, pictures, strict=True)]
+    joined = run_joined(pipeline, requests, [0, 1, 1], pictures)
+    for one, other in zip(alone, joined, strict=True):
+        assert np.abs(one.pixels.astype(int) - other.pixels.astype(int)).max() <= 1
+
+
+def test_kontext_shows_each_row_its_own_picture(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        pipeline_flux_kontext, "PREFERRED_KONTEXT_RESOLUTIONS", [(64, 96), (96, 64)]
+    )
+    pipeline = load(checkpoints("flux-kontext"))
+    params = SamplingParams(prompt="a dog", seed=1, **SIZE)
+    pictures: list[Pictures] = [IMAGE, {"image": 255 - IMAGE["image"]}]
+    alone = [run(pipeline, params, each) for each in pictures]
+    joined = run_joined(pipeline, [params, params], [0, 1], pictures)
+    for one, other in zip(alone, joined, strict=True):
+        assert (one.latents - other.latents).abs().max() < 1e-4
+    assert (alone[0].latents - alone[1].latents).abs().max() > 1e-2
+
+
+def test_pictures_of_one_number_of_tokens_and_unlike_shapes_share_no_evaluation(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        pipeline_flux_kontext, "PREFERRED_KONTEXT_RESOLUTIONS", [(64, 96), (96, 64)]
+    )
+    pipeline = load(checkpoints("flux-kontext"))
+    params = SamplingParams(prompt="a dog", **SIZE)
+    upright, lying = (np.asarray(picture(*size)) for size in ((40, 60), (60, 40)))
+    keys = {pipeline.batch_key(start(pipeline, params, {"image": p}), 0) for p in (upright, lying)}
+    assert len(keys) == 2
