@@ -22,11 +22,17 @@ from multimodal_gen.runtime.distributed.rows import deal, gather_rows
 from multimodal_gen.runtime.distributed.ulysses import SequenceParallel, make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.models.dits.flux import FluxTransformer
+from multimodal_gen.runtime.models.dits.flux2 import Flux2Transformer
+from multimodal_gen.runtime.models.dits.flux2_config import Flux2Config
 from multimodal_gen.runtime.models.dits.flux_config import FluxConfig
+from multimodal_gen.runtime.models.dits.qwen_image import QwenImageTransformer
+from multimodal_gen.runtime.models.dits.qwen_image_config import QwenImageConfig
 from multimodal_gen.runtime.models.dits.stable_diffusion_3 import SD3Transformer
 from multimodal_gen.runtime.models.dits.stable_diffusion_3_config import SD3Config
 from multimodal_gen.runtime.models.dits.wan import WanTransformer
 from multimodal_gen.runtime.models.dits.wan_config import WanConfig
+from multimodal_gen.runtime.models.dits.z_image import ZImageTransformer
+from multimodal_gen.runtime.models.dits.z_image_config import ZImageConfig
 
 attention = select_attention("sdpa")
 
@@ -162,6 +168,88 @@ def wan_on_ranks_equals_wan_on_one(_: Mesh, mesh: Mesh) -> None:
                 assert (ours - expected).norm() < 1e-5 * expected.norm(), (heads, size)
 
 
+def flux2_on_ranks_equals_flux2_on_one(_: Mesh, mesh: Mesh) -> None:
+    for heads in (1, 3, 4, 6):
+        config = Flux2Config(
+            in_channels=8,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=heads,
+            joint_attention_dim=8,
+            axes_dims_rope=(2, 2, 2, 2),
+        )
+        pair = _pair(partial(Flux2Transformer, config), mesh)
+        for text, grids in ((5, ((3, 3),)), (1, ((1, 3), (1, 2))), (8, ((4, 4), (3, 5), (1, 1)))):
+            tokens = [height * width for height, width in grids]
+            _compare(
+                pair,
+                _random(2, tokens[0], 8),
+                _random(2, text, 8),
+                torch.tensor([0.9, 0.2]),
+                grids,
+                _random(2, sum(tokens[1:]), 8) if len(grids) > 1 else None,
+            )
+
+
+def z_image_on_ranks_equals_z_image_on_one(_: Mesh, mesh: Mesh) -> None:
+    for heads in (1, 3, 4, 30):
+        config = ZImageConfig(
+            in_channels=4,
+            dim=8 * heads,
+            n_layers=1,
+            n_refiner_layers=1,
+            n_heads=heads,
+            cap_feat_dim=8,
+            axes_dims=(4, 2, 2),
+        )
+        pair = _pair(partial(ZImageTransformer, config), mesh)
+        for text, size, lengths in ((5, (6, 6), None), (70, (2, 14), [70, 9]), (33, (12, 8), None)):
+            _compare(
+                pair,
+                _random(2, 4, *size),
+                _random(2, text, 8),
+                torch.tensor([0.9, 0.2]),
+                None if lengths is None else torch.tensor(lengths),
+            )
+
+
+def qwen_image_on_ranks_equals_qwen_image_on_one(_: Mesh, mesh: Mesh) -> None:
+    for heads in (1, 3, 4, 6):
+        config = QwenImageConfig(
+            in_channels=8,
+            num_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=heads,
+            joint_attention_dim=8,
+            axes_dims_rope=(4, 2, 2),
+            zero_cond_t=heads == 3,
+        )
+        pair = _pair(partial(QwenImageTransformer, config), mesh)
+        for grids, lengths in (
+            (((3, 3),), None),
+            (((1, 3), (5, 1)), [9, 2]),
+            (((4, 4), (1, 1), (2, 3)), [1, 9]),
+        ):
+            tokens = [height * width for height, width in grids]
+            _compare(
+                pair,
+                _random(2, tokens[0], 8),
+                _random(2, 9, 8),
+                torch.tensor([0.9, 0.2]),
+                grids,
+                _random(2, sum(tokens[1:]), 8) if len(grids) > 1 else None,
+                None if lengths is None else torch.tensor(lengths),
+            )
+
+
+def _compare(pair: tuple[nn.Module, nn.Module], *arguments: object) -> None:
+    alone, shared = pair
+    with torch.inference_mode():
+        ours, expected = shared(*arguments), alone(*arguments)
+    assert (ours - expected).norm() < 1e-5 * expected.norm()
+
+
 def both_axes_share_one_world(_: Mesh, __: Mesh) -> None:
     mesh = Mesh.create(dist.get_rank(), cfg_size=2, ulysses_size=dist.get_world_size() // 2)
     assert mesh.rank == mesh.cfg_rank * mesh.ulysses_size + mesh.ulysses_rank
@@ -180,6 +268,9 @@ CHECKS: list[Callable[[Mesh, Mesh], None]] = [
     flux_on_ranks_equals_flux_on_one,
     sd3_on_ranks_equals_sd3_on_one,
     wan_on_ranks_equals_wan_on_one,
+    flux2_on_ranks_equals_flux2_on_one,
+    z_image_on_ranks_equals_z_image_on_one,
+    qwen_image_on_ranks_equals_qwen_image_on_one,
     both_axes_share_one_world,
 ]
 

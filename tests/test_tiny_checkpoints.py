@@ -32,8 +32,13 @@ CHANGES: dict[str, dict[str, Any]] = {
 EFFECTIVE = {
     "flux-dev": ("prompt", "seed", "steps", "guidance", "true guidance"),
     "flux-schnell": ("prompt", "seed", "steps", "true guidance"),
+    "flux2-klein": ("prompt", "seed", "steps"),
+    "flux2-klein-base": ("prompt", "seed", "steps", "guidance"),
+    "zimage": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "sd15": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "sdxl": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "sd15-inpainting": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "sdxl-inpainting": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "wan": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "wan-i2v": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "wan22": ("prompt", "seed", "steps", "guidance", "negative prompt"),
@@ -53,6 +58,7 @@ EFFECTIVE = {
 }
 VIDEO = {"num_frames": 5}
 PICTURE = PIL.Image.linear_gradient("L").convert("RGB")
+INPAINTING = {"image": PICTURE, "mask_image": PIL.Image.new("L", PICTURE.size, "white")}
 COGVIDEOX = {"num_frames": 9, "max_sequence_length": 24}
 WITHOUT_BINS = {"use_resolution_binning": False, "clean_caption": False}
 OWN_CALL: dict[str, dict[str, Any]] = {
@@ -61,6 +67,8 @@ OWN_CALL: dict[str, dict[str, Any]] = {
     "wan22": VIDEO,
     "wan22-i2v": {**VIDEO, "image": PICTURE},
     "wan22-ti2v": VIDEO,
+    "sd15-inpainting": INPAINTING,
+    "sdxl-inpainting": INPAINTING,
     "pixart-sigma": WITHOUT_BINS,
     "sana": WITHOUT_BINS,
     "hunyuan-video": VIDEO,
@@ -143,7 +151,7 @@ def test_every_input_changes_the_picture_noticeably(
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("height", "width"), [(80, 48), (48, 112)])
+@pytest.mark.parametrize(("height", "width"), [(96, 64), (64, 160)])
 def test_sizes_need_not_be_square(
     name: str, height: int, width: int, checkpoints: Checkpoints
 ) -> None:
