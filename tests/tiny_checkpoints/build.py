@@ -37,6 +37,8 @@ _RECIPES: dict[str, tuple[Callable[..., Any], schedulers.Config]] = {
     "zimage": (z_image_pipeline, schedulers.Z_IMAGE_TURBO),
     "sd15": (sd15_pipeline, schedulers.SD15),
     "sdxl": (sdxl_pipeline, schedulers.SDXL),
+    "sd15-inpainting": (partial(sd15_pipeline, inpainting=True), schedulers.SD15),
+    "sdxl-inpainting": (partial(sdxl_pipeline, inpainting=True), schedulers.SDXL),
     "sd3": (sd3_pipeline, schedulers.SD3),
     "sd3-without-t5": (partial(sd3_pipeline, with_t5=False), schedulers.SD3),
     "sd35": (partial(sd3_pipeline, **SD35), schedulers.SD3),
@@ -55,14 +57,17 @@ _RECIPES: dict[str, tuple[Callable[..., Any], schedulers.Config]] = {
     "sana": (sana_pipeline, schedulers.SANA),
     "hunyuan-video": (hunyuan_video_pipeline, schedulers.HUNYUAN_VIDEO),
     "ltx": (ltx_pipeline, schedulers.LTX),
-    "ltx-0.9.1": (partial(ltx_pipeline, timestep_conditioning=True), schedulers.LTX),
     "cogvideox": (cogvideox_pipeline, schedulers.COGVIDEOX),
-    "cogvideox-5b": (partial(cogvideox_pipeline, **COGVIDEOX_5B), schedulers.COGVIDEOX_5B),
-    "cogvideox-1.5": (partial(cogvideox_pipeline, **COGVIDEOX_1_5), schedulers.COGVIDEOX_5B),
     "pixart-alpha": (pixart_alpha_pipeline, schedulers.PIXART_SIGMA),
     "latte": (latte_pipeline, schedulers.LATTE),
     "lumina2": (lumina2_pipeline, schedulers.LUMINA2),
 }
+_VARIANTS: dict[str, tuple[Callable[..., Any], schedulers.Config]] = {
+    "ltx-0.9.1": (partial(ltx_pipeline, timestep_conditioning=True), schedulers.LTX),
+    "cogvideox-5b": (partial(cogvideox_pipeline, **COGVIDEOX_5B), schedulers.COGVIDEOX_5B),
+    "cogvideox-1.5": (partial(cogvideox_pipeline, **COGVIDEOX_1_5), schedulers.COGVIDEOX_5B),
+}
+"""What differs from one above in a way that only tests of its family look at."""
 NAMES = tuple(_RECIPES)
 _PUBLISHED = {"T5Tokenizer": "T5TokenizerFast", "PictureProcessor": "Qwen2VLProcessor"}
 
@@ -78,7 +83,7 @@ def build(
     heads: int = 4,
     scheduler: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the checkpoint `name` (one of `NAMES`) to `folder`, and return the folder.
+    """Write the checkpoint `name` (one of `NAMES`, or a variant) to `folder`, and return the folder.
 
     Args:
         seed: of the weights.
@@ -89,7 +94,7 @@ def build(
         heads: attention heads of the denoiser. FLUX and Wan get wider with them.
         scheduler: the scheduler config in place of the name's own; `_class_name` says which class.
     """
-    make, own_scheduler = _RECIPES[name]
+    make, own_scheduler = {**_RECIPES, **_VARIANTS}[name]
     config = dict(own_scheduler if scheduler is None else scheduler)
     scheduler_class = getattr(diffusers, config["_class_name"])
     pipeline = make(scheduler_class.from_config(config), heads=heads)

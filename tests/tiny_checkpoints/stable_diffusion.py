@@ -2,7 +2,9 @@
 
 from diffusers import (
     SchedulerMixin,
+    StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -13,11 +15,16 @@ from .vaes import image_vae
 
 TIME_IDS = 6  # original size, crop corner and target size, two numbers each
 TIME_ID_DIM = 8
+LATENT_CHANNELS = 4
+INPAINTING_CHANNELS = 2 * LATENT_CHANNELS + 1  # latents, mask, and the masked picture's latents
 
 
-def sd15_pipeline(scheduler: SchedulerMixin, *, heads: int) -> StableDiffusionPipeline:
+def sd15_pipeline(
+    scheduler: SchedulerMixin, *, heads: int, inpainting: bool = False
+) -> StableDiffusionPipeline | StableDiffusionInpaintPipeline:
     unet = UNet2DConditionModel(
         sample_size=8,
+        in_channels=INPAINTING_CHANNELS if inpainting else LATENT_CHANNELS,
         block_out_channels=(16, 32, 32, 32),
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
@@ -26,9 +33,10 @@ def sd15_pipeline(scheduler: SchedulerMixin, *, heads: int) -> StableDiffusionPi
         cross_attention_dim=encoders.WIDTH,
         attention_head_dim=heads,
     )
-    return StableDiffusionPipeline(
+    kind = StableDiffusionInpaintPipeline if inpainting else StableDiffusionPipeline
+    return kind(
         scheduler=scheduler,
-        vae=image_vae(latent_channels=4, scaling_factor=0.18215),
+        vae=image_vae(latent_channels=LATENT_CHANNELS, scaling_factor=0.18215),
         text_encoder=encoders.clip_text(),
         tokenizer=clip_tokenizer(),
         unet=unet,
@@ -38,9 +46,12 @@ def sd15_pipeline(scheduler: SchedulerMixin, *, heads: int) -> StableDiffusionPi
     )
 
 
-def sdxl_pipeline(scheduler: SchedulerMixin, *, heads: int) -> StableDiffusionXLPipeline:
+def sdxl_pipeline(
+    scheduler: SchedulerMixin, *, heads: int, inpainting: bool = False
+) -> StableDiffusionXLPipeline | StableDiffusionXLInpaintPipeline:
     unet = UNet2DConditionModel(
         sample_size=8,
+        in_channels=INPAINTING_CHANNELS if inpainting else LATENT_CHANNELS,
         block_out_channels=(16, 32, 32),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -54,9 +65,10 @@ def sdxl_pipeline(scheduler: SchedulerMixin, *, heads: int) -> StableDiffusionXL
         addition_time_embed_dim=TIME_ID_DIM,
         projection_class_embeddings_input_dim=encoders.WIDTH + TIME_IDS * TIME_ID_DIM,
     )
-    return StableDiffusionXLPipeline(
+    kind = StableDiffusionXLInpaintPipeline if inpainting else StableDiffusionXLPipeline
+    return kind(
         scheduler=scheduler,
-        vae=image_vae(latent_channels=4, scaling_factor=0.13025),
+        vae=image_vae(latent_channels=LATENT_CHANNELS, scaling_factor=0.13025),
         text_encoder=encoders.clip_text(),
         tokenizer=clip_tokenizer(),
         text_encoder_2=encoders.clip_text_with_projection(),

@@ -253,15 +253,20 @@ class ComposedPipeline(ABC):
         """SDEdit (Meng et al. 2022): the picture, as noisy as after the steps that are left out."""
         clean = self.picture_latents(state)
         noise = self.initial_noise(state.params, state.generator).to(clean)
+        self.begin_by_strength(state, solver)
+        state.latents = solver.add_noise(clean, noise, state.evaluation)
+        if "mask" in state.pictures:
+            state.after_step.append(KeepUnmasked(clean, noise, self.mask_latents(state)))
+
+    def begin_by_strength(self, state: RequestState, solver: Solver) -> None:
+        """Leave out the evaluations that the request's strength spares."""
         first = self.first_evaluation(state.params, solver)
         if first >= solver.num_evaluations:
             steps = state.params.num_inference_steps
             allowed = f"leaves none of num_inference_steps={steps} to do; ask for more of either"
             raise InvalidRequest("strength", state.params.strength, allowed)
         solver.begin(first)
-        state.latents, state.evaluation = solver.add_noise(clean, noise, first), first
-        if "mask" in state.pictures:
-            state.after_step.append(KeepUnmasked(clean, noise, self.mask_latents(state)))
+        state.evaluation = first
 
     def picture_latents(self, state: RequestState) -> Tensor:
         """The request's picture as clean latents [1, ...], as the denoiser takes them."""

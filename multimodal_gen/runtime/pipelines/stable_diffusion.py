@@ -6,28 +6,32 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import msgspec
 import torch
 from torch import Tensor
 
 from multimodal_gen.configs.families.stable_diffusion import STABLE_DIFFUSION
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.messages.model_info import Defaults, Task
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS
 from multimodal_gen.runtime.models.adapter import DiffusersDenoiser
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.schedulers.registry import SOLVERS, default_solver_name
+from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.image import (
     decode_image,
     decode_preview,
+    encode_image,
     for_decoding,
     scale_factor,
 )
+from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask, shrink_mask
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, text_of
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
+from multimodal_gen.runtime.pipelines.trained_size import trained_size
+from multimodal_gen.runtime.stages.inpaint import KeepUnmasked
 
 
 class StableDiffusionPipeline(ComposedPipeline):
@@ -42,7 +46,6 @@ class StableDiffusionPipeline(ComposedPipeline):
     }
     denoiser_name = "unet"
     widths: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "unet.in_channels": ("vae.latent_channels",),
         "unet.cross_attention_dim": ("text_encoder.hidden_size",),
     }
     added_conditioning: ClassVar[tuple[str, ...]] = ()
@@ -54,6 +57,9 @@ class StableDiffusionPipeline(ComposedPipeline):
         self._clip = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
         self._predict = DiffusersDenoiser(self.components["unet"], self.added_conditioning)
         self._vae = for_decoding(self.components["vae"])
+        self._sees_mask = (
+            self.components["unet"].config.in_channels > self._vae.config.latent_channels
+        )
 
     @classmethod
     def check(cls, checkpoint: Checkpoint) -> None:
@@ -62,18 +68,18 @@ class StableDiffusionPipeline(ComposedPipeline):
             raise InvalidCheckpoint(
                 "unet/config.json: time_cond_proj_dim: latent consistency models are not known"
             )
+        width, latents = (
+            checkpoint.config(name).get(key, 4)
+            for name, key in (("unet", "in_channels"), ("vae", "latent_channels"))
+        )
+        if width not in (latents, 2 * latents + 1):
+            raise InvalidCheckpoint(
+                f"config.json: unet.in_channels={width} does not fit vae.latent_channels={latents}"
+            )
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
-        """The size that the UNet was trained at."""
-        sample: Any = checkpoint.config("unet").get("sample_size")
-        blocks = checkpoint.config("vae").get("block_out_channels")
-        sides = sample if isinstance(sample, list) else [sample, sample]
-        if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
-            return cls.family.defaults
-        pixels = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else 1
-        height, width = (side * pixels for side in sides)
-        return msgspec.structs.replace(cls.family.defaults, width=width, height=height)
+        return trained_size(cls.family, checkpoint, "unet")
 
     @classmethod
     def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -83,6 +89,11 @@ class StableDiffusionPipeline(ComposedPipeline):
         known = {*config, *inspect.signature(own).parameters}
         right = {key: value for key, value in cls.corrections.items() if key in known}
         return config | right
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """A UNet that is shown picture and mask can do nothing else."""
+        return ("inpainting",) if self._sees_mask else self.family.tasks
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         text = text_of(state.params, branch)
@@ -94,21 +105,73 @@ class StableDiffusionPipeline(ComposedPipeline):
         return {"encoder_hidden_states": states.to(self.context.dtype)}
 
     def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        assert params.width is not None
-        assert params.height is not None
-        pixels = scale_factor(self._vae)
-        channels = self.components["unet"].config.in_channels
-        shape = (1, channels, params.height // pixels, params.width // pixels)
+        height, width = (side // scale_factor(self._vae) for side in _size(params))
+        shape = (1, self._vae.config.latent_channels, height, width)
         return torch.randn(shape, generator=generator, dtype=self.context.dtype)
 
+    def prepare(self, state: RequestState) -> None:
+        if "mask" not in state.pictures:
+            super().prepare(state)
+            return
+        solver = state.solver = self.solver(state.params, state.generator)
+        self.begin_by_strength(state, solver)
+        self._start_inpainting(state, solver)
+
+    def _start_inpainting(self, state: RequestState, solver: Solver) -> None:
+        """As a picture does, but for a strength of 1: from noise alone."""
+        from_noise = state.params.strength == 1
+        clean = None if from_noise and self._sees_mask else self.picture_latents(state)
+        noise = self.initial_noise(state.params, state.generator).to(self.context.device)
+        if from_noise or clean is None:
+            state.latents = solver.init_noise(noise)
+        else:
+            state.latents = solver.add_noise(clean, noise, state.evaluation)
+        mask = self.mask_latents(state)
+        if self._sees_mask:
+            shown = {"mask": mask, "masked_latents": self._masked_latents(state)}
+            state.conditioning = {
+                branch: {**told, **shown} for branch, told in state.conditioning.items()
+            }
+        elif clean is not None:
+            # The reference encodes the masked picture here too, and draws from the generator.
+            torch.randn(clean.shape, generator=state.generator, dtype=self._vae.dtype)
+            state.after_step.append(KeepUnmasked(clean, noise, mask))
+
+    def picture_latents(self, state: RequestState) -> Tensor:
+        return self._encode_picture(state, fit_image(state.pictures["image"], *_size(state.params)))
+
+    def mask_latents(self, state: RequestState) -> Tensor:
+        mask = fit_mask(state.pictures["mask"], *_size(state.params))
+        mask = shrink_mask(mask, scale_factor(self._vae))
+        return mask.to(self.context.device, self.context.dtype)
+
+    def _masked_latents(self, state: RequestState) -> Tensor:
+        """The picture, grey where it is to change."""
+        pixels = fit_image(state.pictures["image"], *_size(state.params))
+        mask = fit_mask(state.pictures["mask"], *_size(state.params))
+        return self._encode_picture(state, pixels * (mask < 0.5))
+
+    def _encode_picture(self, state: RequestState, pixels: Tensor) -> Tensor:
+        return encode_image(self._vae, pixels, state.generator).to(self.context.dtype)
+
     def predict(self, rows: Rows) -> Tensor:
-        return self._predict(rows.latents, rows.timesteps, rows.conditioning)
+        latents, conditioning = rows.latents, dict(rows.conditioning)
+        if self._sees_mask:
+            shown = conditioning.pop("mask"), conditioning.pop("masked_latents")
+            latents = torch.cat((latents, *shown), dim=1)
+        return self._predict(latents, rows.timesteps, conditioning)
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
         return decode_image(self._vae, latents)
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
         return decode_preview(self._vae, x0)
+
+
+def _size(params: SamplingParams) -> tuple[int, int]:
+    assert params.width is not None
+    assert params.height is not None
+    return params.height, params.width
 
 
 PIPELINE = StableDiffusionPipeline
