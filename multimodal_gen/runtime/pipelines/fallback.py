@@ -44,7 +44,6 @@ class FallbackPipeline(ComposedPipeline):
     entry: ClassVar[LibraryPipeline]
     signature: ClassVar[CallSignature]
     widths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    takes_loras = False
 
     def __init__(self, *args: Any, options: Mapping[str, Any]) -> None:
         super().__init__(*args)
