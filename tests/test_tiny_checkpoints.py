@@ -56,7 +56,6 @@ EFFECTIVE = {
 VIDEO = {"num_frames": 5}
 PICTURE = PIL.Image.linear_gradient("L").convert("RGB")
 INPAINTING = {"image": PICTURE, "mask_image": PIL.Image.new("L", PICTURE.size, "white")}
-COGVIDEOX = {"num_frames": 9, "max_sequence_length": 24}
 WITHOUT_BINS = {"use_resolution_binning": False, "clean_caption": False}
 OWN_CALL: dict[str, dict[str, Any]] = {
     "wan": VIDEO,
@@ -70,7 +69,7 @@ OWN_CALL: dict[str, dict[str, Any]] = {
     "sana": WITHOUT_BINS,
     "hunyuan-video": VIDEO,
     "ltx": VIDEO,
-    "cogvideox": COGVIDEOX,
+    "cogvideox": {"num_frames": 9, "max_sequence_length": 24},
     "pixart-alpha": WITHOUT_BINS,
     "latte": {"video_length": 16},
     "lumina2": {"system_prompt": "a"},

@@ -17,7 +17,14 @@ CHANNELS = 8
 TEXT_LENGTH = 24
 """A short one, so that the padding, which is attended to, does not drown the prompt."""
 COGVIDEOX_5B: dict[str, Any] = {"use_rotary_positional_embeddings": True}
-COGVIDEOX_1_5: dict[str, Any] = {**COGVIDEOX_5B, "patch_size_t": 2, "patch_bias": False}
+COGVIDEOX_1_5: dict[str, Any] = {
+    **COGVIDEOX_5B,
+    "patch_size_t": 2,
+    "patch_bias": False,
+    "sample_width": 24,
+    "sample_height": 16,
+}
+"""It takes no video that is larger than those it was trained with."""
 
 
 def cogvideox_pipeline(
@@ -44,10 +51,12 @@ def cogvideox_pipeline(
             time_embed_dim=32,
             text_embed_dim=encoders.WIDTH,
             num_layers=2,
-            sample_width=12,
-            sample_height=8,
-            sample_frames=9,
-            max_text_seq_length=TEXT_LENGTH,
-            **transformer,
+            **{
+                "sample_width": 12,
+                "sample_height": 8,
+                "sample_frames": 9,
+                "max_text_seq_length": TEXT_LENGTH,
+                **transformer,
+            },
         ),
     )
