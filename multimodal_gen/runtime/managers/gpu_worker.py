@@ -124,9 +124,11 @@ class GPUWorker:
             dtype=_dtype(server, device),
             mesh=mesh,
             attention_backend=server.attention_backend,
+            file=None if args.model_file is None else Path(args.model_file),
         )
-        loras = None if server.lora_dir is None else LoraLoader(pipeline, Path(server.lora_dir))
-        return cls(pipeline, loras)
+        if server.lora_dir is None or not pipeline.takes_loras:
+            return cls(pipeline)
+        return cls(pipeline, LoraLoader(pipeline, Path(server.lora_dir)))
 
     def loaded(self, name: str) -> Loaded:
         """What rank 0's Scheduler has to know of this rank before it plans."""

@@ -13,6 +13,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import GenerationFailed, InvalidRequest, MultimodalGenError
 from multimodal_gen.runtime.entrypoints.cli.config_file import Config
+from multimodal_gen.runtime.entrypoints.cli.request_flags import RequestFlags
 
 if TYPE_CHECKING:
     from multimodal_gen.messages.model_info import ModelInfo
@@ -28,7 +29,7 @@ def generate(
     output_path: Annotated[str, Parameter(alias="-o")] = "outputs/",
     metadata: bool = True,
     config: Config = None,
-    params: Annotated[SamplingParams, Parameter(name="*", group=_WHAT)] = SamplingParams(),  # noqa: B008
+    params: Annotated[RequestFlags, Parameter(name="*", group=_WHAT)] = RequestFlags(),  # noqa: B008
     server: Annotated[ServerArgs, Parameter(name="*", group=_ENGINE)] = ServerArgs(),  # noqa: B008
 ) -> int:
     """Make pictures or videos of prompts and print where they are.
