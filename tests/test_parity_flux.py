@@ -108,3 +108,10 @@ def test_flux_kontext_without_a_picture_equals_diffusers(
 ) -> None:
     area = {"max_area": CALL["width"] * CALL["height"]}
     check_parity(*kontext, stock_call=area, guidance_scale=2.5, **CALL)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.6])
+def test_flux_fill_equals_diffusers(checkpoints: Callable[..., Path], strength: float) -> None:
+    folder = checkpoints("flux-fill")
+    pictures = {"image": picture(70, 61), "mask_image": picture(50, 40, "L")}
+    check_parity(load(folder), folder, guidance_scale=30.0, strength=strength, **pictures, **CALL)

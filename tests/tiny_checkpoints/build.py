@@ -31,6 +31,12 @@ _RECIPES: dict[str, tuple[Callable[..., Any], schedulers.Config]] = {
         partial(flux_pipeline, guidance_embeds=True, kind=diffusers.FluxKontextPipeline),
         schedulers.FLUX_DEV,
     ),
+    "flux-fill": (
+        partial(
+            flux_pipeline, guidance_embeds=True, kind=diffusers.FluxFillPipeline, in_channels=384
+        ),
+        schedulers.FLUX_DEV,
+    ),
     "flux-schnell": (partial(flux_pipeline, guidance_embeds=False), schedulers.FLUX_SCHNELL),
     "flux2-klein": (partial(flux2_klein_pipeline, is_distilled=True), schedulers.FLUX_DEV),
     "flux2-klein-base": (partial(flux2_klein_pipeline, is_distilled=False), schedulers.FLUX_DEV),

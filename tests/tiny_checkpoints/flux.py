@@ -12,7 +12,12 @@ HEAD_DIM = 16
 
 
 def flux_pipeline(
-    scheduler: SchedulerMixin, *, heads: int, guidance_embeds: bool, kind: Any = FluxPipeline
+    scheduler: SchedulerMixin,
+    *,
+    heads: int,
+    guidance_embeds: bool,
+    kind: Any = FluxPipeline,
+    in_channels: int = 64,
 ) -> Any:
     """A pipeline of the class `kind`, which has the components of FluxPipeline."""
     return kind(
@@ -31,7 +36,8 @@ def flux_pipeline(
         tokenizer_2=t5_tokenizer(),
         transformer=FluxTransformer2DModel(
             patch_size=1,
-            in_channels=64,
+            in_channels=in_channels,
+            out_channels=64,
             num_layers=2,
             num_single_layers=2,
             attention_head_dim=HEAD_DIM,

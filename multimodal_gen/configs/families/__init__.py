@@ -5,6 +5,7 @@ from multimodal_gen.configs.families.fallback import FALLBACK
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.flux import FLUX
 from multimodal_gen.configs.families.flux2 import FLUX2
+from multimodal_gen.configs.families.flux_fill import FLUX_FILL
 from multimodal_gen.configs.families.flux_kontext import FLUX_KONTEXT
 from multimodal_gen.configs.families.hunyuan_video import HUNYUAN_VIDEO
 from multimodal_gen.configs.families.ltx import LTX
@@ -25,6 +26,7 @@ __all__ = ["FAMILIES", "FamilyConfig", "family_named"]
 FAMILIES: tuple[FamilyConfig, ...] = (
     FLUX,
     FLUX_KONTEXT,
+    FLUX_FILL,
     FLUX2,
     Z_IMAGE,
     QWEN_IMAGE,

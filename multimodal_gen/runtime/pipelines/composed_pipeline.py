@@ -34,6 +34,9 @@ from multimodal_gen.runtime.pipelines.rows import Rows, join_rows
 from multimodal_gen.runtime.stages import make_stages
 from multimodal_gen.runtime.stages.inpaint import KeepUnmasked
 
+_BY_STRENGTH = {"image-to-image", "inpainting"}
+"""Tasks that start from a picture."""
+
 
 @dataclass(frozen=True)
 class RankContext:
@@ -243,7 +246,7 @@ class ComposedPipeline(ABC):
         """Give the request its solver and latents, and what it does after each step."""
         params, generator = state.params, state.generator
         solver = state.solver = self.solver(params, generator)
-        if "image" in state.pictures and "image-to-image" in self.tasks:
+        if "image" in state.pictures and _BY_STRENGTH & set(self.tasks):
             self._start_from_picture(state, solver)
         else:
             noise = self.initial_noise(params, generator).to(self.context.device)
@@ -256,7 +259,12 @@ class ComposedPipeline(ABC):
         self.begin_by_strength(state, solver)
         state.latents = solver.add_noise(clean, noise, state.evaluation)
         if "mask" in state.pictures:
-            state.after_step.append(KeepUnmasked(clean, noise, self.mask_latents(state)))
+            self.apply_mask(state, clean, noise)
+
+    def apply_mask(self, state: RequestState, clean: Tensor, noise: Tensor) -> None:
+        """What the request's mask does, given the picture's latents and the noise it starts from:
+        for a model that was not made for inpainting, keep the rest of the picture."""
+        state.after_step.append(KeepUnmasked(clean, noise, self.mask_latents(state)))
 
     def begin_by_strength(self, state: RequestState, solver: Solver) -> None:
         """Leave out the evaluations that the request's strength spares."""
@@ -345,3 +353,10 @@ class ComposedPipeline(ABC):
 def text_of(params: SamplingParams, branch: str) -> str:
     """What a branch encodes: without a negative prompt, the empty text."""
     return params.prompt if branch == "positive" else params.negative_prompt or ""
+
+
+def size_of(params: SamplingParams) -> tuple[int, int]:
+    """Height and width, in pixels."""
+    assert params.width is not None
+    assert params.height is not None
+    return params.height, params.width

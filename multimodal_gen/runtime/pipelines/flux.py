@@ -108,7 +108,7 @@ class FluxPipeline(PackedPipeline):
 
     @property
     def latent_channels(self) -> int:
-        return self._transformer.config.in_channels // PATCH**2
+        return int(self._vae.config.latent_channels)
 
     def encode_picture(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         return encode_image(self._vae, pixels, generator)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask, shrink_mask
+from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
 from multimodal_gen.runtime.pipelines.request_state import RequestState
 
@@ -60,11 +61,11 @@ class PackedPipeline(FlowPipeline):
         return {"sigmas": sigmas, "mu": linear_shift(self.scheduler_config, height * width)}
 
     def picture_latents(self, state: RequestState) -> Tensor:
-        pixels = fit_image(state.pictures["image"], *_size(state.params))
+        pixels = fit_image(state.pictures["image"], *size_of(state.params))
         return pack(self.encode_picture(pixels, state.generator)).to(self.context.dtype)
 
     def mask_latents(self, state: RequestState) -> Tensor:
-        mask = fit_mask(state.pictures["mask"], *_size(state.params))
+        mask = fit_mask(state.pictures["mask"], *size_of(state.params))
         latents = shrink_mask(mask, self.pixels_per_latent).expand(-1, self.latent_channels, -1, -1)
         return pack(latents).to(self.context.device, self.context.dtype)
 
@@ -74,14 +75,8 @@ class PackedPipeline(FlowPipeline):
 
     def grid(self, params: SamplingParams) -> tuple[int, int]:
         """Tokens down and across."""
-        height, width = _size(params)
+        height, width = size_of(params)
         return height // self.size_multiple, width // self.size_multiple
-
-
-def _size(params: SamplingParams) -> tuple[int, int]:
-    assert params.width is not None
-    assert params.height is not None
-    return params.height, params.width
 
 
 def pack(latents: Tensor) -> Tensor:

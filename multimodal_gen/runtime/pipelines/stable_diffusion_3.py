@@ -33,7 +33,7 @@ from multimodal_gen.runtime.models.vaes.image import (
     scale_factor,
 )
 from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask, shrink_mask
-from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, text_of
+from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, size_of, text_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
@@ -138,22 +138,22 @@ class StableDiffusion3Pipeline(FlowPipeline):
         return msgspec.structs.replace(limits, max_side=min(limits.max_side, places))
 
     def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        height, width = (side // scale_factor(self._vae) for side in _size(params))
+        height, width = (side // scale_factor(self._vae) for side in size_of(params))
         shape = (1, self._transformer.config.in_channels, height, width)
         return torch.randn(shape, generator=generator, dtype=self.context.dtype)
 
     def picture_latents(self, state: RequestState) -> Tensor:
-        pixels = fit_image(state.pictures["image"], *_size(state.params))
+        pixels = fit_image(state.pictures["image"], *size_of(state.params))
         return encode_image(self._vae, pixels, state.generator).to(self.context.dtype)
 
     def mask_latents(self, state: RequestState) -> Tensor:
-        mask = fit_mask(state.pictures["mask"], *_size(state.params))
+        mask = fit_mask(state.pictures["mask"], *size_of(state.params))
         return shrink_mask(mask, scale_factor(self._vae)).to(
             self.context.device, self.context.dtype
         )
 
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
-        height, width = (side // self.size_multiple for side in _size(params))
+        height, width = (side // self.size_multiple for side in size_of(params))
         return {"mu": linear_shift(self.scheduler_config, height * width, _LARGEST_SHIFT)}
 
     def predict(self, rows: Rows) -> Tensor:
@@ -175,12 +175,6 @@ class StableDiffusion3Pipeline(FlowPipeline):
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
         return decode_preview(self._vae, x0)
-
-
-def _size(params: SamplingParams) -> tuple[int, int]:
-    assert params.width is not None
-    assert params.height is not None
-    return params.height, params.width
 
 
 PIPELINE = StableDiffusion3Pipeline

@@ -1,0 +1,25 @@
+"""FLUX.1 Fill: FLUX.1 that is shown a picture and paints where a mask says."""
+
+from dataclasses import replace
+
+import msgspec
+
+from multimodal_gen.configs.families.flux import FLUX
+
+FLUX_FILL = replace(
+    FLUX,
+    name="flux_fill",
+    title="FLUX.1 Fill",
+    pipeline_classes=("FluxFillPipeline",),
+    tasks=("inpainting",),
+    parameters=("max_sequence_length",),
+    defaults=msgspec.structs.replace(
+        FLUX.defaults,
+        num_inference_steps=50,
+        guidance_scale=30.0,
+        true_cfg_scale=None,
+        strength=None,
+        inpainting_strength=1.0,
+    ),
+    single_files=(),
+)

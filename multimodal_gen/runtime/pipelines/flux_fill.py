@@ -1,0 +1,58 @@
+"""FLUX.1 Fill, after diffusers' FluxFillPipeline."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from multimodal_gen.configs.families.flux_fill import FLUX_FILL
+from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask
+from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
+from multimodal_gen.runtime.pipelines.flux import FluxPipeline
+from multimodal_gen.runtime.pipelines.packed import PATCH, pack
+from multimodal_gen.runtime.pipelines.request_state import RequestState
+from multimodal_gen.runtime.pipelines.rows import Rows
+
+
+class FluxFillPipeline(FluxPipeline):
+    """Each token also has the picture's latents, blank where it changes, and the mask's pixels."""
+
+    family = FLUX_FILL
+    widths: ClassVar = {
+        "transformer.out_channels": ("vae.latent_channels",) * PATCH**2,
+        **{
+            name: parts
+            for name, parts in FluxPipeline.widths.items()
+            if name != "transformer.in_channels"
+        },
+    }
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        width = self._transformer.config.in_channels
+        channels = 2 * self.latent_channels + self.pixels_per_latent**2
+        if width != PATCH**2 * channels:
+            raise InvalidCheckpoint(
+                f"transformer/config.json: in_channels={width} must be {PATCH**2 * channels}, for "
+                "latents, picture and mask"
+            )
+
+    def apply_mask(self, state: RequestState, clean: Tensor, noise: Tensor) -> None:
+        mask = fit_mask(state.pictures["mask"], *size_of(state.params))
+        pixels = fit_image(state.pictures["image"], *size_of(state.params)) * (1 - mask)
+        picture = pack(self.encode_picture(pixels, state.generator)).to(clean)
+        masked = pack(F.pixel_unshuffle(mask, self.pixels_per_latent)).to(clean)
+        for conditioning in state.conditioning.values():
+            conditioning["seen"] = torch.cat((picture, masked), dim=2)
+
+    def predict(self, rows: Rows) -> Tensor:
+        latents = torch.cat((rows.latents, rows.conditioning["seen"]), dim=2)
+        return super().predict(replace(rows, latents=latents))
+
+
+PIPELINE = FluxFillPipeline
