@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.launch.model_path import BUNDLED_MODEL, resolve, wanted_files
+from multimodal_gen.runtime.launch.hub import wanted_files
+from multimodal_gen.runtime.launch.model_path import BUNDLED_MODEL, ModelFiles, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"model_index.json": b"{}", "vae/config.json": b"[]", "evil.py": b"", "a.safetensors": b""}
@@ -66,16 +67,17 @@ def hub() -> Iterator[str]:
         thread.join()
 
 
-def resolve_with(model_path: str, cache: Path, **environment: str) -> str:
+def resolve_with(model_path: str, cache: Path, base: str | None = None, **environment: str) -> str:
     """What `resolve` says in a process of its own: the hub's library reads its settings once."""
     script = (
         "import sys; from multimodal_gen.runtime.launch.model_path import resolve\n"
-        "try: print(resolve(sys.argv[1]))\n"
+        "base = sys.argv[2] or None\n"
+        "try: print(resolve(sys.argv[1], None, base).folder)\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "COV"))}
     done = subprocess.run(
-        [sys.executable, "-c", script, model_path],
+        [sys.executable, "-c", script, model_path, base or ""],
         env=clean | {"HF_HOME": str(cache)} | environment,
         capture_output=True,
         text=True,
@@ -86,13 +88,13 @@ def resolve_with(model_path: str, cache: Path, **environment: str) -> str:
 
 
 def test_nothing_said_is_the_bundled_model() -> None:
-    assert resolve(None) == BUNDLED_MODEL
+    assert resolve(None) == ModelFiles(BUNDLED_MODEL)
     assert (BUNDLED_MODEL / "model_index.json").is_file()
 
 
 def test_a_local_folder_is_itself(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
-    assert resolve(str(tmp_path)) == tmp_path
+    assert resolve(str(tmp_path)) == ModelFiles(tmp_path)
 
 
 def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
@@ -100,17 +102,13 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
         resolve(str(tmp_path))
 
 
-def test_a_single_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "m.safetensors").touch()
-    with pytest.raises(InvalidCheckpoint, match="is a file; model_path must be a folder"):
-        resolve(str(tmp_path / "m.safetensors"))
-
-
 @pytest.mark.parametrize(
     "path", ["/no/such/folder", "./nowhere", "../x", "a/b/c", "a--b/c", "", "a/..", "https://x/y"]
 )
 def test_what_is_neither_a_folder_nor_a_hub_name_is_refused(path: str) -> None:
-    with pytest.raises(InvalidCheckpoint, match=r"no such folder, and not a hub name|has no model"):
+    with pytest.raises(
+        InvalidCheckpoint, match=r"no such file or folder, and not a hub name|has no model"
+    ):
         resolve(path)
 
 

@@ -52,7 +52,7 @@ class Session:
 
     @cached_property
     def folder(self) -> Path:
-        return resolve(self.server.model_path, self.server.revision)
+        return resolve(self.server.model_path, self.server.revision).folder
 
     @property
     def model(self) -> ModelInfo:

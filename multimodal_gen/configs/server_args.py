@@ -22,9 +22,12 @@ class ServerArgs:
     """Arguments of `serve`, of `generate` and of DiffusionGenerator."""
 
     model_path: str | None = None
-    """A folder or hub name of a checkpoint in diffusers layout; unset: the bundled model."""
+    """Folder or hub name of a checkpoint in diffusers layout, or a single .safetensors or .gguf
+    file; unset: the bundled model."""
+    base_model_path: str | None = None
+    """Of a single file: folder or hub name of the checkpoint that has what the file has not."""
     revision: str | None = None
-    """Branch, tag or commit of a hub checkpoint."""
+    """Branch, tag or commit of model_path on the hub."""
     device: Device = "auto"
     """cuda where there is one, else cpu."""
     dtype: DType = "auto"

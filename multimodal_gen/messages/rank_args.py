@@ -12,6 +12,8 @@ class RankArgs(msgspec.Struct, frozen=True, kw_only=True):
     server: ServerArgs
     """Without the API key: an engine has no use for it."""
     model_folder: str
+    model_file: str | None = None
+    """A single weight file that takes the place of some of the folder's weights."""
     model_name: str
     socket_folder: str
     """Private to the user (0700): the client socket, the ranks' socket and the rendezvous."""

@@ -92,7 +92,8 @@ def _start_scheduler(context: zmq.Context[zmq.Socket[bytes]], args: RankArgs) ->
 def _cost_file(args: RankArgs, device: str, dtype: str) -> Path:
     """Costs are kept for each checkpoint on each kind of device."""
     machine = f"{device} {dtype} x{args.server.num_gpus} {os.environ.get('OMP_NUM_THREADS')}"
-    digest = hashlib.sha256(f"{args.model_folder} {machine}".encode()).hexdigest()[:16]
+    told = f"{args.model_folder} {args.model_file} {machine}"
+    digest = hashlib.sha256(told.encode()).hexdigest()[:16]
     return Path(args.cache_folder) / "costs" / f"{digest}.json"
 
 

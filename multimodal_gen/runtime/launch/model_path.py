@@ -1,111 +1,104 @@
-"""Where a checkpoint is: the bundled one, a local folder, or a copy from the Hugging Face hub."""
+"""Where a checkpoint is: the bundled one, a folder, a single file, or a name on the hub."""
 
 from __future__ import annotations
 
-import os
-import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import multimodal_gen
+from multimodal_gen.checkpoints.header import WEIGHT_SUFFIXES
+from multimodal_gen.checkpoints.identify import INDEX, index_missing
+from multimodal_gen.checkpoints.single_file import Recognised, recognise
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.launch.hub import (
+    WithoutWeights,
+    fetch_checkpoint,
+    fetch_file,
+    is_repository,
+)
 
 BUNDLED_MODEL = Path(multimodal_gen.__file__).parent / "assets" / "bundled_model"
-INDEX = "model_index.json"
-_REPO_ID = re.compile(r"(?!.*(?:--|\.\.|\.git$))\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
-_ROOT_FILES = (INDEX, "generation_defaults.json")
-_FOLDER_SUFFIXES = (".json", ".safetensors", ".txt", ".model")
 
 
-def resolve(model_path: str | None, revision: str | None = None) -> Path:
-    """The folder of `model_path`: None is the bundled model, else a local folder or a hub name.
+class ModelFiles(NamedTuple):
+    """What an engine loads."""
 
-    From the hub come only weights in safetensors and plain data, and where a component has its
-    weights in several variants only the plain ones. HF_HOME, HF_TOKEN, HF_ENDPOINT and
-    HF_HUB_OFFLINE act as elsewhere. Raises InvalidCheckpoint, which says what to do.
+    folder: Path
+    """In diffusers layout."""
+    file: Path | None = None
+    """A single weight file that takes the place of weights in the folder."""
+
+
+def resolve(
+    model_path: str | None, revision: str | None = None, base_model_path: str | None = None
+) -> ModelFiles:
+    """The files of `model_path`: None is the bundled model, else a folder or single file here, or
+    on the hub `owner/name` or `owner/name/file.safetensors` (or .gguf).
+
+    What a single file does not hold comes from `base_model_path`, a folder or hub name; by default
+    from its own folder where that is in diffusers layout, else from the published checkpoint that
+    it fits. `revision` is of `model_path`. Raises InvalidCheckpoint, which says what to do.
     """
     if model_path is None:
-        return BUNDLED_MODEL
+        return ModelFiles(BUNDLED_MODEL)
+    file = _file(model_path, revision)
+    if file is None and base_model_path is not None:
+        raise InvalidCheckpoint(
+            f"base_model_path={base_model_path!r}: is for a single file as model_path; "
+            f"{model_path} is none"
+        )
+    if file is None:
+        return ModelFiles(_folder("model_path", model_path, revision))
+    found = recognise(file)
+    if base_model_path is None and (file.parent / INDEX).is_file():
+        return ModelFiles(file.parent, file)
+    if base_model_path is not None:
+        return ModelFiles(_folder("base_model_path", base_model_path, None, found), file)
+    try:
+        return ModelFiles(fetch_checkpoint(found.base.repository, None, _held_by(found)), file)
+    except InvalidCheckpoint as error:
+        raise InvalidCheckpoint(
+            f"{file.name}: is {found.family.title}; what it does not hold (tokenizers, configs, "
+            f"other components) comes from a checkpoint in diffusers layout, by default "
+            f"{error.message}. --base-model-path names another"
+        ) from error
+
+
+def _file(model_path: str, revision: str | None) -> Path | None:
+    """The single file that `model_path` means; None where it means a folder."""
     local = Path(model_path).expanduser()
     if local.exists():
-        return _checked(local)
-    if not _REPO_ID.fullmatch(model_path):
+        return local if local.is_file() else None
+    owner, _, rest = model_path.partition("/")
+    name, _, inner = rest.partition("/")
+    if not inner.endswith(WEIGHT_SUFFIXES) or not is_repository(f"{owner}/{name}"):
+        return None
+    return fetch_file(f"{owner}/{name}", inner, revision)
+
+
+def _folder(field: str, path: str, revision: str | None, found: Recognised | None = None) -> Path:
+    local = Path(path).expanduser()
+    if local.exists():
+        if not local.is_dir():
+            raise InvalidCheckpoint(f"{field}={path!r}: must be a folder in diffusers layout")
+        if not (local / INDEX).is_file():
+            raise InvalidCheckpoint(index_missing(local))
+        return local
+    if not is_repository(path):
         raise InvalidCheckpoint(
-            f"model_path={model_path!r}: no such folder, and not a hub name such as 'owner/name'"
+            f"{field}={path!r}: no such file or folder, and not a hub name such as 'owner/name'"
         )
-    return _from_hub(model_path, revision)
+    return fetch_checkpoint(path, revision, None if found is None else _held_by(found))
 
 
-def wanted_files(names: list[str]) -> list[str]:
-    """Of a repository's files those that an engine reads."""
-    kept = [name for name in names if name in _ROOT_FILES or _of_component(name)]
-    plain = {_folder(name) for name in kept if _is_weights(name) and not _is_variant(name)}
-    return [name for name in kept if not (_is_variant(name) and _folder(name) in plain)]
+def _held_by(found: Recognised) -> WithoutWeights:
+    """Of a base's components, those whose weights are in the file."""
 
+    def held(index: Mapping[str, Any]) -> set[str]:
+        wanted = ["diffusers", found.layout.denoiser]
+        denoisers = [name for name, value in index.items() if value == wanted]
+        # Of two experts, the file is one.
+        return {*found.parts(), *(denoisers if len(denoisers) == 1 else ())}
 
-def _checked(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise InvalidCheckpoint(
-            f"{folder}: is a file; model_path must be a folder in diffusers layout, with {INDEX}"
-        )
-    if not (folder / INDEX).is_file():
-        raise InvalidCheckpoint(f"{folder}: has no {INDEX}, so it is not in diffusers layout")
-    return folder
-
-
-def _from_hub(name: str, revision: str | None) -> Path:
-    from huggingface_hub import HfApi, errors, snapshot_download
-
-    try:
-        siblings = HfApi().model_info(name, revision=revision).siblings or []
-        files = wanted_files([sibling.rfilename for sibling in siblings])
-        if INDEX not in files:
-            raise InvalidCheckpoint(f"{name}: has no {INDEX}, so it is not in diffusers layout")
-        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
-    except errors.GatedRepoError as error:
-        raise InvalidCheckpoint(
-            f"{name}: is gated; accept its terms at https://huggingface.co/{name}, "
-            "then log in with `hf auth login` or set HF_TOKEN"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise InvalidCheckpoint(f"{name}: has no revision={revision!r}") from error
-    except errors.RepositoryNotFoundError as error:
-        raise InvalidCheckpoint(
-            f"{name}: neither a folder here nor a model on the hub; "
-            "if it is private, log in with `hf auth login` or set HF_TOKEN"
-        ) from error
-    # The base error of the hub's HTTP library, which is another one in every other version.
-    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
-        return _from_cache(name, revision, error)
-
-
-def _from_cache(name: str, revision: str | None, reason: Exception) -> Path:
-    from huggingface_hub import errors, try_to_load_from_cache
-
-    index = try_to_load_from_cache(name, INDEX, revision=revision)
-    if isinstance(index, str):
-        return Path(index).parent
-    offline = isinstance(reason, errors.OfflineModeIsEnabled)
-    why = "HF_HUB_OFFLINE is set" if offline else f"the hub can't be reached ({reason})"
-    raise InvalidCheckpoint(
-        f"{name}: {why}, and no copy of it is in the cache; "
-        "download it while online, or give a local folder"
-    ) from reason
-
-
-def _of_component(name: str) -> bool:
-    folder, _, file = name.partition("/")
-    return bool(file) and "/" not in file and file.endswith(_FOLDER_SUFFIXES) and folder[0] != "."
-
-
-def _folder(name: str) -> str:
-    return os.path.dirname(name)
-
-
-def _is_weights(name: str) -> bool:
-    return name.endswith((".safetensors", ".safetensors.index.json"))
-
-
-def _is_variant(name: str) -> bool:
-    """`model.fp16.safetensors`, whole or in shards, as against `model.safetensors`."""
-    stem = name.removesuffix(".index.json").removesuffix(".safetensors")
-    return _is_weights(name) and "." in os.path.basename(re.sub(r"-\d+-of-\d+", "", stem))
+    return held

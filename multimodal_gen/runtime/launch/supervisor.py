@@ -24,7 +24,7 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import EngineDied, MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.rank_args import RankArgs, client_address
-from multimodal_gen.runtime.launch.model_path import resolve
+from multimodal_gen.runtime.launch.model_path import ModelFiles, resolve
 from multimodal_gen.runtime.scheduler_client import SchedulerClient
 
 log = logging.getLogger(__name__)
@@ -62,13 +62,14 @@ class Engine:
         `rank_module` is what each runs; a benchmark has one that measures itself. Raises
         InvalidCheckpoint when the model can't be found.
         """
-        model_folder = resolve(args.model_path, args.revision)
+        model = resolve(args.model_path, args.revision, args.base_model_path)
         folder = Path(tempfile.mkdtemp(prefix="multimodal-gen-"))
         rank_args = RankArgs(
             rank=0,
             server=replace(args, api_key=None),
-            model_folder=str(model_folder),
-            model_name=_model_name(args.model_path, model_folder),
+            model_folder=str(model.folder),
+            model_file=None if model.file is None else str(model.file),
+            model_name=_model_name(args.model_path, model),
             socket_folder=str(folder),
             cache_folder=str(_cache_folder()),
         )
@@ -197,10 +198,10 @@ def _spawn(args: RankArgs, module: str) -> subprocess.Popen[bytes]:
     return process
 
 
-def _model_name(model_path: str | None, folder: Path) -> str:
-    """What clients call the model: its hub name, or the last part of its folder."""
+def _model_name(model_path: str | None, model: ModelFiles) -> str:
+    """What clients call the model: its hub name, or the last part of its folder or file."""
     if model_path is None or Path(model_path).expanduser().exists():
-        return folder.resolve().name
+        return model.folder.resolve().name if model.file is None else model.file.stem
     return model_path
 
 

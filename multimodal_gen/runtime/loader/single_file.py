@@ -22,6 +22,8 @@ _SCALES = (".scale_weight", ".weight_scale")
 """Of float8 weights, as ComfyUI's files name them, then and now."""
 _NOTES = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
 """For kernels that multiply in float8."""
+_LEFTOVERS = ("logit_scale", "position_ids")
+"""Of training, and of how CLIP once was written."""
 _EXPERTS = (("high", ""), ("low", "_2"))
 _SHOWN = 8
 
@@ -62,6 +64,7 @@ class SingleFile:
             own, unused = convert(own, converter_for(class_name, config), what)
             if unused and part == DENOISER:
                 raise InvalidCheckpoint(f"{what}: unexpected: {', '.join(unused[:_SHOWN])}")
+            unused = [key for key in unused if not key.endswith(_LEFTOVERS)]
             if unused:
                 log.warning("%s: weights without a place: %s", what, unused[:_SHOWN])
             yield own

@@ -1,0 +1,144 @@
+"""Checkpoints and single files from the Hugging Face hub, or from its cache on disk.
+
+HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE act as elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from multimodal_gen.checkpoints.files import read_json
+from multimodal_gen.checkpoints.identify import INDEX
+from multimodal_gen.errors import InvalidCheckpoint
+
+_REPO_ID = re.compile(r"(?!.*(?:--|\.\.|\.git$))\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
+_ROOT_FILES = (INDEX, "generation_defaults.json")
+_FOLDER_SUFFIXES = (".json", ".safetensors", ".txt", ".model")
+
+WithoutWeights = Callable[[Mapping[str, Any]], set[str]]
+"""Given model_index.json, the components whose weights need not be fetched."""
+
+
+def is_repository(name: str) -> bool:
+    """Whether it could be the name of a repository on the hub."""
+    return _REPO_ID.fullmatch(name) is not None
+
+
+def fetch_checkpoint(
+    name: str, revision: str | None = None, without_weights: WithoutWeights | None = None
+) -> Path:
+    """The folder of a repository in diffusers layout: weights in safetensors and plain data only,
+    and where a component has its weights in several variants only the plain ones.
+
+    Raises InvalidCheckpoint, which says what to do.
+    """
+    from huggingface_hub import errors
+
+    try:
+        return _fetch_checkpoint(name, revision, without_weights)
+    # The base error of the hub's HTTP library, which is another one in every other version.
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
+        folder = None if _refused(error) else cached_checkpoint(name, revision)
+        if folder is None:
+            raise _told(error, name, name, revision) from error
+        return folder
+
+
+def _fetch_checkpoint(
+    name: str, revision: str | None, without_weights: WithoutWeights | None
+) -> Path:
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+
+    siblings = HfApi().model_info(name, revision=revision).siblings or []
+    files = wanted_files([sibling.rfilename for sibling in siblings])
+    if INDEX not in files:
+        raise InvalidCheckpoint(f"{name}: has no {INDEX}, so it is not in diffusers layout")
+    if without_weights is not None:
+        index = Path(hf_hub_download(name, INDEX, revision=revision))
+        left_out = without_weights(read_json(index.parent, INDEX))
+        files = [f for f in files if not (_is_weights(f) and _folder(f) in left_out)]
+    return Path(snapshot_download(name, revision=revision, allow_patterns=files))
+
+
+def cached_checkpoint(name: str, revision: str | None = None) -> Path | None:
+    """The folder of a repository that was fetched before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    index = try_to_load_from_cache(name, INDEX, revision=revision)
+    return Path(index).parent if isinstance(index, str) else None
+
+
+def fetch_file(name: str, file: str, revision: str | None = None) -> Path:
+    """One file of a repository. Raises InvalidCheckpoint, which says what to do."""
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, file, revision=revision))
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
+        raise _told(error, name, f"{name}/{file}", revision) from error
+
+
+def _refused(error: Exception) -> bool:
+    """Whether the hub answered."""
+    from huggingface_hub import errors
+
+    return isinstance(error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError)
+
+
+def _told(error: Exception, name: str, what: str, revision: str | None) -> InvalidCheckpoint:
+    """Why the hub does not give `what` of repository `name`, and what to do."""
+    from huggingface_hub import constants, errors
+
+    match error:
+        case errors.GatedRepoError():
+            said = (
+                f"{name}: is gated; accept its terms at https://huggingface.co/{name}, "
+                "then log in with `hf auth login` or set HF_TOKEN"
+            )
+        case errors.RevisionNotFoundError():
+            said = f"{name}: has no revision={revision!r}"
+        case errors.RepositoryNotFoundError():
+            said = (
+                f"{name}: neither a folder here nor a model on the hub; "
+                "if it is private, log in with `hf auth login` or set HF_TOKEN"
+            )
+        case errors.RemoteEntryNotFoundError():
+            said = f"{what}: no such file in {name}"
+        case _:
+            offline = constants.HF_HUB_OFFLINE
+            why = "HF_HUB_OFFLINE is set" if offline else f"the hub can't be reached ({error})"
+            said = (
+                f"{what}: {why}, and no copy of it is in the cache; "
+                "download it while online, or give a local folder"
+            )
+    return InvalidCheckpoint(said)
+
+
+def wanted_files(names: list[str]) -> list[str]:
+    """Of a repository's files those that an engine reads."""
+    kept = [name for name in names if name in _ROOT_FILES or _of_component(name)]
+    plain = {_folder(name) for name in kept if _is_weights(name) and not _is_variant(name)}
+    return [name for name in kept if not (_is_variant(name) and _folder(name) in plain)]
+
+
+def _of_component(name: str) -> bool:
+    folder, _, file = name.partition("/")
+    return bool(file) and "/" not in file and file.endswith(_FOLDER_SUFFIXES) and folder[0] != "."
+
+
+def _folder(name: str) -> str:
+    return os.path.dirname(name)
+
+
+def _is_weights(name: str) -> bool:
+    return name.endswith((".safetensors", ".safetensors.index.json"))
+
+
+def _is_variant(name: str) -> bool:
+    """`model.fp16.safetensors`, whole or in shards, as against `model.safetensors`."""
+    stem = name.removesuffix(".index.json").removesuffix(".safetensors")
+    return _is_weights(name) and "." in os.path.basename(re.sub(r"-\d+-of-\d+", "", stem))

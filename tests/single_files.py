@@ -1,0 +1,238 @@
+"""Single weight files made from folders in diffusers layout: what the loader undoes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+COMFY = "model.diffusion_model."
+
+
+def weights(folder: Path, component: str = "transformer") -> Tensors:
+    """A component's tensors, under diffusers' names."""
+    (file,) = (folder / component).glob("*.safetensors")
+    return load_file(file)
+
+
+def renamed(tensors: Mapping[str, Tensor], table: Mapping[str, str]) -> Tensors:
+    """With each part of a name that stands in `table` exchanged, in its order."""
+    found = {}
+    for name, tensor in tensors.items():
+        for theirs, ours in table.items():
+            name = name.replace(theirs, ours)
+        found[name] = tensor
+    return found
+
+
+def fused(tensors: Tensors, whole: str, parts: tuple[str, ...]) -> Tensors:
+    """With tensors that differ in `parts` of their names joined into one with `whole` there."""
+    kept = dict(tensors)
+    for name in tensors:
+        if parts[0] in name:
+            pieces = [kept.pop(name.replace(parts[0], part)) for part in parts]
+            kept[name.replace(parts[0], whole)] = torch.cat(pieces)
+    return kept
+
+
+def swapped(tensors: Tensors, *modules: str) -> Tensors:
+    """With the halves of some modules' parameters exchanged: shift before scale."""
+    return {
+        name: torch.cat(tensor.chunk(2)[::-1]) if name.rpartition(".")[0] in modules else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def prefixed(tensors: Mapping[str, Tensor], prefix: str) -> Tensors:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def flux(folder: Path) -> Tensors:
+    tensors = swapped(weights(folder), "norm_out.linear")
+    parts = tuple(f"single_transformer_blocks.@.attn.to_{x}." for x in "qkv")
+    parts = (*parts, "single_transformer_blocks.@.proj_mlp.")
+    tensors = _fused_blocks(tensors, "single_blocks.@.linear1.", parts)
+    return {_last(name): t for name, t in renamed(_fused_streams(tensors), _FLUX).items()}
+
+
+def _fused_streams(tensors: Tensors) -> Tensors:
+    """FLUX's double blocks with q, k and v in one."""
+    for stream, names in (("img", "to_{}"), ("txt", "add_{}_proj")):
+        parts = tuple(f"transformer_blocks.@.attn.{names.format(x)}." for x in "qkv")
+        tensors = _fused_blocks(tensors, f"double_blocks.@.{stream}_attn.qkv.", parts)
+    return tensors
+
+
+_FLUX = {
+    "single_transformer_blocks": "single_blocks",
+    "transformer_blocks": "double_blocks",
+    "time_text_embed.timestep_embedder.linear_1": "time_in.in_layer",
+    "time_text_embed.timestep_embedder.linear_2": "time_in.out_layer",
+    "time_text_embed.text_embedder.linear_1": "vector_in.in_layer",
+    "time_text_embed.text_embedder.linear_2": "vector_in.out_layer",
+    "time_text_embed.guidance_embedder.linear_1": "guidance_in.in_layer",
+    "time_text_embed.guidance_embedder.linear_2": "guidance_in.out_layer",
+    "context_embedder": "txt_in",
+    "x_embedder": "img_in",
+    "norm1_context.linear": "txt_mod.lin",
+    "norm1.linear": "img_mod.lin",
+    "attn.to_out.0": "img_attn.proj",
+    "attn.to_add_out": "txt_attn.proj",
+    "attn.norm_added_q": "txt_attn.norm.query_norm",
+    "attn.norm_added_k": "txt_attn.norm.key_norm",
+    "ff_context.net.0.proj": "txt_mlp.0",
+    "ff_context.net.2": "txt_mlp.2",
+    "ff.net.0.proj": "img_mlp.0",
+    "ff.net.2": "img_mlp.2",
+    ".norm.linear": ".modulation.lin",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+}
+
+
+def _last(name: str) -> str:
+    """What is left of FLUX's renaming: the last projections and the norms of q and k."""
+    name = re.sub(r"^proj_out", "final_layer.linear", name).replace(".proj_out", ".linear2")
+    single = name.startswith("single")
+    norm = "norm" if single else "img_attn.norm"
+    for letter, what in (("q", "query"), ("k", "key")):
+        name = name.replace(f"attn.norm_{letter}", f"{norm}.{what}_norm")
+    return name.replace("_norm.weight", "_norm.scale")
+
+
+def _fused_blocks(tensors: Tensors, whole: str, parts: tuple[str, ...]) -> Tensors:
+    """`fused` for each block, whose number is `@`."""
+    numbers = {n for name in tensors for n in re.findall(r"blocks\.(\d+)\.", name)}
+    for number in numbers:
+        tensors = fused(
+            tensors, whole.replace("@", number), tuple(p.replace("@", number) for p in parts)
+        )
+    return tensors
+
+
+def sd3(folder: Path) -> Tensors:
+    tensors = weights(folder)
+    last = max(int(n) for name in tensors for n in re.findall(r"^transformer_blocks\.(\d+)", name))
+    tensors = swapped(tensors, "norm_out.linear", f"transformer_blocks.{last}.norm1_context.linear")
+    for whole, names in (
+        ("x_block.attn.qkv", "attn.to_{}"),
+        ("context_block.attn.qkv", "attn.add_{}_proj"),
+        ("x_block.attn2.qkv", "attn2.to_{}"),
+    ):
+        tensors = fused(tensors, f".{whole}.", tuple(f".{names.format(x)}." for x in "qkv"))
+    tensors = renamed(tensors, _SD3)
+    return {re.sub(r"^proj_out", "final_layer.linear", name): t for name, t in tensors.items()}
+
+
+_SD3 = {
+    "transformer_blocks": "joint_blocks",
+    "pos_embed.pos_embed": "pos_embed",
+    "pos_embed.proj": "x_embedder.proj",
+    "time_text_embed.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "time_text_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "time_text_embed.text_embedder.linear_1": "y_embedder.mlp.0",
+    "time_text_embed.text_embedder.linear_2": "y_embedder.mlp.2",
+    ".norm1_context.linear": ".context_block.adaLN_modulation.1",
+    ".norm1.linear": ".x_block.adaLN_modulation.1",
+    ".attn.to_out.0": ".x_block.attn.proj",
+    ".attn2.to_out.0": ".x_block.attn2.proj",
+    ".attn.to_add_out": ".context_block.attn.proj",
+    ".attn.norm_added_": ".context_block.attn.ln_",
+    ".attn.norm_": ".x_block.attn.ln_",
+    ".attn2.norm_": ".x_block.attn2.ln_",
+    ".ff_context.net.0.proj": ".context_block.mlp.fc1",
+    ".ff_context.net.2": ".context_block.mlp.fc2",
+    ".ff.net.0.proj": ".x_block.mlp.fc1",
+    ".ff.net.2": ".x_block.mlp.fc2",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+}
+
+
+def z_image(folder: Path) -> Tensors:
+    tensors = fused(weights(folder), ".attention.qkv.", tuple(f".attention.to_{x}." for x in "qkv"))
+    table = {
+        "all_x_embedder.2-1": "x_embedder",
+        "all_final_layer.2-1": "final_layer",
+        ".attention.norm_q": ".attention.q_norm",
+        ".attention.norm_k": ".attention.k_norm",
+        ".attention.to_out.0": ".attention.out",
+    }
+    return renamed(tensors, table) | {"norm_final.weight": torch.ones(8)}
+
+
+def flux2(folder: Path) -> Tensors:
+    tensors = _fused_streams(swapped(weights(folder), "norm_out.linear"))
+    shared = ("x_", "context_", "attn.", "norm_out")
+    table = {
+        "single_transformer_blocks": "single_blocks",
+        "transformer_blocks": "double_blocks",
+        "time_guidance_embed.timestep_embedder.linear_1": "time_in.in_layer",
+        "time_guidance_embed.timestep_embedder.linear_2": "time_in.out_layer",
+        "modulation_img.linear": "modulation_img.lin",
+        "modulation_txt.linear": "modulation_txt.lin",
+        "single_stream_modulation.linear": "single_stream_modulation.lin",
+        "attn.to_qkv_mlp_proj": "linear1",
+        "ff_context.linear_in": "txt_mlp.0",
+        "ff_context.linear_out": "txt_mlp.2",
+        "ff.linear_in": "img_mlp.0",
+        "ff.linear_out": "img_mlp.2",
+        **{key: name for key, name in _FLUX.items() if key.startswith(shared)},
+    }
+    tensors = {
+        name.replace("attn.to_out", "linear2") if name.startswith("single") else name: tensor
+        for name, tensor in tensors.items()
+    }
+    return {_last(name): tensor for name, tensor in renamed(tensors, table).items()}
+
+
+def wan(folder: Path) -> Tensors:
+    table = {
+        "condition_embedder.time_embedder.linear_1": "time_embedding.0",
+        "condition_embedder.time_embedder.linear_2": "time_embedding.2",
+        "condition_embedder.text_embedder.linear_1": "text_embedding.0",
+        "condition_embedder.text_embedder.linear_2": "text_embedding.2",
+        "condition_embedder.time_proj": "time_projection.1",
+        "condition_embedder.image_embedder.norm1": "img_emb.proj.0",
+        "condition_embedder.image_embedder.ff.net.0.proj": "img_emb.proj.1",
+        "condition_embedder.image_embedder.ff.net.2": "img_emb.proj.3",
+        "condition_embedder.image_embedder.norm2": "img_emb.proj.4",
+        "attn1": "self_attn",
+        "attn2": "cross_attn",
+        ".to_out.0.": ".o.",
+        ".to_q.": ".q.",
+        ".to_k.": ".k.",
+        ".to_v.": ".v.",
+        ".add_k_proj.": ".k_img.",
+        ".add_v_proj.": ".v_img.",
+        ".norm_added_k.": ".norm_k_img.",
+        "proj_out": "head.head",
+        ".scale_shift_table": ".modulation",
+        "scale_shift_table": "head.modulation",
+        "ffn.net.0.proj": "ffn.0",
+        "ffn.net.2": "ffn.2",
+        "norm2": "norm3",
+    }
+    return renamed(weights(folder), table)
+
+
+ORIGINAL: Mapping[str, Callable[[Path], Tensors]] = {
+    "flux-dev": flux,
+    "flux-schnell": flux,
+    "sd3": sd3,
+    "sd35": sd3,
+    "zimage": z_image,
+    "flux2-klein": flux2,
+    "wan": wan,
+    "wan-i2v": wan,
+    "wan22-ti2v": wan,
+}
+"""Each tiny checkpoint's denoiser under its authors' names."""
+
+
+def write(path: Path, tensors: Mapping[str, Tensor]) -> Path:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    return path
