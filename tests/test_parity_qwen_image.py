@@ -6,12 +6,14 @@ from typing import Any
 
 import diffusers
 import numpy as np
-import PIL.Image
 import pytest
-from engineless import load
+from engineless import load, run, run_each, run_joined
 from parity import check_parity
+from tiny_checkpoints.pictures import picture
 from tiny_checkpoints.schedulers import FLUX_DEV
 
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.models.schedulers.registry import View
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
@@ -22,19 +24,6 @@ CALL: dict[str, Any] = {
     "num_inference_steps": 4,
 }
 GUIDED = {"true_cfg_scale": 4.0, "negative_prompt": " "}
-
-
-def picture(width: int, height: int) -> PIL.Image.Image:
-    """Smooth, of many colours."""
-    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
-    rgb = np.stack((x, y, np.sin(7 * x * y) ** 2), axis=-1)
-    return PIL.Image.fromarray((255 * rgb).astype(np.uint8))
-
-
-def mask(width: int, height: int) -> PIL.Image.Image:
-    white = np.zeros((height, width), np.uint8)
-    white[height // 4 :, : width // 2] = 255
-    return PIL.Image.fromarray(white)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +73,31 @@ def test_qwen_image_from_a_picture_equals_diffusers(
 def test_qwen_image_inpainting_equals_diffusers(
     pipeline: ComposedPipeline, folder: Path, change: dict[str, Any]
 ) -> None:
-    pictures = {"image": picture(100, 60), "mask_image": mask(50, 40)}
+    pictures = {"image": picture(100, 60), "mask_image": picture(50, 40, "L")}
     check_parity(
         pipeline, folder, stock=diffusers.QwenImageInpaintPipeline, **{**CALL, **pictures, **change}
     )
+
+
+def test_rows_with_texts_of_unlike_lengths_do_not_see_each_others_padding(
+    pipeline: ComposedPipeline,
+) -> None:
+    long = "a photo of a cat riding a horse " * 20
+    changes: list[dict[str, Any]] = [
+        {"prompt": "a dog", "negative_prompt": long, "true_cfg_scale": 3.0},
+        {"prompt": long, "negative_prompt": "", "seed": 2},
+        {"prompt": long, "seed": 3, "num_inference_steps": 2},
+    ]
+    requests = [SamplingParams(**{**CALL, **change}) for change in changes]
+    alone = run_each(pipeline, requests)
+    joined = run_joined(pipeline, requests, joins=[0, 1, 1])
+    for one, other in zip(alone, joined, strict=True):
+        assert np.abs(one.pixels.astype(int) - other.pixels.astype(int)).max() <= 1
+        assert (one.latents - other.latents).abs().max() < 1e-4
+
+
+def test_one_step_is_refused_where_the_schedule_would_divide_by_nothing(
+    pipeline: ComposedPipeline,
+) -> None:
+    with pytest.raises(InvalidRequest, match="too few"):
+        run(pipeline, SamplingParams(**{**CALL, "num_inference_steps": 1}))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from multimodal_gen.configs.families.qwen_image import QWEN_IMAGE
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
@@ -50,7 +51,6 @@ class QwenImagePipeline(PackedPipeline):
     denoiser_name = "transformer"
     widths: ClassVar = {
         "transformer.in_channels": ("vae.z_dim",) * PATCH**2,
-        "transformer.joint_attention_dim": ("text_encoder.hidden_size",),
     }
 
     def __init__(self, *args: Any) -> None:
@@ -58,6 +58,12 @@ class QwenImagePipeline(PackedPipeline):
         self._encoder = self.make_encoder()
         self._transformer: QwenImageTransformer = self.components["transformer"]
         self._vae = QwenImageVAE(self.components["vae"])
+        width, wanted = self._encoder.width, self._transformer.config.joint_attention_dim
+        if width != wanted:
+            raise InvalidCheckpoint(
+                f"transformer/config.json: joint_attention_dim={wanted} does not fit the text "
+                f"encoder's hidden_size={width}"
+            )
 
     def make_encoder(self) -> QwenEncoder:
         return QwenEncoder(self.components["tokenizer"], self.components["text_encoder"])

@@ -29,6 +29,11 @@ class QwenEncoder:
         if image_processor is not None:
             self._check_patches(module.config.vision_config)
 
+    @property
+    def width(self) -> int:
+        """D of its states."""
+        return int(self._module.get_input_embeddings().embedding_dim)
+
     def _check_patches(self, vision: Any) -> None:
         named = {"merge_size": "spatial_merge_size"}
         for name in ("patch_size", "temporal_patch_size", "merge_size"):
