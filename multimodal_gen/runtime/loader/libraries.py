@@ -81,6 +81,7 @@ ALLOWED: Mapping[tuple[str, str], Kind] = {
     ("diffusers", "QwenImageTransformer2DModel"): "native",
     ("transformers", "CLIPTextModel"): "transformers",
     ("transformers", "CLIPVisionModel"): "transformers",
+    ("transformers", "CLIPVisionModelWithProjection"): "transformers",
     ("transformers", "CLIPTextModelWithProjection"): "transformers",
     ("transformers", "Qwen3ForCausalLM"): "transformers",
     ("transformers", "Qwen3Model"): "transformers",
@@ -99,7 +100,6 @@ ALLOWED: Mapping[tuple[str, str], Kind] = {
     ("stable_diffusion", "StableDiffusionSafetyChecker"): "unused",
     **{("transformers", name): "image_processor" for name in CLIP_IMAGE_PROCESSORS},
     ("transformers", "CLIPFeatureExtractor"): "unused",
-    ("transformers", "CLIPVisionModelWithProjection"): "unused",
     ("transformers", "Mistral3ForConditionalGeneration"): "unused",
     ("transformers", "PixtralProcessor"): "unused",
 }

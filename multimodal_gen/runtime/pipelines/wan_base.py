@@ -40,7 +40,7 @@ class WanBasePipeline(ComposedPipeline):
 
     component_classes: ClassVar = {
         "tokenizer": T5_TOKENIZERS,
-        "text_encoder": ("UMT5EncoderModel",),
+        "text_encoder": ("UMT5EncoderModel", "T5EncoderModel"),
         **dict.fromkeys(EXPERTS, ("WanTransformer3DModel",)),
         "vae": ("AutoencoderKLWan",),
     }

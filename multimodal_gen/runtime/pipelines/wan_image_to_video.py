@@ -21,7 +21,10 @@ from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.pipelines.wan import WanPipeline
 from multimodal_gen.runtime.pipelines.wan_base import EXPERTS, WanBasePipeline, size_of
 
-_CLIP = {"image_processor": CLIP_IMAGE_PROCESSORS, "image_encoder": ("CLIPVisionModel",)}
+_CLIP = {
+    "image_processor": CLIP_IMAGE_PROCESSORS,
+    "image_encoder": ("CLIPVisionModel", "CLIPVisionModelWithProjection"),
+}
 
 
 class WanImageToVideoPipeline(WanPipeline):
