@@ -22,8 +22,9 @@ class LoraChoice:
     def of(cls, given: object) -> LoraChoice:
         """What was given as NAME, NAME:SCALE or {"name": …, "scale": …}. Raises InvalidRequest."""
         if isinstance(given, str):
-            name, _, scale = given.rpartition(":")
-            given = {"name": name, "scale": float(scale)} if _is_number(scale) else {"name": given}
+            name, colon, scale = given.rpartition(":")
+            scaled = bool(colon) and _is_number(scale)
+            given = {"name": name, "scale": float(scale)} if scaled else {"name": given}
         if isinstance(given, Mapping) and given.keys() <= {"name", "scale"}:
             given = cls(given.get("name", ""), given.get("scale", 1.0))
         if not isinstance(given, cls) or not isinstance(given.name, str) or not given.name:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 
 
@@ -42,8 +42,6 @@ def _of_text(line: str, common: SamplingParams) -> SamplingParams:
 
 def _of_json(line: str, common: SamplingParams) -> SamplingParams:
     given = msgspec.json.decode(line, type=dict[str, Any])
-    if "lora" in given:
-        given["lora"] = msgspec.convert(given["lora"], tuple[LoraChoice, ...])
     params = common.updated(**given)
     if not params.prompt:
         raise InvalidRequest("prompt", params.prompt, "say what to show")

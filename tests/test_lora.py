@@ -1,0 +1,221 @@
+"""LoRAs of single requests: alone, together, in one batch, and files that don't fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engineless import Output, finish, left, load, run, start
+from loras import Loaded, diffusers_keys, random_lora, write
+from parity import LATENTS, PIXELS, pixels_apart, relative
+from tiny_checkpoints import reference, stock_pipeline
+
+from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.plan import Phase
+from multimodal_gen.messages.validation import resolve
+from multimodal_gen.runtime.layers.lora import LoraUse
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+CALL: dict[str, Any] = {
+    "prompt": "a red heart on the sea",
+    "height": 48,
+    "width": 64,
+    "num_inference_steps": 2,
+}
+GUIDED = {"flux-dev": {"true_cfg_scale": 3.0, "negative_prompt": "blurry"}}
+
+
+@dataclass
+class Model:
+    folder: Path
+    pipeline: ComposedPipeline
+    guided: dict[str, Any]
+    root: Path
+    """The operator's folder, which has: all, of every module; attention; encoder."""
+    loaded: Loaded
+
+    def uses(self, **scales: float) -> list[LoraUse]:
+        return [self.loaded.use(name, scale) for name, scale in scales.items()]
+
+    def run(self, uses: Sequence[LoraUse] = (), **change: Any) -> Output:
+        params = SamplingParams(**{**CALL, **self.guided, **change})
+        return run(self.pipeline, params, loras=uses)
+
+
+@pytest.fixture(scope="module", params=["flux-dev", "sd15"])
+def model(
+    request: pytest.FixtureRequest,
+    checkpoints: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Model:
+    folder, root = checkpoints(request.param), tmp_path_factory.mktemp("loras")
+    stock, pipeline = stock_pipeline(folder), load(folder)
+    name = pipeline.denoiser_name
+    denoiser = getattr(stock, name)
+    for lora, words in {"all": "attn ff conv linear", "attention": "attn"}.items():
+        keys = diffusers_keys(name, random_lora(denoiser, words, seed=len(words)))
+        write(root / f"{lora}.safetensors", keys)
+    encoder = random_lora(stock.text_encoder, "q_proj fc1", seed=9)
+    write(root / "encoder.safetensors", diffusers_keys("text_encoder", encoder))
+    guided = GUIDED.get(request.param, {})
+    return Model(folder, pipeline, guided, root, Loaded(pipeline, root))
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
+def test_several_loras_add_up_as_in_diffusers(model: Model) -> None:
+    scales = {"all": 0.6, "attention": -0.8, "encoder": 1.5}
+    stock = stock_pipeline(model.folder)
+    for name in scales:
+        stock.load_lora_weights(model.root, weight_name=f"{name}.safetensors", adapter_name=name)
+    stock.set_adapters(list(scales), list(scales.values()))
+    try:
+        theirs = reference(model.folder, **CALL, **model.guided)
+    finally:
+        stock.unload_lora_weights()
+    ours = model.run(model.uses(**scales))
+    assert relative(ours, theirs) <= LATENTS
+    assert pixels_apart(ours, theirs) <= PIXELS
+
+
+def test_requests_with_unlike_loras_share_a_batch_and_keep_their_pictures(model: Model) -> None:
+    loras = [
+        model.uses(all=0.6),
+        [],
+        model.uses(attention=1.0, encoder=0.5),
+        model.uses(all=-0.3, attention=0.5),
+        model.uses(all=0.6),
+    ]
+    params = [SamplingParams(**CALL, **model.guided, seed=seed) for seed in range(len(loras))]
+    each = zip(params, loras, strict=True)
+    states = [start(model.pipeline, one, loras=uses) for one, uses in each]
+    assert len({model.pipeline.batch_key(state, 0) for state in states}) == 1
+    model.pipeline.forward(Phase.DENOISE, states, left(states[0]))
+    for seed, (state, uses) in enumerate(zip(states, loras, strict=True)):
+        together, alone = finish(model.pipeline, state), model.run(uses, seed=seed)
+        torch.testing.assert_close(together.latents, alone.latents, rtol=1e-4, atol=1e-4)
+
+
+def test_a_lora_of_the_text_encoder_is_not_seen_by_those_without_it(model: Model) -> None:
+    before, with_it, after = model.run(), model.run(model.uses(encoder=1.0)), model.run()
+    assert torch.equal(before.latents, after.latents)
+    assert not torch.allclose(before.latents, with_it.latents)
+
+
+def test_a_lora_that_is_gone_leaves_the_model_as_it_was(model: Model) -> None:
+    hooked = [module for module in model.pipeline.denoiser.modules() if module._forward_hooks]
+    before = model.run()
+    use = Loaded(model.pipeline, model.root).use("all")
+    model.run([use])
+    model.pipeline.adapters.remove(use.key)
+    left_over = [module for module in model.pipeline.denoiser.modules() if module._forward_hooks]
+    assert len(left_over) == len(hooked)
+    assert torch.equal(before.latents, model.run().latents)
+
+
+def attention_layer(model: Model) -> tuple[str, str, torch.nn.Linear]:
+    """Component, name and layer of some attention's queries."""
+    component = model.pipeline.denoiser_name
+    modules = getattr(stock_pipeline(model.folder), component).named_modules()
+    name, layer = next((name, m) for name, m in modules if name.endswith("to_q"))
+    return component, name, layer
+
+
+def refusal(model: Model, tmp_path: Path, content: dict[str, torch.Tensor] | bytes) -> str:
+    path = tmp_path / "odd.safetensors"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        write(path, content)
+    with pytest.raises(InvalidRequest) as caught:
+        Loaded(model.pipeline, tmp_path).use("odd")
+    assert caught.value.field == "lora"
+    return caught.value.message
+
+
+def test_a_lora_of_other_shapes_is_refused_with_keys_and_shapes(
+    model: Model, tmp_path: Path
+) -> None:
+    component, name, layer = attention_layer(model)
+    out, into = layer.weight.shape
+    weights = {name: (torch.zeros(4, into + 1), torch.zeros(out, 4))}
+    message = refusal(model, tmp_path, diffusers_keys(component, weights))
+    expected = (
+        f"{component}.{name}: down [4, {into + 1}], up [{out}, 4], the model has [{out}, {into}]"
+    )
+    assert expected in message
+
+
+def test_a_lora_of_another_model_is_refused_with_its_keys(model: Model, tmp_path: Path) -> None:
+    component, name, layer = attention_layer(model)
+    out, into = layer.weight.shape
+    weights = {f"other.{name}": (torch.zeros(4, into), torch.zeros(out, 4))}
+    message = refusal(model, tmp_path, diffusers_keys(component, weights))
+    assert f"{component}.other.{name}.lora_A.weight [4, {into}]: no such module" in message
+
+
+def test_half_a_lora_is_refused(model: Model, tmp_path: Path) -> None:
+    component, name, layer = attention_layer(model)
+    keys = {f"{component}.{name}.lora_A.weight": torch.zeros(4, layer.in_features)}
+    assert "up missing" in refusal(model, tmp_path, keys)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"unet.x.lokr_w1": torch.zeros(1)}, "LoKr"),
+        ({"lora_unet_x.hada_w1_a": torch.zeros(1)}, "LoHa"),
+        ({"lora_unet_x.dora_scale": torch.zeros(1)}, "DoRA"),
+        ({}, "no weights"),
+        (b"\x80\x04abcdefghijkl", "a pickle"),
+        (b"PK\x03\x04abcdefghijkl", "a zip archive"),
+        (b"", "damaged"),
+        (b"\x02\0\0\0\0\0\0\0{]", "damaged"),
+        (
+            b"\x30\0\0\0\0\0\0\0" + b'{"x":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}',
+            "damaged",
+        ),
+    ],
+    ids=["lokr", "loha", "dora", "none", "pickle", "zip", "empty", "json", "cut"],
+)
+def test_what_is_no_lora_is_refused_for_what_it_is(
+    model: Model, tmp_path: Path, content: Any, expected: str
+) -> None:
+    assert expected in refusal(model, tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "style:0.5",
+        ["style:0.5"],
+        [{"name": "style", "scale": 0.5}],
+        LoraChoice("style", 0.5),
+        (LoraChoice("style", 0.5),),
+    ],
+    ids=["text", "texts", "objects", "choice", "choices"],
+)
+def test_loras_may_be_written_in_several_ways(given: Any) -> None:
+    assert SamplingParams(lora=given).lora == (LoraChoice("style", 0.5),)
+
+
+@pytest.mark.parametrize(
+    "given", ["", 7, {"name": 7}, {"name": "a", "scale": "much"}, {"path": "/etc/passwd"}, [None]]
+)
+def test_what_names_no_lora_is_refused(given: Any) -> None:
+    with pytest.raises(InvalidRequest, match="lora="):
+        SamplingParams(lora=given)
+
+
+@pytest.mark.parametrize(
+    "given", ["a:nan", "a:inf", "a:101", ["a", "a:0.5"], [str(i) for i in range(9)]]
+)
+def test_loras_beyond_the_limits_are_refused(model: Model, given: Any) -> None:
+    params = SamplingParams(**CALL, lora=given)
+    with pytest.raises(InvalidRequest, match="lora="):
+        resolve(params, model.pipeline.model_info("test"))
