@@ -60,6 +60,7 @@ class ComposedPipeline(ABC):
     optional: ClassVar[tuple[str, ...]] = ()
     """Those of them that a checkpoint may lack."""
     denoiser_name: ClassVar[str]
+    takes_loras: ClassVar[bool] = True
     widths: ClassVar[Mapping[str, tuple[str, ...]]]
     """What the denoiser's config must have as the sum of what other configs have."""
 
@@ -174,7 +175,7 @@ class ComposedPipeline(ABC):
             picture_size=family.picture_size,
             size_multiple=self.size_multiple,
             frame_multiple=self.frame_multiple,
-            parameters=self.parameters,
+            parameters=(*self.parameters, *(("lora",) if self.takes_loras else ())),
             schedulers=self.schedulers,
             dtype=str(self.context.dtype).removeprefix("torch."),
             device=self.context.device.type,
