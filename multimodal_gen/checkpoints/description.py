@@ -63,6 +63,8 @@ class Description:
     """None for a single file: its base says which."""
     family: FamilyConfig | None
     components: tuple[Component, ...]
+    alike: tuple[FamilyConfig, ...] = ()
+    """Families that a single file may also be of, as its base says."""
     base: str | None = None
     """What else has to give the components that a single file does not hold: folder or hub name."""
     problems: tuple[str, ...] = ()

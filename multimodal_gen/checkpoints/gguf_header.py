@@ -10,8 +10,6 @@ import struct
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-
 from multimodal_gen.checkpoints.tensor_info import Header, TensorInfo
 from multimodal_gen.errors import InvalidCheckpoint
 
@@ -142,6 +140,8 @@ def _own_shape(shape: tuple[int, ...], noted: Any) -> tuple[int, ...]:
 def _checked(
     key: str, shape: tuple[int, ...], kind: int, start: int, size: int, name: str
 ) -> TensorInfo:
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType  # brings numpy
+
     try:
         quantised = GGMLQuantizationType(kind)
     except ValueError as error:

@@ -54,6 +54,7 @@ def _file(path: Path) -> Description:
         layout=f"single {found.header.format} file, {layout.style} names",
         pipeline_class=None,
         family=found.family,
+        alike=found.alike,
         components=components,
         base=base,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multimodal_gen.checkpoints.header import read_header
@@ -36,6 +36,8 @@ class Recognised:
     layout: SingleFile
     prefix: str
     """Before the denoiser's names."""
+    alike: tuple[FamilyConfig, ...] = ()
+    """Others whose files look the same; a base checkpoint tells them apart."""
 
     @property
     def base(self) -> BaseModel:
@@ -73,7 +75,9 @@ def recognise(path: Path) -> Recognised:
         if (prefix := layout.prefix(shapes)) is not None
     ]
     if found:
-        return max(found, key=lambda each: len(each.layout.has))
+        most = max(len(each.layout.has) for each in found)
+        first, *others = [each for each in found if len(each.layout.has) == most]
+        return replace(first, alike=tuple(each.family for each in others))
     raise InvalidCheckpoint(f"{path.name}: {_looks_like(header)}")
 
 

@@ -22,8 +22,6 @@ class LibraryPipeline:
     size: tuple[int, int] | None = None
     """Width and height by default. None: what the call's signature says, else what the denoiser
     was trained at."""
-    num_frames: int | None = None
-    """By default, where the signature does not say."""
     fps: int | None = None
 
 
@@ -33,9 +31,6 @@ _IMAGE_32 = LibraryPipeline(size_multiple=32)
 _UNET_VIDEO = LibraryPipeline(task="text-to-video", size_multiple=8, fps=8)
 
 LIBRARY_PIPELINES: Mapping[str, LibraryPipeline] = {
-    "AllegroPipeline": LibraryPipeline(
-        task="text-to-video", size=(1280, 720), num_frames=88, fps=15
-    ),
     "AnimateDiffPipeline": _UNET_VIDEO,
     "AnimateDiffSDXLPipeline": _UNET_VIDEO,
     "AuraFlowPipeline": _IMAGE,
@@ -44,7 +39,6 @@ LIBRARY_PIPELINES: Mapping[str, LibraryPipeline] = {
     "ChromaPipeline": _IMAGE_1024,
     "CogView3PlusPipeline": _IMAGE,
     "CogView4Pipeline": _IMAGE,
-    "EasyAnimatePipeline": LibraryPipeline(task="text-to-video", fps=8),
     "ErnieImagePipeline": _IMAGE,
     "HiDreamImagePipeline": _IMAGE_1024,
     "HunyuanDiTPipeline": _IMAGE,
@@ -54,7 +48,6 @@ LIBRARY_PIPELINES: Mapping[str, LibraryPipeline] = {
     "Lumina2Pipeline": _IMAGE,
     "LuminaPipeline": _IMAGE,
     "MochiPipeline": LibraryPipeline(task="text-to-video", size=(848, 480), fps=30),
-    "OmniGenPipeline": _IMAGE_1024,
     "OvisImagePipeline": _IMAGE_1024,
     "PixArtAlphaPipeline": _IMAGE,
     "SanaSprintPipeline": _IMAGE_32,
@@ -84,7 +77,7 @@ _WITHOUT_CALLBACKS = (
 
 FALLBACK = FamilyConfig(
     name="fallback",
-    title="fallback: diffusers' own pipeline, one request at a time on one rank",
+    title="other pipelines of diffusers",
     pipeline_classes=tuple(LIBRARY_PIPELINES),
     refused_classes=dict.fromkeys(_WITHOUT_CALLBACKS, _NO_CALLBACK),
     tasks=("text-to-image", "text-to-video"),
@@ -93,5 +86,6 @@ FALLBACK = FamilyConfig(
     defaults=Defaults(width=1024, height=1024, num_inference_steps=50),
     limits=Limits(max_pixels=2048 * 2048, max_frames=257, max_sequence_length=4096),
     schedulers=(),
+    denoiser="fallback",
 )
 """Parameters and defaults here are for what a checkpoint's own class says nothing of."""

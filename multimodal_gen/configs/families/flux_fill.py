@@ -5,6 +5,7 @@ from dataclasses import replace
 import msgspec
 
 from multimodal_gen.configs.families.flux import FLUX
+from multimodal_gen.configs.families.single_file import of_another
 
 FLUX_FILL = replace(
     FLUX,
@@ -21,5 +22,10 @@ FLUX_FILL = replace(
         strength=None,
         inpainting_strength=1.0,
     ),
-    single_files=(),
+    single_files=of_another(
+        FLUX.single_files,
+        "black-forest-labs/FLUX.1-Fill-dev",
+        original={"img_in.weight": (None, 384)},
+        diffusers={"x_embedder.weight": (None, 384)},
+    ),
 )

@@ -5,6 +5,7 @@ from dataclasses import replace
 import msgspec
 
 from multimodal_gen.configs.families.flux import FLUX
+from multimodal_gen.configs.families.single_file import of_another
 
 FLUX_KONTEXT = replace(
     FLUX,
@@ -13,5 +14,5 @@ FLUX_KONTEXT = replace(
     pipeline_classes=("FluxKontextPipeline",),
     tasks=("text-to-image", "image-edit"),
     defaults=msgspec.structs.replace(FLUX.defaults, strength=None, inpainting_strength=None),
-    single_files=(),
+    single_files=of_another(FLUX.single_files, "black-forest-labs/FLUX.1-Kontext-dev"),
 )

@@ -1,6 +1,8 @@
 """Qwen-Image-Edit: Qwen-Image that sees a picture and does what the prompt says to it."""
 
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.qwen_image import QWEN_IMAGE
+from multimodal_gen.configs.families.single_file import of_another
 from multimodal_gen.messages.model_info import Defaults, Limits
 
 QWEN_IMAGE_EDIT = FamilyConfig(
@@ -14,5 +16,6 @@ QWEN_IMAGE_EDIT = FamilyConfig(
     limits=Limits(max_pixels=2048 * 2048),
     schedulers=("flow_euler", "flow_heun", "unipc"),
     denoiser="native",
+    single_files=of_another(QWEN_IMAGE.single_files, "Qwen/Qwen-Image-Edit"),
     ulysses=True,
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 KeyStyle = Literal["original", "diffusers"]
@@ -68,6 +68,15 @@ class SingleFile:
         """The published checkpoint that a file of this kind most probably goes with."""
         fitting = (base for base in self.bases if _marked(shapes, prefix, base.has))
         return next(fitting, self.bases[-1])
+
+
+def of_another(
+    layouts: Iterable[SingleFile], repository: str, **has: Marks
+) -> tuple[SingleFile, ...]:
+    """The same layouts for a model of the same denoiser: where it is published, and what sets its
+    files apart, by style."""
+    bases = (BaseModel(repository),)
+    return tuple(replace(each, bases=bases, has=has.get(each.style, each.has)) for each in layouts)
 
 
 def _marked(shapes: Shapes, prefix: str, marks: Marks) -> bool:

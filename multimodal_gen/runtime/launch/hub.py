@@ -66,10 +66,16 @@ def _fetch_checkpoint(
 
 def cached_checkpoint(name: str, revision: str | None = None) -> Path | None:
     """The folder of a repository that was fetched before."""
+    index = cached_file(name, INDEX, revision)
+    return None if index is None else index.parent
+
+
+def cached_file(name: str, file: str, revision: str | None = None) -> Path | None:
+    """One file of a repository that was fetched before."""
     from huggingface_hub import try_to_load_from_cache
 
-    index = try_to_load_from_cache(name, INDEX, revision=revision)
-    return Path(index).parent if isinstance(index, str) else None
+    path = try_to_load_from_cache(name, file, revision=revision)
+    return Path(path) if isinstance(path, str) else None
 
 
 def fetch_file(name: str, file: str, revision: str | None = None) -> Path:

@@ -13,6 +13,8 @@ from multimodal_gen.checkpoints.single_file import Recognised, recognise
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.launch.hub import (
     WithoutWeights,
+    cached_checkpoint,
+    cached_file,
     fetch_checkpoint,
     fetch_file,
     is_repository,
@@ -65,16 +67,40 @@ def resolve(
         ) from error
 
 
+def locate(model_path: str, revision: str | None = None) -> Path:
+    """The folder or file of `model_path` that is on this machine; nothing is fetched.
+
+    Raises InvalidCheckpoint where there is none.
+    """
+    local = Path(model_path).expanduser()
+    if local.exists():
+        return local
+    if (named := _hub_file(model_path)) is not None:
+        found = cached_file(*named, revision)
+    else:
+        found = cached_checkpoint(model_path, revision) if is_repository(model_path) else None
+    if found is None:
+        raise InvalidCheckpoint(f"{model_path}: neither here nor in the hub's cache")
+    return found
+
+
 def _file(model_path: str, revision: str | None) -> Path | None:
     """The single file that `model_path` means; None where it means a folder."""
     local = Path(model_path).expanduser()
     if local.exists():
         return local if local.is_file() else None
+    named = _hub_file(model_path)
+    return None if named is None else fetch_file(*named, revision)
+
+
+def _hub_file(model_path: str) -> tuple[str, str] | None:
+    """Repository and file of `owner/name/file.safetensors`."""
     owner, _, rest = model_path.partition("/")
-    name, _, inner = rest.partition("/")
-    if not inner.endswith(WEIGHT_SUFFIXES) or not is_repository(f"{owner}/{name}"):
+    name, _, file = rest.partition("/")
+    repository = f"{owner}/{name}"
+    if not file.endswith(WEIGHT_SUFFIXES) or not is_repository(repository):
         return None
-    return fetch_file(f"{owner}/{name}", inner, revision)
+    return repository, file
 
 
 def _folder(field: str, path: str, revision: str | None, found: Recognised | None = None) -> Path:

@@ -20,7 +20,7 @@ _COMMANDS = {
     "generate": "Make pictures or videos of prompts.",
     "serve": "Answer HTTP requests: OpenAI's images.",
     "bench": "Measure this engine against stock diffusers.",
-    "models": "List the model families, their solvers and defaults.",
+    "models": "List the model families, or say what a checkpoint is.",
 }
 _EPILOGUE = (
     "Every option is also a key of the YAML file that --config names (num_gpus: 2) and an "
