@@ -25,7 +25,7 @@ CALL: dict[str, Any] = {
     "height": 64,
     "width": 96,
     "num_frames": 9,
-    "num_inference_steps": 4,
+    "num_inference_steps": 3,
     "guidance_scale": 5.0,
     "max_sequence_length": 32,
 }
