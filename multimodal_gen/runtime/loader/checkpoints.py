@@ -116,11 +116,11 @@ class Checkpoint:
         path = "scheduler/scheduler_config.json"
         config = read_json(self.folder, path)
         check_sizes(config, path)
-        predicts = config.get("prediction_type")
-        if predicts is not None and predicts not in _PREDICTION_TYPES:
+        class_name, predicts = self.components["scheduler"][1], config.get("prediction_type")
+        if class_name in SCHEDULERS and predicts not in (None, *_PREDICTION_TYPES):
             known = ", ".join(_PREDICTION_TYPES)
             raise InvalidCheckpoint(f"{path}: prediction_type={predicts!r} must be one of {known}")
-        return {**config, "_class_name": self.components["scheduler"][1]}
+        return {**config, "_class_name": class_name}
 
     def load(self, name: str, dtype: torch.dtype, device: torch.device) -> Any:
         """A tokenizer, a processor, or a module of diffusers or transformers."""

@@ -5,14 +5,11 @@ import diffusers.schedulers
 ALL_SCHEDULERS = tuple(name for name in dir(diffusers.schedulers) if name.endswith("Scheduler"))
 
 MODELS = (
-    "AllegroTransformer3DModel",
     "AsymmetricAutoencoderKL",
     "AuraFlowTransformer2DModel",
     "AutoencoderDC",
-    "AutoencoderKLAllegro",
     "AutoencoderKLFlux2",
     "AutoencoderKLLTX2Video",
-    "AutoencoderKLMagvit",
     "AutoencoderKLMochi",
     "AutoencoderTiny",
     "BriaFiboTransformer2DModel",
@@ -20,7 +17,6 @@ MODELS = (
     "ChromaTransformer2DModel",
     "CogView3PlusTransformer2DModel",
     "CogView4Transformer2DModel",
-    "EasyAnimateTransformer3DModel",
     "ErnieImageTransformer2DModel",
     "HiDreamImageTransformer2DModel",
     "HunyuanDiT2DModel",
@@ -30,7 +26,6 @@ MODELS = (
     "LuminaNextDiT2DModel",
     "MochiTransformer3DModel",
     "MotionAdapter",
-    "OmniGenTransformer2DModel",
     "OvisImageTransformer2DModel",
     "PixArtTransformer2DModel",
     "SanaTransformer2DModel",
@@ -47,7 +42,6 @@ ENCODERS = (
     "GlmModel",
     "LlamaForCausalLM",
     "Mistral3Model",
-    "Qwen2VLForConditionalGeneration",
     "Qwen3Model",
     "SmolLM3ForCausalLM",
 )

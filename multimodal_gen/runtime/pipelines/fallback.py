@@ -56,7 +56,7 @@ class FallbackPipeline(ComposedPipeline):
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, context: RankContext) -> Self:
         if context.mesh.world_size > 1:
-            allowed = f"{checkpoint.pipeline_class} runs as {FALLBACK.title}: use 1"
+            allowed = f"{checkpoint.pipeline_class} runs as a fallback, on one rank only: use 1"
             raise InvalidRequest("num_gpus", context.mesh.world_size, allowed)
         return super().from_checkpoint(checkpoint, context)
 
@@ -120,7 +120,7 @@ class FallbackPipeline(ComposedPipeline):
             "width": signature.default("width", int) or width,
             "height": signature.default("height", int) or height,
             "num_inference_steps": signature.default("num_inference_steps", int),
-            "num_frames": signature.default("num_frames", int) or entry.num_frames,
+            "num_frames": signature.default("num_frames", int),
             "fps": entry.fps,
             "guidance_scale": signature.default("guidance_scale", float),
             "true_cfg_scale": signature.default("true_cfg_scale", float),
