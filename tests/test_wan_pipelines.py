@@ -91,6 +91,15 @@ def test_videos_of_a_text_and_of_a_picture_share_a_batch(checkpoints: Checkpoint
     assert apart(alone[1], alone[2]) > 1
 
 
+def test_a_model_for_texts_and_pictures_may_be_saved_as_either_class(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = checkpoints("wan22-ti2v")
+    other = edited(folder, tmp_path / "wan", _class_name="WanImageToVideoPipeline")
+    outputs = [run(load(each), BASE, {"image": PICTURE}) for each in (folder, other)]
+    assert apart(*outputs) == 0
+
+
 def test_the_second_guidance_follows_the_first_where_only_that_is_said(
     checkpoints: Checkpoints,
 ) -> None:
