@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multimodal_gen.runtime.layers.patches import PatchLinear
+
 _CONVOLUTIONS: Mapping[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv1d: F.conv1d,
     nn.Conv2d: F.conv2d,
     nn.Conv3d: F.conv3d,
 }
-ADAPTABLE: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVOLUTIONS)
+ADAPTABLE: tuple[type[nn.Module], ...] = (nn.Linear, PatchLinear, *_CONVOLUTIONS)
 """Modules that can have a LoRA."""
 
 
@@ -52,7 +54,7 @@ class LowRank:
         """up(down(x)), with the module's own stride and padding."""
         convolve = _CONVOLUTIONS.get(type(module))
         if convolve is None:
-            return F.linear(F.linear(x, self.down), self.up, self.bias)
+            return F.linear(F.linear(x, self.down.flatten(1)), self.up.flatten(1), self.bias)
         assert isinstance(module, nn.modules.conv._ConvNd)
         return convolve(module._conv_forward(x, self.down, None), self.up, self.bias)
 
@@ -143,7 +145,7 @@ class _Hook:
 
 def _add(module: nn.Module, x: Tensor, output: Tensor, part: LowRank, rows: _Rows) -> None:
     """In place, as the output is the module's own and nobody has seen it."""
-    channels = -1 if isinstance(module, nn.Linear) else 1
+    channels = 1 if type(module) in _CONVOLUTIONS else -1
     output = output.narrow(channels, part.start, part.up.shape[0])
     scale = part.scale * rows.scale
     if rows.which is None:

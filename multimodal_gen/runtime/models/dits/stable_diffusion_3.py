@@ -25,6 +25,7 @@ from multimodal_gen.runtime.layers.joint_stream import (
     joint_attention,
 )
 from multimodal_gen.runtime.layers.modulation import modulated_norm
+from multimodal_gen.runtime.layers.patches import PatchLinear
 from multimodal_gen.runtime.models.dits.stable_diffusion_3_config import SD3Config
 
 _OUT, _STREAM, _ALONE, _ENDING = 2, 6, 3, 2
@@ -39,7 +40,7 @@ class SD3Transformer(nn.Module):
         self.config = config
         self.sequence = sequence
         dim, patch = config.inner_dim, config.patch_size
-        self.patch_embed = nn.Conv2d(config.in_channels, dim, patch, patch)
+        self.patch_embed = PatchLinear(config.in_channels, dim, (patch, patch))
         self.pos_embed = nn.Parameter(torch.empty(1, config.pos_embed_max_size**2, dim))
         self.context_embedder = nn.Linear(config.joint_attention_dim, dim)
         self.time_embedder = EmbeddingMLP(256, dim)
@@ -95,8 +96,7 @@ class SD3Transformer(nn.Module):
         # [B, C, h, p, w, p] -> [B, h * w, C * p * p]
         patches: Tensor = latents.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
         patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-        weight = self.patch_embed.weight.flatten(1)
-        tokens = F.linear(self.sequence.shard(patches), weight, self.patch_embed.bias)
+        tokens: Tensor = self.patch_embed(self.sequence.shard(patches))
         top, left = (largest - height) // 2, (largest - width) // 2
         table = self.pos_embed.view(largest, largest, -1)
         places = table[top : top + height, left : left + width].flatten(0, 1)

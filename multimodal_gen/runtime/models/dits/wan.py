@@ -19,6 +19,7 @@ from multimodal_gen.runtime.layers.activation import gelu_tanh
 from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
 from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm
+from multimodal_gen.runtime.layers.patches import PatchLinear
 from multimodal_gen.runtime.layers.rope import RotaryTables, apply_rotary, rotary_table
 from multimodal_gen.runtime.models.dits.wan_config import WanConfig
 
@@ -217,23 +218,14 @@ class KeysAndValues(nn.Module):
         return self.norm_k(k).unflatten(-1, self.heads), v.unflatten(-1, self.heads)
 
 
-class PatchEmbedding(nn.Module):
-    """A convolution whose stride is its kernel, as a matrix product of patches."""
-
-    def __init__(self, channels: int, dim: int, patch: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.patch = patch
-        self.weight = nn.Parameter(torch.empty(dim, channels, *patch))
-        self.bias = nn.Parameter(torch.empty(dim))
+class PatchEmbedding(PatchLinear):
+    """Of patches in time, height and width."""
 
     def patchify(self, x: Tensor) -> Tensor:
         """[B, C, T, H, W] -> [B, S, C * pt * ph * pw]."""
         for axis in (4, 3, 2):
             x = x.unflatten(axis, (-1, self.patch[axis - 2]))  # at last [B, C, f, pt, h, ph, w, pw]
         return x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
-
-    def forward(self, patches: Tensor) -> Tensor:
-        return F.linear(patches, self.weight.flatten(1), self.bias)
 
 
 class TextEmbedding(nn.Module):
