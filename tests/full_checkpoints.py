@@ -16,7 +16,7 @@ def sd15(folder: Path) -> Tensors:
     return {
         **prefixed(_unet(folder), COMFY),
         **prefixed(_vae(folder), "first_stage_model."),
-        **prefixed(_clip(folder, "text_encoder"), "cond_stage_model.transformer."),
+        **prefixed(weights(folder, "text_encoder"), "cond_stage_model.transformer."),
         "cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(77)[None],
         "alphas_cumprod": torch.ones(1000),
         "model_ema.decay": torch.ones(()),
@@ -27,7 +27,7 @@ def sdxl(folder: Path) -> Tensors:
     return {
         **prefixed(_unet(folder), COMFY),
         **prefixed(_vae(folder), "first_stage_model."),
-        **prefixed(_clip(folder, "text_encoder"), "conditioner.embedders.0.transformer."),
+        **prefixed(weights(folder, "text_encoder"), "conditioner.embedders.0.transformer."),
         **prefixed(_open_clip(folder, "text_encoder_2"), "conditioner.embedders.1.model."),
         "conditioner.embedders.1.model.logit_scale": torch.ones(()),
     }
@@ -37,7 +37,7 @@ def sd3_with_encoders(folder: Path) -> Tensors:
     encoders = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5xxl": "text_encoder_3"}
     held: Tensors = {}
     for name, component in encoders.items():
-        held |= prefixed(_clip(folder, component), f"text_encoders.{name}.transformer.")
+        held |= prefixed(weights(folder, component), f"text_encoders.{name}.transformer.")
     return {
         **prefixed(sd3(folder), COMFY),
         **prefixed(_vae(folder), "first_stage_model."),
@@ -63,12 +63,10 @@ def _unet(folder: Path) -> Tensors:
     }
     for block in range(len(config["block_out_channels"])):
         for layer in range(layers):
-            table |= {
-                f"down_blocks.{block}.resnets.{layer}.": f"input_blocks.{1 + block * layers + layer}.0.",
-                f"down_blocks.{block}.attentions.{layer}.": f"input_blocks.{1 + block * layers + layer}.1.",
-                f"up_blocks.{block}.resnets.{layer}.": f"output_blocks.{block * layers + layer}.0.",
-                f"up_blocks.{block}.attentions.{layer}.": f"output_blocks.{block * layers + layer}.1.",
-            }
+            down, up = 1 + block * layers + layer, block * layers + layer
+            for place, kind in enumerate(("resnets", "attentions")):
+                table[f"down_blocks.{block}.{kind}.{layer}."] = f"input_blocks.{down}.{place}."
+                table[f"up_blocks.{block}.{kind}.{layer}."] = f"output_blocks.{up}.{place}."
         attends = any(name.startswith(f"up_blocks.{block}.attentions") for name in tensors)
         last, place = (block + 1) * layers, 2 if attends else 1
         table |= {
@@ -113,10 +111,6 @@ def _vae(folder: Path) -> Tensors:
         name: tensor[:, :, None, None] if ".attn_1." in name and tensor.dim() == 2 else tensor
         for name, tensor in convolved.items()
     }
-
-
-def _clip(folder: Path, component: str) -> Tensors:
-    return weights(folder, component)
 
 
 def _open_clip(folder: Path, component: str) -> Tensors:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import gguf
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -236,3 +237,32 @@ ORIGINAL: Mapping[str, Callable[[Path], Tensors]] = {
 def write(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     return path
+
+
+def write_gguf(
+    path: Path, tensors: Mapping[str, Tensor], kind: str = "F32", **metadata: str
+) -> Path:
+    """Matrices whose rows divide into blocks of `kind` are stored so, all else in float32."""
+    quantisation = gguf.GGMLQuantizationType[kind]
+    writer = gguf.GGUFWriter(path, metadata.get("architecture", "flux"))
+    for name, tensor in tensors.items():
+        numbers = tensor.float().numpy()
+        blocks = (
+            numbers.ndim == 2 and numbers.shape[1] % gguf.GGML_QUANT_SIZES[quantisation][0] == 0
+        )
+        own = quantisation if blocks else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(name, gguf.quants.quantize(numbers, own), raw_dtype=own)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def requantised(tensor: Tensor, kind: str) -> Tensor:
+    """What `write_gguf` leaves of a tensor."""
+    quantisation = gguf.GGMLQuantizationType[kind]
+    if tensor.dim() != 2 or tensor.shape[1] % gguf.GGML_QUANT_SIZES[quantisation][0]:
+        return tensor
+    blocks = gguf.quants.quantize(tensor.float().numpy(), quantisation)
+    return torch.from_numpy(gguf.quants.dequantize(blocks, quantisation))

@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 import torch
 from engineless import load, run
+from mapped_files import mapped
 from safetensors.torch import load_file, save_file
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
-
-# diffusers' Euler schedulers hand numpy a tensor.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 Checkpoints = Callable[..., Path]
 SMALL = SamplingParams(prompt="a red heart", width=32, height=48, num_inference_steps=2)
@@ -76,13 +74,6 @@ def test_a_bf16_checkpoint_runs_in_each_dtype(
 def test_the_plain_file_is_preferred_to_a_variant(folder: Path) -> None:
     (folder / "transformer/diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not weights")
     load(folder)
-
-
-def mapped(path: Path) -> list[range]:
-    """Where this process has the file in memory."""
-    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
-    spans = [line[0].split("-") for line in lines if line[-1] == str(path)]
-    return [range(int(start, 16), int(end, 16)) for start, end in spans]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

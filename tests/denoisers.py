@@ -1,0 +1,45 @@
+"""A checkpoint's denoiser alone, from its folder or from a single file."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import torch
+
+from multimodal_gen.configs.families import family_named
+from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext
+
+
+def load_denoiser(
+    folder: Path,
+    file: Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    name: str | None = None,
+) -> torch.nn.Module:
+    checkpoint = Checkpoint.open(folder, file)
+    family = family_named(checkpoint.pipeline_class)
+    module = importlib.import_module(f"multimodal_gen.runtime.pipelines.{family.name}")
+    kind = module.PIPELINE.variant(checkpoint)
+    context = RankContext(torch.device("cpu"), dtype, Mesh(), "auto")
+    denoiser = kind.load_component(checkpoint, name or kind.denoiser_name, context)
+    assert isinstance(denoiser, torch.nn.Module)
+    return denoiser
+
+
+def differences(one: torch.nn.Module, other: torch.nn.Module) -> list[str]:
+    """Names of parameters and buffers that differ in anything."""
+    mine, theirs = (
+        {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        for module in (one, other)
+    )
+    return [
+        name
+        for name in mine.keys() | theirs.keys()
+        if name not in mine
+        or name not in theirs
+        or mine[name].dtype != theirs[name].dtype
+        or not torch.equal(mine[name], theirs[name])
+    ]

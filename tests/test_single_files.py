@@ -1,0 +1,191 @@
+"""A single file gives what the folder gives that it was made from."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from denoisers import differences, load_denoiser
+from engineless import run
+from full_checkpoints import sd3_with_encoders, sd15, sdxl
+from mapped_files import mapped
+from single_files import (
+    COMFY,
+    ORIGINAL,
+    Tensors,
+    flux,
+    prefixed,
+    requantised,
+    weights,
+    write,
+    write_gguf,
+)
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.registry import load_pipeline
+
+Checkpoints = Callable[..., Path]
+SMALL = SamplingParams(prompt="a red heart", width=32, height=48, num_inference_steps=2)
+
+
+def load(folder: Path, file: Path | None, dtype: torch.dtype = torch.float32) -> ComposedPipeline:
+    return load_pipeline(folder, device=torch.device("cpu"), dtype=dtype, mesh=Mesh(), file=file)
+
+
+@pytest.fixture
+def folder(checkpoints: Checkpoints) -> Path:
+    return checkpoints("flux-schnell")
+
+
+@pytest.fixture
+def own_folder(folder: Path, tmp_path: Path) -> Path:
+    """A checkpoint of the test's own, without the denoiser's weights."""
+    own = Path(shutil.copytree(folder, tmp_path / "base"))
+    for path in (own / "transformer").glob("*.safetensors"):
+        path.unlink()
+    return own
+
+
+@pytest.mark.parametrize("prefix", ["", COMFY], ids=["bare", "comfy"])
+@pytest.mark.parametrize("name", ORIGINAL)
+def test_a_denoiser_under_its_authors_names_is_the_folders(
+    name: str, prefix: str, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = checkpoints(name)
+    file = write(tmp_path / "model.safetensors", prefixed(ORIGINAL[name](folder), prefix))
+    assert differences(load_denoiser(folder), load_denoiser(folder, file)) == []
+
+
+@pytest.mark.parametrize("name", [*ORIGINAL, "qwenimage"])
+def test_a_denoiser_under_diffusers_names_is_the_folders(
+    name: str, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = checkpoints(name)
+    file = write(tmp_path / "model.sft", weights(folder))
+    assert differences(load_denoiser(folder), load_denoiser(folder, file)) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("name", "make"), [("sd15", sd15), ("sdxl", sdxl), ("sd3", sd3_with_encoders)]
+)
+def test_a_full_checkpoint_has_text_encoders_and_vae_too(
+    name: str,
+    make: Callable[[Path], Tensors],
+    dtype: torch.dtype,
+    checkpoints: Checkpoints,
+    tmp_path: Path,
+) -> None:
+    folder = checkpoints(name)
+    file = write(tmp_path / "full.safetensors", make(folder))
+    empty = Path(shutil.copytree(folder, tmp_path / "base"))
+    for path in empty.glob("*/*.safetensors"):
+        path.unlink()
+    whole, single = load(folder, None, dtype), load(empty, file, dtype)
+    for component, module in whole.components.items():
+        if isinstance(module, torch.nn.Module):
+            assert differences(module, single.components[component]) == []
+
+
+def test_a_file_draws_the_folders_picture(folder: Path, own_folder: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "flux.safetensors", flux(folder))
+    whole = load(folder, None)
+    assert torch.equal(run(whole, SMALL).latents, run(load(own_folder, file), SMALL).latents)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_a_file_has_in_one_piece_stays_in_it(folder: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "flux.safetensors", flux(folder))
+    denoiser = load_denoiser(folder, file)
+    spans = mapped(file)
+    in_file = {
+        name
+        for name, parameter in denoiser.named_parameters()
+        if any(parameter.data_ptr() in span for span in spans)
+    }
+    assert "double_blocks.0.image.qkv.weight" in in_file  # which a folder has in three
+    assert "single_blocks.0.qkv_mlp.weight" in in_file
+    assert "modulation.weight" not in in_file  # joined from all blocks
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_other_precisions_are_cast(stored: torch.dtype, folder: Path, tmp_path: Path) -> None:
+    tensors = {name: tensor.to(stored) for name, tensor in weights(folder).items()}
+    rounded = {name: tensor.float() for name, tensor in tensors.items()}
+    low = load_denoiser(folder, write(tmp_path / "low.safetensors", tensors))
+    full = load_denoiser(folder, write(tmp_path / "full.safetensors", rounded))
+    assert differences(low, full) == []
+
+
+@pytest.mark.parametrize("suffix", ["scale_weight", "weight_scale"])
+@pytest.mark.parametrize("by_row", [False, True], ids=["one scale", "a scale a row"])
+def test_scales_of_float8_weights_are_multiplied_in(
+    suffix: str, by_row: bool, folder: Path, tmp_path: Path
+) -> None:
+    scaled, exact = {"scaled_fp8": torch.zeros(2).to(torch.float8_e4m3fn)}, {}
+    for name, tensor in flux(folder).items():
+        scaled[name] = exact[name] = tensor
+        if tensor.dim() == 2:
+            largest = tensor.abs().amax(dim=1, keepdim=True) if by_row else tensor.abs().max()
+            scale = largest / 448
+            scaled[name] = (tensor / scale).to(torch.float8_e4m3fn)
+            module = name.removesuffix(".weight")
+            scaled[f"{module}.{suffix}"] = scale
+            scaled[f"{module}.input_scale"] = torch.ones(())
+            exact[name] = scaled[name].float() * scale
+    file = write(tmp_path / "scaled.safetensors", prefixed(scaled, COMFY))
+    expected = write(tmp_path / "exact.safetensors", exact)
+    assert differences(load_denoiser(folder, file), load_denoiser(folder, expected)) == []
+
+
+@pytest.mark.parametrize("names", [flux, weights], ids=["original", "diffusers"])
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
+def test_gguf_is_the_folder_within_its_quantisation(
+    kind: str, names: Callable[[Path], Tensors], folder: Path, tmp_path: Path
+) -> None:
+    tensors = names(folder)
+    file = write_gguf(tmp_path / "model.gguf", tensors, kind)
+    left = {name: requantised(tensor, kind) for name, tensor in tensors.items()}
+    expected = write(tmp_path / "left.safetensors", left)
+    assert differences(load_denoiser(folder, file), load_denoiser(folder, expected)) == []
+
+
+@pytest.mark.parametrize("name", ["sd15", "sd3", "zimage", "qwenimage", "wan", "flux2-klein"])
+def test_gguf_of_other_families_loads_too(
+    name: str, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = checkpoints(name)
+    tensors = {**ORIGINAL, "sd15": sd15, "qwenimage": weights}[name](folder)
+    own = {key: t for key, t in tensors.items() if name != "sd15" or key.startswith(COMFY)}
+    file = write_gguf(tmp_path / "model.gguf", own)
+    assert differences(load_denoiser(folder), load_denoiser(folder, file)) == []
+
+
+K_QUANTS = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
+
+
+@pytest.mark.parametrize("kind", K_QUANTS)
+def test_k_quants_are_dequantised_row_by_row(kind: str, tmp_path: Path) -> None:
+    from multimodal_gen.checkpoints.header import read_header
+    from multimodal_gen.runtime.loader.gguf_file import gguf_tensors
+
+    quantisation = gguf.GGMLQuantizationType[kind]
+    block, size = gguf.GGML_QUANT_SIZES[quantisation]
+    blocks = np.random.default_rng(0).integers(0, 60, (4, 512 // block * size), np.uint8)
+    writer = gguf.GGUFWriter(tmp_path / "k.gguf", "flux")
+    writer.add_tensor("x", blocks, raw_dtype=quantisation)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    stored = gguf_tensors(read_header(tmp_path / "k.gguf"))["x"]
+    whole = torch.from_numpy(gguf.quants.dequantize(blocks, quantisation))
+    assert stored.shape == (4, 512)
+    assert torch.equal(stored.rows(0, 4), whole)
+    assert torch.equal(stored.rows(1, 3), whole[1:3])
