@@ -89,7 +89,7 @@ def build(
     heads: int = 4,
     scheduler: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the checkpoint `name` (one of `NAMES`, or a variant) to `folder`, and return the folder.
+    """Write the checkpoint `name` (of `NAMES`, or a variant) to `folder`, and return the folder.
 
     Args:
         seed: of the weights.

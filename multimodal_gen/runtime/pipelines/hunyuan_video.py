@@ -100,7 +100,8 @@ class HunyuanVideoPipeline(AdaptedVideoPipeline):
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
         steps = params.num_inference_steps
         assert steps is not None
-        return {"sigmas": torch.linspace(1, 0, steps + 1, dtype=torch.float64)[:-1].tolist()}
+        sigmas = torch.linspace(1, 0, steps + 1, dtype=torch.float64)[:-1].tolist()
+        return {"sigmas": sigmas, "sigmas_for_all": True}
 
     def predict(self, rows: Rows) -> Tensor:
         return self._predict(rows.latents, rows.timesteps, rows.conditioning)

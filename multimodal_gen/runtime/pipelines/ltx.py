@@ -92,10 +92,8 @@ class LTXPipeline(AdaptedVideoPipeline):
         assert steps is not None
         frames, height, width = self.grid(params)
         sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
-        return {
-            "sigmas": sigmas,
-            "mu": linear_shift(self.scheduler_config, frames * height * width),
-        }
+        mu = linear_shift(self.scheduler_config, frames * height * width)
+        return {"sigmas": sigmas, "mu": mu, "sigmas_for_all": True}
 
     def predict(self, rows: Rows) -> Tensor:
         params = rows.params[0]
