@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 from engineless import load, run_each, run_joined, start
@@ -61,6 +62,21 @@ def test_klein_with_a_picture_equals_diffusers(
     pipeline: ComposedPipeline, folder: Path, call: dict[str, Any]
 ) -> None:
     check_parity(pipeline, folder, **call)
+
+
+@pytest.mark.parametrize(
+    "change", [{"strength": 0.8}, {"strength": 1.0, "seed": 3}], ids=lambda change: ",".join(change)
+)
+def test_klein_inpainting_equals_diffusers(
+    pipeline: ComposedPipeline, folder: Path, change: dict[str, Any]
+) -> None:
+    call = {**TEXT, "image": picture(90, 71), "mask_image": picture(50, 40, "L"), **change}
+    check_parity(pipeline, folder, stock=diffusers.Flux2KleinInpaintPipeline, **call)
+
+
+def test_strength_without_a_mask_is_refused(pipeline: ComposedPipeline) -> None:
+    with pytest.raises(InvalidRequest, match="strength"):
+        start(pipeline, SamplingParams(strength=0.5), {"image": np.asarray(picture(64, 64))})
 
 
 def test_klein_with_other_heads_and_solver_equals_diffusers(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
@@ -15,7 +15,6 @@ Pictures = Mapping[str, FrameHeader]
 
 _CHANNELS = {"image": (3,), "mask": ()}
 _FROM_NOISE = ("text-to-image", "text-to-video")
-_BY_STRENGTH = ("image-to-image", "inpainting")
 _STEP = 32
 """Sizes that follow from a picture's shape are multiples of it: all models were trained on such."""
 
@@ -30,7 +29,8 @@ def check_pictures(params: SamplingParams, model: ModelInfo, pictures: Pictures)
     _check_tasks(model, pictures)
     if params.strength is None:
         return
-    if "image" not in pictures or not set(_BY_STRENGTH) & set(model.tasks):
+    task = "inpainting" if "mask" in pictures else "image-to-image"
+    if "image" not in pictures or task not in model.tasks:
         allowed = "only where a picture is given and the model starts from it"
         raise InvalidRequest("strength", params.strength, allowed)
     if not 0 < params.strength <= 1:
@@ -50,7 +50,8 @@ def size_of(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> tup
     if "image" not in pictures or model.picture_size == "default" or (width and height):
         return width or model.defaults.width, height or model.defaults.height
     rows, columns = pictures["image"].shape[:2]
-    step, counted = model.size_multiple, round
+    step = model.size_multiple
+    counted: Callable[[float], int] = round
     usual = model.defaults.width * model.defaults.height
     if width or height:
         scale = width / columns if width else (height or 1) / rows

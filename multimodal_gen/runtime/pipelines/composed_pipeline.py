@@ -34,9 +34,6 @@ from multimodal_gen.runtime.pipelines.rows import Rows, join_rows
 from multimodal_gen.runtime.stages import make_stages
 from multimodal_gen.runtime.stages.inpaint import KeepUnmasked
 
-_BY_STRENGTH = {"image-to-image", "inpainting"}
-"""Tasks that start from a picture."""
-
 
 @dataclass(frozen=True)
 class RankContext:
@@ -247,7 +244,8 @@ class ComposedPipeline(ABC):
         """Give the request its solver and latents, and what it does after each step."""
         params, generator = state.params, state.generator
         solver = state.solver = self.solver(params, generator)
-        if "image" in state.pictures and _BY_STRENGTH & set(self.tasks):
+        task = "inpainting" if "mask" in state.pictures else "image-to-image"
+        if "image" in state.pictures and task in self.tasks:
             self._start_from_picture(state, solver)
         else:
             noise = self.initial_noise(params, generator).to(self.context.device)

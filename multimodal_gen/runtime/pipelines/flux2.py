@@ -1,12 +1,15 @@
-"""FLUX.2 klein, after diffusers' Flux2KleinPipeline: from a text, or going by a picture too."""
+"""FLUX.2 klein, after diffusers' Flux2KleinPipeline and Flux2KleinInpaintPipeline: from a text, or
+going by a picture too."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from multimodal_gen.configs.families.flux2 import BASE_DEFAULTS, FLUX2
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -21,7 +24,12 @@ from multimodal_gen.runtime.models.dits.flux2_keys import flux2_key_map
 from multimodal_gen.runtime.models.encoders.qwen3 import Qwen3Encoder
 from multimodal_gen.runtime.models.vaes.flux2 import PATCH, Flux2VAE
 from multimodal_gen.runtime.models.vaes.image import shrunk
-from multimodal_gen.runtime.models.vaes.references import crop_reference, reference_size
+from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask
+from multimodal_gen.runtime.models.vaes.references import (
+    at_most_shown,
+    crop_reference,
+    reference_size,
+)
 from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, text_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
@@ -94,10 +102,27 @@ class Flux2KleinPipeline(FlowPipeline):
         """A picture to go by is a part of the conditioning, the same in all branches."""
         super().prepare(state)
         if "image" in state.pictures:
-            pixels = crop_reference(state.pictures["image"], self.size_multiple)
-            references = _pack(self._vae.encode(pixels)).to(self.context.dtype)
+            references = self._references(state)
             for conditioning in state.conditioning.values():
                 conditioning["references"] = references
+
+    def _references(self, state: RequestState) -> Tensor:
+        """Inpainting goes by the very picture that it starts from."""
+        if "mask" in state.pictures:
+            return self.picture_latents(state)
+        pixels = crop_reference(state.pictures["image"], self.size_multiple)
+        return _pack(self._vae.encode(pixels)).to(self.context.dtype)
+
+    def picture_latents(self, state: RequestState) -> Tensor:
+        picture = np.asarray(at_most_shown(state.pictures["image"]))
+        pixels = fit_image(picture, *_size(state.params))
+        return _pack(self._vae.encode(pixels)).to(self.context.dtype)
+
+    def mask_latents(self, state: RequestState) -> Tensor:
+        """Grey along its edges, one value a token."""
+        mask = fit_mask(state.pictures["mask"], *_size(state.params))
+        mask = F.interpolate(mask, self._grid(state.params), mode="bilinear")
+        return _pack(mask).to(self.context.device, self.context.dtype)
 
     def batch_key(self, state: RequestState, evaluation: int) -> str:
         branch = next(iter(state.conditioning.values()))
@@ -135,17 +160,24 @@ class Flux2KleinPipeline(FlowPipeline):
 
     def _grid(self, params: SamplingParams) -> Grid:
         """Tokens down and across."""
-        assert params.width is not None
-        assert params.height is not None
-        return params.height // self.size_multiple, params.width // self.size_multiple
+        height, width = _size(params)
+        return height // self.size_multiple, width // self.size_multiple
 
     def _grids(self, state: RequestState) -> tuple[Grid, ...]:
         """Of what is made, then of the picture it goes by."""
         own = self._grid(state.params)
         if "image" not in state.pictures:
             return (own,)
+        if "mask" in state.pictures:
+            return own, own
         height, width = reference_size(state.pictures["image"], self.size_multiple)
         return own, (height // self.size_multiple, width // self.size_multiple)
+
+
+def _size(params: SamplingParams) -> tuple[int, int]:
+    assert params.width is not None
+    assert params.height is not None
+    return params.height, params.width
 
 
 def _pack(latents: Tensor) -> Tensor:

@@ -33,12 +33,20 @@ def crop_reference(picture: Picture, multiple: int) -> Tensor:
         _PROCESSOR.check_image_input(image)
     except ValueError as error:
         raise InvalidRequest("image_path", f"{image.width}x{image.height}", str(error)) from error
-    height, width = _shrunk_size(picture)
-    if (width, height) != image.size:
-        image = image.resize((width, height), PIL.Image.Resampling.LANCZOS)
     height, width = reference_size(picture, multiple)
-    pixels: Tensor = _PROCESSOR.preprocess(image, height, width, resize_mode="crop")
+    pixels: Tensor = _PROCESSOR.preprocess(
+        at_most_shown(picture), height, width, resize_mode="crop"
+    )
     return pixels
+
+
+def at_most_shown(picture: Picture) -> PIL.Image.Image:
+    """A picture uint8 [h, w, 3], smaller if it is larger than what is shown to the model."""
+    image = PIL.Image.fromarray(picture)
+    height, width = _shrunk_size(picture)
+    if (width, height) == image.size:
+        return image
+    return image.resize((width, height), PIL.Image.Resampling.LANCZOS)
 
 
 def _shrunk_size(picture: Picture) -> tuple[int, int]:
