@@ -140,7 +140,7 @@ class Checkpoint:
                 library=library,
                 class_name=class_name,
                 config=self.config(name),
-                name=name,
+                name=self._called(name),
                 dtype=dtype,
                 device=device,
             )
@@ -157,8 +157,12 @@ class Checkpoint:
         with complaints(f"{name}/config.json"), torch.device("meta"):
             module = make().eval().requires_grad_(False)
         with self._tensors(name) as stored:
-            fill(module, stored, key_map, name=name, dtype=dtype, device=device)
+            fill(module, stored, key_map, name=self._called(name), dtype=dtype, device=device)
         return module
+
+    def _called(self, name: str) -> str:
+        """What errors over a component's weights call it."""
+        return name if self.file is None else self.file.called(name)
 
     @contextmanager
     def _tensors(self, name: str) -> Iterator[Mapping[str, Stored]]:

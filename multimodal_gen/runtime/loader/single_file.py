@@ -44,12 +44,16 @@ class SingleFile:
         parts = {name: name for name in components if name in held}
         return cls(found, {_denoiser(found, components, base): DENOISER} | parts)
 
+    def called(self, name: str) -> str:
+        """What errors call a component, which may be in the file."""
+        return f"{name} in {self.found.header.path.name}" if name in self.parts else name
+
     @contextmanager
     def tensors(
         self, name: str, class_name: str, config: Mapping[str, Any]
     ) -> Iterator[dict[str, Stored]]:
         """A component's tensors, while the file is open. Raises InvalidCheckpoint."""
-        part, path = self.parts[name], self.found.header.path
+        part = self.parts[name]
         with self._open() as stored:
             own = {}
             for key, tensor in stored.items():
@@ -60,7 +64,7 @@ class SingleFile:
             if part == DENOISER and self.found.layout.style == "diffusers":
                 yield own
                 return
-            what = f"{name} in {path.name}"
+            what = self.called(name)
             own, unused = convert(own, converter_for(class_name, config), what)
             if unused and part == DENOISER:
                 raise InvalidCheckpoint(f"{what}: unexpected: {', '.join(unused[:_SHOWN])}")
