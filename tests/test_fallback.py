@@ -26,8 +26,6 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
 
 Checkpoints = Callable[..., Path]
-# diffusers' DPM-Solver hands numpy a tensor.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 CALL: dict[str, Any] = {
     "prompt": "a red heart on the sea",

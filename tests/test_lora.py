@@ -21,7 +21,6 @@ from multimodal_gen.messages.validation import resolve
 from multimodal_gen.runtime.layers.lora import LoraUse
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 CALL: dict[str, Any] = {
     "prompt": "a red heart on the sea",
     "height": 48,

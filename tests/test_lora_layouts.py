@@ -19,7 +19,6 @@ from torch import Tensor
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 CALL: dict[str, Any] = {
     "prompt": "a red heart on the sea",
     "height": 48,

@@ -13,9 +13,6 @@ from multimodal_gen.configs.families.stable_diffusion import NOISE_SCHEDULERS
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
-# diffusers' Euler schedulers hand numpy a tensor.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 CALL: dict[str, Any] = {
     "prompt": "a photo of a blue rocket",
     "height": 64,

@@ -20,9 +20,6 @@ from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
-# diffusers' Euler schedulers hand numpy a tensor.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 CALL: dict[str, Any] = {
     "prompt": "a photo of a blue rocket",
     "num_inference_steps": 5,

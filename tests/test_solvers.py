@@ -86,8 +86,6 @@ MU = 0.83  # of the dynamic shift
 SHAPE = (1, 36, 8)
 CPU = torch.device("cpu")
 
-# Of numpy 2, where diffusers makes an array of a tensor.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 every_case = pytest.mark.parametrize(("model", "name"), CASES)
 
 

@@ -20,9 +20,6 @@ from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.stages.batch import Batch
 from multimodal_gen.runtime.stages.preview import PER_REQUEST
 
-# diffusers' Euler schedulers hand numpy a tensor.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 Checkpoints = Callable[..., Path]
 Load = Callable[[str], ComposedPipeline]
 

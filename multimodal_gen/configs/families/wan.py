@@ -54,13 +54,6 @@ WAN = FamilyConfig(
         num_inference_steps=50,
         guidance_scale=5.0,
         max_sequence_length=512,
-        negative_prompt=(
-            "Bright tones, overexposed, static, blurred details, subtitles, style, works, "
-            "paintings, images, static, overall gray, worst quality, low quality, JPEG compression "
-            "residue, ugly, incomplete, extra fingers, poorly drawn hands, poorly drawn faces, "
-            "deformed, disfigured, misshapen limbs, fused fingers, still picture, messy "
-            "background, three legs, many people in the background, walking backwards"
-        ),
     ),
     limits=LIMITS,
     frame_multiple=4,
