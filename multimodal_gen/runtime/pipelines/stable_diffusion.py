@@ -49,8 +49,12 @@ class StableDiffusionPipeline(ComposedPipeline):
         "unet.cross_attention_dim": ("text_encoder.hidden_size",),
     }
     added_conditioning: ClassVar[tuple[str, ...]] = ()
-    corrections: ClassVar[dict[str, Any]] = {"steps_offset": 1, "clip_sample": False}
-    """Scheduler settings that old checkpoints have wrong, put right as diffusers does."""
+    corrections: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "StableDiffusionPipeline": {"steps_offset": 1, "clip_sample": False},
+        "StableDiffusionImg2ImgPipeline": {"steps_offset": 1, "clip_sample": False},
+        "StableDiffusionInpaintPipeline": {"steps_offset": 1, "skip_prk_steps": True},
+    }
+    """Scheduler settings that old checkpoints have wrong, put right as diffusers' class does."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -72,7 +76,7 @@ class StableDiffusionPipeline(ComposedPipeline):
             checkpoint.config(name).get(key, 4)
             for name, key in (("unet", "in_channels"), ("vae", "latent_channels"))
         )
-        if width not in (latents, 2 * latents + 1):
+        if isinstance(latents, int) and width not in (latents, 2 * latents + 1):
             raise InvalidCheckpoint(
                 f"config.json: unet.in_channels={width} does not fit vae.latent_channels={latents}"
             )
@@ -87,8 +91,8 @@ class StableDiffusionPipeline(ComposedPipeline):
         own = SOLVERS[default_solver_name(config)].scheduler
         # Also what the file has for another class, which a request may choose.
         known = {*config, *inspect.signature(own).parameters}
-        right = {key: value for key, value in cls.corrections.items() if key in known}
-        return config | right
+        corrections = cls.corrections.get(checkpoint.pipeline_class, {})
+        return config | {key: value for key, value in corrections.items() if key in known}
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -29,7 +30,7 @@ class StableDiffusionXLPipeline(StableDiffusionPipeline):
         "unet.cross_attention_dim": ("text_encoder.hidden_size", "text_encoder_2.hidden_size"),
     }
     added_conditioning = ("text_embeds", "time_ids")
-    corrections: ClassVar[dict[str, Any]] = {}
+    corrections: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, *args: Any, zeros_for_no_prompt: bool) -> None:
         super().__init__(*args)
