@@ -116,7 +116,7 @@ def join_streams(
     is float32.
     """
     projected = [weights.project(tokens, modulation) for weights, tokens, modulation in inputs]
-    qkv = torch.cat(projected, dim=1)
+    qkv = projected[0] if len(projected) == 1 else torch.cat(projected, dim=1)
     qk, v = qkv[:, :, :2], qkv[:, :, 2]
     norms = [weights.qk_norm for weights, _, _ in inputs if weights.qk_norm is not None]
     if not norms:
