@@ -190,6 +190,27 @@ def test_kohya_lora_in_the_block_names_of_sdxl_equals_diffusers(
     check(folder, load(folder), write(tmp_path / "a.safetensors", kohya_keys("lora_unet", weights)))
 
 
+def test_a_low_noise_lora_is_for_the_second_denoiser(
+    checkpoints: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = checkpoints("wan22")
+    stock, pipeline = stock_pipeline(folder), load(folder)
+    keys = diffusers_keys("transformer", random_lora(stock.transformer, ATTENTION))
+    file = write(tmp_path / "style_low_noise.safetensors", keys)
+    call = {**CALL, "num_frames": 5, "negative_prompt": "", "guidance_scale": 5.0}
+    call |= {"num_inference_steps": 4, "max_sequence_length": 32}
+    options = {"weight_name": file.name, "adapter_name": "x", "load_into_transformer_2": True}
+    stock.load_lora_weights(tmp_path, **options)
+    stock.set_adapters("x", SCALE)
+    try:
+        theirs = reference(folder, **call)
+    finally:
+        stock.unload_lora_weights()
+    use = Loaded(pipeline, tmp_path).use("style_low_noise", SCALE)
+    assert relative(run(pipeline, SamplingParams(**call), loras=[use]), theirs) <= LATENTS
+    assert relative(run(pipeline, SamplingParams(**call)), theirs) > 0.01
+
+
 def in_text_model(weights: Weights) -> Weights:
     """CLIP's layers by the names that they have in files."""
     return {f"text_model.{name.removeprefix('text_model.')}": p for name, p in weights.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,8 @@ from multimodal_gen.runtime.loader.lora_layouts import (
 from multimodal_gen.runtime.loader.weights import pieces_of
 
 _MAX_BYTES = 8 << 30
+_LOW_NOISE = re.compile("low[-_ ]?noise", re.IGNORECASE)
+"""How files for the second of two denoisers are called: their keys don't tell."""
 _SHOWN = 8
 _METADATA = "lora_adapter_metadata"
 """Where diffusers keeps PEFT's config in a file of its own, the component before each key."""
@@ -74,7 +77,9 @@ class LoraReader:
             raise InvalidCheckpoint(f"holds {what}, and only LoRA is supported")
         config = _peft_config(file.config)
         pairs, unknown = pairs_of(tensors, self._names, self._converter)
-        problems = [f"{key} {_shape(tensors.get(key))}: no such module" for key in unknown]
+        if _LOW_NOISE.search(f"{file.name}/{file.weights.name}"):
+            pairs = self._for_second(pairs)
+        problems = [f"{key} {_shape(tensors.get(key))}: no such module" for key in sorted(unknown)]
         configs = dict.fromkeys(self._targets, config) if config else _by_component(metadata)
         scaled_by(pairs, configs)
         problems += self._misfits(pairs)
@@ -85,8 +90,13 @@ class LoraReader:
             raise InvalidCheckpoint("has no weights")
         return self._fitted(pairs)
 
+    def _for_second(self, pairs: Pairs) -> Pairs:
+        """What is for the first denoiser is for the last, where there are two."""
+        first, last = self._denoisers[0], self._denoisers[-1]
+        return {(last if part == first else part, name): p for (part, name), p in pairs.items()}
+
     def _misfits(self, pairs: Pairs) -> Iterator[str]:
-        for (component, name), pair in pairs.items():
+        for (component, name), pair in sorted(pairs.items(), key=lambda item: item[0]):
             target = self._targets[component][name]
             if not _fits(pair, target):
                 found = f"down {_shape(pair.down)}, up {_shape(pair.up)}"
