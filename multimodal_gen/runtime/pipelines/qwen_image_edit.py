@@ -26,8 +26,8 @@ _SYSTEM = (
 )
 _PICTURE = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
 _DROPPED = 64  # tokens of the template before picture and prompt
-_AREA = 1024 * 1024  # pixels of the picture for the VAE
-_PLUS_AREA = 384 * 384  # and for the text encoder of QwenImageEditPlus
+PICTURE_AREA = 1024 * 1024  # pixels of the picture for the VAE
+_SEEN_BY_PLUS = 384 * 384  # and for the text encoder, of QwenImageEditPlus
 _STEP = 32
 
 
@@ -46,7 +46,7 @@ class QwenImageEditPipeline(QwenImagePipeline):
 
     def __init__(self, *args: Any, plus: bool) -> None:
         super().__init__(*args)
-        self._seen_area = _PLUS_AREA if plus else _AREA
+        self._seen_area = _SEEN_BY_PLUS if plus else PICTURE_AREA
         self._introduction = f"Picture 1: {_PICTURE}" if plus else _PICTURE
 
     @classmethod
@@ -75,13 +75,13 @@ class QwenImageEditPipeline(QwenImagePipeline):
 
     def prepare(self, state: RequestState) -> None:
         super().prepare(state)
-        pixels = fit_image(state.pictures["image"], *fitted(state.pictures["image"], _AREA))
+        pixels = fit_image(state.pictures["image"], *fitted(state.pictures["image"], PICTURE_AREA))
         latents = pack(self.encode_picture(pixels, None)).to(self.context.dtype)
         for conditioning in state.conditioning.values():
             conditioning["picture"] = latents
 
     def grids(self, state: RequestState) -> tuple[Grid, ...]:
-        height, width = fitted(state.pictures["image"], _AREA)
+        height, width = fitted(state.pictures["image"], PICTURE_AREA)
         return (*super().grids(state), (height // self.size_multiple, width // self.size_multiple))
 
 

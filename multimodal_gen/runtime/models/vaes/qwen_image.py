@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageCausalConv3d
 from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
@@ -15,7 +16,7 @@ class QwenImageVAE:
     """Latents are [B, C, h, w], of mean 0 and standard deviation 1 in each channel."""
 
     def __init__(self, vae: Any) -> None:
-        self._vae = vae
+        self._vae = _for_one_frame(vae)
         config = vae.config
         for name in ("latents_mean", "latents_std"):
             if len(getattr(config, name)) != config.z_dim:
@@ -47,3 +48,18 @@ class QwenImageVAE:
         latents = latents.to(self._vae.dtype) / self._scale + self._mean
         decoded = self._vae.decode(latents.unsqueeze(2), return_dict=False)[0]
         return to_uint8(decoded[:, :, 0])
+
+
+def _for_one_frame(vae: Any) -> Any:
+    """The module without what only later frames need: about three times as fast.
+
+    Causal convolutions look at earlier frames, which for the first one are zeros; so only the last
+    slice of their weights in time counts.
+    """
+    causal: list[Any] = [each for each in vae.modules() if isinstance(each, QwenImageCausalConv3d)]
+    for module in causal:
+        if module._padding[4] > 0:  # frames before
+            last: Tensor = module.weight[:, :, -1:].contiguous()
+            module.weight = torch.nn.Parameter(last, requires_grad=False)
+            module._padding = (*module._padding[:4], 0, 0)
+    return vae
