@@ -4,15 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
+import torch
 from engineless import Output, load, run, run_joined, start
 from parity import check_parity
+from tiny_checkpoints.pictures import picture
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.models.schedulers.registry import View
+from multimodal_gen.runtime.models.vaes.ltx import LTXVideoCodec
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 Checkpoints = Callable[..., Path]
@@ -119,6 +123,21 @@ def test_the_frame_rate_is_an_input_of_ltx(pipelines: Pipelines, checkpoints: Ch
     assert apart(run(pipeline, params), run(pipeline, params.updated(fps=8))) > 1
 
 
+@pytest.mark.parametrize("name", ["ltx", "ltx-0.9.1"])
+@pytest.mark.parametrize(
+    "change",
+    [{"negative_prompt": "blurry"}, {"guidance_scale": 1.0, "num_frames": 9, "seed": 5}],
+    ids=lambda change: ",".join(change),
+)
+def test_ltx_goes_on_from_a_picture_as_diffusers_does(
+    name: str, change: dict[str, Any], pipelines: Pipelines, checkpoints: Checkpoints
+) -> None:
+    call = {**VIDEO, "image": picture(70, 90), **change}
+    check_parity(
+        pipelines(name), checkpoints(name), stock=diffusers.LTXImageToVideoPipeline, **call
+    )
+
+
 @pytest.mark.parametrize("name", ["pixart-sigma", "sana", "hunyuan-video", "ltx", "cogvideox-1.5"])
 def test_requests_that_share_a_batch_give_what_they_give_alone(
     name: str, pipelines: Pipelines
@@ -148,6 +167,21 @@ def test_a_preview_is_a_small_picture(name: str, pipelines: Pipelines) -> None:
     height, width, channels = state.preview.shape
     assert channels == 3
     assert 0 < height < width <= 256
+
+
+def test_the_noise_that_an_ltx_decoder_draws_is_the_requests_own(pipelines: Pipelines) -> None:
+    own = pipelines("ltx-0.9.1").components["vae"].config
+    config = {**own, "decoder_inject_noise": (True, True, True)}
+    vae: Any = diffusers.AutoencoderKLLTXVideo.from_config(config)
+    for name, parameter in vae.named_parameters():
+        if "per_channel_scale" in name:
+            parameter.data += 1
+    codec, latents = LTXVideoCodec(vae.requires_grad_(False)), torch.ones(1, 16, 2, 4, 4)
+    before = torch.get_rng_state()
+    first, again, other = (codec.decode(latents, seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,32 @@
-"""LTX-Video text-to-video: few, strongly compressed latents, and a model that knows the fps."""
+"""LTX-Video: few, strongly compressed latents, and a model that knows the fps."""
 
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.messages.model_info import Defaults, Limits
+
+_BASES = (BaseModel("Lightricks/LTX-Video"),)
+_SINGLE_FILES = (
+    SingleFile(
+        denoiser="LTXVideoTransformer3DModel",
+        style="original",
+        keys=("patchify_proj.weight", "adaln_single.linear.weight"),
+        without=("audio_patchify_proj.weight",),
+        bases=_BASES,
+    ),
+    SingleFile(
+        denoiser="LTXVideoTransformer3DModel",
+        style="diffusers",
+        keys=("proj_in.weight", "time_embed.linear.weight", "caption_projection.linear_1.weight"),
+        without=("audio_proj_in.weight",),
+        bases=_BASES,
+    ),
+)
 
 LTX = FamilyConfig(
     name="ltx",
     title="LTX-Video",
     pipeline_classes=("LTXPipeline",),
-    tasks=("text-to-video",),
+    tasks=("text-to-video", "image-to-video"),
     parameters=("num_frames", "fps", "flow_shift", "max_sequence_length"),
     size_multiple=32,
     defaults=Defaults(
@@ -21,5 +40,6 @@ LTX = FamilyConfig(
     ),
     limits=Limits(max_pixels=1280 * 1280, max_frames=257, max_sequence_length=512),
     frame_multiple=8,
+    single_files=_SINGLE_FILES,
     schedulers=("flow_euler", "flow_heun", "unipc"),
 )

@@ -1,8 +1,4 @@
-"""LTX-Video text-to-video, after diffusers' LTXPipeline.
-
-Videos are decoded in one piece, as the VAE's convolutions look ahead in time, and without noise,
-as with the reference's `decode_timestep=0`.
-"""
+"""LTX-Video text-to-video and image-to-video, after LTXPipeline and LTXImageToVideoPipeline."""
 
 from __future__ import annotations
 
@@ -19,7 +15,8 @@ from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS, complaints
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.models.vaes.pixels import to_uint8
+from multimodal_gen.runtime.models.vaes.ltx import LTXVideoCodec
+from multimodal_gen.runtime.models.vaes.pictures import fit_image
 from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
 from multimodal_gen.runtime.pipelines.composed_pipeline import text_of
 from multimodal_gen.runtime.pipelines.flow import linear_shift
@@ -44,6 +41,7 @@ class LTXPipeline(AdaptedVideoPipeline):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self._codec = LTXVideoCodec(self._vae)
         self._t5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
 
     @classmethod
@@ -80,8 +78,25 @@ class LTXPipeline(AdaptedVideoPipeline):
 
     def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
         channels = self.components["transformer"].config.in_channels
-        noise = torch.randn((1, channels, *self.grid(params)), generator=generator)
-        return noise.flatten(2).transpose(1, 2)
+        return _packed(torch.randn((1, channels, *self.grid(params)), generator=generator))
+
+    def prepare(self, state: RequestState) -> None:
+        """A picture is the first latent frame, which then never changes."""
+        if "image" not in state.pictures:
+            super().prepare(state)
+            return
+        params = state.params
+        assert params.height is not None
+        assert params.width is not None
+        pixels = fit_image(state.pictures["image"], params.height, params.width)
+        given = _packed(self._codec.encode_frame(pixels, state.generator))
+        super().prepare(state)
+        assert state.latents is not None
+        length = given.shape[1]
+        state.latents = torch.cat((given, state.latents[:, length:]), dim=1)
+        kept = torch.arange(state.latents.shape[1], device=given.device)[None] < length
+        for conditioning in state.conditioning.values():
+            conditioning["kept"] = kept
 
     def batch_key(self, state: RequestState, evaluation: int) -> str:
         """The model is told positions in seconds, so frame rates must agree too."""
@@ -100,10 +115,13 @@ class LTXPipeline(AdaptedVideoPipeline):
         assert params.fps is not None
         frames, height, width = self.grid(params)
         pixels = self.pixels_per_latent
+        conditioning, timesteps = dict(rows.conditioning), rows.timesteps
+        if "kept" in conditioning:  # those tokens are at the end of their noise: [R, tokens]
+            timesteps = timesteps.unsqueeze(1).masked_fill(conditioning.pop("kept"), 0)
         return self._predict(
             rows.latents,
-            rows.timesteps,
-            rows.conditioning,
+            timesteps,
+            conditioning,
             num_frames=frames,
             height=height,
             width=width,
@@ -111,36 +129,33 @@ class LTXPipeline(AdaptedVideoPipeline):
         )
 
     def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
-        return super().guide(prediction.float(), state)
+        guided = super().guide(prediction.float(), state)
+        kept = state.conditioning["positive"].get("kept")
+        return guided if kept is None else guided.masked_fill(kept.unsqueeze(2), 0)
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        """One after another: the VAE of some versions draws noise, which is each request's own."""
-        pixels = []
-        for state, own in zip(states, latents.split(1), strict=True):
-            device = self.context.device
-            with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                torch.manual_seed(state.params.seed or 0)
-                pixels.append(self.show(self._unpacked(own, state.params)))
-        return torch.cat(pixels)
+        return torch.cat(
+            [
+                self._codec.decode(self._unpacked(own, state.params), state.params.seed or 0)
+                for state, own in zip(states, latents.split(1), strict=True)
+            ]
+        )
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
         return self.preview_of(self._unpacked(x0, params))
 
     def show(self, latents: Tensor) -> Tensor:
-        vae = self._vae
-        mean, std = (
-            values.view(1, -1, 1, 1, 1).to(latents)
-            for values in (vae.latents_mean, vae.latents_std)
-        )
-        latents = (latents * std / vae.config.scaling_factor + mean).to(vae.dtype)
-        timestep = latents.new_zeros(1) if vae.config.timestep_conditioning else None
-        video = vae.decode(latents, timestep, return_dict=False)[0]
-        return to_uint8(video[0].transpose(0, 1))
+        return self._codec.decode(latents)
 
     def _unpacked(self, tokens: Tensor, params: SamplingParams) -> Tensor:
         """[1, T * h * w, C] -> [1, C, T, h, w]."""
         latents: Tensor = tokens.transpose(1, 2).unflatten(2, self.grid(params))
         return latents
+
+
+def _packed(latents: Tensor) -> Tensor:
+    """[1, C, T, h, w] -> [1, T * h * w, C]."""
+    return latents.flatten(2).transpose(1, 2)
 
 
 PIPELINE = LTXPipeline
