@@ -12,8 +12,6 @@ from torch import Tensor
 from multimodal_gen.configs.families.flux import FLUX, SCHNELL
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
-from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS, T5_TOKENIZERS
 from multimodal_gen.runtime.models.dits.flux import FluxTransformer
@@ -31,6 +29,7 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import (
     RankContext,
     text_of,
 )
+from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.packed import PATCH, PackedPipeline, unpack
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
@@ -72,15 +71,8 @@ class FluxPipeline(PackedPipeline):
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
         if name != "transformer":
             return super().load_component(checkpoint, name, context)
-        config = FluxConfig.from_dict(checkpoint.config(name))
-        attention = select_attention(context.attention_backend)
-        sequence = make_sequence_parallel(context.mesh, attention)
-        return checkpoint.load_native(
-            name,
-            lambda: FluxTransformer(config, sequence),
-            flux_key_map(config),
-            context.dtype,
-            context.device,
+        return load_transformer(
+            checkpoint, name, context, FluxConfig, FluxTransformer, flux_key_map
         )
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:

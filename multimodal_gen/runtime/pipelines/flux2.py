@@ -14,8 +14,6 @@ from torch.nn import functional as F
 from multimodal_gen.configs.families.flux2 import BASE_DEFAULTS, FLUX2
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
-from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
 from multimodal_gen.runtime.models.dits.flux2 import Flux2Transformer, Grid
@@ -30,8 +28,9 @@ from multimodal_gen.runtime.models.vaes.references import (
     crop_reference,
     reference_size,
 )
-from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, text_of
+from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, size_of, text_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline
+from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
 
@@ -74,15 +73,8 @@ class Flux2KleinPipeline(FlowPipeline):
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
         if name != "transformer":
             return super().load_component(checkpoint, name, context)
-        config = Flux2Config.from_dict(checkpoint.config(name))
-        attention = select_attention(context.attention_backend)
-        sequence = make_sequence_parallel(context.mesh, attention)
-        return checkpoint.load_native(
-            name,
-            lambda: Flux2Transformer(config, sequence),
-            flux2_key_map(config),
-            context.dtype,
-            context.device,
+        return load_transformer(
+            checkpoint, name, context, Flux2Config, Flux2Transformer, flux2_key_map
         )
 
     def branches(self, params: SamplingParams) -> tuple[str, ...]:
@@ -115,12 +107,12 @@ class Flux2KleinPipeline(FlowPipeline):
 
     def picture_latents(self, state: RequestState) -> Tensor:
         picture = np.asarray(at_most_shown(state.pictures["image"]))
-        pixels = fit_image(picture, *_size(state.params))
+        pixels = fit_image(picture, *size_of(state.params))
         return _pack(self._vae.encode(pixels)).to(self.context.dtype)
 
     def mask_latents(self, state: RequestState) -> Tensor:
         """Grey along its edges, one value a token."""
-        mask = fit_mask(state.pictures["mask"], *_size(state.params))
+        mask = fit_mask(state.pictures["mask"], *size_of(state.params))
         mask = F.interpolate(mask, self._grid(state.params), mode="bilinear")
         return _pack(mask).to(self.context.device, self.context.dtype)
 
@@ -160,7 +152,7 @@ class Flux2KleinPipeline(FlowPipeline):
 
     def _grid(self, params: SamplingParams) -> Grid:
         """Tokens down and across."""
-        height, width = _size(params)
+        height, width = size_of(params)
         return height // self.size_multiple, width // self.size_multiple
 
     def _grids(self, state: RequestState) -> tuple[Grid, ...]:
@@ -172,12 +164,6 @@ class Flux2KleinPipeline(FlowPipeline):
             return own, own
         height, width = reference_size(state.pictures["image"], self.size_multiple)
         return own, (height // self.size_multiple, width // self.size_multiple)
-
-
-def _size(params: SamplingParams) -> tuple[int, int]:
-    assert params.width is not None
-    assert params.height is not None
-    return params.height, params.width
 
 
 def _pack(latents: Tensor) -> Tensor:

@@ -12,8 +12,6 @@ from torch import Tensor
 from multimodal_gen.configs.families.qwen_image import QWEN_IMAGE
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
-from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
 from multimodal_gen.runtime.models.dits.qwen_image import QwenImageTransformer
@@ -23,6 +21,7 @@ from multimodal_gen.runtime.models.encoders.qwen import QwenEncoder
 from multimodal_gen.runtime.models.vaes.image import shrunk
 from multimodal_gen.runtime.models.vaes.qwen_image import QwenImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, text_of
+from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.packed import PATCH, PackedPipeline, unpack
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows, join_padded, text_bucket
@@ -74,15 +73,8 @@ class QwenImagePipeline(PackedPipeline):
             return super().load_component(checkpoint, name, context).model
         if name != "transformer":
             return super().load_component(checkpoint, name, context)
-        config = QwenImageConfig.from_dict(checkpoint.config(name))
-        attention = select_attention(context.attention_backend)
-        sequence = make_sequence_parallel(context.mesh, attention)
-        return checkpoint.load_native(
-            name,
-            lambda: QwenImageTransformer(config, sequence),
-            qwen_image_key_map(config),
-            context.dtype,
-            context.device,
+        return load_transformer(
+            checkpoint, name, context, QwenImageConfig, QwenImageTransformer, qwen_image_key_map
         )
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:

@@ -17,8 +17,6 @@ from multimodal_gen.configs.families.stable_diffusion_3 import (
 )
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults, Limits
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
-from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS, T5_TOKENIZERS
 from multimodal_gen.runtime.models.dits.stable_diffusion_3 import SD3Transformer
@@ -35,6 +33,7 @@ from multimodal_gen.runtime.models.vaes.image import (
 from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask, shrink_mask
 from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, size_of, text_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
+from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
 
@@ -97,16 +96,7 @@ class StableDiffusion3Pipeline(FlowPipeline):
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
         if name != "transformer":
             return super().load_component(checkpoint, name, context)
-        config = SD3Config.from_dict(checkpoint.config(name))
-        attention = select_attention(context.attention_backend)
-        sequence = make_sequence_parallel(context.mesh, attention)
-        return checkpoint.load_native(
-            name,
-            lambda: SD3Transformer(config, sequence),
-            sd3_key_map(config),
-            context.dtype,
-            context.device,
-        )
+        return load_transformer(checkpoint, name, context, SD3Config, SD3Transformer, sd3_key_map)
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         text, length = text_of(state.params, branch), state.params.max_sequence_length

@@ -12,8 +12,6 @@ from torch import Tensor
 from multimodal_gen.configs.families.wan import EXPERT_PARAMETERS
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
-from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS
 from multimodal_gen.runtime.models.dits.wan import WanTransformer
@@ -27,6 +25,7 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import (
     RankContext,
     text_of,
 )
+from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
 
@@ -96,16 +95,7 @@ class WanBasePipeline(ComposedPipeline):
         if name not in EXPERTS:
             dtype = torch.float32 if name in _FLOAT32 else context.dtype
             return checkpoint.load(name, dtype, context.device)
-        config = WanConfig.from_dict(checkpoint.config(name))
-        attention = select_attention(context.attention_backend)
-        sequence = make_sequence_parallel(context.mesh, attention)
-        return checkpoint.load_native(
-            name,
-            lambda: WanTransformer(config, sequence),
-            wan_key_map(config),
-            context.dtype,
-            context.device,
-        )
+        return load_transformer(checkpoint, name, context, WanConfig, WanTransformer, wan_key_map)
 
     @property
     def parameters(self) -> tuple[str, ...]:

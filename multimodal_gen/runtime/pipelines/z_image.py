@@ -11,8 +11,6 @@ from torch import Tensor
 from multimodal_gen.configs.families.z_image import BASE_DEFAULTS, Z_IMAGE
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
-from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
 from multimodal_gen.runtime.models.dits.z_image import ZImageTransformer
@@ -27,8 +25,9 @@ from multimodal_gen.runtime.models.vaes.image import (
     scale_factor,
 )
 from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask, shrink_mask
-from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, text_of
+from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, size_of, text_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
+from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows, join_padded, text_bucket
 
@@ -69,15 +68,8 @@ class ZImagePipeline(FlowPipeline):
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
         if name != "transformer":
             return super().load_component(checkpoint, name, context)
-        config = ZImageConfig.from_dict(checkpoint.config(name))
-        attention = select_attention(context.attention_backend)
-        sequence = make_sequence_parallel(context.mesh, attention)
-        return checkpoint.load_native(
-            name,
-            lambda: ZImageTransformer(config, sequence),
-            z_image_key_map(config),
-            context.dtype,
-            context.device,
+        return load_transformer(
+            checkpoint, name, context, ZImageConfig, ZImageTransformer, z_image_key_map
         )
 
     def branches(self, params: SamplingParams) -> tuple[str, ...]:
@@ -114,22 +106,22 @@ class ZImagePipeline(FlowPipeline):
         return PATCH * scale_factor(self._vae)
 
     def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        height, width = (side // scale_factor(self._vae) for side in _size(params))
+        height, width = (side // scale_factor(self._vae) for side in size_of(params))
         shape = (1, self._transformer.config.in_channels, height, width)
         return torch.randn(shape, generator=generator)
 
     def picture_latents(self, state: RequestState) -> Tensor:
-        pixels = fit_image(state.pictures["image"], *_size(state.params))
+        pixels = fit_image(state.pictures["image"], *size_of(state.params))
         return encode_image(self._vae, pixels, state.generator).float()
 
     def mask_latents(self, state: RequestState) -> Tensor:
-        mask = fit_mask(state.pictures["mask"], *_size(state.params))
+        mask = fit_mask(state.pictures["mask"], *size_of(state.params))
         return shrink_mask(mask, scale_factor(self._vae)).to(self.context.device)
 
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
         steps = params.num_inference_steps
         assert steps is not None
-        height, width = _size(params)
+        height, width = size_of(params)
         tokens = (height // self.size_multiple) * (width // self.size_multiple)
         sigmas = torch.linspace(1.0, 1 / steps, steps).tolist()
         return {"sigmas": sigmas, "mu": linear_shift(self.scheduler_config, tokens)}
@@ -148,12 +140,6 @@ class ZImagePipeline(FlowPipeline):
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
         return decode_preview(self._vae, x0)
-
-
-def _size(params: SamplingParams) -> tuple[int, int]:
-    assert params.width is not None
-    assert params.height is not None
-    return params.height, params.width
 
 
 PIPELINE = ZImagePipeline

@@ -1,0 +1,32 @@
+"""The transformers of this project: from a checkpoint to a rank that may share its sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from torch import nn
+
+from multimodal_gen.runtime.distributed.ulysses import SequenceParallel, make_sequence_parallel
+from multimodal_gen.runtime.layers.attention import select_attention
+from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.models.dits.config import TransformerConfig
+from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext
+
+Config = TypeVar("Config", bound=TransformerConfig)
+
+
+def load_transformer(
+    checkpoint: Checkpoint,
+    name: str,
+    context: RankContext,
+    config_class: type[Config],
+    make: Callable[[Config, SequenceParallel], nn.Module],
+    key_map: Callable[[Config], Mapping[str, tuple[str, ...]]],
+) -> nn.Module:
+    """Component `name`, made from its config and filled by `key_map`. Raises InvalidCheckpoint."""
+    config = config_class.from_dict(checkpoint.config(name))
+    sequence = make_sequence_parallel(context.mesh, select_attention(context.attention_backend))
+    return checkpoint.load_native(
+        name, lambda: make(config, sequence), key_map(config), context.dtype, context.device
+    )
