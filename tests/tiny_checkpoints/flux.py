@@ -6,7 +6,7 @@ from diffusers import FluxPipeline, FluxTransformer2DModel, SchedulerMixin
 
 from . import encoders
 from .tokenizers import clip_tokenizer, t5_tokenizer
-from .vaes import image_vae
+from .vaes import flux_vae
 
 HEAD_DIM = 16
 
@@ -22,14 +22,7 @@ def flux_pipeline(
     """A pipeline of the class `kind`, which has the components of FluxPipeline."""
     return kind(
         scheduler=scheduler,
-        vae=image_vae(
-            latent_channels=16,
-            scaling_factor=0.3611,
-            shift_factor=0.1159,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-            mid_block_add_attention=True,
-        ),
+        vae=flux_vae(),
         text_encoder=encoders.clip_text(),
         tokenizer=clip_tokenizer(),
         text_encoder_2=encoders.t5(),

@@ -16,3 +16,15 @@ def image_vae(**config: Any) -> AutoencoderKL:
         sample_size=64,
         **config,
     )
+
+
+def flux_vae() -> AutoencoderKL:
+    """FLUX.1's, which Z-Image has too: 16 latent channels, no quant convolutions."""
+    return image_vae(
+        latent_channels=16,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        mid_block_add_attention=True,
+    )

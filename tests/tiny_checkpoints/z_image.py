@@ -4,7 +4,7 @@ from diffusers import SchedulerMixin, ZImagePipeline, ZImageTransformer2DModel
 
 from .encoders import WIDTH
 from .qwen3 import qwen3, qwen3_tokenizer
-from .vaes import image_vae
+from .vaes import flux_vae
 
 HEAD_DIM = 16
 
@@ -12,14 +12,7 @@ HEAD_DIM = 16
 def z_image_pipeline(scheduler: SchedulerMixin, *, heads: int) -> ZImagePipeline:
     return ZImagePipeline(
         scheduler=scheduler,
-        vae=image_vae(
-            latent_channels=16,
-            scaling_factor=0.3611,
-            shift_factor=0.1159,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-            mid_block_add_attention=True,
-        ),
+        vae=flux_vae(),
         text_encoder=qwen3(layers=3),
         tokenizer=qwen3_tokenizer(),
         transformer=ZImageTransformer2DModel(
