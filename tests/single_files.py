@@ -220,6 +220,69 @@ def wan(folder: Path) -> Tensors:
     return renamed(weights(folder), table)
 
 
+def ltx(folder: Path) -> Tensors:
+    table = {"proj_in": "patchify_proj", "time_embed": "adaln_single"}
+    return renamed(weights(folder), table | {"norm_q": "q_norm", "norm_k": "k_norm"})
+
+
+def hunyuan_video(folder: Path) -> Tensors:
+    tensors = swapped(weights(folder), "norm_out.linear")
+    parts = tuple(f"single_transformer_blocks.@.attn.to_{x}." for x in "qkv")
+    parts = (*parts, "single_transformer_blocks.@.proj_mlp.")
+    tensors = _fused_blocks(tensors, "single_blocks.@.linear1.", parts)
+    refiner = "context_embedder.token_refiner.refiner_blocks.@"
+    parts = tuple(f"{refiner}.attn.to_{x}." for x in "qkv")
+    tensors = _fused_blocks(tensors, f"{refiner}.self_attn_qkv.", parts)
+    for stream, names in (("img", "to_{}"), ("txt", "add_{}_proj")):
+        parts = tuple(f"transformer_blocks.@.attn.{names.format(x)}." for x in "qkv")
+        tensors = _fused_blocks(tensors, f"double_blocks.@.{stream}_attn_qkv.", parts)
+    text = {name: t for name, t in tensors.items() if name.startswith("context_embedder")}
+    rest = {name: t for name, t in tensors.items() if name not in text}
+    found = renamed(text, _HUNYUAN_TEXT) | renamed(rest, _HUNYUAN)
+    found = {re.sub(r"^proj_out", "final_layer.linear", name): t for name, t in found.items()}
+    found = {
+        re.sub(r"^(single.*)attn.norm_(.)", r"\1\2_norm", name): t for name, t in found.items()
+    }
+    return {re.sub(r"attn.norm_(.)", r"img_attn_\1_norm", name): t for name, t in found.items()}
+
+
+_HUNYUAN_TEXT = {
+    "context_embedder.proj_in": "txt_in.input_embedder",
+    "context_embedder.time_text_embed.timestep_embedder.linear_1": "txt_in.t_embedder.mlp.0",
+    "context_embedder.time_text_embed.timestep_embedder.linear_2": "txt_in.t_embedder.mlp.2",
+    "context_embedder.time_text_embed.text_embedder": "txt_in.c_embedder",
+    "context_embedder.token_refiner.refiner_blocks": "txt_in.individual_token_refiner.blocks",
+    "norm_out.linear": "adaLN_modulation.1",
+    "attn.to_out.0": "self_attn_proj",
+    "ff.net.0.proj": "mlp.fc1",
+    "ff.net.2": "mlp.fc2",
+}
+_HUNYUAN = {
+    "single_transformer_blocks": "single_blocks",
+    "transformer_blocks": "double_blocks",
+    "x_embedder": "img_in",
+    "time_text_embed.timestep_embedder.linear_1": "time_in.mlp.0",
+    "time_text_embed.timestep_embedder.linear_2": "time_in.mlp.2",
+    "time_text_embed.guidance_embedder.linear_1": "guidance_in.mlp.0",
+    "time_text_embed.guidance_embedder.linear_2": "guidance_in.mlp.2",
+    "time_text_embed.text_embedder.linear_1": "vector_in.in_layer",
+    "time_text_embed.text_embedder.linear_2": "vector_in.out_layer",
+    "attn.to_out.0": "img_attn_proj",
+    "attn.to_add_out": "txt_attn_proj",
+    "attn.norm_added_q": "txt_attn_q_norm",
+    "attn.norm_added_k": "txt_attn_k_norm",
+    "norm1_context.linear": "txt_mod.linear",
+    "norm1.linear": "img_mod.linear",
+    "ff_context.net.0.proj": "txt_mlp.fc1",
+    "ff_context.net.2": "txt_mlp.fc2",
+    "ff.net.0.proj": "img_mlp.fc1",
+    "ff.net.2": "img_mlp.fc2",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+    ".norm.linear": ".modulation.linear",
+    ".proj_out": ".linear2",
+}
+
+
 ORIGINAL: Mapping[str, Callable[[Path], Tensors]] = {
     "flux-dev": flux,
     "flux-schnell": flux,
@@ -230,6 +293,8 @@ ORIGINAL: Mapping[str, Callable[[Path], Tensors]] = {
     "wan": wan,
     "wan-i2v": wan,
     "wan22-ti2v": wan,
+    "ltx": ltx,
+    "hunyuan-video": hunyuan_video,
 }
 """Each tiny checkpoint's denoiser under its authors' names."""
 

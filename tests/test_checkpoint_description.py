@@ -35,6 +35,8 @@ FAMILY_OF = {
     "wan": "wan",
     "wan-i2v": "wan_image_to_video",
     "wan22-ti2v": "wan",
+    "ltx": "ltx",
+    "hunyuan-video": "hunyuan_video",
 }
 
 

@@ -62,12 +62,16 @@ def test_a_denoiser_under_its_authors_names_is_the_folders(
     assert differences(load_denoiser(folder), load_denoiser(folder, file)) == []
 
 
-@pytest.mark.parametrize("name", [*ORIGINAL, "qwenimage"])
+LIBRARY = ("sd15", "sdxl", "qwenimage", "pixart-sigma", "sana", "cogvideox")
+
+
+@pytest.mark.parametrize("name", [*ORIGINAL, *LIBRARY])
 def test_a_denoiser_under_diffusers_names_is_the_folders(
     name: str, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     folder = checkpoints(name)
-    file = write(tmp_path / "model.sft", weights(folder))
+    component = "unet" if (folder / "unet").is_dir() else "transformer"
+    file = write(tmp_path / "model.sft", weights(folder, component))
     assert differences(load_denoiser(folder), load_denoiser(folder, file)) == []
 
 

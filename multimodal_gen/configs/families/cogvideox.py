@@ -1,7 +1,20 @@
 """CogVideoX 1.0 (2B, 5B) and 1.5 text-to-video."""
 
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.messages.model_info import Defaults, Limits
+
+_SINGLE_FILES = (
+    SingleFile(
+        denoiser="CogVideoXTransformer3DModel",
+        style="diffusers",
+        keys=("patch_embed.text_proj.weight", "transformer_blocks.0.norm1.linear.weight"),
+        bases=(
+            BaseModel("zai-org/CogVideoX-5b", {"patch_embed.proj.weight": (3072,)}),
+            BaseModel("zai-org/CogVideoX-2b"),
+        ),
+    ),
+)
 
 COGVIDEOX = FamilyConfig(
     name="cogvideox",
@@ -21,6 +34,7 @@ COGVIDEOX = FamilyConfig(
     ),
     limits=Limits(max_pixels=1360 * 1360, max_frames=161, max_sequence_length=512),
     frame_multiple=4,
+    single_files=_SINGLE_FILES,
     schedulers=("cogvideox_ddim", "cogvideox_dpm"),
 )
 

@@ -29,6 +29,7 @@ _SINGLE_FILES = (
         keys=(
             "transformer_blocks.0.attn.add_q_proj.weight",
             "single_transformer_blocks.0.proj_mlp.weight",
+            "context_embedder.weight",
         ),
         bases=(_dev("time_text_embed.guidance_embedder.linear_1.weight"), _SCHNELL),
     ),

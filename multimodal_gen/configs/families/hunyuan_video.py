@@ -1,7 +1,24 @@
 """HunyuanVideo text-to-video; guidance is an input of the model."""
 
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.messages.model_info import Defaults, Limits
+
+_BASES = (BaseModel("hunyuanvideo-community/HunyuanVideo"),)
+_SINGLE_FILES = (
+    SingleFile(
+        denoiser="HunyuanVideoTransformer3DModel",
+        style="original",
+        keys=("double_blocks.0.img_attn_qkv.weight", "txt_in.input_embedder.weight"),
+        bases=_BASES,
+    ),
+    SingleFile(
+        denoiser="HunyuanVideoTransformer3DModel",
+        style="diffusers",
+        keys=("context_embedder.proj_in.weight", "single_transformer_blocks.0.proj_mlp.weight"),
+        bases=_BASES,
+    ),
+)
 
 HUNYUAN_VIDEO = FamilyConfig(
     name="hunyuan_video",
@@ -22,5 +39,6 @@ HUNYUAN_VIDEO = FamilyConfig(
     ),
     limits=Limits(max_pixels=1280 * 1280, max_frames=257, max_sequence_length=512),
     frame_multiple=4,
+    single_files=_SINGLE_FILES,
     schedulers=("flow_euler", "flow_heun", "unipc"),
 )

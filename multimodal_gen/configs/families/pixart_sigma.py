@@ -1,8 +1,18 @@
 """PixArt-Sigma: a transformer that predicts noise and reads the prompt by cross-attention."""
 
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.families.stable_diffusion import NOISE_SCHEDULERS
 from multimodal_gen.messages.model_info import Defaults, Limits
+
+_SINGLE_FILES = (
+    SingleFile(
+        denoiser="PixArtTransformer2DModel",
+        style="diffusers",
+        keys=("adaln_single.linear.weight", "pos_embed.proj.weight"),
+        bases=(BaseModel("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"),),
+    ),
+)
 
 PIXART_SIGMA = FamilyConfig(
     name="pixart_sigma",
@@ -19,5 +29,6 @@ PIXART_SIGMA = FamilyConfig(
         max_sequence_length=300,
     ),
     limits=Limits(max_pixels=2048 * 2048, max_sequence_length=512),
+    single_files=_SINGLE_FILES,
     schedulers=NOISE_SCHEDULERS,
 )

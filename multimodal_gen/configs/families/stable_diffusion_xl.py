@@ -5,6 +5,7 @@ from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.families.stable_diffusion import NOISE_SCHEDULERS
 from multimodal_gen.messages.model_info import Defaults, Limits
 
+_BASES = (BaseModel("stabilityai/stable-diffusion-xl-base-1.0"),)
 _SINGLE_FILES = (
     SingleFile(
         denoiser="UNet2DConditionModel",
@@ -20,7 +21,18 @@ _SINGLE_FILES = (
             "conditioner.embedders.0.transformer.": "text_encoder",
             "conditioner.embedders.1.model.": "text_encoder_2",
         },
-        bases=(BaseModel("stabilityai/stable-diffusion-xl-base-1.0"),),
+        bases=_BASES,
+    ),
+    SingleFile(
+        denoiser="UNet2DConditionModel",
+        style="diffusers",
+        keys=(
+            "conv_in.weight",
+            "add_embedding.linear_1.weight",
+            "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight",
+        ),
+        without=("controlnet_mid_block.weight",),
+        bases=_BASES,
     ),
 )
 

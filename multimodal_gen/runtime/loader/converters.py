@@ -28,6 +28,8 @@ def converter_for(class_name: str, config: Mapping[str, Any]) -> Converter:
     match class_name:
         case "FluxTransformer2DModel":
             return flux_names
+        case "HunyuanVideoTransformer3DModel":
+            return _hunyuan_video
         case "UNet2DConditionModel":
             return lambda tensors: library.convert_ldm_unet_checkpoint(
                 {_UNET + name: tensor for name, tensor in tensors.items()}, dict(config)
@@ -42,6 +44,21 @@ def converter_for(class_name: str, config: Mapping[str, Any]) -> Converter:
     if known is None:
         raise InvalidCheckpoint(f"{class_name}: its original names are not known")
     return partial(known["checkpoint_mapping_fn"], config=dict(config))
+
+
+def _hunyuan_video(tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
+    """With what the library splits by the published width split before, by the file's own."""
+    width = len(tensors["img_in.proj.weight"])
+    for name in [name for name in tensors if ".linear1." in name]:
+        joined = tensors.pop(name)
+        parts = joined.split([width] * 3 + [len(joined) - 3 * width])
+        for part, new in zip(parts, ("to_q", "to_k", "to_v"), strict=False):
+            tensors[name.replace("linear1", f"attn.{new}")] = part
+        tensors[name.replace("linear1", "proj_mlp")] = parts[-1]
+    converted: Mapping[str, Tensor] = library.convert_hunyuan_video_transformer_to_diffusers(
+        tensors
+    )
+    return converted
 
 
 def _clip_names(

@@ -42,11 +42,10 @@ def _from_diffusers(
 ) -> nn.Module:
     with complaints(f"{name}: {kind.__name__}"), init_empty_weights(include_buffers=False):
         module: nn.Module = kind.from_config(dict(config))
-    exact = tuple(kind._keep_in_fp32_modules or ())
-    object.__setattr__(module, "keep_in_float32", exact)
+    object.__setattr__(module, "keep_in_float32", tuple(kind._keep_in_fp32_modules or ()))
     key_map = {key: (key,) for key in module.state_dict()}
     fill(module, stored, key_map, name=name, dtype=dtype, device=torch.device("cpu"))
-    return module if exact else module.to(dtype)
+    return module
 
 
 def _from_transformers(
