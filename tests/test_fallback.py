@@ -148,9 +148,10 @@ def test_more_ranks_than_one_are_refused(checkpoints: Checkpoints) -> None:
         ({"_class_name": "LatteImaginaryPipeline"}, "not known"),
         ({"transformer": ["latte_custom", "Transformer"]}, "not an allowed class"),
         ({"transformer": [None, None]}, "needs a transformer"),
+        ({"transformer": ["diffusers", "Lumina2Transformer2DModel"]}, "takes LatteTransformer3D"),
         ({"scheduler": ["diffusers", "AutoencoderKL"]}, "scheduler is a AutoencoderKL"),
     ],
-    ids=["callbacks", "unknown", "custom", "missing", "kind"],
+    ids=["callbacks", "unknown", "custom", "missing", "denoiser", "scheduler"],
 )
 def test_what_cannot_run_is_refused_when_it_is_loaded(
     checkpoints: Checkpoints, tmp_path: Path, change: dict[str, Any], reason: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 import diffusers
 import msgspec
@@ -23,6 +23,7 @@ from multimodal_gen.runtime.pipelines.library_call import CallSignature
 from multimodal_gen.runtime.pipelines.library_solver import LibrarySolver
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
+from multimodal_gen.runtime.pipelines.trained_size import trained_size
 
 _DENOISERS = ("transformer", "unet")
 _NEVER_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
@@ -91,6 +92,8 @@ class FallbackPipeline(ComposedPipeline):
             raise InvalidCheckpoint(f"model_index.json: {name} needs a {', a '.join(needed)}")
         if not cls.denoiser_name:
             raise InvalidCheckpoint(f"model_index.json: has neither of {', '.join(_DENOISERS)}")
+        denoisers = _denoisers(cls.library_class, cls.denoiser_name)
+        checkpoint.require(cls.denoiser_name, tuple(denoisers))
 
     @classmethod
     def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -107,21 +110,16 @@ class FallbackPipeline(ComposedPipeline):
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
         """Those of the call's signature; where it leaves the size to the model, the model's."""
-        signature, entry, base = cls.signature, cls.entry, FALLBACK.defaults
-        width, height = (
-            entry.size
-            or _trained_size(checkpoint, cls.denoiser_name)
-            or (
-                base.width,
-                base.height,
-            )
-        )
+        signature, base = cls.signature, FALLBACK.defaults
+        if "vae" in checkpoint.components:
+            base = trained_size(FALLBACK, checkpoint, cls.denoiser_name)
+        width, height = cls.entry.size or (base.width, base.height)
         values = {
             "width": signature.default("width", int) or width,
             "height": signature.default("height", int) or height,
             "num_inference_steps": signature.default("num_inference_steps", int),
             "num_frames": signature.default("num_frames", int),
-            "fps": entry.fps,
+            "fps": cls.entry.fps,
             "guidance_scale": signature.default("guidance_scale", float),
             "true_cfg_scale": signature.default("true_cfg_scale", float),
             "max_sequence_length": signature.default("max_sequence_length", int),
@@ -194,18 +192,10 @@ def _left_out(library_class: type[Any], parts: Mapping[str, Any]) -> dict[str, N
     return {name: None for name in needed if name not in parts}
 
 
-def _trained_size(checkpoint: Checkpoint, denoiser: str) -> tuple[int, int] | None:
-    """Width and height of the latents that the denoiser's config names, in pixels."""
-    sample: Any = checkpoint.config(denoiser).get("sample_size")
-    blocks = (
-        checkpoint.config("vae").get("block_out_channels")
-        if "vae" in checkpoint.components
-        else None
-    )
-    if not isinstance(sample, int) or not isinstance(blocks, list):
-        return None
-    side = sample * 2 ** (len(blocks) - 1)
-    return side, side
+def _denoisers(library_class: type[Any], part: str) -> list[str]:
+    """The classes that the constructor names for its denoiser."""
+    hint = inspect.signature(library_class).parameters[part].annotation
+    return [each.__name__ for each in get_args(hint) or (hint,)]
 
 
 def _solver_of(state: RequestState) -> LibrarySolver:
