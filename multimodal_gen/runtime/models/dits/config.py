@@ -16,14 +16,14 @@ class TransformerConfig:
     title: ClassVar[str]
     """What messages call the model."""
     smallest: ClassVar[Mapping[str, int]]
-    """The least value of each field that is an integer; one that may be null is checked unless it
-    is."""
+    """The least value of fields that are integers; one that may be null is checked unless it is.
+    Names of fields that a class has not count for nothing."""
 
     def __post_init__(self) -> None:
-        optional = {field.name for field in fields(self) if "None" in str(field.type)}
+        kinds = {field.name: str(field.type) for field in fields(self)}
         for name, at_least in self.smallest.items():
-            value = getattr(self, name)
-            if value is None and name in optional:
+            value = getattr(self, name, None)
+            if name not in kinds or (value is None and "None" in kinds[name]):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
                 raise self.invalid(name, f"an integer of at least {at_least}")
@@ -69,3 +69,38 @@ class TransformerConfig:
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
                 raise self.invalid(name, "a number above 0")
+
+
+@dataclass(frozen=True)
+class JointConfig(TransformerConfig):
+    """Of transformers in which streams of text and image attend jointly."""
+
+    smallest: ClassVar[Mapping[str, int]] = {
+        "patch_size": 1,
+        "in_channels": 1,
+        "out_channels": 1,
+        "num_layers": 0,
+        "num_single_layers": 0,
+        "attention_head_dim": 2,
+        "num_attention_heads": 1,
+        "joint_attention_dim": 1,
+    }
+
+    patch_size: int
+    in_channels: int
+    out_channels: int | None
+    attention_head_dim: int
+    num_attention_heads: int
+
+    @property
+    def inner_dim(self) -> int:
+        return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def mlp_dim(self) -> int:
+        return 4 * self.inner_dim
+
+    @property
+    def token_channels(self) -> int:
+        """Channels of a token of the output."""
+        return self.patch_size**2 * (self.out_channels or self.in_channels)

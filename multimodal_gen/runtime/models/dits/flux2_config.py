@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from multimodal_gen.runtime.models.dits.config import TransformerConfig
+from multimodal_gen.runtime.models.dits.config import JointConfig
 
 AXES = 4  # of positions: time, row, column, place in the text
 
 
 @dataclass(frozen=True)
-class Flux2Config(TransformerConfig):
+class Flux2Config(JointConfig):
     """The fields and defaults of diffusers' Flux2Transformer2DModel."""
 
     patch_size: int = 1
@@ -30,31 +30,12 @@ class Flux2Config(TransformerConfig):
     guidance_embeds: bool = True
 
     title: ClassVar = "FLUX.2"
-    smallest: ClassVar = {
-        "patch_size": 1,
-        "in_channels": 1,
-        "out_channels": 1,
-        "num_layers": 0,
-        "num_single_layers": 0,
-        "attention_head_dim": 2,
-        "num_attention_heads": 1,
-        "joint_attention_dim": 1,
-        "timestep_guidance_channels": 2,
-    }
+    smallest: ClassVar = {**JointConfig.smallest, "timestep_guidance_channels": 2}
 
     def check(self) -> None:
         self.check_positive("mlp_ratio", "rope_theta", "eps")
         self.check_axes("axes_dims_rope", self.attention_head_dim, AXES)
 
     @property
-    def inner_dim(self) -> int:
-        return self.num_attention_heads * self.attention_head_dim
-
-    @property
     def mlp_dim(self) -> int:
         return int(self.inner_dim * self.mlp_ratio)
-
-    @property
-    def token_channels(self) -> int:
-        """Channels of a token of the output."""
-        return self.patch_size**2 * (self.out_channels or self.in_channels)

@@ -5,25 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from multimodal_gen.runtime.models.dits.config import TransformerConfig
+from multimodal_gen.runtime.models.dits.config import JointConfig
 
 
 @dataclass(frozen=True)
-class FluxConfig(TransformerConfig):
+class FluxConfig(JointConfig):
     """The fields and defaults of diffusers' FluxTransformer2DModel."""
 
     title: ClassVar = "FLUX"
-    smallest: ClassVar = {
-        "patch_size": 1,
-        "in_channels": 1,
-        "out_channels": 1,
-        "num_layers": 0,
-        "num_single_layers": 0,
-        "attention_head_dim": 2,
-        "num_attention_heads": 1,
-        "joint_attention_dim": 1,
-        "pooled_projection_dim": 1,
-    }
+    smallest: ClassVar = {**JointConfig.smallest, "pooled_projection_dim": 1}
 
     patch_size: int = 1
     in_channels: int = 64
@@ -39,16 +29,3 @@ class FluxConfig(TransformerConfig):
 
     def check(self) -> None:
         self.check_axes("axes_dims_rope", self.attention_head_dim)
-
-    @property
-    def inner_dim(self) -> int:
-        return self.num_attention_heads * self.attention_head_dim
-
-    @property
-    def mlp_dim(self) -> int:
-        return 4 * self.inner_dim
-
-    @property
-    def token_channels(self) -> int:
-        """Channels of a token of the output."""
-        return self.patch_size**2 * (self.out_channels or self.in_channels)

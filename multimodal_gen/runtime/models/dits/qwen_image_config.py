@@ -5,25 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from multimodal_gen.runtime.models.dits.config import TransformerConfig
+from multimodal_gen.runtime.models.dits.config import JointConfig
 
 _NOT_KNOWN = ("guidance_embeds", "use_additional_t_cond", "use_layer3d_rope")
 
 
 @dataclass(frozen=True)
-class QwenImageConfig(TransformerConfig):
+class QwenImageConfig(JointConfig):
     """The fields and defaults of diffusers' QwenImageTransformer2DModel."""
 
     title: ClassVar = "Qwen-Image"
-    smallest: ClassVar = {
-        "patch_size": 1,
-        "in_channels": 1,
-        "out_channels": 1,
-        "num_layers": 0,
-        "attention_head_dim": 2,
-        "num_attention_heads": 1,
-        "joint_attention_dim": 1,
-    }
 
     patch_size: int = 2
     in_channels: int = 64
@@ -46,16 +37,3 @@ class QwenImageConfig(TransformerConfig):
         for name in _NOT_KNOWN:
             if getattr(self, name):
                 raise self.invalid(name, "false: such a Qwen-Image model is not known")
-
-    @property
-    def inner_dim(self) -> int:
-        return self.num_attention_heads * self.attention_head_dim
-
-    @property
-    def mlp_dim(self) -> int:
-        return 4 * self.inner_dim
-
-    @property
-    def token_channels(self) -> int:
-        """Channels of a token of the output."""
-        return self.patch_size**2 * (self.out_channels or self.in_channels)

@@ -5,24 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from multimodal_gen.runtime.models.dits.config import TransformerConfig
+from multimodal_gen.runtime.models.dits.config import JointConfig
 
 _QK_NORMS = (None, "rms_norm")
 
 
 @dataclass(frozen=True)
-class SD3Config(TransformerConfig):
+class SD3Config(JointConfig):
     """The fields and defaults of diffusers' SD3Transformer2DModel."""
 
     title: ClassVar = "Stable Diffusion 3"
     smallest: ClassVar = {
+        **JointConfig.smallest,
         "sample_size": 1,
-        "patch_size": 1,
-        "in_channels": 1,
         "num_layers": 1,
         "attention_head_dim": 1,
-        "num_attention_heads": 1,
-        "joint_attention_dim": 1,
         "pooled_projection_dim": 1,
         "pos_embed_max_size": 1,
     }
@@ -52,11 +49,3 @@ class SD3Config(TransformerConfig):
             raise self.invalid("dual_attention_layers", "a list of layers")
         if self.qk_norm not in _QK_NORMS:
             raise self.invalid("qk_norm", "null or 'rms_norm'")
-
-    @property
-    def inner_dim(self) -> int:
-        return self.num_attention_heads * self.attention_head_dim
-
-    @property
-    def mlp_dim(self) -> int:
-        return 4 * self.inner_dim
