@@ -1,15 +1,19 @@
 """Stable Diffusion 3 gives what diffusers' pipelines give."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import pytest
-from engineless import load
+from engineless import load, start
 from parity import check_parity
 from tiny_checkpoints.pictures import picture
 
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.runtime.models.schedulers.registry import View
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
@@ -77,3 +81,32 @@ def test_stable_diffusion_3_from_a_picture_equals_diffusers(
         call["mask_image"] = picture(50, 40, "L")
         stock = diffusers.StableDiffusion3InpaintPipeline
     check_parity(pipeline, folder, stock=stock, **call)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "guidance"), [("sd3", 28, 7.0), ("sd35", 40, 4.5)], ids=["3", "3.5 medium"]
+)
+def test_defaults_are_those_of_the_published_model_at_the_trained_size(
+    checkpoints: Callable[..., Path], name: str, steps: int, guidance: float
+) -> None:
+    defaults = load(checkpoints(name)).model_info(name).defaults
+    assert (defaults.num_inference_steps, defaults.guidance_scale) == (steps, guidance)
+    assert (defaults.width, defaults.height) == (64, 64)
+
+
+def test_a_side_longer_than_the_transformer_has_places_for_is_refused(
+    pipeline: ComposedPipeline,
+) -> None:
+    with pytest.raises(InvalidRequest, match="width"):
+        start(pipeline, SamplingParams(prompt="a cat", width=208, height=64))
+
+
+def test_t5_without_its_tokenizer_is_refused(
+    checkpoints: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoints("sd3"), tmp_path / "sd3")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["tokenizer_3"] = [None, None]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(InvalidCheckpoint, match="tokenizer_3"):
+        load(folder)

@@ -78,6 +78,12 @@ class StableDiffusion3Pipeline(FlowPipeline):
         self._vae = for_decoding(self.components["vae"])
 
     @classmethod
+    def check(cls, checkpoint: Checkpoint) -> None:
+        super().check(checkpoint)
+        if "text_encoder_3" in checkpoint.components:
+            checkpoint.require("tokenizer_3", T5_TOKENIZERS)
+
+    @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
         """The size that the transformer was trained at, and what its kind is known for."""
         config = SD3Config.from_dict(checkpoint.config("transformer"))
