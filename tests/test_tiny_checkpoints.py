@@ -39,6 +39,8 @@ EFFECTIVE = {
     "sdxl": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "sd15-inpainting": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "sdxl-inpainting": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "sd3": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "sd35": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "wan": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "wan-i2v": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "wan22": ("prompt", "seed", "steps", "guidance", "negative prompt"),

@@ -27,16 +27,6 @@ from .z_image import z_image_pipeline
 
 _RECIPES: dict[str, tuple[Callable[..., Any], schedulers.Config]] = {
     "flux-dev": (partial(flux_pipeline, guidance_embeds=True), schedulers.FLUX_DEV),
-    "flux-kontext": (
-        partial(flux_pipeline, guidance_embeds=True, kind=diffusers.FluxKontextPipeline),
-        schedulers.FLUX_DEV,
-    ),
-    "flux-fill": (
-        partial(
-            flux_pipeline, guidance_embeds=True, kind=diffusers.FluxFillPipeline, in_channels=384
-        ),
-        schedulers.FLUX_DEV,
-    ),
     "flux-schnell": (partial(flux_pipeline, guidance_embeds=False), schedulers.FLUX_SCHNELL),
     "flux2-klein": (partial(flux2_klein_pipeline, is_distilled=True), schedulers.FLUX_DEV),
     "flux2-klein-base": (partial(flux2_klein_pipeline, is_distilled=False), schedulers.FLUX_DEV),
@@ -46,7 +36,6 @@ _RECIPES: dict[str, tuple[Callable[..., Any], schedulers.Config]] = {
     "sd15-inpainting": (partial(sd15_pipeline, inpainting=True), schedulers.SD15),
     "sdxl-inpainting": (partial(sdxl_pipeline, inpainting=True), schedulers.SDXL),
     "sd3": (sd3_pipeline, schedulers.SD3),
-    "sd3-without-t5": (partial(sd3_pipeline, with_t5=False), schedulers.SD3),
     "sd35": (partial(sd3_pipeline, **SD35), schedulers.SD3),
     "wan": (wan_pipeline, schedulers.WAN),
     "wan-i2v": (partial(wan_i2v_pipeline, clip=True), schedulers.WAN),
@@ -69,6 +58,17 @@ _RECIPES: dict[str, tuple[Callable[..., Any], schedulers.Config]] = {
     "lumina2": (lumina2_pipeline, schedulers.LUMINA2),
 }
 _VARIANTS: dict[str, tuple[Callable[..., Any], schedulers.Config]] = {
+    "flux-kontext": (
+        partial(flux_pipeline, guidance_embeds=True, kind=diffusers.FluxKontextPipeline),
+        schedulers.FLUX_DEV,
+    ),
+    "flux-fill": (
+        partial(
+            flux_pipeline, guidance_embeds=True, kind=diffusers.FluxFillPipeline, in_channels=384
+        ),
+        schedulers.FLUX_DEV,
+    ),
+    "sd3-without-t5": (partial(sd3_pipeline, with_t5=False), schedulers.SD3),
     "ltx-0.9.1": (partial(ltx_pipeline, timestep_conditioning=True), schedulers.LTX),
     "cogvideox-5b": (partial(cogvideox_pipeline, **COGVIDEOX_5B), schedulers.COGVIDEOX_5B),
     "cogvideox-1.5": (partial(cogvideox_pipeline, **COGVIDEOX_1_5), schedulers.COGVIDEOX_5B),
