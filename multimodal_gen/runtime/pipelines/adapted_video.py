@@ -11,7 +11,7 @@ from torch import Tensor
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.models.adapter import DiffusersDenoiser
 from multimodal_gen.runtime.models.vaes.image import shrunk
-from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, size_of
 
 
 class AdaptedVideoPipeline(ComposedPipeline):
@@ -43,11 +43,10 @@ class AdaptedVideoPipeline(ComposedPipeline):
     def grid(self, params: SamplingParams) -> tuple[int, int, int]:
         """Latents in time, down and across."""
         assert params.num_frames is not None
-        assert params.width is not None
-        assert params.height is not None
+        height, width = size_of(params)
         frames = (params.num_frames - 1) // self.frame_multiple + 1
         pixels = self.pixels_per_latent
-        return frames, params.height // pixels, params.width // pixels
+        return frames, height // pixels, width // pixels
 
     @abstractmethod
     def show(self, latents: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
 from multimodal_gen.runtime.pipelines.composed_pipeline import text_of
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
+from multimodal_gen.runtime.pipelines.true_cfg import TrueCfgPipeline
 
 _INSTRUCTION: Any = DEFAULT_PROMPT_TEMPLATE
 _TEMPLATE: str = _INSTRUCTION["template"]
@@ -29,8 +30,8 @@ _LAYER = -3
 """Of Llama's hidden states: before its last two layers."""
 
 
-class HunyuanVideoPipeline(AdaptedVideoPipeline):
-    """Latents are the VAE's own, [1, C, T, h, w], and stay in float32 between evaluations."""
+class HunyuanVideoPipeline(TrueCfgPipeline, AdaptedVideoPipeline):
+    """Latents are the VAE's own, [1, C, T, h, w]."""
 
     family = HUNYUAN_VIDEO
     component_classes: ClassVar = {
@@ -62,13 +63,6 @@ class HunyuanVideoPipeline(AdaptedVideoPipeline):
                 f"transformer/config.json: image_condition_type={kind!r}: only text-to-video is "
                 f"known of {cls.family.title}"
             )
-
-    def branches(self, params: SamplingParams) -> tuple[str, ...]:
-        """Guided only where a negative prompt is given, as in the reference."""
-        return ("positive",) if params.negative_prompt is None else super().branches(params)
-
-    def cfg_scale(self, params: SamplingParams) -> float:
-        return 1.0 if params.true_cfg_scale is None else params.true_cfg_scale
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         params = state.params

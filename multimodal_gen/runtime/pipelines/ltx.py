@@ -18,7 +18,7 @@ from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.ltx import LTXVideoCodec
 from multimodal_gen.runtime.models.vaes.pictures import fit_image
 from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
-from multimodal_gen.runtime.pipelines.composed_pipeline import text_of
+from multimodal_gen.runtime.pipelines.composed_pipeline import size_of, text_of
 from multimodal_gen.runtime.pipelines.flow import linear_shift
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
@@ -85,10 +85,7 @@ class LTXPipeline(AdaptedVideoPipeline):
         if "image" not in state.pictures:
             super().prepare(state)
             return
-        params = state.params
-        assert params.height is not None
-        assert params.width is not None
-        pixels = fit_image(state.pictures["image"], params.height, params.width)
+        pixels = fit_image(state.pictures["image"], *size_of(state.params))
         given = _packed(self._codec.encode_frame(pixels, state.generator))
         super().prepare(state)
         assert state.latents is not None

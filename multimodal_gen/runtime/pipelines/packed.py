@@ -13,12 +13,13 @@ from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask, shr
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
 from multimodal_gen.runtime.pipelines.request_state import RequestState
+from multimodal_gen.runtime.pipelines.true_cfg import TrueCfgPipeline
 
 PATCH = 2
 """Latents along each side of a token."""
 
 
-class PackedPipeline(FlowPipeline):
+class PackedPipeline(TrueCfgPipeline, FlowPipeline):
     """Latents are tokens [1, h * w, 4 * C]; flow matching whose shift follows from their number;
     guided only where a negative prompt is given."""
 
@@ -36,12 +37,6 @@ class PackedPipeline(FlowPipeline):
     def encode_picture(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         """Pixels [1, 3, H, W] in -1..1 -> latents [1, C, 2h, 2w], drawn from the posterior, or
         without a generator its mode."""
-
-    def branches(self, params: SamplingParams) -> tuple[str, ...]:
-        return ("positive",) if params.negative_prompt is None else super().branches(params)
-
-    def cfg_scale(self, params: SamplingParams) -> float:
-        return 1.0 if params.true_cfg_scale is None else params.true_cfg_scale
 
     @property
     def size_multiple(self) -> int:

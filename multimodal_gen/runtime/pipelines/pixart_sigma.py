@@ -24,7 +24,11 @@ from multimodal_gen.runtime.models.vaes.image import (
     for_decoding,
     scale_factor,
 )
-from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, text_of
+from multimodal_gen.runtime.pipelines.composed_pipeline import (
+    ComposedPipeline,
+    size_of,
+    text_of,
+)
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
@@ -78,11 +82,10 @@ class PixArtSigmaPipeline(ComposedPipeline):
         return int(scale_factor(self._vae) * self.components["transformer"].config.patch_size)
 
     def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        assert params.width is not None
-        assert params.height is not None
+        height, width = size_of(params)
         pixels = scale_factor(self._vae)
         channels = self.components["transformer"].config.in_channels
-        shape = (1, channels, params.height // pixels, params.width // pixels)
+        shape = (1, channels, height // pixels, width // pixels)
         return torch.randn(shape, generator=generator, dtype=self.context.dtype)
 
     def predict(self, rows: Rows) -> Tensor:

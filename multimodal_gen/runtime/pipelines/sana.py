@@ -27,7 +27,11 @@ from multimodal_gen.runtime.models.vaes.image import (
     for_decoding,
     scale_factor,
 )
-from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, text_of
+from multimodal_gen.runtime.pipelines.composed_pipeline import (
+    ComposedPipeline,
+    size_of,
+    text_of,
+)
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
@@ -78,10 +82,10 @@ class SanaPipeline(ComposedPipeline):
         )
 
     def _encode(self, text: str, length: int, instructed: bool) -> Conditioning:
-        """Gemma's states of `length` tokens: the first, and the last of what was encoded.
+        """Gemma's states of `length` tokens: the very first, and the last of what was encoded.
 
-        After an instruction that leaves the end of it in place of the prompt's beginning's padding;
-        its own first token is an attention sink that the denoiser was trained with.
+        Of an instruction, that drops all but its first token, and as much of its end as the
+        reference keeps.
         """
         encoded = length
         if instructed:
@@ -101,11 +105,10 @@ class SanaPipeline(ComposedPipeline):
         return math.lcm(self.family.size_multiple, token)
 
     def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        assert params.width is not None
-        assert params.height is not None
+        height, width = size_of(params)
         pixels = scale_factor(self._vae)
         channels = self.components["transformer"].config.in_channels
-        shape = (1, channels, params.height // pixels, params.width // pixels)
+        shape = (1, channels, height // pixels, width // pixels)
         return torch.randn(shape, generator=generator)
 
     def predict(self, rows: Rows) -> Tensor:
