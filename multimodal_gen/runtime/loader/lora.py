@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +27,7 @@ from multimodal_gen.runtime.loader.lora_layouts import (
     refused,
     scaled_by,
 )
+from multimodal_gen.runtime.loader.safetensors_copy import copy_safetensors
 from multimodal_gen.runtime.loader.weights import pieces_of
 
 _MAX_BYTES = 8 << 30
@@ -133,7 +133,7 @@ def _load(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         raise InvalidCheckpoint(f"{path.name}: not safetensors but {header.format}")
     if path.stat().st_size > _MAX_BYTES:
         raise InvalidCheckpoint(f"{path.name}: larger than {_MAX_BYTES >> 30} GiB: a checkpoint?")
-    return safetensors.torch.load(path.read_bytes()), header.metadata
+    return copy_safetensors(header), header.metadata
 
 
 def _peft_config(path: Path | None) -> dict[str, Any]:
