@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from multimodal_gen.configs.families.stable_diffusion import STABLE_DIFFUSION
-from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults, Task
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
@@ -19,22 +18,16 @@ from multimodal_gen.runtime.models.adapter import DiffusersDenoiser
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.schedulers.registry import SOLVERS, default_solver_name
 from multimodal_gen.runtime.models.schedulers.solver import Solver
-from multimodal_gen.runtime.models.vaes.image import (
-    decode_image,
-    decode_preview,
-    encode_image,
-    for_decoding,
-    scale_factor,
-)
-from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask, shrink_mask
-from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, text_of
+from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask
+from multimodal_gen.runtime.pipelines.autoencoder_kl import AutoencoderKLPipeline
+from multimodal_gen.runtime.pipelines.composed_pipeline import size_of, text_of
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
 from multimodal_gen.runtime.stages.inpaint import KeepUnmasked
 
 
-class StableDiffusionPipeline(ComposedPipeline):
+class StableDiffusionPipeline(AutoencoderKLPipeline):
     """Latents are the VAE's own, [1, C, h, w]."""
 
     family = STABLE_DIFFUSION
@@ -60,9 +53,8 @@ class StableDiffusionPipeline(ComposedPipeline):
         super().__init__(*args)
         self._clip = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
         self._predict = DiffusersDenoiser(self.components["unet"], self.added_conditioning)
-        self._vae = for_decoding(self.components["vae"])
         self._sees_mask = (
-            self.components["unet"].config.in_channels > self._vae.config.latent_channels
+            self.components["unet"].config.in_channels > self.vae.config.latent_channels
         )
 
     @classmethod
@@ -108,11 +100,6 @@ class StableDiffusionPipeline(ComposedPipeline):
         states = self._clip(text, self._clip.max_length, masked=masked)[0]  # [1, S, D]
         return {"encoder_hidden_states": states.to(self.context.dtype)}
 
-    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        height, width = (side // scale_factor(self._vae) for side in _size(params))
-        shape = (1, self._vae.config.latent_channels, height, width)
-        return torch.randn(shape, generator=generator, dtype=self.context.dtype)
-
     def prepare(self, state: RequestState) -> None:
         if "mask" not in state.pictures:
             super().prepare(state)
@@ -138,25 +125,14 @@ class StableDiffusionPipeline(ComposedPipeline):
             }
         elif clean is not None:
             # The reference encodes the masked picture here too, and draws from the generator.
-            torch.randn(clean.shape, generator=state.generator, dtype=self._vae.dtype)
+            torch.randn(clean.shape, generator=state.generator, dtype=self.vae.dtype)
             state.after_step.append(KeepUnmasked(clean, noise, mask))
-
-    def picture_latents(self, state: RequestState) -> Tensor:
-        return self._encode_picture(state, fit_image(state.pictures["image"], *_size(state.params)))
-
-    def mask_latents(self, state: RequestState) -> Tensor:
-        mask = fit_mask(state.pictures["mask"], *_size(state.params))
-        mask = shrink_mask(mask, scale_factor(self._vae))
-        return mask.to(self.context.device, self.context.dtype)
 
     def _masked_latents(self, state: RequestState) -> Tensor:
         """The picture, grey where it is to change."""
-        pixels = fit_image(state.pictures["image"], *_size(state.params))
-        mask = fit_mask(state.pictures["mask"], *_size(state.params))
-        return self._encode_picture(state, pixels * (mask < 0.5))
-
-    def _encode_picture(self, state: RequestState, pixels: Tensor) -> Tensor:
-        return encode_image(self._vae, pixels, state.generator).to(self.context.dtype)
+        pixels = fit_image(state.pictures["image"], *size_of(state.params))
+        mask = fit_mask(state.pictures["mask"], *size_of(state.params))
+        return self.encode_picture(state, pixels * (mask < 0.5))
 
     def predict(self, rows: Rows) -> Tensor:
         latents, conditioning = rows.latents, dict(rows.conditioning)
@@ -164,18 +140,6 @@ class StableDiffusionPipeline(ComposedPipeline):
             shown = conditioning.pop("mask"), conditioning.pop("masked_latents")
             latents = torch.cat((latents, *shown), dim=1)
         return self._predict(latents, rows.timesteps, conditioning)
-
-    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        return decode_image(self._vae, latents)
-
-    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return decode_preview(self._vae, x0)
-
-
-def _size(params: SamplingParams) -> tuple[int, int]:
-    assert params.width is not None
-    assert params.height is not None
-    return params.height, params.width
 
 
 PIPELINE = StableDiffusionPipeline

@@ -23,14 +23,7 @@ from multimodal_gen.runtime.models.dits.stable_diffusion_3 import SD3Transformer
 from multimodal_gen.runtime.models.dits.stable_diffusion_3_config import SD3Config
 from multimodal_gen.runtime.models.dits.stable_diffusion_3_keys import sd3_key_map
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.models.vaes.image import (
-    decode_image,
-    decode_preview,
-    encode_image,
-    for_decoding,
-    scale_factor,
-)
-from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask, shrink_mask
+from multimodal_gen.runtime.pipelines.autoencoder_kl import AutoencoderKLPipeline
 from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, size_of, text_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
 from multimodal_gen.runtime.pipelines.native import load_transformer
@@ -40,8 +33,8 @@ from multimodal_gen.runtime.pipelines.rows import Rows
 _LARGEST_SHIFT = 1.16  # where a scheduler that shifts by the picture's size doesn't say
 
 
-class StableDiffusion3Pipeline(FlowPipeline):
-    """Latents are the VAE's own, [1, C, h, w]; text is that of two CLIPs, then of T5 or zeros."""
+class StableDiffusion3Pipeline(AutoencoderKLPipeline, FlowPipeline):
+    """Text is that of two CLIPs, then of T5 or zeros."""
 
     family = STABLE_DIFFUSION_3
     component_classes: ClassVar = {
@@ -75,7 +68,6 @@ class StableDiffusion3Pipeline(FlowPipeline):
         self._clips = encoders[:2]
         self._t5 = encoders[2] if len(encoders) > 2 else None
         self._transformer: SD3Transformer = self.components["transformer"]
-        self._vae = for_decoding(self.components["vae"])
 
     @classmethod
     def check(cls, checkpoint: Checkpoint) -> None:
@@ -124,7 +116,7 @@ class StableDiffusion3Pipeline(FlowPipeline):
     @property
     def size_multiple(self) -> int:
         """Pixels along each side of a token."""
-        return self._transformer.config.patch_size * scale_factor(self._vae)
+        return self._transformer.config.patch_size * self.pixels_per_latent
 
     @property
     def limits(self) -> Limits:
@@ -132,21 +124,6 @@ class StableDiffusion3Pipeline(FlowPipeline):
         places = self._transformer.config.pos_embed_max_size * self.size_multiple
         limits = self.family.limits
         return msgspec.structs.replace(limits, max_side=min(limits.max_side, places))
-
-    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        height, width = (side // scale_factor(self._vae) for side in size_of(params))
-        shape = (1, self._transformer.config.in_channels, height, width)
-        return torch.randn(shape, generator=generator, dtype=self.context.dtype)
-
-    def picture_latents(self, state: RequestState) -> Tensor:
-        pixels = fit_image(state.pictures["image"], *size_of(state.params))
-        return encode_image(self._vae, pixels, state.generator).to(self.context.dtype)
-
-    def mask_latents(self, state: RequestState) -> Tensor:
-        mask = fit_mask(state.pictures["mask"], *size_of(state.params))
-        return shrink_mask(mask, scale_factor(self._vae)).to(
-            self.context.device, self.context.dtype
-        )
 
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
         height, width = (side // self.size_multiple for side in size_of(params))
@@ -163,14 +140,12 @@ class StableDiffusion3Pipeline(FlowPipeline):
         return velocity
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        config = self._vae.config
+        config = self.vae.config
         shift: float = config.scaling_factor * (config.shift_factor or 0.0)
         # The reference's inpainting leaves the VAE's shift out.
         inpainted = [shift if "mask" in state.pictures else 0.0 for state in states]
-        return decode_image(self._vae, latents - latents.new_tensor(inpainted).view(-1, 1, 1, 1))
-
-    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return decode_preview(self._vae, x0)
+        latents = latents - latents.new_tensor(inpainted).view(-1, 1, 1, 1)
+        return super().decode(states, latents, chunk)
 
 
 PIPELINE = StableDiffusion3Pipeline
