@@ -99,7 +99,7 @@ CASES: dict[Cell, Case] = {
         changes={**_PICTURE, "guidance_scale": None},
         patches=(
             (pipeline_qwenimage_edit.__name__, "calculate_dimensions", _small_dimensions),
-            ("multimodal_gen.runtime.pipelines.qwen_image_edit", "_AREA", _SMALL_AREA),
+            ("multimodal_gen.runtime.pipelines.qwen_image_edit", "PICTURE_AREA", _SMALL_AREA),
         ),
     ),
     ("stable_diffusion_3", "text-to-image"): Case("sd3"),
@@ -137,6 +137,7 @@ CASES: dict[Cell, Case] = {
     ("sana", "text-to-image"): Case("sana", stock_call=_AS_ASKED),
     ("hunyuan_video", "text-to-video"): Case("hunyuan-video", None, _VIDEO),
     ("ltx", "text-to-video"): Case("ltx", None, _VIDEO),
+    ("ltx", "image-to-video"): Case("ltx", diffusers.LTXImageToVideoPipeline, _PICTURE | _VIDEO),
     ("cogvideox", "text-to-video"): Case("cogvideox", None, _VIDEO | {"max_sequence_length": 24}),
     ("fallback", "text-to-image"): Case("lumina2"),
     ("fallback", "text-to-video"): Case("latte", stock_call={"clean_caption": False}),
