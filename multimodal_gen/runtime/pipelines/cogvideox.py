@@ -30,7 +30,7 @@ class CogVideoXPipeline(AdaptedVideoPipeline):
     """Latents are [1, T, C, h, w].
 
     As in the reference, a video has the frames asked for when they are 1 more than a multiple of
-    twice `frame_multiple`; else three more: the VAE decodes latent frames in pairs.
+    twice `frame_multiple`; else a few more: the VAE decodes latent frames in pairs.
     """
 
     family = COGVIDEOX
