@@ -8,7 +8,7 @@ from typing import Any
 
 import diffusers
 import numpy as np
-from engineless import Output, run
+from engineless import Output, Pictures, run
 from tiny_checkpoints import Reference, reference, stock_pipeline
 
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -48,14 +48,20 @@ def check_parity(
     """
     scheduler = None if solver is None else stock_scheduler(folder, solver, view)
     theirs = reference(folder, scheduler=scheduler, kind=stock, **call, **(stock_call or {}))
-    pictures = {
-        name: np.asarray(call.pop(given).convert(mode))
-        for name, given, mode in (("image", "image", "RGB"), ("mask", "mask_image", "L"))
-        if given in call
-    }
+    pictures = take_pictures(call)
     ours = run(pipeline, replace(SamplingParams(**call), scheduler=solver), pictures)
     assert relative(ours, theirs) <= LATENTS
     assert pixels_apart(ours, theirs) <= PIXELS
+
+
+def take_pictures(call: dict[str, Any]) -> Pictures:
+    """The PIL pictures among diffusers' arguments, taken out of them."""
+    kinds = (("image", "image", "RGB"), ("mask", "mask_image", "L"))
+    return {
+        name: np.asarray(call.pop(given).convert(mode))
+        for name, given, mode in kinds
+        if given in call
+    }
 
 
 def relative(ours: Output, theirs: Reference) -> float:

@@ -1,22 +1,16 @@
 """Rows and sequences shared by 2 and 4 ranks; the checks themselves are in rank_checks."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from rank_checks import CHECKS
+from rank_processes import run_ranks
 
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rows import deal, gather_rows
 from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
-
-SCRIPT = Path(__file__).parent / "rank_checks.py"
-ROOT = SCRIPT.parent.parent
 
 Results = list[dict[str, str | None]]
 
@@ -24,28 +18,8 @@ Results = list[dict[str, str | None]]
 @pytest.fixture(scope="module", params=[2, 4], ids=["2 ranks", "4 ranks"])
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What every check said, one dictionary a rank. The ranks are started once for all checks."""
-    world_size: int = request.param
     store = tmp_path_factory.mktemp("store") / "ranks"
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(rank), str(world_size), str(store)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for rank in range(world_size)
-    ]
-    try:
-        outputs = [rank.communicate(timeout=90) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.communicate()
-    for rank, (_, errors) in zip(ranks, outputs, strict=True):
-        assert rank.returncode == 0, errors
-    return [json.loads(output) for output, _ in outputs]
+    return [json.loads(said) for said in run_ranks("rank_checks.py", request.param, store)]
 
 
 @pytest.mark.parametrize("check", [check.__name__ for check in CHECKS])

@@ -1,0 +1,55 @@
+"""What each rank of a group does to show that every native family makes on it what it makes alone.
+
+`python family_ranks.py RANK WORLD_SIZE STORE CASES`; CASES is a file in JSON: name -> folder,
+parameters, pictures (.npy files) and the pixels that are expected. Prints one JSON object: the
+name of each case -> how far its pixels are apart at most, of 255. Run by test_support.
+"""
+
+import json
+import sys
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from engineless import Pictures, finish, left, start
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.messages.plan import Phase
+from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
+from multimodal_gen.runtime.pipelines.registry import load_pipeline
+
+
+def apart(mesh: Mesh, case: dict[str, Any]) -> int:
+    """Of the case's request, in a batch with one of another text and seed."""
+    pipeline = load_pipeline(
+        Path(case["folder"]), device=torch.device("cpu"), dtype=torch.float32, mesh=mesh
+    )
+    pictures: Pictures = {name: np.load(path) for name, path in case["pictures"].items()}
+    other = {**case["params"], "prompt": "a dog that sleeps " * 4, "seed": 9}
+    both = [start(pipeline, SamplingParams(**each), pictures) for each in (case["params"], other)]
+    keys = {pipeline.batch_key(state, state.evaluation) for state in both}
+    batch = both if len(keys) == 1 else both[:1]
+    while left(both[0]):
+        pipeline.forward(Phase.DENOISE, batch, 1)
+    if mesh.rank:
+        return 0
+    pixels = finish(pipeline, both[0]).pixels.astype(int)
+    return int(np.abs(pixels - np.load(case["expected"])).max())
+
+
+def main(rank: int, world_size: int, store: Path, cases: Path) -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    init_process_group(rank, world_size, store, torch.device("cpu"), timedelta(seconds=30))
+    mesh = Mesh.create(rank, cfg_size=world_size // 2, ulysses_size=2)
+    found = {name: apart(mesh, case) for name, case in json.loads(cases.read_text()).items()}
+    print(json.dumps(found))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
