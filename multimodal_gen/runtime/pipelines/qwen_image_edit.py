@@ -46,8 +46,7 @@ class QwenImageEditPipeline(QwenImagePipeline):
 
     def __init__(self, *args: Any, plus: bool) -> None:
         super().__init__(*args)
-        self._seen_area = _SEEN_BY_PLUS if plus else PICTURE_AREA
-        self._introduction = f"Picture 1: {_PICTURE}" if plus else _PICTURE
+        self._plus = plus
 
     @classmethod
     def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -69,8 +68,9 @@ class QwenImageEditPipeline(QwenImagePipeline):
         )
 
     def _encode_with(self, text: str, picture: Picture) -> Conditioning:
-        seen = resized(picture, *fitted(picture, self._seen_area))
-        states = self._encoder.with_picture(chat(_SYSTEM, self._introduction + text), seen)
+        area, label = (_SEEN_BY_PLUS, "Picture 1: ") if self._plus else (PICTURE_AREA, "")
+        asked = chat(_SYSTEM, f"{label}{_PICTURE}{text}")
+        states = self._encoder.with_picture(asked, resized(picture, *fitted(picture, area)))
         return {"encoder_hidden_states": states[:, _DROPPED:].to(self.context.dtype)}
 
     def prepare(self, state: RequestState) -> None:
