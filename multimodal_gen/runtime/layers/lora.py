@@ -88,7 +88,7 @@ class Adapters:
         self._of_encoders: set[int] = set()
         self._uses: Sequence[Sequence[LoraUse]] = ()
         self.active: Active = {}
-        self._prepared: tuple[Sequence[Sequence[LoraUse]], Active] = ((), {})
+        self._prepared: tuple[list[Sequence[LoraUse]], Active] = ([], {})
 
     def add(self, key: int, lora: Lora) -> None:
         """Make a LoRA known by `key`, which no other has had."""
@@ -114,8 +114,8 @@ class Adapters:
 
         What a module is given has the rows in front: [rows, ...], or [rows * n, ...] row by row.
         """
-        if uses != self._prepared[0]:
-            self._prepared = (tuple(uses), _grouped(uses, self._device))
+        if list(uses) != self._prepared[0]:  # mostly those of the evaluation before
+            self._prepared = (list(uses), _grouped(uses, self._device))
         self._uses, self.active = self._prepared
         try:
             yield
