@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import gguf
@@ -304,23 +305,26 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     return path
 
 
-def write_gguf(
-    path: Path, tensors: Mapping[str, Tensor], kind: str = "F32", **metadata: str
-) -> Path:
-    """Matrices whose rows divide into blocks of `kind` are stored so, all else in float32."""
-    quantisation = gguf.GGMLQuantizationType[kind]
-    writer = gguf.GGUFWriter(path, metadata.get("architecture", "flux"))
-    for name, tensor in tensors.items():
-        numbers = tensor.float().numpy()
-        blocks = (
-            numbers.ndim == 2 and numbers.shape[1] % gguf.GGML_QUANT_SIZES[quantisation][0] == 0
-        )
-        own = quantisation if blocks else gguf.GGMLQuantizationType.F32
-        writer.add_tensor(name, gguf.quants.quantize(numbers, own), raw_dtype=own)
+@contextmanager
+def gguf_writer(path: Path) -> Iterator[gguf.GGUFWriter]:
+    writer = gguf.GGUFWriter(path, "flux")
+    yield writer
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def write_gguf(path: Path, tensors: Mapping[str, Tensor], kind: str = "F32") -> Path:
+    """Matrices whose rows divide into blocks of `kind` are stored so, all else in float32."""
+    quantisation = gguf.GGMLQuantizationType[kind]
+    block, _ = gguf.GGML_QUANT_SIZES[quantisation]
+    with gguf_writer(path) as writer:
+        for name, tensor in tensors.items():
+            divides = tensor.dim() == 2 and tensor.shape[1] % block == 0
+            own = quantisation if divides else gguf.GGMLQuantizationType.F32
+            numbers = gguf.quants.quantize(tensor.float().numpy(), own)
+            writer.add_tensor(name, numbers, raw_dtype=own)
     return path
 
 

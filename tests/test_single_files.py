@@ -18,6 +18,7 @@ from single_files import (
     ORIGINAL,
     Tensors,
     flux,
+    gguf_writer,
     prefixed,
     requantised,
     weights,
@@ -25,8 +26,10 @@ from single_files import (
     write_gguf,
 )
 
+from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.loader.gguf_file import gguf_tensors
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
 
@@ -176,20 +179,27 @@ K_QUANTS = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
 
 @pytest.mark.parametrize("kind", K_QUANTS)
 def test_k_quants_are_dequantised_row_by_row(kind: str, tmp_path: Path) -> None:
-    from multimodal_gen.checkpoints.header import read_header
-    from multimodal_gen.runtime.loader.gguf_file import gguf_tensors
-
     quantisation = gguf.GGMLQuantizationType[kind]
     block, size = gguf.GGML_QUANT_SIZES[quantisation]
     blocks = np.random.default_rng(0).integers(0, 60, (4, 512 // block * size), np.uint8)
-    writer = gguf.GGUFWriter(tmp_path / "k.gguf", "flux")
-    writer.add_tensor("x", blocks, raw_dtype=quantisation)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    with gguf_writer(tmp_path / "k.gguf") as writer:
+        writer.add_tensor("x", blocks, raw_dtype=quantisation)
     stored = gguf_tensors(read_header(tmp_path / "k.gguf"))["x"]
     whole = torch.from_numpy(gguf.quants.dequantize(blocks, quantisation))
     assert stored.shape == (4, 512)
     assert torch.equal(stored.rows(0, 4), whole)
     assert torch.equal(stored.rows(1, 3), whole[1:3])
+
+
+def test_what_comfyui_flattened_has_its_own_shape_again(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0).standard_normal((8, 4, 3, 3)).astype(np.float32)
+    kind = gguf.GGMLQuantizationType.Q8_0
+    blocks = gguf.quants.quantize(numbers.reshape(-1, 32), kind)
+    with gguf_writer(tmp_path / "flat.gguf") as writer:
+        writer.add_array("comfy.gguf.orig_shape.x", [8, 4, 3, 3])
+        writer.add_tensor("x", blocks, raw_dtype=kind)
+    stored = gguf_tensors(read_header(tmp_path / "flat.gguf"))["x"]
+    assert stored.shape == (8, 4, 3, 3)
+    whole = torch.from_numpy(gguf.quants.dequantize(blocks, kind)).reshape(8, 4, 3, 3)
+    assert torch.equal(stored.rows(0, 8), whole)
+    assert torch.equal(stored.rows(3, 5), whole[3:5])

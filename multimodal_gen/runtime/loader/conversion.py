@@ -9,13 +9,16 @@ in the file's pages. Most converters are diffusers' own.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.stored import Rearranged, Span, Stored, Transposed
+
+_MAX_ROWS = 1 << 26
 
 Converter = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 
@@ -30,24 +33,34 @@ def convert(
     call the layout.
     """
     origins = list(stored.values())
-    sizes = [_num_rows(tensor) for tensor in origins]
-    starts = list(itertools.accumulate(sizes, initial=0))
+    # One number between two tensors is left out, so that no run of numbers is of both.
+    starts = list(itertools.accumulate((_num_rows(each) + 1 for each in origins), initial=0))
+    if starts[-1] > _MAX_ROWS:
+        raise InvalidCheckpoint(f"{what}: its tensors have {starts[-1]} rows, as no model has")
     numbers = {
-        name: torch.arange(start, start + size).reshape(_skeleton(tensor))
-        for (name, tensor), start, size in zip(stored.items(), starts, sizes, strict=False)
+        name: torch.arange(start, start + _num_rows(tensor)).reshape(_skeleton(tensor))
+        for (name, tensor), start in zip(stored.items(), starts, strict=False)
     }
-    found = _run(converter, numbers, what)
-    used = torch.zeros(starts[-1] + 1, dtype=torch.bool)
-    converted = {}
-    for name, rows in found.items():
-        used[rows.reshape(-1)] = True
-        converted[name] = _traced(name, rows, origins, torch.tensor(starts), what)
-    unused = [
-        name
-        for name, start, size in zip(stored, starts, sizes, strict=False)
-        if size and not used[start : start + size].any()
-    ]
-    return converted, unused
+    used: set[int] = set()
+    converted: dict[str, Stored] = {}
+    for name, rows in _run(converter, numbers, what).items():
+        spans = []
+        for first, count in _runs(rows.reshape(-1)):
+            owner = bisect_right(starts, first) - 1
+            used.add(owner)
+            start = first - starts[owner]
+            spans.append(Span(origins[owner], start, start + count))
+        converted[name] = _rearranged(spans, rows, f"{what}: {name}")
+    return converted, [name for index, name in enumerate(stored) if index not in used]
+
+
+def _runs(numbers: Tensor) -> Iterator[tuple[int, int]]:
+    """First number and length of each run of successive numbers."""
+    breaks = (numbers[1:] != numbers[:-1] + 1).nonzero().reshape(-1) + 1
+    edges = [0, *breaks.tolist(), len(numbers)]
+    for begin, end in itertools.pairwise(edges):
+        if begin < end:
+            yield int(numbers[begin]), end - begin
 
 
 def _run(converter: Converter, numbers: dict[str, Tensor], what: str) -> Mapping[str, Tensor]:
@@ -68,26 +81,18 @@ def _skeleton(tensor: Stored) -> tuple[int, ...]:
     return (tensor.shape[0], *[1] * (len(tensor.shape) - 1)) if tensor.shape else ()
 
 
-def _traced(name: str, rows: Tensor, origins: list[Stored], starts: Tensor, what: str) -> Stored:
-    """What `rows` are of the tensors they came from."""
-    numbers = rows.reshape(-1)
-    owners = torch.searchsorted(starts, numbers, right=True) - 1
-    breaks = (numbers[1:] != numbers[:-1] + 1) | (owners[1:] != owners[:-1])
-    edges = [0, *(breaks.nonzero().reshape(-1) + 1).tolist(), len(numbers)]
-    spans = []
-    for begin, end in itertools.pairwise(edges):
-        owner = int(owners[begin])
-        start = int(numbers[begin] - starts[owner])
-        spans.append(Span(origins[owner], start, start + end - begin))
+def _rearranged(spans: Sequence[Span], rows: Tensor, what: str) -> Stored:
+    """A tensor that is made of `spans` and has as many dimensions as `rows`, or is transposed."""
+    if not spans:
+        raise InvalidCheckpoint(f"{what}: is empty")
     first = spans[0].origin
     if rows.dim() == 2 and len(rows) == 1 < rows.shape[1] and len(first.shape) == 2:
         return Transposed(first)
-    tail = first.shape[1 : rows.dim()]
     dropped = first.shape[rows.dim() :]
     if any(size != 1 for size in dropped) or any(
-        s.origin.shape[1:] != first.shape[1:] for s in spans
+        span.origin.shape[1:] != first.shape[1:] for span in spans
     ):
-        raise InvalidCheckpoint(f"{what}: the parts of {name} differ in shape")
-    shape = (len(numbers), *tail) if rows.dim() else ()
+        raise InvalidCheckpoint(f"{what}: its parts differ in shape")
+    shape = (rows.numel(), *first.shape[1 : rows.dim()]) if rows.dim() else ()
     whole = len(spans) == 1 and shape == first.shape
     return first if whole else Rearranged(tuple(spans), shape)

@@ -10,8 +10,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-_CHUNK = 1 << 24
-"""Numbers that are made at a time where they have to be computed."""
+_CHUNK = 1 << 18
+"""Numbers that are made at a time where they have to be computed: what a cache holds. A whole
+tensor takes up to ten times as long."""
 
 
 class Stored(Protocol):
