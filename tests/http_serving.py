@@ -19,7 +19,9 @@ from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 from multimodal_gen.runtime.entrypoints.http.app import create_app
 from multimodal_gen.runtime.entrypoints.http.listen import listen, url_of
-from multimodal_gen.runtime.entrypoints.http.served_engine import ServedEngine
+from multimodal_gen.runtime.scheduler_client import SchedulerClient
+from multimodal_gen.runtime.serving.jobs import Jobs
+from multimodal_gen.runtime.serving.service import Service
 
 IMAGES = "/v1/images/generations"
 MODEL = ModelInfo(
@@ -35,7 +37,16 @@ MODEL = ModelInfo(
 
 def app_without_engine(api_key: str | None = None) -> FastAPI:
     """An app whose model is still loading."""
-    return create_app(ServedEngine(), ServerArgs(api_key=api_key))
+    args = ServerArgs(api_key=api_key)
+    service = Service(args)
+    return create_app(service, Jobs(service), args)
+
+
+def app_over(client: SchedulerClient, **given: Any) -> FastAPI:
+    """An app over an engine that is ready."""
+    args = ServerArgs(**given)
+    service = Service.over(client, args)
+    return create_app(service, Jobs(service), args)
 
 
 def app_with(
@@ -43,11 +54,11 @@ def app_with(
 ) -> FastAPI:
     """An app whose engine refuses every request with `ends`, and is `dead` if that is given."""
 
-    def submit(_: object) -> None:
+    def submit(*_: object) -> None:
         raise ends
 
-    client = SimpleNamespace(model=model, died=dead, submit=submit)
-    return create_app(ServedEngine(client), ServerArgs())  # type: ignore[arg-type]
+    client = SimpleNamespace(model=model, died=dead, num_ranks=1, submit=submit)
+    return app_over(client)  # type: ignore[arg-type]
 
 
 def ask(app: FastAPI, method: str, path: str, **request: Any) -> httpx2.Response:

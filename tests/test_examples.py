@@ -9,11 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from http_serving import serving
+from http_serving import app_over, serving
 
-from multimodal_gen import DiffusionGenerator, ServerArgs
-from multimodal_gen.runtime.entrypoints.http.app import create_app
-from multimodal_gen.runtime.entrypoints.http.served_engine import ServedEngine
+from multimodal_gen import DiffusionGenerator
 from multimodal_gen.runtime.launch.supervisor import Engine
 
 ROOT = Path(__file__).parent.parent
@@ -44,7 +42,7 @@ def test_openais_client_is_served(
 ) -> None:
     engine.wait_ready(120)
     monkeypatch.chdir(tmp_path)
-    with serving(create_app(ServedEngine(engine.client), ServerArgs())) as url:
+    with serving(app_over(engine.client)) as url:
         monkeypatch.setattr(sys, "argv", ["openai_client.py", url])
         runpy.run_path(str(ROOT / "examples" / "openai_client.py"), run_name="__main__")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["heart-0.png", "heart-1.png"]

@@ -17,13 +17,10 @@ import numpy as np
 import openai
 import pytest
 from engines import submit_to
-from http_serving import IMAGES, MODEL, app_with, app_without_engine, eventually, serving
+from http_serving import IMAGES, MODEL, app_over, app_with, app_without_engine, eventually, serving
 from PIL import Image
 
-from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import QueueFull
-from multimodal_gen.runtime.entrypoints.http.app import create_app
-from multimodal_gen.runtime.entrypoints.http.served_engine import ServedEngine
 from multimodal_gen.runtime.launch.supervisor import Engine
 from multimodal_gen.runtime.postprocess.metadata import read_parameters
 
@@ -34,7 +31,7 @@ LONG = {"num_inference_steps": 900}
 @pytest.fixture(scope="module")
 def url(engine: Engine) -> Iterator[str]:
     engine.wait_ready(90)
-    with serving(create_app(ServedEngine(engine.client), ServerArgs())) as url:
+    with serving(app_over(engine.client, max_queue_size=32)) as url:
         yield url
 
 

@@ -9,12 +9,13 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.runtime.entrypoints.http.errors import install_handlers
 from multimodal_gen.runtime.entrypoints.http.images import image_routes
 from multimodal_gen.runtime.entrypoints.http.middleware import ApiKey, BodyLimit, RequestId
-from multimodal_gen.runtime.entrypoints.http.served_engine import ServedEngine
 from multimodal_gen.runtime.entrypoints.http.status import status_routes
+from multimodal_gen.runtime.serving.jobs import Jobs
+from multimodal_gen.runtime.serving.service import Service
 
 
-def create_app(engine: ServedEngine, args: ServerArgs) -> FastAPI:
-    """An ASGI app over `engine`; it keeps no state of its own."""
+def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
+    """An ASGI app over what `service` makes and `jobs` keeps; it keeps no state of its own."""
     # The pages that would show the schema load scripts from elsewhere; /openapi.json stays.
     app = FastAPI(
         title="multimodal_gen",
@@ -29,6 +30,6 @@ def create_app(engine: ServedEngine, args: ServerArgs) -> FastAPI:
     if args.api_key is not None:
         app.add_middleware(ApiKey, key=args.api_key)
     app.add_middleware(RequestId)
-    app.include_router(status_routes(engine))
-    app.include_router(image_routes(engine))
+    app.include_router(status_routes(service))
+    app.include_router(image_routes(service))
     return app

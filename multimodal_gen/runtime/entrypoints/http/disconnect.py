@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 
 from fastapi import Request
 
 from multimodal_gen.errors import Cancelled
+from multimodal_gen.runtime.generation import Output
+from multimodal_gen.runtime.serving.task import Task
 
-T = TypeVar("T")
 
-
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`; when the client leaves first, `work` is cancelled and this raises
-    Cancelled. The request's body must have been read."""
-    working = asyncio.create_task(work)
+async def unless_gone(request: Request, task: Task) -> list[Output]:
+    """The outputs of `task`; when the client leaves first, or the wait is given up, the task is
+    cancelled and this raises Cancelled. The request's body must have been read."""
+    working = asyncio.create_task(task.wait())
     watching = asyncio.create_task(_gone(request))
     try:
         await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
@@ -24,8 +22,9 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
             raise Cancelled("the client left")
         return working.result()
     finally:
-        for task in (working, watching):
-            task.cancel()
+        task.cancel()
+        for each in (working, watching):
+            each.cancel()
         await asyncio.gather(working, watching, return_exceptions=True)
 
 

@@ -15,14 +15,13 @@ from fastapi import APIRouter, Request, Response
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.request import Req
-from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.entrypoints.http.disconnect import unless_gone
+from multimodal_gen.runtime.entrypoints.http.owners import owner_of
 from multimodal_gen.runtime.entrypoints.http.schema import ImagesRequest
-from multimodal_gen.runtime.entrypoints.http.served_engine import ServedEngine
-from multimodal_gen.runtime.generation import Generation, Output, longest_timings
+from multimodal_gen.runtime.generation import Output, longest_timings
 from multimodal_gen.runtime.postprocess.images import QUALITY, ImageFormat, encode_image
 from multimodal_gen.runtime.postprocess.metadata import Recipe
-from multimodal_gen.runtime.scheduler_client import SchedulerClient
+from multimodal_gen.runtime.serving.service import Service
 
 
 @dataclass(frozen=True)
@@ -39,58 +38,40 @@ class Encoding:
         return base64.b64encode(file).decode("ascii")
 
 
-def image_routes(engine: ServedEngine) -> APIRouter:
+def image_routes(service: Service) -> APIRouter:
     """The route that makes pictures."""
     routes = APIRouter()
 
     @routes.post("/v1/images/generations", response_class=Response)
     async def generate(body: ImagesRequest, request: Request) -> Response:
         """Pictures of a prompt. A client that goes away takes its request with it."""
-        client, model = engine.ready()
-        reqs = checked(body, model)
+        model = service.model
         encoding = Encoding(body.output_format or "png", _quality(body), model.name)
+        _check_task(model)
+        every = body.sampling_params()
         try:
-            made = await unless_gone(request, generate_all(client, reqs, encoding))
+            task = service.start(every, owner=owner_of(request))
+            outputs = await unless_gone(request, task)
         except MultimodalGenError as error:
             _name_as_sent(error, body)
-            raise engine.reason(error) from None
-        reply = _reply(body, encoding, reqs, made) | {"id": request.scope["request_id"]}
+            raise
+        files = await asyncio.gather(
+            *(
+                asyncio.to_thread(encoding.encode, req, output)
+                for req, output in zip(task.requests, outputs, strict=True)
+            )
+        )
+        reply = _reply(body, encoding, task.requests, list(zip(outputs, files, strict=True)))
+        reply |= {"id": request.scope["request_id"]}
         content = await asyncio.to_thread(msgspec.json.encode, reply)
         return Response(content, media_type="application/json")
 
     return routes
 
 
-def checked(body: ImagesRequest, model: ModelInfo) -> list[Req]:
-    """One Req a picture. Raises InvalidRequest, in the names that the body used."""
+def _check_task(model: ModelInfo) -> None:
     if "text-to-image" not in model.tasks:
         raise InvalidRequest("model", model.name, "makes videos; this route makes pictures")
-    every = body.sampling_params()
-    try:
-        return [req for params in every for req in requests_of(params, model)]
-    except InvalidRequest as error:
-        _name_as_sent(error, body)
-        raise
-
-
-async def generate_all(
-    client: SchedulerClient, reqs: Sequence[Req], encoding: Encoding
-) -> list[tuple[Output, str]]:
-    """Outputs and their files in base64, in order. What ends one ends all; none is left behind."""
-    generations = [client.submit(req) for req in reqs]
-    pairs = zip(reqs, generations, strict=True)
-    tasks = [asyncio.create_task(_generate(req, each, encoding)) for req, each in pairs]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task, generation in zip(tasks, generations, strict=True):
-            task.cancel()
-            generation.cancel()  # of one that has ended it does nothing
-
-
-async def _generate(req: Req, generation: Generation, encoding: Encoding) -> tuple[Output, str]:
-    output = await generation.aresult()
-    return output, await asyncio.to_thread(encoding.encode, req, output)
 
 
 def _quality(body: ImagesRequest) -> int:
@@ -99,7 +80,7 @@ def _quality(body: ImagesRequest) -> int:
 
 
 def _reply(
-    body: ImagesRequest, encoding: Encoding, reqs: list[Req], made: list[tuple[Output, str]]
+    body: ImagesRequest, encoding: Encoding, reqs: Sequence[Req], made: list[tuple[Output, str]]
 ) -> dict[str, Any]:
     """OpenAI's ImagesResponse, and beside it seeds, timings and warnings."""
     outputs = [output for output, _ in made]

@@ -17,8 +17,9 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.runtime.entrypoints.http.app import create_app
 from multimodal_gen.runtime.entrypoints.http.listen import listen, url_of
-from multimodal_gen.runtime.entrypoints.http.served_engine import ServedEngine
 from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.runtime.serving.jobs import Jobs
+from multimodal_gen.runtime.serving.service import Service
 
 log = logging.getLogger(__name__)
 _DRAIN_S = 5
@@ -45,12 +46,12 @@ class HttpServer:
         self._args = args
         self._listener = listener
         self._url = url_of(listener)
-        self._served = ServedEngine()
+        self._service = Service(args, replay=False)
         self._engine: Engine | None = None
         self._status = 0
         self._stop = asyncio.Event()
         config = uvicorn.Config(
-            create_app(self._served, args),
+            create_app(self._service, Jobs(self._service), args),
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -69,7 +70,7 @@ class HttpServer:
         threading.Thread(target=self._load, name="load", daemon=True).start()
         serving = asyncio.create_task(self._uvicorn.serve([self._listener]))
         await self._stop.wait()
-        self._served.stopping = True
+        self._service.stop()
         self._uvicorn.should_exit = True
         if self._engine is not None:
             await asyncio.to_thread(self._engine.close)
@@ -81,8 +82,8 @@ class HttpServer:
     def _load(self) -> None:
         try:
             self._engine = Engine.start(self._args)
-            self._served.client = self._engine.client
             model = self._engine.wait_ready()
+            self._loop.call_soon_threadsafe(self._service.engine_up, self._engine.client)
         except MultimodalGenError as error:
             self._fail(error.message)
         except Exception as error:
@@ -95,7 +96,7 @@ class HttpServer:
                 _complain(f"the engine has ended, every request is refused: {lost.message}")
 
     def _fail(self, reason: str) -> None:
-        if not self._served.stopping:
+        if not self._stop.is_set():
             self._status = 1
             _complain(reason)
             self._loop.call_soon_threadsafe(self._stop.set)

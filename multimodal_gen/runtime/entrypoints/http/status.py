@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter
+import msgspec
+from fastapi import APIRouter, Response
 
 from multimodal_gen import __version__
+from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.runtime.entrypoints.http.served_engine import ServedEngine
+from multimodal_gen.runtime.entrypoints.http.errors import response_of
+from multimodal_gen.runtime.serving.service import Service
 
 
-def status_routes(engine: ServedEngine) -> APIRouter:
+def status_routes(service: Service) -> APIRouter:
     """`/v1/models` and the probes."""
     routes = APIRouter()
     created = int(time.time())
@@ -22,10 +26,25 @@ def status_routes(engine: ServedEngine) -> APIRouter:
         """200 while the server's process answers."""
         return {"status": "alive"}
 
-    @routes.get("/health")
-    async def health() -> dict[str, str]:
-        """200 when requests are served; 503 while the model loads, and when a rank is dead."""
-        return {"status": "ready", "model": engine.ready()[1].name}
+    @routes.get("/health", response_class=Response)
+    async def health() -> Response:
+        """200 when an engine is there; 503 while it loads, is being replaced or the server stops.
+
+        The body says which, how many ranks there are, and how many requests run and wait.
+        """
+        told: dict[str, Any] = asdict(service.health())
+        told["status"] = told.pop("phase")
+        reply = Response(media_type="application/json")
+        try:
+            told["model"] = service.model.name
+            if told["status"] != "ready":
+                raise service.not_ready()
+        except MultimodalGenError as error:
+            reply = response_of(error)
+            told |= msgspec.json.decode(reply.body)
+        reply.body = msgspec.json.encode(told)
+        reply.headers["content-length"] = str(len(reply.body))
+        return reply
 
     @routes.get("/version")
     async def version() -> dict[str, str]:
@@ -33,11 +52,11 @@ def status_routes(engine: ServedEngine) -> APIRouter:
 
     @routes.get("/v1/models")
     async def list_models() -> dict[str, Any]:
-        return {"object": "list", "data": [_described(engine.ready()[1], created)]}
+        return {"object": "list", "data": [_described(service.model, created)]}
 
     @routes.get("/v1/models/{name:path}")
     async def retrieve_model(name: str) -> dict[str, Any]:
-        return _described(engine.model(name), created)
+        return _described(service.model_named(name), created)
 
     return routes
 

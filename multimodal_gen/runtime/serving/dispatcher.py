@@ -1,0 +1,246 @@
+"""Which request goes to the engine next, and what becomes of those it had when it died."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from multimodal_gen.errors import (
+    Cancelled,
+    EngineDied,
+    MultimodalGenError,
+    QueueFull,
+)
+from multimodal_gen.messages.request import Req
+from multimodal_gen.runtime.generation import Generation, Output, Update
+from multimodal_gen.runtime.scheduler_client import SchedulerClient
+from multimodal_gen.runtime.serving.owner import Owner
+from multimodal_gen.runtime.serving.ticket import Outcome, Ticket
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+RETRY_S = 1.0
+
+
+@dataclass(frozen=True)
+class QueueLimits:
+    """How much is taken, and how much of it is with the engine at a time."""
+
+    capacity: int = 256
+    """Requests accepted and not ended."""
+    in_flight: int = 64
+    """With the engine: enough that it can choose and batch well."""
+    concurrency: Mapping[str, int] = field(default_factory=dict)
+    """By the name of an owner: requests of theirs that are with the engine."""
+
+
+class Dispatcher:
+    """The queue in front of the engine. Lives on one event loop.
+
+    The owner with the least in flight goes next, then the one who was served least; of one owner's
+    the first accepted (within a priority). With `replay`, requests whose engine died wait for the
+    next; without, they end with its error.
+    """
+
+    def __init__(self, limits: QueueLimits, *, replay: bool = True) -> None:
+        self._limits = limits
+        self._replay = replay
+        self._client: SchedulerClient | None = None
+        self._waiting: list[Ticket] = []
+        self._flying: list[Ticket] = []
+        self._served: Counter[str] = Counter()
+        self._numbers = itertools.count()
+        self._following: set[asyncio.Task[None]] = set()
+        self.hold_durable = False
+        """Keep what the next server can take up from being begun."""
+
+    @property
+    def running(self) -> int:
+        """Requests that the engine has begun."""
+        return sum(ticket.begun is True for ticket in self._flying)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting) + len(self._flying) - self.running
+
+    def put(
+        self,
+        requests: Sequence[Req],
+        pictures: Sequence[np.ndarray[Any, Any]],
+        owner: Owner,
+        tell: Callable[[int, Outcome], None],
+        *,
+        durable: bool = False,
+        bounded: bool = True,
+    ) -> list[Ticket]:
+        """Accept all of `requests` or none; `tell` hears of each by its index. Raises QueueFull."""
+        alive = len(self._waiting) + len(self._flying)
+        if bounded and alive + len(requests) > self._limits.capacity:
+            what = f"{alive} requests are accepted and {self._limits.capacity} allowed"
+            raise QueueFull(f"no room for {len(requests)} more: {what}", self._room_in_s())
+        tickets = [
+            Ticket(
+                req=req,
+                pictures=pictures,
+                owner=owner,
+                number=next(self._numbers),
+                tell=_indexed(tell, index),
+                durable=durable,
+            )
+            for index, req in enumerate(requests)
+        ]
+        self._waiting.extend(tickets)
+        self._make_way_for(owner)
+        self.pump()
+        return tickets
+
+    def drop(self, ticket: Ticket) -> None:
+        """Nobody waits for it: it ends as soon as the engine lets go of it."""
+        ticket.dropped = True
+        if ticket.generation is not None:
+            ticket.generation.cancel()
+        elif ticket in self._waiting:
+            self._waiting.remove(ticket)
+            self._tell_places()
+
+    def attach(self, client: SchedulerClient) -> None:
+        """Send to this engine from now on."""
+        self._client = client
+        self.pump()
+
+    def detach(self) -> None:
+        """The engine is lost; what it had comes back by itself, each request with its error."""
+        self._client = None
+
+    def fail_all(self, error: MultimodalGenError) -> None:
+        """End everything with `error`."""
+        self._client = None
+        for ticket in [*self._flying, *self._waiting]:
+            ticket.dropped = True
+            ticket.tell(error)
+        self._waiting.clear()
+
+    # -- sending
+
+    def pump(self) -> None:
+        """Send what may go."""
+        while self._client is not None and (ticket := self._next()) is not None:
+            self._waiting.remove(ticket)
+            self._send(ticket, self._client)
+        self._tell_places()
+
+    def _next(self) -> Ticket | None:
+        if len(self._flying) >= self._limits.in_flight:
+            return None
+        now = time.monotonic()
+        flying = Counter(ticket.owner.name for ticket in self._flying)
+        suspected = any(ticket.suspect for ticket in self._flying)
+
+        def may_go(ticket: Ticket) -> bool:
+            name = ticket.owner.name
+            return (
+                flying[name] < self._limits.concurrency.get(name, math.inf)
+                and not (ticket.suspect and suspected)
+                and not (ticket.durable and self.hold_durable)
+            )
+
+        def order(ticket: Ticket) -> tuple[float, int, int, int]:
+            name = ticket.owner.name
+            return -ticket.rank(now), flying[name], self._served[name], ticket.number
+
+        return min(filter(may_go, self._waiting), key=order, default=None)
+
+    def _send(self, ticket: Ticket, client: SchedulerClient) -> None:
+        try:
+            request = ticket.request(time.monotonic())
+            ticket.generation = client.submit(request, ticket.pictures)
+        except MultimodalGenError as error:
+            if self._replay and client.died is not None:
+                self._client = None
+                self._waiting.append(ticket)
+            else:
+                ticket.tell(error)
+            return
+        self._flying.append(ticket)
+        following = asyncio.get_running_loop().create_task(self._follow(ticket, ticket.generation))
+        self._following.add(following)
+        following.add_done_callback(self._following.discard)
+
+    def _make_way_for(self, owner: Owner) -> None:
+        """An owner with nothing in flight need not wait for what others have in the engine's own
+        queue: that is taken back, and goes again in turn."""
+        if any(ticket.owner == owner for ticket in self._flying):
+            return
+        for ticket in self._flying:
+            if ticket.waits_inside and ticket.generation is not None:
+                ticket.recalled = True
+                ticket.generation.cancel()
+
+    # -- hearing
+
+    async def _follow(self, ticket: Ticket, generation: Generation) -> None:
+        try:
+            async for event in generation:
+                self._hear(ticket, event)
+        except MultimodalGenError as error:
+            self._ended(ticket, error)
+
+    def _hear(self, ticket: Ticket, event: Update | Output) -> None:
+        if isinstance(event, Output):
+            self._ended(ticket, event)
+            return
+        cleared = ticket.suspect
+        ticket.heard(event)
+        if not ticket.dropped:
+            ticket.tell(event)
+        if cleared and not ticket.suspect:
+            self.pump()
+
+    def _ended(self, ticket: Ticket, outcome: Output | MultimodalGenError) -> None:
+        self._flying.remove(ticket)
+        if ticket.dropped:
+            self.pump()
+            return
+        if isinstance(outcome, Cancelled) and ticket.recalled:
+            self._come_back(ticket)
+        elif isinstance(outcome, EngineDied) and self._replay:
+            self._client = None  # before its supervisor knows
+            verdict = ticket.outlived(outcome)
+            if verdict is None:
+                self._come_back(ticket)
+            else:
+                ticket.tell(verdict)
+        else:
+            self._served[ticket.owner.name] += 1
+            ticket.tell(outcome)
+        self.pump()
+
+    def _come_back(self, ticket: Ticket) -> None:
+        ticket.generation, ticket.recalled = None, False
+        ticket.step, ticket.begun, ticket.eta_s = 0, None, None
+        self._waiting.append(ticket)
+
+    def _tell_places(self) -> None:
+        """Those who wait here are behind all that is with the engine."""
+        ahead = len(self._flying)
+        self._waiting.sort(key=lambda ticket: ticket.number)
+        for place, ticket in enumerate(self._waiting):
+            total = ticket.req.params.num_inference_steps or 1
+            ticket.tell(Update(ticket.req.id, 0, total, max(1, ahead + place), None, None))
+
+    def _room_in_s(self) -> float:
+        """When the first of those with the engine will be done."""
+        etas = [ticket.eta_s for ticket in self._flying if ticket.eta_s is not None]
+        return max(RETRY_S, min(etas, default=RETRY_S))
+
+
+def _indexed(tell: Callable[[int, Outcome], None], index: int) -> Callable[[Outcome], None]:
+    return lambda outcome: tell(index, outcome)

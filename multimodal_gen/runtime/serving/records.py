@@ -1,0 +1,59 @@
+"""What is kept of a job."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.messages.request import Req
+from multimodal_gen.runtime.serving.task import Status
+
+Kind = Literal["video", "image"]
+Order = Literal["asc", "desc"]
+
+FINAL: tuple[Status, ...] = ("completed", "failed", "cancelled")
+
+
+class JobRequest(msgspec.Struct, frozen=True):
+    """What was asked: the engine's part, pixels aside, and the protocol's."""
+
+    requests: list[Req]
+    meta: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """One accepted job. Times are seconds since 1970."""
+
+    id: str
+    kind: Kind
+    owner: str
+    model: str
+    request: JobRequest
+    created_at: float = field(default_factory=time.time)
+    started_at: float | None = None
+    completed_at: float | None = None
+    expires_at: float | None = None
+    """When its files go; set when it completes."""
+    status: Status = "queued"
+    progress: int = 0
+    """Per cent."""
+    error: ErrorInfo | None = None
+    files: tuple[str, ...] = ()
+    """Names of results."""
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        return self.request.meta
+
+    @property
+    def done(self) -> bool:
+        return self.status in FINAL
+
+    def updated(self, **fields: Any) -> JobRecord:
+        return dataclasses.replace(self, **fields)

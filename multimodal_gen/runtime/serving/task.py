@@ -1,0 +1,197 @@
+"""What one client asked for at once, and what all who follow it see."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from multimodal_gen.errors import Cancelled, MultimodalGenError
+from multimodal_gen.messages.request import Req
+from multimodal_gen.runtime.generation import Output, Update, copy_of
+from multimodal_gen.runtime.serving.owner import Owner
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+
+
+@dataclass(frozen=True)
+class TaskProgress:
+    """How far all outputs of a task are together."""
+
+    step: int
+    total: int
+    queue_position: int
+    """Requests that are ahead of its first; 0 once one runs."""
+    eta_s: float | None
+
+    @property
+    def fraction(self) -> float:
+        return min(1.0, self.step / self.total) if self.total else 0.0
+
+
+@dataclass(frozen=True)
+class Moved:
+    progress: TaskProgress
+
+
+@dataclass(frozen=True)
+class Previewed:
+    index: int
+    pixels: np.ndarray[Any, Any]
+    """[h, w, 3] uint8 of output `index`."""
+
+
+@dataclass(frozen=True)
+class Made:
+    index: int
+    output: Output
+
+
+Event = Moved | Previewed | Made
+
+
+class Task:
+    """`n` pictures or a video. Lives on one event loop; any number of coroutines may follow it."""
+
+    def __init__(
+        self,
+        task_id: str,
+        owner: Owner,
+        requests: Sequence[Req],
+        cancel: Callable[[Task], None],
+        *,
+        durable: bool = False,
+    ) -> None:
+        """`cancel` is told when somebody wants the work to end."""
+        self.id = task_id
+        self.owner = owner
+        self.requests = tuple(requests)
+        self.created_at = time.time()
+        self.durable = durable
+        """Kept in the ledger: it may be taken up again by the next server."""
+        self.status: Status = "queued"
+        self.preview: np.ndarray[Any, Any] | None = None
+        self.outputs: list[Output | None] = [None] * len(self.requests)
+        self.error: MultimodalGenError | None = None
+        self._updates = [_unknown(req) for req in self.requests]
+        self._previews: dict[int, np.ndarray[Any, Any]] = {}
+        self._cancel = cancel
+        self._wakers: set[asyncio.Event] = set()
+
+    @property
+    def done(self) -> bool:
+        return self.error is not None or None not in self.outputs
+
+    @property
+    def progress(self) -> TaskProgress:
+        alive = [u for u, output in zip(self._updates, self.outputs, strict=True) if output is None]
+        etas = [update.eta_s for update in alive if update.eta_s is not None]
+        return TaskProgress(
+            step=sum(update.step for update in self._updates),
+            total=sum(update.total for update in self._updates),
+            queue_position=min((update.queue_position for update in alive), default=0),
+            eta_s=max(etas, default=None) if alive else 0.0,
+        )
+
+    def cancel(self) -> None:
+        """End it, for all who follow, with `Cancelled`; without effect when it has ended."""
+        if not self.done:
+            self.fail(Cancelled("the request was cancelled"))
+            self._cancel(self)
+
+    async def wait(self) -> list[Output]:
+        """All outputs, in order. Raises the task's error."""
+        async with _Waker(self._wakers) as waker:
+            while not self.done:
+                await waker.wait()
+                waker.clear()
+        if self.error is not None:
+            raise copy_of(self.error)
+        return [output for output in self.outputs if output is not None]
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What happens from now on, after how things stand. Who is slow gets the newest progress
+        and previews only, but every output. Ends after the last `Made`; raises the task's error."""
+        seen_progress: TaskProgress | None = None
+        seen_previews: dict[int, np.ndarray[Any, Any]] = {}
+        seen_outputs: set[int] = set()
+        async with _Waker(self._wakers) as waker:
+            while True:
+                waker.clear()
+                if (progress := self.progress) != seen_progress:
+                    seen_progress = progress
+                    yield Moved(progress)
+                for index, pixels in list(self._previews.items()):
+                    if seen_previews.get(index) is not pixels:
+                        seen_previews[index] = pixels
+                        yield Previewed(index, pixels)
+                for index, output in enumerate(self.outputs):
+                    if output is not None and index not in seen_outputs:
+                        seen_outputs.add(index)
+                        yield Made(index, output)
+                if self.error is not None:
+                    raise copy_of(self.error)
+                if len(seen_outputs) == len(self.outputs):
+                    return
+                await waker.wait()
+
+    # -- what the dispatcher tells
+
+    def move(self, index: int, update: Update) -> None:
+        """Output `index` is as far as `update` says, which may be less than before."""
+        if self.done:
+            return
+        self._updates[index] = update
+        if update.queue_position == 0:
+            self.status = "in_progress"
+        if update.preview is not None:
+            self.preview = self._previews[index] = update.preview
+        self._wake()
+
+    def make(self, index: int, output: Output) -> None:
+        """Output `index` is there."""
+        if self.done:
+            return
+        self.outputs[index] = output
+        total = self._updates[index].total
+        self._updates[index] = Update(output.id, total, total, 0, 0.0, None)
+        self._previews.pop(index, None)
+        self.status = "completed" if self.done else "in_progress"
+        self._wake()
+
+    def fail(self, error: MultimodalGenError) -> None:
+        """What ends one output ends the task."""
+        if self.done:
+            return
+        self.error = error
+        self.status = "cancelled" if isinstance(error, Cancelled) else "failed"
+        self._wake()
+
+    def _wake(self) -> None:
+        for waker in self._wakers:
+            waker.set()
+
+
+class _Waker:
+    """An event that is among `wakers` while somebody waits for it."""
+
+    def __init__(self, wakers: set[asyncio.Event]) -> None:
+        self._wakers = wakers
+        self._event = asyncio.Event()
+
+    async def __aenter__(self) -> asyncio.Event:
+        self._wakers.add(self._event)
+        return self._event
+
+    async def __aexit__(self, *_: object) -> None:
+        self._wakers.discard(self._event)
+
+
+def _unknown(req: Req) -> Update:
+    """Of a request that nothing was heard of yet."""
+    return Update(req.id, 0, req.params.num_inference_steps or 1, 1, None, None)
