@@ -198,6 +198,10 @@ def test_a_shard_that_lacks_what_the_index_says_is_named(
         (lambda f: (f / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"PK"), "zip"),
         (lambda f: (f / "model_index.json").write_text('{"_class_name": "X"}'), "'X' is not known"),
         (lambda f: (f / "model_index.json").write_text("{}"), "names no vae"),
+        (
+            lambda f: (f / "model_index.json").write_text('{"vae": ["os", "system"]}'),
+            "vae=os.system is not an allowed class",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_told(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -12,13 +13,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.launch.hub import wanted_files
 from multimodal_gen.runtime.launch.model_path import BUNDLED_MODEL, ModelFiles, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-FILES = {"model_index.json": b"{}", "vae/config.json": b"[]", "evil.py": b"", "a.safetensors": b""}
+INDEX = b'{"transformer": ["diffusers", "FluxTransformer2DModel"]}'
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+FILES = {
+    "model_index.json": INDEX,
+    "vae/config.json": b"[]",
+    "evil.py": b"",
+    "a.safetensors": b"",
+    WEIGHTS: b"",
+}
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -33,8 +44,10 @@ class Hub(BaseHTTPRequestHandler):
             ]
             info = {"id": "open/model", "sha": COMMIT, "siblings": siblings}
             self._answer(200, json.dumps(entries if "/tree/" in self.path else info).encode())
-        elif (name := self.path.removeprefix(f"/open/model/resolve/{COMMIT}/")) in FILES:
+        elif (name := re.sub(f"^/open/model/resolve/(main|{COMMIT})/", "", self.path)) in FILES:
             self._answer(200, FILES[name], {"ETag": f'"{name}"', "X-Repo-Commit": COMMIT})
+        elif self.path.startswith("/open/model/resolve/"):
+            self._answer(404, b"", {"X-Error-Code": "EntryNotFound"})
         elif "gated" in self.path:
             self._answer(403, b"", {"X-Error-Code": "GatedRepo"})
         else:
@@ -127,7 +140,7 @@ def test_a_download_holds_only_what_an_engine_reads_and_serves_offline(
 ) -> None:
     folder = resolve_with("open/model", tmp_path, HF_ENDPOINT=hub)
     found = {str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file()}
-    assert found == {"model_index.json", "vae/config.json"}
+    assert found == {"model_index.json", "vae/config.json", WEIGHTS}
     assert resolve_with("open/model", tmp_path, HF_HUB_OFFLINE="1") == folder
 
 
@@ -160,3 +173,47 @@ def test_of_weights_in_several_variants_the_plain_ones_are_taken() -> None:
         "model_index.json",
     ]
     assert wanted_files(names) == [names[i] for i in (0, 2, 3, 6, 8, 9, 12)]
+
+
+def flux_file(folder: Path) -> Path:
+    """What looks like FLUX.1's transformer."""
+    names = ("double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight")
+    save_file({name: torch.ones(2) for name in names}, folder / "flux.safetensors")
+    return folder / "flux.safetensors"
+
+
+def test_of_a_base_only_what_the_file_lacks_is_fetched(hub: str, tmp_path: Path) -> None:
+    file = flux_file(tmp_path)
+    folder = resolve_with(str(file), tmp_path, "open/model", HF_ENDPOINT=hub)
+    found = {str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file()}
+    assert found == {"model_index.json", "vae/config.json"}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("open/model/a.safetensors", "a.safetensors: not safetensors but damaged"),
+        ("open/model/b.gguf", "open/model/b.gguf: no such file in open/model"),
+        ("no/such/b.gguf", "no/such: neither a folder here nor a model on the hub"),
+    ],
+)
+def test_a_single_file_may_be_on_the_hub(name: str, told: str, hub: str, tmp_path: Path) -> None:
+    assert resolve_with(name, tmp_path, HF_ENDPOINT=hub).startswith(f"InvalidCheckpoint {told}")
+
+
+def test_what_is_in_the_cache_is_located_without_the_hub(hub: str, tmp_path: Path) -> None:
+    folder = resolve_with("open/model", tmp_path, HF_ENDPOINT=hub)
+    program = (
+        "import sys; from multimodal_gen.runtime.launch.model_path import locate\n"
+        "print(locate('open/model'))\n"
+        "try: locate('no/such')\n"
+        "except Exception as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [folder, "no/such: neither here nor in the hub's cache"]

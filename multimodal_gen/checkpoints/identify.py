@@ -14,6 +14,8 @@ from multimodal_gen.errors import InvalidCheckpoint
 
 INDEX = "model_index.json"
 _NO_WEIGHTS = ("Tokenizer", "TokenizerFast", "Scheduler", "Processor", "Extractor", "Backend")
+_UNUSED = "stable_diffusion"  # the safety checker's
+_LIBRARIES = ("diffusers", "transformers", _UNUSED)
 _NEEDED = (("transformer", "unet"), ("vae",), ("scheduler",))
 """Of each, a pipeline has one."""
 _SHOWN = 4
@@ -92,9 +94,13 @@ def _folder(folder: Path) -> Description:
 def _component(folder: Path, name: str, value: list[object]) -> Component:
     library, class_name = (str(part) for part in (*value, "", "")[:2])
     try:
+        if library not in _LIBRARIES:
+            raise InvalidCheckpoint(
+                f"{INDEX}: {name}={library}.{class_name} is not an allowed class"
+            )
         if not inside(folder, name).is_dir():
             raise InvalidCheckpoint(f"{name}: no such folder in {folder}")
-        if class_name.endswith(_NO_WEIGHTS) or library not in ("diffusers", "transformers"):
+        if class_name.endswith(_NO_WEIGHTS) or library == _UNUSED:
             return Component(name=name, class_name=class_name)
         return _with_weights(folder, name, class_name, library)
     except InvalidCheckpoint as error:

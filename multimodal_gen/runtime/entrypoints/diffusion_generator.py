@@ -43,8 +43,9 @@ class DiffusionGenerator:
     ) -> DiffusionGenerator:
         """Start an engine of a checkpoint and wait until it is loaded.
 
-        `model_path` is a local folder or a hub name; None is the bundled model. Keywords are the
-        fields of ServerArgs. Raises InvalidRequest, InvalidCheckpoint, EngineDied.
+        `model_path` is a local folder, a single weight file or a hub name; None is the bundled
+        model. Keywords are the fields of ServerArgs. Raises InvalidRequest, InvalidCheckpoint,
+        EngineDied.
         """
         path = None if model_path is None else os.fspath(model_path)
         return cls.start(_server_args(model_path=path, **server_args))
