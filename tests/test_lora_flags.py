@@ -1,0 +1,36 @@
+"""LoRAs on the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
+from multimodal_gen.runtime.entrypoints.cli.main import BAD_USE, app, main
+
+
+def params_of(*tokens: str) -> SamplingParams:
+    _, bound, _ = app.parse_args(["generate", "--prompt", "x", *tokens])
+    params = bound.arguments["params"]
+    assert isinstance(params, SamplingParams)
+    return params
+
+
+def test_lora_is_a_name_or_a_name_and_a_scale_and_may_be_repeated() -> None:
+    params = params_of("--lora", "pixel:0.8", "--lora", "my ink", "--seed", "7")
+    assert params.lora == (LoraChoice("pixel", 0.8), LoraChoice("my ink"))
+    assert params.seed == 7
+
+
+def test_a_name_may_be_a_number_or_have_a_colon() -> None:
+    params = params_of("--lora", "7", "--lora", "a:b", "--lora", "c:d:-0.5")
+    assert params.lora == (LoraChoice("7"), LoraChoice("a:b"), LoraChoice("c:d", -0.5))
+
+
+def test_a_lora_without_a_name_is_bad_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--prompt", "x", "--lora", ":0.5"]) == BAD_USE
+    assert "NAME:SCALE" in capsys.readouterr().err
+
+
+def test_a_lora_dir_that_is_not_there_is_bad_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--prompt", "x", "--lora-dir", "/nowhere"]) == BAD_USE
+    assert "lora_dir='/nowhere': must be a folder" in capsys.readouterr().err
