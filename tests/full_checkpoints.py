@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from single_files import COMFY, Tensors, fused, prefixed, renamed, sd3, weights
+from single_files import COMFY, Tensors, flux, fused, prefixed, renamed, sd3, weights
 from torch import Tensor
 
 
@@ -35,13 +35,28 @@ def sdxl(folder: Path) -> Tensors:
 
 def sd3_with_encoders(folder: Path) -> Tensors:
     encoders = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5xxl": "text_encoder_3"}
-    held: Tensors = {}
-    for name, component in encoders.items():
-        held |= prefixed(weights(folder, component), f"text_encoders.{name}.transformer.")
     return {
         **prefixed(sd3(folder), COMFY),
         **prefixed(_vae(folder), "first_stage_model."),
-        **held,
+        **_encoders(folder, encoders),
+    }
+
+
+def flux_with_encoders(folder: Path) -> Tensors:
+    return {
+        **prefixed(flux(folder), COMFY),
+        **prefixed(_vae(folder), "vae."),
+        **_encoders(folder, {"clip_l": "text_encoder", "t5xxl": "text_encoder_2"}),
+        "text_encoders.clip_l.logit_scale": torch.ones(()),
+    }
+
+
+def _encoders(folder: Path, components: Mapping[str, str]) -> Tensors:
+    """As ComfyUI names them."""
+    return {
+        f"text_encoders.{name}.transformer.{key}": tensor
+        for name, component in components.items()
+        for key, tensor in weights(folder, component).items()
     }
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from denoisers import differences, load_denoiser
 from engineless import run
-from full_checkpoints import sd3_with_encoders, sd15, sdxl
+from full_checkpoints import flux_with_encoders, sd3_with_encoders, sd15, sdxl
 from mapped_files import mapped
 from single_files import (
     COMFY,
@@ -80,7 +80,13 @@ def test_a_denoiser_under_diffusers_names_is_the_folders(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("name", "make"), [("sd15", sd15), ("sdxl", sdxl), ("sd3", sd3_with_encoders)]
+    ("name", "make"),
+    [
+        ("sd15", sd15),
+        ("sdxl", sdxl),
+        ("sd3", sd3_with_encoders),
+        ("flux-dev", flux_with_encoders),
+    ],
 )
 def test_a_full_checkpoint_has_text_encoders_and_vae_too(
     name: str,
