@@ -53,7 +53,7 @@ def image_routes(service: Service) -> APIRouter:
             task = service.start(every, owner=owner_of(request))
             outputs = await unless_gone(request, task)
         except MultimodalGenError as error:
-            _name_as_sent(error, body)
+            body.name_as_sent(error)
             raise
         files = await asyncio.gather(
             *(
@@ -101,18 +101,6 @@ def _reply(
     if warnings := body.warnings():
         reply["warnings"] = warnings
     return reply
-
-
-def _name_as_sent(error: MultimodalGenError, body: ImagesRequest) -> None:
-    """Have the error name the field that the body gave the value in."""
-    if error.field in ("width", "height") and body.size and getattr(body, error.field) is None:
-        sent = "size"
-    elif error.field == "num_outputs_per_prompt" and body.n is not None:
-        sent = "n"
-    else:
-        return
-    error.field = sent
-    error.message = f"{sent}={getattr(body, sent)!r}: {error.message}"
 
 
 _USAGE: dict[str, Any] = {

@@ -1,10 +1,10 @@
-"""The body of `POST /v1/images/generations`: OpenAI's fields, and ours beside them."""
+"""The bodies of the image routes: OpenAI's fields, and ours beside them."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import fields
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,7 @@ _SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})", re.ASCII)
 _MAX_WARNINGS = 20
 
 Count = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
+Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
 
 class Lora(BaseModel):
@@ -28,12 +29,13 @@ class Lora(BaseModel):
     scale: float = 1.0
 
 
-class ImagesRequest(BaseModel):
-    """What is null or left out takes the model's default; unknown fields come back as warnings."""
+class ImageFields(BaseModel):
+    """What all image routes take. What is null or left out takes the model's default; unknown
+    fields come back as warnings."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    prompt: str
+    prompt: str = ""
     model: str | None = None
     """Any name is taken for the one model that is served."""
     n: Count | None = None
@@ -63,36 +65,53 @@ class ImagesRequest(BaseModel):
     output_format: Literal["png", "jpeg", "webp"] | None = None
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
     """Quality of JPEG and WebP."""
-    response_format: Literal["b64_json"] | None = None
+    response_format: Literal["b64_json", "url", "file"] | None = None
+    """url: a link that expires; file: the picture itself, or a zip of several."""
     background: Literal["auto", "opaque"] | None = None
-    quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = (
-        None
-    )
+    quality: Quality | None = None
     moderation: Literal["auto", "low"] | None = None
     style: Literal["vivid", "natural"] | None = None
     complexity: Literal["low", "medium", "high"] | None = None
+    input_fidelity: Literal["high", "low"] | None = None
     user: str | None = None
     safety_identifier: str | None = None
     generator_device: Literal["cpu"] | None = None
     """Noise is always drawn on the CPU: the same seed gives the same picture on every device."""
-    stream: bool | None = None
-    partial_images: int | None = None
+    frame_count: None = None
+    frame_duration_ms: None = None
+    svg: None = None
+    markup: None = None
     image_path: None = None
     mask_path: None = None
+
+    stream: bool | None = None
+    partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
+    """Pictures that a stream shows of each output while it is made, at most."""
+    stream_progress: bool | None = None
+    """Whether a stream tells of each step as well."""
+    run_in_background: bool | None = None
+    """Answer at once with a job, to be asked for at /v1/images/jobs/{id}."""
 
     @field_validator("seed", mode="before")
     @classmethod
     def _whole_numbers(cls, value: object) -> object:
         for seed in value if isinstance(value, list) else [value]:
-            if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | str)):
                 raise PydanticCustomError("seed_type", "must be a whole number or a list of them")
         return value
 
-    @field_validator("stream", "partial_images")
+    @field_validator("background", "output_format", mode="before")
     @classmethod
-    def _not_offered(cls, value: int | None) -> int | None:
-        if value:
-            raise PydanticCustomError("not_offered", "streaming is not offered; leave it out")
+    def _can_be_made(cls, value: object) -> object:
+        if isinstance(value, str) and value in _NOT_MADE:
+            raise PydanticCustomError("not_offered", _NOT_MADE[value])
+        return value
+
+    @field_validator("frame_count", "frame_duration_ms", "svg", "markup", mode="before")
+    @classmethod
+    def _is_offered(cls, value: object) -> object:
+        if value is not None:
+            raise PydanticCustomError("not_offered", "is not offered here; leave it out")
         return value
 
     def sampling_params(self) -> list[SamplingParams]:
@@ -108,17 +127,38 @@ class ImagesRequest(BaseModel):
             return [SamplingParams(**given, seed=seed) for seed in self.seed]
         return [SamplingParams(**given, seed=self.seed, num_outputs_per_prompt=count)]
 
+    def check_answer(self) -> None:
+        """Raises InvalidRequest for ways of answering that exclude each other."""
+        if self.stream and self.run_in_background:
+            raise InvalidRequest("run_in_background", True, "can't be streamed as well")
+        if self.stream and self.response_format in ("url", "file"):
+            raise InvalidRequest("response_format", self.response_format, "a stream has b64_json")
+        if self.run_in_background and self.response_format in ("b64_json", "file"):
+            allowed = "a job answers with links: leave it out"
+            raise InvalidRequest("response_format", self.response_format, allowed)
+
     def warnings(self) -> list[str]:
         """What of the request has no effect."""
         unknown = [f"{name[:60]!a} is unknown and was ignored" for name in self.model_extra or ()]
         idle = [
             f"{name} has no effect here"
-            for name in ("quality", "style", "complexity")
+            for name in ("quality", "style", "complexity", "input_fidelity")
             if getattr(self, name) not in (None, "auto")
         ]
         if self.output_compression is not None and self.output_format in (None, "png"):
             idle.append("output_compression has no effect on png")
+        if self.partial_images and not self.stream:
+            idle.append("partial_images has no effect without stream")
         return [*idle, *unknown][:_MAX_WARNINGS]
+
+    def names_sent(self) -> dict[str, str]:
+        """Under which names the body gave what is called otherwise inside."""
+        names = {"image_path": "image", "mask_path": "mask"}
+        if self.size and self.size != "auto":
+            names |= {side: "size" for side in ("width", "height") if getattr(self, side) is None}
+        if self.n is not None:
+            names["num_outputs_per_prompt"] = "n"
+        return names
 
     def _count(self) -> int:
         if self.n and self.num_outputs_per_prompt and self.n != self.num_outputs_per_prompt:
@@ -145,7 +185,47 @@ class ImagesRequest(BaseModel):
         return sides
 
 
-_SHARED = ImagesRequest.model_fields.keys() & {field.name for field in fields(SamplingParams)} - {
+class ImagesRequest(ImageFields):
+    """Pictures of a prompt."""
+
+    prompt: str
+
+
+class PictureLink(BaseModel):
+    """How a picture stands in JSON."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    image_url: str
+    """A data URL."""
+
+
+Picture = bytes | str | PictureLink
+"""A file of a form; in JSON a data URL or base64."""
+
+
+class VariationsRequest(ImageFields):
+    """Pictures like a picture."""
+
+    image: Picture | list[Picture]
+
+
+class EditsRequest(ImageFields):
+    """Pictures made of a picture, as the prompt says."""
+
+    prompt: str
+    image: Picture | list[Picture]
+    mask: Picture | None = None
+    """Transparent where the picture is to change; without any transparency: white there."""
+
+
+_NOT_MADE: dict[str, Any] = {
+    "transparent": "the models here make opaque pictures: auto or opaque",
+    "gif": "is an animation, and the models here make still pictures: png, jpeg or webp",
+    "svg": "the models here make pixels: png, jpeg or webp",
+}
+"""What OpenAI offers and this does not, and why."""
+_SHARED = ImageFields.model_fields.keys() & {field.name for field in fields(SamplingParams)} - {
     "seed",
     "num_outputs_per_prompt",
     "lora",

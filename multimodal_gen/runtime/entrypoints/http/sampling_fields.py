@@ -1,0 +1,111 @@
+"""What the bodies that ask for pictures and those that ask for videos have in common."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from multimodal_gen.configs.sampling_params import LoraChoice, Priority, SamplingParams
+from multimodal_gen.errors import InvalidRequest, MultimodalGenError
+
+_SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})", re.ASCII)
+_MAX_WARNINGS = 20
+
+
+class Lora(BaseModel):
+    """A LoRA by the name it has in the operator's folder."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: str
+    scale: float = 1.0
+
+
+class SamplingFields(BaseModel):
+    """What is null or left out takes the model's default; unknown fields come back as warnings."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    prompt: str
+    model: str | None = None
+    """Any name is taken for the one model that is served."""
+    size: str | None = None
+    """auto, or WIDTHxHEIGHT."""
+    width: int | None = None
+    height: int | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    guidance_scale_2: float | None = None
+    true_cfg_scale: float | None = None
+    negative_prompt: str | None = None
+    scheduler: str | None = None
+    flow_shift: float | None = None
+    max_sequence_length: int | None = None
+    num_frames: int | None = None
+    fps: int | None = None
+    strength: float | None = None
+    lora: list[Lora] | None = None
+    priority: Priority | None = None
+    deadline_s: float | None = None
+
+    user: str | None = None
+    safety_identifier: str | None = None
+    generator_device: Literal["cpu"] | None = None
+    """Noise is always drawn on the CPU: the same seed gives the same picture on every device."""
+    image_path: None = None
+    mask_path: None = None
+
+    _passed_on: ClassVar = {field.name for field in fields(SamplingParams)} - {
+        "seed",
+        "num_outputs_per_prompt",
+        "lora",
+    }
+
+    def given(self) -> dict[str, Any]:
+        """The sampling parameters that the body sets, but for seeds and how many outputs.
+
+        Raises InvalidRequest.
+        """
+        known = SamplingFields.model_fields.keys() & self._passed_on
+        given = {name: getattr(self, name) for name in known if getattr(self, name) is not None}
+        given |= self._sides()
+        if self.lora:
+            given["lora"] = tuple(LoraChoice(lora.name, lora.scale) for lora in self.lora)
+        return given
+
+    def warnings(self) -> list[str]:
+        """What of the body has no effect."""
+        unknown = [f"{name[:60]!a} is unknown and was ignored" for name in self.model_extra or ()]
+        return [*self._idle(), *unknown][:_MAX_WARNINGS]
+
+    def name_as_sent(self, error: MultimodalGenError) -> None:
+        """Have the error name the field that the body gave the value in."""
+        sent = self._sent_as(error.field or "")
+        if sent is not None:
+            error.field = sent
+            error.message = f"{sent}={getattr(self, sent)!r}: {error.message}"
+
+    def _idle(self) -> Iterable[str]:
+        """A warning for each known field that is set in vain."""
+        return ()
+
+    def _sent_as(self, field: str) -> str | None:
+        """The field of the body that sampling parameter `field` was taken from, if another."""
+        sized = field in ("width", "height") and self.size and getattr(self, field) is None
+        return "size" if sized else None
+
+    def _sides(self) -> dict[str, int]:
+        if self.size is None or self.size == "auto":
+            return {}
+        match = _SIZE.fullmatch(self.size)
+        if match is None:
+            raise InvalidRequest("size", self.size, "must be auto or WIDTHxHEIGHT, as in 1024x1024")
+        sides = {"width": int(match[1]), "height": int(match[2])}
+        for name, side in sides.items():
+            if getattr(self, name) not in (None, side):
+                raise InvalidRequest(name, getattr(self, name), f"size={self.size} says otherwise")
+        return sides
