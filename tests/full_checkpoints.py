@@ -16,10 +16,20 @@ def sd15(folder: Path) -> Tensors:
     return {
         **prefixed(_unet(folder), COMFY),
         **prefixed(_vae(folder), "first_stage_model."),
-        **prefixed(weights(folder, "text_encoder"), "cond_stage_model.transformer."),
+        **prefixed(_clip(folder, "text_encoder"), "cond_stage_model.transformer."),
         "cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(77)[None],
         "alphas_cumprod": torch.ones(1000),
         "model_ema.decay": torch.ones(()),
+    }
+
+
+def sd2(folder: Path) -> Tensors:
+    """With the text encoder as OpenCLIP names it, and a projection that nothing uses."""
+    return {
+        **prefixed(_unet(folder), COMFY),
+        **prefixed(_vae(folder), "first_stage_model."),
+        **prefixed(_open_clip(folder, "text_encoder"), "cond_stage_model.model."),
+        "cond_stage_model.model.text_projection": torch.ones(32, 32),
     }
 
 
@@ -27,7 +37,7 @@ def sdxl(folder: Path) -> Tensors:
     return {
         **prefixed(_unet(folder), COMFY),
         **prefixed(_vae(folder), "first_stage_model."),
-        **prefixed(weights(folder, "text_encoder"), "conditioner.embedders.0.transformer."),
+        **prefixed(_clip(folder, "text_encoder"), "conditioner.embedders.0.transformer."),
         **prefixed(_open_clip(folder, "text_encoder_2"), "conditioner.embedders.1.model."),
         "conditioner.embedders.1.model.logit_scale": torch.ones(()),
     }
@@ -56,7 +66,7 @@ def _encoders(folder: Path, components: Mapping[str, str]) -> Tensors:
     return {
         f"text_encoders.{name}.transformer.{key}": tensor
         for name, component in components.items()
-        for key, tensor in weights(folder, component).items()
+        for key, tensor in _clip(folder, component).items()
     }
 
 
@@ -128,8 +138,15 @@ def _vae(folder: Path) -> Tensors:
     }
 
 
+def _clip(folder: Path, component: str) -> Tensors:
+    """With the prefix that transformers 5 has left out of one of the two classes."""
+    tensors = weights(folder, component)
+    flat = "embeddings.token_embedding.weight" in tensors
+    return prefixed(tensors, "text_model.") if flat else tensors
+
+
 def _open_clip(folder: Path, component: str) -> Tensors:
-    return dict(_renamed_clip(weights(folder, component)))
+    return dict(_renamed_clip(_clip(folder, component)))
 
 
 def _renamed_clip(tensors: Tensors) -> Iterator[tuple[str, Tensor]]:

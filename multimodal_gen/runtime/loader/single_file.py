@@ -22,7 +22,7 @@ _SCALES = (".scale_weight", ".weight_scale")
 """Of float8 weights, as ComfyUI's files name them, then and now."""
 _NOTES = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
 """For kernels that multiply in float8."""
-_LEFTOVERS = ("logit_scale", "position_ids")
+_LEFTOVERS = ("logit_scale", "position_ids", "text_projection")
 """Of training, and of how CLIP once was written."""
 _EXPERTS = (("high", ""), ("low", "_2"))
 _SHOWN = 8

@@ -116,12 +116,12 @@ def _misshapen(
 
 
 def _fit(shapes: Sequence[tuple[int, ...]], wanted: tuple[int, ...]) -> bool:
-    """Whether tensors of these shapes make up the one wanted. GGUF may drop leading ones."""
+    """Whether tensors of these shapes make up the one wanted. GGUF may have lost leading ones."""
     if len(shapes) == 1:
         return _trimmed(shapes[0]) == _trimmed(wanted)
-    rows = sum(shape[0] if shape else 1 for shape in shapes)
-    tails = [shape[1:] for shape in shapes]
-    return (rows, *tails[0]) == wanted and all(tail == tails[0] for tail in tails)
+    whole = [(1,) * (len(wanted) - len(shape)) + shape for shape in shapes]
+    tails = {shape[1:] for shape in whole}
+    return tails == {wanted[1:]} and sum(shape[0] for shape in whole) == wanted[0]
 
 
 def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
