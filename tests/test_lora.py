@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from engineless import Output, finish, left, load, run, start
-from loras import Loaded, diffusers_keys, random_lora, write
+from loras import Loaded, diffusers_keys, kohya_keys, random_lora, write
 from parity import LATENTS, PIXELS, pixels_apart, relative
 from tiny_checkpoints import reference, stock_pipeline
 
@@ -218,3 +218,18 @@ def test_loras_beyond_the_limits_are_refused(model: Model, given: Any) -> None:
     params = SamplingParams(**CALL, lora=given)
     with pytest.raises(InvalidRequest, match="lora="):
         resolve(params, model.pipeline.model_info("test"))
+
+
+def test_a_lora_of_another_family_is_refused_even_if_its_encoder_would_fit(
+    model: Model, tmp_path: Path
+) -> None:
+    component, _, _ = attention_layer(model)
+    other = {"unet": "lora_unet_double_blocks_0_img_attn_proj"}.get(
+        component, "lora_unet_down_blocks_0_attentions_0_proj_in"
+    )
+    encoder = random_lora(stock_pipeline(model.folder).text_encoder, "q_proj k_proj")
+    named = {f"text_model.{name.removeprefix('text_model.')}": p for name, p in encoder.items()}
+    keys = kohya_keys("lora_te1", named)
+    keys |= {f"{other}.lora_down.weight": torch.zeros(4, 8)}
+    keys |= {f"{other}.lora_up.weight": torch.zeros(8, 4)}
+    assert "no such module" in refusal(model, tmp_path, keys)

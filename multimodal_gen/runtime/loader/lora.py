@@ -67,11 +67,12 @@ class LoraReader:
         """Raises InvalidRequest, which says what is wrong with the file or does not fit."""
         try:
             with complaints(file.weights.name):
-                return self._read(file)
+                pairs = self._read(file)
         except InvalidCheckpoint as error:
             raise InvalidRequest("lora", file.name, error.message) from error
+        return self._fitted(pairs)
 
-    def _read(self, file: LoraFile) -> Lora:
+    def _read(self, file: LoraFile) -> Pairs:
         tensors, metadata = _load(file.weights)
         if what := refused(tensors):
             raise InvalidCheckpoint(f"holds {what}, and only LoRA is supported")
@@ -79,7 +80,8 @@ class LoraReader:
         pairs, unknown = pairs_of(tensors, self._names, self._converter)
         if _LOW_NOISE.search(f"{file.name}/{file.weights.name}"):
             pairs = self._for_second(pairs)
-        problems = [f"{key} {_shape(tensors.get(key))}: no such module" for key in sorted(unknown)]
+        shown = {key for key in unknown if not key.endswith(".alpha")} or unknown
+        problems = [f"{key} {_shape(unknown[key])}: no such module" for key in sorted(shown)]
         configs = dict.fromkeys(self._targets, config) if config else _by_component(metadata)
         scaled_by(pairs, configs)
         problems += self._misfits(pairs)
@@ -88,7 +90,7 @@ class LoraReader:
             raise InvalidCheckpoint("does not fit: " + "; ".join(problems[:_SHOWN]) + more)
         if not pairs:
             raise InvalidCheckpoint("has no weights")
-        return self._fitted(pairs)
+        return pairs
 
     def _for_second(self, pairs: Pairs) -> Pairs:
         """What is for the first denoiser is for the last, where there are two."""
@@ -181,5 +183,5 @@ def _low_rank(pair: Pair, target: Target, device: torch.device) -> LowRank:
     )
 
 
-def _shape(tensor: Tensor | None) -> str:
-    return "missing" if tensor is None else str(list(tensor.shape))
+def _shape(tensor: Any) -> str:
+    return "missing" if tensor is None else str(list(getattr(tensor, "shape", ())))

@@ -6,6 +6,7 @@ ComfyUI's and those of some trainers.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -14,6 +15,10 @@ from typing import Any
 
 from torch import Tensor
 
+from multimodal_gen.errors import InvalidCheckpoint
+
+log = logging.getLogger(__name__)
+
 Converter = Callable[[dict[str, Tensor]], tuple[dict[str, Tensor], Mapping[str, Any]]]
 """Another layout to diffusers' own: the weights and, by name, alphas."""
 
@@ -21,6 +26,7 @@ _KEY = re.compile(
     r"(?P<module>.+?)[._]lora(?:_linear_layer)?[._](?P<side>A|B|down|up)(?:\.default)?"
     r"\.(?P<kind>weight|bias)$"
 )
+_ENCODERS = ("lora_te", "text_encoder")
 _WRAPPERS = ("base_model.model.", "diffusion_model.")
 _OTHERS = {
     "lokr_": "LoKr",
@@ -61,6 +67,7 @@ class Names:
 
     def __init__(self, modules: Mapping[str, Collection[str]]) -> None:
         self._modules = modules
+        self.denoiser = next(iter(modules))
 
     def find(self, name: str) -> tuple[str, str] | None:
         """Component and module of `transformer.x`, or of `x` where the component is left out."""
@@ -84,16 +91,26 @@ def _in(modules: Collection[str], name: str) -> str | None:
 
 def pairs_of(
     tensors: Mapping[str, Tensor], names: Names, converter: Converter | None
-) -> tuple[Pairs, list[str]]:
-    """A file's tensors by module, and the keys for which there is no module.
+) -> tuple[Pairs, dict[str, Any]]:
+    """A file's tensors by module, and those for which there is no module.
 
-    `converter` is asked where the keys are not those of diffusers' modules. It may raise anything.
+    `converter` is asked where the keys are not those of diffusers' modules.
     """
     pairs, unknown = _sorted(tensors, {}, names)
     if not unknown or converter is None:
         return pairs, unknown
-    converted, alphas = converter(dict(tensors))
-    return _sorted(converted, alphas, names)
+    try:
+        converted, alphas = converter(dict(tensors))
+    except (
+        Exception
+    ) as error:  # whatever they raise over keys of another model: ours says it better
+        log.info("diffusers can't convert the keys: %s: %s", type(error).__name__, error)
+        return pairs, unknown
+    found, left = _sorted(converted, alphas, names)
+    beside = {key: value for key, value in unknown.items() if not key.startswith(_ENCODERS)}
+    if beside and not left and not any(component == names.denoiser for component, _ in found):
+        return pairs, beside  # some converters drop what they don't know
+    return found, left
 
 
 def scaled_by(pairs: Pairs, configs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -108,24 +125,33 @@ def _alpha(config: Mapping[str, Any], name: str, rank: int) -> float:
     """As PEFT has it: by pattern or for all, relative to the rank or to its root."""
     alpha = float(config.get("lora_alpha", 8))
     for pattern, own in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
+        if _matches(pattern, name):
             alpha = float(own)
             break
     return alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
 
 
+def _matches(pattern: str, name: str) -> bool:
+    """PEFT takes patterns for regular expressions; those that are more than names are refused, as
+    one from outside could take for ever."""
+    plain = pattern.removeprefix("^").replace("\\.", ".")
+    if not re.fullmatch(r"[\w.-]+", plain):
+        raise InvalidCheckpoint(f"alpha_pattern: {pattern!r:.100} must be the name of a module")
+    return name == plain or (not pattern.startswith("^") and name.endswith(f".{plain}"))
+
+
 def _sorted(
     tensors: Mapping[str, Tensor], alphas: Mapping[str, Any], names: Names
-) -> tuple[Pairs, list[str]]:
+) -> tuple[Pairs, dict[str, Any]]:
     pairs: Pairs = {}
-    unknown = []
+    unknown: dict[str, Any] = {}
     for key, value in [*tensors.items(), *alphas.items()]:
         parsed = _KEY.match(_modern(key.removesuffix(".alpha")))
         is_alpha = key.endswith(".alpha")
         module = parsed["module"] if parsed else key.removesuffix(".alpha")
         found = names.find(module) if parsed or is_alpha else None
         if found is None:
-            unknown.append(key)
+            unknown[key] = value
             continue
         pair = pairs.setdefault(found, Pair())
         if is_alpha:
