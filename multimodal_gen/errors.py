@@ -5,6 +5,9 @@ MultimodalGenError
 ├── InvalidCheckpoint   the model on disk can't be used: says what it looked like, what is missing
 ├── Unauthorized        no API key, or a wrong one
 ├── ModelNotFound       no such model is served
+├── NotFound            no such job or file, or it is somebody else's
+├── Expired             it was there, and its time or its room is over
+├── Conflict            the same idempotency key was used for another request
 ├── QueueFull           no room now: says when to try again
 ├── DeadlineExceeded    not finished, or not to be finished, in the time the request allowed
 ├── Cancelled           ended because somebody asked for that
@@ -59,6 +62,18 @@ class ModelNotFound(MultimodalGenError):
     code = "model_not_found"
 
 
+class NotFound(MultimodalGenError):
+    code = "not_found"
+
+
+class Expired(MultimodalGenError):
+    code = "expired"
+
+
+class Conflict(MultimodalGenError):
+    code = "idempotency_conflict"
+
+
 class QueueFull(MultimodalGenError):
     code = "queue_full"
 
@@ -100,6 +115,9 @@ HTTP_STATUS: dict[type[MultimodalGenError], int] = {
     InvalidCheckpoint: 500,
     Unauthorized: 401,
     ModelNotFound: 404,
+    NotFound: 404,
+    Expired: 410,
+    Conflict: 409,
     QueueFull: 429,
     DeadlineExceeded: 408,
     Cancelled: 499,

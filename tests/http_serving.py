@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +23,7 @@ from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 from multimodal_gen.runtime.entrypoints.http.app import create_app
 from multimodal_gen.runtime.entrypoints.http.listen import listen, url_of
 from multimodal_gen.runtime.scheduler_client import SchedulerClient
+from multimodal_gen.runtime.serving.data_folder import DataFolder
 from multimodal_gen.runtime.serving.jobs import Jobs
 from multimodal_gen.runtime.serving.service import Service
 
@@ -38,15 +42,19 @@ MODEL = ModelInfo(
 def app_without_engine(api_key: str | None = None) -> FastAPI:
     """An app whose model is still loading."""
     args = ServerArgs(api_key=api_key)
-    service = Service(args)
-    return create_app(service, Jobs(service), args)
+    return _app(Service(args), args)
 
 
 def app_over(client: SchedulerClient, **given: Any) -> FastAPI:
     """An app over an engine that is ready."""
     args = ServerArgs(**given)
-    service = Service.over(client, args)
-    return create_app(service, Jobs(service), args)
+    return _app(Service.over(client, args), args)
+
+
+def _app(service: Service, args: ServerArgs) -> FastAPI:
+    folder = DataFolder(Path(tempfile.mkdtemp(prefix="multimodal-gen-app-")), temporary=True)
+    atexit.register(folder.close)
+    return create_app(service, Jobs.in_folder(folder.path, service, args), args)
 
 
 def app_with(

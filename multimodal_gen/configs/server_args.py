@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -13,8 +14,20 @@ from multimodal_gen.errors import InvalidRequest
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 AttentionBackend = Literal["auto", "sdpa", "math"]
+LogFormat = Literal["text", "json"]
 
 LONGEST_STEP_S = 86400
+_AT_LEAST_1 = (
+    "num_gpus",
+    "batching_max_size",
+    "max_queue_size",
+    "max_loaded_loras",
+    "max_body_bytes",
+    "max_input_pixels",
+    "max_pixels",
+    "max_frames",
+    "max_steps",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +64,44 @@ class ServerArgs:
     step_timeout: float = 300.0
     """Seconds without a word from a rank after which the engine counts as dead."""
     host: str = "127.0.0.1"
-    """Address to listen on; other than loopback only with an api_key."""
+    """Address to listen on; other than loopback only with an api_key or an api_keys_file."""
     port: int = 30000
     """Port to listen on; 0 takes a free one."""
     api_key: str | None = None
     """Key that HTTP clients must send as a bearer token."""
+    api_keys_file: str | None = None
+    """YAML file of several keys, `name: key` or `name: {key: …, max_concurrent: 2}`; read again
+    when it changes."""
+    admin_key: str | None = None
+    """Key that what changes the server asks for; it opens the rest as well."""
+    max_body_bytes: int = 64 * 2**20
+    """Bytes of an HTTP request's body at most."""
+    max_input_pixels: int = 50_000_000
+    """Pixels of a picture that a client sends at most."""
+    max_pixels: int | None = None
+    """Pixels of a picture, or of a video's frame, that is made at most; unset: the model's."""
+    max_frames: int | None = None
+    """Frames of a video at most; unset: the model's."""
+    max_steps: int | None = None
+    """num_inference_steps at most; unset: the model's."""
+    max_request_s: float | None = None
+    """Seconds that `serve` gives a request from acceptance at most."""
+    client_timeout: float = 20.0
+    """Seconds that a client has to send a request's headers, and may fall silent in its body."""
+    allowed_media_hosts: tuple[str, ...] = ()
+    """Hosts that URLs in requests may name: example.com, *.example.com, and for addresses that are
+    not public their network as well: 10.0.0.0/8."""
+    log_format: LogFormat = "text"
+    """Of the log on standard error."""
+    data_dir: str | None = None
+    """Folder of what `serve` keeps: jobs and their results; unset: one for each port in the user's
+    data folder, and with port 0 a temporary one."""
+    drain_timeout: float = 30.0
+    """Seconds that `serve`, when told to stop, gives what runs to end."""
+    result_ttl: float = 86400.0
+    """Seconds that results are kept."""
+    result_quota_gb: float = 20.0
+    """Gigabytes that results may take on disk; the oldest go first."""
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(ServerArgs).items():
@@ -65,18 +111,25 @@ class ServerArgs:
                 choices = ", ".join(get_args(kind)) if get_origin(kind) is Literal else ""
                 allowed = f"must be one of {choices}" if choices else str(error)
                 raise InvalidRequest(name, getattr(self, name), allowed) from error
-        for name in ("num_gpus", "batching_max_size", "max_queue_size", "max_loaded_loras"):
-            if getattr(self, name) < 1:
-                raise InvalidRequest(name, getattr(self, name), "must be at least 1")
+        for name in _AT_LEAST_1:
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InvalidRequest(name, value, "must be at least 1")
+        for name in ("max_request_s", "client_timeout"):
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise InvalidRequest(name, value, "must be more than 0 seconds")
         if self.lora_dir is not None and not Path(self.lora_dir).is_dir():
             raise InvalidRequest("lora_dir", self.lora_dir, "must be a folder")
         if not 0 < self.step_timeout <= LONGEST_STEP_S:
             allowed = f"must be more than 0 and at most {LONGEST_STEP_S} seconds"
             raise InvalidRequest("step_timeout", self.step_timeout, allowed)
+        for name in ("drain_timeout", "result_ttl", "result_quota_gb"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InvalidRequest(name, getattr(self, name), "must be a number from 0")
         if not 0 <= self.port <= 65535:
             raise InvalidRequest("port", self.port, "must be 0 to 65535")
-        if self.api_key == "":
-            raise InvalidRequest("api_key", self.api_key, "must not be empty")
+        for name in ("api_key", "admin_key"):
+            if getattr(self, name) == "":
+                raise InvalidRequest(name, "", "must not be empty")
         degree = self.ulysses_degree
         if degree is not None and (degree < 1 or self.num_gpus % degree):
             raise InvalidRequest("ulysses_degree", degree, f"must divide num_gpus={self.num_gpus}")
@@ -85,3 +138,8 @@ class ServerArgs:
         if self.enable_cfg_parallel and degree == self.num_gpus:
             allowed = "leaves no ranks for enable_cfg_parallel; at most half of num_gpus"
             raise InvalidRequest("ulysses_degree", degree, allowed)
+
+    @property
+    def without_secrets(self) -> ServerArgs:
+        """The same, to be shown or sent."""
+        return replace(self, api_key=None, admin_key=None)

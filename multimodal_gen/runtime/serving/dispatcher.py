@@ -82,10 +82,8 @@ class Dispatcher:
         bounded: bool = True,
     ) -> list[Ticket]:
         """Accept all of `requests` or none; `tell` hears of each by its index. Raises QueueFull."""
-        alive = len(self._waiting) + len(self._flying)
-        if bounded and alive + len(requests) > self._limits.capacity:
-            what = f"{alive} requests are accepted and {self._limits.capacity} allowed"
-            raise QueueFull(f"no room for {len(requests)} more: {what}", self._room_in_s())
+        if bounded:
+            self.check_room(len(requests))
         tickets = [
             Ticket(
                 req=req,
@@ -101,6 +99,13 @@ class Dispatcher:
         self._make_way_for(owner)
         self.pump()
         return tickets
+
+    def check_room(self, count: int) -> None:
+        """Raises QueueFull when `count` more are too many."""
+        alive = len(self._waiting) + len(self._flying)
+        if alive + count > self._limits.capacity:
+            what = f"{alive} requests are accepted and {self._limits.capacity} allowed"
+            raise QueueFull(f"no room for {count} more: {what}", self._room_in_s())
 
     def drop(self, ticket: Ticket) -> None:
         """Nobody waits for it: it ends as soon as the engine lets go of it."""

@@ -2,16 +2,307 @@
 
 from __future__ import annotations
 
-from multimodal_gen.runtime.serving.service import Service
-from multimodal_gen.runtime.serving.task import Task
+import asyncio
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.errors import GenerationFailed, MultimodalGenError
+from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.runtime.serving.ledger import (
+    IdempotencyKey,
+    Ledger,
+    Page,
+    SqliteLedger,
+    same_request,
+)
+from multimodal_gen.runtime.serving.owner import Owner
+from multimodal_gen.runtime.serving.records import JobRecord, JobRequest, Kind, Order
+from multimodal_gen.runtime.serving.rendering import Render, render
+from multimodal_gen.runtime.serving.results import Results
+from multimodal_gen.runtime.serving.service import NO_PIXELS, Pixels, Service
+from multimodal_gen.runtime.serving.spool import Spool
+from multimodal_gen.runtime.serving.task import Event, Moved, Task
+
+log = logging.getLogger(__name__)
+RECORDS_KEPT_S = 7 * 86400
+"""How long a finished job is known after its files have gone."""
+SWEEP_S = 60.0
 
 
 class Jobs:
-    """One a server."""
+    """One a server. Lives on one event loop; what blocks is done in threads."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(
+        self,
+        service: Service,
+        ledger: Ledger,
+        results: Results,
+        spool: Spool,
+        render: Render = render,
+    ) -> None:
+        self.results = results
         self._service = service
+        self._ledger = ledger
+        self._spool = spool
+        self._render = render
+        self._tasks: dict[str, Task] = {}
+        self._runs: dict[str, asyncio.Task[None]] = {}
+        self._in_order = asyncio.Lock()
+
+    @classmethod
+    def in_folder(cls, folder: Path, service: Service, args: ServerArgs) -> Jobs:
+        """Those kept in `folder`, which exists."""
+        results = Results(folder, ttl_s=args.result_ttl, quota_gb=args.result_quota_gb)
+        return cls(service, SqliteLedger(folder / "jobs.sqlite"), results, Spool(folder))
+
+    # -- what is asked
+
+    async def submit(
+        self,
+        kind: Kind,
+        params: SamplingParams | Sequence[SamplingParams],
+        pictures: Pixels = NO_PIXELS,
+        *,
+        owner: Owner,
+        meta: dict[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        previews: bool = False,
+    ) -> JobRecord:
+        """Accept a job: from when this returns it is done, whatever happens to this process.
+
+        `meta` is the protocol's own: plain data. A key that the owner used before gives the job of
+        then. Raises InvalidRequest, QueueFull, EngineNotReady, Conflict.
+        """
+        asked = msgspec.msgpack.encode((kind, params, meta))
+        key = None
+        if idempotency_key is not None:
+            key = IdempotencyKey(idempotency_key, _fingerprint(asked, pictures))
+            known = await asyncio.to_thread(self._ledger.find, idempotency_key, owner.name)
+            if known is not None:
+                return same_request(known, key)
+        requests = self._service.resolve(params, pictures, previews=previews)
+        record = JobRecord(
+            id=secrets.token_hex(16),
+            kind=kind,
+            owner=owner.name,
+            model=self._service.model.name,
+            request=JobRequest(requests, meta or {}),
+        )
+        async with self._in_order:
+            self._service.check_room(len(requests))
+            kept = await asyncio.to_thread(self._keep, record, pictures, key)
+            if kept.id == record.id:
+                self._begin(kept, pictures)
+        return kept
+
+    async def get(self, job_id: str, owner: Owner) -> JobRecord:
+        """As it stands. Raises NotFound, also for what is another owner's."""
+        record = await asyncio.to_thread(self._ledger.get, job_id, _seen_by(owner))
+        return self._live(record)
+
+    async def page(
+        self,
+        owner: Owner,
+        kind: Kind | None = None,
+        after: str | None = None,
+        limit: int = 20,
+        order: Order = "desc",
+    ) -> Page:
+        """Jobs by when they were accepted. Raises NotFound for an unknown `after`."""
+        page = await asyncio.to_thread(
+            self._ledger.page, _seen_by(owner), kind, after, limit, order
+        )
+        return Page([self._live(record) for record in page.records], page.has_more)
+
+    async def cancel(self, job_id: str, owner: Owner) -> JobRecord:
+        """End its work; it stays known as cancelled. Raises NotFound."""
+        record = await self.get(job_id, owner)
+        await self._end(job_id)
+        return await self.get(record.id, owner)
+
+    async def delete(self, job_id: str, owner: Owner) -> JobRecord:
+        """End its work and forget it; what it was. Raises NotFound."""
+        record = await self.get(job_id, owner)
+        await self._end(job_id)
+        await asyncio.to_thread(self._forget, job_id)
+        return record
 
     def task(self, job_id: str) -> Task | None:
         """What makes it, while it waits or runs."""
-        return self._service.task(job_id)
+        return self._tasks.get(job_id)
+
+    async def follow(self, job_id: str, owner: Owner) -> AsyncIterator[Event]:
+        """What happens to it, as of a Task; at once the end, when it has ended. Raises NotFound
+        and the job's error."""
+        record = await self.get(job_id, owner)
+        if (task := self._tasks.get(job_id)) is not None:
+            async for event in task.events():
+                yield event
+        elif record.error is not None:
+            raise record.error.exception()
+
+    async def finished(self, job_id: str, owner: Owner) -> JobRecord:
+        """Wait until it has ended and its files are there. Raises NotFound."""
+        await self.get(job_id, owner)
+        if (run := self._runs.get(job_id)) is not None:
+            await asyncio.wait([run])
+        return await self.get(job_id, owner)
+
+    # -- the life of the server
+
+    async def resume(self) -> None:
+        """Take up what an earlier server left, in order. Called once, when a model is there."""
+        async with self._in_order:
+            left = await asyncio.to_thread(self._ledger.unfinished)
+            await asyncio.to_thread(self._spool.keep_only, {record.id for record in left})
+            for record in left:
+                if record.id not in self._runs:
+                    await self._take_up(record)
+
+    async def sweep(self) -> None:
+        """Remove what is too old, now and every minute, until this is cancelled."""
+        while True:
+            await asyncio.to_thread(self._sweep)
+            await asyncio.sleep(SWEEP_S)
+
+    async def close(self) -> None:
+        """The service has stopped: leave what is unfinished to the next server."""
+        runs = [*self._runs.values()]
+        await asyncio.gather(*runs, return_exceptions=True)
+        await asyncio.to_thread(self._ledger.close)
+
+    # -- one job
+
+    def _begin(self, record: JobRecord, pictures: Pixels) -> None:
+        owner = Owner(record.owner)
+        task = self._service.start(
+            pictures=pictures, owner=owner, task_id=record.id, requests=record.request.requests
+        )
+        self._tasks[record.id] = task
+        run = asyncio.get_running_loop().create_task(self._run(record, task))
+        self._runs[record.id] = run
+        run.add_done_callback(lambda _: self._runs.pop(record.id, None))
+
+    async def _take_up(self, record: JobRecord) -> None:
+        try:
+            if record.model != self._service.model.name:
+                what = f"it was accepted for {record.model}, which is not served any more"
+                raise GenerationFailed(what)
+            req = record.request.requests[0]
+            pictures = await asyncio.to_thread(self._spool.read, record.id, req)
+            await self._update(record.id, status="queued", started_at=None)
+            self._begin(record, pictures)
+        except (MultimodalGenError, OSError, ValueError) as error:
+            await self._failed(record, _ours(error))
+
+    async def _run(self, record: JobRecord, task: Task) -> None:
+        try:
+            async for event in task.events():
+                if isinstance(event, Moved) and task.status == "in_progress":
+                    await self._update(record.id, status="in_progress", started_at=time.time())
+                    break
+            outputs = await task.wait()
+            names = await asyncio.to_thread(self._write, record, outputs)
+            now = time.time()
+            await self._update(
+                record.id,
+                status="completed",
+                progress=100,
+                completed_at=now,
+                expires_at=now + self.results.ttl_s,
+                files=names,
+            )
+        except Exception as error:
+            if isinstance(error, EngineNotReady):  # The next server takes it up.
+                await self._update(record.id, status="queued", started_at=None)
+            else:
+                await self._failed(record, _ours(error), task)
+        else:
+            await asyncio.to_thread(self._spool.remove, record.id)
+        finally:
+            self._tasks.pop(record.id, None)
+
+    async def _failed(
+        self, record: JobRecord, error: MultimodalGenError, task: Task | None = None
+    ) -> None:
+        cancelled = task is not None and task.status == "cancelled"
+        await self._update(
+            record.id,
+            status="cancelled" if cancelled else "failed",
+            completed_at=time.time(),
+            error=ErrorInfo.of(error),
+        )
+        await asyncio.to_thread(self._spool.remove, record.id)
+
+    async def _end(self, job_id: str) -> None:
+        if (task := self._tasks.get(job_id)) is not None:
+            task.cancel()
+        if (run := self._runs.get(job_id)) is not None:
+            await asyncio.wait([run])
+
+    def _live(self, record: JobRecord) -> JobRecord:
+        """With what the ledger is not told of every step."""
+        task = self._tasks.get(record.id)
+        if task is None or record.done:
+            return record
+        status = "queued" if task.status == "queued" else "in_progress"
+        return record.updated(status=status, progress=int(99 * task.progress.fraction))
+
+    async def _update(self, job_id: str, **changes: Any) -> None:
+        await asyncio.to_thread(self._ledger.update, job_id, **changes)
+
+    # -- threads
+
+    def _keep(self, record: JobRecord, pictures: Pixels, key: IdempotencyKey | None) -> JobRecord:
+        self._spool.write(record.id, pictures)
+        kept = record
+        try:
+            kept = self._ledger.add(record, key)
+        finally:
+            if kept.id != record.id:
+                self._spool.remove(record.id)
+        return kept
+
+    def _write(self, record: JobRecord, outputs: Sequence[Any]) -> tuple[str, ...]:
+        files = self._render(record, outputs)
+        for name, data in files.items():
+            self.results.write(name, data)
+        return tuple(files)
+
+    def _forget(self, job_id: str) -> None:
+        record = self._ledger.get(job_id, None)
+        self._ledger.delete(job_id)
+        for name in record.files:
+            self.results.remove(name)
+
+    def _sweep(self) -> None:
+        self.results.sweep()
+        self._ledger.forget(time.time() - self.results.ttl_s - RECORDS_KEPT_S)
+
+
+def _seen_by(owner: Owner) -> str | None:
+    return None if owner.admin else owner.name
+
+
+def _fingerprint(asked: bytes, pictures: Pixels) -> bytes:
+    digest = hashlib.sha256(asked)
+    for name, pixels in sorted(pictures.items()):
+        digest.update(f"{name} {pixels.shape}".encode())
+        digest.update(pixels.tobytes())
+    return digest.digest()
+
+
+def _ours(error: Exception) -> MultimodalGenError:
+    if isinstance(error, MultimodalGenError):
+        return error
+    log.error("a job failed", exc_info=error)
+    return GenerationFailed(f"the result could not be kept: {type(error).__name__}")

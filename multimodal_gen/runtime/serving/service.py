@@ -192,6 +192,10 @@ class Service:
             req for one in several for req in requests_of(one, model, headers, previews=previews)
         ]
 
+    def check_room(self, count: int) -> None:
+        """Raises QueueFull when `count` more requests are too many."""
+        self._dispatcher.check_room(count)
+
     # -- the engine, as its keeper tells
 
     def engine_up(self, client: SchedulerClient) -> None:

@@ -18,6 +18,7 @@ from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.runtime.entrypoints.http.app import create_app
 from multimodal_gen.runtime.entrypoints.http.listen import listen, url_of
 from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.runtime.serving.data_folder import DataFolder
 from multimodal_gen.runtime.serving.jobs import Jobs
 from multimodal_gen.runtime.serving.service import Service
 
@@ -50,8 +51,10 @@ class HttpServer:
         self._engine: Engine | None = None
         self._status = 0
         self._stop = asyncio.Event()
+        self._data = DataFolder.of(args)
+        self._jobs = Jobs.in_folder(self._data.path, self._service, args)
         config = uvicorn.Config(
-            create_app(self._service, Jobs(self._service), args),
+            create_app(self._service, self._jobs, args),
             log_config=None,
             log_level="warning",
             access_log=False,

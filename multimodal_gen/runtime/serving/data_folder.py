@@ -1,0 +1,73 @@
+"""The folder of what a server keeps, for one server at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.errors import InvalidRequest
+
+_TEMPORARY = "multimodal-gen-data-"
+_LOCK = "lock"
+
+
+class DataFolder:
+    """A folder that this process alone has, until it closes or ends."""
+
+    def __init__(self, path: Path, *, temporary: bool = False) -> None:
+        """Raises InvalidRequest when it can't be had."""
+        self.path = path
+        self._temporary = temporary
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise InvalidRequest("data_dir", str(path), f"{error.strerror}") from error
+        if not _take(self._lock):
+            os.close(self._lock)
+            allowed = "another server uses it; give each its own"
+            raise InvalidRequest("data_dir", str(path), allowed)
+
+    @classmethod
+    def of(cls, args: ServerArgs) -> DataFolder:
+        """The one that `args` name or, where they don't, that goes with the port."""
+        if args.data_dir is not None:
+            return cls(Path(args.data_dir).expanduser())
+        if args.port:
+            return cls(_user_data() / "multimodal_gen" / f"port-{args.port}")
+        _remove_abandoned()
+        return cls(Path(tempfile.mkdtemp(prefix=_TEMPORARY)), temporary=True)
+
+    def close(self) -> None:
+        """Let others have it. A temporary one is removed."""
+        if self._temporary:
+            shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _user_data() -> Path:
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+
+
+def _remove_abandoned() -> None:
+    """Temporary folders of servers that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
+        try:
+            lock = os.open(folder / _LOCK, os.O_RDWR)
+        except OSError:
+            continue
+        if _take(lock):
+            shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _take(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,236 @@
+"""Which jobs were accepted and what became of them, on disk before anybody is told."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from multimodal_gen.errors import Conflict, InvalidCheckpoint, NotFound
+from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.runtime.serving.records import FINAL, JobRecord, JobRequest, Kind, Order
+
+VERSION = 1
+_SCHEMA = f"""
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    model TEXT NOT NULL,
+    request BLOB NOT NULL,
+    created_at REAL NOT NULL,
+    started_at REAL,
+    completed_at REAL,
+    expires_at REAL,
+    status TEXT NOT NULL,
+    progress INTEGER NOT NULL,
+    error BLOB,
+    files BLOB NOT NULL
+);
+CREATE INDEX jobs_of_owner ON jobs (owner, kind, number);
+CREATE INDEX jobs_by_status ON jobs (status, number);
+CREATE TABLE idempotency_keys (
+    owner TEXT NOT NULL,
+    key TEXT NOT NULL,
+    fingerprint BLOB NOT NULL,
+    job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    PRIMARY KEY (owner, key)
+);
+PRAGMA user_version = {VERSION};
+"""
+_COLUMNS = tuple(field.name for field in fields(JobRecord))
+_PACKED: dict[str, Any] = {
+    "request": JobRequest,
+    "error": ErrorInfo | None,
+    "files": tuple[str, ...],
+}
+"""Columns that hold msgpack."""
+
+
+@dataclass(frozen=True)
+class IdempotencyKey:
+    """What a client calls a request, so that sending it again is not another."""
+
+    key: str
+    fingerprint: bytes
+    """Equal for equal requests only."""
+
+
+@dataclass(frozen=True)
+class Page:
+    records: Sequence[JobRecord]
+    has_more: bool
+
+
+class Ledger(Protocol):
+    """What Jobs asks. All of it may block; `owner` None is everybody's."""
+
+    def add(self, record: JobRecord, key: IdempotencyKey | None = None) -> JobRecord:
+        """Keep `record`; or, where its owner used the key before, give what was kept then. Raises
+        Conflict when that was for another request."""
+
+    def find(self, key: str, owner: str) -> tuple[JobRecord, bytes] | None:
+        """What was kept under an idempotency key, and its fingerprint."""
+
+    def get(self, job_id: str, owner: str | None) -> JobRecord:
+        """Raises NotFound."""
+
+    def page(
+        self, owner: str | None, kind: Kind | None, after: str | None, limit: int, order: Order
+    ) -> Page:
+        """Up to `limit` jobs that come after job `after`. Raises NotFound for an unknown one."""
+
+    def update(self, job_id: str, **changes: Any) -> None:
+        """Change fields of a record; without effect on one that was deleted."""
+
+    def delete(self, job_id: str) -> None: ...
+
+    def unfinished(self) -> Sequence[JobRecord]:
+        """In order of acceptance."""
+
+    def forget(self, completed_before: float) -> None:
+        """Drop finished jobs that are older than that."""
+
+    def close(self) -> None: ...
+
+
+class SqliteLedger:
+    """A Ledger in one file."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        # Transactions are begun and ended here, by `_writing`.
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        elif version != VERSION:
+            self._db.close()
+            what = f"{path}: was written by another version of this program ({version})"
+            raise InvalidCheckpoint(what)
+
+    def add(self, record: JobRecord, key: IdempotencyKey | None = None) -> JobRecord:
+        with self._writing():
+            if key is not None and (known := self._find(key.key, record.owner)) is not None:
+                return same_request(known, key)
+            row = _row(record)
+            names, marks = ", ".join(row), ", ".join("?" * len(row))
+            self._db.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", [*row.values()])
+            if key is not None:
+                self._db.execute(
+                    "INSERT INTO idempotency_keys VALUES (?, ?, ?, ?)",
+                    (record.owner, key.key, key.fingerprint, record.id),
+                )
+        return record
+
+    def find(self, key: str, owner: str) -> tuple[JobRecord, bytes] | None:
+        with self._lock:
+            return self._find(key, owner)
+
+    def get(self, job_id: str, owner: str | None) -> JobRecord:
+        with self._lock:
+            return _record(self._one(job_id, owner))
+
+    def page(
+        self, owner: str | None, kind: Kind | None, after: str | None, limit: int, order: Order
+    ) -> Page:
+        wanted: dict[str, Any] = {"owner = ?": owner, "kind = ?": kind}
+        sign, direction = (">", "ASC") if order == "asc" else ("<", "DESC")
+        with self._lock:
+            if after is not None:
+                wanted[f"number {sign} ?"] = self._one(after, owner)["number"]
+            wanted = {test: value for test, value in wanted.items() if value is not None}
+            where = " AND ".join(wanted) or "1"
+            rows = self._db.execute(
+                f"SELECT * FROM jobs WHERE {where} ORDER BY number {direction} LIMIT ?",
+                [*wanted.values(), limit + 1],
+            ).fetchall()
+        return Page([_record(row) for row in rows[:limit]], len(rows) > limit)
+
+    def update(self, job_id: str, **changes: Any) -> None:
+        sets = ", ".join(f"{name} = ?" for name in changes)
+        values = [_packed(name, value) for name, value in changes.items()]
+        with self._writing():
+            self._db.execute(f"UPDATE jobs SET {sets} WHERE id = ?", [*values, job_id])
+
+    def delete(self, job_id: str) -> None:
+        with self._writing():
+            self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+
+    def unfinished(self) -> Sequence[JobRecord]:
+        marks = ", ".join("?" * len(FINAL))
+        with self._lock:
+            rows = self._db.execute(
+                f"SELECT * FROM jobs WHERE status NOT IN ({marks}) ORDER BY number", FINAL
+            ).fetchall()
+        return [_record(row) for row in rows]
+
+    def forget(self, completed_before: float) -> None:
+        with self._writing():
+            self._db.execute("DELETE FROM jobs WHERE completed_at < ?", (completed_before,))
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """All of what is done inside, or nothing."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def _find(self, key: str, owner: str) -> tuple[JobRecord, bytes] | None:
+        row = self._db.execute(
+            "SELECT jobs.*, fingerprint FROM idempotency_keys JOIN jobs ON jobs.id = job "
+            "WHERE idempotency_keys.owner = ? AND key = ?",
+            (owner, key),
+        ).fetchone()
+        return None if row is None else (_record(row), row["fingerprint"])
+
+    def _one(self, job_id: str, owner: str | None) -> sqlite3.Row:
+        row: sqlite3.Row | None = self._db.execute(
+            "SELECT * FROM jobs WHERE id = ? AND owner = coalesce(?, owner)", (job_id, owner)
+        ).fetchone()
+        if row is None:
+            raise NotFound(f"no job {job_id[:100]!r}")
+        return row
+
+
+def same_request(known: tuple[JobRecord, bytes], key: IdempotencyKey) -> JobRecord:
+    """What was kept under a key, for who sends that request again. Raises Conflict."""
+    record, fingerprint = known
+    if fingerprint != key.fingerprint:
+        raise Conflict("the idempotency key was used for another request")
+    return record
+
+
+def _row(record: JobRecord) -> dict[str, Any]:
+    return {name: _packed(name, getattr(record, name)) for name in _COLUMNS}
+
+
+def _packed(column: str, value: Any) -> Any:
+    return msgspec.msgpack.encode(value) if column in _PACKED else value
+
+
+def _record(row: sqlite3.Row) -> JobRecord:
+    values = {name: row[name] for name in _COLUMNS}
+    for name, kind in _PACKED.items():
+        values[name] = msgspec.msgpack.decode(values[name], type=kind)
+    return JobRecord(**values)

@@ -1,0 +1,47 @@
+"""The pictures that jobs came with, on disk until the jobs end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multimodal_gen.messages.request import Req
+from multimodal_gen.runtime.postprocess.files import write_atomically
+
+if TYPE_CHECKING:
+    from multimodal_gen.runtime.serving.service import Pixels
+
+
+class Spool:
+    """Every method may block."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "pictures"
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+
+    def write(self, job_id: str, pictures: Pixels) -> None:
+        for name, pixels in pictures.items():
+            write_atomically(self._path(job_id, name), pixels.tobytes())
+
+    def read(self, job_id: str, req: Req) -> Pixels:
+        """The pictures that `req` announces. Raises OSError."""
+        import numpy as np
+
+        return {
+            name: np.fromfile(self._path(job_id, name), np.uint8).reshape(header.shape)
+            for name, header in req.pictures.items()
+        }
+
+    def remove(self, job_id: str) -> None:
+        for path in self._folder.glob(f"{job_id}.*"):
+            path.unlink(missing_ok=True)
+
+    def keep_only(self, job_ids: Collection[str]) -> None:
+        """Remove what other jobs left when the server was killed."""
+        for path in self._folder.iterdir():
+            if path.stem not in job_ids or path.suffix == ".tmp":
+                path.unlink()
+
+    def _path(self, job_id: str, name: str) -> Path:
+        return self._folder / f"{job_id}.{name}"

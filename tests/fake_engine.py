@@ -1,0 +1,77 @@
+"""An engine that does what the test says, behind the interface of SchedulerClient."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+from http_serving import MODEL
+
+from multimodal_gen.errors import Cancelled, EngineDied, MultimodalGenError
+from multimodal_gen.messages.request import Req
+from multimodal_gen.runtime.generation import Generation, Output, Update
+
+
+class FakeEngine:
+    """Keeps what was submitted; the test tells what becomes of it."""
+
+    def __init__(self) -> None:
+        self.model = MODEL
+        self.num_ranks = 1
+        self.died: MultimodalGenError | None = None
+        self.alive: dict[str, Req] = {}
+        """What it has, in the order in which it came."""
+        self.pictures: dict[str, list[Any]] = {}
+        self._generations: dict[str, Generation] = {}
+
+    @property
+    def prompts(self) -> list[str]:
+        return [req.params.prompt for req in self.alive.values()]
+
+    def submit(self, req: Req, pictures: Any = ()) -> Generation:
+        if self.died is not None:
+            raise self.died
+        self.alive[req.id] = req
+        self.pictures[req.id] = [*pictures]
+        generation = self._generations[req.id] = Generation(req.id, self._cancel)
+        return generation
+
+    def step(self, prompt: str, step: int, position: int = 0) -> None:
+        request_id, total = self._named(prompt)
+        self._generations[request_id]._deliver(Update(request_id, step, total, position, 1.0, None))
+
+    def finish(self, prompt: str) -> None:
+        """Its pixels say its seed."""
+        request_id, _ = self._named(prompt)
+        seed = self.alive[request_id].params.seed or 0
+        pixels = np.full((1, 8, 8, 3), seed % 256, np.uint8)
+        self._end(request_id, Output(request_id, pixels, seed, None, {}, []))
+
+    def fail(self, prompt: str, error: MultimodalGenError) -> None:
+        self._end(self._named(prompt)[0], error)
+
+    def die(self) -> None:
+        self.died = EngineDied("rank 0 was ended by SIGKILL")
+        for request_id in list(self.alive):
+            self._end(request_id, self.died)
+
+    def _cancel(self, request_id: str) -> None:
+        if request_id in self.alive:
+            self._end(request_id, Cancelled("cancelled"))
+
+    def _end(self, request_id: str, outcome: Output | MultimodalGenError) -> None:
+        del self.alive[request_id]
+        self._generations.pop(request_id)._deliver(outcome)
+
+    def _named(self, prompt: str) -> tuple[str, int]:
+        for request_id, req in self.alive.items():
+            if req.params.prompt == prompt:
+                return request_id, req.params.num_inference_steps or 1
+        raise AssertionError(f"the engine has no {prompt!r}: {self.prompts}")
+
+
+async def settle() -> None:
+    """Let everything that was told be heard."""
+    for _ in range(10):
+        await asyncio.sleep(0)
