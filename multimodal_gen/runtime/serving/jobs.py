@@ -15,7 +15,7 @@ import msgspec
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.errors import GenerationFailed, MultimodalGenError
+from multimodal_gen.errors import EngineNotReady, GenerationFailed, MultimodalGenError
 from multimodal_gen.messages.reply import ErrorInfo
 from multimodal_gen.runtime.serving.ledger import (
     IdempotencyKey,
