@@ -82,21 +82,21 @@ class SamplingFields(BaseModel):
         unknown = [f"{name[:60]!a} is unknown and was ignored" for name in self.model_extra or ()]
         return [*self._idle(), *unknown][:_MAX_WARNINGS]
 
+    def names_sent(self) -> dict[str, str]:
+        """Under which names the body gave what is called otherwise inside."""
+        if not self.size or self.size == "auto":
+            return {}
+        return {side: "size" for side in ("width", "height") if getattr(self, side) is None}
+
     def name_as_sent(self, error: MultimodalGenError) -> None:
         """Have the error name the field that the body gave the value in."""
-        sent = self._sent_as(error.field or "")
-        if sent is not None:
+        if (sent := self.names_sent().get(error.field or "")) is not None:
             error.field = sent
-            error.message = f"{sent}={getattr(self, sent)!r}: {error.message}"
+            error.message = f"{sent}: {error.message}"
 
     def _idle(self) -> Iterable[str]:
         """A warning for each known field that is set in vain."""
         return ()
-
-    def _sent_as(self, field: str) -> str | None:
-        """The field of the body that sampling parameter `field` was taken from, if another."""
-        sized = field in ("width", "height") and self.size and getattr(self, field) is None
-        return "size" if sized else None
 
     def _sides(self) -> dict[str, int]:
         if self.size is None or self.size == "auto":

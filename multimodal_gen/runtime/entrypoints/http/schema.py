@@ -2,65 +2,31 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import fields
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from multimodal_gen.configs.sampling_params import LoraChoice, Priority, SamplingParams
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.runtime.entrypoints.http.sampling_fields import SamplingFields
 
 MAX_IMAGES = 10
-_SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})", re.ASCII)
-_MAX_WARNINGS = 20
 
 Count = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
 
-class Lora(BaseModel):
-    """A LoRA by the name it has in the operator's folder."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    name: str
-    scale: float = 1.0
-
-
-class ImageFields(BaseModel):
-    """What all image routes take. What is null or left out takes the model's default; unknown
-    fields come back as warnings."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
+class ImageFields(SamplingFields):
+    """What all image routes take."""
 
     prompt: str = ""
-    model: str | None = None
-    """Any name is taken for the one model that is served."""
     n: Count | None = None
     num_outputs_per_prompt: Count | None = None
     """The same as n."""
-    size: str | None = None
-    """auto, or WIDTHxHEIGHT."""
-    width: int | None = None
-    height: int | None = None
     seed: int | list[int] | None = None
     """Image j has seed + j; a list gives each image its own."""
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    guidance_scale_2: float | None = None
-    true_cfg_scale: float | None = None
-    negative_prompt: str | None = None
-    scheduler: str | None = None
-    flow_shift: float | None = None
-    max_sequence_length: int | None = None
-    num_frames: int | None = None
-    fps: int | None = None
-    strength: float | None = None
-    lora: list[Lora] | None = None
-    priority: Priority | None = None
-    deadline_s: float | None = None
 
     output_format: Literal["png", "jpeg", "webp"] | None = None
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
@@ -73,16 +39,10 @@ class ImageFields(BaseModel):
     style: Literal["vivid", "natural"] | None = None
     complexity: Literal["low", "medium", "high"] | None = None
     input_fidelity: Literal["high", "low"] | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
-    generator_device: Literal["cpu"] | None = None
-    """Noise is always drawn on the CPU: the same seed gives the same picture on every device."""
     frame_count: None = None
     frame_duration_ms: None = None
     svg: None = None
     markup: None = None
-    image_path: None = None
-    mask_path: None = None
 
     stream: bool | None = None
     partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
@@ -119,9 +79,7 @@ class ImageFields(BaseModel):
 
         Raises InvalidRequest.
         """
-        given = {name: getattr(self, name) for name in _SHARED if getattr(self, name) is not None}
-        given |= self._sides()
-        given["lora"] = tuple(LoraChoice(lora.name, lora.scale) for lora in self.lora or ())
+        given = self.given()
         count = self._count()
         if isinstance(self.seed, list):
             return [SamplingParams(**given, seed=seed) for seed in self.seed]
@@ -137,28 +95,20 @@ class ImageFields(BaseModel):
             allowed = "a job answers with links: leave it out"
             raise InvalidRequest("response_format", self.response_format, allowed)
 
-    def warnings(self) -> list[str]:
-        """What of the request has no effect."""
-        unknown = [f"{name[:60]!a} is unknown and was ignored" for name in self.model_extra or ()]
-        idle = [
-            f"{name} has no effect here"
-            for name in ("quality", "style", "complexity", "input_fidelity")
-            if getattr(self, name) not in (None, "auto")
-        ]
-        if self.output_compression is not None and self.output_format in (None, "png"):
-            idle.append("output_compression has no effect on png")
-        if self.partial_images and not self.stream:
-            idle.append("partial_images has no effect without stream")
-        return [*idle, *unknown][:_MAX_WARNINGS]
-
     def names_sent(self) -> dict[str, str]:
-        """Under which names the body gave what is called otherwise inside."""
-        names = {"image_path": "image", "mask_path": "mask"}
-        if self.size and self.size != "auto":
-            names |= {side: "size" for side in ("width", "height") if getattr(self, side) is None}
+        names = {"image_path": "image", "mask_path": "mask", **super().names_sent()}
         if self.n is not None:
             names["num_outputs_per_prompt"] = "n"
         return names
+
+    def _idle(self) -> Iterable[str]:
+        for name in ("quality", "style", "complexity", "input_fidelity"):
+            if getattr(self, name) not in (None, "auto"):
+                yield f"{name} has no effect here"
+        if self.output_compression is not None and self.output_format in (None, "png"):
+            yield "output_compression has no effect on png"
+        if self.partial_images and not self.stream:
+            yield "partial_images has no effect without stream"
 
     def _count(self) -> int:
         if self.n and self.num_outputs_per_prompt and self.n != self.num_outputs_per_prompt:
@@ -171,18 +121,6 @@ class ImageFields(BaseModel):
             allowed = f"must have as many entries as there are images (n={count or '1 to 10'})"
             raise InvalidRequest("seed", self.seed, allowed)
         return len(self.seed)
-
-    def _sides(self) -> dict[str, int]:
-        if self.size is None or self.size == "auto":
-            return {}
-        match = _SIZE.fullmatch(self.size)
-        if match is None:
-            raise InvalidRequest("size", self.size, "must be auto or WIDTHxHEIGHT, as in 1024x1024")
-        sides = {"width": int(match[1]), "height": int(match[2])}
-        for name, side in sides.items():
-            if getattr(self, name) not in (None, side):
-                raise InvalidRequest(name, getattr(self, name), f"size={self.size} says otherwise")
-        return sides
 
 
 class ImagesRequest(ImageFields):
@@ -225,9 +163,3 @@ _NOT_MADE: dict[str, Any] = {
     "svg": "the models here make pixels: png, jpeg or webp",
 }
 """What OpenAI offers and this does not, and why."""
-_SHARED = ImageFields.model_fields.keys() & {field.name for field in fields(SamplingParams)} - {
-    "seed",
-    "num_outputs_per_prompt",
-    "lora",
-}
-"""The fields that are passed on as they are."""
