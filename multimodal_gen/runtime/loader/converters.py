@@ -30,6 +30,8 @@ def converter_for(class_name: str, config: Mapping[str, Any]) -> Converter:
             return flux_names
         case "HunyuanVideoTransformer3DModel":
             return _hunyuan_video
+        case "WanTransformer3DModel":
+            return _wan
         case "UNet2DConditionModel":
             return lambda tensors: library.convert_ldm_unet_checkpoint(
                 {_UNET + name: tensor for name, tensor in tensors.items()}, dict(config)
@@ -58,6 +60,15 @@ def _hunyuan_video(tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
     converted: Mapping[str, Tensor] = library.convert_hunyuan_video_transformer_to_diffusers(
         tensors
     )
+    return converted
+
+
+def _wan(tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
+    """With what the model for first and last frames has, which the library leaves out."""
+    positions = tensors.pop("img_emb.emb_pos", None)
+    converted: dict[str, Tensor] = library.convert_wan_transformer_to_diffusers(tensors)
+    if positions is not None:
+        converted["condition_embedder.image_embedder.pos_embed"] = positions
     return converted
 
 
