@@ -50,21 +50,22 @@ def stock_with(folder: Path, file: Path, scale: float) -> Iterator[None]:
         stock.unload_lora_weights()
 
 
-def check(folder: Path, pipeline: ComposedPipeline, file: Path) -> None:
+def check(folder: Path, pipeline: ComposedPipeline, file: Path, **change: Any) -> None:
     """Ours with the LoRA equals theirs with it, and it makes a difference."""
-    plain = reference(folder, **CALL)
+    call = {**CALL, **change}
+    plain = reference(folder, **call)
     with stock_with(folder, file, SCALE):
-        theirs = reference(folder, **CALL)
-    check_equal(pipeline, file.parent, file.stem, theirs)
+        theirs = reference(folder, **call)
+    check_equal(pipeline, file.parent, file.stem, theirs, **change)
     assert (theirs.latents - plain.latents).abs().max() > 0.01
 
 
 def check_equal(
-    pipeline: ComposedPipeline, root: Path, name: str, theirs: Reference, scale: float = SCALE
+    pipeline: ComposedPipeline, root: Path, name: str, theirs: Reference, **change: Any
 ) -> None:
-    use = Loaded(pipeline, root).use(name, scale)
+    use = Loaded(pipeline, root).use(name, SCALE)
     try:
-        ours = run(pipeline, SamplingParams(**CALL), loras=[use])
+        ours = run(pipeline, SamplingParams(**{**CALL, **change}), loras=[use])
     finally:
         pipeline.adapters.remove(use.key)
     assert relative(ours, theirs) <= LATENTS
@@ -188,6 +189,47 @@ def test_kohya_lora_in_the_block_names_of_sdxl_equals_diffusers(
             _, block, _, at, rest = name.split(".", 4)
             weights[f"input_blocks_{int(block) * layers + int(at) + 1}_1_{rest}"] = pair
     check(folder, load(folder), write(tmp_path / "a.safetensors", kohya_keys("lora_unet", weights)))
+
+
+WAN_NAMES = {
+    "attn1": "self_attn",
+    "attn2": "cross_attn",
+    "to_out.0": "o",
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "ffn.net.0.proj": "ffn.0",
+    "ffn.net.2": "ffn.2",
+}
+OTHER_FAMILIES: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
+    "wan": (
+        "attn ffn",
+        WAN_NAMES,
+        {"num_frames": 5, "negative_prompt": "", "guidance_scale": 5.0, "max_sequence_length": 32},
+    ),
+    "qwenimage": ("attn mlp mod", {}, {"negative_prompt": " ", "true_cfg_scale": 2.0}),
+    "zimage": ("attention feed_forward", {}, {"guidance_scale": 3.0}),
+}
+"""By checkpoint: the layers, their names in other layouts, and what a call needs."""
+
+
+@pytest.mark.parametrize("layout", ["kohya", "comfyui"])
+@pytest.mark.parametrize("name", OTHER_FAMILIES)
+def test_loras_of_other_families_equal_diffusers(
+    name: str, layout: str, checkpoints: Callable[..., Path], tmp_path: Path
+) -> None:
+    words, names, change = OTHER_FAMILIES[name]
+    folder = checkpoints(name)
+    weights: Weights = {}
+    for module, pair in random_lora(stock_pipeline(folder).transformer, words).items():
+        for ours, theirs in names.items():
+            module = module.replace(ours, theirs)
+        weights[module] = pair
+    if layout == "kohya":
+        keys = kohya_keys("lora_unet", weights)
+    else:
+        keys = diffusers_keys("diffusion_model", weights)
+    check(folder, load(folder), write(tmp_path / "a.safetensors", keys), **change)
 
 
 def test_a_low_noise_lora_is_for_the_second_denoiser(
