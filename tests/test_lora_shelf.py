@@ -103,7 +103,22 @@ def test_a_request_ends_when_one_rank_fails_and_all_have_reported(tmp_path: Path
     assert shelf.orders() == ((load.number,), ())
 
 
-@pytest.mark.parametrize("name", ["e", "../a", "a.safetensors", "/etc/passwd", "", "."])
+def test_a_folder_with_several_files_must_have_one_that_is_named_as_peft_or_diffusers_do(
+    rank: Rank,
+) -> None:
+    folder = rank.folder / "f"
+    folder.mkdir()
+    for name in ("x", "y"):
+        (folder / f"{name}.safetensors").touch()
+    with pytest.raises(InvalidRequest, match=r"has x\.safetensors, y\.safetensors"):
+        rank.shelf.find([LoraChoice("f")])
+    (folder / "adapter_model.safetensors").touch()
+    assert rank.shelf.find([LoraChoice("f")])
+
+
+@pytest.mark.parametrize(
+    "name", ["e", "../a", "a.safetensors", "/etc/passwd", "", ".", "..", "x/a", "a/"]
+)
 def test_a_name_that_is_not_in_the_folder_is_refused(rank: Rank, name: str) -> None:
     with pytest.raises(InvalidRequest, match="there are a, b, c, d"):
         rank.shelf.find([LoraChoice(name)])

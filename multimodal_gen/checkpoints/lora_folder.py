@@ -53,18 +53,24 @@ class LoraFolder:
             raise InvalidRequest("lora", name, error.message) from error
 
     def _find(self, name: str) -> LoraFile:
-        names = self.names()
-        if name not in names:
-            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            known = ", ".join(names[:_SHOWN]) + more if names else "none"
-            raise InvalidRequest("lora", name, f"is not known; there are {known}")
+        if not name or Path(name).name != name or name.startswith("."):
+            raise self._unknown(name)
         for suffix in _SUFFIXES:
             path = inside(self._root, name + suffix)
             if path.is_file():
                 return LoraFile(name, path, None)
+        folder = inside(self._root, name)
+        if not folder.is_dir():
+            raise self._unknown(name)
         config = inside(self._root, f"{name}/{PEFT_CONFIG}")
-        weights = inside(self._root, f"{name}/{_weights_of(self._root / name)}")
+        weights = inside(self._root, f"{name}/{_weights_of(folder)}")
         return LoraFile(name, weights, config if config.is_file() else None)
+
+    def _unknown(self, name: str) -> InvalidRequest:
+        names = self.names()
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        known = ", ".join(names[:_SHOWN]) + more if names else "none"
+        return InvalidRequest("lora", name, f"is not known; there are {known}")
 
 
 def _name_of(entry: Path) -> str | None:
