@@ -35,6 +35,7 @@ EFFECTIVE = {
     "flux2-klein": ("prompt", "seed", "steps"),
     "flux2-klein-base": ("prompt", "seed", "steps", "guidance"),
     "zimage": ("prompt", "seed", "steps", "guidance", "negative prompt"),
+    "qwenimage": ("prompt", "seed", "steps", "true guidance"),
     "sd15": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "sdxl": ("prompt", "seed", "steps", "guidance", "negative prompt"),
     "sd15-inpainting": ("prompt", "seed", "steps", "guidance", "negative prompt"),

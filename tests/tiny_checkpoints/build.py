@@ -44,11 +44,6 @@ _RECIPES: dict[str, tuple[Callable[..., Any], schedulers.Config]] = {
     "wan22-ti2v": (wan_ti2v_pipeline, schedulers.WAN),
     "pixart-sigma": (pixart_sigma_pipeline, schedulers.PIXART_SIGMA),
     "qwenimage": (qwen_image_pipeline, schedulers.QWEN_IMAGE),
-    "qwenimage-edit": (qwen_image_edit_pipeline, schedulers.QWEN_IMAGE),
-    "qwenimage-edit-plus": (
-        partial(qwen_image_edit_pipeline, plus=True),
-        schedulers.QWEN_IMAGE,
-    ),
     "sana": (sana_pipeline, schedulers.SANA),
     "hunyuan-video": (hunyuan_video_pipeline, schedulers.HUNYUAN_VIDEO),
     "ltx": (ltx_pipeline, schedulers.LTX),
@@ -58,6 +53,11 @@ _RECIPES: dict[str, tuple[Callable[..., Any], schedulers.Config]] = {
     "lumina2": (lumina2_pipeline, schedulers.LUMINA2),
 }
 _VARIANTS: dict[str, tuple[Callable[..., Any], schedulers.Config]] = {
+    "qwenimage-edit": (qwen_image_edit_pipeline, schedulers.QWEN_IMAGE),
+    "qwenimage-edit-plus": (
+        partial(qwen_image_edit_pipeline, plus=True),
+        schedulers.QWEN_IMAGE,
+    ),
     "flux-kontext": (
         partial(flux_pipeline, guidance_embeds=True, kind=diffusers.FluxKontextPipeline),
         schedulers.FLUX_DEV,

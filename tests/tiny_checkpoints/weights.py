@@ -16,6 +16,7 @@ GAINS = {
     "SelfAttention.q": 0.3,  # T5 has no 1/sqrt(d) on its logits and would saturate
     "attn2.to_out": 2.0,  # a short prompt is a small part of what cross-attention averages
     "attn2.norm_k": 3.0,
+    "attn.add_v_proj": 8.0,  # text is a small part of what joint attention averages
 }
 
 
