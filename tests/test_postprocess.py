@@ -18,7 +18,13 @@ from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.postprocess.files import Destination, write_atomically
 from multimodal_gen.runtime.postprocess.images import ImageFormat, encode_image
 from multimodal_gen.runtime.postprocess.metadata import Recipe, read_parameters
-from multimodal_gen.runtime.postprocess.video import encode_gif, encode_mp4
+from multimodal_gen.runtime.postprocess.video import (
+    encode_gif,
+    encode_mp4,
+    encode_spritesheet,
+    encode_thumbnail,
+    read_first_frame,
+)
 
 RECIPE = Recipe(
     SamplingParams(
@@ -157,3 +163,31 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         write_atomically(tmp_path / "a.png", b"data")
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(("frames", "columns", "rows"), [(1, 1, 1), (5, 3, 2), (40, 4, 4)])
+def test_a_spritesheet_has_frames_evenly_over_time(frames: int, columns: int, rows: int) -> None:
+    levels = np.linspace(0, 255, frames).astype(np.uint8)
+    video = np.broadcast_to(levels[:, None, None, None], (frames, 32, 48, 3))
+    with Image.open(io.BytesIO(encode_spritesheet(video))) as sheet:
+        assert (sheet.format, sheet.size) == ("JPEG", (48 * columns, 32 * rows))
+        shown = np.asarray(sheet.convert("L")).astype(int)[16::32, 24::48].ravel()
+    count = min(16, frames)
+    wanted = [int(levels[index * frames // count]) for index in range(count)]
+    assert np.abs(shown[:count] - wanted).max() <= 2
+    assert shown[count:].max(initial=0) <= 2
+
+
+def test_a_thumbnail_is_the_middle_frame_made_small() -> None:
+    video = np.stack([np.full((300, 1024, 3), 90 * f, np.uint8) for f in range(3)])
+    with Image.open(io.BytesIO(encode_thumbnail(video))) as picture:
+        assert (picture.format, picture.size) == ("WEBP", (512, 150))
+        assert abs(np.asarray(picture).astype(int) - 90).max() <= 2
+
+
+def test_the_first_frame_is_read_from_a_video(tmp_path: Path) -> None:
+    frames = clip(3, 32, 48)
+    (tmp_path / "a.mp4").write_bytes(encode_mp4(frames, 8))
+    read = read_first_frame(tmp_path / "a.mp4")
+    assert read.shape == (32, 48, 3)
+    assert np.abs(read.astype(int) - frames[0]).mean() < 8

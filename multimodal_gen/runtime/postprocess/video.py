@@ -1,17 +1,23 @@
-"""Frames to MP4 and GIF."""
+"""Frames to MP4 and GIF, and to the stills that stand for a video."""
 
 from __future__ import annotations
 
 import io
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multimodal_gen.runtime.postprocess.images import to_pil
+from multimodal_gen.runtime.postprocess.images import QUALITY, to_pil
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from multimodal_gen.runtime.postprocess.metadata import Recipe
+
+THUMBNAIL_SIDE = 512
+SPRITES = 16
+SPRITE_SIDE = 256
 
 
 def encode_mp4(frames: NDArray[np.uint8], fps: float, recipe: Recipe | None = None) -> bytes:
@@ -49,3 +55,43 @@ def encode_gif(frames: NDArray[np.uint8], fps: float, recipe: Recipe | None = No
         comment=comment,
     )
     return out.getvalue()
+
+
+def encode_thumbnail(frames: NDArray[np.uint8]) -> bytes:
+    """The middle one of uint8 [F, H, W, 3] as WebP, of at most THUMBNAIL_SIDE pixels a side."""
+    picture = to_pil(frames[len(frames) // 2])
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    out = io.BytesIO()
+    picture.save(out, "webp", quality=QUALITY)
+    return out.getvalue()
+
+
+def encode_spritesheet(frames: NDArray[np.uint8]) -> bytes:
+    """Up to SPRITES of uint8 [F, H, W, 3], evenly over time, as one JPEG.
+
+    They stand in rows from the top left, as many columns as rows or one more, each of at most
+    SPRITE_SIDE pixels a side.
+    """
+    from PIL import Image
+
+    count = min(SPRITES, len(frames))
+    sprites = [to_pil(frames[index * len(frames) // count]) for index in range(count)]
+    for sprite in sprites:
+        sprite.thumbnail((SPRITE_SIDE, SPRITE_SIDE))
+    width, height = sprites[0].size
+    columns = math.ceil(math.sqrt(count))
+    sheet = Image.new("RGB", (columns * width, math.ceil(count / columns) * height))
+    for index, sprite in enumerate(sprites):
+        row, column = divmod(index, columns)
+        sheet.paste(sprite, (column * width, row * height))
+    out = io.BytesIO()
+    sheet.save(out, "jpeg", quality=QUALITY)
+    return out.getvalue()
+
+
+def read_first_frame(path: Path) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3] of the video in `path`, one that was made here."""
+    import imageio.v3
+
+    frame: NDArray[np.uint8] = imageio.v3.imread(path, plugin="pyav", index=0)
+    return frame
