@@ -28,6 +28,7 @@ from single_files import (
 
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.loader.gguf_file import gguf_tensors
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -156,6 +157,21 @@ def test_scales_of_float8_weights_are_multiplied_in(
     file = write(tmp_path / "scaled.safetensors", prefixed(scaled, COMFY))
     expected = write(tmp_path / "exact.safetensors", exact)
     assert differences(load_denoiser(folder, file), load_denoiser(folder, expected)) == []
+
+
+def test_scales_that_do_not_fit_are_named(folder: Path, tmp_path: Path) -> None:
+    scale = {"img_in.scale_weight": torch.ones(3)}
+    file = write(tmp_path / "scaled.safetensors", flux(folder) | scale)
+    with pytest.raises(InvalidCheckpoint, match=r"img_in\.scale_weight: F32 \[3\] must be one"):
+        load_denoiser(folder, file)
+
+
+def test_whole_numbers_are_no_weights(folder: Path, tmp_path: Path) -> None:
+    tensors = flux(folder)
+    tensors["img_in.weight"] = tensors["img_in.weight"].to(torch.uint8)
+    file = write(tmp_path / "nf4.safetensors", tensors)
+    with pytest.raises(InvalidCheckpoint, match=r"quantised\?\): x_embedder\.weight U8"):
+        load_denoiser(folder, file)
 
 
 @pytest.mark.parametrize("names", [flux, weights], ids=["original", "diffusers"])

@@ -36,6 +36,10 @@ class Header:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
+_NO_NUMBERS = ("I", "U", "BOOL", "C", "F4", "F6_", "F8_E8M0")
+"""Whole and complex numbers, and what means nothing without scales beside it."""
+
+
 def is_float(dtype: str) -> bool:
-    """Whether a file's type is of real numbers, plain or quantised, rather than whole ones."""
-    return not dtype.startswith(("I", "U", "BOOL")) or dtype.startswith("IQ")
+    """Whether a file's type is of real numbers, plain or quantised."""
+    return not dtype.startswith(_NO_NUMBERS) or dtype.startswith("IQ")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from multimodal_gen.checkpoints.single_file import DENOISER, Recognised, recognise
+from multimodal_gen.checkpoints.tensor_info import is_float
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.conversion import convert
 from multimodal_gen.runtime.loader.converters import converter_for
@@ -109,6 +113,16 @@ def _denoiser(found: Recognised, components: Mapping[str, tuple[str, str]], base
     return told[0]
 
 
+def _scale(key: str, scale: Stored, weight: Stored) -> Tensor:
+    rows = weight.shape[0] if weight.shape else 1
+    if math.prod(scale.shape) not in (1, rows) or not is_float(scale.dtype):
+        raise InvalidCheckpoint(
+            f"{key}: {scale.dtype} {list(scale.shape)} must be one scale, or one for each of the "
+            f"{rows} rows of its weight"
+        )
+    return scale.rows(0, scale.shape[0] if scale.shape else 1).float()
+
+
 def _scaled(stored: Mapping[str, Stored]) -> dict[str, Stored]:
     """float8 weights with their scales taken in."""
     kept = {key: tensor for key, tensor in stored.items() if not key.endswith(_NOTES + _SCALES)}
@@ -116,6 +130,5 @@ def _scaled(stored: Mapping[str, Stored]) -> dict[str, Stored]:
         for suffix in _SCALES:
             weight = key.removesuffix(suffix) + ".weight"
             if key.endswith(suffix) and weight in kept:
-                scale = tensor.rows(0, tensor.shape[0] if tensor.shape else 1)
-                kept[weight] = Scaled(kept[weight], scale.float())
+                kept[weight] = Scaled(kept[weight], _scale(key, tensor, kept[weight]))
     return kept
