@@ -20,6 +20,7 @@ os.environ.update(
     OMP_WAIT_POLICY="PASSIVE",
     HF_HUB_OFFLINE="1",
     XDG_CACHE_HOME=_cache.name,
+    XDG_DATA_HOME=_cache.name,
 )
 
 Checkpoints = Callable[..., Path]

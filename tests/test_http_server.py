@@ -33,6 +33,7 @@ from multimodal_gen.runtime.entrypoints.http.server import serve
 sys.exit(serve(ServerArgs(device="cpu", **json.loads(sys.argv[1]))))
 """
 LONG = {"num_inference_steps": 900, "seed": 1}
+MIDDLING = {"num_inference_steps": 60, "seed": 1}
 LOADING_S = 120
 
 
@@ -82,14 +83,14 @@ def answers(served: Served) -> bool:
     return False
 
 
-def in_flight(served: Served, errors: list[Any]) -> threading.Thread:
-    """A long request, on its way; what it ends with goes to `errors`."""
+def in_flight(served: Served, ends: list[Any], **extra: Any) -> threading.Thread:
+    """A request, on its way; what it ends with goes to `ends`."""
 
     def run() -> None:
         try:
-            served.generate(**LONG)
+            ends.append(served.generate(**extra))
         except openai.APIError as error:
-            errors.append(error)
+            ends.append(error)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -98,43 +99,80 @@ def in_flight(served: Served, errors: list[Any]) -> threading.Thread:
     return thread
 
 
-def test_probes_answer_from_the_start_and_a_dead_rank_is_told_at_once() -> None:
-    errors: list[Any] = []
+def test_probes_tell_the_truth_while_a_dead_rank_is_replaced_and_its_request_replayed() -> None:
+    replies: list[Any] = []
     with started() as served:
         assert eventually(lambda: answers(served), 30)
         loading = served.get("/health")
-        assert (loading.status_code, loading.json()["error"]["code"]) == (503, "engine_not_ready")
+        assert (loading.status_code, loading.json()["status"]) == (503, "loading")
+        assert loading.json()["error"]["code"] == "engine_not_ready"
         with pytest.raises(openai.InternalServerError) as early:
             served.generate()
         assert (early.value.status_code, early.value.code) == (503, "engine_not_ready")
 
         assert served.ready_line() == f"multimodal-gen: serving bundled_model at {served.url}\n"
-        assert served.get("/health").status_code == 200
-        assert served.generate(num_inference_steps=2).data
+        ready = served.get("/health").json()
+        assert (ready["status"], ready["model"], ready["ranks"]) == ("ready", "bundled_model", 1)
+        undisturbed = served.generate(**MIDDLING)
 
-        request, (rank,) = in_flight(served, errors), served.rank_pids()
+        request, (rank,) = in_flight(served, replies, **MIDDLING), served.rank_pids()
         os.kill(rank, signal.SIGSTOP)
-        assert served.get("/health").is_success  # it waits for no answer of the rank
+        busy = served.get("/health").json()  # it waits for no answer of the rank
+        assert (busy["status"], busy["running"] + busy["waiting"]) == ("ready", 1)
         os.kill(rank, signal.SIGKILL)
-        request.join(5)
-        assert [(error.status_code, error.code) for error in errors] == [(503, "engine_died")]
+        assert eventually(lambda: served.get("/health").status_code == 503, 5)
         dead = served.get("/health")
-        assert (dead.status_code, dead.json()["error"]["code"]) == (503, "engine_died")
+        assert dead.json()["status"] == "restarting"
+        assert "rank 0 was ended by SIGKILL" in dead.json()["reason"]
         assert served.get("/liveness").is_success
+        request.join(60)
+        assert [reply.data[0].b64_json for reply in replies] == [undisturbed.data[0].b64_json]
+        back = served.get("/health").json()
+        assert (back["status"], back["restarts"], back["reason"]) == ("ready", 1, None)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_requests_ranks_and_server(number: int) -> None:
-    errors: list[Any] = []
+def test_a_signal_lets_what_runs_end_and_takes_nothing_more(number: int) -> None:
+    replies: list[Any] = []
     with started() as served:
         served.ready_line()
-        request, ranks = in_flight(served, errors), served.rank_pids()
+        request, ranks = in_flight(served, replies, **MIDDLING), served.rank_pids()
         served.process.send_signal(number)
+        assert eventually(lambda: served.get("/health").json()["status"] == "stopping", 5)
+        with pytest.raises(openai.InternalServerError) as late:
+            served.generate()
+        assert (late.value.status_code, late.value.code) == (503, "engine_not_ready")
+        assert int(late.value.response.headers["retry-after"]) >= 1
+        assert served.process.wait(60) == 0
+        request.join(5)
+    assert [len(reply.data) for reply in replies] == [1]
+    assert ranks
+    assert not any(psutil.pid_exists(pid) for pid in ranks)
+
+
+def test_what_runs_longer_than_the_grace_is_told_that_the_server_stops() -> None:
+    errors: list[Any] = []
+    with started(drain_timeout=0.2) as served:
+        served.ready_line()
+        request, ranks = in_flight(served, errors, **LONG), served.rank_pids()
+        served.process.terminate()
         assert served.process.wait(30) == 0
         request.join(5)
     assert [(error.status_code, error.code) for error in errors] == [(503, "engine_not_ready")]
-    assert ranks
     assert not any(psutil.pid_exists(pid) for pid in ranks)
+
+
+def test_a_second_signal_ends_the_grace() -> None:
+    errors: list[Any] = []
+    with started() as served:
+        served.ready_line()
+        request = in_flight(served, errors, **LONG)
+        served.process.terminate()
+        assert eventually(lambda: served.get("/health").json()["status"] == "stopping", 5)
+        served.process.terminate()
+        assert served.process.wait(20) == 0
+        request.join(5)
+    assert [error.status_code for error in errors] == [503]
 
 
 def test_a_signal_while_loading_ends_server_and_ranks() -> None:

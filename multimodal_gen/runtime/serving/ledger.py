@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from multimodal_gen.errors import Conflict, InvalidCheckpoint, NotFound
+from multimodal_gen.errors import Conflict, InvalidRequest, NotFound
 from multimodal_gen.messages.reply import ErrorInfo
 from multimodal_gen.runtime.serving.records import FINAL, JobRecord, JobRequest, Kind, Order
 
@@ -105,10 +105,19 @@ class SqliteLedger:
     """A Ledger in one file."""
 
     def __init__(self, path: Path) -> None:
+        """Raises InvalidRequest for a file that this version can't use."""
         self._lock = threading.Lock()
         # Transactions are begun and ended here, by `_writing`.
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.row_factory = sqlite3.Row
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            self._db.close()
+            allowed = f"{path.name} can't be used: {error}"
+            raise InvalidRequest("data_dir", str(path.parent), allowed) from error
+
+    def _open(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA foreign_keys = ON")
@@ -116,9 +125,7 @@ class SqliteLedger:
         if version == 0:
             self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
         elif version != VERSION:
-            self._db.close()
-            what = f"{path}: was written by another version of this program ({version})"
-            raise InvalidCheckpoint(what)
+            raise sqlite3.DatabaseError(f"it is of version {version}, not {VERSION}")
 
     def add(self, record: JobRecord, key: IdempotencyKey | None = None) -> JobRecord:
         with self._writing():

@@ -71,6 +71,8 @@ class Service:
         self._ranks = 0
         self._phase: Phase = "loading"
         self._failure: MultimodalGenError | None = None
+        self._loss: MultimodalGenError | None = None
+        """Of the last engine that was ready."""
         self._restarts = 0
         self._alive: dict[str, tuple[Task, list[Ticket]]] = {}
         self._changed = asyncio.Event()
@@ -102,7 +104,8 @@ class Service:
     def not_ready(self) -> MultimodalGenError:
         """What to tell who asks whether it is ready, when it is not."""
         if self._phase == "restarting":
-            return _not_ready("the engine was lost and is being started again")
+            why = "it was lost" if self._loss is None else self._loss.message
+            return _not_ready(f"the engine is being started again: {why}")
         return _not_ready(f"the server is {self._phase}")
 
     def model_named(self, name: str) -> ModelInfo:
@@ -125,6 +128,8 @@ class Service:
     def health(self) -> Health:
         """The truth, for probes."""
         phase, reason = self._phase, self._failure
+        if phase == "restarting":
+            reason = reason or self._loss
         if not self._replay and self._client is not None and self._client.died is not None:
             phase, reason = "failed", self._client.died
         return Health(
@@ -200,20 +205,20 @@ class Service:
 
     def engine_up(self, client: SchedulerClient) -> None:
         """An engine is ready."""
-        if self._phase == "stopping":
-            return
-        if self._phase == "restarting":
-            self._restarts += 1
+        if self._loss is not None:
+            self._restarts, self._loss = self._restarts + 1, None
         self._client, self._model = client, client.model
         self._ranks = client.num_ranks
-        self._phase, self._failure = "ready", None
+        if self._phase != "stopping":
+            self._phase, self._failure = "ready", None
         self._dispatcher.attach(client)
 
-    def engine_lost(self) -> None:
+    def engine_lost(self, error: MultimodalGenError) -> None:
         """It is gone; another is on its way."""
+        self._loss = error
         if self._phase != "stopping":
             self._phase = "restarting"
-            self._dispatcher.detach()
+        self._dispatcher.detach()
 
     def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None:
         """It could not be started, which is tried again unless it is `for_good`."""

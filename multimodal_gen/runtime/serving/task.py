@@ -98,6 +98,11 @@ class Task:
             eta_s=max(etas, default=None) if alive else 0.0,
         )
 
+    def fraction(self, index: int) -> float:
+        """How much of output `index` is done."""
+        update = self._updates[index]
+        return min(1.0, update.step / update.total) if update.total else 0.0
+
     def cancel(self) -> None:
         """End it, for all who follow, with `Cancelled`; without effect when it has ended."""
         if not self.done:

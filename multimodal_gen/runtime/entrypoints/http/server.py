@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import functools
 import signal
 import socket
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
 
 import uvicorn
 
@@ -17,42 +18,46 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.runtime.entrypoints.http.app import create_app
 from multimodal_gen.runtime.entrypoints.http.listen import listen, url_of
-from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.runtime.launch.keeper import EngineKeeper, Watcher
+from multimodal_gen.runtime.scheduler_client import SchedulerClient
 from multimodal_gen.runtime.serving.data_folder import DataFolder
 from multimodal_gen.runtime.serving.jobs import Jobs
 from multimodal_gen.runtime.serving.service import Service
 
-log = logging.getLogger(__name__)
-_DRAIN_S = 5
+T = TypeVar("T")
+_LAST_ANSWERS_S = 5
+"""How long connections have to take what is theirs."""
 
 
 def serve(args: ServerArgs) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status.
 
-    The port is open at once: until the model is loaded /health answers 503. Raises InvalidRequest
-    for an address that needs an api_key and has none.
+    The port is open at once: until the model is loaded /health answers 503. A signal lets what
+    runs end, within `args.drain_timeout`; a second one does not. Raises InvalidRequest for an
+    address that needs an api_key and has none, and for a data folder that can't be had.
     """
     try:
         listener = listen(args)
     except OSError as error:
         _complain(f"can't listen on {args.host} port {args.port}: {error.strerror}")
         return 1
-    return asyncio.run(HttpServer(args, listener).run())
+    with contextlib.closing(listener), contextlib.closing(DataFolder.of(args)) as data:
+        return asyncio.run(HttpServer(args, listener, data.path).run())
 
 
 class HttpServer:
-    """One engine and the HTTP server in front of it. `run` is called once."""
+    """The HTTP server in front of engines that follow one another. `run` is called once."""
 
-    def __init__(self, args: ServerArgs, listener: socket.socket) -> None:
+    def __init__(self, args: ServerArgs, listener: socket.socket, data: Path) -> None:
         self._args = args
         self._listener = listener
         self._url = url_of(listener)
-        self._service = Service(args, replay=False)
-        self._engine: Engine | None = None
+        self._service = Service(args)
+        self._jobs = Jobs.in_folder(data, self._service, args)
         self._status = 0
         self._stop = asyncio.Event()
-        self._data = DataFolder.of(args)
-        self._jobs = Jobs.in_folder(self._data.path, self._service, args)
+        self._hurry = asyncio.Event()
+        self._resuming: asyncio.Task[None] | None = None
         config = uvicorn.Config(
             create_app(self._service, self._jobs, args),
             log_config=None,
@@ -61,48 +66,83 @@ class HttpServer:
             lifespan="off",
             ws="none",
             server_header=False,
-            timeout_graceful_shutdown=_DRAIN_S,
+            timeout_graceful_shutdown=_LAST_ANSWERS_S,
         )
         self._uvicorn = _Uvicorn(config)
 
     async def run(self) -> int:
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, self._stop.set)
-        # Finding the model may mean downloading it, which nothing could interrupt: a daemon.
-        threading.Thread(target=self._load, name="load", daemon=True).start()
+            loop.add_signal_handler(number, self._on_signal)
+        keeper = EngineKeeper(self._args, _OnLoop(loop, self))
         serving = asyncio.create_task(self._uvicorn.serve([self._listener]))
+        sweeping = asyncio.create_task(self._jobs.sweep())
         await self._stop.wait()
+        await self._drain()
         self._service.stop()
         self._uvicorn.should_exit = True
-        if self._engine is not None:
-            await asyncio.to_thread(self._engine.close)
+        await asyncio.to_thread(keeper.close)
         await serving
+        for task in (sweeping, self._resuming):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        await self._jobs.close()
         return self._status
 
-    # -- the thread that loads, then waits for a loss
+    async def _drain(self) -> None:
+        draining = asyncio.create_task(self._service.drain(self._args.drain_timeout))
+        hurrying = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait((draining, hurrying), return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, hurrying):
+            task.cancel()
+        await asyncio.wait((draining, hurrying))
 
-    def _load(self) -> None:
-        try:
-            self._engine = Engine.start(self._args)
-            model = self._engine.wait_ready()
-            self._loop.call_soon_threadsafe(self._service.engine_up, self._engine.client)
-        except MultimodalGenError as error:
-            self._fail(error.message)
-        except Exception as error:
-            log.exception("starting the engine failed")
-            self._fail(f"{type(error).__name__}: {error}")
-        else:
-            print(f"multimodal-gen: serving {model.name} at {self._url}", flush=True)
-            lost = self._engine.wait_lost()
-            if lost is not None:
-                _complain(f"the engine has ended, every request is refused: {lost.message}")
+    def _on_signal(self) -> None:
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
 
-    def _fail(self, reason: str) -> None:
+    # -- what the keeper tells, on the loop
+
+    def engine_up(self, client: SchedulerClient) -> None:
+        self._service.engine_up(client)
+        if self._resuming is None and client.model is not None:
+            self._resuming = asyncio.create_task(self._jobs.resume())
+            print(f"multimodal-gen: serving {client.model.name} at {self._url}", flush=True)
+
+    def engine_lost(self, error: MultimodalGenError) -> None:
+        self._service.engine_lost(error)
+        _complain(f"the engine has ended and is started again: {error.message}")
+
+    def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None:
+        self._service.engine_failed(error, for_good=for_good)
         if not self._stop.is_set():
-            self._status = 1
-            _complain(reason)
-            self._loop.call_soon_threadsafe(self._stop.set)
+            _complain(error.message)
+            if for_good:
+                self._status = 1
+                self._stop.set()
+
+
+class _OnLoop:
+    """Passes on what the keeper tells, from its thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> None:
+        self._loop = loop
+        self._watcher = watcher
+
+    def engine_up(self, client: SchedulerClient) -> None:
+        self._pass(self._watcher.engine_up, client)
+
+    def engine_lost(self, error: MultimodalGenError) -> None:
+        self._pass(self._watcher.engine_lost, error)
+
+    def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None:
+        self._pass(functools.partial(self._watcher.engine_failed, for_good=for_good), error)
+
+    def _pass(self, told: Callable[[T], None], what: T) -> None:
+        with contextlib.suppress(RuntimeError):  # The loop was closed: nobody wants to know.
+            self._loop.call_soon_threadsafe(told, what)
 
 
 class _Uvicorn(uvicorn.Server):

@@ -1,0 +1,111 @@
+"""Starts an engine, and another whenever one is lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.errors import EngineDied, MultimodalGenError
+from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.runtime.scheduler_client import SchedulerClient
+
+log = logging.getLogger(__name__)
+FIRST_DELAY_S = 0.5
+LONGEST_DELAY_S = 10.0
+HEALTHY_S = 60.0
+"""An engine that lived this long is followed at once by the next."""
+
+
+class Watcher(Protocol):
+    """Is told what becomes of engines, from the keeper's thread."""
+
+    def engine_up(self, client: SchedulerClient) -> None: ...
+    def engine_lost(self, error: MultimodalGenError) -> None: ...
+    def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None: ...
+
+
+class EngineKeeper:
+    """Keeps an engine running until it is closed, however often one is lost.
+
+    What can't be loaded the first time, for a reason other than a rank's death, is given up.
+    """
+
+    def __init__(
+        self,
+        args: ServerArgs,
+        watcher: Watcher,
+        start: Callable[[ServerArgs], Engine] = Engine.start,
+    ) -> None:
+        self._args = args
+        self._watcher = watcher
+        self._start = start
+        self._engine: Engine | None = None
+        self._ever_ready = False
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        # Finding the model may mean downloading it, which nothing could interrupt: a daemon.
+        self._thread = threading.Thread(target=self._run, name="engine-keeper", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the engine; there is no other after it."""
+        with self._lock:
+            self._closing.set()
+            engine = self._engine
+        if engine is not None:
+            engine.close()
+
+    def _run(self) -> None:
+        delay = 0.0
+        while not self._closing.wait(delay):
+            lived_s = self._one()
+            if lived_s is None:
+                return
+            longer = min(max(2 * delay, FIRST_DELAY_S), LONGEST_DELAY_S)
+            delay = 0.0 if lived_s > HEALTHY_S else longer
+
+    def _one(self) -> float | None:
+        """The life of one engine: how long it was ready, or None when there is to be no other."""
+        try:
+            engine = self._begun()
+        except Exception as error:
+            return self._failed(error)
+        with engine:
+            try:
+                engine.wait_ready()
+            except Exception as error:
+                return self._failed(error)
+            self._ever_ready, ready_at = True, time.monotonic()
+            self._watcher.engine_up(engine.client)
+            lost = engine.wait_lost()
+            if lost is None:
+                return None
+            self._watcher.engine_lost(lost)
+            return time.monotonic() - ready_at
+
+    def _begun(self) -> Engine:
+        engine = self._start(self._args)
+        with self._lock:
+            self._engine = engine
+            if not self._closing.is_set():
+                return engine
+        engine.close()
+        raise EngineDied("it was closed while it started")
+
+    def _failed(self, error: Exception) -> float | None:
+        if self._closing.is_set():
+            return None
+        for_good = not self._ever_ready and not isinstance(error, EngineDied)
+        self._watcher.engine_failed(_ours(error), for_good=for_good)
+        return None if for_good else 0.0
+
+
+def _ours(error: Exception) -> MultimodalGenError:
+    if isinstance(error, MultimodalGenError):
+        return error
+    log.error("starting the engine failed", exc_info=error)
+    return MultimodalGenError(f"{type(error).__name__}: {error}")
