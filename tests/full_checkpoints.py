@@ -14,7 +14,7 @@ from torch import Tensor
 
 def sd15(folder: Path) -> Tensors:
     return {
-        **prefixed(_unet(folder), COMFY),
+        **prefixed(unet(folder), COMFY),
         **prefixed(_vae(folder), "first_stage_model."),
         **prefixed(_clip(folder, "text_encoder"), "cond_stage_model.transformer."),
         "cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(77)[None],
@@ -26,7 +26,7 @@ def sd15(folder: Path) -> Tensors:
 def sd2(folder: Path) -> Tensors:
     """With the text encoder as OpenCLIP names it, and a projection that nothing uses."""
     return {
-        **prefixed(_unet(folder), COMFY),
+        **prefixed(unet(folder), COMFY),
         **prefixed(_vae(folder), "first_stage_model."),
         **prefixed(_open_clip(folder, "text_encoder"), "cond_stage_model.model."),
         "cond_stage_model.model.text_projection": torch.ones(32, 32),
@@ -35,7 +35,7 @@ def sd2(folder: Path) -> Tensors:
 
 def sdxl(folder: Path) -> Tensors:
     return {
-        **prefixed(_unet(folder), COMFY),
+        **prefixed(unet(folder), COMFY),
         **prefixed(_vae(folder), "first_stage_model."),
         **prefixed(_clip(folder, "text_encoder"), "conditioner.embedders.0.transformer."),
         **prefixed(_open_clip(folder, "text_encoder_2"), "conditioner.embedders.1.model."),
@@ -70,7 +70,7 @@ def _encoders(folder: Path, components: Mapping[str, str]) -> Tensors:
     }
 
 
-def _unet(folder: Path) -> Tensors:
+def unet(folder: Path) -> Tensors:
     config = json.loads((folder / "unet/config.json").read_text())
     layers = config["layers_per_block"] + 1
     tensors = weights(folder, "unet")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from denoisers import differences, load_denoiser
 from engineless import run
-from full_checkpoints import flux_with_encoders, sd2, sd3_with_encoders, sd15, sdxl
+from full_checkpoints import flux_with_encoders, sd2, sd3_with_encoders, sd15, sdxl, unet
 from mapped_files import mapped
 from single_files import (
     COMFY,
@@ -27,6 +27,8 @@ from single_files import (
 )
 
 from multimodal_gen.checkpoints.header import read_header
+from multimodal_gen.checkpoints.single_file import recognise
+from multimodal_gen.configs.families import FAMILIES, FamilyConfig
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.mesh import Mesh
@@ -193,16 +195,55 @@ def without_leading_ones(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-@pytest.mark.parametrize("name", ["sd15", "sd3", "zimage", "qwenimage", "wan", "flux2-klein"])
-def test_gguf_of_other_families_loads_too(
-    name: str, checkpoints: Checkpoints, tmp_path: Path
+OF_FAMILY = {
+    "flux": "flux-dev",
+    "flux_kontext": "flux-kontext",
+    "flux_fill": "flux-fill",
+    "flux2": "flux2-klein",
+    "z_image": "zimage",
+    "qwen_image": "qwenimage",
+    "qwen_image_edit": "qwenimage-edit",
+    "stable_diffusion": "sd15",
+    "stable_diffusion_3": "sd3",
+    "stable_diffusion_xl": "sdxl",
+    "wan": "wan",
+    "wan_image_to_video": "wan-i2v",
+    "pixart_sigma": "pixart-sigma",
+    "sana": "sana",
+    "hunyuan_video": "hunyuan-video",
+    "ltx": "ltx",
+    "cogvideox": "cogvideox",
+}
+"""A tiny checkpoint of each family that has single files."""
+
+
+def test_every_family_with_single_files_is_tried() -> None:
+    assert {family.name for family in FAMILIES if family.single_files} == OF_FAMILY.keys()
+
+
+@pytest.mark.parametrize("family", OF_FAMILY)
+def test_every_style_of_every_family_loads_from_gguf(
+    family: str, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    folder = checkpoints(name)
-    tensors = {**ORIGINAL, "sd15": sd15, "qwenimage": weights}[name](folder)
-    own = {key: t for key, t in tensors.items() if name != "sd15" or key.startswith(COMFY)}
-    own = {key: without_leading_ones(t) for key, t in own.items()}
-    file = write_gguf(tmp_path / "model.gguf", own)
-    assert differences(load_denoiser(folder), load_denoiser(folder, file)) == []
+    folder = checkpoints(OF_FAMILY[family])
+    component = "unet" if (folder / "unet").is_dir() else "transformer"
+    original = {**ORIGINAL, "flux-kontext": flux, "flux-fill": flux, "sd15": unet, "sdxl": unet}
+    whole = load_denoiser(folder)
+    for layout in family_called(family).single_files:
+        if layout.style == "original":
+            tensors = original[OF_FAMILY[family]](folder)
+        else:
+            tensors = weights(folder, component)
+        kept = {name: without_leading_ones(tensor) for name, tensor in tensors.items()}
+        file = write_gguf(tmp_path / f"{layout.style}.gguf", kept)
+        found = recognise(file)
+        assert family in {each.name for each in (found.family, *found.alike)}
+        assert found.layout.style == layout.style
+        assert differences(whole, load_denoiser(folder, file)) == []
+
+
+def family_called(name: str) -> FamilyConfig:
+    return next(family for family in FAMILIES if family.name == name)
 
 
 K_QUANTS = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
