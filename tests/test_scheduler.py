@@ -28,7 +28,6 @@ from multimodal_gen.runtime.managers.rank_links import RankLinks
 from multimodal_gen.runtime.managers.scheduler import Scheduler
 from multimodal_gen.runtime.scheduler_client import SchedulerClient
 
-
 LORA_MODEL = msgspec.structs.replace(MODEL, parameters=("lora",))
 
 

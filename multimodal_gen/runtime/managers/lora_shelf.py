@@ -71,6 +71,7 @@ class LoraShelf:
     def wait(self, request_id: str, versions: tuple[Version, ...]) -> None:
         """The request waits for its LoRAs."""
         self._waiting[request_id] = versions
+        self._give_places()
 
     def leave(self, request_id: str) -> None:
         """The request has ended; without effect on one that has no LoRAs."""
@@ -79,17 +80,15 @@ class LoraShelf:
             self._entries[version].users.discard(request_id)
 
     def take_ready(self) -> list[str]:
-        """Requests whose LoRAs all ranks have by now: they wait no more.
-
-        Places are given in the order of arrival, so that nobody waits for room for ever.
-        """
-        ready = []
-        for request_id, versions in list(self._waiting.items()):
-            if request_id not in self._held and not self._hold(request_id, versions):
-                break
-            if not any(self._entries[version].unread for version in versions):
-                del self._waiting[request_id]
-                ready.append(request_id)
+        """Requests whose LoRAs all ranks have by now: they wait no more."""
+        self._give_places()
+        ready = [
+            request_id
+            for request_id, versions in self._waiting.items()
+            if request_id in self._held and not any(self._entries[v].unread for v in versions)
+        ]
+        for request_id in ready:
+            del self._waiting[request_id]
         return ready
 
     def numbers(self, request_id: str) -> tuple[int, ...]:
@@ -127,6 +126,12 @@ class LoraShelf:
         return dict.fromkeys(sorted(entry.users), entry.error)
 
     # -- places
+
+    def _give_places(self) -> None:
+        """In the order of arrival, so that nobody waits for room for ever."""
+        for request_id, versions in self._waiting.items():
+            if request_id not in self._held and not self._hold(request_id, versions):
+                break
 
     def _hold(self, request_id: str, versions: tuple[Version, ...]) -> bool:
         """Give all of a request's LoRAs their places, or none."""
