@@ -33,7 +33,7 @@ from multimodal_gen.runtime.loader.libraries import (
 )
 from multimodal_gen.runtime.loader.library_modules import module_of
 from multimodal_gen.runtime.loader.safetensors_file import open_safetensors
-from multimodal_gen.runtime.loader.single_file import SingleFile
+from multimodal_gen.runtime.loader.single_file import SingleFileWeights
 from multimodal_gen.runtime.loader.stored import Stored
 from multimodal_gen.runtime.loader.weights import fill
 
@@ -52,7 +52,7 @@ class Checkpoint:
     """Name -> (library, class); all are in `ALLOWED`."""
     options: Mapping[str, Any]
     """The pipeline's own settings in the index."""
-    file: SingleFile | None = None
+    file: SingleFileWeights | None = None
     """Has some components' weights instead of the folder."""
 
     @classmethod
@@ -73,7 +73,7 @@ class Checkpoint:
                 options[name] = value
             elif value != [None, None]:
                 components[name] = _allowed(name, value)
-        single = SingleFile.open(file, components, str(folder)) if file else None
+        single = SingleFileWeights.open(file, components, str(folder)) if file else None
         return cls(folder, pipeline_class, components, options, single)
 
     def require(self, name: str, allowed: tuple[str, ...]) -> None:

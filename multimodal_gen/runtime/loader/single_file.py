@@ -33,7 +33,7 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True)
-class SingleFile:
+class SingleFileWeights:
     """A recognised file, and which of a base checkpoint's components it has."""
 
     found: Recognised
@@ -41,7 +41,9 @@ class SingleFile:
     """Component -> part of the file."""
 
     @classmethod
-    def open(cls, path: Path, components: Mapping[str, tuple[str, str]], base: str) -> SingleFile:
+    def open(
+        cls, path: Path, components: Mapping[str, tuple[str, str]], base: str
+    ) -> SingleFileWeights:
         """`components` are the base's, with library and class. Raises InvalidCheckpoint."""
         found = recognise(path)
         held = found.parts().keys()
