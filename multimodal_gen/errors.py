@@ -4,6 +4,7 @@ MultimodalGenError
 ├── InvalidRequest      the caller's mistake: names the field, its value and what is allowed
 ├── InvalidCheckpoint   the model on disk can't be used: says what it looked like, what is missing
 ├── Unauthorized        no API key, or a wrong one
+├── Forbidden           not for the holder of this key, or not from this page
 ├── ModelNotFound       no such model is served
 ├── NotFound            no such job or file, or it is somebody else's
 ├── Expired             it was there, and its time or its room is over
@@ -56,6 +57,10 @@ class InvalidCheckpoint(MultimodalGenError):
 
 class Unauthorized(MultimodalGenError):
     code = "invalid_api_key"
+
+
+class Forbidden(MultimodalGenError):
+    code = "forbidden"
 
 
 class ModelNotFound(MultimodalGenError):
@@ -114,6 +119,7 @@ HTTP_STATUS: dict[type[MultimodalGenError], int] = {
     InvalidRequest: 400,
     InvalidCheckpoint: 500,
     Unauthorized: 401,
+    Forbidden: 403,
     ModelNotFound: 404,
     NotFound: 404,
     Expired: 410,

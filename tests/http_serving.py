@@ -39,9 +39,9 @@ MODEL = ModelInfo(
 )
 
 
-def app_without_engine(api_key: str | None = None) -> FastAPI:
+def app_without_engine(api_key: str | None = None, **given: Any) -> FastAPI:
     """An app whose model is still loading."""
-    args = ServerArgs(api_key=api_key)
+    args = ServerArgs(api_key=api_key, **given)
     return _app(Service(args), args)
 
 
@@ -58,7 +58,11 @@ def _app(service: Service, args: ServerArgs) -> FastAPI:
 
 
 def app_with(
-    *, model: ModelInfo = MODEL, ends: MultimodalGenError, dead: MultimodalGenError | None = None
+    *,
+    model: ModelInfo = MODEL,
+    ends: MultimodalGenError,
+    dead: MultimodalGenError | None = None,
+    **given: Any,
 ) -> FastAPI:
     """An app whose engine refuses every request with `ends`, and is `dead` if that is given."""
 
@@ -66,7 +70,7 @@ def app_with(
         raise ends
 
     client = SimpleNamespace(model=model, died=dead, num_ranks=1, submit=submit)
-    return app_over(client)  # type: ignore[arg-type]
+    return app_over(client, **given)  # type: ignore[arg-type]
 
 
 def ask(app: FastAPI, method: str, path: str, **request: Any) -> httpx2.Response:

@@ -15,18 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multimodal_gen import errors
-from multimodal_gen.runtime.entrypoints.http.middleware import MAX_BODY_BYTES
 from multimodal_gen.runtime.entrypoints.http.schema import ImagesRequest
 
 JSON = {"content-type": "application/json"}
 FULL = errors.QueueFull("no room for more requests", 2.3)
 KEY = "sk-ÿ-key"
+MAX_BODY_BYTES = 2**20
 
 
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
     """Takes every good request as far as a full queue: 429."""
-    return app_with(ends=FULL)
+    return app_with(ends=FULL, max_body_bytes=MAX_BODY_BYTES)
 
 
 def post(app: FastAPI, **body: object) -> httpx2.Response:
@@ -74,11 +74,16 @@ def refusal(response: httpx2.Response) -> dict[str, Any]:
         ("output_format", "gif", "invalid_value"),
         ("output_format", "svg", "invalid_value"),
         ("output_compression", 101, "invalid_value"),
-        ("response_format", "url", "invalid_value"),
+        ("response_format", "gif", "invalid_value"),
+        ("frame_count", 4, "invalid_value"),
+        ("frame_duration_ms", 100, "invalid_value"),
+        ("svg", {"model": "a"}, "invalid_value"),
+        ("markup", "a", "invalid_value"),
         ("background", "transparent", "invalid_value"),
         ("generator_device", "cuda", "invalid_value"),
-        ("stream", True, "invalid_value"),
-        ("partial_images", 2, "invalid_value"),
+        ("stream", "yes", "invalid_type"),
+        ("partial_images", 4, "invalid_value"),
+        ("partial_images", -1, "invalid_value"),
         ("image_path", "/etc/passwd", "invalid_value"),
         ("mask_path", "/etc/passwd", "invalid_value"),
     ],
@@ -155,7 +160,10 @@ def test_a_video_model_makes_no_pictures() -> None:
         (b'{"prompt": "a", "x": ' + b"[" * 900 + b"]" * 900 + b', "n": 0}', JSON),
         (b'{"prompt": "a", "seed": 1' + b"0" * 5000 + b"}", JSON),
         (b'{"prompt": "a", "guidance_scale": 1' + b"0" * 400 + b"}", JSON),
-        (b"prompt=a", {"content-type": "application/x-www-form-urlencoded"}),
+        (b"prompt=a", {"content-type": "text/plain"}),
+        (b"n=2", {"content-type": "application/x-www-form-urlencoded"}),
+        (b"prompt=a", {"content-type": "multipart/form-data"}),
+        (b"prompt=a", {"content-type": "multipart/form-data; boundary=b"}),
         (b'{"prompt": "a"}', {}),
     ],
 )
@@ -211,7 +219,6 @@ def test_a_body_that_is_too_large_is_refused(app: FastAPI, chunked: bool) -> Non
     ("method", "path", "status", "code"),
     [
         ("GET", "/nowhere", 404, "not_found"),
-        ("GET", "/docs", 404, "not_found"),
         ("GET", IMAGES, 405, "method_not_allowed"),
         ("POST", IMAGES + "/", 404, "not_found"),
         ("GET", "/v1/models/other/name", 404, "model_not_found"),

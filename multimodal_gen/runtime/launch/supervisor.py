@@ -14,7 +14,6 @@ import sysconfig
 import tempfile
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -66,7 +65,7 @@ class Engine:
         folder = Path(tempfile.mkdtemp(prefix="multimodal-gen-"))
         rank_args = RankArgs(
             rank=0,
-            server=replace(args, api_key=None),
+            server=args.without_secrets,
             model_folder=str(model.folder),
             model_file=None if model.file is None else str(model.file),
             model_name=_model_name(args.model_path, model),
@@ -173,7 +172,8 @@ def rank_environment(num_gpus: int) -> dict[str, str]:
         # Ranks that share cores must not spin while they wait for one another; one rank alone
         # does better to spin between two small operations.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    environment.pop("MULTIMODAL_GEN_API_KEY", None)
+    for secret in ("MULTIMODAL_GEN_API_KEY", "MULTIMODAL_GEN_ADMIN_KEY"):
+        environment.pop(secret, None)
     home = str(Path(multimodal_gen.__file__).parent.parent)
     if home not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         # Not installed, but found by this process's sys.path: the ranks run the same code.

@@ -8,7 +8,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.errors import (
@@ -61,6 +61,10 @@ class Dispatcher:
         self._following: set[asyncio.Task[None]] = set()
         self.hold_durable = False
         """Keep what the next server can take up from being begun."""
+
+    def limit_owners(self, concurrency: Mapping[str, int]) -> None:
+        """Look up the limits of owners in here from now on."""
+        self._limits = replace(self._limits, concurrency=concurrency)
 
     @property
     def running(self) -> int:

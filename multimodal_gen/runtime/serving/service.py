@@ -26,6 +26,8 @@ from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.generation import Output, Update, copy_of
 from multimodal_gen.runtime.scheduler_client import SchedulerClient
 from multimodal_gen.runtime.serving.dispatcher import Dispatcher, QueueLimits
+from multimodal_gen.runtime.serving.observer import Observer
+from multimodal_gen.runtime.serving.operator_limits import bounded, within_time
 from multimodal_gen.runtime.serving.owner import Owner
 from multimodal_gen.runtime.serving.task import Task
 from multimodal_gen.runtime.serving.ticket import Outcome, Ticket
@@ -65,6 +67,8 @@ class Service:
     ) -> None:
         """`replay`: another engine follows one that dies."""
         self._dispatcher = Dispatcher(limits or limits_of(args), replay=replay)
+        self._args = args
+        self.observers: list[Observer] = []
         self._replay = replay
         self._client: SchedulerClient | None = None
         self._model: ModelInfo | None = None
@@ -83,6 +87,11 @@ class Service:
         service = cls(args or ServerArgs(), replay=False)
         service.engine_up(client)
         return service
+
+    def limit_owners(self, concurrency: Mapping[str, int]) -> None:
+        """By an owner's name: requests of theirs that may be with the engine; looked at anew each
+        time."""
+        self._dispatcher.limit_owners(concurrency)
 
     # -- what is there
 
@@ -168,12 +177,14 @@ class Service:
             self._tell(task, index, outcome)
 
         self._alive[task.id] = task, []
+        for observer in self.observers:
+            observer.started(task)
         try:
             tickets = self._dispatcher.put(
                 requests, [*pictures.values()], owner, tell, durable=kept, bounded=not kept
             )
         except MultimodalGenError:
-            del self._alive[task.id]
+            self._cancel(task)
             raise
         if task.done:  # It was refused at once, by its first output.
             for ticket in tickets:
@@ -193,6 +204,7 @@ class Service:
         model = self.model
         headers = {name: header_of(picture) for name, picture in pictures.items()}
         several = [params] if isinstance(params, SamplingParams) else params
+        several = [within_time(one, self._args) for one in several]
         return [
             req for one in several for req in requests_of(one, model, headers, previews=previews)
         ]
@@ -207,7 +219,8 @@ class Service:
         """An engine is ready."""
         if self._loss is not None:
             self._restarts, self._loss = self._restarts + 1, None
-        self._client, self._model = client, client.model
+        self._client = client
+        self._model = None if client.model is None else bounded(client.model, self._args)
         self._ranks = client.num_ranks
         if self._phase != "stopping":
             self._phase, self._failure = "ready", None
@@ -257,6 +270,8 @@ class Service:
             task.move(index, outcome)
         elif isinstance(outcome, Output):
             task.make(index, outcome)
+            for observer in self.observers:
+                observer.made(task, outcome)
         else:
             task.fail(self._reason(outcome))
             self._cancel(task)
@@ -266,6 +281,8 @@ class Service:
 
     def _cancel(self, task: Task) -> None:
         _, tickets = self._alive.pop(task.id, (task, []))
+        for observer in self.observers:
+            observer.ended_early(task)
         self._changed.set()
         for ticket in tickets:
             self._dispatcher.drop(ticket)

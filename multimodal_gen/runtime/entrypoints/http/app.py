@@ -6,9 +6,23 @@ from fastapi import FastAPI
 
 from multimodal_gen import __version__
 from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.observability.metrics import Metrics
+from multimodal_gen.observability.tracing import tracing_from_environment
+from multimodal_gen.runtime.entrypoints.http.edits import edit_routes
 from multimodal_gen.runtime.entrypoints.http.errors import install_handlers
+from multimodal_gen.runtime.entrypoints.http.files import file_routes
+from multimodal_gen.runtime.entrypoints.http.image_jobs import image_job_routes
+from multimodal_gen.runtime.entrypoints.http.image_maker import ImageMaker
 from multimodal_gen.runtime.entrypoints.http.images import image_routes
-from multimodal_gen.runtime.entrypoints.http.middleware import ApiKey, BodyLimit, RequestId
+from multimodal_gen.runtime.entrypoints.http.key_ring import KeyRing
+from multimodal_gen.runtime.entrypoints.http.keys import Keys
+from multimodal_gen.runtime.entrypoints.http.metrics import (
+    Reports,
+    engine_state,
+    metrics_routes,
+    name_of_model,
+)
+from multimodal_gen.runtime.entrypoints.http.middleware import BodyLimit, Observed
 from multimodal_gen.runtime.entrypoints.http.status import status_routes
 from multimodal_gen.runtime.serving.jobs import Jobs
 from multimodal_gen.runtime.serving.service import Service
@@ -24,12 +38,20 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
+    ring = KeyRing(args)
+    service.limit_owners(ring.concurrency)
+    metrics, tracing = Metrics(engine_state(service, args)), tracing_from_environment()
+    service.observers.append(Reports(metrics, tracing, name_of_model(service)))
     install_handlers(app)
     # The one added last sees a request first.
-    app.add_middleware(BodyLimit)
-    if args.api_key is not None:
-        app.add_middleware(ApiKey, key=args.api_key)
-    app.add_middleware(RequestId)
+    app.add_middleware(BodyLimit, limit=args.max_body_bytes)
+    app.add_middleware(Keys, ring=ring)
+    app.add_middleware(Observed, metrics=metrics, tracing=tracing)
     app.include_router(status_routes(service))
-    app.include_router(image_routes(service))
+    app.include_router(metrics_routes(metrics))
+    maker = ImageMaker(service, jobs)
+    app.include_router(image_routes(maker))
+    app.include_router(edit_routes(maker, args.max_input_pixels))
+    app.include_router(image_job_routes(jobs))
+    app.include_router(file_routes(jobs.results))
     return app

@@ -9,30 +9,46 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import InvalidRequest
 
 _BACKLOG = 1024
+_SILENCE_S = 60
 
 
 def listen(args: ServerArgs) -> socket.socket:
     """A listening socket at `args.host` and `args.port`.
 
-    Raises InvalidRequest for an address that others can reach without an api_key (it looks at what
-    the name stands for), OSError when the address can't be had.
+    Raises InvalidRequest for an address that others can reach without a key (it looks at what the
+    name stands for), OSError when the address can't be had.
     """
     found = socket.getaddrinfo(
         args.host or None, args.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     family, kind, protocol, _, address = found[0]
-    if args.api_key is None and not ipaddress.ip_address(address[0]).is_loopback:
-        allowed = "others can reach it: set api_key, or listen on 127.0.0.1"
+    keyless = args.api_key is None and args.api_keys_file is None
+    if keyless and not ipaddress.ip_address(address[0]).is_loopback:
+        allowed = "others can reach it: set api_key or api_keys_file, or listen on 127.0.0.1"
         raise InvalidRequest("host", args.host, allowed)
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _notice_the_vanished(listener)
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError:
         listener.close()
         raise
     return listener
+
+
+def _notice_the_vanished(listener: socket.socket) -> None:
+    """Have the kernel end connections (they inherit this) whose other end is gone, or takes nothing
+    of what it is sent."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", _SILENCE_S),
+        ("TCP_KEEPINTVL", _SILENCE_S // 4),
+        ("TCP_USER_TIMEOUT", 1000 * _SILENCE_S),
+    ):
+        if (option := getattr(socket, name, None)) is not None:
+            listener.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def url_of(listener: socket.socket) -> str:
