@@ -128,8 +128,10 @@ def test_what_has_no_effect_is_told(client: openai.OpenAI) -> None:
         ({"n": 0}, "n"),
         ({"extra": {"num_inference_steps": -1}}, "num_inference_steps"),
         ({"extra": {"scheduler": "nonsense"}}, "scheduler"),
-        ({"stream": True}, "stream"),
+        ({"stream": True, "partial_images": 4}, "partial_images"),
+        ({"stream": True, "response_format": "url"}, "response_format"),
         ({"background": "transparent"}, "background"),
+        ({"output_format": "gif"}, "output_format"),
     ],
 )
 def test_a_bad_value_is_openais_bad_request_error(

@@ -6,10 +6,12 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from multimodal_gen.errors import (
@@ -28,6 +30,7 @@ _CODES = {
     405: "method_not_allowed",
     413: "request_too_large",
 }
+_PHRASES = {499: "Cancelled", 507: "Out of Memory"}
 _ALLOWED = {"none_required": "files of the server can't be named over HTTP"}
 """What to say in place of pydantic's words."""
 
@@ -53,9 +56,52 @@ def error_response(
     return Response(body, status, headers, media_type="application/json")
 
 
-def response_of(error: MultimodalGenError) -> Response:
-    """The answer to a request that ended with `error`. What failed inside stays in the log."""
+class ErrorInfo(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    """The field of the request that it is about."""
+    code: str
+
+
+class ErrorReply(BaseModel):
+    """How every error is answered."""
+
+    error: ErrorInfo
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Errors that a route may answer with, for the schema."""
+    return {
+        status: {
+            "model": ErrorReply,
+            "description": _PHRASES.get(status) or HTTPStatus(status).phrase,
+        }
+        for status in statuses
+    }
+
+
+def explained(error: MultimodalGenError) -> tuple[int, dict[str, Any]]:
+    """The status of `error`, and what the envelope says. What failed inside stays in the log."""
     status = _status(error)
+    if status == 500:
+        log.error("a request failed: %s", error.message)
+    return status, told(error)
+
+
+def told(error: MultimodalGenError) -> dict[str, Any]:
+    """What the envelope says, without a word in the log."""
+    status, message = _status(error), error.message
+    if status == 500:
+        message = "the request failed inside the server; its log says why"
+    return {"message": message, "type": _type(status), "param": error.field, "code": error.code}
+
+
+def response_of(error: MultimodalGenError) -> Response:
+    """The answer to a request that ended with `error`."""
+    status, said = explained(error)
     headers = {}
     if status in (429, 503):
         seconds = error.retry_after_s or _RETRY_AFTER_S
@@ -64,11 +110,7 @@ def response_of(error: MultimodalGenError) -> Response:
         headers["www-authenticate"] = "Bearer"
     if not isinstance(error, QueueFull | EngineNotReady):
         headers["x-should-retry"] = "false"
-    message = error.message
-    if status == 500:
-        log.error("a request failed: %s", message)
-        message = "the request failed inside the server; its log says why"
-    return error_response(status, message, error.code, error.field, headers)
+    return error_response(status, said["message"], error.code, error.field, headers)
 
 
 async def _on_ours(_: Request, error: Exception) -> Response:

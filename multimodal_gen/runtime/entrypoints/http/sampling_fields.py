@@ -90,9 +90,14 @@ class SamplingFields(BaseModel):
 
     def name_as_sent(self, error: MultimodalGenError) -> None:
         """Have the error name the field that the body gave the value in."""
-        if (sent := self.names_sent().get(error.field or "")) is not None:
-            error.field = sent
+        field = error.field or ""
+        if (sent := self.names_sent().get(field)) is None:
+            return
+        if field.endswith("_path"):  # a picture, which has no path here
+            error.message = error.message.replace(field, sent, 1)
+        else:
             error.message = f"{sent}: {error.message}"
+        error.field = sent
 
     def _idle(self) -> Iterable[str]:
         """A warning for each known field that is set in vain."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -97,7 +97,7 @@ class ImageFields(SamplingFields):
 
     def names_sent(self) -> dict[str, str]:
         names = {"image_path": "image", "mask_path": "mask", **super().names_sent()}
-        if self.n is not None:
+        if self.n is not None and self.num_outputs_per_prompt is None:
             names["num_outputs_per_prompt"] = "n"
         return names
 
@@ -153,8 +153,17 @@ class EditsRequest(ImageFields):
 
     prompt: str
     image: Picture | list[Picture]
+    """In JSON it may be called images as well."""
     mask: Picture | None = None
     """Transparent where the picture is to change; without any transparency: white there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _images(cls, given: object) -> object:
+        if isinstance(given, dict) and "images" in given and "image" not in given:
+            given = {**given, "image": given["images"]}
+            del given["images"]
+        return given
 
 
 _NOT_MADE: dict[str, Any] = {
