@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import sqlite3
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 from fake_engine import FakeEngine, settle
+from http_serving import MODEL
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.errors import Conflict, EngineDied, Expired, NotFound, QueueFull
+from multimodal_gen.errors import Conflict, InvalidRequest, NotFound, OutOfMemory, QueueFull
+from multimodal_gen.runtime.serving.data_folder import DataFolder
+from multimodal_gen.runtime.serving.dispatcher import QueueLimits
 from multimodal_gen.runtime.serving.jobs import Jobs
+from multimodal_gen.runtime.serving.ledger import SqliteLedger
 from multimodal_gen.runtime.serving.owner import Owner
 from multimodal_gen.runtime.serving.service import Service
+from multimodal_gen.runtime.serving.task import Made
 
 ANNE, BOB, ADMIN = Owner("anne"), Owner("bob"), Owner("root", admin=True)
+MODEL_WITH_PICTURES = msgspec.structs.replace(MODEL, tasks=("text-to-image", "image-to-image"))
+PICTURE = {"image": np.arange(32 * 48 * 3, dtype=np.uint8).reshape(32, 48, 3)}
 
 
 class Server:
     """Service and jobs over a fake engine and a folder that may have been used before."""
 
-    def __init__(self, folder: Path, **args: Any) -> None:
+    def __init__(self, folder: Path, *, in_flight: int = 64, capacity: int = 256) -> None:
         self.engine = FakeEngine()
-        given = ServerArgs(**args)
-        self.service = Service(given)
-        self.jobs = Jobs.in_folder(folder, self.service, given)
+        self.engine.model = MODEL_WITH_PICTURES
+        limits = QueueLimits(capacity=capacity, in_flight=in_flight)
+        self.service = Service(ServerArgs(), limits)
+        self.jobs = Jobs.in_folder(folder, self.service, ServerArgs())
 
     async def up(self) -> None:
         self.service.engine_up(self.engine)  # type: ignore[arg-type]
@@ -44,9 +58,9 @@ class Server:
         await self.jobs.close()
 
 
-def run(folder: Path, test: Callable[[Server], Awaitable[None]], **args: Any) -> None:
+def run(folder: Path, test: Callable[[Server], Awaitable[None]], **limits: int) -> None:
     async def whole() -> None:
-        server = Server(folder, **args)
+        server = Server(folder, **limits)
         await server.up()
         await test(server)
         await server.stop()
@@ -69,3 +83,248 @@ def test_a_job_is_known_from_acceptance_to_its_file(tmp_path: Path) -> None:
         assert server.jobs.results.path(done.files[0]).read_bytes().startswith(b"\x89PNG")
 
     run(tmp_path, test)
+
+
+def test_what_a_killed_server_left_is_taken_up_in_order_with_the_same_requests(
+    tmp_path: Path,
+) -> None:
+    async def test() -> None:
+        killed = Server(tmp_path)
+        await killed.up()
+        records = [await killed.submit(prompt, pictures=PICTURE) for prompt in ("a", "b", "c")]
+        killed.engine.finish("a")
+        await killed.jobs.finished(records[0].id, ANNE)
+        killed.engine.step("b", 3)
+        await settle()
+
+        following = Server(tmp_path)
+        await following.up()
+        assert following.engine.alive == killed.engine.alive
+        assert following.engine.prompts == ["b", "c"]
+        sent = following.engine.pictures
+        assert all(np.array_equal(sent[name][0], PICTURE["image"]) for name in sent)
+        for prompt in ("b", "c"):
+            following.engine.finish(prompt)
+        for record in records:
+            assert (await following.jobs.finished(record.id, ANNE)).status == "completed"
+        assert not list((tmp_path / "pictures").iterdir())
+        await following.stop()
+        await killed.stop()
+
+    asyncio.run(test())
+
+
+def test_a_server_told_to_stop_leaves_its_jobs_to_the_next(tmp_path: Path) -> None:
+    async def first(server: Server) -> None:
+        for prompt in ("running", "waiting"):
+            await server.submit(prompt)
+        server.engine.step("running", 3)
+        await settle()
+
+    async def second(server: Server) -> None:
+        assert server.engine.prompts == ["running", "waiting"]
+        page = await server.jobs.page(ANNE, order="asc")
+        assert [record.status for record in page.records] == ["queued", "queued"]
+
+    run(tmp_path, first)
+    run(tmp_path, second)
+
+
+def test_draining_waits_for_the_job_that_runs_and_begins_no_other(tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        running = await server.submit("running")
+        waiting = await server.submit("waiting")
+        server.engine.step("running", 3)
+        await settle()
+        draining = asyncio.create_task(server.service.drain(60))
+        await settle()
+        server.engine.finish("running")
+        await draining
+        assert server.engine.prompts == []
+        assert (await server.jobs.finished(running.id, ANNE)).status == "completed"
+        assert (await server.jobs.get(waiting.id, ANNE)).status == "queued"
+
+    run(tmp_path, test, in_flight=1)
+
+
+def test_jobs_of_a_model_that_is_not_served_any_more_fail(tmp_path: Path) -> None:
+    async def test() -> None:
+        killed = Server(tmp_path)
+        await killed.up()
+        record = await killed.submit("a")
+        following = Server(tmp_path)
+        following.engine.model = msgspec.structs.replace(MODEL, name="another")
+        await following.up()
+        failed = await following.jobs.get(record.id, ANNE)
+        assert failed.status == "failed"
+        assert failed.error is not None
+        assert MODEL.name in failed.error.message
+        await following.stop()
+        await killed.stop()
+
+    asyncio.run(test())
+
+
+def test_the_same_request_with_the_same_key_is_one_job(tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        first = await server.submit("a", idempotency_key="k", pictures=PICTURE)
+        again = await server.submit("a", idempotency_key="k", pictures=PICTURE)
+        assert first.id == again.id
+        assert server.engine.prompts == ["a"]
+        assert (await server.submit("a", idempotency_key="k2")).id != first.id
+        assert (await server.submit("a", BOB, idempotency_key="k")).id != first.id
+        with pytest.raises(Conflict):
+            await server.submit("b", idempotency_key="k", pictures=PICTURE)
+        with pytest.raises(Conflict):
+            await server.submit("a", idempotency_key="k")
+
+    run(tmp_path, test)
+
+
+def test_the_same_key_at_the_same_time_is_one_job(tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        sent = [server.submit("a", idempotency_key="k", pictures=PICTURE) for _ in range(4)]
+        records = await asyncio.gather(*sent)
+        assert len({record.id for record in records}) == 1
+        assert server.engine.prompts == ["a"]
+        assert len(list((tmp_path / "pictures").iterdir())) == 1
+
+    run(tmp_path, test)
+
+
+def test_jobs_are_their_owners_and_the_admins(tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        record = await server.submit("a", ANNE)
+        assert (await server.jobs.get(record.id, ADMIN)).id == record.id
+        assert not (await server.jobs.page(BOB)).records
+        for ask in (server.jobs.get, server.jobs.delete, server.jobs.cancel):
+            with pytest.raises(NotFound):
+                await ask(record.id, BOB)
+        assert server.engine.prompts == ["a"]
+
+    run(tmp_path, test)
+
+
+def test_pages_follow_one_another_both_ways(tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        records = [await server.submit(str(index)) for index in range(5)]
+        await server.submit("other", BOB)
+        names = [record.id for record in records]
+
+        async def all_pages(order: Any) -> list[str]:
+            found: list[str] = []
+            while True:
+                after = found[-1] if found else None
+                page = await server.jobs.page(ANNE, "image", after, 2, order)
+                found += [record.id for record in page.records]
+                if not page.has_more:
+                    return found
+
+        assert await all_pages("asc") == names
+        assert await all_pages("desc") == names[::-1]
+        assert not (await server.jobs.page(ANNE, "video")).records
+        with pytest.raises(NotFound):
+            await server.jobs.page(ANNE, after="nothing")
+
+    run(tmp_path, test)
+
+
+def test_deleting_stops_the_work_and_leaves_nothing(tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        running = await server.submit("running", pictures=PICTURE)
+        server.engine.step("running", 3)
+        await settle()
+        await server.jobs.delete(running.id, ANNE)
+        await settle()
+        assert not server.engine.alive
+        done = await server.submit("done")
+        server.engine.finish("done")
+        done = await server.jobs.finished(done.id, ANNE)
+        await server.jobs.delete(done.id, ANNE)
+        for record in (running, done):
+            with pytest.raises(NotFound):
+                await server.jobs.get(record.id, ANNE)
+        assert not list((tmp_path / "pictures").iterdir())
+        assert not list((tmp_path / "results").iterdir())
+
+    run(tmp_path, test)
+
+
+def test_a_cancelled_job_is_known_as_such(tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        record = await server.submit("a")
+        assert (await server.jobs.cancel(record.id, ANNE)).status == "cancelled"
+        await settle()
+        assert not server.engine.alive
+
+    run(tmp_path, test)
+
+
+def test_a_failure_is_kept_with_its_reason(tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        record = await server.submit("a")
+        server.engine.fail("a", OutOfMemory("too large for the device"))
+        failed = await server.jobs.finished(record.id, ANNE)
+        assert failed.status == "failed"
+        assert failed.error is not None
+        assert (failed.error.code, failed.error.message) == (
+            "out_of_memory",
+            "too large for the device",
+        )
+
+    run(tmp_path, test)
+
+
+def test_what_finds_no_room_is_not_kept(tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        await server.submit("a")
+        with pytest.raises(QueueFull):
+            await server.submit("b")
+        assert len((await server.jobs.page(ANNE)).records) == 1
+
+    run(tmp_path, test, capacity=1)
+
+
+def test_a_job_is_followed_to_its_end_and_after(tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        record = await server.submit("a")
+
+        async def follow() -> list[Any]:
+            return [event async for event in server.jobs.follow(record.id, ANNE)]
+
+        following = asyncio.create_task(follow())
+        await asyncio.sleep(0.05)
+        server.engine.finish("a")
+        assert isinstance((await following)[-1], Made)
+        await server.jobs.finished(record.id, ANNE)
+        assert await follow() == []
+
+    run(tmp_path, test)
+
+
+def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as other:
+        other.execute("PRAGMA user_version = 99")
+    with pytest.raises(InvalidRequest, match="version 99"):
+        SqliteLedger(tmp_path / "jobs.sqlite")
+
+
+def test_a_data_folder_is_one_servers(tmp_path: Path) -> None:
+    first = DataFolder(tmp_path / "data")
+    with pytest.raises(InvalidRequest, match="another server"):
+        DataFolder(tmp_path / "data")
+    first.close()
+    DataFolder(tmp_path / "data").close()
+
+
+def test_a_temporary_data_folder_goes_even_when_its_server_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    args = ServerArgs(port=0)
+    killed = DataFolder.of(args)
+    os.close(killed._lock)
+    following = DataFolder.of(args)
+    assert list(tmp_path.iterdir()) == [following.path]
+    following.close()
+    assert not list(tmp_path.iterdir())
