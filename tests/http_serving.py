@@ -85,16 +85,22 @@ def ask(app: FastAPI, method: str, path: str, **request: Any) -> httpx2.Response
 
 
 @contextlib.contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """The URL of `app` behind a real port."""
+def serving(app: FastAPI, **options: Any) -> Iterator[str]:
+    """The URL of `app` behind a real port; `options` are uvicorn's."""
     listener = listen(ServerArgs(port=0))
-    config = uvicorn.Config(app, log_config=None, log_level="warning", lifespan="off", ws="none")
+    given = {"log_config": None, "log_level": "warning", "lifespan": "off", "ws": "none"}
+    config = uvicorn.Config(app, **{**given, **options})
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     yield url_of(listener)
     server.should_exit = True
     thread.join(10)
+
+
+def address_of(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return host, int(port)
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:

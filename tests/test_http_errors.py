@@ -10,7 +10,7 @@ import httpx2
 import msgspec
 import pytest
 from fastapi import FastAPI
-from http_serving import IMAGES, MODEL, app_with, app_without_engine, ask, serving
+from http_serving import IMAGES, MODEL, address_of, app_with, app_without_engine, ask, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -328,8 +328,3 @@ def test_what_is_not_http_is_refused_and_the_next_is_served(app: FastAPI, sent: 
             raw.sendall(sent)
             assert b" 400 " in raw.recv(4096).splitlines()[0]
         assert httpx2.get(url + "/liveness").is_success
-
-
-def address_of(url: str) -> tuple[str, int]:
-    host, _, port = url.removeprefix("http://").rpartition(":")
-    return host, int(port)

@@ -37,7 +37,7 @@ OWN_RANK = "inproc://ranks"
 
 def main() -> None:
     args = _read_args()
-    configure_logging(f"rank {args.rank}")
+    configure_logging(f"rank {args.rank}", args.server.log_format)
     threading.Thread(target=_end_with_parent, args=(args,), daemon=True).start()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     scheduler = _start_scheduler(context, args) if args.rank == 0 else None

@@ -22,6 +22,8 @@ def serve(
     config
         A YAML file with options.
     """
+    from multimodal_gen.observability.logging import configure_logging
     from multimodal_gen.runtime.entrypoints.http.server import serve as run
 
+    configure_logging("front", server.log_format)
     return run(server)

@@ -17,6 +17,7 @@ import uvicorn
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.runtime.entrypoints.http.app import create_app
+from multimodal_gen.runtime.entrypoints.http.connections import uvicorn_options
 from multimodal_gen.runtime.entrypoints.http.listen import listen, url_of
 from multimodal_gen.runtime.launch.keeper import EngineKeeper, Watcher
 from multimodal_gen.runtime.scheduler_client import SchedulerClient
@@ -66,6 +67,7 @@ class HttpServer:
             lifespan="off",
             ws="none",
             server_header=False,
+            **uvicorn_options(args.client_timeout),
             timeout_graceful_shutdown=_LAST_ANSWERS_S,
         )
         self._uvicorn = _Uvicorn(config)
