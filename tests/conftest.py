@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    import openai
+
     from multimodal_gen.runtime.launch.supervisor import Engine
     from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
@@ -68,3 +70,22 @@ def engine() -> Iterator[Engine]:
 
     with start_engine(max_queue_size=32) as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def url(engine: Engine) -> Iterator[str]:
+    """A server over the shared engine."""
+    from http_serving import app_over, serving
+
+    engine.wait_ready(90)
+    with serving(app_over(engine.client, max_queue_size=32)) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def client(url: str) -> Iterator[openai.OpenAI]:
+    """The openai package, pointed at that server."""
+    from openai_client import client_of
+
+    with client_of(url) as client:
+        yield client

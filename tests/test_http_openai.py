@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import functools
 import io
 import json
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -17,7 +15,8 @@ import numpy as np
 import openai
 import pytest
 from engines import submit_to
-from http_serving import IMAGES, MODEL, app_over, app_with, app_without_engine, eventually, serving
+from http_serving import IMAGES, MODEL, app_with, app_without_engine, eventually, serving
+from openai_client import client_of, file_of, pixels_of
 from PIL import Image
 
 from multimodal_gen.errors import QueueFull
@@ -28,35 +27,9 @@ QUICK = {"num_inference_steps": 2}
 LONG = {"num_inference_steps": 900}
 
 
-@pytest.fixture(scope="module")
-def url(engine: Engine) -> Iterator[str]:
-    engine.wait_ready(90)
-    with serving(app_over(engine.client, max_queue_size=32)) as url:
-        yield url
-
-
-def client_of(url: str, **options: Any) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{url}/v1", **{"api_key": "none", "max_retries": 0, **options})
-
-
-@pytest.fixture(scope="module")
-def client(url: str) -> Iterator[openai.OpenAI]:
-    with client_of(url) as client:
-        yield client
-
-
 def generate(client: openai.OpenAI, *, extra: dict[str, Any] | None = None, **fields: Any) -> Any:
     given = {"prompt": "a red heart", **fields}
     return client.images.generate(**given, extra_body={**QUICK, **(extra or {})})
-
-
-def file_of(image: Any) -> bytes:
-    return base64.b64decode(image.b64_json, validate=True)
-
-
-def pixels_of(image: Any) -> np.ndarray:
-    with Image.open(io.BytesIO(file_of(image))) as opened:
-        return np.asarray(opened)
 
 
 def test_a_picture_is_the_same_as_by_every_other_way_in(
@@ -65,7 +38,7 @@ def test_a_picture_is_the_same_as_by_every_other_way_in(
     reply = generate(client, size="64x96", extra={"seed": 7})
     direct = submit_to(engine, seed=7, width=64, height=96, **QUICK).result(60)
     assert (reply.size, reply.output_format, reply.background) == ("64x96", "png", "opaque")
-    difference = pixels_of(reply.data[0]).astype(int) - direct.pixels[0]
+    difference = pixels_of(reply.data[0]) - direct.pixels[0]
     assert np.abs(difference).max() <= 1
 
 
@@ -79,7 +52,7 @@ def test_every_picture_can_have_its_own_seed(client: openai.OpenAI) -> None:
     reply = generate(client, extra={"seed": [9, 3]})
     assert [image.seed for image in reply.data] == [9, 3]
     alone = generate(client, extra={"seed": 3})
-    difference = pixels_of(reply.data[1]).astype(int) - pixels_of(alone.data[0])
+    difference = pixels_of(reply.data[1]) - pixels_of(alone.data[0])
     assert np.abs(difference).max() <= 1
 
 
