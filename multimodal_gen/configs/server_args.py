@@ -76,7 +76,7 @@ class ServerArgs:
     """Key that what changes the server asks for; it opens the rest as well."""
     max_body_bytes: int = 64 * 2**20
     """Bytes of an HTTP request's body at most."""
-    max_input_pixels: int = 22_000_000
+    max_input_pixels: int = 50_000_000
     """Pixels of a picture that a client sends at most."""
     max_pixels: int | None = None
     """Pixels of a picture, or of a video's frame, that is made at most; unset: the model's."""
