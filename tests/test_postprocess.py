@@ -80,7 +80,8 @@ def test_a_png_holds_the_pixels_exactly() -> None:
 def test_png_infotext_has_the_form_other_tools_read() -> None:
     with Image.open(io.BytesIO(encode_image(picture(), "png", RECIPE))) as image:
         text = image.info["parameters"]
-    assert text.startswith('ein "Herz",\nrot: ❤ 日本\nNegative prompt: blau, grün\nSteps: 8, ')
+    prompt = 'ein "Herz",\nrot: ❤ 日本 <lora:style:0.5>\n'
+    assert text.startswith(prompt + "Negative prompt: blau, grün\nSteps: 8, ")
     settings = "Sampler: Euler a, CFG scale: 3.5, Seed: 4611686018427387904, Size: 96x64, "
     assert settings + 'Model: "some/model, v2", Version: ' in text
 

@@ -12,25 +12,13 @@ import msgspec
 from multimodal_gen import __version__
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.runtime.postprocess import infotext
 
 JSON_KEY = "multimodal_gen"
 """PNG text key of the JSON form; JPEG and WebP keep it in EXIF, GIF and MP4 as the comment."""
 INFOTEXT_KEY = "parameters"
 """PNG text key of the line that AUTOMATIC1111's web UI and its relatives read."""
 IMAGE_DESCRIPTION, SOFTWARE, EXIF_IFD, USER_COMMENT = 0x010E, 0x0131, 0x8769, 0x9286
-
-_SAMPLERS = {
-    "ddim": "DDIM",
-    "ddpm": "DDPM",
-    "pndm": "PLMS",
-    "euler": "Euler",
-    "euler_a": "Euler a",
-    "dpmpp_2m": "DPM++ 2M",
-    "dpmpp_2m_sde": "DPM++ 2M SDE",
-    "flow_euler": "Euler",
-    "flow_heun": "Heun",
-    "unipc": "UniPC",
-}
 
 
 @dataclass(frozen=True)
@@ -48,28 +36,7 @@ class Recipe:
 
     def infotext(self) -> str:
         """The three-part text of AUTOMATIC1111: prompt, negative prompt, settings."""
-        params = self.params
-        lines = [params.prompt.replace("\0", "")]
-        if params.negative_prompt:
-            lines.append("Negative prompt: " + params.negative_prompt.replace("\0", ""))
-        lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in self._settings()))
-        return "\n".join(lines)
-
-    def _settings(self) -> list[tuple[str, object]]:
-        params = self.params
-        embedded = params.true_cfg_scale is not None
-        settings = {
-            "Steps": params.num_inference_steps,
-            "Sampler": _SAMPLERS.get(params.scheduler or "", params.scheduler),
-            "CFG scale": params.true_cfg_scale if embedded else params.guidance_scale,
-            "Distilled CFG Scale": params.guidance_scale if embedded else None,
-            "Seed": params.seed,
-            "Size": f"{params.width}x{params.height}",
-            "Model": self.model,
-            "Denoising strength": params.strength,
-            "Version": f"multimodal_gen {self.version}",
-        }
-        return [(key, value) for key, value in settings.items() if value is not None]
+        return infotext.write(self.params, self.model, self.version)
 
 
 def read_parameters(source: str | Path | bytes) -> Recipe:
@@ -84,6 +51,30 @@ def read_parameters(source: str | Path | bytes) -> Recipe:
         return msgspec.json.decode(text, type=Recipe)
     except msgspec.DecodeError as error:
         raise InvalidRequest("source", shown, "carries no parameters of multimodal_gen") from error
+
+
+def read_infotext(data: bytes) -> str:
+    """The text of AUTOMATIC1111's kind in a PNG, JPEG or WebP, whoever wrote it; "" where there is
+    none. Raises InvalidRequest for what is no picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
+            text = image.info.get(INFOTEXT_KEY)
+            if isinstance(text, str):
+                return text
+            comment = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT)
+            return _user_comment(comment) if isinstance(comment, bytes) else ""
+    except Exception:
+        # What Pillow raises for a crafted file is of any kind.
+        allowed = "can't be read as a PNG, JPEG or WebP"
+        raise InvalidRequest("image", f"{len(data)} bytes", allowed) from None
+
+
+def _user_comment(comment: bytes) -> str:
+    code, text = comment[:8], comment[8:]
+    encoding = "utf-16-be" if code == b"UNICODE\0" else "utf-8"
+    return text.decode(encoding, "replace")
 
 
 def _picture_comment(data: bytes, shown: str) -> str | bytes:
@@ -103,10 +94,3 @@ def _mp4_comment(data: bytes) -> str:
 
     with av.open(io.BytesIO(data)) as container:
         return container.metadata.get("comment", "")
-
-
-def _quoted(value: object) -> str:
-    text = str(value)
-    if any(mark in text for mark in ',:\n"'):
-        return json.dumps(text, ensure_ascii=False)
-    return text

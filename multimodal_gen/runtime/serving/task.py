@@ -76,10 +76,12 @@ class Task:
         """Kept in the ledger: it may be taken up again by the next server."""
         self.status: Status = "queued"
         self.preview: np.ndarray[Any, Any] | None = None
+        """The newest."""
+        self.previews: dict[int, np.ndarray[Any, Any]] = {}
+        """By output, of those that are not made."""
         self.outputs: list[Output | None] = [None] * len(self.requests)
         self.error: MultimodalGenError | None = None
         self._updates = [_unknown(req) for req in self.requests]
-        self._previews: dict[int, np.ndarray[Any, Any]] = {}
         self._cancel = cancel
         self._wakers: set[asyncio.Event] = set()
 
@@ -131,7 +133,7 @@ class Task:
                 if (progress := self.progress) != seen_progress:
                     seen_progress = progress
                     yield Moved(progress)
-                for index, pixels in list(self._previews.items()):
+                for index, pixels in list(self.previews.items()):
                     if seen_previews.get(index) is not pixels:
                         seen_previews[index] = pixels
                         yield Previewed(index, pixels)
@@ -155,7 +157,7 @@ class Task:
         if update.queue_position == 0:
             self.status = "in_progress"
         if update.preview is not None:
-            self.preview = self._previews[index] = update.preview
+            self.preview = self.previews[index] = update.preview
         self._wake()
 
     def make(self, index: int, output: Output) -> None:
@@ -165,7 +167,7 @@ class Task:
         self.outputs[index] = output
         total = self._updates[index].total
         self._updates[index] = Update(output.id, total, total, 0, 0.0, None)
-        self._previews.pop(index, None)
+        self.previews.pop(index, None)
         self.status = "completed" if self.done else "in_progress"
         self._wake()
 

@@ -1,0 +1,54 @@
+"""Errors in the words of protocols other than OpenAI's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from multimodal_gen.errors import MultimodalGenError
+
+Shape = Callable[[dict[str, Any]], dict[str, Any]]
+"""The body of an answer, of OpenAI's `{message, type, param, code}`."""
+
+
+def routes_that_err_as(shape: Shape) -> type[APIRoute]:
+    """The class of a router's routes: status and headers are those that the app gives an error,
+    the body is `shape`'s."""
+
+    class Route(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def shaping(request: Request) -> Response:
+                try:
+                    return await handle(request)
+                except (MultimodalGenError, HTTPException, RequestValidationError) as error:
+                    return _shaped(await _answered(request, error), shape)
+
+            return shaping
+
+    return Route
+
+
+async def _answered(request: Request, error: Exception) -> Response:
+    """What the app answers to it."""
+    handlers = request.app.exception_handlers
+    handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
+    answer: Response = await handler(request, error)
+    return answer
+
+
+def _shaped(answer: Response, shape: Shape) -> Response:
+    body = json.dumps(shape(json.loads(bytes(answer.body))["error"])).encode("ascii")
+    headers = {
+        name: value
+        for name, value in answer.headers.items()
+        if name not in ("content-length", "content-type")
+    }
+    return Response(body, answer.status_code, headers, media_type="application/json")

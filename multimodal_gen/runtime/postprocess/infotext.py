@@ -1,0 +1,95 @@
+"""AUTOMATIC1111's text of how a picture was made: prompt, negative prompt, a line of settings."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+
+SAMPLERS = {
+    "ddim": "DDIM",
+    "ddpm": "DDPM",
+    "pndm": "PLMS",
+    "euler": "Euler",
+    "euler_a": "Euler a",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "flow_euler": "Euler",
+    "flow_heun": "Heun",
+    "unipc": "UniPC",
+}
+"""What the web UI calls our solvers; those that it doesn't know keep their own names."""
+
+_NEGATIVE = "Negative prompt: "
+_SETTING = re.compile(r'\s*(\w[\w \-/]*):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+_FEWEST_SETTINGS = 3
+"""Of a line that is not just the end of a prompt, as the web UI has it."""
+_SIZE = re.compile(r"([0-9]+)x([0-9]+)", re.ASCII)
+
+
+def write(params: SamplingParams, model: str, version: str) -> str:
+    """Of parameters whose defaults are filled in."""
+    loras = "".join(f" <lora:{lora.name}:{lora.scale}>" for lora in params.lora)
+    lines = [params.prompt.replace("\0", "") + loras]
+    if params.negative_prompt:
+        lines.append(_NEGATIVE + params.negative_prompt.replace("\0", ""))
+    settings = _settings(params, model, version)
+    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in settings))
+    return "\n".join(lines)
+
+
+def parse(text: str) -> dict[str, str]:
+    """The settings by their names, with `Prompt`, `Negative prompt` and a size as `Size-1` (width)
+    and `Size-2` (height). What can't be told apart is prompt."""
+    *lines, last = text.rstrip("\n").split("\n")
+    found = _SETTING.findall(last)
+    if len(found) < _FEWEST_SETTINGS:
+        lines, found = [*lines, last], []
+    negatives = [i for i, line in enumerate(lines) if line.startswith(_NEGATIVE.rstrip())]
+    first = negatives[0] if negatives else len(lines)
+    negative = "\n".join(lines[first:])
+    parsed = {
+        "Prompt": "\n".join(lines[:first]),
+        "Negative prompt": negative.removeprefix(_NEGATIVE.rstrip()).removeprefix(" "),
+    }
+    for key, value in found:
+        if (size := _SIZE.fullmatch(value)) is not None:
+            parsed |= {f"{key}-1": size[1], f"{key}-2": size[2]}
+        else:
+            parsed[key] = _unquoted(value)
+    return parsed
+
+
+def _settings(params: SamplingParams, model: str, version: str) -> list[tuple[str, object]]:
+    embedded = params.true_cfg_scale is not None
+    settings = {
+        "Steps": params.num_inference_steps,
+        "Sampler": SAMPLERS.get(params.scheduler or "", params.scheduler),
+        "CFG scale": params.true_cfg_scale if embedded else params.guidance_scale,
+        "Distilled CFG Scale": params.guidance_scale if embedded else None,
+        "Seed": params.seed,
+        "Size": f"{params.width}x{params.height}",
+        "Model": model,
+        "Denoising strength": params.strength,
+        "Shift": params.flow_shift,
+        "Max sequence length": params.max_sequence_length,
+        "Version": f"multimodal_gen {version}",
+    }
+    return [(key, value) for key, value in settings.items() if value is not None]
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    if any(mark in text for mark in ',:\n"'):
+        return json.dumps(text, ensure_ascii=False)
+    return text
+
+
+def _unquoted(value: str) -> str:
+    if len(value) < 2 or not value.startswith('"'):
+        return value
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        return value
