@@ -21,6 +21,7 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 from multimodal_gen.runtime.entrypoints.http.app import create_app
+from multimodal_gen.runtime.entrypoints.http.connections import WEBSOCKETS
 from multimodal_gen.runtime.entrypoints.http.listen import listen, url_of
 from multimodal_gen.runtime.scheduler_client import SchedulerClient
 from multimodal_gen.runtime.serving.data_folder import DataFolder
@@ -88,7 +89,7 @@ def ask(app: FastAPI, method: str, path: str, **request: Any) -> httpx2.Response
 def serving(app: FastAPI, **options: Any) -> Iterator[str]:
     """The URL of `app` behind a real port; `options` are uvicorn's."""
     listener = listen(ServerArgs(port=0))
-    given = {"log_config": None, "log_level": "warning", "lifespan": "off", "ws": "none"}
+    given = {"log_config": None, "log_level": "warning", "lifespan": "off", **WEBSOCKETS}
     config = uvicorn.Config(app, **{**given, **options})
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from multimodal_gen.runtime.postprocess import metadata
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 ImageFormat = Literal["png", "jpeg", "webp"]
 QUALITY = 95
 """Of JPEG and WebP, 1 to 100, where nobody says otherwise."""
+NO_TEXT: Mapping[str, str] = MappingProxyType({})
 
 
 def to_pil(pixels: NDArray[np.uint8]) -> Image:
@@ -29,23 +32,27 @@ def encode_image(
     format: ImageFormat,
     recipe: metadata.Recipe | None = None,
     quality: int = QUALITY,
+    text: Mapping[str, str] = NO_TEXT,
 ) -> bytes:
-    """A file of uint8 [H, W, 3]. `quality` acts on JPEG and WebP."""
+    """A file of uint8 [H, W, 3]. `quality` acts on JPEG and WebP; `text`, by its keys, goes into a
+    PNG that has a recipe."""
     out = io.BytesIO()
-    to_pil(pixels).save(out, format, **_options(format, recipe, quality))
+    to_pil(pixels).save(out, format, **_options(format, recipe, quality, text))
     return out.getvalue()
 
 
-def _options(format: ImageFormat, recipe: metadata.Recipe | None, quality: int) -> dict[str, Any]:
+def _options(
+    format: ImageFormat, recipe: metadata.Recipe | None, quality: int, text: Mapping[str, str]
+) -> dict[str, Any]:
     if format == "png":
-        return _png_text(recipe)
+        return _png_text(recipe, text)
     options: dict[str, Any] = {"quality": quality}
     if recipe is not None:
         options["exif"] = _exif(recipe)
     return options
 
 
-def _png_text(recipe: metadata.Recipe | None) -> dict[str, Any]:
+def _png_text(recipe: metadata.Recipe | None, text: Mapping[str, str]) -> dict[str, Any]:
     from PIL.PngImagePlugin import PngInfo
 
     if recipe is None:
@@ -53,6 +60,8 @@ def _png_text(recipe: metadata.Recipe | None) -> dict[str, Any]:
     info = PngInfo()
     info.add_text(metadata.INFOTEXT_KEY, recipe.infotext())
     info.add_text(metadata.JSON_KEY, recipe.to_json())
+    for key, value in text.items():
+        info.add_text(key, value)
     return {"pnginfo": info}
 
 

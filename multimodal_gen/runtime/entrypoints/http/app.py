@@ -8,6 +8,7 @@ from multimodal_gen import __version__
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.observability.metrics import Metrics
 from multimodal_gen.observability.tracing import tracing_from_environment
+from multimodal_gen.runtime.entrypoints.http.comfyui.routes import comfyui_routes
 from multimodal_gen.runtime.entrypoints.http.edits import edit_routes
 from multimodal_gen.runtime.entrypoints.http.errors import install_handlers
 from multimodal_gen.runtime.entrypoints.http.files import file_routes
@@ -52,6 +53,7 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     maker = ImageMaker(service, jobs)
     app.include_router(image_routes(maker))
     app.include_router(edit_routes(maker, args.max_input_pixels))
+    app.include_router(comfyui_routes(service, jobs, args))
     app.include_router(image_job_routes(jobs))
     app.include_router(file_routes(jobs.results))
     return app

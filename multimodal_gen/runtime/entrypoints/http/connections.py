@@ -21,6 +21,12 @@ from uvicorn.server import ServerState
 MAX_HEADER_BYTES = 32 * 2**10
 KEEP_ALIVE_S = 75
 """Longer than proxies keep theirs, so that none sends a request into a connection that closes."""
+WEBSOCKETS: dict[str, Any] = {
+    "ws": "websockets-sansio",
+    "ws_max_size": 2**16,
+    "ws_per_message_deflate": False,
+}
+"""Clients have little to say on them, and pictures don't shrink."""
 _MIN_BYTES_PER_S = 2048
 _WANTED_FILES = 65536
 _OTHER_FILES = 192
@@ -128,6 +134,7 @@ def uvicorn_options(client_timeout: float) -> dict[str, Any]:
     waiting = Waiting(client_timeout, max(1, most - _OTHER_FILES))
     return {
         "http": partial(PatientProtocol, waiting=waiting),
+        **WEBSOCKETS,
         "timeout_keep_alive": KEEP_ALIVE_S,
         "h11_max_incomplete_event_size": MAX_HEADER_BYTES,
     }

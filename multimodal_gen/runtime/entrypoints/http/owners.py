@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from multimodal_gen.runtime.serving.owner import Owner
 
 
-def owner_of(request: Request) -> Owner:
+def owner_of(connection: HTTPConnection) -> Owner:
     """As the API key says; anonymous where none is asked for."""
-    owner = getattr(request.state, "owner", None)
+    owner = getattr(connection.state, "owner", None)
     return owner if isinstance(owner, Owner) else Owner()

@@ -65,7 +65,6 @@ class HttpServer:
             log_level="warning",
             access_log=False,
             lifespan="off",
-            ws="none",
             server_header=False,
             **uvicorn_options(args.client_timeout),
             timeout_graceful_shutdown=_LAST_ANSWERS_S,

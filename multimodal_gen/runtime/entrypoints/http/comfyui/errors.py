@@ -1,0 +1,81 @@
+"""Refusals in ComfyUI's words: `{"error": …, "node_errors": {node: {"errors": […], …}}}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from fastapi import Response
+
+_MAX_SHOWN = 200
+
+
+class InvalidPrompt(Exception):
+    """A prompt that is not taken; `node_errors` is by the id of a node."""
+
+    def __init__(
+        self,
+        type: str,
+        message: str,
+        details: str = "",
+        node_errors: Mapping[str, Any] | None = None,
+        **extra_info: Any,
+    ) -> None:
+        super().__init__(message)
+        self.error = problem(type, message, details, **extra_info)
+        self.node_errors = dict(node_errors or {})
+
+    def response(self) -> Response:
+        return json_response({"error": self.error, "node_errors": self.node_errors}, 400)
+
+
+class InvalidInput(Exception):
+    """An input of a node has a value or comes from where it can't."""
+
+    def __init__(self, node: str, input_name: str, problem: dict[str, Any]) -> None:
+        super().__init__(problem["message"])
+        self.node = node
+        self.input_name = input_name
+        self.problem = problem
+
+
+def problem(type: str, message: str, details: str, **extra_info: Any) -> dict[str, Any]:
+    return {"type": type, "message": message, "details": details, "extra_info": extra_info}
+
+
+def meaningless(node: str, input_name: str, why: str, **extra_info: Any) -> InvalidInput:
+    """What ComfyUI could do and this server can't, or what is not allowed of the model."""
+    message = "Custom validation failed for node"
+    details = f"{input_name} - {why}"
+    found = problem(
+        "custom_validation_failed", message, details, input_name=input_name, **extra_info
+    )
+    return InvalidInput(node, input_name, found)
+
+
+def failed(node_errors: Mapping[str, Any]) -> InvalidPrompt:
+    """The refusal of a prompt none of whose outputs can be made."""
+    details = "\n".join(
+        f"{each['message']}: {each['details']}"
+        for entry in node_errors.values()
+        for each in entry["errors"]
+    )
+    message = "Prompt outputs failed validation"
+    return InvalidPrompt("prompt_outputs_failed_validation", message, details, node_errors)
+
+
+def as_comfyui(error: Mapping[str, Any]) -> dict[str, Any]:
+    """The body for what has no node to blame: no room, no engine, no such route."""
+    found = problem(str(error["code"]), error["message"], "")
+    return {"error": found, "node_errors": {}}
+
+
+def json_response(content: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+def shown(value: object) -> str:
+    """What was sent, as far as it is short."""
+    text = str(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

@@ -1,0 +1,116 @@
+"""What was uploaded and made, under the names that ComfyUI gives them."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter, OrderedDict
+from pathlib import Path
+from typing import NamedTuple
+
+from multimodal_gen.errors import Expired
+from multimodal_gen.runtime.serving.owner import Owner
+from multimodal_gen.runtime.serving.results import Results
+
+FOLDERS = ("input", "output", "temp")
+MAX_FILES = 20_000
+_MAX_NAME = 100
+_UNUSUAL = re.compile(r"[^\w .()-]")
+_ANNOTATED = re.compile(r"(.*) \[(input|output|temp)\]", re.DOTALL)
+
+_MAGIC = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"BM": ".bmp"}
+
+
+class Place(NamedTuple):
+    """Where a client believes a file to be. Nothing of it is a path: it is the key of a table."""
+
+    folder: str
+    subfolder: str
+    name: str
+
+    @classmethod
+    def of(cls, text: str, folder: str = "input") -> Place:
+        """As LoadImage names it: `name.png`, `sub/name.png`, `name.png [output]`."""
+        if (match := _ANNOTATED.fullmatch(text)) is not None:
+            text, folder = match[1], match[2]
+        subfolder, _, name = text.rpartition("/")
+        return cls(folder, subfolder, name)
+
+    def described(self) -> dict[str, str]:
+        return {"filename": self.name, "subfolder": self.subfolder, "type": self.folder}
+
+
+class Files:
+    """Each owner's own; the oldest are forgotten first. Methods may block, from any thread."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self._lock = threading.Lock()
+        self._files: OrderedDict[tuple[str, Place], str] = OrderedDict()
+        self._counts: Counter[str] = Counter()
+
+    def save(self, owner: Owner, folder: str, prefix: str, suffix: str, data: bytes) -> Place:
+        """Keep what was made, under the next number after `prefix`."""
+        *parents, stem = sane_parts(prefix) or ["ComfyUI"]
+        with self._lock:
+            self._counts[owner.name] += 1
+            number = self._counts[owner.name]
+        place = Place(folder, "/".join(parents), f"{stem}_{number:05}_{suffix}")
+        self._put(owner, place, data, suffix)
+        return place
+
+    def upload(self, owner: Owner, place: Place, data: bytes, *, overwrite: bool) -> Place:
+        """Keep what a client sent, by another name where that one is taken by other content."""
+        wanted, number = place, 0
+        while not overwrite and (taken := self.read(owner, place)) is not None and taken != data:
+            number += 1
+            stem, dot, ending = wanted.name.rpartition(".")
+            named = f"{stem} ({number}).{ending}" if dot else f"{wanted.name} ({number})"
+            place = wanted._replace(name=named)
+        self._put(owner, place, data, _suffix_of(data))
+        return place
+
+    def path(self, owner: Owner, place: Place) -> Path | None:
+        """Where to read it; None when there is no such file, or no more."""
+        with self._lock:
+            result = self._files.get((owner.name, place))
+        try:
+            return None if result is None else self._results.path(result)
+        except Expired:
+            return None
+
+    def read(self, owner: Owner, place: Place) -> bytes | None:
+        path = self.path(owner, place)
+        return None if path is None else path.read_bytes()
+
+    def uploads(self, owner: Owner) -> list[str]:
+        """Names for LoadImage."""
+        with self._lock:
+            places = [place for name, place in self._files if name == owner.name]
+        named = (f"{place.subfolder}/{place.name}" for place in places if place.folder == "input")
+        return sorted(name.lstrip("/") for name in named)
+
+    def _put(self, owner: Owner, place: Place, data: bytes, suffix: str) -> None:
+        result = self._results.add(data, suffix)
+        with self._lock:
+            gone = [self._files.pop((owner.name, place), None)]
+            self._files[owner.name, place] = result
+            while len(self._files) > MAX_FILES:
+                gone.append(self._files.popitem(last=False)[1])
+        for old in gone:
+            if old is not None:
+                self._results.remove(old)
+
+
+def sane_parts(text: str) -> list[str]:
+    """Of a name with slashes, parts that do no harm where a client makes files of them."""
+    parts = (_UNUSUAL.sub("_", part).strip()[:_MAX_NAME] for part in re.split(r"[/\\]", text))
+    return [part for part in parts if part.strip(". ")][-4:]
+
+
+def _suffix_of(data: bytes) -> str:
+    """By the content: what a client called it says nothing."""
+    for magic, suffix in _MAGIC.items():
+        if data.startswith(magic):
+            return suffix
+    return ".webp" if data[8:12] == b"WEBP" else ".bin"

@@ -1,0 +1,125 @@
+"""Prompts: sent, waited for, given up, looked back at."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from multimodal_gen.runtime.entrypoints.http.comfyui.errors import InvalidPrompt, json_response
+from multimodal_gen.runtime.entrypoints.http.comfyui.execution import Executor
+from multimodal_gen.runtime.entrypoints.http.comfyui.intake import Intake, json_object
+from multimodal_gen.runtime.entrypoints.http.comfyui.prompts import Prompts
+from multimodal_gen.runtime.entrypoints.http.comfyui.schema import (
+    INTERRUPT,
+    PROMPT,
+    QUEUE,
+    Accepted,
+    refusals,
+)
+from multimodal_gen.runtime.entrypoints.http.owners import owner_of
+from multimodal_gen.runtime.serving.service import Service
+
+Offset = Annotated[int | None, Query(ge=-1)]
+Count = Annotated[int | None, Query(ge=0)]
+
+
+def add_prompt_routes(
+    routes: APIRouter, service: Service, intake: Intake, executor: Executor, prompts: Prompts
+) -> None:
+    @routes.post(
+        "/prompt",
+        openapi_extra=PROMPT,
+        response_model=Accepted,
+        responses=refusals(400, 413, 429, 503),
+    )
+    async def send(request: Request) -> Response:
+        """Take a graph into the queue. 400 says which input of which node it can't be for."""
+        owner = owner_of(request)
+        try:
+            prompt, node_errors = await intake.accept(await request.body(), owner)
+        except InvalidPrompt as error:
+            return error.response()
+        executor.start(prompt, service.model.name)
+        said = {"prompt_id": prompt.id, "number": prompt.number, "node_errors": node_errors}
+        return json_response(said)
+
+    @routes.get("/prompt", responses=refusals())
+    async def remaining(request: Request) -> dict[str, Any]:
+        """How many prompts of the client's are in the queue."""
+        return executor.status(owner_of(request))
+
+    @routes.get("/queue", responses=refusals())
+    async def queue(request: Request) -> Response:
+        """The client's prompts that run, and those that wait."""
+        found = prompts.queue(owner_of(request))
+        said = {
+            "queue_running": [prompt.described() for prompt in found if prompt.runs],
+            "queue_pending": [prompt.described() for prompt in found if not prompt.runs],
+        }
+        return json_response(said)
+
+    @routes.post("/queue", openapi_extra=QUEUE, responses=refusals(400, 413))
+    async def edit_queue(request: Request) -> Response:
+        """Drop prompts that wait: those named, or all (`clear`)."""
+        try:
+            cleared, named = _named(json_object(await request.body()))
+        except InvalidPrompt as error:
+            return error.response()
+        for prompt in prompts.queue(owner_of(request)):
+            if not prompt.runs and (cleared or prompt.id in named):
+                prompt.dropped = True
+                prompt.cancel()
+        return Response()
+
+    @routes.post("/interrupt", openapi_extra=INTERRUPT, responses=refusals(400, 413))
+    async def interrupt(request: Request) -> Response:
+        """End the prompt that has run longest, or the one named, if it runs."""
+        body = await request.body()
+        try:
+            wanted = json_object(body).get("prompt_id") if body.strip() else None
+        except InvalidPrompt as error:
+            return error.response()
+        running = [prompt for prompt in prompts.queue(owner_of(request)) if prompt.runs]
+        for prompt in running:
+            if wanted in (None, prompt.id):
+                prompt.cancel()
+                break
+        return Response()
+
+    @routes.get("/history", responses=refusals(400))
+    async def history(request: Request, max_items: Count = None, offset: Offset = None) -> Response:
+        """Prompts that ended, the oldest first: the last `max_items`, or those from `offset` on."""
+        found = prompts.history(owner_of(request))
+        if offset is None or offset < 0:
+            offset = 0 if max_items is None else max(0, len(found) - max_items)
+        end = None if max_items is None else offset + max_items
+        return json_response({prompt.id: prompt.ended() for prompt in found[offset:end]})
+
+    @routes.get("/history/{prompt_id}", responses=refusals())
+    async def history_of(prompt_id: str, request: Request) -> Response:
+        """The one, if it ended."""
+        found = [each for each in prompts.history(owner_of(request)) if each.id == prompt_id]
+        return json_response({prompt.id: prompt.ended() for prompt in found})
+
+    @routes.post("/history", openapi_extra=QUEUE, responses=refusals(400, 413))
+    async def edit_history(request: Request) -> Response:
+        """Forget prompts that ended: those named, or all (`clear`)."""
+        owner = owner_of(request)
+        try:
+            cleared, named = _named(json_object(await request.body()))
+        except InvalidPrompt as error:
+            return error.response()
+        for prompt in prompts.history(owner):
+            if cleared or prompt.id in named:
+                prompts.forget(owner, prompt.id)
+        return Response()
+
+
+def _named(given: dict[str, Any]) -> tuple[bool, Collection[Any]]:
+    """Whether all are meant, and which are named. Raises InvalidPrompt."""
+    named = given.get("delete") or []
+    if not isinstance(named, list):
+        raise InvalidPrompt("invalid_delete", "delete must be a list of ids")
+    return bool(given.get("clear")), named

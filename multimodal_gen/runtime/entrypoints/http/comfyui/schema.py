@@ -1,0 +1,91 @@
+"""What the schema says of ComfyUI's routes."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class Problem(BaseModel):
+    """What went wrong."""
+
+    type: str
+    message: str
+    details: str
+    extra_info: dict[str, Any]
+
+
+class NodeProblems(BaseModel):
+    """What went wrong at a node."""
+
+    errors: list[Problem]
+    dependent_outputs: list[str]
+    class_type: str | None
+
+
+class Refusal(BaseModel):
+    """How ComfyUI says no."""
+
+    error: Problem
+    node_errors: dict[str, NodeProblems]
+
+
+class Accepted(BaseModel):
+    """A prompt that is in the queue."""
+
+    prompt_id: str
+    number: float
+    node_errors: dict[str, NodeProblems]
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {
+        status: {"model": Refusal, "description": HTTPStatus(status).phrase}
+        for status in (401, *statuses)
+    }
+
+
+def json_body(**properties: Any) -> dict[str, Any]:
+    """Of a route that reads its body whatever its content-type."""
+    schema = {"type": "object", "properties": properties}
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+
+
+TEXT = {"type": "string"}
+FLAG = {"type": "boolean"}
+IDS = {"type": "array", "items": TEXT}
+PROMPT = json_body(
+    prompt={"type": "object", "description": "a graph in ComfyUI's API format"},
+    client_id=TEXT,
+    prompt_id=TEXT,
+    extra_data={"type": "object"},
+    number={"type": "number"},
+    front=FLAG,
+)
+QUEUE = json_body(clear=FLAG, delete=IDS)
+INTERRUPT = json_body(prompt_id=TEXT)
+UPLOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "image": {"type": "string", "format": "binary"},
+                        "type": {"type": "string", "enum": ["input", "temp", "output"]},
+                        "subfolder": TEXT,
+                        "overwrite": TEXT,
+                    },
+                    "required": ["image"],
+                }
+            }
+        },
+    }
+}
+FILE: dict[str, Any] = {
+    "content": {kind: {} for kind in ("image/*", "video/mp4")},
+    "description": "The file.",
+}
