@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import secrets
+import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +142,7 @@ class Jobs:
         """What makes it, while it waits or runs."""
         return self._tasks.get(job_id)
 
-    async def follow(self, job_id: str, owner: Owner) -> AsyncIterator[Event]:
+    async def follow(self, job_id: str, owner: Owner) -> AsyncGenerator[Event, None]:
         """What happens to it, as of a Task; at once the end, when it has ended. Raises NotFound
         and the job's error."""
         record = await self.get(job_id, owner)
@@ -171,7 +173,10 @@ class Jobs:
     async def sweep(self) -> None:
         """Remove what is too old, now and every minute, until this is cancelled."""
         while True:
-            await asyncio.to_thread(self._sweep)
+            try:
+                await asyncio.to_thread(self._sweep)
+            except (OSError, sqlite3.Error):  # a full disk, which is no reason to end
+                log.exception("old results could not be removed")
             await asyncio.sleep(SWEEP_S)
 
     async def close(self) -> None:
@@ -206,10 +211,8 @@ class Jobs:
 
     async def _run(self, record: JobRecord, task: Task) -> None:
         try:
-            async for event in task.events():
-                if isinstance(event, Moved) and task.status == "in_progress":
-                    await self._update(record.id, status="in_progress", started_at=time.time())
-                    break
+            await _begun(task)
+            await self._update(record.id, status="in_progress", started_at=time.time())
             outputs = await task.wait()
             names = await asyncio.to_thread(self._write, record, outputs)
             now = time.time()
@@ -251,11 +254,12 @@ class Jobs:
 
     def _live(self, record: JobRecord) -> JobRecord:
         """With what the ledger is not told of every step."""
-        task = self._tasks.get(record.id)
-        if task is None or record.done:
+        if record.done:
             return record
-        status = "queued" if task.status == "queued" else "in_progress"
-        return record.updated(status=status, progress=int(99 * task.progress.fraction))
+        task = self._tasks.get(record.id)
+        if task is None or task.status == "queued":  # perhaps an earlier server had begun it
+            return record.updated(status="queued", progress=0)
+        return record.updated(status="in_progress", progress=int(99 * task.progress.fraction))
 
     async def _update(self, job_id: str, **changes: Any) -> None:
         await asyncio.to_thread(self._ledger.update, job_id, **changes)
@@ -287,6 +291,14 @@ class Jobs:
     def _sweep(self) -> None:
         self.results.sweep()
         self._ledger.forget(time.time() - self.results.ttl_s - RECORDS_KEPT_S)
+
+
+async def _begun(task: Task) -> None:
+    """Wait until the engine has begun it. Raises the task's error."""
+    async with contextlib.aclosing(task.events()) as events:
+        async for event in events:
+            if not isinstance(event, Moved) or task.status != "queued":
+                return
 
 
 def _seen_by(owner: Owner) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -121,7 +121,7 @@ class Task:
             raise copy_of(self.error)
         return [output for output in self.outputs if output is not None]
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         """What happens from now on, after how things stand. Who is slow gets the newest progress
         and previews only, but every output. Ends after the last `Made`; raises the task's error."""
         seen_progress: TaskProgress | None = None
