@@ -8,13 +8,17 @@ from multimodal_gen import __version__
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.observability.metrics import Metrics
 from multimodal_gen.observability.tracing import tracing_from_environment
+from multimodal_gen.runtime.entrypoints.http.a1111.routes import a1111_routes
 from multimodal_gen.runtime.entrypoints.http.comfyui.routes import comfyui_routes
 from multimodal_gen.runtime.entrypoints.http.edits import edit_routes
 from multimodal_gen.runtime.entrypoints.http.errors import install_handlers
+from multimodal_gen.runtime.entrypoints.http.fetch import MediaFetcher, MediaHosts
 from multimodal_gen.runtime.entrypoints.http.files import file_routes
+from multimodal_gen.runtime.entrypoints.http.hugging_face import hugging_face_routes
 from multimodal_gen.runtime.entrypoints.http.image_jobs import image_job_routes
 from multimodal_gen.runtime.entrypoints.http.image_maker import ImageMaker
 from multimodal_gen.runtime.entrypoints.http.images import image_routes
+from multimodal_gen.runtime.entrypoints.http.jobs import job_routes
 from multimodal_gen.runtime.entrypoints.http.key_ring import KeyRing
 from multimodal_gen.runtime.entrypoints.http.keys import Keys
 from multimodal_gen.runtime.entrypoints.http.metrics import (
@@ -24,7 +28,11 @@ from multimodal_gen.runtime.entrypoints.http.metrics import (
     name_of_model,
 )
 from multimodal_gen.runtime.entrypoints.http.middleware import BodyLimit, Observed
+from multimodal_gen.runtime.entrypoints.http.playground import playground_routes
 from multimodal_gen.runtime.entrypoints.http.status import status_routes
+from multimodal_gen.runtime.entrypoints.http.video_maker import VideoMaker
+from multimodal_gen.runtime.entrypoints.http.videos import video_routes
+from multimodal_gen.runtime.entrypoints.http.videos_refused import refused_video_routes
 from multimodal_gen.runtime.serving.jobs import Jobs
 from multimodal_gen.runtime.serving.service import Service
 
@@ -43,6 +51,7 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     service.limit_owners(ring.concurrency)
     metrics, tracing = Metrics(engine_state(service, args)), tracing_from_environment()
     service.observers.append(Reports(metrics, tracing, name_of_model(service)))
+    app.state.media = MediaFetcher(MediaHosts(args.allowed_media_hosts), args.max_body_bytes)
     install_handlers(app)
     # The one added last sees a request first.
     app.add_middleware(BodyLimit, limit=args.max_body_bytes)
@@ -53,7 +62,14 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     maker = ImageMaker(service, jobs)
     app.include_router(image_routes(maker))
     app.include_router(edit_routes(maker, args.max_input_pixels))
+    app.include_router(hugging_face_routes(maker, args.max_input_pixels))
+    app.include_router(a1111_routes(maker, args))
     app.include_router(comfyui_routes(service, jobs, args))
     app.include_router(image_job_routes(jobs))
     app.include_router(file_routes(jobs.results))
+    videos = VideoMaker(service, jobs, args.max_input_pixels)
+    app.include_router(video_routes(videos))
+    app.include_router(refused_video_routes(videos))
+    app.include_router(job_routes(service, jobs))
+    app.include_router(playground_routes(service, ring, args))
     return app

@@ -12,6 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
+from multimodal_gen.runtime.entrypoints.http.links import follow_links
+
 M = TypeVar("M", bound=BaseModel)
 MAX_FIELDS = 200
 MAX_FILES = 20
@@ -27,10 +29,18 @@ Value = str | bytes
 
 
 async def parse(request: Request, model: type[M]) -> M:
-    """The body as a `model`. Of a form, files come as bytes and numbers are read from their text.
+    """The body as a `model`. Of a form, files come as bytes and numbers are read from their text;
+    links to pictures are followed where the operator allows it.
 
-    Raises RequestValidationError, and HTTPException for what is neither JSON nor a form.
+    Raises RequestValidationError, InvalidRequest, and HTTPException for what is neither JSON nor a
+    form.
     """
+    body = await _read(request, model)
+    await follow_links(request, body)
+    return body
+
+
+async def _read(request: Request, model: type[M]) -> M:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == _JSON or kind.endswith("+json"):
         return _validated(model, _from_json(await request.body()), strict=True)
