@@ -1,0 +1,96 @@
+"""The bodies of `/sdapi/v1`: of their many keys those that mean something here.
+
+Clients send keys of every version and extension, and null for what they leave open: what is not
+known is ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+_NOT_REPEATED = {
+    "init_images",
+    "mask",
+    "infotext",
+    "override_settings",
+    "enable_hr",
+    "restore_faces",
+    "tiling",
+    "subseed_strength",
+    "styles",
+    "script_name",
+    "resize_mode",
+}
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+
+class Generation(Body):
+    """What txt2img and img2img have in common. Unset takes the model's default."""
+
+    prompt: str | None = None
+    """May name LoRAs: `<lora:NAME:SCALE>`."""
+    negative_prompt: str | None = None
+    seed: int | None = None
+    """Below 0: any."""
+    batch_size: int | None = None
+    n_iter: int | None = None
+    """As many batches, all of which are made at once."""
+    steps: int | None = None
+    cfg_scale: int | float | None = None
+    distilled_cfg_scale: int | float | None = None
+    """Where guidance is an input of the model: that, and cfg_scale is classifier-free guidance."""
+    width: int | None = None
+    height: int | None = None
+    sampler_name: str | None = None
+    sampler_index: str | int | None = None
+    scheduler: str | None = None
+    override_settings: dict[str, Any] | None = None
+    send_images: bool | None = None
+    infotext: str | None = None
+    """Gives what the body leaves out."""
+
+    max_sequence_length: int | None = None
+    flow_shift: int | float | None = None
+
+    enable_hr: Any = None
+    restore_faces: Any = None
+    tiling: Any = None
+    subseed_strength: Any = None
+    styles: Any = None
+    script_name: Any = None
+
+    def echo(self) -> dict[str, Any]:
+        """What of the request the reply repeats."""
+        return self.model_dump(exclude=_NOT_REPEATED)
+
+    def count(self) -> int:
+        """How many pictures."""
+        batch_size = 1 if self.batch_size is None else self.batch_size
+        return batch_size * (1 if self.n_iter is None else self.n_iter)
+
+
+class TextToImage(Generation):
+    """`POST /txt2img`."""
+
+
+class ImageToImage(Generation):
+    """`POST /img2img`."""
+
+    init_images: list[str] | None = None
+    """One picture: base64, or a data URL."""
+    mask: str | None = None
+    """White is changed, or by its transparency what is opaque."""
+    inpainting_mask_invert: int | bool | None = None
+    denoising_strength: int | float | None = None
+    resize_mode: Any = None
+
+
+class PictureBody(Body):
+    """`POST /png-info`."""
+
+    image: str

@@ -1,0 +1,374 @@
+"""The unmodified webuiapi package against a real engine."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+import webuiapi
+from engines import submit_to
+from http_serving import app_with, app_without_engine, ask, eventually, serving
+from openai_client import decoded, encoded
+from PIL import Image
+from tiny_checkpoints.pictures import picture
+
+from multimodal_gen.errors import QueueFull
+from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.runtime.postprocess.metadata import read_parameters
+
+QUICK: dict[str, Any] = {"steps": 2, "width": 96, "height": 64}
+LONG: dict[str, Any] = {"steps": 900, "width": 96, "height": 96}
+
+
+@pytest.fixture(scope="module")
+def webui(url: str) -> webuiapi.WebUIApi:
+    return webuiapi.WebUIApi(baseurl=f"{url}/sdapi/v1")
+
+
+def in_thread(call: Callable[[], Any]) -> Callable[[], Any]:
+    """Begin a call; what is returned waits for its result."""
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(call()))
+    thread.start()
+
+    def wait() -> Any:
+        thread.join(60)
+        return results[0]
+
+    return wait
+
+
+def post(url: str, path: str, body: object) -> httpx2.Response:
+    return httpx2.post(f"{url}/sdapi/v1/{path}", json=body, timeout=60)
+
+
+def base64_of(image: Image.Image) -> str:
+    return base64.b64encode(encoded(image)).decode()
+
+
+def test_a_picture_is_the_same_as_by_every_other_way_in(
+    webui: webuiapi.WebUIApi, engine: Engine
+) -> None:
+    result = webui.txt2img(
+        prompt="a red heart", seed=7, cfg_scale=2.5, sampler_name="Heun", **QUICK
+    )
+    direct = submit_to(
+        engine,
+        seed=7,
+        width=96,
+        height=64,
+        num_inference_steps=2,
+        guidance_scale=2.5,
+        scheduler="flow_heun",
+    ).result(60)
+    assert np.abs(np.asarray(result.image).astype(int) - direct.pixels[0]).max() <= 1
+    wanted = {"seed": 7, "width": 96, "height": 64, "steps": 2, "sampler_name": "Heun"}
+    assert wanted.items() <= result.info.items()
+    assert result.info["warnings"] == []
+    assert result.parameters["prompt"] == "a red heart"
+
+
+def test_batches_times_iterations_have_seeds_in_a_row(webui: webuiapi.WebUIApi) -> None:
+    result = webui.txt2img(prompt="a red heart", seed=5, batch_size=2, n_iter=2, **QUICK)
+    assert result.info["all_seeds"] == [5, 6, 7, 8]
+    assert len({image.tobytes() for image in result.images}) == 4
+    assert len(result.info["infotexts"]) == 4
+
+
+def test_a_negative_seed_is_any_seed(webui: webuiapi.WebUIApi) -> None:
+    seeds = {webui.txt2img(seed=-1, **QUICK).info["seed"] for _ in range(2)}
+    assert len(seeds) == 2
+    assert min(seeds) >= 0
+
+
+def test_what_a_model_has_not_is_replaced_and_said(webui: webuiapi.WebUIApi) -> None:
+    made = webui.txt2img(
+        steps=2, width=100, height=70, sampler_name="Euler a", scheduler="karras", enable_hr=True
+    )
+    assert made.image.size == (96, 64)
+    warnings = "\n".join(made.info["warnings"])
+    assert "size=100x70: this model makes 96x64 instead" in warnings
+    assert "sampler_name='Euler a': this model uses Euler instead" in warnings
+    assert "scheduler='karras'" in warnings
+    assert "enable_hr has no effect here" in warnings
+
+
+def test_a_picture_is_changed_by_its_denoising_strength(webui: webuiapi.WebUIApi) -> None:
+    start = picture(96, 64)
+    little, much = (
+        webui.img2img(
+            images=[start],
+            prompt="a red heart",
+            seed=1,
+            denoising_strength=strength,
+            **{**QUICK, "steps": 10},
+        )
+        for strength in (0.1, 0.9)
+    )
+    assert little.info["denoising_strength"] == 0.1
+    assert _difference(little.image, start) < _difference(much.image, start)
+
+
+def _difference(made: Image.Image, start: Image.Image) -> float:
+    return float(np.abs(np.asarray(made).astype(int) - np.asarray(start)).mean())
+
+
+@pytest.mark.parametrize("inverted", [0, 1])
+def test_what_a_mask_does_not_name_is_kept(webui: webuiapi.WebUIApi, inverted: int) -> None:
+    start = picture(96, 64)
+    right = np.zeros((64, 96), np.uint8)
+    right[:, 48:] = 255
+    made = webui.img2img(
+        images=[start],
+        mask_image=Image.fromarray(right),
+        inpainting_mask_invert=inverted,
+        prompt="a red heart",
+        seed=1,
+        denoising_strength=1.0,
+        **{**QUICK, "steps": 8},
+    )
+    changes = np.abs(np.asarray(made.image).astype(int) - np.asarray(start)).mean(axis=(0, 2))
+    left_changes, right_changes = changes[:32].mean(), changes[64:].mean()
+    assert (left_changes > 2 * right_changes) == bool(inverted)
+    assert (right_changes > 2 * left_changes) == (not inverted)
+
+
+def test_a_mask_with_transparency_paints_what_is_opaque(url: str) -> None:
+    opaque = np.zeros((64, 96, 4), np.uint8)
+    opaque[:, 48:, 3] = 255
+    white = np.full((64, 96), 0, np.uint8)
+    white[:, 48:] = 255
+    body = {"init_images": [base64_of(picture(96, 64))], "seed": 1, "steps": 2}
+    replies = [
+        post(url, "img2img", {**body, "mask": base64_of(Image.fromarray(mask))}).json()
+        for mask in (opaque, white)
+    ]
+    assert replies[0]["images"] == replies[1]["images"]
+
+
+def test_progress_goes_one_way_and_shows_the_picture(webui: webuiapi.WebUIApi) -> None:
+    wait = in_thread(lambda: webui.txt2img(prompt="a red heart", **{**LONG, "steps": 400}))
+    assert eventually(lambda: webui.get_progress()["state"]["job_count"] == 1)
+    seen = []
+    while (now := webui.get_progress())["state"]["job_count"]:
+        seen.append(now)
+        time.sleep(0.02)
+    result = wait()
+    fractions = [each["progress"] for each in seen]
+    assert fractions == sorted(fractions)
+    assert 0 < fractions[0] < 1
+    assert any(each["eta_relative"] > 0 for each in seen)
+    assert seen[-1]["state"]["sampling_steps"] == 400
+    shown = [each["current_image"] for each in seen if each["current_image"]]
+    assert len(set(shown)) > 1
+    assert decoded(base64.b64decode(shown[-1])).shape[2] == 3
+    assert result.image.size == (96, 96)
+    assert webui.get_progress()["progress"] == 0
+
+
+def test_progress_leaves_out_the_picture_when_asked(url: str) -> None:
+    wait = in_thread(lambda: post(url, "txt2img", {**LONG, "steps": 200}))
+    path = f"{url}/sdapi/v1/progress"
+
+    def shown() -> Any:
+        return httpx2.get(path).json()["current_image"]
+
+    assert eventually(lambda: shown() is not None)
+    reply = httpx2.get(path, params={"skip_current_image": True}).json()
+    assert reply["current_image"] is None
+    wait()
+
+
+@pytest.mark.parametrize("how", ["interrupt", "skip"])
+def test_a_job_that_is_interrupted_answers_with_what_there_is(
+    webui: webuiapi.WebUIApi, how: str
+) -> None:
+    wait = in_thread(lambda: webui.txt2img(prompt="a red heart", **LONG))
+    assert eventually(lambda: webui.get_progress()["current_image"] is not None)
+    began = time.monotonic()
+    assert getattr(webui, how)() == ({} if how == "interrupt" else None)
+    result = wait()
+    assert time.monotonic() - began < 5
+    assert result.info["interrupted"]
+    assert [image.size for image in result.images] == [(96, 96)]
+
+
+def test_interrupting_when_nothing_runs_does_nothing(webui: webuiapi.WebUIApi) -> None:
+    assert webui.interrupt() == {}
+    assert webui.skip() is None
+
+
+def test_what_clients_ask_first_is_there(webui: webuiapi.WebUIApi, engine: Engine) -> None:
+    model = engine.wait_ready(90).name
+    assert webui.get_options()["sd_model_checkpoint"] == model
+    assert webui.util_get_model_names() == [model]
+    assert webui.util_get_sampler_names() == ["Euler", "Heun", "UniPC"]
+    assert webui.util_get_scheduler_names() == ["automatic"]
+    assert webui.get_scripts() == {"txt2img": [], "img2img": []}
+    assert webui.get_embeddings() == {"loaded": {}, "skipped": {}}
+    assert webui.get_upscalers()[0]["name"] == "None"
+    assert webui.get_memory()["ram"]["total"] > 0
+    assert webui.get_cmd_flags()["api"]
+    assert webui.refresh_checkpoints() is None
+    for empty in (
+        webui.get_sd_vae,
+        webui.get_loras,
+        webui.get_hypernetworks,
+        webui.get_face_restorers,
+        webui.get_realesrgan_models,
+        webui.get_prompt_styles,
+        webui.get_latent_upscale_modes,
+    ):
+        assert empty() == []
+
+
+def test_options_are_taken_and_another_model_is_refused(webui: webuiapi.WebUIApi) -> None:
+    own = webui.get_options()["sd_model_checkpoint"]
+    assert webui.set_options({"sd_model_checkpoint": own, "samples_save": False}) is None
+    refusal = webui.set_options({"sd_model_checkpoint": "v1-5-pruned.ckpt"})
+    assert f"only '{own}' is served here" in refusal["detail"]
+
+
+def test_a_png_tells_its_parameters(webui: webuiapi.WebUIApi, url: str) -> None:
+    reply = post(url, "txt2img", {"prompt": "a cat, red", "seed": 3, **QUICK}).json()
+    file = base64.b64decode(reply["images"][0])
+    result = webui.png_info(Image.open(io.BytesIO(file)))
+    assert result.info.startswith("a cat, red\nSteps: 2, Sampler: Euler, ")
+    wanted = {"Prompt": "a cat, red", "Seed": "3", "Size-1": "96", "Size-2": "64", "Steps": "2"}
+    assert wanted.items() <= result.parameters.items()
+
+
+def test_a_picture_that_tells_nothing_has_no_parameters(webui: webuiapi.WebUIApi) -> None:
+    result = webui.png_info(picture(8, 8))
+    assert (result.info, result.parameters) == ("", {})
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("txt2img", {"prompt": "a, b", "negative_prompt": "c: d", "cfg_scale": 7, "seed": 4}),
+        ("txt2img", {"prompt": "a\n\nb", "distilled_cfg_scale": 2, "cfg_scale": 3.5}),
+        ("txt2img", {"prompt": " ❤ ", "sampler_name": "UniPC", "max_sequence_length": 8}),
+        ("img2img", {"prompt": "a", "denoising_strength": 0.4}),
+    ],
+)
+def test_a_picture_made_again_of_its_text_is_the_same_file(
+    url: str, path: str, body: dict[str, Any]
+) -> None:
+    pictures = {"init_images": [base64_of(picture(96, 64))]} if path == "img2img" else {}
+    first = post(url, path, {**QUICK, **pictures, **body}).json()["images"][0]
+    text = post(url, "png-info", {"image": first}).json()["info"]
+    again = post(url, path, {"infotext": text, **pictures}).json()["images"][0]
+    assert again == first
+
+
+def test_a_picture_of_another_protocol_can_be_made_again_here(url: str) -> None:
+    body = {"prompt": "a red heart", "num_inference_steps": 2, "seed": 11, "size": "64x96"}
+    reply = httpx2.post(f"{url}/v1/images/generations", json=body, timeout=60).json()
+    first = reply["data"][0]["b64_json"]
+    text = post(url, "png-info", {"image": f"data:image/png;base64,{first}"}).json()["info"]
+    assert post(url, "txt2img", {"infotext": text}).json()["images"] == [first]
+
+
+def test_what_the_body_says_goes_before_its_infotext(url: str) -> None:
+    text = "a\nSteps: 9, Sampler: Euler, CFG scale: 3.5, Seed: 4, Size: 96x64"
+    reply = post(url, "txt2img", {"infotext": text, "steps": 1, "seed": 8}).json()
+    params = read_parameters(base64.b64decode(reply["images"][0])).params
+    assert (params.num_inference_steps, params.seed, params.width) == (1, 8, 96)
+
+
+def test_open_webuis_body_is_answered(url: str) -> None:
+    body = {"prompt": "a red heart", "batch_size": 1, "width": 96, "height": 64, "steps": 2}
+    reply = post(url, "txt2img", body).json()
+    assert decoded(base64.b64decode(reply["images"][0], validate=True)).shape == (64, 96, 3)
+    options = httpx2.get(f"{url}/sdapi/v1/options").json()
+    models = httpx2.get(f"{url}/sdapi/v1/sd-models").json()
+    assert options["sd_model_checkpoint"] == models[0]["title"]
+    assert post(url, "options", options).status_code == 200
+
+
+def test_librechats_body_is_answered(url: str) -> None:
+    import json
+
+    body = {
+        "prompt": "a red heart",
+        "negative_prompt": "blue",
+        "cfg_scale": 4.5,
+        "steps": 2,
+        "width": 96,
+        "height": 96,
+        "sampler_index": "Euler",
+    }
+    reply = post(url, "txt2img", body).json()
+    info = json.loads(reply["info"])
+    assert info["infotexts"][0].startswith("a red heart\nNegative prompt: blue\nSteps: 2, ")
+    assert (info["width"], info["height"], info["cfg_scale"]) == (96, 96, 1.0)
+    assert isinstance(info["seed"], int)
+
+
+def test_null_and_unknown_keys_mean_nothing(url: str) -> None:
+    body = {"prompt": "a", "steps": 1, "firstphase_width": 0, "alwayson_scripts": {"x": {}}}
+    nulls = dict.fromkeys(
+        ("seed", "width", "sampler_name", "styles", "override_settings", "n_iter")
+    )
+    assert post(url, "txt2img", {**body, **nulls}).status_code == 200
+
+
+def test_pictures_are_left_out_when_asked(url: str) -> None:
+    assert post(url, "txt2img", {**QUICK, "send_images": False}).json()["images"] == []
+
+
+ANSWERS = app_with(ends=QueueFull("full", 7))
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("txt2img", {"steps": 0}, "num_inference_steps=0: must be 1 to"),
+        ("txt2img", {"steps": "many"}, "steps='many'"),
+        ("txt2img", {"batch_size": 5, "n_iter": 9}, "batch_size * n_iter=45: must be 1 to 16"),
+        ("txt2img", {"prompt": "<lora:>"}, "must be <lora:NAME:SCALE>"),
+        ("txt2img", {"prompt": "a <lora:style:0.8>"}, "lora="),
+        ("txt2img", {"infotext": "a\nSteps: x, Seed: 1, Size: 2x2"}, "can't be read as steps"),
+        ("txt2img", [], "JSON object"),
+        ("img2img", {"prompt": "a"}, "init_images='0 pictures': must be one picture"),
+        ("img2img", {"init_images": ["AAAA"]}, "can't be read as a picture"),
+        ("img2img", {"init_images": ["http://a/b.png"]}, "not fetched"),
+        ("png-info", {"image": "AAAA"}, "can't be read as a PNG"),
+        ("png-info", {}, "image is missing"),
+    ],
+)
+def test_what_is_wrong_is_said_as_the_web_ui_says_it(path: str, body: Any, message: str) -> None:
+    reply = ask(ANSWERS, "POST", f"/sdapi/v1/{path}", json=body)
+    assert reply.status_code == 400
+    assert message in reply.json()["detail"]
+    assert {"error", "errors", "body"} <= reply.json().keys()
+
+
+def test_a_full_queue_says_when_to_come_back() -> None:
+    reply = ask(ANSWERS, "POST", "/sdapi/v1/txt2img", json={})
+    assert (reply.status_code, reply.headers["retry-after"]) == (429, "7")
+    assert reply.json()["detail"] == "full"
+
+
+def test_a_server_that_loads_says_so() -> None:
+    app = app_without_engine()
+    assert ask(app, "GET", "/sdapi/v1/scripts").status_code == 200
+    for path in ("options", "sd-models", "samplers"):
+        assert ask(app, "GET", f"/sdapi/v1/{path}").status_code == 503
+    assert ask(app, "GET", "/sdapi/v1/progress").json()["progress"] == 0
+
+
+def test_a_key_is_the_password() -> None:
+    with serving(app_with(ends=QueueFull(""), api_key="secret")) as url:
+        for password, known in (("secret", True), ("wrong", False)):
+            address = f"{url}/sdapi/v1"
+            client = webuiapi.WebUIApi(baseurl=address, username="me", password=password)
+            assert ("sd_model_checkpoint" in client.get_options()) is known
