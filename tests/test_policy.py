@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from policy_simulation import cost_model, prepared_of, request
 
 from multimodal_gen.errors import DeadlineExceeded, QueueFull
 from multimodal_gen.messages.plan import Phase, Prepared, Work
-from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.request import Req, preview_stride
 from multimodal_gen.runtime.managers.policy import Policy
 
 ENCODE_S, STEP_S, DECODE_S = 0.02, 0.1, 0.02
@@ -180,6 +181,22 @@ def test_a_plan_does_not_reach_past_a_change_of_key() -> None:
     )
     first, second = driver.next(), driver.next()
     assert (first.k, second.k) == (3, 7)
+
+
+def test_a_plan_does_not_reach_past_a_preview() -> None:
+    driver = Driver()
+    key = prepared_of(request("a")).batch_keys[0]
+    for _ in range(3):
+        driver.cost.observe(Phase.DENOISE, key, 1, 1e-4)
+    shown = msgspec.structs.replace(request("a", steps=25), previews=True)
+    driver.submit(shown)
+    driver.acknowledge(driver.next())
+    sizes = []
+    for _ in range(9):
+        work = driver.next()
+        sizes.append(work.k)
+        driver.policy.completed(work, advanced=work.k, seconds=1e-4, prepared={}, now=driver.now)
+    assert sizes == [preview_stride(25)] * 8 + [1]
 
 
 def test_a_plan_of_several_evaluations_lasts_under_50_ms() -> None:

@@ -13,12 +13,12 @@ from engineless import Output, finish, left, load, run, run_each, run_joined, st
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase
+from multimodal_gen.messages.request import PREVIEWS_PER_REQUEST
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.stages.batch import Batch
-from multimodal_gen.runtime.stages.preview import PER_REQUEST
 
 Checkpoints = Callable[..., Path]
 Load = Callable[[str], ComposedPipeline]
@@ -168,7 +168,7 @@ def test_previews_are_small_pictures_at_most_ten_a_request(name: str, pipeline_o
         if state.preview is not None:
             previews.append(state.preview)
             state.preview = None
-    assert 5 <= len(previews) <= PER_REQUEST
+    assert 5 <= len(previews) <= PREVIEWS_PER_REQUEST
     assert all(p.dtype == torch.uint8 and p.shape == (48, 256, 3) for p in previews)
 
 

@@ -8,6 +8,8 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.codec import FrameHeader
 
 PROTOCOL_VERSION = 1
+PREVIEWS_PER_REQUEST = 10
+"""At most: each costs a small decode."""
 
 
 class Req(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +24,11 @@ class Req(msgspec.Struct, frozen=True, kw_only=True):
     """Whether progress should carry pictures of the current estimate."""
     pictures: dict[str, FrameHeader] = {}
     """What comes with it, as frames in this order: `image` [H, W, 3], `mask` [H, W]."""
+
+
+def preview_stride(evaluations: int) -> int:
+    """Of a request with so many evaluations each how-many-eth shows a preview."""
+    return -(-evaluations // PREVIEWS_PER_REQUEST)
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):

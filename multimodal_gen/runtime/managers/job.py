@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase, Prepared
-from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.request import Req, preview_stride
 from multimodal_gen.runtime.managers.cost_model import CostModel
 
 LEVELS = {"low": 0, "normal": 1, "high": 2}
@@ -48,6 +48,7 @@ class Job:
         """When it will have waited too long, if it never runs before."""
         self.steps = params.num_inference_steps or 1
         self.geometry = geometry_of(req)
+        self._shows = req.previews
         self.size = _pixels(params) * self.steps
         """Grows with the time it takes, and needs no cost model."""
         self.prepared: Prepared | None = None
@@ -109,10 +110,13 @@ class Job:
             self._follow_key()
 
     def units_left(self, phase: Phase) -> int:
-        """To be planned in this phase; of evaluations, those that have the same batch key."""
+        """To be planned in this phase; of evaluations, those that have the same batch key, up to
+        the next one that shows a preview."""
         if phase is Phase.DENOISE:
             done = self.planned[phase]
-            return (self._key_ends[done] if self._key_ends else self._evaluations) - done
+            left = (self._key_ends[done] if self._key_ends else self._evaluations) - done
+            stride = preview_stride(self._evaluations) if self._shows else self._evaluations
+            return min(left, stride - done % stride)
         return (1 if phase is Phase.ENCODE else self._chunks) - self.planned[phase]
 
     @property

@@ -33,4 +33,6 @@ class PrepareStage:
         self._pipeline.prepare(state)
         solver, _ = state.running()
         if self._previews and state.req.previews:
-            state.after_step.append(Preview(self._pipeline, solver.num_evaluations))
+            state.after_step.append(
+                Preview(self._pipeline, state.evaluation, solver.num_evaluations)
+            )

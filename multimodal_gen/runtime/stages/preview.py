@@ -7,27 +7,28 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from multimodal_gen.messages.request import preview_stride
 from multimodal_gen.runtime.pipelines.request_state import RequestState
 
 if TYPE_CHECKING:
     from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 log = logging.getLogger(__name__)
-PER_REQUEST = 10
-"""Previews of one request at most: each costs a small decode."""
 
 
 class Preview:
     """Called after each step of one request: shows the estimate of x0, evenly spread."""
 
-    def __init__(self, pipeline: ComposedPipeline, evaluations: int) -> None:
+    def __init__(self, pipeline: ComposedPipeline, first: int, end: int) -> None:
+        """The request's evaluations are those from `first` to before `end`."""
         self._pipeline = pipeline
-        self._evaluations = evaluations
-        self._every = -(-evaluations // PER_REQUEST)
+        self._first = first
+        self._evaluations = end - first
+        self._every = preview_stride(self._evaluations)
         self._broken = False
 
     def __call__(self, state: RequestState, x0: Tensor) -> None:
-        done = state.evaluation
+        done = state.evaluation - self._first
         if self._broken or done % self._every or done >= self._evaluations:
             return
         try:
