@@ -27,16 +27,27 @@ from multimodal_gen.runtime.serving.task import Event, Made, Moved, Previewed, T
 
 log = logging.getLogger(__name__)
 PING_S = 15.0
+_ROUNDING = 1e-6
 _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
+Told = bytes | asyncio.Task[bytes]
+"""An event, or one whose picture is being encoded."""
 
-class TaskStream(StreamingResponse):
-    """A stream about a task, which ends when nobody listens any more."""
 
-    def __init__(self, task: Task, events: AsyncIterable[bytes]) -> None:
+class EventStream(StreamingResponse):
+    """Server-sent events, with comments while there are none."""
+
+    def __init__(self, events: AsyncIterable[bytes]) -> None:
         super().__init__(
             with_pings(events), headers=_HEADERS, media_type="text/event-stream; charset=utf-8"
         )
+
+
+class TaskStream(EventStream):
+    """A stream about a task, which ends when nobody listens any more."""
+
+    def __init__(self, task: Task, events: AsyncIterable[bytes]) -> None:
+        super().__init__(events)
         self._task = task
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,7 +70,7 @@ class Partials:
 
     def take(self, fraction: float) -> int | None:
         """The index of the preview made after `fraction` of the steps, if it is to be shown."""
-        if not self.left or fraction < self._next:
+        if not self.left or fraction < self._next - _ROUNDING:
             return None
         self.left -= 1
         self.shown += 1
@@ -78,26 +89,42 @@ class ImageEvents:
     request_id: str
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        count = self.body.partial_images or 0
-        partials = [Partials(count) for _ in self.task.requests]
+        told: asyncio.Queue[Told | None] = asyncio.Queue()
+        following = asyncio.create_task(self._follow(told))
         try:
-            async for event in self.task.events():
-                if (told := await self._told(event, partials)) is not None:
-                    yield told
+            while (event := await told.get()) is not None:
+                yield event if isinstance(event, bytes) else await event
+            await following
         except MultimodalGenError as error:
             self.body.name_as_sent(error)
             yield sse("error", {"error": explained(error)[1]})
         except Exception:
             log.exception("a stream failed")
             yield sse("error", {"error": explained(MultimodalGenError("internal error"))[1]})
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
 
-    async def _told(self, event: Event, partials: list[Partials]) -> bytes | None:
+    async def _follow(self, told: asyncio.Queue[Told | None]) -> None:
+        """Never waits for a picture to be encoded, or for the client: previews would be missed."""
+        count = self.body.partial_images or 0
+        partials = [Partials(count) for _ in self.task.requests]
+        try:
+            async for event in self.task.events():
+                if (tells := self._tells(event, partials)) is not None:
+                    told.put_nowait(tells)
+        finally:
+            told.put_nowait(None)
+
+    def _tells(self, event: Event, partials: list[Partials]) -> Told | None:
         if isinstance(event, Moved):
             return self._progress(event) if self.body.stream_progress else None
         if isinstance(event, Made):
-            return await asyncio.to_thread(self._completed, event)
+            return asyncio.create_task(asyncio.to_thread(self._completed, event))
         shown = partials[event.index].take(self.task.fraction(event.index))
-        return None if shown is None else await asyncio.to_thread(self._partial, event, shown)
+        if shown is None:
+            return None
+        return asyncio.create_task(asyncio.to_thread(self._partial, event, shown))
 
     def _partial(self, event: Previewed, shown: int) -> bytes:
         file = self.encoding.encode_preview(self.task.requests[event.index], event.pixels)
