@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from multimodal_gen.runtime.generation import Output
 from multimodal_gen.runtime.postprocess.files import encode
 from multimodal_gen.runtime.postprocess.metadata import Recipe
+from multimodal_gen.runtime.postprocess.video import encode_spritesheet, encode_thumbnail
 from multimodal_gen.runtime.serving.records import JobRecord
 
 Render = Callable[[JobRecord, Sequence[Output]], dict[str, bytes]]
@@ -16,12 +17,14 @@ _SUFFIXES = {"video": ".mp4", "image": ".png"}
 
 
 def render(record: JobRecord, outputs: Sequence[Output]) -> dict[str, bytes]:
-    """One file an output: ID-INDEX with the suffix in the job's meta, by default .mp4 or .png."""
+    """One file an output: ID-INDEX with the suffix in the job's meta, by default .mp4 or .png; and
+    of a video a thumbnail and a spritesheet, .webp and .jpg."""
     suffix = record.meta.get("suffix") or _SUFFIXES[record.kind]
-    pairs = zip(record.request.requests, outputs, strict=True)
-    return {
-        f"{record.id}-{index}{suffix}": encode(
-            output.pixels, suffix, output.fps, Recipe(req.params, record.model)
-        )
-        for index, (req, output) in enumerate(pairs)
-    }
+    files = {}
+    for index, (req, output) in enumerate(zip(record.request.requests, outputs, strict=True)):
+        name, recipe = f"{record.id}-{index}", Recipe(req.params, record.model)
+        files[name + suffix] = encode(output.pixels, suffix, output.fps, recipe)
+        if record.kind == "video":
+            files[f"{name}.webp"] = encode_thumbnail(output.pixels)
+            files[f"{name}.jpg"] = encode_spritesheet(output.pixels)
+    return files
