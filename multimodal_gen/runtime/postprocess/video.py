@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 THUMBNAIL_SIDE = 512
 SPRITES = 16
 SPRITE_SIDE = 256
+_X264 = {"x264-params": "cpu-independent=1"}
+"""Without it the same frames don't always give the same file."""
 
 
 def encode_mp4(frames: NDArray[np.uint8], fps: float, recipe: Recipe | None = None) -> bytes:
@@ -25,18 +28,21 @@ def encode_mp4(frames: NDArray[np.uint8], fps: float, recipe: Recipe | None = No
 
     4:2:0 needs even sides: an odd one is one pixel longer in the file, its last line repeated.
     """
-    import imageio.v3
+    import av
     import numpy as np
 
     height, width = frames.shape[1:3]
     even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
     out = io.BytesIO()
-    with imageio.v3.imopen(out, "w", plugin="pyav", extension=".mp4") as file:
-        file.init_video_stream("libx264", fps=float(fps), pixel_format="yuv420p")
+    with av.open(out, "w", format="mp4") as file:
+        stream = file.add_stream("libx264", Fraction(fps).limit_denominator(1001), _X264)
+        stream.height, stream.width = even.shape[1:3]
+        stream.pix_fmt = "yuv420p"
         if recipe is not None:
-            file.container_metadata["comment"] = recipe.to_json()
-        for frame in even:
-            file.write_frame(frame)
+            file.metadata["comment"] = recipe.to_json()
+        for pixels in even:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        file.mux(stream.encode())
     return out.getvalue()
 
 
@@ -91,7 +97,8 @@ def encode_spritesheet(frames: NDArray[np.uint8]) -> bytes:
 
 def read_first_frame(path: Path) -> NDArray[np.uint8]:
     """uint8 [H, W, 3] of the video in `path`, one that was made here."""
-    import imageio.v3
+    import av
 
-    frame: NDArray[np.uint8] = imageio.v3.imread(path, plugin="pyav", index=0)
-    return frame
+    with av.open(path) as file:
+        frame = next(file.decode(video=0))
+        return frame.to_ndarray(format="rgb24").astype("uint8", copy=False)
