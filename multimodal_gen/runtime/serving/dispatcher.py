@@ -179,7 +179,9 @@ class Dispatcher:
                 ticket.tell(error)
             return
         self._flying.append(ticket)
-        following = asyncio.get_running_loop().create_task(self._follow(ticket, ticket.generation))
+        following = asyncio.get_running_loop().create_task(
+            self._follow(ticket, ticket.generation, client)
+        )
         self._following.add(following)
         following.add_done_callback(self._following.discard)
 
@@ -195,17 +197,19 @@ class Dispatcher:
 
     # -- hearing
 
-    async def _follow(self, ticket: Ticket, generation: Generation) -> None:
+    async def _follow(
+        self, ticket: Ticket, generation: Generation, client: SchedulerClient
+    ) -> None:
         try:
             async for event in generation:
-                self._hear(ticket, event)
+                if isinstance(event, Output):
+                    self._ended(ticket, event, client)
+                else:
+                    self._hear(ticket, event)
         except MultimodalGenError as error:
-            self._ended(ticket, error)
+            self._ended(ticket, error, client)
 
-    def _hear(self, ticket: Ticket, event: Update | Output) -> None:
-        if isinstance(event, Output):
-            self._ended(ticket, event)
-            return
+    def _hear(self, ticket: Ticket, event: Update) -> None:
         cleared = ticket.suspect
         ticket.heard(event)
         if not ticket.dropped:
@@ -213,7 +217,9 @@ class Dispatcher:
         if cleared and not ticket.suspect:
             self.pump()
 
-    def _ended(self, ticket: Ticket, outcome: Output | MultimodalGenError) -> None:
+    def _ended(
+        self, ticket: Ticket, outcome: Output | MultimodalGenError, client: SchedulerClient
+    ) -> None:
         self._flying.remove(ticket)
         if ticket.dropped:
             self.pump()
@@ -221,7 +227,8 @@ class Dispatcher:
         if isinstance(outcome, Cancelled) and ticket.recalled:
             self._come_back(ticket)
         elif isinstance(outcome, EngineDied) and self._replay:
-            self._client = None  # before its supervisor knows
+            if self._client is client:
+                self._client = None  # before its keeper knows
             verdict = ticket.outlived(outcome)
             if verdict is None:
                 self._come_back(ticket)

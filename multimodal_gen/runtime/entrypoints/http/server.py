@@ -119,7 +119,8 @@ class HttpServer:
     def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None:
         self._service.engine_failed(error, for_good=for_good)
         if not self._stop.is_set():
-            _complain(error.message)
+            again = "" if for_good else "the engine could not be started, which is tried again: "
+            _complain(again + error.message)
             if for_good:
                 self._status = 1
                 self._stop.set()
