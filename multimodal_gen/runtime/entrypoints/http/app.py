@@ -10,6 +10,7 @@ from multimodal_gen.observability.metrics import Metrics
 from multimodal_gen.observability.tracing import tracing_from_environment
 from multimodal_gen.runtime.entrypoints.http.a1111.routes import a1111_routes
 from multimodal_gen.runtime.entrypoints.http.comfyui.routes import comfyui_routes
+from multimodal_gen.runtime.entrypoints.http.docs import docs_routes
 from multimodal_gen.runtime.entrypoints.http.edits import edit_routes
 from multimodal_gen.runtime.entrypoints.http.errors import install_handlers
 from multimodal_gen.runtime.entrypoints.http.fetch import MediaFetcher, MediaHosts
@@ -39,10 +40,11 @@ from multimodal_gen.runtime.serving.service import Service
 
 def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     """An ASGI app over what `service` makes and `jobs` keeps; it keeps no state of its own."""
-    # The pages that would show the schema load scripts from elsewhere; /openapi.json stays.
+    # FastAPI's own pages load scripts from elsewhere; see docs_routes.
     app = FastAPI(
         title="multimodal_gen",
         version=__version__,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -57,7 +59,8 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     app.add_middleware(BodyLimit, limit=args.max_body_bytes)
     app.add_middleware(Keys, ring=ring)
     app.add_middleware(Observed, metrics=metrics, tracing=tracing)
-    app.include_router(status_routes(service))
+    app.include_router(status_routes(service, args))
+    app.include_router(docs_routes(app, needs_key=ring.guards))
     app.include_router(metrics_routes(metrics))
     maker = ImageMaker(service, jobs)
     app.include_router(image_routes(maker))

@@ -12,6 +12,7 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.observability.metrics import EngineState, Metrics
 from multimodal_gen.observability.tracing import Tracing
+from multimodal_gen.runtime.entrypoints.http.errors import documented
 from multimodal_gen.runtime.generation import Output
 from multimodal_gen.runtime.serving.service import Service
 from multimodal_gen.runtime.serving.task import Task
@@ -24,7 +25,7 @@ def metrics_routes(metrics: Metrics) -> APIRouter:
     """What Prometheus asks for."""
     routes = APIRouter()
 
-    @routes.get("/metrics", response_class=Response)
+    @routes.get("/metrics", response_class=Response, responses=documented(401))
     async def exposition(request: Request) -> Response:
         """Prometheus' text format, or OpenMetrics where that is asked for."""
         content, kind = metrics.exposition(request.headers.get("accept", ""))

@@ -10,16 +10,17 @@ import msgspec
 from fastapi import APIRouter, Response
 
 from multimodal_gen import __version__
+from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.runtime.entrypoints.http.errors import response_of
+from multimodal_gen.runtime.entrypoints.http.errors import documented, response_of
 from multimodal_gen.runtime.serving.service import Service
 
 
-def status_routes(service: Service) -> APIRouter:
+def status_routes(service: Service, args: ServerArgs) -> APIRouter:
     """`/v1/models` and the probes."""
     routes = APIRouter()
-    created = int(time.time())
+    created = time.time()
 
     @routes.get("/liveness")
     async def liveness() -> dict[str, str]:
@@ -46,26 +47,41 @@ def status_routes(service: Service) -> APIRouter:
         reply.headers["content-length"] = str(len(reply.body))
         return reply
 
-    @routes.get("/version")
+    @routes.get("/server_info", responses=documented(401))
+    async def server_info() -> dict[str, Any]:
+        """How this server was started, without its keys, and how it is."""
+        try:
+            model = service.model.name
+        except MultimodalGenError:
+            model = None
+        return {
+            "version": __version__,
+            "uptime_s": round(time.time() - created, 3),
+            "model": model,
+            "health": asdict(service.health()),
+            "server_args": asdict(args.without_secrets),
+        }
+
+    @routes.get("/version", responses=documented(401))
     async def version() -> dict[str, str]:
         return {"version": __version__}
 
-    @routes.get("/v1/models")
+    @routes.get("/v1/models", responses=documented(401, 500, 503))
     async def list_models() -> dict[str, Any]:
         return {"object": "list", "data": [_described(service.model, created)]}
 
-    @routes.get("/v1/models/{name:path}")
+    @routes.get("/v1/models/{name:path}", responses=documented(401, 404, 500, 503))
     async def retrieve_model(name: str) -> dict[str, Any]:
         return _described(service.model_named(name), created)
 
     return routes
 
 
-def _described(model: ModelInfo, created: int) -> dict[str, Any]:
+def _described(model: ModelInfo, created: float) -> dict[str, Any]:
     return {
         "id": model.name,
         "object": "model",
-        "created": created,
+        "created": int(created),
         "owned_by": "multimodal_gen",
         "family": model.family,
         "tasks": model.tasks,
