@@ -80,7 +80,7 @@ class Ticket:
         """The engine told of it."""
         self.step, self.eta_s = update.step, update.eta_s
         self.begun = bool(self.begun) or update.queue_position == 0
-        if self.suspect and self.died_at is not None and update.step > self.died_at:
+        if self.suspect and update.step > (self.died_at or 0):
             self.suspect = False
 
     def outlived(self, error: EngineDied) -> EngineDied | None:
