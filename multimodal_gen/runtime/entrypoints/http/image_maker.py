@@ -105,6 +105,7 @@ class ImageMaker:
             owner=owner_of(request),
             meta=meta,
             idempotency_key=request.headers.get("idempotency-key"),
+            previews=bool(body.previews),
         )
         return job_reply(request, record, self.jobs.results, 202)
 

@@ -52,6 +52,8 @@ class SamplingFields(BaseModel):
     priority: Priority | None = None
     deadline_s: float | None = None
 
+    previews: bool | None = None
+    """Whether who follows a job sees it while it is made."""
     user: str | None = None
     safety_identifier: str | None = None
     generator_device: Literal["cpu"] | None = None

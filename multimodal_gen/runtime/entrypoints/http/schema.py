@@ -109,6 +109,8 @@ class ImageFields(SamplingFields):
             yield "output_compression has no effect on png"
         if self.partial_images and not self.stream:
             yield "partial_images has no effect without stream"
+        if self.previews and not self.run_in_background:
+            yield "previews has no effect without run_in_background"
 
     def _count(self) -> int:
         if self.n and self.num_outputs_per_prompt and self.n != self.num_outputs_per_prompt:
