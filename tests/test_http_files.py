@@ -1,0 +1,148 @@
+"""Pictures as files: raw, zipped, behind links that expire, and of jobs in the background."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+import zipfile
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from http_serving import IMAGES, app_over, eventually, serving
+from openai_client import decoded, encoded, file_of
+from PIL import Image
+
+from multimodal_gen.runtime.launch.supervisor import Engine
+
+JOBS = "/v1/images/jobs/"
+BODY = {"prompt": "a red heart", "size": "64x64", "seed": 5, "num_inference_steps": 2}
+
+
+def post(url: str, path: str = IMAGES, **given: Any) -> httpx2.Response:
+    return httpx2.post(url + path, json={**BODY, **given}, timeout=60)
+
+
+def test_a_file_is_the_picture_itself(url: str, client: openai.OpenAI) -> None:
+    response = post(url, response_format="file", output_format="webp")
+    assert response.headers["content-type"] == "image/webp"
+    assert response.headers["x-seeds"] == "5"
+    assert decoded(response.content).shape == (64, 64, 3)
+
+
+def test_several_files_are_a_zip(url: str) -> None:
+    response = post(url, response_format="file", n=2)
+    assert response.headers["content-type"] == "application/zip"
+    assert response.headers["x-seeds"] == "5,6"
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        assert archive.namelist() == ["0.png", "1.png"]
+        assert decoded(archive.read("1.png")).shape == (64, 64, 3)
+
+
+def test_a_url_leads_to_the_picture(url: str, client: openai.OpenAI) -> None:
+    given: dict[str, Any] = {"prompt": "a red heart", "size": "64x64", "n": 2}
+    extra = {"seed": 5, "num_inference_steps": 2}
+    linked = client.images.generate(response_format="url", extra_body=extra, **given)
+    inside = client.images.generate(response_format="b64_json", extra_body=extra, **given)
+    for link, image in zip(linked.data, inside.data, strict=True):
+        assert link.b64_json is None
+        assert link.url.startswith(url + "/files/")
+        assert link.expires_at > time.time()
+        response = httpx2.get(link.url)
+        assert response.headers["content-type"] == "image/png"
+        assert (decoded(response.content) == decoded(file_of(image))).all()
+
+
+def test_a_link_can_not_be_guessed(url: str) -> None:
+    link = post(url, response_format="url").json()["data"][0]["url"]
+    token, name = link.rsplit("/", 2)[1:]
+    for wrong in (
+        f"/files/{'0' * len(token)}/{name}",
+        f"/files/{token}/{'0' * 32}.png",
+        f"/files/{token}/..%2Fsecret",
+        f"/files/{token}/%00",
+        f"/files/%F0%9F%98%80/{name}",
+    ):
+        response = httpx2.get(url + wrong)
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_a_link_needs_no_key_and_expires(engine: Engine) -> None:
+    app = app_over(engine.client, api_key="secret", result_ttl=1.0)
+    headers = {"authorization": "Bearer secret"}
+    with serving(app) as url:
+        body = {**BODY, "response_format": "url"}
+        reply = httpx2.post(url + IMAGES, json=body, headers=headers, timeout=60)
+        link = reply.json()["data"][0]["url"]
+        assert httpx2.get(link).status_code == 200
+        assert eventually(lambda: httpx2.get(link).status_code == 410, 5)
+        assert httpx2.get(link).json()["error"]["code"] == "expired"
+
+
+def test_pictures_are_made_in_the_background(url: str) -> None:
+    accepted = post(url, run_in_background=True, n=2, output_format="jpeg", sharpness=1)
+    assert accepted.status_code == 202
+    assert accepted.headers["openai-poll-after-ms"]
+    job = accepted.json()
+    assert (job["object"], job["error"], len(job["warnings"])) == ("image.job", None, 1)
+
+    def now() -> Any:
+        return httpx2.get(url + JOBS + job["id"]).json()
+
+    assert eventually(lambda: now()["status"] == "completed", 30)
+    done = now()
+    assert (done["progress"], [each["seed"] for each in done["data"]]) == (100, [5, 6])
+    assert done["expires_at"] > done["completed_at"] >= done["created_at"]
+    first = httpx2.get(done["data"][0]["url"])
+    assert first.headers["content-type"] == "image/jpeg"
+    assert httpx2.delete(url + JOBS + job["id"]).json()["deleted"]
+    assert httpx2.get(url + JOBS + job["id"]).status_code == 404
+    assert httpx2.get(done["data"][0]["url"]).status_code == 410
+
+
+def test_a_key_makes_the_same_job_of_the_same_request(url: str) -> None:
+    def submit(**given: Any) -> httpx2.Response:
+        body = {**BODY, "run_in_background": True, **given}
+        headers = {"idempotency-key": f"a key {os.getpid()}"}
+        return httpx2.post(url + IMAGES, json=body, headers=headers, timeout=60)
+
+    first, again, other = submit(), submit(), submit(seed=6)
+    assert first.json()["id"] == again.json()["id"]
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_conflict")
+
+
+def test_an_edit_is_made_in_the_background_too(url: str) -> None:
+    picture = encoded(Image.new("RGB", (64, 64), "navy"))
+    data = {**{name: str(value) for name, value in BODY.items()}, "run_in_background": "true"}
+    files = {"image": picture}
+    job = httpx2.post(url + "/v1/images/edits", data=data, files=files, timeout=60).json()
+    where = url + JOBS + job["id"]
+    assert eventually(lambda: httpx2.get(where).json()["status"] == "completed", 30)
+
+
+def test_deleting_a_job_ends_its_work(url: str, engine: Engine) -> None:
+    job = post(url, run_in_background=True, num_inference_steps=900).json()
+    assert eventually(lambda: engine.client.health().running == 1)
+    assert httpx2.delete(url + JOBS + job["id"], timeout=30).is_success
+    assert eventually(lambda: engine.client.health().running == 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"stream": True}, "run_in_background"),
+        ({"response_format": "b64_json"}, "response_format"),
+        ({"response_format": "file"}, "response_format"),
+        ({"size": "63x64"}, "size"),
+    ],
+)
+def test_what_a_job_can_not_be_is_refused(url: str, given: dict[str, Any], param: str) -> None:
+    response = post(url, run_in_background=True, **given)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+def test_an_unknown_job_is_not_found(url: str) -> None:
+    response = httpx2.get(url + JOBS + "nothing")
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
