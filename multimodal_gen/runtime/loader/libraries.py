@@ -40,65 +40,68 @@ CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", *_ANY_TOKENIZER)
 QWEN_TOKENIZERS = ("Qwen2Tokenizer", "Qwen2TokenizerFast", *_ANY_TOKENIZER)
 T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast", *_ANY_TOKENIZER)
 CLIP_IMAGE_PROCESSORS = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil")
-QWEN_TOKENIZERS = ("Qwen2Tokenizer", "Qwen2TokenizerFast", *_ANY_TOKENIZER)
 PROCESSORS = dict.fromkeys(
     ("Qwen2VLProcessor", "Qwen2_5_VLProcessor"), ("Qwen2TokenizerFast", "Qwen2VLImageProcessor")
 )
 """What tokenizes, and what cuts pictures into patches: the part for videos needs torchvision."""
 LLAMA_TOKENIZERS = ("LlamaTokenizer", "LlamaTokenizerFast", *_ANY_TOKENIZER)
 GEMMA_TOKENIZERS = ("GemmaTokenizer", "GemmaTokenizerFast", *_ANY_TOKENIZER)
-_ADAPTED = (
+_TOKENIZERS = (
+    *CLIP_TOKENIZERS,
+    *T5_TOKENIZERS,
+    *QWEN_TOKENIZERS,
+    *LLAMA_TOKENIZERS,
+    *GEMMA_TOKENIZERS,
+)
+_ENCODERS = (
+    "CLIPTextModel",
+    "CLIPTextModelWithProjection",
+    "CLIPVisionModel",
+    "CLIPVisionModelWithProjection",
+    "Gemma2Model",
+    "LlamaModel",
+    "Qwen2_5_VLForConditionalGeneration",
+    "Qwen3ForCausalLM",
+    "Qwen3Model",
+    "T5EncoderModel",
+    "UMT5EncoderModel",
+)
+_NATIVE = (
+    "Flux2Transformer2DModel",
+    "FluxTransformer2DModel",
+    "QwenImageTransformer2DModel",
+    "SD3Transformer2DModel",
+    "WanTransformer3DModel",
+    "ZImageTransformer2DModel",
+)
+_MODULES = (
     "AutoencoderDC",
+    "AutoencoderKL",
     "AutoencoderKLCogVideoX",
+    "AutoencoderKLFlux2",
     "AutoencoderKLHunyuanVideo",
     "AutoencoderKLLTXVideo",
+    "AutoencoderKLQwenImage",
+    "AutoencoderKLWan",
     "CogVideoXTransformer3DModel",
     "HunyuanVideoTransformer3DModel",
     "LTXVideoTransformer3DModel",
     "PixArtTransformer2DModel",
     "SanaTransformer2DModel",
     "Transformer2DModel",
+    "UNet2DConditionModel",
 )
-"""Modules of the families that run through the adapter for diffusers modules."""
 SCHEDULERS = tuple(dict.fromkeys(spec.scheduler.__name__ for spec in SOLVERS.values()))
 
 ALLOWED: Mapping[tuple[str, str], Kind] = {
-    **{("diffusers", name): "diffusers" for name in library_classes.MODELS},
+    **{("diffusers", name): "diffusers" for name in (*library_classes.MODELS, *_MODULES)},
+    **{("diffusers", name): "native" for name in _NATIVE},
     **{("diffusers", name): "scheduler" for name in library_classes.ALL_SCHEDULERS},
-    **{("transformers", name): "transformers" for name in library_classes.ENCODERS},
-    **{("transformers", name): "tokenizer" for name in library_classes.TOKENIZERS},
-    ("diffusers", "FluxTransformer2DModel"): "native",
-    ("diffusers", "SD3Transformer2DModel"): "native",
-    ("diffusers", "Flux2Transformer2DModel"): "native",
-    ("diffusers", "ZImageTransformer2DModel"): "native",
-    ("diffusers", "UNet2DConditionModel"): "diffusers",
-    ("diffusers", "WanTransformer3DModel"): "native",
-    ("diffusers", "AutoencoderKL"): "diffusers",
-    ("diffusers", "AutoencoderKLFlux2"): "diffusers",
-    ("diffusers", "AutoencoderKLWan"): "diffusers",
-    **{("diffusers", name): "diffusers" for name in _ADAPTED},
-    ("diffusers", "AutoencoderKLQwenImage"): "diffusers",
-    ("diffusers", "QwenImageTransformer2DModel"): "native",
-    ("transformers", "CLIPTextModel"): "transformers",
-    ("transformers", "CLIPVisionModel"): "transformers",
-    ("transformers", "CLIPVisionModelWithProjection"): "transformers",
-    ("transformers", "CLIPTextModelWithProjection"): "transformers",
-    ("transformers", "Qwen3ForCausalLM"): "transformers",
-    ("transformers", "Qwen3Model"): "transformers",
-    ("transformers", "T5EncoderModel"): "transformers",
-    ("transformers", "Gemma2Model"): "transformers",
-    ("transformers", "LlamaModel"): "transformers",
-    **{("transformers", name): "tokenizer" for name in (*LLAMA_TOKENIZERS, *GEMMA_TOKENIZERS)},
-    ("transformers", "UMT5EncoderModel"): "transformers",
-    **{
-        ("transformers", name): "tokenizer"
-        for name in (*CLIP_TOKENIZERS, *QWEN_TOKENIZERS, *T5_TOKENIZERS)
-    },
-    ("transformers", "Qwen2_5_VLForConditionalGeneration"): "transformers",
-    **{("transformers", name): "tokenizer" for name in QWEN_TOKENIZERS},
+    **{("transformers", name): "transformers" for name in (*library_classes.ENCODERS, *_ENCODERS)},
+    **{("transformers", name): "tokenizer" for name in (*library_classes.TOKENIZERS, *_TOKENIZERS)},
+    **{("transformers", name): "image_processor" for name in CLIP_IMAGE_PROCESSORS},
     **{("transformers", name): "processor" for name in PROCESSORS},
     ("stable_diffusion", "StableDiffusionSafetyChecker"): "unused",
-    **{("transformers", name): "image_processor" for name in CLIP_IMAGE_PROCESSORS},
     ("transformers", "CLIPFeatureExtractor"): "unused",
     ("transformers", "Mistral3ForConditionalGeneration"): "unused",
     ("transformers", "PixtralProcessor"): "unused",

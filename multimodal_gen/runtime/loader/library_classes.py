@@ -7,8 +7,6 @@ ALL_SCHEDULERS = tuple(name for name in dir(diffusers.schedulers) if name.endswi
 MODELS = (
     "AsymmetricAutoencoderKL",
     "AuraFlowTransformer2DModel",
-    "AutoencoderDC",
-    "AutoencoderKLFlux2",
     "AutoencoderKLLTX2Video",
     "AutoencoderKLMochi",
     "AutoencoderTiny",
@@ -27,8 +25,6 @@ MODELS = (
     "MochiTransformer3DModel",
     "MotionAdapter",
     "OvisImageTransformer2DModel",
-    "PixArtTransformer2DModel",
-    "SanaTransformer2DModel",
     "SanaVideoTransformer3DModel",
     "SkyReelsV2Transformer3DModel",
     "UNetMotionModel",
@@ -37,22 +33,14 @@ MODELS = (
 
 ENCODERS = (
     "BertModel",
-    "Gemma2Model",
     "GemmaModel",
     "GlmModel",
     "LlamaForCausalLM",
     "Mistral3Model",
-    "Qwen3Model",
     "SmolLM3ForCausalLM",
 )
 
 TOKENIZERS = (
     "BertTokenizer",
     "BertTokenizerFast",
-    "GemmaTokenizer",
-    "GemmaTokenizerFast",
-    "LlamaTokenizer",
-    "LlamaTokenizerFast",
-    "Qwen2Tokenizer",
-    "Qwen2TokenizerFast",
 )
