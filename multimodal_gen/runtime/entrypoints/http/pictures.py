@@ -107,9 +107,9 @@ def _eight_bits(picture: Image) -> Image:
 
 
 def _fitting(picture: Image) -> Image:
-    scale = math.sqrt(_MAX_SENT / (picture.width * picture.height))
-    if scale >= 1:
+    factor = math.ceil(math.sqrt(picture.width * picture.height / _MAX_SENT))
+    if factor <= 1:
         return picture
     if picture.mode == "P":
         picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
-    return picture.resize((int(picture.width * scale) or 1, int(picture.height * scale) or 1))
+    return (picture.convert("L") if picture.mode == "1" else picture).reduce(factor)
