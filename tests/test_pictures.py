@@ -113,6 +113,15 @@ def test_the_size_follows_from_the_picture_where_none_is_asked_for(
     assert (resolved.width, resolved.height) == size
 
 
+@pytest.mark.parametrize("pictures", [{}, IMAGE])
+@pytest.mark.parametrize("asked", [{"width": 0}, {"height": 0}, {"width": 0, "height": 0}])
+def test_a_size_of_zero_is_refused_and_not_taken_for_none(
+    asked: dict[str, int], pictures: Pictures
+) -> None:
+    with pytest.raises(InvalidRequest, match=f"{next(iter(asked))}=0: must be 16 to"):
+        resolve(SamplingParams(**asked), ALL, pictures)
+
+
 def test_a_picture_larger_than_the_model_allows_is_made_smaller_as_a_whole() -> None:
     resolved = resolve(
         SamplingParams(),

@@ -47,14 +47,17 @@ def strength_of(model: ModelInfo, pictures: Pictures) -> float | None:
 def size_of(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> tuple[int, int]:
     """Width and height of the output: what was asked, else what follows from picture or model."""
     width, height = params.width, params.height
-    if "image" not in pictures or model.picture_size == "default" or (width and height):
-        return width or model.defaults.width, height or model.defaults.height
+    both_asked = width is not None and height is not None
+    if "image" not in pictures or model.picture_size == "default" or both_asked:
+        return _or(width, model.defaults.width), _or(height, model.defaults.height)
     rows, columns = pictures["image"].shape[:2]
     step = model.size_multiple
     counted: Callable[[float], int] = round
     usual = model.defaults.width * model.defaults.height
-    if width or height:
-        scale = width / columns if width else (height or 1) / rows
+    if width is not None:
+        scale = width / columns
+    elif height is not None:
+        scale = height / rows
     elif model.picture_size in ("own", "within"):
         most = model.limits.max_pixels if model.picture_size == "own" else usual
         scale = min(1.0, math.sqrt(most / (rows * columns)))
@@ -64,7 +67,12 @@ def size_of(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> tup
         step = math.lcm(_STEP, step)
     longest = model.limits.max_side // step
     following = [max(1, min(counted(side * scale / step), longest)) for side in (columns, rows)]
-    return width or following[0] * step, height or following[1] * step
+    return _or(width, following[0] * step), _or(height, following[1] * step)
+
+
+def _or(asked: int | None, following: int) -> int:
+    """0 was asked too: it is refused, not taken for nothing."""
+    return following if asked is None else asked
 
 
 def stand_ins(model: ModelInfo) -> Pictures:
