@@ -96,8 +96,9 @@ def test_rows_with_texts_of_unlike_lengths_do_not_see_each_others_padding(
         assert (one.latents - other.latents).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("solver", ["flow_euler", "unipc"])
 def test_one_step_is_refused_where_the_schedule_would_divide_by_nothing(
-    pipeline: ComposedPipeline,
+    pipeline: ComposedPipeline, solver: str
 ) -> None:
     with pytest.raises(InvalidRequest, match="too few"):
-        run(pipeline, SamplingParams(**{**CALL, "num_inference_steps": 1}))
+        run(pipeline, SamplingParams(**{**CALL, "num_inference_steps": 1}, scheduler=solver))

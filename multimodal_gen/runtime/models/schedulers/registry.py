@@ -241,12 +241,18 @@ def _set_timesteps(
     except (ValueError, ZeroDivisionError, IndexError) as error:
         allowed = f"not a number of steps that {type(scheduler).__name__} can take: {error}"
         raise InvalidRequest("num_inference_steps", steps, allowed) from error
-    if not scheduler.timesteps.isfinite().all():  # shift_terminal divides by the way to the last
+    if not _is_finite(scheduler):  # shift_terminal divides by the way to the last
         raise InvalidRequest("num_inference_steps", steps, "too few for the model's noise schedule")
     if _too_many(steps, scheduler):
         raise InvalidRequest(
             "num_inference_steps", steps, "too many for the model's noise schedule"
         )
+
+
+def _is_finite(scheduler: Any) -> bool:
+    """Timesteps may be whole numbers, which can't show what their sigmas were."""
+    levels = (scheduler.timesteps, torch.as_tensor(getattr(scheduler, "sigmas", 0.0)))
+    return all(bool(each.isfinite().all()) for each in levels)
 
 
 def _too_many(steps: int, scheduler: Any) -> bool:
