@@ -113,3 +113,12 @@ def test_pictures_of_unlike_shapes_share_no_evaluation(pipeline: ComposedPipelin
     upright, lying = (np.asarray(picture(*size)) for size in ((20, 40), (40, 20)))
     keys = {pipeline.batch_key(start(pipeline, params, {"image": p}), 0) for p in (upright, lying)}
     assert len(keys) == 2
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 300), (5000, 3)])
+def test_a_picture_too_narrow_to_be_seen_is_refused_with_its_size(
+    folder: Path, small: None, height: int, width: int
+) -> None:
+    pictures = {"image": np.zeros((height, width, 3), np.uint8)}
+    with pytest.raises(InvalidRequest, match=f"image_path='{width}x{height}': is too narrow"):
+        start(load(folder), SamplingParams(prompt="a dog", **CALL), pictures)

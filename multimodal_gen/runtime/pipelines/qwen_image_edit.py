@@ -29,6 +29,7 @@ _DROPPED = 64  # tokens of the template before picture and prompt
 PICTURE_AREA = 1024 * 1024  # pixels of the picture for the VAE
 _SEEN_BY_PLUS = 384 * 384  # and for the text encoder, of QwenImageEditPlus
 _STEP = 32
+_LONGEST_SHAPE = 200  # times as long as wide: more, and transformers' Qwen2VL refuses to look at it
 
 
 class QwenImageEditPipeline(QwenImagePipeline):
@@ -86,10 +87,17 @@ class QwenImageEditPipeline(QwenImagePipeline):
 
 
 def fitted(picture: Picture, area: int) -> tuple[int, int]:
-    """Height and width of about `area` pixels and the picture's shape, multiples of 32."""
+    """Height and width of about `area` pixels and the picture's shape, multiples of 32.
+
+    Raises InvalidRequest for a picture that is too narrow.
+    """
     height, width = picture.shape[:2]
     across = math.sqrt(area * width / height)
-    return round(across * height / width / _STEP) * _STEP, round(across / _STEP) * _STEP
+    fitting = round(across * height / width / _STEP) * _STEP, round(across / _STEP) * _STEP
+    if max(fitting) > _LONGEST_SHAPE * min(fitting):
+        allowed = f"is too narrow: no side may be more than about {_LONGEST_SHAPE} times the other"
+        raise InvalidRequest("image_path", f"{width}x{height}", allowed)
+    return fitting
 
 
 PIPELINE = QwenImageEditPipeline
