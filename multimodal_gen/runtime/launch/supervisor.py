@@ -163,7 +163,7 @@ def _end(processes: list[subprocess.Popen[bytes]], folder: Path) -> None:
 
 
 def rank_environment(num_gpus: int) -> dict[str, str]:
-    """The environment of each of `num_gpus` ranks: threads, and no secrets."""
+    """The environment of each of `num_gpus` ranks: threads, caches, and no secrets."""
     environment = dict(os.environ)
     threads = max(1, (os.cpu_count() or 1) // num_gpus)
     asked = environment.get("OMP_NUM_THREADS", "")
@@ -172,6 +172,8 @@ def rank_environment(num_gpus: int) -> dict[str, str]:
         # Ranks that share cores must not spin while they wait for one another; one rank alone
         # does better to spin between two small operations.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # torch makes this folder whether it compiles or not; by default among the temporary files.
+    environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_folder() / "torchinductor"))
     for secret in ("MULTIMODAL_GEN_API_KEY", "MULTIMODAL_GEN_ADMIN_KEY"):
         environment.pop(secret, None)
     home = str(Path(multimodal_gen.__file__).parent.parent)
