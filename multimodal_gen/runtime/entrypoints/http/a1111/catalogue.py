@@ -110,7 +110,7 @@ def add_settings(routes: APIRouter, service: Service) -> None:
     async def set_options(body: Entry) -> None:
         """Accepted, and without effect. Another model is refused: it takes another server."""
         wanted = body.get("sd_model_checkpoint")
-        if wanted is not None and not is_model(wanted, service.model):
+        if wanted and not is_model(wanted, service.model):
             allowed = (
                 f"only {service.model.name!r} is served here; another takes a server of its own"
             )

@@ -24,7 +24,7 @@ class Failure(BaseModel):
 
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Failure} for status in (400, 401, 408, 413, 429, 499, 500, 503, 507)
+    status: {"model": Failure} for status in (400, 401, 403, 408, 413, 429, 499, 500, 503, 507)
 }
 
 

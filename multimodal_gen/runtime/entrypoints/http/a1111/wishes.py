@@ -160,18 +160,21 @@ def fitting(
 ) -> tuple[int | None, int | None]:
     """The size that a model makes for one that users of the web UI type: rounded down as there,
     and of the same shape but smaller where it is too large. What is below 1 is left as it is."""
-    sides = [width, height]
-    if width is not None and height is not None and min(width, height) > 0:
-        limits = model.limits
-        width, height = min(width, _LARGEST), min(height, _LARGEST)
-        longest = max(width, height) / limits.max_side
-        scale = max(1.0, longest, math.sqrt(width * height / limits.max_pixels))
-        sides = [int(width / scale), int(height / scale)]
-    multiple = model.size_multiple
-    width, height = (
-        side if side is None or side < 1 else max(1, side // multiple) * multiple for side in sides
-    )
-    return width, height
+    width, height = _floored(width, model), _floored(height, model)
+    if width is None or height is None or min(width, height) < 1:
+        return width, height
+    limits = model.limits
+    longest = max(width, height) / limits.max_side
+    scale = max(1.0, longest, math.sqrt(width * height / limits.max_pixels))
+    if scale == 1:
+        return width, height
+    return _floored(int(width / scale), model), _floored(int(height / scale), model)
+
+
+def _floored(side: int | None, model: ModelInfo) -> int | None:
+    if side is None or side < 1:
+        return side
+    return max(1, min(side, _LARGEST) // model.size_multiple) * model.size_multiple
 
 
 def is_model(name: object, model: ModelInfo) -> bool:
