@@ -77,6 +77,13 @@ def test_each_evaluation_of_a_scheduler_that_has_more_than_steps_is_counted(
     check_parity(pipeline, folder, **{**CALL, "num_inference_steps": 5})
 
 
+def test_what_the_library_refuses_is_the_callers_error_with_its_field(
+    lumina: ComposedPipeline,
+) -> None:
+    with pytest.raises(InvalidRequest, match="max_sequence_length=4096: "):
+        start(lumina, replace(REQUEST, max_sequence_length=4096))
+
+
 def test_requests_take_turns_and_share_nothing(lumina: ComposedPipeline, expected: Output) -> None:
     other = replace(REQUEST, seed=9, num_inference_steps=4, prompt="a dog")
     alone = run(lumina, other)

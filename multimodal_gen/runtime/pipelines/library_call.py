@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,6 +61,12 @@ class CallSignature:
         value = self._parameters[self._names[name]].default
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return kind(value) if is_number else None
+
+    def named_in(self, complaint: str) -> str | None:
+        """The sampling parameter that the library's complaint names first, by its own word."""
+        found = {known: name for name, known in self._names.items()}
+        words = re.findall(r"\w+", complaint)
+        return next((found[word] for word in words if word in found), None)
 
     def arguments(self, params: SamplingParams) -> dict[str, Any]:
         """The request as keywords of the call; what is None is the library's to set."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.pipelines.library_call import CallSignature, start_call
 from multimodal_gen.runtime.pipelines.stepped_call import SteppedCall
@@ -25,14 +26,22 @@ class LibrarySolver(Solver):
         generator: torch.Generator,
     ) -> None:
         self._begin = partial(start_call, stock, signature, params, generator)
+        self._signature = signature
+        self._params = params
         self._call: SteppedCall | None = None
         self.num_evaluations = 0
         self.timesteps = torch.empty(0)
 
     def start(self) -> None:
-        """Run up to the first step."""
+        """Run up to the first step. Raises InvalidRequest where the library's own check does."""
         self._call = self._begin()
-        self.num_evaluations = int(self._call.resume())
+        try:
+            self.num_evaluations = int(self._call.resume())
+        except ValueError as error:
+            field = self._signature.named_in(str(error))
+            if field is None:
+                raise
+            raise InvalidRequest(field, getattr(self._params, field), str(error)) from error
         self.timesteps = torch.zeros(self.num_evaluations)
 
     def advance(self, latents: Tensor) -> Tensor:
