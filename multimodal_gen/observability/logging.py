@@ -23,9 +23,7 @@ def configure_logging(process: str, log_format: LogFormat = "text") -> None:
     """Log this project's messages to stderr, at WARNING unless the environment says otherwise, and
     what was asked of the server in any case (at CRITICAL, not that either)."""
     level = os.environ.get(LEVEL_VARIABLE, "WARNING").upper()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(process) if log_format == "json" else TextLines(process))
-    handler.addFilter(_add_request)
+    handler = handler_of(process, log_format)
     for name in ("multimodal_gen", _OTHERS):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
@@ -33,6 +31,14 @@ def configure_logging(process: str, log_format: LogFormat = "text") -> None:
         logger.setLevel(level)
     access = logging.getLogger(ACCESS)
     access.setLevel(logging.NOTSET if level == "CRITICAL" else logging.INFO)
+
+
+def handler_of(process: str, log_format: LogFormat) -> logging.Handler:
+    """To standard error, in that format."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines(process) if log_format == "json" else TextLines(process))
+    handler.addFilter(_add_request)
+    return handler
 
 
 class TextLines(logging.Formatter):
