@@ -146,6 +146,12 @@ def test_text_of_the_web_ui_itself_is_read() -> None:
     assert (said["Schedule type"], said["Lora hashes"]) == ("Karras", "a: b")
 
 
+def test_crafted_text_is_read_in_no_time_and_can_be_sent_on() -> None:
+    for line in ('Steps: 1, Seed: 2, Sampler: "\\ud800"', "a" * 10**6, 'a:"\\"' * 10**5):
+        assert repr(parse(f"a\n{line}")).isprintable()
+        str(parse(line)).encode()
+
+
 def test_the_operators_loras_are_listed(tmp_path: Path) -> None:
     (tmp_path / "style.safetensors").touch()
     app = app_with(ends=QueueFull(""), lora_dir=str(tmp_path))

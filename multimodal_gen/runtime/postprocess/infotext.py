@@ -22,9 +22,11 @@ SAMPLERS = {
 """What the web UI calls our solvers; those that it doesn't know keep their own names."""
 
 _NEGATIVE = "Negative prompt: "
-_SETTING = re.compile(r'\s*(\w[\w \-/]*):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+_SETTING = re.compile(r'\s*(\w[\w \-/]{0,60}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
 _FEWEST_SETTINGS = 3
 """Of a line that is not just the end of a prompt, as the web UI has it."""
+_LONGEST_SETTINGS = 4096
+"""Characters: what is longer is prompt, and not searched."""
 _SIZE = re.compile(r"([0-9]+)x([0-9]+)", re.ASCII)
 
 
@@ -43,7 +45,7 @@ def parse(text: str) -> dict[str, str]:
     """The settings by their names, with `Prompt`, `Negative prompt` and a size as `Size-1` (width)
     and `Size-2` (height). What can't be told apart is prompt."""
     *lines, last = text.rstrip("\n").split("\n")
-    found = _SETTING.findall(last)
+    found = _SETTING.findall(last) if len(last) <= _LONGEST_SETTINGS else []
     if len(found) < _FEWEST_SETTINGS:
         lines, found = [*lines, last], []
     negatives = [i for i, line in enumerate(lines) if line.startswith(_NEGATIVE.rstrip())]
@@ -90,6 +92,8 @@ def _unquoted(value: str) -> str:
     if len(value) < 2 or not value.startswith('"'):
         return value
     try:
-        return str(json.loads(value))
+        text = str(json.loads(value))
+        text.encode()  # half a surrogate pair can be written, but not sent on
     except ValueError:
         return value
+    return text

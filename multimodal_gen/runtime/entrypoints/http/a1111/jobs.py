@@ -79,8 +79,9 @@ class RunningJobs:
 
     def current(self, owner: Owner) -> Job | None:
         """The one that is asked about when no job is named."""
-        seen = (job for job in self._jobs if owner.may_see(job.task.owner.name))
-        return next(seen, None)
+        seen = [job for job in self._jobs if owner.may_see(job.task.owner.name)]
+        unfinished = (job for job in seen if not job.task.done)
+        return next(unfinished, seen[0] if seen else None)
 
     def stop(self, owner: Owner, *, skip: bool = False) -> None:
         """End the current job; what there is of it is its result."""
