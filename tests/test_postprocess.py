@@ -192,3 +192,8 @@ def test_the_first_frame_is_read_from_a_video(tmp_path: Path) -> None:
     read = read_first_frame(tmp_path / "a.mp4")
     assert read.shape == (32, 48, 3)
     assert np.abs(read.astype(int) - frames[0]).mean() < 8
+
+
+def test_the_same_frames_give_the_same_video_always() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (5, 64, 96, 3), np.uint8)
+    assert len({encode_mp4(noise, 24, RECIPE) for _ in range(25)}) == 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
@@ -61,6 +62,16 @@ class VideosRequest(RemixRequest):
 
     input_reference: Picture | None = None
     """The first frame: a file, or in JSON {"image_url": a data URL}."""
+
+    @field_validator("input_reference", mode="before")
+    @classmethod
+    def _is_sent(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        if value.get("image_url") is None:
+            allowed = 'must be a file, or {"image_url": a data URL}: no files are kept here'
+            raise PydanticCustomError("not_offered", allowed)
+        return value["image_url"]
 
 
 def frames_of(seconds: float, fps: int, multiple: int) -> int:
