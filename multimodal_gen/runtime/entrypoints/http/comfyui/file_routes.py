@@ -32,9 +32,11 @@ def add_file_routes(routes: APIRouter, files: Files, max_pixels: int) -> None:
         path = await asyncio.to_thread(files.path, owner_of(request), place)
         if path is None:
             raise HTTPException(404, "no such file")
-        return FileResponse(path, headers=_HEADERS)
+        return FileResponse(
+            path, headers=_HEADERS, filename=filename, content_disposition_type="inline"
+        )
 
-    @routes.post("/upload/image", openapi_extra=UPLOAD, responses=refusals(400, 413))
+    @routes.post("/upload/image", openapi_extra=UPLOAD, responses=refusals(400, 413, 429))
     async def upload(request: Request) -> dict[str, str]:
         """Keep a picture for LoadImage, under the name that the answer tells."""
         async with request.form(**_FORM) as form:

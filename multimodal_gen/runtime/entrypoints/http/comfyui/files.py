@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from collections import Counter, OrderedDict
@@ -61,12 +62,12 @@ class Files:
 
     def upload(self, owner: Owner, place: Place, data: bytes, *, overwrite: bool) -> Place:
         """Keep what a client sent, by another name where that one is taken by other content."""
-        wanted, number = place, 0
-        while not overwrite and (taken := self.read(owner, place)) is not None and taken != data:
-            number += 1
-            stem, dot, ending = wanted.name.rpartition(".")
-            named = f"{stem} ({number}).{ending}" if dot else f"{wanted.name} ({number})"
-            place = wanted._replace(name=named)
+        taken = None if overwrite else self.read(owner, place)
+        if taken not in (None, data):
+            digest = hashlib.sha256(data).hexdigest()[:16]
+            stem, dot, ending = place.name.rpartition(".")
+            named = f"{stem} ({digest}).{ending}" if dot else f"{place.name} ({digest})"
+            place = place._replace(name=named)
         self._put(owner, place, data, _suffix_of(data))
         return place
 

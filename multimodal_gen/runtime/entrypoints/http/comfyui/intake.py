@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from fastapi import HTTPException
 
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.configs.server_args import ServerArgs
@@ -27,6 +28,8 @@ from multimodal_gen.runtime.entrypoints.http.comfyui.vocabulary import Vocabular
 from multimodal_gen.runtime.serving.owner import Owner
 from multimodal_gen.runtime.serving.service import Pixels, Service
 
+MAX_PROMPT_BYTES = 2 * 2**20
+"""It is kept, and written into pictures."""
 _MAX_ID = 128
 
 NodeErrors = dict[str, Any]
@@ -53,8 +56,10 @@ class Intake:
     async def accept(self, body: bytes, owner: Owner) -> tuple[Prompt, NodeErrors]:
         """The prompt, and what is wrong with those of its outputs that are left out.
 
-        Raises InvalidPrompt, and what refuses its requests.
+        Raises InvalidPrompt, HTTPException, and what refuses its requests.
         """
+        if len(body) > MAX_PROMPT_BYTES:
+            raise HTTPException(413, f"a prompt must have at most {MAX_PROMPT_BYTES} bytes")
         given = json_object(body)
         if "prompt" not in given:
             raise InvalidPrompt("no_prompt", "No prompt provided", "No prompt provided")
@@ -62,7 +67,7 @@ class Intake:
         graph = Graph.of(given["prompt"], self.vocabulary(owner))
         samplings, node_errors = self._read(graph)
         pictures = [await self._check(graph, each, owner) for each in samplings]
-        if self._prompts.find(owner, prompt_id) is not None:
+        if self._prompts.knows(owner, prompt_id):
             message = "prompt_id is in use: every prompt has its own"
             raise InvalidPrompt("invalid_prompt_id", message, prompt_id)
         number, previews = self._number(given), client_id is not None and _wants_previews(extra)
@@ -74,7 +79,6 @@ class Intake:
             graph=given["prompt"],
             extra_data=extra,
             parts=self._start(graph, samplings, pictures, owner, previews),
-            size=len(body),
         )
         return prompt, node_errors
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 _CHANNELS = {"red": 0, "green": 1, "blue": 2}
+_HALF = 128
 
 
 def load_pictures(
@@ -40,24 +41,27 @@ def load_pictures(
     if min(image.shape[:2]) < multiple:
         why = f"must have sides of at least {multiple} pixels"
         raise meaningless(sampling.image.node, "image", why)
-    pictures = {"image": _cut(image, multiple)}
-    if sampling.mask is not None:
-        mask = _mask(decoded(sampling.mask, "RGBA"), sampling.mask, image.shape[:2])
-        pictures["mask"] = _cut(mask, multiple)
-    return pictures
+    if sampling.mask is None:
+        return {"image": _cut(image, multiple)}
+    mask = _mask(decoded(sampling.mask, "RGBA"), sampling.mask.channel, image.shape[:2])
+    if sampling.mask.erases:
+        image = image.copy()
+        image[mask >= _HALF] = _HALF
+    mask = _grown(mask, sampling.mask.grow)
+    return {"image": _cut(image, multiple), "mask": _cut(mask, multiple)}
 
 
-def _mask(rgba: Array, loaded: Loaded, size: tuple[int, ...]) -> Array:
+def _mask(rgba: Array, channel: str, size: tuple[int, ...]) -> Array:
     """White where the picture changes: where it is transparent, or a channel is bright."""
     import numpy as np
     from PIL import Image
 
-    index = _CHANNELS.get(loaded.channel)
+    index = _CHANNELS.get(channel)
     mask = 255 - rgba[..., 3] if index is None else rgba[..., index]
     if mask.shape != size:
         scaled = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.BILINEAR)
         mask = np.asarray(scaled)
-    return _grown(mask, loaded.grow)
+    return mask
 
 
 def _grown(mask: Array, by: int) -> Array:

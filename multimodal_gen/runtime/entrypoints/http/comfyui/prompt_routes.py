@@ -60,7 +60,7 @@ def add_prompt_routes(
         }
         return json_response(said)
 
-    @routes.post("/queue", openapi_extra=QUEUE, responses=refusals(400, 413))
+    @routes.post("/queue", openapi_extra=QUEUE, responses=refusals(400, 413, 429))
     async def edit_queue(request: Request) -> Response:
         """Drop prompts that wait: those named, or all (`clear`)."""
         try:
@@ -73,7 +73,7 @@ def add_prompt_routes(
                 prompt.cancel()
         return Response()
 
-    @routes.post("/interrupt", openapi_extra=INTERRUPT, responses=refusals(400, 413))
+    @routes.post("/interrupt", openapi_extra=INTERRUPT, responses=refusals(400, 413, 429))
     async def interrupt(request: Request) -> Response:
         """End the prompt that has run longest, or the one named, if it runs."""
         body = await request.body()
@@ -91,19 +91,19 @@ def add_prompt_routes(
     @routes.get("/history", responses=refusals(400))
     async def history(request: Request, max_items: Count = None, offset: Offset = None) -> Response:
         """Prompts that ended, the oldest first: the last `max_items`, or those from `offset` on."""
-        found = prompts.history(owner_of(request))
+        found = list(prompts.history(owner_of(request)).items())
         if offset is None or offset < 0:
             offset = 0 if max_items is None else max(0, len(found) - max_items)
         end = None if max_items is None else offset + max_items
-        return json_response({prompt.id: prompt.ended() for prompt in found[offset:end]})
+        return json_response(dict(found[offset:end]))
 
     @routes.get("/history/{prompt_id}", responses=refusals())
     async def history_of(prompt_id: str, request: Request) -> Response:
         """The one, if it ended."""
-        found = [each for each in prompts.history(owner_of(request)) if each.id == prompt_id]
-        return json_response({prompt.id: prompt.ended() for prompt in found})
+        entry = prompts.history(owner_of(request)).get(prompt_id)
+        return json_response({} if entry is None else {prompt_id: entry})
 
-    @routes.post("/history", openapi_extra=QUEUE, responses=refusals(400, 413))
+    @routes.post("/history", openapi_extra=QUEUE, responses=refusals(400, 413, 429))
     async def edit_history(request: Request) -> Response:
         """Forget prompts that ended: those named, or all (`clear`)."""
         owner = owner_of(request)
@@ -111,9 +111,9 @@ def add_prompt_routes(
             cleared, named = _named(json_object(await request.body()))
         except InvalidPrompt as error:
             return error.response()
-        for prompt in prompts.history(owner):
-            if cleared or prompt.id in named:
-                prompts.forget(owner, prompt.id)
+        for prompt_id in prompts.history(owner):
+            if cleared or prompt_id in named:
+                prompts.forget(owner, prompt_id)
         return Response()
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from multimodal_gen.runtime.entrypoints.http.comfyui.graph import Node
 from multimodal_gen.runtime.entrypoints.http.comfyui.reading import Sampling
@@ -40,8 +42,6 @@ class Prompt:
     graph: Mapping[str, Any]
     extra_data: Mapping[str, Any]
     parts: Sequence[Part]
-    size: int
-    """Bytes of its body."""
     node: str | None = None
     """The one that is being executed."""
     results: dict[str, Any] = field(default_factory=dict)
@@ -93,7 +93,8 @@ class Prompts:
 
     def __init__(self) -> None:
         self._queue: dict[tuple[str, str], Prompt] = {}
-        self._history: OrderedDict[tuple[str, str], Prompt] = OrderedDict()
+        self._history: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        """Entries as JSON, which is small and holds on to nothing."""
         self._numbers = itertools.count()
         self._history_bytes = 0
 
@@ -109,29 +110,27 @@ class Prompts:
         self._queue.pop(key, None)
         if prompt.dropped:
             return
-        self._history[key] = prompt
-        self._history_bytes += prompt.size
+        entry = self._history[key] = msgspec.json.encode(prompt.ended())
+        self._history_bytes += len(entry)
         while len(self._history) > MAX_HISTORY or self._history_bytes > MAX_HISTORY_BYTES:
-            self._history_bytes -= self._history.popitem(last=False)[1].size
+            self._history_bytes -= len(self._history.popitem(last=False)[1])
 
     def queue(self, owner: Owner) -> list[Prompt]:
         """In order of acceptance."""
-        return _of(owner, self._queue.values())
+        return [prompt for (name, _), prompt in self._queue.items() if name == owner.name]
 
-    def history(self, owner: Owner) -> list[Prompt]:
-        """The oldest first."""
-        return _of(owner, self._history.values())
+    def history(self, owner: Owner) -> dict[str, msgspec.Raw]:
+        """Entries in JSON by the ids of their prompts, the oldest first."""
+        return {
+            prompt_id: msgspec.Raw(entry)
+            for (name, prompt_id), entry in self._history.items()
+            if name == owner.name
+        }
 
-    def find(self, owner: Owner, prompt_id: str) -> Prompt | None:
+    def knows(self, owner: Owner, prompt_id: str) -> bool:
         key = owner.name, prompt_id
-        return self._queue.get(key) or self._history.get(key)
+        return key in self._queue or key in self._history
 
     def forget(self, owner: Owner, prompt_id: str) -> None:
         """Of the history."""
-        prompt = self._history.pop((owner.name, prompt_id), None)
-        if prompt is not None:
-            self._history_bytes -= prompt.size
-
-
-def _of(owner: Owner, prompts: Iterable[Prompt]) -> list[Prompt]:
-    return [prompt for prompt in prompts if prompt.owner.name == owner.name]
+        self._history_bytes -= len(self._history.pop((owner.name, prompt_id), b""))

@@ -32,6 +32,8 @@ class Loaded:
     channel: str = "alpha"
     grow: int = 0
     """Pixels by which a mask is widened."""
+    erases: bool = False
+    """What a mask covers is grey to begin with."""
 
 
 @dataclass
@@ -181,8 +183,9 @@ class Reader:
         loader = self._from(node, "mask", "LoadImage", "LoadImageMask")
         value = self._graph.value
         channel = value(loader, "channel") if "channel" in loader.kind.inputs else "alpha"
-        grow = value(node, "grow_mask_by") if "grow_mask_by" in node.kind.inputs else 0
-        return Loaded(loader.id, value(loader, "image"), channel, grow)
+        erases = "grow_mask_by" in node.kind.inputs
+        grow = value(node, "grow_mask_by") if erases else 0
+        return Loaded(loader.id, value(loader, "image"), channel, grow, erases)
 
     @property
     def _guidance_is_embedded(self) -> bool:
