@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from multimodal_gen.errors import (
     HTTP_STATUS,
@@ -118,10 +119,24 @@ async def _on_ours(_: Request, error: Exception) -> Response:
     return response_of(error)
 
 
-async def _on_http(_: Request, error: Exception) -> Response:
+async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code = _CODES.get(error.status_code, "http_error")
-    return error_response(error.status_code, str(error.detail), code, headers=error.headers)
+    code, headers = _CODES.get(error.status_code, "http_error"), error.headers
+    if error.status_code == 405:
+        headers = {"allow": ", ".join(_methods(request))}
+    return error_response(error.status_code, str(error.detail), code, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What may be done with the path: starlette names the methods of its first route only."""
+    routes = request.app.routes
+    return [
+        method
+        for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes
+        )
+    ]
 
 
 async def _on_bug(request: Request, _: Exception) -> Response:

@@ -136,12 +136,15 @@ def _unpacked(model: type[BaseModel], given: dict[str, Any]) -> dict[str, Any]:
     for name, field in model.model_fields.items():
         value = kept.get(name)
         is_text = str in (field.annotation, *get_args(field.annotation))
-        if isinstance(value, str) and value[:1] in ("[", "{") and not is_text:
+        if isinstance(value, str) and not is_text:
             kept[name] = _maybe_json(value)
     return kept
 
 
 def _maybe_json(text: str) -> Any:
+    """What stands for a list, a dict or nothing; other text is for pydantic to read."""
+    if text != "null" and text[:1] not in ("[", "{"):
+        return text
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
