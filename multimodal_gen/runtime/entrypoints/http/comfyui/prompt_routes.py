@@ -60,7 +60,12 @@ def add_prompt_routes(
         }
         return json_response(said)
 
-    @routes.post("/queue", openapi_extra=QUEUE, responses=refusals(400, 413, 429))
+    @routes.post(
+        "/queue",
+        openapi_extra=QUEUE,
+        response_class=Response,
+        responses=refusals(400, 413, 429),
+    )
     async def edit_queue(request: Request) -> Response:
         """Drop prompts that wait: those named, or all (`clear`)."""
         try:
@@ -73,7 +78,12 @@ def add_prompt_routes(
                 prompt.cancel()
         return Response()
 
-    @routes.post("/interrupt", openapi_extra=INTERRUPT, responses=refusals(400, 413, 429))
+    @routes.post(
+        "/interrupt",
+        openapi_extra=INTERRUPT,
+        response_class=Response,
+        responses=refusals(400, 413, 429),
+    )
     async def interrupt(request: Request) -> Response:
         """End the prompt that has run longest, or the one named, if it runs."""
         body = await request.body()
@@ -103,7 +113,12 @@ def add_prompt_routes(
         entry = prompts.history(owner_of(request)).get(prompt_id)
         return json_response({} if entry is None else {prompt_id: entry})
 
-    @routes.post("/history", openapi_extra=QUEUE, responses=refusals(400, 413, 429))
+    @routes.post(
+        "/history",
+        openapi_extra=QUEUE,
+        response_class=Response,
+        responses=refusals(400, 413, 429),
+    )
     async def edit_history(request: Request) -> Response:
         """Forget prompts that ended: those named, or all (`clear`)."""
         owner = owner_of(request)

@@ -41,10 +41,15 @@ class Accepted(BaseModel):
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {
-        status: {"model": Refusal, "description": HTTPStatus(status).phrase}
-        for status in (401, *statuses)
-    }
+    """Of a route that may be refused in these ways, and for want of a key."""
+    return {status: _refusal(status) for status in (401, *statuses)}
+
+
+def _refusal(status: int) -> dict[str, Any]:
+    said = {"description": HTTPStatus(status).phrase}
+    if status in _BEFORE_ROUTES:
+        return {**said, "content": {"application/json": {}}}
+    return {**said, "model": Refusal}
 
 
 def json_body(**properties: Any) -> dict[str, Any]:
@@ -53,6 +58,8 @@ def json_body(**properties: Any) -> dict[str, Any]:
     return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
 
 
+_BEFORE_ROUTES = (401, 413, 429)
+"""What the server says for all protocols, in its own words."""
 TEXT = {"type": "string"}
 FLAG = {"type": "boolean"}
 IDS = {"type": "array", "items": TEXT}
