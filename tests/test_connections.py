@@ -12,7 +12,9 @@ import httpx2
 import pytest
 from http_serving import address_of, app_without_engine, eventually, serving
 
+from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.runtime.entrypoints.http.connections import uvicorn_options
+from multimodal_gen.runtime.entrypoints.http.listen import listen
 
 TIMEOUT_S = 0.5
 HEAD = b"POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
@@ -128,3 +130,11 @@ def test_more_clients_than_files_make_room_for_the_next() -> None:
         assert eventually(lambda: is_closed(silent[0]))
         assert not is_closed(silent[-1])
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_the_kernel_ends_connections_that_take_no_answer() -> None:
+    with listen(ServerArgs(port=0)) as listener:
+        address = listener.getsockname()
+        with socket.create_connection(address), listener.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000

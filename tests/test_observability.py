@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -14,6 +15,7 @@ from http_serving import IMAGES, app_over, app_with, app_without_engine, ask
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from starlette.types import Message
 
 from multimodal_gen import errors
 from multimodal_gen.observability import logging as our_logging
@@ -205,7 +207,7 @@ def test_what_is_no_traceparent_names_no_trace(given: str) -> None:
 @pytest.fixture
 def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     """`lines(app, …)`: what the front logs of a request, as JSON."""
-    loggers = [logging.getLogger(name) for name in ("multimodal_gen", "uvicorn")]
+    loggers = [logging.getLogger(name) for name in our_logging.LOGGERS]
     before = [(each.handlers, each.propagate, each.level) for each in loggers]
 
     def logged(app: FastAPI, method: str, path: str, **request: Any) -> list[dict[str, Any]]:
@@ -252,6 +254,29 @@ def test_lines_of_a_request_name_it_and_nothing_names_the_key(lines: Any) -> Non
     assert {line["request_id"] for line in found} == {"mine"}
     assert any("it broke" in line["message"] for line in found)
     assert "secret" not in json.dumps(found)
+
+
+def test_who_leaves_within_a_body_is_no_error() -> None:
+    app = app_with(ends=errors.QueueFull("full"))
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": IMAGES,
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]
+    assert not sent
+    name = f'http_requests_total{{handler="{IMAGES}",method="POST",status="499"}}'
+    assert scraped(app)[name] == 1
 
 
 def test_probes_are_not_logged(lines: Any) -> None:

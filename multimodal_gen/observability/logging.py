@@ -15,8 +15,8 @@ from multimodal_gen.observability.context import current
 
 LEVEL_VARIABLE = "MULTIMODAL_GEN_LOG_LEVEL"
 ACCESS = "multimodal_gen.access"
-_OTHERS = "uvicorn"
-"""Whose warnings are shown as ours are."""
+LOGGERS = ("multimodal_gen", "uvicorn", "asyncio")
+"""Others' warnings are shown as ours are."""
 
 
 def configure_logging(process: str, log_format: LogFormat = "text") -> None:
@@ -24,7 +24,7 @@ def configure_logging(process: str, log_format: LogFormat = "text") -> None:
     what was asked of the server in any case (at CRITICAL, not that either)."""
     level = os.environ.get(LEVEL_VARIABLE, "WARNING").upper()
     handler = handler_of(process, log_format)
-    for name in ("multimodal_gen", _OTHERS):
+    for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False

@@ -2,8 +2,8 @@
 
 uvicorn waits for a request's headers and body as long as the client likes. Here a client that is in
 the middle of sending has a deadline, which each byte of a body puts off a little; and when there
-are more connections than the process may have files, the one that has waited longest for its next
-request makes room. (Clients that take no answers are the kernel's to notice: see `listen`.)
+are more connections than the process may have files, the one whose client is waited for longest
+makes room. (Clients that take no answers are the kernel's to notice: see `listen`.)
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ WEBSOCKETS: dict[str, Any] = {
 """Clients have little to say on them, and pictures don't shrink."""
 _MIN_BYTES_PER_S = 2048
 _WANTED_FILES = 65536
+_MAX_BACKLOG = 1024
 _OTHER_FILES = 192
 """Not of connections: sockets to ranks, the ledger, results that are sent."""
 
 
 class Waiting:
-    """The connections that have no request under way, longest first, and what they are granted."""
+    """The connections whose client is to send something, longest first, and the time it has."""
 
     def __init__(self, timeout: float, capacity: int) -> None:
         self.timeout = timeout
@@ -81,8 +82,6 @@ class PatientProtocol(H11Protocol):
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
             self._forget()
         elif self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
-            if self.conn.their_state is h11.SEND_BODY:
-                self._waiting.connections.pop(self, None)
             self._expect(len(data))
         else:
             self._forget()
@@ -131,10 +130,13 @@ def uvicorn_options(client_timeout: float) -> dict[str, Any]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     else:
         most = _WANTED_FILES if soft == resource.RLIM_INFINITY else soft
-    waiting = Waiting(client_timeout, max(1, most - _OTHER_FILES))
+    # As many are accepted at once, before the first of those that make room is closed.
+    backlog = min(_MAX_BACKLOG, most // 8)
+    waiting = Waiting(client_timeout, max(1, most - _OTHER_FILES - backlog))
     return {
         "http": partial(PatientProtocol, waiting=waiting),
         **WEBSOCKETS,
+        "backlog": backlog,
         "timeout_keep_alive": KEEP_ALIVE_S,
         "h11_max_incomplete_event_size": MAX_HEADER_BYTES,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import secrets
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from multimodal_gen.errors import QueueFull
@@ -70,8 +70,8 @@ class Observed:
         try:
             with self._counted(), self._traced(scope, lambda: status):
                 await self._app(scope, receive, send_with_id)
-        except asyncio.CancelledError:
-            raise
+        except ClientDisconnect:
+            status = _LEFT  # in the middle of its body: nobody is there to be answered
         except Exception:
             status = 500
             raise
