@@ -211,6 +211,14 @@ def test_what_is_wrong_with_a_folder_is_told(
     assert any(told in said for said in identify(folder).complaints)
 
 
+def test_what_is_named_and_never_loaded_may_be_missing(folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert identify(folder).complaints == ()
+
+
 def test_a_folder_of_single_files_names_them(tmp_path: Path) -> None:
     (tmp_path / "flux.gguf").touch()
     assert "flux.gguf" in refused(tmp_path)

@@ -109,6 +109,8 @@ def test_links_into_the_hubs_blobs_are_followed(folder: Path, tmp_path: Path) ->
     shutil.move(snapshot / WEIGHTS, blobs / "0123")
     (snapshot / WEIGHTS).symlink_to(blobs / "0123")
     load(snapshot)
+    (tmp_path / "my-model").symlink_to(snapshot)
+    load(tmp_path / "my-model")
 
 
 JSON_CHANGES: list[tuple[str, dict[str, Any], list[str]]] = [
@@ -217,9 +219,10 @@ def test_weights_of_another_format_are_refused_by_content(
     assert told in message
 
 
-def test_a_truncated_file_is_refused(folder: Path) -> None:
-    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100])
-    assert "transformer" in refused(folder)
+@pytest.mark.parametrize("name", [WEIGHTS, "vae/diffusion_pytorch_model.safetensors"])
+def test_a_truncated_file_is_refused_as_such(name: str, folder: Path) -> None:
+    (folder / name).write_bytes((folder / name).read_bytes()[:-100])
+    assert f"{name}: damaged: ends after" in refused(folder)
 
 
 def test_weights_in_pickles_only_are_refused_with_a_hint(folder: Path) -> None:

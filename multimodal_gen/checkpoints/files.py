@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multimodal_gen.checkpoints.header import file_format
+from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.errors import InvalidCheckpoint
 
 _MAX_JSON_BYTES = 64 << 20
@@ -34,9 +34,10 @@ def inside(root: Path, name: str) -> Path:
     The hub's cache is one exception: there `snapshots/REVISION` links into `blobs` beside it.
     """
     path = root / name
-    homes = [root.resolve()]
-    if root.parent.name == "snapshots":
-        homes.append((root.parent.parent / "blobs").resolve())
+    home = root.resolve()
+    homes = [home]
+    if home.parent.name == "snapshots":
+        homes.append((home.parent.parent / "blobs").resolve())
     outside = Path(name).is_absolute() or ".." in Path(name).parts
     try:
         target = path.resolve()
@@ -84,7 +85,7 @@ def weight_files(root: Path, component: str, stem: str) -> WeightFiles:
     paths = tuple(inside(root, f"{component}/{file}") for file in files)
     for path in paths:
         name = path.relative_to(root).as_posix()
-        if file_format(path, name) != "safetensors":
+        if read_header(path, name).format != "safetensors":
             raise InvalidCheckpoint(f"{name}: not safetensors but GGUF")
     return WeightFiles(paths, best.variant or None, weight_map)
 

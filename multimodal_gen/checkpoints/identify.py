@@ -14,8 +14,9 @@ from multimodal_gen.errors import InvalidCheckpoint
 
 INDEX = "model_index.json"
 _NO_WEIGHTS = ("Tokenizer", "TokenizerFast", "Scheduler", "Processor", "Extractor", "Backend")
-_UNUSED = "stable_diffusion"  # the safety checker's
-_LIBRARIES = ("diffusers", "transformers", _UNUSED)
+_LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # the last is the safety checker's
+_UNUSED = ("safety_checker", "feature_extractor")
+"""Named by many an index; never loaded, so they may be missing."""
 _NEEDED = (("transformer", "unet"), ("vae",), ("scheduler",))
 """Of each, a pipeline has one."""
 _SHOWN = 4
@@ -98,9 +99,11 @@ def _component(folder: Path, name: str, value: list[object]) -> Component:
             raise InvalidCheckpoint(
                 f"{INDEX}: {name}={library}.{class_name} is not an allowed class"
             )
+        if name in _UNUSED:
+            return Component(name=name, class_name=class_name)
         if not inside(folder, name).is_dir():
             raise InvalidCheckpoint(f"{name}: no such folder in {folder}")
-        if class_name.endswith(_NO_WEIGHTS) or library == _UNUSED:
+        if class_name.endswith(_NO_WEIGHTS):
             return Component(name=name, class_name=class_name)
         return _with_weights(folder, name, class_name, library)
     except InvalidCheckpoint as error:
