@@ -88,10 +88,7 @@ def job_of(
         "kind": record.kind,
         "status": record.status,
         "model": record.model,
-        "created_at": int(record.created_at),
-        "started_at": _whole(record.started_at),
-        "completed_at": _whole(record.completed_at),
-        "expires_at": _whole(record.expires_at),
+        **times_of(record),
         "progress": None if task is None or record.done else progress_of(task),
         "parameters": {
             name: value
@@ -103,6 +100,17 @@ def job_of(
         "error": None if record.error is None else told(record.error.exception()),
         "warnings": record.meta.get("warnings", []),
     }
+
+
+def times_of(record: JobRecord) -> dict[str, int | None]:
+    """Whole seconds since 1970."""
+    times = {
+        "created_at": record.created_at,
+        "started_at": record.started_at,
+        "completed_at": record.completed_at,
+        "expires_at": record.expires_at,
+    }
+    return {name: None if time is None else int(time) for name, time in times.items()}
 
 
 def progress_of(task: Task) -> dict[str, Any]:
@@ -134,7 +142,3 @@ def _link(request: Request, results: Results, names: list[str]) -> str | None:
     except Expired:
         return None
     return url_of(request, results.link(names[0]))
-
-
-def _whole(moment: float | None) -> int | None:
-    return None if moment is None else int(moment)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.entrypoints.http.errors import ErrorInfo, told
+from multimodal_gen.runtime.entrypoints.http.job_objects import times_of
 from multimodal_gen.runtime.serving.records import JobRecord
 from multimodal_gen.runtime.serving.task import Task
 
@@ -70,15 +71,12 @@ def video_of(record: JobRecord, task: Task | None) -> dict[str, Any]:
         "model": record.model,
         "status": _STATUS.get(record.status, record.status),
         "progress": record.progress,
-        "created_at": int(record.created_at),
-        "completed_at": _whole(record.completed_at),
-        "expires_at": _whole(record.expires_at),
+        **times_of(record),
         "size": f"{params.width}x{params.height}",
         "seconds": record.meta.get("seconds") or _seconds(params),
         "prompt": params.prompt,
         "remixed_from_video_id": record.meta.get("remixed_from_video_id"),
         "error": None if record.error is None else told(record.error.exception()),
-        "started_at": _whole(record.started_at),
         "queue_position": None if progress is None else progress.queue_position,
         "eta_s": None if progress is None else progress.eta_s,
         "seed": params.seed,
@@ -102,7 +100,3 @@ def _seconds(params: SamplingParams) -> str:
     if not params.num_frames or not params.fps:
         return "0"
     return f"{round(params.num_frames / params.fps, 2):g}"
-
-
-def _whole(moment: float | None) -> int | None:
-    return None if moment is None else int(moment)
