@@ -173,7 +173,7 @@ def test_variations_differ_from_each_other_and_resemble_the_picture(client: open
         (FILE, {"mask": encoded(gradient(32, 32))}, "mask"),
         (FILE, {"extra": {"strength": 1.5}}, "strength"),
         (FILE, {"extra": {"num_inference_steps": "many"}}, "num_inference_steps"),
-        (FILE, {"extra": {"markup": "a"}}, "markup"),
+        (FILE, {"markup": FILE}, "markup"),
         (FILE, {"size": "63x96"}, "size"),
         (FILE, {"background": "transparent"}, "background"),
         (FILE, {"n": 11}, "n"),
@@ -222,6 +222,12 @@ def test_what_the_model_can_not_do_is_refused(
     files = {"image": FILE} | {name: given.pop(name) for name in ("mask",) if name in given}
     response = ask(app, "POST", EDITS, files=files, data={"prompt": "a", **given})
     assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+def test_a_model_that_must_have_a_mask_makes_no_variations() -> None:
+    app = app_with(model=msgspec.structs.replace(MODEL, tasks=("inpainting",)), ends=QueueFull(""))
+    response = ask(app, "POST", VARIATIONS, files={"image": FILE})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "image")
 
 
 def test_a_model_that_must_have_a_mask_takes_the_transparency_of_the_picture() -> None:

@@ -102,6 +102,16 @@ def test_pictures_are_made_in_the_background(url: str) -> None:
     assert httpx2.get(done["data"][0]["url"]).status_code == 410
 
 
+def test_a_job_heeds_the_compression_asked_for(url: str) -> None:
+    def size(compression: int) -> int:
+        given = {"output_format": "jpeg", "output_compression": compression}
+        where = url + JOBS + post(url, run_in_background=True, **given).json()["id"]
+        assert eventually(lambda: httpx2.get(where).json()["status"] == "completed", 30)
+        return len(httpx2.get(httpx2.get(where).json()["data"][0]["url"]).content)
+
+    assert size(100) > size(5)
+
+
 def test_a_key_makes_the_same_job_of_the_same_request(url: str) -> None:
     def submit(**given: Any) -> httpx2.Response:
         body = {**BODY, "run_in_background": True, **given}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.runtime.postprocess.images import ImageFormat, encode_image
+from multimodal_gen.runtime.postprocess.images import QUALITY, ImageFormat, encode_image
 from multimodal_gen.runtime.postprocess.video import encode_gif, encode_mp4
 
 if TYPE_CHECKING:
@@ -83,11 +83,18 @@ class Destination:
             return path
 
 
-def encode(pixels: NDArray[np.uint8], suffix: str, fps: int | None, recipe: Recipe | None) -> bytes:
-    """A file of the kind that `suffix` names, of pixels uint8 [F, H, W, 3] (F = 1: a picture)."""
+def encode(
+    pixels: NDArray[np.uint8],
+    suffix: str,
+    fps: int | None,
+    recipe: Recipe | None,
+    quality: int = QUALITY,
+) -> bytes:
+    """A file of the kind that `suffix` names, of pixels uint8 [F, H, W, 3] (F = 1: a picture).
+    `quality` acts on JPEG and WebP."""
     if suffix in _VIDEOS:
         return _VIDEOS[suffix](pixels, fps or _FPS, recipe)
-    return encode_image(pixels[0], _PICTURES[suffix], recipe)
+    return encode_image(pixels[0], _PICTURES[suffix], recipe, quality)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from multimodal_gen.runtime.generation import Output
 from multimodal_gen.runtime.postprocess.files import encode
+from multimodal_gen.runtime.postprocess.images import QUALITY
 from multimodal_gen.runtime.postprocess.metadata import Recipe
 from multimodal_gen.runtime.postprocess.video import encode_spritesheet, encode_thumbnail
 from multimodal_gen.runtime.serving.records import JobRecord
@@ -20,10 +21,11 @@ def render(record: JobRecord, outputs: Sequence[Output]) -> dict[str, bytes]:
     """One file an output: ID-INDEX with the suffix in the job's meta, by default .mp4 or .png; and
     of a video a thumbnail and a spritesheet, .webp and .jpg."""
     suffix = record.meta.get("suffix") or _SUFFIXES[record.kind]
+    quality = record.meta.get("quality") or QUALITY
     files = {}
     for index, (req, output) in enumerate(zip(record.request.requests, outputs, strict=True)):
         name, recipe = f"{record.id}-{index}", Recipe(req.params, record.model)
-        files[name + suffix] = encode(output.pixels, suffix, output.fps, recipe)
+        files[name + suffix] = encode(output.pixels, suffix, output.fps, recipe, quality)
         if record.kind == "video":
             files[f"{name}.webp"] = encode_thumbnail(output.pixels)
             files[f"{name}.jpg"] = encode_spritesheet(output.pixels)

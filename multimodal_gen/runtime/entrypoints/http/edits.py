@@ -28,7 +28,8 @@ from multimodal_gen.runtime.serving.service import Pixels
 if TYPE_CHECKING:
     import numpy as np
 
-_FROM_PICTURES = ("image-to-image", "inpainting", "image-edit")
+_WITHOUT_MASK = ("image-to-image", "image-edit")
+_FROM_PICTURES = (*_WITHOUT_MASK, "inpainting")
 
 
 def edit_routes(maker: ImageMaker, max_input_pixels: int) -> APIRouter:
@@ -45,7 +46,7 @@ def edit_routes(maker: ImageMaker, max_input_pixels: int) -> APIRouter:
         """A picture changed as the prompt says: as a whole by `strength`, where a `mask` says, or
         by instruction, as the model can."""
         body = await forms.parse(request, EditsRequest)
-        model = _checked(maker.model(), body.image)
+        model = _checked(maker.model(), _FROM_PICTURES, body.image)
         pictures = await asyncio.to_thread(_opened, body, model, max_input_pixels)
         return await maker.answer(request, body, "image_edit", pictures)
 
@@ -58,17 +59,19 @@ def edit_routes(maker: ImageMaker, max_input_pixels: int) -> APIRouter:
     async def vary(request: Request) -> Response:
         """Pictures like the one given: image-to-image, with or without a prompt."""
         body = await forms.parse(request, VariationsRequest)
-        _checked(maker.model(), body.image)
+        _checked(maker.model(), _WITHOUT_MASK, body.image)
         image = await asyncio.to_thread(_opened_image, body.image, max_input_pixels)
         return await maker.answer(request, body, "image_edit", {"image": image})
 
     return routes
 
 
-def _checked(model: ModelInfo, given: Picture | list[Picture]) -> ModelInfo:
-    """`model`. Raises InvalidRequest where it takes no picture, or not so many."""
-    if not any(task in _FROM_PICTURES for task in model.tasks):
-        allowed = f"{model.name} does only {', '.join(model.tasks)}: it takes no picture"
+def _checked(model: ModelInfo, tasks: tuple[str, ...], given: Picture | list[Picture]) -> ModelInfo:
+    """`model`. Raises InvalidRequest where it does none of `tasks`, or takes fewer pictures."""
+    if not any(task in tasks for task in model.tasks):
+        allowed = (
+            f"{model.name} does only {', '.join(model.tasks)}; this needs {' or '.join(tasks)}"
+        )
         raise InvalidRequest("image", "a picture", allowed)
     if isinstance(given, list) and len(given) != 1:
         raise InvalidRequest("image", f"{len(given)} pictures", f"{model.name} takes one picture")
@@ -90,7 +93,7 @@ def _own_mask(body: EditsRequest, model: ModelInfo, max_pixels: int) -> Pixels:
     """For a model that can't do without, the transparency of the picture itself, if it has some."""
     import numpy as np
 
-    if any(task in model.tasks for task in ("image-to-image", "image-edit")):
+    if any(task in model.tasks for task in _WITHOUT_MASK):
         return {}
     alpha = _opened_image(body.image, max_pixels, "RGBA")[..., 3]
     return {"mask": np.ascontiguousarray(255 - alpha)} if alpha.min() < 255 else {}

@@ -96,8 +96,12 @@ class ImageMaker:
         return place
 
     async def _job(self, request: Request, body: ImageFields, pictures: Pixels) -> Response:
-        self.model()
-        meta = {"suffix": f".{body.output_format or 'png'}", "warnings": body.warnings()}
+        encoding = Encoding.of(body, self.model().name)
+        meta = {
+            "suffix": f".{encoding.format}",
+            "quality": encoding.quality,
+            "warnings": body.warnings(),
+        }
         record = await self.jobs.submit(
             "image",
             body.sampling_params(),
