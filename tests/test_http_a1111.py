@@ -325,19 +325,21 @@ def test_pictures_are_left_out_when_asked(url: str) -> None:
     assert post(url, "txt2img", {**QUICK, "send_images": False}).json()["images"] == []
 
 
+WHITE = base64_of(Image.new("L", (8, 8), 255))
 ANSWERS = app_with(ends=QueueFull("full", 7))
 
 
 @pytest.mark.parametrize(
     ("path", "body", "message"),
     [
-        ("txt2img", {"steps": 0}, "num_inference_steps=0: must be 1 to"),
+        ("txt2img", {"steps": 0}, "steps=0: must be 1 to"),
         ("txt2img", {"steps": "many"}, "steps='many'"),
         ("txt2img", {"batch_size": 5, "n_iter": 9}, "batch_size * n_iter=45: must be 1 to 16"),
         ("txt2img", {"prompt": "<lora:>"}, "must be <lora:NAME:SCALE>"),
         ("txt2img", {"prompt": "a <lora:style:0.8>"}, "lora="),
         ("txt2img", {"infotext": "a\nSteps: x, Seed: 1, Size: 2x2"}, "can't be read as steps"),
         ("txt2img", [], "JSON object"),
+        ("img2img", {"init_images": [WHITE]}, "init_images='a picture': flux does only"),
         ("img2img", {"prompt": "a"}, "init_images='0 pictures': must be one picture"),
         ("img2img", {"init_images": ["AAAA"]}, "can't be read as a picture"),
         ("img2img", {"init_images": ["http://a/b.png"]}, "not fetched"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import Request, Response
@@ -16,10 +17,12 @@ from multimodal_gen.errors import MultimodalGenError
 Shape = Callable[[dict[str, Any]], dict[str, Any]]
 """The body of an answer, of OpenAI's `{message, type, param, code}`."""
 
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
-def routes_that_err_as(shape: Shape) -> type[APIRoute]:
+
+def routes_that_err_as(shape: Shape, names: Mapping[str, str] = NO_NAMES) -> type[APIRoute]:
     """The class of a router's routes: status and headers are those that the app gives an error,
-    the body is `shape`'s."""
+    the body is `shape`'s. `names` has the protocol's own for fields of SamplingParams."""
 
     class Route(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -29,11 +32,20 @@ def routes_that_err_as(shape: Shape) -> type[APIRoute]:
                 try:
                     return await handle(request)
                 except (MultimodalGenError, HTTPException, RequestValidationError) as error:
+                    if isinstance(error, MultimodalGenError):
+                        _rename(error, names)
                     return _shaped(await _answered(request, error), shape)
 
             return shaping
 
     return Route
+
+
+def _rename(error: MultimodalGenError, names: Mapping[str, str]) -> None:
+    field = error.field or ""
+    if field in names and error.message.startswith(f"{field}="):
+        error.field = names[field]
+        error.message = names[field] + error.message.removeprefix(field)
 
 
 async def _answered(request: Request, error: Exception) -> Response:

@@ -24,6 +24,9 @@ _FORMATS: dict[str, ImageFormat] = {
 }
 
 
+_NAMES = {"image_path": "inputs"}
+
+
 class Failure(BaseModel):
     """What InferenceClient puts into the exception that it raises."""
 
@@ -62,7 +65,7 @@ _FILES: dict[str, Any] = {
 def hugging_face_routes(maker: ImageMaker, max_pixels: int) -> APIRouter:
     """text_to_image and image_to_image, at any URL that such a client may be given. A picture that
     is sent may have `max_pixels`."""
-    routes = APIRouter(route_class=routes_that_err_as(_failure), responses=_ERRORS)
+    routes = APIRouter(route_class=routes_that_err_as(_failure, _NAMES), responses=_ERRORS)
 
     @routes.post("/models/{model:path}", response_class=Response, openapi_extra=_BODY)
     async def infer_by_name(model: str, request: Request) -> Response:

@@ -13,6 +13,14 @@ from multimodal_gen.runtime.entrypoints.http.a1111.generation import add_generat
 from multimodal_gen.runtime.entrypoints.http.error_shapes import routes_that_err_as
 from multimodal_gen.runtime.entrypoints.http.image_maker import ImageMaker
 
+_NAMES = {
+    "num_inference_steps": "steps",
+    "guidance_scale": "cfg_scale",
+    "strength": "denoising_strength",
+    "image_path": "init_images",
+    "mask_path": "mask",
+}
+
 
 class Failure(BaseModel):
     """An error as the web UI tells it."""
@@ -31,7 +39,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 def a1111_routes(maker: ImageMaker, args: ServerArgs) -> APIRouter:
     """Every route below `/sdapi/v1`."""
     routes = APIRouter(
-        prefix="/sdapi/v1", route_class=routes_that_err_as(_failure), responses=_ERRORS
+        prefix="/sdapi/v1", route_class=routes_that_err_as(_failure, _NAMES), responses=_ERRORS
     )
     add_generation(routes, maker, args.max_input_pixels)
     add_lists(routes, maker.service, args)
