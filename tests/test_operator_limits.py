@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import httpx2
 import msgspec
 import pytest
 from fastapi import FastAPI, Request
-from http_serving import IMAGES, MODEL, app_with, ask
+from http_serving import IMAGES, MODEL, address_of, app_with, ask, serving
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
@@ -17,6 +18,8 @@ from multimodal_gen.errors import QueueFull
 from multimodal_gen.messages.model_info import Limits
 from multimodal_gen.runtime.entrypoints.http.middleware import BodyLimit
 from multimodal_gen.runtime.serving.operator_limits import bounded, within_time
+
+JSON = {"content-type": "application/json"}
 
 
 @pytest.mark.parametrize(
@@ -76,3 +79,27 @@ async def posted(app: Any) -> int:
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
         return (await client.post("/", content=b"x" * 100)).status_code
+
+
+def test_json_of_very_many_values_is_refused() -> None:
+    app = app_with(ends=QueueFull("full"))
+    content = b'{"prompt": "a", "x": [' + b"1," * 300_000 + b"1]}"
+    response = ask(app, "POST", IMAGES, content=content, headers=JSON)
+    assert response.status_code == 413
+
+
+@pytest.mark.parametrize("key", ["one", "wrong"])
+def test_an_early_answer_is_seen_by_who_still_sends(key: str) -> None:
+    app = app_with(ends=QueueFull("full"), api_key="one", max_body_bytes=10_000_000)
+    headers = {"authorization": f"Bearer {key}", "connection": "close", **JSON}
+    with serving(app) as url:
+        response = httpx2.post(url + IMAGES, content=b" " * 15_000_000, headers=headers)
+    assert response.status_code == (413 if key == "one" else 401)
+
+
+def test_who_asks_whether_to_send_is_answered_first() -> None:
+    app = app_with(ends=QueueFull("full"), api_key="one")
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\nexpect: 100-continue\r\n\r\n"
+    with serving(app) as url, socket.create_connection(address_of(url), timeout=10) as raw:
+        raw.sendall(head)
+        assert raw.recv(4096).startswith(b"HTTP/1.1 401")

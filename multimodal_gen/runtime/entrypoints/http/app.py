@@ -28,7 +28,7 @@ from multimodal_gen.runtime.entrypoints.http.metrics import (
     metrics_routes,
     name_of_model,
 )
-from multimodal_gen.runtime.entrypoints.http.middleware import BodyLimit, Observed
+from multimodal_gen.runtime.entrypoints.http.middleware import BodyLimit, Drained, Observed
 from multimodal_gen.runtime.entrypoints.http.playground import playground_routes
 from multimodal_gen.runtime.entrypoints.http.status import status_routes
 from multimodal_gen.runtime.entrypoints.http.video_maker import VideoMaker
@@ -58,6 +58,7 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     # The one added last sees a request first.
     app.add_middleware(BodyLimit, limit=args.max_body_bytes)
     app.add_middleware(Keys, ring=ring)
+    app.add_middleware(Drained, most=2 * args.max_body_bytes)
     app.add_middleware(Observed, metrics=metrics, tracing=tracing)
     app.include_router(status_routes(service, args))
     app.include_router(docs_routes(app, needs_key=ring.guards))

@@ -21,9 +21,8 @@ from multimodal_gen.observability.metrics import Metrics
 from multimodal_gen.observability.tracing import Tracing
 from multimodal_gen.runtime.entrypoints.http.errors import error_response, response_of
 
-_DRAINED_BYTES = 32 * 2**20
-"""How much of a body that is too large is read and dropped: a client that is still sending when the
-connection closes would see that instead of the answer."""
+_MAX_COMMAS = 200_000
+"""Of a JSON body: reading it takes as long as it has values, and nothing else is done meanwhile."""
 _BODIES = 8
 """So many of the largest size may be in memory at once."""
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -135,6 +134,38 @@ def _owner(scope: Scope) -> str:
     return "" if owner is None else str(owner.name)
 
 
+class Drained:
+    """Reads what is left of a body before the answer goes out, up to `most` bytes of it: a client
+    that is still sending when the connection closes would see that instead of the answer."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        announced = headers.get("content-length", "0")
+        expected = int(announced) if announced.isdecimal() else 0
+        if not expected and "transfer-encoding" not in headers:
+            return await self._app(scope, receive, send)
+        # Who asked whether to go on does not, unless somebody begins to read.
+        more = expected <= self._most and "expect" not in headers
+
+        async def receiving() -> Message:
+            nonlocal more
+            message = await receive()
+            more = bool(message.get("more_body"))
+            return message
+
+        async def sending(message: Message) -> None:
+            dropped = 0
+            while more and dropped < self._most and message["type"] == "http.response.start":
+                dropped += len((await receiving()).get("body", b""))
+            await send(message)
+
+        await self._app(scope, receiving, sending)
+
+
 class BodyLimit:
     """Answers 413 to a body of more than `limit` bytes, by what it announces or by what comes, and
     429 while the bodies of others fill the room there is."""
@@ -147,26 +178,29 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        announced = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        announced = headers.get("content-length", "")
         expected = int(announced) if announced.isdecimal() else 0
         if expected > self._limit:
-            await _drain(receive)
             response = error_response(413, self._message, "request_too_large")
             return await response(scope, receive, send)
         if expected and self._held + expected > _BODIES * self._limit:
             error = QueueFull("the server has its hands full with the bodies of other requests")
             return await response_of(error)(scope, receive, send)
-        received = 0
+        is_json = "json" in headers.get("content-type", "")
+        received = commas = 0
 
         async def receive_bounded() -> Message:
-            nonlocal received
+            nonlocal received, commas
             message = await receive()
-            size = len(message.get("body", b""))
-            received += size
-            self._held += size
+            body = message.get("body", b"")
+            received += len(body)
+            self._held += len(body)
             if received > self._limit:
-                await _drain(receive)
                 raise HTTPException(413, self._message)
+            commas += body.count(b",") if is_json else 0
+            if commas > _MAX_COMMAS:
+                raise HTTPException(413, f"the body must have at most {_MAX_COMMAS} values")
             return message
 
         try:
@@ -177,12 +211,3 @@ class BodyLimit:
     @property
     def _message(self) -> str:
         return f"the body must have at most {self._limit} bytes"
-
-
-async def _drain(receive: Receive) -> None:
-    dropped = 0
-    while dropped < _DRAINED_BYTES:
-        message = await receive()
-        dropped += len(message.get("body", b""))
-        if not message.get("more_body"):
-            return
