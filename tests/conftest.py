@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 _cache = tempfile.TemporaryDirectory(prefix="multimodal-gen-tests-")
+_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 os.environ.update(
-    OMP_NUM_THREADS="2",
+    OMP_NUM_THREADS=str(max(1, 2 // _workers)),
     OMP_WAIT_POLICY="PASSIVE",
     HF_HUB_OFFLINE="1",
     XDG_CACHE_HOME=_cache.name,
