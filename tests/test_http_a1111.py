@@ -154,7 +154,7 @@ def test_a_mask_with_transparency_paints_what_is_opaque(url: str) -> None:
 
 
 def test_progress_goes_one_way_and_shows_the_picture(webui: webuiapi.WebUIApi) -> None:
-    wait = in_thread(lambda: webui.txt2img(prompt="a red heart", **{**LONG, "steps": 400}))
+    wait = in_thread(lambda: webui.txt2img(prompt="a red heart", **{**LONG, "steps": 200}))
     assert eventually(lambda: webui.get_progress()["state"]["job_count"] == 1)
     seen = []
     while (now := webui.get_progress())["state"]["job_count"]:
@@ -165,7 +165,7 @@ def test_progress_goes_one_way_and_shows_the_picture(webui: webuiapi.WebUIApi) -
     assert fractions == sorted(fractions)
     assert 0 < fractions[0] < 1
     assert any(each["eta_relative"] > 0 for each in seen)
-    assert seen[-1]["state"]["sampling_steps"] == 400
+    assert seen[-1]["state"]["sampling_steps"] == 200
     shown = [each["current_image"] for each in seen if each["current_image"]]
     assert len(set(shown)) > 1
     assert decoded(base64.b64decode(shown[-1])).shape[2] == 3
@@ -174,7 +174,7 @@ def test_progress_goes_one_way_and_shows_the_picture(webui: webuiapi.WebUIApi) -
 
 
 def test_progress_leaves_out_the_picture_when_asked(url: str) -> None:
-    wait = in_thread(lambda: post(url, "txt2img", {**LONG, "steps": 200}))
+    wait = in_thread(lambda: post(url, "txt2img", {**LONG, "steps": 100}))
     path = f"{url}/sdapi/v1/progress"
 
     def shown() -> Any:

@@ -24,6 +24,7 @@ from multimodal_gen.runtime.launch.supervisor import Engine
 from multimodal_gen.runtime.postprocess.metadata import read_parameters
 
 QUICK = {"num_inference_steps": 2}
+FULL = app_with(ends=QueueFull("full", 7))
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +165,7 @@ def test_what_is_wrong_is_in_the_exception(
     "body", [b"", b"{", b"[]", b"no picture", b'{"inputs": 3}', b'{"inputs": "a", "parameters": 1}']
 )
 def test_a_body_that_is_neither_is_refused(body: bytes) -> None:
-    reply = ask(app_with(ends=QueueFull("full")), "POST", "/hf", content=body)
+    reply = ask(FULL, "POST", "/hf", content=body)
     assert reply.status_code == 400
     assert {"error", "error_type"} <= reply.json().keys()
 
@@ -172,7 +173,7 @@ def test_a_body_that_is_neither_is_refused(body: bytes) -> None:
 def test_what_only_looks_like_base64_is_a_prompt() -> None:
     for prompt in ("iVBORw0KGgo=", base64.b64encode(b"a" * 99).decode(), "GIF8" * 40):
         body = json.dumps({"inputs": prompt})
-        assert ask(app_with(ends=QueueFull("full")), "POST", "/hf", content=body).status_code == 429
+        assert ask(FULL, "POST", "/hf", content=body).status_code == 429
 
 
 def test_a_server_that_loads_or_is_full_says_so() -> None:
@@ -182,7 +183,7 @@ def test_a_server_that_loads_or_is_full_says_so() -> None:
     ):
         InferenceClient(model=f"{url}/hf", token="hf_none").text_to_image("a red heart")
     assert caught.value.response.status_code == 503
-    reply = ask(app_with(ends=QueueFull("full", 7)), "POST", "/hf", json={"inputs": "a"})
+    reply = ask(FULL, "POST", "/hf", json={"inputs": "a"})
     assert (reply.status_code, reply.headers["retry-after"]) == (429, "7")
     assert reply.json()["error"] == "full"
 
