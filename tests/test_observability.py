@@ -24,6 +24,7 @@ from multimodal_gen.observability.logging import JsonLines, configure_logging
 from multimodal_gen.observability.tracing import Tracing, tracing_from_environment
 from multimodal_gen.runtime.entrypoints.http import app as http_app
 from multimodal_gen.runtime.entrypoints.http.docs import schema_of
+from multimodal_gen.runtime.entrypoints.http.metrics import since_acceptance
 from multimodal_gen.runtime.launch.supervisor import Engine
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -74,6 +75,11 @@ def test_requests_pictures_and_times_are_counted(app: FastAPI) -> None:
     for stage in ("encode", "denoise", "decode"):
         name = f'multimodal_gen_stage_host_latency_seconds_count{{stage="{stage}"}}'
         assert found[name] == 2
+
+
+def test_time_in_the_queue_of_the_front_is_time_in_the_queue() -> None:
+    known = {"queued": 1.0, "denoise": 3.0, "total": 4.0}
+    assert since_acceptance(known, 10.0) == {"queued": 7.0, "denoise": 3.0, "total": 10.0}
 
 
 def test_the_engines_state_is_told(app: FastAPI) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
@@ -62,15 +62,17 @@ class Reports:
 
     def made(self, task: Task, output: Output) -> None:
         model, parent = self._alive[task.id]
-        self._metrics.made(model, output.pixels.shape, output.timings, output.batch_sizes)
-        self._metrics.ended(model, "completed", time.time() - task.created_at)
+        elapsed = time.time() - task.created_at
+        timings = since_acceptance(output.timings, elapsed)
+        self._metrics.made(model, output.pixels.shape, timings, output.batch_sizes)
+        self._metrics.ended(model, "completed", elapsed)
         if self._tracing is not None and parent is not None:
             attributes = {
                 "gen_ai.operation.name": "generate_content",
                 "gen_ai.request.model": model,
                 "gen_ai.output.type": "image" if output.fps is None else "video",
             }
-            self._tracing.output(parent, task.created_at, output.timings, attributes)
+            self._tracing.output(parent, task.created_at, timings, attributes)
         if task.done:
             del self._alive[task.id]
 
@@ -82,6 +84,13 @@ class Reports:
         for output in task.outputs:
             if output is None:
                 self._metrics.ended(model, status, time.time() - task.created_at)
+
+
+def since_acceptance(timings: Mapping[str, float], elapsed: float) -> dict[str, float]:
+    """The engine's timings, and what it can't know: how long the request waited here before."""
+    before = max(0.0, elapsed - timings.get("total", elapsed))
+    queued = timings.get("queued", 0.0) + before
+    return {**timings, "queued": queued, "total": elapsed}
 
 
 def name_of_model(service: Service) -> Callable[[], str]:
