@@ -23,6 +23,8 @@ from multimodal_gen.runtime.entrypoints.http.streaming import Partials, with_pin
 from multimodal_gen.runtime.launch.supervisor import Engine
 
 STEPS = {"num_inference_steps": 12, "seed": 3}
+SLOW = {"num_inference_steps": 8, "size": "192x160"}
+"""Steps long enough that no preview is overtaken by the next."""
 
 
 def stream(client: openai.OpenAI, extra: dict[str, Any] | None = None, **given: Any) -> list[Any]:
@@ -32,17 +34,17 @@ def stream(client: openai.OpenAI, extra: dict[str, Any] | None = None, **given: 
 
 @pytest.mark.parametrize("partials", [0, 1, 3])
 def test_partial_pictures_come_before_the_picture(client: openai.OpenAI, partials: int) -> None:
-    *shown, last = stream(client, partial_images=partials)
+    *shown, last = stream(client, SLOW, partial_images=partials)
     assert [event.type for event in shown] == ["image_generation.partial_image"] * partials
     assert [event.partial_image_index for event in shown] == [*range(partials)]
     assert last.type == "image_generation.completed"
-    assert (last.size, last.background, last.output_format) == ("96x64", "opaque", "png")
+    assert (last.size, last.background, last.output_format) == ("192x160", "opaque", "png")
     assert (last.quality, last.usage.total_tokens, last.seed) == ("auto", 0, 3)
-    assert all(pixels_of(event).shape == (64, 96, 3) for event in [*shown, last])
+    assert all(pixels_of(event).shape == (160, 192, 3) for event in [*shown, last])
 
 
 def test_partial_pictures_come_ever_closer_to_the_picture(client: openai.OpenAI) -> None:
-    *shown, last = stream(client, partial_images=3)
+    *shown, last = stream(client, SLOW, partial_images=3)
     final = pixels_of(last)
     distances = [np.abs(pixels_of(event) - final).mean() for event in shown]
     assert distances[0] > distances[-1]
@@ -56,7 +58,7 @@ def test_the_picture_is_the_same_as_without_a_stream(client: openai.OpenAI) -> N
 
 
 def test_each_of_several_pictures_completes(client: openai.OpenAI) -> None:
-    events = stream(client, n=2, partial_images=2)
+    events = stream(client, SLOW, n=2, partial_images=2)
     completed = [event for event in events if event.type == "image_generation.completed"]
     assert sorted(event.image_index for event in completed) == [0, 1]
     assert {event.seed for event in completed} == {3, 4}
@@ -68,8 +70,8 @@ def test_each_of_several_pictures_completes(client: openai.OpenAI) -> None:
 def test_an_edit_streams_its_own_events(client: openai.OpenAI) -> None:
     picture = encoded(Image.new("RGB", (96, 64), "navy"))
     given: dict[str, Any] = {"prompt": "a dog", "stream": True, "partial_images": 1}
-    extra = {**STEPS, "strength": 0.8}
-    events = [*client.images.edit(image=picture, size="96x64", extra_body=extra, **given)]
+    extra = {**STEPS, **SLOW, "strength": 0.8}
+    events = [*client.images.edit(image=picture, extra_body=extra, **given)]
     types = [event.type for event in events]
     assert types == ["image_edit.partial_image", "image_edit.completed"]
 
