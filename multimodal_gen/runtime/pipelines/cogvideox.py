@@ -21,7 +21,6 @@ from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.cogvideox import CogVideoXDecoder
 from multimodal_gen.runtime.models.vaes.image import scale_factor
 from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
-from multimodal_gen.runtime.pipelines.composed_pipeline import text_of
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
 
@@ -67,13 +66,10 @@ class CogVideoXPipeline(AdaptedVideoPipeline):
             )
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
-        text = text_of(state.params, branch)
-        length = state.params.max_sequence_length
-        assert length is not None
         self._check_positions(state.params)
-        return self.prompt_cache.get((text, length), lambda: self._encode(text, length))
+        return super().condition(state, branch)
 
-    def _encode(self, text: str, length: int) -> Conditioning:
+    def encode(self, text: str, length: int) -> Conditioning:
         """T5's states of all `length` tokens, padding included."""
         return {"encoder_hidden_states": self._t5(text, length)[0].to(self.context.dtype)}
 

@@ -205,10 +205,16 @@ class ComposedPipeline(ABC):
         """("positive",), or ("positive", "negative") with classifier-free guidance."""
         return ("positive", "negative") if self.cfg_scale(params) > 1 else ("positive",)
 
-    @abstractmethod
     def condition(self, state: RequestState, branch: str) -> Conditioning:
-        """What the denoiser is told in this branch. Each prompt is encoded by itself, so that
-        neither the picture nor the cache depends on who else is encoded."""
+        """What the denoiser is told in this branch: its text's encoding, which is remembered. Each
+        prompt is encoded by itself, so that no picture depends on who else is encoded."""
+        text, length = text_of(state.params, branch), state.params.max_sequence_length
+        assert length is not None
+        return self.prompt_cache.get((text, length), lambda: self.encode(text, length))
+
+    def encode(self, text: str, length: int) -> Conditioning:
+        """A prompt, in as many tokens as the request's `max_sequence_length` says."""
+        raise NotImplementedError
 
     def join(self, branches: Sequence[Conditioning]) -> Conditioning:
         """The conditioning of a batch's rows, each tensor [R, ...]; there may be no rows."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -19,6 +21,13 @@ class FlowPipeline(ComposedPipeline):
         assert params.strength is not None
         steps = params.num_inference_steps
         return int(max(steps - min(steps * params.strength, steps), 0)) * solver.order
+
+
+def falling_sigmas(params: SamplingParams) -> list[float]:
+    """Evenly from 1 to 1 / steps, before any shift: diffusers' pipelines set these."""
+    steps = params.num_inference_steps
+    assert steps is not None
+    return torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
 
 
 def linear_shift(config: Mapping[str, Any], tokens: int, largest: float = 1.15) -> float:

@@ -27,7 +27,6 @@ from multimodal_gen.runtime.models.vaes.image import (
 )
 from multimodal_gen.runtime.pipelines.composed_pipeline import (
     RankContext,
-    text_of,
 )
 from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.packed import PATCH, PackedPipeline, unpack
@@ -76,10 +75,7 @@ class FluxPipeline(PackedPipeline):
         )
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
-        text = text_of(state.params, branch)
-        length = state.params.max_sequence_length
-        assert length is not None
-        conditioning = self.prompt_cache.get((text, length), lambda: self._encode(text, length))
+        conditioning = super().condition(state, branch)
         if self._transformer.config.guidance_embeds:
             scale = [state.params.guidance_scale]
             conditioning["guidance"] = torch.tensor(
@@ -87,7 +83,7 @@ class FluxPipeline(PackedPipeline):
             )
         return conditioning
 
-    def _encode(self, text: str, length: int) -> Conditioning:
+    def encode(self, text: str, length: int) -> Conditioning:
         """T5's states of all `length` tokens, padding included, and CLIP's pooled one."""
         pooled = self._clip(text, self._clip.max_length).pooler_output  # [1, P]
         states = self._t5(text, length)[0]  # [1, length, D]

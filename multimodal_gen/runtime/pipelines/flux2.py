@@ -28,8 +28,8 @@ from multimodal_gen.runtime.models.vaes.references import (
     crop_reference,
     reference_size,
 )
-from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, size_of, text_of
-from multimodal_gen.runtime.pipelines.flow import FlowPipeline
+from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, size_of
+from multimodal_gen.runtime.pipelines.flow import FlowPipeline, falling_sigmas
 from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
@@ -80,12 +80,7 @@ class Flux2KleinPipeline(FlowPipeline):
     def branches(self, params: SamplingParams) -> tuple[str, ...]:
         return ("positive",) if self._distilled else super().branches(params)
 
-    def condition(self, state: RequestState, branch: str) -> Conditioning:
-        text, length = text_of(state.params, branch), state.params.max_sequence_length
-        assert length is not None
-        return self.prompt_cache.get((text, length), lambda: self._encode(text, length))
-
-    def _encode(self, text: str, length: int) -> Conditioning:
+    def encode(self, text: str, length: int) -> Conditioning:
         """States of three of Qwen3's layers side by side, of all `length` tokens."""
         states = self._qwen.states(text, length, _LAYERS, thinking=False, padded=True)
         return {"encoder_hidden_states": torch.cat(states, dim=-1).to(self.context.dtype)}
@@ -132,8 +127,7 @@ class Flux2KleinPipeline(FlowPipeline):
         steps = params.num_inference_steps
         assert steps is not None
         height, width = self._grid(params)
-        sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
-        return {"sigmas": sigmas, "mu": _shift(height * width, steps)}
+        return {"sigmas": falling_sigmas(params), "mu": _shift(height * width, steps)}
 
     def predict(self, rows: Rows) -> Tensor:
         velocity: Tensor = self._transformer(

@@ -17,7 +17,6 @@ from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS, LLAMA_TOKEN
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.hunyuan_video import HunyuanVideoDecoder
 from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
-from multimodal_gen.runtime.pipelines.composed_pipeline import text_of
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.pipelines.true_cfg import TrueCfgPipeline
@@ -65,15 +64,13 @@ class HunyuanVideoPipeline(TrueCfgPipeline, AdaptedVideoPipeline):
             )
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
-        params = state.params
-        text, length = text_of(params, branch), params.max_sequence_length
-        assert length is not None
-        assert params.guidance_scale is not None
-        encoded = self.prompt_cache.get((text, length), lambda: self._encode(text, length))
-        guidance = torch.tensor([params.guidance_scale], dtype=self.context.dtype) * 1000.0
+        scale = state.params.guidance_scale
+        assert scale is not None
+        guidance = torch.tensor([scale], dtype=self.context.dtype) * 1000.0
+        encoded = super().condition(state, branch)
         return {**encoded, "guidance": guidance.to(self.context.device)}
 
-    def _encode(self, text: str, length: int) -> Conditioning:
+    def encode(self, text: str, length: int) -> Conditioning:
         """Llama's states of `length` tokens after the instruction, which are valid, and CLIP's
         pooled one."""
         instructed, tokens = _TEMPLATE.format(text), length + _BEFORE_PROMPT

@@ -18,8 +18,8 @@ from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.ltx import LTXVideoCodec
 from multimodal_gen.runtime.models.vaes.pictures import fit_image
 from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
-from multimodal_gen.runtime.pipelines.composed_pipeline import size_of, text_of
-from multimodal_gen.runtime.pipelines.flow import linear_shift
+from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
+from multimodal_gen.runtime.pipelines.flow import falling_sigmas, linear_shift
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
 
@@ -62,13 +62,7 @@ class LTXPipeline(AdaptedVideoPipeline):
             frames = defaults.num_frames // 8 * time + 1
             return msgspec.structs.replace(defaults, width=width, height=height, num_frames=frames)
 
-    def condition(self, state: RequestState, branch: str) -> Conditioning:
-        text = text_of(state.params, branch)
-        length = state.params.max_sequence_length
-        assert length is not None
-        return self.prompt_cache.get((text, length), lambda: self._encode(text, length))
-
-    def _encode(self, text: str, length: int) -> Conditioning:
+    def encode(self, text: str, length: int) -> Conditioning:
         """T5's states, for which padding is text; the mask keeps it from the denoiser."""
         _, mask = self._t5.tokenize(text, length)
         return {
@@ -100,12 +94,9 @@ class LTXPipeline(AdaptedVideoPipeline):
         return f"{super().batch_key(state, evaluation)} {state.params.fps} fps"
 
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
-        steps = params.num_inference_steps
-        assert steps is not None
         frames, height, width = self.grid(params)
-        sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
         mu = linear_shift(self.scheduler_config, frames * height * width)
-        return {"sigmas": sigmas, "mu": mu, "sigmas_for_all": True}
+        return {"sigmas": falling_sigmas(params), "mu": mu, "sigmas_for_all": True}
 
     def predict(self, rows: Rows) -> Tensor:
         params = rows.params[0]

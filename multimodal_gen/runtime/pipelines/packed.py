@@ -11,7 +11,7 @@ from torch import Tensor
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask, shrink_mask
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
-from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
+from multimodal_gen.runtime.pipelines.flow import FlowPipeline, falling_sigmas, linear_shift
 from multimodal_gen.runtime.pipelines.request_state import RequestState
 from multimodal_gen.runtime.pipelines.true_cfg import TrueCfgPipeline
 
@@ -49,11 +49,9 @@ class PackedPipeline(TrueCfgPipeline, FlowPipeline):
         return pack(torch.randn(shape, generator=generator, dtype=self.context.dtype))
 
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
-        steps = params.num_inference_steps
-        assert steps is not None
         height, width = self.grid(params)
-        sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
-        return {"sigmas": sigmas, "mu": linear_shift(self.scheduler_config, height * width)}
+        mu = linear_shift(self.scheduler_config, height * width)
+        return {"sigmas": falling_sigmas(params), "mu": mu}
 
     def picture_latents(self, state: RequestState) -> Tensor:
         pixels = fit_image(state.pictures["image"], *size_of(state.params))

@@ -20,7 +20,7 @@ from multimodal_gen.runtime.models.dits.qwen_image_keys import qwen_image_key_ma
 from multimodal_gen.runtime.models.encoders.qwen import QwenEncoder
 from multimodal_gen.runtime.models.vaes.image import shrunk
 from multimodal_gen.runtime.models.vaes.qwen_image import QwenImageVAE
-from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, text_of
+from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext
 from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.packed import PATCH, PackedPipeline, unpack
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
@@ -77,12 +77,7 @@ class QwenImagePipeline(PackedPipeline):
             checkpoint, name, context, QwenImageConfig, QwenImageTransformer, qwen_image_key_map
         )
 
-    def condition(self, state: RequestState, branch: str) -> Conditioning:
-        text = text_of(state.params, branch)
-        length = state.params.max_sequence_length
-        return self.prompt_cache.get((text, length), lambda: self._encode(text, length))
-
-    def _encode(self, text: str, length: int | None) -> Conditioning:
+    def encode(self, text: str, length: int) -> Conditioning:
         states = self._encoder(chat(_SYSTEM, text), _LONGEST + _DROPPED)[:, _DROPPED:]
         return {"encoder_hidden_states": states[:, :length].to(self.context.dtype)}
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -15,23 +14,13 @@ from diffusers import SanaPipeline as Reference
 from torch import Tensor
 
 from multimodal_gen.configs.families.sana import SANA
-from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import GEMMA_TOKENIZERS
 from multimodal_gen.runtime.models.adapter import DiffusersDenoiser
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.models.vaes.image import (
-    decode_image,
-    decode_preview,
-    for_decoding,
-    scale_factor,
-)
-from multimodal_gen.runtime.pipelines.composed_pipeline import (
-    ComposedPipeline,
-    size_of,
-    text_of,
-)
+from multimodal_gen.runtime.pipelines.composed_pipeline import text_of
+from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
@@ -42,8 +31,8 @@ _INSTRUCTION: list[str] = (
 """What the language model is told before the prompt; the reference's default."""
 
 
-class SanaPipeline(ComposedPipeline):
-    """Latents are the VAE's own, [1, C, h, w], and stay in float32 between evaluations."""
+class SanaPipeline(ImageLatentsPipeline):
+    """Gemma's states; latents stay in float32 between evaluations."""
 
     family = SANA
     component_classes: ClassVar = {
@@ -64,7 +53,6 @@ class SanaPipeline(ComposedPipeline):
         tokenizer.padding_side = "right"
         self._gemma = TextEncoder(tokenizer, self.components["text_encoder"])
         self._predict = DiffusersDenoiser(self.components["transformer"])
-        self._vae = for_decoding(self.components["vae"])
         self._instruction = "\n".join(_INSTRUCTION)
         self._instruction_length = len(tokenizer.encode(self._instruction))
 
@@ -101,15 +89,12 @@ class SanaPipeline(ComposedPipeline):
 
     @property
     def size_multiple(self) -> int:
-        token = scale_factor(self._vae) * self.components["transformer"].config.patch_size
+        token = self.pixels_per_latent * self.components["transformer"].config.patch_size
         return math.lcm(self.family.size_multiple, token)
 
-    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        height, width = size_of(params)
-        pixels = scale_factor(self._vae)
-        channels = self.components["transformer"].config.in_channels
-        shape = (1, channels, height // pixels, width // pixels)
-        return torch.randn(shape, generator=generator)
+    @property
+    def latents_dtype(self) -> torch.dtype:
+        return torch.float32
 
     def predict(self, rows: Rows) -> Tensor:
         timesteps = rows.timesteps * self.components["transformer"].config.timestep_scale
@@ -118,12 +103,6 @@ class SanaPipeline(ComposedPipeline):
 
     def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
         return super().guide(prediction.float(), state)
-
-    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        return decode_image(self._vae, latents)
-
-    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return decode_preview(self._vae, x0)
 
 
 PIPELINE = SanaPipeline

@@ -19,15 +19,15 @@ from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.schedulers.registry import SOLVERS, default_solver_name
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask
-from multimodal_gen.runtime.pipelines.autoencoder_kl import AutoencoderKLPipeline
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of, text_of
+from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
 from multimodal_gen.runtime.stages.inpaint import KeepUnmasked
 
 
-class StableDiffusionPipeline(AutoencoderKLPipeline):
+class StableDiffusionPipeline(ImageLatentsPipeline):
     """Latents are the VAE's own, [1, C, h, w]."""
 
     family = STABLE_DIFFUSION

@@ -23,9 +23,9 @@ from multimodal_gen.runtime.models.dits.stable_diffusion_3 import SD3Transformer
 from multimodal_gen.runtime.models.dits.stable_diffusion_3_config import SD3Config
 from multimodal_gen.runtime.models.dits.stable_diffusion_3_keys import sd3_key_map
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.pipelines.autoencoder_kl import AutoencoderKLPipeline
-from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, size_of, text_of
+from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, size_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
+from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
 from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
@@ -33,7 +33,7 @@ from multimodal_gen.runtime.pipelines.rows import Rows
 _LARGEST_SHIFT = 1.16  # where a scheduler that shifts by the picture's size doesn't say
 
 
-class StableDiffusion3Pipeline(AutoencoderKLPipeline, FlowPipeline):
+class StableDiffusion3Pipeline(ImageLatentsPipeline, FlowPipeline):
     """Text is that of two CLIPs, then of T5 or zeros."""
 
     family = STABLE_DIFFUSION_3
@@ -96,12 +96,7 @@ class StableDiffusion3Pipeline(AutoencoderKLPipeline, FlowPipeline):
             return super().load_component(checkpoint, name, context)
         return load_transformer(checkpoint, name, context, SD3Config, SD3Transformer, sd3_key_map)
 
-    def condition(self, state: RequestState, branch: str) -> Conditioning:
-        text, length = text_of(state.params, branch), state.params.max_sequence_length
-        assert length is not None
-        return self.prompt_cache.get((text, length), lambda: self._encode(text, length))
-
-    def _encode(self, text: str, length: int) -> Conditioning:
+    def encode(self, text: str, length: int) -> Conditioning:
         """The states before each CLIP's last layer side by side, as wide as T5's; then those of
         T5's `length` tokens, padding included. Pooled are the CLIPs'."""
         tokens, width = self._clips[0].max_length, self._transformer.config.joint_attention_dim

@@ -11,10 +11,10 @@ from multimodal_gen.configs.families.wan import EXPERTS_DEFAULTS, TEXT_IMAGE_DEF
 from multimodal_gen.messages.model_info import Defaults, Task
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.models.vaes.pictures import fit_image
-from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, size_of
 from multimodal_gen.runtime.pipelines.request_state import RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
-from multimodal_gen.runtime.pipelines.wan_base import WanBasePipeline, size_of
+from multimodal_gen.runtime.pipelines.wan_base import WanBasePipeline
 
 
 class WanPipeline(WanBasePipeline):

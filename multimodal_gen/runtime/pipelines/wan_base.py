@@ -23,7 +23,7 @@ from multimodal_gen.runtime.models.vaes.wan import WanVideoCodec
 from multimodal_gen.runtime.pipelines.composed_pipeline import (
     ComposedPipeline,
     RankContext,
-    text_of,
+    size_of,
 )
 from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
@@ -103,13 +103,7 @@ class WanBasePipeline(ComposedPipeline):
 
     # -- the text
 
-    def condition(self, state: RequestState, branch: str) -> Conditioning:
-        text = text_of(state.params, branch)
-        length = state.params.max_sequence_length
-        assert length is not None
-        return self.prompt_cache.get((text, length), lambda: self._encode(text, length))
-
-    def _encode(self, text: str, length: int) -> Conditioning:
+    def encode(self, text: str, length: int) -> Conditioning:
         """UMT5's states, zeros after the end of the text."""
         text = clean(text)
         states = self._umt5(text, length, masked=True).last_hidden_state  # [1, length, D]
@@ -177,13 +171,6 @@ class WanBasePipeline(ComposedPipeline):
         features = state.decoding.get("features") if chunk else None
         pixels, state.decoding["features"] = self._codec.decode_frame(latents, chunk, features)
         return pixels
-
-
-def size_of(params: SamplingParams) -> tuple[int, int]:
-    """Height and width in pixels."""
-    assert params.height is not None
-    assert params.width is not None
-    return params.height, params.width
 
 
 def _boundary_ratio(checkpoint: Checkpoint) -> float | None:

@@ -17,16 +17,9 @@ from multimodal_gen.runtime.models.dits.z_image import ZImageTransformer
 from multimodal_gen.runtime.models.dits.z_image_config import PATCH, ZImageConfig
 from multimodal_gen.runtime.models.dits.z_image_keys import z_image_key_map
 from multimodal_gen.runtime.models.encoders.qwen3 import Qwen3Encoder
-from multimodal_gen.runtime.models.vaes.image import (
-    decode_image,
-    decode_preview,
-    encode_image,
-    for_decoding,
-    scale_factor,
-)
-from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask, shrink_mask
-from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, size_of, text_of
+from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, size_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
+from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
 from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows, join_padded, text_bucket
@@ -36,7 +29,7 @@ _TIMESTEPS = 1000
 _TURBO_SHIFT = 3.0
 
 
-class ZImagePipeline(FlowPipeline):
+class ZImagePipeline(ImageLatentsPipeline, FlowPipeline):
     """Latents are those of the VAE, [1, C, h, w], float32 whatever the model's dtype is."""
 
     family = Z_IMAGE
@@ -56,7 +49,6 @@ class ZImagePipeline(FlowPipeline):
         super().__init__(*args)
         self._qwen = Qwen3Encoder(self.components["tokenizer"], self.components["text_encoder"])
         self._transformer: ZImageTransformer = self.components["transformer"]
-        self._vae = for_decoding(self.components["vae"])
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
@@ -83,12 +75,7 @@ class ZImagePipeline(FlowPipeline):
         positive, negative = prediction[:1], prediction[1:]
         return positive + self.cfg_scale(state.params) * (positive - negative)
 
-    def condition(self, state: RequestState, branch: str) -> Conditioning:
-        text, length = text_of(state.params, branch), state.params.max_sequence_length
-        assert length is not None
-        return self.prompt_cache.get((text, length), lambda: self._encode(text, length))
-
-    def _encode(self, text: str, length: int) -> Conditioning:
+    def encode(self, text: str, length: int) -> Conditioning:
         """The states before Qwen3's last layer, without padding."""
         (states,) = self._qwen.states(text, length, (-2,), thinking=True, padded=False)
         return {_STATES: states.to(self.context.dtype)}
@@ -103,20 +90,11 @@ class ZImagePipeline(FlowPipeline):
 
     @property
     def size_multiple(self) -> int:
-        return PATCH * scale_factor(self._vae)
+        return PATCH * self.pixels_per_latent
 
-    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        height, width = (side // scale_factor(self._vae) for side in size_of(params))
-        shape = (1, self._transformer.config.in_channels, height, width)
-        return torch.randn(shape, generator=generator)
-
-    def picture_latents(self, state: RequestState) -> Tensor:
-        pixels = fit_image(state.pictures["image"], *size_of(state.params))
-        return encode_image(self._vae, pixels, state.generator).float()
-
-    def mask_latents(self, state: RequestState) -> Tensor:
-        mask = fit_mask(state.pictures["mask"], *size_of(state.params))
-        return shrink_mask(mask, scale_factor(self._vae)).to(self.context.device)
+    @property
+    def latents_dtype(self) -> torch.dtype:
+        return torch.float32
 
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
         steps = params.num_inference_steps
@@ -134,12 +112,6 @@ class ZImagePipeline(FlowPipeline):
             rows.conditioning.get("lengths"),
         )
         return -velocity  # the model's goes from noise to picture
-
-    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        return decode_image(self._vae, latents)
-
-    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return decode_preview(self._vae, x0)
 
 
 PIPELINE = ZImagePipeline

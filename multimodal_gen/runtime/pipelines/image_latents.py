@@ -1,4 +1,4 @@
-"""What families share whose denoiser takes the latents of an AutoencoderKL as they are."""
+"""What families of pictures share whose denoiser takes the VAE's latents as they are."""
 
 from __future__ import annotations
 
@@ -21,12 +21,17 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline,
 from multimodal_gen.runtime.pipelines.request_state import RequestState
 
 
-class AutoencoderKLPipeline(ComposedPipeline):
-    """Latents are the VAE's own, [1, C, h, w]; the component is called `vae`."""
+class ImageLatentsPipeline(ComposedPipeline):
+    """Latents are the VAE's own, [1, C, h, w]; it is an AutoencoderKL or an AutoencoderDC."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.vae = for_decoding(self.components["vae"])
+
+    @property
+    def latents_dtype(self) -> torch.dtype:
+        """Of the latents between evaluations."""
+        return self.context.dtype
 
     @property
     def pixels_per_latent(self) -> int:
@@ -36,7 +41,7 @@ class AutoencoderKLPipeline(ComposedPipeline):
     def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
         height, width = (side // self.pixels_per_latent for side in size_of(params))
         shape = (1, self.vae.config.latent_channels, height, width)
-        return torch.randn(shape, generator=generator, dtype=self.context.dtype)
+        return torch.randn(shape, generator=generator, dtype=self.latents_dtype)
 
     def picture_latents(self, state: RequestState) -> Tensor:
         pixels = fit_image(state.pictures["image"], *size_of(state.params))
@@ -44,12 +49,12 @@ class AutoencoderKLPipeline(ComposedPipeline):
 
     def encode_picture(self, state: RequestState, pixels: Tensor) -> Tensor:
         """Pixels [1, 3, H, W] in -1..1 -> latents, drawn from the posterior."""
-        return encode_image(self.vae, pixels, state.generator).to(self.context.dtype)
+        return encode_image(self.vae, pixels, state.generator).to(self.latents_dtype)
 
     def mask_latents(self, state: RequestState) -> Tensor:
         mask = fit_mask(state.pictures["mask"], *size_of(state.params))
         mask = shrink_mask(mask, self.pixels_per_latent)
-        return mask.to(self.context.device, self.context.dtype)
+        return mask.to(self.context.device, self.latents_dtype)
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
         return decode_image(self.vae, latents)
