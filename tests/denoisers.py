@@ -10,7 +10,7 @@ import torch
 from multimodal_gen.configs.families import family_named
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
-from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext
+from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 
 
 def load_denoiser(

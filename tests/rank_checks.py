@@ -109,14 +109,11 @@ def flux_on_ranks_equals_flux_on_one(_: Mesh, mesh: Mesh) -> None:
             pooled_projection_dim=8,
             axes_dims_rope=(4, 2, 2),
         )
-        alone, shared = _pair(partial(FluxTransformer, config), mesh)
+        pair = _pair(partial(FluxTransformer, config), mesh)
         for text, *grids in ((5, (3, 3)), (1, (1, 3)), (8, (4, 4)), (3, (2, 3), (1, 1))):
             tokens, *picture = (_random(2, height * width, 8) for height, width in grids)
             inputs = (tokens, _random(2, text, 8), _random(2, 8))
-            with torch.inference_mode():
-                arguments = (*inputs, torch.tensor([0.9, 0.2]), None, grids, *picture)
-                ours, expected = shared(*arguments), alone(*arguments)
-            assert (ours - expected).norm() < 1e-5 * expected.norm(), (heads, text, grids)
+            _compare(pair, *inputs, torch.tensor([0.9, 0.2]), None, grids, *picture)
 
 
 def sd3_on_ranks_equals_sd3_on_one(_: Mesh, mesh: Mesh) -> None:
@@ -134,13 +131,10 @@ def sd3_on_ranks_equals_sd3_on_one(_: Mesh, mesh: Mesh) -> None:
             dual_attention_layers=(0,),
             qk_norm="rms_norm",
         )
-        alone, shared = _pair(partial(SD3Transformer, config), mesh)
+        pair = _pair(partial(SD3Transformer, config), mesh)
         for text, size in ((5, (6, 6)), (1, (2, 6)), (8, (8, 10))):
-            arguments = (_random(2, 4, *size), _random(2, text, 8), _random(2, 8))
-            with torch.inference_mode():
-                timestep = torch.tensor([900.0, 200.0])
-                ours, expected = shared(*arguments, timestep), alone(*arguments, timestep)
-            assert (ours - expected).norm() < 1e-5 * expected.norm(), (heads, text, size)
+            inputs = (_random(2, 4, *size), _random(2, text, 8), _random(2, 8))
+            _compare(pair, *inputs, torch.tensor([900.0, 200.0]))
 
 
 def wan_on_ranks_equals_wan_on_one(_: Mesh, mesh: Mesh) -> None:
@@ -157,15 +151,11 @@ def wan_on_ranks_equals_wan_on_one(_: Mesh, mesh: Mesh) -> None:
             image_dim=8,
             added_kv_proj_dim=8 * heads,
         )
-        alone, shared = _pair(partial(WanTransformer, config), mesh)
+        pair = _pair(partial(WanTransformer, config), mesh)
         for size in ((1, 2, 2), (3, 2, 6), (2, 4, 4)):
-            inputs = (_random(2, 4, *size), _random(2, 512, 8), _random(2, 3, 8))
+            latents, text, picture = _random(2, 4, *size), _random(2, 512, 8), _random(2, 3, 8)
             for timesteps in ([[900.0], [200.0]], [[0.0, 900.0], [200.0, 200.0]]):
-                latents, text, picture = inputs
-                with torch.inference_mode():
-                    arguments = (latents, torch.tensor(timesteps), text, picture)
-                    ours, expected = shared(*arguments), alone(*arguments)
-                assert (ours - expected).norm() < 1e-5 * expected.norm(), (heads, size)
+                _compare(pair, latents, torch.tensor(timesteps), text, picture)
 
 
 def flux2_on_ranks_equals_flux2_on_one(_: Mesh, mesh: Mesh) -> None:
@@ -247,7 +237,8 @@ def _compare(pair: tuple[nn.Module, nn.Module], *arguments: object) -> None:
     alone, shared = pair
     with torch.inference_mode():
         ours, expected = shared(*arguments), alone(*arguments)
-    assert (ours - expected).norm() < 1e-5 * expected.norm()
+    shapes = [list(each.shape) for each in arguments if isinstance(each, torch.Tensor)]
+    assert (ours - expected).norm() < 1e-5 * expected.norm(), (alone, shapes)
 
 
 def both_axes_share_one_world(_: Mesh, __: Mesh) -> None:

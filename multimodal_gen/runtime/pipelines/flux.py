@@ -25,9 +25,7 @@ from multimodal_gen.runtime.models.vaes.image import (
     for_decoding,
     scale_factor,
 )
-from multimodal_gen.runtime.pipelines.composed_pipeline import (
-    RankContext,
-)
+from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.packed import PATCH, PackedPipeline, unpack
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState

@@ -28,8 +28,9 @@ from multimodal_gen.runtime.models.vaes.references import (
     crop_reference,
     reference_size,
 )
-from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, size_of
+from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline, falling_sigmas
+from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows

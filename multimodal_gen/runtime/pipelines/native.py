@@ -11,7 +11,7 @@ from multimodal_gen.runtime.distributed.ulysses import SequenceParallel, make_se
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.models.dits.config import TransformerConfig
-from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext
+from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 
 Config = TypeVar("Config", bound=TransformerConfig)
 

@@ -20,7 +20,7 @@ from multimodal_gen.runtime.models.dits.qwen_image_keys import qwen_image_key_ma
 from multimodal_gen.runtime.models.encoders.qwen import QwenEncoder
 from multimodal_gen.runtime.models.vaes.image import shrunk
 from multimodal_gen.runtime.models.vaes.qwen_image import QwenImageVAE
-from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext
+from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.packed import PATCH, PackedPipeline, unpack
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState

@@ -14,7 +14,8 @@ from multimodal_gen.messages.pictures import stand_ins
 from multimodal_gen.messages.validation import resolve
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
-from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, RankContext
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 
 
 def family_of(folder: Path) -> FamilyConfig:

@@ -23,9 +23,10 @@ from multimodal_gen.runtime.models.dits.stable_diffusion_3 import SD3Transformer
 from multimodal_gen.runtime.models.dits.stable_diffusion_3_config import SD3Config
 from multimodal_gen.runtime.models.dits.stable_diffusion_3_keys import sd3_key_map
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, size_of
+from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
 from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
+from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows

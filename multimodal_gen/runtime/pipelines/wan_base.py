@@ -22,9 +22,9 @@ from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.wan import WanVideoCodec
 from multimodal_gen.runtime.pipelines.composed_pipeline import (
     ComposedPipeline,
-    RankContext,
     size_of,
 )
+from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows

@@ -17,9 +17,10 @@ from multimodal_gen.runtime.models.dits.z_image import ZImageTransformer
 from multimodal_gen.runtime.models.dits.z_image_config import PATCH, ZImageConfig
 from multimodal_gen.runtime.models.dits.z_image_keys import z_image_key_map
 from multimodal_gen.runtime.models.encoders.qwen3 import Qwen3Encoder
-from multimodal_gen.runtime.pipelines.composed_pipeline import RankContext, size_of
+from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
 from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
+from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows, join_padded, text_bucket

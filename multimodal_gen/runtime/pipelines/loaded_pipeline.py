@@ -1,0 +1,108 @@
+"""How a pipeline comes from a checkpoint: which components it has, and what must fit."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+
+from multimodal_gen.configs.families import FamilyConfig
+from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.libraries import complaints
+from multimodal_gen.runtime.models.schedulers.registry import solver_names
+
+
+@dataclass(frozen=True)
+class RankContext:
+    """Where a pipeline runs: what is the same for all components of one rank."""
+
+    device: torch.device
+    dtype: torch.dtype
+    mesh: Mesh
+    attention_backend: str
+
+
+class LoadedPipeline(ABC):
+    """The components of a checkpoint, and what a family says of them."""
+
+    family: ClassVar[FamilyConfig]
+    component_classes: ClassVar[Mapping[str, tuple[str, ...]]]
+    """What it loads from a checkpoint: for each component, the classes that it may be of."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Those of them that a checkpoint may lack."""
+    denoiser_name: ClassVar[str]
+    widths: ClassVar[Mapping[str, tuple[str, ...]]]
+    """What the denoiser's config must have as the sum of what other configs have."""
+
+    def __init__(
+        self,
+        components: Mapping[str, Any],
+        scheduler_config: Mapping[str, Any],
+        defaults: Defaults,
+        context: RankContext,
+    ) -> None:
+        self.components = dict(components)
+        self.scheduler_config = dict(scheduler_config)
+        self.defaults = defaults
+        self.context = context
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, context: RankContext) -> Self:
+        """Load every component. Raises InvalidCheckpoint."""
+        cls.check(checkpoint)
+        scheduler_config = cls.solver_config(checkpoint)
+        defaults = checkpoint.defaults(cls.default_params(checkpoint))
+        components = {
+            name: cls.load_component(checkpoint, name, context)
+            for name in cls.component_classes
+            if not cls.lacks(checkpoint, name)
+        }
+        settings = cls.settings(checkpoint)
+        with complaints("config.json of a component"):
+            return cls(components, scheduler_config, defaults, context, **settings)
+
+    @classmethod
+    def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Keywords of the family's constructor, from the options in the checkpoint's index."""
+        return {}
+
+    @classmethod
+    def check(cls, checkpoint: Checkpoint) -> None:
+        """Raises InvalidCheckpoint where the checkpoint is of the family but beyond it."""
+        for name, allowed in cls.component_classes.items():
+            if not cls.lacks(checkpoint, name):
+                checkpoint.require(name, allowed)
+        for name, parts in cls.widths.items():
+            if not any(cls.lacks(checkpoint, part.partition(".")[0]) for part in parts):
+                checkpoint.require_width(name, parts)
+
+    @classmethod
+    def lacks(cls, checkpoint: Checkpoint, name: str) -> bool:
+        """Whether it is optional, and not there."""
+        return name in cls.optional and name not in checkpoint.components
+
+    @classmethod
+    def default_params(cls, checkpoint: Checkpoint) -> Defaults:
+        """What the family sets where neither request nor checkpoint does."""
+        return cls.family.defaults
+
+    @classmethod
+    def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """What solvers are made from: data, as every request has a solver of its own."""
+        config = checkpoint.scheduler_config()
+        if not set(solver_names(config)) <= set(cls.family.schedulers):
+            raise InvalidCheckpoint(
+                f"scheduler_config.json: {config['_class_name']} as configured there does not fit "
+                f"{cls.family.title}, which takes {', '.join(cls.family.schedulers)}"
+            )
+        return config
+
+    @classmethod
+    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
+        return checkpoint.load(name, context.dtype, context.device)
