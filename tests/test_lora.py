@@ -164,6 +164,14 @@ def test_half_a_lora_is_refused(model: Model, tmp_path: Path) -> None:
     assert "up missing" in refusal(model, tmp_path, keys)
 
 
+def test_a_lora_of_rank_nought_is_refused(model: Model, tmp_path: Path) -> None:
+    component, name, layer = attention_layer(model)
+    out, into = layer.weight.shape
+    keys = diffusers_keys(component, {name: (torch.zeros(0, into), torch.zeros(out, 0))})
+    keys[f"{component}.{name}.alpha"] = torch.tensor(1.0)
+    assert f"down [0, {into}]" in refusal(model, tmp_path, keys)
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

@@ -162,7 +162,8 @@ def _fits(pair: Pair, target: Target) -> bool:
     rank, channels = len(pair.down), target.shape[0]
     kernel = [1] * (len(target.shape) - 2)
     return (
-        list(pair.down.shape) == [rank, *target.shape[1:]]
+        rank > 0
+        and list(pair.down.shape) == [rank, *target.shape[1:]]
         and list(pair.up.shape) == [channels, rank, *kernel]
         and (pair.bias is None or list(pair.bias.shape) == [channels])
     )
