@@ -29,6 +29,10 @@ def test_the_wheel_holds_the_bundled_model(wheel: Path, bundled_model: Path) -> 
             assert packed[path.relative_to(ROOT).as_posix()] == path.stat().st_size
 
 
+def test_the_wheel_holds_the_page(wheel: Path) -> None:
+    assert "multimodal_gen/assets/playground/index.html" in zipfile.ZipFile(wheel).namelist()
+
+
 def test_the_wheel_holds_types_and_licences(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "multimodal_gen/py.typed" in names

@@ -138,6 +138,11 @@ class Jobs:
         await asyncio.to_thread(self._forget, job_id)
         return record
 
+    @property
+    def alive(self) -> Sequence[str]:
+        """The ids of those that wait, run, or are being written."""
+        return [*self._tasks]
+
     def task(self, job_id: str) -> Task | None:
         """What makes it, while it waits or runs."""
         return self._tasks.get(job_id)

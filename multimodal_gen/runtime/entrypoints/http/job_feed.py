@@ -80,7 +80,7 @@ class JobFeed:
         shown: dict[str, _Shown] = {}
         told: dict[str, Any] = {}
         with self.starts.heard() as started:
-            started.extend(task.id for task in self.service.tasks)
+            started.extend(self.jobs.alive)
             while True:
                 if (server := self._server()) != told:
                     told = server
@@ -115,7 +115,9 @@ class JobFeed:
         seen, progress = shown[job_id], progress_of(task)
         if progress != seen.progress:
             seen.progress = progress
-            yield sse("job.progress", {"id": job_id, "status": task.status, **progress})
+            # Until its files are there it has not ended, whatever the task says.
+            status = "queued" if task.status == "queued" else "in_progress"
+            yield sse("job.progress", {"id": job_id, "status": status, **progress})
         for index, pixels in list(task.previews.items()):
             if seen.previews.get(index) is not pixels:
                 seen.previews[index] = pixels
