@@ -60,7 +60,7 @@ class Intake:
         """
         if len(body) > MAX_PROMPT_BYTES:
             raise HTTPException(413, f"a prompt must have at most {MAX_PROMPT_BYTES} bytes")
-        given = json_object(body)
+        given = object_of(body)
         if "prompt" not in given:
             raise InvalidPrompt("no_prompt", "No prompt provided", "No prompt provided")
         prompt_id, client_id, extra = _fields(given)
@@ -156,7 +156,7 @@ class Intake:
         return -self._prompts.next_number() if given.get("front") else self._prompts.next_number()
 
 
-def json_object(body: bytes) -> dict[str, Any]:
+def object_of(body: bytes) -> dict[str, Any]:
     """Clients don't always say that it is JSON. Raises InvalidPrompt."""
     try:
         found = msgspec.json.decode(body)

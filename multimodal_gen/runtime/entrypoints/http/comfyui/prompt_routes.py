@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from multimodal_gen.runtime.entrypoints.http.comfyui.errors import InvalidPrompt, json_response
 from multimodal_gen.runtime.entrypoints.http.comfyui.execution import Executor
-from multimodal_gen.runtime.entrypoints.http.comfyui.intake import Intake, json_object
+from multimodal_gen.runtime.entrypoints.http.comfyui.intake import Intake, object_of
 from multimodal_gen.runtime.entrypoints.http.comfyui.prompts import Prompts
 from multimodal_gen.runtime.entrypoints.http.comfyui.schema import (
     INTERRUPT,
@@ -69,7 +69,7 @@ def add_prompt_routes(
     async def edit_queue(request: Request) -> Response:
         """Drop prompts that wait: those named, or all (`clear`)."""
         try:
-            cleared, named = _named(json_object(await request.body()))
+            cleared, named = _named(object_of(await request.body()))
         except InvalidPrompt as error:
             return error.response()
         for prompt in prompts.queue(owner_of(request)):
@@ -88,7 +88,7 @@ def add_prompt_routes(
         """End the prompt that has run longest, or the one named, if it runs."""
         body = await request.body()
         try:
-            wanted = json_object(body).get("prompt_id") if body.strip() else None
+            wanted = object_of(body).get("prompt_id") if body.strip() else None
         except InvalidPrompt as error:
             return error.response()
         running = [prompt for prompt in prompts.queue(owner_of(request)) if prompt.runs]
@@ -123,7 +123,7 @@ def add_prompt_routes(
         """Forget prompts that ended: those named, or all (`clear`)."""
         owner = owner_of(request)
         try:
-            cleared, named = _named(json_object(await request.body()))
+            cleared, named = _named(object_of(await request.body()))
         except InvalidPrompt as error:
             return error.response()
         for prompt_id in prompts.history(owner):
