@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -197,12 +196,3 @@ def test_what_is_no_picture_is_refused_with_its_field(save: Save, tmp_path: Path
         with pytest.raises(InvalidRequest) as refused:
             open_pictures(SamplingParams(mask_path=str(path)))
         assert refused.value.field == "mask_path"
-
-
-def test_a_picture_too_large_is_refused_before_it_is_decoded(
-    save: Save, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("multimodal_gen.runtime.entrypoints.pictures._MAX_PIXELS", 30)
-    path = save(Image.new("RGB", (7, 5)))
-    with pytest.raises(InvalidRequest, match=r"7x5.*at most 30 pixels"):
-        open_pictures(replace(SamplingParams(), image_path=path))

@@ -9,15 +9,11 @@ from fastapi import APIRouter, Request, Response
 
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.runtime.entrypoints.decoding import Mode, decode_mask, decode_picture
 from multimodal_gen.runtime.entrypoints.http import forms
 from multimodal_gen.runtime.entrypoints.http.image_maker import ImageMaker
 from multimodal_gen.runtime.entrypoints.http.images import ANSWERS
-from multimodal_gen.runtime.entrypoints.http.pictures import (
-    Mode,
-    decode_mask,
-    decode_picture,
-    file_of,
-)
+from multimodal_gen.runtime.entrypoints.http.pictures import file_of
 from multimodal_gen.runtime.entrypoints.http.schema import (
     EditsRequest,
     Picture,

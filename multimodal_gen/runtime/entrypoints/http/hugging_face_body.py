@@ -12,7 +12,8 @@ import msgspec
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.runtime.entrypoints.http.pictures import bytes_of, decode_picture
+from multimodal_gen.runtime.entrypoints.decoding import decode_picture
+from multimodal_gen.runtime.entrypoints.http.pictures import bytes_of
 from multimodal_gen.runtime.entrypoints.http.solvers import solver_named
 from multimodal_gen.runtime.serving.service import NO_PIXELS, Pixels
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse
 
 from multimodal_gen import __version__
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
@@ -39,13 +40,15 @@ def playground_routes(service: Service, ring: KeyRing, args: ServerArgs) -> APIR
         "etag": etag,
     }
 
-    @routes.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    @routes.head("/", include_in_schema=False)
+    @routes.get("/", response_class=HTMLResponse)
     async def playground(request: Request) -> Response:
+        """The page."""
         if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers=headers)
         return Response(html, headers=headers, media_type="text/html; charset=utf-8")
 
-    @routes.get("/playground/access", include_in_schema=False)
+    @routes.get("/playground/access")
     async def access(request: Request) -> dict[str, Any]:
         """Answered to everybody, and never an error: whether a key is needed that did not come."""
         return {

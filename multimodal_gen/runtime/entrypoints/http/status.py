@@ -27,7 +27,7 @@ def status_routes(service: Service, args: ServerArgs) -> APIRouter:
         """200 while the server's process answers."""
         return {"status": "alive"}
 
-    @routes.get("/health", response_class=Response)
+    @routes.get("/health", response_class=Response, responses=documented(503))
     async def health() -> Response:
         """200 when an engine is there; 503 while it loads, is being replaced or the server stops.
 

@@ -54,11 +54,14 @@ def add_info_routes(
         """Kinds of model files that graphs may name."""
         return ["checkpoints", "loras"]
 
-    @routes.get("/models/{folder}", responses=refusals(404, 503))
-    async def models(folder: str) -> list[str]:
-        """The served model, or the LoRAs that it may be used with."""
-        if folder == "checkpoints":
+    @routes.get("/models/{model}", responses=refusals(404, 503))
+    async def models(model: str) -> list[str]:
+        """The served model, or the LoRAs that it may be used with.
+
+        The parameter is a folder; Hugging Face's `POST` to the same path gives it its name.
+        """
+        if model == "checkpoints":
             return [service.model.name]
-        if folder == "loras":
+        if model == "loras":
             return [f"{name}.safetensors" for name in await asyncio.to_thread(intake.loras)]
         raise HTTPException(404, "no such folder")

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.runtime.entrypoints.decoding import Mode, decode_picture
 from multimodal_gen.runtime.entrypoints.http.comfyui.errors import meaningless, shown
 from multimodal_gen.runtime.entrypoints.http.comfyui.reading import Loaded, Sampling
-from multimodal_gen.runtime.entrypoints.http.pictures import Mode, decode_picture
 
 if TYPE_CHECKING:
     import numpy as np

@@ -88,7 +88,7 @@ def add_prompt_routes(
         """End the prompt that has run longest, or the one named, if it runs."""
         body = await request.body()
         try:
-            wanted = object_of(body).get("prompt_id") if body.strip() else None
+            wanted = _wanted(object_of(body)) if body.strip() else None
         except InvalidPrompt as error:
             return error.response()
         running = [prompt for prompt in prompts.queue(owner_of(request)) if prompt.runs]
@@ -132,9 +132,19 @@ def add_prompt_routes(
         return Response()
 
 
+def _wanted(given: dict[str, Any]) -> str | None:
+    """The prompt that is meant; None means any. Raises InvalidPrompt."""
+    wanted = given.get("prompt_id")
+    if not isinstance(wanted, str | None):
+        raise InvalidPrompt("invalid_prompt_id", "prompt_id must be a text")
+    return wanted
+
+
 def _named(given: dict[str, Any]) -> tuple[bool, Collection[Any]]:
     """Whether all are meant, and which are named. Raises InvalidPrompt."""
-    named = given.get("delete") or []
+    cleared, named = given.get("clear", False), given.get("delete", [])
+    if not isinstance(cleared, bool):
+        raise InvalidPrompt("invalid_clear", "clear must be true or false")
     if not isinstance(named, list):
         raise InvalidPrompt("invalid_delete", "delete must be a list of ids")
-    return bool(given.get("clear")), named
+    return cleared, named

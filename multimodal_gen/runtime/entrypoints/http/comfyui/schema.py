@@ -52,10 +52,11 @@ def _refusal(status: int) -> dict[str, Any]:
     return {**said, "model": Refusal}
 
 
-def json_body(**properties: Any) -> dict[str, Any]:
-    """Of a route that reads its body whatever its content-type."""
-    schema = {"type": "object", "properties": properties}
-    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+def json_body(*needed: str, optional: bool = False, **properties: Any) -> dict[str, Any]:
+    """Of a route that reads its body, which may be `optional`, whatever its content-type."""
+    schema = {"type": "object", "properties": properties, "required": list(needed)}
+    content = {"application/json": {"schema": schema}}
+    return {"requestBody": {"content": content, "required": not optional}}
 
 
 _BEFORE_ROUTES = (401, 413, 429)
@@ -63,8 +64,10 @@ _BEFORE_ROUTES = (401, 413, 429)
 TEXT = {"type": "string"}
 FLAG = {"type": "boolean"}
 IDS = {"type": "array", "items": TEXT}
+GRAPH = {"type": "object", "description": "a graph in ComfyUI's API format", "minProperties": 1}
 PROMPT = json_body(
-    prompt={"type": "object", "description": "a graph in ComfyUI's API format"},
+    "prompt",
+    prompt=GRAPH,
     client_id=TEXT,
     prompt_id=TEXT,
     extra_data={"type": "object"},
@@ -72,7 +75,7 @@ PROMPT = json_body(
     front=FLAG,
 )
 QUEUE = json_body(clear=FLAG, delete=IDS)
-INTERRUPT = json_body(prompt_id=TEXT)
+INTERRUPT = json_body(optional=True, prompt_id={"type": ["string", "null"]})
 UPLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,
