@@ -168,7 +168,7 @@ def value(page: Page, name: str) -> str:
 def test_the_first_picture_takes_one_key(page: Page, engine: Engine) -> None:
     engine.wait_ready(90)
     with serving(app_over(engine.client)) as url:
-        opened(page, url)
+        page.goto(url)
         page.keyboard.press("Enter")
         expect(page.locator(PICTURE)).to_be_visible(timeout=30_000)
         assert page.evaluate("document.querySelector('#well img').naturalWidth") == 96
@@ -374,6 +374,20 @@ def test_a_picture_and_a_mask_go_along(page: Page, server: Server) -> None:
     (req,) = server.engine.alive.values()
     assert (set(req.pictures), req.params.strength) == ({"image", "mask"}, 0.75)
     assert [each.shape for each in server.engine.pictures[req.id]] == [(32, 32, 3), (32, 32)]
+
+
+def test_loras_go_along(page: Page, start_server: StartServer, tmp_path: Path) -> None:
+    (tmp_path / "loras").mkdir()
+    for name in ("ink", "paper"):
+        (tmp_path / "loras" / f"{name}.safetensors").touch()
+    server = start_server(lora_dir=str(tmp_path / "loras"))
+    opened(page, server.url)
+    for _ in range(2):
+        page.click("#add-lora")
+    page.locator("#loras input").last.fill("0.5")
+    make(page, server, "a rocket")
+    (req,) = server.engine.alive.values()
+    assert [(lora.name, lora.scale) for lora in req.params.lora] == [("ink", 1), ("paper", 0.5)]
 
 
 def test_a_wrong_field_is_pointed_at(page: Page, server: Server, console: Console) -> None:

@@ -202,12 +202,13 @@ def test_the_stream_tells_of_a_job_from_beginning_to_end(
         job_id = submitted(anne, server)
         assert events.next("job")["job"]["id"] == job_id
         server.preview("a rocket", 5, gray=90)
-        progress = events.next("job.progress")
-        while progress["step"] != 5:
-            progress = events.next("job.progress")
+        seen: dict[str, Any] = {"job.progress": {"step": 0}}
+        while seen["job.progress"]["step"] != 5 or "job.preview" not in seen:
+            event = events.next("job.progress", "job.preview")
+            seen[event["type"]] = event
+        progress = seen["job.progress"]
         assert (progress["status"], progress["total"]) == ("in_progress", 20)
-        preview = events.next("job.preview")
-        assert preview["image_url"].startswith("data:image/jpeg;base64,")
+        assert seen["job.preview"]["image_url"].startswith("data:image/jpeg;base64,")
         server.finish("a rocket")
         job = events.next("job")["job"]
     assert (job["status"], job["outputs"][0]["url"] is None) == ("completed", False)
