@@ -70,10 +70,9 @@ def test_a_body_must_not_trickle(raw: socket.socket) -> None:
     assert trickled(raw, b" ")
 
 
-def test_what_follows_an_early_answer_has_an_end(raw: socket.socket) -> None:
+def test_a_body_that_nobody_reads_has_an_end(raw: socket.socket) -> None:
     raw.sendall(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
-    assert raw.recv(4096).startswith(b"HTTP/1.1 404")
-    assert trickled(raw, b"1000\r\n" + b" " * 4096 + b"\r\n")
+    assert trickled(raw, b"1\r\n \r\n")
 
 
 def test_a_second_request_has_a_deadline_too(raw: socket.socket) -> None:

@@ -235,7 +235,7 @@ def test_bad_arguments_are_refused_before_anything_starts() -> None:
         DiffusionGenerator.from_pretrained(gpus=2)
     with pytest.raises(InvalidRequest, match="num_gpus='2': Expected `int`"):
         DiffusionGenerator.from_pretrained(num_gpus="2")
-    with pytest.raises(InvalidCheckpoint, match="no such folder"):
+    with pytest.raises(InvalidCheckpoint, match="no such file or folder"):
         DiffusionGenerator.from_pretrained("/no/such/folder")
 
 

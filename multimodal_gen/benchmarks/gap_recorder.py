@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from multimodal_gen.benchmarks.protocol import Gap
-from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.pipelines.rows import Rows
 
 
 @dataclass
 class _Evaluation:
-    params: Sequence[SamplingParams]
-    """The batch's own list: the same object as long as the same requests stay together."""
+    rows: list[int]
+    """Whose each row is, as a number: equal as long as the same requests stay together."""
     plan: int
     started: Any
     ended: Any = None
@@ -44,7 +43,7 @@ class GapRecorder:
 
     def around_predict(self, predict: Callable[[Rows], Any]) -> Callable[[Rows], Any]:
         def timed(rows: Rows) -> Any:
-            evaluation = _Evaluation(rows.params, self._plan, self._mark())
+            evaluation = _Evaluation([id(each) for each in rows.states], self._plan, self._mark())
             prediction = predict(rows)
             evaluation.ended = self._mark()
             self._evaluations.append(evaluation)
@@ -69,13 +68,13 @@ class GapRecorder:
         return [
             self._gap(before, after)
             for before, after in itertools.pairwise(self._evaluations)
-            if before.params is after.params
+            if before.rows == after.rows
         ]
 
     def _gap(self, before: _Evaluation, after: _Evaluation) -> Gap:
         solving = sum(self._between(*span) for span in before.solver)
         return Gap(
-            requests=len({id(params) for params in after.params}),
+            requests=len(set(after.rows)),
             across_plans=before.plan != after.plan,
             seconds=self._between(before.ended, after.started) - solving,
         )
