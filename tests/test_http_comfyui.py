@@ -355,6 +355,19 @@ def test_history_can_be_paged_and_forgotten(client: ComfyUI) -> None:
     assert client.get("/history").json() == {}
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/history", {"delete": {}}),
+        ("/queue", {"clear": "yes"}),
+        ("/queue", {"delete": "all"}),
+        ("/interrupt", {"prompt_id": {}}),
+    ],
+)
+def test_what_names_no_prompts_is_refused(client: ComfyUI, path: str, body: object) -> None:
+    assert client.post(path, json=body).status_code == 400
+
+
 def test_prompt_id_of_the_client_is_kept_and_used_once(client: ComfyUI) -> None:
     assert client.start(default_graph(steps=1), prompt_id="mine") == "mine"
     client.hear("mine")

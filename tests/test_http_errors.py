@@ -306,6 +306,13 @@ def test_with_the_key_everything_answers() -> None:
     assert ask(app_without_engine(api_key=KEY), "GET", "/version", headers=headers).is_success
 
 
+def test_the_schema_tells_of_the_page_and_of_a_server_that_is_not_ready(app: FastAPI) -> None:
+    paths = ask(app, "GET", "/openapi.json").json()["paths"]
+    assert set(paths["/"]) == {"get", "post"}
+    assert set(paths["/health"]["get"]["responses"]) == {"200", "503"}
+    assert set(paths["/models/{model}"]) == {"get", "post"}
+
+
 def test_a_sane_request_id_of_the_client_is_kept(app: FastAPI) -> None:
     def answered(given: str) -> str:
         return ask(app, "GET", "/version", headers={"x-request-id": given}).headers["x-request-id"]

@@ -139,6 +139,7 @@ def test_a_signal_lets_what_runs_end_and_takes_nothing_more(number: int) -> None
         request, ranks = in_flight(served, replies, **MIDDLING), served.rank_pids()
         served.process.send_signal(number)
         assert eventually(lambda: served.get("/health").json()["status"] == "stopping", 5)
+        assert served.get("/health").json()["ranks"] == len(ranks)
         with pytest.raises(openai.InternalServerError) as late:
             served.generate()
         assert (late.value.status_code, late.value.code) == (503, "engine_not_ready")

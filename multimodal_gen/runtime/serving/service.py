@@ -143,7 +143,7 @@ class Service:
             phase, reason = "failed", self._client.died
         return Health(
             phase=phase,
-            ranks=self._ranks if phase == "ready" else 0,
+            ranks=self._ranks if phase in ("ready", "stopping") else 0,
             running=self._dispatcher.running,
             waiting=self._dispatcher.waiting,
             restarts=self._restarts,
@@ -228,7 +228,7 @@ class Service:
 
     def engine_lost(self, error: MultimodalGenError) -> None:
         """It is gone; another is on its way."""
-        self._loss = error
+        self._loss, self._ranks = error, 0
         if self._phase != "stopping":
             self._phase = "restarting"
         self._dispatcher.detach()
