@@ -22,9 +22,13 @@ from multimodal_gen.runtime.postprocess.metadata import read_parameters
 LONG = 900
 
 
+@pytest.fixture(autouse=True, scope="module")
+def loaded(engine: Engine) -> None:
+    engine.wait_ready(90)
+
+
 @pytest.fixture(scope="module")
 def url(engine: Engine) -> Iterator[str]:
-    engine.wait_ready(90)
     with serving(app_over(engine.client)) as url:
         yield url
 
@@ -359,6 +363,7 @@ def test_history_can_be_paged_and_forgotten(client: ComfyUI) -> None:
     ("path", "body"),
     [
         ("/history", {"delete": {}}),
+        ("/history", {"delete": [{}]}),
         ("/queue", {"clear": "yes"}),
         ("/queue", {"delete": "all"}),
         ("/interrupt", {"prompt_id": {}}),

@@ -43,6 +43,19 @@ def test_the_operator_can_not_allow_more_than_the_model() -> None:
     assert (limits.max_frames, limits.max_steps) == (9, 5)
 
 
+def test_what_a_request_leaves_out_is_within_the_operators_bounds() -> None:
+    assert MODEL.defaults.num_inference_steps > 2
+    app = app_with(ends=QueueFull("full"), max_steps=2, max_pixels=80 * 90)
+    assert ask(app, "POST", IMAGES, json={"prompt": "a"}).status_code == 429
+    wide = msgspec.structs.replace(MODEL.defaults, width=1280, height=704, num_frames=121)
+    model = msgspec.structs.replace(
+        MODEL, size_multiple=32, frame_multiple=4, defaults=wide, limits=Limits(max_frames=241)
+    )
+    fitted = bounded(model, ServerArgs(max_pixels=640 * 352, max_frames=12)).defaults
+    assert (fitted.width, fitted.height, fitted.num_frames) == (640, 352, 9)
+    assert bounded(model, ServerArgs()).defaults == wide
+
+
 @pytest.mark.parametrize(
     ("most", "asked", "given"), [(None, None, None), (9, None, 9), (9, 5, 5), (9, 20, 9)]
 )

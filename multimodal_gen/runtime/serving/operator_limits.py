@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import msgspec
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 
 _NAMES = ("max_pixels", "max_frames", "max_steps")
 
 
 def bounded(model: ModelInfo, args: ServerArgs) -> ModelInfo:
-    """`model` with the smaller of both bounds. Its defaults fit, unless the operator's do not."""
+    """`model` with the smaller of both bounds, and with defaults within them."""
     given = {name: getattr(args, name) for name in _NAMES if getattr(args, name) is not None}
     lower = {name: min(value, getattr(model.limits, name)) for name, value in given.items()}
-    return msgspec.structs.replace(model, limits=msgspec.structs.replace(model.limits, **lower))
+    limits = msgspec.structs.replace(model.limits, **lower)
+    return msgspec.structs.replace(model, limits=limits, defaults=_fitting(model, limits))
+
+
+def _fitting(model: ModelInfo, limits: Limits) -> Defaults:
+    """The model's defaults, made smaller where a request that says nothing would be refused."""
+    given, frames = model.defaults, model.frame_multiple
+    width, height, area = given.width, given.height, given.width * given.height
+    if area > limits.max_pixels:
+        width, height = (
+            max(1, math.isqrt(side**2 * limits.max_pixels // area) // model.size_multiple)
+            * model.size_multiple
+            for side in (width, height)
+        )
+    return msgspec.structs.replace(
+        given,
+        width=width,
+        height=height,
+        num_frames=min(given.num_frames, (limits.max_frames - 1) // frames * frames + 1),
+        num_inference_steps=min(given.num_inference_steps, limits.max_steps),
+    )
 
 
 def within_time(params: SamplingParams, args: ServerArgs) -> SamplingParams:

@@ -18,7 +18,7 @@ FAILED, BAD_USE, INTERRUPTED = 1, 2, 130
 _HERE = "multimodal_gen.runtime.entrypoints.cli"
 _COMMANDS = {
     "generate": "Make pictures or videos of prompts.",
-    "serve": "Answer HTTP requests: OpenAI's images.",
+    "serve": "Answer HTTP requests, and show a page to play on.",
     "bench": "Measure this engine against stock diffusers.",
     "models": "List the model families, or say what a checkpoint is.",
 }

@@ -140,11 +140,11 @@ def _wanted(given: dict[str, Any]) -> str | None:
     return wanted
 
 
-def _named(given: dict[str, Any]) -> tuple[bool, Collection[Any]]:
+def _named(given: dict[str, Any]) -> tuple[bool, Collection[str]]:
     """Whether all are meant, and which are named. Raises InvalidPrompt."""
     cleared, named = given.get("clear", False), given.get("delete", [])
     if not isinstance(cleared, bool):
         raise InvalidPrompt("invalid_clear", "clear must be true or false")
-    if not isinstance(named, list):
+    if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
         raise InvalidPrompt("invalid_delete", "delete must be a list of ids")
     return cleared, named
