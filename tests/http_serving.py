@@ -79,7 +79,7 @@ def ask(app: FastAPI, method: str, path: str, **request: Any) -> httpx2.Response
 
     async def send() -> httpx2.Response:
         transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, **request)
 
     return asyncio.run(send())

@@ -17,7 +17,9 @@ from multimodal_gen.runtime.entrypoints.http.connections import uvicorn_options
 from multimodal_gen.runtime.entrypoints.http.listen import listen
 
 TIMEOUT_S = 0.5
-HEAD = b"POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+HEAD = (
+    b"POST /v1/images/generations HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +73,12 @@ def test_a_body_must_not_trickle(raw: socket.socket) -> None:
 
 
 def test_a_body_that_nobody_reads_has_an_end(raw: socket.socket) -> None:
-    raw.sendall(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+    raw.sendall(b"POST /nowhere HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")
     assert trickled(raw, b"1\r\n \r\n")
 
 
 def test_a_second_request_has_a_deadline_too(raw: socket.socket) -> None:
-    raw.sendall(b"GET /liveness HTTP/1.1\r\nhost: x\r\n\r\n")
+    raw.sendall(b"GET /liveness HTTP/1.1\r\nhost: localhost\r\n\r\n")
     assert raw.recv(4096).startswith(b"HTTP/1.1 200")
     raw.sendall(b"GET /live")
     assert eventually(lambda: is_closed(raw))

@@ -332,8 +332,8 @@ def test_a_body_far_too_large_is_answered_over_a_socket_too(app: FastAPI) -> Non
     "sent",
     [
         b"\x00\xff" * 500,
-        b"POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
-        b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /v1/images/generations HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
     ],
 )
 def test_what_is_not_http_is_refused_and_the_next_is_served(app: FastAPI, sent: bytes) -> None:

@@ -359,7 +359,7 @@ def test_a_server_started_again_makes_the_same_video(engine: Engine, tmp_path: P
         service = Service.over(engine.client, args)
         jobs = Jobs.in_folder(tmp_path, service, args)
         transport = httpx2.ASGITransport(create_app(service, jobs, args))
-        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             if job is None:
                 form = {"prompt": "a", "size": SIZE, "num_frames": "5", "seed": "5"}
                 picture = {"input_reference": png()}

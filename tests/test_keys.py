@@ -149,6 +149,14 @@ def test_pages_of_other_sites_can_not_use_a_server_without_keys(
     assert owner(keyed, "Bearer one", origin=origin, host=host) == "default"
 
 
+def test_a_name_that_somebody_points_here_does_not_open_a_server_without_keys(
+    keyless: FastAPI, keyed: FastAPI
+) -> None:
+    assert owner(keyless, None, host="evil.example:30000") == "403"
+    assert owner(keyless, None, host="127.0.0.1:30000") == "anonymous"
+    assert owner(keyed, "Bearer one", host="pictures.example") == "default"
+
+
 @pytest.mark.parametrize(
     ("offered", "accepted"),
     [

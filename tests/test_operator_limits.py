@@ -90,7 +90,7 @@ def test_bodies_share_the_room_there_is_and_give_it_back() -> None:
 
 async def posted(app: Any) -> int:
     transport = httpx2.ASGITransport(app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         return (await client.post("/", content=b"x" * 100)).status_code
 
 

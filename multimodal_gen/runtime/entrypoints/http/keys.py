@@ -113,11 +113,11 @@ def _check_origin(scope: Scope) -> None:
     """Where no key is needed, pages of other sites must not use the visitor's browser to get here,
     be it by a name that they point at this machine. Raises Forbidden."""
     headers = Headers(scope=scope)
-    origin = headers.get("origin")
-    if origin is None:
-        return
-    host = headers.get("host", "")
-    if origin.partition("://")[2].lower() != host.lower() or not _is_local(host):
+    host, origin = headers.get("host", ""), headers.get("origin")
+    if host and not _is_local(host):
+        why = f"a server without keys answers to its address or localhost, not {host[:100]!a}"
+        raise Forbidden(f"{why}: set api_key")
+    if origin is not None and origin.partition("://")[2].lower() != host.lower():
         why = f"pages of {origin[:100]!a} may not use a server without keys: set api_key"
         raise Forbidden(why)
 
