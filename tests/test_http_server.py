@@ -33,7 +33,7 @@ from multimodal_gen.runtime.entrypoints.http.server import serve
 sys.exit(serve(ServerArgs(device="cpu", **json.loads(sys.argv[1]))))
 """
 LONG = {"num_inference_steps": 900, "seed": 1}
-MIDDLING = {"num_inference_steps": 60, "seed": 1}
+MIDDLING = {"num_inference_steps": 250, "seed": 1}
 LOADING_S = 120
 
 
