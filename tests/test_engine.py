@@ -64,12 +64,15 @@ def test_progress_is_told_up_to_the_last_step(submit: Submit) -> None:
 
 def test_same_seed_same_picture_in_a_mixed_batch(submit: Submit) -> None:
     alone = submit(num_inference_steps=30).result(60)
-    neighbours = [submit("a pizza", seed=2, num_inference_steps=n) for n in (25, 60)]
-    joined = submit(num_inference_steps=30).result(60)
-    for neighbour in neighbours:
-        neighbour.result(60)
-    assert max(joined.batch_sizes) > 1, "they shared no evaluation"
-    assert close(alone.pixels, joined.pixels)
+    largest = 0
+    for _ in range(5):  # on a busy machine the engine may find that sharing does not pay just then
+        neighbours = [submit("a pizza", seed=2, num_inference_steps=n) for n in (25, 60)]
+        joined = submit(num_inference_steps=30).result(60)
+        for neighbour in neighbours:
+            neighbour.result(60)
+        assert close(alone.pixels, joined.pixels)
+        largest = max(largest, *joined.batch_sizes)
+    assert largest > 1, "they shared no evaluation"
 
 
 def test_same_seed_same_picture_when_preempted(submit: Submit) -> None:
