@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.messages.validation import requests_of
@@ -19,3 +21,9 @@ def submit_to(engine: Engine, prompt: str = "a red heart", **params: object) -> 
     model = engine.wait_ready(90)
     (req,) = requests_of(SamplingParams(prompt=prompt, **{"seed": 1, **params}), model)
     return engine.client.submit(req)
+
+
+def sharing_happens(batch_sizes: Callable[[], Iterable[int]]) -> bool:
+    """Whether requests made side by side shared an evaluation in one of a few tries: on a busy
+    machine the engine may have measured just then that sharing does not pay."""
+    return any(max(batch_sizes()) > 1 for _ in range(5))
