@@ -26,7 +26,7 @@ Count = Annotated[int | None, Query(ge=0)]
 
 
 def add_prompt_routes(
-    routes: APIRouter, service: Service, intake: Intake, executor: Executor, prompts: Prompts
+    routes: APIRouter, service: Service, intake: Intake, executor: Executor
 ) -> None:
     @routes.post(
         "/prompt",
@@ -50,6 +50,8 @@ def add_prompt_routes(
         """How many prompts of the client's are in the queue."""
         return executor.status(owner_of(request))
 
+
+def add_queue_routes(routes: APIRouter, prompts: Prompts) -> None:
     @routes.get("/queue", responses=refusals())
     async def queue(request: Request) -> Response:
         """The client's prompts that run, and those that wait."""
@@ -98,6 +100,8 @@ def add_prompt_routes(
                 break
         return Response()
 
+
+def add_history_routes(routes: APIRouter, prompts: Prompts) -> None:
     @routes.get("/history", responses=refusals(400))
     async def history(request: Request, max_items: Count = None, offset: Offset = None) -> Response:
         """Prompts that ended, the oldest first: the last `max_items`, or those from `offset` on."""

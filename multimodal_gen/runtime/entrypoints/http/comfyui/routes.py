@@ -12,7 +12,11 @@ from multimodal_gen.runtime.entrypoints.http.comfyui.file_routes import add_file
 from multimodal_gen.runtime.entrypoints.http.comfyui.files import Files
 from multimodal_gen.runtime.entrypoints.http.comfyui.info_routes import add_info_routes
 from multimodal_gen.runtime.entrypoints.http.comfyui.intake import Intake
-from multimodal_gen.runtime.entrypoints.http.comfyui.prompt_routes import add_prompt_routes
+from multimodal_gen.runtime.entrypoints.http.comfyui.prompt_routes import (
+    add_history_routes,
+    add_prompt_routes,
+    add_queue_routes,
+)
 from multimodal_gen.runtime.entrypoints.http.comfyui.prompts import Prompts
 from multimodal_gen.runtime.entrypoints.http.comfyui.sockets import Sockets
 from multimodal_gen.runtime.entrypoints.http.error_shapes import routes_that_err_as
@@ -29,7 +33,9 @@ def comfyui_routes(service: Service, jobs: Jobs, args: ServerArgs) -> APIRouter:
     sockets = Sockets(channels, prompts, executor, features)
 
     routes = APIRouter(route_class=routes_that_err_as(as_comfyui))
-    add_prompt_routes(routes, service, intake, executor, prompts)
+    add_prompt_routes(routes, service, intake, executor)
+    add_queue_routes(routes, prompts)
+    add_history_routes(routes, prompts)
     add_file_routes(routes, files, args.max_input_pixels)
     add_info_routes(routes, service, intake, features)
 
