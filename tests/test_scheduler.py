@@ -118,11 +118,14 @@ def test_work_for_a_cancelled_request_is_not_its_successors(start: Start) -> Non
     second = ranks.client.submit(req)
     second.accepted(5)
     ranks.say(0, Ack(number=encoding.number, rank=0, advanced=1, failures={req.id: FAILURE}))
-    plans = [ranks.plan(), ranks.plan()]
+    # One plan may do both: ranks drop before they admit.
+    plans = [ranks.plan()]
+    if not plans[0].admit:
+        plans.append(ranks.plan())
     assert plans[0].drop == (req.id,)
-    assert plans[1].admit == (req,)
-    assert plans[1].work is not None
-    assert plans[1].work.phase is Phase.ENCODE
+    assert plans[-1].admit == (req,)
+    assert plans[-1].work is not None
+    assert plans[-1].work.phase is Phase.ENCODE
     with pytest.raises(TimeoutError):
         second.result(0.2)
 
