@@ -63,7 +63,9 @@ def main_fill(icon: Icon) -> str:
     """The fill that most pixels have; one with a hue, if any such covers an eighth of them."""
     pixels = render(icon, 96).reshape(-1, 4).astype(int)
     pixels = pixels[pixels[:, 3] == 255, :3]
-    areas = {fill: _area(pixels, fill) for fill in sorted(set(FILL.findall(icon.body)))}
+    areas: dict[str, int] = {
+        fill: _area(pixels, fill) for fill in sorted(set(FILL.findall(icon.body)))
+    }
     colored = {fill: area for fill, area in areas.items() if _tone(fill).chroma >= CHROMATIC}
     if max(colored.values(), default=0) * 8 >= len(pixels):
         areas = colored
