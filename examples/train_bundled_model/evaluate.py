@@ -227,8 +227,9 @@ def _on_white(icon: Icon) -> np.ndarray:
 def _decoded(vae: AutoencoderKL, picture: np.ndarray) -> np.ndarray:
     """After encoding; uint8 [height, width, 3]."""
     pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-    decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample[0]
-    return ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    decoded = vae(pixels).sample[0]
+    levels = ((decoded.clamp(-1, 1) + 1) * 127.5).round()
+    return np.asarray(levels.permute(1, 2, 0)).astype(np.uint8)
 
 
 def _psnr(truth: np.ndarray, picture: np.ndarray) -> float:

@@ -7,6 +7,7 @@ upright and tilted, cut out again.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ Key = tuple[str, str | None]
 """Name of a concept, and its colour unless it is the drawing's own."""
 
 TILTS = (0, -10, 10)
-SAME = 0.06
+SAME = 0.02
 """Drawings that are nearer to one another than this (RMS of 0..1) count as one another."""
 CANVAS, DRAWN = 64, 52
 
@@ -47,7 +48,6 @@ class Gallery:
         self._mirrored = np.array([concepts[name].mirror for name, _ in self.keys])
         self._place = {key: place for place, key in enumerate(self.keys)}
         self._on_shade: dict[str, np.ndarray] = {}
-        self._like: dict[Key, set[int]] = {}
 
     def match(self, pictures: np.ndarray) -> list[Match]:
         """Of RGB pictures, uint8 [n, height, width, 3], one object in each."""
@@ -89,25 +89,27 @@ class Gallery:
 
     def _likes(self, key: Key) -> set[int]:
         """Where the key and all drawings that are nearly the same stand."""
-        if key not in self._like:
-            place = self._place[key]
-            distances = self._distances(self._objects("FFFFFF")[[place]], "FFFFFF")[0]
-            self._like[key] = {place, *np.flatnonzero(distances < SAME).tolist()}
-        return self._like[key]
+        return {self._place[key], *np.flatnonzero(self._alike[self._place[key]]).tolist()}
+
+    @cached_property
+    def _alike(self) -> np.ndarray:
+        """Bool [keys, keys], upright on white."""
+        upright = self._objects("FFFFFF")[: len(self.keys)]
+        return self._distances(upright, upright) < SAME
 
     def _matches(self, pictures: list[np.ndarray], found: np.ndarray) -> list[Match]:
         grounds = [_nearest_shade(border_color(image)) for image in pictures]
         distances = np.empty((len(pictures), len(self.keys)), np.float32)
         for shade in {shade for _, shade in grounds}:
             those = [at for at, ground in enumerate(grounds) if ground[1] == shade]
-            distances[those] = self._distances(found[those], shade)
+            distances[those] = self._distances(found[those], self._objects(shade))
         return [Match(word, row) for (word, _), row in zip(grounds, distances, strict=True)]
 
-    def _distances(self, found: np.ndarray, shade: str) -> np.ndarray:
+    def _distances(self, found: np.ndarray, objects: np.ndarray) -> np.ndarray:
         """[n, keys]: from each object to the nearest tilt, mirrored where that is allowed."""
-        objects = self._objects(shade)
-        plain = _rms(found, objects).reshape(len(found), len(TILTS), -1).min(axis=1)
-        mirrored = _rms(found[:, :, ::-1], objects).reshape(len(found), len(TILTS), -1).min(axis=1)
+        split = (len(found), -1, len(self.keys))
+        plain = _rms(found, objects).reshape(split).min(axis=1)
+        mirrored = _rms(found[:, :, ::-1], objects).reshape(split).min(axis=1)
         return np.where(self._mirrored, np.minimum(plain, mirrored), plain)
 
     def _objects(self, shade: str) -> np.ndarray:
