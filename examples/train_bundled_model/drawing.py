@@ -1,0 +1,125 @@
+"""What the denoiser learns from: scenes drawn at random, as pictures of every size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from captions import Scene, Thing
+from concepts import Concept, picture
+from scenes import BACKGROUNDS, RENDERED, Placed, compose, rgb
+
+NATIVE = (96, 96)
+SIZES: dict[tuple[int, int], float] = {
+    NATIVE: 0.84,
+    (128, 128): 0.05,
+    (96, 128): 0.05,
+    (128, 96): 0.04,
+    (112, 112): 0.02,
+}
+"""Height and width, and how often."""
+TOKEN = 16
+"""Pixels a side of what the denoiser sees as one: things stand on this grid, so that a drawing
+is the same to it at every place."""
+UNKNOWN = "red question mark"
+"""What stands for words that mean nothing."""
+RECOLORED, PAIRED, UNKNOWN_SHARE = 0.25, 0.1, 0.02
+WHITE, LIGHT = 0.42, 0.38
+"""How often a background is white, and how often light; strong ones are always said."""
+SAID_OF_WHITE, SAID_OF_LIGHT = 0.06, 0.35
+HIDDEN = 0.4
+"""Share of a drawing that may be of the background's colour."""
+
+
+class Drawn(NamedTuple):
+    scene: Scene
+    shade: str
+    places: tuple[Placed, ...]
+
+
+class Artist:
+    """Draws scenes over `concepts`. Keeps every drawing it has made."""
+
+    def __init__(self, concepts: Mapping[str, Concept]) -> None:
+        self._concepts = concepts
+        self._singles = [Thing(name) for name in concepts]
+        self._recolored = [Thing(n, color) for n, c in concepts.items() for color in c.colors]
+        self._everyday = [thing for thing in self._singles if concepts[thing.concept].everyday]
+        self.drawing = cache(self._draw)
+
+    def imagine(self, height: int, width: int, rng: np.random.Generator) -> Drawn:
+        """A scene for a picture of this size."""
+        kind = rng.random()
+        if kind < UNKNOWN_SHARE and UNKNOWN in self._concepts:
+            things, unknown = (Thing(UNKNOWN),), True
+        elif kind < UNKNOWN_SHARE + PAIRED:
+            things, unknown = (self._everyday_thing(rng), self._everyday_thing(rng)), False
+        else:
+            recolored = rng.random() < RECOLORED / (1 - UNKNOWN_SHARE - PAIRED)
+            pool = self._recolored if recolored and self._recolored else self._singles
+            things, unknown = (pool[rng.integers(len(pool))],), False
+        background, shade, spoken = self._background(things, rng)
+        scene = Scene(things, background, spoken, unknown)
+        return Drawn(scene, shade, _places(len(things), height, width, rng))
+
+    def paint(self, drawn: Drawn, height: int, width: int) -> np.ndarray:
+        """RGB, uint8 [height, width, 3]."""
+        drawings = [self.drawing(thing) for thing in drawn.scene.things]
+        return compose(drawings, list(drawn.places), drawn.shade, height, width)
+
+    def _draw(self, thing: Thing) -> np.ndarray:
+        return picture(self._concepts[thing.concept], thing.color, RENDERED)
+
+    def _everyday_thing(self, rng: np.random.Generator) -> Thing:
+        thing = self._everyday[rng.integers(len(self._everyday))]
+        colors = self._concepts[thing.concept].colors
+        if not colors or rng.random() < 0.6:
+            return thing
+        return Thing(thing.concept, str(rng.choice(colors)))
+
+    def _background(
+        self, things: tuple[Thing, ...], rng: np.random.Generator
+    ) -> tuple[str, str, float]:
+        """Its word, its shade, and how often it is said. One that hides nothing of the things."""
+        for _ in range(8):
+            kind = rng.random()
+            word = str(rng.choice(list(BACKGROUNDS)))
+            if kind < WHITE:
+                word, shade, spoken = "white", BACKGROUNDS["white"][0], SAID_OF_WHITE
+            elif kind < WHITE + LIGHT and len(BACKGROUNDS[word]) > 1:
+                shade, spoken = BACKGROUNDS[word][1], SAID_OF_LIGHT
+            else:
+                shade, spoken = BACKGROUNDS[word][0], 1.0
+            if all(self._hidden(thing, shade) < HIDDEN for thing in things):
+                break
+        return word, shade, spoken
+
+    def _hidden(self, thing: Thing, shade: str) -> float:
+        drawing = self.drawing(thing)[::4, ::4].astype(np.int16)
+        opaque = drawing[drawing[..., 3] > 128][:, :3]
+        return float((np.abs(opaque - np.array(rgb(shade))).max(1) < 40).mean())
+
+
+def _places(count: int, height: int, width: int, rng: np.random.Generator) -> tuple[Placed, ...]:
+    """Where things stand: on the grid, within the picture."""
+    if count == 2:
+        return _side_by_side(height, width, rng)
+    large = 80 if min(height, width) == 96 else 96
+    size = large if rng.random() < 0.6 else large - TOKEN
+    left, top = (int(rng.integers((side - size) // TOKEN + 1)) for side in (width, height))
+    return (Placed(size, left * TOKEN, top * TOKEN),)
+
+
+def _side_by_side(height: int, width: int, rng: np.random.Generator) -> tuple[Placed, Placed]:
+    """The first on the left (or, in a tall picture, above)."""
+    long, short = max(height, width), min(height, width)
+    size = long // 2 // TOKEN * TOKEN
+    across = rng.integers((short - size) // TOKEN + 1, size=2) * TOKEN
+    along = (0, long - size)
+    first, second = (
+        Placed(size, int(a), int(b)) if width >= height else Placed(size, int(b), int(a))
+        for a, b in zip(along, across, strict=True)
+    )
+    return first, second

@@ -1,0 +1,57 @@
+"""Pictures put together: things on a plain background, at a size, place, tilt and mirroring."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+RENDERED = 160
+"""Pixels a side at which drawings are kept, before they are placed."""
+
+BACKGROUNDS: dict[str, tuple[str, ...]] = {
+    "white": ("FFFFFF",),
+    "red": ("E8413C", "FF9C97"),
+    "orange": ("FF9A3D", "FFCB98"),
+    "yellow": ("FFD93B", "FFF0A6"),
+    "green": ("3CCB7F", "B8ECC8"),
+    "blue": ("2F7FD8", "ACD8FF"),
+    "purple": ("8A63D2", "D6C4F6"),
+    "pink": ("FF7FC8", "FFCDE9"),
+    "gray": ("9A9A9A", "D8D8D8"),
+    "brown": ("8A5A44",),
+    "black": ("1A1A1A",),
+}
+"""Shades of each background, strong ones first. The light ones are used unasked."""
+
+
+class Placed(NamedTuple):
+    """One drawing in a picture: a square of `size` pixels whose corner is at (left, top)."""
+
+    size: int
+    left: int
+    top: int
+    tilt: float = 0.0
+    """Degrees, counterclockwise."""
+    mirrored: bool = False
+
+
+def rgb(shade: str) -> tuple[int, int, int]:
+    return int(shade[0:2], 16), int(shade[2:4], 16), int(shade[4:6], 16)
+
+
+def compose(
+    drawings: list[np.ndarray], places: list[Placed], shade: str, height: int, width: int
+) -> np.ndarray:
+    """Drawings (RGBA, uint8) on a background of one shade: RGB, uint8 [height, width, 3]."""
+    canvas = Image.new("RGB", (width, height), rgb(shade))
+    for drawing, placed in zip(drawings, places, strict=True):
+        picture = Image.fromarray(drawing)
+        if placed.mirrored:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if placed.tilt:
+            picture = picture.rotate(placed.tilt, Image.Resampling.BICUBIC)
+        picture = picture.resize((placed.size, placed.size), Image.Resampling.LANCZOS)
+        canvas.paste(picture, (placed.left, placed.top), picture)
+    return np.asarray(canvas)
