@@ -52,7 +52,7 @@ class Settings(NamedTuple):
     """Prompts a table; None for all there are."""
 
 
-FULL = Settings(110, None, 14000, 60000, 36000, 40, compiled=True, evaluated=None)
+FULL = Settings(110, None, 14000, 60000, 80000, 40, compiled=True, evaluated=None)
 REDUCED = Settings(0.5, 16, 64, 2000, 40, 5, compiled=False, evaluated=2)
 
 
