@@ -64,7 +64,7 @@ class Captions:
 
     def __init__(self, concepts: Mapping[str, Concept], words: Sequence[str]) -> None:
         self._concepts = concepts
-        self._words = words
+        self._words = np.array(words)
 
     def draw(self, scene: Scene, rng: np.random.Generator, lone: float = LONE) -> str:
         """A caption, lower case; never an empty one."""

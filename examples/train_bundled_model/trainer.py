@@ -274,7 +274,7 @@ class Trainer:
             scale = 0.2 * math.sqrt(max(rows, columns))
             for (parameter, _), update in zip(members, updates, strict=True):
                 parameter.data.mul_(1 - rate * self._stage.rates.decay)
-                parameter.data.sub_(rate * scale * update.float().view(parameter.shape))
+                parameter.data.sub_(rate * scale * update.view(parameter.shape))
 
     def _barrier(self) -> None:
         if self._world > 1:
@@ -282,8 +282,8 @@ class Trainer:
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrices, about: [..., rows, columns], in bfloat16."""
-    x = matrices.bfloat16()
+    """The nearest semi-orthogonal matrices, about: [..., rows, columns]. Half precision will do."""
+    x = matrices.bfloat16() if matrices.is_cuda else matrices
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)

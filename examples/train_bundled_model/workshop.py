@@ -30,9 +30,9 @@ from text import Reader, TextStage
 from tokenizers import Tokenizer
 from torch import nn
 from trainer import Progress, Stage, device, trained, workers
-from vae import VaeStage, make_vae
+from vae import DecoderStage, VaeStage, make_vae
 
-SHARES = {"vae": 0.27, "text": 0.03, "denoiser": 0.7}
+SHARES = {"vae": 0.27, "decoder": 0.08, "text": 0.02, "denoiser": 0.63}
 """Of the training time."""
 
 
@@ -81,6 +81,7 @@ class Workshop:
         self._once(self._scale, self._measure)
         self._once(self._latents, self._encode)
         self._train("denoiser")
+        self._train("decoder")
         export(self.vae, self.painter, self.tokenizer, out)
         report = evaluate(out, self._packages, limit=self._settings.evaluated, seed=0)
         print(report.markdown())
@@ -161,11 +162,13 @@ class Workshop:
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_file(str(self._tokens))
 
-    @cached_property
+    @property
     def vae(self) -> AutoencoderKL:
-        """The trained autoencoder; with the scale of its latents, once that is known."""
+        """The trained autoencoder; with what is known by then of its decoder and its scale."""
         vae = make_vae()
         vae.load_state_dict(trained(self._work / "vae"))
+        if (self._work / "decoder" / "done").exists():
+            vae.decoder.load_state_dict(trained(self._work / "decoder"))
         if self._scale.exists():
             scale = json.loads(self._scale.read_text())
             vae.register_to_config(scaling_factor=scale["factor"], shift_factor=scale["shift"])
@@ -187,7 +190,9 @@ class Workshop:
     def _stage(self, step: str) -> Stage:
         names, batch = list(self.concepts), self._settings.batch
         if step == "vae":
-            return VaeStage(self._pool, max(1, batch // 5))
+            return VaeStage(make_vae(), self._pool, max(1, batch // 5))
+        if step == "decoder":
+            return DecoderStage(self.vae, self._pool, max(1, batch // 5))
         if step == "text":
             artist = Artist(self.concepts)
             return TextStage(
