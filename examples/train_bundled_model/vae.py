@@ -12,6 +12,8 @@ from torch.nn import functional
 from trainer import Rates, device
 
 CROP = 64
+CROPS_SHARE = 0.68
+"""Of the time, on crops of 64 x 64; whole pictures after that."""
 NOISE = 0.15
 CHANNEL_ORDERS = torch.tensor(
     [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]], dtype=torch.long
@@ -40,13 +42,10 @@ class VaeStage:
     """Trains on `pool`, uint8 [n, 96, 96, 3]."""
 
     name = "vae"
-    crops_share = 0.68
-    """Of the time, on crops of 64 x 64; whole pictures after that."""
     rates = Rates(muon=4e-3, adam=2e-3, ema=0.998)
 
-    def __init__(self, vae: AutoencoderKL, pool: Path, batch: int) -> None:
-        self.module: nn.Module = vae
-        self._vae = vae
+    def __init__(self, pool: Path, batch: int) -> None:
+        self.module: nn.Module = make_vae()
         self._pool = np.load(pool, mmap_mode="r")
         self._batch = batch
 
@@ -55,22 +54,18 @@ class VaeStage:
         return parameter.ndim == 4 and not outer
 
     def loss(self, step: int, share: float, rng: np.random.Generator) -> tuple[Tensor, int]:
-        crops = share < self.crops_share
+        crops = share < CROPS_SHARE
         pictures = self._draw(rng, self._batch if crops else max(1, self._batch // 2), crops)
         # Convolutions of few channels are faster in float32 on a CPU.
         with torch.autocast("cuda", torch.bfloat16, enabled=device().type == "cuda"):
-            mean, log_variance = self._encode(pictures).float().chunk(2, dim=1)
+            mean, log_variance = self.module.encoder(pictures).float().chunk(2, dim=1)
             # Relative to the scale, so that the encoder can't escape by making it large. The
             # decoder learns to forgive the denoiser's small errors.
             amount = torch.rand(len(mean), 1, 1, 1, device=mean.device) * NOISE
             noise = amount * mean.detach().std() * torch.randn_like(mean)
-            decoded = self._vae.decoder(mean + noise).float()
+            decoded = self.module.decoder(mean + noise).float()
         spread = mean.square().mean() + (log_variance + 6).square().mean()
         return reconstruction(decoded, pictures) + 1e-3 * spread, len(pictures)
-
-    def _encode(self, pictures: Tensor) -> Tensor:
-        encoded: Tensor = self._vae.encoder(pictures)
-        return encoded
 
     def _draw(self, rng: np.random.Generator, count: int, crops: bool) -> Tensor:
         """Pictures in [-1, 1], some mirrored and some with their channels in another order."""
@@ -86,25 +81,6 @@ class VaeStage:
             if rng.random() < 0.5:
                 pixels[i] = pixels[i, CHANNEL_ORDERS[rng.integers(6)]]
         return (pixels / 127.5 - 1).contiguous()
-
-
-class DecoderStage(VaeStage):
-    """Trains the decoder alone, on whole pictures. The denoiser's latents stay as they are."""
-
-    name = "decoder"
-    crops_share = 0.0
-
-    def __init__(self, vae: AutoencoderKL, pool: Path, batch: int) -> None:
-        super().__init__(vae, pool, batch)
-        self.module = vae.decoder
-        vae.encoder.to(device())
-
-    def by_muon(self, name: str, parameter: nn.Parameter) -> bool:
-        return super().by_muon(f"decoder.{name}", parameter)
-
-    @torch.no_grad()
-    def _encode(self, pictures: Tensor) -> Tensor:
-        return super()._encode(pictures)
 
 
 def reconstruction(decoded: Tensor, pictures: Tensor) -> Tensor:

@@ -30,9 +30,9 @@ from text import Reader, TextStage
 from tokenizers import Tokenizer
 from torch import nn
 from trainer import Progress, Stage, device, trained, workers
-from vae import DecoderStage, VaeStage, make_vae
+from vae import VaeStage, make_vae
 
-SHARES = {"vae": 0.27, "decoder": 0.08, "text": 0.02, "denoiser": 0.63}
+SHARES = {"vae": 0.2, "text": 0.015, "denoiser": 0.785}
 """Of the training time."""
 
 
@@ -52,8 +52,8 @@ class Settings(NamedTuple):
     """Prompts a table; None for all there are."""
 
 
-FULL = Settings(110, None, 14000, 60000, 80000, 40, compiled=True, evaluated=None)
-REDUCED = Settings(0.5, 16, 64, 2000, 40, 5, compiled=False, evaluated=2)
+FULL = Settings(300, None, 14000, 60000, 80000, 64, compiled=True, evaluated=None)
+REDUCED = Settings(0.5, 16, 64, 2000, 40, 8, compiled=False, evaluated=2)
 
 
 class Workshop:
@@ -81,7 +81,6 @@ class Workshop:
         self._once(self._scale, self._measure)
         self._once(self._latents, self._encode)
         self._train("denoiser")
-        self._train("decoder")
         export(self.vae, self.painter, self.tokenizer, out)
         report = evaluate(out, self._packages, limit=self._settings.evaluated, seed=0)
         print(report.markdown())
@@ -164,11 +163,9 @@ class Workshop:
 
     @property
     def vae(self) -> AutoencoderKL:
-        """The trained autoencoder; with what is known by then of its decoder and its scale."""
+        """The trained autoencoder; with the scale of its latents, once that is known."""
         vae = make_vae()
         vae.load_state_dict(trained(self._work / "vae"))
-        if (self._work / "decoder" / "done").exists():
-            vae.decoder.load_state_dict(trained(self._work / "decoder"))
         if self._scale.exists():
             scale = json.loads(self._scale.read_text())
             vae.register_to_config(scaling_factor=scale["factor"], shift_factor=scale["shift"])
@@ -190,13 +187,11 @@ class Workshop:
     def _stage(self, step: str) -> Stage:
         names, batch = list(self.concepts), self._settings.batch
         if step == "vae":
-            return VaeStage(make_vae(), self._pool, max(1, batch // 5))
-        if step == "decoder":
-            return DecoderStage(self.vae, self._pool, max(1, batch // 5))
+            return VaeStage(self._pool, max(1, batch // 8))
         if step == "text":
             artist = Artist(self.concepts)
             return TextStage(
-                Reader(names, RECOLORS), artist, self._captions, self.tokenizer, 4 * batch
+                Reader(names, RECOLORS), artist, self._captions, self.tokenizer, 2 * batch
             )
         painter = Painter(names, RECOLORS)
         _begin_with(painter, self._work / "text")
