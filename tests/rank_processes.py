@@ -29,7 +29,7 @@ def run_ranks(script: str, world_size: int, store: Path, *arguments: str) -> lis
         for rank in range(world_size)
     ]
     try:
-        outputs = [rank.communicate(timeout=120) for rank in ranks]
+        outputs = [rank.communicate(timeout=300) for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()

@@ -19,7 +19,14 @@ from no_model import MODEL
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, EngineDied, InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.codec import Decoder, encode
-from multimodal_gen.messages.reply import EngineMessage, ErrorInfo, Failed, Health, Progress
+from multimodal_gen.messages.reply import (
+    Accepted,
+    EngineMessage,
+    ErrorInfo,
+    Failed,
+    Health,
+    Progress,
+)
 from multimodal_gen.messages.request import Cancel, HealthCheck, Req, Submit
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.messages.wakeup import Wakeup
@@ -84,19 +91,21 @@ def peer(address: str) -> Iterator[zmq.Socket[bytes]]:
 
 
 def ask(peer: zmq.Socket[bytes], frames: list[Any]) -> list[Any]:
-    """Say something; the answers up to that of a health check."""
+    """Say something; the answers up to that of a health check, without what is told unasked: how
+    the requests of other tests stand."""
     peer.send_multipart(frames)
     peer.send_multipart(encode(HealthCheck()))
     answers = []
     while True:
-        assert peer.poll(5000), "the gateway answers no more"
+        assert peer.poll(30_000), "the gateway answers no more"
         answer, _ = Decoder(EngineMessage).decode(peer.recv_multipart())
         if isinstance(answer, Health):
             return answers
-        answers.append(answer)
+        if not isinstance(answer, Progress):
+            answers.append(answer)
 
 
-def eventually(true: Callable[[], bool], seconds: float = 20) -> bool:
+def eventually(true: Callable[[], bool], seconds: float = 60) -> bool:
     end = time.monotonic() + seconds
     while not true() and time.monotonic() < end:
         time.sleep(0.01)
@@ -168,14 +177,14 @@ def test_another_clients_request_can_be_neither_taken_nor_cancelled(
     with SchedulerClient(address) as owner:
         req = request()
         generation = owner.submit(req)
-        generation.accepted(5)
+        generation.accepted(30)
         (refused,) = ask(peer, encode(Submit(req)))
         assert refused.error.field == "id"
         assert not ask(peer, encode(Cancel(req.id)))
         assert req.id in desk.alive
         generation.cancel()
         with pytest.raises(Cancelled):
-            generation.result(5)
+            generation.result(30)
 
 
 def test_a_client_that_leaves_has_thousands_of_requests_cancelled(address: str, desk: Desk) -> None:
@@ -216,10 +225,38 @@ def test_waking_never_blocks() -> None:
 
 def test_what_cannot_be_sent_is_the_callers_error(address: str) -> None:
     with SchedulerClient(address) as client:
-        client.wait_ready(5)
+        client.wait_ready(30)
         with pytest.raises(UnicodeEncodeError):
             client.submit(msgspec.structs.replace(request(), id="\ud800"))
-        assert client.health().running == 0
+        assert client.health(30).running == 0
+
+
+def test_what_arrived_before_a_client_is_closed_is_told(tmp_path: Path) -> None:
+    busy, go_on = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        busy.set()
+        go_on.wait(120)
+
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as engine:
+        engine.linger = 0
+        engine.bind(address_in(tmp_path))
+        client = SchedulerClient(address_in(tmp_path))
+        first, second = client.submit(request()), client.submit(request())
+        first._deliver = hold  # type: ignore[method-assign]
+        peer, *_ = engine.recv_multipart()
+        engine.send_multipart([peer, *encode(Accepted(first.id))])
+        assert busy.wait(30)
+        cancelled = Failed(second.id, ErrorInfo.of(Cancelled("cancelled")))
+        engine.send_multipart([peer, *encode(cancelled)])
+        assert eventually(lambda: bool(client._socket.poll(0)))
+        closing = threading.Thread(target=client.close)
+        closing.start()
+        assert eventually(lambda: client._closing)
+        go_on.set()
+        closing.join(30)
+        with pytest.raises(Cancelled):
+            second.result(0)
 
 
 def test_two_may_iterate_over_one_generation() -> None:
@@ -239,13 +276,13 @@ def test_two_may_iterate_over_one_generation() -> None:
         generation._deliver(Update("id", step, 200, 0, None, None))
     generation._deliver(Cancelled("cancelled"))
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
     assert ends == ["cancelled", "cancelled"]
 
 
 def test_errors_told_to_many_are_told_each_their_own(address: str) -> None:
     with SchedulerClient(address) as client:
-        client.wait_ready(5)
+        client.wait_ready(30)
         client.fail(EngineDied("gone"))
         told = []
         for _ in range(2):

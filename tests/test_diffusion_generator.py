@@ -23,7 +23,7 @@ from multimodal_gen.runtime.entrypoints.generation_result import Progress
 from multimodal_gen.runtime.launch.supervisor import Engine
 from multimodal_gen.runtime.postprocess.metadata import read_parameters
 
-LONG = 500
+LONG = 1000
 """Steps of a request that is still running when a test looks at it."""
 SMALL = {"width": 32, "height": 32, "num_inference_steps": 2}
 
@@ -31,6 +31,7 @@ SMALL = {"width": 32, "height": 32, "num_inference_steps": 2}
 @pytest.fixture(scope="module")
 def generator(engine: Engine) -> Iterator[DiffusionGenerator]:
     engine.wait_ready(120)
+    wait_until_idle(engine)
     with DiffusionGenerator.connect(engine.address) as generator:
         yield generator
 
@@ -40,8 +41,9 @@ def pixels(result: GenerationResult) -> np.ndarray:
 
 
 def wait_until_idle(engine: Engine) -> None:
-    for _ in range(200):
-        health = engine.client.health()
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        health = engine.client.health(60)
         if not health.running + health.waiting:
             return
         time.sleep(0.05)
@@ -129,12 +131,12 @@ def test_of_a_list_the_first_error_comes_after_all_ended_with_the_siblings(
 
 
 def test_a_stream_tells_progress_then_the_result(generator: DiffusionGenerator) -> None:
-    *progress, result = generator.stream("a rocket", seed=1, num_inference_steps=100)
+    *progress, result = generator.stream("a rocket", seed=1, num_inference_steps=300)
     assert isinstance(result, GenerationResult)
     steps = [event.step for event in progress if isinstance(event, Progress)]
     assert len(steps) == len(progress) > 1
     assert steps == sorted(steps)
-    assert all(event.total == 100 for event in progress)
+    assert all(event.total == 300 for event in progress)
 
 
 def test_progress_shows_what_is_expected_unless_told_not_to(generator: DiffusionGenerator) -> None:

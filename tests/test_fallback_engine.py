@@ -13,6 +13,7 @@ from engines import start_engine, submit_to
 
 from multimodal_gen.errors import Cancelled
 from multimodal_gen.runtime.generation import Output, Update
+from multimodal_gen.runtime.launch import supervisor
 from multimodal_gen.runtime.launch.supervisor import Engine
 
 SIZE = {"width": 64, "height": 48}
@@ -31,13 +32,13 @@ def test_the_model_says_that_it_is_a_fallback(engine: Engine) -> None:
 
 
 def test_progress_is_told_step_by_step(engine: Engine) -> None:
-    events = list(submit_to(engine, num_inference_steps=120, **SIZE))
+    events = list(submit_to(engine, num_inference_steps=300, **SIZE))
     updates = [event for event in events if isinstance(event, Update)]
     assert len({update.step for update in updates}) > 1
-    assert updates[-1].total == 120
+    assert updates[-1].total == 300
     assert isinstance(events[-1], Output)
     assert events[-1].pixels.shape == (1, 48, 64, 3)
-    assert events[-1].batch_sizes == [1] * 120
+    assert events[-1].batch_sizes == [1] * 300
 
 
 def test_a_request_that_overtakes_another_changes_nothing_of_it(engine: Engine) -> None:
@@ -61,16 +62,19 @@ def test_a_cancelled_request_ends_and_its_thread_with_it(engine: Engine) -> None
     request.cancel()
     with pytest.raises(Cancelled):
         request.result(60)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while rank.num_threads() >= busy and time.monotonic() < end:
         time.sleep(0.05)
     assert rank.num_threads() < busy
 
 
-def test_an_engine_that_is_closed_in_the_middle_leaves_no_process(engine: Engine) -> None:
+def test_an_engine_that_is_closed_in_the_middle_leaves_no_process(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "GRACE_S", 60)
     request = submit_to(engine, num_inference_steps=LONG, **SIZE)
     next(iter(request))
     engine.close()
     with pytest.raises(Cancelled):
-        request.result(10)
+        request.result(60)
     assert not any(psutil.pid_exists(pid) for pid in engine.pids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from engineless import load
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.messages.plan import Ack, Phase, Plan, Work
+from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
+from multimodal_gen.runtime.managers import gpu_worker
 from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
 from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -58,6 +62,30 @@ class Driver:
 @pytest.fixture
 def driver(pipeline: ComposedPipeline) -> Driver:
     return Driver(pipeline)
+
+
+def test_ranks_have_time_to_meet_however_short_a_step_may_be(
+    bundled_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Met(Exception):
+        pass
+
+    def meet(*_: object, timeout: timedelta) -> None:
+        raise Met(timeout.total_seconds())
+
+    monkeypatch.setattr(gpu_worker, "init_process_group", meet)
+    for step_timeout, seconds in ((2.0, gpu_worker.JOIN_S), (1000.0, 1000.0)):
+        args = RankArgs(
+            rank=0,
+            server=ServerArgs(device="cpu", num_gpus=2, step_timeout=step_timeout),
+            model_folder=str(bundled_model),
+            model_name="test",
+            socket_folder="",
+            cache_folder="",
+        )
+        with pytest.raises(Met) as met:
+            GPUWorker.load(args)
+        assert met.value.args == (seconds,)
 
 
 @pytest.fixture

@@ -71,10 +71,10 @@ class Kept:
         self.told.put(("failed for good" if for_good else "failed", error))
 
     def hears(self) -> tuple[str, Any]:
-        return self.told.get(timeout=10)
+        return self.told.get(timeout=30)
 
     def is_over(self) -> bool:
-        self.keeper._thread.join(10)
+        self.keeper._thread.join(30)
         return not self.keeper._thread.is_alive() and self.told.empty()
 
 
@@ -131,11 +131,11 @@ def test_closing_while_an_engine_starts_closes_it() -> None:
     class Slow(Kept):
         def _start(self, args: ServerArgs) -> OneEngine:
             begins.set()
-            may_go_on.wait(10)
+            may_go_on.wait(30)
             return super()._start(args)
 
     kept = Slow(engine)
-    begins.wait(10)
+    begins.wait(30)
     kept.keeper.close()
     may_go_on.set()
     assert kept.is_over()

@@ -25,6 +25,7 @@ from multimodal_gen.runtime.serving.dispatcher import QueueLimits
 from multimodal_gen.runtime.serving.jobs import Jobs
 from multimodal_gen.runtime.serving.ledger import SqliteLedger
 from multimodal_gen.runtime.serving.owner import Owner
+from multimodal_gen.runtime.serving.records import JobRecord
 from multimodal_gen.runtime.serving.service import Service
 from multimodal_gen.runtime.serving.task import Made
 
@@ -56,6 +57,11 @@ class Server:
         await self.service.drain(0)
         self.service.stop()
         await self.jobs.close()
+
+
+async def ledgers(server: Server, job_id: str) -> JobRecord:
+    """A job as it is on disk."""
+    return await asyncio.to_thread(server.jobs._ledger.get, job_id, None)
 
 
 def run(folder: Path, test: Callable[[Server], Awaitable[None]], **limits: int) -> None:
@@ -95,7 +101,8 @@ def test_what_a_killed_server_left_is_taken_up_in_order_with_the_same_requests(
         killed.engine.finish("a")
         await killed.jobs.finished(records[0].id, ANNE)
         killed.engine.step("b", 3)
-        await settle()
+        while (await ledgers(killed, records[1].id)).status != "in_progress":
+            await asyncio.sleep(0.01)  # What is killed writes nothing any more.
 
         following = Server(tmp_path)
         await following.up()
@@ -289,11 +296,17 @@ def test_a_job_is_followed_to_its_end_and_after(tmp_path: Path) -> None:
     async def test(server: Server) -> None:
         record = await server.submit("a")
 
+        hears = asyncio.Event()
+
         async def follow() -> list[Any]:
-            return [event async for event in server.jobs.follow(record.id, ANNE)]
+            events = []
+            async for event in server.jobs.follow(record.id, ANNE):
+                events.append(event)
+                hears.set()
+            return events
 
         following = asyncio.create_task(follow())
-        await asyncio.sleep(0.05)
+        await hears.wait()
         server.engine.finish("a")
         assert isinstance((await following)[-1], Made)
         await server.jobs.finished(record.id, ANNE)

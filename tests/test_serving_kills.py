@@ -58,6 +58,9 @@ class JobServer:
     def all_ended(self) -> bool:
         return all(job["status"] in ("completed", "failed") for job in self.jobs())
 
+    def restarts(self) -> int:
+        return int(httpx2.get(f"{self.url}/health", timeout=30).json()["restarts"])
+
     def is_ready(self) -> bool:
         with contextlib.suppress(httpx2.HTTPError):
             return httpx2.get(f"{self.url}/health", timeout=5).is_success
@@ -74,7 +77,7 @@ class JobServer:
         ranks = self.ranks()
         self.process.send_signal(number)
         self.process.wait(60)
-        assert eventually(lambda: not any(psutil.pid_exists(pid) for pid in ranks))
+        assert eventually(lambda: not any(psutil.pid_exists(pid) for pid in ranks), 60)
 
 
 Start = Callable[..., contextlib.AbstractContextManager[JobServer]]
@@ -154,4 +157,6 @@ def test_a_request_that_ends_the_engine_twice_fails_and_its_neighbours_succeed(
         assert "ended the engine twice" in job["error"]
         for name in neighbours:
             pixels_of(server.job(name))
-        assert httpx2.get(f"{server.url}/health").json()["restarts"] == 2
+        # Twice at the same step, which may follow a death of which nobody knew the step; and the
+        # last engine may still be loading.
+        assert eventually(lambda: server.restarts() >= 2, READY_S)

@@ -37,7 +37,7 @@ GROUNDS = (
 )
 SYNONYM, NOUN, NATIVE = 0.5, 0.35, 0.6
 """How often a synonym is said where there is one; the noun; its own colour before the noun."""
-LONE, APPENDED = 0.15, 0.06
+LONE, APPENDED = 0.2, 0.06
 """How often a keyword stands alone; how often one or two follow the name."""
 EMPTY = 0.1
 """How often nothing is said, for classifier-free guidance."""

@@ -25,7 +25,7 @@ LENGTHS = {LENGTH: 0.83, 32: 0.1, 64: 0.04, 128: 0.02, 512: 0.01}
 """Padded lengths of the text, and how often: the denoiser attends to the padding, too."""
 TOKENS = 52
 """Of picture and text in the usual batch: longer ones hold fewer samples."""
-MISREAD = 0.03
+MISREAD = 0.1
 """Weight of the text encoders' own task."""
 UNIFORM = 0.25
 """Share of the noise levels that is uniform; the rest is logit-normal (Esser et al., 2024)."""

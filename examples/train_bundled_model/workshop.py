@@ -32,7 +32,7 @@ from torch import nn
 from trainer import Progress, Stage, device, trained, workers
 from vae import VaeStage, make_vae
 
-SHARES = {"vae": 0.2, "text": 0.015, "denoiser": 0.785}
+SHARES = {"vae": 0.2, "text": 0.03, "denoiser": 0.77}
 """Of the training time."""
 
 

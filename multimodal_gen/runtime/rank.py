@@ -33,6 +33,8 @@ from multimodal_gen.runtime.managers.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
 OWN_RANK = "inproc://ranks"
+FILES = 3
+"""What ranks put into their folder, at most: two sockets and the rendezvous."""
 
 
 def main() -> None:
@@ -63,7 +65,8 @@ def _read_args() -> RankArgs:
 def _end_with_parent(args: RankArgs) -> None:
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    shutil.rmtree(args.socket_folder, ignore_errors=True)
+    for _ in range(FILES + 1):  # Each may have been made while the folder was being removed.
+        shutil.rmtree(args.socket_folder, ignore_errors=True)
     os._exit(0)
 
 

@@ -193,6 +193,8 @@ class SchedulerClient:
             elif self._monitor in ready:
                 recv_monitor_message(self._monitor)
                 self._hear_last_words(decoder)
+        while self.died is None and self._socket.poll(0):
+            self._receive(decoder)
         self._flush()
 
     def _hear_last_words(self, decoder: Decoder) -> None:

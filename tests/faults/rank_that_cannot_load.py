@@ -3,6 +3,7 @@
 import os
 
 from multimodal_gen.runtime import rank
+from multimodal_gen.runtime.managers import client_gateway
 from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
 
 plain_load = GPUWorker.load
@@ -16,4 +17,5 @@ def load(args):
 
 if __name__ == "__main__":
     GPUWorker.load = load
+    client_gateway.TELL_S = 60
     rank.main()

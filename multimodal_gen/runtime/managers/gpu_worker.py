@@ -33,6 +33,9 @@ from multimodal_gen.runtime.pipelines.registry import family_of, load_pipeline
 from multimodal_gen.runtime.pipelines.request_state import RequestState
 
 log = logging.getLogger(__name__)
+JOIN_S = 300.0
+"""How long ranks wait for one another at least: loading is no step. Who falls silent in a step is
+noticed by rank 0's Scheduler."""
 
 
 class Outcome:
@@ -115,7 +118,7 @@ class GPUWorker:
             server.num_gpus,
             Path(args.rendezvous),
             device,
-            timeout=timedelta(seconds=server.step_timeout),
+            timeout=timedelta(seconds=max(JOIN_S, server.step_timeout)),
         )
         mesh = Mesh.create(args.rank, parallel.cfg, parallel.ulysses)
         pipeline = load_pipeline(
