@@ -78,7 +78,7 @@ def url(engine: Engine) -> Iterator[str]:
     """A server over the shared engine."""
     from http_serving import app_over, serving
 
-    engine.wait_ready(90)
+    engine.wait_ready(300)
     with serving(app_over(engine.client, max_queue_size=32)) as url:
         yield url
 

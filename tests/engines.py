@@ -18,7 +18,7 @@ def start_engine(**args: object) -> Engine:
 
 def submit_to(engine: Engine, prompt: str = "a red heart", **params: object) -> Generation:
     """Submit one request; seed 1 unless `params` say otherwise."""
-    model = engine.wait_ready(90)
+    model = engine.wait_ready(300)
     (req,) = requests_of(SamplingParams(prompt=prompt, **{"seed": 1, **params}), model)
     return engine.client.submit(req)
 

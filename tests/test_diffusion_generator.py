@@ -30,7 +30,7 @@ SMALL = {"width": 32, "height": 32, "num_inference_steps": 2}
 
 @pytest.fixture(scope="module")
 def generator(engine: Engine) -> Iterator[DiffusionGenerator]:
-    engine.wait_ready(120)
+    engine.wait_ready(300)
     wait_until_idle(engine)
     with DiffusionGenerator.connect(engine.address) as generator:
         yield generator
@@ -268,6 +268,6 @@ def test_a_script_needs_no_main_guard_and_may_forget_to_close(tmp_path: Path) ->
         env=os.environ | {"PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("(96, 96)\n", "", 0)

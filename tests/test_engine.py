@@ -39,7 +39,7 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def test_ready_tells_what_the_model_is(engine: Engine) -> None:
-    model = engine.wait_ready(60)
+    model = engine.wait_ready(300)
     assert (model.family, model.defaults.width, model.size_multiple) == ("flux", 96, 16)
     assert engine.client.num_ranks == 1
 
@@ -110,7 +110,7 @@ def test_a_cancelled_request_ends_once_and_frees_its_place(engine: Engine, submi
 
 def test_a_repeated_id_is_the_same_request(engine: Engine) -> None:
     params = SamplingParams(prompt="a red heart", num_inference_steps=LONG)
-    (req,) = requests_of(params, engine.wait_ready(60))
+    (req,) = requests_of(params, engine.wait_ready(300))
     first, second = engine.client.submit(req), engine.client.submit(req)
     assert first is second
     first.cancel()
@@ -125,7 +125,7 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once(submit: Submit) -> Non
 
 
 def test_bad_values_are_refused_by_rank_0_too(engine: Engine, submit: Submit) -> None:
-    (req,) = requests_of(SamplingParams(prompt="x"), engine.wait_ready(60))
+    (req,) = requests_of(SamplingParams(prompt="x"), engine.wait_ready(300))
     for field, value in [("width", 10_000), ("num_inference_steps", 0), ("scheduler", "nope")]:
         bad = Req(id=f"bad-{field}", params=replace(req.params, **{field: value}))
         with pytest.raises(InvalidRequest, match=field):
@@ -154,9 +154,9 @@ def test_coroutines_share_one_client(engine: Engine) -> None:
 
 
 def test_a_client_that_leaves_has_its_requests_cancelled(engine: Engine) -> None:
-    model = engine.wait_ready(60)
+    model = engine.wait_ready(300)
     with SchedulerClient(engine.address) as other:
-        other.wait_ready(60)
+        other.wait_ready(300)
         (req,) = requests_of(SamplingParams(prompt="x", num_inference_steps=LONG), model)
         other.submit(req).accepted(60)
     end = time.monotonic() + 60
@@ -228,7 +228,7 @@ def test_threads_may_wait_for_one_generation(submit: Submit) -> None:
 
 def test_more_outputs_than_the_queue_can_ever_take_are_refused_for_good() -> None:
     with start_engine(max_queue_size=3) as engine:
-        model = engine.wait_ready(90)
+        model = engine.wait_ready(300)
         assert len(requests_of(SamplingParams(num_outputs_per_prompt=3), model)) == 3
         with pytest.raises(InvalidRequest, match="num_outputs_per_prompt=4: must be 1 to 3"):
             requests_of(SamplingParams(num_outputs_per_prompt=4), model)

@@ -28,7 +28,7 @@ def engine(checkpoints: Callable[..., Path]) -> Iterator[Engine]:
 
 
 def test_the_model_says_that_it_is_a_fallback(engine: Engine) -> None:
-    assert engine.wait_ready(90).family == "fallback"
+    assert engine.wait_ready(300).family == "fallback"
 
 
 def test_progress_is_told_step_by_step(engine: Engine) -> None:

@@ -28,7 +28,7 @@ from multimodal_gen.runtime.launch.supervisor import Engine
 HERE = Path(__file__).parent
 FAULTS = "poison=predict:all:die"
 SIZE = {"width": 64, "height": 64}
-READY_S = 120
+READY_S = 300
 
 
 @dataclass
