@@ -14,7 +14,7 @@ from multimodal_gen.runtime.generation import Generation, Output, Update
 
 
 class FakeEngine:
-    """Keeps what was submitted; the test tells what becomes of it."""
+    """Keeps what was submitted; the test tells what becomes of it, from any thread."""
 
     def __init__(self) -> None:
         self.model = MODEL
@@ -27,19 +27,26 @@ class FakeEngine:
 
     @property
     def prompts(self) -> list[str]:
-        return [req.params.prompt for req in self.alive.values()]
+        return [req.params.prompt for req in list(self.alive.values())]
 
     def submit(self, req: Req, pictures: Any = ()) -> Generation:
         if self.died is not None:
             raise self.died
-        self.alive[req.id] = req
         self.pictures[req.id] = [*pictures]
         generation = self._generations[req.id] = Generation(req.id, self._cancel)
+        # Last: another thread that sees it here may end it at once.
+        self.alive[req.id] = req
         return generation
 
     def step(self, prompt: str, step: int, position: int = 0) -> None:
         request_id, total = self._named(prompt)
         self._generations[request_id]._deliver(Update(request_id, step, total, position, 1.0, None))
+
+    def show(self, prompt: str, step: int) -> None:
+        """It is so far, and has a preview."""
+        request_id, total = self._named(prompt)
+        pixels = np.zeros((8, 8, 3), np.uint8)
+        self._generations[request_id]._deliver(Update(request_id, step, total, 0, 1.0, pixels))
 
     def finish(self, prompt: str) -> None:
         """Its pixels say its seed."""
@@ -61,11 +68,12 @@ class FakeEngine:
             self._end(request_id, Cancelled("cancelled"))
 
     def _end(self, request_id: str, outcome: Output | MultimodalGenError) -> None:
-        del self.alive[request_id]
-        self._generations.pop(request_id)._deliver(outcome)
+        self.alive.pop(request_id, None)
+        if (generation := self._generations.pop(request_id, None)) is not None:
+            generation._deliver(outcome)
 
     def _named(self, prompt: str) -> tuple[str, int]:
-        for request_id, req in self.alive.items():
+        for request_id, req in list(self.alive.items()):
             if req.params.prompt == prompt:
                 return request_id, req.params.num_inference_steps or 1
         raise AssertionError(f"the engine has no {prompt!r}: {self.prompts}")

@@ -72,7 +72,7 @@ class Server:
             log_level="warning",
             lifespan="off",
             ws="none",
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=5,
         )
         self._uvicorn = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, args=(listener,), daemon=True)
@@ -91,12 +91,12 @@ class Server:
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self.service.stop)
         self._uvicorn.should_exit = True
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     def clear(self) -> None:
         """Forget all jobs."""
-        asyncio.run_coroutine_threadsafe(self._clear(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._clear(), self._loop).result(60)
 
     async def _clear(self) -> None:
         everybody = Owner(admin=True)

@@ -42,6 +42,7 @@ PREVIEW, PICTURE = "#well img[alt^='Preview']", "#well button img"
 AWKWARD = 'it\'s "a" $HOME \\ heart `id`\nwith ünïcode'
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +112,13 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 
 
 @pytest.fixture
-def page(browser: Browser, console: Console, start_server: StartServer) -> Iterator[Page]:
-    """A wide window, closed before its server; what its console shows must be expected."""
+def page(
+    browser: Browser, console: Console, server: Server, start_server: StartServer
+) -> Iterator[Page]:
+    """A wide window, closed before any server is cleared or stopped: it might ask for what is gone.
+    What its console shows must be expected."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = context.new_page()
     console.watch(page)
@@ -171,7 +175,7 @@ def test_the_first_picture_takes_one_key(page: Page, engine: Engine) -> None:
         page.goto(url)
         page.keyboard.press("Enter")
         expect(page.locator(PICTURE)).to_be_visible(timeout=30_000)
-        assert page.evaluate("document.querySelector('#well img').naturalWidth") == 96
+        expect(page.locator(PICTURE)).to_have_js_property("naturalWidth", 96)
         expect(page.locator("#gallery li")).to_have_count(1)
         page.close()
 
@@ -257,6 +261,8 @@ def test_what_is_deleted_is_gone(page: Page, server: Server) -> None:
     opened(page, server.url)
     made(page, server, "a red heart")
     made(page, server, "a rocket")
+    for picture in (*page.locator("#gallery img").all(), page.locator(PICTURE)):
+        expect(picture).to_have_js_property("naturalWidth", WIDTH)  # not still asked for
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Delete: a rocket").click()
     expect(page.locator("#gallery li")).to_have_count(1)
@@ -435,7 +441,12 @@ def test_the_page_connects_again_by_itself(
     page: Page, start_server: StartServer, console: Console
 ) -> None:
     server = start_server()
-    console.expected = ("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED", "ERR_CONNECTION_RESET")
+    console.expected = (
+        "ERR_CONNECTION_",  # REFUSED, RESET or CLOSED
+        "ERR_INCOMPLETE_CHUNKED",
+        "ERR_EMPTY_RESPONSE",
+        "503",
+    )
     opened(page, server.url)
     make(page, server, "a rocket")
     server.stop()
@@ -518,7 +529,7 @@ def test_the_python_program_makes_the_picture(page: Page, engine: Engine, tmp_pa
         program = page.evaluate("navigator.clipboard.readText()")
         page.close()
         (tmp_path / "picture.png").write_bytes(png())
-        subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=120)
     recipe = read_parameters(tmp_path / "out.png").params
     assert (recipe.prompt, recipe.seed, recipe.num_inference_steps) == (AWKWARD, 5, 2)
 

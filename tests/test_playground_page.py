@@ -44,7 +44,7 @@ def anne(server: Server) -> Iterator[httpx2.Client]:
 
 def client_of(server: Server, name: str) -> httpx2.Client:
     headers = {"authorization": f"Bearer {KEYS[name]}"}
-    return httpx2.Client(base_url=server.url, headers=headers, timeout=10)
+    return httpx2.Client(base_url=server.url, headers=headers, timeout=30)
 
 
 def submitted(client: httpx2.Client, server: Server, **fields: Any) -> str:
@@ -66,7 +66,7 @@ class Events:
         self._lines = reply.iter_lines()
 
     def next(self, *kinds: str) -> dict[str, Any]:
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         for line in self._lines:
             if line.startswith("data: ") and (event := json.loads(line[6:]))["type"] in kinds:
                 return dict(event)
@@ -228,7 +228,7 @@ def test_the_stream_tells_of_what_is_under_way_and_of_what_is_deleted(
 
 def test_a_stream_ends_with_the_server(tmp_path: Path) -> None:
     server = Server(tmp_path)
-    with httpx2.stream("GET", f"{server.url}/v1/jobs/events", timeout=10) as reply:
+    with httpx2.stream("GET", f"{server.url}/v1/jobs/events", timeout=30) as reply:
         events = Events(reply)
         assert events.next("server")["phase"] == "ready"
         server.stop()
