@@ -16,7 +16,7 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.runtime.entrypoints.http.connections import uvicorn_options
 from multimodal_gen.runtime.entrypoints.http.listen import listen
 
-TIMEOUT_S = 0.5
+TIMEOUT_S = 1.0
 HEAD = (
     b"POST /v1/images/generations HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 )
@@ -30,7 +30,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def raw(url: str) -> Iterator[socket.socket]:
-    with socket.create_connection(address_of(url), timeout=10) as raw:
+    with socket.create_connection(address_of(url), timeout=30) as raw:
         yield raw
 
 
@@ -46,7 +46,7 @@ def is_closed(raw: socket.socket) -> bool:
 
 def trickled(raw: socket.socket, piece: bytes) -> bool:
     """Whether the connection is closed on one that sends `piece` ten times a second."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while time.monotonic() < end:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             raw.sendall(piece)
@@ -84,13 +84,18 @@ def test_a_second_request_has_a_deadline_too(raw: socket.socket) -> None:
     assert eventually(lambda: is_closed(raw))
 
 
-def test_a_slow_body_that_keeps_coming_is_read(raw: socket.socket) -> None:
-    body = b"{" + b" " * 8000
-    raw.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(body))
-    for at in range(0, len(body), 2000):
-        raw.sendall(body[at : at + 2000])
-        time.sleep(0.3)
-    assert raw.recv(4096).startswith(b"HTTP/1.1 400")  # as the app says of `{`
+def test_a_slow_body_that_keeps_coming_is_read() -> None:
+    body = b"{" + b" " * 10_000
+    options = uvicorn_options(2.0)  # less than it takes in all, far more than between two pieces
+    with (
+        serving(app_without_engine(), **options) as url,
+        socket.create_connection(address_of(url), timeout=30) as raw,
+    ):
+        raw.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(body))
+        for at in range(0, len(body), 2000):
+            raw.sendall(body[at : at + 2000])
+            time.sleep(0.5)
+        assert raw.recv(4096).startswith(b"HTTP/1.1 400")  # as the app says of `{`
 
 
 def test_an_idle_connection_serves_again(url: str) -> None:
@@ -101,7 +106,8 @@ def test_an_idle_connection_serves_again(url: str) -> None:
 
 
 def test_headers_without_end_are_refused(raw: socket.socket) -> None:
-    raw.sendall(HEAD + b"x: " + b"a" * 100_000)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # It may not read them all.
+        raw.sendall(HEAD + b"x: " + b"a" * 100_000)
     assert raw.recv(4096).startswith(b"HTTP/1.1 400")
 
 
@@ -111,10 +117,10 @@ def test_a_thousand_silent_clients_keep_nobody_out() -> None:
         contextlib.ExitStack() as held,
     ):
         for at in range(1000):
-            raw = held.enter_context(socket.create_connection(address_of(url), timeout=10))
+            raw = held.enter_context(socket.create_connection(address_of(url), timeout=30))
             raw.sendall((b"", b"GET / HT", HEAD, HEAD + b"content-length: 9\r\n\r\n{")[at % 4])
         for _ in range(20):
-            assert httpx2.get(url + "/liveness", timeout=5).is_success
+            assert httpx2.get(url + "/liveness", timeout=30).is_success
 
 
 def test_more_clients_than_files_make_room_for_the_next() -> None:
@@ -123,11 +129,11 @@ def test_more_clients_than_files_make_room_for_the_next() -> None:
     options["http"].keywords["waiting"].capacity = 20
     with serving(app_without_engine(), **options) as url, contextlib.ExitStack() as held:
         silent = [
-            held.enter_context(socket.create_connection(address_of(url), timeout=10))
+            held.enter_context(socket.create_connection(address_of(url), timeout=30))
             for _ in range(100)
         ]
         for _ in range(30):
-            assert httpx2.get(url + "/liveness", timeout=5).is_success
+            assert httpx2.get(url + "/liveness", timeout=30).is_success
         assert eventually(lambda: is_closed(silent[0]))
         assert not is_closed(silent[-1])
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -6,16 +6,21 @@ import io
 import os
 import time
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import openai
 import pytest
-from http_serving import IMAGES, app_over, eventually, serving
+from http_serving import IMAGES, eventually, serving
 from openai_client import decoded, encoded, file_of
 from PIL import Image
 
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.runtime.entrypoints.http.app import create_app
 from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.runtime.serving.jobs import Jobs
+from multimodal_gen.runtime.serving.service import Service
 
 JOBS = "/v1/images/jobs/"
 BODY = {"prompt": "a red heart", "size": "64x64", "seed": 5, "num_inference_steps": 2}
@@ -69,16 +74,20 @@ def test_a_link_can_not_be_guessed(url: str) -> None:
         assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
 
 
-def test_a_link_needs_no_key_and_expires(engine: Engine) -> None:
-    app = app_over(engine.client, api_key="secret", result_ttl=1.0)
+def test_a_link_needs_no_key_and_expires(engine: Engine, tmp_path: Path) -> None:
+    args = ServerArgs(api_key="secret", result_ttl=3600)
+    service = Service.over(engine.client, args)
+    jobs = Jobs.in_folder(tmp_path, service, args)
     headers = {"authorization": "Bearer secret"}
-    with serving(app) as url:
+    with serving(create_app(service, jobs, args)) as url:
         body = {**BODY, "response_format": "url"}
         reply = httpx2.post(url + IMAGES, json=body, headers=headers, timeout=60)
         link = reply.json()["data"][0]["url"]
         assert httpx2.get(link).status_code == 200
-        assert eventually(lambda: httpx2.get(link).status_code == 410, 5)
-        assert httpx2.get(link).json()["error"]["code"] == "expired"
+        an_hour_ago = time.time() - 3600
+        os.utime(jobs.results.path(link.rsplit("/", 1)[1]), (an_hour_ago, an_hour_ago))
+        expired = httpx2.get(link)
+        assert (expired.status_code, expired.json()["error"]["code"]) == (410, "expired")
 
 
 def test_pictures_are_made_in_the_background(url: str) -> None:
@@ -133,10 +142,11 @@ def test_an_edit_is_made_in_the_background_too(url: str) -> None:
 
 
 def test_deleting_a_job_ends_its_work(url: str, engine: Engine) -> None:
-    job = post(url, run_in_background=True, num_inference_steps=900).json()
+    # It would take far longer than is waited for its end.
+    job = post(url, run_in_background=True, num_inference_steps=900, size="512x512").json()
     assert eventually(lambda: engine.client.health().running == 1)
     assert httpx2.delete(url + JOBS + job["id"], timeout=30).is_success
-    assert eventually(lambda: engine.client.health().running == 0, 1)
+    assert eventually(lambda: engine.client.health().running == 0, 10)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,29 +32,41 @@ from multimodal_gen import ServerArgs
 from multimodal_gen.runtime.entrypoints.http.server import serve
 sys.exit(serve(ServerArgs(device="cpu", **json.loads(sys.argv[1]))))
 """
-LONG = {"num_inference_steps": 900, "seed": 1}
-MIDDLING = {"num_inference_steps": 250, "seed": 1}
+LONG = {"num_inference_steps": 900, "seed": 1, "size": "256x256"}
+MIDDLING = {"num_inference_steps": 500, "seed": 1}
 LOADING_S = 120
 
 
 @dataclass
 class Served:
     process: subprocess.Popen[str]
-    url: str
+
+    @functools.cached_property
+    def url(self) -> str:
+        """Where it listens, which it does before it says so."""
+        assert eventually(lambda: bool(self._listening()), LOADING_S)
+        ((host, port),) = self._listening()
+        return f"http://{host}:{port}"
+
+    def _listening(self) -> list[tuple[str, int]]:
+        connections = psutil.Process(self.process.pid).net_connections("tcp")
+        return [each.laddr for each in connections if each.status == psutil.CONN_LISTEN]
 
     def get(self, path: str) -> httpx2.Response:
-        return httpx2.get(self.url + path, timeout=10)
+        return httpx2.get(self.url + path, timeout=30)
 
     def ready_line(self) -> str:
         assert self.process.stdout is not None
         return self.process.stdout.readline()
 
     def rank_pids(self) -> list[int]:
-        return [child.pid for child in psutil.Process(self.process.pid).children()]
+        """Of those that have become ranks."""
+        children = psutil.Process(self.process.pid).children()
+        return [child.pid for child in children if is_rank(child)]
 
-    def is_connected(self) -> bool:
-        connections = psutil.Process(self.process.pid).net_connections("tcp")
-        return any(each.status == psutil.CONN_ESTABLISHED for each in connections)
+    def is_running(self) -> bool:
+        """Whether its engine has begun a request."""
+        return bool(self.get("/health").json().get("running"))
 
     def generate(self, **extra: Any) -> Any:
         options: dict[str, Any] = {"base_url": f"{self.url}/v1", "api_key": "-", "max_retries": 0}
@@ -64,27 +76,36 @@ class Served:
 
 @contextlib.contextmanager
 def started(**args: Any) -> Iterator[Served]:
-    """`serve` in a process of its own, on a port that was free a moment ago."""
-    with listen(ServerArgs(port=0)) as free:
-        url = url_of(free)
-    given = json.dumps({"port": int(url.rpartition(":")[2]), **args})
-    command = [sys.executable, "-c", PROGRAM, given]
+    """`serve` in a process of its own, on any free port."""
+    command = [sys.executable, "-c", PROGRAM, json.dumps({"port": 0, **args})]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     with process:
         try:
-            yield Served(process, url)
+            yield Served(process)
         finally:
             process.kill()
 
 
-def answers(served: Served) -> bool:
-    with contextlib.suppress(httpx2.ConnectError):
-        return served.get("/liveness").is_success
+def is_rank(child: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return "multimodal_gen.runtime.rank" in child.cmdline()
     return False
 
 
+@contextlib.contextmanager
+def frozen(pids: list[int]) -> Iterator[None]:
+    """What these processes do doesn't end meanwhile."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
 def in_flight(served: Served, ends: list[Any], **extra: Any) -> threading.Thread:
-    """A request, on its way; what it ends with goes to `ends`."""
+    """A request that the engine has begun; what it ends with goes to `ends`."""
 
     def run() -> None:
         try:
@@ -94,21 +115,22 @@ def in_flight(served: Served, ends: list[Any], **extra: Any) -> threading.Thread
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert eventually(served.is_connected, 30)
-    time.sleep(0.5)
+    assert eventually(served.is_running)
     return thread
 
 
 def test_probes_tell_the_truth_while_a_dead_rank_is_replaced_and_its_request_replayed() -> None:
     replies: list[Any] = []
     with started() as served:
-        assert eventually(lambda: answers(served), 30)
-        loading = served.get("/health")
-        assert (loading.status_code, loading.json()["status"]) == (503, "loading")
-        assert loading.json()["error"]["code"] == "engine_not_ready"
-        with pytest.raises(openai.InternalServerError) as early:
-            served.generate()
-        assert (early.value.status_code, early.value.code) == (503, "engine_not_ready")
+        assert eventually(lambda: bool(served.rank_pids()), LOADING_S)
+        with frozen(served.rank_pids()):  # It loads for as long as is looked at it.
+            assert served.get("/liveness").is_success
+            loading = served.get("/health")
+            assert (loading.status_code, loading.json()["status"]) == (503, "loading")
+            assert loading.json()["error"]["code"] == "engine_not_ready"
+            with pytest.raises(openai.InternalServerError) as early:
+                served.generate()
+            assert (early.value.status_code, early.value.code) == (503, "engine_not_ready")
 
         assert served.ready_line() == f"multimodal-gen: serving bundled_model at {served.url}\n"
         ready = served.get("/health").json()
@@ -120,8 +142,14 @@ def test_probes_tell_the_truth_while_a_dead_rank_is_replaced_and_its_request_rep
         busy = served.get("/health").json()  # it waits for no answer of the rank
         assert (busy["status"], busy["running"] + busy["waiting"]) == ("ready", 1)
         os.kill(rank, signal.SIGKILL)
-        assert eventually(lambda: served.get("/health").status_code == 503, 5)
-        dead = served.get("/health")
+        told: list[httpx2.Response] = []
+
+        def is_restarting() -> bool:
+            told.append(served.get("/health"))
+            return told[-1].status_code == 503
+
+        assert eventually(is_restarting)
+        dead = told[-1]
         assert dead.json()["status"] == "restarting"
         assert "rank 0 was ended by SIGKILL" in dead.json()["reason"]
         assert served.get("/liveness").is_success
@@ -134,18 +162,19 @@ def test_probes_tell_the_truth_while_a_dead_rank_is_replaced_and_its_request_rep
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_what_runs_end_and_takes_nothing_more(number: int) -> None:
     replies: list[Any] = []
-    with started() as served:
+    with started(drain_timeout=120) as served:
         served.ready_line()
         request, ranks = in_flight(served, replies, **MIDDLING), served.rank_pids()
-        served.process.send_signal(number)
-        assert eventually(lambda: served.get("/health").json()["status"] == "stopping", 5)
-        assert served.get("/health").json()["ranks"] == len(ranks)
-        with pytest.raises(openai.InternalServerError) as late:
-            served.generate()
-        assert (late.value.status_code, late.value.code) == (503, "engine_not_ready")
-        assert int(late.value.response.headers["retry-after"]) >= 1
-        assert served.process.wait(60) == 0
-        request.join(5)
+        with frozen(ranks):  # Else it might be over before it is looked at.
+            served.process.send_signal(number)
+            assert eventually(lambda: served.get("/health").json()["status"] == "stopping")
+            assert served.get("/health").json()["ranks"] == len(ranks)
+            with pytest.raises(openai.InternalServerError) as late:
+                served.generate()
+            assert (late.value.status_code, late.value.code) == (503, "engine_not_ready")
+            assert int(late.value.response.headers["retry-after"]) >= 1
+        assert served.process.wait(120) == 0
+        request.join(30)
     assert [len(reply.data) for reply in replies] == [1]
     assert ranks
     assert not any(psutil.pid_exists(pid) for pid in ranks)
@@ -157,8 +186,8 @@ def test_what_runs_longer_than_the_grace_is_told_that_the_server_stops() -> None
         served.ready_line()
         request, ranks = in_flight(served, errors, **LONG), served.rank_pids()
         served.process.terminate()
-        assert served.process.wait(30) == 0
-        request.join(5)
+        assert served.process.wait(60) == 0
+        request.join(30)
     assert [(error.status_code, error.code) for error in errors] == [(503, "engine_not_ready")]
     assert not any(psutil.pid_exists(pid) for pid in ranks)
 
@@ -169,20 +198,21 @@ def test_a_second_signal_ends_the_grace() -> None:
         served.ready_line()
         request = in_flight(served, errors, **LONG)
         served.process.terminate()
-        assert eventually(lambda: served.get("/health").json()["status"] == "stopping", 5)
+        assert eventually(lambda: served.get("/health").json()["status"] == "stopping")
         served.process.terminate()
-        assert served.process.wait(20) == 0
-        request.join(5)
+        assert served.process.wait(60) == 0
+        request.join(30)
     assert [error.status_code for error in errors] == [503]
 
 
 def test_a_signal_while_loading_ends_server_and_ranks() -> None:
     with started() as served:
-        assert eventually(lambda: answers(served) and bool(served.rank_pids()), 30)
+        assert eventually(lambda: bool(served.rank_pids()), LOADING_S)
+        assert served.get("/liveness").is_success
         ranks = served.rank_pids()
         served.process.terminate()
-        assert served.process.wait(30) == 0
-    assert eventually(lambda: not any(psutil.pid_exists(pid) for pid in ranks), 5)
+        assert served.process.wait(60) == 0
+    assert eventually(lambda: not any(psutil.pid_exists(pid) for pid in ranks))
 
 
 def test_a_model_that_can_not_be_loaded_ends_the_server(
@@ -196,7 +226,7 @@ def test_a_model_that_can_not_be_loaded_ends_the_server(
 
 def test_a_model_that_is_not_there_ends_the_server(capfd: pytest.CaptureFixture[str]) -> None:
     with started(model_path="/no/such/model") as served:
-        assert served.process.wait(30) == 1
+        assert served.process.wait(60) == 1
     assert "multimodal-gen: model_path='/no/such/model'" in capfd.readouterr().err
 
 

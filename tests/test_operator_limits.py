@@ -70,10 +70,12 @@ def test_no_request_has_more_time_than_the_operator_gives(
 def test_bodies_share_the_room_there_is_and_give_it_back() -> None:
     app = FastAPI()
     release = asyncio.Event()
+    held: list[int] = []
 
     @app.post("/")
     async def hold(request: Request) -> int:
         size = len(await request.body())
+        held.append(size)
         await release.wait()
         return size
 
@@ -81,7 +83,9 @@ def test_bodies_share_the_room_there_is_and_give_it_back() -> None:
 
     async def statuses() -> tuple[list[int], int]:
         bodies = [asyncio.create_task(posted(limited)) for _ in range(10)]
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(30):
+            while len(held) < 8 or sum(body.done() for body in bodies) < 2:
+                await asyncio.sleep(0.01)
         release.set()
         return sorted(await asyncio.gather(*bodies)), await posted(limited)
 
