@@ -42,6 +42,13 @@ def default_graph(text: str = "a red heart", steps: int = 4, **sampling: Any) ->
     }
 
 
+def long_graph() -> Graph:
+    """One that is still under way when a test looks at it."""
+    graph = default_graph(steps=600)
+    graph["5"]["inputs"].update(width=192, height=192)
+    return graph
+
+
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": class_type, "inputs": inputs}
 
@@ -84,13 +91,23 @@ class ComfyUI:
         heard = self.hear(prompt_id)
         return self.history(prompt_id), heard
 
+    def previews(self) -> list[bytes]:
+        """Those of a prompt that is interrupted after the first; at least that one."""
+        prompt_id = self.start(long_graph())
+        shown = self.hear(prompt_id, until="preview").binary
+        self.post("/interrupt", json={"prompt_id": prompt_id})
+        return shown + self.hear(prompt_id).binary
+
     def hear(self, prompt_id: str, until: str = "executing") -> Heard:
-        """All until the prompt has ended, or until the first event of another type."""
+        """All until the prompt has ended, or until the first event of another type (`preview`: the
+        first binary message)."""
         heard = Heard()
         while True:
-            message = self.socket.recv(timeout=30)
+            message = self.socket.recv(timeout=60)
             if isinstance(message, bytes):
                 heard.binary.append(message)
+                if until == "preview":
+                    return heard
                 continue
             event = json.loads(message)
             heard.events.append((event["type"], event["data"]))
@@ -127,7 +144,7 @@ def comfyui(url: str, key: str | None = None, path: str = "/ws") -> Iterator[Com
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     address = f"ws{url.removeprefix('http')}{path}?clientId={client_id}"
     with connect(address, additional_headers=headers, max_queue=None) as socket:
-        status = json.loads(socket.recv(timeout=10))
+        status = json.loads(socket.recv(timeout=30))
         assert status["type"] == "status"
         assert status["data"]["sid"] == client_id
         yield ComfyUI(url, socket, client_id, headers)

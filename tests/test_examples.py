@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from http_serving import app_over, serving
@@ -57,7 +58,14 @@ def test_an_example_runs_and_writes_what_it_says(
     def shared(*_: object, **__: object) -> DiffusionGenerator:
         return DiffusionGenerator.connect(engine.address)
 
+    stream = DiffusionGenerator.stream
+
+    def longer(generator: DiffusionGenerator, prompt: str, **given: Any) -> Any:
+        """So long that some preview is seen, however late this process hears of them."""
+        return stream(generator, prompt, **{**given, "num_inference_steps": 500})
+
     monkeypatch.setattr(DiffusionGenerator, "from_pretrained", shared)
+    monkeypatch.setattr(DiffusionGenerator, "stream", longer)
     monkeypatch.setattr(sys, "argv", [name, engine.address])
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")

@@ -17,14 +17,15 @@ from fake_engine import FakeEngine
 from http_serving import IMAGES, app_over, eventually, serving
 from openai_client import client_of, encoded, file_of, pixels_of
 from PIL import Image
+from playground_server import PICTURES
 
 from multimodal_gen.errors import OutOfMemory
 from multimodal_gen.runtime.entrypoints.http.streaming import Partials, with_pings
 from multimodal_gen.runtime.launch.supervisor import Engine
 
 STEPS = {"num_inference_steps": 12, "seed": 3}
-SLOW = {"num_inference_steps": 8, "size": "192x160"}
-"""Steps long enough that no preview is overtaken by the next."""
+SLOW = {"num_inference_steps": 40, "size": "192x160"}
+"""Long enough that not all previews are overtaken by the next; any of them may be."""
 
 
 def stream(client: openai.OpenAI, extra: dict[str, Any] | None = None, **given: Any) -> list[Any]:
@@ -35,8 +36,9 @@ def stream(client: openai.OpenAI, extra: dict[str, Any] | None = None, **given: 
 @pytest.mark.parametrize("partials", [0, 1, 3])
 def test_partial_pictures_come_before_the_picture(client: openai.OpenAI, partials: int) -> None:
     *shown, last = stream(client, SLOW, partial_images=partials)
-    assert [event.type for event in shown] == ["image_generation.partial_image"] * partials
-    assert [event.partial_image_index for event in shown] == [*range(partials)]
+    assert min(partials, 1) <= len(shown) <= partials
+    assert {event.type for event in shown} <= {"image_generation.partial_image"}
+    assert [event.partial_image_index for event in shown] == [*range(len(shown))]
     assert last.type == "image_generation.completed"
     assert (last.size, last.background, last.output_format) == ("192x160", "opaque", "png")
     assert (last.quality, last.usage.total_tokens, last.seed) == ("auto", 0, 3)
@@ -47,7 +49,7 @@ def test_partial_pictures_come_ever_closer_to_the_picture(client: openai.OpenAI)
     *shown, last = stream(client, SLOW, partial_images=3)
     final = pixels_of(last)
     distances = [np.abs(pixels_of(event) - final).mean() for event in shown]
-    assert distances[0] > distances[-1]
+    assert len(distances) == 1 or distances[0] > distances[-1]
     assert all(distance > 0 for distance in distances)
 
 
@@ -57,6 +59,34 @@ def test_the_picture_is_the_same_as_without_a_stream(client: openai.OpenAI) -> N
     assert np.abs(pixels_of(event) - pixels_of(reply.data[0])).max() <= 1
 
 
+@pytest.mark.parametrize(("partials", "steps"), [(0, []), (1, [10]), (3, [5, 10, 15])])
+@pytest.mark.parametrize("edits", [False, True])
+def test_as_many_partial_pictures_come_as_were_asked_for(
+    partials: int, steps: list[int], edits: bool
+) -> None:
+    engine = FakeEngine()
+    engine.model = PICTURES
+    given: dict[str, Any] = {
+        "prompt": "a red heart",
+        "stream": True,
+        "partial_images": partials,
+        "extra_body": {"num_inference_steps": 20},
+    }
+    kind = "image_edit" if edits else "image_generation"
+    with serving(app_over(engine)) as url, client_of(url) as client:  # type: ignore[arg-type]
+        events = iter(
+            client.images.edit(image=encoded(Image.new("RGB", (96, 64))), **given)
+            if edits
+            else client.images.generate(**given)
+        )
+        for index, step in enumerate(steps):
+            engine.show("a red heart", step)
+            shown: Any = next(events)
+            assert (shown.type, shown.partial_image_index) == (f"{kind}.partial_image", index)
+        engine.finish("a red heart")
+        assert [event.type for event in events] == [f"{kind}.completed"]
+
+
 def test_each_of_several_pictures_completes(client: openai.OpenAI) -> None:
     events = stream(client, SLOW, n=2, partial_images=2)
     completed = [event for event in events if event.type == "image_generation.completed"]
@@ -64,16 +94,17 @@ def test_each_of_several_pictures_completes(client: openai.OpenAI) -> None:
     assert {event.seed for event in completed} == {3, 4}
     for index in range(2):
         mine = [event for event in events if event.image_index == index]
-        assert [event.partial_image_index for event in mine[:-1]] == [0, 1]
+        assert mine[-1].type == "image_generation.completed"
+        assert [event.partial_image_index for event in mine[:-1]] in ([], [0], [0, 1])
 
 
 def test_an_edit_streams_its_own_events(client: openai.OpenAI) -> None:
     picture = encoded(Image.new("RGB", (96, 64), "navy"))
     given: dict[str, Any] = {"prompt": "a dog", "stream": True, "partial_images": 1}
     extra = {**STEPS, **SLOW, "strength": 0.8}
-    events = [*client.images.edit(image=picture, extra_body=extra, **given)]
-    types = [event.type for event in events]
-    assert types == ["image_edit.partial_image", "image_edit.completed"]
+    *shown, last = client.images.edit(image=picture, extra_body=extra, **given)
+    assert [event.type for event in shown] in ([], ["image_edit.partial_image"])
+    assert last.type == "image_edit.completed"
 
 
 def test_partial_pictures_are_in_the_format_asked_for(client: openai.OpenAI) -> None:
@@ -106,11 +137,13 @@ def test_the_stream_is_plain_server_sent_events(url: str) -> None:
 def test_a_client_that_leaves_the_stream_ends_its_work(
     client: openai.OpenAI, engine: Engine
 ) -> None:
+    # It would take far longer than is waited for its end.
     extra = {"num_inference_steps": 900, "stream_progress": True}
-    with client.images.generate(prompt="a dog", stream=True, extra_body=extra) as events:
+    given: dict[str, Any] = {"prompt": "a dog", "size": "512x512", "stream": True}
+    with client.images.generate(**given, extra_body=extra) as events:
         step = next(event.step for event in events if event.step)
     assert 0 < step < 800
-    assert eventually(lambda: sum(msgspec.structs.astuple(engine.client.health())) == 0, 1)
+    assert eventually(lambda: sum(msgspec.structs.astuple(engine.client.health())) == 0, 10)
 
 
 def test_an_error_in_mid_stream_is_openais_error() -> None:
