@@ -59,7 +59,8 @@ def test_stock_diffusers_draws_a_red_heart_with_it(bundled_model: Path) -> None:
     pipeline.set_progress_bar_config(disable=True)
     defaults = json.loads((bundled_model / "generation_defaults.json").read_text())
     generator = torch.Generator("cpu").manual_seed(0)
-    output = pipeline("a red heart", **defaults, generator=generator, output_type="np")
+    prompt = "a red heart on a white background"
+    output = pipeline(prompt, **defaults, generator=generator, output_type="np")
     picture = output.images[0]
     ink = picture[picture.min(axis=-1) < 0.8]  # [N, 3], all that is not background
     assert 0.2 < len(ink) / (96 * 96) < 0.8
