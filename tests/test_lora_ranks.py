@@ -78,7 +78,7 @@ def test_loras_do_on_several_ranks_what_they_do_on_one(
     ]
     together = [submit_to(ranks, **{**CALL, **params}) for params in wanted]
     for generation, params in zip(together, wanted, strict=True):
-        difference = generation.result(60).pixels.astype(int) - alone(pipeline, root, **params)
+        difference = generation.result(300).pixels.astype(int) - alone(pipeline, root, **params)
         assert np.abs(difference).max() <= 1
 
 
@@ -86,13 +86,13 @@ def test_a_lora_that_does_not_fit_leaves_its_neighbours_alone(ranks: Engine) -> 
     odd = submit_to(ranks, **CALL, lora="odd")
     neighbour = submit_to(ranks, **CALL, lora="a")
     with pytest.raises(InvalidRequest, match=r"transformer\.other.*no such module"):
-        odd.result(60)
-    neighbour.result(60)
+        odd.result(300)
+    neighbour.result(300)
 
 
 def test_a_lora_that_was_overwritten_is_read_again(ranks: Engine, folder: Path, root: Path) -> None:
-    before = submit_to(ranks, **CALL, lora="b").result(60).pixels
+    before = submit_to(ranks, **CALL, lora="b").result(300).pixels
     put(root, "b", folder, seed=7)
-    after = submit_to(ranks, **CALL, lora="b").result(60).pixels.astype(int)
+    after = submit_to(ranks, **CALL, lora="b").result(300).pixels.astype(int)
     assert np.abs(after - before).max() > 1
     assert np.abs(after - alone(load(folder), root, lora="b")).max() <= 1

@@ -58,10 +58,10 @@ def test_same_seed_same_picture_on_any_number_of_ranks(ranks: Engine, engine: En
         {"width": 80, "height": 112, "seed": 4, "num_inference_steps": 7},
         {"seed": 5, "negative_prompt": "a dog", "true_cfg_scale": 3.0},
     ]
-    alone = [submit_to(engine, "a pizza", **params).result(60) for params in wanted]
+    alone = [submit_to(engine, "a pizza", **params).result(200) for params in wanted]
     together = [submit_to(ranks, "a pizza", **params) for params in wanted]
     for one, several in zip(alone, together, strict=True):
-        difference = one.pixels.astype(int) - several.result(60).pixels.astype(int)
+        difference = one.pixels.astype(int) - several.result(200).pixels.astype(int)
         assert np.abs(difference).max() <= 1
 
 
@@ -72,7 +72,7 @@ def test_ranks_share_the_rows_of_an_adapted_model_too(checkpoints: Callable[...,
             wanted = {"width": 64, "height": 72, "num_inference_steps": 3}
             guided = submit_to(engine, "a pizza", guidance_scale=5.0, **wanted)
             plain = submit_to(engine, "a dog", guidance_scale=1.0, scheduler="euler_a", **wanted)
-            pixels.append([request.result(60).pixels.astype(int) for request in (guided, plain)])
+            pixels.append([request.result(200).pixels.astype(int) for request in (guided, plain)])
     for one, several in zip(*pixels, strict=True):
         assert np.abs(one - several).max() <= 1
 
@@ -82,17 +82,17 @@ def test_errors_end_their_request_only_unless_they_are_hard(faulty: Engine) -> N
     soft = [submit_to(faulty, prompt) for prompt in ("fail softly", "fail everywhere")]
     for request in soft:
         with pytest.raises(GenerationFailed, match="planted"):
-            request.result(60)
+            request.result(200)
     with pytest.raises(OutOfMemory):
-        submit_to(faulty, "far too crowded").result(60)
-    assert healthy.result(60).pixels.any()
+        submit_to(faulty, "far too crowded").result(200)
+    assert healthy.result(200).pixels.any()
 
     bystander = submit_to(faulty, "a red heart", num_inference_steps=1000, width=128)
-    bystander.accepted(60)
+    bystander.accepted(200)
     hard = submit_to(faulty, "fail harshly")
     for request in (hard, bystander):
         with pytest.raises(EngineDied):
-            request.result(60)
+            request.result(200)
     assert_all_gone(faulty)
 
 
@@ -104,7 +104,7 @@ def test_a_killed_rank_ends_the_engine_within_2_s(ranks: Engine) -> None:
     os.kill(victim, signal.SIGKILL)
     begun = time.monotonic()
     with pytest.raises(EngineDied, match=r"rank \[?\d"):
-        request.result(60)
+        request.result(200)
     assert time.monotonic() - begun < 2
     assert_all_gone(ranks)
     with pytest.raises(EngineDied):
@@ -119,7 +119,7 @@ def test_a_silent_rank_ends_the_engine_after_the_step_timeout(
         begun = time.monotonic()
         request = submit_to(engine, "fail silently")
         with pytest.raises(EngineDied, match="silent"):
-            request.result(60)
+            request.result(200)
         assert time.monotonic() - begun > 5
         assert_all_gone(engine)
 
@@ -127,10 +127,10 @@ def test_a_silent_rank_ends_the_engine_after_the_step_timeout(
 def test_rank_0_frozen_counts_as_silent() -> None:
     with start_engine(step_timeout=5.0) as engine:
         request = submit_to(engine, "a red heart", num_inference_steps=1000)
-        request.accepted(60)
+        request.accepted(200)
         os.kill(engine.pids[0], signal.SIGSTOP)
         with pytest.raises(EngineDied):
-            request.result(60)
+            request.result(200)
         assert_all_gone(engine)
 
 
