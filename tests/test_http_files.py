@@ -75,6 +75,7 @@ def test_a_link_can_not_be_guessed(url: str) -> None:
 
 
 def test_a_link_needs_no_key_and_expires(engine: Engine, tmp_path: Path) -> None:
+    engine.wait_ready(90)
     args = ServerArgs(api_key="secret", result_ttl=3600)
     service = Service.over(engine.client, args)
     jobs = Jobs.in_folder(tmp_path, service, args)

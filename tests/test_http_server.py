@@ -153,7 +153,7 @@ def test_probes_tell_the_truth_while_a_dead_rank_is_replaced_and_its_request_rep
         assert dead.json()["status"] == "restarting"
         assert "rank 0 was ended by SIGKILL" in dead.json()["reason"]
         assert served.get("/liveness").is_success
-        request.join(60)
+        request.join(300)
         assert [reply.data[0].b64_json for reply in replies] == [undisturbed.data[0].b64_json]
         back = served.get("/health").json()
         assert (back["status"], back["restarts"], back["reason"]) == ("ready", 1, None)
