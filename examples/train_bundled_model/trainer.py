@@ -92,7 +92,7 @@ class Trainer:
         self._ema = self._buffer("ema", self._size)
         self._momentum = self._buffer("momentum", self._size)
         self._square = self._buffer("square", self._size)
-        self._clock = self._buffer("clock", 3)
+        self._clock = self._buffer("clock", 1)
         self._views = self._bind()
         self._progress = self._resume()
         self._barrier()
@@ -100,7 +100,7 @@ class Trainer:
     # -- the layout: each worker's share lies in one piece
 
     def _in_order(self) -> list[tuple[str, nn.Parameter]]:
-        """The parameters, the first worker's share first; fills `_owned` and `_share`."""
+        """The parameters, the first worker's share first, in each share AdamW's before Muon's."""
         shares: list[list[tuple[str, nn.Parameter]]] = [[] for _ in range(self._world)]
         loads = [0] * self._world
         named = [(n, p) for n, p in self._module.named_parameters() if p.requires_grad]
@@ -108,9 +108,14 @@ class Trainer:
             least = loads.index(min(loads))
             shares[least].append((name, parameter))
             loads[least] += parameter.numel()
+        for share in shares:
+            share.sort(key=lambda item: self._stage.by_muon(*item))
+        own = shares[self._rank]
         start = sum(loads[: self._rank])
+        by_adam = sum(p.numel() for name, p in own if not self._stage.by_muon(name, p))
         self._share = slice(start, start + loads[self._rank])
-        self._owned = {name for name, _ in shares[self._rank]}
+        self._by_adam = slice(start, start + by_adam)
+        self._by_muon = [name for name, p in own if self._stage.by_muon(name, p)]
         return [item for share in shares for item in share]
 
     def _buffer(self, name: str, size: int) -> Tensor:
@@ -219,59 +224,45 @@ class Trainer:
         )
         print(line, file=sys.stderr, flush=True)
 
+    @torch.no_grad()
     def _update(self, step: int, rate: float) -> None:
-        """Update this worker's share of the weights."""
+        """Update this worker's share of the weights. Its gradients become the mean over all."""
         rates, at = self._stage.rates, self._share
-        gradient = torch.stack([g[at] for g in self._gradients]).mean(0)
+        gradient = self._gradients[self._rank][at]
+        for rank, other in enumerate(self._gradients):
+            if rank != self._rank:
+                gradient += other[at]
+        gradient /= self._world
         norm = float(gradient.norm())
         if norm > rates.clip:
             gradient *= rates.clip / norm
-        with torch.no_grad():
-            self._adam(gradient, step, rate * rates.adam)
-            self._muon(gradient, rate * rates.muon)
-            # An average of few steps would remember the first weights.
-            ema = min(rates.ema, (step + 1) / (step + 10))
-            self._ema[at].lerp_(self._weights[at], 1 - ema)
+        self._adam(step, rate * rates.adam)
+        self._muon(rate * rates.muon)
+        # An average of few steps would remember the first weights.
+        ema = min(rates.ema, (step + 1) / (step + 10))
+        self._ema[at].lerp_(self._weights[at], 1 - ema)
 
-    def _adam(self, gradient: Tensor, step: int, rate: float) -> None:
-        """Over the whole share; Muon then overwrites the momentum of its own."""
-        beta1, beta2, at = 0.9, 0.95, self._share
+    def _adam(self, step: int, rate: float) -> None:
+        beta1, beta2, at = 0.9, 0.95, self._by_adam
+        gradient = self._gradients[self._rank][at]
+        momentum = self._momentum[at].lerp_(gradient, 1 - beta1)
         square = self._square[at].lerp_(gradient.square(), 1 - beta2)
-        own = torch.zeros(gradient.shape, dtype=torch.bool, device=gradient.device)
-        for name, parameter, where in self._of_share():
-            own[where] = not self._stage.by_muon(name, parameter)
-        momentum = self._momentum[at]
-        momentum.copy_(torch.where(own, momentum.lerp(gradient, 1 - beta1), momentum))
-        corrected = momentum / (1 - beta1 ** (step + 1))
-        update = corrected / ((square / (1 - beta2 ** (step + 1))).sqrt() + 1e-8)
-        self._weights[at] -= rate * torch.where(own, update, torch.zeros_like(update))
+        deviation = (square / (1 - beta2 ** (step + 1))).sqrt() + 1e-8
+        self._weights[at].addcdiv_(momentum, deviation, value=-rate / (1 - beta1 ** (step + 1)))
 
-    def _of_share(self) -> list[tuple[str, nn.Parameter, slice]]:
-        """This worker's parameters, with where each lies in its share."""
-        start = self._share.start
-        return [
-            (name, parameter, slice(at.start - start, at.stop - start))
-            for name, (parameter, at) in self._views.items()
-            if name in self._owned
-        ]
-
-    def _muon(self, gradient: Tensor, rate: float) -> None:
+    def _muon(self, rate: float) -> None:
         """Matrices of one shape go through Newton-Schulz together."""
         groups: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = {}
-        momentum = self._momentum[self._share]
-        for name, parameter, where in self._of_share():
-            if not self._stage.by_muon(name, parameter):
-                continue
-            momentum[where].mul_(0.95).add_(gradient[where])
-            direction = gradient[where].add(momentum[where], alpha=0.95)
-            rows = parameter.shape[0]
-            columns = parameter.numel() // rows
-            groups.setdefault((rows, columns), []).append(
-                (parameter, direction.view(rows, columns))
-            )
-        for (rows, columns), members in groups.items():
+        for name in self._by_muon:
+            parameter, at = self._views[name]
+            gradient = self._gradients[self._rank][at]
+            momentum = self._momentum[at].mul_(0.95).add_(gradient)
+            shape = (parameter.shape[0], parameter.numel() // parameter.shape[0])
+            direction = gradient.add(momentum, alpha=0.95).view(shape)
+            groups.setdefault(shape, []).append((parameter, direction))
+        for shape, members in groups.items():
             updates = orthogonalised(torch.stack([direction for _, direction in members]))
-            scale = 0.2 * math.sqrt(max(rows, columns))
+            scale = 0.2 * math.sqrt(max(shape))
             for (parameter, _), update in zip(members, updates, strict=True):
                 parameter.data.mul_(1 - rate * self._stage.rates.decay)
                 parameter.data.sub_(rate * scale * update.view(parameter.shape))
