@@ -23,10 +23,13 @@ SIZES: dict[tuple[int, int], float] = {
 TOKEN = 16
 """Pixels a side of what the denoiser sees as one: things stand on this grid, so that a drawing
 is the same to it at every place."""
+SINGLE, DOUBLE = 80, 48
+"""Pixels a side of a thing alone, and of one of two. One size each: others had to be learned
+anew."""
 UNKNOWN = "red question mark"
 """What stands for words that mean nothing."""
 RECOLORED, PAIRED, UNKNOWN_SHARE = 0.25, 0.1, 0.02
-WHITE, LIGHT = 0.42, 0.38
+WHITE, LIGHT = 0.3, 0.48
 """How often a background is white, and how often light; strong ones are always said."""
 SAID_OF_WHITE, SAID_OF_LIGHT = 0.06, 0.35
 HIDDEN = 0.4
@@ -106,20 +109,17 @@ def _places(count: int, height: int, width: int, rng: np.random.Generator) -> tu
     """Where things stand: on the grid, within the picture."""
     if count == 2:
         return _side_by_side(height, width, rng)
-    large = 80 if min(height, width) == 96 else 96
-    size = large if rng.random() < 0.6 else large - TOKEN
-    left, top = (int(rng.integers((side - size) // TOKEN + 1)) for side in (width, height))
-    return (Placed(size, left * TOKEN, top * TOKEN),)
+    left, top = (int(rng.integers((side - SINGLE) // TOKEN + 1)) for side in (width, height))
+    return (Placed(SINGLE, left * TOKEN, top * TOKEN),)
 
 
 def _side_by_side(height: int, width: int, rng: np.random.Generator) -> tuple[Placed, Placed]:
     """The first on the left (or, in a tall picture, above)."""
     long, short = max(height, width), min(height, width)
-    size = long // 2 // TOKEN * TOKEN
-    across = rng.integers((short - size) // TOKEN + 1, size=2) * TOKEN
-    along = (0, long - size)
+    across = rng.integers((short - DOUBLE) // TOKEN + 1, size=2) * TOKEN
+    along = (0, long - DOUBLE)
     first, second = (
-        Placed(size, int(a), int(b)) if width >= height else Placed(size, int(b), int(a))
+        Placed(DOUBLE, int(a), int(b)) if width >= height else Placed(DOUBLE, int(b), int(a))
         for a, b in zip(along, across, strict=True)
     )
     return first, second
