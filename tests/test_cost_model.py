@@ -87,7 +87,7 @@ def test_a_lasting_change_of_speed_is_followed_within_a_few_measurements() -> No
 def test_a_measurement_that_was_long_not_repeated_is_forgotten() -> None:
     cost = make()
     learn(cost, {8: 9.0, 1: 0.02})
-    learn(cost, {1: 0.02}, repeat=300)
+    learn(cost, {1: 0.02}, repeat=60)
     assert cost.seconds(Phase.DENOISE, KEY, 8) <= 0.02 * 8 * 1.01
 
 

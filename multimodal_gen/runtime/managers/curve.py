@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 WINDOW = 5
 """Measurements kept for each number of rows; their lower median counts, so two slow ones don't."""
-FORGET_AFTER = 200
+FORGET_AFTER = 50
 """Measurements of other row counts after which one not seen since is dropped, so that a wrong one
-can't keep the batch it speaks against from ever being tried again."""
+can't keep the batch it speaks against from being tried again for long. Where it was right, the two
+tries in so many cost little."""
 NOISE = 0.02
 """Relative change that is not worth telling anybody about."""
 WORST_GROWTH = 3.0
