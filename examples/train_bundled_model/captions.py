@@ -104,9 +104,9 @@ class Captions:
         return thing.concept
 
     def _nonsense(self, rng: np.random.Generator) -> str:
-        said = " ".join(rng.choice(self._words, int(rng.integers(1, 5))))
         if rng.random() < 0.3:
             return "".join(chr(97 + code) for code in rng.integers(26, size=rng.integers(3, 9)))
+        said = " ".join(rng.choice(self._words, int(rng.integers(1, 5))))
         return TEMPLATES[rng.integers(len(TEMPLATES))].format(n=said, a=article(said))
 
 

@@ -1,4 +1,4 @@
-"""Pictures put together: things on a plain background, at a size, place, tilt and mirroring."""
+"""Pictures put together: things on a plain background, at a size, place and tilt."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ class Placed(NamedTuple):
     top: int
     tilt: float = 0.0
     """Degrees, counterclockwise."""
-    mirrored: bool = False
 
 
 def rgb(shade: str) -> tuple[int, int, int]:
@@ -48,8 +47,6 @@ def compose(
     canvas = Image.new("RGB", (width, height), rgb(shade))
     for drawing, placed in zip(drawings, places, strict=True):
         picture = Image.fromarray(drawing)
-        if placed.mirrored:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if placed.tilt:
             picture = picture.rotate(placed.tilt, Image.Resampling.BICUBIC)
         picture = picture.resize((placed.size, placed.size), Image.Resampling.LANCZOS)

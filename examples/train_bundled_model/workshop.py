@@ -28,7 +28,6 @@ from grids import write_grids
 from pools import make_pool
 from text import Reader, TextStage
 from tokenizers import Tokenizer
-from torch import nn
 from trainer import Progress, Stage, device, trained, workers
 from vae import VaeStage, make_vae
 
@@ -169,7 +168,7 @@ class Workshop:
         if self._scale.exists():
             scale = json.loads(self._scale.read_text())
             vae.register_to_config(scaling_factor=scale["factor"], shift_factor=scale["shift"])
-        return vae.eval()
+        return vae.eval().to(device())
 
     @cached_property
     def painter(self) -> Painter:
@@ -194,7 +193,7 @@ class Workshop:
                 Reader(names, RECOLORS), artist, self._captions, self.tokenizer, 2 * batch
             )
         painter = Painter(names, RECOLORS)
-        _begin_with(painter, self._work / "text")
+        painter.load_state_dict(trained(self._work / "text"), strict=False)
         return DenoiserStage(
             painter,
             self._latents,
@@ -203,10 +202,6 @@ class Workshop:
             batch,
             compiled=self._settings.compiled,
         )
-
-
-def _begin_with(module: nn.Module, folder: Path) -> None:
-    module.load_state_dict(trained(folder), strict=False)
 
 
 def _partial(path: Path) -> Path:
