@@ -122,15 +122,15 @@ def test_scenes_never_show_a_colour_that_is_held_out() -> None:
 
 
 @pytest.mark.parametrize("size", [(96, 96), (128, 128), (96, 128), (128, 96), (112, 112)])
-def test_things_stand_on_the_grid_and_within_the_picture(size: tuple[int, int]) -> None:
-    from drawing import TOKEN, Artist
+def test_things_stand_apart_and_within_the_picture(size: tuple[int, int]) -> None:
+    from drawing import Artist
 
     artist, rng = Artist({"thing": concept()}), np.random.default_rng(0)
     height, width = size
     for _ in range(200):
         drawn = artist.imagine(height, width, rng)
         for place in drawn.places:
-            assert place.left % TOKEN == place.top % TOKEN == 0
+            assert min(place.left, place.top) >= 0
             assert place.left + place.size <= width
             assert place.top + place.size <= height
         assert len({(place.left, place.top) for place in drawn.places}) == len(drawn.places)
@@ -235,7 +235,7 @@ def test_a_reduced_run_goes_from_packages_to_a_model_that_diffusers_loads(tmp_pa
         [*command, "--out", str(out), "--grids", str(tmp_path / "grids")],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
     )

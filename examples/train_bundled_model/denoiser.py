@@ -23,6 +23,8 @@ CHANNELS = 64
 """Of one token: 2 x 2 positions of 16 channels."""
 LENGTHS = {LENGTH: 0.83, 32: 0.1, 64: 0.04, 128: 0.02, 512: 0.01}
 """Padded lengths of the text, and how often: the denoiser attends to the padding, too."""
+USUAL_SHARE = 0.55
+"""Of the time, at the native size and the shortest length alone; the others are quickly learned."""
 TOKENS = 52
 """Of picture and text in the usual batch: longer ones hold fewer samples."""
 MISREAD = 0.1
@@ -121,7 +123,7 @@ class DenoiserStage:
         return is_matrix(name, parameter)
 
     def loss(self, step: int, share: float, rng: np.random.Generator) -> tuple[Tensor, int]:
-        height, width, length = _shape(np.random.default_rng([7, step]))
+        height, width, length = _shape(np.random.default_rng([7, step]), share)
         shelf = self._shelves[height, width]
         tokens = shelf.latents.shape[1] + length
         count = max(1, self._batch * TOKENS // tokens)
@@ -160,8 +162,10 @@ class DenoiserStage:
         return "" if rng.random() < EMPTY else self._captions.draw(scene, rng)
 
 
-def _shape(rng: np.random.Generator) -> tuple[int, int, int]:
+def _shape(rng: np.random.Generator, share: float) -> tuple[int, int, int]:
     """Height, width and text length of a batch. Only the usual size has unusual texts."""
+    if share < USUAL_SHARE:
+        return *NATIVE, LENGTH
     sizes = list(SIZES)
     height, width = sizes[rng.choice(len(sizes), p=list(SIZES.values()))]
     if (height, width) != NATIVE:

@@ -20,16 +20,15 @@ SIZES: dict[tuple[int, int], float] = {
     (112, 112): 0.02,
 }
 """Height and width, and how often."""
-TOKEN = 16
-"""Pixels a side of what the denoiser sees as one: things stand on this grid, so that a drawing
-is the same to it at every place."""
 SINGLE, DOUBLE = 80, 48
-"""Pixels a side of a thing alone, and of one of two. One size each: others had to be learned
-anew."""
+"""Pixels a side of a thing alone, and of one of two. One size and place each: every other had to
+be learned anew."""
 UNKNOWN = "red question mark"
 """What stands for words that mean nothing."""
-RECOLORED, PAIRED, UNKNOWN_SHARE = 0.25, 0.1, 0.02
-WHITE, LIGHT = 0.3, 0.48
+RECOLORED, PAIRED, UNKNOWN_SHARE = 0.25, 0.08, 0.02
+EVERYDAY = 2
+"""So many times as often as others things are drawn that people ask for."""
+WHITE, LIGHT = 0.35, 0.42
 """How often a background is white, and how often light; strong ones are always said."""
 SAID_OF_WHITE, SAID_OF_LIGHT = 0.06, 0.35
 HIDDEN = 0.4
@@ -50,6 +49,7 @@ class Artist:
         self._singles = [Thing(name) for name in concepts]
         self._recolored = [Thing(n, color) for n, c in concepts.items() for color in c.colors]
         self._everyday = [thing for thing in self._singles if concepts[thing.concept].everyday]
+        self._singles += (EVERYDAY - 1) * self._everyday
         self.drawing = cache(self._draw)
 
     def imagine(self, height: int, width: int, rng: np.random.Generator) -> Drawn:
@@ -65,7 +65,7 @@ class Artist:
             things, unknown = (pool[rng.integers(len(pool))],), False
         background, shade, spoken = self._background(things, rng)
         scene = Scene(things, background, spoken, unknown)
-        return Drawn(scene, shade, _places(len(things), height, width, rng))
+        return Drawn(scene, shade, _places(len(things), height, width))
 
     def paint(self, drawn: Drawn, height: int, width: int) -> np.ndarray:
         """RGB, uint8 [height, width, 3]."""
@@ -105,21 +105,13 @@ class Artist:
         return float((np.abs(opaque - np.array(rgb(shade))).max(1) < 40).mean())
 
 
-def _places(count: int, height: int, width: int, rng: np.random.Generator) -> tuple[Placed, ...]:
-    """Where things stand: on the grid, within the picture."""
-    if count == 2:
-        return _side_by_side(height, width, rng)
-    left, top = (int(rng.integers((side - SINGLE) // TOKEN + 1)) for side in (width, height))
-    return (Placed(SINGLE, left * TOKEN, top * TOKEN),)
-
-
-def _side_by_side(height: int, width: int, rng: np.random.Generator) -> tuple[Placed, Placed]:
-    """The first on the left (or, in a tall picture, above)."""
-    long, short = max(height, width), min(height, width)
-    across = rng.integers((short - DOUBLE) // TOKEN + 1, size=2) * TOKEN
-    along = (0, long - DOUBLE)
-    first, second = (
-        Placed(DOUBLE, int(a), int(b)) if width >= height else Placed(DOUBLE, int(b), int(a))
-        for a, b in zip(along, across, strict=True)
-    )
-    return first, second
+def _places(count: int, height: int, width: int) -> tuple[Placed, ...]:
+    """Where things stand: one in the middle, two side by side (or, in a tall picture, stacked)."""
+    if count == 1:
+        return (Placed(SINGLE, (width - SINGLE) // 2, (height - SINGLE) // 2),)
+    left, top = width // 2 - DOUBLE, height // 2 - DOUBLE
+    if width >= height:
+        return Placed(DOUBLE, left, top + DOUBLE // 2), Placed(
+            DOUBLE, left + DOUBLE, top + DOUBLE // 2
+        )
+    return Placed(DOUBLE, left + DOUBLE // 2, top), Placed(DOUBLE, left + DOUBLE // 2, top + DOUBLE)

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 WARM_UP_STEPS = 100
-CONSTANT_SHARE = 0.4
+CONSTANT_SHARE = 0.5
 LAST_RATE = 0.02
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 LOG_S = 20.0
@@ -186,7 +186,7 @@ class Trainer:
         """Train until `minutes` have been spent in all, with what an earlier run spent."""
         progress = self._progress
         began = time.monotonic() - progress.seconds
-        logged = kept = time.monotonic()
+        logged = kept = progress.seconds
         losses: list[float] = []
         spent = progress.seconds / (minutes * 60)
         while spent < 1.0:
@@ -195,10 +195,10 @@ class Trainer:
             loss, samples = self._stage.loss(progress.step, spent, rng)
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(float(loss.detach()))
-            now = time.monotonic()
             if self._rank == 0:
-                self._clock[0] = now - began
+                self._clock[0] = time.monotonic() - began
             self._barrier()
+            # Of one clock, so that all workers do the same.
             seconds = float(self._clock[0])
             self._update(progress.step, _rate(progress.step, spent))
             self._barrier()
@@ -206,15 +206,15 @@ class Trainer:
             progress = Progress(
                 progress.step + 1, seconds, progress.samples + samples * self._world
             )
-            if self._rank == 0 and now - logged > LOG_S:
+            if self._rank == 0 and seconds - logged > LOG_S:
                 self._log(progress, losses, minutes)
                 losses.clear()
-                logged = now
-            if now - kept > KEEP_S or spent >= 1.0:
+                logged = seconds
+            if seconds - kept > KEEP_S or spent >= 1.0:
                 if self._rank == 0:
                     self._keep(progress)
                 self._barrier()
-                kept = now
+                kept = seconds
 
     def _log(self, progress: Progress, losses: list[float], minutes: float) -> None:
         line = (

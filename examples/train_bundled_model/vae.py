@@ -12,9 +12,6 @@ from torch.nn import functional
 from trainer import Rates, device
 
 CROP = 64
-CROPS_SHARE = 0.68
-"""Of the time, on crops of 64 x 64; whole pictures after that."""
-NOISE = 0.15
 CHANNEL_ORDERS = torch.tensor(
     [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]], dtype=torch.long
 )
@@ -43,9 +40,14 @@ class VaeStage:
 
     name = "vae"
     rates = Rates(muon=4e-3, adam=2e-3, ema=0.998)
+    noise = 0.15
+    """On the latents at most, of their deviation."""
+    crops_share = 0.68
+    """Of the time, on crops; whole pictures after that."""
 
-    def __init__(self, pool: Path, batch: int) -> None:
-        self.module: nn.Module = make_vae()
+    def __init__(self, vae: AutoencoderKL, pool: Path, batch: int) -> None:
+        self._vae = vae
+        self.module: nn.Module = vae
         self._pool = np.load(pool, mmap_mode="r")
         self._batch = batch
 
@@ -54,18 +56,21 @@ class VaeStage:
         return parameter.ndim == 4 and not outer
 
     def loss(self, step: int, share: float, rng: np.random.Generator) -> tuple[Tensor, int]:
-        crops = share < CROPS_SHARE
+        crops = share < self.crops_share
         pictures = self._draw(rng, self._batch if crops else max(1, self._batch // 2), crops)
         # Convolutions of few channels are faster in float32 on a CPU.
         with torch.autocast("cuda", torch.bfloat16, enabled=device().type == "cuda"):
-            mean, log_variance = self.module.encoder(pictures).float().chunk(2, dim=1)
+            mean, log_variance = self._encode(pictures).float().chunk(2, dim=1)
             # Relative to the scale, so that the encoder can't escape by making it large. The
             # decoder learns to forgive the denoiser's small errors.
-            amount = torch.rand(len(mean), 1, 1, 1, device=mean.device) * NOISE
+            amount = torch.rand(len(mean), 1, 1, 1, device=mean.device) * self.noise
             noise = amount * mean.detach().std() * torch.randn_like(mean)
-            decoded = self.module.decoder(mean + noise).float()
+            decoded = self._vae.decoder(mean + noise).float()
         spread = mean.square().mean() + (log_variance + 6).square().mean()
         return reconstruction(decoded, pictures) + 1e-3 * spread, len(pictures)
+
+    def _encode(self, pictures: Tensor) -> Tensor:
+        return self._vae.encoder(pictures)
 
     def _draw(self, rng: np.random.Generator, count: int, crops: bool) -> Tensor:
         """Pictures in [-1, 1], some mirrored and some with their channels in another order."""
@@ -81,6 +86,29 @@ class VaeStage:
             if rng.random() < 0.5:
                 pixels[i] = pixels[i, CHANNEL_ORDERS[rng.integers(6)]]
         return (pixels / 127.5 - 1).contiguous()
+
+
+class DecoderStage(VaeStage):
+    """Trains the decoder alone, on whole pictures and nearly clean latents, which stay as they are.
+
+    Tolerance of noise costs sharpness; what a finished denoiser makes is close to the truth.
+    """
+
+    name = "decoder"
+    rates = Rates(muon=1e-3, adam=5e-4, ema=0.998)
+    noise = 0.04
+    crops_share = 0.0
+
+    def __init__(self, vae: AutoencoderKL, pool: Path, batch: int) -> None:
+        super().__init__(vae, pool, batch)
+        self.module = vae.decoder
+
+    def by_muon(self, name: str, parameter: nn.Parameter) -> bool:
+        return super().by_muon(f"decoder.{name}", parameter)
+
+    @torch.no_grad()
+    def _encode(self, pictures: Tensor) -> Tensor:
+        return super()._encode(pictures)
 
 
 def reconstruction(decoded: Tensor, pictures: Tensor) -> Tensor:

@@ -29,9 +29,9 @@ from pools import make_pool
 from text import Reader, TextStage
 from tokenizers import Tokenizer
 from trainer import Progress, Stage, device, trained, workers
-from vae import VaeStage, make_vae
+from vae import DecoderStage, VaeStage, make_vae
 
-SHARES = {"vae": 0.2, "text": 0.03, "denoiser": 0.77}
+SHARES = {"vae": 0.18, "decoder": 0.03, "text": 0.03, "denoiser": 0.76}
 """Of the training time."""
 
 
@@ -51,7 +51,7 @@ class Settings(NamedTuple):
     """Prompts a table; None for all there are."""
 
 
-FULL = Settings(300, None, 14000, 60000, 80000, 64, compiled=True, evaluated=None)
+FULL = Settings(300, None, 14000, 60000, 40000, 32, compiled=True, evaluated=None)
 REDUCED = Settings(0.5, 16, 64, 2000, 40, 8, compiled=False, evaluated=2)
 
 
@@ -79,6 +79,7 @@ class Workshop:
         self._train("text")
         self._once(self._scale, self._measure)
         self._once(self._latents, self._encode)
+        self._train("decoder")
         self._train("denoiser")
         export(self.vae, self.painter, self.tokenizer, out)
         report = evaluate(out, self._packages, limit=self._settings.evaluated, seed=0)
@@ -162,9 +163,11 @@ class Workshop:
 
     @property
     def vae(self) -> AutoencoderKL:
-        """The trained autoencoder; with the scale of its latents, once that is known."""
+        """The trained autoencoder, as far as it is trained."""
         vae = make_vae()
         vae.load_state_dict(trained(self._work / "vae"))
+        if (self._work / "decoder" / "done").exists():
+            vae.decoder.load_state_dict(trained(self._work / "decoder"))
         if self._scale.exists():
             scale = json.loads(self._scale.read_text())
             vae.register_to_config(scaling_factor=scale["factor"], shift_factor=scale["shift"])
@@ -186,11 +189,13 @@ class Workshop:
     def _stage(self, step: str) -> Stage:
         names, batch = list(self.concepts), self._settings.batch
         if step == "vae":
-            return VaeStage(self._pool, max(1, batch // 8))
+            return VaeStage(make_vae(), self._pool, max(1, batch // 4))
+        if step == "decoder":
+            return DecoderStage(self.vae, self._pool, max(1, batch // 4))
         if step == "text":
             artist = Artist(self.concepts)
             return TextStage(
-                Reader(names, RECOLORS), artist, self._captions, self.tokenizer, 2 * batch
+                Reader(names, RECOLORS), artist, self._captions, self.tokenizer, 4 * batch
             )
         painter = Painter(names, RECOLORS)
         painter.load_state_dict(trained(self._work / "text"), strict=False)
