@@ -243,7 +243,7 @@ def test_a_reduced_run_goes_from_packages_to_a_model_that_diffusers_loads(tmp_pa
     assert "| names | 2 |" in done.stdout
     assert "denoiser: " in done.stderr
     assert "Fluent Emoji" in (out / "README.md").read_text()
-    assert "Microsoft" in (out / "NOTICE").read_text()
+    assert "Microsoft" in (out / "NOTICE.txt").read_text()
     assert list((tmp_path / "grids").glob("*.png"))
     pipeline = FluxPipeline.from_pretrained(out, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)

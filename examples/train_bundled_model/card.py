@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 def write_card(
     model: Path, report: Report, concepts: Mapping[str, Concept], training: Mapping[str, object]
 ) -> None:
-    """Write `README.md` and `NOTICE` into the model's folder.
+    """Write `README.md` and `NOTICE.txt` into the model's folder.
 
     `training` says what the training was like and took, by what a row is called.
     """
@@ -50,7 +50,7 @@ def write_card(
     (model / "README.md").write_text(card, encoding="utf-8")
     others = [f"- {p.name} {p.version}" for p in packages.PACKAGES if p != packages.ARTWORK]
     notice = _filled("NOTICE.txt", packages="\n".join(others))
-    (model / "NOTICE").write_text(notice, encoding="utf-8")
+    (model / "NOTICE.txt").write_text(notice, encoding="utf-8")
 
 
 def _parameters(model: Path) -> dict[str, int]:
