@@ -103,6 +103,12 @@ class ServerArgs:
     result_quota_gb: float = 20.0
     """Gigabytes that results may take on disk; the oldest go first."""
 
+    webhook_url: str | None = None
+    """Where `serve` posts that a job has ended, signed with webhook_secret: video.completed,
+    video.failed, image.completed, image.failed."""
+    webhook_secret: str | None = None
+    """whsec_ and then base64."""
+
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(ServerArgs).items():
             try:
@@ -130,6 +136,11 @@ class ServerArgs:
         for name in ("api_key", "admin_key"):
             if getattr(self, name) == "":
                 raise InvalidRequest(name, "", "must not be empty")
+        if self.webhook_url is not None:
+            if not self.webhook_url.startswith(("http://", "https://")):
+                raise InvalidRequest("webhook_url", self.webhook_url, "must be http(s)://host/path")
+            if self.webhook_secret is None:
+                raise InvalidRequest("webhook_secret", None, "must be given with webhook_url")
         degree = self.ulysses_degree
         if degree is not None and (degree < 1 or self.num_gpus % degree):
             raise InvalidRequest("ulysses_degree", degree, f"must divide num_gpus={self.num_gpus}")
@@ -142,4 +153,5 @@ class ServerArgs:
     @property
     def without_secrets(self) -> ServerArgs:
         """The same, to be shown or sent."""
-        return replace(self, api_key=None, admin_key=None)
+        secrets = ("api_key", "admin_key", "webhook_url", "webhook_secret")
+        return replace(self, **dict.fromkeys(secrets))

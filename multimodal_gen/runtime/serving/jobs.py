@@ -32,7 +32,8 @@ from multimodal_gen.runtime.serving.rendering import Render, render
 from multimodal_gen.runtime.serving.results import Results
 from multimodal_gen.runtime.serving.service import NO_PIXELS, Pixels, Service
 from multimodal_gen.runtime.serving.spool import Spool
-from multimodal_gen.runtime.serving.task import Event, Moved, Task
+from multimodal_gen.runtime.serving.task import Event, Moved, Status, Task
+from multimodal_gen.runtime.serving.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 RECORDS_KEPT_S = 7 * 86400
@@ -50,8 +51,10 @@ class Jobs:
         results: Results,
         spool: Spool,
         render: Render = render,
+        webhooks: Webhooks | None = None,
     ) -> None:
         self.results = results
+        self.webhooks = webhooks
         self._service = service
         self._ledger = ledger
         self._spool = spool
@@ -64,7 +67,10 @@ class Jobs:
     def in_folder(cls, folder: Path, service: Service, args: ServerArgs) -> Jobs:
         """Those kept in `folder`, which exists."""
         results = Results(folder, ttl_s=args.result_ttl, quota_gb=args.result_quota_gb)
-        return cls(service, SqliteLedger(folder / "jobs.sqlite"), results, Spool(folder))
+        ledger, webhooks = SqliteLedger(folder / "jobs.sqlite"), None
+        if args.webhook_url is not None:
+            webhooks = Webhooks(ledger, args.webhook_url, args.webhook_secret or "")
+        return cls(service, ledger, results, Spool(folder), webhooks=webhooks)
 
     # -- what is asked
 
@@ -221,7 +227,7 @@ class Jobs:
             outputs = await task.wait()
             names = await asyncio.to_thread(self._write, record, outputs)
             now = time.time()
-            await self._update(
+            await self._ended(
                 record.id,
                 status="completed",
                 progress=100,
@@ -243,7 +249,7 @@ class Jobs:
         self, record: JobRecord, error: MultimodalGenError, task: Task | None = None
     ) -> None:
         cancelled = task is not None and task.status == "cancelled"
-        await self._update(
+        await self._ended(
             record.id,
             status="cancelled" if cancelled else "failed",
             completed_at=time.time(),
@@ -265,6 +271,13 @@ class Jobs:
         if task is None or task.status == "queued":  # perhaps an earlier server had begun it
             return record.updated(status="queued", progress=0)
         return record.updated(status="in_progress", progress=int(99 * task.progress.fraction))
+
+    async def _ended(self, job_id: str, *, status: Status, **changes: Any) -> None:
+        """Who cancelled it needs no telling."""
+        notice = self.webhooks is not None and status != "cancelled"
+        await self._update(job_id, notice=notice, status=status, **changes)
+        if self.webhooks is not None:
+            self.webhooks.look()
 
     async def _update(self, job_id: str, **changes: Any) -> None:
         await asyncio.to_thread(self._ledger.update, job_id, **changes)

@@ -45,6 +45,14 @@ CREATE TABLE idempotency_keys (
 );
 PRAGMA user_version = {VERSION};
 """
+_NOTICES = """
+CREATE TABLE IF NOT EXISTS notices (
+    job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,
+    tries INTEGER NOT NULL DEFAULT 0,
+    due_at REAL NOT NULL
+)
+"""
+"""Came later than the rest: a file of this version may lack it."""
 _COLUMNS = tuple(field.name for field in fields(JobRecord))
 _PACKED: dict[str, Any] = {
     "request": JobRequest,
@@ -69,6 +77,15 @@ class Page:
     has_more: bool
 
 
+@dataclass(frozen=True)
+class Notice:
+    """Somebody wants to be told that a job has ended."""
+
+    job: JobRecord
+    tries: int
+    """How often that failed."""
+
+
 class Ledger(Protocol):
     """What Jobs asks. All of it may block; `owner` None is everybody's."""
 
@@ -87,8 +104,9 @@ class Ledger(Protocol):
     ) -> Page:
         """Up to `limit` jobs that come after job `after`. Raises NotFound for an unknown one."""
 
-    def update(self, job_id: str, **changes: Any) -> None:
-        """Change fields of a record; without effect on one that was deleted."""
+    def update(self, job_id: str, *, notice: bool = False, **changes: Any) -> None:
+        """Change fields of a record, and keep a notice of it if that is wanted; without effect on
+        one that was deleted."""
 
     def delete(self, job_id: str) -> None: ...
 
@@ -97,6 +115,15 @@ class Ledger(Protocol):
 
     def forget(self, completed_before: float) -> None:
         """Drop finished jobs that are older than that."""
+
+    def notices(self, due_at: float, limit: int) -> Sequence[Notice]:
+        """Up to `limit` that are due by then, in order."""
+
+    def put_off(self, job_id: str, due_at: float) -> None:
+        """The job's notice was not taken: it is due again then."""
+
+    def told(self, job_id: str) -> None:
+        """Drop the job's notice."""
 
     def close(self) -> None: ...
 
@@ -126,6 +153,7 @@ class SqliteLedger:
             self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
         elif version != VERSION:
             raise sqlite3.DatabaseError(f"it is of version {version}, not {VERSION}")
+        self._db.execute(_NOTICES)
 
     def add(self, record: JobRecord, key: IdempotencyKey | None = None) -> JobRecord:
         with self._writing():
@@ -165,11 +193,17 @@ class SqliteLedger:
             ).fetchall()
         return Page([_record(row) for row in rows[:limit]], len(rows) > limit)
 
-    def update(self, job_id: str, **changes: Any) -> None:
+    def update(self, job_id: str, *, notice: bool = False, **changes: Any) -> None:
         sets = ", ".join(f"{name} = ?" for name in changes)
         values = [_packed(name, value) for name, value in changes.items()]
         with self._writing():
             self._db.execute(f"UPDATE jobs SET {sets} WHERE id = ?", [*values, job_id])
+            if notice:
+                self._db.execute(
+                    "INSERT OR IGNORE INTO notices (job, due_at) SELECT id, 0 FROM jobs "
+                    "WHERE id = ?",
+                    (job_id,),
+                )
 
     def delete(self, job_id: str) -> None:
         with self._writing():
@@ -186,6 +220,25 @@ class SqliteLedger:
     def forget(self, completed_before: float) -> None:
         with self._writing():
             self._db.execute("DELETE FROM jobs WHERE completed_at < ?", (completed_before,))
+
+    def notices(self, due_at: float, limit: int) -> Sequence[Notice]:
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT jobs.*, tries FROM notices JOIN jobs ON jobs.id = job "
+                "WHERE due_at <= ? ORDER BY due_at, number LIMIT ?",
+                (due_at, limit),
+            ).fetchall()
+        return [Notice(_record(row), row["tries"]) for row in rows]
+
+    def put_off(self, job_id: str, due_at: float) -> None:
+        with self._writing():
+            self._db.execute(
+                "UPDATE notices SET tries = tries + 1, due_at = ? WHERE job = ?", (due_at, job_id)
+            )
+
+    def told(self, job_id: str) -> None:
+        with self._writing():
+            self._db.execute("DELETE FROM notices WHERE job = ?", (job_id,))
 
     def close(self) -> None:
         with self._lock:

@@ -78,13 +78,15 @@ class HttpServer:
         keeper = EngineKeeper(self._args, _OnLoop(loop, self))
         serving = asyncio.create_task(self._uvicorn.serve([self._listener]))
         sweeping = asyncio.create_task(self._jobs.sweep())
+        webhooks = self._jobs.webhooks
+        telling = None if webhooks is None else asyncio.create_task(webhooks.run())
         await self._stop.wait()
         await self._drain()
         self._service.stop()
         self._uvicorn.should_exit = True
         await asyncio.to_thread(keeper.close)
         await serving
-        for task in (sweeping, self._resuming):
+        for task in (sweeping, telling, self._resuming):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])

@@ -1,0 +1,254 @@
+"""An address that the operator names is told that jobs have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from fake_engine import FakeEngine, settle
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.errors import GenerationFailed, InvalidRequest
+from multimodal_gen.runtime.serving import webhooks
+from multimodal_gen.runtime.serving.jobs import Jobs
+from multimodal_gen.runtime.serving.ledger import Notice
+from multimodal_gen.runtime.serving.owner import Owner
+from multimodal_gen.runtime.serving.service import Service
+
+ANNE = Owner("anne")
+SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes ...").decode()
+
+
+class Receiver:
+    """Keeps what is posted to it; answers with the next of `statuses`, then with the last one."""
+
+    def __init__(self) -> None:
+        self.posted: list[tuple[dict[str, str], str]] = []
+        self.statuses = [204]
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"])).decode()
+                receiver.posted.append((dict(self.headers), body))
+                at = min(len(receiver.posted), len(receiver.statuses)) - 1
+                self.send_response(receiver.statuses[at])
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(body) for _, body in self.posted]
+
+    async def heard(self, count: int) -> None:
+        end = time.monotonic() + 30
+        while len(self.posted) < count:
+            assert time.monotonic() < end, self.posted
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.server.shutdown()
+    receiver.server.server_close()
+
+
+class Server:
+    """Jobs over a fake engine, and the webhooks of `url`."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        args = ServerArgs(webhook_url=url, webhook_secret=SECRET)
+        self.engine = FakeEngine()
+        self.service = Service(args)
+        self.jobs = Jobs.in_folder(folder, self.service, args)
+        self.telling: asyncio.Task[None] | None = None
+
+    async def up(self) -> None:
+        self.service.engine_up(self.engine)  # type: ignore[arg-type]
+        await self.jobs.resume()
+        await settle()
+
+    def tell(self) -> None:
+        assert self.jobs.webhooks is not None
+        self.telling = asyncio.get_running_loop().create_task(self.jobs.webhooks.run())
+
+    async def submit(self, prompt: str) -> str:
+        params = SamplingParams(prompt=prompt)
+        return (await self.jobs.submit("image", params, owner=ANNE)).id
+
+    async def notices(self) -> Sequence[Notice]:
+        return await asyncio.to_thread(self.jobs._ledger.notices, time.time() + 1e6, 100)
+
+    async def untold(self) -> int:
+        return len(await self.notices())
+
+    async def all_told(self) -> None:
+        end = time.monotonic() + 30
+        while await self.untold():
+            assert time.monotonic() < end
+            await asyncio.sleep(0.02)
+
+    async def stop(self) -> None:
+        if self.telling is not None:
+            self.telling.cancel()
+            await asyncio.wait([self.telling])
+        await self.service.drain(0)
+        self.service.stop()
+        await self.jobs.close()
+
+
+def test_the_openai_package_accepts_what_is_posted(tmp_path: Path, receiver: Receiver) -> None:
+    async def test() -> str:
+        server = Server(tmp_path, receiver.url)
+        await server.up()
+        server.tell()
+        job = await server.submit("a heart")
+        server.engine.finish("a heart")
+        await receiver.heard(1)
+        await server.all_told()
+        await server.stop()
+        return job
+
+    job = asyncio.run(test())
+    headers, body = receiver.posted[0]
+    with openai.OpenAI(api_key="none", webhook_secret=SECRET) as client:
+        event = client.webhooks.unwrap(body, headers)
+        with pytest.raises(openai.InvalidWebhookSignatureError):
+            client.webhooks.unwrap(body.replace("completed", "failed"), headers)
+    assert (event.type, event.data.id, event.object) == ("image.completed", job, "event")
+    assert event.id == headers["webhook-id"]
+
+
+def test_failures_are_told_and_cancelled_jobs_are_not(tmp_path: Path, receiver: Receiver) -> None:
+    async def test() -> list[str]:
+        server = Server(tmp_path, receiver.url)
+        await server.up()
+        jobs = [await server.submit(prompt) for prompt in ("a", "b")]
+        await server.jobs.cancel(jobs[1], ANNE)
+        server.engine.fail("a", GenerationFailed("it went wrong"))
+        await server.jobs.finished(jobs[0], ANNE)
+        server.tell()
+        await receiver.heard(1)
+        await server.all_told()
+        await server.stop()
+        return jobs
+
+    jobs = asyncio.run(test())
+    assert [(e["type"], e["data"]["id"]) for e in receiver.events] == [("image.failed", jobs[0])]
+
+
+def test_what_was_not_taken_is_told_again_under_the_same_id(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "_DELAYS_S", (0.0,))
+    monkeypatch.setattr(webhooks, "_LOOK_S", 0.05)
+    receiver.statuses = [500, 302, 200]
+
+    async def test() -> None:
+        server = Server(tmp_path, receiver.url)
+        await server.up()
+        server.tell()
+        await server.submit("a")
+        server.engine.finish("a")
+        await receiver.heard(3)
+        await server.all_told()
+        await server.stop()
+
+    asyncio.run(test())
+    assert len({event["id"] for event in receiver.events}) == 1
+    assert len(receiver.posted) == 3
+
+
+@pytest.mark.parametrize("statuses", [[410], [500]])
+def test_who_is_gone_or_silent_for_a_day_is_left_alone(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, statuses: list[int]
+) -> None:
+    monkeypatch.setattr(webhooks, "_DELAYS_S", (90000.0,))
+    receiver.statuses = statuses
+
+    async def test() -> None:
+        server = Server(tmp_path, receiver.url)
+        await server.up()
+        server.tell()
+        await server.submit("a")
+        server.engine.finish("a")
+        await receiver.heard(1)
+        await server.all_told()
+        await server.stop()
+
+    asyncio.run(test())
+    assert len(receiver.posted) == 1
+
+
+def test_what_one_server_did_not_tell_the_next_one_does(tmp_path: Path, receiver: Receiver) -> None:
+    async def test() -> None:
+        first = Server(tmp_path, receiver.url)
+        await first.up()
+        job = await first.submit("a")
+        first.engine.finish("a")
+        await first.jobs.finished(job, ANNE)
+        assert await first.untold() == 1
+        await first.stop()
+        second = Server(tmp_path, receiver.url)
+        await second.up()
+        second.tell()
+        await receiver.heard(1)
+        await second.all_told()
+        await second.stop()
+
+    asyncio.run(test())
+    assert [event["type"] for event in receiver.events] == ["image.completed"]
+
+
+def test_an_address_that_can_not_be_reached_keeps_its_notices(tmp_path: Path) -> None:
+    async def test() -> None:
+        server = Server(tmp_path, "http://127.0.0.1:9/hook")
+        await server.up()
+        server.tell()
+        job = await server.submit("a")
+        server.engine.finish("a")
+        assert (await server.jobs.finished(job, ANNE)).status == "completed"
+        while not (await server.notices())[0].tries:
+            await asyncio.sleep(0.02)
+        assert await server.untold() == 1
+        await server.stop()
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"webhook_url": "ftp://host/"}, "webhook_url"),
+        ({"webhook_url": "https://host/hook"}, "webhook_secret"),
+    ],
+)
+def test_what_can_not_be_posted_to_is_refused(given: dict[str, str], field: str) -> None:
+    with pytest.raises(InvalidRequest, match=field):
+        ServerArgs(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("secret", ["short", "whsec_", "whsec_no base64!"])
+def test_a_secret_that_is_none_is_refused_and_not_repeated(tmp_path: Path, secret: str) -> None:
+    args = ServerArgs(webhook_url="https://host/hook", webhook_secret=secret)
+    with pytest.raises(InvalidRequest, match="webhook_secret") as caught:
+        Jobs.in_folder(tmp_path, Service(args), args)
+    assert secret not in str(caught.value).replace("whsec_ and", "")
