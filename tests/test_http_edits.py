@@ -104,6 +104,18 @@ def test_a_picture_is_taken_in_every_form_that_the_client_sends(
     assert edit(client, image).data[0].b64_json
 
 
+def test_markup_lies_over_the_picture(client: openai.OpenAI) -> None:
+    marks, marked = Image.new("RGBA", PICTURE.size), PICTURE.copy()
+    for picture, color in ((marks, (255, 0, 0, 255)), (marked, (255, 0, 0))):
+        picture.paste(color, (8, 8, 40, 60))
+    guided = edit(client, markup=encoded(marks), extra={"strength": 0.5})
+    drawn = edit(client, encoded(marked), extra={"strength": 0.5})
+    plain = edit(client, extra={"strength": 0.5})
+    found = [pixels_of(reply.data[0]).astype(int) for reply in (guided, drawn, plain)]
+    assert np.abs(found[0] - found[1]).max() <= 1
+    assert np.abs(found[0] - found[2]).max() > 1
+
+
 @pytest.mark.parametrize("name", ["image", "image[]", "image[0]"])
 def test_a_picture_is_taken_under_each_of_its_names(url: str, name: str) -> None:
     data = {"prompt": "a dog", "num_inference_steps": "1", "size": "64x64"}
@@ -173,7 +185,9 @@ def test_variations_differ_from_each_other_and_resemble_the_picture(client: open
         (FILE, {"mask": encoded(gradient(32, 32))}, "mask"),
         (FILE, {"extra": {"strength": 1.5}}, "strength"),
         (FILE, {"extra": {"num_inference_steps": "many"}}, "num_inference_steps"),
-        (FILE, {"markup": FILE}, "markup"),
+        (FILE, {"markup": FILE, "mask": FILE}, "markup"),
+        (FILE, {"markup": encoded(gradient(32, 32))}, "markup"),
+        (FILE, {"markup": b"no picture"}, "markup"),
         (FILE, {"size": "63x96"}, "size"),
         (FILE, {"background": "transparent"}, "background"),
         (FILE, {"n": 11}, "n"),

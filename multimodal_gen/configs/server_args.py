@@ -153,5 +153,4 @@ class ServerArgs:
     @property
     def without_secrets(self) -> ServerArgs:
         """The same, to be shown or sent."""
-        secrets = ("api_key", "admin_key", "webhook_url", "webhook_secret")
-        return replace(self, **dict.fromkeys(secrets))
+        return replace(self, api_key=None, admin_key=None, webhook_url=None, webhook_secret=None)

@@ -76,13 +76,34 @@ def _checked(model: ModelInfo, tasks: tuple[str, ...], given: Picture | list[Pic
 
 def _opened(body: EditsRequest, model: ModelInfo, max_pixels: int) -> Pixels:
     image = _opened_image(body.image, max_pixels)
+    if body.markup is not None:
+        if body.mask is not None:
+            raise InvalidRequest("markup", "a picture", "can't be given with a mask")
+        file = file_of(body.markup, "markup")
+        markup = decode_picture(file, "markup", "RGBA", max_pixels=max_pixels)
+        _check_size("markup", markup, image)
+        image = _marked(image, markup)
     if body.mask is None:
         return {"image": image, **_own_mask(body, model, max_pixels)}
     mask = decode_mask(file_of(body.mask, "mask"), "mask", max_pixels=max_pixels)
-    if mask.shape != image.shape[:2]:
-        allowed = f"must be as large as the picture, {image.shape[1]}x{image.shape[0]}"
-        raise InvalidRequest("mask", f"{mask.shape[1]}x{mask.shape[0]}", allowed)
+    _check_size("mask", mask, image)
     return {"image": image, "mask": mask}
+
+
+def _check_size(field: str, given: np.ndarray[Any, Any], image: np.ndarray[Any, Any]) -> None:
+    if given.shape[:2] != image.shape[:2]:
+        allowed = f"must be as large as the picture, {image.shape[1]}x{image.shape[0]}"
+        raise InvalidRequest(field, f"{given.shape[1]}x{given.shape[0]}", allowed)
+
+
+def _marked(image: np.ndarray[Any, Any], markup: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The picture with the marks over it, [H, W, 3] uint8."""
+    import numpy as np
+    from PIL import Image
+
+    picture, marks = Image.fromarray(image), Image.fromarray(markup)
+    picture.paste(marks, mask=marks)
+    return np.array(picture)
 
 
 def _own_mask(body: EditsRequest, model: ModelInfo, max_pixels: int) -> Pixels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -16,6 +16,15 @@ MAX_IMAGES = 10
 
 Count = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
+
+
+def _is_offered(value: object) -> object:
+    if value is not None:
+        raise PydanticCustomError("not_offered", "is not offered here; leave it out")
+    return value
+
+
+NotOffered = Annotated[None, BeforeValidator(_is_offered)]
 
 
 class ImageFields(SamplingFields):
@@ -39,10 +48,9 @@ class ImageFields(SamplingFields):
     style: Literal["vivid", "natural"] | None = None
     complexity: Literal["low", "medium", "high"] | None = None
     input_fidelity: Literal["high", "low"] | None = None
-    frame_count: None = None
-    frame_duration_ms: None = None
-    svg: None = None
-    markup: None = None
+    frame_count: NotOffered = None
+    frame_duration_ms: NotOffered = None
+    svg: NotOffered = None
 
     stream: bool | None = None
     partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
@@ -65,13 +73,6 @@ class ImageFields(SamplingFields):
     def _can_be_made(cls, value: object) -> object:
         if isinstance(value, str) and value in _NOT_MADE:
             raise PydanticCustomError("not_offered", _NOT_MADE[value])
-        return value
-
-    @field_validator("frame_count", "frame_duration_ms", "svg", "markup", mode="before")
-    @classmethod
-    def _is_offered(cls, value: object) -> object:
-        if value is not None:
-            raise PydanticCustomError("not_offered", "is not offered here; leave it out")
         return value
 
     def sampling_params(self) -> list[SamplingParams]:
@@ -129,6 +130,7 @@ class ImagesRequest(ImageFields):
     """Pictures of a prompt."""
 
     prompt: str
+    markup: NotOffered = None
 
 
 class PictureLink(BaseModel):
@@ -148,6 +150,7 @@ class VariationsRequest(ImageFields):
     """Pictures like a picture."""
 
     image: Picture | list[Picture]
+    markup: NotOffered = None
 
 
 class EditsRequest(ImageFields):
@@ -158,6 +161,8 @@ class EditsRequest(ImageFields):
     """In JSON it may be called images as well."""
     mask: Picture | None = None
     """Transparent where the picture is to change; without any transparency: white there."""
+    markup: Picture | None = None
+    """Marks that guide the edit, on a transparent ground: laid over the picture."""
 
     @model_validator(mode="before")
     @classmethod
