@@ -33,6 +33,8 @@ def write_card(
         megabytes=f"{report.bytes / 1e6:.1f}",
         components="\n".join(f"| {name} | {size:,} |" for name, size in sizes.items()),
         steps=DEFAULT.steps,
+        width=DEFAULT.width,
+        height=DEFAULT.height,
         length=DEFAULT.length,
         concepts=len(concepts),
         synonyms=sum(len(concept.also) for concept in concepts.values()),

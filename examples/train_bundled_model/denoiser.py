@@ -25,7 +25,7 @@ LENGTHS = {LENGTH: 0.83, 32: 0.1, 64: 0.04, 128: 0.02, 512: 0.01}
 """Padded lengths of the text, and how often: the denoiser attends to the padding, too."""
 USUAL_SHARE = 0.55
 """Of the time, at the native size and the shortest length alone; the others are quickly learned."""
-TOKENS = 52
+TOKENS = 65
 """Of picture and text in the usual batch: longer ones hold fewer samples."""
 MISREAD = 0.1
 """Weight of the text encoders' own task."""

@@ -11,18 +11,21 @@ from captions import Scene, Thing
 from concepts import Concept, picture
 from scenes import BACKGROUNDS, RENDERED, Placed, compose, rgb
 
-NATIVE = (96, 96)
+NATIVE = (112, 112)
 SIZES: dict[tuple[int, int], float] = {
-    NATIVE: 0.84,
+    NATIVE: 0.8,
+    (96, 96): 0.08,
     (128, 128): 0.05,
-    (96, 128): 0.05,
-    (128, 96): 0.04,
-    (112, 112): 0.02,
+    (96, 128): 0.04,
+    (128, 96): 0.03,
 }
 """Height and width, and how often."""
+TOKEN = 16
+"""Pixels a side of what the denoiser sees as one: a thing is moved by whole ones, so that it looks
+the same to it at every place."""
 SINGLE, DOUBLE = 80, 48
-"""Pixels a side of a thing alone, and of one of two. One size and place each: every other had to
-be learned anew."""
+"""Pixels a side of a thing alone, and of one of two. One size each: others had to be learned
+anew."""
 UNKNOWN = "red question mark"
 """What stands for words that mean nothing."""
 RECOLORED, PAIRED, UNKNOWN_SHARE = 0.25, 0.08, 0.02
@@ -65,7 +68,7 @@ class Artist:
             things, unknown = (pool[rng.integers(len(pool))],), False
         background, shade, spoken = self._background(things, rng)
         scene = Scene(things, background, spoken, unknown)
-        return Drawn(scene, shade, _places(len(things), height, width))
+        return Drawn(scene, shade, _places(len(things), height, width, rng))
 
     def paint(self, drawn: Drawn, height: int, width: int) -> np.ndarray:
         """RGB, uint8 [height, width, 3]."""
@@ -105,13 +108,20 @@ class Artist:
         return float((np.abs(opaque - np.array(rgb(shade))).max(1) < 40).mean())
 
 
-def _places(count: int, height: int, width: int) -> tuple[Placed, ...]:
-    """Where things stand: one in the middle, two side by side (or, in a tall picture, stacked)."""
+def _places(count: int, height: int, width: int, rng: np.random.Generator) -> tuple[Placed, ...]:
+    """Where things stand: one, or two side by side (in a tall picture, stacked)."""
     if count == 1:
-        return (Placed(SINGLE, (width - SINGLE) // 2, (height - SINGLE) // 2),)
-    left, top = width // 2 - DOUBLE, height // 2 - DOUBLE
+        left, top = (_near_the_middle(side - SINGLE, TOKEN // 2, rng) for side in (width, height))
+        return (Placed(SINGLE, left, top),)
+    long, short = max(height, width), min(height, width)
+    first = _near_the_middle(long - 2 * DOUBLE, 0, rng)
+    across = _near_the_middle(short - DOUBLE, TOKEN // 2, rng)
     if width >= height:
-        return Placed(DOUBLE, left, top + DOUBLE // 2), Placed(
-            DOUBLE, left + DOUBLE, top + DOUBLE // 2
-        )
-    return Placed(DOUBLE, left + DOUBLE // 2, top), Placed(DOUBLE, left + DOUBLE // 2, top + DOUBLE)
+        return Placed(DOUBLE, first, across), Placed(DOUBLE, first + DOUBLE, across)
+    return Placed(DOUBLE, across, first), Placed(DOUBLE, across, first + DOUBLE)
+
+
+def _near_the_middle(room: int, offset: int, rng: np.random.Generator) -> int:
+    """Of the places `offset` + n * TOKEN the nearest to half of `room`; of two by chance."""
+    steps, half = divmod(room // 2 - offset, TOKEN)
+    return offset + TOKEN * (steps + (int(rng.integers(2)) if half else 0))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from diffusers import FluxPipeline
+from drawing import NATIVE
 
 BATCH = 32
 
@@ -20,8 +21,8 @@ class Settings(NamedTuple):
     """Against the empty prompt. 1 for none."""
     length: int = 16
     """Tokens to which the text is padded."""
-    height: int = 96
-    width: int = 96
+    height: int = NATIVE[0]
+    width: int = NATIVE[1]
 
 
 DEFAULT = Settings()
