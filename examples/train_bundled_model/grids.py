@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captions import article
+from diffusers import FluxPipeline
 from PIL import Image, ImageDraw, ImageFont
 from sampling import DEFAULT, Settings, draw, load
 
@@ -50,19 +51,27 @@ class Cell(NamedTuple):
     """What the label says besides the prompt."""
 
 
-def write_grids(model: Path, folder: Path) -> None:
-    """All grids as PNG files in `folder`, which is made if need be."""
+def write_grids(model: Path, folder: Path, rows: int | None) -> None:
+    """All grids as PNG files in `folder`, which is made if need be; `rows` of each at most."""
     folder.mkdir(parents=True, exist_ok=True)
     pipeline = load(model)
     for name, (columns, cells) in _grids().items():
-        pictures = [
-            Image.fromarray(draw(pipeline, [cell.prompt], [cell.seed], cell.settings)[0])
-            for cell in cells
-        ]
-        labels = [cell.prompt + cell.note for cell in cells]
-        grid = sheet(pictures, labels, columns)
+        shown = cells[: None if rows is None else rows * columns]
+        labels = [cell.prompt + cell.note for cell in shown]
+        grid = sheet(_drawn(pipeline, shown), labels, columns)
         # Flat colours: a palette of few is no loss, and a third of the bytes.
         grid.quantize(PALETTE, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
+
+
+def _drawn(pipeline: FluxPipeline, cells: list[Cell]) -> list[Image.Image]:
+    """Those of equal settings side by side."""
+    drawn: dict[Cell, Image.Image] = {}
+    for settings in dict.fromkeys(cell.settings for cell in cells):
+        alike = [cell for cell in cells if cell.settings == settings]
+        prompts, seeds = [cell.prompt for cell in alike], [cell.seed for cell in alike]
+        pictures = draw(pipeline, prompts, seeds, settings)
+        drawn |= zip(alike, map(Image.fromarray, pictures), strict=True)
+    return [drawn[cell] for cell in cells]
 
 
 def sheet(pictures: list[Image.Image], labels: list[str], columns: int) -> Image.Image:

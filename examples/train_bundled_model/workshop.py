@@ -86,7 +86,7 @@ class Workshop:
         print(report.markdown())
         write_card(out, report, self.concepts, self._cost())
         if grids is not None:
-            write_grids(out, grids)
+            write_grids(out, grids, self._settings.evaluated)
 
     def work(self, step: str, rank: int, world: int) -> None:
         """What one worker does of a step."""
