@@ -250,6 +250,8 @@ def test_the_command_starts_an_engine_and_interrupting_it_ends_everything(tmp_pa
     short = {"prompt": "a dog", "num_inference_steps": 2}
     long = {"prompt": "a dog", "num_inference_steps": 1000, "width": 512, "height": 512}
     (tmp_path / "p.jsonl").write_text(f"{json.dumps(short)}\n{json.dumps(long)}")
+    # What began these tests in the background may have had them ignore it, and their children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         [*COMMAND, "generate", "--device=cpu", "--prompt-path=p.jsonl", "-o", "out"],
         env=ENVIRONMENT,
