@@ -115,19 +115,21 @@ class Server:
         await self.jobs.close()
 
 
-def test_the_openai_package_accepts_what_is_posted(tmp_path: Path, receiver: Receiver) -> None:
-    async def test() -> str:
-        server = Server(tmp_path, receiver.url)
-        await server.up()
-        server.tell()
-        job = await server.submit("a heart")
-        server.engine.finish("a heart")
-        await receiver.heard(1)
-        await server.all_told()
-        await server.stop()
-        return job
+async def finish_one(folder: Path, receiver: Receiver, *, posts: int) -> str:
+    """The id of a job that ended, of which was told in so many posts at least."""
+    server = Server(folder, receiver.url)
+    await server.up()
+    server.tell()
+    job = await server.submit("a heart")
+    server.engine.finish("a heart")
+    await receiver.heard(posts)
+    await server.all_told()
+    await server.stop()
+    return job
 
-    job = asyncio.run(test())
+
+def test_the_openai_package_accepts_what_is_posted(tmp_path: Path, receiver: Receiver) -> None:
+    job = asyncio.run(finish_one(tmp_path, receiver, posts=1))
     headers, body = receiver.posted[0]
     with openai.OpenAI(api_key="none", webhook_secret=SECRET) as client:
         event = client.webhooks.unwrap(body, headers)
@@ -161,18 +163,7 @@ def test_what_was_not_taken_is_told_again_under_the_same_id(
     monkeypatch.setattr(webhooks, "_DELAYS_S", (0.0,))
     monkeypatch.setattr(webhooks, "_LOOK_S", 0.05)
     receiver.statuses = [500, 302, 200]
-
-    async def test() -> None:
-        server = Server(tmp_path, receiver.url)
-        await server.up()
-        server.tell()
-        await server.submit("a")
-        server.engine.finish("a")
-        await receiver.heard(3)
-        await server.all_told()
-        await server.stop()
-
-    asyncio.run(test())
+    asyncio.run(finish_one(tmp_path, receiver, posts=3))
     assert len({event["id"] for event in receiver.events}) == 1
     assert len(receiver.posted) == 3
 
@@ -183,18 +174,7 @@ def test_who_is_gone_or_silent_for_a_day_is_left_alone(
 ) -> None:
     monkeypatch.setattr(webhooks, "_DELAYS_S", (90000.0,))
     receiver.statuses = statuses
-
-    async def test() -> None:
-        server = Server(tmp_path, receiver.url)
-        await server.up()
-        server.tell()
-        await server.submit("a")
-        server.engine.finish("a")
-        await receiver.heard(1)
-        await server.all_told()
-        await server.stop()
-
-    asyncio.run(test())
+    asyncio.run(finish_one(tmp_path, receiver, posts=1))
     assert len(receiver.posted) == 1
 
 
@@ -244,6 +224,13 @@ def test_an_address_that_can_not_be_reached_keeps_its_notices(tmp_path: Path) ->
 def test_what_can_not_be_posted_to_is_refused(given: dict[str, str], field: str) -> None:
     with pytest.raises(InvalidRequest, match=field):
         ServerArgs(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("url", ["http://", "https://host:port/", "http://[::1/"])
+def test_an_address_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
+    args = ServerArgs(webhook_url=url, webhook_secret=SECRET)
+    with pytest.raises(InvalidRequest, match="webhook_url"):
+        Jobs.in_folder(tmp_path, Service(args), args)
 
 
 @pytest.mark.parametrize("secret", ["short", "whsec_", "whsec_no base64!"])

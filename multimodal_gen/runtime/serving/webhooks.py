@@ -38,9 +38,9 @@ class Webhooks:
     """Lives on one event loop."""
 
     def __init__(self, ledger: Ledger, url: str, secret: str) -> None:
-        """Raises InvalidRequest for a secret that is none."""
+        """Raises InvalidRequest for an address or a secret that is none."""
         self._ledger = ledger
-        self._url = url
+        self._url = _address(url)
         self._key = _key(secret)
         self._news = asyncio.Event()
 
@@ -103,6 +103,14 @@ class Webhooks:
         # What stands in the answer is not read.
         async with client.stream("POST", self._url, content=body, headers=headers) as response:
             return response.status_code
+
+
+def _address(url: str) -> httpx2.URL:
+    with contextlib.suppress(httpx2.InvalidURL):
+        parsed = httpx2.URL(url)
+        if parsed.host:
+            return parsed
+    raise InvalidRequest("webhook_url", url, "must be http(s)://host/path")
 
 
 def _key(secret: str) -> bytes:
