@@ -39,8 +39,9 @@ SYNONYM, NOUN, NATIVE = 0.5, 0.35, 0.6
 """How often a synonym is said where there is one; the noun; its own colour before the noun."""
 LONE, APPENDED = 0.2, 0.06
 """How often a keyword stands alone; how often one or two follow the name."""
-EMPTY = 0.1
-"""How often nothing is said, for classifier-free guidance."""
+EMPTY = 0.16
+"""How often nothing is said, for classifier-free guidance, of scenes whose background isn't
+mentioned: were it of others, too, guidance would push towards the commonest background."""
 
 
 class Thing(NamedTuple):
@@ -66,17 +67,22 @@ class Captions:
         self._concepts = concepts
         self._words = np.array(words)
 
-    def draw(self, scene: Scene, rng: np.random.Generator, lone: float = LONE) -> str:
-        """A caption, lower case; never an empty one."""
+    def draw(
+        self, scene: Scene, rng: np.random.Generator, lone: float = LONE, empty: float = 0.0
+    ) -> str:
+        """A caption, lower case. `empty` is how often it is an empty one; see `EMPTY`."""
         if scene.unknown:
             return self._nonsense(rng)
+        spoken = rng.random() < scene.spoken
+        if not spoken and rng.random() < empty:
+            return ""
         if len(scene.things) == 2:
             first, second = (self._name(thing, rng) for thing in scene.things)
             template = PAIRS[rng.integers(len(PAIRS))]
             said = template.format(n1=first, a1=article(first), n2=second, a2=article(second))
         else:
             said = self._single(scene.things[0], rng, lone)
-        if rng.random() < scene.spoken:
+        if spoken:
             ground = GROUNDS[rng.integers(len(GROUNDS))]
             said += ground.format(g=scene.background, a=article(scene.background))
         return _spelled(said, rng)

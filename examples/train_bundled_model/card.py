@@ -36,6 +36,7 @@ def write_card(
         width=DEFAULT.width,
         height=DEFAULT.height,
         length=DEFAULT.length,
+        guidance=f"{DEFAULT.true_cfg:g}",
         concepts=len(concepts),
         synonyms=sum(len(concept.also) for concept in concepts.values()),
         objects=sum(bool(concept.colors) for concept in concepts.values()),

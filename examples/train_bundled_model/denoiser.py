@@ -130,7 +130,7 @@ class DenoiserStage:
         chosen = np.sort(rng.integers(len(shelf.scenes), size=count))
         clean = torch.from_numpy(shelf.latents[chosen]).to(device()).float()
         scenes = [shelf.scenes[i] for i in chosen]
-        said = [self._say(scene, rng) for scene in scenes]
+        said = [self._captions.draw(scene, rng, empty=EMPTY) for scene in scenes]
         ids = torch.tensor(encode(self._tokenizer, said, length), device=device())
         levels = _levels(count, rng).to(device())
         noise = torch.randn_like(clean)
@@ -157,9 +157,6 @@ class DenoiserStage:
             pooled[told].float(), states[told].float(), ids[told], [scenes[i] for i in told]
         )
         return flow + MISREAD * misread, count
-
-    def _say(self, scene: Scene, rng: np.random.Generator) -> str:
-        return "" if rng.random() < EMPTY else self._captions.draw(scene, rng)
 
 
 def _shape(rng: np.random.Generator, share: float) -> tuple[int, int, int]:

@@ -57,9 +57,9 @@ def evaluate(model: Path, packages: Path, *, limit: int | None, seed: int) -> Re
             examiner.pairs(asked),
             examiner.settings("Steps", few, {str(n): Settings(steps=n) for n in (4, 8, 12, 20)}),
             examiner.settings(
-                "Guidance",
+                "True classifier-free guidance",
                 few,
-                {"none": DEFAULT} | {f"true CFG {n}": Settings(true_cfg=n) for n in (2, 3)},
+                {"none" if n == 1 else f"{n:g}": Settings(true_cfg=n) for n in (1, 1.5, 2, 3)},
             ),
             examiner.settings(
                 "Padded length of the text",

@@ -9,14 +9,12 @@ import torch
 import words
 from denoiser import Painter
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
-from drawing import NATIVE
 from safetensors.torch import load_file, save_file
-from text import LENGTH
+from sampling import DEFAULT
 from tokenizers import Tokenizer
 
 LARGEST = 16_000_000
 """Bytes, in all."""
-STEPS = 20
 INDEX = {
     "_class_name": "FluxPipeline",
     "_diffusers_version": "0.36.0",
@@ -45,10 +43,12 @@ def export(vae: AutoencoderKL, painter: Painter, tokenizer: Tokenizer, out: Path
     words.save(tokenizer, out / "tokenizer_2", 512)
     (out / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
     defaults = {
-        "width": NATIVE[1],
-        "height": NATIVE[0],
-        "num_inference_steps": STEPS,
-        "max_sequence_length": LENGTH,
+        "width": DEFAULT.width,
+        "height": DEFAULT.height,
+        "num_inference_steps": DEFAULT.steps,
+        "true_cfg_scale": DEFAULT.true_cfg,
+        "negative_prompt": "",
+        "max_sequence_length": DEFAULT.length,
     }
     (out / "generation_defaults.json").write_text(json.dumps(defaults, indent=2) + "\n")
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
