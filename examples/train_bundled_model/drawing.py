@@ -109,19 +109,25 @@ class Artist:
 
 
 def _places(count: int, height: int, width: int, rng: np.random.Generator) -> tuple[Placed, ...]:
-    """Where things stand: one, or two side by side (in a tall picture, stacked)."""
-    if count == 1:
-        left, top = (_near_the_middle(side - SINGLE, TOKEN // 2, rng) for side in (width, height))
-        return (Placed(SINGLE, left, top),)
+    """Where things stand: one, or two side by side (in a tall picture, stacked).
+
+    Chance moves them along the longer side only: with it in both directions, what is drawn is more
+    often a blend of two places.
+    """
     long, short = max(height, width), min(height, width)
-    first = _near_the_middle(long - 2 * DOUBLE, 0, rng)
-    across = _near_the_middle(short - DOUBLE, TOKEN // 2, rng)
+    side = SINGLE if count == 1 else DOUBLE
+    first = _near_the_middle(long - count * side, TOKEN // 2 if count == 1 else 0, rng)
+    across = _near_the_middle(short - side, TOKEN // 2)
+    if count == 1:
+        return (Placed(side, first, across) if width >= height else Placed(side, across, first),)
     if width >= height:
         return Placed(DOUBLE, first, across), Placed(DOUBLE, first + DOUBLE, across)
     return Placed(DOUBLE, across, first), Placed(DOUBLE, across, first + DOUBLE)
 
 
-def _near_the_middle(room: int, offset: int, rng: np.random.Generator) -> int:
-    """Of the places `offset` + n * TOKEN the nearest to half of `room`; of two by chance."""
+def _near_the_middle(room: int, offset: int, rng: np.random.Generator | None = None) -> int:
+    """Of the places `offset` + n * TOKEN the nearest to half of `room`; of two by chance, or the
+    second."""
     steps, half = divmod(room // 2 - offset, TOKEN)
-    return offset + TOKEN * (steps + (int(rng.integers(2)) if half else 0))
+    second = half > 0 if rng is None else half > 0 and bool(rng.integers(2))
+    return offset + TOKEN * (steps + second)

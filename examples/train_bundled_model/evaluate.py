@@ -97,7 +97,7 @@ class Examiner:
         kinds = {
             "names": asked.names(),
             "everyday names": asked.everyday(SOME),
-            "synonyms": asked.synonyms(),
+            "synonyms": asked.synonyms(2 * MANY),
             "lone keywords": asked.keywords(MANY),
             "recoloured, trained": asked.recolored(SOME),
             "recoloured, never trained": asked.held_out(),

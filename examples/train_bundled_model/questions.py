@@ -43,9 +43,9 @@ class Questioner:
     def everyday(self, count: int | None = None) -> list[Question]:
         return self._some([_about(name, name) for name in self._everyday], count)
 
-    def synonyms(self) -> list[Question]:
+    def synonyms(self, count: int) -> list[Question]:
         found = self._concepts.items()
-        return self._some([_about(name, word) for name, c in found for word in c.also])
+        return self._some([_about(name, word) for name, c in found for word in c.also], count)
 
     def keywords(self, count: int) -> list[Question]:
         found = self._concepts.items()

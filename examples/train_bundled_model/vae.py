@@ -44,6 +44,8 @@ class VaeStage:
     """On the latents at most, of their deviation."""
     crops_share = 0.68
     """Of the time, on crops; whole pictures after that."""
+    squares = 1.0
+    """Weight of the squared error."""
 
     def __init__(self, vae: AutoencoderKL, pool: Path, batch: int) -> None:
         self._vae = vae
@@ -67,7 +69,8 @@ class VaeStage:
             noise = amount * mean.detach().std() * torch.randn_like(mean)
             decoded = self._vae.decoder(mean + noise).float()
         spread = mean.square().mean() + (log_variance + 6).square().mean()
-        return reconstruction(decoded, pictures) + 1e-3 * spread, len(pictures)
+        loss = reconstruction(decoded, pictures, self.squares) + 1e-3 * spread
+        return loss, len(pictures)
 
     def _encode(self, pictures: Tensor) -> Tensor:
         return self._vae.encoder(pictures)
@@ -91,13 +94,15 @@ class VaeStage:
 class DecoderStage(VaeStage):
     """Trains the decoder alone, on whole pictures and nearly clean latents, which stay as they are.
 
-    Tolerance of noise costs sharpness; what a finished denoiser makes is close to the truth.
+    Tolerance of noise costs sharpness; what a finished denoiser makes is close to the truth. The
+    squared error weighs the drawings that are hardest.
     """
 
     name = "decoder"
     rates = Rates(muon=1e-3, adam=5e-4, ema=0.998)
     noise = 0.04
     crops_share = 0.0
+    squares = 20.0
 
     def __init__(self, vae: AutoencoderKL, pool: Path, batch: int) -> None:
         super().__init__(vae, pool, batch)
@@ -111,12 +116,13 @@ class DecoderStage(VaeStage):
         return super()._encode(pictures)
 
 
-def reconstruction(decoded: Tensor, pictures: Tensor) -> Tensor:
-    """Distance of decoded pictures from the true ones: values, edges, areas."""
+def reconstruction(decoded: Tensor, pictures: Tensor, squares: float) -> Tensor:
+    """Distance of decoded pictures from the true ones: values, edges, areas, squares."""
     difference = decoded - pictures
     edges = (
         (difference[..., 1:, :] - difference[..., :-1, :]).abs().mean()
         + (difference[..., 1:] - difference[..., :-1]).abs().mean()
     ) / 2
     areas = functional.avg_pool2d(difference, 4).abs().mean()
-    return difference.abs().mean() + 0.5 * edges + 0.5 * areas + difference.square().mean()
+    squared = difference.square().mean()
+    return difference.abs().mean() + 0.5 * edges + 0.5 * areas + squares * squared

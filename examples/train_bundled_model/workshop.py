@@ -31,7 +31,7 @@ from tokenizers import Tokenizer
 from trainer import Progress, Stage, device, trained, workers
 from vae import DecoderStage, VaeStage, make_vae
 
-SHARES = {"vae": 0.18, "decoder": 0.03, "text": 0.03, "denoiser": 0.76}
+SHARES = {"vae": 0.175, "decoder": 0.035, "text": 0.03, "denoiser": 0.76}
 """Of the training time."""
 
 
