@@ -28,7 +28,7 @@ SINGLE, DOUBLE = 80, 48
 anew."""
 UNKNOWN = "red question mark"
 """What stands for words that mean nothing."""
-RECOLORED, PAIRED, UNKNOWN_SHARE = 0.25, 0.08, 0.02
+RECOLORED, PAIRED, UNKNOWN_SHARE = 0.22, 0.12, 0.02
 EVERYDAY = 2
 """So many times as often as others things are drawn that people ask for."""
 WHITE, LIGHT = 0.35, 0.42
@@ -61,7 +61,8 @@ class Artist:
         if kind < UNKNOWN_SHARE and UNKNOWN in self._concepts:
             things, unknown = (Thing(UNKNOWN),), True
         elif kind < UNKNOWN_SHARE + PAIRED:
-            things, unknown = (self._everyday_thing(rng), self._everyday_thing(rng)), False
+            picked = rng.integers(len(self._everyday), size=2)
+            things, unknown = tuple(self._everyday[place] for place in picked), False
         else:
             recolored = rng.random() < RECOLORED / (1 - UNKNOWN_SHARE - PAIRED)
             pool = self._recolored if recolored and self._recolored else self._singles
@@ -77,13 +78,6 @@ class Artist:
 
     def _draw(self, thing: Thing) -> np.ndarray:
         return picture(self._concepts[thing.concept], thing.color, RENDERED)
-
-    def _everyday_thing(self, rng: np.random.Generator) -> Thing:
-        thing = self._everyday[rng.integers(len(self._everyday))]
-        colors = self._concepts[thing.concept].colors
-        if not colors or rng.random() < 0.6:
-            return thing
-        return Thing(thing.concept, str(rng.choice(colors)))
 
     def _background(
         self, things: tuple[Thing, ...], rng: np.random.Generator
