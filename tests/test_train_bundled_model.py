@@ -90,6 +90,7 @@ def concept(**changes: Any) -> Any:
         "also": ("thingy",),
         "lone": ("gadget",),
         "everyday": True,
+        "paired": True,
         "mirror": True,
         "noun": "widget",
         "native": "red",

@@ -40,6 +40,7 @@ def write_card(
         concepts=len(concepts),
         synonyms=sum(len(concept.also) for concept in concepts.values()),
         objects=sum(bool(concept.colors) for concept in concepts.values()),
+        paired=sum(concept.paired for concept in concepts.values()),
         held_out=sum(len(concept.held_out) for concept in concepts.values()),
         side=cutting.SIDE,
         drawings=f"{drawings:,}",

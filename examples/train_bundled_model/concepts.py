@@ -26,6 +26,8 @@ class Concept(NamedTuple):
     lone: tuple[str, ...]
     """Keywords that only this concept has."""
     everyday: bool
+    paired: bool
+    """Whether it is drawn beside others: of the commonest things, so that each is often."""
     mirror: bool
     """Whether it may be flipped."""
     noun: str | None
@@ -58,6 +60,7 @@ def read_concepts(folder: Path) -> dict[str, Concept]:
             also=tuple(entry.get("also", ())),
             lone=tuple(w for w in icon.keywords if keywords[w] == 1 and w not in words),
             everyday=entry.get("everyday", False),
+            paired=entry.get("paired", False),
             mirror=entry.get("mirror", True),
             noun=color.get("noun"),
             native=color.get("native"),

@@ -28,7 +28,7 @@ SINGLE, DOUBLE = 80, 48
 anew."""
 UNKNOWN = "red question mark"
 """What stands for words that mean nothing."""
-RECOLORED, PAIRED, UNKNOWN_SHARE = 0.22, 0.12, 0.02
+RECOLORED, PAIRED, UNKNOWN_SHARE = 0.22, 0.18, 0.02
 EVERYDAY = 2
 """So many times as often as others things are drawn that people ask for."""
 WHITE, LIGHT = 0.35, 0.42
@@ -51,8 +51,9 @@ class Artist:
         self._concepts = concepts
         self._singles = [Thing(name) for name in concepts]
         self._recolored = [Thing(n, color) for n, c in concepts.items() for color in c.colors]
-        self._everyday = [thing for thing in self._singles if concepts[thing.concept].everyday]
-        self._singles += (EVERYDAY - 1) * self._everyday
+        everyday = [thing for thing in self._singles if concepts[thing.concept].everyday]
+        self._paired = [thing for thing in everyday if concepts[thing.concept].paired]
+        self._singles += (EVERYDAY - 1) * everyday
         self.drawing = cache(self._draw)
 
     def imagine(self, height: int, width: int, rng: np.random.Generator) -> Drawn:
@@ -61,8 +62,8 @@ class Artist:
         if kind < UNKNOWN_SHARE and UNKNOWN in self._concepts:
             things, unknown = (Thing(UNKNOWN),), True
         elif kind < UNKNOWN_SHARE + PAIRED:
-            picked = rng.integers(len(self._everyday), size=2)
-            things, unknown = tuple(self._everyday[place] for place in picked), False
+            picked = rng.integers(len(self._paired), size=2)
+            things, unknown = tuple(self._paired[place] for place in picked), False
         else:
             recolored = rng.random() < RECOLORED / (1 - UNKNOWN_SHARE - PAIRED)
             pool = self._recolored if recolored and self._recolored else self._singles
@@ -105,12 +106,13 @@ class Artist:
 def _places(count: int, height: int, width: int, rng: np.random.Generator) -> tuple[Placed, ...]:
     """Where things stand: one, or two side by side (in a tall picture, stacked).
 
-    Chance moves them along the longer side only: with it in both directions, what is drawn is more
+    Chance moves one alone, and along the longer side only: with more freedom, what is drawn is more
     often a blend of two places.
     """
     long, short = max(height, width), min(height, width)
     side = SINGLE if count == 1 else DOUBLE
-    first = _near_the_middle(long - count * side, TOKEN // 2 if count == 1 else 0, rng)
+    offset, chance = (TOKEN // 2, rng) if count == 1 else (0, None)
+    first = _near_the_middle(long - count * side, offset, chance)
     across = _near_the_middle(short - side, TOKEN // 2)
     if count == 1:
         return (Placed(side, first, across) if width >= height else Placed(side, across, first),)

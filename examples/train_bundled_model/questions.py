@@ -36,6 +36,7 @@ class Questioner:
         self._limit = limit
         self._seed = seed
         self._everyday = [name for name, concept in concepts.items() if concept.everyday]
+        self._paired = [name for name, concept in concepts.items() if concept.paired]
 
     def names(self) -> list[Question]:
         return self._some([_about(name, name) for name in self._concepts])
@@ -71,11 +72,11 @@ class Questioner:
         return self._some(found, count)
 
     def pairs(self, count: int) -> list[Question]:
-        """Of everyday things."""
+        """Of things that were drawn beside others."""
         rng = np.random.default_rng(self._seed)
         found = []
         for _ in range(count):
-            first, second = (str(name) for name in rng.choice(self._everyday, 2, replace=False))
+            first, second = (str(name) for name in rng.choice(self._paired, 2, replace=False))
             prompt = f"{article(first)} {first} and {article(second)} {second}"
             found.append(Question(prompt, (Thing(first), Thing(second))))
         return self._some(found)
