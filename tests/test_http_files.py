@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import openai
 import pytest
 from http_serving import IMAGES, eventually, serving
@@ -57,7 +58,9 @@ def test_a_url_leads_to_the_picture(url: str, client: openai.OpenAI) -> None:
         assert link.expires_at > time.time()
         response = httpx2.get(link.url)
         assert response.headers["content-type"] == "image/png"
-        assert (decoded(response.content) == decoded(file_of(image))).all()
+        # The two may have been batched differently.
+        apart = decoded(response.content).astype(int) - decoded(file_of(image))
+        assert np.abs(apart).max() <= 1
 
 
 def test_a_link_can_not_be_guessed(url: str) -> None:
