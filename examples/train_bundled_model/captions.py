@@ -54,8 +54,10 @@ class Thing(NamedTuple):
 class Scene(NamedTuple):
     things: tuple[Thing, ...]
     background: str
-    spoken: float
-    """How often the background is mentioned."""
+    said: bool
+    """Whether the background is mentioned."""
+    moved: tuple[int, int]
+    """Down and across: 1 or -1 at the farther or the nearer of two places, 0 where there is one."""
     unknown: bool = False
     """It stands for words that mean nothing."""
 
@@ -73,8 +75,7 @@ class Captions:
         """A caption, lower case. `empty` is how often it is an empty one; see `EMPTY`."""
         if scene.unknown:
             return self._nonsense(rng)
-        spoken = rng.random() < scene.spoken
-        if not spoken and rng.random() < empty:
+        if not scene.said and rng.random() < empty:
             return ""
         if len(scene.things) == 2:
             first, second = (self._name(thing, rng) for thing in scene.things)
@@ -82,7 +83,7 @@ class Captions:
             said = template.format(n1=first, a1=article(first), n2=second, a2=article(second))
         else:
             said = self._single(scene.things[0], rng, lone)
-        if spoken:
+        if scene.said:
             ground = GROUNDS[rng.integers(len(GROUNDS))]
             said += ground.format(g=scene.background, a=article(scene.background))
         return _spelled(said, rng)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from captions import Scene, Thing
 from concepts import Concept, picture
-from scenes import BACKGROUNDS, RENDERED, Placed, compose, rgb
+from scenes import BACKGROUNDS, RENDERED, UNASKED, Placed, compose, rgb
 
 NATIVE = (112, 112)
 SIZES: dict[tuple[int, int], float] = {
@@ -28,12 +28,11 @@ SINGLE, DOUBLE = 80, 48
 anew."""
 UNKNOWN = "red question mark"
 """What stands for words that mean nothing."""
-RECOLORED, PAIRED, UNKNOWN_SHARE = 0.22, 0.18, 0.02
+RECOLORED, PAIRED, UNKNOWN_SHARE = 0.2, 0.16, 0.02
 EVERYDAY = 2
 """So many times as often as others things are drawn that people ask for."""
-WHITE, LIGHT = 0.35, 0.42
-"""How often a background is white, and how often light; strong ones are always said."""
-SAID_OF_WHITE, SAID_OF_LIGHT = 0.06, 0.35
+SAID = 0.35
+"""How often the background is one of all, and mentioned."""
 HIDDEN = 0.4
 """Share of a drawing that may be of the background's colour."""
 
@@ -68,9 +67,10 @@ class Artist:
             recolored = rng.random() < RECOLORED / (1 - UNKNOWN_SHARE - PAIRED)
             pool = self._recolored if recolored and self._recolored else self._singles
             things, unknown = (pool[rng.integers(len(pool))],), False
-        background, shade, spoken = self._background(things, rng)
-        scene = Scene(things, background, spoken, unknown)
-        return Drawn(scene, shade, _places(len(things), height, width, rng))
+        said = rng.random() < SAID
+        background, shade = self._background(things, said, rng)
+        places, moved = _places(len(things), height, width, rng)
+        return Drawn(Scene(things, background, said, moved, unknown), shade, places)
 
     def paint(self, drawn: Drawn, height: int, width: int) -> np.ndarray:
         """RGB, uint8 [height, width, 3]."""
@@ -81,21 +81,15 @@ class Artist:
         return picture(self._concepts[thing.concept], thing.color, RENDERED)
 
     def _background(
-        self, things: tuple[Thing, ...], rng: np.random.Generator
-    ) -> tuple[str, str, float]:
-        """Its word, its shade, and how often it is said. One that hides nothing of the things."""
+        self, things: tuple[Thing, ...], said: bool, rng: np.random.Generator
+    ) -> tuple[str, str]:
+        """Its word and its shade. One that hides nothing of the things."""
         for _ in range(8):
-            kind = rng.random()
-            word = str(rng.choice(list(BACKGROUNDS)))
-            if kind < WHITE:
-                word, shade, spoken = "white", BACKGROUNDS["white"][0], SAID_OF_WHITE
-            elif kind < WHITE + LIGHT and len(BACKGROUNDS[word]) > 1:
-                shade, spoken = BACKGROUNDS[word][1], SAID_OF_LIGHT
-            else:
-                shade, spoken = BACKGROUNDS[word][0], 1.0
+            word = str(rng.choice(list(BACKGROUNDS) if said else UNASKED))
+            shade = str(rng.choice(BACKGROUNDS[word])) if said else BACKGROUNDS[word][-1]
             if all(self._hidden(thing, shade) < HIDDEN for thing in things):
                 break
-        return word, shade, spoken
+        return word, shade
 
     def _hidden(self, thing: Thing, shade: str) -> float:
         drawing = self.drawing(thing)[::4, ::4].astype(np.int16)
@@ -103,27 +97,36 @@ class Artist:
         return float((np.abs(opaque - np.array(rgb(shade))).max(1) < 40).mean())
 
 
-def _places(count: int, height: int, width: int, rng: np.random.Generator) -> tuple[Placed, ...]:
-    """Where things stand: one, or two side by side (in a tall picture, stacked).
+def _places(
+    count: int, height: int, width: int, rng: np.random.Generator
+) -> tuple[tuple[Placed, ...], tuple[int, int]]:
+    """Where things stand, and which of two places it is, down and across (`Scene.moved`).
 
-    Chance moves one alone, and along the longer side only: with more freedom, what is drawn is more
-    often a blend of two places.
+    Chance moves one thing only. Two stand side by side, in a tall picture one above the other.
     """
-    long, short = max(height, width), min(height, width)
-    side = SINGLE if count == 1 else DOUBLE
-    offset, chance = (TOKEN // 2, rng) if count == 1 else (0, None)
-    first = _near_the_middle(long - count * side, offset, chance)
-    across = _near_the_middle(short - side, TOKEN // 2)
     if count == 1:
-        return (Placed(side, first, across) if width >= height else Placed(side, across, first),)
-    if width >= height:
-        return Placed(DOUBLE, first, across), Placed(DOUBLE, first + DOUBLE, across)
-    return Placed(DOUBLE, across, first), Placed(DOUBLE, across, first + DOUBLE)
+        top, down = _by_chance(_near_the_middle(height - SINGLE, TOKEN // 2), rng)
+        left, across = _by_chance(_near_the_middle(width - SINGLE, TOKEN // 2), rng)
+        return (Placed(SINGLE, left, top),), (down, across)
+    long, short = max(height, width), min(height, width)
+    first = _near_the_middle(long - 2 * DOUBLE, 0)[-1]
+    beside = _near_the_middle(short - DOUBLE, TOKEN // 2)[-1]
+    corners = [(first, beside), (first + DOUBLE, beside)]
+    if width < height:
+        corners = [(beside, first), (beside, first + DOUBLE)]
+    return tuple(Placed(DOUBLE, left, top) for left, top in corners), (0, 0)
 
 
-def _near_the_middle(room: int, offset: int, rng: np.random.Generator | None = None) -> int:
-    """Of the places `offset` + n * TOKEN the nearest to half of `room`; of two by chance, or the
-    second."""
+def _by_chance(places: list[int], rng: np.random.Generator) -> tuple[int, int]:
+    """One of one or two, and which: -1 or 1; 0 of one."""
+    if len(places) == 1:
+        return places[0], 0
+    second = int(rng.integers(2))
+    return places[second], 2 * second - 1
+
+
+def _near_the_middle(room: int, offset: int) -> list[int]:
+    """Of the places `offset` + n * TOKEN the nearest to half of `room`: one or two."""
     steps, half = divmod(room // 2 - offset, TOKEN)
-    second = half > 0 if rng is None else half > 0 and bool(rng.integers(2))
-    return offset + TOKEN * (steps + second)
+    first = offset + TOKEN * steps
+    return [first, first + TOKEN] if half else [first]

@@ -23,7 +23,10 @@ BACKGROUNDS: dict[str, tuple[str, ...]] = {
     "brown": ("8A5A44",),
     "black": ("1A1A1A",),
 }
-"""Shades of each background, strong ones first. The light ones are used unasked."""
+"""Shades of each background, strong ones first."""
+
+UNASKED = ("white", "white", "orange", "yellow", "green", "blue", "purple", "pink")
+"""Backgrounds nobody asked for, in their lightest shades, each as often as the others."""
 
 
 class Placed(NamedTuple):
