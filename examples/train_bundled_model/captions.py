@@ -56,8 +56,6 @@ class Scene(NamedTuple):
     background: str
     said: bool
     """Whether the background is mentioned."""
-    moved: tuple[int, int]
-    """Down and across: 1 or -1 at the farther or the nearer of two places, 0 where there is one."""
     unknown: bool = False
     """It stands for words that mean nothing."""
 

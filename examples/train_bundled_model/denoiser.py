@@ -25,7 +25,7 @@ LENGTHS = {LENGTH: 0.83, 32: 0.1, 64: 0.04, 128: 0.02, 512: 0.01}
 """Padded lengths of the text, and how often: the denoiser attends to the padding, too."""
 USUAL_SHARE = 0.85
 """Of the time, at the native size and the shortest length alone; the others are quickly learned."""
-TOKENS = 65
+TOKENS = 52
 """Of picture and text in the usual batch: longer ones hold fewer samples."""
 MISREAD = 0.1
 """Weight of the text encoders' own task."""
@@ -133,8 +133,7 @@ class DenoiserStage:
         said = [self._captions.draw(scene, rng, empty=EMPTY) for scene in scenes]
         ids = torch.tensor(encode(self._tokenizer, said, length), device=device())
         levels = _levels(count, rng).to(device())
-        moved = torch.tensor([scene.moved for scene in scenes], device=device())
-        noise = agreeing(torch.randn_like(clean), clean, (height, width), moved)
+        noise = torch.randn_like(clean)
         noised = clean + levels[:, None, None] * (noise - clean)
         usual = (height, width) == NATIVE and length == LENGTH
         transformer = self._usual if usual else self._painter.transformer
@@ -158,38 +157,6 @@ class DenoiserStage:
             pooled[told].float(), states[told].float(), ids[told], [scenes[i] for i in told]
         )
         return flow + MISREAD * misread, count
-
-
-def agreeing(noise: Tensor, clean: Tensor, size: tuple[int, int], moved: Tensor) -> Tensor:
-    """Noise that is nearer to its picture than to the same one with the thing at another place.
-
-    All are tokens, [B, tokens, 64], of pictures whose height and width are `size`; `moved` [B, 2]
-    is `Scene.moved`. A picture is compared with its other places (a thing is moved by one token, so
-    the tokens are rolled), and noise that lies on their side is mirrored to its own. As every place
-    is as likely as the others, noise stays normal. But now it tells from the first step on where
-    the thing will stand; drawn independently, it leaves the model to guess for longer, and what it
-    draws is more often a blend of two places. Flow matching allows any such coupling (Tong et al.,
-    2024, "Improving and generalizing flow-based generative models").
-    """
-    b, _, channels = noise.shape
-    here = clean.view(b, size[0] // 16, size[1] // 16, channels)
-    beside = _elsewhere(here, moved[:, 1], 2)
-    below = _elsewhere(here + beside, moved[:, 0], 1)
-    # Whatever it is across, its place down is told by one direction, its place across by another.
-    down = functional.normalize((here + beside - below).flatten(1))
-    across = (here - beside).flatten(1)
-    across = functional.normalize(across - (across * down).sum(1, keepdim=True) * down)
-    flat = noise.flatten(1)
-    for toward in (down, across):
-        flat = flat - 2 * (flat * toward).sum(1, keepdim=True).clamp(max=0) * toward
-    return flat.view_as(noise)
-
-
-def _elsewhere(tokens: Tensor, moved: Tensor, axis: int) -> Tensor:
-    """Pictures [B, rows, columns, 64] with the things at the other of two places along an axis."""
-    moved = moved[:, None, None, None]
-    back, forth = tokens.roll(-1, axis), tokens.roll(1, axis)
-    return torch.where(moved > 0, back, torch.where(moved < 0, forth, tokens))
 
 
 def _shape(rng: np.random.Generator, share: float) -> tuple[int, int, int]:

@@ -11,18 +11,18 @@ from captions import Scene, Thing
 from concepts import Concept, picture
 from scenes import BACKGROUNDS, RENDERED, UNASKED, Placed, compose, rgb
 
-NATIVE = (112, 112)
+NATIVE = (96, 96)
 SIZES: dict[tuple[int, int], float] = {
     NATIVE: 0.8,
-    (96, 96): 0.08,
+    (112, 112): 0.05,
     (128, 128): 0.05,
-    (96, 128): 0.04,
-    (128, 96): 0.03,
+    (96, 128): 0.05,
+    (128, 96): 0.05,
 }
 """Height and width, and how often."""
 TOKEN = 16
-"""Pixels a side of what the denoiser sees as one: a thing is moved by whole ones, so that it looks
-the same to it at every place."""
+"""Pixels a side of what the denoiser sees as one: from size to size a thing is moved by whole ones,
+so that it looks the same to it in all of them."""
 SINGLE, DOUBLE = 80, 48
 """Pixels a side of a thing alone, and of one of two. One size each: others had to be learned
 anew."""
@@ -69,8 +69,8 @@ class Artist:
             things, unknown = (pool[rng.integers(len(pool))],), False
         said = rng.random() < SAID
         background, shade = self._background(things, said, rng)
-        places, moved = _places(len(things), height, width, rng)
-        return Drawn(Scene(things, background, said, moved, unknown), shade, places)
+        scene = Scene(things, background, said, unknown)
+        return Drawn(scene, shade, _places(len(things), height, width))
 
     def paint(self, drawn: Drawn, height: int, width: int) -> np.ndarray:
         """RGB, uint8 [height, width, 3]."""
@@ -97,36 +97,21 @@ class Artist:
         return float((np.abs(opaque - np.array(rgb(shade))).max(1) < 40).mean())
 
 
-def _places(
-    count: int, height: int, width: int, rng: np.random.Generator
-) -> tuple[tuple[Placed, ...], tuple[int, int]]:
-    """Where things stand, and which of two places it is, down and across (`Scene.moved`).
+def _places(count: int, height: int, width: int) -> tuple[Placed, ...]:
+    """Where things stand: one, or two side by side (in a tall picture, one above the other).
 
-    Chance moves one thing only. Two stand side by side, in a tall picture one above the other.
+    Always there: were it left to chance, what is drawn would often be a blend of two places.
     """
     if count == 1:
-        top, down = _by_chance(_near_the_middle(height - SINGLE, TOKEN // 2), rng)
-        left, across = _by_chance(_near_the_middle(width - SINGLE, TOKEN // 2), rng)
-        return (Placed(SINGLE, left, top),), (down, across)
+        top, left = (_middle(room - SINGLE, TOKEN // 2) for room in (height, width))
+        return (Placed(SINGLE, left, top),)
     long, short = max(height, width), min(height, width)
-    first = _near_the_middle(long - 2 * DOUBLE, 0)[-1]
-    beside = _near_the_middle(short - DOUBLE, TOKEN // 2)[-1]
-    corners = [(first, beside), (first + DOUBLE, beside)]
-    if width < height:
-        corners = [(beside, first), (beside, first + DOUBLE)]
-    return tuple(Placed(DOUBLE, left, top) for left, top in corners), (0, 0)
+    first, beside = _middle(long - 2 * DOUBLE, 0), _middle(short - DOUBLE, TOKEN // 2)
+    if width >= height:
+        return Placed(DOUBLE, first, beside), Placed(DOUBLE, first + DOUBLE, beside)
+    return Placed(DOUBLE, beside, first), Placed(DOUBLE, beside, first + DOUBLE)
 
 
-def _by_chance(places: list[int], rng: np.random.Generator) -> tuple[int, int]:
-    """One of one or two, and which: -1 or 1; 0 of one."""
-    if len(places) == 1:
-        return places[0], 0
-    second = int(rng.integers(2))
-    return places[second], 2 * second - 1
-
-
-def _near_the_middle(room: int, offset: int) -> list[int]:
-    """Of the places `offset` + n * TOKEN the nearest to half of `room`: one or two."""
-    steps, half = divmod(room // 2 - offset, TOKEN)
-    first = offset + TOKEN * steps
-    return [first, first + TOKEN] if half else [first]
+def _middle(room: int, offset: int) -> int:
+    """Of the places `offset` + n * TOKEN the nearest to half of `room`."""
+    return offset + TOKEN * ((room // 2 - offset + TOKEN // 2) // TOKEN)

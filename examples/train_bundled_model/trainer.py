@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 WARM_UP_STEPS = 100
-CONSTANT_SHARE = 0.5
+CONSTANT_SHARE = 0.75
 LAST_RATE = 0.02
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 LOG_S = 20.0

@@ -51,7 +51,7 @@ class Settings(NamedTuple):
     """Prompts a table; None for all there are."""
 
 
-FULL = Settings(460, None, 14000, 60000, 40000, 32, compiled=True, evaluated=None)
+FULL = Settings(460, None, 14000, 60000, 40000, 40, compiled=True, evaluated=None)
 REDUCED = Settings(0.5, 16, 64, 2000, 40, 8, compiled=False, evaluated=2)
 
 
