@@ -107,7 +107,7 @@ def test_a_strong_background_and_a_colour_are_always_said() -> None:
     captions = Captions({"thing": concept()}, ["qwerty"])
     rng = np.random.default_rng(0)
     for _ in range(50):
-        said = captions.draw(Scene((Thing("thing", "blue"),), "pink", True), rng)
+        said = captions.draw(Scene((Thing("thing", "blue"),), "pink"), rng)
         assert "blue widget" in said
         assert "pink background" in said
 

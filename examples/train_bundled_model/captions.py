@@ -53,9 +53,8 @@ class Thing(NamedTuple):
 
 class Scene(NamedTuple):
     things: tuple[Thing, ...]
-    background: str
-    said: bool
-    """Whether the background is mentioned."""
+    background: str | None
+    """Its word, if it is mentioned."""
     unknown: bool = False
     """It stands for words that mean nothing."""
 
@@ -73,7 +72,7 @@ class Captions:
         """A caption, lower case. `empty` is how often it is an empty one; see `EMPTY`."""
         if scene.unknown:
             return self._nonsense(rng)
-        if not scene.said and rng.random() < empty:
+        if scene.background is None and rng.random() < empty:
             return ""
         if len(scene.things) == 2:
             first, second = (self._name(thing, rng) for thing in scene.things)
@@ -81,7 +80,7 @@ class Captions:
             said = template.format(n1=first, a1=article(first), n2=second, a2=article(second))
         else:
             said = self._single(scene.things[0], rng, lone)
-        if scene.said:
+        if scene.background is not None:
             ground = GROUNDS[rng.integers(len(GROUNDS))]
             said += ground.format(g=scene.background, a=article(scene.background))
         return _spelled(said, rng)

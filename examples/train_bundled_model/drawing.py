@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from captions import Scene, Thing
 from concepts import Concept, picture
-from scenes import BACKGROUNDS, RENDERED, UNASKED, Placed, compose, rgb
+from scenes import BACKGROUNDS, RENDERED, Placed, compose, pastel, rgb
 
 NATIVE = (96, 96)
 SIZES: dict[tuple[int, int], float] = {
@@ -31,8 +31,8 @@ UNKNOWN = "red question mark"
 RECOLORED, PAIRED, UNKNOWN_SHARE = 0.2, 0.16, 0.02
 EVERYDAY = 2
 """So many times as often as others things are drawn that people ask for."""
-SAID = 0.35
-"""How often the background is one of all, and mentioned."""
+SAID, WHITE = 0.35, 0.12
+"""How often the background is mentioned; how often it is white, of those that aren't."""
 HIDDEN = 0.4
 """Share of a drawing that may be of the background's colour."""
 
@@ -67,9 +67,8 @@ class Artist:
             recolored = rng.random() < RECOLORED / (1 - UNKNOWN_SHARE - PAIRED)
             pool = self._recolored if recolored and self._recolored else self._singles
             things, unknown = (pool[rng.integers(len(pool))],), False
-        said = rng.random() < SAID
-        background, shade = self._background(things, said, rng)
-        scene = Scene(things, background, said, unknown)
+        background, shade = self._background(things, rng)
+        scene = Scene(things, background, unknown)
         return Drawn(scene, shade, _places(len(things), height, width))
 
     def paint(self, drawn: Drawn, height: int, width: int) -> np.ndarray:
@@ -81,12 +80,16 @@ class Artist:
         return picture(self._concepts[thing.concept], thing.color, RENDERED)
 
     def _background(
-        self, things: tuple[Thing, ...], said: bool, rng: np.random.Generator
-    ) -> tuple[str, str]:
-        """Its word and its shade. One that hides nothing of the things."""
+        self, things: tuple[Thing, ...], rng: np.random.Generator
+    ) -> tuple[str | None, str]:
+        """Its word, if it is to be said, and its shade. One that hides nothing of the things."""
+        said = rng.random() < SAID
         for _ in range(8):
-            word = str(rng.choice(list(BACKGROUNDS) if said else UNASKED))
-            shade = str(rng.choice(BACKGROUNDS[word])) if said else BACKGROUNDS[word][-1]
+            word = str(rng.choice(list(BACKGROUNDS))) if said else None
+            if word is not None:
+                shade = str(rng.choice(BACKGROUNDS[word]))
+            else:
+                shade = "FFFFFF" if rng.random() < WHITE else pastel(rng)
             if all(self._hidden(thing, shade) < HIDDEN for thing in things):
                 break
         return word, shade

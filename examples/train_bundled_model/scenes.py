@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from colorsys import hsv_to_rgb
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +26,6 @@ BACKGROUNDS: dict[str, tuple[str, ...]] = {
 }
 """Shades of each background, strong ones first."""
 
-UNASKED = ("white", "white", "orange", "yellow", "green", "blue", "purple", "pink")
-"""Backgrounds nobody asked for, in their lightest shades, each as often as the others."""
-
 
 class Placed(NamedTuple):
     """One drawing in a picture: a square of `size` pixels whose corner is at (left, top)."""
@@ -41,6 +39,12 @@ class Placed(NamedTuple):
 
 def rgb(shade: str) -> tuple[int, int, int]:
     return int(shade[0:2], 16), int(shade[2:4], 16), int(shade[4:6], 16)
+
+
+def pastel(rng: np.random.Generator) -> str:
+    """A light shade of any hue."""
+    color = hsv_to_rgb(rng.random(), rng.uniform(0.12, 0.5), rng.uniform(0.88, 1))
+    return "".join(f"{round(255 * value):02X}" for value in color)
 
 
 def compose(

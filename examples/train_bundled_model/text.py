@@ -103,7 +103,7 @@ class Reader(nn.Module):
         for thing in (*scene.things, None)[:2]:
             found.append(self._concepts[thing.concept] if thing else 0)
             found.append(self._colors[thing.color] if thing and thing.color else 0)
-        return [*found, self._grounds[scene.background] if scene.said else 0]
+        return [*found, self._grounds[scene.background] if scene.background else 0]
 
 
 class TextStage:
