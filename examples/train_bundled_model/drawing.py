@@ -31,8 +31,9 @@ UNKNOWN = "red question mark"
 RECOLORED, PAIRED, UNKNOWN_SHARE = 0.2, 0.16, 0.02
 EVERYDAY = 2
 """So many times as often as others things are drawn that people ask for."""
-SAID, WHITE = 0.35, 0.12
-"""How often the background is mentioned; how often it is white, of those that aren't."""
+SAID = 0.35
+"""How often the background is mentioned. One that isn't is of any light hue: were some of these
+white, guidance would turn more of them white, and seeds would look alike."""
 HIDDEN = 0.4
 """Share of a drawing that may be of the background's colour."""
 
@@ -86,10 +87,7 @@ class Artist:
         said = rng.random() < SAID
         for _ in range(8):
             word = str(rng.choice(list(BACKGROUNDS))) if said else None
-            if word is not None:
-                shade = str(rng.choice(BACKGROUNDS[word]))
-            else:
-                shade = "FFFFFF" if rng.random() < WHITE else pastel(rng)
+            shade = pastel(rng) if word is None else str(rng.choice(BACKGROUNDS[word]))
             if all(self._hidden(thing, shade) < HIDDEN for thing in things):
                 break
         return word, shade
