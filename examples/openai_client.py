@@ -10,7 +10,7 @@ with OpenAI(base_url=f"{sys.argv[1]}/v1", api_key="none") as client:
     reply = client.images.generate(
         model="any",
         prompt="a red heart",
-        size="112x112",
+        size="96x96",
         n=2,
         extra_body={"seed": 7, "num_inference_steps": 20},
     )

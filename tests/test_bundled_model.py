@@ -49,7 +49,7 @@ def test_it_holds_nothing_but_weights_and_text(bundled_model: Path) -> None:
 def test_its_generation_defaults_are_known_parameters(bundled_model: Path) -> None:
     text = (bundled_model / "generation_defaults.json").read_bytes()
     defaults = msgspec.json.decode(text, type=Defaults)
-    assert (defaults.width, defaults.height) == (112, 112)
+    assert (defaults.width, defaults.height) == (96, 96)
 
 
 def test_stock_diffusers_draws_a_red_heart_with_it(bundled_model: Path) -> None:
@@ -63,7 +63,7 @@ def test_stock_diffusers_draws_a_red_heart_with_it(bundled_model: Path) -> None:
     output = pipeline(prompt, **defaults, generator=generator, output_type="np")
     picture = output.images[0]
     ink = picture[picture.min(axis=-1) < 0.8]  # [N, 3], all that is not background
-    assert 0.2 < len(ink) / (112 * 112) < 0.8
+    assert 0.2 < len(ink) / (96 * 96) < 0.8
     red, green, blue = np.median(ink, axis=0)
     assert red > 0.8
     assert max(green, blue) < 0.5

@@ -52,7 +52,7 @@ def wait_until_idle(engine: Engine) -> None:
 
 def test_one_prompt_gives_one_result(generator: DiffusionGenerator) -> None:
     result = generator.generate("a red heart", seed=7, num_inference_steps=4)
-    assert [image.size for image in result.images] == [(112, 112)]
+    assert [image.size for image in result.images] == [(96, 96)]
     assert (result.frames, result.fps, result.seeds) == (None, None, [7])
     assert result.batch_sizes == [1, 1, 1, 1]
     assert result.timings["denoise"] > 0
@@ -96,7 +96,7 @@ def test_sampling_params_stand_for_a_prompt_and_keywords_override_them(
     params = SamplingParams(prompt="a dog", width=64, height=32, num_inference_steps=3, seed=3)
     result, other = generator.generate([params, "a cat"], num_inference_steps=2, width=48)
     assert (result.images[0].size, result.seeds, len(result.batch_sizes)) == ((48, 32), [3], 2)
-    assert other.images[0].size == (48, 112)
+    assert other.images[0].size == (48, 96)
 
 
 def test_an_unknown_keyword_is_named_with_those_allowed(generator: DiffusionGenerator) -> None:
@@ -270,4 +270,4 @@ def test_a_script_needs_no_main_guard_and_may_forget_to_close(tmp_path: Path) ->
         text=True,
         timeout=600,
     )
-    assert (done.stdout, done.stderr, done.returncode) == ("(112, 112)\n", "", 0)
+    assert (done.stdout, done.stderr, done.returncode) == ("(96, 96)\n", "", 0)

@@ -40,7 +40,7 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
 
 def test_ready_tells_what_the_model_is(engine: Engine) -> None:
     model = engine.wait_ready(300)
-    assert (model.family, model.defaults.width, model.size_multiple) == ("flux", 112, 16)
+    assert (model.family, model.defaults.width, model.size_multiple) == ("flux", 96, 16)
     assert engine.client.num_ranks == 1
 
 
@@ -196,7 +196,7 @@ def test_garbage_on_the_socket_disturbs_nobody(
         socket.send_multipart(frames)
         if len(frames[0]) < 2**20:
             assert socket.poll(30_000), "no answer to garbage"
-    assert running.result(300).pixels.shape == (1, 112, 112, 3)
+    assert running.result(300).pixels.shape == (1, 96, 96, 3)
 
 
 def test_a_full_queue_says_when_to_try_again(engine: Engine, submit: Submit) -> None:

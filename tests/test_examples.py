@@ -34,7 +34,7 @@ def test_the_quickstart_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
         timeout=120,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("heart.png (112, 112) [7] {")
+    assert done.stdout.startswith("heart.png (96, 96) [7] {")
     assert (tmp_path / "heart.png").is_file()
 
 

@@ -316,7 +316,7 @@ def test_librechats_body_is_answered(url: str) -> None:
     reply = post(url, "txt2img", body).json()
     info = json.loads(reply["info"])
     assert info["infotexts"][0].startswith("a red heart\nNegative prompt: blue\nSteps: 2, ")
-    assert (info["width"], info["height"], info["cfg_scale"]) == (96, 96, 2.0)
+    assert (info["width"], info["height"], info["cfg_scale"]) == (96, 96, 1.5)
     assert isinstance(info["seed"], int)
 
 

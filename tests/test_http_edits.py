@@ -150,9 +150,9 @@ def test_text_in_a_form_becomes_what_the_field_needs(client: openai.OpenAI) -> N
 
 
 def test_without_a_size_the_picture_says_it(client: openai.OpenAI) -> None:
-    reply = edit(client, encoded(gradient(300, 100)), size="auto")
+    reply = edit(client, encoded(gradient(200, 100)), size="auto")
     width, height = (int(side) for side in reply.size.split("x"))
-    assert width == 3 * height
+    assert width == 2 * height
 
 
 def test_a_photo_is_turned_as_its_exif_says(client: openai.OpenAI) -> None:

@@ -40,7 +40,7 @@ def hf(url: str) -> InferenceClient:
 
 def test_a_prompt_alone_makes_a_picture_of_the_models_size(hf: InferenceClient) -> None:
     image = hf.text_to_image("a red heart")
-    assert (image.format, image.size) == ("PNG", (112, 112))
+    assert (image.format, image.size) == ("PNG", (96, 96))
 
 
 def test_all_parameters_arrive(hf: InferenceClient, engine: Engine) -> None:
@@ -72,7 +72,7 @@ def test_all_parameters_arrive(hf: InferenceClient, engine: Engine) -> None:
 @pytest.mark.parametrize("path", ["", "/", "/models/owner/any-name"])
 def test_a_client_may_be_given_other_urls(url: str, path: str) -> None:
     client = InferenceClient(model=url + path, token="hf_none")
-    assert client.text_to_image("a red heart", **QUICK).size == (112, 112)
+    assert client.text_to_image("a red heart", **QUICK).size == (96, 96)
 
 
 @pytest.mark.parametrize(

@@ -36,4 +36,4 @@ def test_blocking_and_awaited_calls_work_in_a_notebook(
     client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": tmp_path}})
     client.execute(env=dict(os.environ))
     shown = [cell.outputs[0]["data"]["text/plain"] for cell in notebook.cells[1:4]]
-    assert shown == ["(112, 112)", "(112, 112)", "True"]
+    assert shown == ["(96, 96)", "(96, 96)", "True"]

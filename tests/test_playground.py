@@ -175,7 +175,7 @@ def test_the_first_picture_takes_one_key(page: Page, engine: Engine) -> None:
         page.goto(url)
         page.keyboard.press("Enter")
         expect(page.locator(PICTURE)).to_be_visible(timeout=30_000)
-        expect(page.locator(PICTURE)).to_have_js_property("naturalWidth", 112)
+        expect(page.locator(PICTURE)).to_have_js_property("naturalWidth", 96)
         expect(page.locator("#gallery li")).to_have_count(1)
         page.close()
 

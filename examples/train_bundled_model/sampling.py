@@ -17,7 +17,7 @@ class Settings(NamedTuple):
     """Of a call of the pipeline."""
 
     steps: int = 20
-    true_cfg: float = 2.0
+    true_cfg: float = 1.5
     """Against the empty prompt. 1 for none."""
     length: int = 16
     """Tokens to which the text is padded."""
