@@ -156,6 +156,19 @@ def test_a_drawing_is_retrieved_wherever_it_stands() -> None:
             assert gallery.nearest(match)[0] == (name, None)
 
 
+def test_a_background_is_told_in_every_shade_of_it() -> None:
+    from artwork import render
+    from retrieval import Gallery
+    from scenes import BACKGROUNDS, Placed, compose, shade_of
+
+    gallery = Gallery({"thing": concept(colors=(), held_out=())})
+    drawing, place = render(icon(BODY), 160), Placed(64, 16, 16)
+    for word in BACKGROUNDS:
+        shades = [shade_of(word, lightness) for lightness in np.linspace(0, 1, 9)]
+        pictures = np.stack([compose([drawing], [place], shade, 96, 96) for shade in shades])
+        assert {match.background for match in gallery.match(pictures)} == {word}
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_plain_attention_is_torchs(causal: bool) -> None:
     from attention import plain_attention

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from captions import Scene, Thing
 from concepts import Concept, picture
-from scenes import BACKGROUNDS, RENDERED, Placed, compose, pastel, rgb
+from scenes import BACKGROUNDS, RENDERED, Placed, compose, pastel, rgb, shade_of
 
 NATIVE = (96, 96)
 SIZES: dict[tuple[int, int], float] = {
@@ -87,7 +87,7 @@ class Artist:
         said = rng.random() < SAID
         for _ in range(8):
             word = str(rng.choice(list(BACKGROUNDS))) if said else None
-            shade = pastel(rng) if word is None else str(rng.choice(BACKGROUNDS[word]))
+            shade = pastel(rng) if word is None else shade_of(word, rng.random())
             if all(self._hidden(thing, shade) < HIDDEN for thing in things):
                 break
         return word, shade

@@ -14,7 +14,7 @@ import numpy as np
 from concepts import Concept, picture
 from cutting import TOLERANCE, border_color, cut_out, cut_out_two
 from PIL import Image
-from scenes import BACKGROUNDS, rgb
+from scenes import BACKGROUNDS, rgb, shade_of
 
 Key = tuple[str, str | None]
 """Name of a concept, and its colour unless it is the drawing's own."""
@@ -121,7 +121,9 @@ class Gallery:
 
 def _nearest_shade(color: np.ndarray) -> tuple[str, str]:
     """Word and shade of the background that is most like it."""
-    shades = [(word, shade) for word, shades in BACKGROUNDS.items() for shade in shades]
+    shades = [
+        (word, shade_of(word, lightness)) for word in BACKGROUNDS for lightness in (0, 0.5, 1)
+    ]
     return min(shades, key=lambda known: float(np.square(color - rgb(known[1])).sum()))
 
 

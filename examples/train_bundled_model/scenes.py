@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from colorsys import hsv_to_rgb
 from typing import NamedTuple
 
@@ -21,10 +22,10 @@ BACKGROUNDS: dict[str, tuple[str, ...]] = {
     "purple": ("8A63D2", "D6C4F6"),
     "pink": ("FF7FC8", "FFCDE9"),
     "gray": ("9A9A9A", "D8D8D8"),
-    "brown": ("8A5A44",),
+    "brown": ("8A5A44", "B9835F"),
     "black": ("1A1A1A",),
 }
-"""Shades of each background, strong ones first."""
+"""The strongest and the lightest shade of each."""
 
 
 class Placed(NamedTuple):
@@ -41,10 +42,20 @@ def rgb(shade: str) -> tuple[int, int, int]:
     return int(shade[0:2], 16), int(shade[2:4], 16), int(shade[4:6], 16)
 
 
+def shade_of(background: str, lightness: float) -> str:
+    """A shade between its strongest (0) and its lightest (1)."""
+    strong, light = (np.array(rgb(BACKGROUNDS[background][at])) for at in (0, -1))
+    return _hex(strong + lightness * (light - strong))
+
+
 def pastel(rng: np.random.Generator) -> str:
     """A light shade of any hue."""
     color = hsv_to_rgb(rng.random(), rng.uniform(0.12, 0.5), rng.uniform(0.88, 1))
-    return "".join(f"{round(255 * value):02X}" for value in color)
+    return _hex([255 * value for value in color])
+
+
+def _hex(color: Iterable[float]) -> str:
+    return "".join(f"{round(value):02X}" for value in color)
 
 
 def compose(

@@ -31,7 +31,7 @@ from tokenizers import Tokenizer
 from trainer import Progress, Stage, device, trained, workers
 from vae import DecoderStage, VaeStage, make_vae
 
-SHARES = {"vae": 0.11, "decoder": 0.02, "text": 0.02, "denoiser": 0.85}
+SHARES = {"vae": 0.1, "decoder": 0.02, "text": 0.015, "denoiser": 0.865}
 """Of the training time."""
 
 
@@ -51,7 +51,7 @@ class Settings(NamedTuple):
     """Prompts a table; None for all there are."""
 
 
-FULL = Settings(570, None, 14000, 60000, 40000, 40, compiled=True, evaluated=None)
+FULL = Settings(610, None, 14000, 60000, 40000, 40, compiled=True, evaluated=None)
 REDUCED = Settings(0.5, 16, 64, 2000, 40, 8, compiled=False, evaluated=2)
 
 
