@@ -206,7 +206,7 @@ class Trainer:
             progress = Progress(
                 progress.step + 1, seconds, progress.samples + samples * self._world
             )
-            if self._rank == 0 and seconds - logged > LOG_S:
+            if self._rank == 0 and (seconds - logged > LOG_S or spent >= 1.0):
                 self._log(progress, losses, minutes)
                 losses.clear()
                 logged = seconds
