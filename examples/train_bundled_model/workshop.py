@@ -52,7 +52,7 @@ class Settings(NamedTuple):
 
 
 FULL = Settings(610, None, 14000, 60000, 40000, 40, compiled=True, evaluated=None)
-REDUCED = Settings(0.15, 16, 64, 2000, 40, 8, compiled=False, evaluated=1)
+REDUCED = Settings(0.25, 16, 64, 2000, 40, 8, compiled=False, evaluated=1)
 
 
 class Workshop:
