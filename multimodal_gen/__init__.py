@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from multimodal_gen.configs.sampling_params import SamplingParams as SamplingParams
     from multimodal_gen.configs.server_args import ServerArgs as ServerArgs
+    from multimodal_gen.postprocess.metadata import read_parameters as read_parameters
     from multimodal_gen.runtime.entrypoints.diffusion_generator import (
         DiffusionGenerator as DiffusionGenerator,
     )
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
         GenerationResult as GenerationResult,
     )
     from multimodal_gen.runtime.entrypoints.generation_result import Progress as Progress
-    from multimodal_gen.runtime.postprocess.metadata import read_parameters as read_parameters
 
 __version__ = "0.1.0"
 _HOMES = {
@@ -27,7 +27,7 @@ _HOMES = {
     "Progress": "multimodal_gen.runtime.entrypoints.generation_result",
     "SamplingParams": "multimodal_gen.configs.sampling_params",
     "ServerArgs": "multimodal_gen.configs.server_args",
-    "read_parameters": "multimodal_gen.runtime.postprocess.metadata",
+    "read_parameters": "multimodal_gen.postprocess.metadata",
 }
 __all__ = [
     "DiffusionGenerator",

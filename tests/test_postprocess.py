@@ -15,10 +15,10 @@ from PIL.GifImagePlugin import GifImageFile
 
 from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.runtime.postprocess.files import Destination, write_atomically
-from multimodal_gen.runtime.postprocess.images import ImageFormat, encode_image
-from multimodal_gen.runtime.postprocess.metadata import Recipe, read_parameters
-from multimodal_gen.runtime.postprocess.video import (
+from multimodal_gen.postprocess.files import Destination, write_atomically
+from multimodal_gen.postprocess.images import ImageFormat, encode_image
+from multimodal_gen.postprocess.metadata import Recipe, read_parameters
+from multimodal_gen.postprocess.video import (
     encode_gif,
     encode_mp4,
     encode_spritesheet,

@@ -12,10 +12,10 @@ from multimodal_gen.errors import EngineNotReady, MultimodalGenError, QueueFull
 from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
+from multimodal_gen.postprocess.images import to_pil
 from multimodal_gen.runtime.entrypoints.generation_result import GenerationResult, Progress
 from multimodal_gen.runtime.entrypoints.pictures import open_pictures
 from multimodal_gen.runtime.generation import Generation, Output, Update
-from multimodal_gen.runtime.postprocess.images import to_pil
 from multimodal_gen.runtime.scheduler_client import SchedulerClient
 
 MAX_IN_FLIGHT = 64

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from multimodal_gen.errors import Expired, NotFound
-from multimodal_gen.runtime.postprocess.files import write_atomically
+from multimodal_gen.postprocess.files import write_atomically
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 _GIGABYTE = 10**9

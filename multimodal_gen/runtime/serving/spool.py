@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multimodal_gen.messages.request import Req
-from multimodal_gen.runtime.postprocess.files import write_atomically
+from multimodal_gen.postprocess.files import write_atomically
 
 if TYPE_CHECKING:
     from multimodal_gen.runtime.serving.service import Pixels

@@ -45,7 +45,7 @@ def generate(
     config
         A YAML file with options.
     """
-    from multimodal_gen.runtime.postprocess.files import check_suffix, check_writable
+    from multimodal_gen.postprocess.files import check_suffix, check_writable
 
     prompts = _prompts(params, prompt_path)
     check_suffix(output_path)
@@ -94,10 +94,10 @@ def _run(
     """Generate and write all prompts; returns those that failed."""
     import asyncio
 
+    from multimodal_gen.postprocess.files import Destination
     from multimodal_gen.runtime.entrypoints.calls import run_all
     from multimodal_gen.runtime.entrypoints.cli.progress_bar import ProgressBar
     from multimodal_gen.runtime.entrypoints.generation_result import GenerationResult
-    from multimodal_gen.runtime.postprocess.files import Destination
 
     resolved = [_resolved(prompt, generator.model, prompts) for prompt in prompts]
     counts = [prompt.num_outputs_per_prompt for prompt in prompts]

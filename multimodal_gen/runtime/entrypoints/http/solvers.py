@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from multimodal_gen.runtime.postprocess.infotext import SAMPLERS
+from multimodal_gen.postprocess.infotext import SAMPLERS
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "ddim": ("DDIMScheduler",),

@@ -10,14 +10,14 @@ from fastapi import Request, Response
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.postprocess.files import encode
+from multimodal_gen.postprocess.metadata import Recipe
+from multimodal_gen.postprocess.video import read_first_frame
 from multimodal_gen.runtime.entrypoints.decoding import decode_picture
 from multimodal_gen.runtime.entrypoints.http.disconnect import unless_gone
 from multimodal_gen.runtime.entrypoints.http.owners import owner_of
 from multimodal_gen.runtime.entrypoints.http.pictures import file_of
 from multimodal_gen.runtime.entrypoints.http.video_schema import RemixRequest, VideosRequest
-from multimodal_gen.runtime.postprocess.files import encode
-from multimodal_gen.runtime.postprocess.metadata import Recipe
-from multimodal_gen.runtime.postprocess.video import read_first_frame
 from multimodal_gen.runtime.serving.jobs import Jobs
 from multimodal_gen.runtime.serving.records import JobRecord
 from multimodal_gen.runtime.serving.service import NO_PIXELS, Pixels, Service

@@ -11,12 +11,12 @@ from fastapi import APIRouter
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.postprocess.infotext import SAMPLERS, parse
+from multimodal_gen.postprocess.metadata import read_infotext
 from multimodal_gen.runtime.entrypoints.http.a1111.schema import PictureBody
 from multimodal_gen.runtime.entrypoints.http.a1111.wishes import is_model
 from multimodal_gen.runtime.entrypoints.http.pictures import bytes_of
 from multimodal_gen.runtime.entrypoints.http.solvers import ALIASES
-from multimodal_gen.runtime.postprocess.infotext import SAMPLERS, parse
-from multimodal_gen.runtime.postprocess.metadata import read_infotext
 from multimodal_gen.runtime.serving.service import Service
 
 Entry = dict[str, Any]

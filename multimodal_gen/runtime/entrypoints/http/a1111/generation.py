@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from multimodal_gen.errors import Cancelled
+from multimodal_gen.postprocess.images import QUALITY, encode_image
 from multimodal_gen.runtime.entrypoints.http.a1111.jobs import IDLE, Job, RunningJobs
 from multimodal_gen.runtime.entrypoints.http.a1111.pictures import pictures_of
 from multimodal_gen.runtime.entrypoints.http.a1111.replies import Reply
@@ -22,7 +23,6 @@ from multimodal_gen.runtime.entrypoints.http.disconnect import unless_gone
 from multimodal_gen.runtime.entrypoints.http.image_maker import ImageMaker
 from multimodal_gen.runtime.entrypoints.http.image_replies import Encoding, in_base64
 from multimodal_gen.runtime.entrypoints.http.owners import owner_of
-from multimodal_gen.runtime.postprocess.images import QUALITY, encode_image
 
 LEAST_PROGRESS = 0.01
 """Of a job that is there: 0 is said when there is none."""

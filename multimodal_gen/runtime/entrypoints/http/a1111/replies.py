@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from multimodal_gen.messages.request import Req
+from multimodal_gen.postprocess.infotext import SAMPLERS
+from multimodal_gen.postprocess.metadata import Recipe
 from multimodal_gen.runtime.entrypoints.http.a1111.jobs import Job
 from multimodal_gen.runtime.entrypoints.http.a1111.wishes import Wishes
 from multimodal_gen.runtime.entrypoints.http.image_replies import Encoding, in_base64
-from multimodal_gen.runtime.postprocess.infotext import SAMPLERS
-from multimodal_gen.runtime.postprocess.metadata import Recipe
 
 
 @dataclass(frozen=True)

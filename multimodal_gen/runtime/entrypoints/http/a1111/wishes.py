@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.postprocess import infotext
 from multimodal_gen.runtime.entrypoints.http.a1111.schema import Generation, ImageToImage
 from multimodal_gen.runtime.entrypoints.http.solvers import solver_named
-from multimodal_gen.runtime.postprocess import infotext
 
 DENOISING_STRENGTH = 0.75
 """What the web UI has where a client says nothing."""

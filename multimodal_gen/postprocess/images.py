@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from multimodal_gen.runtime.postprocess import metadata
+from multimodal_gen.postprocess import metadata
 
 if TYPE_CHECKING:
     import numpy as np

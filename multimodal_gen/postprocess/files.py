@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.runtime.postprocess.images import QUALITY, ImageFormat, encode_image
-from multimodal_gen.runtime.postprocess.video import encode_gif, encode_mp4
+from multimodal_gen.postprocess.images import QUALITY, ImageFormat, encode_image
+from multimodal_gen.postprocess.video import encode_gif, encode_mp4
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from multimodal_gen.runtime.postprocess.metadata import Recipe
+    from multimodal_gen.postprocess.metadata import Recipe
 
 _PICTURES: dict[str, ImageFormat] = {
     ".png": "png",

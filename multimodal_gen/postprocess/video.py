@@ -8,13 +8,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multimodal_gen.runtime.postprocess.images import QUALITY, to_pil
+from multimodal_gen.postprocess.images import QUALITY, to_pil
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from multimodal_gen.runtime.postprocess.metadata import Recipe
+    from multimodal_gen.postprocess.metadata import Recipe
 
 THUMBNAIL_SIDE = 512
 SPRITES = 16
