@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from http_serving import MODEL
 
+from multimodal_gen.client.generation import Generation, Output, Update
 from multimodal_gen.errors import Cancelled, EngineDied, MultimodalGenError
 from multimodal_gen.messages.request import Req
-from multimodal_gen.runtime.generation import Generation, Output, Update
 
 
 class FakeEngine:

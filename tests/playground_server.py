@@ -15,12 +15,12 @@ import uvicorn
 from fake_engine import FakeEngine
 from http_serving import MODEL, eventually
 
+from multimodal_gen.client.generation import Output, Update
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import NotFound
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.runtime.entrypoints.http.app import create_app
 from multimodal_gen.runtime.entrypoints.http.listen import listen
-from multimodal_gen.runtime.generation import Output, Update
 from multimodal_gen.runtime.serving.jobs import Jobs
 from multimodal_gen.runtime.serving.owner import Owner
 from multimodal_gen.runtime.serving.service import Service

@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from no_model import MODEL
 
+from multimodal_gen.client.generation import Generation, Update
+from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, EngineDied, InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.codec import Decoder, encode
@@ -30,10 +32,8 @@ from multimodal_gen.messages.reply import (
 from multimodal_gen.messages.request import Cancel, HealthCheck, Req, Submit
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.messages.wakeup import Wakeup
-from multimodal_gen.runtime.generation import Generation, Update
 from multimodal_gen.runtime.managers import outbox
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
-from multimodal_gen.runtime.scheduler_client import SchedulerClient
 
 
 class Desk:

@@ -11,8 +11,8 @@ import psutil
 import pytest
 from engines import start_engine, submit_to
 
+from multimodal_gen.client.generation import Output, Update
 from multimodal_gen.errors import Cancelled
-from multimodal_gen.runtime.generation import Output, Update
 from multimodal_gen.runtime.launch import supervisor
 from multimodal_gen.runtime.launch.supervisor import Engine
 

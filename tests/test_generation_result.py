@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from multimodal_gen import GenerationResult, SamplingParams
+from multimodal_gen.client.generation import Output
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.postprocess.metadata import read_parameters
-from multimodal_gen.runtime.generation import Output
 
 
 def result(frames: int, outputs: int = 1, fps: int | None = None) -> GenerationResult:

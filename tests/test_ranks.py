@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from engines import start_engine, submit_to
 
+from multimodal_gen.client.generation import Update
 from multimodal_gen.errors import (
     EngineDied,
     GenerationFailed,
     MultimodalGenError,
     OutOfMemory,
 )
-from multimodal_gen.runtime.generation import Update
 from multimodal_gen.runtime.launch.supervisor import Engine
 
 FAULTS = (

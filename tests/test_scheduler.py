@@ -12,6 +12,7 @@ import pytest
 import zmq
 from no_model import MODEL
 
+from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, EngineDied, EngineNotReady, InvalidRequest
 from multimodal_gen.messages.codec import Decoder, encode
@@ -27,7 +28,6 @@ from multimodal_gen.runtime.managers.lora_shelf import LoraShelf
 from multimodal_gen.runtime.managers.policy import Policy
 from multimodal_gen.runtime.managers.rank_links import RankLinks
 from multimodal_gen.runtime.managers.scheduler import Scheduler
-from multimodal_gen.runtime.scheduler_client import SchedulerClient
 
 LORA_MODEL = msgspec.structs.replace(MODEL, parameters=("lora",))
 

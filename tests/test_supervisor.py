@@ -16,13 +16,13 @@ import pytest
 from engines import start_engine
 from test_ranks import assert_all_gone
 
+from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError
 from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.runtime import rank as rank_module
 from multimodal_gen.runtime.launch import supervisor
 from multimodal_gen.runtime.launch.supervisor import Engine
-from multimodal_gen.runtime.scheduler_client import SchedulerClient
 
 ABANDON = """
 import sys

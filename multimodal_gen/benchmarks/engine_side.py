@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from multimodal_gen.benchmarks.workload import Job
+from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.postprocess.images import to_pil
-from multimodal_gen.runtime.scheduler_client import SchedulerClient
 
 
 class EngineSide:

@@ -11,9 +11,9 @@ import msgspec
 
 from multimodal_gen.benchmarks.protocol import MEASUREMENTS_FILE, RankMeasurements
 from multimodal_gen.benchmarks.workload import Job
+from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.runtime.launch.supervisor import Engine
-from multimodal_gen.runtime.scheduler_client import SchedulerClient
 
 MODULE = "multimodal_gen.benchmarks.timed_rank"
 

@@ -7,8 +7,8 @@ from contextlib import suppress
 
 from multimodal_gen.benchmarks.report import Figure, ratio
 from multimodal_gen.benchmarks.session import Session
+from multimodal_gen.client.generation import Generation, Update
 from multimodal_gen.errors import Cancelled
-from multimodal_gen.runtime.generation import Generation, Update
 
 LONG = 20
 """Times the model's steps that the long job has."""

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from multimodal_gen.client.generation import Generation, Output, Update
+from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import EngineNotReady, MultimodalGenError, QueueFull
 from multimodal_gen.messages.codec import header_of
@@ -15,8 +17,6 @@ from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.postprocess.images import to_pil
 from multimodal_gen.runtime.entrypoints.generation_result import GenerationResult, Progress
 from multimodal_gen.runtime.entrypoints.pictures import open_pictures
-from multimodal_gen.runtime.generation import Generation, Output, Update
-from multimodal_gen.runtime.scheduler_client import SchedulerClient
 
 MAX_IN_FLIGHT = 64
 """Outputs of one list that are with the engine at a time: enough to fill every batch."""

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import fields
 from typing import Any, overload
 
+from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import EngineNotReady, InvalidRequest, MultimodalGenError
@@ -17,7 +18,6 @@ from multimodal_gen.runtime.entrypoints.calls import generate_one, run_all, stre
 from multimodal_gen.runtime.entrypoints.generation_result import GenerationResult, Progress
 from multimodal_gen.runtime.entrypoints.loop_thread import LoopThread
 from multimodal_gen.runtime.launch.supervisor import Engine
-from multimodal_gen.runtime.scheduler_client import SchedulerClient
 
 Prompt = str | SamplingParams
 Prompts = Sequence[Prompt]

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from multimodal_gen.client.generation import Generation, Output, Update
+from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.errors import (
     Cancelled,
     EngineDied,
@@ -18,8 +20,6 @@ from multimodal_gen.errors import (
     QueueFull,
 )
 from multimodal_gen.messages.request import Req
-from multimodal_gen.runtime.generation import Generation, Output, Update
-from multimodal_gen.runtime.scheduler_client import SchedulerClient
 from multimodal_gen.runtime.serving.owner import Owner
 from multimodal_gen.runtime.serving.ticket import Outcome, Ticket
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from multimodal_gen.runtime.generation import Output
+from multimodal_gen.client.generation import Output
 from multimodal_gen.runtime.serving.task import Task
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from multimodal_gen.client.generation import Output
 from multimodal_gen.postprocess.files import encode
 from multimodal_gen.postprocess.images import QUALITY
 from multimodal_gen.postprocess.metadata import Recipe
 from multimodal_gen.postprocess.video import encode_spritesheet, encode_thumbnail
-from multimodal_gen.runtime.generation import Output
 from multimodal_gen.runtime.serving.records import JobRecord
 
 Render = Callable[[JobRecord, Sequence[Output]], dict[str, bytes]]

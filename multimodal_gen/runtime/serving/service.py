@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from multimodal_gen.client.generation import Output, Update, copy_of
+from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import (
@@ -23,8 +25,6 @@ from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
-from multimodal_gen.runtime.generation import Output, Update, copy_of
-from multimodal_gen.runtime.scheduler_client import SchedulerClient
 from multimodal_gen.runtime.serving.dispatcher import Dispatcher, QueueLimits
 from multimodal_gen.runtime.serving.observer import Observer
 from multimodal_gen.runtime.serving.operator_limits import bounded, within_time

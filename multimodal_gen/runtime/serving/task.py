@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from multimodal_gen.client.generation import Output, Update, copy_of
 from multimodal_gen.errors import Cancelled, MultimodalGenError
 from multimodal_gen.messages.request import Req
-from multimodal_gen.runtime.generation import Output, Update, copy_of
 from multimodal_gen.runtime.serving.owner import Owner
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import asyncio
 
 from fastapi import Request
 
+from multimodal_gen.client.generation import Output
 from multimodal_gen.errors import Cancelled
-from multimodal_gen.runtime.generation import Output
 from multimodal_gen.runtime.serving.task import Task
 
 

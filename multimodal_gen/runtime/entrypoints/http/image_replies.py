@@ -14,11 +14,11 @@ import msgspec
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict
 
+from multimodal_gen.client.generation import Output, longest_timings
 from multimodal_gen.messages.request import Req
 from multimodal_gen.postprocess.images import QUALITY, ImageFormat, encode_image, to_pil
 from multimodal_gen.postprocess.metadata import Recipe
 from multimodal_gen.runtime.entrypoints.http.schema import ImageFields
-from multimodal_gen.runtime.generation import Output, longest_timings
 
 if TYPE_CHECKING:
     import numpy as np

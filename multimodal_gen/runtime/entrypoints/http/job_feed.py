@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 
+from multimodal_gen.client.generation import Output
 from multimodal_gen.errors import NotFound
 from multimodal_gen.postprocess.images import encode_image
 from multimodal_gen.runtime.entrypoints.http.job_objects import job_of, progress_of
 from multimodal_gen.runtime.entrypoints.http.owners import owner_of
 from multimodal_gen.runtime.entrypoints.http.streaming import sse
-from multimodal_gen.runtime.generation import Output
 from multimodal_gen.runtime.serving.jobs import Jobs
 from multimodal_gen.runtime.serving.service import Service
 from multimodal_gen.runtime.serving.task import Task

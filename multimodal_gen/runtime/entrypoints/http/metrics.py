@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 
+from multimodal_gen.client.generation import Output
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.observability.metrics import EngineState, Metrics
 from multimodal_gen.observability.tracing import Tracing
 from multimodal_gen.runtime.entrypoints.http.errors import documented
-from multimodal_gen.runtime.generation import Output
 from multimodal_gen.runtime.serving.service import Service
 from multimodal_gen.runtime.serving.task import Task
 

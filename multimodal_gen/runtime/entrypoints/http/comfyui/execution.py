@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from multimodal_gen.client.generation import Output
 from multimodal_gen.errors import Cancelled, MultimodalGenError
 from multimodal_gen.postprocess.files import encode
 from multimodal_gen.postprocess.images import encode_image
@@ -18,7 +19,6 @@ from multimodal_gen.runtime.entrypoints.http.comfyui.files import Files
 from multimodal_gen.runtime.entrypoints.http.comfyui.graph import Node
 from multimodal_gen.runtime.entrypoints.http.comfyui.prompts import Part, Prompt, Prompts
 from multimodal_gen.runtime.entrypoints.http.errors import explained
-from multimodal_gen.runtime.generation import Output
 from multimodal_gen.runtime.serving.owner import Owner
 from multimodal_gen.runtime.serving.task import Moved, Previewed
 

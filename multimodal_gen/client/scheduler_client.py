@@ -17,6 +17,7 @@ import msgspec
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from multimodal_gen.client.generation import Generation, Output, Update, copy_of
 from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError, ProtocolError
 from multimodal_gen.messages.codec import Buffer, Decoder, encode
 from multimodal_gen.messages.model_info import ModelInfo
@@ -32,7 +33,6 @@ from multimodal_gen.messages.reply import (
 )
 from multimodal_gen.messages.request import Cancel, HealthCheck, Hello, Req, Shutdown, Submit
 from multimodal_gen.messages.wakeup import Wakeup
-from multimodal_gen.runtime.generation import Generation, Output, Update, copy_of
 
 if TYPE_CHECKING:
     import numpy as np
