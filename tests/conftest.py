@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     import openai
 
-    from multimodal_gen.runtime.launch.supervisor import Engine
+    from multimodal_gen.launch.supervisor import Engine
     from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 _cache = tempfile.TemporaryDirectory(prefix="multimodal-gen-tests-")

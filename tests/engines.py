@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from multimodal_gen.client.generation import Generation
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.messages.validation import requests_of
-from multimodal_gen.runtime.launch.supervisor import Engine
 
 
 def start_engine(**args: object) -> Engine:

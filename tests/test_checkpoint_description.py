@@ -19,8 +19,8 @@ from single_files import COMFY, ORIGINAL, Tensors, flux, prefixed, weights, writ
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.identify import identify
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.launch.model_path import ModelFiles, resolve
 from multimodal_gen.runtime.entrypoints.cli.main import main
-from multimodal_gen.runtime.launch.model_path import ModelFiles, resolve
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 
 Checkpoints = Callable[..., Path]

@@ -17,9 +17,9 @@ from PIL import Image
 import multimodal_gen
 from multimodal_gen import DiffusionGenerator, ServerArgs
 from multimodal_gen.configs.families import FAMILIES
+from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.postprocess.metadata import read_parameters
 from multimodal_gen.runtime.entrypoints.cli.main import main
-from multimodal_gen.runtime.launch.supervisor import Engine
 
 COMMAND = [sys.executable, "-m", "multimodal_gen.runtime.entrypoints.cli"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(multimodal_gen.__file__).parent.parent)}

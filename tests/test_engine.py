@@ -20,9 +20,9 @@ from multimodal_gen.client.generation import Generation, Output, Update
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, DeadlineExceeded, InvalidRequest, QueueFull
+from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
-from multimodal_gen.runtime.launch.supervisor import Engine
 
 Submit = Callable[..., Generation]
 LONG = 1000

@@ -13,7 +13,7 @@ import pytest
 from http_serving import app_over, serving
 
 from multimodal_gen import DiffusionGenerator
-from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.launch.supervisor import Engine
 
 ROOT = Path(__file__).parent.parent
 WRITES = {

@@ -13,8 +13,8 @@ from engines import start_engine, submit_to
 
 from multimodal_gen.client.generation import Output, Update
 from multimodal_gen.errors import Cancelled
-from multimodal_gen.runtime.launch import supervisor
-from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.launch import supervisor
+from multimodal_gen.launch.supervisor import Engine
 
 SIZE = {"width": 64, "height": 48}
 LONG = 900

@@ -19,8 +19,8 @@ from PIL import Image
 from tiny_checkpoints.pictures import picture
 
 from multimodal_gen.errors import QueueFull
+from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.postprocess.metadata import read_parameters
-from multimodal_gen.runtime.launch.supervisor import Engine
 
 QUICK: dict[str, Any] = {"steps": 2, "width": 96, "height": 64}
 LONG: dict[str, Any] = {"steps": 600, "width": 192, "height": 192}

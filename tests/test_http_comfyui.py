@@ -16,8 +16,8 @@ from PIL import Image
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.postprocess.metadata import read_parameters
-from multimodal_gen.runtime.launch.supervisor import Engine
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -17,10 +17,10 @@ from PIL import Image
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import QueueFull
+from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.postprocess.metadata import read_parameters
-from multimodal_gen.runtime.launch.supervisor import Engine
 
 EDITS, VARIATIONS = "/v1/images/edits", "/v1/images/variations"
 WIDTH, HEIGHT = 64, 96

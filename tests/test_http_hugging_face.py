@@ -20,8 +20,8 @@ from PIL import Image
 from tiny_checkpoints.pictures import picture
 
 from multimodal_gen.errors import QueueFull
+from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.postprocess.metadata import read_parameters
-from multimodal_gen.runtime.launch.supervisor import Engine
 
 QUICK = {"num_inference_steps": 2}
 FULL = app_with(ends=QueueFull("full", 7))

@@ -20,8 +20,8 @@ from openai_client import client_of, file_of, pixels_of
 from PIL import Image
 
 from multimodal_gen.errors import QueueFull
+from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.postprocess.metadata import read_parameters
-from multimodal_gen.runtime.launch.supervisor import Engine
 
 QUICK = {"num_inference_steps": 2}
 LONG = {"num_inference_steps": 900}

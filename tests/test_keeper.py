@@ -11,8 +11,8 @@ import pytest
 
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import EngineDied, InvalidCheckpoint, MultimodalGenError
-from multimodal_gen.runtime.launch import keeper
-from multimodal_gen.runtime.launch.keeper import EngineKeeper
+from multimodal_gen.launch import keeper
+from multimodal_gen.launch.keeper import EngineKeeper
 
 DIED = EngineDied("rank 0 was ended by SIGKILL")
 

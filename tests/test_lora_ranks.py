@@ -16,7 +16,7 @@ from tiny_checkpoints import stock_pipeline
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 CALL: dict[str, Any] = {

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save_file
 
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.launch.hub import wanted_files
-from multimodal_gen.runtime.launch.model_path import BUNDLED_MODEL, ModelFiles, resolve
+from multimodal_gen.launch.hub import wanted_files
+from multimodal_gen.launch.model_path import BUNDLED_MODEL, ModelFiles, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 INDEX = b'{"transformer": ["diffusers", "FluxTransformer2DModel"]}'
@@ -83,7 +83,7 @@ def hub() -> Iterator[str]:
 def resolve_with(model_path: str, cache: Path, base: str | None = None, **environment: str) -> str:
     """What `resolve` says in a process of its own: the hub's library reads its settings once."""
     script = (
-        "import sys; from multimodal_gen.runtime.launch.model_path import resolve\n"
+        "import sys; from multimodal_gen.launch.model_path import resolve\n"
         "base = sys.argv[2] or None\n"
         "try: print(resolve(sys.argv[1], None, base).folder)\n"
         "except Exception as error: print(type(error).__name__, error)"
@@ -204,7 +204,7 @@ def test_a_single_file_may_be_on_the_hub(name: str, told: str, hub: str, tmp_pat
 def test_what_is_in_the_cache_is_located_without_the_hub(hub: str, tmp_path: Path) -> None:
     folder = resolve_with("open/model", tmp_path, HF_ENDPOINT=hub)
     program = (
-        "import sys; from multimodal_gen.runtime.launch.model_path import locate\n"
+        "import sys; from multimodal_gen.launch.model_path import locate\n"
         "print(locate('open/model'))\n"
         "try: locate('no/such')\n"
         "except Exception as error: print(error)"

@@ -21,9 +21,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import OutOfMemory
+from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.postprocess.images import ImageFormat, encode_image
 from multimodal_gen.postprocess.metadata import Recipe, read_parameters
-from multimodal_gen.runtime.launch.supervisor import Engine
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

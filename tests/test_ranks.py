@@ -19,7 +19,7 @@ from multimodal_gen.errors import (
     MultimodalGenError,
     OutOfMemory,
 )
-from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.launch.supervisor import Engine
 
 FAULTS = (
     "softly=condition:1:raise everywhere=predict:all:raise crowded=predict:all:memory "

@@ -19,15 +19,15 @@ from test_ranks import assert_all_gone
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError
+from multimodal_gen.launch import supervisor
+from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.runtime import rank as rank_module
-from multimodal_gen.runtime.launch import supervisor
-from multimodal_gen.runtime.launch.supervisor import Engine
 
 ABANDON = """
 import sys
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.launch.supervisor import Engine
 engine = Engine.start(ServerArgs(device="cpu", num_gpus=2))
 if "ready" in sys.argv:
     engine.wait_ready(300)

@@ -11,9 +11,9 @@ from multimodal_gen.benchmarks.diffusers_process import DiffusersProcess
 from multimodal_gen.benchmarks.engine_side import EngineSide
 from multimodal_gen.benchmarks.workload import Workload
 from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.launch.model_path import resolve
+from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.runtime.launch.model_path import resolve
-from multimodal_gen.runtime.launch.supervisor import Engine
 
 
 class Session:

@@ -13,7 +13,7 @@ from multimodal_gen.benchmarks.protocol import MEASUREMENTS_FILE, RankMeasuremen
 from multimodal_gen.benchmarks.workload import Job
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.launch.supervisor import Engine
 
 MODULE = "multimodal_gen.benchmarks.timed_rank"
 

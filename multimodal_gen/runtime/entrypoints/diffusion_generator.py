@@ -13,11 +13,11 @@ from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import EngineNotReady, InvalidRequest, MultimodalGenError
+from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.runtime.entrypoints.calls import generate_one, run_all, stream_one
 from multimodal_gen.runtime.entrypoints.generation_result import GenerationResult, Progress
 from multimodal_gen.runtime.entrypoints.loop_thread import LoopThread
-from multimodal_gen.runtime.launch.supervisor import Engine
 
 Prompt = str | SamplingParams
 Prompts = Sequence[Prompt]

@@ -29,8 +29,8 @@ def models(
         Say all of one family.
     """
     if path is not None:
+        from multimodal_gen.launch.model_path import locate
         from multimodal_gen.runtime.entrypoints.cli.checkpoint_report import report
-        from multimodal_gen.runtime.launch.model_path import locate
 
         return report(locate(path, revision))
     if family is not None:

@@ -17,10 +17,10 @@ import uvicorn
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import MultimodalGenError
+from multimodal_gen.launch.keeper import EngineKeeper, Watcher
 from multimodal_gen.runtime.entrypoints.http.app import create_app
 from multimodal_gen.runtime.entrypoints.http.connections import uvicorn_options
 from multimodal_gen.runtime.entrypoints.http.listen import listen, url_of
-from multimodal_gen.runtime.launch.keeper import EngineKeeper, Watcher
 from multimodal_gen.runtime.serving.data_folder import DataFolder
 from multimodal_gen.runtime.serving.jobs import Jobs
 from multimodal_gen.runtime.serving.service import Service

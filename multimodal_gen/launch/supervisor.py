@@ -22,9 +22,9 @@ import multimodal_gen
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import EngineDied, MultimodalGenError
+from multimodal_gen.launch.model_path import ModelFiles, resolve
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.rank_args import RankArgs, client_address
-from multimodal_gen.runtime.launch.model_path import ModelFiles, resolve
 
 log = logging.getLogger(__name__)
 RANK_MODULE = "multimodal_gen.runtime.rank"

@@ -11,7 +11,7 @@ from multimodal_gen.checkpoints.header import WEIGHT_SUFFIXES
 from multimodal_gen.checkpoints.identify import INDEX, index_missing
 from multimodal_gen.checkpoints.single_file import Recognised, recognise
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.launch.hub import (
+from multimodal_gen.launch.hub import (
     WithoutWeights,
     cached_checkpoint,
     cached_file,

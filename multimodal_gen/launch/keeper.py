@@ -11,7 +11,7 @@ from typing import Protocol
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import EngineDied, MultimodalGenError
-from multimodal_gen.runtime.launch.supervisor import Engine
+from multimodal_gen.launch.supervisor import Engine
 
 log = logging.getLogger(__name__)
 FIRST_DELAY_S = 0.5
