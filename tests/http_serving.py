@@ -24,9 +24,9 @@ from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 from multimodal_gen.runtime.entrypoints.http.app import create_app
 from multimodal_gen.runtime.entrypoints.http.connections import WEBSOCKETS
 from multimodal_gen.runtime.entrypoints.http.listen import listen, url_of
-from multimodal_gen.runtime.serving.data_folder import DataFolder
-from multimodal_gen.runtime.serving.jobs import Jobs
-from multimodal_gen.runtime.serving.service import Service
+from multimodal_gen.serving.data_folder import DataFolder
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.service import Service
 
 IMAGES = "/v1/images/generations"
 MODEL = ModelInfo(

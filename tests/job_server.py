@@ -12,9 +12,9 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.runtime.entrypoints.http import app, server
 from multimodal_gen.runtime.entrypoints.http.owners import owner_of
-from multimodal_gen.runtime.serving.jobs import Jobs
-from multimodal_gen.runtime.serving.records import JobRecord
-from multimodal_gen.runtime.serving.service import Service
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.records import JobRecord
+from multimodal_gen.serving.service import Service
 
 
 def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:

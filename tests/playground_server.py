@@ -21,9 +21,9 @@ from multimodal_gen.errors import NotFound
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.runtime.entrypoints.http.app import create_app
 from multimodal_gen.runtime.entrypoints.http.listen import listen
-from multimodal_gen.runtime.serving.jobs import Jobs
-from multimodal_gen.runtime.serving.owner import Owner
-from multimodal_gen.runtime.serving.service import Service
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.service import Service
 
 PICTURES = msgspec.structs.replace(
     MODEL,

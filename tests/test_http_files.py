@@ -20,8 +20,8 @@ from PIL import Image
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.runtime.entrypoints.http.app import create_app
-from multimodal_gen.runtime.serving.jobs import Jobs
-from multimodal_gen.runtime.serving.service import Service
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.service import Service
 
 JOBS = "/v1/images/jobs/"
 BODY = {"prompt": "a red heart", "size": "64x64", "seed": 5, "num_inference_steps": 2}

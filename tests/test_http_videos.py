@@ -29,8 +29,8 @@ from multimodal_gen.postprocess.metadata import read_parameters
 from multimodal_gen.runtime.entrypoints.http.app import create_app
 from multimodal_gen.runtime.entrypoints.http.video_objects import poll_after_ms
 from multimodal_gen.runtime.entrypoints.http.video_schema import frames_of
-from multimodal_gen.runtime.serving.jobs import Jobs
-from multimodal_gen.runtime.serving.service import Service
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.service import Service
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
 

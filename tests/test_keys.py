@@ -19,7 +19,7 @@ from multimodal_gen.runtime.entrypoints.http import key_ring
 from multimodal_gen.runtime.entrypoints.http.key_ring import KeyRing, read_keys
 from multimodal_gen.runtime.entrypoints.http.keys import admin_only
 from multimodal_gen.runtime.entrypoints.http.listen import listen
-from multimodal_gen.runtime.serving.owner import Owner
+from multimodal_gen.serving.owner import Owner
 
 FILE = """
 # who: key

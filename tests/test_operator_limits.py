@@ -17,7 +17,7 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import QueueFull
 from multimodal_gen.messages.model_info import Limits
 from multimodal_gen.runtime.entrypoints.http.middleware import BodyLimit
-from multimodal_gen.runtime.serving.operator_limits import bounded, within_time
+from multimodal_gen.serving.operator_limits import bounded, within_time
 
 JSON = {"content-type": "application/json"}
 

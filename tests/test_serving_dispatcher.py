@@ -19,11 +19,11 @@ from multimodal_gen.errors import (
     GenerationFailed,
     QueueFull,
 )
-from multimodal_gen.runtime.serving.dispatcher import QueueLimits
-from multimodal_gen.runtime.serving.owner import Owner
-from multimodal_gen.runtime.serving.service import Service
-from multimodal_gen.runtime.serving.task import Event, Made, Moved, Task
-from multimodal_gen.runtime.serving.ticket import MAX_REPLAYS
+from multimodal_gen.serving.dispatcher import QueueLimits
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.service import Service
+from multimodal_gen.serving.task import Event, Made, Moved, Task
+from multimodal_gen.serving.ticket import MAX_REPLAYS
 
 ANNE, BOB = Owner("anne"), Owner("bob")
 

@@ -19,11 +19,11 @@ from fake_engine import FakeEngine, settle
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import GenerationFailed, InvalidRequest
-from multimodal_gen.runtime.serving import webhooks
-from multimodal_gen.runtime.serving.jobs import Jobs
-from multimodal_gen.runtime.serving.ledger import Notice
-from multimodal_gen.runtime.serving.owner import Owner
-from multimodal_gen.runtime.serving.service import Service
+from multimodal_gen.serving import webhooks
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.ledger import Notice
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.service import Service
 
 ANNE = Owner("anne")
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes ...").decode()

@@ -34,8 +34,8 @@ from multimodal_gen.runtime.entrypoints.http.status import status_routes
 from multimodal_gen.runtime.entrypoints.http.video_maker import VideoMaker
 from multimodal_gen.runtime.entrypoints.http.videos import video_routes
 from multimodal_gen.runtime.entrypoints.http.videos_refused import refused_video_routes
-from multimodal_gen.runtime.serving.jobs import Jobs
-from multimodal_gen.runtime.serving.service import Service
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.service import Service
 
 
 def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:

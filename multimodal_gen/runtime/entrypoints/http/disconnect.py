@@ -8,7 +8,7 @@ from fastapi import Request
 
 from multimodal_gen.client.generation import Output
 from multimodal_gen.errors import Cancelled
-from multimodal_gen.runtime.serving.task import Task
+from multimodal_gen.serving.task import Task
 
 
 async def unless_gone(request: Request, task: Task) -> list[Output]:

@@ -19,7 +19,7 @@ from multimodal_gen.runtime.entrypoints.http.schema import (
     Picture,
     VariationsRequest,
 )
-from multimodal_gen.runtime.serving.service import Pixels
+from multimodal_gen.serving.service import Pixels
 
 if TYPE_CHECKING:
     import numpy as np

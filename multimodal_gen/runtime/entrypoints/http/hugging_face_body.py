@@ -15,7 +15,7 @@ from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.runtime.entrypoints.decoding import decode_picture
 from multimodal_gen.runtime.entrypoints.http.pictures import bytes_of
 from multimodal_gen.runtime.entrypoints.http.solvers import solver_named
-from multimodal_gen.runtime.serving.service import NO_PIXELS, Pixels
+from multimodal_gen.serving.service import NO_PIXELS, Pixels
 
 _PASSED_ON = frozenset(
     {

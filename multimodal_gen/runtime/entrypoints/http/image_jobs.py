@@ -12,10 +12,10 @@ from multimodal_gen.errors import NotFound
 from multimodal_gen.runtime.entrypoints.http.errors import documented
 from multimodal_gen.runtime.entrypoints.http.files import url_of
 from multimodal_gen.runtime.entrypoints.http.owners import owner_of
-from multimodal_gen.runtime.serving.jobs import Jobs
-from multimodal_gen.runtime.serving.owner import Owner
-from multimodal_gen.runtime.serving.records import JobRecord
-from multimodal_gen.runtime.serving.results import Results
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.records import JobRecord
+from multimodal_gen.serving.results import Results
 
 POLL_AFTER_MS = 1000
 

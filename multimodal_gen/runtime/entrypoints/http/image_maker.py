@@ -25,9 +25,9 @@ from multimodal_gen.runtime.entrypoints.http.image_replies import (
 from multimodal_gen.runtime.entrypoints.http.owners import owner_of
 from multimodal_gen.runtime.entrypoints.http.schema import ImageFields
 from multimodal_gen.runtime.entrypoints.http.streaming import ImageEvents, TaskStream
-from multimodal_gen.runtime.serving.jobs import Jobs
-from multimodal_gen.runtime.serving.service import NO_PIXELS, Pixels, Service
-from multimodal_gen.runtime.serving.task import Task
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.service import NO_PIXELS, Pixels, Service
+from multimodal_gen.serving.task import Task
 
 _MAKES_VIDEOS = ("text-to-video", "image-to-video")
 

@@ -18,9 +18,9 @@ from multimodal_gen.postprocess.images import encode_image
 from multimodal_gen.runtime.entrypoints.http.job_objects import job_of, progress_of
 from multimodal_gen.runtime.entrypoints.http.owners import owner_of
 from multimodal_gen.runtime.entrypoints.http.streaming import sse
-from multimodal_gen.runtime.serving.jobs import Jobs
-from multimodal_gen.runtime.serving.service import Service
-from multimodal_gen.runtime.serving.task import Task
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.service import Service
+from multimodal_gen.serving.task import Task
 
 if TYPE_CHECKING:
     import numpy as np

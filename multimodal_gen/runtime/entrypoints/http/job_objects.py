@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from multimodal_gen.errors import Expired
 from multimodal_gen.runtime.entrypoints.http.errors import ErrorInfo, told
 from multimodal_gen.runtime.entrypoints.http.files import url_of
-from multimodal_gen.runtime.serving.records import JobRecord, Kind
-from multimodal_gen.runtime.serving.results import Results
-from multimodal_gen.runtime.serving.task import Status, Task
+from multimodal_gen.serving.records import JobRecord, Kind
+from multimodal_gen.serving.results import Results
+from multimodal_gen.serving.task import Status, Task
 
 _PRIVATE = ("image_path", "mask_path", "num_outputs_per_prompt")
 

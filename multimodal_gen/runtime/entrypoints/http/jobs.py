@@ -14,9 +14,9 @@ from multimodal_gen.runtime.entrypoints.http.job_feed import JobFeed, Starts
 from multimodal_gen.runtime.entrypoints.http.job_objects import DeletedJob, Job, JobPage, job_of
 from multimodal_gen.runtime.entrypoints.http.owners import owner_of
 from multimodal_gen.runtime.entrypoints.http.streaming import EventStream
-from multimodal_gen.runtime.serving.jobs import Jobs
-from multimodal_gen.runtime.serving.records import JobRecord, Kind, Order
-from multimodal_gen.runtime.serving.service import Service
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.records import JobRecord, Kind, Order
+from multimodal_gen.serving.service import Service
 
 MAX_PAGE = 100
 

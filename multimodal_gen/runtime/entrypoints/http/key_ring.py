@@ -15,7 +15,7 @@ import yaml
 
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
-from multimodal_gen.runtime.serving.owner import Owner
+from multimodal_gen.serving.owner import Owner
 
 log = logging.getLogger(__name__)
 API_KEY_OWNER, ADMIN = "default", "admin"

@@ -25,7 +25,7 @@ from multimodal_gen.errors import Forbidden, MultimodalGenError, Unauthorized
 from multimodal_gen.observability.context import current
 from multimodal_gen.runtime.entrypoints.http.errors import response_of
 from multimodal_gen.runtime.entrypoints.http.key_ring import KeyRing
-from multimodal_gen.runtime.serving.owner import Owner
+from multimodal_gen.serving.owner import Owner
 
 _OPEN = frozenset({"/health", "/liveness", "/healthz"})
 _OPEN_PAGES = re.compile(r"/|/docs|/favicon\.ico|/playground(/.*)?|/files/[^/]+/[^/]+")

@@ -14,8 +14,8 @@ from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.observability.metrics import EngineState, Metrics
 from multimodal_gen.observability.tracing import Tracing
 from multimodal_gen.runtime.entrypoints.http.errors import documented
-from multimodal_gen.runtime.serving.service import Service
-from multimodal_gen.runtime.serving.task import Task
+from multimodal_gen.serving.service import Service
+from multimodal_gen.serving.task import Task
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

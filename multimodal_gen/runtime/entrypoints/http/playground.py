@@ -19,8 +19,8 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.runtime.entrypoints.http.errors import documented
 from multimodal_gen.runtime.entrypoints.http.key_ring import KeyRing
 from multimodal_gen.runtime.entrypoints.http.owners import owner_of
-from multimodal_gen.runtime.serving.owner import Owner
-from multimodal_gen.runtime.serving.service import Service
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.service import Service
 
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 

@@ -21,9 +21,9 @@ from multimodal_gen.launch.keeper import EngineKeeper, Watcher
 from multimodal_gen.runtime.entrypoints.http.app import create_app
 from multimodal_gen.runtime.entrypoints.http.connections import uvicorn_options
 from multimodal_gen.runtime.entrypoints.http.listen import listen, url_of
-from multimodal_gen.runtime.serving.data_folder import DataFolder
-from multimodal_gen.runtime.serving.jobs import Jobs
-from multimodal_gen.runtime.serving.service import Service
+from multimodal_gen.serving.data_folder import DataFolder
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.service import Service
 
 T = TypeVar("T")
 _LAST_ANSWERS_S = 5

@@ -14,7 +14,7 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.runtime.entrypoints.http.errors import documented, response_of
-from multimodal_gen.runtime.serving.service import Service
+from multimodal_gen.serving.service import Service
 
 
 def status_routes(service: Service, args: ServerArgs) -> APIRouter:

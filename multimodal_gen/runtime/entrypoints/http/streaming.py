@@ -23,7 +23,7 @@ from multimodal_gen.runtime.entrypoints.http.image_replies import (
     in_base64,
 )
 from multimodal_gen.runtime.entrypoints.http.schema import ImageFields
-from multimodal_gen.runtime.serving.task import Event, Made, Moved, Previewed, Task
+from multimodal_gen.serving.task import Event, Made, Moved, Previewed, Task
 
 log = logging.getLogger(__name__)
 PING_S = 15.0

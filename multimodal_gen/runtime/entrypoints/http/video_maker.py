@@ -18,9 +18,9 @@ from multimodal_gen.runtime.entrypoints.http.disconnect import unless_gone
 from multimodal_gen.runtime.entrypoints.http.owners import owner_of
 from multimodal_gen.runtime.entrypoints.http.pictures import file_of
 from multimodal_gen.runtime.entrypoints.http.video_schema import RemixRequest, VideosRequest
-from multimodal_gen.runtime.serving.jobs import Jobs
-from multimodal_gen.runtime.serving.records import JobRecord
-from multimodal_gen.runtime.serving.service import NO_PIXELS, Pixels, Service
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.records import JobRecord
+from multimodal_gen.serving.service import NO_PIXELS, Pixels, Service
 
 _TASKS = ("text-to-video", "image-to-video")
 _PICTURE = "input_reference"

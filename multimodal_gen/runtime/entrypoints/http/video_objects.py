@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.entrypoints.http.errors import ErrorInfo, told
 from multimodal_gen.runtime.entrypoints.http.job_objects import times_of
-from multimodal_gen.runtime.serving.records import JobRecord
-from multimodal_gen.runtime.serving.task import Task
+from multimodal_gen.serving.records import JobRecord
+from multimodal_gen.serving.task import Task
 
 _STATUS = {"cancelled": "failed"}
 """Clients wait for a status that they know."""

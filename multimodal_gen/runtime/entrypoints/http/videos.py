@@ -22,9 +22,9 @@ from multimodal_gen.runtime.entrypoints.http.video_objects import (
     video_of,
 )
 from multimodal_gen.runtime.entrypoints.http.video_schema import RemixRequest, VideosRequest
-from multimodal_gen.runtime.serving.jobs import Jobs
-from multimodal_gen.runtime.serving.owner import Owner
-from multimodal_gen.runtime.serving.records import JobRecord, Order
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.records import JobRecord, Order
 
 MAX_PAGE = 100
 Variant = Literal["video", "thumbnail", "spritesheet"]

@@ -17,7 +17,7 @@ from multimodal_gen.runtime.entrypoints.http.a1111.schema import PictureBody
 from multimodal_gen.runtime.entrypoints.http.a1111.wishes import is_model
 from multimodal_gen.runtime.entrypoints.http.pictures import bytes_of
 from multimodal_gen.runtime.entrypoints.http.solvers import ALIASES
-from multimodal_gen.runtime.serving.service import Service
+from multimodal_gen.serving.service import Service
 
 Entry = dict[str, Any]
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from multimodal_gen.runtime.serving.owner import Owner
-from multimodal_gen.runtime.serving.task import Task
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.task import Task
 
 
 class Job:

@@ -8,7 +8,7 @@ from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.entrypoints.decoding import decode_picture
 from multimodal_gen.runtime.entrypoints.http.a1111.schema import Generation, ImageToImage
 from multimodal_gen.runtime.entrypoints.http.pictures import bytes_of
-from multimodal_gen.runtime.serving.service import NO_PIXELS, Pixels
+from multimodal_gen.serving.service import NO_PIXELS, Pixels
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from multimodal_gen.runtime.serving.owner import Owner
+from multimodal_gen.serving.owner import Owner
 
 PREVIEW, PREVIEW_WITH_METADATA = 1, 4
 """Kinds of binary messages."""

@@ -19,8 +19,8 @@ from multimodal_gen.runtime.entrypoints.http.comfyui.files import Files
 from multimodal_gen.runtime.entrypoints.http.comfyui.graph import Node
 from multimodal_gen.runtime.entrypoints.http.comfyui.prompts import Part, Prompt, Prompts
 from multimodal_gen.runtime.entrypoints.http.errors import explained
-from multimodal_gen.runtime.serving.owner import Owner
-from multimodal_gen.runtime.serving.task import Moved, Previewed
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.task import Moved, Previewed
 
 log = logging.getLogger(__name__)
 

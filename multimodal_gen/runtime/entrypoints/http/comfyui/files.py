@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from multimodal_gen.errors import Expired
-from multimodal_gen.runtime.serving.owner import Owner
-from multimodal_gen.runtime.serving.results import Results
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.results import Results
 
 FOLDERS = ("input", "output", "temp")
 MAX_FILES = 20_000

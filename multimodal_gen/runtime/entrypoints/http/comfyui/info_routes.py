@@ -13,7 +13,7 @@ from multimodal_gen.runtime.entrypoints.http.comfyui.schema import refusals
 from multimodal_gen.runtime.entrypoints.http.comfyui.system import system_stats
 from multimodal_gen.runtime.entrypoints.http.comfyui.vocabulary import Vocabulary
 from multimodal_gen.runtime.entrypoints.http.owners import owner_of
-from multimodal_gen.runtime.serving.service import Service
+from multimodal_gen.serving.service import Service
 
 
 def add_info_routes(

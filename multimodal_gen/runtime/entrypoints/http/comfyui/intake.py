@@ -25,8 +25,8 @@ from multimodal_gen.runtime.entrypoints.http.comfyui.pictures import load_pictur
 from multimodal_gen.runtime.entrypoints.http.comfyui.prompts import Part, Prompt, Prompts
 from multimodal_gen.runtime.entrypoints.http.comfyui.reading import Reader, Sampling
 from multimodal_gen.runtime.entrypoints.http.comfyui.vocabulary import Vocabulary, vocabulary_of
-from multimodal_gen.runtime.serving.owner import Owner
-from multimodal_gen.runtime.serving.service import Pixels, Service
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.service import Pixels, Service
 
 MAX_PROMPT_BYTES = 2 * 2**20
 """It is kept, and written into pictures."""

@@ -19,7 +19,7 @@ from multimodal_gen.runtime.entrypoints.http.comfyui.schema import (
     refusals,
 )
 from multimodal_gen.runtime.entrypoints.http.owners import owner_of
-from multimodal_gen.runtime.serving.service import Service
+from multimodal_gen.serving.service import Service
 
 Offset = Annotated[int | None, Query(ge=-1)]
 Count = Annotated[int | None, Query(ge=0)]

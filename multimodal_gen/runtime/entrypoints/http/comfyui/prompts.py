@@ -12,8 +12,8 @@ import msgspec
 
 from multimodal_gen.runtime.entrypoints.http.comfyui.graph import Node
 from multimodal_gen.runtime.entrypoints.http.comfyui.reading import Sampling
-from multimodal_gen.runtime.serving.owner import Owner
-from multimodal_gen.runtime.serving.task import Task
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.task import Task
 
 MAX_HISTORY = 1000
 MAX_HISTORY_BYTES = 64 * 2**20

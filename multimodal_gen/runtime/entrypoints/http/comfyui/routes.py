@@ -20,8 +20,8 @@ from multimodal_gen.runtime.entrypoints.http.comfyui.prompt_routes import (
 from multimodal_gen.runtime.entrypoints.http.comfyui.prompts import Prompts
 from multimodal_gen.runtime.entrypoints.http.comfyui.sockets import Sockets
 from multimodal_gen.runtime.entrypoints.http.error_shapes import routes_that_err_as
-from multimodal_gen.runtime.serving.jobs import Jobs
-from multimodal_gen.runtime.serving.service import Service
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.service import Service
 
 
 def comfyui_routes(service: Service, jobs: Jobs, args: ServerArgs) -> APIRouter:

@@ -20,8 +20,8 @@ from multimodal_gen.errors import (
     QueueFull,
 )
 from multimodal_gen.messages.request import Req
-from multimodal_gen.runtime.serving.owner import Owner
-from multimodal_gen.runtime.serving.ticket import Outcome, Ticket
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.ticket import Outcome, Ticket
 
 if TYPE_CHECKING:
     import numpy as np

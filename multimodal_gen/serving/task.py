@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from multimodal_gen.client.generation import Output, Update, copy_of
 from multimodal_gen.errors import Cancelled, MultimodalGenError
 from multimodal_gen.messages.request import Req
-from multimodal_gen.runtime.serving.owner import Owner
+from multimodal_gen.serving.owner import Owner
 
 if TYPE_CHECKING:
     import numpy as np

@@ -25,12 +25,12 @@ from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
-from multimodal_gen.runtime.serving.dispatcher import Dispatcher, QueueLimits
-from multimodal_gen.runtime.serving.observer import Observer
-from multimodal_gen.runtime.serving.operator_limits import bounded, within_time
-from multimodal_gen.runtime.serving.owner import Owner
-from multimodal_gen.runtime.serving.task import Task
-from multimodal_gen.runtime.serving.ticket import Outcome, Ticket
+from multimodal_gen.serving.dispatcher import Dispatcher, QueueLimits
+from multimodal_gen.serving.observer import Observer
+from multimodal_gen.serving.operator_limits import bounded, within_time
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.task import Task
+from multimodal_gen.serving.ticket import Outcome, Ticket
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ import msgspec
 
 from multimodal_gen.messages.reply import ErrorInfo
 from multimodal_gen.messages.request import Req
-from multimodal_gen.runtime.serving.task import Status
+from multimodal_gen.serving.task import Status
 
 Kind = Literal["video", "image"]
 Order = Literal["asc", "desc"]

@@ -9,7 +9,7 @@ from multimodal_gen.postprocess.files import encode
 from multimodal_gen.postprocess.images import QUALITY
 from multimodal_gen.postprocess.metadata import Recipe
 from multimodal_gen.postprocess.video import encode_spritesheet, encode_thumbnail
-from multimodal_gen.runtime.serving.records import JobRecord
+from multimodal_gen.serving.records import JobRecord
 
 Render = Callable[[JobRecord, Sequence[Output]], dict[str, bytes]]
 """Names of files, which begin with the job's id, and their bytes. May take long."""

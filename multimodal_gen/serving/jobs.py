@@ -19,21 +19,21 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import EngineNotReady, GenerationFailed, MultimodalGenError
 from multimodal_gen.messages.reply import ErrorInfo
-from multimodal_gen.runtime.serving.ledger import (
+from multimodal_gen.serving.ledger import (
     IdempotencyKey,
     Ledger,
     Page,
     SqliteLedger,
     same_request,
 )
-from multimodal_gen.runtime.serving.owner import Owner
-from multimodal_gen.runtime.serving.records import JobRecord, JobRequest, Kind, Order
-from multimodal_gen.runtime.serving.rendering import Render, render
-from multimodal_gen.runtime.serving.results import Results
-from multimodal_gen.runtime.serving.service import NO_PIXELS, Pixels, Service
-from multimodal_gen.runtime.serving.spool import Spool
-from multimodal_gen.runtime.serving.task import Event, Moved, Status, Task
-from multimodal_gen.runtime.serving.webhooks import Webhooks
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.records import JobRecord, JobRequest, Kind, Order
+from multimodal_gen.serving.rendering import Render, render
+from multimodal_gen.serving.results import Results
+from multimodal_gen.serving.service import NO_PIXELS, Pixels, Service
+from multimodal_gen.serving.spool import Spool
+from multimodal_gen.serving.task import Event, Moved, Status, Task
+from multimodal_gen.serving.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 RECORDS_KEPT_S = 7 * 86400

@@ -10,7 +10,7 @@ from multimodal_gen.messages.request import Req
 from multimodal_gen.postprocess.files import write_atomically
 
 if TYPE_CHECKING:
-    from multimodal_gen.runtime.serving.service import Pixels
+    from multimodal_gen.serving.service import Pixels
 
 
 class Spool:

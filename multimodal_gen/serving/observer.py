@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from multimodal_gen.client.generation import Output
-from multimodal_gen.runtime.serving.task import Task
+from multimodal_gen.serving.task import Task
 
 
 class Observer(Protocol):

@@ -12,7 +12,7 @@ import msgspec
 from multimodal_gen.client.generation import Generation, Output, Update
 from multimodal_gen.errors import DeadlineExceeded, EngineDied, MultimodalGenError
 from multimodal_gen.messages.request import Req
-from multimodal_gen.runtime.serving.owner import Owner
+from multimodal_gen.serving.owner import Owner
 
 if TYPE_CHECKING:
     import numpy as np

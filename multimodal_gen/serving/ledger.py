@@ -14,7 +14,7 @@ import msgspec
 
 from multimodal_gen.errors import Conflict, InvalidRequest, NotFound
 from multimodal_gen.messages.reply import ErrorInfo
-from multimodal_gen.runtime.serving.records import FINAL, JobRecord, JobRequest, Kind, Order
+from multimodal_gen.serving.records import FINAL, JobRecord, JobRequest, Kind, Order
 
 VERSION = 1
 _SCHEMA = f"""
