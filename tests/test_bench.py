@@ -15,8 +15,8 @@ from multimodal_gen.benchmarks.names import MeasureName
 from multimodal_gen.benchmarks.report import Figure, Report, ratio
 from multimodal_gen.benchmarks.workload import Workload
 from multimodal_gen.configs.families.flux import FLUX
+from multimodal_gen.entrypoints.cli.main import main
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.runtime.entrypoints.cli.main import main
 
 MEASURED = [name for name in MEASURES if name != "cold_start"]
 FIGURES = {

@@ -18,9 +18,9 @@ from single_files import COMFY, ORIGINAL, Tensors, flux, prefixed, weights, writ
 
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.identify import identify
+from multimodal_gen.entrypoints.cli.main import main
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.launch.model_path import ModelFiles, resolve
-from multimodal_gen.runtime.entrypoints.cli.main import main
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 
 Checkpoints = Callable[..., Path]
@@ -329,7 +329,7 @@ def test_the_command_says_what_a_checkpoint_is(
 def test_the_command_says_it_without_torch(folder: Path, tmp_path: Path) -> None:
     file = write_gguf(tmp_path / "x.gguf", flux(folder), "Q8_0")
     program = (
-        "import sys; from multimodal_gen.runtime.entrypoints.cli.main import main\n"
+        "import sys; from multimodal_gen.entrypoints.cli.main import main\n"
         f"status = main(['models', {str(file)!r}])\n"
         "sys.exit(status or str({'torch', 'diffusers', 'transformers'} & sys.modules.keys()))"
     )

@@ -17,11 +17,11 @@ from PIL import Image
 import multimodal_gen
 from multimodal_gen import DiffusionGenerator, ServerArgs
 from multimodal_gen.configs.families import FAMILIES
+from multimodal_gen.entrypoints.cli.main import main
 from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.postprocess.metadata import read_parameters
-from multimodal_gen.runtime.entrypoints.cli.main import main
 
-COMMAND = [sys.executable, "-m", "multimodal_gen.runtime.entrypoints.cli"]
+COMMAND = [sys.executable, "-m", "multimodal_gen.entrypoints.cli"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(multimodal_gen.__file__).parent.parent)}
 SMALL = ["--width=32", "--height=32", "--num-inference-steps=2"]
 
@@ -234,7 +234,7 @@ def test_models_lists_every_family(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("argv", [["--help"], ["generate", "--help"], ["--version"], ["models"]])
 def test_what_needs_no_engine_imports_nothing_heavy(argv: list[str]) -> None:
     program = (
-        "import sys; from multimodal_gen.runtime.entrypoints.cli.main import main\n"
+        "import sys; from multimodal_gen.entrypoints.cli.main import main\n"
         f"status = main({argv})\n"
         "heavy = {'torch', 'fastapi', 'PIL', 'numpy', 'zmq', 'asyncio'} & sys.modules.keys()\n"
         "sys.exit(status or str(heavy) if heavy else 0)"

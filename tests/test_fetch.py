@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from multimodal_gen.entrypoints.http.fetch import MediaFetcher, MediaHosts
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.runtime.entrypoints.http.fetch import MediaFetcher, MediaHosts
 
 HERE = ("127.0.0.1", "pictures.example")
 MAX_BYTES = 10_000

@@ -18,8 +18,8 @@ from openai_client import decoded, encoded, file_of
 from PIL import Image
 
 from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.entrypoints.http.app import create_app
 from multimodal_gen.launch.supervisor import Engine
-from multimodal_gen.runtime.entrypoints.http.app import create_app
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
 

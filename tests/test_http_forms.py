@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from openai_client import encoded
 from PIL import Image
 
+from multimodal_gen.entrypoints.http.forms import fold
+from multimodal_gen.entrypoints.http.schema import EditsRequest, ImagesRequest
 from multimodal_gen.errors import QueueFull
-from multimodal_gen.runtime.entrypoints.http.forms import fold
-from multimodal_gen.runtime.entrypoints.http.schema import EditsRequest, ImagesRequest
 
 EDITS, VARIATIONS = "/v1/images/edits", "/v1/images/variations"
 FILE = encoded(Image.new("RGB", (16, 16)))

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from openai_client import encoded
 from PIL import Image
 
+from multimodal_gen.entrypoints.decoding import decode_mask, decode_picture
+from multimodal_gen.entrypoints.http.pictures import bytes_of
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES
-from multimodal_gen.runtime.entrypoints.decoding import decode_mask, decode_picture
-from multimodal_gen.runtime.entrypoints.http.pictures import bytes_of
 
 RED = Image.new("RGB", (6, 4), (200, 10, 20))
 

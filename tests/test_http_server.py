@@ -22,14 +22,14 @@ import pytest
 from http_serving import eventually
 
 from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.entrypoints.http.listen import listen, url_of
+from multimodal_gen.entrypoints.http.server import serve
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.runtime.entrypoints.http.listen import listen, url_of
-from multimodal_gen.runtime.entrypoints.http.server import serve
 
 PROGRAM = """
 import json, sys
 from multimodal_gen import ServerArgs
-from multimodal_gen.runtime.entrypoints.http.server import serve
+from multimodal_gen.entrypoints.http.server import serve
 sys.exit(serve(ServerArgs(device="cpu", **json.loads(sys.argv[1]))))
 """
 LONG = {"num_inference_steps": 900, "seed": 1, "size": "256x256"}

@@ -19,9 +19,9 @@ from openai_client import client_of, encoded, file_of, pixels_of
 from PIL import Image
 from playground_server import PICTURES
 
+from multimodal_gen.entrypoints.http.streaming import Partials, with_pings
 from multimodal_gen.errors import OutOfMemory
 from multimodal_gen.launch.supervisor import Engine
-from multimodal_gen.runtime.entrypoints.http.streaming import Partials, with_pings
 
 STEPS = {"num_inference_steps": 12, "seed": 3}
 SLOW = {"num_inference_steps": 40, "size": "192x160"}

@@ -14,11 +14,11 @@ from http_serving import app_without_engine, ask
 from starlette.types import Message
 
 from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.entrypoints.http import key_ring
+from multimodal_gen.entrypoints.http.key_ring import KeyRing, read_keys
+from multimodal_gen.entrypoints.http.keys import admin_only
+from multimodal_gen.entrypoints.http.listen import listen
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.runtime.entrypoints.http import key_ring
-from multimodal_gen.runtime.entrypoints.http.key_ring import KeyRing, read_keys
-from multimodal_gen.runtime.entrypoints.http.keys import admin_only
-from multimodal_gen.runtime.entrypoints.http.listen import listen
 from multimodal_gen.serving.owner import Owner
 
 FILE = """

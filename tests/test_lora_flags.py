@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
-from multimodal_gen.runtime.entrypoints.cli.main import BAD_USE, app, main
+from multimodal_gen.entrypoints.cli.main import BAD_USE, app, main
 
 
 def params_of(*tokens: str) -> SamplingParams:

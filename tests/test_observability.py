@@ -18,14 +18,14 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from starlette.types import Message
 
 from multimodal_gen import errors
+from multimodal_gen.entrypoints.http import app as http_app
+from multimodal_gen.entrypoints.http.docs import schema_of
+from multimodal_gen.entrypoints.http.metrics import since_acceptance
 from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.observability import logging as our_logging
 from multimodal_gen.observability.context import RequestContext, enter, leave, trace_id_of
 from multimodal_gen.observability.logging import JsonLines, configure_logging
 from multimodal_gen.observability.tracing import Tracing, tracing_from_environment
-from multimodal_gen.runtime.entrypoints.http import app as http_app
-from multimodal_gen.runtime.entrypoints.http.docs import schema_of
-from multimodal_gen.runtime.entrypoints.http.metrics import since_acceptance
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{SPAN}-01"

@@ -11,6 +11,7 @@ from PIL import Image
 
 from multimodal_gen.configs.families import family_named
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.entrypoints.pictures import open_pictures
 from multimodal_gen.errors import InvalidRequest, ProtocolError
 from multimodal_gen.messages.codec import Decoder, FrameHeader, encode
 from multimodal_gen.messages.model_info import ModelInfo, PictureSize, Task
@@ -18,7 +19,6 @@ from multimodal_gen.messages.pictures import Pictures
 from multimodal_gen.messages.plan import Plan
 from multimodal_gen.messages.request import ClientMessage, Submit
 from multimodal_gen.messages.validation import requests_of, resolve
-from multimodal_gen.runtime.entrypoints.pictures import open_pictures
 
 FAMILY = family_named("FluxPipeline")
 IMAGE = {"image": FrameHeader((300, 400, 3))}

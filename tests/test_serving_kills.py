@@ -22,8 +22,8 @@ from http_serving import eventually
 from PIL import Image
 
 from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.entrypoints.http.listen import listen, url_of
 from multimodal_gen.launch.supervisor import Engine
-from multimodal_gen.runtime.entrypoints.http.listen import listen, url_of
 
 HERE = Path(__file__).parent
 FAULTS = "poison=predict:all:die"

@@ -18,7 +18,7 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.launch.supervisor import rank_environment
 
-COMMAND = (sys.executable, "-m", "multimodal_gen.runtime.entrypoints.cli")
+COMMAND = (sys.executable, "-m", "multimodal_gen.entrypoints.cli")
 """The same as the installed script `multimodal-gen`."""
 PLAIN_SCRIPT = (sys.executable, "-m", "multimodal_gen.benchmarks.plain_script")
 HELP_TARGET_S = 0.5

@@ -1,0 +1,52 @@
+"""`multimodal-gen bench`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+from cyclopts.validators import Number
+
+from multimodal_gen.benchmarks.names import MeasureName
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.entrypoints.cli.config_file import Config
+
+_ENGINE = Group("Engine", sort_key=2)
+
+
+def bench(
+    *,
+    only: Annotated[tuple[MeasureName, ...], Parameter(consume_multiple=True)] = (),
+    repeats: Annotated[int, Parameter(validator=Number(gte=1))] = 5,
+    json: Path | None = None,
+    config: Config = None,
+    server: Annotated[ServerArgs, Parameter(name="*", group=_ENGINE)] = ServerArgs(),  # noqa: B008
+) -> None:
+    """Measure this engine against stock diffusers and print ratios of the one run.
+
+    Both run in turn with the same checkpoint, dtype, threads and parameters, and with prompts and
+    seeds that are all different.
+
+    Parameters
+    ----------
+    only
+        Measure these alone.
+    repeats
+        How often each thing is measured.
+    json
+        A file for the report as JSON.
+    config
+        A YAML file with options.
+    """
+    from multimodal_gen.benchmarks.driver import run_benchmark
+
+    report = run_benchmark(server, only=only, repeats=repeats, say=_say)
+    if json is not None:
+        json.write_bytes(report.to_json())
+    print(report.table())
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)

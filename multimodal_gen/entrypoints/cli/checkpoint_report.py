@@ -1,0 +1,65 @@
+"""What `multimodal-gen models PATH` says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from multimodal_gen.checkpoints.description import Component, Description
+from multimodal_gen.checkpoints.identify import identify
+from multimodal_gen.entrypoints.cli.models import columns
+
+_HEAD = ("component", "class", "parameters", "bytes", "types", "files")
+_SHOWN = 3
+
+
+def report(path: Path) -> int:
+    """Print what lies there; the exit status is 1 where it can't be loaded."""
+    found = identify(path)
+    print("\n".join([str(path), *(f"  {name:<11}{value}" for name, value in _facts(found))]))
+    rows = [_HEAD, *map(_row, found.components)]
+    print("\n".join(["", *(f"  {line}" for line in columns(rows))]))
+    for complaint in found.complaints:
+        print(f"  can't be loaded: {complaint}")
+    return 1 if found.complaints else 0
+
+
+def _facts(found: Description) -> list[tuple[str, str]]:
+    facts = [("layout", found.layout)]
+    if found.family is not None:
+        pipeline = f" ({found.pipeline_class})" if found.pipeline_class else ""
+        facts.append(("family", f"{found.family.name}: {found.family.title}{pipeline}"))
+        facts.append(("tasks", ", ".join(found.family.tasks)))
+    if found.alike:
+        others = ", ".join(family.title for family in found.alike)
+        facts.append(("or", f"{others}: with a base of that family"))
+    if found.quantisation:
+        facts.append(("quantised", ", ".join(found.quantisation)))
+    if found.base is not None:
+        facts.append(("the rest", f"from {found.base}, unless --base-model-path names another"))
+    return facts
+
+
+def _row(component: Component) -> tuple[str, ...]:
+    if not component.files:
+        return component.name, component.class_name, "", "", "", ""
+    files = (
+        component.files[0].name if len(component.files) == 1 else f"{len(component.files)} shards"
+    )
+    variant = f" ({component.variant})" if component.variant else ""
+    return (
+        component.name,
+        component.class_name,
+        _count(component.parameters, 1000, ("", "K", "M", "B", "T")),
+        _count(component.size, 1024, ("B", "KiB", "MiB", "GiB", "TiB")),
+        ", ".join(list(component.dtypes)[:_SHOWN]),
+        files + variant,
+    )
+
+
+def _count(number: float, base: int, units: tuple[str, ...]) -> str:
+    unit = 0
+    while number >= base and unit < len(units) - 1:
+        number /= base
+        unit += 1
+    digits = f"{number:.1f}" if unit and number < 100 else f"{number:.0f}"
+    return f"{digits} {units[unit]}".rstrip()

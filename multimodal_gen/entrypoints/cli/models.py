@@ -1,0 +1,85 @@
+"""`multimodal-gen models`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from multimodal_gen.configs.families import FAMILIES, FamilyConfig
+from multimodal_gen.configs.families.table import file_styles, shares_rows
+from multimodal_gen.errors import InvalidRequest
+
+
+def models(
+    path: str | None = None,
+    /,
+    *,
+    family: str | None = None,
+    revision: Annotated[str | None, Parameter(show=False)] = None,
+) -> int:
+    """List the model families, or say what the checkpoint at PATH is, without loading it.
+
+    Parameters
+    ----------
+    path
+        A folder, a .safetensors or .gguf file, or a hub name that is in the cache.
+    family
+        Say all of one family.
+    """
+    if path is not None:
+        from multimodal_gen.entrypoints.cli.checkpoint_report import report
+        from multimodal_gen.launch.model_path import locate
+
+        return report(locate(path, revision))
+    if family is not None:
+        print(_description(_named(family)))
+        return 0
+    rows = [("family", "what", "tasks", "denoiser"), *map(_row, FAMILIES)]
+    print("\n".join(columns(rows)))
+    return 0
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells that stand under one another."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _named(name: str) -> FamilyConfig:
+    for family in FAMILIES:
+        if family.name == name:
+            return family
+    known = ", ".join(family.name for family in FAMILIES)
+    raise InvalidRequest("family", name, f"must be one of {known}")
+
+
+def _row(family: FamilyConfig) -> tuple[str, ...]:
+    return family.name, family.title, ", ".join(family.tasks), family.denoiser
+
+
+def _description(family: FamilyConfig) -> str:
+    known = family.defaults
+    defaults = {
+        name: getattr(known, name)
+        for name in known.__struct_fields__
+        if getattr(known, name) is not None
+    }
+    shared = "sequence and rows" if family.ulysses else "rows" if shares_rows(family) else "nothing"
+    styles = file_styles(family)
+    rows = {
+        "tasks": ", ".join(family.tasks),
+        "checkpoints": ", ".join(family.pipeline_classes),
+        "single files": f"safetensors, GGUF; {styles} names" if styles else "none",
+        "denoiser": f"{family.denoiser}; ranks share {shared}",
+        "schedulers": ", ".join(family.schedulers) or "the checkpoint's own",
+        "parameters": ", ".join(family.parameters) or "none of its own",
+        "sizes": f"multiples of {family.size_multiple}, up to {family.limits.max_pixels} pixels",
+        "defaults": ", ".join(f"{name} {value}" for name, value in defaults.items()),
+    }
+    lines = [f"  {name:<14}{value}" for name, value in rows.items()]
+    return "\n".join([f"{family.name} ({family.title})", *lines])

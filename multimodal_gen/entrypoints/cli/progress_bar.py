@@ -1,0 +1,58 @@
+"""Steps done and time to go, on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from multimodal_gen.entrypoints.generation_result import Progress
+
+
+class ProgressBar:
+    """One bar for several prompts; shows nothing where stderr is no terminal."""
+
+    def __init__(self, steps: Sequence[int]) -> None:
+        """`steps` of each prompt, all its outputs together."""
+        self._steps = steps
+        self._done = [0] * len(steps)
+        self._etas: dict[int, float] = {}
+        self._bar = tqdm(
+            total=sum(steps),
+            disable=None,
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps{postfix}",
+        )
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, index: int, progress: Progress) -> None:
+        """What prompt `index` has come to."""
+        if progress.eta is not None:
+            self._etas[index] = progress.eta
+        self._advance(index, progress.step)
+
+    def finish(self, index: int, written: Sequence[Path]) -> None:
+        """Prompt `index` has ended; the paths go to stdout."""
+        for path in written:
+            tqdm.write(str(path), file=sys.stdout)
+        self._etas.pop(index, None)
+        self._advance(index, self._steps[index])
+
+    def _advance(self, index: int, step: int) -> None:
+        done, self._done[index] = self._done[index], step
+        self._bar.set_postfix_str(self._eta(), refresh=False)
+        self._bar.update(step - done)
+
+    def _eta(self) -> str:
+        """The engine's own word once every prompt is with it; until then, from the rate so far."""
+        waiting = sum(done == 0 for done in self._done)
+        if self._etas and not waiting:
+            return f"ETA {tqdm.format_interval(max(self._etas.values()))}"
+        left, rate = sum(self._steps) - sum(self._done), self._bar.format_dict["rate"]
+        return f"ETA {tqdm.format_interval(left / rate)}" if rate else "ETA ?"

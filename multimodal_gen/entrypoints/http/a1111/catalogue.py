@@ -1,0 +1,137 @@
+"""`/sdapi/v1`: what there is to choose from, and settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+from fastapi import APIRouter
+
+from multimodal_gen.checkpoints.lora_folder import LoraFolder
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.entrypoints.http.a1111.schema import PictureBody
+from multimodal_gen.entrypoints.http.a1111.wishes import is_model
+from multimodal_gen.entrypoints.http.pictures import bytes_of
+from multimodal_gen.entrypoints.http.solvers import ALIASES
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.postprocess.infotext import SAMPLERS, parse
+from multimodal_gen.postprocess.metadata import read_infotext
+from multimodal_gen.serving.service import Service
+
+Entry = dict[str, Any]
+
+_EMPTY = (
+    "latent-upscale-modes",
+    "sd-vae",
+    "hypernetworks",
+    "face-restorers",
+    "realesrgan-models",
+    "prompt-styles",
+    "script-info",
+    "extensions",
+)
+"""Lists of what is not there."""
+
+
+def add_lists(routes: APIRouter, service: Service, args: ServerArgs) -> None:
+    """Models, samplers, LoRAs and whatever else clients fill their menus with."""
+
+    @routes.get("/sd-models")
+    async def sd_models() -> list[Entry]:
+        name = service.model.name
+        unknown = {"hash": None, "sha256": None, "config": None}
+        return [{"title": name, "model_name": name, "filename": name, **unknown}]
+
+    @routes.get("/samplers")
+    async def samplers() -> list[Entry]:
+        return [
+            {
+                "name": SAMPLERS.get(solver, solver),
+                "aliases": [solver, *ALIASES.get(solver, ())],
+                "options": {},
+            }
+            for solver in service.model.schedulers
+        ]
+
+    @routes.get("/schedulers")
+    async def schedulers() -> list[Entry]:
+        automatic = {"name": "automatic", "label": "Automatic", "aliases": None}
+        return [{**automatic, "default_rho": -1.0, "need_inner_model": False}]
+
+    @routes.get("/upscalers")
+    async def upscalers() -> list[Entry]:
+        unknown = {"model_name": None, "model_path": None, "model_url": None}
+        return [{"name": "None", **unknown, "scale": 1.0}]
+
+    @routes.get("/loras")
+    def loras() -> list[Entry]:
+        """Those of the operator's folder; a prompt names them as `<lora:NAME:SCALE>`."""
+        names = [] if args.lora_dir is None else LoraFolder(Path(args.lora_dir)).names()
+        return [{"name": name, "alias": name, "path": name, "metadata": {}} for name in names]
+
+    @routes.get("/embeddings")
+    async def embeddings() -> Entry:
+        return {"loaded": {}, "skipped": {}}
+
+    @routes.get("/scripts")
+    async def scripts() -> dict[str, list[str]]:
+        return {"txt2img": [], "img2img": []}
+
+    async def nothing() -> list[Entry]:
+        """There is none."""
+        return []
+
+    for name in _EMPTY:
+        routes.get(f"/{name}", name=name)(nothing)
+
+    @routes.post("/refresh-checkpoints")
+    @routes.post("/refresh-loras")
+    async def refresh() -> None:
+        """Nothing to do: the model stays, and LoRAs are looked for when they are named."""
+
+
+def add_settings(routes: APIRouter, service: Service) -> None:
+    """Options, flags, memory; and what a picture says about itself."""
+
+    @routes.get("/options")
+    async def options() -> Entry:
+        return {
+            "sd_model_checkpoint": service.model.name,
+            "sd_checkpoint_hash": "",
+            "sd_vae": "Automatic",
+            "samples_format": "png",
+            "CLIP_stop_at_last_layers": 1,
+            "live_previews_enable": True,
+            "outdir_samples": "",
+        }
+
+    @routes.post("/options")
+    async def set_options(body: Entry) -> None:
+        """Accepted, and without effect. Another model is refused: it takes another server."""
+        wanted = body.get("sd_model_checkpoint")
+        if wanted and not is_model(wanted, service.model):
+            allowed = (
+                f"only {service.model.name!r} is served here; another takes a server of its own"
+            )
+            raise InvalidRequest("sd_model_checkpoint", wanted, allowed)
+
+    @routes.get("/cmd-flags")
+    async def cmd_flags() -> Entry:
+        return {"api": True, "nowebui": True}
+
+    @routes.get("/memory")
+    async def memory() -> Entry:
+        """Bytes of this machine. The devices' memory is the engine's, see /metrics."""
+        ram = psutil.virtual_memory()
+        return {
+            "ram": {"free": ram.available, "used": ram.total - ram.available, "total": ram.total},
+            "cuda": {"error": "unavailable"},
+        }
+
+    @routes.post("/png-info")
+    def png_info(body: PictureBody) -> Entry:
+        """How a PNG, JPEG or WebP says that it was made."""
+        text = read_infotext(bytes_of(body.image, "image"))
+        items = {"parameters": text} if text else {}
+        return {"info": text, "items": items, "parameters": parse(text) if text else {}}

@@ -1,0 +1,103 @@
+"""`/sdapi/v1`: making pictures, and watching or ending that."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from multimodal_gen.entrypoints.http.a1111.jobs import IDLE, Job, RunningJobs
+from multimodal_gen.entrypoints.http.a1111.pictures import pictures_of
+from multimodal_gen.entrypoints.http.a1111.replies import Reply
+from multimodal_gen.entrypoints.http.a1111.schema import (
+    Generation,
+    ImageToImage,
+    TextToImage,
+)
+from multimodal_gen.entrypoints.http.a1111.wishes import Wishes, with_infotext
+from multimodal_gen.entrypoints.http.disconnect import unless_gone
+from multimodal_gen.entrypoints.http.image_maker import ImageMaker
+from multimodal_gen.entrypoints.http.image_replies import Encoding, in_base64
+from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.errors import Cancelled
+from multimodal_gen.postprocess.images import QUALITY, encode_image
+
+LEAST_PROGRESS = 0.01
+"""Of a job that is there: 0 is said when there is none."""
+
+
+def add_generation(routes: APIRouter, maker: ImageMaker, max_pixels: int) -> None:
+    """The routes whose answers depend on jobs."""
+    jobs = RunningJobs()
+
+    @routes.post("/txt2img", response_class=Response)
+    async def txt2img(body: TextToImage, request: Request) -> Response:
+        """Pictures of a prompt, in base64. A client that goes away takes its request with it."""
+        return await make(body, request)
+
+    @routes.post("/img2img", response_class=Response)
+    async def img2img(body: ImageToImage, request: Request) -> Response:
+        """Pictures of a prompt and a picture, and maybe a mask."""
+        return await make(body, request)
+
+    async def make(body: Generation, request: Request) -> Response:
+        model = maker.model()
+        wishes = Wishes(with_infotext(body), model)
+        params = wishes.params()
+        pictures = await asyncio.to_thread(pictures_of, body, max_pixels)
+        task = maker.service.start(params, pictures, owner=owner_of(request), previews=True)
+        with jobs.under_way(task) as job:
+            await _ended(request, job)
+            reply = Reply(wishes, job, Encoding("png", QUALITY, model.name))
+            content = await asyncio.to_thread(lambda: msgspec.json.encode(reply.content()))
+        return Response(content, media_type="application/json")
+
+    @routes.get("/progress")
+    async def progress(request: Request, skip_current_image: bool = False) -> dict[str, Any]:
+        """How far the client's oldest job is; it never goes back."""
+        job = jobs.current(owner_of(request))
+        if job is None:
+            return {
+                "progress": 0.0,
+                "eta_relative": 0.0,
+                "state": IDLE,
+                "current_image": None,
+                "textinfo": None,
+            }
+        place = job.task.progress.queue_position
+        return {
+            "progress": max(LEAST_PROGRESS, job.fraction()),
+            "eta_relative": job.task.progress.eta_s or 0.0,
+            "state": job.state(),
+            "current_image": None if skip_current_image else await _seen(job),
+            "textinfo": f"{place} ahead in the queue" if place else None,
+        }
+
+    @routes.post("/interrupt")
+    async def interrupt(request: Request) -> dict[str, Any]:
+        """End the client's oldest job. It answers with what there is."""
+        jobs.stop(owner_of(request))
+        return {}
+
+    @routes.post("/skip")
+    async def skip(request: Request) -> None:
+        """As interrupt: all pictures of a job are made side by side."""
+        jobs.stop(owner_of(request), skip=True)
+
+
+async def _ended(request: Request, job: Job) -> None:
+    """Return when it is done or was stopped. Raises the job's error."""
+    try:
+        await unless_gone(request, job.task)
+    except Cancelled:
+        if not job.stopped:
+            raise
+
+
+async def _seen(job: Job) -> str | None:
+    """The newest preview of a job, in base64."""
+    if (pixels := job.task.preview) is None:
+        return None
+    return in_base64(await asyncio.to_thread(encode_image, pixels, "png"))

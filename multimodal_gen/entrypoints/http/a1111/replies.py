@@ -1,0 +1,91 @@
+"""What txt2img and img2img answer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from multimodal_gen.entrypoints.http.a1111.jobs import Job
+from multimodal_gen.entrypoints.http.a1111.wishes import Wishes
+from multimodal_gen.entrypoints.http.image_replies import Encoding, in_base64
+from multimodal_gen.messages.request import Req
+from multimodal_gen.postprocess.infotext import SAMPLERS
+from multimodal_gen.postprocess.metadata import Recipe
+
+
+@dataclass(frozen=True)
+class Reply:
+    """About a job that has ended, or was stopped."""
+
+    wishes: Wishes
+    job: Job
+    encoding: Encoding
+
+    def content(self) -> dict[str, Any]:
+        """Takes as long as its pictures take to be encoded."""
+        body = self.wishes.body
+        return {
+            "images": []
+            if body.send_images is False
+            else [in_base64(file) for file in self._files()],
+            "parameters": body.echo(),
+            "info": json.dumps(self._info()),
+        }
+
+    def _files(self) -> list[bytes]:
+        """Of a job that was stopped: what was done, and how far the others had come."""
+        task = self.job.task
+        files = []
+        for index, (req, output) in enumerate(zip(task.requests, task.outputs, strict=True)):
+            if output is not None:
+                files.append(self.encoding.encode(req, output))
+            elif (preview := task.previews.get(index)) is not None:
+                files.append(self.encoding.encode_preview(req, preview))
+        return files
+
+    def _info(self) -> dict[str, Any]:
+        """What clients read of a picture; of several, `all_…` has an entry for each."""
+        requests = self.job.task.requests
+        params, body = requests[0].params, self.wishes.body
+        seeds = [req.params.seed for req in requests]
+        negative = params.negative_prompt or ""
+        embedded = params.true_cfg_scale is not None
+        return {
+            "prompt": params.prompt,
+            "all_prompts": [params.prompt] * len(requests),
+            "negative_prompt": negative,
+            "all_negative_prompts": [negative] * len(requests),
+            "seed": seeds[0],
+            "all_seeds": seeds,
+            "subseed": -1,
+            "all_subseeds": [-1] * len(requests),
+            "subseed_strength": 0,
+            "width": params.width,
+            "height": params.height,
+            "sampler_name": SAMPLERS.get(params.scheduler or "", params.scheduler),
+            "cfg_scale": params.true_cfg_scale if embedded else params.guidance_scale,
+            "steps": params.num_inference_steps,
+            "batch_size": body.batch_size or 1,
+            "restore_faces": False,
+            "face_restoration_model": None,
+            "sd_model_name": self.encoding.model,
+            "sd_model_hash": None,
+            "sd_vae_name": None,
+            "sd_vae_hash": None,
+            "seed_resize_from_w": -1,
+            "seed_resize_from_h": -1,
+            "denoising_strength": params.strength,
+            "extra_generation_params": {},
+            "index_of_first_image": 0,
+            "infotexts": [self._infotext(req) for req in requests],
+            "styles": [],
+            "job_timestamp": self.job.timestamp,
+            "clip_skip": 1,
+            "is_using_inpainting_conditioning": False,
+            "interrupted": self.job.stopped,
+            "warnings": self.wishes.warnings,
+        }
+
+    def _infotext(self, req: Req) -> str:
+        return Recipe(params=req.params, model=self.encoding.model).infotext()

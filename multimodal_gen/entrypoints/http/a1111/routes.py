@@ -1,0 +1,52 @@
+"""AUTOMATIC1111's API: `/sdapi/v1`, as its clients use it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.entrypoints.http.a1111.catalogue import add_lists, add_settings
+from multimodal_gen.entrypoints.http.a1111.generation import add_generation
+from multimodal_gen.entrypoints.http.error_shapes import routes_that_err_as
+from multimodal_gen.entrypoints.http.image_maker import ImageMaker
+
+_NAMES = {
+    "num_inference_steps": "steps",
+    "guidance_scale": "cfg_scale",
+    "strength": "denoising_strength",
+    "image_path": "init_images",
+    "mask_path": "mask",
+}
+
+
+class Failure(BaseModel):
+    """An error as the web UI tells it."""
+
+    error: str
+    detail: str
+    body: str
+    errors: str
+
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Failure} for status in (400, 401, 403, 408, 413, 429, 499, 500, 503, 507)
+}
+
+
+def a1111_routes(maker: ImageMaker, args: ServerArgs) -> APIRouter:
+    """Every route below `/sdapi/v1`."""
+    routes = APIRouter(
+        prefix="/sdapi/v1", route_class=routes_that_err_as(_failure, _NAMES), responses=_ERRORS
+    )
+    add_generation(routes, maker, args.max_input_pixels)
+    add_lists(routes, maker.service, args)
+    add_settings(routes, maker.service)
+    return routes
+
+
+def _failure(error: dict[str, Any]) -> dict[str, Any]:
+    message = error["message"]
+    return {"error": error["code"], "detail": message, "body": "", "errors": message}

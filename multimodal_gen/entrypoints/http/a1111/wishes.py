@@ -1,0 +1,204 @@
+"""What a body of txt2img or img2img asks for, in our words."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
+from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage
+from multimodal_gen.entrypoints.http.solvers import solver_named
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.postprocess import infotext
+
+DENOISING_STRENGTH = 0.75
+"""What the web UI has where a client says nothing."""
+ANY_SCHEDULE = ("", "automatic", "none")
+_LARGEST = 10**6
+_IDLE = ("enable_hr", "restore_faces", "tiling", "subseed_strength", "styles", "script_name")
+_LORA = re.compile(r" ?<lora:([^<>]*)>")
+_FROM_INFOTEXT = {
+    "Prompt": "prompt",
+    "Negative prompt": "negative_prompt",
+    "Steps": "steps",
+    "Sampler": "sampler_name",
+    "CFG scale": "cfg_scale",
+    "Distilled CFG Scale": "distilled_cfg_scale",
+    "Seed": "seed",
+    "Size-1": "width",
+    "Size-2": "height",
+    "Denoising strength": "denoising_strength",
+    "Shift": "flow_shift",
+    "Max sequence length": "max_sequence_length",
+}
+_TEXTS = ("prompt", "negative_prompt", "sampler_name")
+B = TypeVar("B", bound=Generation)
+
+
+@dataclass
+class Wishes:
+    """Sampling parameters, and what of the body could not be had."""
+
+    body: Generation
+    model: ModelInfo
+    warnings: list[str] = field(default_factory=list)
+
+    def params(self) -> SamplingParams:
+        """Raises InvalidRequest."""
+        body = self.body
+        prompt, loras = without_loras(body.prompt or "")
+        self._warn_of_idle_keys()
+        width, height = self._size()
+        return SamplingParams(
+            prompt=prompt,
+            # Clients send "" for none.
+            negative_prompt=body.negative_prompt or None,
+            width=width,
+            height=height,
+            num_inference_steps=body.steps,
+            seed=None if body.seed is None or body.seed < 0 else body.seed,
+            num_outputs_per_prompt=self._count(),
+            scheduler=self._solver(),
+            strength=self._strength(),
+            lora=loras,
+            max_sequence_length=body.max_sequence_length,
+            flow_shift=body.flow_shift,
+            **self._guidance(),
+        )
+
+    def _count(self) -> int:
+        count, most = self.body.count(), self.model.limits.max_outputs
+        if not 1 <= count <= most:
+            raise InvalidRequest("batch_size * n_iter", count, f"must be 1 to {most}")
+        return count
+
+    def _guidance(self) -> dict[str, Any]:
+        """Where a model takes its guidance as an input and a client knows that, there are two."""
+        body = self.body
+        if body.distilled_cfg_scale is not None and "true_cfg_scale" in self.model.parameters:
+            return {
+                "guidance_scale": body.distilled_cfg_scale,
+                "true_cfg_scale": body.cfg_scale,
+            }
+        return {"guidance_scale": body.cfg_scale}
+
+    def _solver(self) -> str | None:
+        body = self.body
+        schedule = (body.scheduler or "").lower()
+        if schedule not in ANY_SCHEDULE:
+            self.warnings.append(f"scheduler={_shown(schedule)}: the model's own is used")
+        index = body.sampler_index
+        name = body.sampler_name or (index if isinstance(index, str) else None)
+        if not name or name.lower() in ANY_SCHEDULE:
+            return None
+        solver = solver_named(name, self.model.schedulers)
+        if solver is None and self.model.schedulers:
+            own = self.model.schedulers[0]
+            used = infotext.SAMPLERS.get(own, own)
+            self.warnings.append(f"sampler_name={_shown(name)}: this model uses {used} instead")
+        return solver
+
+    def _strength(self) -> float | None:
+        if not isinstance(self.body, ImageToImage):
+            return None
+        task = "inpainting" if self.body.mask else "image-to-image"
+        if task in self.model.tasks:
+            given = self.body.denoising_strength
+            return DENOISING_STRENGTH if given is None else given
+        self.warnings.append("denoising_strength: this model is shown the picture instead")
+        return None
+
+    def _size(self) -> tuple[int | None, int | None]:
+        """Sizes that the model can't make become the nearest that it can."""
+        wanted = self.body.width, self.body.height
+        width, height = fitting(*wanted, self.model)
+        if (width, height) != wanted:
+            made = f"{width or 'any'}x{height or 'any'}"
+            asked = f"{wanted[0] or 'any'}x{wanted[1] or 'any'}"
+            self.warnings.append(f"size={asked}: this model makes {made} instead")
+        return width, height
+
+    def _warn_of_idle_keys(self) -> None:
+        self.warnings += [f"{key} has no effect here" for key in _IDLE if getattr(self.body, key)]
+        if isinstance(self.body, ImageToImage) and self.body.resize_mode:
+            self.warnings.append("resize_mode has no effect here: pictures are just resized")
+        wanted = (self.body.override_settings or {}).get("sd_model_checkpoint")
+        if wanted and not is_model(wanted, self.model):
+            what = f"sd_model_checkpoint={_shown(wanted)}"
+            self.warnings.append(f"{what}: only {self.model.name} is served here")
+
+
+def with_infotext(body: B) -> B:
+    """The body, with what it leaves out as its infotext says. Raises InvalidRequest."""
+    if body.infotext is None:
+        return body
+    said = infotext.parse(body.infotext)
+    given = body.model_dump(exclude_none=True)
+    for key, name in _FROM_INFOTEXT.items():
+        if key in said:
+            given.setdefault(name, said[key] if name in _TEXTS else _number(said[key]))
+    try:
+        return type(body).model_validate(given)
+    except ValidationError as error:
+        wrong = str(error.errors()[0]["loc"][0])
+        raise InvalidRequest("infotext", given.get(wrong), f"can't be read as {wrong}") from None
+
+
+def without_loras(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
+    """The prompt, and the LoRAs that it names. Raises InvalidRequest."""
+    return _LORA.sub("", prompt), tuple(map(_lora, _LORA.findall(prompt)))
+
+
+def fitting(
+    width: int | None, height: int | None, model: ModelInfo
+) -> tuple[int | None, int | None]:
+    """The size that a model makes for one that users of the web UI type: rounded down as there,
+    and of the same shape but smaller where it is too large. What is below 1 is left as it is."""
+    width, height = _floored(width, model), _floored(height, model)
+    if width is None or height is None or min(width, height) < 1:
+        return width, height
+    limits = model.limits
+    longest = max(width, height) / limits.max_side
+    scale = max(1.0, longest, math.sqrt(width * height / limits.max_pixels))
+    if scale == 1:
+        return width, height
+    return _floored(int(width / scale), model), _floored(int(height / scale), model)
+
+
+def _floored(side: int | None, model: ModelInfo) -> int | None:
+    if side is None or side < 1:
+        return side
+    return max(1, min(side, _LARGEST) // model.size_multiple) * model.size_multiple
+
+
+def is_model(name: object, model: ModelInfo) -> bool:
+    """Whether a client's name of a checkpoint means the one that is served."""
+    return isinstance(name, str) and name.partition(" [")[0].lower() == model.name.lower()
+
+
+def _lora(tag: str) -> LoraChoice:
+    name, _, scales = tag.partition(":")
+    scale = _number(scales.partition(":")[0] or "1.0")
+    if not name or not isinstance(scale, int | float):
+        raise InvalidRequest("prompt", f"<lora:{tag}>", "must be <lora:NAME:SCALE>")
+    return LoraChoice(name, scale)
+
+
+def _number(text: str) -> int | float | str:
+    """As it was written: 7 and 7.0 are told apart in the files that are made."""
+    try:
+        number = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    return number if is_number else text
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:80]

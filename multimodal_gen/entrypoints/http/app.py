@@ -1,0 +1,79 @@
+"""The HTTP application: routes, and what holds for all of them."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from multimodal_gen import __version__
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.entrypoints.http.a1111.routes import a1111_routes
+from multimodal_gen.entrypoints.http.comfyui.routes import comfyui_routes
+from multimodal_gen.entrypoints.http.docs import docs_routes
+from multimodal_gen.entrypoints.http.edits import edit_routes
+from multimodal_gen.entrypoints.http.errors import install_handlers
+from multimodal_gen.entrypoints.http.fetch import MediaFetcher, MediaHosts
+from multimodal_gen.entrypoints.http.files import file_routes
+from multimodal_gen.entrypoints.http.hugging_face import hugging_face_routes
+from multimodal_gen.entrypoints.http.image_jobs import image_job_routes
+from multimodal_gen.entrypoints.http.image_maker import ImageMaker
+from multimodal_gen.entrypoints.http.images import image_routes
+from multimodal_gen.entrypoints.http.jobs import job_routes
+from multimodal_gen.entrypoints.http.key_ring import KeyRing
+from multimodal_gen.entrypoints.http.keys import Keys
+from multimodal_gen.entrypoints.http.metrics import (
+    Reports,
+    engine_state,
+    metrics_routes,
+    name_of_model,
+)
+from multimodal_gen.entrypoints.http.middleware import BodyLimit, Drained, Observed
+from multimodal_gen.entrypoints.http.playground import playground_routes
+from multimodal_gen.entrypoints.http.status import status_routes
+from multimodal_gen.entrypoints.http.video_maker import VideoMaker
+from multimodal_gen.entrypoints.http.videos import video_routes
+from multimodal_gen.entrypoints.http.videos_refused import refused_video_routes
+from multimodal_gen.observability.metrics import Metrics
+from multimodal_gen.observability.tracing import tracing_from_environment
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.service import Service
+
+
+def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
+    """An ASGI app over what `service` makes and `jobs` keeps; it keeps no state of its own."""
+    # FastAPI's own pages load scripts from elsewhere; see docs_routes.
+    app = FastAPI(
+        title="multimodal_gen",
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    ring = KeyRing(args)
+    service.limit_owners(ring.concurrency)
+    metrics, tracing = Metrics(engine_state(service, args)), tracing_from_environment()
+    service.observers.append(Reports(metrics, tracing, name_of_model(service)))
+    app.state.media = MediaFetcher(MediaHosts(args.allowed_media_hosts), args.max_body_bytes)
+    install_handlers(app)
+    # The one added last sees a request first.
+    app.add_middleware(BodyLimit, limit=args.max_body_bytes)
+    app.add_middleware(Keys, ring=ring)
+    app.add_middleware(Drained, most=2 * args.max_body_bytes)
+    app.add_middleware(Observed, metrics=metrics, tracing=tracing)
+    app.include_router(status_routes(service, args))
+    app.include_router(docs_routes(app, needs_key=ring.guards))
+    app.include_router(metrics_routes(metrics))
+    maker = ImageMaker(service, jobs)
+    app.include_router(image_routes(maker))
+    app.include_router(edit_routes(maker, args.max_input_pixels))
+    app.include_router(hugging_face_routes(maker, args.max_input_pixels))
+    app.include_router(a1111_routes(maker, args))
+    app.include_router(comfyui_routes(service, jobs, args))
+    app.include_router(image_job_routes(jobs))
+    app.include_router(file_routes(jobs.results))
+    videos = VideoMaker(service, jobs, args.max_input_pixels)
+    app.include_router(video_routes(videos))
+    app.include_router(refused_video_routes(videos))
+    app.include_router(job_routes(service, jobs))
+    app.include_router(playground_routes(service, ring, args))
+    return app

@@ -1,0 +1,185 @@
+"""The life of one prompt, in the words that ComfyUI has for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from multimodal_gen.client.generation import Output
+from multimodal_gen.entrypoints.http.comfyui.channels import JPEG, PNG, Channel, Channels
+from multimodal_gen.entrypoints.http.comfyui.files import Files
+from multimodal_gen.entrypoints.http.comfyui.graph import Node
+from multimodal_gen.entrypoints.http.comfyui.prompts import Part, Prompt, Prompts
+from multimodal_gen.entrypoints.http.errors import explained
+from multimodal_gen.errors import Cancelled, MultimodalGenError
+from multimodal_gen.postprocess.files import encode
+from multimodal_gen.postprocess.images import encode_image
+from multimodal_gen.postprocess.metadata import Recipe
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.task import Moved, Previewed
+
+log = logging.getLogger(__name__)
+
+
+class Executor:
+    """Follows prompts, tells their clients, and keeps what they make."""
+
+    def __init__(self, prompts: Prompts, channels: Channels, files: Files) -> None:
+        self._prompts = prompts
+        self._channels = channels
+        self._files = files
+        self._running: set[asyncio.Task[None]] = set()
+
+    def start(self, prompt: Prompt, model: str) -> None:
+        """Take it into the queue, and follow its tasks to their end."""
+        self._prompts.add(prompt)
+        self.tell_status(prompt.owner)
+        running = asyncio.create_task(self._run(prompt, model))
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+
+    def status(self, owner: Owner) -> dict[str, Any]:
+        return {"exec_info": {"queue_remaining": len(self._prompts.queue(owner))}}
+
+    def tell_status(self, owner: Owner) -> None:
+        for channel in self._channels.all_of(owner):
+            channel.tell("status", {"status": self.status(owner)})
+
+    async def _run(self, prompt: Prompt, model: str) -> None:
+        try:
+            for part in prompt.parts:
+                await self._sample(prompt, part)
+                await self._finish(prompt, part, model)
+            self._note(prompt, "execution_success")
+        except Cancelled:
+            self._note(prompt, "execution_interrupted", **_at(prompt))
+        except MultimodalGenError as error:
+            self._note(prompt, "execution_error", **_at(prompt), **_why(error))
+        except Exception:
+            log.exception("a prompt failed")
+            bug = MultimodalGenError("a prompt failed")
+            self._note(prompt, "execution_error", **_at(prompt), **_why(bug))
+        finally:
+            prompt.cancel()
+            self._prompts.end(prompt)
+            self.tell_status(prompt.owner)
+            self._tell(prompt, "executing", node=None)
+
+    async def _sample(self, prompt: Prompt, part: Part) -> None:
+        """Until all its outputs are there. Raises the task's error."""
+        node, step = part.sampling.sampler, 0
+        async for event in part.task.events():
+            if part.task.status != "queued" and prompt.node != node.id:
+                if prompt.node is None:
+                    self._note(prompt, "execution_start")
+                    self._note(prompt, "execution_cached", nodes=[])
+                self._pass(prompt, part.before)
+            if isinstance(event, Moved) and event.progress.step != step:
+                step, total = event.progress.step, event.progress.total
+                said = {"value": step, "max": total, "node": node.id}
+                self._tell(prompt, "progress", passing=step < total, **said)
+            elif isinstance(event, Previewed) and self._channel(prompt) is not None:
+                file = await asyncio.to_thread(encode_image, event.pixels, "jpeg")
+                if (channel := self._channel(prompt)) is not None:
+                    channel.show(file, JPEG, prompt.id, node.id)
+
+    async def _finish(self, prompt: Prompt, part: Part, model: str) -> None:
+        outputs = await part.task.wait()
+        made = [
+            (output, Recipe(params=req.params, model=model))
+            for req, output in zip(part.task.requests, outputs, strict=True)
+        ]
+        for node in part.after:
+            self._pass(prompt, [node])
+            if not node.kind.is_output:
+                continue
+            if node.kind.name == "SaveImageWebsocket":
+                await self._send(prompt, node, outputs)
+                continue
+            result = await asyncio.to_thread(self._keep, prompt, node, part, made)
+            prompt.results[node.id] = result
+            self._tell(prompt, "executed", node=node.id, display_node=node.id, output=result)
+
+    async def _send(self, prompt: Prompt, node: Node, outputs: list[Output]) -> None:
+        frames = [frame for output in outputs for frame in output.pixels]
+        for number, frame in enumerate(frames):
+            file = await asyncio.to_thread(encode_image, frame, "png")
+            self._tell(prompt, "progress", value=number, max=len(frames), node=node.id)
+            if (channel := self._channel(prompt)) is not None:
+                channel.show(file, PNG, prompt.id, node.id, passing=False)
+
+    def _keep(
+        self, prompt: Prompt, node: Node, part: Part, made: list[tuple[Output, Recipe]]
+    ) -> dict[str, Any]:
+        """Encode and keep what comes to an output node; what it then tells."""
+        folder = "temp" if node.kind.name == "PreviewImage" else "output"
+        prefix = str(node.inputs.get("filename_prefix", "ComfyUI_temp"))
+        suffix = ".mp4" if node.id in part.fps else ".png"
+        if suffix == ".mp4":
+            fps = part.fps[node.id]
+            files = [encode(output.pixels, suffix, fps, recipe) for output, recipe in made]
+        else:
+            text = _workflow(prompt)
+            files = [
+                encode_image(frame, "png", recipe, text=text)
+                for output, recipe in made
+                for frame in output.pixels
+            ]
+        places = [self._files.save(prompt.owner, folder, prefix, suffix, file) for file in files]
+        result: dict[str, Any] = {"images": [place.described() for place in places]}
+        if suffix == ".mp4":
+            result["animated"] = [True]
+        return result
+
+    # -- telling
+
+    def _pass(self, prompt: Prompt, nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            prompt.node = node.id
+            self._tell(prompt, "executing", node=node.id, display_node=node.id)
+
+    def _note(self, prompt: Prompt, type: str, **data: Any) -> None:
+        """What is told and kept."""
+        said = {"prompt_id": prompt.id, **data, "timestamp": int(time.time() * 1000)}
+        prompt.messages.append([type, said])
+        self._tell(prompt, type, **said)
+
+    def _tell(self, prompt: Prompt, type: str, *, passing: bool = False, **data: Any) -> None:
+        if (channel := self._channel(prompt)) is not None:
+            channel.tell(type, {**data, "prompt_id": prompt.id}, passing=passing)
+
+    def _channel(self, prompt: Prompt) -> Channel | None:
+        return self._channels.of(prompt.owner, prompt.client_id)
+
+
+def _workflow(prompt: Prompt) -> dict[str, str]:
+    """What ComfyUI's page opens a picture with."""
+    text = {"prompt": json.dumps(prompt.graph)}
+    info = prompt.extra_data.get("extra_pnginfo")
+    if isinstance(info, dict) and "workflow" in info:
+        text["workflow"] = json.dumps(info["workflow"])
+    return text
+
+
+def _at(prompt: Prompt) -> dict[str, Any]:
+    """Where it ended."""
+    kinds = {
+        node.id: node.kind.name for part in prompt.parts for node in (*part.before, *part.after)
+    }
+    node = prompt.node or prompt.parts[0].sampling.sampler.id
+    return {"node_id": node, "node_type": kinds.get(node), "executed": list(prompt.results)}
+
+
+def _why(error: MultimodalGenError) -> dict[str, Any]:
+    _, said = explained(error)
+    return {
+        "exception_message": said["message"],
+        "exception_type": said["code"],
+        "traceback": [],
+        "current_inputs": {},
+        "current_outputs": [],
+    }

@@ -1,0 +1,57 @@
+"""Files: sent by clients, and looked at by them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import FileResponse
+from starlette.datastructures import UploadFile
+
+from multimodal_gen.entrypoints.decoding import decode_picture
+from multimodal_gen.entrypoints.http.comfyui.files import (
+    FOLDERS,
+    Files,
+    Place,
+    sane_parts,
+)
+from multimodal_gen.entrypoints.http.comfyui.schema import FILE, UPLOAD, refusals
+from multimodal_gen.entrypoints.http.owners import owner_of
+
+_HEADERS = {"cache-control": "private, no-cache", "x-content-type-options": "nosniff"}
+_FORM: dict[str, int] = {"max_files": 1, "max_fields": 10, "max_part_size": 2**16}
+
+
+def add_file_routes(routes: APIRouter, files: Files, max_pixels: int) -> None:
+    @routes.get("/view", response_class=FileResponse, responses={200: FILE, **refusals(400, 404)})
+    async def view(
+        request: Request, filename: str, subfolder: str = "", type: str = "output"
+    ) -> FileResponse:
+        """A file of the client's, by what its prompt's history or its upload said."""
+        place = Place(type, subfolder, filename)
+        path = await asyncio.to_thread(files.path, owner_of(request), place)
+        if path is None:
+            raise HTTPException(404, "no such file")
+        return FileResponse(
+            path, headers=_HEADERS, filename=filename, content_disposition_type="inline"
+        )
+
+    @routes.post("/upload/image", openapi_extra=UPLOAD, responses=refusals(400, 413, 429))
+    async def upload(request: Request) -> dict[str, str]:
+        """Keep a picture for LoadImage, under the name that the answer tells."""
+        async with request.form(**_FORM) as form:
+            sent, folder = form.get("image"), form.get("type") or "input"
+            subfolder, overwrite = form.get("subfolder") or "", form.get("overwrite")
+            if not isinstance(sent, UploadFile) or not isinstance(subfolder, str):
+                raise HTTPException(400, "image must be a file")
+            data, parts = await sent.read(), sane_parts(sent.filename or "")
+        if folder not in FOLDERS or not parts:
+            raise HTTPException(400, f"type must be one of {', '.join(FOLDERS)}, and a name given")
+        place = Place(str(folder), "/".join(sane_parts(subfolder)), parts[-1])
+        # A file that is no picture is refused now rather than by the prompt that loads it.
+        await asyncio.to_thread(decode_picture, data, "image", max_pixels=max_pixels)
+        again = overwrite in ("true", "1")
+        kept = await asyncio.to_thread(
+            files.upload, owner_of(request), place, data, overwrite=again
+        )
+        return {"name": kept.name, "subfolder": kept.subfolder, "type": kept.folder}

@@ -1,0 +1,202 @@
+"""A prompt in ComfyUI's API format, checked against the vocabulary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from multimodal_gen.entrypoints.http.comfyui.errors import (
+    InvalidInput,
+    InvalidPrompt,
+    problem,
+    shown,
+)
+from multimodal_gen.entrypoints.http.comfyui.vocabulary import (
+    Input,
+    NodeClass,
+    Vocabulary,
+)
+
+MAX_NODES = 200
+
+
+@dataclass(frozen=True)
+class Link:
+    """Output `slot` of another node."""
+
+    node: str
+    slot: int
+
+
+@dataclass(frozen=True)
+class Node:
+    id: str
+    kind: NodeClass
+    inputs: Mapping[str, Any]
+    """As they were sent."""
+
+
+class Graph:
+    """Nodes by their ids. What is wrong with inputs shows when they are asked for."""
+
+    def __init__(self, nodes: Mapping[str, Node]) -> None:
+        self.nodes = nodes
+        self.outputs = [node for node in nodes.values() if node.kind.is_output]
+
+    @classmethod
+    def of(cls, prompt: object, vocabulary: Vocabulary) -> Graph:
+        """Raises InvalidPrompt for what is no graph, and for nodes that are not in `vocabulary`."""
+        if not isinstance(prompt, dict) or not prompt:
+            message = "the prompt must be an object of nodes, in ComfyUI's API format"
+            raise InvalidPrompt("invalid_prompt", message)
+        if len(prompt) > MAX_NODES:
+            message = f"the prompt has {len(prompt)} nodes; at most {MAX_NODES} are allowed"
+            raise InvalidPrompt("invalid_prompt", message)
+        graph = cls({key: _node(key, entry, vocabulary) for key, entry in prompt.items()})
+        if not graph.outputs:
+            raise InvalidPrompt("prompt_no_outputs", "Prompt has no outputs")
+        return graph
+
+    def value(self, node: Node, name: str) -> Any:
+        """An input that is a value, as its type. Raises InvalidInput."""
+        spec = node.kind.inputs[name]
+        given = self._given(node, name, spec)
+        value = _converted(node, name, spec, given)
+        _check_range(node, name, spec, value)
+        return value
+
+    def source(self, node: Node, name: str) -> tuple[Node, int]:
+        """The node, and which of its outputs, that an input comes from. Raises InvalidInput."""
+        spec = node.kind.inputs[name]
+        link = _link(node, name, spec, self._given(node, name, spec))
+        source = self.nodes.get(link.node)
+        linked = [link.node, link.slot]
+        extra: dict[str, Any] = {"input_config": spec.described(), "linked_node": linked}
+        if source is None:
+            details = f"{name}: there is no node {shown(link.node)!a}"
+            message = "Bad linked input, the node does not exist"
+            raise _invalid(node, name, "bad_linked_input", message, details, **extra)
+        outputs = source.kind.outputs
+        received = outputs[link.slot] if link.slot < len(outputs) else None
+        if received != spec.type:
+            details = f"{name}, received_type({received}) mismatch input_type({spec.type})"
+            message = "Return type mismatch between linked nodes"
+            extra["received_type"] = received
+            raise _invalid(node, name, "return_type_mismatch", message, details, **extra)
+        return source, link.slot
+
+    def order(self, output: Node) -> tuple[list[Node], list[InvalidInput]]:
+        """All that `output` needs, sources first, itself last; and whatever is wrong with any input
+        on the way."""
+        ordered: dict[str, Node] = {}
+        problems: list[InvalidInput] = []
+        walks = {output.id: iter(self._sources(output, problems))}
+        stack = [output]
+        while stack:
+            node = stack[-1]
+            name, source = next(walks[node.id], ("", None))
+            if source is None:
+                ordered[node.id] = stack.pop()
+            elif source.id not in walks:
+                walks[source.id] = iter(self._sources(source, problems))
+                stack.append(source)
+            elif source.id not in ordered:
+                details = f"{name}: leads back to node {shown(source.id)!a}"
+                message = "Dependency cycle detected"
+                problems.append(_invalid(node, name, "dependency_cycle", message, details))
+        return list(ordered.values()), problems
+
+    def _sources(self, node: Node, problems: list[InvalidInput]) -> list[tuple[str, Node]]:
+        found = []
+        for name, spec in node.kind.inputs.items():
+            try:
+                if spec.is_value:
+                    self.value(node, name)
+                else:
+                    found.append((name, self.source(node, name)[0]))
+            except InvalidInput as error:
+                problems.append(error)
+        return found
+
+    def _given(self, node: Node, name: str, spec: Input) -> Any:
+        if name not in node.inputs:
+            message = "Required input is missing"
+            raise _invalid(node, name, "required_input_missing", message, name)
+        return node.inputs[name]
+
+
+def _node(key: str, entry: Any, vocabulary: Vocabulary) -> Node:
+    if not isinstance(entry, dict) or not isinstance(entry.get("class_type"), str):
+        message = "Cannot execute because a node is missing the class_type property."
+        raise _refused("invalid_prompt", message, key, None)
+    name = entry["class_type"]
+    if (kind := vocabulary.get(name)) is None:
+        message = f"Node {shown(name)!r} not found. This server knows {', '.join(vocabulary)}."
+        raise _refused("missing_node_type", message, key, name)
+    inputs = entry.get("inputs", {})
+    if not isinstance(inputs, dict):
+        raise _refused("invalid_prompt", "The inputs of a node must be an object.", key, name)
+    return Node(key, kind, inputs)
+
+
+def _refused(type: str, message: str, key: str, name: str | None) -> InvalidPrompt:
+    details = f"Node ID '#{shown(key)}'"
+    extra: dict[str, Any] = {
+        "node_id": shown(key),
+        "class_type": None if name is None else shown(name),
+    }
+    entry = {
+        "errors": [problem(type, message, details, **extra)],
+        "dependent_outputs": [],
+        "class_type": extra["class_type"],
+    }
+    return InvalidPrompt(type, message, details, {shown(key): entry}, **extra)
+
+
+def _link(node: Node, name: str, spec: Input, given: Any) -> Link:
+    match given:
+        case [str() | int() as key, int() as slot] if not isinstance(slot, bool) and slot >= 0:
+            return Link(str(key), slot)
+    message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
+    extra = {"input_config": spec.described(), "received_value": shown(given)}
+    raise _invalid(node, name, "bad_linked_input", message, name, **extra)
+
+
+def _converted(node: Node, name: str, spec: Input, given: Any) -> Any:
+    kinds = {"INT": int, "FLOAT": float, "STRING": str, "COMBO": str, "BOOLEAN": bool}
+    try:
+        if isinstance(given, list | dict) or given is None:
+            raise TypeError("not a value")
+        value = kinds[spec.type](given)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("not a finite number")
+    except (ValueError, TypeError, OverflowError) as error:
+        message = f"Failed to convert an input value to a {spec.type} value"
+        details = f"{name}, {shown(given)}, {shown(error)}"
+        extra = {"input_config": spec.described(), "received_value": shown(given)}
+        raise _invalid(node, name, "invalid_input_type", message, details, **extra) from None
+    return value
+
+
+def _check_range(node: Node, name: str, spec: Input, value: Any) -> None:
+    extra = {"input_config": spec.described(), "received_value": value}
+    low, high = spec.options.get("min"), spec.options.get("max")
+    if low is not None and value < low:
+        message = f"Value {value} smaller than min of {low}"
+        raise _invalid(node, name, "value_smaller_than_min", message, name, **extra)
+    if high is not None and value > high:
+        message = f"Value {shown(value)} bigger than max of {high}"
+        extra["received_value"] = shown(value)
+        raise _invalid(node, name, "value_bigger_than_max", message, name, **extra)
+    if spec.type == "COMBO" and not spec.open and value not in spec.choices:
+        details = f"{name}: '{shown(value)}' not in {list(spec.choices)}"
+        extra["received_value"] = shown(value)
+        raise _invalid(node, name, "value_not_in_list", "Value not in list", details, **extra)
+
+
+def _invalid(
+    node: Node, name: str, type: str, message: str, details: str, **extra: Any
+) -> InvalidInput:
+    return InvalidInput(node.id, name, problem(type, message, details, input_name=name, **extra))

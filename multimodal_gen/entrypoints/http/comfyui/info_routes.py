@@ -1,0 +1,67 @@
+"""What clients ask before they send a prompt."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request, Response
+
+from multimodal_gen.entrypoints.http.comfyui.errors import json_response
+from multimodal_gen.entrypoints.http.comfyui.intake import Intake
+from multimodal_gen.entrypoints.http.comfyui.schema import refusals
+from multimodal_gen.entrypoints.http.comfyui.system import system_stats
+from multimodal_gen.entrypoints.http.comfyui.vocabulary import Vocabulary
+from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.serving.service import Service
+
+
+def add_info_routes(
+    routes: APIRouter, service: Service, intake: Intake, features: dict[str, Any]
+) -> None:
+    async def vocabulary(request: Request) -> Vocabulary:
+        return await asyncio.to_thread(intake.vocabulary, owner_of(request))
+
+    @routes.get("/object_info", responses=refusals(503))
+    async def object_info(request: Request) -> Response:
+        """The nodes that graphs may be made of."""
+        nodes = await vocabulary(request)
+        return json_response({name: node.described() for name, node in nodes.items()})
+
+    @routes.get("/object_info/{node_class}", responses=refusals(503))
+    async def object_info_of(node_class: str, request: Request) -> Response:
+        """One of them; nothing where it is not known."""
+        node = (await vocabulary(request)).get(node_class)
+        return json_response({} if node is None else {node_class: node.described()})
+
+    @routes.get("/system_stats", responses=refusals(503))
+    async def stats() -> dict[str, Any]:
+        """Device, memory and versions."""
+        return system_stats(service.model)
+
+    @routes.get("/features", responses=refusals())
+    async def feature_flags() -> dict[str, Any]:
+        """What this server knows of the protocol's newer parts."""
+        return features
+
+    @routes.get("/embeddings", responses=refusals())
+    async def embeddings() -> list[str]:
+        """None: textual inversions are not loaded by prompts here."""
+        return []
+
+    @routes.get("/models", responses=refusals())
+    async def folders() -> list[str]:
+        """Kinds of model files that graphs may name."""
+        return ["checkpoints", "loras"]
+
+    @routes.get("/models/{model}", responses=refusals(404, 503))
+    async def models(model: str) -> list[str]:
+        """The served model, or the LoRAs that it may be used with.
+
+        The parameter is a folder; Hugging Face's `POST` to the same path gives it its name.
+        """
+        if model == "checkpoints":
+            return [service.model.name]
+        if model == "loras":
+            return [f"{name}.safetensors" for name in await asyncio.to_thread(intake.loras)]
+        raise HTTPException(404, "no such folder")

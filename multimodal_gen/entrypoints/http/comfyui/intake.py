@@ -1,0 +1,214 @@
+"""From the body of `POST /prompt` to a prompt whose tasks are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from fastapi import HTTPException
+
+from multimodal_gen.checkpoints.lora_folder import LoraFolder
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.entrypoints.http.comfyui.errors import (
+    InvalidInput,
+    InvalidPrompt,
+    failed,
+)
+from multimodal_gen.entrypoints.http.comfyui.files import Files, Place
+from multimodal_gen.entrypoints.http.comfyui.graph import Graph, Node
+from multimodal_gen.entrypoints.http.comfyui.pictures import load_pictures
+from multimodal_gen.entrypoints.http.comfyui.prompts import Part, Prompt, Prompts
+from multimodal_gen.entrypoints.http.comfyui.reading import Reader, Sampling
+from multimodal_gen.entrypoints.http.comfyui.vocabulary import Vocabulary, vocabulary_of
+from multimodal_gen.errors import InvalidRequest, MultimodalGenError
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.service import Pixels, Service
+
+MAX_PROMPT_BYTES = 2 * 2**20
+"""It is kept, and written into pictures."""
+_MAX_ID = 128
+
+NodeErrors = dict[str, Any]
+
+
+class Intake:
+    """Reads graphs, and starts what they ask for."""
+
+    def __init__(self, service: Service, args: ServerArgs, files: Files, prompts: Prompts) -> None:
+        self._service = service
+        self._args = args
+        self._files = files
+        self._prompts = prompts
+
+    def loras(self) -> list[str]:
+        folder = self._args.lora_dir
+        return [] if folder is None else LoraFolder(Path(folder)).names()
+
+    def vocabulary(self, owner: Owner) -> Vocabulary:
+        """Raises EngineNotReady."""
+        loras = [f"{name}.safetensors" for name in self.loras()]
+        return vocabulary_of(self._service.model, uploads=self._files.uploads(owner), loras=loras)
+
+    async def accept(self, body: bytes, owner: Owner) -> tuple[Prompt, NodeErrors]:
+        """The prompt, and what is wrong with those of its outputs that are left out.
+
+        Raises InvalidPrompt, HTTPException, and what refuses its requests.
+        """
+        if len(body) > MAX_PROMPT_BYTES:
+            raise HTTPException(413, f"a prompt must have at most {MAX_PROMPT_BYTES} bytes")
+        given = object_of(body)
+        if "prompt" not in given:
+            raise InvalidPrompt("no_prompt", "No prompt provided", "No prompt provided")
+        prompt_id, client_id, extra = _fields(given)
+        graph = Graph.of(given["prompt"], self.vocabulary(owner))
+        samplings, node_errors = self._read(graph)
+        pictures = [await self._check(graph, each, owner) for each in samplings]
+        if self._prompts.knows(owner, prompt_id):
+            message = "prompt_id is in use: every prompt has its own"
+            raise InvalidPrompt("invalid_prompt_id", message, prompt_id)
+        number, previews = self._number(given), client_id is not None and _wants_previews(extra)
+        prompt = Prompt(
+            id=prompt_id,
+            number=number,
+            owner=owner,
+            client_id=client_id,
+            graph=given["prompt"],
+            extra_data=extra,
+            parts=self._start(graph, samplings, pictures, owner, previews),
+        )
+        return prompt, node_errors
+
+    def _read(self, graph: Graph) -> tuple[list[Sampling], NodeErrors]:
+        """One a sampler. Raises InvalidPrompt when there is nothing that can be made."""
+        reader = Reader(graph, self._service.model, self.loras())
+        samplings: dict[str, Sampling] = {}
+        node_errors: NodeErrors = {}
+        for output in graph.outputs:
+            _, problems = graph.order(output)
+            try:
+                if not problems:
+                    sampler = reader.sampler_of(output)
+                    if sampler.id not in samplings:
+                        samplings[sampler.id] = reader.read(sampler)
+                    samplings[sampler.id].outputs.append(output)
+            except InvalidInput as error:
+                problems.append(error)
+            for each in problems:
+                _blame(node_errors, graph, each, output)
+        if not samplings:
+            raise failed(node_errors)
+        return list(samplings.values()), node_errors
+
+    async def _check(self, graph: Graph, sampling: Sampling, owner: Owner) -> Pixels:
+        """The pictures of a request that the model would take. Raises InvalidPrompt."""
+        model, most = self._service.model, self._args.max_input_pixels
+
+        def read(name: str) -> bytes | None:
+            return self._files.read(owner, Place.of(name))
+
+        try:
+            pictures = await asyncio.to_thread(
+                load_pictures, sampling, read, model.size_multiple, most
+            )
+            if "image" in pictures:
+                height, width = pictures["image"].shape[:2]
+                sampling.params = sampling.params.updated(width=width, height=height)
+            self._service.resolve(sampling.params, pictures)
+        except InvalidRequest as error:
+            raise _refused(graph, sampling, sampling.blamed(error)) from error
+        except InvalidInput as error:
+            raise _refused(graph, sampling, error) from error
+        return pictures
+
+    def _start(
+        self,
+        graph: Graph,
+        samplings: list[Sampling],
+        pictures: list[Pixels],
+        owner: Owner,
+        previews: bool,
+    ) -> list[Part]:
+        reader = Reader(graph, self._service.model)
+        parts: list[Part] = []
+        passed: set[str] = set()
+        try:
+            for sampling, pixels in zip(samplings, pictures, strict=True):
+                task = self._service.start(sampling.params, pixels, owner=owner, previews=previews)
+                before = _unpassed(graph, [sampling.sampler], passed)
+                after = _unpassed(graph, sampling.outputs, passed)
+                fps = {node.id: reader.fps_of(node) for node in sampling.outputs}
+                videos = {node: rate for node, rate in fps.items() if rate is not None}
+                parts.append(Part(sampling, task, before, after, videos))
+        except MultimodalGenError:
+            for part in parts:
+                part.task.cancel()
+            raise
+        return parts
+
+    def _number(self, given: Mapping[str, Any]) -> float:
+        number = given.get("number")
+        if isinstance(number, int | float) and not isinstance(number, bool):
+            return number
+        return -self._prompts.next_number() if given.get("front") else self._prompts.next_number()
+
+
+def object_of(body: bytes) -> dict[str, Any]:
+    """Clients don't always say that it is JSON. Raises InvalidPrompt."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        found = None
+    if not isinstance(found, dict):
+        raise InvalidPrompt("invalid_json", "The body must be a JSON object")
+    return found
+
+
+def _fields(given: Mapping[str, Any]) -> tuple[str, str | None, dict[str, Any]]:
+    prompt_id = given.get("prompt_id") or str(uuid.uuid4())
+    client_id = given.get("client_id")
+    extra = given.get("extra_data") or {}
+    for name, value in (("prompt_id", prompt_id), ("client_id", client_id or "")):
+        if not isinstance(value, str) or len(value) > _MAX_ID:
+            message = f"{name} must be text of at most {_MAX_ID} characters"
+            raise InvalidPrompt(f"invalid_{name}", message)
+    if not isinstance(extra, dict):
+        raise InvalidPrompt("invalid_extra_data", "extra_data must be an object")
+    return prompt_id, client_id or None, extra
+
+
+def _wants_previews(extra: Mapping[str, Any]) -> bool:
+    return extra.get("preview_method") != "none"
+
+
+def _unpassed(graph: Graph, targets: list[Node], passed: set[str]) -> list[Node]:
+    """What `targets` need and themselves, sources first, without those `passed` before."""
+    found = [node for target in targets for node in graph.order(target)[0]]
+    new = {node.id: node for node in found if node.id not in passed}
+    passed.update(new)
+    return list(new.values())
+
+
+def _blame(node_errors: NodeErrors, graph: Graph, error: InvalidInput, output: Node) -> None:
+    entry = node_errors.setdefault(
+        error.node,
+        {
+            "errors": [],
+            "dependent_outputs": [],
+            "class_type": graph.nodes[error.node].kind.name,
+        },
+    )
+    if error.problem not in entry["errors"]:
+        entry["errors"].append(error.problem)
+    if output.id not in entry["dependent_outputs"]:
+        entry["dependent_outputs"].append(output.id)
+
+
+def _refused(graph: Graph, sampling: Sampling, error: InvalidInput) -> InvalidPrompt:
+    node_errors: NodeErrors = {}
+    for output in sampling.outputs:
+        _blame(node_errors, graph, error, output)
+    return failed(node_errors)

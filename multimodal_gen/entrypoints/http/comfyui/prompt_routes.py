@@ -1,0 +1,154 @@
+"""Prompts: sent, waited for, given up, looked back at."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from multimodal_gen.entrypoints.http.comfyui.errors import InvalidPrompt, json_response
+from multimodal_gen.entrypoints.http.comfyui.execution import Executor
+from multimodal_gen.entrypoints.http.comfyui.intake import Intake, object_of
+from multimodal_gen.entrypoints.http.comfyui.prompts import Prompts
+from multimodal_gen.entrypoints.http.comfyui.schema import (
+    INTERRUPT,
+    PROMPT,
+    QUEUE,
+    Accepted,
+    refusals,
+)
+from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.serving.service import Service
+
+Offset = Annotated[int | None, Query(ge=-1)]
+Count = Annotated[int | None, Query(ge=0)]
+
+
+def add_prompt_routes(
+    routes: APIRouter, service: Service, intake: Intake, executor: Executor
+) -> None:
+    @routes.post(
+        "/prompt",
+        openapi_extra=PROMPT,
+        response_model=Accepted,
+        responses=refusals(400, 413, 429, 503),
+    )
+    async def send(request: Request) -> Response:
+        """Take a graph into the queue. 400 says which input of which node it can't be for."""
+        owner = owner_of(request)
+        try:
+            prompt, node_errors = await intake.accept(await request.body(), owner)
+        except InvalidPrompt as error:
+            return error.response()
+        executor.start(prompt, service.model.name)
+        said = {"prompt_id": prompt.id, "number": prompt.number, "node_errors": node_errors}
+        return json_response(said)
+
+    @routes.get("/prompt", responses=refusals())
+    async def remaining(request: Request) -> dict[str, Any]:
+        """How many prompts of the client's are in the queue."""
+        return executor.status(owner_of(request))
+
+
+def add_queue_routes(routes: APIRouter, prompts: Prompts) -> None:
+    @routes.get("/queue", responses=refusals())
+    async def queue(request: Request) -> Response:
+        """The client's prompts that run, and those that wait."""
+        found = prompts.queue(owner_of(request))
+        said = {
+            "queue_running": [prompt.described() for prompt in found if prompt.runs],
+            "queue_pending": [prompt.described() for prompt in found if not prompt.runs],
+        }
+        return json_response(said)
+
+    @routes.post(
+        "/queue",
+        openapi_extra=QUEUE,
+        response_class=Response,
+        responses=refusals(400, 413, 429),
+    )
+    async def edit_queue(request: Request) -> Response:
+        """Drop prompts that wait: those named, or all (`clear`)."""
+        try:
+            cleared, named = _named(object_of(await request.body()))
+        except InvalidPrompt as error:
+            return error.response()
+        for prompt in prompts.queue(owner_of(request)):
+            if not prompt.runs and (cleared or prompt.id in named):
+                prompt.dropped = True
+                prompt.cancel()
+        return Response()
+
+    @routes.post(
+        "/interrupt",
+        openapi_extra=INTERRUPT,
+        response_class=Response,
+        responses=refusals(400, 413, 429),
+    )
+    async def interrupt(request: Request) -> Response:
+        """End the prompt that has run longest, or the one named, if it runs."""
+        body = await request.body()
+        try:
+            wanted = _wanted(object_of(body)) if body.strip() else None
+        except InvalidPrompt as error:
+            return error.response()
+        running = [prompt for prompt in prompts.queue(owner_of(request)) if prompt.runs]
+        for prompt in running:
+            if wanted in (None, prompt.id):
+                prompt.cancel()
+                break
+        return Response()
+
+
+def add_history_routes(routes: APIRouter, prompts: Prompts) -> None:
+    @routes.get("/history", responses=refusals(400))
+    async def history(request: Request, max_items: Count = None, offset: Offset = None) -> Response:
+        """Prompts that ended, the oldest first: the last `max_items`, or those from `offset` on."""
+        found = list(prompts.history(owner_of(request)).items())
+        if offset is None or offset < 0:
+            offset = 0 if max_items is None else max(0, len(found) - max_items)
+        end = None if max_items is None else offset + max_items
+        return json_response(dict(found[offset:end]))
+
+    @routes.get("/history/{prompt_id}", responses=refusals())
+    async def history_of(prompt_id: str, request: Request) -> Response:
+        """The one, if it ended."""
+        entry = prompts.history(owner_of(request)).get(prompt_id)
+        return json_response({} if entry is None else {prompt_id: entry})
+
+    @routes.post(
+        "/history",
+        openapi_extra=QUEUE,
+        response_class=Response,
+        responses=refusals(400, 413, 429),
+    )
+    async def edit_history(request: Request) -> Response:
+        """Forget prompts that ended: those named, or all (`clear`)."""
+        owner = owner_of(request)
+        try:
+            cleared, named = _named(object_of(await request.body()))
+        except InvalidPrompt as error:
+            return error.response()
+        for prompt_id in prompts.history(owner):
+            if cleared or prompt_id in named:
+                prompts.forget(owner, prompt_id)
+        return Response()
+
+
+def _wanted(given: dict[str, Any]) -> str | None:
+    """The prompt that is meant; None means any. Raises InvalidPrompt."""
+    wanted = given.get("prompt_id")
+    if not isinstance(wanted, str | None):
+        raise InvalidPrompt("invalid_prompt_id", "prompt_id must be a text")
+    return wanted
+
+
+def _named(given: dict[str, Any]) -> tuple[bool, Collection[str]]:
+    """Whether all are meant, and which are named. Raises InvalidPrompt."""
+    cleared, named = given.get("clear", False), given.get("delete", [])
+    if not isinstance(cleared, bool):
+        raise InvalidPrompt("invalid_clear", "clear must be true or false")
+    if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
+        raise InvalidPrompt("invalid_delete", "delete must be a list of ids")
+    return cleared, named

@@ -1,0 +1,136 @@
+"""Accepted prompts: those in the queue, and the history of those that ended."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from multimodal_gen.entrypoints.http.comfyui.graph import Node
+from multimodal_gen.entrypoints.http.comfyui.reading import Sampling
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.task import Task
+
+MAX_HISTORY = 1000
+MAX_HISTORY_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Part:
+    """One sampler of a prompt, and the nodes that ComfyUI would run before and after it."""
+
+    sampling: Sampling
+    task: Task
+    before: Sequence[Node]
+    after: Sequence[Node]
+    fps: Mapping[str, int]
+    """Of outputs that are videos, by the node's id."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Prompt:
+    """One accepted graph, from the queue into the history."""
+
+    id: str
+    number: float
+    owner: Owner
+    client_id: str | None
+    graph: Mapping[str, Any]
+    extra_data: Mapping[str, Any]
+    parts: Sequence[Part]
+    node: str | None = None
+    """The one that is being executed."""
+    results: dict[str, Any] = field(default_factory=dict)
+    """What output nodes made, by their ids."""
+    messages: list[list[Any]] = field(default_factory=list)
+    """Of its start and its end."""
+    dropped: bool = False
+    """It was taken from the queue: nothing is kept of it."""
+
+    @property
+    def outputs(self) -> list[str]:
+        return [node.id for part in self.parts for node in part.sampling.outputs]
+
+    @property
+    def runs(self) -> bool:
+        return any(part.task.status != "queued" for part in self.parts)
+
+    def cancel(self) -> None:
+        for part in self.parts:
+            part.task.cancel()
+
+    def described(self) -> list[Any]:
+        """As queue and history tell it."""
+        extra = dict(self.extra_data)
+        if self.client_id is not None:
+            extra["client_id"] = self.client_id
+        return [self.number, self.id, self.graph, extra, self.outputs]
+
+    def ended(self) -> dict[str, Any]:
+        """Its entry in the history."""
+        succeeded = bool(self.messages) and self.messages[-1][0] == "execution_success"
+        same = ("node_id", "display_node", "real_node_id")
+        return {
+            "prompt": self.described(),
+            "outputs": self.results,
+            "status": {
+                "status_str": "success" if succeeded else "error",
+                "completed": succeeded,
+                "messages": self.messages,
+            },
+            "meta": {
+                node: {**dict.fromkeys(same, node), "parent_node": None} for node in self.results
+            },
+        }
+
+
+class Prompts:
+    """Of all owners; each is told of their own only."""
+
+    def __init__(self) -> None:
+        self._queue: dict[tuple[str, str], Prompt] = {}
+        self._history: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        """Entries as JSON, which is small and holds on to nothing."""
+        self._numbers = itertools.count()
+        self._history_bytes = 0
+
+    def next_number(self) -> int:
+        return next(self._numbers)
+
+    def add(self, prompt: Prompt) -> None:
+        self._queue[prompt.owner.name, prompt.id] = prompt
+
+    def end(self, prompt: Prompt) -> None:
+        """From the queue into the history, where the oldest make room."""
+        key = prompt.owner.name, prompt.id
+        self._queue.pop(key, None)
+        if prompt.dropped:
+            return
+        entry = self._history[key] = msgspec.json.encode(prompt.ended())
+        self._history_bytes += len(entry)
+        while len(self._history) > MAX_HISTORY or self._history_bytes > MAX_HISTORY_BYTES:
+            self._history_bytes -= len(self._history.popitem(last=False)[1])
+
+    def queue(self, owner: Owner) -> list[Prompt]:
+        """In order of acceptance."""
+        return [prompt for (name, _), prompt in self._queue.items() if name == owner.name]
+
+    def history(self, owner: Owner) -> dict[str, msgspec.Raw]:
+        """Entries in JSON by the ids of their prompts, the oldest first."""
+        return {
+            prompt_id: msgspec.Raw(entry)
+            for (name, prompt_id), entry in self._history.items()
+            if name == owner.name
+        }
+
+    def knows(self, owner: Owner, prompt_id: str) -> bool:
+        key = owner.name, prompt_id
+        return key in self._queue or key in self._history
+
+    def forget(self, owner: Owner, prompt_id: str) -> None:
+        """Of the history."""
+        self._history_bytes -= len(self._history.pop((owner.name, prompt_id), b""))

@@ -1,0 +1,35 @@
+"""ComfyUI's names of samplers, and the solvers they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from multimodal_gen.entrypoints.http.solvers import solver_named
+
+_SAMPLERS = (
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "ddpm",
+    "ddim",
+    "uni_pc",
+    "uni_pc_bh2",
+)
+SCHEDULES = ("normal", "simple", "sgm_uniform", "ddim_uniform")
+"""Spacings of timesteps that graphs name for lack of a better one: all stand for the model's own.
+Those that mean a different result (karras, exponential, beta, …) are not offered."""
+
+
+def samplers_of(schedulers: Sequence[str]) -> dict[str, str]:
+    """The solver behind each name, of a model that allows `schedulers`; its own is the first. A
+    solver that ComfyUI has no name for goes by ours."""
+    named = {
+        sampler: solver
+        for sampler in _SAMPLERS
+        if (solver := solver_named(sampler, schedulers)) is not None
+    }
+    unnamed = {solver: solver for solver in schedulers if solver not in named.values()}
+    own = schedulers[0] if schedulers else None
+    return dict(sorted((named | unnamed).items(), key=lambda item: item[1] != own))

@@ -1,0 +1,57 @@
+"""`/openapi.json`, and `/docs`: the same for people, on a page that takes nothing from another
+host."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, FastAPI, Response
+
+from multimodal_gen.entrypoints.http.playground import content_security_policy
+
+_NEVER_STATUS, _NEVER_NAMES = "422", ("HTTPValidationError", "ValidationError")
+"""What FastAPI writes into every schema, and is answered as 400 in the envelope here."""
+
+
+def docs_routes(app: FastAPI, *, needs_key: bool) -> APIRouter:
+    """The schema of `app`, which needs a key where others do, and the page, which does not."""
+    routes = APIRouter()
+    schema = cache(lambda: msgspec.json.encode(schema_of(app, needs_key=needs_key)))
+    html = (resources.files("multimodal_gen") / "assets/docs/index.html").read_text("utf-8")
+    headers = {
+        "content-security-policy": content_security_policy(html),
+        "referrer-policy": "no-referrer",
+        "x-content-type-options": "nosniff",
+        "cache-control": "no-cache",
+    }
+
+    @routes.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
+    async def docs() -> Response:
+        return Response(html, headers=headers, media_type="text/html; charset=utf-8")
+
+    @routes.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        # Writing it takes a while, the first time.
+        content = await asyncio.to_thread(schema)
+        return Response(content, media_type="application/json")
+
+    return routes
+
+
+def schema_of(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
+    """FastAPI's, but true: how keys are sent, and no 422."""
+    schema = app.openapi()
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            operation.get("responses", {}).pop(_NEVER_STATUS, None)
+    components = schema.setdefault("components", {})
+    for name in _NEVER_NAMES:
+        components.get("schemas", {}).pop(name, None)
+    if needs_key:
+        components["securitySchemes"] = {"api_key": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"api_key": []}]
+    return schema

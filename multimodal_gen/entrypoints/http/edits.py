@@ -1,0 +1,123 @@
+"""`POST /v1/images/edits` and `/variations`: pictures made of a picture."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+
+from multimodal_gen.entrypoints.decoding import Mode, decode_mask, decode_picture
+from multimodal_gen.entrypoints.http import forms
+from multimodal_gen.entrypoints.http.image_maker import ImageMaker
+from multimodal_gen.entrypoints.http.images import ANSWERS
+from multimodal_gen.entrypoints.http.pictures import file_of
+from multimodal_gen.entrypoints.http.schema import (
+    EditsRequest,
+    Picture,
+    VariationsRequest,
+)
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.serving.service import Pixels
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_WITHOUT_MASK = ("image-to-image", "image-edit")
+_FROM_PICTURES = (*_WITHOUT_MASK, "inpainting")
+
+
+def edit_routes(maker: ImageMaker, max_input_pixels: int) -> APIRouter:
+    """The routes that make pictures of pictures of at most so many pixels."""
+    routes = APIRouter()
+
+    @routes.post(
+        "/v1/images/edits",
+        response_class=Response,
+        responses=ANSWERS,
+        openapi_extra=forms.described(EditsRequest, "multipart/form-data", "application/json"),
+    )
+    async def edit(request: Request) -> Response:
+        """A picture changed as the prompt says: as a whole by `strength`, where a `mask` says, or
+        by instruction, as the model can."""
+        body = await forms.parse(request, EditsRequest)
+        model = _checked(maker.model(), _FROM_PICTURES, body.image)
+        pictures = await asyncio.to_thread(_opened, body, model, max_input_pixels)
+        return await maker.answer(request, body, "image_edit", pictures)
+
+    @routes.post(
+        "/v1/images/variations",
+        response_class=Response,
+        responses=ANSWERS,
+        openapi_extra=forms.described(VariationsRequest, "multipart/form-data", "application/json"),
+    )
+    async def vary(request: Request) -> Response:
+        """Pictures like the one given: image-to-image, with or without a prompt."""
+        body = await forms.parse(request, VariationsRequest)
+        _checked(maker.model(), _WITHOUT_MASK, body.image)
+        image = await asyncio.to_thread(_opened_image, body.image, max_input_pixels)
+        return await maker.answer(request, body, "image_edit", {"image": image})
+
+    return routes
+
+
+def _checked(model: ModelInfo, tasks: tuple[str, ...], given: Picture | list[Picture]) -> ModelInfo:
+    """`model`. Raises InvalidRequest where it does none of `tasks`, or takes fewer pictures."""
+    if not any(task in tasks for task in model.tasks):
+        allowed = (
+            f"{model.name} does only {', '.join(model.tasks)}; this needs {' or '.join(tasks)}"
+        )
+        raise InvalidRequest("image", "a picture", allowed)
+    if isinstance(given, list) and len(given) != 1:
+        raise InvalidRequest("image", f"{len(given)} pictures", f"{model.name} takes one picture")
+    return model
+
+
+def _opened(body: EditsRequest, model: ModelInfo, max_pixels: int) -> Pixels:
+    image = _opened_image(body.image, max_pixels)
+    if body.markup is not None:
+        if body.mask is not None:
+            raise InvalidRequest("markup", "a picture", "can't be given with a mask")
+        file = file_of(body.markup, "markup")
+        markup = decode_picture(file, "markup", "RGBA", max_pixels=max_pixels)
+        _check_size("markup", markup, image)
+        image = _marked(image, markup)
+    if body.mask is None:
+        return {"image": image, **_own_mask(body, model, max_pixels)}
+    mask = decode_mask(file_of(body.mask, "mask"), "mask", max_pixels=max_pixels)
+    _check_size("mask", mask, image)
+    return {"image": image, "mask": mask}
+
+
+def _check_size(field: str, given: np.ndarray[Any, Any], image: np.ndarray[Any, Any]) -> None:
+    if given.shape[:2] != image.shape[:2]:
+        allowed = f"must be as large as the picture, {image.shape[1]}x{image.shape[0]}"
+        raise InvalidRequest(field, f"{given.shape[1]}x{given.shape[0]}", allowed)
+
+
+def _marked(image: np.ndarray[Any, Any], markup: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The picture with the marks over it, [H, W, 3] uint8."""
+    import numpy as np
+    from PIL import Image
+
+    picture, marks = Image.fromarray(image), Image.fromarray(markup)
+    picture.paste(marks, mask=marks)
+    return np.array(picture)
+
+
+def _own_mask(body: EditsRequest, model: ModelInfo, max_pixels: int) -> Pixels:
+    """For a model that can't do without, the transparency of the picture itself, if it has some."""
+    import numpy as np
+
+    if any(task in model.tasks for task in _WITHOUT_MASK):
+        return {}
+    alpha = _opened_image(body.image, max_pixels, "RGBA")[..., 3]
+    return {"mask": np.ascontiguousarray(255 - alpha)} if alpha.min() < 255 else {}
+
+
+def _opened_image(
+    given: Picture | list[Picture], max_pixels: int, mode: Mode = "RGB"
+) -> np.ndarray[Any, Any]:
+    one = given[0] if isinstance(given, list) else given
+    return decode_picture(file_of(one, "image"), "image", mode, max_pixels=max_pixels)

@@ -1,0 +1,41 @@
+"""Links to what was made, for whoever was told them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse
+
+from multimodal_gen.entrypoints.http.errors import documented
+from multimodal_gen.serving.results import Results
+
+_HEADERS = {
+    "cache-control": "private, max-age=3600",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+_MADE: dict[str, Any] = {"content": {kind: {} for kind in ("image/*", "video/*")}}
+
+
+def file_routes(results: Results) -> APIRouter:
+    """`/files`: a link is its own key, which nobody can guess, and expires."""
+    routes = APIRouter()
+
+    @routes.get(
+        "/files/{token}/{name}",
+        response_class=FileResponse,
+        responses={200: _MADE, **documented(404, 410)},
+    )
+    async def download(token: str, name: str) -> FileResponse:
+        """A file that an answer linked to. 410 once its time is over."""
+        path = await asyncio.to_thread(results.linked, token, name)
+        return FileResponse(path, headers=_HEADERS)
+
+    return routes
+
+
+def url_of(request: Request, path: str) -> str:
+    """`path` of this server as the client of `request` reaches it."""
+    return str(request.base_url).rstrip("/") + path

@@ -1,0 +1,189 @@
+"""Bodies of requests, as JSON or as a form, read into one pydantic model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar, get_args
+
+from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+
+from multimodal_gen.entrypoints.http.links import follow_links
+
+M = TypeVar("M", bound=BaseModel)
+MAX_FIELDS = 200
+MAX_FILES = 20
+MAX_FIELD_BYTES = 32 * 2**20
+"""Of one that is no file: it may be a picture in base64."""
+
+_JSON, _FORMS = "application/json", ("multipart/form-data", "application/x-www-form-urlencoded")
+_KEY = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
+_MAX_DEPTH = 4
+_EMPTY_IS_TEXT = frozenset({"prompt", "negative_prompt"})
+
+Value = str | bytes
+
+
+async def parse(request: Request, model: type[M]) -> M:
+    """The body as a `model`. Of a form, files come as bytes and numbers are read from their text;
+    links to pictures are followed where the operator allows it.
+
+    Raises RequestValidationError, InvalidRequest, and HTTPException for what is neither JSON nor a
+    form.
+    """
+    body = await _read(request, model)
+    await follow_links(request, body)
+    return body
+
+
+async def _read(request: Request, model: type[M]) -> M:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == _JSON or kind.endswith("+json"):
+        return _validated(model, _from_json(await request.body()), strict=True)
+    if kind in _FORMS:
+        return _validated(model, _unpacked(model, fold(await _items(request))), strict=False)
+    raise RequestValidationError([{"type": "missing", "loc": ("body",), "msg": "", "input": None}])
+
+
+def fold(items: Iterable[tuple[str, Value]]) -> dict[str, Any]:
+    """Fields of a form as the values they stand for: `a` twice, `a[]` and `a[0]` are a list,
+    `a[b]` is a dict."""
+    folded: dict[str, Any] = {}
+    for name, value in items:
+        match = _KEY.fullmatch(name)
+        path = re.findall(r"\[([^\[\]]*)\]", match[2]) if match else []
+        if match is None or len(path) > _MAX_DEPTH:
+            folded[name] = value
+        else:
+            _put(folded, match[1], path, value)
+    return {name: _listed(value) for name, value in folded.items()}
+
+
+def described(model: type[BaseModel], *kinds: str) -> dict[str, Any]:
+    """The OpenAPI request body for a route that parses a `model` of these content types."""
+    schema = _inlined(model.model_json_schema())
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {kind: {"schema": schema} for kind in kinds or (_JSON, _FORMS[0])},
+        }
+    }
+
+
+def _from_json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except json.JSONDecodeError as error:
+        found = {"type": "json_invalid", "loc": ("body", error.pos), "msg": "", "input": None}
+        raise RequestValidationError([{**found, "ctx": {"error": error.msg}}]) from None
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the body can't be read as JSON") from None
+
+
+async def _items(request: Request) -> list[tuple[str, Value]]:
+    limits: dict[str, int] = {
+        "max_files": MAX_FILES,
+        "max_fields": MAX_FIELDS,
+        "max_part_size": MAX_FIELD_BYTES,
+    }
+    async with request.form(**limits) as form:
+        return [
+            (name, await value.read() if isinstance(value, UploadFile) else value)
+            for name, value in form.multi_items()
+        ]
+
+
+def _put(into: dict[str, Any], name: str, path: list[str], value: Value) -> None:
+    """`path` is what stands in brackets after `name`; a list is a dict of its indices here."""
+    if not path:
+        if name in into:
+            old = into[name]
+            into[name] = old if isinstance(old, _List) else _List({0: old})
+            into[name][len(into[name])] = value
+        else:
+            into[name] = value
+        return
+    key = path[0]
+    kind = _List if not key or key.isdecimal() else dict
+    inner = into.get(name)
+    if not isinstance(inner, dict):
+        inner = kind() if inner is None else _List({0: inner})
+        into[name] = inner
+    if not key:
+        key = str(len(inner))
+    _put(inner, key, path[1:], value)
+
+
+class _List(dict[Any, Any]):
+    """Entries by their index, or by the order they came in."""
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, _List):
+        return [_listed(entry) for entry in value.values()]
+    if isinstance(value, dict):
+        return {name: _listed(entry) for name, entry in value.items()}
+    return value
+
+
+def _unpacked(model: type[BaseModel], given: dict[str, Any]) -> dict[str, Any]:
+    """Without fields that were left empty, and with JSON in the place of text that must be some."""
+    kept = {name: value for name, value in given.items() if value != "" or name in _EMPTY_IS_TEXT}
+    for name, field in model.model_fields.items():
+        value = kept.get(name)
+        is_text = str in (field.annotation, *get_args(field.annotation))
+        if isinstance(value, str) and not is_text:
+            kept[name] = _maybe_json(value)
+    return kept
+
+
+def _maybe_json(text: str) -> Any:
+    """What stands for a list, a dict or nothing; other text is for pydantic to read."""
+    if text != "null" and text[:1] not in ("[", "{"):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _validated(model: type[M], given: Any, *, strict: bool) -> M:
+    try:
+        return model.model_validate(given, strict=strict)
+    except ValidationError as error:
+        found = [
+            {**each, "loc": ("body", *_place(each["loc"], given, each["type"] == "missing"))}
+            for each in error.errors(include_url=False, include_context=False)
+        ]
+        raise RequestValidationError(found) from None
+
+
+def _place(loc: Sequence[int | str], given: Any, missing: bool) -> Iterator[int | str]:
+    """Where in `given` an error is: pydantic names the branches of unions as well."""
+    for depth, part in enumerate(loc, 1):
+        inside = isinstance(given, dict) and part in given
+        if inside or (isinstance(given, list) and isinstance(part, int)):
+            given = given[part]
+            yield part
+        elif missing and depth == len(loc):
+            yield part
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """`schema` without `$defs`: OpenAPI keeps definitions elsewhere."""
+    definitions = schema.pop("$defs", {})
+
+    def replaced(part: Any) -> Any:
+        if isinstance(part, list):
+            return [replaced(each) for each in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return replaced(definitions[part["$ref"].rpartition("/")[2]])
+        return {key: replaced(value) for key, value in part.items()}
+
+    return {key: replaced(value) for key, value in schema.items()}

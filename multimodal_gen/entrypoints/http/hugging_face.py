@@ -1,0 +1,112 @@
+"""What Hugging Face's `InferenceClient(model=URL)` sends: a prompt or a picture in, a file out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from multimodal_gen.entrypoints.http.disconnect import unless_gone
+from multimodal_gen.entrypoints.http.error_shapes import routes_that_err_as
+from multimodal_gen.entrypoints.http.hugging_face_body import understood
+from multimodal_gen.entrypoints.http.image_maker import ImageMaker
+from multimodal_gen.entrypoints.http.image_replies import Encoding
+from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.postprocess.images import QUALITY, ImageFormat
+
+_FORMATS: dict[str, ImageFormat] = {
+    "image/png": "png",
+    "image/jpeg": "jpeg",
+    "image/jpg": "jpeg",
+    "image/webp": "webp",
+}
+
+
+_NAMES = {"image_path": "inputs"}
+
+
+class Failure(BaseModel):
+    """What InferenceClient puts into the exception that it raises."""
+
+    error: str
+    error_type: str
+    field: str | None = None
+
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Failure} for status in (400, 401, 403, 408, 413, 429, 499, 500, 503, 507)
+}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "inputs": {"type": "string", "description": "a prompt, or base64"},
+                        "parameters": {"type": ["object", "null"]},
+                    },
+                    "required": ["inputs"],
+                }
+            },
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+_FILES: dict[str, Any] = {
+    "description": "The picture's file, of a kind that `accept` names.",
+    "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in _FORMATS},
+}
+
+
+def hugging_face_routes(maker: ImageMaker, max_pixels: int) -> APIRouter:
+    """text_to_image and image_to_image, at any URL that such a client may be given. A picture that
+    is sent may have `max_pixels`."""
+    routes = APIRouter(route_class=routes_that_err_as(_failure, _NAMES), responses=_ERRORS)
+
+    @routes.post("/models/{model:path}", response_class=Response, openapi_extra=_BODY)
+    async def infer_by_name(model: str, request: Request) -> Response:
+        """As `/hf`; any name is taken for the one model that is served."""
+        return await infer(request)
+
+    @routes.post("/", response_class=Response, openapi_extra=_BODY, responses={200: _FILES})
+    @routes.post("/hf", response_class=Response, openapi_extra=_BODY, responses={200: _FILES})
+    async def infer(request: Request) -> Response:
+        """A picture of a prompt, or of a picture. What it can't take of `parameters` is named in
+        `x-hf-warning`."""
+        model = maker.model()
+        asked = await asyncio.to_thread(understood, await request.body(), model, max_pixels)
+        encoding = Encoding(_format(request.headers.get("accept", "")), QUALITY, model.name)
+        task = maker.service.start(asked.params, asked.pictures, owner=owner_of(request))
+        (output,) = await unless_gone(request, task)
+        file = await asyncio.to_thread(encoding.encode, task.requests[0], output)
+        headers = {"x-seed": str(output.seed)}
+        if asked.unknown:
+            names = ", ".join(asked.unknown)
+            headers["x-hf-warning"] = f"parameters; these are unknown and were ignored: {names}"
+        return Response(file, media_type=encoding.media_type, headers=headers)
+
+    return routes
+
+
+def _failure(error: dict[str, Any]) -> dict[str, Any]:
+    return {"error": error["message"], "error_type": error["code"], "field": error["param"]}
+
+
+def _format(accept: str) -> ImageFormat:
+    """The kind of file that the client likes best of those there are; PNG when it does not say."""
+    liked = sorted(filter(None, map(_liking, accept.split(","))), key=lambda kind: -kind[1])
+    return next((_FORMATS[kind] for kind, weight in liked if weight > 0), "png")
+
+
+def _liking(part: str) -> tuple[str, float] | None:
+    kind, *options = (word.strip().lower() for word in part.split(";"))
+    weights = [option[2:] for option in options if option.startswith("q=")]
+    try:
+        weight = float(weights[0]) if weights else 1.0
+    except ValueError:
+        return None
+    return (kind, weight) if kind in _FORMATS else None

@@ -1,0 +1,117 @@
+"""The bodies that Hugging Face's clients send, understood."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.entrypoints.decoding import decode_picture
+from multimodal_gen.entrypoints.http.pictures import bytes_of
+from multimodal_gen.entrypoints.http.solvers import solver_named
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.serving.service import NO_PIXELS, Pixels
+
+_PASSED_ON = frozenset(
+    {
+        "negative_prompt",
+        "width",
+        "height",
+        "num_inference_steps",
+        "guidance_scale",
+        "true_cfg_scale",
+        "seed",
+        "strength",
+        "lora",
+        "flow_shift",
+        "max_sequence_length",
+        "priority",
+        "deadline_s",
+    }
+)
+_PICTURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM")
+_ENOUGH = 64
+"""Characters of base64 that show what kind of file it is."""
+_MAX_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A body, understood."""
+
+    params: SamplingParams
+    pictures: Pixels
+    unknown: tuple[str, ...] = ()
+    """Parameters that mean nothing here."""
+
+
+def understood(body: bytes, model: ModelInfo, max_pixels: int) -> Asked:
+    """JSON with `inputs`, or the bare file of a picture. Raises InvalidRequest."""
+    if not body.lstrip().startswith(b"{"):
+        return Asked(SamplingParams(), _picture(body, max_pixels))
+    try:
+        given = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequest("body", f"{len(body)} bytes", f"is not valid JSON: {error}") from None
+    inputs, parameters = given.get("inputs"), given.get("parameters")
+    if not isinstance(inputs, str):
+        raise InvalidRequest("inputs", type(inputs).__name__, "must be text, or a file in base64")
+    if not isinstance(parameters, dict | None):
+        raise InvalidRequest("parameters", type(parameters).__name__, "must be an object")
+    parameters = {name: value for name, value in (parameters or {}).items() if value is not None}
+    return _asked(inputs, parameters, model, max_pixels)
+
+
+def _asked(inputs: str, parameters: dict[str, Any], model: ModelInfo, max_pixels: int) -> Asked:
+    prompt, pictures = inputs, NO_PIXELS
+    if "prompt" in parameters or _is_picture(inputs):
+        prompt = parameters.pop("prompt", "")
+        pictures = _picture(bytes_of(inputs, "inputs"), max_pixels)
+    if (target := parameters.pop("target_size", None)) is not None:
+        parameters |= _sides(target)
+    if (scheduler := parameters.pop("scheduler", None)) is not None:
+        scheduler = _solver(scheduler, model)
+    if (count := parameters.pop("num_images_per_prompt", 1)) != 1:
+        raise InvalidRequest("num_images_per_prompt", count, "the answer is one file: must be 1")
+    known = {name: value for name, value in parameters.items() if name in _PASSED_ON}
+    unknown = tuple(_shown(name) for name in parameters if name not in _PASSED_ON)[:_MAX_SHOWN]
+    return Asked(SamplingParams(prompt=prompt, scheduler=scheduler, **known), pictures, unknown)
+
+
+def _picture(file: bytes, max_pixels: int) -> Pixels:
+    return {"image": decode_picture(file, "inputs", max_pixels=max_pixels)}
+
+
+def _is_picture(inputs: str) -> bool:
+    """Whether text is a picture in base64: no prompt begins like one."""
+    if inputs.startswith("data:image/"):
+        return True
+    try:
+        start = binascii.a2b_base64(inputs[:_ENOUGH].encode("ascii"), strict_mode=True)
+    except (binascii.Error, UnicodeEncodeError):
+        return False
+    return len(inputs) > _ENOUGH and start.startswith(_PICTURES)
+
+
+def _sides(target: object) -> dict[str, Any]:
+    if not isinstance(target, dict) or not target.keys() <= {"width", "height"}:
+        allowed = "must be an object with width and height"
+        raise InvalidRequest("target_size", target, allowed)
+    return target
+
+
+def _solver(name: object, model: ModelInfo) -> str:
+    solver = solver_named(name, model.schedulers) if isinstance(name, str) else None
+    if solver is None:
+        allowed = f"this model allows {', '.join(model.schedulers)}"
+        raise InvalidRequest("scheduler", name, allowed)
+    return solver
+
+
+def _shown(name: str) -> str:
+    return re.sub(r"[^\w.-]", "?", name[:60], flags=re.ASCII)

@@ -1,0 +1,93 @@
+"""Pictures that are made in the background: what became of a job, and where its files are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from multimodal_gen.entrypoints.http.errors import documented
+from multimodal_gen.entrypoints.http.files import url_of
+from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.errors import NotFound
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.records import JobRecord
+from multimodal_gen.serving.results import Results
+
+POLL_AFTER_MS = 1000
+
+
+class ImageJob(BaseModel):
+    """A request for pictures that was accepted."""
+
+    id: str
+    object: str
+    status: str
+    progress: int
+    created_at: int
+    completed_at: int | None
+    expires_at: int | None
+    model: str
+    data: list[dict[str, Any]]
+    error: dict[str, Any] | None
+    warnings: list[str]
+
+
+class DeletedImageJob(BaseModel):
+    id: str
+    object: str
+    deleted: bool
+
+
+def image_job_routes(jobs: Jobs) -> APIRouter:
+    """`/v1/images/jobs`."""
+    routes = APIRouter()
+    path = "/v1/images/jobs/{job_id}"
+
+    @routes.get(path, response_model=ImageJob, responses=documented(401, 404))
+    async def retrieve_image_job(job_id: str, request: Request) -> Response:
+        """How far a job is, and links to its pictures when it has completed."""
+        return job_reply(request, await _known(jobs, job_id, owner_of(request)), jobs.results)
+
+    @routes.delete(path, response_model=DeletedImageJob, responses=documented(401, 404))
+    async def delete_image_job(job_id: str, request: Request) -> dict[str, Any]:
+        """End a job, and forget it and its pictures."""
+        owner = owner_of(request)
+        await _known(jobs, job_id, owner)
+        await jobs.delete(job_id, owner)
+        return {"id": job_id, "object": "image.job.deleted", "deleted": True}
+
+    return routes
+
+
+def job_reply(request: Request, record: JobRecord, results: Results, status: int = 200) -> Response:
+    """A job as its client sees it."""
+    pairs = zip(record.request.requests, record.files, strict=False)
+    content = {
+        "id": record.id,
+        "object": "image.job",
+        "status": record.status,
+        "progress": record.progress,
+        "created_at": int(record.created_at),
+        "completed_at": None if record.completed_at is None else int(record.completed_at),
+        "expires_at": None if record.expires_at is None else int(record.expires_at),
+        "model": record.model,
+        "data": [
+            {"url": url_of(request, results.link(name)), "seed": req.params.seed}
+            for req, name in pairs
+        ],
+        "error": record.error,
+        "warnings": record.meta.get("warnings", []),
+    }
+    headers = {} if record.done else {"openai-poll-after-ms": str(POLL_AFTER_MS)}
+    return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
+
+
+async def _known(jobs: Jobs, job_id: str, owner: Owner) -> JobRecord:
+    record = await jobs.get(job_id, owner)
+    if record.kind != "image":
+        raise NotFound(f"no image job {job_id[:120]!r}")
+    return record

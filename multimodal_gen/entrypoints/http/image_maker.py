@@ -1,0 +1,118 @@
+"""From a body and its pictures to an answer: at once, as a stream, or as a job."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request, Response
+
+from multimodal_gen.entrypoints.http.disconnect import unless_gone
+from multimodal_gen.entrypoints.http.files import url_of
+from multimodal_gen.entrypoints.http.image_jobs import job_reply
+from multimodal_gen.entrypoints.http.image_replies import (
+    Encoding,
+    Made,
+    in_base64,
+    raw,
+    reply,
+)
+from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.entrypoints.http.schema import ImageFields
+from multimodal_gen.entrypoints.http.streaming import ImageEvents, TaskStream
+from multimodal_gen.errors import InvalidRequest, MultimodalGenError
+from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.service import NO_PIXELS, Pixels, Service
+from multimodal_gen.serving.task import Task
+
+_MAKES_VIDEOS = ("text-to-video", "image-to-video")
+
+
+@dataclass(frozen=True)
+class ImageMaker:
+    """Answers requests for pictures. A client that goes away takes its request with it."""
+
+    service: Service
+    jobs: Jobs
+
+    def model(self) -> ModelInfo:
+        """The model. Raises InvalidRequest where it makes no pictures, EngineNotReady."""
+        model = self.service.model
+        if any(task in _MAKES_VIDEOS for task in model.tasks):
+            raise InvalidRequest("model", model.name, "makes videos; this route makes pictures")
+        return model
+
+    async def answer(
+        self, request: Request, body: ImageFields, kind: str, pictures: Pixels = NO_PIXELS
+    ) -> Response:
+        """`kind` names the events of a stream. Raises what refuses or ends the request, in the
+        names that the body used."""
+        try:
+            body.check_answer()
+            if body.run_in_background:
+                return await self._job(request, body, pictures)
+            encoding = Encoding.of(body, self.model().name)
+            task = self.service.start(
+                body.sampling_params(),
+                pictures,
+                owner=owner_of(request),
+                previews=bool(body.stream and body.partial_images),
+            )
+            if body.stream:
+                events = ImageEvents(kind, body, encoding, task, request.scope["request_id"])
+                return TaskStream(task, events)
+            return await self._whole(request, body, encoding, task)
+        except MultimodalGenError as error:
+            body.name_as_sent(error)
+            raise
+
+    async def _whole(
+        self, request: Request, body: ImageFields, encoding: Encoding, task: Task
+    ) -> Response:
+        outputs = await unless_gone(request, task)
+        pairs = list(zip(task.requests, outputs, strict=True))
+        files = await asyncio.gather(
+            *(asyncio.to_thread(encoding.encode, req, output) for req, output in pairs)
+        )
+        made = [Made(req, output, file) for (req, output), file in zip(pairs, files, strict=True)]
+        if body.response_format == "file":
+            return await asyncio.to_thread(raw, encoding, made)
+        place = self._linked(request, encoding) if body.response_format == "url" else _inside
+        request_id = request.scope["request_id"]
+        return await asyncio.to_thread(reply, body, encoding, made, request_id, place)
+
+    def _linked(self, request: Request, encoding: Encoding) -> Callable[[bytes], Mapping[str, Any]]:
+        results = self.jobs.results
+
+        def place(file: bytes) -> Mapping[str, Any]:
+            name = results.add(file, f".{encoding.format}")
+            expires = int(time.time() + results.ttl_s)
+            return {"url": url_of(request, results.link(name)), "expires_at": expires}
+
+        return place
+
+    async def _job(self, request: Request, body: ImageFields, pictures: Pixels) -> Response:
+        encoding = Encoding.of(body, self.model().name)
+        meta = {
+            "suffix": f".{encoding.format}",
+            "quality": encoding.quality,
+            "warnings": body.warnings(),
+        }
+        record = await self.jobs.submit(
+            "image",
+            body.sampling_params(),
+            pictures,
+            owner=owner_of(request),
+            meta=meta,
+            idempotency_key=request.headers.get("idempotency-key"),
+            previews=bool(body.previews),
+        )
+        return job_reply(request, record, self.jobs.results, 202)
+
+
+def _inside(file: bytes) -> Mapping[str, Any]:
+    return {"b64_json": in_base64(file)}

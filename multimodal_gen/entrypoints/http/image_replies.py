@@ -1,0 +1,157 @@
+"""What a client gets of the pictures that were made for it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from fastapi import Response
+from pydantic import BaseModel, ConfigDict
+
+from multimodal_gen.client.generation import Output, longest_timings
+from multimodal_gen.entrypoints.http.schema import ImageFields
+from multimodal_gen.messages.request import Req
+from multimodal_gen.postprocess.images import QUALITY, ImageFormat, encode_image, to_pil
+from multimodal_gen.postprocess.metadata import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+
+USAGE: dict[str, Any] = {
+    "input_tokens": 0,
+    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+    "output_tokens": 0,
+    "output_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+    "total_tokens": 0,
+}
+"""Clients expect the object; nothing is metered here."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How pictures are written."""
+
+    format: ImageFormat
+    quality: int
+    model: str
+
+    @classmethod
+    def of(cls, body: ImageFields, model: str) -> Encoding:
+        given = body.output_compression
+        # Of 0 Pillow makes no file that every reader takes.
+        return cls(body.output_format or "png", QUALITY if given is None else max(1, given), model)
+
+    @property
+    def media_type(self) -> str:
+        return f"image/{self.format}"
+
+    def encode(self, req: Req, output: Output) -> bytes:
+        """The file of an output, with what it was made of."""
+        recipe = Recipe(params=req.params, model=self.model)
+        return encode_image(output.pixels[0], self.format, recipe, self.quality)
+
+    def encode_preview(self, req: Req, pixels: np.ndarray[Any, Any]) -> bytes:
+        """A file of a preview, as large as the output will be."""
+        import numpy as np
+
+        size = (req.params.width or 1, req.params.height or 1)
+        return encode_image(np.asarray(to_pil(pixels).resize(size)), self.format, None, QUALITY)
+
+
+class Picture(BaseModel):
+    """One of an ImagesReply."""
+
+    model_config = ConfigDict(extra="allow")
+
+    b64_json: str | None = None
+    url: str | None = None
+    seed: int
+
+
+class ImagesReply(BaseModel):
+    """OpenAI's ImagesResponse, and beside it id, seeds, timings and warnings."""
+
+    model_config = ConfigDict(extra="allow")
+
+    created: int
+    data: list[Picture]
+    background: str
+    output_format: str
+    quality: str
+    size: str
+    usage: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Made:
+    """An output and its file."""
+
+    req: Req
+    output: Output
+    file: bytes
+
+
+def common(body: ImageFields, encoding: Encoding, req: Req) -> dict[str, Any]:
+    """What a reply and the events of a stream say alike."""
+    return {
+        "background": "opaque",
+        "output_format": encoding.format,
+        "quality": _quality(body),
+        "size": f"{req.params.width}x{req.params.height}",
+    }
+
+
+def described(output: Output) -> dict[str, Any]:
+    """Beside the picture itself."""
+    return {"id": output.id, "seed": output.seed, "timings": output.timings}
+
+
+def in_base64(file: bytes) -> str:
+    return base64.b64encode(file).decode("ascii")
+
+
+def reply(
+    body: ImageFields,
+    encoding: Encoding,
+    made: Sequence[Made],
+    request_id: str,
+    place: Callable[[bytes], Mapping[str, Any]],
+) -> Response:
+    """OpenAI's ImagesResponse; `place` says where a file is: in the reply, or behind a URL."""
+    outputs = [each.output for each in made]
+    content: dict[str, Any] = {
+        "created": int(time.time()),
+        "data": [{**place(each.file), **described(each.output)} for each in made],
+        **common(body, encoding, made[0].req),
+        "usage": USAGE,
+        "id": request_id,
+        "seeds": [output.seed for output in outputs],
+        "timings": longest_timings(outputs),
+    }
+    if warnings := body.warnings():
+        content["warnings"] = warnings
+    return Response(msgspec.json.encode(content), media_type="application/json")
+
+
+def raw(encoding: Encoding, made: Sequence[Made]) -> Response:
+    """The file itself, or a zip of several."""
+    headers = {"x-seeds": ",".join(str(each.output.seed) for each in made)}
+    if len(made) == 1:
+        return Response(made[0].file, media_type=encoding.media_type, headers=headers)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:  # stored: pictures are compressed already
+        for index, each in enumerate(made):
+            archive.writestr(f"{index}.{encoding.format}", each.file)
+    return Response(out.getvalue(), media_type="application/zip", headers=headers)
+
+
+def _quality(body: ImageFields) -> str:
+    """In the words of today's models."""
+    given = body.quality or "auto"
+    return {"standard": "medium", "hd": "high"}.get(given, given)

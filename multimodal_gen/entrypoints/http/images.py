@@ -1,0 +1,45 @@
+"""`POST /v1/images/generations`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from multimodal_gen.entrypoints.http import forms
+from multimodal_gen.entrypoints.http.errors import documented
+from multimodal_gen.entrypoints.http.image_jobs import ImageJob
+from multimodal_gen.entrypoints.http.image_maker import ImageMaker
+from multimodal_gen.entrypoints.http.image_replies import ImagesReply
+from multimodal_gen.entrypoints.http.schema import ImagesRequest
+from multimodal_gen.errors import InvalidRequest
+
+_RAW = ("image/png", "image/jpeg", "image/webp", "application/zip", "text/event-stream")
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"model": ImagesReply, "content": {kind: {} for kind in _RAW}},
+    202: {"model": ImageJob, "description": "Accepted, with run_in_background"},
+    **documented(400, 401, 408, 409, 413, 429, 499, 500, 503, 507),
+}
+"""What the image routes answer, for the schema."""
+
+
+def image_routes(maker: ImageMaker) -> APIRouter:
+    """The route that makes pictures of prompts."""
+    routes = APIRouter()
+
+    @routes.post(
+        "/v1/images/generations",
+        response_class=Response,
+        responses=ANSWERS,
+        openapi_extra=forms.described(ImagesRequest),
+    )
+    async def generate(request: Request) -> Response:
+        """Pictures of a prompt; as server-sent events with `stream`."""
+        body = await forms.parse(request, ImagesRequest)
+        model = maker.model()
+        if "text-to-image" not in model.tasks:
+            allowed = f"{model.name} needs a picture: send it to /v1/images/edits"
+            raise InvalidRequest("image", None, allowed)
+        return await maker.answer(request, body, "image_generation")
+
+    return routes

@@ -1,0 +1,141 @@
+"""What happens to all jobs of an owner, as one stream: a browser opens six connections at most."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Request
+
+from multimodal_gen.client.generation import Output
+from multimodal_gen.entrypoints.http.job_objects import job_of, progress_of
+from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.entrypoints.http.streaming import sse
+from multimodal_gen.errors import NotFound
+from multimodal_gen.postprocess.images import encode_image
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.service import Service
+from multimodal_gen.serving.task import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TICK_S = 0.2
+"""How often a feed looks: who reads slowly misses what nobody could see anyway."""
+_PREVIEW_QUALITY = 85
+
+
+class Starts:
+    """An Observer: tells feeds which tasks were begun, be they ever so short."""
+
+    def __init__(self) -> None:
+        self._listeners: list[deque[str]] = []
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[deque[str]]:
+        """The ids of tasks begun since, to be taken from the left."""
+        started: deque[str] = deque()
+        self._listeners.append(started)
+        try:
+            yield started
+        finally:
+            # By identity: two that have heard the same are equal.
+            self._listeners = [each for each in self._listeners if each is not started]
+
+    def started(self, task: Task) -> None:
+        for listener in self._listeners:
+            listener.append(task.id)
+
+    def made(self, task: Task, output: Output) -> None: ...
+
+    def ended_early(self, task: Task) -> None: ...
+
+
+@dataclass
+class _Shown:
+    """What was told of a job."""
+
+    progress: dict[str, Any] | None = None
+    previews: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobFeed:
+    """The events for who asks with `request`: `server` (its phase; how many of the requests that
+    wait or run are theirs, and others'), `job` (a Job, when it begins and when it has ended),
+    `job.progress`, `job.preview` and `job.deleted`. Ends when a stopping server has nothing left.
+    """
+
+    request: Request
+    service: Service
+    jobs: Jobs
+    starts: Starts
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        shown: dict[str, _Shown] = {}
+        told: dict[str, Any] = {}
+        with self.starts.heard() as started:
+            started.extend(self.jobs.alive)
+            while True:
+                if (server := self._server()) != told:
+                    told = server
+                    yield sse("server", server)
+                while started:
+                    job_id = started.popleft()
+                    if (event := await self._whole(job_id)) is not None:
+                        shown[job_id] = _Shown()
+                        yield event
+                for job_id in list(shown):
+                    async for event in self._news(job_id, shown):
+                        yield event
+                if told["phase"] == "stopping" and not shown:
+                    return
+                await asyncio.sleep(TICK_S)
+
+    def _server(self) -> dict[str, Any]:
+        owner = owner_of(self.request)
+        counts = {True: 0, False: 0}
+        for task in self.service.tasks:
+            counts[task.owner.name == owner.name] += task.outputs.count(None)
+        health = asdict(self.service.health())
+        state = {name: health[name] for name in ("phase", "reason")}
+        return {**state, "own": counts[True], "others": counts[False]}
+
+    async def _news(self, job_id: str, shown: dict[str, _Shown]) -> AsyncIterator[bytes]:
+        task = self.jobs.task(job_id)
+        if task is None:
+            del shown[job_id]
+            yield await self._whole(job_id) or sse("job.deleted", {"id": job_id})
+            return
+        seen, progress = shown[job_id], progress_of(task)
+        if progress != seen.progress:
+            seen.progress = progress
+            # Until its files are there it has not ended, whatever the task says.
+            status = "queued" if task.status == "queued" else "in_progress"
+            yield sse("job.progress", {"id": job_id, "status": status, **progress})
+        for index, pixels in list(task.previews.items()):
+            if seen.previews.get(index) is not pixels:
+                seen.previews[index] = pixels
+                picture = await asyncio.to_thread(_data_url, pixels)
+                yield sse("job.preview", {"id": job_id, "index": index, "image_url": picture})
+
+    async def _whole(self, job_id: str) -> bytes | None:
+        """Of what is no job, or another owner's, nothing."""
+        try:
+            record = await self.jobs.get(job_id, owner_of(self.request))
+        except NotFound:
+            return None
+        task, results = self.jobs.task(job_id), self.jobs.results
+        return sse(
+            "job", {"job": await asyncio.to_thread(job_of, self.request, record, task, results)}
+        )
+
+
+def _data_url(pixels: np.ndarray[Any, Any]) -> str:
+    file = encode_image(pixels, "jpeg", None, _PREVIEW_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(file).decode("ascii")

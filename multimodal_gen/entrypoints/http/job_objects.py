@@ -1,0 +1,144 @@
+"""A job of any kind as who keeps an eye on several of them sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import msgspec
+from fastapi import Request
+from pydantic import BaseModel
+
+from multimodal_gen.entrypoints.http.errors import ErrorInfo, told
+from multimodal_gen.entrypoints.http.files import url_of
+from multimodal_gen.errors import Expired
+from multimodal_gen.serving.records import JobRecord, Kind
+from multimodal_gen.serving.results import Results
+from multimodal_gen.serving.task import Status, Task
+
+_PRIVATE = ("image_path", "mask_path", "num_outputs_per_prompt")
+
+
+class JobProgress(BaseModel):
+    """How far all outputs of a job are together."""
+
+    step: int
+    total: int
+    queue_position: int
+    """Requests ahead of its first; 0 once one runs."""
+    eta_s: float | None
+
+
+class JobOutput(BaseModel):
+    """One picture or video."""
+
+    seed: int
+    url: str | None
+    """None until it is made, and again when its time is over."""
+    thumbnail_url: str | None
+    """Of a video: one frame."""
+
+
+class Job(BaseModel):
+    """A request for pictures or a video that was accepted, and is kept."""
+
+    id: str
+    object: Literal["job"]
+    kind: Kind
+    status: Status
+    model: str
+    created_at: int
+    started_at: int | None
+    completed_at: int | None
+    expires_at: int | None
+    progress: JobProgress | None
+    """None before it is queued by this server, and when it has ended."""
+    parameters: dict[str, Any]
+    """With every default filled in, and the seed of the first output."""
+    pictures: list[str]
+    """Which pictures it was made of: image, mask."""
+    outputs: list[JobOutput]
+    error: ErrorInfo | None
+    warnings: list[str]
+
+
+class JobPage(BaseModel):
+    object: Literal["list"]
+    data: list[Job]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class DeletedJob(BaseModel):
+    id: str
+    object: Literal["job.deleted"]
+    deleted: bool
+
+
+def job_of(
+    request: Request, record: JobRecord, task: Task | None, results: Results
+) -> dict[str, Any]:
+    """The Job of a record; `task` makes it, if it has not ended. Looks at the disk."""
+    first = record.request.requests[0]
+    params = msgspec.to_builtins(first.params)
+    return {
+        "id": record.id,
+        "object": "job",
+        "kind": record.kind,
+        "status": record.status,
+        "model": record.model,
+        **times_of(record),
+        "progress": None if task is None or record.done else progress_of(task),
+        "parameters": {
+            name: value
+            for name, value in params.items()
+            if value is not None and name not in _PRIVATE
+        },
+        "pictures": list(first.pictures),
+        "outputs": list(_outputs(request, record, results)),
+        "error": None if record.error is None else told(record.error.exception()),
+        "warnings": record.meta.get("warnings", []),
+    }
+
+
+def times_of(record: JobRecord) -> dict[str, int | None]:
+    """Whole seconds since 1970."""
+    times = {
+        "created_at": record.created_at,
+        "started_at": record.started_at,
+        "completed_at": record.completed_at,
+        "expires_at": record.expires_at,
+    }
+    return {name: None if time is None else int(time) for name, time in times.items()}
+
+
+def progress_of(task: Task) -> dict[str, Any]:
+    progress = task.progress
+    return {
+        "step": progress.step,
+        "total": progress.total,
+        "queue_position": progress.queue_position,
+        "eta_s": progress.eta_s,
+    }
+
+
+def _outputs(request: Request, record: JobRecord, results: Results) -> Iterator[dict[str, Any]]:
+    for index, req in enumerate(record.request.requests):
+        mine = [name for name in record.files if name.startswith(f"{record.id}-{index}.")]
+        thumbnails = [name for name in mine[1:] if name.endswith(".webp")]
+        yield {
+            "seed": req.params.seed,
+            "url": _link(request, results, mine),
+            "thumbnail_url": _link(request, results, thumbnails),
+        }
+
+
+def _link(request: Request, results: Results, names: list[str]) -> str | None:
+    if not names:
+        return None
+    try:
+        results.path(names[0])
+    except Expired:
+        return None
+    return url_of(request, results.link(names[0]))

@@ -1,0 +1,158 @@
+"""Who may pass, and as whom: `request.state.owner` of every request.
+
+A key comes as `Authorization: Bearer <key>`; under /sdapi also as the password of HTTP Basic, which
+is what A1111's clients know. A browser's WebSocket can't send headers: it offers the subprotocols
+`multimodal_gen` and `bearer.<key in base64url>`. (Pages read server-sent events with fetch, which
+can.) Keys in queries or cookies are not looked at: those end up in logs and histories, and travel
+with requests that other sites make.
+
+Without a key answer the probes, the pages (whose own requests need it), and links that can't be
+guessed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+
+from fastapi import Request
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from multimodal_gen.entrypoints.http.errors import response_of
+from multimodal_gen.entrypoints.http.key_ring import KeyRing
+from multimodal_gen.errors import Forbidden, MultimodalGenError, Unauthorized
+from multimodal_gen.observability.context import current
+from multimodal_gen.serving.owner import Owner
+
+_OPEN = frozenset({"/health", "/liveness", "/healthz"})
+_OPEN_PAGES = re.compile(r"/|/docs|/favicon\.ico|/playground(/.*)?|/files/[^/]+/[^/]+")
+"""To be read, that is: `POST /` is Hugging Face's."""
+_BASIC = re.compile(r"/sdapi(/.*)?")
+_SUBPROTOCOL, _BEARER = "multimodal_gen", "bearer."
+_POLICY_VIOLATION = 1008
+
+
+class Keys:
+    """Lets past who has a key, and puts an Owner on the request."""
+
+    def __init__(self, app: ASGIApp, ring: KeyRing) -> None:
+        self._app = app
+        self._ring = ring
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return await self._app(scope, receive, send)
+        owner = Owner()
+        try:
+            owner = self._owner(scope)
+        except MultimodalGenError as error:
+            if not _is_open(scope):
+                return await _refuse(error, scope, receive, send)
+        scope.setdefault("state", {})["owner"] = owner
+        if (context := current()) is not None:
+            context.owner = owner.name
+        if scope["type"] == "websocket":
+            send = _answering_subprotocol(scope, send)
+        await self._app(scope, receive, send)
+
+    def _owner(self, scope: Scope) -> Owner:
+        given = _given(scope)
+        if given is not None and (owner := self._ring.owner_of(given)) is not None:
+            return owner
+        if self._ring.guards:
+            raise Unauthorized("this server asks for an API key: Authorization: Bearer <key>")
+        _check_origin(scope)
+        return Owner()
+
+
+def admin_only(request: Request) -> None:
+    """A dependency of routes that change the server. Raises Forbidden."""
+    if not request.state.owner.admin:
+        raise Forbidden("this changes the server: it takes the server's admin_key")
+
+
+def _given(scope: Scope) -> bytes | None:
+    """The key that came with the request."""
+    header = Headers(scope=scope).get("authorization", "")
+    scheme, _, credentials = header.partition(" ")
+    # Headers are decoded as latin-1, which gives back the bytes that were sent.
+    sent = credentials.strip().encode("latin-1")
+    if scheme.lower() == "bearer":
+        return sent
+    if scheme.lower() == "basic" and _BASIC.fullmatch(scope["path"]):
+        return _decoded(sent).partition(b":")[2]
+    for offered in scope.get("subprotocols", ()):
+        if offered.startswith(_BEARER):
+            return _decoded(offered.removeprefix(_BEARER).encode("ascii", "replace"))
+    return None
+
+
+def _decoded(text: bytes) -> bytes:
+    """Base64 of either alphabet, padded or not; nothing where it is none."""
+    try:
+        return base64.b64decode(text.translate(_STANDARD) + b"=" * (-len(text) % 4), validate=True)
+    except binascii.Error:
+        return b""
+
+
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+
+
+def _is_open(scope: Scope) -> bool:
+    path: str = scope["path"]
+    if path in _OPEN:
+        return True
+    reads = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
+    return reads and _OPEN_PAGES.fullmatch(path) is not None
+
+
+def _check_origin(scope: Scope) -> None:
+    """Where no key is needed, pages of other sites must not use the visitor's browser to get here,
+    be it by a name that they point at this machine. Raises Forbidden."""
+    headers = Headers(scope=scope)
+    host, origin = headers.get("host", ""), headers.get("origin")
+    if host and not _is_local(host):
+        why = f"a server without keys answers to its address or localhost, not {host[:100]!a}"
+        raise Forbidden(f"{why}: set api_key")
+    if origin is not None and origin.partition("://")[2].lower() != host.lower():
+        why = f"pages of {origin[:100]!a} may not use a server without keys: set api_key"
+        raise Forbidden(why)
+
+
+def _is_local(host: str) -> bool:
+    """Whether a Host header names an address, or this machine: no other name can be trusted."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if name.lower() == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+async def _refuse(error: MultimodalGenError, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        await response_of(error)(scope, receive, send)
+    else:
+        await receive()
+        reason = error.message[:100]
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": reason})
+
+
+def _answering_subprotocol(scope: Scope, send: Send) -> Send:
+    """Browsers want one of the subprotocols that they offered, which must not be the key."""
+    offers = scope.get("subprotocols", [])
+    scope["subprotocols"] = [each for each in offers if not each.startswith(_BEARER)]
+    if _SUBPROTOCOL not in offers:
+        return send
+
+    async def answering(message: Message) -> None:
+        if message["type"] == "websocket.accept" and not message.get("subprotocol"):
+            message["subprotocol"] = _SUBPROTOCOL
+        await send(message)
+
+    return answering

@@ -1,0 +1,39 @@
+"""Links to pictures in a body become the pictures, where the operator allows their hosts."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from fastapi import Request
+from pydantic import BaseModel
+
+from multimodal_gen.entrypoints.http.fetch import MediaFetcher
+from multimodal_gen.entrypoints.http.schema import PictureLink
+
+_SCHEMES = ("http://", "https://")
+
+
+async def follow_links(request: Request, body: BaseModel) -> None:
+    """Put files in the place of URLs, in fields of `body` that take pictures. Raises
+    InvalidRequest."""
+    fetcher: MediaFetcher = request.app.state.media
+    for name, field in type(body).model_fields.items():
+        if PictureLink in _parts(field.annotation):
+            value = getattr(body, name)
+            if isinstance(value, list):
+                setattr(body, name, [await _file(fetcher, each, name) for each in value])
+            else:
+                setattr(body, name, await _file(fetcher, value, name))
+
+
+async def _file(fetcher: MediaFetcher, value: Any, field: str) -> Any:
+    url = value.image_url if isinstance(value, PictureLink) else value
+    if isinstance(url, str) and url.lower().startswith(_SCHEMES):
+        return await fetcher.fetch(url, field)
+    return value
+
+
+def _parts(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of."""
+    inner = (_parts(each) for each in get_args(annotation))
+    return {annotation}.union(*inner) if get_args(annotation) else {annotation}

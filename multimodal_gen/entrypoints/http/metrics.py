@@ -1,0 +1,105 @@
+"""`GET /metrics`, and what feeds it and the traces."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Request, Response
+
+from multimodal_gen.client.generation import Output
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.entrypoints.http.errors import documented
+from multimodal_gen.errors import MultimodalGenError
+from multimodal_gen.observability.metrics import EngineState, Metrics
+from multimodal_gen.observability.tracing import Tracing
+from multimodal_gen.serving.service import Service
+from multimodal_gen.serving.task import Task
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+
+def metrics_routes(metrics: Metrics) -> APIRouter:
+    """What Prometheus asks for."""
+    routes = APIRouter()
+
+    @routes.get("/metrics", response_class=Response, responses=documented(401))
+    async def exposition(request: Request) -> Response:
+        """Prometheus' text format, or OpenMetrics where that is asked for."""
+        content, kind = metrics.exposition(request.headers.get("accept", ""))
+        return Response(content, headers={"content-type": kind})
+
+    return routes
+
+
+def engine_state(service: Service, args: ServerArgs) -> Callable[[], EngineState]:
+    """How the engine behind `service` is, whenever that is asked."""
+
+    def state() -> EngineState:
+        health = service.health()
+        up = [rank < health.ranks for rank in range(args.num_gpus)]
+        return EngineState(health.running, health.waiting, health.restarts, up)
+
+    return state
+
+
+class Reports:
+    """Tells metrics and traces what becomes of tasks."""
+
+    def __init__(
+        self, metrics: Metrics, tracing: Tracing | None, model_name: Callable[[], str]
+    ) -> None:
+        self._metrics = metrics
+        self._tracing = tracing
+        self._model_name = model_name
+        self._alive: dict[str, tuple[str, Context | None]] = {}
+
+    def started(self, task: Task) -> None:
+        here = None if self._tracing is None else self._tracing.here()
+        self._alive[task.id] = self._model_name(), here
+
+    def made(self, task: Task, output: Output) -> None:
+        model, parent = self._alive[task.id]
+        elapsed = time.time() - task.created_at
+        timings = since_acceptance(output.timings, elapsed)
+        self._metrics.made(model, output.pixels.shape, timings, output.batch_sizes)
+        self._metrics.ended(model, "completed", elapsed)
+        if self._tracing is not None and parent is not None:
+            attributes = {
+                "gen_ai.operation.name": "generate_content",
+                "gen_ai.request.model": model,
+                "gen_ai.output.type": "image" if output.fps is None else "video",
+            }
+            self._tracing.output(parent, task.created_at, timings, attributes)
+        if task.done:
+            del self._alive[task.id]
+
+    def ended_early(self, task: Task) -> None:
+        model, _ = self._alive.pop(task.id, (None, None))
+        if model is None:
+            return
+        status = task.status if task.done else "refused"
+        for output in task.outputs:
+            if output is None:
+                self._metrics.ended(model, status, time.time() - task.created_at)
+
+
+def since_acceptance(timings: Mapping[str, float], elapsed: float) -> dict[str, float]:
+    """The engine's timings, and what it can't know: how long the request waited here before."""
+    before = max(0.0, elapsed - timings.get("total", elapsed))
+    queued = timings.get("queued", 0.0) + before
+    return {**timings, "queued": queued, "total": elapsed}
+
+
+def name_of_model(service: Service) -> Callable[[], str]:
+    """What a label says of the model; requests are taken while an engine is replaced as well."""
+
+    def name() -> str:
+        try:
+            return service.model.name
+        except MultimodalGenError:
+            return ""
+
+    return name

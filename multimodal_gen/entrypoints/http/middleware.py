@@ -1,0 +1,213 @@
+"""What holds for every request: it has an id, is logged and counted, and its body has a bound."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from fastapi import HTTPException
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from multimodal_gen.entrypoints.http.errors import error_response, response_of
+from multimodal_gen.errors import QueueFull
+from multimodal_gen.observability.context import RequestContext, enter, leave, trace_id_of
+from multimodal_gen.observability.logging import ACCESS, fields
+from multimodal_gen.observability.metrics import Metrics
+from multimodal_gen.observability.tracing import Tracing
+
+_MAX_COMMAS = 200_000
+"""Of a JSON body: reading it takes as long as it has values, and nothing else is done meanwhile."""
+_BODIES = 8
+"""So many of the largest size may be in memory at once."""
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_QUIET = frozenset({"/health", "/healthz", "/liveness", "/metrics"})
+"""Routes that are asked all the time: logged at DEBUG."""
+_UNMATCHED = "unmatched"
+_LEFT = 499
+"""The status of a request whose client went away before the answer."""
+
+access_log = logging.getLogger(ACCESS)
+
+
+class Observed:
+    """Gives every request an id, which the response bears as `x-request-id` (the client's own where
+    it sent a sane one), and tells logs, metrics and traces how it was answered."""
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics | None = None, tracing: Tracing | None = None
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._tracing = tracing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return await self._app(scope, receive, send)
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
+        scope["request_id"] = request_id
+        status = _LEFT
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            elif message["type"] == "websocket.accept":
+                status = 101
+            await send(message)
+
+        token = enter(RequestContext(request_id, trace_id_of(headers.get("traceparent", ""))))
+        started = time.perf_counter()
+        try:
+            with self._counted(), self._traced(scope, lambda: status):
+                await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            status = _LEFT  # in the middle of its body: nobody is there to be answered
+        except Exception:
+            status = 500
+            raise
+        finally:
+            self._tell(scope, status, time.perf_counter() - started)
+            leave(token)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        if self._metrics is None:
+            yield
+            return
+        with self._metrics.http_in_progress.track_inprogress():
+            yield
+
+    @contextmanager
+    def _traced(self, scope: Scope, status: Callable[[], int]) -> Iterator[None]:
+        if self._tracing is None or scope["path"] in _QUIET:
+            yield
+            return
+        method = _method(scope)
+        with self._tracing.request(method, Headers(scope=scope)) as span:
+            yield
+            self._tracing.answered(span, method, _route(scope), status(), _owner(scope))
+
+    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+        method, route = _method(scope), _route(scope)
+        size = Headers(scope=scope).get("content-length", "")
+        if self._metrics is not None:
+            received = int(size) if size.isdecimal() else 0
+            self._metrics.answered(route, method, status, seconds, received)
+        path = scope.get("raw_path", b"").partition(b"?")[0].decode("ascii", "backslashreplace")
+        access_log.log(
+            logging.DEBUG if route in _QUIET else logging.INFO,
+            "%s %s %d in %.3f s",
+            method,
+            path or route,
+            status,
+            seconds,
+            extra=fields(
+                method=method,
+                route=route,
+                status=status,
+                duration_s=round(seconds, 6),
+                client=(scope.get("client") or ("",))[0],
+            ),
+        )
+
+
+def _method(scope: Scope) -> str:
+    return str(scope.get("method", "WEBSOCKET"))
+
+
+def _route(scope: Scope) -> str:
+    """The route's template, of which there are few."""
+    return getattr(scope.get("route"), "path", None) or _UNMATCHED
+
+
+def _owner(scope: Scope) -> str:
+    owner = scope.get("state", {}).get("owner")
+    return "" if owner is None else str(owner.name)
+
+
+class Drained:
+    """Reads what is left of a body before the answer goes out, up to `most` bytes of it: a client
+    that is still sending when the connection closes would see that instead of the answer."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        announced = headers.get("content-length", "0")
+        expected = int(announced) if announced.isdecimal() else 0
+        if not expected and "transfer-encoding" not in headers:
+            return await self._app(scope, receive, send)
+        # Who asked whether to go on does not, unless somebody begins to read.
+        more = expected <= self._most and "expect" not in headers
+
+        async def receiving() -> Message:
+            nonlocal more
+            message = await receive()
+            more = bool(message.get("more_body"))
+            return message
+
+        async def sending(message: Message) -> None:
+            dropped = 0
+            while more and dropped < self._most and message["type"] == "http.response.start":
+                dropped += len((await receiving()).get("body", b""))
+            await send(message)
+
+        await self._app(scope, receiving, sending)
+
+
+class BodyLimit:
+    """Answers 413 to a body of more than `limit` bytes, by what it announces or by what comes, and
+    429 while the bodies of others fill the room there is."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        headers = Headers(scope=scope)
+        announced = headers.get("content-length", "")
+        expected = int(announced) if announced.isdecimal() else 0
+        if expected > self._limit:
+            response = error_response(413, self._message, "request_too_large")
+            return await response(scope, receive, send)
+        if expected and self._held + expected > _BODIES * self._limit:
+            error = QueueFull("the server has its hands full with the bodies of other requests")
+            return await response_of(error)(scope, receive, send)
+        is_json = "json" in headers.get("content-type", "")
+        received = commas = 0
+
+        async def receive_bounded() -> Message:
+            nonlocal received, commas
+            message = await receive()
+            body = message.get("body", b"")
+            received += len(body)
+            self._held += len(body)
+            if received > self._limit:
+                raise HTTPException(413, self._message)
+            commas += body.count(b",") if is_json else 0
+            if commas > _MAX_COMMAS:
+                raise HTTPException(413, f"the body must have at most {_MAX_COMMAS} values")
+            return message
+
+        try:
+            await self._app(scope, receive_bounded, send)
+        finally:
+            self._held -= received
+
+    @property
+    def _message(self) -> str:
+        return f"the body must have at most {self._limit} bytes"

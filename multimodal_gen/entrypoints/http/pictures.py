@@ -1,0 +1,31 @@
+"""Pictures as they stand in bodies: files, data URLs, base64."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from multimodal_gen.entrypoints.http.schema import Picture, PictureLink
+from multimodal_gen.errors import InvalidRequest
+
+_DATA_URL = re.compile(r"data:[^,]{0,200},", re.ASCII | re.IGNORECASE)
+
+
+def file_of(given: Picture, field: str) -> bytes:
+    """The file of a picture as it stands in a body. Raises InvalidRequest."""
+    text = given.image_url if isinstance(given, PictureLink) else given
+    return text if isinstance(text, bytes) else bytes_of(text, field)
+
+
+def bytes_of(text: str, field: str) -> bytes:
+    """The file in a data URL or in bare base64. Raises InvalidRequest."""
+    if (header := _DATA_URL.match(text)) is not None:
+        text = text[header.end() :]
+    elif re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://", text):
+        raise InvalidRequest(field, text, "URLs are not fetched here: send the picture itself")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        allowed = "must be a file, a data URL or base64"
+        raise InvalidRequest(field, text, allowed) from None

@@ -1,0 +1,94 @@
+"""`/`: the page to play on, and what it asks before it knows a key."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse
+
+from multimodal_gen import __version__
+from multimodal_gen.checkpoints.lora_folder import LoraFolder
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.entrypoints.http.errors import documented
+from multimodal_gen.entrypoints.http.key_ring import KeyRing
+from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.service import Service
+
+_INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
+
+
+def playground_routes(service: Service, ring: KeyRing, args: ServerArgs) -> APIRouter:
+    """The page, and what it fills itself in with."""
+    routes = APIRouter()
+    html = page()
+    etag = f'"{hashlib.sha256(html).hexdigest()[:32]}"'
+    headers = {
+        "content-security-policy": content_security_policy(html.decode()),
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-resource-policy": "same-origin",
+        "referrer-policy": "no-referrer",
+        "x-content-type-options": "nosniff",
+        "cache-control": "no-cache",
+        "etag": etag,
+    }
+
+    @routes.head("/", include_in_schema=False)
+    @routes.get("/", response_class=HTMLResponse)
+    async def playground(request: Request) -> Response:
+        """The page."""
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        return Response(html, headers=headers, media_type="text/html; charset=utf-8")
+
+    @routes.get("/playground/access")
+    async def access(request: Request) -> dict[str, Any]:
+        """Answered to everybody, and never an error: whether a key is needed that did not come."""
+        return {
+            "needs_key": ring.guards and owner_of(request) == Owner(),
+            "phase": service.health().phase,
+            "version": __version__,
+        }
+
+    @routes.get("/model_info", response_model=dict[str, Any], responses=documented(401, 500, 503))
+    async def model_info() -> dict[str, Any]:
+        """What the model does, its defaults and limits, and the LoRAs that requests may name."""
+        info: dict[str, Any] = msgspec.to_builtins(service.model)
+        names = [] if args.lora_dir is None else LoraFolder(Path(args.lora_dir)).names()
+        return {**info, "loras": list(names)}
+
+    return routes
+
+
+def page() -> bytes:
+    """The one file of the page."""
+    return (resources.files("multimodal_gen") / "assets/playground/index.html").read_bytes()
+
+
+def content_security_policy(html: str) -> str:
+    """Nothing but what stands in `html` runs, and nothing goes to or comes from another host."""
+    allowed: dict[str, list[str]] = {"script": [], "style": []}
+    for kind, text in _INLINE.findall(html):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        allowed[kind].append(f"'sha256-{digest}'")
+    policy = {
+        "default-src": "'none'",
+        "script-src": " ".join(allowed["script"]),
+        "style-src": " ".join(allowed["style"]),
+        "img-src": "'self' blob: data:",
+        "media-src": "'self' blob:",
+        "connect-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+        "require-trusted-types-for": "'script'",
+        "trusted-types": "'none'",
+    }
+    return "; ".join(f"{name} {value}" for name, value in policy.items())

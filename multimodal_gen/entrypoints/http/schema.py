@@ -1,0 +1,181 @@
+"""The bodies of the image routes: OpenAI's fields, and ours beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.entrypoints.http.sampling_fields import SamplingFields
+from multimodal_gen.errors import InvalidRequest
+
+MAX_IMAGES = 10
+
+Count = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
+Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
+
+
+def _is_offered(value: object) -> object:
+    if value is not None:
+        raise PydanticCustomError("not_offered", "is not offered here; leave it out")
+    return value
+
+
+NotOffered = Annotated[None, BeforeValidator(_is_offered)]
+
+
+class ImageFields(SamplingFields):
+    """What all image routes take."""
+
+    prompt: str = ""
+    n: Count | None = None
+    num_outputs_per_prompt: Count | None = None
+    """The same as n."""
+    seed: int | list[int] | None = None
+    """Image j has seed + j; a list gives each image its own."""
+
+    output_format: Literal["png", "jpeg", "webp"] | None = None
+    output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Quality of JPEG and WebP."""
+    response_format: Literal["b64_json", "url", "file"] | None = None
+    """url: a link that expires; file: the picture itself, or a zip of several."""
+    background: Literal["auto", "opaque"] | None = None
+    quality: Quality | None = None
+    moderation: Literal["auto", "low"] | None = None
+    style: Literal["vivid", "natural"] | None = None
+    complexity: Literal["low", "medium", "high"] | None = None
+    input_fidelity: Literal["high", "low"] | None = None
+    frame_count: NotOffered = None
+    frame_duration_ms: NotOffered = None
+    svg: NotOffered = None
+
+    stream: bool | None = None
+    partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
+    """Pictures that a stream shows of each output while it is made, at most."""
+    stream_progress: bool | None = None
+    """Whether a stream tells of each step as well."""
+    run_in_background: bool | None = None
+    """Answer at once with a job, to be asked for at /v1/images/jobs/{id}."""
+
+    @field_validator("seed", mode="before")
+    @classmethod
+    def _whole_numbers(cls, value: object) -> object:
+        for seed in value if isinstance(value, list) else [value]:
+            if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | str)):
+                raise PydanticCustomError("seed_type", "must be a whole number or a list of them")
+        return value
+
+    @field_validator("background", "output_format", mode="before")
+    @classmethod
+    def _can_be_made(cls, value: object) -> object:
+        if isinstance(value, str) and value in _NOT_MADE:
+            raise PydanticCustomError("not_offered", _NOT_MADE[value])
+        return value
+
+    def sampling_params(self) -> list[SamplingParams]:
+        """One for all images, or one for each where every image has its own seed.
+
+        Raises InvalidRequest.
+        """
+        given = self.given()
+        count = self._count()
+        if isinstance(self.seed, list):
+            return [SamplingParams(**given, seed=seed) for seed in self.seed]
+        return [SamplingParams(**given, seed=self.seed, num_outputs_per_prompt=count)]
+
+    def check_answer(self) -> None:
+        """Raises InvalidRequest for ways of answering that exclude each other."""
+        if self.stream and self.run_in_background:
+            raise InvalidRequest("run_in_background", True, "can't be streamed as well")
+        if self.stream and self.response_format in ("url", "file"):
+            raise InvalidRequest("response_format", self.response_format, "a stream has b64_json")
+        if self.run_in_background and self.response_format in ("b64_json", "file"):
+            allowed = "a job answers with links: leave it out"
+            raise InvalidRequest("response_format", self.response_format, allowed)
+
+    def names_sent(self) -> dict[str, str]:
+        names = {"image_path": "image", "mask_path": "mask", **super().names_sent()}
+        if self.n is not None and self.num_outputs_per_prompt is None:
+            names["num_outputs_per_prompt"] = "n"
+        return names
+
+    def _idle(self) -> Iterable[str]:
+        for name in ("quality", "style", "complexity", "input_fidelity"):
+            if getattr(self, name) not in (None, "auto"):
+                yield f"{name} has no effect here"
+        if self.output_compression is not None and self.output_format in (None, "png"):
+            yield "output_compression has no effect on png"
+        if self.partial_images and not self.stream:
+            yield "partial_images has no effect without stream"
+        if self.previews and not self.run_in_background:
+            yield "previews has no effect without run_in_background"
+
+    def _count(self) -> int:
+        if self.n and self.num_outputs_per_prompt and self.n != self.num_outputs_per_prompt:
+            allowed = f"must equal n={self.n}, which means the same"
+            raise InvalidRequest("num_outputs_per_prompt", self.num_outputs_per_prompt, allowed)
+        count = self.n or self.num_outputs_per_prompt
+        if not isinstance(self.seed, list):
+            return count or 1
+        if not 1 <= len(self.seed) <= MAX_IMAGES or count not in (None, len(self.seed)):
+            allowed = f"must have as many entries as there are images (n={count or '1 to 10'})"
+            raise InvalidRequest("seed", self.seed, allowed)
+        return len(self.seed)
+
+
+class ImagesRequest(ImageFields):
+    """Pictures of a prompt."""
+
+    prompt: str
+    markup: NotOffered = None
+
+
+class PictureLink(BaseModel):
+    """How a picture stands in JSON."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    image_url: str
+    """A data URL."""
+
+
+Picture = bytes | str | PictureLink
+"""A file of a form; in JSON a data URL or base64."""
+
+
+class VariationsRequest(ImageFields):
+    """Pictures like a picture."""
+
+    image: Picture | list[Picture]
+    markup: NotOffered = None
+
+
+class EditsRequest(ImageFields):
+    """Pictures made of a picture, as the prompt says."""
+
+    prompt: str
+    image: Picture | list[Picture]
+    """In JSON it may be called images as well."""
+    mask: Picture | None = None
+    """Transparent where the picture is to change; without any transparency: white there."""
+    markup: Picture | None = None
+    """Marks that guide the edit, on a transparent ground: laid over the picture."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _images(cls, given: object) -> object:
+        if isinstance(given, dict) and "images" in given and "image" not in given:
+            given = {**given, "image": given["images"]}
+            del given["images"]
+        return given
+
+
+_NOT_MADE: dict[str, Any] = {
+    "transparent": "the models here make opaque pictures: auto or opaque",
+    "gif": "is an animation, and the models here make still pictures: png, jpeg or webp",
+    "svg": "the models here make pixels: png, jpeg or webp",
+}
+"""What OpenAI offers and this does not, and why."""

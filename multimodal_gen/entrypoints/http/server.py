@@ -1,0 +1,161 @@
+"""`serve`: an engine behind an HTTP port, from the first probe until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import uvicorn
+
+from multimodal_gen.client.scheduler_client import SchedulerClient
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.entrypoints.http.app import create_app
+from multimodal_gen.entrypoints.http.connections import uvicorn_options
+from multimodal_gen.entrypoints.http.listen import listen, url_of
+from multimodal_gen.errors import MultimodalGenError
+from multimodal_gen.launch.keeper import EngineKeeper, Watcher
+from multimodal_gen.serving.data_folder import DataFolder
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.service import Service
+
+T = TypeVar("T")
+_LAST_ANSWERS_S = 5
+"""How long connections have to take what is theirs."""
+
+
+def serve(args: ServerArgs) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status.
+
+    The port is open at once: until the model is loaded /health answers 503. A signal lets what
+    runs end, within `args.drain_timeout`; a second one does not. Raises InvalidRequest for an
+    address that needs an api_key and has none, and for a data folder that can't be had.
+    """
+    try:
+        listener = listen(args)
+    except OSError as error:
+        _complain(f"can't listen on {args.host} port {args.port}: {error.strerror}")
+        return 1
+    with contextlib.closing(listener), contextlib.closing(DataFolder.of(args)) as data:
+        return asyncio.run(HttpServer(args, listener, data.path).run())
+
+
+class HttpServer:
+    """The HTTP server in front of engines that follow one another. `run` is called once."""
+
+    def __init__(self, args: ServerArgs, listener: socket.socket, data: Path) -> None:
+        self._args = args
+        self._listener = listener
+        self._url = url_of(listener)
+        self._service = Service(args)
+        self._jobs = Jobs.in_folder(data, self._service, args)
+        self._status = 0
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._resuming: asyncio.Task[None] | None = None
+        config = uvicorn.Config(
+            create_app(self._service, self._jobs, args),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            **uvicorn_options(args.client_timeout),
+            timeout_graceful_shutdown=_LAST_ANSWERS_S,
+        )
+        self._uvicorn = _Uvicorn(config)
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal)
+        keeper = EngineKeeper(self._args, _OnLoop(loop, self))
+        serving = asyncio.create_task(self._uvicorn.serve([self._listener]))
+        sweeping = asyncio.create_task(self._jobs.sweep())
+        webhooks = self._jobs.webhooks
+        telling = None if webhooks is None else asyncio.create_task(webhooks.run())
+        await self._stop.wait()
+        await self._drain()
+        self._service.stop()
+        self._uvicorn.should_exit = True
+        await asyncio.to_thread(keeper.close)
+        await serving
+        for task in (sweeping, telling, self._resuming):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        await self._jobs.close()
+        return self._status
+
+    async def _drain(self) -> None:
+        draining = asyncio.create_task(self._service.drain(self._args.drain_timeout))
+        hurrying = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait((draining, hurrying), return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, hurrying):
+            task.cancel()
+        await asyncio.wait((draining, hurrying))
+
+    def _on_signal(self) -> None:
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    # -- what the keeper tells, on the loop
+
+    def engine_up(self, client: SchedulerClient) -> None:
+        self._service.engine_up(client)
+        if self._resuming is None and client.model is not None:
+            self._resuming = asyncio.create_task(self._jobs.resume())
+            print(f"multimodal-gen: serving {client.model.name} at {self._url}", flush=True)
+
+    def engine_lost(self, error: MultimodalGenError) -> None:
+        self._service.engine_lost(error)
+        _complain(f"the engine has ended and is started again: {error.message}")
+
+    def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None:
+        self._service.engine_failed(error, for_good=for_good)
+        if not self._stop.is_set():
+            again = "" if for_good else "the engine could not be started, which is tried again: "
+            _complain(again + error.message)
+            if for_good:
+                self._status = 1
+                self._stop.set()
+
+
+class _OnLoop:
+    """Passes on what the keeper tells, from its thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> None:
+        self._loop = loop
+        self._watcher = watcher
+
+    def engine_up(self, client: SchedulerClient) -> None:
+        self._pass(self._watcher.engine_up, client)
+
+    def engine_lost(self, error: MultimodalGenError) -> None:
+        self._pass(self._watcher.engine_lost, error)
+
+    def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None:
+        self._pass(functools.partial(self._watcher.engine_failed, for_good=for_good), error)
+
+    def _pass(self, told: Callable[[T], None], what: T) -> None:
+        with contextlib.suppress(RuntimeError):  # The loop was closed: nobody wants to know.
+            self._loop.call_soon_threadsafe(told, what)
+
+
+class _Uvicorn(uvicorn.Server):
+    """Leaves signals to HttpServer: uvicorn's own handling ends the process by the signal."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _complain(message: str) -> None:
+    print(f"multimodal-gen: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,88 @@
+"""What is served, and whether it is up."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Response
+
+from multimodal_gen import __version__
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.entrypoints.http.errors import documented, response_of
+from multimodal_gen.errors import MultimodalGenError
+from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.serving.service import Service
+
+
+def status_routes(service: Service, args: ServerArgs) -> APIRouter:
+    """`/v1/models` and the probes."""
+    routes = APIRouter()
+    created = time.time()
+
+    @routes.get("/liveness")
+    async def liveness() -> dict[str, str]:
+        """200 while the server's process answers."""
+        return {"status": "alive"}
+
+    @routes.get("/health", response_class=Response, responses=documented(503))
+    async def health() -> Response:
+        """200 when an engine is there; 503 while it loads, is being replaced or the server stops.
+
+        The body says which, how many ranks there are, and how many requests run and wait.
+        """
+        told: dict[str, Any] = asdict(service.health())
+        told["status"] = told.pop("phase")
+        reply = Response(media_type="application/json")
+        try:
+            told["model"] = service.model.name
+            if told["status"] != "ready":
+                raise service.not_ready()
+        except MultimodalGenError as error:
+            reply = response_of(error)
+            told |= msgspec.json.decode(reply.body)
+        reply.body = msgspec.json.encode(told)
+        reply.headers["content-length"] = str(len(reply.body))
+        return reply
+
+    @routes.get("/server_info", responses=documented(401))
+    async def server_info() -> dict[str, Any]:
+        """How this server was started, without its keys, and how it is."""
+        try:
+            model = service.model.name
+        except MultimodalGenError:
+            model = None
+        return {
+            "version": __version__,
+            "uptime_s": round(time.time() - created, 3),
+            "model": model,
+            "health": asdict(service.health()),
+            "server_args": asdict(args.without_secrets),
+        }
+
+    @routes.get("/version", responses=documented(401))
+    async def version() -> dict[str, str]:
+        return {"version": __version__}
+
+    @routes.get("/v1/models", responses=documented(401, 500, 503))
+    async def list_models() -> dict[str, Any]:
+        return {"object": "list", "data": [_described(service.model, created)]}
+
+    @routes.get("/v1/models/{name:path}", responses=documented(401, 404, 500, 503))
+    async def retrieve_model(name: str) -> dict[str, Any]:
+        return _described(service.model_named(name), created)
+
+    return routes
+
+
+def _described(model: ModelInfo, created: float) -> dict[str, Any]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": int(created),
+        "owned_by": "multimodal_gen",
+        "family": model.family,
+        "tasks": model.tasks,
+    }

@@ -1,0 +1,192 @@
+"""Pictures as they are made, as server-sent events in OpenAI's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from multimodal_gen.entrypoints.http.errors import explained
+from multimodal_gen.entrypoints.http.image_replies import (
+    USAGE,
+    Encoding,
+    common,
+    described,
+    in_base64,
+)
+from multimodal_gen.entrypoints.http.schema import ImageFields
+from multimodal_gen.errors import MultimodalGenError
+from multimodal_gen.serving.task import Event, Made, Moved, Previewed, Task
+
+log = logging.getLogger(__name__)
+PING_S = 15.0
+_ROUNDING = 1e-6
+_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+Told = bytes | asyncio.Task[bytes]
+"""An event, or one whose picture is being encoded."""
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events, with comments while there are none."""
+
+    def __init__(self, events: AsyncIterable[bytes]) -> None:
+        super().__init__(
+            with_pings(events), headers=_HEADERS, media_type="text/event-stream; charset=utf-8"
+        )
+
+
+class TaskStream(EventStream):
+    """A stream about a task, which ends when nobody listens any more."""
+
+    def __init__(self, task: Task, events: AsyncIterable[bytes]) -> None:
+        super().__init__(events)
+        self._task = task
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._task.cancel()
+
+
+@dataclass
+class Partials:
+    """Which previews of one output are shown: `left` at most, spread over its steps."""
+
+    left: int
+    shown: int = 0
+    _next: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._next = 1 / (self.left + 1)
+
+    def take(self, fraction: float) -> int | None:
+        """The index of the preview made after `fraction` of the steps, if it is to be shown."""
+        if not self.left or fraction < self._next - _ROUNDING:
+            return None
+        self.left -= 1
+        self.shown += 1
+        self._next = fraction + (1 - fraction) / (self.left + 1)
+        return self.shown - 1
+
+
+@dataclass(frozen=True)
+class ImageEvents:
+    """The events of one request. `kind` is the first half of their types."""
+
+    kind: str
+    body: ImageFields
+    encoding: Encoding
+    task: Task
+    request_id: str
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        told: asyncio.Queue[Told | None] = asyncio.Queue()
+        following = asyncio.create_task(self._follow(told))
+        try:
+            while (event := await told.get()) is not None:
+                yield event if isinstance(event, bytes) else await event
+            await following
+        except MultimodalGenError as error:
+            self.body.name_as_sent(error)
+            yield sse("error", {"error": explained(error)[1]})
+        except Exception:
+            log.exception("a stream failed")
+            yield sse("error", {"error": explained(MultimodalGenError("internal error"))[1]})
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    async def _follow(self, told: asyncio.Queue[Told | None]) -> None:
+        """Never waits for a picture to be encoded, or for the client: previews would be missed."""
+        count = self.body.partial_images or 0
+        partials = [Partials(count) for _ in self.task.requests]
+        try:
+            async for event in self.task.events():
+                if (tells := self._tells(event, partials)) is not None:
+                    told.put_nowait(tells)
+        finally:
+            told.put_nowait(None)
+
+    def _tells(self, event: Event, partials: list[Partials]) -> Told | None:
+        if isinstance(event, Moved):
+            return self._progress(event) if self.body.stream_progress else None
+        if isinstance(event, Made):
+            return asyncio.create_task(asyncio.to_thread(self._completed, event))
+        shown = partials[event.index].take(self.task.fraction(event.index))
+        if shown is None:
+            return None
+        return asyncio.create_task(asyncio.to_thread(self._partial, event, shown))
+
+    def _partial(self, event: Previewed, shown: int) -> bytes:
+        file = self.encoding.encode_preview(self.task.requests[event.index], event.pixels)
+        return self._picture("partial_image", event.index, file, {"partial_image_index": shown})
+
+    def _completed(self, event: Made) -> bytes:
+        file = self.encoding.encode(self.task.requests[event.index], event.output)
+        extra = {"usage": USAGE, **described(event.output), "request_id": self.request_id}
+        if warnings := self.body.warnings():
+            extra["warnings"] = warnings
+        return self._picture("completed", event.index, file, extra)
+
+    def _picture(self, name: str, index: int, file: bytes, extra: dict[str, Any]) -> bytes:
+        data = {
+            "b64_json": in_base64(file),
+            "created_at": int(time.time()),
+            **common(self.body, self.encoding, self.task.requests[index]),
+            "image_index": index,
+            **extra,
+        }
+        return sse(f"{self.kind}.{name}", data)
+
+    def _progress(self, event: Moved) -> bytes:
+        progress = event.progress
+        data = {
+            "step": progress.step,
+            "total": progress.total,
+            "progress": round(progress.fraction, 4),
+            "queue_position": progress.queue_position,
+            "eta_s": progress.eta_s,
+        }
+        return sse(f"{self.kind}.progress", data)
+
+
+def sse(kind: str, data: dict[str, Any]) -> bytes:
+    """One event; its type stands in the data as well, where OpenAI's clients look for it."""
+    # ASCII: the message of an error may show half a surrogate pair that the caller sent.
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **data})}\n\n".encode("ascii")
+
+
+async def with_pings(events: AsyncIterable[bytes], every_s: float = PING_S) -> AsyncIterator[bytes]:
+    """`events`, and a comment wherever nothing came for so long, so that nobody hangs up."""
+    iterator = aiter(events)
+
+    def next_one() -> asyncio.Task[bytes | None]:
+        return asyncio.create_task(_next(iterator))
+
+    coming = next_one()
+    try:
+        while True:
+            done, _ = await asyncio.wait((coming,), timeout=every_s)
+            if not done:
+                yield b": ping\n\n"
+                continue
+            if (event := coming.result()) is None:
+                return
+            coming = next_one()
+            yield event
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+
+
+async def _next(iterator: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(iterator, None)

@@ -1,0 +1,101 @@
+"""From a body and its picture to a video: as a job, or while the client waits."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from fastapi import Request, Response
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.entrypoints.decoding import decode_picture
+from multimodal_gen.entrypoints.http.disconnect import unless_gone
+from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.entrypoints.http.pictures import file_of
+from multimodal_gen.entrypoints.http.video_schema import RemixRequest, VideosRequest
+from multimodal_gen.errors import InvalidRequest, MultimodalGenError
+from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.postprocess.files import encode
+from multimodal_gen.postprocess.metadata import Recipe
+from multimodal_gen.postprocess.video import read_first_frame
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.records import JobRecord
+from multimodal_gen.serving.service import NO_PIXELS, Pixels, Service
+
+_TASKS = ("text-to-video", "image-to-video")
+_PICTURE = "input_reference"
+
+
+@dataclass(frozen=True)
+class VideoMaker:
+    """Answers requests for videos."""
+
+    service: Service
+    jobs: Jobs
+    max_input_pixels: int
+
+    def model(self) -> ModelInfo:
+        """The model. Raises InvalidRequest where it makes no videos, EngineNotReady."""
+        model = self.service.model
+        if not any(task in _TASKS for task in model.tasks):
+            raise InvalidRequest("model", model.name, "makes pictures; this route makes videos")
+        return model
+
+    async def submit(
+        self, request: Request, body: RemixRequest, source: JobRecord | None = None
+    ) -> JobRecord:
+        """Accept a job; of a remix, `source` is what it is made after. Raises what refuses it, in
+        the names that the body used."""
+        model = self.model()
+        base = SamplingParams() if source is None else source.request.requests[0].params
+        try:
+            params = body.sampling_params(model, base)
+            pictures = await asyncio.to_thread(self._pictures, body, source)
+            return await self.jobs.submit(
+                "video",
+                params,
+                pictures,
+                owner=owner_of(request),
+                meta=_meta(body, source),
+                idempotency_key=request.headers.get("idempotency-key"),
+                previews=bool(body.previews),
+            )
+        except MultimodalGenError as error:
+            body.name_as_sent(error)
+            raise
+
+    async def make(self, request: Request, body: VideosRequest) -> Response:
+        """The MP4. Raises as `submit`, and what ends the work; that the client left does."""
+        model = self.model()
+        try:
+            params = body.sampling_params(model, SamplingParams())
+            pictures = await asyncio.to_thread(self._pictures, body)
+            task = self.service.start(params, pictures, owner=owner_of(request))
+            (output,) = await unless_gone(request, task)
+        except MultimodalGenError as error:
+            body.name_as_sent(error)
+            raise
+        recipe = Recipe(task.requests[0].params, model.name)
+        file = await asyncio.to_thread(encode, output.pixels, ".mp4", output.fps, recipe)
+        return Response(file, media_type="video/mp4", headers={"x-seed": str(output.seed)})
+
+    def _pictures(self, body: RemixRequest, source: JobRecord | None = None) -> Pixels:
+        if isinstance(body, VideosRequest) and body.input_reference is not None:
+            file = file_of(body.input_reference, _PICTURE)
+            pixels = decode_picture(file, _PICTURE, max_pixels=self.max_input_pixels)
+            return {"image": pixels}
+        if source is not None and source.request.requests[0].pictures:
+            # The picture itself is kept until the job ends only; it is the first frame.
+            return {"image": read_first_frame(self.jobs.results.path(source.files[0]))}
+        return NO_PIXELS
+
+
+def _meta(body: RemixRequest, source: JobRecord | None) -> dict[str, object]:
+    meta: dict[str, object] = {}
+    if body.seconds is not None:
+        meta["seconds"] = str(body.seconds)
+    if source is not None:
+        meta["remixed_from_video_id"] = source.id
+    if warnings := body.warnings():
+        meta["warnings"] = warnings
+    return meta

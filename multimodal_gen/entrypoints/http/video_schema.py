@@ -1,0 +1,89 @@
+"""The bodies of the video routes: OpenAI's fields, and ours beside them."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.entrypoints.http.sampling_fields import SamplingFields
+from multimodal_gen.entrypoints.http.schema import Picture
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.model_info import ModelInfo
+
+MAX_SECONDS = 86400
+One = Annotated[int, Field(ge=1, le=1)]
+
+
+class RemixRequest(SamplingFields):
+    """A video as another was made, but for what the body says."""
+
+    seconds: str | int | float | None = None
+    """As long as the model can make that is nearest."""
+    seed: int | None = None
+    n: One | None = None
+    num_outputs_per_prompt: One | None = None
+
+    def sampling_params(self, model: ModelInfo, base: SamplingParams) -> SamplingParams:
+        """`base` with what the body says. Raises InvalidRequest."""
+        given = self.given()
+        if self.seed is not None:
+            given["seed"] = self.seed
+        if self.seconds is not None:
+            fps = self.fps or base.fps or model.defaults.fps
+            given["num_frames"] = self._num_frames(model, fps)
+        return base.updated(**given)
+
+    def names_sent(self) -> dict[str, str]:
+        names = {"image_path": "input_reference", **super().names_sent()}
+        if self.num_frames is None and self.seconds is not None:
+            names["num_frames"] = "seconds"
+        return names
+
+    def _num_frames(self, model: ModelInfo, fps: int | None) -> int:
+        seconds = _number(self.seconds)
+        if fps is None:
+            raise InvalidRequest("seconds", self.seconds, "say fps as well")
+        frames = frames_of(seconds, fps, model.frame_multiple)
+        if frames > model.limits.max_frames:
+            longest = f"{model.limits.max_frames / fps:g} seconds at fps={fps}"
+            raise InvalidRequest("seconds", self.seconds, f"{model.name} makes at most {longest}")
+        if self.num_frames not in (None, frames):
+            allowed = f"seconds={self.seconds} at fps={fps} says {frames}"
+            raise InvalidRequest("num_frames", self.num_frames, allowed)
+        return frames
+
+
+class VideosRequest(RemixRequest):
+    """A video of a prompt, and of a picture where the model takes one."""
+
+    input_reference: Picture | None = None
+    """The first frame: a file, or in JSON {"image_url": a data URL}."""
+
+    @field_validator("input_reference", mode="before")
+    @classmethod
+    def _is_sent(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        if value.get("image_url") is None:
+            allowed = 'must be a file, or {"image_url": a data URL}: no files are kept here'
+            raise PydanticCustomError("not_offered", allowed)
+        return value["image_url"]
+
+
+def frames_of(seconds: float, fps: int, multiple: int) -> int:
+    """How many frames, 1 more than a multiple of `multiple`, are nearest to `seconds`."""
+    return 1 + multiple * max(0, math.floor((seconds * fps - 1) / multiple + 0.5))
+
+
+def _number(seconds: object) -> float:
+    try:
+        number = float(str(seconds))
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= MAX_SECONDS:
+        raise InvalidRequest("seconds", seconds, "must be a number of seconds, as in 4")
+    return number

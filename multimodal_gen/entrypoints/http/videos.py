@@ -1,0 +1,151 @@
+"""`/v1/videos`: jobs that make videos, in OpenAI's shape."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse
+
+from multimodal_gen.entrypoints.http import forms
+from multimodal_gen.entrypoints.http.errors import documented
+from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.entrypoints.http.video_maker import VideoMaker
+from multimodal_gen.entrypoints.http.video_objects import (
+    DeletedVideo,
+    Video,
+    VideoPage,
+    poll_after_ms,
+    video_of,
+)
+from multimodal_gen.entrypoints.http.video_schema import RemixRequest, VideosRequest
+from multimodal_gen.errors import NotFound
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.records import JobRecord, Order
+
+MAX_PAGE = 100
+Variant = Literal["video", "thumbnail", "spritesheet"]
+_SUFFIXES: dict[Variant, str] = {"video": ".mp4", "thumbnail": ".webp", "spritesheet": ".jpg"}
+_FORM_FIRST = ("multipart/form-data", "application/json")
+_ASKED = documented(400, 401, 409, 413, 429, 500, 503)
+_FILES: dict[str, Any] = {
+    "content": {kind: {} for kind in ("video/mp4", "image/webp", "image/jpeg")}
+}
+
+
+def video_routes(maker: VideoMaker) -> APIRouter:
+    """The routes that make videos, and that tell of them."""
+    routes = APIRouter()
+    jobs = maker.jobs
+    path = "/v1/videos/{video_id}"
+
+    @routes.post(
+        "/v1/videos",
+        response_model=Video,
+        responses=_ASKED,
+        openapi_extra=forms.described(VideosRequest, *_FORM_FIRST),
+    )
+    async def create(request: Request) -> Response:
+        """Accept a video; an `idempotency-key` that was sent before gives the job of then."""
+        body = await forms.parse(request, VideosRequest)
+        return _reply(await maker.submit(request, body), jobs)
+
+    @routes.post(
+        "/v1/videos/sync",
+        response_class=Response,
+        responses={200: {"content": {"video/mp4": {}}}, **_ASKED, **documented(408, 499, 507)},
+        openapi_extra=forms.described(VideosRequest, *_FORM_FIRST),
+    )
+    async def create_now(request: Request) -> Response:
+        """The video itself, when it is done. A client that goes away takes its request with it."""
+        return await maker.make(request, await forms.parse(request, VideosRequest))
+
+    @routes.get("/v1/videos", response_model=VideoPage, responses=documented(400, 401, 404))
+    async def list_videos(
+        request: Request,
+        after: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
+        order: Order = "desc",
+    ) -> Response:
+        """Videos by when they were accepted; `after` is the last id of the page before."""
+        try:
+            page = await jobs.page(owner_of(request), "video", after, limit, order)
+        except NotFound as error:
+            error.field = "after"
+            raise
+        videos = [video_of(record, jobs.task(record.id)) for record in page.records]
+        first, last = (videos[0]["id"], videos[-1]["id"]) if videos else (None, None)
+        ends = {"first_id": first, "last_id": last, "has_more": page.has_more}
+        return _json({"object": "list", "data": videos, **ends})
+
+    @routes.get(path, response_model=Video, responses=documented(401, 404))
+    async def retrieve(video_id: str, request: Request) -> Response:
+        """How far a video is; `openai-poll-after-ms` says when to ask again."""
+        return _reply(await _known(jobs, video_id, owner_of(request)), jobs)
+
+    @routes.delete(path, response_model=DeletedVideo, responses=documented(401, 404))
+    async def delete(video_id: str, request: Request) -> dict[str, Any]:
+        """End the work on a video, and forget it and its files."""
+        owner = owner_of(request)
+        await _known(jobs, video_id, owner)
+        await jobs.delete(video_id, owner)
+        return {"id": video_id, "object": "video.deleted", "deleted": True}
+
+    @routes.get(
+        f"{path}/content",
+        response_class=FileResponse,
+        responses={200: _FILES, **documented(400, 401, 404, 410)},
+    )
+    async def download(video_id: str, request: Request, variant: Variant = "video") -> FileResponse:
+        """The video as MP4, a frame of it as WebP, or frames side by side as JPEG."""
+        record = _finished(await _known(jobs, video_id, owner_of(request)))
+        suffix = _SUFFIXES[variant]
+        name = next(name for name in record.files if name.endswith(suffix))
+        path = await asyncio.to_thread(jobs.results.path, name)
+        return FileResponse(path, filename=f"{record.id}{suffix}")
+
+    @routes.post(
+        f"{path}/remix",
+        response_model=Video,
+        responses={**_ASKED, **documented(404, 410)},
+        openapi_extra=forms.described(RemixRequest, *reversed(_FORM_FIRST)),
+    )
+    async def remix(video_id: str, request: Request) -> Response:
+        """A video made as another was, seed and picture too, of another prompt."""
+        body = await forms.parse(request, RemixRequest)
+        source = _finished(await _known(jobs, video_id, owner_of(request)))
+        return _reply(await maker.submit(request, body, source), jobs)
+
+    return routes
+
+
+async def _known(jobs: Jobs, video_id: str, owner: Owner) -> JobRecord:
+    """Raises NotFound, also for what is another owner's."""
+    record = await jobs.get(video_id, owner)
+    if record.kind != "video":
+        raise NotFound(f"no video {video_id[:100]!r}")
+    return record
+
+
+def _finished(record: JobRecord) -> JobRecord:
+    if record.error is not None:
+        raise NotFound(f"there is no such video, it has failed: {record.error.message}")
+    if not record.done:
+        raise NotFound(f"the video is not ready yet: it is {record.status}, {record.progress} %")
+    return record
+
+
+def _reply(record: JobRecord, jobs: Jobs) -> Response:
+    task = jobs.task(record.id)
+    headers = {}
+    if not record.done:
+        eta_s = None if task is None else task.progress.eta_s
+        headers["openai-poll-after-ms"] = str(poll_after_ms(eta_s))
+    return _json(video_of(record, task), headers)
+
+
+def _json(content: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(content), 200, headers, media_type="application/json")

@@ -1,0 +1,38 @@
+"""Pictures that a user names by path: opened here, never by the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.entrypoints.decoding import decode_mask, decode_picture
+from multimodal_gen.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_DECODERS = {"image": decode_picture, "mask": decode_mask}
+
+Pixels = Mapping[str, "np.ndarray[Any, Any]"]
+"""`image` [H, W, 3], `mask` [H, W], uint8."""
+
+
+def open_pictures(params: SamplingParams) -> tuple[SamplingParams, Pixels]:
+    """The pictures that `params` names, and `params` without the names. Raises InvalidRequest."""
+    pictures = {
+        name: decode(_read(f"{name}_path", path), f"{name}_path")
+        for name, decode in _DECODERS.items()
+        if (path := getattr(params, f"{name}_path")) is not None
+    }
+    return replace(params, image_path=None, mask_path=None), pictures
+
+
+def _read(field: str, path: str) -> bytes:
+    try:
+        return Path(path).expanduser().read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidRequest(field, path, f"can't be read: {reason}") from error
