@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from multimodal_gen.configs.sampling_params import SamplingParams as SamplingParams
     from multimodal_gen.configs.server_args import ServerArgs as ServerArgs
-    from multimodal_gen.entrypoints.diffusion_generator import (
+    from multimodal_gen.entrypoints.python.diffusion_generator import (
         DiffusionGenerator as DiffusionGenerator,
     )
-    from multimodal_gen.entrypoints.generation_result import (
+    from multimodal_gen.entrypoints.python.generation_result import (
         GenerationResult as GenerationResult,
     )
-    from multimodal_gen.entrypoints.generation_result import Progress as Progress
+    from multimodal_gen.entrypoints.python.generation_result import Progress as Progress
     from multimodal_gen.postprocess.metadata import read_parameters as read_parameters
 
 __version__ = "0.1.0"
 _HOMES = {
-    "DiffusionGenerator": "multimodal_gen.entrypoints.diffusion_generator",
-    "GenerationResult": "multimodal_gen.entrypoints.generation_result",
-    "Progress": "multimodal_gen.entrypoints.generation_result",
+    "DiffusionGenerator": "multimodal_gen.entrypoints.python.diffusion_generator",
+    "GenerationResult": "multimodal_gen.entrypoints.python.generation_result",
+    "Progress": "multimodal_gen.entrypoints.python.generation_result",
     "SamplingParams": "multimodal_gen.configs.sampling_params",
     "ServerArgs": "multimodal_gen.configs.server_args",
     "read_parameters": "multimodal_gen.postprocess.metadata",

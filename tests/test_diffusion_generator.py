@@ -18,7 +18,7 @@ from engines import sharing_happens
 
 import multimodal_gen
 from multimodal_gen import DiffusionGenerator, GenerationResult, SamplingParams
-from multimodal_gen.entrypoints.generation_result import Progress
+from multimodal_gen.entrypoints.python.generation_result import Progress
 from multimodal_gen.errors import EngineNotReady, InvalidCheckpoint, InvalidRequest
 from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.postprocess.metadata import read_parameters

@@ -11,7 +11,7 @@ from PIL import Image
 
 from multimodal_gen.configs.families import family_named
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.entrypoints.pictures import open_pictures
+from multimodal_gen.entrypoints.python.pictures import open_pictures
 from multimodal_gen.errors import InvalidRequest, ProtocolError
 from multimodal_gen.messages.codec import Decoder, FrameHeader, encode
 from multimodal_gen.messages.model_info import ModelInfo, PictureSize, Task

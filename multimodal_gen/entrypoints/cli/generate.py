@@ -16,7 +16,7 @@ from multimodal_gen.entrypoints.cli.request_flags import RequestFlags
 from multimodal_gen.errors import GenerationFailed, InvalidRequest, MultimodalGenError
 
 if TYPE_CHECKING:
-    from multimodal_gen.entrypoints.diffusion_generator import DiffusionGenerator
+    from multimodal_gen.entrypoints.python.diffusion_generator import DiffusionGenerator
     from multimodal_gen.messages.model_info import ModelInfo
 
 _WHAT = Group("What to make", sort_key=1)
@@ -50,7 +50,7 @@ def generate(
     prompts = _prompts(params, prompt_path)
     check_suffix(output_path)
     check_writable(output_path)
-    from multimodal_gen.entrypoints.diffusion_generator import DiffusionGenerator
+    from multimodal_gen.entrypoints.python.diffusion_generator import DiffusionGenerator
 
     with DiffusionGenerator.start(server) as generator:
         errors = _run(generator, prompts, output_path, metadata)
@@ -75,7 +75,7 @@ def _resolved(
     params: SamplingParams, model: ModelInfo, among: list[SamplingParams]
 ) -> SamplingParams:
     """With the model's defaults; of several prompts, the refusal names the one it is about."""
-    from multimodal_gen.entrypoints.pictures import open_pictures
+    from multimodal_gen.entrypoints.python.pictures import open_pictures
     from multimodal_gen.messages.codec import header_of
     from multimodal_gen.messages.validation import resolve
 
@@ -94,9 +94,9 @@ def _run(
     """Generate and write all prompts; returns those that failed."""
     import asyncio
 
-    from multimodal_gen.entrypoints.calls import run_all
     from multimodal_gen.entrypoints.cli.progress_bar import ProgressBar
-    from multimodal_gen.entrypoints.generation_result import GenerationResult
+    from multimodal_gen.entrypoints.python.calls import run_all
+    from multimodal_gen.entrypoints.python.generation_result import GenerationResult
     from multimodal_gen.postprocess.files import Destination
 
     resolved = [_resolved(prompt, generator.model, prompts) for prompt in prompts]

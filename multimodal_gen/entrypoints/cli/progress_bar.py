@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from multimodal_gen.entrypoints.generation_result import Progress
+from multimodal_gen.entrypoints.python.generation_result import Progress
 
 
 class ProgressBar:

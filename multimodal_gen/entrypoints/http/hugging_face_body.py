@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.entrypoints.decoding import decode_picture
 from multimodal_gen.entrypoints.http.pictures import bytes_of
 from multimodal_gen.entrypoints.http.solvers import solver_named
+from multimodal_gen.entrypoints.python.decoding import decode_picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.serving.service import NO_PIXELS, Pixels

@@ -8,7 +8,6 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import FileResponse
 from starlette.datastructures import UploadFile
 
-from multimodal_gen.entrypoints.decoding import decode_picture
 from multimodal_gen.entrypoints.http.comfyui.files import (
     FOLDERS,
     Files,
@@ -17,6 +16,7 @@ from multimodal_gen.entrypoints.http.comfyui.files import (
 )
 from multimodal_gen.entrypoints.http.comfyui.schema import FILE, UPLOAD, refusals
 from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.entrypoints.python.decoding import decode_picture
 
 _HEADERS = {"cache-control": "private, no-cache", "x-content-type-options": "nosniff"}
 _FORM: dict[str, int] = {"max_files": 1, "max_fields": 10, "max_part_size": 2**16}

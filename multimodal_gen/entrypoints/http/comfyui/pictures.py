@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from multimodal_gen.entrypoints.decoding import Mode, decode_picture
 from multimodal_gen.entrypoints.http.comfyui.errors import meaningless, shown
 from multimodal_gen.entrypoints.http.comfyui.reading import Loaded, Sampling
+from multimodal_gen.entrypoints.python.decoding import Mode, decode_picture
 from multimodal_gen.errors import InvalidRequest
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TypeVar
 from multimodal_gen.client.generation import Generation, Output, Update
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.entrypoints.generation_result import GenerationResult, Progress
-from multimodal_gen.entrypoints.pictures import open_pictures
+from multimodal_gen.entrypoints.python.generation_result import GenerationResult, Progress
+from multimodal_gen.entrypoints.python.pictures import open_pictures
 from multimodal_gen.errors import EngineNotReady, MultimodalGenError, QueueFull
 from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.request import Req

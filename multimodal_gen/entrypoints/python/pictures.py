@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.entrypoints.decoding import decode_mask, decode_picture
+from multimodal_gen.entrypoints.python.decoding import decode_mask, decode_picture
 from multimodal_gen.errors import InvalidRequest
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import Any, overload
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.entrypoints.calls import generate_one, run_all, stream_one
-from multimodal_gen.entrypoints.generation_result import GenerationResult, Progress
-from multimodal_gen.entrypoints.loop_thread import LoopThread
+from multimodal_gen.entrypoints.python.calls import generate_one, run_all, stream_one
+from multimodal_gen.entrypoints.python.generation_result import GenerationResult, Progress
+from multimodal_gen.entrypoints.python.loop_thread import LoopThread
 from multimodal_gen.errors import EngineNotReady, InvalidRequest, MultimodalGenError
 from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.messages.model_info import ModelInfo
