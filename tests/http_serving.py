@@ -20,8 +20,8 @@ from fastapi import FastAPI
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.app import create_app
-from multimodal_gen.entrypoints.http.connections import WEBSOCKETS
-from multimodal_gen.entrypoints.http.listen import listen, url_of
+from multimodal_gen.entrypoints.http.transport.connections import WEBSOCKETS
+from multimodal_gen.entrypoints.http.transport.listen import listen, url_of
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 from multimodal_gen.serving.data_folder import DataFolder

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http import app, server
-from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.records import JobRecord
 from multimodal_gen.serving.service import Service

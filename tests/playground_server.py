@@ -18,7 +18,7 @@ from http_serving import MODEL, eventually
 from multimodal_gen.client.generation import Output, Update
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.app import create_app
-from multimodal_gen.entrypoints.http.listen import listen
+from multimodal_gen.entrypoints.http.transport.listen import listen
 from multimodal_gen.errors import NotFound
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.serving.jobs import Jobs

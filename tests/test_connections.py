@@ -13,8 +13,8 @@ import pytest
 from http_serving import address_of, app_without_engine, eventually, serving
 
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.entrypoints.http.connections import uvicorn_options
-from multimodal_gen.entrypoints.http.listen import listen
+from multimodal_gen.entrypoints.http.transport.connections import uvicorn_options
+from multimodal_gen.entrypoints.http.transport.listen import listen
 
 TIMEOUT_S = 1.0
 HEAD = (

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from multimodal_gen.entrypoints.http.fetch import MediaFetcher, MediaHosts
+from multimodal_gen.entrypoints.http.transport.fetch import MediaFetcher, MediaHosts
 from multimodal_gen.errors import InvalidRequest
 
 HERE = ("127.0.0.1", "pictures.example")

@@ -22,8 +22,8 @@ import pytest
 from http_serving import eventually
 
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.entrypoints.http.listen import listen, url_of
 from multimodal_gen.entrypoints.http.server import serve
+from multimodal_gen.entrypoints.http.transport.listen import listen, url_of
 from multimodal_gen.errors import InvalidRequest
 
 PROGRAM = """

@@ -14,10 +14,10 @@ from http_serving import app_without_engine, ask
 from starlette.types import Message
 
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.entrypoints.http import key_ring
-from multimodal_gen.entrypoints.http.key_ring import KeyRing, read_keys
-from multimodal_gen.entrypoints.http.keys import admin_only
-from multimodal_gen.entrypoints.http.listen import listen
+from multimodal_gen.entrypoints.http.transport import key_ring
+from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing, read_keys
+from multimodal_gen.entrypoints.http.transport.keys import admin_only
+from multimodal_gen.entrypoints.http.transport.listen import listen
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.serving.owner import Owner
 

@@ -14,7 +14,7 @@ from http_serving import IMAGES, MODEL, address_of, app_with, ask, serving
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.entrypoints.http.middleware import BodyLimit
+from multimodal_gen.entrypoints.http.transport.middleware import BodyLimit
 from multimodal_gen.errors import QueueFull
 from multimodal_gen.messages.model_info import Limits
 from multimodal_gen.serving.operator_limits import bounded, within_time

@@ -22,7 +22,7 @@ from http_serving import eventually
 from PIL import Image
 
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.entrypoints.http.listen import listen, url_of
+from multimodal_gen.entrypoints.http.transport.listen import listen, url_of
 from multimodal_gen.launch.supervisor import Engine
 
 HERE = Path(__file__).parent

@@ -18,7 +18,6 @@ class FamilyConfig:
     """What is known of a family before any weight is loaded; its pipeline refers to it."""
 
     name: str
-    """Also the name of its module in `runtime/pipelines`."""
     title: str
     pipeline_classes: tuple[str, ...]
     """`_class_name` in model_index.json of the checkpoints that belong to it."""
@@ -41,3 +40,8 @@ class FamilyConfig:
     """Layouts, other than a folder, that its weights may come in: safetensors or GGUF."""
     ulysses: bool = False
     """Whether ranks can share a sequence; else they share the rows of a batch only."""
+
+    @property
+    def module(self) -> str:
+        """Where its pipeline is, under `runtime/pipelines`."""
+        return "fallback.fallback" if self.denoiser == "fallback" else f"families.{self.name}"

@@ -10,25 +10,25 @@ from multimodal_gen.entrypoints.http.a1111.routes import a1111_routes
 from multimodal_gen.entrypoints.http.comfyui.routes import comfyui_routes
 from multimodal_gen.entrypoints.http.docs import docs_routes
 from multimodal_gen.entrypoints.http.edits import edit_routes
-from multimodal_gen.entrypoints.http.errors import install_handlers
-from multimodal_gen.entrypoints.http.fetch import MediaFetcher, MediaHosts
 from multimodal_gen.entrypoints.http.files import file_routes
 from multimodal_gen.entrypoints.http.hugging_face import hugging_face_routes
 from multimodal_gen.entrypoints.http.image_jobs import image_job_routes
 from multimodal_gen.entrypoints.http.image_maker import ImageMaker
 from multimodal_gen.entrypoints.http.images import image_routes
 from multimodal_gen.entrypoints.http.jobs import job_routes
-from multimodal_gen.entrypoints.http.key_ring import KeyRing
-from multimodal_gen.entrypoints.http.keys import Keys
 from multimodal_gen.entrypoints.http.metrics import (
     Reports,
     engine_state,
     metrics_routes,
     name_of_model,
 )
-from multimodal_gen.entrypoints.http.middleware import BodyLimit, Drained, Observed
 from multimodal_gen.entrypoints.http.playground import playground_routes
 from multimodal_gen.entrypoints.http.status import status_routes
+from multimodal_gen.entrypoints.http.transport.errors import install_handlers
+from multimodal_gen.entrypoints.http.transport.fetch import MediaFetcher, MediaHosts
+from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
+from multimodal_gen.entrypoints.http.transport.keys import Keys
+from multimodal_gen.entrypoints.http.transport.middleware import BodyLimit, Drained, Observed
 from multimodal_gen.entrypoints.http.video_maker import VideoMaker
 from multimodal_gen.entrypoints.http.videos import video_routes
 from multimodal_gen.entrypoints.http.videos_refused import refused_video_routes

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 
-from multimodal_gen.entrypoints.http import forms
 from multimodal_gen.entrypoints.http.image_maker import ImageMaker
 from multimodal_gen.entrypoints.http.images import ANSWERS
 from multimodal_gen.entrypoints.http.pictures import file_of
@@ -16,6 +15,7 @@ from multimodal_gen.entrypoints.http.schema import (
     Picture,
     VariationsRequest,
 )
+from multimodal_gen.entrypoints.http.transport import forms
 from multimodal_gen.entrypoints.python.decoding import Mode, decode_mask, decode_picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 
-from multimodal_gen.entrypoints.http.errors import documented
+from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.serving.results import Results
 
 _HEADERS = {

@@ -8,12 +8,12 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from multimodal_gen.entrypoints.http.disconnect import unless_gone
-from multimodal_gen.entrypoints.http.error_shapes import routes_that_err_as
 from multimodal_gen.entrypoints.http.hugging_face_body import understood
 from multimodal_gen.entrypoints.http.image_maker import ImageMaker
 from multimodal_gen.entrypoints.http.image_replies import Encoding
-from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
+from multimodal_gen.entrypoints.http.transport.error_shapes import routes_that_err_as
+from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.postprocess.images import QUALITY, ImageFormat
 
 _FORMATS: dict[str, ImageFormat] = {

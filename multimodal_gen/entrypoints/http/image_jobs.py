@@ -8,9 +8,9 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from multimodal_gen.entrypoints.http.errors import documented
 from multimodal_gen.entrypoints.http.files import url_of
-from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.entrypoints.http.transport.errors import documented
+from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.errors import NotFound
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.owner import Owner

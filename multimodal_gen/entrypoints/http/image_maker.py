@@ -10,7 +10,6 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from multimodal_gen.entrypoints.http.disconnect import unless_gone
 from multimodal_gen.entrypoints.http.files import url_of
 from multimodal_gen.entrypoints.http.image_jobs import job_reply
 from multimodal_gen.entrypoints.http.image_replies import (
@@ -20,9 +19,10 @@ from multimodal_gen.entrypoints.http.image_replies import (
     raw,
     reply,
 )
-from multimodal_gen.entrypoints.http.owners import owner_of
 from multimodal_gen.entrypoints.http.schema import ImageFields
 from multimodal_gen.entrypoints.http.streaming import ImageEvents, TaskStream
+from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
+from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.serving.jobs import Jobs

@@ -6,12 +6,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from multimodal_gen.entrypoints.http import forms
-from multimodal_gen.entrypoints.http.errors import documented
 from multimodal_gen.entrypoints.http.image_jobs import ImageJob
 from multimodal_gen.entrypoints.http.image_maker import ImageMaker
 from multimodal_gen.entrypoints.http.image_replies import ImagesReply
 from multimodal_gen.entrypoints.http.schema import ImagesRequest
+from multimodal_gen.entrypoints.http.transport import forms
+from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.errors import InvalidRequest
 
 _RAW = ("image/png", "image/jpeg", "image/webp", "application/zip", "text/event-stream")

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from multimodal_gen.client.generation import Output
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.entrypoints.http.errors import documented
+from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.observability.metrics import EngineState, Metrics
 from multimodal_gen.observability.tracing import Tracing

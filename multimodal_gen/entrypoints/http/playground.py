@@ -16,9 +16,9 @@ from fastapi.responses import HTMLResponse
 from multimodal_gen import __version__
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.entrypoints.http.errors import documented
-from multimodal_gen.entrypoints.http.key_ring import KeyRing
-from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.entrypoints.http.transport.errors import documented
+from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
+from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.service import Service
 

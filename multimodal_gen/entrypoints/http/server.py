@@ -17,8 +17,8 @@ import uvicorn
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.app import create_app
-from multimodal_gen.entrypoints.http.connections import uvicorn_options
-from multimodal_gen.entrypoints.http.listen import listen, url_of
+from multimodal_gen.entrypoints.http.transport.connections import uvicorn_options
+from multimodal_gen.entrypoints.http.transport.listen import listen, url_of
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.launch.keeper import EngineKeeper, Watcher
 from multimodal_gen.serving.data_folder import DataFolder

@@ -13,7 +13,6 @@ from typing import Any
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from multimodal_gen.entrypoints.http.errors import explained
 from multimodal_gen.entrypoints.http.image_replies import (
     USAGE,
     Encoding,
@@ -22,6 +21,7 @@ from multimodal_gen.entrypoints.http.image_replies import (
     in_base64,
 )
 from multimodal_gen.entrypoints.http.schema import ImageFields
+from multimodal_gen.entrypoints.http.transport.errors import explained
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.serving.task import Event, Made, Moved, Previewed, Task
 

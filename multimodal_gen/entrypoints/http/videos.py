@@ -9,9 +9,9 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
-from multimodal_gen.entrypoints.http import forms
-from multimodal_gen.entrypoints.http.errors import documented
-from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.entrypoints.http.transport import forms
+from multimodal_gen.entrypoints.http.transport.errors import documented
+from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.entrypoints.http.video_maker import VideoMaker
 from multimodal_gen.entrypoints.http.video_objects import (
     DeletedVideo,

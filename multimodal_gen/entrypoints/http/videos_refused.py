@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from multimodal_gen.entrypoints.http.errors import documented
+from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.video_maker import VideoMaker
 from multimodal_gen.errors import InvalidRequest, NotFound
 

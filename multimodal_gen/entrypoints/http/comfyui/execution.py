@@ -14,7 +14,7 @@ from multimodal_gen.entrypoints.http.comfyui.channels import JPEG, PNG, Channel,
 from multimodal_gen.entrypoints.http.comfyui.files import Files
 from multimodal_gen.entrypoints.http.comfyui.graph import Node
 from multimodal_gen.entrypoints.http.comfyui.prompts import Part, Prompt, Prompts
-from multimodal_gen.entrypoints.http.errors import explained
+from multimodal_gen.entrypoints.http.transport.errors import explained
 from multimodal_gen.errors import Cancelled, MultimodalGenError
 from multimodal_gen.postprocess.files import encode
 from multimodal_gen.postprocess.images import encode_image

@@ -15,7 +15,7 @@ from multimodal_gen.entrypoints.http.comfyui.files import (
     sane_parts,
 )
 from multimodal_gen.entrypoints.http.comfyui.schema import FILE, UPLOAD, refusals
-from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.entrypoints.python.decoding import decode_picture
 
 _HEADERS = {"cache-control": "private, no-cache", "x-content-type-options": "nosniff"}

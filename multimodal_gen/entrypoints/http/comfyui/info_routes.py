@@ -12,7 +12,7 @@ from multimodal_gen.entrypoints.http.comfyui.intake import Intake
 from multimodal_gen.entrypoints.http.comfyui.schema import refusals
 from multimodal_gen.entrypoints.http.comfyui.system import system_stats
 from multimodal_gen.entrypoints.http.comfyui.vocabulary import Vocabulary
-from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.serving.service import Service
 
 

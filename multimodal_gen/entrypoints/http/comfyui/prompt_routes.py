@@ -18,7 +18,7 @@ from multimodal_gen.entrypoints.http.comfyui.schema import (
     Accepted,
     refusals,
 )
-from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.serving.service import Service
 
 Offset = Annotated[int | None, Query(ge=-1)]

@@ -19,7 +19,7 @@ from multimodal_gen.entrypoints.http.comfyui.prompt_routes import (
 )
 from multimodal_gen.entrypoints.http.comfyui.prompts import Prompts
 from multimodal_gen.entrypoints.http.comfyui.sockets import Sockets
-from multimodal_gen.entrypoints.http.error_shapes import routes_that_err_as
+from multimodal_gen.entrypoints.http.transport.error_shapes import routes_that_err_as
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
 

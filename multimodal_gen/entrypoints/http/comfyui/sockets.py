@@ -12,7 +12,7 @@ from fastapi import WebSocket, WebSocketDisconnect
 from multimodal_gen.entrypoints.http.comfyui.channels import Channel, Channels
 from multimodal_gen.entrypoints.http.comfyui.execution import Executor
 from multimodal_gen.entrypoints.http.comfyui.prompts import Prompts
-from multimodal_gen.entrypoints.http.owners import owner_of
+from multimodal_gen.entrypoints.http.transport.owners import owner_of
 
 _TRY_LATER = 1013
 _MAX_ID = 128

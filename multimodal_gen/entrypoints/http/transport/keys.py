@@ -21,8 +21,8 @@ from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from multimodal_gen.entrypoints.http.errors import response_of
-from multimodal_gen.entrypoints.http.key_ring import KeyRing
+from multimodal_gen.entrypoints.http.transport.errors import response_of
+from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
 from multimodal_gen.errors import Forbidden, MultimodalGenError, Unauthorized
 from multimodal_gen.observability.context import current
 from multimodal_gen.serving.owner import Owner

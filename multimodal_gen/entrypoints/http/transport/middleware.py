@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from multimodal_gen.entrypoints.http.errors import error_response, response_of
+from multimodal_gen.entrypoints.http.transport.errors import error_response, response_of
 from multimodal_gen.errors import QueueFull
 from multimodal_gen.observability.context import RequestContext, enter, leave, trace_id_of
 from multimodal_gen.observability.logging import ACCESS, fields

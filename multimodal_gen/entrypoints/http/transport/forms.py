@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
-from multimodal_gen.entrypoints.http.links import follow_links
+from multimodal_gen.entrypoints.http.transport.links import follow_links
 
 M = TypeVar("M", bound=BaseModel)
 MAX_FIELDS = 200
