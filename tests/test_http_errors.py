@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multimodal_gen import errors
-from multimodal_gen.entrypoints.http.schema import ImagesRequest
+from multimodal_gen.entrypoints.http.openai.schema import ImagesRequest
 
 JSON = {"content-type": "application/json"}
 FULL = errors.QueueFull("no room for more requests", 2.3)

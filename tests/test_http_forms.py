@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from openai_client import encoded
 from PIL import Image
 
-from multimodal_gen.entrypoints.http.schema import EditsRequest, ImagesRequest
+from multimodal_gen.entrypoints.http.openai.schema import EditsRequest, ImagesRequest
 from multimodal_gen.entrypoints.http.transport.forms import fold
 from multimodal_gen.errors import QueueFull
 

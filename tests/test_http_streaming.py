@@ -19,7 +19,7 @@ from openai_client import client_of, encoded, file_of, pixels_of
 from PIL import Image
 from playground_server import PICTURES
 
-from multimodal_gen.entrypoints.http.streaming import Partials, with_pings
+from multimodal_gen.entrypoints.http.openai.streaming import Partials, with_pings
 from multimodal_gen.errors import OutOfMemory
 from multimodal_gen.launch.supervisor import Engine
 

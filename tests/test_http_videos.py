@@ -24,8 +24,8 @@ from PIL import Image
 
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.app import create_app
-from multimodal_gen.entrypoints.http.video_objects import poll_after_ms
-from multimodal_gen.entrypoints.http.video_schema import frames_of
+from multimodal_gen.entrypoints.http.openai.video_objects import poll_after_ms
+from multimodal_gen.entrypoints.http.openai.video_schema import frames_of
 from multimodal_gen.errors import QueueFull
 from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.postprocess.metadata import read_parameters

@@ -9,12 +9,8 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.a1111.routes import a1111_routes
 from multimodal_gen.entrypoints.http.comfyui.routes import comfyui_routes
 from multimodal_gen.entrypoints.http.docs import docs_routes
-from multimodal_gen.entrypoints.http.edits import edit_routes
 from multimodal_gen.entrypoints.http.files import file_routes
 from multimodal_gen.entrypoints.http.hugging_face import hugging_face_routes
-from multimodal_gen.entrypoints.http.image_jobs import image_job_routes
-from multimodal_gen.entrypoints.http.image_maker import ImageMaker
-from multimodal_gen.entrypoints.http.images import image_routes
 from multimodal_gen.entrypoints.http.jobs import job_routes
 from multimodal_gen.entrypoints.http.metrics import (
     Reports,
@@ -22,6 +18,13 @@ from multimodal_gen.entrypoints.http.metrics import (
     metrics_routes,
     name_of_model,
 )
+from multimodal_gen.entrypoints.http.openai.edits import edit_routes
+from multimodal_gen.entrypoints.http.openai.image_jobs import image_job_routes
+from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
+from multimodal_gen.entrypoints.http.openai.images import image_routes
+from multimodal_gen.entrypoints.http.openai.video_maker import VideoMaker
+from multimodal_gen.entrypoints.http.openai.videos import video_routes
+from multimodal_gen.entrypoints.http.openai.videos_refused import refused_video_routes
 from multimodal_gen.entrypoints.http.playground import playground_routes
 from multimodal_gen.entrypoints.http.status import status_routes
 from multimodal_gen.entrypoints.http.transport.errors import install_handlers
@@ -29,9 +32,6 @@ from multimodal_gen.entrypoints.http.transport.fetch import MediaFetcher, MediaH
 from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
 from multimodal_gen.entrypoints.http.transport.keys import Keys
 from multimodal_gen.entrypoints.http.transport.middleware import BodyLimit, Drained, Observed
-from multimodal_gen.entrypoints.http.video_maker import VideoMaker
-from multimodal_gen.entrypoints.http.videos import video_routes
-from multimodal_gen.entrypoints.http.videos_refused import refused_video_routes
 from multimodal_gen.observability.metrics import Metrics
 from multimodal_gen.observability.tracing import tracing_from_environment
 from multimodal_gen.serving.jobs import Jobs

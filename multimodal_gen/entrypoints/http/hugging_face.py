@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from multimodal_gen.entrypoints.http.hugging_face_body import understood
-from multimodal_gen.entrypoints.http.image_maker import ImageMaker
-from multimodal_gen.entrypoints.http.image_replies import Encoding
+from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
+from multimodal_gen.entrypoints.http.openai.image_replies import Encoding
 from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
 from multimodal_gen.entrypoints.http.transport.error_shapes import routes_that_err_as
 from multimodal_gen.entrypoints.http.transport.owners import owner_of

@@ -10,8 +10,8 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
 from multimodal_gen.entrypoints.http.job_feed import JobFeed, Starts
-from multimodal_gen.entrypoints.http.job_objects import DeletedJob, Job, JobPage, job_of
-from multimodal_gen.entrypoints.http.streaming import EventStream
+from multimodal_gen.entrypoints.http.openai.job_objects import DeletedJob, Job, JobPage, job_of
+from multimodal_gen.entrypoints.http.openai.streaming import EventStream
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.serving.jobs import Jobs

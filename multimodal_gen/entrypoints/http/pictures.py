@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 
-from multimodal_gen.entrypoints.http.schema import Picture, PictureLink
+from multimodal_gen.entrypoints.http.openai.schema import Picture, PictureLink
 from multimodal_gen.errors import InvalidRequest
 
 _DATA_URL = re.compile(r"data:[^,]{0,200},", re.ASCII | re.IGNORECASE)

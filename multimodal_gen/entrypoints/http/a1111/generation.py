@@ -17,8 +17,8 @@ from multimodal_gen.entrypoints.http.a1111.schema import (
     TextToImage,
 )
 from multimodal_gen.entrypoints.http.a1111.wishes import Wishes, with_infotext
-from multimodal_gen.entrypoints.http.image_maker import ImageMaker
-from multimodal_gen.entrypoints.http.image_replies import Encoding, in_base64
+from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
+from multimodal_gen.entrypoints.http.openai.image_replies import Encoding, in_base64
 from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.errors import Cancelled

@@ -8,7 +8,7 @@ from typing import Any
 
 from multimodal_gen.entrypoints.http.a1111.jobs import Job
 from multimodal_gen.entrypoints.http.a1111.wishes import Wishes
-from multimodal_gen.entrypoints.http.image_replies import Encoding, in_base64
+from multimodal_gen.entrypoints.http.openai.image_replies import Encoding, in_base64
 from multimodal_gen.messages.request import Req
 from multimodal_gen.postprocess.infotext import SAMPLERS
 from multimodal_gen.postprocess.metadata import Recipe

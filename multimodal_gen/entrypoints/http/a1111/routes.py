@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.a1111.catalogue import add_lists, add_settings
 from multimodal_gen.entrypoints.http.a1111.generation import add_generation
-from multimodal_gen.entrypoints.http.image_maker import ImageMaker
+from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
 from multimodal_gen.entrypoints.http.transport.error_shapes import routes_that_err_as
 
 _NAMES = {

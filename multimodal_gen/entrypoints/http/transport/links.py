@@ -7,7 +7,7 @@ from typing import Any, get_args
 from fastapi import Request
 from pydantic import BaseModel
 
-from multimodal_gen.entrypoints.http.schema import PictureLink
+from multimodal_gen.entrypoints.http.openai.schema import PictureLink
 from multimodal_gen.entrypoints.http.transport.fetch import MediaFetcher
 
 _SCHEMES = ("http://", "https://")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 
-from multimodal_gen.entrypoints.http.image_maker import ImageMaker
-from multimodal_gen.entrypoints.http.images import ANSWERS
-from multimodal_gen.entrypoints.http.pictures import file_of
-from multimodal_gen.entrypoints.http.schema import (
+from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
+from multimodal_gen.entrypoints.http.openai.images import ANSWERS
+from multimodal_gen.entrypoints.http.openai.schema import (
     EditsRequest,
     Picture,
     VariationsRequest,
 )
+from multimodal_gen.entrypoints.http.pictures import file_of
 from multimodal_gen.entrypoints.http.transport import forms
 from multimodal_gen.entrypoints.python.decoding import Mode, decode_mask, decode_picture
 from multimodal_gen.errors import InvalidRequest

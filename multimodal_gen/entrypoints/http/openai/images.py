@@ -6,10 +6,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from multimodal_gen.entrypoints.http.image_jobs import ImageJob
-from multimodal_gen.entrypoints.http.image_maker import ImageMaker
-from multimodal_gen.entrypoints.http.image_replies import ImagesReply
-from multimodal_gen.entrypoints.http.schema import ImagesRequest
+from multimodal_gen.entrypoints.http.openai.image_jobs import ImageJob
+from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
+from multimodal_gen.entrypoints.http.openai.image_replies import ImagesReply
+from multimodal_gen.entrypoints.http.openai.schema import ImagesRequest
 from multimodal_gen.entrypoints.http.transport import forms
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.errors import InvalidRequest

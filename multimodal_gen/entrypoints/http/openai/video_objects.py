@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.entrypoints.http.job_objects import times_of
+from multimodal_gen.entrypoints.http.openai.job_objects import times_of
 from multimodal_gen.entrypoints.http.transport.errors import ErrorInfo, told
 from multimodal_gen.serving.records import JobRecord
 from multimodal_gen.serving.task import Task

@@ -9,18 +9,18 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
-from multimodal_gen.entrypoints.http.transport import forms
-from multimodal_gen.entrypoints.http.transport.errors import documented
-from multimodal_gen.entrypoints.http.transport.owners import owner_of
-from multimodal_gen.entrypoints.http.video_maker import VideoMaker
-from multimodal_gen.entrypoints.http.video_objects import (
+from multimodal_gen.entrypoints.http.openai.video_maker import VideoMaker
+from multimodal_gen.entrypoints.http.openai.video_objects import (
     DeletedVideo,
     Video,
     VideoPage,
     poll_after_ms,
     video_of,
 )
-from multimodal_gen.entrypoints.http.video_schema import RemixRequest, VideosRequest
+from multimodal_gen.entrypoints.http.openai.video_schema import RemixRequest, VideosRequest
+from multimodal_gen.entrypoints.http.transport import forms
+from multimodal_gen.entrypoints.http.transport.errors import documented
+from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.errors import NotFound
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.owner import Owner

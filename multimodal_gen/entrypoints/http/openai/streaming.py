@@ -13,14 +13,14 @@ from typing import Any
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from multimodal_gen.entrypoints.http.image_replies import (
+from multimodal_gen.entrypoints.http.openai.image_replies import (
     USAGE,
     Encoding,
     common,
     described,
     in_base64,
 )
-from multimodal_gen.entrypoints.http.schema import ImageFields
+from multimodal_gen.entrypoints.http.openai.schema import ImageFields
 from multimodal_gen.entrypoints.http.transport.errors import explained
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.serving.task import Event, Made, Moved, Previewed, Task

@@ -9,8 +9,8 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.entrypoints.http.sampling_fields import SamplingFields
-from multimodal_gen.entrypoints.http.schema import Picture
+from multimodal_gen.entrypoints.http.openai.sampling_fields import SamplingFields
+from multimodal_gen.entrypoints.http.openai.schema import Picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
 

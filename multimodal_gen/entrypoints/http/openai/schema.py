@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pydantic_core import PydanticCustomError
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.entrypoints.http.sampling_fields import SamplingFields
+from multimodal_gen.entrypoints.http.openai.sampling_fields import SamplingFields
 from multimodal_gen.errors import InvalidRequest
 
 MAX_IMAGES = 10

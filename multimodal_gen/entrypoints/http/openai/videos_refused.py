@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
+from multimodal_gen.entrypoints.http.openai.video_maker import VideoMaker
 from multimodal_gen.entrypoints.http.transport.errors import documented
-from multimodal_gen.entrypoints.http.video_maker import VideoMaker
 from multimodal_gen.errors import InvalidRequest, NotFound
 
 _WHY = {

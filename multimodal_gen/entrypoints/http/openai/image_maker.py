@@ -11,16 +11,16 @@ from typing import Any
 from fastapi import Request, Response
 
 from multimodal_gen.entrypoints.http.files import url_of
-from multimodal_gen.entrypoints.http.image_jobs import job_reply
-from multimodal_gen.entrypoints.http.image_replies import (
+from multimodal_gen.entrypoints.http.openai.image_jobs import job_reply
+from multimodal_gen.entrypoints.http.openai.image_replies import (
     Encoding,
     Made,
     in_base64,
     raw,
     reply,
 )
-from multimodal_gen.entrypoints.http.schema import ImageFields
-from multimodal_gen.entrypoints.http.streaming import ImageEvents, TaskStream
+from multimodal_gen.entrypoints.http.openai.schema import ImageFields
+from multimodal_gen.entrypoints.http.openai.streaming import ImageEvents, TaskStream
 from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
