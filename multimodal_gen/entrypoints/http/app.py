@@ -9,9 +9,9 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.a1111.routes import a1111_routes
 from multimodal_gen.entrypoints.http.comfyui.routes import comfyui_routes
 from multimodal_gen.entrypoints.http.docs import docs_routes
-from multimodal_gen.entrypoints.http.files import file_routes
 from multimodal_gen.entrypoints.http.hugging_face import hugging_face_routes
-from multimodal_gen.entrypoints.http.jobs import job_routes
+from multimodal_gen.entrypoints.http.jobs.files import file_routes
+from multimodal_gen.entrypoints.http.jobs.routes import job_routes
 from multimodal_gen.entrypoints.http.metrics import (
     Reports,
     engine_state,

@@ -8,7 +8,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from multimodal_gen.entrypoints.http.files import url_of
+from multimodal_gen.entrypoints.http.jobs.files import url_of
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.errors import NotFound

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from multimodal_gen.entrypoints.http.files import url_of
+from multimodal_gen.entrypoints.http.jobs.files import url_of
 from multimodal_gen.entrypoints.http.openai.image_jobs import job_reply
 from multimodal_gen.entrypoints.http.openai.image_replies import (
     Encoding,

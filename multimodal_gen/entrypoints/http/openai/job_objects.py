@@ -9,7 +9,7 @@ import msgspec
 from fastapi import Request
 from pydantic import BaseModel
 
-from multimodal_gen.entrypoints.http.files import url_of
+from multimodal_gen.entrypoints.http.jobs.files import url_of
 from multimodal_gen.entrypoints.http.transport.errors import ErrorInfo, told
 from multimodal_gen.errors import Expired
 from multimodal_gen.serving.records import JobRecord, Kind

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
-from multimodal_gen.entrypoints.http.job_feed import JobFeed, Starts
+from multimodal_gen.entrypoints.http.jobs.feed import JobFeed, Starts
 from multimodal_gen.entrypoints.http.openai.job_objects import DeletedJob, Job, JobPage, job_of
 from multimodal_gen.entrypoints.http.openai.streaming import EventStream
 from multimodal_gen.entrypoints.http.transport.errors import documented
