@@ -19,8 +19,8 @@ from starlette.types import Message
 
 from multimodal_gen import errors
 from multimodal_gen.entrypoints.http import app as http_app
-from multimodal_gen.entrypoints.http.docs import schema_of
-from multimodal_gen.entrypoints.http.metrics import since_acceptance
+from multimodal_gen.entrypoints.http.ops.docs import schema_of
+from multimodal_gen.entrypoints.http.ops.metrics import since_acceptance
 from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.observability import logging as our_logging
 from multimodal_gen.observability.context import RequestContext, enter, leave, trace_id_of

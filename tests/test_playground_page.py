@@ -17,7 +17,7 @@ import pytest
 from http_serving import app_without_engine, ask, eventually
 from playground_server import PICTURES, Server
 
-from multimodal_gen.entrypoints.http.playground import page
+from multimodal_gen.entrypoints.http.ops.playground import page
 
 HTML = page().decode()
 SCRIPT = HTML.split("<script>")[1].split("</script>")[0]

@@ -8,16 +8,9 @@ from multimodal_gen import __version__
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.a1111.routes import a1111_routes
 from multimodal_gen.entrypoints.http.comfyui.routes import comfyui_routes
-from multimodal_gen.entrypoints.http.docs import docs_routes
 from multimodal_gen.entrypoints.http.hugging_face import hugging_face_routes
 from multimodal_gen.entrypoints.http.jobs.files import file_routes
 from multimodal_gen.entrypoints.http.jobs.routes import job_routes
-from multimodal_gen.entrypoints.http.metrics import (
-    Reports,
-    engine_state,
-    metrics_routes,
-    name_of_model,
-)
 from multimodal_gen.entrypoints.http.openai.edits import edit_routes
 from multimodal_gen.entrypoints.http.openai.image_jobs import image_job_routes
 from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
@@ -25,8 +18,15 @@ from multimodal_gen.entrypoints.http.openai.images import image_routes
 from multimodal_gen.entrypoints.http.openai.video_maker import VideoMaker
 from multimodal_gen.entrypoints.http.openai.videos import video_routes
 from multimodal_gen.entrypoints.http.openai.videos_refused import refused_video_routes
-from multimodal_gen.entrypoints.http.playground import playground_routes
-from multimodal_gen.entrypoints.http.status import status_routes
+from multimodal_gen.entrypoints.http.ops.docs import docs_routes
+from multimodal_gen.entrypoints.http.ops.metrics import (
+    Reports,
+    engine_state,
+    metrics_routes,
+    name_of_model,
+)
+from multimodal_gen.entrypoints.http.ops.playground import playground_routes
+from multimodal_gen.entrypoints.http.ops.status import status_routes
 from multimodal_gen.entrypoints.http.transport.errors import install_handlers
 from multimodal_gen.entrypoints.http.transport.fetch import MediaFetcher, MediaHosts
 from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, FastAPI, Response
 
-from multimodal_gen.entrypoints.http.playground import content_security_policy
+from multimodal_gen.entrypoints.http.ops.playground import content_security_policy
 
 _NEVER_STATUS, _NEVER_NAMES = "422", ("HTTPValidationError", "ValidationError")
 """What FastAPI writes into every schema, and is answered as 400 in the envelope here."""
