@@ -12,7 +12,7 @@ from http_serving import MODEL, app_with, ask
 from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
 from multimodal_gen.entrypoints.http.a1111.schema import ImageToImage, TextToImage
 from multimodal_gen.entrypoints.http.a1111.wishes import Wishes, fitting, with_infotext
-from multimodal_gen.entrypoints.http.solvers import solver_named
+from multimodal_gen.entrypoints.http.media.solvers import solver_named
 from multimodal_gen.errors import InvalidRequest, QueueFull
 from multimodal_gen.messages.model_info import Limits, ModelInfo
 from multimodal_gen.postprocess.infotext import parse, write

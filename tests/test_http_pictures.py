@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from openai_client import encoded
 from PIL import Image
 
-from multimodal_gen.entrypoints.http.pictures import bytes_of
+from multimodal_gen.entrypoints.http.media.pictures import bytes_of
 from multimodal_gen.entrypoints.python.decoding import decode_mask, decode_picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.entrypoints.http.pictures import bytes_of
-from multimodal_gen.entrypoints.http.solvers import solver_named
+from multimodal_gen.entrypoints.http.media.pictures import bytes_of
+from multimodal_gen.entrypoints.http.media.solvers import solver_named
 from multimodal_gen.entrypoints.python.decoding import decode_picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage
-from multimodal_gen.entrypoints.http.pictures import bytes_of
+from multimodal_gen.entrypoints.http.media.pictures import bytes_of
 from multimodal_gen.entrypoints.python.decoding import decode_picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.serving.service import NO_PIXELS, Pixels

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
 from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage
-from multimodal_gen.entrypoints.http.solvers import solver_named
+from multimodal_gen.entrypoints.http.media.solvers import solver_named
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.postprocess import infotext

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from multimodal_gen.entrypoints.http.solvers import solver_named
+from multimodal_gen.entrypoints.http.media.solvers import solver_named
 
 _SAMPLERS = (
     "euler",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 
+from multimodal_gen.entrypoints.http.media.pictures import file_of
 from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
 from multimodal_gen.entrypoints.http.openai.images import ANSWERS
 from multimodal_gen.entrypoints.http.openai.schema import (
@@ -14,7 +15,6 @@ from multimodal_gen.entrypoints.http.openai.schema import (
     Picture,
     VariationsRequest,
 )
-from multimodal_gen.entrypoints.http.pictures import file_of
 from multimodal_gen.entrypoints.http.transport import forms
 from multimodal_gen.entrypoints.python.decoding import Mode, decode_mask, decode_picture
 from multimodal_gen.errors import InvalidRequest

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fastapi import Request, Response
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.entrypoints.http.media.pictures import file_of
 from multimodal_gen.entrypoints.http.openai.video_schema import RemixRequest, VideosRequest
-from multimodal_gen.entrypoints.http.pictures import file_of
 from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.entrypoints.python.decoding import decode_picture
