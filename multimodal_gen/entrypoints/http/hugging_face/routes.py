@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from multimodal_gen.entrypoints.http.hugging_face_body import understood
+from multimodal_gen.entrypoints.http.hugging_face.body import understood
 from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
 from multimodal_gen.entrypoints.http.openai.image_replies import Encoding
 from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
