@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
 from multimodal_gen.entrypoints.http.comfyui.errors import InvalidInput, InvalidPrompt
-from multimodal_gen.entrypoints.http.comfyui.graph import MAX_NODES, Graph
-from multimodal_gen.entrypoints.http.comfyui.pictures import load_pictures
-from multimodal_gen.entrypoints.http.comfyui.reading import Loaded, Reader, Sampling
-from multimodal_gen.entrypoints.http.comfyui.samplers import samplers_of
-from multimodal_gen.entrypoints.http.comfyui.vocabulary import vocabulary_of
+from multimodal_gen.entrypoints.http.comfyui.graph.graph import MAX_NODES, Graph
+from multimodal_gen.entrypoints.http.comfyui.graph.pictures import load_pictures
+from multimodal_gen.entrypoints.http.comfyui.graph.reading import Loaded, Reader, Sampling
+from multimodal_gen.entrypoints.http.comfyui.graph.samplers import samplers_of
+from multimodal_gen.entrypoints.http.comfyui.graph.vocabulary import vocabulary_of
 from multimodal_gen.errors import EngineDied, InvalidRequest
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 from multimodal_gen.postprocess.images import encode_image

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from multimodal_gen import __version__
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.a1111.routes import a1111_routes
-from multimodal_gen.entrypoints.http.comfyui.routes import comfyui_routes
+from multimodal_gen.entrypoints.http.comfyui.routes.router import comfyui_routes
 from multimodal_gen.entrypoints.http.hugging_face.routes import hugging_face_routes
 from multimodal_gen.entrypoints.http.jobs.files import file_routes
 from multimodal_gen.entrypoints.http.jobs.routes import job_routes

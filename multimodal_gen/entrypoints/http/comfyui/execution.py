@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from multimodal_gen.client.generation import Output
-from multimodal_gen.entrypoints.http.comfyui.channels import JPEG, PNG, Channel, Channels
 from multimodal_gen.entrypoints.http.comfyui.files import Files
-from multimodal_gen.entrypoints.http.comfyui.graph import Node
+from multimodal_gen.entrypoints.http.comfyui.graph.graph import Node
 from multimodal_gen.entrypoints.http.comfyui.prompts import Part, Prompt, Prompts
+from multimodal_gen.entrypoints.http.comfyui.routes.channels import JPEG, PNG, Channel, Channels
 from multimodal_gen.entrypoints.http.transport.errors import explained
 from multimodal_gen.errors import Cancelled, MultimodalGenError
 from multimodal_gen.postprocess.files import encode

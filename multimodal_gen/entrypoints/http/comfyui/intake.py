@@ -19,11 +19,11 @@ from multimodal_gen.entrypoints.http.comfyui.errors import (
     failed,
 )
 from multimodal_gen.entrypoints.http.comfyui.files import Files, Place
-from multimodal_gen.entrypoints.http.comfyui.graph import Graph, Node
-from multimodal_gen.entrypoints.http.comfyui.pictures import load_pictures
+from multimodal_gen.entrypoints.http.comfyui.graph.graph import Graph, Node
+from multimodal_gen.entrypoints.http.comfyui.graph.pictures import load_pictures
+from multimodal_gen.entrypoints.http.comfyui.graph.reading import Reader, Sampling
+from multimodal_gen.entrypoints.http.comfyui.graph.vocabulary import Vocabulary, vocabulary_of
 from multimodal_gen.entrypoints.http.comfyui.prompts import Part, Prompt, Prompts
-from multimodal_gen.entrypoints.http.comfyui.reading import Reader, Sampling
-from multimodal_gen.entrypoints.http.comfyui.vocabulary import Vocabulary, vocabulary_of
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.service import Pixels, Service

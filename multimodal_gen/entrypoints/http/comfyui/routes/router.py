@@ -5,20 +5,20 @@ from __future__ import annotations
 from fastapi import APIRouter, WebSocket
 
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.entrypoints.http.comfyui.channels import Channels
 from multimodal_gen.entrypoints.http.comfyui.errors import as_comfyui
 from multimodal_gen.entrypoints.http.comfyui.execution import Executor
-from multimodal_gen.entrypoints.http.comfyui.file_routes import add_file_routes
 from multimodal_gen.entrypoints.http.comfyui.files import Files
-from multimodal_gen.entrypoints.http.comfyui.info_routes import add_info_routes
 from multimodal_gen.entrypoints.http.comfyui.intake import Intake
-from multimodal_gen.entrypoints.http.comfyui.prompt_routes import (
+from multimodal_gen.entrypoints.http.comfyui.prompts import Prompts
+from multimodal_gen.entrypoints.http.comfyui.routes.channels import Channels
+from multimodal_gen.entrypoints.http.comfyui.routes.files import add_file_routes
+from multimodal_gen.entrypoints.http.comfyui.routes.info import add_info_routes
+from multimodal_gen.entrypoints.http.comfyui.routes.prompts import (
     add_history_routes,
     add_prompt_routes,
     add_queue_routes,
 )
-from multimodal_gen.entrypoints.http.comfyui.prompts import Prompts
-from multimodal_gen.entrypoints.http.comfyui.sockets import Sockets
+from multimodal_gen.entrypoints.http.comfyui.routes.sockets import Sockets
 from multimodal_gen.entrypoints.http.transport.error_shapes import routes_that_err_as
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service

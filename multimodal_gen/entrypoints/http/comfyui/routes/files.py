@@ -14,7 +14,7 @@ from multimodal_gen.entrypoints.http.comfyui.files import (
     Place,
     sane_parts,
 )
-from multimodal_gen.entrypoints.http.comfyui.schema import FILE, UPLOAD, refusals
+from multimodal_gen.entrypoints.http.comfyui.routes.schema import FILE, UPLOAD, refusals
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.entrypoints.python.decoding import decode_picture
 

@@ -8,10 +8,10 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from multimodal_gen.entrypoints.http.comfyui.errors import json_response
+from multimodal_gen.entrypoints.http.comfyui.graph.vocabulary import Vocabulary
 from multimodal_gen.entrypoints.http.comfyui.intake import Intake
-from multimodal_gen.entrypoints.http.comfyui.schema import refusals
-from multimodal_gen.entrypoints.http.comfyui.system import system_stats
-from multimodal_gen.entrypoints.http.comfyui.vocabulary import Vocabulary
+from multimodal_gen.entrypoints.http.comfyui.routes.schema import refusals
+from multimodal_gen.entrypoints.http.comfyui.routes.system import system_stats
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.serving.service import Service
 

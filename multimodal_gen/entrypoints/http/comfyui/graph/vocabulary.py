@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from multimodal_gen.entrypoints.http.comfyui.samplers import SCHEDULES, samplers_of
+from multimodal_gen.entrypoints.http.comfyui.graph.samplers import SCHEDULES, samplers_of
 from multimodal_gen.messages.model_info import ModelInfo
 
 _MAX_SIDE = 16384

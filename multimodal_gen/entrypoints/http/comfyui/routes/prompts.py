@@ -11,7 +11,7 @@ from multimodal_gen.entrypoints.http.comfyui.errors import InvalidPrompt, json_r
 from multimodal_gen.entrypoints.http.comfyui.execution import Executor
 from multimodal_gen.entrypoints.http.comfyui.intake import Intake, object_of
 from multimodal_gen.entrypoints.http.comfyui.prompts import Prompts
-from multimodal_gen.entrypoints.http.comfyui.schema import (
+from multimodal_gen.entrypoints.http.comfyui.routes.schema import (
     INTERRUPT,
     PROMPT,
     QUEUE,

@@ -9,9 +9,9 @@ from typing import Any
 
 from fastapi import WebSocket, WebSocketDisconnect
 
-from multimodal_gen.entrypoints.http.comfyui.channels import Channel, Channels
 from multimodal_gen.entrypoints.http.comfyui.execution import Executor
 from multimodal_gen.entrypoints.http.comfyui.prompts import Prompts
+from multimodal_gen.entrypoints.http.comfyui.routes.channels import Channel, Channels
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 
 _TRY_LATER = 1013

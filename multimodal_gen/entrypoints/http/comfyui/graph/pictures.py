@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.entrypoints.http.comfyui.errors import meaningless, shown
-from multimodal_gen.entrypoints.http.comfyui.reading import Loaded, Sampling
+from multimodal_gen.entrypoints.http.comfyui.graph.reading import Loaded, Sampling
 from multimodal_gen.entrypoints.python.decoding import Mode, decode_picture
 from multimodal_gen.errors import InvalidRequest
 

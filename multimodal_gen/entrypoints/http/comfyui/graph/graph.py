@@ -13,7 +13,7 @@ from multimodal_gen.entrypoints.http.comfyui.errors import (
     problem,
     shown,
 )
-from multimodal_gen.entrypoints.http.comfyui.vocabulary import (
+from multimodal_gen.entrypoints.http.comfyui.graph.vocabulary import (
     Input,
     NodeClass,
     Vocabulary,

@@ -12,8 +12,8 @@ from multimodal_gen.entrypoints.http.comfyui.errors import (
     meaningless,
     shown,
 )
-from multimodal_gen.entrypoints.http.comfyui.graph import Graph, Node
-from multimodal_gen.entrypoints.http.comfyui.samplers import samplers_of
+from multimodal_gen.entrypoints.http.comfyui.graph.graph import Graph, Node
+from multimodal_gen.entrypoints.http.comfyui.graph.samplers import samplers_of
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.validation import MAX_SEED
