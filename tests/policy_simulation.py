@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from multimodal_gen.configs.sampling_params import Priority, SamplingParams
 from multimodal_gen.messages.plan import Phase, Prepared, Work
 from multimodal_gen.messages.request import Req
-from multimodal_gen.runtime.managers.cost_model import CostModel
-from multimodal_gen.runtime.managers.policy import Policy
+from multimodal_gen.scheduling.cost_model import CostModel
+from multimodal_gen.scheduling.policy import Policy
 
 Time = Callable[[int], float]
 """Seconds of one evaluation of n rows of the smallest picture."""

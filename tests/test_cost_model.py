@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multimodal_gen.messages.plan import Phase
-from multimodal_gen.runtime.managers.cost_model import MAX_KEYS, CostModel, tokens
+from multimodal_gen.scheduling.cost_model import MAX_KEYS, CostModel, tokens
 
 KEY = "[(1, 36, 64), (1, 77, 192)]"
 

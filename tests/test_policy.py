@@ -9,7 +9,7 @@ from policy_simulation import cost_model, prepared_of, request
 from multimodal_gen.errors import DeadlineExceeded, QueueFull
 from multimodal_gen.messages.plan import Phase, Prepared, Work
 from multimodal_gen.messages.request import Req, preview_stride
-from multimodal_gen.runtime.managers.policy import Policy
+from multimodal_gen.scheduling.policy import Policy
 
 ENCODE_S, STEP_S, DECODE_S = 0.02, 0.1, 0.02
 SECONDS = {Phase.ENCODE: ENCODE_S, Phase.DENOISE: STEP_S, Phase.DECODE: DECODE_S}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from policy_simulation import cost_model, request
 
 from multimodal_gen.messages.plan import Phase
-from multimodal_gen.runtime.managers.policy import Policy
+from multimodal_gen.scheduling.policy import Policy
 
 
 def held(*names: str, deadline_s: float | None = None) -> Policy:

@@ -14,9 +14,9 @@ from multimodal_gen.configs.sampling_params import Priority
 from multimodal_gen.errors import DeadlineExceeded, QueueFull
 from multimodal_gen.messages.plan import Phase, Work
 from multimodal_gen.messages.request import Req
-from multimodal_gen.runtime.managers.choice import REACTION_S
-from multimodal_gen.runtime.managers.cost_model import CostModel
-from multimodal_gen.runtime.managers.policy import Policy
+from multimodal_gen.scheduling.choice import REACTION_S
+from multimodal_gen.scheduling.cost_model import CostModel
+from multimodal_gen.scheduling.policy import Policy
 
 Arrival = tuple[float, int, int, Priority, float | None, str]
 """When, steps, side, priority, deadline, and what becomes of it."""

@@ -23,11 +23,11 @@ from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.managers import client_gateway
 from multimodal_gen.runtime.managers import scheduler as module
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
-from multimodal_gen.runtime.managers.cost_model import CostModel
 from multimodal_gen.runtime.managers.lora_shelf import LoraShelf
-from multimodal_gen.runtime.managers.policy import Policy
 from multimodal_gen.runtime.managers.rank_links import RankLinks
 from multimodal_gen.runtime.managers.scheduler import Scheduler
+from multimodal_gen.scheduling.cost_model import CostModel
+from multimodal_gen.scheduling.policy import Policy
 
 LORA_MODEL = msgspec.structs.replace(MODEL, parameters=("lora",))
 

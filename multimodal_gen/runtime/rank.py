@@ -24,12 +24,12 @@ from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.messages.reply import ErrorInfo
 from multimodal_gen.observability.logging import configure_logging
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
-from multimodal_gen.runtime.managers.cost_model import CostModel
 from multimodal_gen.runtime.managers.lora_shelf import LoraShelf
-from multimodal_gen.runtime.managers.policy import Policy
 from multimodal_gen.runtime.managers.rank_links import RankLinks
 from multimodal_gen.runtime.managers.rank_scheduler import RankScheduler
 from multimodal_gen.runtime.managers.scheduler import Scheduler
+from multimodal_gen.scheduling.cost_model import CostModel
+from multimodal_gen.scheduling.policy import Policy
 
 log = logging.getLogger(__name__)
 OWN_RANK = "inproc://ranks"

@@ -33,10 +33,10 @@ from multimodal_gen.messages.reply import ErrorInfo, Failed, Health, Progress, R
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.wakeup import Wakeup
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
-from multimodal_gen.runtime.managers.cost_model import CostModel
 from multimodal_gen.runtime.managers.lora_shelf import LoraShelf
-from multimodal_gen.runtime.managers.policy import Policy
 from multimodal_gen.runtime.managers.rank_links import RankLinks
+from multimodal_gen.scheduling.cost_model import CostModel
+from multimodal_gen.scheduling.policy import Policy
 
 log = logging.getLogger(__name__)
 IDLE_S = 1.0

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from multimodal_gen.messages.plan import Phase
-from multimodal_gen.runtime.managers.curve import WINDOW, Curve
+from multimodal_gen.scheduling.curve import WINDOW, Curve
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from multimodal_gen.messages.plan import Phase
-from multimodal_gen.runtime.managers.batching import Batch
-from multimodal_gen.runtime.managers.cost_model import CostModel
-from multimodal_gen.runtime.managers.job import Job
-from multimodal_gen.runtime.managers.waiting import WaitingQueue
+from multimodal_gen.scheduling.batching import Batch
+from multimodal_gen.scheduling.cost_model import CostModel
+from multimodal_gen.scheduling.job import Job
+from multimodal_gen.scheduling.waiting import WaitingQueue
 
 REACTION_S = 0.05
 """A newcomer, or a cancelled request, is heeded within this or within one unit of work. The plan

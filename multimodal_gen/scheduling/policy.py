@@ -16,13 +16,13 @@ from typing import NamedTuple
 from multimodal_gen.errors import DeadlineExceeded, QueueFull
 from multimodal_gen.messages.plan import Phase, Prepared, Work
 from multimodal_gen.messages.request import Req
-from multimodal_gen.runtime.managers.backlog import Backlog
-from multimodal_gen.runtime.managers.choice import Choice, Chooser
-from multimodal_gen.runtime.managers.cost_model import MAX_KEYS, CostModel
-from multimodal_gen.runtime.managers.deadlines import Deadlines
-from multimodal_gen.runtime.managers.flights import Flights
-from multimodal_gen.runtime.managers.job import Geometry, Job, Outlook, decode_key_of, geometry_of
-from multimodal_gen.runtime.managers.waiting import WaitingQueue
+from multimodal_gen.scheduling.backlog import Backlog
+from multimodal_gen.scheduling.choice import Choice, Chooser
+from multimodal_gen.scheduling.cost_model import MAX_KEYS, CostModel
+from multimodal_gen.scheduling.deadlines import Deadlines
+from multimodal_gen.scheduling.flights import Flights
+from multimodal_gen.scheduling.job import Geometry, Job, Outlook, decode_key_of, geometry_of
+from multimodal_gen.scheduling.waiting import WaitingQueue
 
 AGED_SHARE = 1 / 6
 """Of the device, for those who have waited too long."""

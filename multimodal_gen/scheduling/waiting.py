@@ -6,7 +6,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from itertools import islice
 
-from multimodal_gen.runtime.managers.job import Geometry, Job
+from multimodal_gen.scheduling.job import Geometry, Job
 
 Key = tuple[float, ...]
 Entry = tuple[Key, int, Job]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase, Prepared
 from multimodal_gen.messages.request import Req, preview_stride
-from multimodal_gen.runtime.managers.cost_model import CostModel
+from multimodal_gen.scheduling.cost_model import CostModel
 
 LEVELS = {"low": 0, "normal": 1, "high": 2}
 ABOVE_ALL = 3

@@ -6,8 +6,8 @@ from collections import deque
 from typing import NamedTuple
 
 from multimodal_gen.messages.plan import Phase, Work
-from multimodal_gen.runtime.managers.choice import LEAD_S, Choice
-from multimodal_gen.runtime.managers.job import Job
+from multimodal_gen.scheduling.choice import LEAD_S, Choice
+from multimodal_gen.scheduling.job import Job
 
 CLOCK_S = 1e-6
 """Shorter waits are none."""

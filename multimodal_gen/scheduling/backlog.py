@@ -9,8 +9,8 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from multimodal_gen.messages.plan import Phase
-from multimodal_gen.runtime.managers.cost_model import CostModel
-from multimodal_gen.runtime.managers.job import Job, Order
+from multimodal_gen.scheduling.cost_model import CostModel
+from multimodal_gen.scheduling.job import Job, Order
 
 ALWAYS_FRESH = 32
 """So few jobs are sorted at every question; of more, the picture may be old."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from multimodal_gen.messages.plan import Phase
-from multimodal_gen.runtime.managers.cost_model import CostModel
-from multimodal_gen.runtime.managers.job import Job
+from multimodal_gen.scheduling.cost_model import CostModel
+from multimodal_gen.scheduling.job import Job
 
 GUEST_COST = 1.25
 """What a guest (of lower priority, or much longer) may make an evaluation cost the others."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from multimodal_gen.runtime.managers.cost_model import CostModel
-from multimodal_gen.runtime.managers.job import Job
-from multimodal_gen.runtime.managers.waiting import Index
+from multimodal_gen.scheduling.cost_model import CostModel
+from multimodal_gen.scheduling.job import Job
+from multimodal_gen.scheduling.waiting import Index
 
 
 class Deadlines:
