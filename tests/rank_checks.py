@@ -21,10 +21,10 @@ from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
 from multimodal_gen.runtime.distributed.rows import deal, gather_rows
 from multimodal_gen.runtime.distributed.ulysses import SequenceParallel, make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
-from multimodal_gen.runtime.models.dits.flux import FluxTransformer
+from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
+from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
 from multimodal_gen.runtime.models.dits.flux2 import Flux2Transformer
 from multimodal_gen.runtime.models.dits.flux2_config import Flux2Config
-from multimodal_gen.runtime.models.dits.flux_config import FluxConfig
 from multimodal_gen.runtime.models.dits.qwen_image import QwenImageTransformer
 from multimodal_gen.runtime.models.dits.qwen_image_config import QwenImageConfig
 from multimodal_gen.runtime.models.dits.stable_diffusion_3 import SD3Transformer

@@ -12,9 +12,9 @@ from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
-from multimodal_gen.runtime.models.dits.flux import FluxTransformer
-from multimodal_gen.runtime.models.dits.flux_config import FluxConfig
-from multimodal_gen.runtime.models.dits.flux_keys import flux_key_map
+from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
+from multimodal_gen.runtime.models.dits.flux.keys import flux_key_map
+from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
 
 TEXT_TOKENS = 7
 

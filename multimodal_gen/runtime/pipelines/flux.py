@@ -14,9 +14,9 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS, T5_TOKENIZERS
-from multimodal_gen.runtime.models.dits.flux import FluxTransformer
-from multimodal_gen.runtime.models.dits.flux_config import FluxConfig
-from multimodal_gen.runtime.models.dits.flux_keys import flux_key_map
+from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
+from multimodal_gen.runtime.models.dits.flux.keys import flux_key_map
+from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.image import (
     decode_image,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multimodal_gen.runtime.models.dits import keys
-from multimodal_gen.runtime.models.dits.flux_config import FluxConfig
+from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 
 
 def flux_key_map(config: FluxConfig) -> dict[str, tuple[str, ...]]:

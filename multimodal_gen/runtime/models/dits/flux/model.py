@@ -3,7 +3,7 @@
 Text and image are two streams with weights of their own in the first blocks, and one stream in the
 rest; attention is always joint. The tokens of an input picture (Kontext) follow those of the image.
 Every block is modulated by the timestep, the guidance and a pooled text embedding. What is one
-matrix product here may be several tensors in a checkpoint: flux_keys.
+matrix product here may be several tensors in a checkpoint: keys.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from multimodal_gen.runtime.layers.joint_stream import (
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
 from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm
 from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
-from multimodal_gen.runtime.models.dits.flux_config import FluxConfig
+from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 
 _DOUBLE, _SINGLE, _OUT = 12, 3, 2  # modulation vectors of a block of each kind, of the last norm
 
