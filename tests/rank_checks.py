@@ -23,8 +23,8 @@ from multimodal_gen.runtime.distributed.ulysses import SequenceParallel, make_se
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
-from multimodal_gen.runtime.models.dits.flux2 import Flux2Transformer
-from multimodal_gen.runtime.models.dits.flux2_config import Flux2Config
+from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
+from multimodal_gen.runtime.models.dits.flux2.model import Flux2Transformer
 from multimodal_gen.runtime.models.dits.qwen_image import QwenImageTransformer
 from multimodal_gen.runtime.models.dits.qwen_image_config import QwenImageConfig
 from multimodal_gen.runtime.models.dits.stable_diffusion_3 import SD3Transformer

@@ -11,9 +11,9 @@ from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
-from multimodal_gen.runtime.models.dits.flux2 import Flux2Transformer
-from multimodal_gen.runtime.models.dits.flux2_config import Flux2Config
-from multimodal_gen.runtime.models.dits.flux2_keys import flux2_key_map
+from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
+from multimodal_gen.runtime.models.dits.flux2.keys import flux2_key_map
+from multimodal_gen.runtime.models.dits.flux2.model import Flux2Transformer
 
 CHANNELS, WIDTH, TEXT_TOKENS = 12, 20, 7
 Grids = list[tuple[int, int]]

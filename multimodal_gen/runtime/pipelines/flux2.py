@@ -16,9 +16,9 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
-from multimodal_gen.runtime.models.dits.flux2 import Flux2Transformer, Grid
-from multimodal_gen.runtime.models.dits.flux2_config import Flux2Config
-from multimodal_gen.runtime.models.dits.flux2_keys import flux2_key_map
+from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
+from multimodal_gen.runtime.models.dits.flux2.keys import flux2_key_map
+from multimodal_gen.runtime.models.dits.flux2.model import Flux2Transformer, Grid
 from multimodal_gen.runtime.models.encoders.qwen3 import Qwen3Encoder
 from multimodal_gen.runtime.models.vaes.flux2 import PATCH, Flux2VAE
 from multimodal_gen.runtime.models.vaes.image import shrunk

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multimodal_gen.runtime.models.dits.flux2_config import Flux2Config
+from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
 from multimodal_gen.runtime.models.dits.keys import Modules, each
 
 _MODULATION = (

@@ -27,7 +27,7 @@ from multimodal_gen.runtime.layers.joint_stream import (
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
 from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm
 from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
-from multimodal_gen.runtime.models.dits.flux2_config import AXES, Flux2Config
+from multimodal_gen.runtime.models.dits.flux2.config import AXES, Flux2Config
 
 _VECTORS = (2, 6, 6, 3)  # modulation vectors: of the last norm, of image, text and single blocks
 _TIME_STEP = 10  # between the picture that is made and each that it goes by
