@@ -25,8 +25,8 @@ from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
 from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
 from multimodal_gen.runtime.models.dits.flux2.model import Flux2Transformer
-from multimodal_gen.runtime.models.dits.qwen_image import QwenImageTransformer
-from multimodal_gen.runtime.models.dits.qwen_image_config import QwenImageConfig
+from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
+from multimodal_gen.runtime.models.dits.qwen_image.model import QwenImageTransformer
 from multimodal_gen.runtime.models.dits.stable_diffusion_3 import SD3Transformer
 from multimodal_gen.runtime.models.dits.stable_diffusion_3_config import SD3Config
 from multimodal_gen.runtime.models.dits.wan import WanTransformer

@@ -11,9 +11,9 @@ from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
-from multimodal_gen.runtime.models.dits.qwen_image import Grid, QwenImageTransformer
-from multimodal_gen.runtime.models.dits.qwen_image_config import QwenImageConfig
-from multimodal_gen.runtime.models.dits.qwen_image_keys import qwen_image_key_map
+from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
+from multimodal_gen.runtime.models.dits.qwen_image.keys import qwen_image_key_map
+from multimodal_gen.runtime.models.dits.qwen_image.model import Grid, QwenImageTransformer
 
 TEXT_TOKENS = 11
 Grids = tuple[Grid, ...]

@@ -14,9 +14,9 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
-from multimodal_gen.runtime.models.dits.qwen_image import QwenImageTransformer
-from multimodal_gen.runtime.models.dits.qwen_image_config import QwenImageConfig
-from multimodal_gen.runtime.models.dits.qwen_image_keys import qwen_image_key_map
+from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
+from multimodal_gen.runtime.models.dits.qwen_image.keys import qwen_image_key_map
+from multimodal_gen.runtime.models.dits.qwen_image.model import QwenImageTransformer
 from multimodal_gen.runtime.models.encoders.qwen import QwenEncoder
 from multimodal_gen.runtime.models.vaes.image import shrunk
 from multimodal_gen.runtime.models.vaes.qwen_image import QwenImageVAE

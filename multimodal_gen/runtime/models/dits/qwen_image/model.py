@@ -23,7 +23,7 @@ from multimodal_gen.runtime.layers.joint_stream import (
 )
 from multimodal_gen.runtime.layers.modulation import modulated_norm
 from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
-from multimodal_gen.runtime.models.dits.qwen_image_config import QwenImageConfig
+from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 
 _VECTORS = 6  # of modulation, of a stream in a block
 

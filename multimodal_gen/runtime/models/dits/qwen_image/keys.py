@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multimodal_gen.runtime.models.dits import keys
-from multimodal_gen.runtime.models.dits.qwen_image_config import QwenImageConfig
+from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 
 _OUTSIDE = {
     "x_embedder": "img_in",
