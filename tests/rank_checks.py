@@ -27,8 +27,8 @@ from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
 from multimodal_gen.runtime.models.dits.flux2.model import Flux2Transformer
 from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 from multimodal_gen.runtime.models.dits.qwen_image.model import QwenImageTransformer
-from multimodal_gen.runtime.models.dits.stable_diffusion_3 import SD3Transformer
-from multimodal_gen.runtime.models.dits.stable_diffusion_3_config import SD3Config
+from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Config
+from multimodal_gen.runtime.models.dits.stable_diffusion_3.model import SD3Transformer
 from multimodal_gen.runtime.models.dits.wan import WanTransformer
 from multimodal_gen.runtime.models.dits.wan_config import WanConfig
 from multimodal_gen.runtime.models.dits.z_image import ZImageTransformer

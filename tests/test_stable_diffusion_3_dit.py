@@ -11,9 +11,9 @@ from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
-from multimodal_gen.runtime.models.dits.stable_diffusion_3 import SD3Transformer
-from multimodal_gen.runtime.models.dits.stable_diffusion_3_config import SD3Config
-from multimodal_gen.runtime.models.dits.stable_diffusion_3_keys import sd3_key_map
+from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Config
+from multimodal_gen.runtime.models.dits.stable_diffusion_3.keys import sd3_key_map
+from multimodal_gen.runtime.models.dits.stable_diffusion_3.model import SD3Transformer
 
 MEDIUM = {"qk_norm": "rms_norm", "dual_attention_layers": (0, 1)}
 VARIANTS: list[dict[str, Any]] = [

@@ -19,9 +19,9 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults, Limits
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS, T5_TOKENIZERS
-from multimodal_gen.runtime.models.dits.stable_diffusion_3 import SD3Transformer
-from multimodal_gen.runtime.models.dits.stable_diffusion_3_config import SD3Config
-from multimodal_gen.runtime.models.dits.stable_diffusion_3_keys import sd3_key_map
+from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Config
+from multimodal_gen.runtime.models.dits.stable_diffusion_3.keys import sd3_key_map
+from multimodal_gen.runtime.models.dits.stable_diffusion_3.model import SD3Transformer
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multimodal_gen.runtime.models.dits import keys
-from multimodal_gen.runtime.models.dits.stable_diffusion_3_config import SD3Config
+from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Config
 
 _NORMS = {"image": "attn.norm_{}", "text": "attn.norm_added_{}", "image_alone": "attn2.norm_{}"}
 

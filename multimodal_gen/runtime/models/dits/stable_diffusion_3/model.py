@@ -4,7 +4,7 @@ After diffusers' SD3Transformer2DModel.
 
 Image and text are two streams with weights of their own that attend jointly; in 3.5 medium the
 image also attends to itself in the first blocks. The last block's text ends once it was attended
-to. What is one matrix product here may be several tensors in a checkpoint: stable_diffusion_3_keys.
+to. What is one matrix product here may be several tensors in a checkpoint: keys.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from multimodal_gen.runtime.layers.joint_stream import (
 )
 from multimodal_gen.runtime.layers.modulation import modulated_norm
 from multimodal_gen.runtime.layers.patches import PatchLinear
-from multimodal_gen.runtime.models.dits.stable_diffusion_3_config import SD3Config
+from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Config
 
 _OUT, _STREAM, _ALONE, _ENDING = 2, 6, 3, 2
 """Modulation vectors of the last norm, a stream, the image's own attention, the last text."""
