@@ -29,8 +29,8 @@ from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 from multimodal_gen.runtime.models.dits.qwen_image.model import QwenImageTransformer
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Config
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.model import SD3Transformer
-from multimodal_gen.runtime.models.dits.wan import WanTransformer
-from multimodal_gen.runtime.models.dits.wan_config import WanConfig
+from multimodal_gen.runtime.models.dits.wan.config import WanConfig
+from multimodal_gen.runtime.models.dits.wan.model import WanTransformer
 from multimodal_gen.runtime.models.dits.z_image import ZImageTransformer
 from multimodal_gen.runtime.models.dits.z_image_config import ZImageConfig
 

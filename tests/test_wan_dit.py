@@ -11,9 +11,9 @@ from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
-from multimodal_gen.runtime.models.dits.wan import WanTransformer
-from multimodal_gen.runtime.models.dits.wan_config import WanConfig
-from multimodal_gen.runtime.models.dits.wan_keys import wan_key_map
+from multimodal_gen.runtime.models.dits.wan.config import WanConfig
+from multimodal_gen.runtime.models.dits.wan.keys import wan_key_map
+from multimodal_gen.runtime.models.dits.wan.model import WanTransformer
 
 PICTURE = {"image_dim": 10, "added_kv_proj_dim": 36}
 VARIANTS: dict[str, dict[str, Any]] = {

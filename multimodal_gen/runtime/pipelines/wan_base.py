@@ -14,9 +14,9 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS
-from multimodal_gen.runtime.models.dits.wan import WanTransformer
-from multimodal_gen.runtime.models.dits.wan_config import WanConfig
-from multimodal_gen.runtime.models.dits.wan_keys import wan_key_map
+from multimodal_gen.runtime.models.dits.wan.config import WanConfig
+from multimodal_gen.runtime.models.dits.wan.keys import wan_key_map
+from multimodal_gen.runtime.models.dits.wan.model import WanTransformer
 from multimodal_gen.runtime.models.encoders.cleaning import clean
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.wan import WanVideoCodec

@@ -2,7 +2,7 @@
 
 Patches of a video are one stream, which attends to itself and, across, to a text and perhaps to a
 picture's CLIP tokens. Every block is modulated by the timestep and a table of its own. What is one
-matrix product here may be several tensors in a checkpoint: wan_keys.
+matrix product here may be several tensors in a checkpoint: keys.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
 from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm
 from multimodal_gen.runtime.layers.patches import PatchLinear
 from multimodal_gen.runtime.layers.rope import RotaryTables, apply_rotary, rotary_table
-from multimodal_gen.runtime.models.dits.wan_config import WanConfig
+from multimodal_gen.runtime.models.dits.wan.config import WanConfig
 
 _VECTORS = 6  # of a block: shift, scale and gate of attention, then of the MLP
 _TEXT_TOKENS = 512

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multimodal_gen.runtime.models.dits import keys
-from multimodal_gen.runtime.models.dits.wan_config import WanConfig
+from multimodal_gen.runtime.models.dits.wan.config import WanConfig
 
 
 def wan_key_map(config: WanConfig) -> dict[str, tuple[str, ...]]:
