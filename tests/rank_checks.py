@@ -31,8 +31,8 @@ from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Conf
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.model import SD3Transformer
 from multimodal_gen.runtime.models.dits.wan.config import WanConfig
 from multimodal_gen.runtime.models.dits.wan.model import WanTransformer
-from multimodal_gen.runtime.models.dits.z_image import ZImageTransformer
-from multimodal_gen.runtime.models.dits.z_image_config import ZImageConfig
+from multimodal_gen.runtime.models.dits.z_image.config import ZImageConfig
+from multimodal_gen.runtime.models.dits.z_image.model import ZImageTransformer
 
 attention = select_attention("sdpa")
 

@@ -11,9 +11,9 @@ from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
-from multimodal_gen.runtime.models.dits.z_image import ZImageTransformer
-from multimodal_gen.runtime.models.dits.z_image_config import ZImageConfig
-from multimodal_gen.runtime.models.dits.z_image_keys import z_image_key_map
+from multimodal_gen.runtime.models.dits.z_image.config import ZImageConfig
+from multimodal_gen.runtime.models.dits.z_image.keys import z_image_key_map
+from multimodal_gen.runtime.models.dits.z_image.model import ZImageTransformer
 
 WIDTH = 12
 

@@ -13,9 +13,9 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
-from multimodal_gen.runtime.models.dits.z_image import ZImageTransformer
-from multimodal_gen.runtime.models.dits.z_image_config import PATCH, ZImageConfig
-from multimodal_gen.runtime.models.dits.z_image_keys import z_image_key_map
+from multimodal_gen.runtime.models.dits.z_image.config import PATCH, ZImageConfig
+from multimodal_gen.runtime.models.dits.z_image.keys import z_image_key_map
+from multimodal_gen.runtime.models.dits.z_image.model import ZImageTransformer
 from multimodal_gen.runtime.models.encoders.qwen3 import Qwen3Encoder
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift

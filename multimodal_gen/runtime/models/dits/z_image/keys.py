@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multimodal_gen.runtime.models.dits.keys import Modules, each, parameters
-from multimodal_gen.runtime.models.dits.z_image_config import ZImageConfig
+from multimodal_gen.runtime.models.dits.z_image.config import ZImageConfig
 
 _PATCHES = "2-1"  # of 2 x 2 latents in 1 frame
 _LAYERS = {

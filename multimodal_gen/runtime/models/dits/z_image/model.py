@@ -20,7 +20,7 @@ from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_emb
 from multimodal_gen.runtime.layers.joint_stream import joint_attention
 from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm, scaled_rms_norm
 from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
-from multimodal_gen.runtime.models.dits.z_image_config import PATCH, ZImageConfig
+from multimodal_gen.runtime.models.dits.z_image.config import PATCH, ZImageConfig
 
 _MULTIPLE = 32  # tokens that image and text are padded to
 _TIME_DIM, _TIME_HIDDEN = 256, 1024
