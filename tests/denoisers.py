@@ -21,7 +21,7 @@ def load_denoiser(
 ) -> torch.nn.Module:
     checkpoint = Checkpoint.open(folder, file)
     family = family_named(checkpoint.pipeline_class)
-    module = importlib.import_module(f"multimodal_gen.runtime.pipelines.{family.name}")
+    module = importlib.import_module(f"multimodal_gen.runtime.pipelines.{family.module}")
     kind = module.PIPELINE.variant(checkpoint)
     context = RankContext(torch.device("cpu"), dtype, Mesh(), "auto")
     denoiser = kind.load_component(checkpoint, name or kind.denoiser_name, context)

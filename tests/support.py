@@ -99,7 +99,11 @@ CASES: dict[Cell, Case] = {
         changes={**_PICTURE, "guidance_scale": None},
         patches=(
             (pipeline_qwenimage_edit.__name__, "calculate_dimensions", _small_dimensions),
-            ("multimodal_gen.runtime.pipelines.qwen_image_edit", "PICTURE_AREA", _SMALL_AREA),
+            (
+                "multimodal_gen.runtime.pipelines.families.qwen_image_edit",
+                "PICTURE_AREA",
+                _SMALL_AREA,
+            ),
         ),
     ),
     ("stable_diffusion_3", "text-to-image"): Case("sd3"),

@@ -14,8 +14,8 @@ from tiny_checkpoints.pictures import picture
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
-from multimodal_gen.runtime.pipelines import qwen_image_edit
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.families import qwen_image_edit
 
 CALL: dict[str, Any] = {"width": 64, "height": 64, "num_inference_steps": 2}
 

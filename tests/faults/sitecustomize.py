@@ -13,7 +13,7 @@ HOW = ("raise", "memory", "hang", "die")
 
 
 def plant(word: str, method: str, rank: str, how: str) -> None:
-    from multimodal_gen.runtime.pipelines import flux
+    from multimodal_gen.runtime.pipelines.families import flux
 
     assert how in HOW, how
     original = getattr(flux.FluxPipeline, method)

@@ -36,7 +36,7 @@ def load_pipeline(
     InvalidCheckpoint, InvalidRequest."""
     checkpoint = Checkpoint.open(folder, file)
     family = family_named(checkpoint.pipeline_class)
-    module = importlib.import_module(f"multimodal_gen.runtime.pipelines.{family.name}")
+    module = importlib.import_module(f"multimodal_gen.runtime.pipelines.{family.module}")
     kind: type[ComposedPipeline] = module.PIPELINE.variant(checkpoint)
     pipeline = kind.from_checkpoint(checkpoint, RankContext(device, dtype, mesh, attention_backend))
     _check_defaults(pipeline)

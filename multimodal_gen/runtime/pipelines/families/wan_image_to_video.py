@@ -17,10 +17,10 @@ from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import CLIP_IMAGE_PROCESSORS
 from multimodal_gen.runtime.models.vaes.pictures import Picture, fit_image
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
+from multimodal_gen.runtime.pipelines.families.wan import WanPipeline
+from multimodal_gen.runtime.pipelines.families.wan_base import EXPERTS, WanBasePipeline
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
-from multimodal_gen.runtime.pipelines.wan import WanPipeline
-from multimodal_gen.runtime.pipelines.wan_base import EXPERTS, WanBasePipeline
 
 _CLIP = {
     "image_processor": CLIP_IMAGE_PROCESSORS,

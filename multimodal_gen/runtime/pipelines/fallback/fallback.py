@@ -19,8 +19,8 @@ from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import ALLOWED
 from multimodal_gen.runtime.loader.library_classes import ALL_SCHEDULERS
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.library_call import CallSignature
-from multimodal_gen.runtime.pipelines.library_solver import LibrarySolver
+from multimodal_gen.runtime.pipelines.fallback.call import CallSignature
+from multimodal_gen.runtime.pipelines.fallback.solver import LibrarySolver
 from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows

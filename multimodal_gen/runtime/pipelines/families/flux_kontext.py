@@ -7,7 +7,7 @@ from diffusers.pipelines.flux import pipeline_flux_kontext as reference
 from multimodal_gen.configs.families.flux_kontext import FLUX_KONTEXT
 from multimodal_gen.runtime.models.dits.flux.model import Grid
 from multimodal_gen.runtime.models.vaes.pictures import Picture, fit_image
-from multimodal_gen.runtime.pipelines.flux import FluxPipeline
+from multimodal_gen.runtime.pipelines.families.flux import FluxPipeline
 from multimodal_gen.runtime.pipelines.packed import pack
 from multimodal_gen.runtime.pipelines.request_state import RequestState
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.models.schedulers.solver import Solver
-from multimodal_gen.runtime.pipelines.library_call import CallSignature, start_call
-from multimodal_gen.runtime.pipelines.stepped_call import SteppedCall
+from multimodal_gen.runtime.pipelines.fallback.call import CallSignature, start_call
+from multimodal_gen.runtime.pipelines.fallback.stepped_call import SteppedCall
 
 
 class LibrarySolver(Solver):

@@ -13,7 +13,7 @@ from multimodal_gen.configs.families.flux_fill import FLUX_FILL
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
-from multimodal_gen.runtime.pipelines.flux import FluxPipeline
+from multimodal_gen.runtime.pipelines.families.flux import FluxPipeline
 from multimodal_gen.runtime.pipelines.packed import PATCH, pack
 from multimodal_gen.runtime.pipelines.request_state import RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows

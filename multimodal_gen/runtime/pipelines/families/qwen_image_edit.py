@@ -14,8 +14,8 @@ from multimodal_gen.runtime.models.dits.qwen_image.model import Grid
 from multimodal_gen.runtime.models.encoders.qwen import IMAGE_TOKEN, QwenEncoder
 from multimodal_gen.runtime.models.vaes.pictures import Picture, fit_image, resized
 from multimodal_gen.runtime.pipelines.composed_pipeline import text_of
+from multimodal_gen.runtime.pipelines.families.qwen_image import QwenImagePipeline, chat
 from multimodal_gen.runtime.pipelines.packed import pack
-from multimodal_gen.runtime.pipelines.qwen_image import QwenImagePipeline, chat
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 
 _SYSTEM = (

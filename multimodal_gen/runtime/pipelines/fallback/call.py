@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.runtime.pipelines.stepped_call import Pause, SteppedCall
+from multimodal_gen.runtime.pipelines.fallback.stepped_call import Pause, SteppedCall
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
     **{

@@ -11,9 +11,9 @@ from multimodal_gen.configs.families.stable_diffusion_xl import STABLE_DIFFUSION
 from multimodal_gen.runtime.loader.checkpoints import Checkpoint
 from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.pipelines.families.stable_diffusion import StableDiffusionPipeline
 from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
-from multimodal_gen.runtime.pipelines.stable_diffusion import StableDiffusionPipeline
 
 
 class StableDiffusionXLPipeline(StableDiffusionPipeline):
