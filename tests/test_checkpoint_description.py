@@ -21,7 +21,7 @@ from multimodal_gen.checkpoints.identify import identify
 from multimodal_gen.entrypoints.cli.main import main
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.launch.model_path import ModelFiles, resolve
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 
 Checkpoints = Callable[..., Path]
 

@@ -33,7 +33,7 @@ from multimodal_gen.configs.families import FAMILIES, FamilyConfig
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.mesh import Mesh
-from multimodal_gen.runtime.loader.gguf_file import gguf_tensors
+from multimodal_gen.runtime.loader.tensors.gguf_file import gguf_tensors
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
 

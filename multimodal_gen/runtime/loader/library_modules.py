@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from multimodal_gen.checkpoints.tensor_info import is_float
 from multimodal_gen.runtime.loader.libraries import check_keys, complaints, quiet
-from multimodal_gen.runtime.loader.stored import Stored, assemble
-from multimodal_gen.runtime.loader.weights import fill
+from multimodal_gen.runtime.loader.tensors.stored import Stored, assemble
+from multimodal_gen.runtime.loader.tensors.weights import fill
 
 
 def module_of(

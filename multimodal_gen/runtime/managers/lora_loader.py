@@ -17,7 +17,7 @@ from multimodal_gen.errors import InvalidRequest, MultimodalGenError, OutOfMemor
 from multimodal_gen.messages.plan import LoraLoad, LoraRead, Plan
 from multimodal_gen.messages.reply import ErrorInfo
 from multimodal_gen.runtime.layers.lora import Lora, LoraUse
-from multimodal_gen.runtime.loader.lora import LoraReader
+from multimodal_gen.runtime.loader.lora.reader import LoraReader
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 log = logging.getLogger(__name__)

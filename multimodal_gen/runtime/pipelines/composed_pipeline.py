@@ -14,9 +14,9 @@ from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import Limits, ModelInfo, Task
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.layers.lora import Adapters
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
-from multimodal_gen.runtime.loader.lora import LoraReader
-from multimodal_gen.runtime.loader.lora_converters import lora_converter
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
+from multimodal_gen.runtime.loader.lora.converters import lora_converter
+from multimodal_gen.runtime.loader.lora.reader import LoraReader
 from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
 from multimodal_gen.runtime.models.schedulers.registry import (
     default_solver_name,

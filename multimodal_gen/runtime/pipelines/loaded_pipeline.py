@@ -13,7 +13,7 @@ from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.distributed.mesh import Mesh
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import complaints
 from multimodal_gen.runtime.models.schedulers.registry import solver_names
 

@@ -13,7 +13,7 @@ from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.messages.pictures import stand_ins
 from multimodal_gen.messages.validation import resolve
 from multimodal_gen.runtime.distributed.mesh import Mesh
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 

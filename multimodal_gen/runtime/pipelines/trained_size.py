@@ -8,7 +8,7 @@ import msgspec
 
 from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 
 
 def trained_size(family: FamilyConfig, checkpoint: Checkpoint, denoiser: str) -> Defaults:

@@ -15,7 +15,7 @@ from multimodal_gen.configs.families.fallback import FALLBACK, LIBRARY_PIPELINES
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.messages.model_info import Defaults, Task
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import ALLOWED
 from multimodal_gen.runtime.loader.library_classes import ALL_SCHEDULERS
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline

@@ -15,7 +15,7 @@ from multimodal_gen.configs.families.cogvideox import COGVIDEOX, FPS_1_5
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS, complaints
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.cogvideox import CogVideoXDecoder

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from multimodal_gen.configs.families.flux2 import BASE_DEFAULTS, FLUX2
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
 from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
 from multimodal_gen.runtime.models.dits.flux2.keys import flux2_key_map

@@ -12,7 +12,7 @@ from torch import Tensor
 from multimodal_gen.configs.families.hunyuan_video import HUNYUAN_VIDEO
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS, LLAMA_TOKENIZERS
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.hunyuan_video import HunyuanVideoDecoder

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from multimodal_gen.configs.families.pixart_sigma import PIXART_SIGMA
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS
 from multimodal_gen.runtime.models.adapter import DiffusersDenoiser
 from multimodal_gen.runtime.models.encoders.text import TextEncoder

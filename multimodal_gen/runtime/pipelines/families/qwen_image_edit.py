@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from multimodal_gen.configs.families.qwen_image_edit import QWEN_IMAGE_EDIT
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import PROCESSORS, PictureProcessor
 from multimodal_gen.runtime.models.dits.qwen_image.model import Grid
 from multimodal_gen.runtime.models.encoders.qwen import IMAGE_TOKEN, QwenEncoder

@@ -17,7 +17,7 @@ from multimodal_gen.configs.families.stable_diffusion_3 import (
 )
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults, Limits
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS, T5_TOKENIZERS
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Config
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.keys import sd3_key_map

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from multimodal_gen.configs.families.stable_diffusion_xl import STABLE_DIFFUSION_XL
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.pipelines.families.stable_diffusion import StableDiffusionPipeline

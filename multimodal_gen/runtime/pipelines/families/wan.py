@@ -9,7 +9,7 @@ from torch import Tensor
 
 from multimodal_gen.configs.families.wan import EXPERTS_DEFAULTS, TEXT_IMAGE_DEFAULTS, WAN
 from multimodal_gen.messages.model_info import Defaults, Task
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.vaes.pictures import fit_image
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, size_of
 from multimodal_gen.runtime.pipelines.families.wan_base import WanBasePipeline

@@ -12,7 +12,7 @@ from torch import Tensor
 from multimodal_gen.configs.families.wan import EXPERT_PARAMETERS
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS
 from multimodal_gen.runtime.models.dits.wan.config import WanConfig
 from multimodal_gen.runtime.models.dits.wan.keys import wan_key_map

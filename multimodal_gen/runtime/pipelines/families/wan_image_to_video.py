@@ -13,7 +13,7 @@ from multimodal_gen.configs.families.wan_image_to_video import (
     IMAGE_EXPERTS_DEFAULTS,
     WAN_IMAGE_TO_VIDEO,
 )
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import CLIP_IMAGE_PROCESSORS
 from multimodal_gen.runtime.models.vaes.pictures import Picture, fit_image
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of

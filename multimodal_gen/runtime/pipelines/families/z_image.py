@@ -11,7 +11,7 @@ from torch import Tensor
 from multimodal_gen.configs.families.z_image import BASE_DEFAULTS, Z_IMAGE
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.loader.checkpoints import Checkpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
 from multimodal_gen.runtime.models.dits.z_image.config import PATCH, ZImageConfig
 from multimodal_gen.runtime.models.dits.z_image.keys import z_image_key_map

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.loader.stored import Stored
+from multimodal_gen.runtime.loader.tensors.stored import Stored
 
 
 @dataclass(frozen=True, eq=False)

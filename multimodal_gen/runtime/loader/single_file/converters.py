@@ -12,8 +12,8 @@ from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.loader.conversion import Converter
-from multimodal_gen.runtime.loader.flux_names import flux_names
+from multimodal_gen.runtime.loader.single_file.conversion import Converter
+from multimodal_gen.runtime.loader.single_file.flux_names import flux_names
 
 _UNET = "model.diffusion_model."
 _OPEN_CLIP = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from multimodal_gen.runtime.loader.lora_layouts import Converter
+from multimodal_gen.runtime.loader.lora.layouts import Converter
 
 
 def lora_converter(pipeline_classes: Sequence[str], unet_config: Any = None) -> Converter | None:

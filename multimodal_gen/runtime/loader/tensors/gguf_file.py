@@ -15,7 +15,7 @@ from torch import Tensor
 
 from multimodal_gen.checkpoints.tensor_info import Header, TensorInfo, is_float
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.loader.stored import Stored
+from multimodal_gen.runtime.loader.tensors.stored import Stored
 
 _PLAIN = {
     "F64": torch.float64,

@@ -32,10 +32,10 @@ from multimodal_gen.runtime.loader.libraries import (
     load_tokenizer,
 )
 from multimodal_gen.runtime.loader.library_modules import module_of
-from multimodal_gen.runtime.loader.safetensors_file import open_safetensors
-from multimodal_gen.runtime.loader.single_file import SingleFileWeights
-from multimodal_gen.runtime.loader.stored import Stored
-from multimodal_gen.runtime.loader.weights import fill
+from multimodal_gen.runtime.loader.single_file.weights import SingleFileWeights
+from multimodal_gen.runtime.loader.tensors.safetensors_file import open_safetensors
+from multimodal_gen.runtime.loader.tensors.stored import Stored
+from multimodal_gen.runtime.loader.tensors.weights import fill
 
 _INDEX = "model_index.json"
 _DEFAULTS = "generation_defaults.json"

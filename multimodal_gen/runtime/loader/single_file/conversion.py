@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.loader.stored import Rearranged, Span, Stored, Transposed
+from multimodal_gen.runtime.loader.tensors.stored import Rearranged, Span, Stored, Transposed
 
 _MAX_ROWS = 1 << 26
 

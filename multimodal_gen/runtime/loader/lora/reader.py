@@ -18,7 +18,7 @@ from multimodal_gen.checkpoints.lora_folder import LoraFile
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.runtime.layers.lora import ADAPTABLE, Lora, LowRank
 from multimodal_gen.runtime.loader.libraries import complaints
-from multimodal_gen.runtime.loader.lora_layouts import (
+from multimodal_gen.runtime.loader.lora.layouts import (
     Converter,
     Names,
     Pair,
@@ -27,8 +27,8 @@ from multimodal_gen.runtime.loader.lora_layouts import (
     refused,
     scaled_by,
 )
-from multimodal_gen.runtime.loader.safetensors_copy import copy_safetensors
-from multimodal_gen.runtime.loader.weights import pieces_of
+from multimodal_gen.runtime.loader.tensors.safetensors_copy import copy_safetensors
+from multimodal_gen.runtime.loader.tensors.weights import pieces_of
 
 _MAX_BYTES = 8 << 30
 _LOW_NOISE = re.compile("low[-_ ]?noise", re.IGNORECASE)

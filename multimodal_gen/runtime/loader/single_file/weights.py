@@ -15,11 +15,11 @@ from torch import Tensor
 from multimodal_gen.checkpoints.single_file import DENOISER, Recognised, recognise
 from multimodal_gen.checkpoints.tensor_info import is_float
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.loader.conversion import convert
-from multimodal_gen.runtime.loader.converters import converter_for
-from multimodal_gen.runtime.loader.gguf_file import gguf_tensors
-from multimodal_gen.runtime.loader.safetensors_file import open_safetensors
-from multimodal_gen.runtime.loader.stored import Scaled, Stored
+from multimodal_gen.runtime.loader.single_file.conversion import convert
+from multimodal_gen.runtime.loader.single_file.converters import converter_for
+from multimodal_gen.runtime.loader.tensors.gguf_file import gguf_tensors
+from multimodal_gen.runtime.loader.tensors.safetensors_file import open_safetensors
+from multimodal_gen.runtime.loader.tensors.stored import Scaled, Stored
 
 log = logging.getLogger(__name__)
 _SCALES = (".scale_weight", ".weight_scale")

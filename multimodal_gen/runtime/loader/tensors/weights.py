@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from multimodal_gen.checkpoints.tensor_info import is_float
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.loader.stored import Stored, assemble
+from multimodal_gen.runtime.loader.tensors.stored import Stored, assemble
 
 _SHOWN = 8
 """Names listed of each kind of mistake."""
