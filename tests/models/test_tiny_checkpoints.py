@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from places import HELPERS
 from safetensors import safe_open
 from tiny_checkpoints import NAMES, Reference, build, reference, stock_pipeline
 from tiny_checkpoints.schedulers import SD15
@@ -117,7 +118,7 @@ def test_a_build_in_another_process_is_equal_byte_for_byte(
         "import sys, pathlib; from tiny_checkpoints import build; "
         "build('flux-dev', pathlib.Path(sys.argv[1]))"
     )
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    path = os.pathsep.join([str(HELPERS), *sys.path])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "1"}
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, env=environment)
     assert contents(tmp_path) == contents(checkpoints("flux-dev"))

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from http_serving import app_over, serving
+from places import ROOT
 
 from multimodal_gen import DiffusionGenerator
 from multimodal_gen.launch.supervisor import Engine
 
-ROOT = Path(__file__).parent.parent
 WRITES = {
     "batch.py": ["batch/00000.png", "batch/00001.png", "batch/00002.png"],
     "stream.py": ["preview.png", "rocket.png"],

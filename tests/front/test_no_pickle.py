@@ -17,7 +17,8 @@ FORBIDDEN_KEYWORDS = {
     "use_safetensors": False,
     "weights_only": False,
 }
-SOURCES = sorted(Path(multimodal_gen.__file__).parent.rglob("*.py"))
+PACKAGE = Path(multimodal_gen.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
 def violations(source: str) -> Iterator[str]:
@@ -43,7 +44,7 @@ def _forbidden(dotted: str) -> bool:
     return dotted in FORBIDDEN_NAMES or last in FORBIDDEN_ATTRIBUTES or collective
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_source_file_unpickles_or_executes(path: Path) -> None:
     assert list(violations(path.read_text())) == []
 

@@ -1,10 +1,10 @@
 """What the README says of the families is what the registry says."""
 
-from pathlib import Path
+from places import ROOT
 
 from multimodal_gen.configs.families.table import families_table
 
-README = Path(__file__).parent.parent / "README.md"
+README = ROOT / "README.md"
 BEGIN, END = "<!-- families -->\n", "\n<!-- /families -->"
 
 

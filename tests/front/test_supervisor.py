@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import start_engine
-from test_ranks import assert_all_gone
+from engines import assert_all_gone, start_engine
+from places import FAULTS_FOLDER, python_path
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
@@ -150,8 +150,7 @@ def test_closing_one_engine_leaves_another_of_the_process_alone(engine: Engine) 
 def test_one_of_several_ranks_that_cannot_load_says_why(
     rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = Path(__file__).parent
-    monkeypatch.setenv("PYTHONPATH", f"{here / 'faults'}{os.pathsep}{here.parent}")
+    monkeypatch.setenv("PYTHONPATH", python_path(FAULTS_FOLDER))
     monkeypatch.setenv("RANK_THAT_FAILS", str(rank))
     monkeypatch.setattr(supervisor, "LAST_WORDS_S", 30)
     args = ServerArgs(device="cpu", num_gpus=2)
@@ -164,8 +163,7 @@ def test_one_of_several_ranks_that_cannot_load_says_why(
 
 
 def test_a_shutdown_is_heeded_while_the_model_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = Path(__file__).parent
-    monkeypatch.setenv("PYTHONPATH", f"{here / 'faults'}{os.pathsep}{here.parent}")
+    monkeypatch.setenv("PYTHONPATH", python_path(FAULTS_FOLDER))
     args = ServerArgs(device="cpu")
     with Engine.start(args, rank_module="rank_that_loads_for_ever") as engine:
         with SchedulerClient(engine.address) as other:

@@ -7,8 +7,7 @@ PROGRAM = """
 import importlib, pkgutil, sys
 
 HEAVY = {"torch", "diffusers", "transformers", "accelerate"}
-FRONT = ["checkpoints", "configs", "messages", "errors", "observability", "runtime.entrypoints",
-         "runtime.launch", "runtime.postprocess", "runtime.scheduler_client"]
+NOT_LIGHT = {"runtime", "benchmarks"}
 
 def modules(name):
     yield name
@@ -17,8 +16,8 @@ def modules(name):
             importlib.import_module(f"{name}.{info.name}")
             yield from modules(f"{name}.{info.name}")
 
-importlib.import_module("multimodal_gen")
-for part in FRONT:
+package = importlib.import_module("multimodal_gen")
+for part in {info.name for info in pkgutil.iter_modules(package.__path__)} - NOT_LIGHT:
     importlib.import_module(f"multimodal_gen.{part}")
     for name in modules(f"multimodal_gen.{part}"):
         heavy = HEAVY & sys.modules.keys()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines import start_engine, submit_to
+from engines import assert_all_gone, start_engine, submit_to
+from places import FAULTS_FOLDER, python_path
 
 from multimodal_gen.client.generation import Update
 from multimodal_gen.errors import (
@@ -46,8 +47,7 @@ def faulty(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def start_faulty(monkeypatch: pytest.MonkeyPatch, **args: object) -> Engine:
-    here = Path(__file__).parent
-    monkeypatch.setenv("PYTHONPATH", f"{here / 'faults'}{os.pathsep}{here.parent}")
+    monkeypatch.setenv("PYTHONPATH", python_path(FAULTS_FOLDER))
     monkeypatch.setenv("RANK_FAULTS", FAULTS)
     return start_engine(**args)
 
@@ -132,21 +132,6 @@ def test_rank_0_frozen_counts_as_silent() -> None:
         with pytest.raises(EngineDied):
             request.result(200)
         assert_all_gone(engine)
-
-
-def assert_all_gone(engine: Engine, *, within_s: float = 30) -> None:
-    end = time.monotonic() + within_s
-    while any(is_running(pid) for pid in engine.pids):
-        assert time.monotonic() < end, "ranks are left"
-        time.sleep(0.02)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_a_rank_that_cannot_load_says_why(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from conftest import Checkpoints
 
 from multimodal_gen.benchmarks.measures import MEASURES
 from multimodal_gen.benchmarks.names import MeasureName
@@ -36,7 +36,9 @@ FIGURES = {
 
 
 @pytest.fixture(scope="module")
-def measured(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def measured(
+    checkpoints: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """The report of one run, once each, of all but the cold start, which takes longest."""
     path = tmp_path_factory.mktemp("bench") / "report.json"
     model = _with_small_defaults(checkpoints("flux-schnell"), path.parent / "model")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable
 
 from multimodal_gen.client.generation import Generation
@@ -28,3 +30,18 @@ def sharing_happens(batch_sizes: Callable[[], Iterable[int]]) -> bool:
     machine the engine may have measured just then that sharing does not pay, and believes that
     for some tries."""
     return any(max(batch_sizes()) > 1 for _ in range(30))
+
+
+def assert_all_gone(engine: Engine, *, within_s: float = 30) -> None:
+    end = time.monotonic() + within_s
+    while any(is_running(pid) for pid in engine.pids):
+        assert time.monotonic() < end, "ranks are left"
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline
+from places import ROOT
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-SCRIPT = Path(__file__).parent.parent / "examples" / "train_bundled_model"
+SCRIPT = ROOT / "examples" / "train_bundled_model"
 REGISTRY = "https://registry.npmjs.org"
 
 

@@ -20,12 +20,12 @@ import pytest
 from engines import submit_to
 from http_serving import eventually
 from PIL import Image
+from places import FAULTS_FOLDER, HELPERS, python_path
 
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.transport.listen import listen, url_of
 from multimodal_gen.launch.supervisor import Engine
 
-HERE = Path(__file__).parent
 FAULTS = "poison=predict:all:die"
 SIZE = {"width": 64, "height": 64}
 READY_S = 300
@@ -33,7 +33,7 @@ READY_S = 300
 
 @dataclass
 class JobServer:
-    """tests/job_server.py in a process of its own, and what it was given."""
+    """helpers/job_server.py in a process of its own, and what it was given."""
 
     process: subprocess.Popen[bytes]
     url: str
@@ -95,11 +95,10 @@ def start(tmp_path: Path) -> Start:
     def started(faults: str = "", **args: Any) -> Iterator[JobServer]:
         port = int(url.rpartition(":")[2])
         given = {"device": "cpu", "port": port, "data_dir": str(tmp_path / "data"), **args}
-        paths = [str(HERE / "faults"), str(HERE), str(HERE.parent)]
-        environment = {"TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(paths)}
+        environment = {"TMPDIR": str(temporary), "PYTHONPATH": python_path(FAULTS_FOLDER, HELPERS)}
         if faults:
             environment["RANK_FAULTS"] = faults
-        command = [sys.executable, str(HERE / "job_server.py"), json.dumps(given)]
+        command = [sys.executable, str(HELPERS / "job_server.py"), json.dumps(given)]
         with subprocess.Popen(command, env=os.environ | environment) as process:
             try:
                 server = JobServer(process, url)

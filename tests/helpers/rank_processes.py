@@ -5,17 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).parent
+from places import HELPERS, python_path
 
 
 def run_ranks(script: str, world_size: int, store: Path, *arguments: str) -> list[str]:
     """What each rank prints; `script` gets RANK WORLD_SIZE STORE and the arguments."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": python_path()}
     ranks = [
         subprocess.Popen(
             [
                 sys.executable,
-                str(TESTS / script),
+                str(HELPERS / script),
                 str(rank),
                 str(world_size),
                 str(store),
