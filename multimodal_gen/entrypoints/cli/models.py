@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from multimodal_gen.configs.families import FAMILIES, FamilyConfig
 from multimodal_gen.configs.families.table import file_styles, shares_rows
+from multimodal_gen.entrypoints.cli.text_table import columns
 from multimodal_gen.errors import InvalidRequest
 
 
@@ -39,15 +39,6 @@ def models(
     rows = [("family", "what", "tasks", "denoiser"), *map(_row, FAMILIES)]
     print("\n".join(columns(rows)))
     return 0
-
-
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of cells that stand under one another."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
 
 
 def _named(name: str) -> FamilyConfig:
