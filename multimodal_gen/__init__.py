@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from multimodal_gen.version import __version__
+
 if TYPE_CHECKING:
     from multimodal_gen.configs.sampling_params import SamplingParams as SamplingParams
     from multimodal_gen.configs.server_args import ServerArgs as ServerArgs
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from multimodal_gen.entrypoints.python.generation_result import Progress as Progress
     from multimodal_gen.postprocess.metadata import read_parameters as read_parameters
 
-__version__ = "0.1.0"
 _HOMES = {
     "DiffusionGenerator": "multimodal_gen.entrypoints.python.diffusion_generator",
     "GenerationResult": "multimodal_gen.entrypoints.python.generation_result",

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import multimodal_gen
 from multimodal_gen.checkpoints.header import WEIGHT_SUFFIXES
 from multimodal_gen.checkpoints.identify import INDEX, index_missing
 from multimodal_gen.checkpoints.single_file import Recognised, recognise
@@ -20,7 +19,7 @@ from multimodal_gen.launch.hub import (
     is_repository,
 )
 
-BUNDLED_MODEL = Path(multimodal_gen.__file__).parent / "assets" / "bundled_model"
+BUNDLED_MODEL = Path(__file__).parents[1] / "assets" / "bundled_model"
 
 
 class ModelFiles(NamedTuple):

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import msgspec
 
-import multimodal_gen
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import EngineDied, MultimodalGenError
@@ -176,7 +175,7 @@ def rank_environment(num_gpus: int) -> dict[str, str]:
     environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_folder() / "torchinductor"))
     for secret in ("MULTIMODAL_GEN_API_KEY", "MULTIMODAL_GEN_ADMIN_KEY"):
         environment.pop(secret, None)
-    home = str(Path(multimodal_gen.__file__).parent.parent)
+    home = str(Path(__file__).parents[2])
     if home not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         # Not installed, but found by this process's sys.path: the ranks run the same code.
         paths = filter(None, [home, environment.get("PYTHONPATH")])

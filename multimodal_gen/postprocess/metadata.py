@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from multimodal_gen import __version__
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.postprocess import infotext
+from multimodal_gen.version import __version__
 
 JSON_KEY = "multimodal_gen"
 """PNG text key of the JSON form; JPEG and WebP keep it in EXIF, GIF and MP4 as the comment."""

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env
 
-from multimodal_gen import __version__
 from multimodal_gen.entrypoints.cli.config_file import ConfigFile
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
+from multimodal_gen.version import __version__
 
 NAME = "multimodal-gen"
 FAILED, BAD_USE, INTERRUPTED = 1, 2, 130

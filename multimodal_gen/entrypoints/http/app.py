@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from multimodal_gen import __version__
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.a1111.routes import a1111_routes
 from multimodal_gen.entrypoints.http.comfyui.routes.router import comfyui_routes
@@ -36,6 +35,7 @@ from multimodal_gen.observability.metrics import Metrics
 from multimodal_gen.observability.tracing import tracing_from_environment
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
+from multimodal_gen.version import __version__
 
 
 def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:

@@ -13,7 +13,6 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
-from multimodal_gen import __version__
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.transport.errors import documented
@@ -21,6 +20,7 @@ from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.service import Service
+from multimodal_gen.version import __version__
 
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 

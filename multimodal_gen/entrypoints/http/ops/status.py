@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Response
 
-from multimodal_gen import __version__
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.transport.errors import documented, response_of
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.serving.service import Service
+from multimodal_gen.version import __version__
 
 
 def status_routes(service: Service, args: ServerArgs) -> APIRouter:
