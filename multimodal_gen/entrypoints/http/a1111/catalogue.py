@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.a1111.schema import PictureBody
-from multimodal_gen.entrypoints.http.a1111.wishes import is_model
+from multimodal_gen.entrypoints.http.a1111.translation import is_model
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
 from multimodal_gen.entrypoints.http.media.solvers import ALIASES
 from multimodal_gen.errors import InvalidRequest

@@ -16,7 +16,7 @@ from multimodal_gen.entrypoints.http.a1111.schema import (
     ImageToImage,
     TextToImage,
 )
-from multimodal_gen.entrypoints.http.a1111.wishes import Wishes, with_infotext
+from multimodal_gen.entrypoints.http.a1111.translation import to_sampling_params, with_infotext
 from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
 from multimodal_gen.entrypoints.http.openai.image_replies import Encoding, in_base64
 from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
@@ -44,13 +44,13 @@ def add_generation(routes: APIRouter, maker: ImageMaker, max_pixels: int) -> Non
 
     async def make(body: Generation, request: Request) -> Response:
         model = maker.model()
-        wishes = Wishes(with_infotext(body), model)
-        params = wishes.params()
+        whole = with_infotext(body)
+        params, warnings = to_sampling_params(whole, model)
         pictures = await asyncio.to_thread(pictures_of, body, max_pixels)
         task = maker.service.start(params, pictures, owner=owner_of(request), previews=True)
         with jobs.under_way(task) as job:
             await _ended(request, job)
-            reply = Reply(wishes, job, Encoding("png", QUALITY, model.name))
+            reply = Reply(whole, warnings, job, Encoding("png", QUALITY, model.name))
             content = await asyncio.to_thread(lambda: msgspec.json.encode(reply.content()))
         return Response(content, media_type="application/json")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from multimodal_gen.entrypoints.http.a1111.jobs import Job
-from multimodal_gen.entrypoints.http.a1111.wishes import Wishes
+from multimodal_gen.entrypoints.http.a1111.schema import Generation
 from multimodal_gen.entrypoints.http.openai.image_replies import Encoding, in_base64
 from multimodal_gen.messages.request import Req
 from multimodal_gen.postprocess.infotext import SAMPLERS
@@ -18,18 +19,18 @@ from multimodal_gen.postprocess.metadata import Recipe
 class Reply:
     """About a job that has ended, or was stopped."""
 
-    wishes: Wishes
+    body: Generation
+    warnings: Sequence[str]
     job: Job
     encoding: Encoding
 
     def content(self) -> dict[str, Any]:
         """Takes as long as its pictures take to be encoded."""
-        body = self.wishes.body
         return {
             "images": []
-            if body.send_images is False
+            if self.body.send_images is False
             else [in_base64(file) for file in self._files()],
-            "parameters": body.echo(),
+            "parameters": self.body.echo(),
             "info": json.dumps(self._info()),
         }
 
@@ -47,7 +48,7 @@ class Reply:
     def _info(self) -> dict[str, Any]:
         """What clients read of a picture; of several, `all_…` has an entry for each."""
         requests = self.job.task.requests
-        params, body = requests[0].params, self.wishes.body
+        params, body = requests[0].params, self.body
         seeds = [req.params.seed for req in requests]
         negative = params.negative_prompt or ""
         embedded = params.true_cfg_scale is not None
@@ -84,7 +85,7 @@ class Reply:
             "clip_skip": 1,
             "is_using_inpainting_conditioning": False,
             "interrupted": self.job.stopped,
-            "warnings": self.wishes.warnings,
+            "warnings": self.warnings,
         }
 
     def _infotext(self, req: Req) -> str:

@@ -11,7 +11,11 @@ from http_serving import MODEL, app_with, ask
 
 from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
 from multimodal_gen.entrypoints.http.a1111.schema import ImageToImage, TextToImage
-from multimodal_gen.entrypoints.http.a1111.wishes import Wishes, fitting, with_infotext
+from multimodal_gen.entrypoints.http.a1111.translation import (
+    fitting,
+    to_sampling_params,
+    with_infotext,
+)
 from multimodal_gen.entrypoints.http.media.solvers import solver_named
 from multimodal_gen.errors import InvalidRequest, QueueFull
 from multimodal_gen.messages.model_info import Limits, ModelInfo
@@ -23,8 +27,7 @@ SMALL = msgspec.structs.replace(MODEL, limits=Limits(max_pixels=512 * 512, max_s
 
 
 def wanted(model: ModelInfo = MODEL, **body: Any) -> tuple[SamplingParams, list[str]]:
-    wishes = Wishes(TextToImage(**body), model)
-    return wishes.params(), wishes.warnings
+    return to_sampling_params(TextToImage(**body), model)
 
 
 @pytest.mark.parametrize(
@@ -98,14 +101,16 @@ def test_guidance_is_one_number_but_where_client_and_model_know_two() -> None:
 
 def test_a_picture_that_is_shown_to_the_model_has_no_strength() -> None:
     edits = msgspec.structs.replace(MODEL, tasks=("image-edit",))
-    wishes = Wishes(ImageToImage(init_images=[""], denoising_strength=0.5), edits)
-    assert wishes.params().strength is None
-    assert "denoising_strength" in wishes.warnings[0]
+    body = ImageToImage(init_images=[""], denoising_strength=0.5)
+    params, warnings = to_sampling_params(body, edits)
+    assert params.strength is None
+    assert "denoising_strength" in warnings[0]
 
 
 def test_the_web_uis_own_strength_is_meant_where_none_is_given() -> None:
     changes = msgspec.structs.replace(MODEL, tasks=("image-to-image",))
-    assert Wishes(ImageToImage(init_images=[""]), changes).params().strength == 0.75
+    params, _ = to_sampling_params(ImageToImage(init_images=[""]), changes)
+    assert params.strength == 0.75
 
 
 def test_another_checkpoint_is_not_loaded_and_that_is_said() -> None:
@@ -132,7 +137,7 @@ PARAMS = SamplingParams(
 
 def test_parameters_survive_the_way_through_their_text() -> None:
     text = write(PARAMS, "some/model, v2", "1.0")
-    params = Wishes(with_infotext(TextToImage(infotext=text)), MODEL).params()
+    params, _ = to_sampling_params(with_infotext(TextToImage(infotext=text)), MODEL)
     assert repr(params) == repr(PARAMS)  # 7 and 7.0 are equal, but not in a file
 
 

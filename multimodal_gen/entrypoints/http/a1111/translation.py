@@ -1,4 +1,4 @@
-"""What a body of txt2img or img2img asks for, in our words."""
+"""Translates bodies of txt2img and img2img into sampling parameters."""
 
 from __future__ import annotations
 
@@ -41,9 +41,16 @@ _TEXTS = ("prompt", "negative_prompt", "sampler_name")
 B = TypeVar("B", bound=Generation)
 
 
+def to_sampling_params(body: Generation, model: ModelInfo) -> tuple[SamplingParams, list[str]]:
+    """Return the parameters that `body` means for `model`, and a warning for each thing in it that
+    the model can't do. Raises InvalidRequest."""
+    translator = _Translator(body, model)
+    return translator.params(), translator.warnings
+
+
 @dataclass
-class Wishes:
-    """Sampling parameters, and what of the body could not be had."""
+class _Translator:
+    """One body on its way into sampling parameters."""
 
     body: Generation
     model: ModelInfo
