@@ -21,10 +21,14 @@ from hypothesis import strategies as st
 from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
 from multimodal_gen.entrypoints.http.comfyui.errors import InvalidInput, InvalidPrompt
 from multimodal_gen.entrypoints.http.comfyui.graph.graph import MAX_NODES, Graph
+from multimodal_gen.entrypoints.http.comfyui.graph.graph_translation import (
+    FileInput,
+    GraphTranslator,
+    Sampling,
+)
+from multimodal_gen.entrypoints.http.comfyui.graph.node_definitions import definitions_for
 from multimodal_gen.entrypoints.http.comfyui.graph.pictures import load_pictures
-from multimodal_gen.entrypoints.http.comfyui.graph.reading import Loaded, Reader, Sampling
 from multimodal_gen.entrypoints.http.comfyui.graph.samplers import samplers_of
-from multimodal_gen.entrypoints.http.comfyui.graph.vocabulary import vocabulary_of
 from multimodal_gen.errors import EngineDied, InvalidRequest
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 from multimodal_gen.postprocess.images import encode_image
@@ -49,13 +53,13 @@ VIDEO = msgspec.structs.replace(
 
 
 def graph_of(sent: object, model: ModelInfo = NOISE) -> Graph:
-    return Graph.of(sent, vocabulary_of(model))
+    return Graph.of(sent, definitions_for(model))
 
 
 def read(sent: Sent, model: ModelInfo = NOISE, loras: tuple[str, ...] = ()) -> Sampling:
     graph = graph_of(sent, model)
-    reader = Reader(graph, model, loras)
-    return reader.read(reader.sampler_of(graph.outputs[0]))
+    translator = GraphTranslator(graph, model, loras)
+    return translator.translate(translator.sampler_of(graph.outputs[0]))
 
 
 @functools.cache
@@ -140,7 +144,7 @@ def test_video_is_a_latent_with_a_length() -> None:
     )
     assert read(graph, VIDEO).params.num_frames == 13
     checked = graph_of(graph, VIDEO)
-    assert Reader(checked, VIDEO).fps_of(checked.outputs[0]) == 24
+    assert GraphTranslator(checked, VIDEO).fps_of(checked.outputs[0]) == 24
     graph["5"]["inputs"]["length"] = 14
     assert blamed(graph, VIDEO) == [("5", "length", "custom_validation_failed")]
 
@@ -293,8 +297,8 @@ def test_mask_grows_and_what_it_covers_is_grey() -> None:
     file = encode_image(pixels, "png")
     sampling = replace(
         read(default_graph()),
-        image=Loaded("1", "a.png"),
-        mask=Loaded("1", "a.png", "red", grow=4, erases=True),
+        image=FileInput("1", "a.png"),
+        mask=FileInput("1", "a.png", "red", grow=4, erases=True),
     )
     pictures = load_pictures(sampling, {"a.png": file}.get, 16, 10**6)
     image, mask = pictures["image"], pictures["mask"]
@@ -333,7 +337,7 @@ def test_any_value_of_any_input_is_taken_or_refused(key: str, name: str, value: 
         graph = graph_of(sent)
         _, problems = graph.order(graph.outputs[0])
         if not problems:
-            reader = Reader(graph, NOISE)
-            reader.read(reader.sampler_of(graph.outputs[0]))
+            translator = GraphTranslator(graph, NOISE)
+            translator.translate(translator.sampler_of(graph.outputs[0]))
     except (InvalidPrompt, InvalidInput):
         pass

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from multimodal_gen.entrypoints.http.comfyui.graph.graph import Node
-from multimodal_gen.entrypoints.http.comfyui.graph.reading import Sampling
+from multimodal_gen.entrypoints.http.comfyui.graph.graph_translation import Sampling
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.task import Task
 

@@ -1,4 +1,4 @@
-"""A prompt in ComfyUI's API format, checked against the vocabulary."""
+"""A prompt in ComfyUI's API format, checked against the node definitions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from multimodal_gen.entrypoints.http.comfyui.errors import (
     problem,
     shown,
 )
-from multimodal_gen.entrypoints.http.comfyui.graph.vocabulary import (
+from multimodal_gen.entrypoints.http.comfyui.graph.node_definitions import (
     Input,
     NodeClass,
-    Vocabulary,
+    NodeDefinitions,
 )
 
 MAX_NODES = 200
@@ -46,15 +46,15 @@ class Graph:
         self.outputs = [node for node in nodes.values() if node.kind.is_output]
 
     @classmethod
-    def of(cls, prompt: object, vocabulary: Vocabulary) -> Graph:
-        """Raises InvalidPrompt for what is no graph, and for nodes that are not in `vocabulary`."""
+    def of(cls, prompt: object, definitions: NodeDefinitions) -> Graph:
+        """Raises InvalidPrompt for what is no graph, and for nodes that `definitions` lacks."""
         if not isinstance(prompt, dict) or not prompt:
             message = "the prompt must be an object of nodes, in ComfyUI's API format"
             raise InvalidPrompt("invalid_prompt", message)
         if len(prompt) > MAX_NODES:
             message = f"the prompt has {len(prompt)} nodes; at most {MAX_NODES} are allowed"
             raise InvalidPrompt("invalid_prompt", message)
-        graph = cls({key: _node(key, entry, vocabulary) for key, entry in prompt.items()})
+        graph = cls({key: _node(key, entry, definitions) for key, entry in prompt.items()})
         if not graph.outputs:
             raise InvalidPrompt("prompt_no_outputs", "Prompt has no outputs")
         return graph
@@ -127,13 +127,13 @@ class Graph:
         return node.inputs[name]
 
 
-def _node(key: str, entry: Any, vocabulary: Vocabulary) -> Node:
+def _node(key: str, entry: Any, definitions: NodeDefinitions) -> Node:
     if not isinstance(entry, dict) or not isinstance(entry.get("class_type"), str):
         message = "Cannot execute because a node is missing the class_type property."
         raise _refused("invalid_prompt", message, key, None)
     name = entry["class_type"]
-    if (kind := vocabulary.get(name)) is None:
-        message = f"Node {shown(name)!r} not found. This server knows {', '.join(vocabulary)}."
+    if (kind := definitions.get(name)) is None:
+        message = f"Node {shown(name)!r} not found. This server knows {', '.join(definitions)}."
         raise _refused("missing_node_type", message, key, name)
     inputs = entry.get("inputs", {})
     if not isinstance(inputs, dict):

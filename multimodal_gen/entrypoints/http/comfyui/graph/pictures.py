@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.entrypoints.http.comfyui.errors import meaningless, shown
-from multimodal_gen.entrypoints.http.comfyui.graph.reading import Loaded, Sampling
+from multimodal_gen.entrypoints.http.comfyui.graph.graph_translation import FileInput, Sampling
 from multimodal_gen.entrypoints.python.decoding import Mode, decode_picture
 from multimodal_gen.errors import InvalidRequest
 
@@ -27,7 +27,7 @@ def load_pictures(
     if sampling.image is None:
         return {}
 
-    def decoded(loaded: Loaded, mode: Mode) -> Array:
+    def decoded(loaded: FileInput, mode: Mode) -> Array:
         data = read(loaded.file)
         if data is None:
             why = f"Invalid image file: {shown(loaded.file)}"

@@ -8,30 +8,30 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from multimodal_gen.entrypoints.http.comfyui.errors import json_response
-from multimodal_gen.entrypoints.http.comfyui.graph.vocabulary import Vocabulary
-from multimodal_gen.entrypoints.http.comfyui.intake import Intake
+from multimodal_gen.entrypoints.http.comfyui.graph.node_definitions import NodeDefinitions
 from multimodal_gen.entrypoints.http.comfyui.routes.schema import refusals
 from multimodal_gen.entrypoints.http.comfyui.routes.system import system_stats
+from multimodal_gen.entrypoints.http.comfyui.submission import PromptSubmitter
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.serving.service import Service
 
 
 def add_info_routes(
-    routes: APIRouter, service: Service, intake: Intake, features: dict[str, Any]
+    routes: APIRouter, service: Service, submitter: PromptSubmitter, features: dict[str, Any]
 ) -> None:
-    async def vocabulary(request: Request) -> Vocabulary:
-        return await asyncio.to_thread(intake.vocabulary, owner_of(request))
+    async def node_definitions(request: Request) -> NodeDefinitions:
+        return await asyncio.to_thread(submitter.node_definitions, owner_of(request))
 
     @routes.get("/object_info", responses=refusals(503))
     async def object_info(request: Request) -> Response:
         """The nodes that graphs may be made of."""
-        nodes = await vocabulary(request)
+        nodes = await node_definitions(request)
         return json_response({name: node.described() for name, node in nodes.items()})
 
     @routes.get("/object_info/{node_class}", responses=refusals(503))
     async def object_info_of(node_class: str, request: Request) -> Response:
         """One of them; nothing where it is not known."""
-        node = (await vocabulary(request)).get(node_class)
+        node = (await node_definitions(request)).get(node_class)
         return json_response({} if node is None else {node_class: node.described()})
 
     @routes.get("/system_stats", responses=refusals(503))
@@ -63,5 +63,5 @@ def add_info_routes(
         if model == "checkpoints":
             return [service.model.name]
         if model == "loras":
-            return [f"{name}.safetensors" for name in await asyncio.to_thread(intake.loras)]
+            return [f"{name}.safetensors" for name in await asyncio.to_thread(submitter.loras)]
         raise HTTPException(404, "no such folder")

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query, Request, Response
 
 from multimodal_gen.entrypoints.http.comfyui.errors import InvalidPrompt, json_response
 from multimodal_gen.entrypoints.http.comfyui.execution import Executor
-from multimodal_gen.entrypoints.http.comfyui.intake import Intake, object_of
 from multimodal_gen.entrypoints.http.comfyui.prompts import Prompts
 from multimodal_gen.entrypoints.http.comfyui.routes.schema import (
     INTERRUPT,
@@ -18,6 +17,7 @@ from multimodal_gen.entrypoints.http.comfyui.routes.schema import (
     Accepted,
     refusals,
 )
+from multimodal_gen.entrypoints.http.comfyui.submission import PromptSubmitter, object_of
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.serving.service import Service
 
@@ -26,7 +26,7 @@ Count = Annotated[int | None, Query(ge=0)]
 
 
 def add_prompt_routes(
-    routes: APIRouter, service: Service, intake: Intake, executor: Executor
+    routes: APIRouter, service: Service, submitter: PromptSubmitter, executor: Executor
 ) -> None:
     @routes.post(
         "/prompt",
@@ -38,7 +38,7 @@ def add_prompt_routes(
         """Take a graph into the queue. 400 says which input of which node it can't be for."""
         owner = owner_of(request)
         try:
-            prompt, node_errors = await intake.accept(await request.body(), owner)
+            prompt, node_errors = await submitter.submit(await request.body(), owner)
         except InvalidPrompt as error:
             return error.response()
         executor.start(prompt, service.model.name)

@@ -8,7 +8,6 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.comfyui.errors import as_comfyui
 from multimodal_gen.entrypoints.http.comfyui.execution import Executor
 from multimodal_gen.entrypoints.http.comfyui.files import Files
-from multimodal_gen.entrypoints.http.comfyui.intake import Intake
 from multimodal_gen.entrypoints.http.comfyui.prompts import Prompts
 from multimodal_gen.entrypoints.http.comfyui.routes.channels import Channels
 from multimodal_gen.entrypoints.http.comfyui.routes.files import add_file_routes
@@ -19,6 +18,7 @@ from multimodal_gen.entrypoints.http.comfyui.routes.prompts import (
     add_queue_routes,
 )
 from multimodal_gen.entrypoints.http.comfyui.routes.sockets import Sockets
+from multimodal_gen.entrypoints.http.comfyui.submission import PromptSubmitter
 from multimodal_gen.entrypoints.http.transport.error_shapes import routes_that_err_as
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
@@ -28,16 +28,16 @@ def comfyui_routes(service: Service, jobs: Jobs, args: ServerArgs) -> APIRouter:
     """All of them. Prompts, their history and the names of files last as long as the server."""
     prompts, channels, files = Prompts(), Channels(), Files(jobs.results)
     executor = Executor(prompts, channels, files)
-    intake = Intake(service, args, files, prompts)
+    submitter = PromptSubmitter(service, args, files, prompts)
     features = {"supports_preview_metadata": True, "max_upload_size": args.max_body_bytes}
     sockets = Sockets(channels, prompts, executor, features)
 
     routes = APIRouter(route_class=routes_that_err_as(as_comfyui))
-    add_prompt_routes(routes, service, intake, executor)
+    add_prompt_routes(routes, service, submitter, executor)
     add_queue_routes(routes, prompts)
     add_history_routes(routes, prompts)
     add_file_routes(routes, files, args.max_input_pixels)
-    add_info_routes(routes, service, intake, features)
+    add_info_routes(routes, service, submitter, features)
 
     @routes.websocket("/ws")
     async def follow(socket: WebSocket) -> None:

@@ -20,9 +20,15 @@ from multimodal_gen.entrypoints.http.comfyui.errors import (
 )
 from multimodal_gen.entrypoints.http.comfyui.files import Files, Place
 from multimodal_gen.entrypoints.http.comfyui.graph.graph import Graph, Node
+from multimodal_gen.entrypoints.http.comfyui.graph.graph_translation import (
+    GraphTranslator,
+    Sampling,
+)
+from multimodal_gen.entrypoints.http.comfyui.graph.node_definitions import (
+    NodeDefinitions,
+    definitions_for,
+)
 from multimodal_gen.entrypoints.http.comfyui.graph.pictures import load_pictures
-from multimodal_gen.entrypoints.http.comfyui.graph.reading import Reader, Sampling
-from multimodal_gen.entrypoints.http.comfyui.graph.vocabulary import Vocabulary, vocabulary_of
 from multimodal_gen.entrypoints.http.comfyui.prompts import Part, Prompt, Prompts
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.serving.owner import Owner
@@ -35,7 +41,7 @@ _MAX_ID = 128
 NodeErrors = dict[str, Any]
 
 
-class Intake:
+class PromptSubmitter:
     """Reads graphs, and starts what they ask for."""
 
     def __init__(self, service: Service, args: ServerArgs, files: Files, prompts: Prompts) -> None:
@@ -48,12 +54,12 @@ class Intake:
         folder = self._args.lora_dir
         return [] if folder is None else LoraFolder(Path(folder)).names()
 
-    def vocabulary(self, owner: Owner) -> Vocabulary:
+    def node_definitions(self, owner: Owner) -> NodeDefinitions:
         """Raises EngineNotReady."""
         loras = [f"{name}.safetensors" for name in self.loras()]
-        return vocabulary_of(self._service.model, uploads=self._files.uploads(owner), loras=loras)
+        return definitions_for(self._service.model, uploads=self._files.uploads(owner), loras=loras)
 
-    async def accept(self, body: bytes, owner: Owner) -> tuple[Prompt, NodeErrors]:
+    async def submit(self, body: bytes, owner: Owner) -> tuple[Prompt, NodeErrors]:
         """The prompt, and what is wrong with those of its outputs that are left out.
 
         Raises InvalidPrompt, HTTPException, and what refuses its requests.
@@ -64,8 +70,8 @@ class Intake:
         if "prompt" not in given:
             raise InvalidPrompt("no_prompt", "No prompt provided", "No prompt provided")
         prompt_id, client_id, extra = _fields(given)
-        graph = Graph.of(given["prompt"], self.vocabulary(owner))
-        samplings, node_errors = self._read(graph)
+        graph = Graph.of(given["prompt"], self.node_definitions(owner))
+        samplings, node_errors = self._translate(graph)
         pictures = [await self._check(graph, each, owner) for each in samplings]
         if self._prompts.knows(owner, prompt_id):
             message = "prompt_id is in use: every prompt has its own"
@@ -82,18 +88,18 @@ class Intake:
         )
         return prompt, node_errors
 
-    def _read(self, graph: Graph) -> tuple[list[Sampling], NodeErrors]:
+    def _translate(self, graph: Graph) -> tuple[list[Sampling], NodeErrors]:
         """One a sampler. Raises InvalidPrompt when there is nothing that can be made."""
-        reader = Reader(graph, self._service.model, self.loras())
+        translator = GraphTranslator(graph, self._service.model, self.loras())
         samplings: dict[str, Sampling] = {}
         node_errors: NodeErrors = {}
         for output in graph.outputs:
             _, problems = graph.order(output)
             try:
                 if not problems:
-                    sampler = reader.sampler_of(output)
+                    sampler = translator.sampler_of(output)
                     if sampler.id not in samplings:
-                        samplings[sampler.id] = reader.read(sampler)
+                        samplings[sampler.id] = translator.translate(sampler)
                     samplings[sampler.id].outputs.append(output)
             except InvalidInput as error:
                 problems.append(error)
@@ -132,7 +138,7 @@ class Intake:
         owner: Owner,
         previews: bool,
     ) -> list[Part]:
-        reader = Reader(graph, self._service.model)
+        translator = GraphTranslator(graph, self._service.model)
         parts: list[Part] = []
         passed: set[str] = set()
         try:
@@ -140,7 +146,7 @@ class Intake:
                 task = self._service.start(sampling.params, pixels, owner=owner, previews=previews)
                 before = _unpassed(graph, [sampling.sampler], passed)
                 after = _unpassed(graph, sampling.outputs, passed)
-                fps = {node.id: reader.fps_of(node) for node in sampling.outputs}
+                fps = {node.id: translator.fps_of(node) for node in sampling.outputs}
                 videos = {node: rate for node, rate in fps.items() if rate is not None}
                 parts.append(Part(sampling, task, before, after, videos))
         except MultimodalGenError:

@@ -1,4 +1,4 @@
-"""What a graph asks for: the parameters of one request a sampler."""
+"""Translates a graph into the parameters of one request per sampler."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Loaded:
+class FileInput:
     """A file that a node loads: all of it, or one channel as a mask."""
 
     node: str
@@ -42,8 +42,8 @@ class Sampling:
 
     sampler: Node
     params: SamplingParams
-    image: Loaded | None
-    mask: Loaded | None
+    image: FileInput | None
+    mask: FileInput | None
     origins: Mapping[str, tuple[str, str]]
     """Of parameters, the node and the input that they come from."""
     outputs: list[Node] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Sampling:
         return meaningless(node, name, error.message)
 
 
-class Reader:
+class GraphTranslator:
     """Follows a graph's links upstream from its outputs. Raises InvalidInput where they lead to
     what this server can't do."""
 
@@ -79,8 +79,8 @@ class Reader:
         fps: float = self._graph.value(self._from(output, "video", "CreateVideo"), "fps")
         return round(fps)
 
-    def read(self, sampler: Node) -> Sampling:
-        found = _Found()
+    def translate(self, sampler: Node) -> Sampling:
+        found = _Findings()
         self._texts(sampler, found)
         self._add_loras(sampler, found)
         self._numbers(sampler, found)
@@ -96,7 +96,7 @@ class Reader:
             raise meaningless(node, name, error.message) from error
         return Sampling(sampler, params, found.image, found.mask, found.origins)
 
-    def _texts(self, sampler: Node, found: _Found) -> None:
+    def _texts(self, sampler: Node, found: _Findings) -> None:
         for name, parameter in (("positive", "prompt"), ("negative", "negative_prompt")):
             node = self._from(sampler, name, "CLIPTextEncode", "FluxGuidance")
             while node.kind.name == "FluxGuidance":
@@ -105,13 +105,13 @@ class Reader:
                 node = self._from(node, "conditioning", "CLIPTextEncode", "FluxGuidance")
             found.put(parameter, self._graph.value(node, "text"), node, "text")
 
-    def _guidance(self, node: Node, found: _Found) -> None:
+    def _guidance(self, node: Node, found: _Findings) -> None:
         if not self._guidance_is_embedded:
             why = f"{self._model.family} takes no guidance beside the sampler's cfg"
             raise meaningless(node.id, "guidance", why)
         found.put("guidance_scale", self._graph.value(node, "guidance"), node, "guidance")
 
-    def _add_loras(self, sampler: Node, found: _Found) -> None:
+    def _add_loras(self, sampler: Node, found: _Findings) -> None:
         choices = []
         node = self._from(sampler, "model", "CheckpointLoaderSimple", "LoraLoader")
         while node.kind.name == "LoraLoader":
@@ -134,7 +134,7 @@ class Reader:
             )
         return name
 
-    def _numbers(self, sampler: Node, found: _Found) -> None:
+    def _numbers(self, sampler: Node, found: _Findings) -> None:
         value = self._graph.value
         # Seeds of ComfyUI have one bit more.
         seed = value(sampler, "seed") % (MAX_SEED - self._model.limits.max_outputs + 1)
@@ -145,7 +145,7 @@ class Reader:
         solver = samplers_of(self._model.schedulers)[value(sampler, "sampler_name")]
         found.put("scheduler", solver, sampler, "sampler_name")
 
-    def _empty(self, sampler: Node, latent: Node, found: _Found) -> None:
+    def _empty(self, sampler: Node, latent: Node, found: _Findings) -> None:
         if self._graph.value(sampler, "denoise") != 1:
             why = "must be 1 where the sampler starts from an empty latent"
             raise meaningless(sampler.id, "denoise", why)
@@ -159,12 +159,12 @@ class Reader:
         elif self._model.defaults.num_frames > 1:
             found.put("num_frames", 1, latent, "batch_size")
 
-    def _pictures(self, sampler: Node, latent: Node, found: _Found) -> None:
+    def _pictures(self, sampler: Node, latent: Node, found: _Findings) -> None:
         encoder, masked = latent, latent if "mask" in latent.kind.inputs else None
         if latent.kind.name == "SetLatentNoiseMask":
             encoder = self._from(latent, "samples", "VAEEncode")
         loader = self._from(encoder, "pixels", "LoadImage")
-        found.image = Loaded(loader.id, self._graph.value(loader, "image"))
+        found.image = FileInput(loader.id, self._graph.value(loader, "image"))
         found.origins["image_path"] = loader.id, "image"
         found.origins["size"] = found.origins["width"] = found.origins["height"] = (
             loader.id,
@@ -179,13 +179,13 @@ class Reader:
         if strength < 1 or task in self._model.tasks:
             found.put("strength", strength, sampler, "denoise")
 
-    def _mask(self, node: Node) -> Loaded:
+    def _mask(self, node: Node) -> FileInput:
         loader = self._from(node, "mask", "LoadImage", "LoadImageMask")
         value = self._graph.value
         channel = value(loader, "channel") if "channel" in loader.kind.inputs else "alpha"
         erases = "grow_mask_by" in node.kind.inputs
         grow = value(node, "grow_mask_by") if erases else 0
-        return Loaded(loader.id, value(loader, "image"), channel, grow, erases)
+        return FileInput(loader.id, value(loader, "image"), channel, grow, erases)
 
     @property
     def _guidance_is_embedded(self) -> bool:
@@ -201,13 +201,13 @@ class Reader:
 
 
 @dataclass
-class _Found:
+class _Findings:
     """What was read so far."""
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, tuple[str, str]] = field(default_factory=dict)
-    image: Loaded | None = None
-    mask: Loaded | None = None
+    image: FileInput | None = None
+    mask: FileInput | None = None
 
     def put(self, parameter: str, value: Any, node: Node, name: str) -> None:
         self.values[parameter] = value

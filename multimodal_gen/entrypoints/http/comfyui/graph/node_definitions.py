@@ -69,12 +69,12 @@ class NodeClass:
         }
 
 
-Vocabulary = Mapping[str, NodeClass]
+NodeDefinitions = Mapping[str, NodeClass]
 
 
-def vocabulary_of(
+def definitions_for(
     model: ModelInfo, *, uploads: Sequence[str] = (), loras: Sequence[str] = ()
-) -> Vocabulary:
+) -> NodeDefinitions:
     """The nodes, with the choices that the model and the client's uploads give them."""
     nodes = (*_texts(model, loras), *_pictures(uploads), *_latents(model), *_outputs(model))
     return {node.name: node for node in nodes}
