@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     import openai
 
-    from multimodal_gen.launch.supervisor import Engine
+    from multimodal_gen.launch.engine_process import EngineProcess
     from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 _cache = tempfile.TemporaryDirectory(prefix="multimodal-gen-tests-")
@@ -65,7 +65,7 @@ def pipeline(folder: Path) -> ComposedPipeline:
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
+def engine() -> Iterator[EngineProcess]:
     """One rank with the bundled model, shared by all tests that don't end it."""
     from engines import start_engine
 
@@ -74,7 +74,7 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def url(engine: Engine) -> Iterator[str]:
+def url(engine: EngineProcess) -> Iterator[str]:
     """A server over the shared engine."""
     from http_serving import app_over, serving
 

@@ -12,7 +12,7 @@ import msgspec
 from multimodal_gen.benchmarks.protocol import Load, Loaded, Question, Ran, Run
 from multimodal_gen.benchmarks.workload import Job
 from multimodal_gen.errors import MultimodalGenError
-from multimodal_gen.launch.supervisor import rank_environment
+from multimodal_gen.launch.engine_process import rank_environment
 
 _A = TypeVar("_A", Loaded, Ran)
 MODULE = "multimodal_gen.benchmarks.diffusers_baseline"

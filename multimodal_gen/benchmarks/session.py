@@ -11,8 +11,8 @@ from multimodal_gen.benchmarks.diffusers_process import DiffusersProcess
 from multimodal_gen.benchmarks.engine_side import EngineSide
 from multimodal_gen.benchmarks.workload import Workload
 from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.launch.model_path import resolve
-from multimodal_gen.launch.supervisor import Engine
 from multimodal_gen.messages.model_info import ModelInfo
 
 
@@ -34,7 +34,7 @@ class Session:
     @cached_property
     def engine(self) -> EngineSide:
         self.say("starting the engine")
-        engine = self._stack.enter_context(Engine.start(self.server))
+        engine = self._stack.enter_context(EngineProcess.start(self.server))
         engine.wait_ready()
         return EngineSide(engine.client)
 

@@ -13,7 +13,7 @@ from multimodal_gen.benchmarks.protocol import MEASUREMENTS_FILE, RankMeasuremen
 from multimodal_gen.benchmarks.workload import Job
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 
 MODULE = "multimodal_gen.benchmarks.timed_rank"
 
@@ -25,7 +25,7 @@ def measure_rank(server: ServerArgs, *loads: Sequence[Job]) -> RankMeasurements:
         path = Path(folder) / "measurements.json"
         os.environ[MEASUREMENTS_FILE] = str(path)
         try:
-            with Engine.start(server, rank_module=MODULE) as engine:
+            with EngineProcess.start(server, rank_module=MODULE) as engine:
                 engine.wait_ready()
                 for jobs in loads:
                     _run_together(engine.client, jobs)

@@ -1,227 +1,111 @@
-"""Starts the ranks of an engine, watches them, and ends all of them when one is lost."""
+"""Starts an engine, and another whenever one is lost."""
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import logging
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import sysconfig
-import tempfile
 import threading
 import time
-from pathlib import Path
-
-import msgspec
+from collections.abc import Callable
+from typing import Protocol
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import EngineDied, MultimodalGenError
-from multimodal_gen.launch.model_path import ModelFiles, resolve
-from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.rank_args import RankArgs, client_address
+from multimodal_gen.launch.engine_process import EngineProcess
 
 log = logging.getLogger(__name__)
-RANK_MODULE = "multimodal_gen.runtime.rank"
-WATCH_S = 0.05
-GRACE_S = 3.0
-"""How long ranks have to end by themselves when the engine is closed."""
-LAST_WORDS_S = 1.0
-"""How long to wait, after rank 0's death, for the client to hear of it."""
+FIRST_DELAY_S = 0.5
+LONGEST_DELAY_S = 10.0
+HEALTHY_S = 60.0
+"""An engine that lived this long is followed at once by the next."""
 
 
-class Engine:
-    """The ranks of one checkpoint and a client of theirs. A context manager."""
+class Watcher(Protocol):
+    """Receives what becomes of engines, on the supervisor's thread."""
+
+    def engine_up(self, client: SchedulerClient) -> None: ...
+    def engine_lost(self, error: MultimodalGenError) -> None: ...
+    def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None: ...
+
+
+class EngineSupervisor:
+    """Keeps an engine running until it is closed, however often one is lost.
+
+    What can't be loaded the first time, for a reason other than a rank's death, is given up.
+    """
 
     def __init__(
-        self, args: ServerArgs, processes: list[subprocess.Popen[bytes]], folder: Path
+        self,
+        args: ServerArgs,
+        watcher: Watcher,
+        start: Callable[[ServerArgs], EngineProcess] = EngineProcess.start,
     ) -> None:
-        self.args = args
-        self._processes = processes
-        self.address = client_address(str(folder))
-        self.client = SchedulerClient(
-            self.address, silence_timeout=args.step_timeout, describe_loss=self._how_it_ended
-        )
-        self._folder = folder
+        self._args = args
+        self._watcher = watcher
+        self._start = start
+        self._engine: EngineProcess | None = None
+        self._ever_ready = False
+        self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._closed = threading.Lock()
-        self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
-        self._watcher.start()
-        atexit.register(self.close)
-
-    @classmethod
-    def start(cls, args: ServerArgs, *, rank_module: str = RANK_MODULE) -> Engine:
-        """Start the ranks and return at once; `wait_ready` waits for the model.
-
-        `rank_module` is what each runs; a benchmark has one that measures itself. Raises
-        InvalidCheckpoint when the model can't be found.
-        """
-        model = resolve(args.model_path, args.revision, args.base_model_path)
-        folder = Path(tempfile.mkdtemp(prefix="multimodal-gen-"))
-        rank_args = RankArgs(
-            rank=0,
-            server=args.without_secrets,
-            model_folder=str(model.folder),
-            model_file=None if model.file is None else str(model.file),
-            model_name=_model_name(args.model_path, model),
-            socket_folder=str(folder),
-            cache_folder=str(_cache_folder()),
-        )
-        processes: list[subprocess.Popen[bytes]] = []
-        try:
-            for rank in range(args.num_gpus):
-                processes.append(_spawn(msgspec.structs.replace(rank_args, rank=rank), rank_module))
-            return cls(args, processes, folder)
-        except BaseException:
-            _end(processes, folder)
-            raise
-
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def pids(self) -> list[int]:
-        """The ranks' process ids, in order of rank."""
-        return [process.pid for process in self._processes]
-
-    def wait_ready(self, timeout: float | None = None) -> ModelInfo:
-        """Wait until the model is loaded; raise what went wrong, or TimeoutError."""
-        return self.client.wait_ready(timeout)
-
-    def wait_lost(self) -> MultimodalGenError | None:
-        """Wait for the engine's end; why it ended, or None when it was closed."""
-        self._watcher.join()
-        return None if self._closing.is_set() else self.client.died
+        # Finding the model may mean downloading it, which nothing could interrupt: a daemon.
+        self._thread = threading.Thread(target=self._run, name="engine-supervisor", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
-        """End all ranks: requests in flight end as cancelled. May be called again."""
-        with self._closed:
-            if self._closing.is_set():
-                return
+        """End the engine; there is no other after it."""
+        with self._lock:
             self._closing.set()
+            engine = self._engine
+        if engine is not None:
+            engine.close()
+
+    def _run(self) -> None:
+        delay = 0.0
+        while not self._closing.wait(delay):
+            lived_s = self._one()
+            if lived_s is None:
+                return
+            longer = min(max(2 * delay, FIRST_DELAY_S), LONGEST_DELAY_S)
+            delay = 0.0 if lived_s > HEALTHY_S else longer
+
+    def _one(self) -> float | None:
+        """The life of one engine: how long it was ready, or None when there is to be no other."""
+        try:
+            engine = self._begun()
+        except Exception as error:
+            return self._failed(error)
+        with engine:
             try:
-                if self.client.model is not None:
-                    self.client.shutdown_engine()
-                    self._await_exits(GRACE_S)
-            finally:  # Also for who is too impatient to wait for it.
-                self.client.close()
-                _end(self._processes, self._folder)
-                self._watcher.join()
-                atexit.unregister(self.close)
+                engine.wait_ready()
+            except Exception as error:
+                return self._failed(error)
+            self._ever_ready, ready_at = True, time.monotonic()
+            self._watcher.engine_up(engine.client)
+            lost = engine.wait_lost()
+            if lost is None:
+                return None
+            self._watcher.engine_lost(lost)
+            return time.monotonic() - ready_at
 
-    def _watch(self) -> None:
-        """A rank's death, or silence that the client noticed, is the end of the engine."""
-        while not self._closing.wait(WATCH_S):
-            if self.client.died is None and all(p.poll() is None for p in self._processes):
-                continue
-            self._hear_last_words()
-            self.client.fail(EngineDied(self._how_it_ended()))
-            _end(self._processes, self._folder)
-            return
+    def _begun(self) -> EngineProcess:
+        engine = self._start(self._args)
+        with self._lock:
+            self._engine = engine
+            if not self._closing.is_set():
+                return engine
+        engine.close()
+        raise EngineDied("it was closed while it started")
 
-    def _hear_last_words(self) -> None:
-        """What rank 0 had to say of the end may still be on its way to the client, which itself
-        sees when rank 0 is gone."""
-        rank_0_died = self._processes[0].poll() is not None
-        end = time.monotonic() + (LAST_WORDS_S if rank_0_died else WATCH_S)
-        while self.client.died is None and time.monotonic() < end:
-            time.sleep(WATCH_S / 5)
-
-    def _how_it_ended(self) -> str:
-        """The first rank found dead, and how; looked for a moment, as a socket closes first."""
-        end = time.monotonic() + GRACE_S / 10
-        while time.monotonic() < end:
-            for rank, process in enumerate(self._processes):
-                if (code := process.poll()) is not None:
-                    return f"rank {rank} {_manner(code)}"
-            time.sleep(WATCH_S / 5)
-        return "the connection to the engine was lost"
-
-    def _await_exits(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and any(p.poll() is None for p in self._processes):
-            time.sleep(0.01)
+    def _failed(self, error: Exception) -> float | None:
+        if self._closing.is_set():
+            return None
+        for_good = not self._ever_ready and not isinstance(error, EngineDied)
+        self._watcher.engine_failed(_ours(error), for_good=for_good)
+        return None if for_good else 0.0
 
 
-def _end(processes: list[subprocess.Popen[bytes]], folder: Path) -> None:
-    for process in processes:
-        if process.poll() is None:
-            process.kill()
-    for process in processes:
-        process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def rank_environment(num_gpus: int) -> dict[str, str]:
-    """The environment of each of `num_gpus` ranks: threads, caches, and no secrets."""
-    environment = dict(os.environ)
-    threads = max(1, (os.cpu_count() or 1) // num_gpus)
-    asked = environment.get("OMP_NUM_THREADS", "")
-    environment["OMP_NUM_THREADS"] = str(min(threads, int(asked)) if asked.isdigit() else threads)
-    if num_gpus > 1:
-        # Ranks that share cores must not spin while they wait for one another; one rank alone
-        # does better to spin between two small operations.
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # torch makes this folder whether it compiles or not; by default among the temporary files.
-    environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_folder() / "torchinductor"))
-    for secret in ("MULTIMODAL_GEN_API_KEY", "MULTIMODAL_GEN_ADMIN_KEY"):
-        environment.pop(secret, None)
-    home = str(Path(__file__).parents[2])
-    if home not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        # Not installed, but found by this process's sys.path: the ranks run the same code.
-        paths = filter(None, [home, environment.get("PYTHONPATH")])
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
-    return environment
-
-
-def _spawn(args: RankArgs, module: str) -> subprocess.Popen[bytes]:
-    packed = msgspec.msgpack.encode(args)
-    process = subprocess.Popen(
-        [sys.executable, "-m", module],
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
-        env=rank_environment(args.server.num_gpus),
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # It is dead already, as the watcher will see.
-        process.stdin.write(len(packed).to_bytes(4, "big") + packed)
-    return process
-
-
-def _model_name(model_path: str | None, model: ModelFiles) -> str:
-    """What clients call the model: its hub name, or the last part of its folder or file."""
-    if model_path is None or Path(model_path).expanduser().exists():
-        return model.folder.resolve().name if model.file is None else model.file.stem
-    return model_path
-
-
-def _has_fileno(stream: object) -> bool:
-    """A notebook's stderr is not a file."""
-    try:
-        stream.fileno()  # type: ignore[attr-defined]
-    except (AttributeError, OSError, ValueError):
-        return False
-    return True
-
-
-def _manner(code: int | None) -> str:
-    if code is not None and code < 0:
-        known = {int(one): one.name for one in signal.Signals}
-        return f"was ended by {known.get(-code, f'signal {-code}')}"
-    return f"ended with status {code}"
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "multimodal_gen"
+def _ours(error: Exception) -> MultimodalGenError:
+    if isinstance(error, MultimodalGenError):
+        return error
+    log.error("starting the engine failed", exc_info=error)
+    return MultimodalGenError(f"{type(error).__name__}: {error}")

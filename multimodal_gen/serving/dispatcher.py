@@ -228,7 +228,7 @@ class Dispatcher:
             self._come_back(ticket)
         elif isinstance(outcome, EngineDied) and self._replay:
             if self._client is client:
-                self._client = None  # before its keeper knows
+                self._client = None  # before its supervisor knows
             verdict = ticket.outlived(outcome)
             if verdict is None:
                 self._come_back(ticket)

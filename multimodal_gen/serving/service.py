@@ -213,7 +213,7 @@ class Service:
         """Raises QueueFull when `count` more requests are too many."""
         self._dispatcher.check_room(count)
 
-    # -- the engine, as its keeper tells
+    # -- the engine, as its supervisor reports
 
     def engine_up(self, client: SchedulerClient) -> None:
         """An engine is ready."""

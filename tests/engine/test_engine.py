@@ -20,7 +20,7 @@ from multimodal_gen.client.generation import Generation, Output, Update
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, DeadlineExceeded, InvalidRequest, QueueFull
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
 
@@ -30,7 +30,7 @@ LONG = 1000
 
 
 @pytest.fixture
-def submit(engine: Engine) -> Submit:
+def submit(engine: EngineProcess) -> Submit:
     return lambda *args, **params: submit_to(engine, *args, **params)
 
 
@@ -38,7 +38,7 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.abs(a.astype(int) - b.astype(int)).max() <= 1)
 
 
-def test_ready_tells_what_the_model_is(engine: Engine) -> None:
+def test_ready_tells_what_the_model_is(engine: EngineProcess) -> None:
     model = engine.wait_ready(300)
     assert (model.family, model.defaults.width, model.size_multiple) == ("flux", 96, 16)
     assert engine.client.num_ranks == 1
@@ -97,7 +97,9 @@ def test_same_seed_same_picture_when_a_neighbour_is_cancelled(submit: Submit) ->
     assert close(alone.pixels, request.result(300).pixels)
 
 
-def test_a_cancelled_request_ends_once_and_frees_its_place(engine: Engine, submit: Submit) -> None:
+def test_a_cancelled_request_ends_once_and_frees_its_place(
+    engine: EngineProcess, submit: Submit
+) -> None:
     request = submit(num_inference_steps=LONG)
     request.accepted(300)
     request.cancel()
@@ -108,7 +110,7 @@ def test_a_cancelled_request_ends_once_and_frees_its_place(engine: Engine, submi
     assert (health.running, health.waiting) == (0, 0)
 
 
-def test_a_repeated_id_is_the_same_request(engine: Engine) -> None:
+def test_a_repeated_id_is_the_same_request(engine: EngineProcess) -> None:
     params = SamplingParams(prompt="a red heart", num_inference_steps=LONG)
     (req,) = requests_of(params, engine.wait_ready(300))
     first, second = engine.client.submit(req), engine.client.submit(req)
@@ -124,7 +126,7 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once(submit: Submit) -> Non
         submit(num_inference_steps=1000, deadline_s=0.01).accepted(300)
 
 
-def test_bad_values_are_refused_by_rank_0_too(engine: Engine, submit: Submit) -> None:
+def test_bad_values_are_refused_by_rank_0_too(engine: EngineProcess, submit: Submit) -> None:
     (req,) = requests_of(SamplingParams(prompt="x"), engine.wait_ready(300))
     for field, value in [("width", 10_000), ("num_inference_steps", 0), ("scheduler", "nope")]:
         bad = Req(id=f"bad-{field}", params=replace(req.params, **{field: value}))
@@ -132,7 +134,7 @@ def test_bad_values_are_refused_by_rank_0_too(engine: Engine, submit: Submit) ->
             engine.client.submit(bad).result(300)
 
 
-def test_many_threads_share_batches(engine: Engine) -> None:
+def test_many_threads_share_batches(engine: EngineProcess) -> None:
     def make(seed: int) -> Output:
         return submit_to(engine, "a pizza", seed=seed, num_inference_steps=40).result(300)
 
@@ -145,7 +147,7 @@ def test_many_threads_share_batches(engine: Engine) -> None:
     assert sharing_happens(side_by_side)
 
 
-def test_coroutines_share_one_client(engine: Engine) -> None:
+def test_coroutines_share_one_client(engine: EngineProcess) -> None:
     async def all_of_them() -> list[Output]:
         generations = [submit_to(engine, seed=seed) for seed in range(3)]
         return await asyncio.gather(*(generation.aresult() for generation in generations))
@@ -153,7 +155,7 @@ def test_coroutines_share_one_client(engine: Engine) -> None:
     assert [output.seed for output in asyncio.run(all_of_them())] == [0, 1, 2]
 
 
-def test_a_client_that_leaves_has_its_requests_cancelled(engine: Engine) -> None:
+def test_a_client_that_leaves_has_its_requests_cancelled(engine: EngineProcess) -> None:
     model = engine.wait_ready(300)
     with SchedulerClient(engine.address) as other:
         other.wait_ready(300)
@@ -165,7 +167,7 @@ def test_a_client_that_leaves_has_its_requests_cancelled(engine: Engine) -> None
     assert alive(engine) == 0
 
 
-def alive(engine: Engine) -> int:
+def alive(engine: EngineProcess) -> int:
     """Requests that run or wait in the engine."""
     health = engine.client.health(60)
     return health.running + health.waiting
@@ -187,7 +189,7 @@ def alive(engine: Engine) -> int:
     ids=["empty", "bad", "random", "types", "tag", "deep", "parts", "frame", "100MB"],
 )
 def test_garbage_on_the_socket_disturbs_nobody(
-    engine: Engine, submit: Submit, frames: list[bytes]
+    engine: EngineProcess, submit: Submit, frames: list[bytes]
 ) -> None:
     running = submit(num_inference_steps=40)
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
@@ -199,7 +201,7 @@ def test_garbage_on_the_socket_disturbs_nobody(
     assert running.result(300).pixels.shape == (1, 96, 96, 3)
 
 
-def test_a_full_queue_says_when_to_try_again(engine: Engine, submit: Submit) -> None:
+def test_a_full_queue_says_when_to_try_again(engine: EngineProcess, submit: Submit) -> None:
     size = engine.args.max_queue_size
     taken = [submit(num_inference_steps=LONG, seed=seed) for seed in range(size)]
     for request in taken:

@@ -13,8 +13,8 @@ from engines import start_engine, submit_to
 
 from multimodal_gen.client.generation import Output, Update
 from multimodal_gen.errors import Cancelled
-from multimodal_gen.launch import supervisor
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch import engine_process
+from multimodal_gen.launch.engine_process import EngineProcess
 
 SIZE = {"width": 64, "height": 48}
 LONG = 900
@@ -22,16 +22,16 @@ LONG = 900
 
 
 @pytest.fixture(scope="module")
-def engine(checkpoints: Callable[..., Path]) -> Iterator[Engine]:
+def engine(checkpoints: Callable[..., Path]) -> Iterator[EngineProcess]:
     with start_engine(model_path=str(checkpoints("lumina2"))) as engine:
         yield engine
 
 
-def test_the_model_says_that_it_is_a_fallback(engine: Engine) -> None:
+def test_the_model_says_that_it_is_a_fallback(engine: EngineProcess) -> None:
     assert engine.wait_ready(300).family == "fallback"
 
 
-def test_progress_is_told_step_by_step(engine: Engine) -> None:
+def test_progress_is_told_step_by_step(engine: EngineProcess) -> None:
     events = list(submit_to(engine, num_inference_steps=300, **SIZE))
     updates = [event for event in events if isinstance(event, Update)]
     assert len({update.step for update in updates}) > 1
@@ -41,7 +41,7 @@ def test_progress_is_told_step_by_step(engine: Engine) -> None:
     assert events[-1].batch_sizes == [1] * 300
 
 
-def test_a_request_that_overtakes_another_changes_nothing_of_it(engine: Engine) -> None:
+def test_a_request_that_overtakes_another_changes_nothing_of_it(engine: EngineProcess) -> None:
     alone = submit_to(engine, num_inference_steps=60, **SIZE).result(300)
     slow = submit_to(engine, num_inference_steps=60, priority="low", **SIZE)
     for event in slow:
@@ -52,7 +52,7 @@ def test_a_request_that_overtakes_another_changes_nothing_of_it(engine: Engine) 
     assert np.array_equal(slow.result(300).pixels, alone.pixels)
 
 
-def test_a_cancelled_request_ends_and_its_thread_with_it(engine: Engine) -> None:
+def test_a_cancelled_request_ends_and_its_thread_with_it(engine: EngineProcess) -> None:
     rank = psutil.Process(engine.pids[0])
     request = submit_to(engine, num_inference_steps=LONG, **SIZE)
     for event in request:
@@ -69,9 +69,9 @@ def test_a_cancelled_request_ends_and_its_thread_with_it(engine: Engine) -> None
 
 
 def test_an_engine_that_is_closed_in_the_middle_leaves_no_process(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: EngineProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "GRACE_S", 60)
+    monkeypatch.setattr(engine_process, "GRACE_S", 60)
     request = submit_to(engine, num_inference_steps=LONG, **SIZE)
     next(iter(request))
     engine.close()

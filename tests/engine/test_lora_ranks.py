@@ -16,7 +16,7 @@ from tiny_checkpoints import stock_pipeline
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 CALL: dict[str, Any] = {
@@ -53,7 +53,7 @@ def put(root: Path, name: str, folder: Path, seed: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def ranks(folder: Path, root: Path) -> Iterator[Engine]:
+def ranks(folder: Path, root: Path) -> Iterator[EngineProcess]:
     options = {"num_gpus": 4, "enable_cfg_parallel": True, "max_loaded_loras": 2}
     with start_engine(model_path=str(folder), lora_dir=str(root), **options) as engine:
         yield engine
@@ -67,7 +67,7 @@ def alone(pipeline: ComposedPipeline, root: Path, **change: Any) -> Any:
 
 
 def test_loras_do_on_several_ranks_what_they_do_on_one(
-    ranks: Engine, folder: Path, root: Path
+    ranks: EngineProcess, folder: Path, root: Path
 ) -> None:
     pipeline = load(folder)
     wanted: list[dict[str, Any]] = [
@@ -82,7 +82,7 @@ def test_loras_do_on_several_ranks_what_they_do_on_one(
         assert np.abs(difference).max() <= 1
 
 
-def test_a_lora_that_does_not_fit_leaves_its_neighbours_alone(ranks: Engine) -> None:
+def test_a_lora_that_does_not_fit_leaves_its_neighbours_alone(ranks: EngineProcess) -> None:
     odd = submit_to(ranks, **CALL, lora="odd")
     neighbour = submit_to(ranks, **CALL, lora="a")
     with pytest.raises(InvalidRequest, match=r"transformer\.other.*no such module"):
@@ -90,7 +90,9 @@ def test_a_lora_that_does_not_fit_leaves_its_neighbours_alone(ranks: Engine) -> 
     neighbour.result(300)
 
 
-def test_a_lora_that_was_overwritten_is_read_again(ranks: Engine, folder: Path, root: Path) -> None:
+def test_a_lora_that_was_overwritten_is_read_again(
+    ranks: EngineProcess, folder: Path, root: Path
+) -> None:
     before = submit_to(ranks, **CALL, lora="b").result(300).pixels
     put(root, "b", folder, seed=7)
     after = submit_to(ranks, **CALL, lora="b").result(300).pixels.astype(int)

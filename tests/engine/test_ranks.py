@@ -20,7 +20,7 @@ from multimodal_gen.errors import (
     MultimodalGenError,
     OutOfMemory,
 )
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 
 FAULTS = (
     "softly=condition:1:raise everywhere=predict:all:raise crowded=predict:all:memory "
@@ -35,24 +35,28 @@ GEOMETRIES = {
 
 
 @pytest.fixture(scope="module", params=GEOMETRIES.values(), ids=GEOMETRIES.keys())
-def ranks(request: pytest.FixtureRequest) -> Iterator[Engine]:
+def ranks(request: pytest.FixtureRequest) -> Iterator[EngineProcess]:
     with start_engine(**request.param) as engine:
         yield engine
 
 
 @pytest.fixture(params=[2, 4], ids=["2 ranks", "4 ranks"])
-def faulty(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def faulty(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[EngineProcess]:
     with start_faulty(monkeypatch, num_gpus=request.param) as engine:
         yield engine
 
 
-def start_faulty(monkeypatch: pytest.MonkeyPatch, **args: object) -> Engine:
+def start_faulty(monkeypatch: pytest.MonkeyPatch, **args: object) -> EngineProcess:
     monkeypatch.setenv("PYTHONPATH", python_path(FAULTS_FOLDER))
     monkeypatch.setenv("RANK_FAULTS", FAULTS)
     return start_engine(**args)
 
 
-def test_same_seed_same_picture_on_any_number_of_ranks(ranks: Engine, engine: Engine) -> None:
+def test_same_seed_same_picture_on_any_number_of_ranks(
+    ranks: EngineProcess, engine: EngineProcess
+) -> None:
     wanted = [
         {"width": 96, "height": 96, "seed": 3},
         {"width": 80, "height": 112, "seed": 4, "num_inference_steps": 7},
@@ -77,7 +81,7 @@ def test_ranks_share_the_rows_of_an_adapted_model_too(checkpoints: Callable[...,
         assert np.abs(one - several).max() <= 1
 
 
-def test_errors_end_their_request_only_unless_they_are_hard(faulty: Engine) -> None:
+def test_errors_end_their_request_only_unless_they_are_hard(faulty: EngineProcess) -> None:
     healthy = submit_to(faulty, "a red heart", num_inference_steps=150)
     soft = [submit_to(faulty, prompt) for prompt in ("fail softly", "fail everywhere")]
     for request in soft:
@@ -96,7 +100,7 @@ def test_errors_end_their_request_only_unless_they_are_hard(faulty: Engine) -> N
     assert_all_gone(faulty)
 
 
-def test_a_killed_rank_ends_the_engine_within_2_s(ranks: Engine) -> None:
+def test_a_killed_rank_ends_the_engine_within_2_s(ranks: EngineProcess) -> None:
     """The last test of each geometry: nothing is left of it."""
     request = submit_to(ranks, "a red heart", num_inference_steps=1000)
     next(event for event in request if isinstance(event, Update) and event.step > 0)

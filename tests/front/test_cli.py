@@ -18,7 +18,7 @@ import multimodal_gen
 from multimodal_gen import DiffusionGenerator, ServerArgs
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.entrypoints.cli.main import main
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.postprocess.metadata import read_parameters
 
 COMMAND = [sys.executable, "-m", "multimodal_gen.entrypoints.cli"]
@@ -29,7 +29,7 @@ Started = list[ServerArgs]
 
 
 @pytest.fixture
-def started(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Started:
+def started(engine: EngineProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Started:
     """`generate` uses the shared engine; the arguments it would have started one with."""
     arguments: Started = []
 

@@ -20,7 +20,7 @@ import multimodal_gen
 from multimodal_gen import DiffusionGenerator, GenerationResult, SamplingParams
 from multimodal_gen.entrypoints.python.generation_result import Progress
 from multimodal_gen.errors import EngineNotReady, InvalidCheckpoint, InvalidRequest
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.postprocess.metadata import read_parameters
 
 LONG = 1000
@@ -29,7 +29,7 @@ SMALL = {"width": 32, "height": 32, "num_inference_steps": 2}
 
 
 @pytest.fixture(scope="module")
-def generator(engine: Engine) -> Iterator[DiffusionGenerator]:
+def generator(engine: EngineProcess) -> Iterator[DiffusionGenerator]:
     engine.wait_ready(300)
     wait_until_idle(engine)
     with DiffusionGenerator.connect(engine.address) as generator:
@@ -40,7 +40,7 @@ def pixels(result: GenerationResult) -> np.ndarray:
     return np.asarray(result.images[0]).astype(int)
 
 
-def wait_until_idle(engine: Engine) -> None:
+def wait_until_idle(engine: EngineProcess) -> None:
     end = time.monotonic() + 60
     while time.monotonic() < end:
         health = engine.client.health(60)
@@ -157,7 +157,7 @@ def test_progress_of_several_outputs_is_of_all_together(generator: DiffusionGene
 
 
 def test_leaving_a_stream_cancels_the_request(
-    generator: DiffusionGenerator, engine: Engine
+    generator: DiffusionGenerator, engine: EngineProcess
 ) -> None:
     for _ in generator.stream("a rocket", num_inference_steps=LONG, num_outputs_per_prompt=4):
         break
@@ -165,7 +165,7 @@ def test_leaving_a_stream_cancels_the_request(
 
 
 def test_cancelling_the_task_cancels_the_request(
-    generator: DiffusionGenerator, engine: Engine
+    generator: DiffusionGenerator, engine: EngineProcess
 ) -> None:
     async def give_up() -> None:
         async with asyncio.timeout(0.3):
@@ -219,7 +219,9 @@ def test_a_saved_picture_can_be_made_again_from_its_file(
     assert np.abs(pixels(again) - np.asarray(result.images[1]).astype(int)).max() <= 1
 
 
-def test_a_closed_generator_says_so_and_leaves_a_shared_engine_running(engine: Engine) -> None:
+def test_a_closed_generator_says_so_and_leaves_a_shared_engine_running(
+    engine: EngineProcess,
+) -> None:
     generator = DiffusionGenerator.connect(engine.address)
     stream = generator.stream("a dog", num_inference_steps=LONG)
     next(stream)

@@ -14,7 +14,7 @@ from http_serving import app_over, serving
 from places import ROOT
 
 from multimodal_gen import DiffusionGenerator
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 
 WRITES = {
     "batch.py": ["batch/00000.png", "batch/00001.png", "batch/00002.png"],
@@ -39,7 +39,7 @@ def test_the_quickstart_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 
 def test_openais_client_is_served(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.wait_ready(120)
     monkeypatch.chdir(tmp_path)
@@ -51,7 +51,7 @@ def test_openais_client_is_served(
 
 @pytest.mark.parametrize("name", WRITES)
 def test_an_example_runs_and_writes_what_it_says(
-    name: str, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, engine: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.wait_ready(120)
 

@@ -21,7 +21,7 @@ from multimodal_gen import errors
 from multimodal_gen.entrypoints.http import app as http_app
 from multimodal_gen.entrypoints.http.ops.docs import schema_of
 from multimodal_gen.entrypoints.http.ops.metrics import since_acceptance
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.observability import logging as our_logging
 from multimodal_gen.observability.context import RequestContext, enter, leave, trace_id_of
 from multimodal_gen.observability.logging import JsonLines, configure_logging
@@ -46,7 +46,7 @@ def spans() -> InMemorySpanExporter:
 
 
 @pytest.fixture(scope="module")
-def app(engine: Engine, spans: InMemorySpanExporter) -> Iterator[FastAPI]:
+def app(engine: EngineProcess, spans: InMemorySpanExporter) -> Iterator[FastAPI]:
     """An app over an engine, that was asked for two pictures in a trace."""
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
@@ -131,7 +131,7 @@ def test_requests_that_end_otherwise_are_counted_so(
     assert scraped(app)[name] == 3
 
 
-def test_requests_for_which_there_is_no_room_are_counted_so(engine: Engine) -> None:
+def test_requests_for_which_there_is_no_room_are_counted_so(engine: EngineProcess) -> None:
     app = app_over(engine.client, max_queue_size=1)
     assert ask(app, "POST", IMAGES, json=TWO).status_code == 429
     assert scraped(app)[f'multimodal_gen_requests_total{{{MODEL},status="refused"}}'] == 2

@@ -24,7 +24,7 @@ from places import FAULTS_FOLDER, HELPERS, python_path
 
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.transport.listen import listen, url_of
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 
 FAULTS = "poison=predict:all:die"
 SIZE = {"width": 64, "height": 64}
@@ -118,7 +118,7 @@ def pixels_of(job: dict[str, Any]) -> np.ndarray:
 
 
 def test_jobs_of_a_killed_server_end_in_order_with_the_pixels_of_an_undisturbed_run(
-    start: Start, engine: Engine, tmp_path: Path
+    start: Start, engine: EngineProcess, tmp_path: Path
 ) -> None:
     asked = [("a red heart", 400), ("a pizza", 20), ("a dog", 4), ("a rocket", 4)]
     with start(batching_max_size=1) as killed:

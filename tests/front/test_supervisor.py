@@ -1,189 +1,156 @@
-"""No rank is left behind, and what went wrong at the start is what the caller hears."""
+"""When an engine is started again, and when it is not. The engines are the test's."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import tempfile
+import queue
 import threading
-import time
-from pathlib import Path
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 import pytest
-from engines import assert_all_gone, start_engine
-from places import FAULTS_FOLDER, python_path
 
-from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError
+from multimodal_gen.errors import EngineDied, InvalidCheckpoint, MultimodalGenError
 from multimodal_gen.launch import supervisor
-from multimodal_gen.launch.supervisor import Engine
-from multimodal_gen.messages.rank_args import RankArgs
-from multimodal_gen.runtime import rank as rank_module
+from multimodal_gen.launch.supervisor import EngineSupervisor
 
-ABANDON = """
-import sys
-from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.launch.supervisor import Engine
-engine = Engine.start(ServerArgs(device="cpu", num_gpus=2))
-if "ready" in sys.argv:
-    engine.wait_ready(300)
-print(*engine.pids, flush=True)
-if "wait" in sys.argv:
-    sys.stdin.read()
-"""
+DIED = EngineDied("rank 0 was ended by SIGKILL")
+
+
+class OneEngine:
+    """Ready or not at once, as the test says; lost when the test says."""
+
+    def __init__(self, refuses: MultimodalGenError | None = None) -> None:
+        self.client = SimpleNamespace(engine=self)
+        self.closed = False
+        self._refuses = refuses
+        self._ends: queue.Queue[MultimodalGenError | None] = queue.Queue()
+
+    def __enter__(self) -> OneEngine:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def wait_ready(self) -> None:
+        if self._refuses is not None:
+            raise self._refuses
+
+    def wait_lost(self) -> MultimodalGenError | None:
+        return self._ends.get()
+
+    def lose(self) -> None:
+        self._ends.put(DIED)
+
+    def close(self) -> None:
+        self.closed = True
+        self._ends.put(None)
+
+
+class Kept:
+    """A supervisor, and what it reported."""
+
+    def __init__(self, *engines: OneEngine | Exception) -> None:
+        self.told: queue.Queue[tuple[str, Any]] = queue.Queue()
+        self._engines = iter(engines)
+        self.supervisor = EngineSupervisor(ServerArgs(), self, self._start)  # type: ignore[arg-type]
+
+    def _start(self, _: ServerArgs) -> OneEngine:
+        engine = next(self._engines)
+        if isinstance(engine, Exception):
+            raise engine
+        return engine
+
+    def engine_up(self, client: Any) -> None:
+        self.told.put(("up", client.engine))
+
+    def engine_lost(self, error: MultimodalGenError) -> None:
+        self.told.put(("lost", error))
+
+    def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None:
+        self.told.put(("failed for good" if for_good else "failed", error))
+
+    def hears(self) -> tuple[str, Any]:
+        return self.told.get(timeout=30)
+
+    def is_over(self) -> bool:
+        self.supervisor._thread.join(30)
+        return not self.supervisor._thread.is_alive() and self.told.empty()
 
 
 @pytest.fixture(autouse=True)
-def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where engines make their folders."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    return tmp_path
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_DELAY_S", 0.001)
 
 
-def left_in(folder: Path) -> list[str]:
-    return [path.name for path in folder.glob("multimodal-gen-*")]
+def test_a_lost_engine_is_closed_and_followed_by_another_however_often() -> None:
+    engines = [OneEngine() for _ in range(4)]
+    kept = Kept(*engines)
+    for engine in engines[:-1]:
+        assert kept.hears() == ("up", engine)
+        engine.lose()
+        assert kept.hears() == ("lost", DIED)
+    assert kept.hears() == ("up", engines[-1])
+    kept.supervisor.close()
+    assert kept.is_over()
+    assert all(engine.closed for engine in engines)
 
 
-def gone(pids: list[int], folder: Path, within_s: float = 60) -> bool:
-    end = time.monotonic() + within_s
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) or left_in(folder):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
+@pytest.mark.parametrize("error", [InvalidCheckpoint("no such model"), RuntimeError("a bug")])
+def test_what_can_not_be_loaded_the_first_time_is_given_up(error: Exception) -> None:
+    kept = Kept(error)
+    what, told = kept.hears()
+    assert what == "failed for good"
+    assert str(error) in told.message
+    assert kept.is_over()
 
 
-@pytest.mark.parametrize("moment", ["loading", "ready"])
-def test_no_rank_is_left_behind_by_an_interpreter_that_ends(folders: Path, moment: str) -> None:
-    script = subprocess.run(
-        [sys.executable, "-c", ABANDON, moment], capture_output=True, timeout=600, check=True
-    )
-    assert gone([int(pid) for pid in script.stdout.split()], folders)
+def test_a_rank_that_dies_while_it_loads_is_tried_again() -> None:
+    dying, good = OneEngine(refuses=DIED), OneEngine()
+    kept = Kept(dying, good)
+    assert kept.hears() == ("failed", DIED)
+    assert kept.hears() == ("up", good)
+    assert dying.closed
+    kept.supervisor.close()
+    assert kept.is_over()
 
 
-@pytest.mark.parametrize("moment", ["loading", "ready"])
-def test_no_rank_is_left_behind_by_a_killed_parent(folders: Path, moment: str) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", ABANDON, moment, "wait"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as script:
-        assert script.stdout is not None
-        pids = [int(pid) for pid in script.stdout.readline().split()]
-        assert len(pids) == 2
-        script.send_signal(signal.SIGKILL)
-    assert gone(pids, folders)
+def test_what_was_loaded_once_is_tried_again_whatever_the_reason() -> None:
+    first, second = OneEngine(), OneEngine()
+    kept = Kept(first, OSError("no more processes"), second)
+    assert kept.hears() == ("up", first)
+    first.lose()
+    assert [kept.hears()[0] for _ in range(3)] == ["lost", "failed", "up"]
+    kept.supervisor.close()
 
 
-def test_a_rank_without_a_parent_removes_what_is_made_meanwhile(
-    folders: Path, monkeypatch: pytest.MonkeyPatch
+def test_closing_while_an_engine_starts_closes_it() -> None:
+    begins, may_go_on = threading.Event(), threading.Event()
+    engine = OneEngine()
+
+    class Slow(Kept):
+        def _start(self, args: ServerArgs) -> OneEngine:
+            begins.set()
+            may_go_on.wait(30)
+            return super()._start(args)
+
+    kept = Slow(engine)
+    begins.wait(30)
+    kept.supervisor.close()
+    may_go_on.set()
+    assert kept.is_over()
+    assert engine.closed
+
+
+def test_waits_between_starts_grow_and_end_with_a_healthy_engine(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder = folders / "multimodal-gen-test"
-    folder.mkdir()
-    late = ["client", "ranks", "rendezvous"]
-    remove = os.rmdir
-
-    def remove_too_late(path: str, **options: Any) -> None:
-        if late:
-            (folder / late.pop()).touch()
-        remove(path, **options)
-
-    ended: list[int] = []
-    monkeypatch.setattr(os, "rmdir", remove_too_late)
-    monkeypatch.setattr(os, "_exit", ended.append)
-    with open(os.devnull) as closed:
-        monkeypatch.setattr(sys, "stdin", closed)
-        rank_module._end_with_parent(
-            RankArgs(
-                rank=0,
-                server=ServerArgs(),
-                model_folder="",
-                model_name="",
-                socket_folder=str(folder),
-                cache_folder="",
-            )
-        )
-    assert (ended, late, left_in(folders)) == ([0], [], [])
-
-
-def test_no_rank_is_left_behind_by_a_start_that_fails(
-    folders: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: list[subprocess.Popen[bytes]] = []
-    spawn = supervisor._spawn
-
-    def second_fails(*args: object) -> subprocess.Popen[bytes]:
-        if started:
-            raise OSError("no more processes")
-        started.append(spawn(*args))  # type: ignore[arg-type]
-        return started[0]
-
-    monkeypatch.setattr(supervisor, "_spawn", second_fails)
-    with pytest.raises(OSError, match="no more processes"):
-        start_engine(num_gpus=2)
-    assert gone([started[0].pid], folders, within_s=0)
-
-
-def test_closing_during_loading_and_twice_leaves_nothing(folders: Path) -> None:
-    engine = start_engine(num_gpus=2)
-    engine.close()
-    engine.close()
-    assert gone(engine.pids, folders, within_s=0)
-    with pytest.raises(EngineNotReady):
-        engine.wait_ready(1)
-
-
-def test_closing_one_engine_leaves_another_of_the_process_alone(engine: Engine) -> None:
-    engine.wait_ready(300)
-    with start_engine() as other:
-        assert other.address != engine.address
-    assert engine.client.health(60).running == 0
-    assert not any(gone([pid], Path("/none"), within_s=0) for pid in engine.pids)
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_one_of_several_ranks_that_cannot_load_says_why(
-    rank: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", python_path(FAULTS_FOLDER))
-    monkeypatch.setenv("RANK_THAT_FAILS", str(rank))
-    monkeypatch.setattr(supervisor, "LAST_WORDS_S", 30)
-    args = ServerArgs(device="cpu", num_gpus=2)
-    with (
-        Engine.start(args, rank_module="rank_that_cannot_load") as engine,
-        pytest.raises(MultimodalGenError, match="a planted fault") as error,
-    ):
-        engine.wait_ready(300)
-    assert not isinstance(error.value, EngineDied)
-
-
-def test_a_shutdown_is_heeded_while_the_model_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", python_path(FAULTS_FOLDER))
-    args = ServerArgs(device="cpu")
-    with Engine.start(args, rank_module="rank_that_loads_for_ever") as engine:
-        with SchedulerClient(engine.address) as other:
-            other.shutdown_engine()
-            with pytest.raises(MultimodalGenError):
-                engine.wait_ready(300)
-        assert_all_gone(engine)
-
-
-def test_a_death_by_any_signal_is_told() -> None:
-    with start_engine() as engine:
-        os.kill(engine.pids[0], signal.SIGRTMIN + 3)
-        with pytest.raises(EngineDied, match=rf"rank 0 .* signal {signal.SIGRTMIN + 3}"):
-            engine.wait_ready(300)
-
-
-def test_who_waits_for_a_loss_can_tell_it_from_closing() -> None:
-    with start_engine() as engine:
-        os.kill(engine.pids[0], signal.SIGKILL)
-        assert isinstance(engine.wait_lost(), EngineDied)
-    with start_engine() as engine:
-        threading.Timer(0.2, engine.close).start()
-        assert engine.wait_lost() is None
+    monkeypatch.setattr(supervisor, "FIRST_DELAY_S", 0.5)
+    lives = iter([1.0, 0.0, 0.0, 100.0, 1.0, *[0.0] * 5, None])
+    waits: list[float] = []
+    kept = EngineSupervisor.__new__(EngineSupervisor)
+    monkeypatch.setattr(kept, "_one", lambda: next(lives), raising=False)
+    closing = SimpleNamespace(wait=lambda delay: waits.append(delay))
+    monkeypatch.setattr(kept, "_closing", closing, raising=False)
+    kept._run()
+    assert waits == [0, 0.5, 1, 2, 0, 0.5, 1, 2, 4, 8, 10]

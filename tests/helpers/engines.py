@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterable
 from multimodal_gen.client.generation import Generation
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.messages.validation import requests_of
 
 
-def start_engine(**args: object) -> Engine:
+def start_engine(**args: object) -> EngineProcess:
     """An engine on the CPU, with the bundled model unless `args` say otherwise."""
-    return Engine.start(ServerArgs(**{"device": "cpu", **args}))
+    return EngineProcess.start(ServerArgs(**{"device": "cpu", **args}))
 
 
-def submit_to(engine: Engine, prompt: str = "a red heart", **params: object) -> Generation:
+def submit_to(engine: EngineProcess, prompt: str = "a red heart", **params: object) -> Generation:
     """Submit one request; seed 1 unless `params` say otherwise."""
     model = engine.wait_ready(300)
     (req,) = requests_of(SamplingParams(prompt=prompt, **{"seed": 1, **params}), model)
@@ -32,7 +32,7 @@ def sharing_happens(batch_sizes: Callable[[], Iterable[int]]) -> bool:
     return any(max(batch_sizes()) > 1 for _ in range(30))
 
 
-def assert_all_gone(engine: Engine, *, within_s: float = 30) -> None:
+def assert_all_gone(engine: EngineProcess, *, within_s: float = 30) -> None:
     end = time.monotonic() + within_s
     while any(is_running(pid) for pid in engine.pids):
         assert time.monotonic() < end, "ranks are left"

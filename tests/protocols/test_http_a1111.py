@@ -19,7 +19,7 @@ from PIL import Image
 from tiny_checkpoints.pictures import picture
 
 from multimodal_gen.errors import QueueFull
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.postprocess.metadata import read_parameters
 
 QUICK: dict[str, Any] = {"steps": 2, "width": 96, "height": 64}
@@ -54,7 +54,7 @@ def base64_of(image: Image.Image) -> str:
 
 
 def test_a_picture_is_the_same_as_by_every_other_way_in(
-    webui: webuiapi.WebUIApi, engine: Engine
+    webui: webuiapi.WebUIApi, engine: EngineProcess
 ) -> None:
     result = webui.txt2img(
         prompt="a red heart", seed=7, cfg_scale=2.5, sampler_name="Heun", **QUICK
@@ -212,7 +212,7 @@ def test_interrupting_when_nothing_runs_does_nothing(webui: webuiapi.WebUIApi) -
     assert webui.skip() is None
 
 
-def test_what_clients_ask_first_is_there(webui: webuiapi.WebUIApi, engine: Engine) -> None:
+def test_what_clients_ask_first_is_there(webui: webuiapi.WebUIApi, engine: EngineProcess) -> None:
     model = engine.wait_ready(90).name
     assert webui.get_options()["sd_model_checkpoint"] == model
     assert webui.util_get_model_names() == [model]

@@ -16,17 +16,17 @@ from PIL import Image
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.postprocess.metadata import read_parameters
 
 
 @pytest.fixture(autouse=True, scope="module")
-def loaded(engine: Engine) -> None:
+def loaded(engine: EngineProcess) -> None:
     engine.wait_ready(90)
 
 
 @pytest.fixture(scope="module")
-def url(engine: Engine) -> Iterator[str]:
+def url(engine: EngineProcess) -> Iterator[str]:
     with serving(app_over(engine.client)) as url:
         yield url
 
@@ -210,7 +210,9 @@ def test_interrupt_of_another_prompt_leaves_what_runs(client: ComfyUI) -> None:
     assert "execution_interrupted" in client.hear(prompt_id).types
 
 
-def test_waiting_prompts_are_dropped_and_running_ones_are_not(engine: Engine, keys: Path) -> None:
+def test_waiting_prompts_are_dropped_and_running_ones_are_not(
+    engine: EngineProcess, keys: Path
+) -> None:
     with (
         serving(app_over(engine.client, api_keys_file=str(keys))) as url,
         comfyui(url, key="alice-key-0123456789") as client,
@@ -230,7 +232,7 @@ def test_waiting_prompts_are_dropped_and_running_ones_are_not(engine: Engine, ke
         assert client.get("/prompt").json() == {"exec_info": {"queue_remaining": 0}}
 
 
-def test_prompts_and_files_are_their_owners_only(engine: Engine, keys: Path) -> None:
+def test_prompts_and_files_are_their_owners_only(engine: EngineProcess, keys: Path) -> None:
     with (
         serving(app_over(engine.client, api_keys_file=str(keys))) as url,
         comfyui(url, key="alice-key-0123456789") as alice,
@@ -249,7 +251,7 @@ def test_prompts_and_files_are_their_owners_only(engine: Engine, keys: Path) -> 
         alice.hear(running)
 
 
-def test_prompt_beyond_the_queue_is_told_to_come_again(engine: Engine) -> None:
+def test_prompt_beyond_the_queue_is_told_to_come_again(engine: EngineProcess) -> None:
     with serving(app_over(engine.client, max_queue_size=1)) as url, comfyui(url) as client:
         prompt_id = client.start(long_graph())
         refused = client.queue(default_graph())
@@ -420,7 +422,7 @@ def test_socket_bears_nonsense(client: ComfyUI) -> None:
     assert client.make(default_graph(steps=1))[0]["status"]["completed"]
 
 
-def test_keys_hold_for_sockets_and_routes(engine: Engine) -> None:
+def test_keys_hold_for_sockets_and_routes(engine: EngineProcess) -> None:
     with serving(app_over(engine.client, api_key="secret")) as url:
         with pytest.raises(InvalidStatus), comfyui(url):
             pass

@@ -17,7 +17,7 @@ from PIL import Image
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import QueueFull
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.postprocess.metadata import read_parameters
@@ -53,7 +53,7 @@ def edit(client: openai.OpenAI, image: Any = FILE, **given: Any) -> Any:
 
 
 def made_directly(
-    engine: Engine, pictures: dict[str, np.ndarray[Any, Any]], **params: Any
+    engine: EngineProcess, pictures: dict[str, np.ndarray[Any, Any]], **params: Any
 ) -> np.ndarray[Any, Any]:
     given = {"prompt": "a red heart", "width": WIDTH, "height": HEIGHT, "seed": 3, **params}
     headers = {name: header_of(pixels) for name, pixels in pictures.items()}
@@ -62,7 +62,7 @@ def made_directly(
 
 
 def test_an_edit_is_image_to_image_as_by_every_other_way_in(
-    client: openai.OpenAI, engine: Engine
+    client: openai.OpenAI, engine: EngineProcess
 ) -> None:
     reply = edit(client, extra={"strength": 0.75, "num_inference_steps": 4})
     direct = made_directly(
@@ -74,7 +74,7 @@ def test_an_edit_is_image_to_image_as_by_every_other_way_in(
 
 @pytest.mark.parametrize("alpha", [True, False])
 def test_a_mask_changes_what_it_shows_and_keeps_the_rest(
-    client: openai.OpenAI, engine: Engine, alpha: bool
+    client: openai.OpenAI, engine: EngineProcess, alpha: bool
 ) -> None:
     mask = half_mask(alpha=alpha)
     reply = edit(client, mask=encoded(mask), extra={"strength": 1.0, "num_inference_steps": 4})

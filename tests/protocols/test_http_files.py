@@ -19,7 +19,7 @@ from PIL import Image
 
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.app import create_app
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
 
@@ -77,7 +77,7 @@ def test_a_link_can_not_be_guessed(url: str) -> None:
         assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
 
 
-def test_a_link_needs_no_key_and_expires(engine: Engine, tmp_path: Path) -> None:
+def test_a_link_needs_no_key_and_expires(engine: EngineProcess, tmp_path: Path) -> None:
     engine.wait_ready(90)
     args = ServerArgs(api_key="secret", result_ttl=3600)
     service = Service.over(engine.client, args)
@@ -145,7 +145,7 @@ def test_an_edit_is_made_in_the_background_too(url: str) -> None:
     assert eventually(lambda: httpx2.get(where).json()["status"] == "completed", 30)
 
 
-def test_deleting_a_job_ends_its_work(url: str, engine: Engine) -> None:
+def test_deleting_a_job_ends_its_work(url: str, engine: EngineProcess) -> None:
     # It would take far longer than is waited for its end.
     job = post(url, run_in_background=True, num_inference_steps=900, size="512x512").json()
     assert eventually(lambda: engine.client.health().running == 1)

@@ -20,7 +20,7 @@ from PIL import Image
 from tiny_checkpoints.pictures import picture
 
 from multimodal_gen.errors import QueueFull
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.postprocess.metadata import read_parameters
 
 QUICK = {"num_inference_steps": 2}
@@ -43,7 +43,7 @@ def test_a_prompt_alone_makes_a_picture_of_the_models_size(hf: InferenceClient) 
     assert (image.format, image.size) == ("PNG", (96, 96))
 
 
-def test_all_parameters_arrive(hf: InferenceClient, engine: Engine) -> None:
+def test_all_parameters_arrive(hf: InferenceClient, engine: EngineProcess) -> None:
     image = hf.text_to_image(
         "a red heart",
         negative_prompt="blue",

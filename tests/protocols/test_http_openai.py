@@ -20,7 +20,7 @@ from openai_client import client_of, file_of, pixels_of
 from PIL import Image
 
 from multimodal_gen.errors import QueueFull
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.postprocess.metadata import read_parameters
 
 QUICK = {"num_inference_steps": 2}
@@ -33,7 +33,7 @@ def generate(client: openai.OpenAI, *, extra: dict[str, Any] | None = None, **fi
 
 
 def test_a_picture_is_the_same_as_by_every_other_way_in(
-    client: openai.OpenAI, engine: Engine
+    client: openai.OpenAI, engine: EngineProcess
 ) -> None:
     reply = generate(client, size="64x96", extra={"seed": 7})
     direct = submit_to(engine, seed=7, width=64, height=96, **QUICK).result(60)
@@ -165,12 +165,12 @@ def test_many_clients_at_once_are_all_served(url: str) -> None:
     assert [reply.seeds for reply in replies] == [[seed] for seed in range(8)]
 
 
-def _load(engine: Engine) -> int:
+def _load(engine: EngineProcess) -> int:
     """Requests that the engine has accepted and not ended."""
     return sum(msgspec.structs.astuple(engine.client.health()))
 
 
-def test_a_client_that_leaves_takes_its_request_with_it(url: str, engine: Engine) -> None:
+def test_a_client_that_leaves_takes_its_request_with_it(url: str, engine: EngineProcess) -> None:
     host, port = url.removeprefix("http://").split(":")
     # They would take far longer than is waited for their end.
     body = json.dumps({"prompt": "a red heart", "n": 2, "size": "512x512", **LONG}).encode()
@@ -184,7 +184,9 @@ def test_a_client_that_leaves_takes_its_request_with_it(url: str, engine: Engine
     assert eventually(lambda: _load(engine) == 0, 10)
 
 
-def test_a_request_that_does_not_fit_whole_is_refused_whole(url: str, engine: Engine) -> None:
+def test_a_request_that_does_not_fit_whole_is_refused_whole(
+    url: str, engine: EngineProcess
+) -> None:
     async def run() -> None:
         async with openai.AsyncOpenAI(
             base_url=f"{url}/v1", api_key="none", max_retries=0

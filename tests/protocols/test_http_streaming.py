@@ -21,7 +21,7 @@ from playground_server import PICTURES
 
 from multimodal_gen.entrypoints.http.openai.streaming import Partials, with_pings
 from multimodal_gen.errors import OutOfMemory
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 
 STEPS = {"num_inference_steps": 12, "seed": 3}
 SLOW = {"num_inference_steps": 40, "size": "192x160"}
@@ -135,7 +135,7 @@ def test_the_stream_is_plain_server_sent_events(url: str) -> None:
 
 
 def test_a_client_that_leaves_the_stream_ends_its_work(
-    client: openai.OpenAI, engine: Engine
+    client: openai.OpenAI, engine: EngineProcess
 ) -> None:
     # It would take far longer than is waited for its end.
     extra = {"num_inference_steps": 900, "stream_progress": True}

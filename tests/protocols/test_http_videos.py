@@ -27,7 +27,7 @@ from multimodal_gen.entrypoints.http.app import create_app
 from multimodal_gen.entrypoints.http.openai.video_objects import poll_after_ms
 from multimodal_gen.entrypoints.http.openai.video_schema import frames_of
 from multimodal_gen.errors import QueueFull
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.postprocess.metadata import read_parameters
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
@@ -41,14 +41,14 @@ VIDEOS = "/v1/videos"
 
 
 @pytest.fixture(scope="module")
-def engine(checkpoints: Callable[..., Path]) -> Iterator[Engine]:
+def engine(checkpoints: Callable[..., Path]) -> Iterator[EngineProcess]:
     with start_engine(model_path=str(checkpoints("wan22-ti2v")), max_queue_size=32) as engine:
         engine.wait_ready(90)
         yield engine
 
 
 @pytest.fixture(scope="module")
-def url(engine: Engine) -> Iterator[str]:
+def url(engine: EngineProcess) -> Iterator[str]:
     with serving(app_over(engine.client, max_queue_size=32)) as url:
         yield url
 
@@ -182,7 +182,7 @@ def test_a_bad_page_is_refused(url: str, query: str, status: int, param: str) ->
     assert (reply.status_code, reply.json()["error"]["param"]) == (status, param)
 
 
-def test_delete_ends_the_work_within_a_step(client: openai.OpenAI, engine: Engine) -> None:
+def test_delete_ends_the_work_within_a_step(client: openai.OpenAI, engine: EngineProcess) -> None:
     # It would take far longer than is waited for its end.
     video = create(client, extra=LONG, size="256x256")
     assert eventually(lambda: client.videos.retrieve(video.id).progress > 0, 120)
@@ -258,7 +258,7 @@ def test_sync_answers_with_the_video(client: openai.OpenAI, url: str) -> None:
     assert np.array_equal(frames_in(reply.content), frames_in(file_of(client, job)))
 
 
-def test_hanging_up_ends_the_work_on_a_video(url: str, engine: Engine) -> None:
+def test_hanging_up_ends_the_work_on_a_video(url: str, engine: EngineProcess) -> None:
     # It would take far longer than is waited for its end.
     body = json.dumps({"prompt": "a red heart", **LONG, "size": "256x256"}).encode()
     head = (
@@ -336,7 +336,7 @@ def test_what_has_no_effect_is_told(client: openai.OpenAI) -> None:
     client.videos.delete(video.id)
 
 
-def test_the_video_of_another_key_is_not_found(engine: Engine, tmp_path: Path) -> None:
+def test_the_video_of_another_key_is_not_found(engine: EngineProcess, tmp_path: Path) -> None:
     keys = tmp_path / "keys.yaml"
     keys.write_text("anne: key-of-anne\nbob: key-of-bob\n")
     with serving(app_over(engine.client, api_keys_file=str(keys))) as url:
@@ -357,7 +357,7 @@ def _everything(path: str) -> list[tuple[str, str]]:
     return [("GET", path), ("GET", f"{path}/content"), ("DELETE", path)]
 
 
-def test_an_expired_video_is_gone_and_still_known(engine: Engine) -> None:
+def test_an_expired_video_is_gone_and_still_known(engine: EngineProcess) -> None:
     with serving(app_over(engine.client, result_ttl=0.0)) as url:
         body = {"prompt": "a", "size": SIZE, **QUICK}
         video = f"{url}{VIDEOS}/{httpx2.post(f'{url}{VIDEOS}', json=body).json()['id']}"
@@ -366,7 +366,7 @@ def test_an_expired_video_is_gone_and_still_known(engine: Engine) -> None:
         assert (reply.status_code, reply.json()["error"]["code"]) == (410, "expired")
 
 
-def test_a_server_started_again_makes_the_same_video(engine: Engine, tmp_path: Path) -> None:
+def test_a_server_started_again_makes_the_same_video(engine: EngineProcess, tmp_path: Path) -> None:
     async def server(job: str | None) -> tuple[str, bytes]:
         """A server that is stopped as soon as it has accepted a job; one that finishes `job`."""
         args = ServerArgs()

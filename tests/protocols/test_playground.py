@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import OutOfMemory
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.postprocess.images import ImageFormat, encode_image
 from multimodal_gen.postprocess.metadata import Recipe, read_parameters
 
@@ -169,7 +169,7 @@ def value(page: Page, name: str) -> str:
     return page.input_value(f"#{name}")
 
 
-def test_the_first_picture_takes_one_key(page: Page, engine: Engine) -> None:
+def test_the_first_picture_takes_one_key(page: Page, engine: EngineProcess) -> None:
     engine.wait_ready(90)
     with serving(app_over(engine.client)) as url:
         page.goto(url)
@@ -517,7 +517,9 @@ def test_the_curl_line_of_a_picture_is_a_form(page: Page, server: Server) -> Non
     assert words[words.index("-F") + 1] == "image=@picture.png"
 
 
-def test_the_python_program_makes_the_picture(page: Page, engine: Engine, tmp_path: Path) -> None:
+def test_the_python_program_makes_the_picture(
+    page: Page, engine: EngineProcess, tmp_path: Path
+) -> None:
     engine.wait_ready(90)
     with serving(app_over(engine.client)) as url:
         opened(page, url)

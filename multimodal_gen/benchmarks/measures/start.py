@@ -16,7 +16,7 @@ from multimodal_gen.benchmarks.report import Figure, median, ratio
 from multimodal_gen.benchmarks.session import Session
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import MultimodalGenError
-from multimodal_gen.launch.supervisor import rank_environment
+from multimodal_gen.launch.engine_process import rank_environment
 
 COMMAND = (sys.executable, "-m", "multimodal_gen.entrypoints.cli")
 """The same as the installed script `multimodal-gen`."""

@@ -20,7 +20,7 @@ from multimodal_gen.entrypoints.http.app import create_app
 from multimodal_gen.entrypoints.http.transport.connections import uvicorn_options
 from multimodal_gen.entrypoints.http.transport.listen import listen, url_of
 from multimodal_gen.errors import MultimodalGenError
-from multimodal_gen.launch.keeper import EngineKeeper, Watcher
+from multimodal_gen.launch.supervisor import EngineSupervisor, Watcher
 from multimodal_gen.serving.data_folder import DataFolder
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
@@ -75,7 +75,7 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
-        keeper = EngineKeeper(self._args, _OnLoop(loop, self))
+        supervisor = EngineSupervisor(self._args, _OnLoop(loop, self))
         serving = asyncio.create_task(self._uvicorn.serve([self._listener]))
         sweeping = asyncio.create_task(self._jobs.sweep())
         webhooks = self._jobs.webhooks
@@ -84,7 +84,7 @@ class HttpServer:
         await self._drain()
         self._service.stop()
         self._uvicorn.should_exit = True
-        await asyncio.to_thread(keeper.close)
+        await asyncio.to_thread(supervisor.close)
         await serving
         for task in (sweeping, telling, self._resuming):
             if task is not None:
@@ -106,7 +106,7 @@ class HttpServer:
             self._hurry.set()
         self._stop.set()
 
-    # -- what the keeper tells, on the loop
+    # -- what the supervisor reports, on the loop
 
     def engine_up(self, client: SchedulerClient) -> None:
         self._service.engine_up(client)
@@ -129,7 +129,7 @@ class HttpServer:
 
 
 class _OnLoop:
-    """Passes on what the keeper tells, from its thread."""
+    """Forwards to the loop what the supervisor reports from its thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> None:
         self._loop = loop

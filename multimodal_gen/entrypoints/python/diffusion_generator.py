@@ -16,7 +16,7 @@ from multimodal_gen.entrypoints.python.calls import generate_one, run_all, strea
 from multimodal_gen.entrypoints.python.generation_result import GenerationResult, Progress
 from multimodal_gen.entrypoints.python.loop_thread import LoopThread
 from multimodal_gen.errors import EngineNotReady, InvalidRequest, MultimodalGenError
-from multimodal_gen.launch.supervisor import Engine
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.messages.model_info import ModelInfo
 
 Prompt = str | SamplingParams
@@ -30,7 +30,7 @@ class DiffusionGenerator:
     keyword; a SamplingParams may also stand in a prompt's place, and keywords then override it.
     """
 
-    def __init__(self, client: SchedulerClient, engine: Engine | None = None) -> None:
+    def __init__(self, client: SchedulerClient, engine: EngineProcess | None = None) -> None:
         """Of a client that is ready; see `from_pretrained` and `connect`."""
         self._client = client
         self._loop = LoopThread("diffusion-generator")
@@ -53,7 +53,7 @@ class DiffusionGenerator:
     @classmethod
     def start(cls, args: ServerArgs) -> DiffusionGenerator:
         """As `from_pretrained`, of arguments that are complete."""
-        engine = Engine.start(args)
+        engine = EngineProcess.start(args)
         try:
             _import_while_loading()
             engine.wait_ready()
@@ -205,6 +205,6 @@ def _import_while_loading() -> None:
     import PIL.PngImagePlugin  # noqa: F401
 
 
-def _close(owner: Engine | SchedulerClient, loop: LoopThread) -> None:
+def _close(owner: EngineProcess | SchedulerClient, loop: LoopThread) -> None:
     owner.close()
     loop.close()

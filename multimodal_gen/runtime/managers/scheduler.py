@@ -421,7 +421,7 @@ class Scheduler:
             raise EngineDied(f"rank {silent} fell silent for {self._step_timeout:g} s")
 
     def _die(self, error: EngineDied) -> None:
-        """The group is lost: everything in flight ends, and this process with it. The supervisor
+        """The group is lost: everything in flight ends, and this process with it. The front
         sees that and ends the other ranks. Without the lock: the gateway may wait for it."""
         log.error("the engine dies: %s", error.message)
         self._end_all(error)

@@ -1,0 +1,189 @@
+"""No rank is left behind, and what went wrong at the start is what the caller hears."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engines import assert_all_gone, start_engine
+from places import FAULTS_FOLDER, python_path
+
+from multimodal_gen.client.scheduler_client import SchedulerClient
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError
+from multimodal_gen.launch import engine_process
+from multimodal_gen.launch.engine_process import EngineProcess
+from multimodal_gen.messages.rank_args import RankArgs
+from multimodal_gen.runtime import rank as rank_module
+
+ABANDON = """
+import sys
+from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.launch.engine_process import EngineProcess
+engine = EngineProcess.start(ServerArgs(device="cpu", num_gpus=2))
+if "ready" in sys.argv:
+    engine.wait_ready(300)
+print(*engine.pids, flush=True)
+if "wait" in sys.argv:
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where engines make their folders."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+def left_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.glob("multimodal-gen-*")]
+
+
+def gone(pids: list[int], folder: Path, within_s: float = 60) -> bool:
+    end = time.monotonic() + within_s
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) or left_in(folder):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@pytest.mark.parametrize("moment", ["loading", "ready"])
+def test_no_rank_is_left_behind_by_an_interpreter_that_ends(folders: Path, moment: str) -> None:
+    script = subprocess.run(
+        [sys.executable, "-c", ABANDON, moment], capture_output=True, timeout=600, check=True
+    )
+    assert gone([int(pid) for pid in script.stdout.split()], folders)
+
+
+@pytest.mark.parametrize("moment", ["loading", "ready"])
+def test_no_rank_is_left_behind_by_a_killed_parent(folders: Path, moment: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ABANDON, moment, "wait"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as script:
+        assert script.stdout is not None
+        pids = [int(pid) for pid in script.stdout.readline().split()]
+        assert len(pids) == 2
+        script.send_signal(signal.SIGKILL)
+    assert gone(pids, folders)
+
+
+def test_a_rank_without_a_parent_removes_what_is_made_meanwhile(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folders / "multimodal-gen-test"
+    folder.mkdir()
+    late = ["client", "ranks", "rendezvous"]
+    remove = os.rmdir
+
+    def remove_too_late(path: str, **options: Any) -> None:
+        if late:
+            (folder / late.pop()).touch()
+        remove(path, **options)
+
+    ended: list[int] = []
+    monkeypatch.setattr(os, "rmdir", remove_too_late)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with open(os.devnull) as closed:
+        monkeypatch.setattr(sys, "stdin", closed)
+        rank_module._end_with_parent(
+            RankArgs(
+                rank=0,
+                server=ServerArgs(),
+                model_folder="",
+                model_name="",
+                socket_folder=str(folder),
+                cache_folder="",
+            )
+        )
+    assert (ended, late, left_in(folders)) == ([0], [], [])
+
+
+def test_no_rank_is_left_behind_by_a_start_that_fails(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    spawn = engine_process._spawn
+
+    def second_fails(*args: object) -> subprocess.Popen[bytes]:
+        if started:
+            raise OSError("no more processes")
+        started.append(spawn(*args))  # type: ignore[arg-type]
+        return started[0]
+
+    monkeypatch.setattr(engine_process, "_spawn", second_fails)
+    with pytest.raises(OSError, match="no more processes"):
+        start_engine(num_gpus=2)
+    assert gone([started[0].pid], folders, within_s=0)
+
+
+def test_closing_during_loading_and_twice_leaves_nothing(folders: Path) -> None:
+    engine = start_engine(num_gpus=2)
+    engine.close()
+    engine.close()
+    assert gone(engine.pids, folders, within_s=0)
+    with pytest.raises(EngineNotReady):
+        engine.wait_ready(1)
+
+
+def test_closing_one_engine_leaves_another_of_the_process_alone(engine: EngineProcess) -> None:
+    engine.wait_ready(300)
+    with start_engine() as other:
+        assert other.address != engine.address
+    assert engine.client.health(60).running == 0
+    assert not any(gone([pid], Path("/none"), within_s=0) for pid in engine.pids)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_of_several_ranks_that_cannot_load_says_why(
+    rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", python_path(FAULTS_FOLDER))
+    monkeypatch.setenv("RANK_THAT_FAILS", str(rank))
+    monkeypatch.setattr(engine_process, "LAST_WORDS_S", 30)
+    args = ServerArgs(device="cpu", num_gpus=2)
+    with (
+        EngineProcess.start(args, rank_module="rank_that_cannot_load") as engine,
+        pytest.raises(MultimodalGenError, match="a planted fault") as error,
+    ):
+        engine.wait_ready(300)
+    assert not isinstance(error.value, EngineDied)
+
+
+def test_a_shutdown_is_heeded_while_the_model_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", python_path(FAULTS_FOLDER))
+    args = ServerArgs(device="cpu")
+    with EngineProcess.start(args, rank_module="rank_that_loads_for_ever") as engine:
+        with SchedulerClient(engine.address) as other:
+            other.shutdown_engine()
+            with pytest.raises(MultimodalGenError):
+                engine.wait_ready(300)
+        assert_all_gone(engine)
+
+
+def test_a_death_by_any_signal_is_told() -> None:
+    with start_engine() as engine:
+        os.kill(engine.pids[0], signal.SIGRTMIN + 3)
+        with pytest.raises(EngineDied, match=rf"rank 0 .* signal {signal.SIGRTMIN + 3}"):
+            engine.wait_ready(300)
+
+
+def test_who_waits_for_a_loss_can_tell_it_from_closing() -> None:
+    with start_engine() as engine:
+        os.kill(engine.pids[0], signal.SIGKILL)
+        assert isinstance(engine.wait_lost(), EngineDied)
+    with start_engine() as engine:
+        threading.Timer(0.2, engine.close).start()
+        assert engine.wait_lost() is None
