@@ -24,7 +24,7 @@ from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.messages.reply import ErrorInfo
 from multimodal_gen.observability.logging import configure_logging
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
-from multimodal_gen.runtime.managers.lora_shelf import LoraShelf
+from multimodal_gen.runtime.managers.lora_cache import LoraCache
 from multimodal_gen.runtime.managers.rank_links import RankLinks
 from multimodal_gen.runtime.managers.rank_scheduler import RankScheduler
 from multimodal_gen.runtime.managers.scheduler import Scheduler
@@ -86,7 +86,7 @@ def _start_scheduler(context: zmq.Context[zmq.Socket[bytes]], args: RankArgs) ->
         limits = {"max_batch": server.batching_max_size, "max_queue": server.max_queue_size}
         return Policy(cost, **limits), cost
 
-    loras = LoraShelf(server.lora_dir, server.max_loaded_loras, server.num_gpus)
+    loras = LoraCache(server.lora_dir, server.max_loaded_loras, server.num_gpus)
     scheduler = Scheduler(context, links, gateway, server.step_timeout, make_policy, loras)
     scheduler.start()
     return scheduler

@@ -23,7 +23,7 @@ from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.managers import client_gateway
 from multimodal_gen.runtime.managers import scheduler as module
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
-from multimodal_gen.runtime.managers.lora_shelf import LoraShelf
+from multimodal_gen.runtime.managers.lora_cache import LoraCache
 from multimodal_gen.runtime.managers.rank_links import RankLinks
 from multimodal_gen.runtime.managers.scheduler import Scheduler
 from multimodal_gen.scheduling.cost_model import CostModel
@@ -52,7 +52,7 @@ class Ranks:
         links = RankLinks(self._context, ["inproc://ranks"], size)
         self.sockets = [self._connect(rank) for rank in range(size)]
         gateway = ClientGateway(address)
-        loras = LoraShelf(lora_dir, 2, size)
+        loras = LoraCache(lora_dir, 2, size)
         self.scheduler = Scheduler(self._context, links, gateway, step_timeout, make_policy, loras)
         self.scheduler.start()
         for rank in range(size):

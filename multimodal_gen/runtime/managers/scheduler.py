@@ -33,7 +33,7 @@ from multimodal_gen.messages.reply import ErrorInfo, Failed, Health, Progress, R
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.wakeup import Wakeup
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
-from multimodal_gen.runtime.managers.lora_shelf import LoraShelf
+from multimodal_gen.runtime.managers.lora_cache import LoraCache
 from multimodal_gen.runtime.managers.rank_links import RankLinks
 from multimodal_gen.scheduling.cost_model import CostModel
 from multimodal_gen.scheduling.policy import Policy
@@ -85,7 +85,7 @@ class Scheduler:
         gateway: ClientGateway,
         step_timeout: float,
         make_policy: Callable[[Loaded], tuple[Policy, CostModel]],
-        loras: LoraShelf,
+        loras: LoraCache,
     ) -> None:
         self._links = links
         self._gateway = gateway

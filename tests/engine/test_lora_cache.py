@@ -10,35 +10,35 @@ from multimodal_gen.configs.sampling_params import LoraChoice
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import LoraRead
 from multimodal_gen.messages.reply import ErrorInfo
-from multimodal_gen.runtime.managers.lora_shelf import LoraShelf
+from multimodal_gen.runtime.managers.lora_cache import LoraCache
 
 
 class Rank:
-    """One rank that reads at once, and the requests of a shelf with room for two LoRAs."""
+    """One rank that reads at once, and the requests of a cache with room for two LoRAs."""
 
     def __init__(self, folder: Path) -> None:
         for name in "abcd":
             (folder / f"{name}.safetensors").touch()
         self.folder = folder
-        self.shelf = LoraShelf(str(folder), capacity=2, ranks=1)
+        self.cache = LoraCache(str(folder), capacity=2, ranks=1)
         self.present: dict[int, str] = {}
 
     def ask(self, request_id: str, names: str) -> bool:
         """Whether the request can run at once, or as soon as its LoRAs were read."""
-        versions = self.shelf.find([LoraChoice(name) for name in names])
-        self.shelf.wait(request_id, versions)
+        versions = self.cache.find([LoraChoice(name) for name in names])
+        self.cache.wait(request_id, versions)
         return request_id in self.settle()
 
     def settle(self) -> list[str]:
-        ready = self.shelf.take_ready()
-        while self.shelf.has_orders:
-            unload, load = self.shelf.orders()
+        ready = self.cache.take_ready()
+        while self.cache.has_orders:
+            unload, load = self.cache.orders()
             for number in unload:
                 del self.present[number]
             for order in load:
                 self.present[order.number] = order.name
-                self.shelf.reported(LoraRead(number=order.number, rank=0))
-            ready += self.shelf.take_ready()
+                self.cache.reported(LoraRead(number=order.number, rank=0))
+            ready += self.cache.take_ready()
         return ready
 
     @property
@@ -54,14 +54,14 @@ def rank(tmp_path: Path) -> Rank:
 def test_the_least_recently_used_goes(rank: Rank) -> None:
     for request_id, name in enumerate("abac"):
         assert rank.ask(str(request_id), name)
-        rank.shelf.leave(str(request_id))
+        rank.cache.leave(str(request_id))
     assert rank.names == "ac"
 
 
 def test_what_is_in_use_stays(rank: Rank) -> None:
     assert rank.ask("1", "a")
     assert rank.ask("2", "b")
-    rank.shelf.leave("2")
+    rank.cache.leave("2")
     assert rank.ask("3", "c")
     assert rank.names == "ac"
 
@@ -70,37 +70,37 @@ def test_who_finds_no_room_waits_for_it_in_turn(rank: Rank) -> None:
     assert rank.ask("1", "ab")
     assert not rank.ask("2", "cd")
     assert not rank.ask("3", "a")
-    rank.shelf.leave("1")
+    rank.cache.leave("1")
     assert rank.settle() == ["2"]
     assert rank.names == "cd"
-    rank.shelf.leave("2")
+    rank.cache.leave("2")
     assert rank.settle() == ["3"]
 
 
 def test_two_requests_load_one_lora_once(rank: Rank) -> None:
     assert rank.ask("1", "a")
     assert rank.ask("2", "a")
-    assert rank.shelf.numbers("1") == rank.shelf.numbers("2")
+    assert rank.cache.numbers("1") == rank.cache.numbers("2")
 
 
 def test_a_file_that_changed_is_another_lora(rank: Rank) -> None:
     assert rank.ask("1", "a")
     (rank.folder / "a.safetensors").write_bytes(b"changed")
     assert rank.ask("2", "a")
-    assert rank.shelf.numbers("1") != rank.shelf.numbers("2")
+    assert rank.cache.numbers("1") != rank.cache.numbers("2")
 
 
 def test_a_request_ends_when_one_rank_fails_and_all_have_reported(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").touch()
-    shelf = LoraShelf(str(tmp_path), capacity=2, ranks=2)
-    shelf.wait("1", shelf.find([LoraChoice("a")]))
-    assert shelf.take_ready() == []
-    _, (load,) = shelf.orders()
+    cache = LoraCache(str(tmp_path), capacity=2, ranks=2)
+    cache.wait("1", cache.find([LoraChoice("a")]))
+    assert cache.take_ready() == []
+    _, (load,) = cache.orders()
     failure = ErrorInfo(code="invalid_value", message="no")
-    assert shelf.reported(LoraRead(number=load.number, rank=1, error=failure)) == {}
-    assert shelf.reported(LoraRead(number=load.number, rank=0)) == {"1": failure}
-    shelf.leave("1")
-    assert shelf.orders() == ((load.number,), ())
+    assert cache.reported(LoraRead(number=load.number, rank=1, error=failure)) == {}
+    assert cache.reported(LoraRead(number=load.number, rank=0)) == {"1": failure}
+    cache.leave("1")
+    assert cache.orders() == ((load.number,), ())
 
 
 def test_a_folder_with_several_files_must_have_one_that_is_named_as_peft_or_diffusers_do(
@@ -111,9 +111,9 @@ def test_a_folder_with_several_files_must_have_one_that_is_named_as_peft_or_diff
     for name in ("x", "y"):
         (folder / f"{name}.safetensors").touch()
     with pytest.raises(InvalidRequest, match=r"has x\.safetensors, y\.safetensors"):
-        rank.shelf.find([LoraChoice("f")])
+        rank.cache.find([LoraChoice("f")])
     (folder / "adapter_model.safetensors").touch()
-    assert rank.shelf.find([LoraChoice("f")])
+    assert rank.cache.find([LoraChoice("f")])
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_folder_with_several_files_must_have_one_that_is_named_as_peft_or_diff
 )
 def test_a_name_that_is_not_in_the_folder_is_refused(rank: Rank, name: str) -> None:
     with pytest.raises(InvalidRequest, match="there are a, b, c, d"):
-        rank.shelf.find([LoraChoice(name)])
+        rank.cache.find([LoraChoice(name)])
 
 
 def test_a_link_out_of_the_folder_is_refused(
@@ -131,11 +131,11 @@ def test_a_link_out_of_the_folder_is_refused(
     outside.touch()
     (rank.folder / "link.safetensors").symlink_to(outside)
     with pytest.raises(InvalidRequest, match="leads out"):
-        rank.shelf.find([LoraChoice("link")])
+        rank.cache.find([LoraChoice("link")])
 
 
 def test_without_a_folder_there_are_no_loras() -> None:
-    shelf = LoraShelf(None, capacity=2, ranks=1)
-    assert shelf.find([]) == ()
+    cache = LoraCache(None, capacity=2, ranks=1)
+    assert cache.find([]) == ()
     with pytest.raises(InvalidRequest, match="lora_dir"):
-        shelf.find([LoraChoice("a")])
+        cache.find([LoraChoice("a")])

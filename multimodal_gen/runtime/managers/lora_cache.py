@@ -15,7 +15,7 @@ from multimodal_gen.messages.plan import LoraLoad, LoraRead
 from multimodal_gen.messages.reply import ErrorInfo
 
 
-class Version(NamedTuple):
+class LoraVersion(NamedTuple):
     """A LoRA as its files are now: when they change under the same name, it is another."""
 
     name: str
@@ -32,8 +32,8 @@ class _Entry:
     """Requests that are alive and use it, or will as soon as it is there."""
 
 
-class LoraShelf:
-    """What is on it is used by somebody or was used last; `capacity` in all.
+class LoraCache:
+    """Holds LoRAs in use, and the most recently used ones up to `capacity` in all.
 
     It tells what the next plan shall load and unload, and takes that as done: ranks carry out plans
     in order. Its own order is that of use, the least recent first.
@@ -43,32 +43,32 @@ class LoraShelf:
         self._folder = LoraFolder(Path(folder)) if folder is not None else None
         self._capacity = capacity
         self._ranks = ranks
-        self._entries: dict[Version, _Entry] = {}
-        self._waiting: dict[str, tuple[Version, ...]] = {}
+        self._entries: dict[LoraVersion, _Entry] = {}
+        self._waiting: dict[str, tuple[LoraVersion, ...]] = {}
         """Requests for which there was no room yet, or whose LoRAs are being read; in order."""
-        self._held: dict[str, tuple[Version, ...]] = {}
+        self._held: dict[str, tuple[LoraVersion, ...]] = {}
         """Requests whose LoRAs have their places."""
         self._numbers = itertools.count()
         self._load: list[LoraLoad] = []
         self._unload: list[int] = []
 
-    def find(self, choices: Sequence[LoraChoice]) -> tuple[Version, ...]:
+    def find(self, choices: Sequence[LoraChoice]) -> tuple[LoraVersion, ...]:
         """What these names stand for just now. Looks at the disk. Raises InvalidRequest."""
         if choices and self._folder is None:
             raise InvalidRequest("lora", choices[0].name, "the server was started without lora_dir")
         return tuple(self._version(choice.name) for choice in choices)
 
-    def _version(self, name: str) -> Version:
+    def _version(self, name: str) -> LoraVersion:
         assert self._folder is not None
         try:
-            return Version(name, self._folder.find(name).stamp)
+            return LoraVersion(name, self._folder.find(name).stamp)
         except OSError as error:
             allowed = f"can't be read: {error.strerror}"
             raise InvalidRequest("lora", name, allowed) from error
 
     # -- requests
 
-    def wait(self, request_id: str, versions: tuple[Version, ...]) -> None:
+    def wait(self, request_id: str, versions: tuple[LoraVersion, ...]) -> None:
         """The request waits for its LoRAs."""
         self._waiting[request_id] = versions
         self._give_places()
@@ -133,7 +133,7 @@ class LoraShelf:
             if request_id not in self._held and not self._hold(request_id, versions):
                 break
 
-    def _hold(self, request_id: str, versions: tuple[Version, ...]) -> bool:
+    def _hold(self, request_id: str, versions: tuple[LoraVersion, ...]) -> bool:
         """Give all of a request's LoRAs their places, or none."""
         new = [version for version in versions if version not in self._entries]
         idle = [
@@ -151,7 +151,7 @@ class LoraShelf:
         self._held[request_id] = versions
         return True
 
-    def _use(self, version: Version, request_id: str) -> None:
+    def _use(self, version: LoraVersion, request_id: str) -> None:
         entry = self._entries.pop(version, None)
         if entry is None:
             entry = _Entry(next(self._numbers), set(range(self._ranks)))
@@ -159,5 +159,5 @@ class LoraShelf:
         entry.users.add(request_id)
         self._entries[version] = entry
 
-    def _remove(self, version: Version) -> None:
+    def _remove(self, version: LoraVersion) -> None:
         self._unload.append(self._entries.pop(version).number)
