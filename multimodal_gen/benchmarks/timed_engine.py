@@ -35,6 +35,6 @@ def measure_rank(server: ServerArgs, *loads: Sequence[Job]) -> RankMeasurements:
 
 
 def _run_together(client: SchedulerClient, jobs: Sequence[Job]) -> None:
-    generations = [client.submit(job.req) for job in jobs]
-    for generation in generations:
-        generation.result()
+    handles = [client.submit(job.req) for job in jobs]
+    for handle in handles:
+        handle.result()

@@ -1,7 +1,7 @@
 """The front's end of the wire: one DEALER socket, owned by one thread, used by any number.
 
-`submit` gives a `Generation`; threads read it with `for` and `result()`, coroutines with
-`async for` and `aresult()`. When the engine goes away every generation in flight ends with
+`submit` gives a `RequestHandle`; threads read it with `for` and `result()`, coroutines with
+`async for` and `aresult()`. When the engine goes away every request in flight ends with
 `EngineDied`, once.
 """
 
@@ -17,7 +17,7 @@ import msgspec
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from multimodal_gen.client.generation import Generation, Output, Update, copy_of
+from multimodal_gen.client.request_handle import Output, RequestHandle, Update, copy_of
 from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError, ProtocolError
 from multimodal_gen.messages.codec import Buffer, Decoder, encode
 from multimodal_gen.messages.model_info import ModelInfo
@@ -58,7 +58,7 @@ class SchedulerClient:
         self.model: ModelInfo | None = None
         self.num_ranks = 0
         self.died: MultimodalGenError | None = None
-        self._generations: dict[str, Generation] = {}
+        self._handles: dict[str, RequestHandle] = {}
         self._outgoing: deque[list[Buffer]] = deque([encode(Hello())])
         self._health: deque[Health] = deque()
         self._lock = threading.Condition()
@@ -86,16 +86,16 @@ class SchedulerClient:
                 raise TimeoutError(f"the engine at {self.address} is not ready after {timeout} s")
             return self.model
 
-    def submit(self, req: Req, pictures: Sequence[np.ndarray[Any, Any]] = ()) -> Generation:
+    def submit(self, req: Req, pictures: Sequence[np.ndarray[Any, Any]] = ()) -> RequestHandle:
         """Send a request and the pictures that it announces. A repeated id is the same request,
-        and the same Generation."""
+        and the same RequestHandle."""
         with self._lock:
             self._raise_if_gone()
-            if req.id in self._generations:
-                return self._generations[req.id]
+            if req.id in self._handles:
+                return self._handles[req.id]
             self._send(Submit(req), pictures)
-            generation = self._generations[req.id] = Generation(req.id, self._send_cancel)
-        return generation
+            handle = self._handles[req.id] = RequestHandle(req.id, self._send_cancel)
+        return handle
 
     def health(self, timeout: float = 5.0) -> Health:
         """Ask rank 0 how much runs and waits; answered at once, also inside a long step."""
@@ -118,11 +118,11 @@ class SchedulerClient:
         """Count the engine as gone: everything in flight ends with `error`."""
         with self._lock:
             self.died = self.died or error
-            generations = list(self._generations.values())
-            self._generations.clear()
+            handles = list(self._handles.values())
+            self._handles.clear()
             self._lock.notify_all()
-        for generation in generations:
-            generation._deliver(self.died)
+        for handle in handles:
+            handle._deliver(self.died)
 
     def close(self) -> None:
         """Leave; requests still in flight are cancelled by the engine."""
@@ -150,7 +150,7 @@ class SchedulerClient:
 
     def _send_cancel(self, request_id: str) -> None:
         with self._lock:
-            if request_id in self._generations and not self._closing:
+            if request_id in self._handles and not self._closing:
                 self._send(Cancel(request_id))
 
     # -- the client's own thread
@@ -231,11 +231,11 @@ class SchedulerClient:
 
     def _deliver(self, message: Any, arrays: list[Any]) -> None:
         with self._lock:
-            generation = self._generations.get(message.id)
+            handle = self._handles.get(message.id)
             if isinstance(message, Result | Failed):
-                self._generations.pop(message.id, None)
-        if generation is not None:
-            generation._deliver(_event(message, arrays))
+                self._handles.pop(message.id, None)
+        if handle is not None:
+            handle._deliver(_event(message, arrays))
 
 
 def _event(message: Any, arrays: list[Any]) -> bool | Update | Output | MultimodalGenError:

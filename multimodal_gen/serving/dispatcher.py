@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from multimodal_gen.client.generation import Generation, Output, Update
+from multimodal_gen.client.request_handle import Output, RequestHandle, Update
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.errors import (
     Cancelled,
@@ -114,8 +114,8 @@ class Dispatcher:
     def drop(self, ticket: Ticket) -> None:
         """Nobody waits for it: it ends as soon as the engine lets go of it."""
         ticket.dropped = True
-        if ticket.generation is not None:
-            ticket.generation.cancel()
+        if ticket.handle is not None:
+            ticket.handle.cancel()
         elif ticket in self._waiting:
             self._waiting.remove(ticket)
             self._tell_places()
@@ -170,7 +170,7 @@ class Dispatcher:
     def _send(self, ticket: Ticket, client: SchedulerClient) -> None:
         try:
             request = ticket.request(time.monotonic())
-            ticket.generation = client.submit(request, ticket.pictures)
+            ticket.handle = client.submit(request, ticket.pictures)
         except MultimodalGenError as error:
             if self._replay and client.died is not None:
                 self._client = None
@@ -180,7 +180,7 @@ class Dispatcher:
             return
         self._flying.append(ticket)
         following = asyncio.get_running_loop().create_task(
-            self._follow(ticket, ticket.generation, client)
+            self._follow(ticket, ticket.handle, client)
         )
         self._following.add(following)
         following.add_done_callback(self._following.discard)
@@ -191,17 +191,15 @@ class Dispatcher:
         if any(ticket.owner == owner for ticket in self._flying):
             return
         for ticket in self._flying:
-            if ticket.waits_inside and ticket.generation is not None:
+            if ticket.waits_inside and ticket.handle is not None:
                 ticket.recalled = True
-                ticket.generation.cancel()
+                ticket.handle.cancel()
 
     # -- hearing
 
-    async def _follow(
-        self, ticket: Ticket, generation: Generation, client: SchedulerClient
-    ) -> None:
+    async def _follow(self, ticket: Ticket, handle: RequestHandle, client: SchedulerClient) -> None:
         try:
-            async for event in generation:
+            async for event in handle:
                 if isinstance(event, Output):
                     self._ended(ticket, event, client)
                 else:
@@ -240,7 +238,7 @@ class Dispatcher:
         self.pump()
 
     def _come_back(self, ticket: Ticket) -> None:
-        ticket.generation, ticket.recalled = None, False
+        ticket.handle, ticket.recalled = None, False
         ticket.step, ticket.begun, ticket.eta_s = 0, None, None
         self._waiting.append(ticket)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from multimodal_gen.client.generation import Output
+from multimodal_gen.client.request_handle import Output
 from multimodal_gen.serving.task import Task
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from multimodal_gen.client.generation import Output
+from multimodal_gen.client.request_handle import Output
 from multimodal_gen.postprocess.files import encode
 from multimodal_gen.postprocess.images import QUALITY
 from multimodal_gen.postprocess.metadata import Recipe

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from multimodal_gen.client.generation import Output, Update, copy_of
+from multimodal_gen.client.request_handle import Output, Update, copy_of
 from multimodal_gen.errors import Cancelled, MultimodalGenError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.serving.owner import Owner

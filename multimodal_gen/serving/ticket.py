@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from multimodal_gen.client.generation import Generation, Output, Update
+from multimodal_gen.client.request_handle import Output, RequestHandle, Update
 from multimodal_gen.errors import DeadlineExceeded, EngineDied, MultimodalGenError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.serving.owner import Owner
@@ -39,7 +39,7 @@ class Ticket:
     durable: bool = False
     born: float = field(default_factory=time.monotonic)
 
-    generation: Generation | None = None
+    handle: RequestHandle | None = None
     """While it is with an engine."""
     step: int = 0
     eta_s: float | None = None
@@ -60,7 +60,7 @@ class Ticket:
     @property
     def waits_inside(self) -> bool:
         """Whether it is with the engine, which has not begun it."""
-        return self.generation is not None and self.begun is False
+        return self.handle is not None and self.begun is False
 
     def rank(self, now: float) -> float:
         """Higher goes first."""

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from no_model import MODEL
 
-from multimodal_gen.client.generation import Generation, Update
+from multimodal_gen.client.request_handle import RequestHandle, Update
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, EngineDied, InvalidRequest, MultimodalGenError
@@ -176,23 +176,23 @@ def test_another_clients_request_can_be_neither_taken_nor_cancelled(
 ) -> None:
     with SchedulerClient(address) as owner:
         req = request()
-        generation = owner.submit(req)
-        generation.accepted(30)
+        handle = owner.submit(req)
+        handle.accepted(30)
         (refused,) = ask(peer, encode(Submit(req)))
         assert refused.error.field == "id"
         assert not ask(peer, encode(Cancel(req.id)))
         assert req.id in desk.alive
-        generation.cancel()
+        handle.cancel()
         with pytest.raises(Cancelled):
-            generation.result(30)
+            handle.result(30)
 
 
 def test_a_client_that_leaves_has_thousands_of_requests_cancelled(address: str, desk: Desk) -> None:
     with SchedulerClient(address) as client:
-        generations = [client.submit(request()) for _ in range(5000)]
-        for generation in generations:
-            generation.accepted(30)
-        ids = {generation.id for generation in generations}
+        handles = [client.submit(request()) for _ in range(5000)]
+        for handle in handles:
+            handle.accepted(30)
+        ids = {handle.id for handle in handles}
     assert eventually(lambda: not ids & desk.alive)
 
 
@@ -260,12 +260,12 @@ def test_what_arrived_before_a_client_is_closed_is_told(tmp_path: Path) -> None:
 
 
 def test_two_may_iterate_over_one_generation() -> None:
-    generation = Generation("id", lambda _: None)
+    handle = RequestHandle("id", lambda _: None)
     ends: list[str] = []
 
     def follow() -> None:
         try:
-            list(generation)
+            list(handle)
         except MultimodalGenError as error:
             ends.append(error.code)
 
@@ -273,8 +273,8 @@ def test_two_may_iterate_over_one_generation() -> None:
     for thread in threads:
         thread.start()
     for step in range(200):
-        generation._deliver(Update("id", step, 200, 0, None, None))
-    generation._deliver(Cancelled("cancelled"))
+        handle._deliver(Update("id", step, 200, 0, None, None))
+    handle._deliver(Cancelled("cancelled"))
     for thread in threads:
         thread.join(30)
     assert ends == ["cancelled", "cancelled"]

@@ -16,7 +16,7 @@ import pytest
 import zmq
 from engines import sharing_happens, start_engine, submit_to
 
-from multimodal_gen.client.generation import Generation, Output, Update
+from multimodal_gen.client.request_handle import Output, RequestHandle, Update
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, DeadlineExceeded, InvalidRequest, QueueFull
@@ -24,7 +24,7 @@ from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
 
-Submit = Callable[..., Generation]
+Submit = Callable[..., RequestHandle]
 LONG = 1000
 """Steps of a request that is still running when a test looks at it."""
 
@@ -149,8 +149,8 @@ def test_many_threads_share_batches(engine: EngineProcess) -> None:
 
 def test_coroutines_share_one_client(engine: EngineProcess) -> None:
     async def all_of_them() -> list[Output]:
-        generations = [submit_to(engine, seed=seed) for seed in range(3)]
-        return await asyncio.gather(*(generation.aresult() for generation in generations))
+        handles = [submit_to(engine, seed=seed) for seed in range(3)]
+        return await asyncio.gather(*(handle.aresult() for handle in handles))
 
     assert [output.seed for output in asyncio.run(all_of_them())] == [0, 1, 2]
 
@@ -218,11 +218,9 @@ def test_a_full_queue_says_when_to_try_again(engine: EngineProcess, submit: Subm
 
 
 def test_threads_may_wait_for_one_generation(submit: Submit) -> None:
-    generation = submit()
+    handle = submit()
     outputs: list[Output] = []
-    threads = [
-        threading.Thread(target=lambda: outputs.append(generation.result(300))) for _ in "ab"
-    ]
+    threads = [threading.Thread(target=lambda: outputs.append(handle.result(300))) for _ in "ab"]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from engines import start_engine, submit_to
 
-from multimodal_gen.client.generation import Output, Update
+from multimodal_gen.client.request_handle import Output, Update
 from multimodal_gen.errors import Cancelled
 from multimodal_gen.launch import engine_process
 from multimodal_gen.launch.engine_process import EngineProcess

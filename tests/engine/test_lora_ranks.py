@@ -77,8 +77,8 @@ def test_loras_do_on_several_ranks_what_they_do_on_one(
         {"lora": ["c"], **GUIDED},  # finds room when the others are done
     ]
     together = [submit_to(ranks, **{**CALL, **params}) for params in wanted]
-    for generation, params in zip(together, wanted, strict=True):
-        difference = generation.result(300).pixels.astype(int) - alone(pipeline, root, **params)
+    for handle, params in zip(together, wanted, strict=True):
+        difference = handle.result(300).pixels.astype(int) - alone(pipeline, root, **params)
         assert np.abs(difference).max() <= 1
 
 

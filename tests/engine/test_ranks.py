@@ -13,7 +13,7 @@ import pytest
 from engines import assert_all_gone, start_engine, submit_to
 from places import FAULTS_FOLDER, python_path
 
-from multimodal_gen.client.generation import Update
+from multimodal_gen.client.request_handle import Update
 from multimodal_gen.errors import (
     EngineDied,
     GenerationFailed,

@@ -135,9 +135,9 @@ def test_work_for_a_cancelled_request_is_not_its_successors(start: Start) -> Non
 
 def test_a_death_is_told_though_the_gateway_asks_for_the_lock(start: Start) -> None:
     ranks = start()
-    generations = [ranks.client.submit(request(seed)) for seed in range(3)]
-    for generation in generations:
-        generation.accepted(30)
+    handles = [ranks.client.submit(request(seed)) for seed in range(3)]
+    for handle in handles:
+        handle.accepted(30)
     stop = threading.Event()
 
     def ask() -> None:
@@ -150,9 +150,9 @@ def test_a_death_is_told_though_the_gateway_asks_for_the_lock(start: Start) -> N
     asking = threading.Thread(target=ask)
     asking.start()
     ranks.scheduler._step_timeout = 0.3  # Only now: all of them are to see the silence.
-    for generation in generations:
+    for handle in handles:
         with pytest.raises(EngineDied, match="fell silent"):
-            generation.result(30)
+            handle.result(30)
     stop.set()
     asking.join()
 
@@ -171,31 +171,31 @@ def test_an_answer_that_no_rank_would_give_ends_the_engine(
     start: Start, message: msgspec.Struct
 ) -> None:
     ranks = start(size=2)
-    generation = ranks.client.submit(request())
+    handle = ranks.client.submit(request())
     ranks.plan(1)
     ranks.say(1, message)
     with pytest.raises(EngineDied):
-        generation.result(30)
+        handle.result(30)
 
 
 def test_every_request_ends_once_when_the_engine_is_told_to_stop(start: Start) -> None:
     ranks = start()
-    generations = [ranks.client.submit(request(seed)) for seed in range(5)]
-    for generation in generations:
-        generation.accepted(30)
+    handles = [ranks.client.submit(request(seed)) for seed in range(5)]
+    for handle in handles:
+        handle.accepted(30)
     ranks.client.shutdown_engine()
-    for generation in generations:
+    for handle in handles:
         with pytest.raises(Cancelled, match="told to stop"):
-            generation.result(30)
+            handle.result(30)
     with pytest.raises(EngineNotReady):
         ranks.scheduler.submit(request())
 
 
 def test_ranks_resume_once_nothing_decided_before_the_error_is_in_flight(start: Start) -> None:
     ranks, reqs = start(), [request(seed) for seed in range(2)]
-    generations = [ranks.client.submit(req) for req in reqs]
-    for generation in generations:  # Of two that are here, neither is denoised alone.
-        generation.accepted(30)
+    handles = [ranks.client.submit(req) for req in reqs]
+    for handle in handles:  # Of two that are here, neither is denoised alone.
+        handle.accepted(30)
     resumed = 0
     failed = False
     while not resumed:
@@ -214,11 +214,11 @@ def test_ranks_resume_once_nothing_decided_before_the_error_is_in_flight(start: 
             )
         elif plan.work is not None:
             failed = True
-            generations[1].cancel()
+            handles[1].cancel()
             answer = msgspec.structs.replace(answer, error=FAILURE)
         ranks.say(0, answer)
     with pytest.raises(Cancelled):
-        generations[1].result(30)
+        handles[1].result(30)
 
 
 def lora_request(*names: str) -> Req:
@@ -254,14 +254,14 @@ def test_a_lora_that_does_not_fit_ends_those_who_asked_for_it(start: Start, tmp_
     (tmp_path / "odd.safetensors").touch()
     ranks = start(lora_dir=str(tmp_path))
     asked = [ranks.client.submit(lora_request("odd")) for _ in range(2)]
-    for generation in asked:
-        generation.accepted(30)
+    for handle in asked:
+        handle.accepted(30)
     (load,) = ranks.plan().load
     error = ErrorInfo(code="invalid_value", message="lora='odd': does not fit", field="lora")
     ranks.say(0, LoraRead(number=load.number, rank=0, error=error))
-    for generation in asked:
+    for handle in asked:
         with pytest.raises(InvalidRequest, match="does not fit"):
-            generation.result(30)
+            handle.result(30)
     assert ranks.plan().unload == (load.number,)
     ranks.client.submit(lora_request("odd"))
     assert [again.name for again in ranks.plan().load] == ["odd"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from multimodal_gen import GenerationResult, SamplingParams
-from multimodal_gen.client.generation import Output
+from multimodal_gen.client.request_handle import Output
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.postprocess.metadata import read_parameters
 

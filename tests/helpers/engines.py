@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 
-from multimodal_gen.client.generation import Generation
+from multimodal_gen.client.request_handle import RequestHandle
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.launch.engine_process import EngineProcess
@@ -18,7 +18,9 @@ def start_engine(**args: object) -> EngineProcess:
     return EngineProcess.start(ServerArgs(**{"device": "cpu", **args}))
 
 
-def submit_to(engine: EngineProcess, prompt: str = "a red heart", **params: object) -> Generation:
+def submit_to(
+    engine: EngineProcess, prompt: str = "a red heart", **params: object
+) -> RequestHandle:
     """Submit one request; seed 1 unless `params` say otherwise."""
     model = engine.wait_ready(300)
     (req,) = requests_of(SamplingParams(prompt=prompt, **{"seed": 1, **params}), model)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from http_serving import MODEL
 
-from multimodal_gen.client.generation import Generation, Output, Update
+from multimodal_gen.client.request_handle import Output, RequestHandle, Update
 from multimodal_gen.errors import Cancelled, EngineDied, MultimodalGenError
 from multimodal_gen.messages.request import Req
 
@@ -23,30 +23,30 @@ class FakeEngine:
         self.alive: dict[str, Req] = {}
         """What it has, in the order in which it came."""
         self.pictures: dict[str, list[Any]] = {}
-        self._generations: dict[str, Generation] = {}
+        self._handles: dict[str, RequestHandle] = {}
 
     @property
     def prompts(self) -> list[str]:
         return [req.params.prompt for req in list(self.alive.values())]
 
-    def submit(self, req: Req, pictures: Any = ()) -> Generation:
+    def submit(self, req: Req, pictures: Any = ()) -> RequestHandle:
         if self.died is not None:
             raise self.died
         self.pictures[req.id] = [*pictures]
-        generation = self._generations[req.id] = Generation(req.id, self._cancel)
+        handle = self._handles[req.id] = RequestHandle(req.id, self._cancel)
         # Last: another thread that sees it here may end it at once.
         self.alive[req.id] = req
-        return generation
+        return handle
 
     def step(self, prompt: str, step: int, position: int = 0) -> None:
         request_id, total = self._named(prompt)
-        self._generations[request_id]._deliver(Update(request_id, step, total, position, 1.0, None))
+        self._handles[request_id]._deliver(Update(request_id, step, total, position, 1.0, None))
 
     def show(self, prompt: str, step: int) -> None:
         """It is so far, and has a preview."""
         request_id, total = self._named(prompt)
         pixels = np.zeros((8, 8, 3), np.uint8)
-        self._generations[request_id]._deliver(Update(request_id, step, total, 0, 1.0, pixels))
+        self._handles[request_id]._deliver(Update(request_id, step, total, 0, 1.0, pixels))
 
     def finish(self, prompt: str) -> None:
         """Its pixels say its seed."""
@@ -69,8 +69,8 @@ class FakeEngine:
 
     def _end(self, request_id: str, outcome: Output | MultimodalGenError) -> None:
         self.alive.pop(request_id, None)
-        if (generation := self._generations.pop(request_id, None)) is not None:
-            generation._deliver(outcome)
+        if (handle := self._handles.pop(request_id, None)) is not None:
+            handle._deliver(outcome)
 
     def _named(self, prompt: str) -> tuple[str, int]:
         for request_id, req in list(self.alive.items()):

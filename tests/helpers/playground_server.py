@@ -15,7 +15,7 @@ import uvicorn
 from fake_engine import FakeEngine
 from http_serving import MODEL, eventually
 
-from multimodal_gen.client.generation import Output, Update
+from multimodal_gen.client.request_handle import Output, Update
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.app import create_app
 from multimodal_gen.entrypoints.http.transport.listen import listen

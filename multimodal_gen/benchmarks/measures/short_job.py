@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from multimodal_gen.benchmarks.report import Figure, ratio
 from multimodal_gen.benchmarks.session import Session
-from multimodal_gen.client.generation import Generation, Update
+from multimodal_gen.client.request_handle import RequestHandle, Update
 from multimodal_gen.errors import Cancelled
 
 LONG = 20
@@ -38,10 +38,10 @@ def _behind(session: Session, name: str, size: dict[str, int]) -> Figure:
 
     def behind_long() -> float:
         long = session.workload.job(**size, num_inference_steps=long_steps)
-        generation = session.engine.client.submit(long.req)
-        step = _step_seconds(generation)
+        handle = session.engine.client.submit(long.req)
+        step = _step_seconds(handle)
         latency = short()
-        _end(generation)
+        _end(handle)
         return latency - step
 
     waiting, alone = session.alternate(f"short job, {name}", behind_long, short)
@@ -55,10 +55,10 @@ def _behind(session: Session, name: str, size: dict[str, int]) -> Figure:
     )
 
 
-def _step_seconds(generation: Generation) -> float:
+def _step_seconds(handle: RequestHandle) -> float:
     """The time of a step, as told by the progress of a job that is alone."""
     first: tuple[int, float] | None = None
-    for event in generation:
+    for event in handle:
         now = time.perf_counter()
         if not isinstance(event, Update) or event.step == 0:
             continue
@@ -69,7 +69,7 @@ def _step_seconds(generation: Generation) -> float:
     raise RuntimeError("the long job ended before the short one was sent")
 
 
-def _end(generation: Generation) -> None:
-    generation.cancel()
+def _end(handle: RequestHandle) -> None:
+    handle.cancel()
     with suppress(Cancelled):
-        generation.result()
+        handle.result()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from multimodal_gen.client.generation import Generation, Output, Update
+from multimodal_gen.client.request_handle import Output, RequestHandle, Update
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.python.generation_result import GenerationResult, Progress
@@ -27,11 +27,11 @@ R = TypeVar("R")
 
 async def generate_one(client: SchedulerClient, params: SamplingParams) -> GenerationResult:
     """Submit, wait for every output; cancel them when the wait is given up."""
-    requests, generations = _submit(client, params, previews=False)
+    requests, handles = _submit(client, params, previews=False)
     try:
-        outputs = await asyncio.gather(*(generation.aresult() for generation in generations))
+        outputs = await asyncio.gather(*(handle.aresult() for handle in handles))
     finally:
-        _cancel(generations)
+        _cancel(handles)
     return _result(client, requests, outputs)
 
 
@@ -39,20 +39,20 @@ async def stream_one(
     client: SchedulerClient, params: SamplingParams, *, previews: bool
 ) -> AsyncIterator[Progress | GenerationResult]:
     """As `generate_one`, with the newest progress on the way; leaving the loop cancels."""
-    requests, generations = _submit(client, params, previews=previews)
+    requests, handles = _submit(client, params, previews=previews)
     latest: dict[int, Update] = {}
     outputs: dict[int, Output] = {}
     changed = asyncio.Event()
 
     async def follow(index: int) -> None:
-        async for event in generations[index]:
+        async for event in handles[index]:
             if isinstance(event, Output):
                 outputs[index] = event
             else:
                 latest[index] = event
             changed.set()
 
-    tasks = [asyncio.create_task(follow(index)) for index in range(len(generations))]
+    tasks = [asyncio.create_task(follow(index)) for index in range(len(handles))]
     for task in tasks:
         task.add_done_callback(lambda _: changed.set())
     try:
@@ -66,7 +66,7 @@ async def stream_one(
                 yield _progress(requests, latest)
         yield _result(client, requests, [outputs[index] for index in range(len(tasks))])
     finally:
-        _cancel(generations)
+        _cancel(handles)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -97,24 +97,24 @@ async def run_all(
 
 def _submit(
     client: SchedulerClient, params: SamplingParams, *, previews: bool
-) -> tuple[list[Req], list[Generation]]:
+) -> tuple[list[Req], list[RequestHandle]]:
     if client.model is None:
         raise client.died or EngineNotReady("the model is still loading")
     params, pixels = open_pictures(params)
     headers = {name: header_of(picture) for name, picture in pixels.items()}
     requests = requests_of(params, client.model, headers, previews=previews)
-    generations: list[Generation] = []
+    handles: list[RequestHandle] = []
     try:
-        generations.extend(client.submit(request, [*pixels.values()]) for request in requests)
+        handles.extend(client.submit(request, [*pixels.values()]) for request in requests)
     except MultimodalGenError:
-        _cancel(generations)
+        _cancel(handles)
         raise
-    return requests, generations
+    return requests, handles
 
 
-def _cancel(generations: Sequence[Generation]) -> None:
-    for generation in generations:
-        generation.cancel()  # without effect on what has ended
+def _cancel(handles: Sequence[RequestHandle]) -> None:
+    for handle in handles:
+        handle.cancel()  # without effect on what has ended
 
 
 def _progress(requests: Sequence[Req], latest: dict[int, Update]) -> Progress:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multimodal_gen.client.generation import Output, longest_timings
+from multimodal_gen.client.request_handle import Output, longest_timings
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.postprocess.files import Destination
 from multimodal_gen.postprocess.images import to_pil

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 
-from multimodal_gen.client.generation import Output
+from multimodal_gen.client.request_handle import Output
 from multimodal_gen.entrypoints.http.openai.job_objects import job_of, progress_of
 from multimodal_gen.entrypoints.http.openai.streaming import sse
 from multimodal_gen.entrypoints.http.transport.owners import owner_of

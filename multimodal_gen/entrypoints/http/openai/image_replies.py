@@ -14,7 +14,7 @@ import msgspec
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict
 
-from multimodal_gen.client.generation import Output, longest_timings
+from multimodal_gen.client.request_handle import Output, longest_timings
 from multimodal_gen.entrypoints.http.openai.schema import ImageFields
 from multimodal_gen.messages.request import Req
 from multimodal_gen.postprocess.images import QUALITY, ImageFormat, encode_image, to_pil

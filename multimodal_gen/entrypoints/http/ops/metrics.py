@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 
-from multimodal_gen.client.generation import Output
+from multimodal_gen.client.request_handle import Output
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.errors import MultimodalGenError

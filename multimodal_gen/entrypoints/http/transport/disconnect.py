@@ -6,7 +6,7 @@ import asyncio
 
 from fastapi import Request
 
-from multimodal_gen.client.generation import Output
+from multimodal_gen.client.request_handle import Output
 from multimodal_gen.errors import Cancelled
 from multimodal_gen.serving.task import Task
 

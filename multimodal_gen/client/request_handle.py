@@ -48,7 +48,7 @@ def longest_timings(outputs: Sequence[Output]) -> dict[str, float]:
     }
 
 
-class Generation:
+class RequestHandle:
     """One submitted request. Any thread or coroutine may wait for it or cancel it."""
 
     def __init__(self, request_id: str, cancel: Callable[[str], None]) -> None:
