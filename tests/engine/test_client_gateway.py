@@ -36,7 +36,7 @@ from multimodal_gen.runtime.managers import outbox
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
 
 
-class Desk:
+class FakeScheduler:
     """Takes every request and finishes none."""
 
     def __init__(self, gateway: ClientGateway) -> None:
@@ -64,11 +64,11 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeScheduler]:
     gateway = ClientGateway(address_in(tmp_path_factory.mktemp("gateway")))
-    desk = Desk(gateway)
-    gateway.open(desk, 1, MODEL)
-    yield desk
+    scheduler = FakeScheduler(gateway)
+    gateway.open(scheduler, 1, MODEL)
+    yield scheduler
     gateway.close()
 
 
@@ -77,7 +77,7 @@ def address_in(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def address(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> str:
+def address(scheduler: FakeScheduler, tmp_path_factory: pytest.TempPathFactory) -> str:
     return address_in(next(tmp_path_factory.getbasetemp().glob("gateway*")))
 
 
@@ -172,7 +172,7 @@ def test_an_error_of_the_engine_while_handling_a_message_is_its_answer(
 
 
 def test_another_clients_request_can_be_neither_taken_nor_cancelled(
-    peer: zmq.Socket[bytes], address: str, desk: Desk
+    peer: zmq.Socket[bytes], address: str, scheduler: FakeScheduler
 ) -> None:
     with SchedulerClient(address) as owner:
         req = request()
@@ -181,23 +181,25 @@ def test_another_clients_request_can_be_neither_taken_nor_cancelled(
         (refused,) = ask(peer, encode(Submit(req)))
         assert refused.error.field == "id"
         assert not ask(peer, encode(Cancel(req.id)))
-        assert req.id in desk.alive
+        assert req.id in scheduler.alive
         handle.cancel()
         with pytest.raises(Cancelled):
             handle.result(30)
 
 
-def test_a_client_that_leaves_has_thousands_of_requests_cancelled(address: str, desk: Desk) -> None:
+def test_a_client_that_leaves_has_thousands_of_requests_cancelled(
+    address: str, scheduler: FakeScheduler
+) -> None:
     with SchedulerClient(address) as client:
         handles = [client.submit(request()) for _ in range(5000)]
         for handle in handles:
             handle.accepted(30)
         ids = {handle.id for handle in handles}
-    assert eventually(lambda: not ids & desk.alive)
+    assert eventually(lambda: not ids & scheduler.alive)
 
 
 def test_a_client_that_never_reads_is_given_up(
-    address: str, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    address: str, scheduler: FakeScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "MAX_UNREAD_BYTES", 200_000)
     req = request()
@@ -208,7 +210,7 @@ def test_a_client_that_never_reads_is_given_up(
         silent.send_multipart(encode(Submit(req)))
         for _ in range(20_000):
             silent.send_multipart(encode(HealthCheck()))
-        assert eventually(lambda: req.id not in desk.alive)
+        assert eventually(lambda: req.id not in scheduler.alive)
 
 
 def test_waking_never_blocks() -> None:
@@ -292,11 +294,13 @@ def test_errors_told_to_many_are_told_each_their_own(address: str) -> None:
         assert told[0] is not told[1]
 
 
-def test_a_request_has_one_terminal_message(peer: zmq.Socket[bytes], desk: Desk) -> None:
+def test_a_request_has_one_terminal_message(
+    peer: zmq.Socket[bytes], scheduler: FakeScheduler
+) -> None:
     req = request()
     answers = ask(peer, encode(Submit(req)))
     for _ in range(3):
         answers += ask(peer, encode(Cancel(req.id)))
-    desk.gateway.send(req.id, Failed(req.id, ErrorInfo.of(InvalidRequest("a", 1, "late"))))
+    scheduler.gateway.send(req.id, Failed(req.id, ErrorInfo.of(InvalidRequest("a", 1, "late"))))
     answers += ask(peer, encode(Cancel(req.id)))
     assert [answer.error.code for answer in answers if isinstance(answer, Failed)] == ["cancelled"]

@@ -63,7 +63,7 @@ UNREAD_MESSAGES = 100
 """How many of a client's messages lie in its socket; of those behind them, progress is renewed."""
 
 
-class RequestDesk(Protocol):
+class SchedulerApi(Protocol):
     """What the gateway asks of the Scheduler, from its own thread."""
 
     def submit(self, req: Req, pictures: Sequence[Any]) -> None: ...
@@ -93,7 +93,7 @@ class ClientGateway:
         self._owners: dict[str, bytes] = {}
         self._greeted: set[bytes] = set()
         self._ready: Ready | NotReady | None = None
-        self._desk: RequestDesk | None = None
+        self._scheduler: SchedulerApi | None = None
         self._stopping = False
         self.shutdown_asked = False
         """A client asked for the end of the engine, perhaps before there was one."""
@@ -103,10 +103,10 @@ class ClientGateway:
 
     # -- any thread
 
-    def open(self, desk: RequestDesk, num_ranks: int, model: ModelInfo) -> None:
+    def open(self, scheduler: SchedulerApi, num_ranks: int, model: ModelInfo) -> None:
         """Begin to take requests, and tell those who asked that the engine is ready."""
         with self._lock:
-            self._desk = desk
+            self._scheduler = scheduler
             self._ready = Ready(num_ranks=num_ranks, model=model)
         self._wakeup.ring()
 
@@ -199,19 +199,19 @@ class ClientGateway:
             case Submit(req=req):
                 self._submit(client, req, arrays)
             case Cancel(id=request_id):
-                if self._desk is not None and self._owners.get(request_id) == client:
-                    self._desk.cancel(request_id)
+                if self._scheduler is not None and self._owners.get(request_id) == client:
+                    self._scheduler.cancel(request_id)
             case HealthCheck():
                 empty = Health(running=0, waiting=0)
-                self._reply(client, self._desk.health() if self._desk else empty)
+                self._reply(client, self._scheduler.health() if self._scheduler else empty)
             case Shutdown():
                 self.shutdown_asked = True
-                if self._desk is not None:
-                    self._desk.stop()
+                if self._scheduler is not None:
+                    self._scheduler.stop()
 
     def _submit(self, client: bytes, req: Req, pictures: Sequence[Any]) -> None:
         try:
-            if self._desk is None or not isinstance(self._ready, Ready):
+            if self._scheduler is None or not isinstance(self._ready, Ready):
                 raise EngineNotReady("the engine is still loading")
             if self._owners.get(req.id, client) != client:
                 raise InvalidRequest("id", req.id, "is another client's request")
@@ -219,17 +219,17 @@ class ClientGateway:
                 raise InvalidRequest("id", req.id, "must be 1 to 128 characters")
             if req.id not in self._owners:
                 validate(req.params, self._ready.model, req.pictures)
-                self._desk.submit(req, pictures)
+                self._scheduler.submit(req, pictures)
                 self._owners[req.id] = client
             self._reply(client, Accepted(req.id))
         except Exception as error:
             self._reply(client, Failed(req.id, _reason(error)))
 
     def _sweep(self) -> None:
-        if self._desk is None:
+        if self._scheduler is None:
             return
         for request_id, client in self._owners.items():
-            if (progress := self._desk.progress_of(request_id)) is not None:
+            if (progress := self._scheduler.progress_of(request_id)) is not None:
                 self._outboxes[client].put_if_none(request_id, encode(progress))
 
     def _take_sent(self) -> None:
@@ -279,8 +279,8 @@ class ClientGateway:
         if theirs:
             log.info("a client left; cancelling %d of its requests", len(theirs))
         for request_id in theirs:
-            if self._desk is not None:
-                self._desk.cancel(request_id)
+            if self._scheduler is not None:
+                self._scheduler.cancel(request_id)
 
 
 def _reason(error: Exception) -> ErrorInfo:
