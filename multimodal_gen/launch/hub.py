@@ -44,7 +44,7 @@ def fetch_checkpoint(
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
         folder = None if _refused(error) else cached_checkpoint(name, revision)
         if folder is None:
-            raise _told(error, name, name, revision) from error
+            raise _hub_error(error, name, name, revision) from error
         return folder
 
 
@@ -85,7 +85,7 @@ def fetch_file(name: str, file: str, revision: str | None = None) -> Path:
     try:
         return Path(hf_hub_download(name, file, revision=revision))
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
-        raise _told(error, name, f"{name}/{file}", revision) from error
+        raise _hub_error(error, name, f"{name}/{file}", revision) from error
 
 
 def _refused(error: Exception) -> bool:
@@ -95,33 +95,33 @@ def _refused(error: Exception) -> bool:
     return isinstance(error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError)
 
 
-def _told(error: Exception, name: str, what: str, revision: str | None) -> InvalidCheckpoint:
+def _hub_error(error: Exception, name: str, what: str, revision: str | None) -> InvalidCheckpoint:
     """Why the hub does not give `what` of repository `name`, and what to do."""
     from huggingface_hub import constants, errors
 
     match error:
         case errors.GatedRepoError():
-            said = (
+            message = (
                 f"{name}: is gated; accept its terms at https://huggingface.co/{name}, "
                 "then log in with `hf auth login` or set HF_TOKEN"
             )
         case errors.RevisionNotFoundError():
-            said = f"{name}: has no revision={revision!r}"
+            message = f"{name}: has no revision={revision!r}"
         case errors.RepositoryNotFoundError():
-            said = (
+            message = (
                 f"{name}: neither a folder here nor a model on the hub; "
                 "if it is private, log in with `hf auth login` or set HF_TOKEN"
             )
         case errors.RemoteEntryNotFoundError():
-            said = f"{what}: no such file in {name}"
+            message = f"{what}: no such file in {name}"
         case _:
             offline = constants.HF_HUB_OFFLINE
             why = "HF_HUB_OFFLINE is set" if offline else f"the hub can't be reached ({error})"
-            said = (
+            message = (
                 f"{what}: {why}, and no copy of it is in the cache; "
                 "download it while online, or give a local folder"
             )
-    return InvalidCheckpoint(said)
+    return InvalidCheckpoint(message)
 
 
 def wanted_files(names: list[str]) -> list[str]:

@@ -209,7 +209,7 @@ class Dispatcher:
 
     def _hear(self, ticket: Ticket, event: Update) -> None:
         cleared = ticket.suspect
-        ticket.heard(event)
+        ticket.update(event)
         if not ticket.dropped:
             ticket.tell(event)
         if cleared and not ticket.suspect:

@@ -122,7 +122,7 @@ class Ledger(Protocol):
     def put_off(self, job_id: str, due_at: float) -> None:
         """The job's notice was not taken: it is due again then."""
 
-    def told(self, job_id: str) -> None:
+    def remove_notice(self, job_id: str) -> None:
         """Drop the job's notice."""
 
     def close(self) -> None: ...
@@ -236,7 +236,7 @@ class SqliteLedger:
                 "UPDATE notices SET tries = tries + 1, due_at = ? WHERE job = ?", (due_at, job_id)
             )
 
-    def told(self, job_id: str) -> None:
+    def remove_notice(self, job_id: str) -> None:
         with self._writing():
             self._db.execute("DELETE FROM notices WHERE job = ?", (job_id,))
 

@@ -76,8 +76,8 @@ class Ticket:
             raise DeadlineExceeded(f"deadline_s={params.deadline_s}: passed while it waited")
         return msgspec.structs.replace(self.req, params=replace(params, deadline_s=left))
 
-    def heard(self, update: Update) -> None:
-        """The engine told of it."""
+    def update(self, update: Update) -> None:
+        """Take in what the engine reports of it."""
         self.step, self.eta_s = update.step, update.eta_s
         self.begun = bool(self.begun) or update.queue_position == 0
         if self.suspect and update.step > (self.died_at or 0):

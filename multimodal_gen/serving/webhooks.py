@@ -70,13 +70,13 @@ class Webhooks:
         except (httpx2.HTTPError, OSError) as error:
             status, why = 0, f"{type(error).__name__}: {error}"
         if 200 <= status < 300:
-            await asyncio.to_thread(self._ledger.told, notice.job.id)
+            await asyncio.to_thread(self._ledger.remove_notice, notice.job.id)
             return
         delay = _DELAYS_S[min(notice.tries, len(_DELAYS_S) - 1)]
         ended = notice.job.completed_at or 0.0
         if status == 410 or time.time() + delay > ended + _GIVEN_UP_AFTER_S:
             log.warning("the webhook is not told of job %s any more: %s", notice.job.id, why)
-            await asyncio.to_thread(self._ledger.told, notice.job.id)
+            await asyncio.to_thread(self._ledger.remove_notice, notice.job.id)
         else:
             log.info("the webhook is told of job %s again: %s", notice.job.id, why)
             await asyncio.to_thread(self._ledger.put_off, notice.job.id, time.time() + delay)

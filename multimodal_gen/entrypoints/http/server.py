@@ -144,9 +144,9 @@ class _OnLoop:
     def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None:
         self._pass(functools.partial(self._watcher.engine_failed, for_good=for_good), error)
 
-    def _pass(self, told: Callable[[T], None], what: T) -> None:
+    def _pass(self, report: Callable[[T], None], what: T) -> None:
         with contextlib.suppress(RuntimeError):  # The loop was closed: nobody wants to know.
-            self._loop.call_soon_threadsafe(told, what)
+            self._loop.call_soon_threadsafe(report, what)
 
 
 class _Uvicorn(uvicorn.Server):

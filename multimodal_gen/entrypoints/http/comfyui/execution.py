@@ -14,7 +14,7 @@ from multimodal_gen.entrypoints.http.comfyui.files import Files
 from multimodal_gen.entrypoints.http.comfyui.graph.graph import Node
 from multimodal_gen.entrypoints.http.comfyui.prompts import Part, Prompt, Prompts
 from multimodal_gen.entrypoints.http.comfyui.routes.channels import JPEG, PNG, Channel, Channels
-from multimodal_gen.entrypoints.http.transport.errors import explained
+from multimodal_gen.entrypoints.http.transport.errors import log_and_envelope
 from multimodal_gen.errors import Cancelled, MultimodalGenError
 from multimodal_gen.postprocess.files import encode
 from multimodal_gen.postprocess.images import encode_image
@@ -80,8 +80,8 @@ class Executor:
                 self._pass(prompt, part.before)
             if isinstance(event, Moved) and event.progress.step != step:
                 step, total = event.progress.step, event.progress.total
-                said = {"value": step, "max": total, "node": node.id}
-                self._tell(prompt, "progress", passing=step < total, **said)
+                content = {"value": step, "max": total, "node": node.id}
+                self._tell(prompt, "progress", passing=step < total, **content)
             elif isinstance(event, Previewed) and self._channel(prompt) is not None:
                 file = await asyncio.to_thread(encode_image, event.pixels, "jpeg")
                 if (channel := self._channel(prompt)) is not None:
@@ -144,9 +144,9 @@ class Executor:
 
     def _note(self, prompt: Prompt, type: str, **data: Any) -> None:
         """What is told and kept."""
-        said = {"prompt_id": prompt.id, **data, "timestamp": int(time.time() * 1000)}
-        prompt.messages.append([type, said])
-        self._tell(prompt, type, **said)
+        content = {"prompt_id": prompt.id, **data, "timestamp": int(time.time() * 1000)}
+        prompt.messages.append([type, content])
+        self._tell(prompt, type, **content)
 
     def _tell(self, prompt: Prompt, type: str, *, passing: bool = False, **data: Any) -> None:
         if (channel := self._channel(prompt)) is not None:
@@ -175,10 +175,10 @@ def _at(prompt: Prompt) -> dict[str, Any]:
 
 
 def _why(error: MultimodalGenError) -> dict[str, Any]:
-    _, said = explained(error)
+    _, content = log_and_envelope(error)
     return {
-        "exception_message": said["message"],
-        "exception_type": said["code"],
+        "exception_message": content["message"],
+        "exception_type": content["code"],
         "traceback": [],
         "current_inputs": {},
         "current_outputs": [],

@@ -30,14 +30,14 @@ TICK_S = 0.2
 _PREVIEW_QUALITY = 85
 
 
-class Starts:
+class StartedTasks:
     """An Observer: tells feeds which tasks were begun, be they ever so short."""
 
     def __init__(self) -> None:
         self._listeners: list[deque[str]] = []
 
     @contextlib.contextmanager
-    def heard(self) -> Iterator[deque[str]]:
+    def listen(self) -> Iterator[deque[str]]:
         """The ids of tasks begun since, to be taken from the left."""
         started: deque[str] = deque()
         self._listeners.append(started)
@@ -58,7 +58,7 @@ class Starts:
 
 @dataclass
 class _Shown:
-    """What was told of a job."""
+    """What a feed has sent of a job."""
 
     progress: dict[str, Any] | None = None
     previews: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
@@ -74,16 +74,16 @@ class JobFeed:
     request: Request
     service: Service
     jobs: Jobs
-    starts: Starts
+    started_tasks: StartedTasks
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         shown: dict[str, _Shown] = {}
-        told: dict[str, Any] = {}
-        with self.starts.heard() as started:
+        sent: dict[str, Any] = {}
+        with self.started_tasks.listen() as started:
             started.extend(self.jobs.alive)
             while True:
-                if (server := self._server()) != told:
-                    told = server
+                if (server := self._server()) != sent:
+                    sent = server
                     yield sse("server", server)
                 while started:
                     job_id = started.popleft()
@@ -93,7 +93,7 @@ class JobFeed:
                 for job_id in list(shown):
                     async for event in self._news(job_id, shown):
                         yield event
-                if told["phase"] == "stopping" and not shown:
+                if sent["phase"] == "stopping" and not shown:
                     return
                 await asyncio.sleep(TICK_S)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
-from multimodal_gen.entrypoints.http.jobs.feed import JobFeed, Starts
+from multimodal_gen.entrypoints.http.jobs.feed import JobFeed, StartedTasks
 from multimodal_gen.entrypoints.http.openai.job_objects import DeletedJob, Job, JobPage, job_of
 from multimodal_gen.entrypoints.http.openai.streaming import EventStream
 from multimodal_gen.entrypoints.http.transport.errors import documented
@@ -24,8 +24,8 @@ MAX_PAGE = 100
 def job_routes(service: Service, jobs: Jobs) -> APIRouter:
     """What was asked for by /v1/videos, and in the background of /v1/images."""
     routes = APIRouter()
-    starts = Starts()
-    service.observers.append(starts)
+    started_tasks = StartedTasks()
+    service.observers.append(started_tasks)
 
     @routes.get("/v1/jobs", response_model=JobPage, responses=documented(400, 401, 404))
     async def list_jobs(
@@ -46,7 +46,7 @@ def job_routes(service: Service, jobs: Jobs) -> APIRouter:
     @routes.get("/v1/jobs/events", include_in_schema=False)
     async def follow_jobs(request: Request) -> Response:
         """Server-sent events about all jobs of who asks, until they hang up."""
-        return EventStream(JobFeed(request, service, jobs, starts))
+        return EventStream(JobFeed(request, service, jobs, started_tasks))
 
     @routes.get("/v1/jobs/{job_id}", response_model=Job, responses=documented(401, 404))
     async def retrieve_job(job_id: str, request: Request) -> Response:

@@ -10,7 +10,7 @@ from fastapi import Request
 from pydantic import BaseModel
 
 from multimodal_gen.entrypoints.http.jobs.files import url_of
-from multimodal_gen.entrypoints.http.transport.errors import ErrorInfo, told
+from multimodal_gen.entrypoints.http.transport.errors import ErrorInfo, envelope
 from multimodal_gen.errors import Expired
 from multimodal_gen.serving.records import JobRecord, Kind
 from multimodal_gen.serving.results import Results
@@ -97,7 +97,7 @@ def job_of(
         },
         "pictures": list(first.pictures),
         "outputs": list(_outputs(request, record, results)),
-        "error": None if record.error is None else told(record.error.exception()),
+        "error": None if record.error is None else envelope(record.error.exception()),
         "warnings": record.meta.get("warnings", []),
     }
 

@@ -21,7 +21,7 @@ from multimodal_gen.entrypoints.http.openai.image_replies import (
     in_base64,
 )
 from multimodal_gen.entrypoints.http.openai.schema import ImageFields
-from multimodal_gen.entrypoints.http.transport.errors import explained
+from multimodal_gen.entrypoints.http.transport.errors import log_and_envelope
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.serving.task import Event, Made, Moved, Previewed, Task
 
@@ -30,7 +30,7 @@ PING_S = 15.0
 _ROUNDING = 1e-6
 _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
-Told = bytes | asyncio.Task[bytes]
+StreamUpdate = bytes | asyncio.Task[bytes]
 """An event, or one whose picture is being encoded."""
 
 
@@ -89,34 +89,34 @@ class ImageEvents:
     request_id: str
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        told: asyncio.Queue[Told | None] = asyncio.Queue()
-        following = asyncio.create_task(self._follow(told))
+        updates: asyncio.Queue[StreamUpdate | None] = asyncio.Queue()
+        following = asyncio.create_task(self._follow(updates))
         try:
-            while (event := await told.get()) is not None:
+            while (event := await updates.get()) is not None:
                 yield event if isinstance(event, bytes) else await event
             await following
         except MultimodalGenError as error:
             self.body.name_as_sent(error)
-            yield sse("error", {"error": explained(error)[1]})
+            yield sse("error", {"error": log_and_envelope(error)[1]})
         except Exception:
             log.exception("a stream failed")
-            yield sse("error", {"error": explained(MultimodalGenError("internal error"))[1]})
+            yield sse("error", {"error": log_and_envelope(MultimodalGenError("internal error"))[1]})
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
 
-    async def _follow(self, told: asyncio.Queue[Told | None]) -> None:
+    async def _follow(self, updates: asyncio.Queue[StreamUpdate | None]) -> None:
         """Never waits for a picture to be encoded, or for the client: previews would be missed."""
         count = self.body.partial_images or 0
         partials = [Partials(count) for _ in self.task.requests]
         try:
             async for event in self.task.events():
-                if (tells := self._tells(event, partials)) is not None:
-                    told.put_nowait(tells)
+                if (update := self._update_of(event, partials)) is not None:
+                    updates.put_nowait(update)
         finally:
-            told.put_nowait(None)
+            updates.put_nowait(None)
 
-    def _tells(self, event: Event, partials: list[Partials]) -> Told | None:
+    def _update_of(self, event: Event, partials: list[Partials]) -> StreamUpdate | None:
         if isinstance(event, Moved):
             return self._progress(event) if self.body.stream_progress else None
         if isinstance(event, Made):

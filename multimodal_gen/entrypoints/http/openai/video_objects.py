@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.http.openai.job_objects import times_of
-from multimodal_gen.entrypoints.http.transport.errors import ErrorInfo, told
+from multimodal_gen.entrypoints.http.transport.errors import ErrorInfo, envelope
 from multimodal_gen.serving.records import JobRecord
 from multimodal_gen.serving.task import Task
 
@@ -76,7 +76,7 @@ def video_of(record: JobRecord, task: Task | None) -> dict[str, Any]:
         "seconds": record.meta.get("seconds") or _seconds(params),
         "prompt": params.prompt,
         "remixed_from_video_id": record.meta.get("remixed_from_video_id"),
-        "error": None if record.error is None else told(record.error.exception()),
+        "error": None if record.error is None else envelope(record.error.exception()),
         "queue_position": None if progress is None else progress.queue_position,
         "eta_s": None if progress is None else progress.eta_s,
         "seed": params.seed,

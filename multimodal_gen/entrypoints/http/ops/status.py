@@ -33,17 +33,17 @@ def status_routes(service: Service, args: ServerArgs) -> APIRouter:
 
         The body says which, how many ranks there are, and how many requests run and wait.
         """
-        told: dict[str, Any] = asdict(service.health())
-        told["status"] = told.pop("phase")
+        state: dict[str, Any] = asdict(service.health())
+        state["status"] = state.pop("phase")
         reply = Response(media_type="application/json")
         try:
-            told["model"] = service.model.name
-            if told["status"] != "ready":
+            state["model"] = service.model.name
+            if state["status"] != "ready":
                 raise service.not_ready()
         except MultimodalGenError as error:
             reply = response_of(error)
-            told |= msgspec.json.decode(reply.body)
-        reply.body = msgspec.json.encode(told)
+            state |= msgspec.json.decode(reply.body)
+        reply.body = msgspec.json.encode(state)
         reply.headers["content-length"] = str(len(reply.body))
         return reply
 

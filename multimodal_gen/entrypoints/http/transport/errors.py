@@ -84,16 +84,16 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def explained(error: MultimodalGenError) -> tuple[int, dict[str, Any]]:
-    """The status of `error`, and what the envelope says. What failed inside stays in the log."""
+def log_and_envelope(error: MultimodalGenError) -> tuple[int, dict[str, Any]]:
+    """Return the HTTP status and envelope of `error`; log what failed inside the server."""
     status = _status(error)
     if status == 500:
         log.error("a request failed: %s", error.message)
-    return status, told(error)
+    return status, envelope(error)
 
 
-def told(error: MultimodalGenError) -> dict[str, Any]:
-    """What the envelope says, without a word in the log."""
+def envelope(error: MultimodalGenError) -> dict[str, Any]:
+    """Return the content of an error reply; logs nothing."""
     status, message = _status(error), error.message
     if status == 500:
         message = "the request failed inside the server; its log says why"
@@ -102,7 +102,7 @@ def told(error: MultimodalGenError) -> dict[str, Any]:
 
 def response_of(error: MultimodalGenError) -> Response:
     """The answer to a request that ended with `error`."""
-    status, said = explained(error)
+    status, content = log_and_envelope(error)
     headers = {}
     if status in (429, 503):
         seconds = error.retry_after_s or _RETRY_AFTER_S
@@ -111,7 +111,7 @@ def response_of(error: MultimodalGenError) -> Response:
         headers["www-authenticate"] = "Bearer"
     if not isinstance(error, QueueFull | EngineNotReady):
         headers["x-should-retry"] = "false"
-    return error_response(status, said["message"], error.code, error.field, headers)
+    return error_response(status, content["message"], error.code, error.field, headers)
 
 
 async def _on_ours(_: Request, error: Exception) -> Response:
