@@ -6,20 +6,7 @@ import json
 import re
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-
-SAMPLERS = {
-    "ddim": "DDIM",
-    "ddpm": "DDPM",
-    "pndm": "PLMS",
-    "euler": "Euler",
-    "euler_a": "Euler a",
-    "dpmpp_2m": "DPM++ 2M",
-    "dpmpp_2m_sde": "DPM++ 2M SDE",
-    "flow_euler": "Euler",
-    "flow_heun": "Heun",
-    "unipc": "UniPC",
-}
-"""What the web UI calls our solvers; those that it doesn't know keep their own names."""
+from multimodal_gen.configs.solvers import a1111_name
 
 _NEGATIVE = "Negative prompt: "
 _SETTING = re.compile(r'\s*(\w[\w \-/]{0,60}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
@@ -67,7 +54,7 @@ def _settings(params: SamplingParams, model: str, version: str) -> list[tuple[st
     embedded = params.true_cfg_scale is not None
     settings = {
         "Steps": params.num_inference_steps,
-        "Sampler": SAMPLERS.get(params.scheduler or "", params.scheduler),
+        "Sampler": params.scheduler and a1111_name(params.scheduler),
         "CFG scale": params.true_cfg_scale if embedded else params.guidance_scale,
         "Distilled CFG Scale": params.guidance_scale if embedded else None,
         "Seed": params.seed,

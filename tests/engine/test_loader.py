@@ -297,7 +297,7 @@ def test_the_vae_of_xl_is_kept_in_float32_where_float16_would_overflow(
     assert pipeline.components["vae"].dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["flux-dev", "sd15", "sdxl", "wan"])
+@pytest.mark.parametrize("name", ["flux-dev", "sd15", "sdxl", "wan", "sana", "cogvideox"])
 def test_a_familys_table_lists_the_solvers_that_its_checkpoints_allow(
     name: str, checkpoints: Checkpoints
 ) -> None:

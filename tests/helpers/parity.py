@@ -12,7 +12,7 @@ from engineless import Output, Pictures, run
 from tiny_checkpoints import Reference, reference, stock_pipeline
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.runtime.models.schedulers.registry import SOLVERS, View
+from multimodal_gen.configs.solvers import SOLVERS, View
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 LATENTS = 1e-4
@@ -30,8 +30,8 @@ def stock_scheduler(folder: Path, name: str, view: View) -> Any:
     spec = SOLVERS[name]
     config = stock_pipeline(folder).scheduler.config
     shift = config.get("shift", config.get("flow_shift", 1.0))
-    kind = getattr(diffusers, spec.scheduler.__name__)
-    return kind.from_config(config, **spec.overrides[view], shift=shift, flow_shift=shift)
+    kind = getattr(diffusers, spec.scheduler)
+    return kind.from_config(config, **spec.views[view], shift=shift, flow_shift=shift)
 
 
 def check_parity(

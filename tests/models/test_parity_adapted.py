@@ -13,9 +13,9 @@ from parity import check_parity
 from tiny_checkpoints.pictures import picture
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import Phase
-from multimodal_gen.runtime.models.schedulers.registry import View
 from multimodal_gen.runtime.models.vaes.ltx import LTXVideoCodec
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 

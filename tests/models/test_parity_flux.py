@@ -11,7 +11,7 @@ from engineless import load
 from parity import check_parity
 from tiny_checkpoints.pictures import picture
 
-from multimodal_gen.runtime.models.schedulers.registry import View
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 CALL: dict[str, Any] = {

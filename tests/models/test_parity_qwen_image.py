@@ -13,8 +13,8 @@ from tiny_checkpoints.pictures import picture
 from tiny_checkpoints.schedulers import FLUX_DEV
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.runtime.models.schedulers.registry import View
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 CALL: dict[str, Any] = {

@@ -9,8 +9,8 @@ from engineless import load, run
 from parity import check_parity
 from tiny_checkpoints.schedulers import SD15
 
-from multimodal_gen.configs.families.stable_diffusion import NOISE_SCHEDULERS
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.solvers import View, solvers_of
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 CALL: dict[str, Any] = {
@@ -45,7 +45,7 @@ def test_stable_diffusion_equals_diffusers(
     check_parity(pipeline, folder, **{**CALL, **change})
 
 
-@pytest.mark.parametrize("solver", NOISE_SCHEDULERS)
+@pytest.mark.parametrize("solver", solvers_of(View.NOISE))
 def test_stable_diffusion_with_each_solver_equals_diffusers(
     pipeline: ComposedPipeline, folder: Path, solver: str
 ) -> None:

@@ -14,8 +14,8 @@ import pytest
 from engineless import finish, left, load, run, start
 from parity import check_parity
 
-from multimodal_gen.configs.families.stable_diffusion import NOISE_SCHEDULERS
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.solvers import View, solvers_of
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -101,7 +101,7 @@ def test_inpainting_equals_diffusers(
     check_parity(pipeline, folder, stock=stock(folder, 1), **call)
 
 
-@pytest.mark.parametrize("solver", NOISE_SCHEDULERS)
+@pytest.mark.parametrize("solver", solvers_of(View.NOISE))
 @pytest.mark.parametrize(("name", "task"), [("sd15", 0), ("sdxl", 1)], ids=["picture", "mask"])
 def test_a_picture_with_each_solver_equals_diffusers(
     checkpoints: Callable[..., Path], name: str, task: int, solver: str

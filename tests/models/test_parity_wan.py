@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from parity import check_parity
 
-from multimodal_gen.runtime.models.schedulers.registry import View
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 CALL: dict[str, Any] = {

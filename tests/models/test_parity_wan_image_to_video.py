@@ -13,7 +13,7 @@ from parity import LATENTS, PIXELS, check_parity, pixels_apart
 from tiny_checkpoints import reference
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.runtime.models.schedulers.registry import View
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 Checkpoints = Callable[..., Path]

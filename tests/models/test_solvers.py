@@ -6,15 +6,15 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from multimodal_gen.configs.families.stable_diffusion import NOISE_SCHEDULERS
+from multimodal_gen.configs.solvers import SOLVERS
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.runtime.models.schedulers.registry import (
-    SOLVERS,
     default_solver_name,
     make_solver,
     solver_names,
@@ -146,7 +146,7 @@ def diffusers_scheduler(model: str, name: str) -> Any:
         extra = {**_FLOW_SIGMAS, "flow_shift": shift}
     elif name.startswith("flow_"):
         extra = {"shift": shift}
-    scheduler = spec.scheduler.from_config(config, **extra)
+    scheduler = getattr(diffusers, spec.scheduler).from_config(config, **extra)
     given = flow_schedule(model)
     accepted = inspect.signature(scheduler.set_timesteps).parameters
     if "sigmas" in given and "sigmas" in accepted and not scheduler.config.get("use_flow_sigmas"):
@@ -307,7 +307,7 @@ def check_estimates(name: str, config: dict[str, Any], num_inference_steps: int)
     """A model that predicts perfectly has its target estimated at every evaluation."""
     target = torch.full(SHAPE, 0.4)
     solver = solver_from(config, num_inference_steps=num_inference_steps)
-    reference: Any = SOLVERS[name].scheduler.from_config(config)
+    reference: Any = getattr(diffusers, SOLVERS[name].scheduler).from_config(config)
     reference.set_timesteps(num_inference_steps)
     latents = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
     for i in range(solver.num_evaluations):
@@ -349,7 +349,20 @@ def test_flow_shift_of_the_request_replaces_the_checkpoints() -> None:
     [
         ("wan", ("flow_euler", "flow_heun", "unipc")),
         ("sana", ("dpmpp_2m", "flow_euler", "flow_heun", "unipc")),
-        ("sd15", NOISE_SCHEDULERS),
+        (
+            "sd15",
+            (
+                "ddpm",
+                "ddim",
+                "pndm",
+                "euler",
+                "euler_a",
+                "dpmpp_2m",
+                "dpmpp_2m_sde",
+                "edm_euler",
+                "unipc",
+            ),
+        ),
         ("cogvideox", ("cogvideox_ddim", "cogvideox_dpm")),
     ],
 )

@@ -2,6 +2,7 @@
 
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
 _SINGLE_FILES = (
@@ -35,7 +36,7 @@ COGVIDEOX = FamilyConfig(
     limits=Limits(max_pixels=1360 * 1360, max_frames=161, max_sequence_length=512),
     frame_multiple=4,
     single_files=_SINGLE_FILES,
-    schedulers=("cogvideox_ddim", "cogvideox_dpm"),
+    views=(View.SHIFTED_NOISE,),
 )
 
 FPS_1_5 = 16

@@ -85,7 +85,7 @@ FALLBACK = FamilyConfig(
     size_multiple=16,
     defaults=Defaults(width=1024, height=1024, num_inference_steps=50),
     limits=Limits(max_pixels=2048 * 2048, max_frames=257, max_sequence_length=4096),
-    schedulers=(),
+    views=(),
     denoiser="fallback",
 )
 """Parameters and defaults here are for what a checkpoint's own class says nothing of."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from multimodal_gen.configs.families.single_file import SingleFile
+from multimodal_gen.configs.solvers import View, solvers_of
 from multimodal_gen.messages.model_info import Defaults, Limits, PictureSize, Task
 
 Denoiser = Literal["native", "adapter", "fallback"]
@@ -33,13 +34,22 @@ class FamilyConfig:
     frame_multiple: int = 1
     picture_size: PictureSize = "area"
     """What width and height are where a picture is given and they are not."""
-    schedulers: tuple[str, ...]
-    """Short names of the solvers that fit its view of diffusion."""
+    views: tuple[View, ...]
+    """What its models may predict; solvers that suit this suit them."""
+    own_solver: str | None = None
+    """What its checkpoints are published with, if not the first of those: theirs alone if need be.
+    """
     denoiser: Denoiser = "adapter"
     single_files: tuple[SingleFile, ...] = ()
     """Layouts, other than a folder, that its weights may come in: safetensors or GGUF."""
     ulysses: bool = False
     """Whether ranks can share a sequence; else they share the rows of a batch only."""
+
+    @property
+    def schedulers(self) -> tuple[str, ...]:
+        """Names of the solvers that its checkpoints allow, that of the published ones first."""
+        own = (self.own_solver,) if self.own_solver else ()
+        return tuple(dict.fromkeys((*own, *solvers_of(*self.views))))
 
     @property
     def module(self) -> str:

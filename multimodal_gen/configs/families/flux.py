@@ -2,6 +2,7 @@
 
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
 _SCHNELL = BaseModel("black-forest-labs/FLUX.1-schnell")
@@ -53,7 +54,7 @@ FLUX = FamilyConfig(
         inpainting_strength=0.6,
     ),
     limits=Limits(max_pixels=2048 * 2048, max_sequence_length=512),
-    schedulers=("flow_euler", "flow_heun", "unipc"),
+    views=(View.FLOW,),
     denoiser="native",
     single_files=_SINGLE_FILES,
     ulysses=True,

@@ -4,6 +4,7 @@ import msgspec
 
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
 _NO_PROCESSOR = (
@@ -54,7 +55,7 @@ FLUX2 = FamilyConfig(
         inpainting_strength=0.8,
     ),
     limits=Limits(max_pixels=2048 * 2048, max_sequence_length=512),
-    schedulers=("flow_euler", "flow_heun", "unipc"),
+    views=(View.FLOW,),
     denoiser="native",
     single_files=_SINGLE_FILES,
     ulysses=True,

@@ -2,6 +2,7 @@
 
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
 _BASES = (BaseModel("hunyuanvideo-community/HunyuanVideo"),)
@@ -40,5 +41,5 @@ HUNYUAN_VIDEO = FamilyConfig(
     limits=Limits(max_pixels=1280 * 1280, max_frames=257, max_sequence_length=512),
     frame_multiple=4,
     single_files=_SINGLE_FILES,
-    schedulers=("flow_euler", "flow_heun", "unipc"),
+    views=(View.FLOW,),
 )

@@ -2,6 +2,7 @@
 
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
 _BASES = (BaseModel("Lightricks/LTX-Video"),)
@@ -41,5 +42,5 @@ LTX = FamilyConfig(
     limits=Limits(max_pixels=1280 * 1280, max_frames=257, max_sequence_length=512),
     frame_multiple=8,
     single_files=_SINGLE_FILES,
-    schedulers=("flow_euler", "flow_heun", "unipc"),
+    views=(View.FLOW,),
 )

@@ -2,7 +2,7 @@
 
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
-from multimodal_gen.configs.families.stable_diffusion import NOISE_SCHEDULERS
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
 _SINGLE_FILES = (
@@ -30,5 +30,5 @@ PIXART_SIGMA = FamilyConfig(
     ),
     limits=Limits(max_pixels=2048 * 2048, max_sequence_length=512),
     single_files=_SINGLE_FILES,
-    schedulers=NOISE_SCHEDULERS,
+    views=(View.NOISE,),
 )

@@ -3,6 +3,7 @@
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.qwen_image import QWEN_IMAGE
 from multimodal_gen.configs.families.single_file import of_another
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
 QWEN_IMAGE_EDIT = FamilyConfig(
@@ -14,7 +15,7 @@ QWEN_IMAGE_EDIT = FamilyConfig(
     size_multiple=16,
     defaults=Defaults(width=1024, height=1024, num_inference_steps=50, true_cfg_scale=4.0),
     limits=Limits(max_pixels=2048 * 2048),
-    schedulers=("flow_euler", "flow_heun", "unipc"),
+    views=(View.FLOW,),
     denoiser="native",
     single_files=of_another(QWEN_IMAGE.single_files, "Qwen/Qwen-Image-Edit"),
     ulysses=True,

@@ -2,6 +2,7 @@
 
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
 _SINGLE_FILES = (
@@ -29,5 +30,6 @@ SANA = FamilyConfig(
     ),
     limits=Limits(max_pixels=4096 * 4096, max_side=8192, max_sequence_length=512),
     single_files=_SINGLE_FILES,
-    schedulers=("dpmpp_2m", "dpmpp_2m_sde", "flow_euler", "flow_heun", "unipc"),
+    views=(View.FLOW,),
+    own_solver="dpmpp_2m",
 )

@@ -2,20 +2,8 @@
 
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
-
-NOISE_SCHEDULERS = (
-    "ddpm",
-    "ddim",
-    "pndm",
-    "euler",
-    "euler_a",
-    "dpmpp_2m",
-    "dpmpp_2m_sde",
-    "edm_euler",
-    "unipc",
-)
-"""Solvers for models that predict noise."""
 
 _MIDDLE = "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
 _DIFFUSERS_MIDDLE = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
@@ -80,6 +68,6 @@ STABLE_DIFFUSION = FamilyConfig(
         inpainting_strength=1.0,
     ),
     limits=Limits(max_pixels=2048 * 2048),
-    schedulers=NOISE_SCHEDULERS,
+    views=(View.NOISE,),
     single_files=_SINGLE_FILES,
 )

@@ -2,7 +2,8 @@
 
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
-from multimodal_gen.configs.families.stable_diffusion import NOISE_SCHEDULERS, SEES_MASK
+from multimodal_gen.configs.families.stable_diffusion import SEES_MASK
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
 
@@ -64,6 +65,6 @@ STABLE_DIFFUSION_XL = FamilyConfig(
         inpainting_strength=0.9999,
     ),
     limits=Limits(max_pixels=2048 * 2048),
-    schedulers=NOISE_SCHEDULERS,
+    views=(View.NOISE,),
     single_files=_SINGLE_FILES,
 )

@@ -4,12 +4,12 @@ import msgspec
 
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
 PARAMETERS = ("num_frames", "fps", "flow_shift", "max_sequence_length")
 EXPERT_PARAMETERS = (*PARAMETERS, "guidance_scale_2")
 """Of models with two experts."""
-SCHEDULERS = ("unipc", "flow_euler", "flow_heun")
 LIMITS = Limits(max_pixels=1280 * 1280, max_frames=241, max_sequence_length=512)
 
 _PATCHES = "patch_embedding.weight"
@@ -57,7 +57,8 @@ WAN = FamilyConfig(
     ),
     limits=LIMITS,
     frame_multiple=4,
-    schedulers=SCHEDULERS,
+    views=(View.FLOW,),
+    own_solver="unipc",
     denoiser="native",
     single_files=_SINGLE_FILES,
     ulysses=True,

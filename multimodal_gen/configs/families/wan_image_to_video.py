@@ -10,9 +10,9 @@ from multimodal_gen.configs.families.wan import (
     NOT_WAN,
     ORIGINAL_KEYS,
     PARAMETERS,
-    SCHEDULERS,
     WAN,
 )
+from multimodal_gen.configs.solvers import View
 
 _PICTURE = {"patch_embedding.weight": (None, 36)}
 """Latents, those of the picture, and where it is."""
@@ -52,7 +52,8 @@ WAN_IMAGE_TO_VIDEO = FamilyConfig(
     limits=LIMITS,
     frame_multiple=4,
     picture_size="area",
-    schedulers=SCHEDULERS,
+    views=(View.FLOW,),
+    own_solver="unipc",
     denoiser="native",
     single_files=_SINGLE_FILES,
     ulysses=True,

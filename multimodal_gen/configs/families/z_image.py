@@ -4,6 +4,7 @@ import msgspec
 
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
 _BASES = (BaseModel("Tongyi-MAI/Z-Image-Turbo"),)
@@ -41,7 +42,7 @@ Z_IMAGE = FamilyConfig(
         inpainting_strength=1.0,
     ),
     limits=Limits(max_pixels=2048 * 2048, max_sequence_length=1024),
-    schedulers=("flow_euler", "flow_heun", "unipc"),
+    views=(View.FLOW,),
     denoiser="native",
     single_files=_SINGLE_FILES,
     ulysses=True,

@@ -19,11 +19,11 @@ from multimodal_gen.checkpoints.files import (
     read_json,
     weight_files,
 )
+from multimodal_gen.configs.solvers import scheduler_classes
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.libraries import (
     ALLOWED,
-    SCHEDULERS,
     WEIGHTS_STEM,
     complaints,
     load_image_processor,
@@ -110,14 +110,14 @@ class Checkpoint:
         """config.json of a component."""
         return module_config(self.folder, name)
 
-    def scheduler_config(self, allowed: tuple[str, ...] = SCHEDULERS) -> dict[str, Any]:
-        """scheduler_config.json, its class as the index names it."""
-        self.require("scheduler", allowed)
+    def scheduler_config(self, allowed: tuple[str, ...] | None = None) -> dict[str, Any]:
+        """scheduler_config.json, its class as the index names it; by default one of a solver's."""
+        self.require("scheduler", allowed or scheduler_classes())
         path = "scheduler/scheduler_config.json"
         config = read_json(self.folder, path)
         check_sizes(config, path)
         class_name, predicts = self.components["scheduler"][1], config.get("prediction_type")
-        if class_name in SCHEDULERS and predicts not in (None, *_PREDICTION_TYPES):
+        if class_name in scheduler_classes() and predicts not in (None, *_PREDICTION_TYPES):
             known = ", ".join(_PREDICTION_TYPES)
             raise InvalidCheckpoint(f"{path}: prediction_type={predicts!r} must be one of {known}")
         return {**config, "_class_name": class_name}

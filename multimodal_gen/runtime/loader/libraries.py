@@ -20,7 +20,6 @@ from multimodal_gen.checkpoints.files import (
 )
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader import library_classes
-from multimodal_gen.runtime.models.schedulers.registry import SOLVERS
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +90,6 @@ _MODULES = (
     "Transformer2DModel",
     "UNet2DConditionModel",
 )
-SCHEDULERS = tuple(dict.fromkeys(spec.scheduler.__name__ for spec in SOLVERS.values()))
-
 ALLOWED: Mapping[tuple[str, str], Kind] = {
     **{("diffusers", name): "diffusers" for name in (*library_classes.MODELS, *_MODULES)},
     **{("diffusers", name): "native" for name in _NATIVE},

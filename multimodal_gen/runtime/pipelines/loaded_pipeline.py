@@ -15,7 +15,7 @@ from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import complaints
-from multimodal_gen.runtime.models.schedulers.registry import solver_names
+from multimodal_gen.runtime.models.schedulers.registry import view_of
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,12 @@ class LoadedPipeline(ABC):
     def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         """What solvers are made from: data, as every request has a solver of its own."""
         config = checkpoint.scheduler_config()
-        if not set(solver_names(config)) <= set(cls.family.schedulers):
+        if (view := view_of(config)) not in cls.family.views:
+            wanted = " or ".join(each.value for each in cls.family.views)
             raise InvalidCheckpoint(
-                f"scheduler_config.json: {config['_class_name']} as configured there does not fit "
-                f"{cls.family.title}, which takes {', '.join(cls.family.schedulers)}"
+                f"scheduler_config.json: {config['_class_name']} as configured there is for "
+                f"{view.value} and does not fit {cls.family.title} ({wanted}), "
+                f"which takes {', '.join(cls.family.schedulers)}"
             )
         return config
 

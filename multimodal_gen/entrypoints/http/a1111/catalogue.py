@@ -10,12 +10,13 @@ from fastapi import APIRouter
 
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.solvers import a1111_name
 from multimodal_gen.entrypoints.http.a1111.schema import PictureBody
 from multimodal_gen.entrypoints.http.a1111.translation import is_model
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
-from multimodal_gen.entrypoints.http.media.solvers import ALIASES
+from multimodal_gen.entrypoints.http.media.solvers import names_of
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.postprocess.infotext import SAMPLERS, parse
+from multimodal_gen.postprocess.infotext import parse
 from multimodal_gen.postprocess.metadata import read_infotext
 from multimodal_gen.serving.service import Service
 
@@ -46,11 +47,7 @@ def add_lists(routes: APIRouter, service: Service, args: ServerArgs) -> None:
     @routes.get("/samplers")
     async def samplers() -> list[Entry]:
         return [
-            {
-                "name": SAMPLERS.get(solver, solver),
-                "aliases": [solver, *ALIASES.get(solver, ())],
-                "options": {},
-            }
+            {"name": a1111_name(solver), "aliases": list(names_of(solver)), "options": {}}
             for solver in service.model.schedulers
         ]
 

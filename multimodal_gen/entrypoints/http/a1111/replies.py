@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from multimodal_gen.configs.solvers import a1111_name
 from multimodal_gen.entrypoints.http.a1111.jobs import Job
 from multimodal_gen.entrypoints.http.a1111.schema import Generation
 from multimodal_gen.entrypoints.http.openai.image_replies import Encoding, in_base64
 from multimodal_gen.messages.request import Req
-from multimodal_gen.postprocess.infotext import SAMPLERS
 from multimodal_gen.postprocess.metadata import Recipe
 
 
@@ -64,7 +64,7 @@ class Reply:
             "subseed_strength": 0,
             "width": params.width,
             "height": params.height,
-            "sampler_name": SAMPLERS.get(params.scheduler or "", params.scheduler),
+            "sampler_name": params.scheduler and a1111_name(params.scheduler),
             "cfg_scale": params.true_cfg_scale if embedded else params.guidance_scale,
             "steps": params.num_inference_steps,
             "batch_size": body.batch_size or 1,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
+from multimodal_gen.configs.solvers import a1111_name
 from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage
 from multimodal_gen.entrypoints.http.media.solvers import solver_named
 from multimodal_gen.errors import InvalidRequest
@@ -107,7 +108,7 @@ class _Translator:
         solver = solver_named(name, self.model.schedulers)
         if solver is None and self.model.schedulers:
             own = self.model.schedulers[0]
-            used = infotext.SAMPLERS.get(own, own)
+            used = a1111_name(own)
             self.warnings.append(f"sampler_name={_shown(name)}: this model uses {used} instead")
         return solver
 

@@ -3,24 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from multimodal_gen.postprocess.infotext import SAMPLERS
-
-ALIASES: Mapping[str, tuple[str, ...]] = {
-    "ddim": ("DDIMScheduler",),
-    "ddpm": ("DDPMScheduler",),
-    "pndm": ("PNDMScheduler", "PNDM"),
-    "euler": ("EulerDiscreteScheduler", "k_euler"),
-    "euler_a": ("EulerAncestralDiscreteScheduler", "euler_ancestral", "k_euler_a"),
-    "dpmpp_2m": ("DPMSolverMultistepScheduler", "k_dpmpp_2m"),
-    "dpmpp_2m_sde": ("k_dpmpp_2m_sde", "dpmpp_2m_sde_gpu"),
-    "edm_euler": ("EDMEulerScheduler",),
-    "flow_euler": ("FlowMatchEulerDiscreteScheduler", "EulerDiscreteScheduler", "k_euler", "euler"),
-    "flow_heun": ("FlowMatchHeunDiscreteScheduler", "HeunDiscreteScheduler", "k_heun", "heun"),
-    "unipc": ("UniPCMultistepScheduler", "uni_pc", "uni_pc_bh2"),
-}
-"""diffusers' classes, and the short names of k-diffusion's relatives."""
+from multimodal_gen.configs.solvers import SOLVERS, a1111_name
 
 
 def solver_named(name: str, allowed: Sequence[str]) -> str | None:
@@ -29,9 +14,14 @@ def solver_named(name: str, allowed: Sequence[str]) -> str | None:
     return next((solver for solver in allowed if wanted in _names(solver)), None)
 
 
+def names_of(solver: str) -> tuple[str, ...]:
+    """Our name of a solver, then its aliases."""
+    row = SOLVERS.get(solver)
+    return (solver,) if row is None else (solver, *row.aliases)
+
+
 def _names(solver: str) -> set[str]:
-    names = (solver, SAMPLERS.get(solver, solver), *ALIASES.get(solver, ()))
-    return {_plain(name) for name in names}
+    return {_plain(name) for name in (a1111_name(solver), *names_of(solver))}
 
 
 def _plain(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,7 @@ from fastapi.responses import HTMLResponse
 
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.solvers import SOLVERS, a1111_name
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
@@ -22,6 +24,7 @@ from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.service import Service
 from multimodal_gen.version import __version__
 
+_SAMPLERS = "const SAMPLERS = {};"
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
@@ -68,8 +71,12 @@ def playground_routes(service: Service, ring: KeyRing, args: ServerArgs) -> APIR
 
 
 def page() -> bytes:
-    """The one file of the page."""
-    return (resources.files("multimodal_gen") / "assets/playground/index.html").read_bytes()
+    """The one file of the page, with the names that other programs have for solvers."""
+    html = (resources.files("multimodal_gen") / "assets/playground/index.html").read_text("utf-8")
+    solvers: dict[str, list[str]] = {}
+    for name in SOLVERS:
+        solvers.setdefault(a1111_name(name), []).append(name)
+    return html.replace(_SAMPLERS.format("{}"), _SAMPLERS.format(json.dumps(solvers))).encode()
 
 
 def content_security_policy(html: str) -> str:

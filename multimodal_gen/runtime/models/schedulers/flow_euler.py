@@ -18,6 +18,11 @@ class FlowEulerSolver(Solver):
     Python float is multiplied at another precision when v is bfloat16.
     """
 
+    @classmethod
+    def fits(cls, scheduler: Any) -> bool:
+        """Not one that draws noise at every step."""
+        return not scheduler.config.get("stochastic_sampling")
+
     def __init__(self, scheduler: Any, generator: torch.Generator) -> None:
         self._sigmas: list[float] = scheduler.sigmas.tolist()
         self._sigma_steps = (scheduler.sigmas[1:] - scheduler.sigmas[:-1]).unbind()

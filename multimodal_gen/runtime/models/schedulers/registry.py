@@ -1,85 +1,28 @@
-"""Which solvers there are, which of them a checkpoint allows, and how one is made."""
+"""Which solvers a checkpoint allows, and how one is made."""
 
 from __future__ import annotations
 
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
+import diffusers
 import numpy as np
 import torch
-from diffusers import (
-    CogVideoXDDIMScheduler,
-    CogVideoXDPMScheduler,
-    DDIMScheduler,
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    EDMEulerScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FlowMatchHeunDiscreteScheduler,
-    PNDMScheduler,
-    UniPCMultistepScheduler,
-)
 
+from multimodal_gen.configs.solvers import SOLVERS, View, scheduler_classes
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.runtime.models.schedulers.cogvideox_dpm import CogVideoXDPMSolver
 from multimodal_gen.runtime.models.schedulers.flow_euler import FlowEulerSolver
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 
-
-class View(Enum):
-    """What a checkpoint's model predicts, hence which solvers suit it."""
-
-    NOISE = "noise prediction"
-    """epsilon, v or x0 of a variance-preserving schedule: the variational and score-based views."""
-    SHIFTED_NOISE = "noise prediction, with the signal-to-noise ratio shifted"
-    """CogVideoX's schedule, which no class but its own knows."""
-    FLOW = "flow matching"
-
-
-class SolverSpec(NamedTuple):
-    scheduler: type[Any]
-    """The diffusers class."""
-    overrides: Mapping[View, Mapping[str, Any]]
-    """For each view it suits, what it sets in the checkpoint's scheduler config."""
-
-
-SOLVERS: Mapping[str, SolverSpec] = {
-    "ddpm": SolverSpec(DDPMScheduler, {View.NOISE: {}}),
-    "ddim": SolverSpec(DDIMScheduler, {View.NOISE: {}}),
-    "pndm": SolverSpec(PNDMScheduler, {View.NOISE: {}}),
-    "euler": SolverSpec(EulerDiscreteScheduler, {View.NOISE: {}}),
-    "euler_a": SolverSpec(EulerAncestralDiscreteScheduler, {View.NOISE: {}}),
-    "dpmpp_2m": SolverSpec(
-        DPMSolverMultistepScheduler,
-        {View.NOISE: {"algorithm_type": "dpmsolver++", "solver_order": 2}},
-    ),
-    "dpmpp_2m_sde": SolverSpec(
-        DPMSolverMultistepScheduler,
-        {View.NOISE: {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}},
-    ),
-    "edm_euler": SolverSpec(EDMEulerScheduler, {View.NOISE: {}}),
-    "flow_euler": SolverSpec(FlowMatchEulerDiscreteScheduler, {View.FLOW: {}}),
-    "flow_heun": SolverSpec(FlowMatchHeunDiscreteScheduler, {View.FLOW: {}}),
-    "unipc": SolverSpec(
-        UniPCMultistepScheduler,
-        {
-            View.NOISE: {},
-            View.FLOW: {"prediction_type": "flow_prediction", "use_flow_sigmas": True},
-        },
-    ),
-    "cogvideox_ddim": SolverSpec(CogVideoXDDIMScheduler, {View.SHIFTED_NOISE: {}}),
-    "cogvideox_dpm": SolverSpec(CogVideoXDPMScheduler, {View.SHIFTED_NOISE: {}}),
+_SPECIAL: Mapping[str, type[Solver]] = {
+    "CogVideoXDPMScheduler": CogVideoXDPMSolver,
+    "FlowMatchEulerDiscreteScheduler": FlowEulerSolver,
 }
-"""Short names, as `--scheduler` takes them."""
-
-_CLASSES = {spec.scheduler.__name__: spec.scheduler for spec in SOLVERS.values()}
-_NOT_FOR_SAMPLE_PREDICTION = ("pndm", "euler_a", "edm_euler")
+"""Solvers of our own for some of diffusers' classes; `Solver` is for all others."""
 
 
 def solver_names(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -96,10 +39,34 @@ def default_solver_name(config: Mapping[str, Any]) -> str:
 
     Raises `InvalidCheckpoint` when the class is unknown.
     """
-    own = _own_class(config)
-    if own is DPMSolverMultistepScheduler and "sde" in str(config.get("algorithm_type")):
-        return "dpmpp_2m_sde"
-    return next(name for name, spec in SOLVERS.items() if spec.scheduler is own)
+    own = own_scheduler_class(config).__name__
+    rows = [row for row in SOLVERS.values() if row.scheduler == own]
+    marked = sorted(rows, key=lambda row: not row.marks)
+    return next(row.name for row in marked if _has_marks(config, row.marks))
+
+
+def own_scheduler_class(config: Mapping[str, Any]) -> type[Any]:
+    """The checkpoint's own scheduler class. Raises `InvalidCheckpoint` when it is unknown."""
+    name = config.get("_class_name")
+    if not isinstance(name, str) or name not in scheduler_classes():
+        raise InvalidCheckpoint(
+            f"scheduler_config.json: _class_name={name!r} is not one of "
+            f"{', '.join(scheduler_classes())}"
+        )
+    return _scheduler_class(name)
+
+
+def view_of(config: Mapping[str, Any]) -> View:
+    """What the model of a checkpoint with this scheduler_config predicts.
+
+    A class that is for one view only, other than noise, says so itself. The others' configs do.
+    """
+    name = config.get("_class_name")
+    views = {view for row in SOLVERS.values() if row.scheduler == name for view in row.views}
+    if len(views) == 1 and View.NOISE not in views:
+        return views.pop()
+    predicts_flow = config.get("prediction_type") == "flow_prediction"
+    return View.FLOW if predicts_flow or config.get("use_flow_sigmas") else View.NOISE
 
 
 def make_solver(
@@ -127,7 +94,7 @@ def make_solver(
     Raises `InvalidRequest` (its field is `scheduler`, `num_inference_steps` or `flow_shift`) and
     `InvalidCheckpoint`.
     """
-    view = _view(config)
+    view = view_of(config)
     if flow_shift is not None and view is not View.FLOW:
         raise InvalidRequest("flow_shift", flow_shift, "this model does not use flow matching")
     if flow_shift is not None and not 0 < flow_shift < math.inf:
@@ -136,56 +103,39 @@ def make_solver(
     if scheduler.config.get("use_flow_sigmas") and not sigmas_for_all:
         sigmas = None
     _set_timesteps(scheduler, view, num_inference_steps, device, sigmas, mu)
-    if _is_plain_flow_euler(scheduler):
-        return FlowEulerSolver(scheduler, generator)
-    if isinstance(scheduler, CogVideoXDPMScheduler):
-        return CogVideoXDPMSolver(scheduler, generator)
-    return Solver(scheduler, generator)
+    kind = _SPECIAL.get(type(scheduler).__name__, Solver)
+    return (kind if kind.fits(scheduler) else Solver)(scheduler, generator)
 
 
-def _is_plain_flow_euler(scheduler: Any) -> bool:
-    is_flow_euler = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
-    return is_flow_euler and not scheduler.config.get("stochastic_sampling")
+@cache
+def _scheduler_class(name: str) -> type[Any]:
+    kind: type[Any] = getattr(diffusers, name)
+    return kind
 
 
-def _view(config: Mapping[str, Any]) -> View:
-    if str(config.get("_class_name")).startswith("CogVideoX"):
-        return View.SHIFTED_NOISE
-    flow = (
-        str(config.get("_class_name")).startswith("FlowMatch")
-        or config.get("prediction_type") == "flow_prediction"
-        or config.get("use_flow_sigmas")
-    )
-    return View.FLOW if flow else View.NOISE
-
-
-def _own_class(config: Mapping[str, Any]) -> type[Any]:
-    name = config.get("_class_name")
-    if not isinstance(name, str) or name not in _CLASSES:
-        raise InvalidCheckpoint(
-            f"scheduler_config.json: _class_name={name!r} is not one of {', '.join(_CLASSES)}"
-        )
-    return _CLASSES[name]
+def _has_marks(config: Mapping[str, Any], marks: Mapping[str, str]) -> bool:
+    return all(mark in str(config.get(key)) for key, mark in marks.items())
 
 
 def _suits(name: str, config: Mapping[str, Any]) -> bool:
-    if config.get("invert_sigmas"):  # noise at sigma 0 instead of 1: only the Euler class knows it
-        return name == "flow_euler"
-    if config.get("prediction_type") == "sample" and name in _NOT_FOR_SAMPLE_PREDICTION:
+    row = SOLVERS[name]
+    if config.get("invert_sigmas"):
+        return row.inverted_sigmas
+    if config.get("prediction_type") == "sample" and not row.sample_prediction:
         return False
-    return _view(config) in SOLVERS[name].overrides
+    return view_of(config) in row.views
 
 
 def _make_scheduler(
     config: Mapping[str, Any], name: str | None, view: View, flow_shift: float | None
 ) -> Any:
-    kind: Any = _own_class(config)
-    overrides: Mapping[str, Any] = {}
+    kind: Any = own_scheduler_class(config)
+    overrides: Mapping[str, object] = {}
     if name is not None and name != default_solver_name(config):
         if name not in solver_names(config):
             allowed = ", ".join(solver_names(config))
             raise InvalidRequest("scheduler", name, f"this model ({view.value}) allows {allowed}")
-        kind, overrides = SOLVERS[name].scheduler, SOLVERS[name].overrides[view]
+        kind, overrides = _scheduler_class(SOLVERS[name].scheduler), SOLVERS[name].views[view]
         # A null that means something to its own class (Euler's sigma_min) is unset for another.
         config = {key: value for key, value in config.items() if value is not None}
     values = {**config, **overrides, **_shift(kind, config, view, flow_shift)}

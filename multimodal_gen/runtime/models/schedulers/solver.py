@@ -50,6 +50,11 @@ class Solver:
         self._step_options = {"generator": generator} if "generator" in accepted else {}
         self._estimate_x0 = x0_estimator(scheduler)
 
+    @classmethod
+    def fits(cls, scheduler: Any) -> bool:
+        """Whether this class can step for `scheduler`, as that one is configured."""
+        return True
+
     @property
     def order(self) -> int:
         """Evaluations a step."""

@@ -16,7 +16,7 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS
 from multimodal_gen.runtime.models.adapter import DiffusersDenoiser
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.models.schedulers.registry import SOLVERS, default_solver_name
+from multimodal_gen.runtime.models.schedulers.registry import own_scheduler_class
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of, text_of
@@ -80,7 +80,7 @@ class StableDiffusionPipeline(ImageLatentsPipeline):
     @classmethod
     def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         config = super().solver_config(checkpoint)
-        own = SOLVERS[default_solver_name(config)].scheduler
+        own = own_scheduler_class(config)
         # Also what the file has for another class, which a request may choose.
         known = {*config, *inspect.signature(own).parameters}
         corrections = cls.corrections.get(checkpoint.pipeline_class, {})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from multimodal_gen.entrypoints.http.media.solvers import solver_named
+from multimodal_gen.configs.solvers import SOLVERS
 
-_SAMPLERS = (
+_MENU = (
     "euler",
     "euler_ancestral",
     "heun",
@@ -17,6 +17,7 @@ _SAMPLERS = (
     "uni_pc",
     "uni_pc_bh2",
 )
+"""The order of names in ComfyUI's own menu; those that are not here follow."""
 SCHEDULES = ("normal", "simple", "sgm_uniform", "ddim_uniform")
 """Spacings of timesteps that graphs name for lack of a better one: all stand for the model's own.
 Those that mean a different result (karras, exponential, beta, …) are not offered."""
@@ -25,11 +26,20 @@ Those that mean a different result (karras, exponential, beta, …) are not offe
 def samplers_of(schedulers: Sequence[str]) -> dict[str, str]:
     """The solver behind each name, of a model that allows `schedulers`; its own is the first. A
     solver that ComfyUI has no name for goes by ours."""
-    named = {
-        sampler: solver
-        for sampler in _SAMPLERS
-        if (solver := solver_named(sampler, schedulers)) is not None
-    }
+    named: dict[str, str] = {}
+    for solver in schedulers:
+        for sampler in _names_of(solver):
+            named.setdefault(sampler, solver)
+    named = dict(sorted(named.items(), key=lambda item: _place(item[0])))
     unnamed = {solver: solver for solver in schedulers if solver not in named.values()}
     own = schedulers[0] if schedulers else None
     return dict(sorted((named | unnamed).items(), key=lambda item: item[1] != own))
+
+
+def _names_of(solver: str) -> tuple[str, ...]:
+    row = SOLVERS.get(solver)
+    return () if row is None else row.comfyui
+
+
+def _place(sampler: str) -> int:
+    return _MENU.index(sampler) if sampler in _MENU else len(_MENU)

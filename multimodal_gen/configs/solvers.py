@@ -1,0 +1,162 @@
+"""The solvers: one row each, from which every list of them follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class View(Enum):
+    """What a checkpoint's model predicts, hence which solvers suit it."""
+
+    NOISE = "noise prediction"
+    """epsilon, v or x0 of a variance-preserving schedule: the variational and score-based views."""
+    SHIFTED_NOISE = "noise prediction, with the signal-to-noise ratio shifted"
+    """CogVideoX's schedule, which no class but its own knows."""
+    FLOW = "flow matching"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverSpec:
+    """One solver, by the name that `--scheduler` takes."""
+
+    name: str
+    scheduler: str
+    """Its class in diffusers."""
+    views: Mapping[View, Mapping[str, object]]
+    """The views it suits; for each, what it sets in the checkpoint's scheduler config."""
+    marks: Mapping[str, str] = field(default_factory=dict)
+    """Where rows share a class: parts of settings by which a checkpoint's config means this row."""
+    sample_prediction: bool = True
+    """Whether it also suits models that predict x0."""
+    inverted_sigmas: bool = False
+    """Whether it also suits schedules with noise at sigma 0 instead of 1."""
+    a1111: str | None = None
+    """AUTOMATIC1111's name of it."""
+    comfyui: tuple[str, ...] = ()
+    """ComfyUI's names of it; without one it goes by its own there."""
+    aliases: tuple[str, ...] = ()
+    """Other names: diffusers' classes, and the short names of k-diffusion's relatives."""
+
+
+_ROWS = (
+    SolverSpec(
+        name="ddpm",
+        scheduler="DDPMScheduler",
+        views={View.NOISE: {}},
+        a1111="DDPM",
+        comfyui=("ddpm",),
+        aliases=("DDPMScheduler",),
+    ),
+    SolverSpec(
+        name="ddim",
+        scheduler="DDIMScheduler",
+        views={View.NOISE: {}},
+        a1111="DDIM",
+        comfyui=("ddim",),
+        aliases=("DDIMScheduler",),
+    ),
+    SolverSpec(
+        name="pndm",
+        scheduler="PNDMScheduler",
+        views={View.NOISE: {}},
+        sample_prediction=False,
+        a1111="PLMS",
+        aliases=("PNDMScheduler", "PNDM"),
+    ),
+    SolverSpec(
+        name="euler",
+        scheduler="EulerDiscreteScheduler",
+        views={View.NOISE: {}},
+        a1111="Euler",
+        comfyui=("euler",),
+        aliases=("EulerDiscreteScheduler", "k_euler"),
+    ),
+    SolverSpec(
+        name="euler_a",
+        scheduler="EulerAncestralDiscreteScheduler",
+        views={View.NOISE: {}},
+        sample_prediction=False,
+        a1111="Euler a",
+        comfyui=("euler_ancestral",),
+        aliases=("EulerAncestralDiscreteScheduler", "euler_ancestral", "k_euler_a"),
+    ),
+    SolverSpec(
+        name="dpmpp_2m",
+        scheduler="DPMSolverMultistepScheduler",
+        views={View.NOISE: {"algorithm_type": "dpmsolver++", "solver_order": 2}},
+        a1111="DPM++ 2M",
+        comfyui=("dpmpp_2m",),
+        aliases=("DPMSolverMultistepScheduler", "k_dpmpp_2m"),
+    ),
+    SolverSpec(
+        name="dpmpp_2m_sde",
+        scheduler="DPMSolverMultistepScheduler",
+        views={View.NOISE: {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}},
+        marks={"algorithm_type": "sde"},
+        a1111="DPM++ 2M SDE",
+        comfyui=("dpmpp_2m_sde",),
+        aliases=("k_dpmpp_2m_sde", "dpmpp_2m_sde_gpu"),
+    ),
+    SolverSpec(
+        name="edm_euler",
+        scheduler="EDMEulerScheduler",
+        views={View.NOISE: {}},
+        sample_prediction=False,
+        aliases=("EDMEulerScheduler",),
+    ),
+    SolverSpec(
+        name="flow_euler",
+        scheduler="FlowMatchEulerDiscreteScheduler",
+        views={View.FLOW: {}},
+        inverted_sigmas=True,
+        a1111="Euler",
+        comfyui=("euler",),
+        aliases=("FlowMatchEulerDiscreteScheduler", "EulerDiscreteScheduler", "k_euler", "euler"),
+    ),
+    SolverSpec(
+        name="flow_heun",
+        scheduler="FlowMatchHeunDiscreteScheduler",
+        views={View.FLOW: {}},
+        a1111="Heun",
+        comfyui=("heun",),
+        aliases=("FlowMatchHeunDiscreteScheduler", "HeunDiscreteScheduler", "k_heun", "heun"),
+    ),
+    SolverSpec(
+        name="unipc",
+        scheduler="UniPCMultistepScheduler",
+        views={
+            View.NOISE: {},
+            View.FLOW: {"prediction_type": "flow_prediction", "use_flow_sigmas": True},
+        },
+        a1111="UniPC",
+        comfyui=("uni_pc", "uni_pc_bh2"),
+        aliases=("UniPCMultistepScheduler", "uni_pc", "uni_pc_bh2"),
+    ),
+    SolverSpec(
+        name="cogvideox_ddim", scheduler="CogVideoXDDIMScheduler", views={View.SHIFTED_NOISE: {}}
+    ),
+    SolverSpec(
+        name="cogvideox_dpm", scheduler="CogVideoXDPMScheduler", views={View.SHIFTED_NOISE: {}}
+    ),
+)
+
+SOLVERS: Mapping[str, SolverSpec] = {row.name: row for row in _ROWS}
+"""By name, in the order in which lists show them."""
+
+
+def solvers_of(*views: View) -> tuple[str, ...]:
+    """Names of the solvers that suit any of these views."""
+    return tuple(name for name, row in SOLVERS.items() if not row.views.keys().isdisjoint(views))
+
+
+def scheduler_classes() -> tuple[str, ...]:
+    """The diffusers classes behind the solvers."""
+    return tuple(dict.fromkeys(row.scheduler for row in SOLVERS.values()))
+
+
+def a1111_name(solver: str) -> str:
+    """What AUTOMATIC1111 calls a solver; its own name where that web UI does not know it."""
+    row = SOLVERS.get(solver)
+    return solver if row is None or row.a1111 is None else row.a1111
