@@ -61,16 +61,30 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
         return tuple(header for req in self.admit for header in req.pictures.values())
 
 
+class BatchKey(msgspec.Struct, frozen=True, array_like=True, cache_hash=True):
+    """Requests with equal keys can share an evaluation, and it takes each of them as long."""
+
+    tokens: int
+    """Of one row as the denoiser sees it: what is made, after patchify, the pictures that it goes
+    by, and text. Of texts that are padded to share an evaluation, as many as they may have."""
+    kind: str = ""
+    """What else must be equal, such as shapes, one of several experts, or a frame rate."""
+
+
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """What encoding a request showed about the work to come."""
 
-    batch_keys: tuple[str, ...]
-    """One an evaluation; requests with equal keys can share it."""
+    batch_keys: tuple[tuple[BatchKey, int], ...]
+    """Those of its evaluations, in order, and how many in a row have each."""
     rows: int
     """Rows of a batch that this request takes: its guidance branches."""
     decode_chunks: int
     steps: int | None = None
     """Of the user's; unset where all that were asked for are done."""
+
+    @property
+    def evaluations(self) -> int:
+        return sum(count for _, count in self.batch_keys)
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):

@@ -7,7 +7,7 @@ import msgspec
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.codec import FrameHeader
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 PREVIEWS_PER_REQUEST = 10
 """At most: each costs a small decode."""
 

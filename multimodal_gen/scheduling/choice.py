@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from multimodal_gen.messages.plan import Phase
+from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.scheduling.batching import Batch
-from multimodal_gen.scheduling.cost_model import CostModel
+from multimodal_gen.scheduling.cost_model import PROMPT, CostModel
 from multimodal_gen.scheduling.job import Job
 from multimodal_gen.scheduling.waiting import WaitingQueue
 
@@ -27,7 +27,7 @@ memory."""
 class Choice(NamedTuple):
     phase: Phase
     jobs: Sequence[Job]
-    key: str
+    key: BatchKey
     rows: int
     """Of the evaluation; of prompts and chunks, the requests."""
     k: int
@@ -57,9 +57,9 @@ class Chooser:
                 batch.add(job)
         newcomers = self._newcomers(batch, head, len(ready))
         if head.phase is Phase.ENCODE:
-            return self._in_turn(Phase.ENCODE, "", [head, *newcomers])
+            return self._in_turn(Phase.ENCODE, PROMPT, [head, *newcomers])
         if newcomers:
-            return self._in_turn(Phase.ENCODE, "", newcomers)
+            return self._in_turn(Phase.ENCODE, PROMPT, newcomers)
         return self._together(batch)
 
     def _newcomers(self, batch: Batch, head: Job, begun: int) -> list[Job]:
@@ -73,14 +73,14 @@ class Chooser:
         seconds = self._cost.seconds(Phase.DENOISE, batch.key, batch.rows)
         return _sized(Phase.DENOISE, batch.jobs, batch.key, batch.rows, seconds)
 
-    def _in_turn(self, phase: Phase, key: str, jobs: Sequence[Job]) -> Choice:
+    def _in_turn(self, phase: Phase, key: BatchKey, jobs: Sequence[Job]) -> Choice:
         """As many of the jobs as are done in time, at least the first."""
         unit_s = self._cost.seconds(phase, key, 1)
         jobs = jobs[: _times_in_plan(unit_s, self._max_batch)]
         return _sized(phase, jobs, key, len(jobs), unit_s * len(jobs))
 
 
-def _sized(phase: Phase, jobs: Sequence[Job], key: str, rows: int, unit_s: float) -> Choice:
+def _sized(phase: Phase, jobs: Sequence[Job], key: BatchKey, rows: int, unit_s: float) -> Choice:
     most = min(job.units_left(phase) for job in jobs)
     return Choice(phase, jobs, key, rows, _times_in_plan(unit_s, most), unit_s)
 

@@ -6,13 +6,12 @@ import contextlib
 import logging
 import math
 import os
-import re
 from collections import deque
 from pathlib import Path
 
 import msgspec
 
-from multimodal_gen.messages.plan import Phase
+from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.scheduling.curve import WINDOW, Curve
 
 log = logging.getLogger(__name__)
@@ -23,24 +22,30 @@ FIXED_S = {"cuda": 5e-3, "cpu": 2e-3}
 MAX_KEYS = 512
 """Keys are made of what users ask for, so their number is bounded; the longest unused goes."""
 RECENT_RATIOS = 9
+PROMPT = BatchKey(256)
+"""Of encoding: any prompt. How long it takes hardly depends on the text, which is mostly padded."""
+VERSION = 2
+"""Of the file in the cache folder; one of another version is not read."""
 
 
 class _KeptCurve(msgspec.Struct):
     phase: Phase
-    key: str
+    key: BatchKey
     seconds: dict[int, list[float]]
 
 
-class _Kept(msgspec.Struct):
-    """The file in the cache folder."""
+class _Header(msgspec.Struct):
+    """What files of all versions have."""
 
     version: int
+
+
+class _Kept(_Header):
+    """The file in the cache folder."""
+
     curves: list[_KeptCurve]
     ratios: dict[Phase, list[float]]
-    row_limits: dict[str, int]
-
-
-VERSION = 1
+    row_limits: list[tuple[BatchKey, int]]
 
 
 class CostModel:
@@ -59,17 +64,17 @@ class CostModel:
         self._token_bytes = 4 * math.sqrt(parameters)
         self._memory_bytes = memory_bytes
         self._path = path
-        self._curves: dict[tuple[Phase, str], Curve] = {}
+        self._curves: dict[tuple[Phase, BatchKey], Curve] = {}
         self._ratios: dict[Phase, deque[float]] = {}
-        self._row_limits: dict[str, int] = {}
-        self._predicted: dict[tuple[Phase, str, int], float] = {}
+        self._row_limits: dict[BatchKey, int] = {}
+        self._predicted: dict[tuple[Phase, BatchKey, int], float] = {}
         self.version = 0
         """Changes whenever predictions do."""
         self._load()
 
     # -- time
 
-    def seconds(self, phase: Phase, key: str, n: int) -> float:
+    def seconds(self, phase: Phase, key: BatchKey, n: int) -> float:
         """Of one unit: an evaluation of n rows, or n prompts, or a chunk of each of n requests."""
         found = self._predicted.get((phase, key, n))
         if found is None:
@@ -80,7 +85,7 @@ class CostModel:
             self._predicted[phase, key, n] = found
         return found
 
-    def observe(self, phase: Phase, key: str, n: int, seconds_per_unit: float) -> None:
+    def observe(self, phase: Phase, key: BatchKey, n: int, seconds_per_unit: float) -> None:
         """A unit for n rows or requests took so long."""
         if n < 1 or not 0 < seconds_per_unit < math.inf:
             return
@@ -98,25 +103,25 @@ class CostModel:
         if curve.observe(n, seconds_per_unit) or recalibrated:
             self.version += 1
 
-    def doubt(self, key: str) -> float:
+    def doubt(self, key: BatchKey) -> float:
         """How many times too long a prediction for evaluations of this key may be."""
         if (Phase.DENOISE, key) in self._curves:
             return 1.0
         return 2.0 if Phase.DENOISE in self._ratios else 10.0
 
-    def _curve_seconds(self, phase: Phase, key: str, n: int) -> float:
+    def _curve_seconds(self, phase: Phase, key: BatchKey, n: int) -> float:
         curve = self._curves.get((phase, key))
         if curve is None:
             return self._ratio(phase) * self._formula(phase, key, n)
         return curve.seconds(n)
 
     def _new_curve(
-        self, phase: Phase, key: str, windows: dict[int, list[float]] | None = None
+        self, phase: Phase, key: BatchKey, windows: dict[int, list[float]] | None = None
     ) -> Curve:
         return Curve(lambda n: self._formula(phase, key, n), windows)
 
-    def _formula(self, phase: Phase, key: str, n: int) -> float:
-        row_s = self._token_s * tokens(key)
+    def _formula(self, phase: Phase, key: BatchKey, n: int) -> float:
+        row_s = self._token_s * key.tokens
         # Encoders and VAEs are smaller than a denoiser; the first one that ran tells by how much.
         return self._fixed_s + n * row_s if phase is Phase.DENOISE else self._fixed_s + row_s / 2
 
@@ -127,22 +132,22 @@ class CostModel:
 
     # -- memory
 
-    def fits(self, key: str, rows: int) -> bool:
+    def fits(self, key: BatchKey, rows: int) -> bool:
         """Whether so many rows are worth trying. Memory unknown (0): until an allocation failed."""
         if rows > self._row_limits.get(key, rows):
             return False
         return not self._memory_bytes or rows * self._row_bytes(key) <= self._memory_bytes
 
-    def out_of_memory(self, key: str, rows: int) -> None:
+    def out_of_memory(self, key: BatchKey, rows: int) -> None:
         """An allocation for so many rows failed: half of them are the limit from now on."""
         limit = min(rows, self._row_limits.pop(key, rows)) // 2
         self._row_limits[key] = max(1, limit)
         if len(self._row_limits) > MAX_KEYS:
             del self._row_limits[next(iter(self._row_limits))]
 
-    def _row_bytes(self, key: str) -> float:
+    def _row_bytes(self, key: BatchKey) -> float:
         """Activations: the width of a transformer grows with the root of its parameters."""
-        return tokens(key) * self._token_bytes
+        return key.tokens * self._token_bytes
 
     # -- kept between runs
 
@@ -154,7 +159,7 @@ class CostModel:
             version=VERSION,
             curves=[_KeptCurve(p, key, curve.windows) for (p, key), curve in self._curves.items()],
             ratios={phase: list(ratios) for phase, ratios in self._ratios.items()},
-            row_limits=self._row_limits,
+            row_limits=list(self._row_limits.items()),
         )
         part = self._path.with_name(f"{self._path.name}.{os.getpid()}.part")
         try:
@@ -170,9 +175,14 @@ class CostModel:
         if self._path is None:
             return
         try:
-            kept = msgspec.json.decode(self._path.read_bytes(), type=_Kept)
-            if kept.version != VERSION or not _sane(kept):
-                raise ValueError(f"version {kept.version}, or values out of range")
+            content = self._path.read_bytes()
+            version = msgspec.json.decode(content, type=_Header).version
+            if version != VERSION:
+                log.info("cost model in %s is of version %d, starting anew", self._path, version)
+                return
+            kept = msgspec.json.decode(content, type=_Kept)
+            if not _sane(kept):
+                raise ValueError("values out of range")
         except FileNotFoundError:
             return
         except (OSError, ValueError, RecursionError) as error:
@@ -181,33 +191,17 @@ class CostModel:
         for c in kept.curves[-MAX_KEYS:]:
             self._curves[c.phase, c.key] = self._new_curve(c.phase, c.key, c.seconds)
         self._ratios = {p: deque(r, maxlen=RECENT_RATIOS) for p, r in kept.ratios.items() if r}
-        self._row_limits = kept.row_limits
+        self._row_limits = dict(kept.row_limits[-MAX_KEYS:])
 
 
 def _sane(kept: _Kept) -> bool:
     windows = [window for curve in kept.curves for window in curve.seconds.values()]
     values = [value for window in [*windows, *kept.ratios.values()] for value in window]
-    rows = [n for curve in kept.curves for n in curve.seconds] + list(kept.row_limits.values())
+    keys = [curve.key for curve in kept.curves] + [key for key, _ in kept.row_limits]
+    rows = [n for curve in kept.curves for n in curve.seconds] + [n for _, n in kept.row_limits]
     return (
         all(0 < len(window) <= WINDOW for window in windows)
         and all(0 < value < math.inf for value in values)
         and all(n >= 1 for n in rows)
+        and all(key.tokens >= 0 for key in keys)
     )
-
-
-_SHAPE = re.compile(r"\((\d+(?:, ?\d+)+),?\)")
-_token_counts: dict[str, int] = {}
-
-
-def tokens(key: str) -> int:
-    """About how many tokens a row with this key has: of the shapes written in it, those of
-    sequences [1, S, C] and of pictures or videos [1, C, ..., H, W]."""
-    found = _token_counts.get(key)
-    if found is None:
-        if len(_token_counts) > 4 * MAX_KEYS:
-            _token_counts.clear()
-        shapes = [[int(size) for size in match.split(",")] for match in _SHAPE.findall(key)]
-        sequences = sum(shape[1] for shape in shapes if len(shape) == 3)
-        pictures = sum(math.prod(shape[2:]) for shape in shapes if len(shape) > 3)
-        found = _token_counts[key] = sequences + pictures or 256
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from multimodal_gen.messages.plan import Phase, Work
+from multimodal_gen.messages.plan import BatchKey, Phase, Work
 from multimodal_gen.scheduling.choice import LEAD_S, Choice
 from multimodal_gen.scheduling.job import Job
 
@@ -16,7 +16,7 @@ CLOCK_S = 1e-6
 class Flight(NamedTuple):
     work: Work
     jobs: tuple[Job, ...]
-    key: str
+    key: BatchKey
     rows: int
     seconds: float
     """Predicted for all of it."""

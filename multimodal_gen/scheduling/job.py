@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.messages.plan import Phase, Prepared
+from multimodal_gen.messages.plan import BatchKey, Phase, Prepared
 from multimodal_gen.messages.request import Req, preview_stride
-from multimodal_gen.scheduling.cost_model import CostModel
+from multimodal_gen.scheduling.cost_model import PROMPT, CostModel
 
 LEVELS = {"low": 0, "normal": 1, "high": 2}
 ABOVE_ALL = 3
@@ -25,7 +27,7 @@ Order = tuple[float, float, int]
 class Outlook:
     """What requests of one geometry turned out to be; guessed until the first was encoded."""
 
-    key: str
+    key: BatchKey
     rows: int = 1
     chunks: int = 1
 
@@ -67,6 +69,7 @@ class Job:
         self._key = outlook.key
         self._evaluations = self.steps
         self._key_ends: list[int] = []
+        """After each run of evaluations with one key, how many there were."""
         self._prices = (0.0, 0.0, 0.0)
         self._priced = -1
         self._order: Order | None = None
@@ -75,7 +78,7 @@ class Job:
         """What it can be planned for; None while that isn't known, or when all is planned."""
 
     @property
-    def key(self) -> str:
+    def key(self) -> BatchKey:
         """Batch key of the next evaluation to plan, or the last one's."""
         return self._key if self.prepared is not None else self.outlook.key
 
@@ -90,9 +93,9 @@ class Job:
 
     def prepare(self, prepared: Prepared) -> None:
         self.prepared = prepared
-        self._evaluations = len(prepared.batch_keys)
+        self._evaluations = prepared.evaluations
         self.steps = self.steps if prepared.steps is None else prepared.steps
-        self._key_ends = _run_ends(prepared.batch_keys)
+        self._key_ends = list(accumulate(count for _, count in prepared.batch_keys))
         self._priced = -1
         self._order = None
         self.phase = self._next_phase()
@@ -114,9 +117,10 @@ class Job:
         the next one that shows a preview."""
         if phase is Phase.DENOISE:
             done = self.planned[phase]
-            left = (self._key_ends[done] if self._key_ends else self._evaluations) - done
+            run = bisect_right(self._key_ends, done)
+            end = self._key_ends[run] if run < len(self._key_ends) else self._evaluations
             stride = preview_stride(self._evaluations) if self._shows else self._evaluations
-            return min(left, stride - done % stride)
+            return min(end - done, stride - done % stride)
         return (1 if phase is Phase.ENCODE else self._chunks) - self.planned[phase]
 
     @property
@@ -182,7 +186,7 @@ class Job:
         if self._priced != cost.version or self.prepared is None:
             self._priced = cost.version
             self._prices = (
-                cost.seconds(Phase.ENCODE, "", 1),
+                cost.seconds(Phase.ENCODE, PROMPT, 1),
                 cost.seconds(Phase.DENOISE, self.key, self.rows),
                 cost.seconds(Phase.DECODE, self.decode_key, 1),
             )
@@ -191,7 +195,8 @@ class Job:
     def _follow_key(self) -> None:
         assert self.prepared is not None
         keys = self.prepared.batch_keys
-        key = keys[min(self.planned[Phase.DENOISE], len(keys) - 1)] if keys else self.outlook.key
+        run = bisect_right(self._key_ends, self.planned[Phase.DENOISE])
+        key = keys[min(run, len(keys) - 1)][0] if keys else self.outlook.key
         if key != self._key:
             self._key = key
             self._priced = -1
@@ -203,18 +208,10 @@ def geometry_of(req: Req) -> Geometry:
     return params.width, params.height, params.num_frames, params.max_sequence_length
 
 
-def decode_key_of(req: Req) -> str:
-    """Written like a batch key: a token for each 16 by 16 pixels, as most models have it."""
-    return f"(1, {max(1, _pixels(req.params) // 256)}, 1)"
+def decode_key_of(req: Req) -> BatchKey:
+    """A token for each 16 by 16 pixels, as most models have it."""
+    return BatchKey(max(1, _pixels(req.params) // 256))
 
 
 def _pixels(params: SamplingParams) -> int:
     return (params.width or 1) * (params.height or 1) * (params.num_frames or 1)
-
-
-def _run_ends(keys: tuple[str, ...]) -> list[int]:
-    """For each evaluation, the first one after it that has another key (or the end)."""
-    ends = [len(keys)] * (len(keys) + 1)
-    for i in range(len(keys) - 2, -1, -1):
-        ends[i] = ends[i + 1] if keys[i] == keys[i + 1] else i + 1
-    return ends

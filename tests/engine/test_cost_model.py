@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimodal_gen.messages.plan import Phase
-from multimodal_gen.scheduling.cost_model import MAX_KEYS, CostModel, tokens
+from multimodal_gen.messages.plan import BatchKey, Phase
+from multimodal_gen.scheduling.cost_model import MAX_KEYS, CostModel
 
-KEY = "[(1, 36, 64), (1, 77, 192)]"
+KEY = BatchKey(36 + 77, "96x96")
 
 
 def make(path: Path | None = None, *, memory_bytes: int = 0) -> CostModel:
@@ -24,19 +25,34 @@ def learn(cost: CostModel, times: dict[int, float], *, repeat: int = 3) -> None:
             cost.observe(Phase.DENOISE, KEY, n, seconds)
 
 
-@pytest.mark.parametrize(
-    ("key", "expected"),
-    [(KEY, 36 + 77), ("[(1, 4, 64, 64)]", 4096), ("(1, 16, 3, 8, 8)", 192), ("no shape", 256)],
-)
-def test_tokens_are_read_from_the_shapes_in_a_key(key: str, expected: int) -> None:
-    assert tokens(key) == expected
+def test_a_first_estimate_grows_with_the_tokens_of_a_key_and_with_nothing_else() -> None:
+    cost = make()
+    none, some, twice = (cost.seconds(Phase.DENOISE, BatchKey(n), 1) for n in (0, 113, 226))
+    assert 0 < none < some
+    assert twice - none == pytest.approx(2 * (some - none))
+    assert cost.seconds(Phase.DENOISE, KEY, 1) == some
+
+
+def test_the_memory_of_a_row_grows_with_the_tokens_of_its_key() -> None:
+    cost = make(memory_bytes=4 * 2**20)
+    most = max(rows for rows in range(1, 1000) if cost.fits(BatchKey(100), rows))
+    assert cost.fits(BatchKey(50), 2 * most)
+    assert not cost.fits(BatchKey(200), most // 2 + 1)
+
+
+def test_keys_of_as_many_tokens_and_another_kind_are_learned_apart() -> None:
+    cost, other = make(), BatchKey(KEY.tokens, "64x144")
+    learn(cost, {1: 0.3})
+    cost.out_of_memory(KEY, 8)
+    assert cost.doubt(KEY) == 1 < cost.doubt(other)
+    assert cost.fits(other, 8)
 
 
 def test_before_any_measurement_more_work_takes_longer() -> None:
     cost = make()
     assert cost.doubt(KEY) > 2
     assert 0 < cost.seconds(Phase.DENOISE, KEY, 1) < cost.seconds(Phase.DENOISE, KEY, 8)
-    assert cost.seconds(Phase.DENOISE, "(1, 36, 1)", 1) < cost.seconds(Phase.DENOISE, KEY, 1)
+    assert cost.seconds(Phase.DENOISE, BatchKey(36), 1) < cost.seconds(Phase.DENOISE, KEY, 1)
 
 
 def test_a_measured_batch_is_predicted_as_measured() -> None:
@@ -92,7 +108,7 @@ def test_a_measurement_that_was_long_not_repeated_is_forgotten() -> None:
 
 
 def test_a_new_key_profits_from_what_other_keys_showed() -> None:
-    cost, other = make(), "[(1, 72, 64), (1, 154, 192)]"
+    cost, other = make(), BatchKey(72 + 154)
     before = cost.seconds(Phase.DENOISE, other, 1)
     learn(cost, {1: 5 * cost.seconds(Phase.DENOISE, KEY, 1)})
     assert cost.seconds(Phase.DENOISE, other, 1) == pytest.approx(5 * before)
@@ -132,7 +148,7 @@ def test_a_failed_allocation_halves_the_rows_for_that_key_only() -> None:
     cost.out_of_memory(KEY, 8)
     assert cost.fits(KEY, 4)
     assert not cost.fits(KEY, 5)
-    assert cost.fits("(1, 64, 1)", 8)
+    assert cost.fits(BatchKey(64), 8)
     cost.out_of_memory(KEY, 4)
     assert not cost.fits(KEY, 3)
 
@@ -157,10 +173,11 @@ def test_what_was_learned_is_kept(tmp_path: Path) -> None:
         b"\xff\x00",
         b"[]",
         b'{"version": 99, "curves": [], "ratios": {}, "row_limits": {}}',
-        b'{"version": 1, "curves": [], "ratios": {"denoise": [-1]}, "row_limits": {}}',
-        b'{"version": 1, "curves": [], "ratios": {}, "row_limits": {"a": 0}}',
-        b'{"version": 1, "curves": [{"phase": "denoise", "key": "a", "seconds": {"0": [1.0]}}],'
-        b' "ratios": {}, "row_limits": {}}',
+        b'{"version": 2, "curves": [], "ratios": {"denoise": [-1]}, "row_limits": []}',
+        b'{"version": 2, "curves": [], "ratios": {}, "row_limits": [[[1, "a"], 0]]}',
+        b'{"version": 2, "curves": [], "ratios": {}, "row_limits": [[[-1, "a"], 1]]}',
+        b'{"version": 2, "curves": [{"phase": "denoise", "key": [1, "a"], "seconds": {"0": [1]}}],'
+        b' "ratios": {}, "row_limits": []}',
     ],
 )
 def test_a_damaged_file_is_no_obstacle(tmp_path: Path, content: bytes) -> None:
@@ -173,6 +190,21 @@ def test_a_damaged_file_is_no_obstacle(tmp_path: Path, content: bytes) -> None:
     assert make(path).doubt(KEY) == 1
 
 
+def test_a_file_of_the_version_before_is_no_damage_and_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "cost.json"
+    path.write_bytes(
+        b'{"version": 1, "curves": [{"phase": "denoise", "key": "(1, 113, 1)", "seconds":'
+        b' {"1": [9.0]}}], "ratios": {"denoise": [9.0]}, "row_limits": {"(1, 113, 1)": 1}}'
+    )
+    with caplog.at_level(logging.INFO):
+        cost = make(path)
+    assert cost.seconds(Phase.DENOISE, KEY, 1) == make().seconds(Phase.DENOISE, KEY, 1)
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert "version 1" in caplog.text
+
+
 def test_a_folder_that_can_not_be_written_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     cost = make(tmp_path / "file" / "cost.json")
@@ -183,7 +215,7 @@ def test_a_folder_that_can_not_be_written_is_no_obstacle(tmp_path: Path) -> None
 def test_the_number_of_keys_is_bounded(tmp_path: Path) -> None:
     cost = make(tmp_path / "cost.json")
     for i in range(MAX_KEYS + 10):
-        cost.observe(Phase.DENOISE, f"(1, {i + 1}, 1)", 1, 0.1)
-        cost.out_of_memory(f"(1, {i + 1}, 1)", 8)
+        cost.observe(Phase.DENOISE, BatchKey(i + 1), 1, 0.1)
+        cost.out_of_memory(BatchKey(i + 1), 8)
     cost.save()
     assert len((tmp_path / "cost.json").read_bytes()) < 100 * MAX_KEYS

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from engineless import load
@@ -196,3 +197,19 @@ def test_a_video_that_fails_among_others_is_where_the_plan_says_or_has_ended(
     alive = [key for key in ids if key not in ack.failures]
     assert [len(driver.worker.states[key].chunks) for key in alive] == [3] * len(alive)
     assert driver(Phase.DECODE, alive).finished == tuple(alive)
+
+
+def test_evaluations_in_a_row_at_one_expert_are_announced_as_one_run(
+    checkpoints: Callable[..., Path],
+) -> None:
+    driver = Driver(load(checkpoints("wan22")))
+    params = SamplingParams(prompt="x", width=32, height=32, num_frames=5, num_inference_steps=40)
+    (req,) = requests_of(params, driver.worker.pipeline.model_info("test"))
+    ack = driver(Phase.ENCODE, [req.id], admit=(req,))
+    prepared = ack.prepared[req.id]
+    (high, low) = prepared.batch_keys
+    assert prepared.evaluations == high[1] + low[1] == 40
+    assert high[0].tokens == low[0].tokens
+    assert high[0] != low[0]
+    assert len(msgspec.msgpack.encode(ack)) < 500
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(ack), type=Ack) == ack

@@ -7,7 +7,7 @@ import pytest
 from policy_simulation import cost_model, prepared_of, request
 
 from multimodal_gen.errors import DeadlineExceeded, QueueFull
-from multimodal_gen.messages.plan import Phase, Prepared, Work
+from multimodal_gen.messages.plan import BatchKey, Phase, Prepared, Work
 from multimodal_gen.messages.request import Req, preview_stride
 from multimodal_gen.scheduling.policy import Policy
 
@@ -172,10 +172,10 @@ def test_requests_with_different_keys_do_not_share_an_evaluation() -> None:
 def test_a_plan_does_not_reach_past_a_change_of_key() -> None:
     driver = Driver()
     for _ in range(3):
-        for key in ("(1, 8, 1)", "(1, 9, 1)"):
+        for key in (BatchKey(8), BatchKey(9)):
             driver.cost.observe(Phase.DENOISE, key, 1, 1e-4)
     driver.submit(request("a", steps=10))
-    prepared = Prepared(batch_keys=("(1, 8, 1)",) * 3 + ("(1, 9, 1)",) * 7, rows=1, decode_chunks=1)
+    prepared = Prepared(batch_keys=((BatchKey(8), 3), (BatchKey(9), 7)), rows=1, decode_chunks=1)
     driver.policy.completed(
         driver.next(), advanced=1, seconds=0.01, prepared={"a": prepared}, now=0.0
     )
@@ -185,7 +185,7 @@ def test_a_plan_does_not_reach_past_a_change_of_key() -> None:
 
 def test_a_plan_does_not_reach_past_a_preview() -> None:
     driver = Driver()
-    key = prepared_of(request("a")).batch_keys[0]
+    ((key, _),) = prepared_of(request("a")).batch_keys
     for _ in range(3):
         driver.cost.observe(Phase.DENOISE, key, 1, 1e-4)
     shown = msgspec.structs.replace(request("a", steps=25), previews=True)
@@ -201,7 +201,7 @@ def test_a_plan_does_not_reach_past_a_preview() -> None:
 
 def test_a_plan_of_several_evaluations_lasts_under_50_ms() -> None:
     driver = Driver()
-    key = prepared_of(request("a")).batch_keys[0]
+    ((key, _),) = prepared_of(request("a")).batch_keys
     for _ in range(3):
         driver.cost.observe(Phase.DENOISE, key, 1, 0.004)
     driver.submit(request("a", steps=100))
@@ -212,7 +212,8 @@ def test_a_plan_of_several_evaluations_lasts_under_50_ms() -> None:
 def test_rows_that_do_not_fit_are_left_out() -> None:
     driver = warm()
     driver.rows = 2
-    driver.cost.out_of_memory(prepared_of(request("a")).batch_keys[0], 8)
+    ((key, _),) = prepared_of(request("a")).batch_keys
+    driver.cost.out_of_memory(key, 8)
     driver.submit(*(request(str(i)) for i in range(4)))
     while (work := driver.policy.next(driver.now)) is not None:
         assert work.phase is not Phase.DENOISE or len(work.ids) <= 2
@@ -387,9 +388,8 @@ def test_progress_counts_steps_and_the_eta_falls_to_the_end() -> None:
 def test_solvers_with_more_evaluations_than_steps_are_told_in_steps() -> None:
     driver = warm()
     driver.submit(request("a", steps=20))
-    heun = Prepared(
-        batch_keys=prepared_of(request("a")).batch_keys[:1] * 39, rows=1, decode_chunks=1
-    )
+    ((key, _),) = prepared_of(request("a")).batch_keys
+    heun = Prepared(batch_keys=((key, 39),), rows=1, decode_chunks=1)
     driver.policy.completed(
         driver.next(), advanced=1, seconds=0.01, prepared={"a": heun}, now=driver.now
     )

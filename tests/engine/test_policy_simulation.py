@@ -12,10 +12,10 @@ from policy_simulation import Simulation, Time, cost_model, linear, prepared_of,
 
 from multimodal_gen.configs.sampling_params import Priority
 from multimodal_gen.errors import DeadlineExceeded, QueueFull
-from multimodal_gen.messages.plan import Phase, Work
+from multimodal_gen.messages.plan import BatchKey, Phase, Work
 from multimodal_gen.messages.request import Req
 from multimodal_gen.scheduling.choice import REACTION_S
-from multimodal_gen.scheduling.cost_model import CostModel
+from multimodal_gen.scheduling.cost_model import PROMPT, CostModel
 from multimodal_gen.scheduling.policy import Policy
 
 Arrival = tuple[float, int, int, Priority, float | None, str]
@@ -43,11 +43,11 @@ def warmed(time: Time, *sides: int) -> CostModel:
     for side in sides:
         for n in (1, 2, 3):
             for _ in range(3):
-                key = prepared_of(request("a", side=side)).batch_keys[0]
+                ((key, _),) = prepared_of(request("a", side=side)).batch_keys
                 cost.observe(Phase.DENOISE, key, n, time(n) * (side / 64) ** 2)
-    cost.observe(Phase.ENCODE, "", 1, 0.005)
+    cost.observe(Phase.ENCODE, PROMPT, 1, 0.005)
     for side in sides:
-        cost.observe(Phase.DECODE, f"(1, {side * side // 256}, 1)", 1, 0.01)
+        cost.observe(Phase.DECODE, BatchKey(side * side // 256), 1, 0.01)
     return cost
 
 

@@ -16,7 +16,7 @@ from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, EngineDied, EngineNotReady, InvalidRequest
 from multimodal_gen.messages.codec import Decoder, encode
-from multimodal_gen.messages.plan import Ack, Loaded, LoraRead, Phase, Plan, Prepared
+from multimodal_gen.messages.plan import Ack, BatchKey, Loaded, LoraRead, Phase, Plan, Prepared
 from multimodal_gen.messages.reply import ErrorInfo
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
@@ -208,7 +208,7 @@ def test_ranks_resume_once_nothing_decided_before_the_error_is_in_flight(start: 
         elif failed:
             answer = msgspec.structs.replace(answer, skipped=plan.work is not None)
         elif plan.work is not None and plan.work.phase is Phase.ENCODE:
-            prepared = Prepared(batch_keys=("(1, 16, 8)",) * 400, rows=1, decode_chunks=1)
+            prepared = Prepared(batch_keys=((BatchKey(16), 400),), rows=1, decode_chunks=1)
             answer = msgspec.structs.replace(
                 answer, advanced=1, seconds=0.001, prepared=dict.fromkeys(plan.work.ids, prepared)
             )

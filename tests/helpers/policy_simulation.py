@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from multimodal_gen.configs.sampling_params import Priority, SamplingParams
-from multimodal_gen.messages.plan import Phase, Prepared, Work
+from multimodal_gen.messages.plan import BatchKey, Phase, Prepared, Work
 from multimodal_gen.messages.request import Req
 from multimodal_gen.scheduling.cost_model import CostModel
 from multimodal_gen.scheduling.policy import Policy
@@ -45,7 +45,7 @@ def request(
 def prepared_of(req: Req, *, rows: int = 1, chunks: int = 1) -> Prepared:
     """What the engine answers once it is encoded: a token for each 16 by 16 pixels."""
     tokens = (req.params.width or 0) * (req.params.height or 0) // 256
-    keys = (f"[(1, {tokens}, 64)]",) * (req.params.num_inference_steps or 0)
+    keys = ((BatchKey(tokens, "picture"), req.params.num_inference_steps or 0),)
     return Prepared(batch_keys=keys, rows=rows, decode_chunks=chunks)
 
 

@@ -245,9 +245,9 @@ class GPUWorker:
     def _prepared(self, state: RequestState) -> Prepared:
         assert state.solver is not None
         first, end = state.evaluation, state.solver.num_evaluations
-        evaluations = range(first, end)
+        keys = (self.pipeline.batch_key(state, i) for i in range(first, end))
         return Prepared(
-            batch_keys=tuple(self.pipeline.batch_key(state, i) for i in evaluations),
+            batch_keys=tuple((key, len(list(run))) for key, run in itertools.groupby(keys)),
             rows=len(state.conditioning),
             decode_chunks=self.pipeline.decode_chunks(state.params),
             steps=None if first == 0 else -(-(end - first) // state.solver.order),

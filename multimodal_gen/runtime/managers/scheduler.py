@@ -331,7 +331,7 @@ class Scheduler:
         seconds = max(ack.seconds for ack in acks)
         for ledger in ledgers:
             if (prepared := acks[0].prepared.get(ledger.req.id)) is not None:
-                ledger.evaluations = len(prepared.batch_keys)
+                ledger.evaluations = prepared.evaluations
             spent = ledger.timings.get(work.phase.value, 0.0)
             ledger.timings[work.phase.value] = spent + seconds
             if work.phase is Phase.DENOISE:

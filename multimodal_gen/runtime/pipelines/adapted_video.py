@@ -40,6 +40,11 @@ class AdaptedVideoPipeline(ComposedPipeline):
         token = self.pixels_per_latent * self.components["transformer"].config.patch_size
         return math.lcm(self.family.size_multiple, token)
 
+    @property
+    def latents_per_token(self) -> int:
+        config = self.components["transformer"].config
+        return int(config.patch_size**2 * (config.patch_size_t or 1))
+
     def grid(self, params: SamplingParams) -> tuple[int, int, int]:
         """Latents in time, down and across."""
         assert params.num_frames is not None

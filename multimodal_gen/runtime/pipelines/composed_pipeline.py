@@ -12,7 +12,7 @@ from torch import Tensor
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import Limits, ModelInfo, Task
-from multimodal_gen.messages.plan import Phase
+from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.runtime.layers.lora import Adapters
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.lora.converters import lora_converter
@@ -39,6 +39,10 @@ class ComposedPipeline(LoadedPipeline):
     """
 
     takes_loras: ClassVar[bool] = True
+    channels_at: ClassVar[int] = 1
+    """The dimension of the latents that has their channels."""
+    pictures_told: ClassVar[tuple[str, ...]] = ()
+    """Conditioning that is pictures as tokens [1, S, ...], where a request has any."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -151,13 +155,40 @@ class ComposedPipeline(LoadedPipeline):
     def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
         """Unit normal noise [1, ...], as the denoiser takes latents; drawn as diffusers does."""
 
-    def batch_key(self, state: RequestState, evaluation: int) -> str:
+    # -- who can share an evaluation
+
+    def batch_key(self, state: RequestState, evaluation: int) -> BatchKey:
         """Requests with equal keys can share the evaluation."""
-        assert state.latents is not None
+        return BatchKey(self.tokens(state), self.batch_kind(state, evaluation))
+
+    def batch_kind(self, state: RequestState, evaluation: int) -> str:
+        """What must be equal beside the tokens: all shapes, and what the family adds."""
+        _, latents = state.running()
         params = state.params
         branch = next(iter(state.conditioning.values()))
-        shapes = {name: tuple(tensor.shape) for name, tensor in branch.items()}
-        return f"{params.width}x{params.height} {tuple(state.latents.shape)} {shapes}"
+        told = (f"{name}[{_sizes(tensor)}]" for name, tensor in branch.items())
+        return " ".join((f"{params.width}x{params.height}", _sizes(latents), *told))
+
+    def tokens(self, state: RequestState) -> int:
+        """Of a row, as `BatchKey` counts them."""
+        branch = next(iter(state.conditioning.values()))
+        pictures = (branch[name].shape[1] for name in self.pictures_told if name in branch)
+        return self.latent_tokens(state) + self.text_tokens(state) + sum(pictures)
+
+    def latent_tokens(self, state: RequestState) -> int:
+        """Of what is made."""
+        _, latents = state.running()
+        return latents.numel() // latents.shape[self.channels_at] // self.latents_per_token
+
+    @property
+    def latents_per_token(self) -> int:
+        """How many positions of the latents the denoiser takes as one."""
+        return 1
+
+    def text_tokens(self, state: RequestState) -> int:
+        """Of the longest of the request's texts."""
+        texts = (told["encoder_hidden_states"] for told in state.conditioning.values())
+        return max(text.shape[1] for text in texts)
 
     # -- the start
 
@@ -273,6 +304,11 @@ class ComposedPipeline(LoadedPipeline):
 def text_of(params: SamplingParams, branch: str) -> str:
     """What a branch encodes: without a negative prompt, the empty text."""
     return params.prompt if branch == "positive" else params.negative_prompt or ""
+
+
+def _sizes(tensor: Tensor) -> str:
+    """Of a row [1, ...], such as 24x64."""
+    return "x".join(map(str, tensor.shape[1:]))
 
 
 def size_of(params: SamplingParams) -> tuple[int, int]:

@@ -23,6 +23,8 @@ class PackedPipeline(TrueCfgPipeline, FlowPipeline):
     """Latents are tokens [1, h * w, 4 * C]; flow matching whose shift follows from their number;
     guided only where a negative prompt is given."""
 
+    channels_at = 2
+
     @property
     @abstractmethod
     def pixels_per_latent(self) -> int:

@@ -15,6 +15,7 @@ from multimodal_gen.configs.families.fallback import FALLBACK, LIBRARY_PIPELINES
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.messages.model_info import Defaults, Task
+from multimodal_gen.messages.plan import BatchKey
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import ALLOWED
 from multimodal_gen.runtime.loader.library_classes import ALL_SCHEDULERS
@@ -169,13 +170,13 @@ class FallbackPipeline(ComposedPipeline):
     def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
         raise NotImplementedError("the library's call draws its own")
 
-    def batch_key(self, state: RequestState, evaluation: int) -> str:
+    def batch_key(self, state: RequestState, evaluation: int) -> BatchKey:
         """Unlike any other's: each is evaluated alone."""
         params = state.params
         assert params.width is not None
         assert params.height is not None
         tokens = params.width * params.height * (params.num_frames or 1) // _TOKEN_SIDE**2
-        return f"{state.req.id} (1, {max(1, tokens)}, 1)"
+        return BatchKey(max(1, tokens), state.req.id)
 
     def predict(self, rows: Rows) -> Tensor:
         """The latents after one more step of the only request's call."""

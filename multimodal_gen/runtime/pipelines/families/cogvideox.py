@@ -33,6 +33,7 @@ class CogVideoXPipeline(AdaptedVideoPipeline):
     """
 
     family = COGVIDEOX
+    channels_at = 2
     component_classes: ClassVar = {
         "tokenizer": T5_TOKENIZERS,
         "text_encoder": ("T5EncoderModel",),

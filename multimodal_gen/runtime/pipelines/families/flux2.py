@@ -49,6 +49,8 @@ class Flux2KleinPipeline(FlowPipeline):
         "vae": ("AutoencoderKLFlux2",),
     }
     denoiser_name = "transformer"
+    channels_at = 2
+    pictures_told = ("references",)
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",) * PATCH**2,
         "transformer.joint_attention_dim": ("text_encoder.hidden_size",) * len(_LAYERS),
@@ -112,9 +114,8 @@ class Flux2KleinPipeline(FlowPipeline):
         mask = F.interpolate(mask, self._grid(state.params), mode="bilinear")
         return _pack(mask).to(self.context.device, self.context.dtype)
 
-    def batch_key(self, state: RequestState, evaluation: int) -> str:
-        branch = next(iter(state.conditioning.values()))
-        return f"{self._grids(state)} text {branch['encoder_hidden_states'].shape[1]}"
+    def batch_kind(self, state: RequestState, evaluation: int) -> str:
+        return f"{self._grids(state)} text {self.text_tokens(state)}"
 
     @property
     def size_multiple(self) -> int:

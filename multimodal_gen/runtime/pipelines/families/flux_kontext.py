@@ -16,6 +16,7 @@ class FluxKontextPipeline(FluxPipeline):
     """The latents of a picture follow those that are denoised. Without one it is FLUX.1."""
 
     family = FLUX_KONTEXT
+    pictures_told = ("picture",)
 
     def prepare(self, state: RequestState) -> None:
         super().prepare(state)
@@ -33,8 +34,8 @@ class FluxKontextPipeline(FluxPipeline):
         seen = (height // self.size_multiple, width // self.size_multiple)
         return (*super().grids(state), seen)
 
-    def batch_key(self, state: RequestState, evaluation: int) -> str:
-        return f"{super().batch_key(state, evaluation)} {self.grids(state)}"
+    def batch_kind(self, state: RequestState, evaluation: int) -> str:
+        return f"{super().batch_kind(state, evaluation)} {self.grids(state)}"
 
     def _fitted(self, picture: Picture) -> tuple[int, int]:
         """Height and width, of those that the model was trained on, nearest the picture's shape."""

@@ -28,6 +28,7 @@ class LTXPipeline(AdaptedVideoPipeline):
     """Latents are tokens [1, T * h * w, C], in float32 between evaluations."""
 
     family = LTX
+    channels_at = 2
     component_classes: ClassVar = {
         "tokenizer": T5_TOKENIZERS,
         "text_encoder": ("T5EncoderModel",),
@@ -89,9 +90,9 @@ class LTXPipeline(AdaptedVideoPipeline):
         for conditioning in state.conditioning.values():
             conditioning["kept"] = kept
 
-    def batch_key(self, state: RequestState, evaluation: int) -> str:
+    def batch_kind(self, state: RequestState, evaluation: int) -> str:
         """The model is told positions in seconds, so frame rates must agree too."""
-        return f"{super().batch_key(state, evaluation)} {state.params.fps} fps"
+        return f"{super().batch_kind(state, evaluation)} {state.params.fps} fps"
 
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
         frames, height, width = self.grid(params)

@@ -61,6 +61,10 @@ class PixArtSigmaPipeline(ImageLatentsPipeline):
         """Pixels along each side of a token."""
         return int(self.pixels_per_latent * self.components["transformer"].config.patch_size)
 
+    @property
+    def latents_per_token(self) -> int:
+        return int(self.components["transformer"].config.patch_size ** 2)
+
     def predict(self, rows: Rows) -> Tensor:
         """The noise; the variances that most checkpoints also predict are used by no solver."""
         prediction = self._predict(rows.latents, rows.timesteps, rows.conditioning)

@@ -84,9 +84,11 @@ class QwenImagePipeline(PackedPipeline):
     def join(self, branches: Sequence[Conditioning]) -> Conditioning:
         return join_padded(branches, ("encoder_hidden_states",))
 
-    def batch_key(self, state: RequestState, evaluation: int) -> str:
-        texts = (each["encoder_hidden_states"].shape[1] for each in state.conditioning.values())
-        return f"{self.grids(state)} text {text_bucket(max(texts))}"
+    def batch_kind(self, state: RequestState, evaluation: int) -> str:
+        return f"{self.grids(state)} text {self.text_tokens(state)}"
+
+    def text_tokens(self, state: RequestState) -> int:
+        return text_bucket(super().text_tokens(state))
 
     @property
     def pixels_per_latent(self) -> int:

@@ -36,6 +36,7 @@ class QwenImageEditPipeline(QwenImagePipeline):
     """The text encoder sees the picture, and its latents follow those that are denoised."""
 
     family = QWEN_IMAGE_EDIT
+    pictures_told = ("picture",)
     component_classes: ClassVar = {
         "processor": tuple(PROCESSORS),
         **{

@@ -96,6 +96,10 @@ class SanaPipeline(ImageLatentsPipeline):
     def latents_dtype(self) -> torch.dtype:
         return torch.float32
 
+    @property
+    def latents_per_token(self) -> int:
+        return int(self.components["transformer"].config.patch_size ** 2)
+
     def predict(self, rows: Rows) -> Tensor:
         timesteps = rows.timesteps * self.components["transformer"].config.timestep_scale
         prediction = self._predict(rows.latents, timesteps, rows.conditioning)

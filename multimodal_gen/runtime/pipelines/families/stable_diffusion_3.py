@@ -115,6 +115,10 @@ class StableDiffusion3Pipeline(ImageLatentsPipeline, FlowPipeline):
         return self._transformer.config.patch_size * self.pixels_per_latent
 
     @property
+    def latents_per_token(self) -> int:
+        return self._transformer.config.patch_size**2
+
+    @property
     def limits(self) -> Limits:
         """No side is longer than the transformer has places for."""
         places = self._transformer.config.pos_embed_max_size * self.size_multiple

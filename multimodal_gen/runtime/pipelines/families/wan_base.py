@@ -119,6 +119,10 @@ class WanBasePipeline(ComposedPipeline):
         return int(self._vae.config.scale_factor_spatial * math.lcm(down, across))
 
     @property
+    def latents_per_token(self) -> int:
+        return math.prod(self._config.patch_size)
+
+    @property
     def frame_multiple(self) -> int:
         return int(self._vae.config.scale_factor_temporal)
 
@@ -129,8 +133,8 @@ class WanBasePipeline(ComposedPipeline):
 
     # -- experts
 
-    def batch_key(self, state: RequestState, evaluation: int) -> str:
-        return f"{super().batch_key(state, evaluation)} {self._expert(state, evaluation)}"
+    def batch_kind(self, state: RequestState, evaluation: int) -> str:
+        return f"{super().batch_kind(state, evaluation)} {self._expert(state, evaluation)}"
 
     def velocity(self, rows: Rows, latents: Tensor, timesteps: Tensor) -> Tensor:
         """What the expert for this evaluation says of `latents`, at timesteps [R, 1 or 2]."""

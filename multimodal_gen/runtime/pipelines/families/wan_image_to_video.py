@@ -33,6 +33,7 @@ class WanImageToVideoPipeline(WanPipeline):
     with an `image_dim` are also shown the picture's CLIP tokens."""
 
     family = WAN_IMAGE_TO_VIDEO
+    pictures_told = ("encoder_hidden_states_image",)
     component_classes: ClassVar = {**WanBasePipeline.component_classes, **_CLIP}
     optional = (*EXPERTS, *_CLIP)
     widths: ClassVar = {"transformer.image_dim": ("image_encoder.hidden_size",)}

@@ -15,7 +15,7 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
 from multimodal_gen.runtime.models.dits.z_image.config import PATCH, ZImageConfig
 from multimodal_gen.runtime.models.dits.z_image.keys import z_image_key_map
-from multimodal_gen.runtime.models.dits.z_image.model import ZImageTransformer
+from multimodal_gen.runtime.models.dits.z_image.model import ZImageTransformer, padded
 from multimodal_gen.runtime.models.encoders.qwen3 import Qwen3Encoder
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
@@ -84,10 +84,19 @@ class ZImagePipeline(ImageLatentsPipeline, FlowPipeline):
     def join(self, branches: Sequence[Conditioning]) -> Conditioning:
         return join_padded(branches, (_STATES,))
 
-    def batch_key(self, state: RequestState, evaluation: int) -> str:
+    def batch_kind(self, state: RequestState, evaluation: int) -> str:
         _, latents = state.running()
-        text = max(branch[_STATES].shape[1] for branch in state.conditioning.values())
-        return f"{tuple(latents.shape)} text {text_bucket(text)}"
+        return f"{tuple(latents.shape)} text {self.text_tokens(state)}"
+
+    def latent_tokens(self, state: RequestState) -> int:
+        return padded(super().latent_tokens(state))
+
+    def text_tokens(self, state: RequestState) -> int:
+        return padded(text_bucket(super().text_tokens(state)))
+
+    @property
+    def latents_per_token(self) -> int:
+        return PATCH**2
 
     @property
     def size_multiple(self) -> int:

@@ -69,8 +69,8 @@ class ZImageTransformer(nn.Module):
         """
         grid = (latents.shape[2] // PATCH, latents.shape[3] // PATCH)
         tokens = patchify(latents)
-        streams = (_padded(tokens.shape[1]), _padded(encoder_hidden_states.shape[1]))
-        ends = None if lengths is None else _padded(lengths)  # of text and its learned padding
+        streams = (padded(tokens.shape[1]), padded(encoder_hidden_states.shape[1]))
+        ends = None if lengths is None else padded(lengths)  # of text and its learned padding
         rotary = self._rotary(grid, streams, ends, latents.device)
         time = self._embed(timestep, latents.dtype)
         modulation = self._modulate(time)
@@ -237,6 +237,6 @@ def unpatchify(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     return patches.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
-def _padded(length: _Length) -> _Length:
+def padded(length: _Length) -> _Length:
     """The next multiple that image and text are padded to."""
     return -(-length // _MULTIPLE) * _MULTIPLE
