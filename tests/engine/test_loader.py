@@ -69,7 +69,7 @@ def test_a_bf16_checkpoint_runs_in_each_dtype(
     frames = {"num_frames": 5} if name == "wan" else {}
     output = run(pipeline, SamplingParams(width=32, height=48, num_inference_steps=2, **frames))
     assert output.pixels.std() > 1
-    assert dtype in {parameter.dtype for parameter in pipeline.denoiser.parameters()}
+    assert dtype in {parameter.dtype for parameter in pipeline.denoiser_module.parameters()}
 
 
 def test_the_plain_file_is_preferred_to_a_variant(folder: Path) -> None:
@@ -79,7 +79,7 @@ def test_the_plain_file_is_preferred_to_a_variant(folder: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_tensors_that_are_stored_in_the_right_dtype_stay_in_the_file(folder: Path) -> None:
-    transformer = load(folder).denoiser
+    transformer = load(folder).denoiser_module
     spans = mapped(folder / WEIGHTS)
     in_file = {
         name

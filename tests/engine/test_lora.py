@@ -107,12 +107,13 @@ def test_a_lora_of_the_text_encoder_is_not_seen_by_those_without_it(model: Model
 
 
 def test_a_lora_that_is_gone_leaves_the_model_as_it_was(model: Model) -> None:
-    hooked = [module for module in model.pipeline.denoiser.modules() if module._forward_hooks]
+    modules = list(model.pipeline.denoiser_module.modules())
+    hooked = [module for module in modules if module._forward_hooks]
     before = model.run()
     use = Loaded(model.pipeline, model.root).use("all")
     model.run([use])
-    model.pipeline.adapters.remove(use.key)
-    left_over = [module for module in model.pipeline.denoiser.modules() if module._forward_hooks]
+    model.pipeline.loras.remove(use.key)
+    left_over = [module for module in modules if module._forward_hooks]
     assert len(left_over) == len(hooked)
     assert torch.equal(before.latents, model.run().latents)
 

@@ -67,7 +67,7 @@ def check_equal(
     try:
         ours = run(pipeline, SamplingParams(**{**CALL, **change}), loras=[use])
     finally:
-        pipeline.adapters.remove(use.key)
+        pipeline.loras.remove(use.key)
     assert relative(ours, theirs) <= LATENTS
     assert pixels_apart(ours, theirs) <= PIXELS
 

@@ -93,5 +93,5 @@ class Loaded:
     def use(self, name: str, scale: float = 1.0) -> LoraUse:
         if name not in self._keys:
             key = self._keys[name] = next(_numbers)
-            self._pipeline.adapters.add(key, self._reader.read(self._folder.find(name)))
+            self._pipeline.loras.add(key, self._reader.read(self._folder.find(name)))
         return LoraUse(key=self._keys[name], scale=scale)

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from native import evaluate
 from torch import nn
 
 from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
@@ -112,8 +114,14 @@ def flux_on_ranks_equals_flux_on_one(_: Mesh, mesh: Mesh) -> None:
         pair = _pair(partial(FluxTransformer, config), mesh)
         for text, *grids in ((5, (3, 3)), (1, (1, 3)), (8, (4, 4)), (3, (2, 3), (1, 1))):
             tokens, *picture = (_random(2, height * width, 8) for height, width in grids)
-            inputs = (tokens, _random(2, text, 8), _random(2, 8))
-            _compare(pair, *inputs, torch.tensor([0.9, 0.2]), None, grids, *picture)
+            inputs = {
+                "hidden_states": tokens,
+                "encoder_hidden_states": _random(2, text, 8),
+                "pooled_projections": _random(2, 8),
+                "timestep": torch.tensor([0.9, 0.2]),
+                "picture": picture[0] if picture else None,
+            }
+            _compare(pair, grids=tuple(grids), **inputs)
 
 
 def sd3_on_ranks_equals_sd3_on_one(_: Mesh, mesh: Mesh) -> None:
@@ -133,8 +141,12 @@ def sd3_on_ranks_equals_sd3_on_one(_: Mesh, mesh: Mesh) -> None:
         )
         pair = _pair(partial(SD3Transformer, config), mesh)
         for text, size in ((5, (6, 6)), (1, (2, 6)), (8, (8, 10))):
-            inputs = (_random(2, 4, *size), _random(2, text, 8), _random(2, 8))
-            _compare(pair, *inputs, torch.tensor([900.0, 200.0]))
+            inputs = {
+                "latents": _random(2, 4, *size),
+                "encoder_hidden_states": _random(2, text, 8),
+                "pooled_projections": _random(2, 8),
+            }
+            _compare(pair, timestep=torch.tensor([900.0, 200.0]), **inputs)
 
 
 def wan_on_ranks_equals_wan_on_one(_: Mesh, mesh: Mesh) -> None:
@@ -153,9 +165,13 @@ def wan_on_ranks_equals_wan_on_one(_: Mesh, mesh: Mesh) -> None:
         )
         pair = _pair(partial(WanTransformer, config), mesh)
         for size in ((1, 2, 2), (3, 2, 6), (2, 4, 4)):
-            latents, text, picture = _random(2, 4, *size), _random(2, 512, 8), _random(2, 3, 8)
+            inputs = {
+                "hidden_states": _random(2, 4, *size),
+                "encoder_hidden_states": _random(2, 512, 8),
+                "encoder_hidden_states_image": _random(2, 3, 8),
+            }
             for timesteps in ([[900.0], [200.0]], [[0.0, 900.0], [200.0, 200.0]]):
-                _compare(pair, latents, torch.tensor(timesteps), text, picture)
+                _compare(pair, timestep=torch.tensor(timesteps), **inputs)
 
 
 def flux2_on_ranks_equals_flux2_on_one(_: Mesh, mesh: Mesh) -> None:
@@ -174,11 +190,11 @@ def flux2_on_ranks_equals_flux2_on_one(_: Mesh, mesh: Mesh) -> None:
             tokens = [height * width for height, width in grids]
             _compare(
                 pair,
-                _random(2, tokens[0], 8),
-                _random(2, text, 8),
-                torch.tensor([0.9, 0.2]),
-                grids,
-                _random(2, sum(tokens[1:]), 8) if len(grids) > 1 else None,
+                hidden_states=_random(2, tokens[0], 8),
+                encoder_hidden_states=_random(2, text, 8),
+                timestep=torch.tensor([0.9, 0.2]),
+                grids=grids,
+                references=_random(2, sum(tokens[1:]), 8) if len(grids) > 1 else None,
             )
 
 
@@ -197,10 +213,10 @@ def z_image_on_ranks_equals_z_image_on_one(_: Mesh, mesh: Mesh) -> None:
         for text, size, lengths in ((5, (6, 6), None), (70, (2, 14), [70, 9]), (33, (12, 8), None)):
             _compare(
                 pair,
-                _random(2, 4, *size),
-                _random(2, text, 8),
-                torch.tensor([0.9, 0.2]),
-                None if lengths is None else torch.tensor(lengths),
+                latents=_random(2, 4, *size),
+                encoder_hidden_states=_random(2, text, 8),
+                timestep=torch.tensor([0.9, 0.2]),
+                lengths=None if lengths is None else torch.tensor(lengths),
             )
 
 
@@ -224,20 +240,20 @@ def qwen_image_on_ranks_equals_qwen_image_on_one(_: Mesh, mesh: Mesh) -> None:
             tokens = [height * width for height, width in grids]
             _compare(
                 pair,
-                _random(2, tokens[0], 8),
-                _random(2, 9, 8),
-                torch.tensor([0.9, 0.2]),
-                grids,
-                _random(2, sum(tokens[1:]), 8) if len(grids) > 1 else None,
-                None if lengths is None else torch.tensor(lengths),
+                hidden_states=_random(2, tokens[0], 8),
+                encoder_hidden_states=_random(2, 9, 8),
+                timestep=torch.tensor([0.9, 0.2]),
+                grids=grids,
+                picture=_random(2, sum(tokens[1:]), 8) if len(grids) > 1 else None,
+                lengths=None if lengths is None else torch.tensor(lengths),
             )
 
 
-def _compare(pair: tuple[nn.Module, nn.Module], *arguments: object) -> None:
+def _compare(pair: tuple[nn.Module, nn.Module], **inputs: Any) -> None:
     alone, shared = pair
     with torch.inference_mode():
-        ours, expected = shared(*arguments), alone(*arguments)
-    shapes = [list(each.shape) for each in arguments if isinstance(each, torch.Tensor)]
+        ours, expected = evaluate(shared, **inputs), evaluate(alone, **inputs)
+    shapes = [list(each.shape) for each in inputs.values() if isinstance(each, torch.Tensor)]
     assert (ours - expected).norm() < 1e-5 * expected.norm(), (alone, shapes)
 
 

@@ -123,7 +123,7 @@ def test_an_error_inside_is_that_requests_own(
 ) -> None:
     failing, other = start(lumina, REQUEST), start(lumina, REQUEST)
     with monkeypatch.context() as broken:
-        broken.setattr(lumina.denoiser, "forward", lambda *_, **__: 1 / 0)
+        broken.setattr(lumina.denoiser_module, "forward", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             lumina.forward(Phase.DENOISE, [failing], 1)
     with pytest.raises(ZeroDivisionError):

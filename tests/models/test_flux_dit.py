@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
+from native import evaluate, with_rotary
 from tiny_checkpoints import weights
 
 from multimodal_gen.errors import InvalidCheckpoint
@@ -83,7 +84,7 @@ def _relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 def test_velocity_equals_diffusers(guidance: bool, heads: int, grid: tuple[int, int]) -> None:
     reference = _reference(heads, guidance)
     inputs = _inputs(3, grid, guidance)
-    ours = _native(reference)(**inputs, grids=[grid])
+    ours = evaluate(_native(reference), **inputs, grids=[grid])
     assert _relative(ours, _expected(reference, inputs, grid)) < 1e-5
 
 
@@ -101,14 +102,14 @@ def test_velocity_equals_diffusers_on_the_bundled_model(bundled_model: Path) -> 
         "guidance": None,
     }
     with torch.inference_mode():
-        ours = _native(reference)(**inputs, grids=[(6, 6)])
+        ours = evaluate(_native(reference), **inputs, grids=[(6, 6)])
         assert _relative(ours, _expected(reference, inputs, (6, 6))) < 1e-5
 
 
 def test_velocity_equals_diffusers_with_patches_and_other_output_channels() -> None:
     reference = _reference(3, False, patch_size=2, out_channels=5)
     inputs = _inputs(2, (4, 3), False)
-    ours = _native(reference)(**inputs, grids=[(4, 3)])
+    ours = evaluate(_native(reference), **inputs, grids=[(4, 3)])
     assert ours.shape == (2, 12, 20)
     assert _relative(ours, _expected(reference, inputs, (4, 3))) < 1e-5
 
@@ -121,7 +122,7 @@ def test_half_precision_is_no_further_from_float32_than_diffusers(dtype: torch.d
     exact = _expected(reference, inputs, (4, 4))
     model = _native(reference).to(dtype)
     inputs = {name: value.to(dtype) for name, value in inputs.items()}
-    ours = model(**inputs, grids=[(4, 4)])
+    ours = evaluate(model, **inputs, grids=[(4, 4)])
     theirs = _expected(reference.to(dtype), inputs, (4, 4))
     assert ours.dtype == dtype
     assert _relative(ours.float(), exact) < 1.2 * _relative(theirs.float(), exact)
@@ -130,10 +131,10 @@ def test_half_precision_is_no_further_from_float32_than_diffusers(dtype: torch.d
 def test_a_row_does_not_depend_on_its_batch() -> None:
     model = _native(_reference(3, True))
     inputs = _inputs(5, (4, 3), True)
-    together = model(**inputs, grids=[(4, 3)])
+    together = evaluate(model, **inputs, grids=[(4, 3)])
     for row in range(5):
-        alone = model(
-            **{name: value[row : row + 1] for name, value in inputs.items()}, grids=[(4, 3)]
+        alone = evaluate(
+            model, **{name: value[row : row + 1] for name, value in inputs.items()}, grids=[(4, 3)]
         )
         assert _relative(together[row : row + 1], alone) < 1e-5
 
@@ -141,24 +142,24 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
 def test_shapes_may_alternate() -> None:
     model = _native(_reference(3, False))
     first = _inputs(1, (2, 6), False)
-    before = model(**first, grids=[(2, 6)])
-    turned = model(**first, grids=[(6, 2)])
+    before = evaluate(model, **first, grids=[(2, 6)])
+    turned = evaluate(model, **first, grids=[(6, 2)])
     assert not torch.allclose(before, turned)
-    assert torch.equal(model(**first, grids=[(2, 6)]), before)
+    assert torch.equal(evaluate(model, **first, grids=[(2, 6)]), before)
 
 
 def test_evaluation_leaves_its_inputs_alone() -> None:
     inputs = _inputs(2, (3, 3), True)
     copies = {name: value.clone() for name, value in inputs.items()}
-    _native(_reference(3, True))(**inputs, grids=[(3, 3)])
+    evaluate(_native(_reference(3, True)), **inputs, grids=[(3, 3)])
     assert all(torch.equal(inputs[name], copies[name]) for name in inputs)
 
 
 def test_the_graph_is_captured_whole() -> None:
     model, inputs = _native(_reference(3, True)), _inputs(2, (3, 3), True)
-    eager = model(**inputs, grids=[(3, 3)])
+    eager = evaluate(model, **inputs, grids=[(3, 3)])
     compiled = torch.compile(model, backend="eager", fullgraph=True)
-    assert _relative(compiled(**inputs, grids=[(3, 3)]), eager) < 1e-5
+    assert _relative(compiled(**with_rotary(model, **inputs, grids=[(3, 3)])), eager) < 1e-5
 
 
 @pytest.mark.parametrize("guidance", [False, True])
@@ -172,13 +173,13 @@ def test_key_map_names_every_parameter_and_every_tensor_once(guidance: bool) -> 
 
 
 def test_a_grid_that_does_not_hold_the_tokens_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"not .12,. tokens"):
-        _native(_reference(3, False))(**_inputs(1, (3, 4), False), grids=[(3, 5)])
+    with pytest.raises(ValueError, match="rotary table for 22 tokens"):
+        evaluate(_native(_reference(3, False)), **_inputs(1, (3, 4), False), grids=[(3, 5)])
 
 
 def test_missing_guidance_is_an_error() -> None:
     with pytest.raises(ValueError, match="guidance"):
-        _native(_reference(3, True))(**_inputs(1, (3, 4), False), grids=[(3, 4)])
+        evaluate(_native(_reference(3, True)), **_inputs(1, (3, 4), False), grids=[(3, 4)])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import QwenImageTransformer2DModel
+from native import evaluate
 from tiny_checkpoints import weights
 
 from multimodal_gen.errors import InvalidCheckpoint
@@ -63,7 +64,9 @@ def _both(
     theirs = reference(latents, text, mask, timestep, shapes, return_dict=False)[0]
     own, picture = latents.split_with_sizes([tokens[0], sum(tokens[1:])], dim=1)
     seen = picture if len(grids) > 1 else None
-    ours = _native(reference)(own, text, timestep, grids, seen, valid)
+    inputs = {"hidden_states": own, "encoder_hidden_states": text, "timestep": timestep}
+    inputs |= {"grids": grids, "picture": seen, "lengths": valid}
+    ours = evaluate(_native(reference), **inputs)
     return ours, theirs[:, : tokens[0]]
 
 
@@ -88,9 +91,13 @@ def test_velocity_equals_diffusers(
 
 def test_a_picture_that_does_not_fit_its_grid_is_an_error() -> None:
     model = _native(_reference())
-    inputs = (torch.zeros(1, 15, 12), torch.zeros(1, 2, 20), torch.tensor([0.5]))
-    with pytest.raises(ValueError, match="15"):
-        model(*inputs, ((3, 4),))
+    inputs = {
+        "hidden_states": torch.zeros(1, 15, 12),
+        "encoder_hidden_states": torch.zeros(1, 2, 20),
+        "timestep": torch.tensor([0.5]),
+    }
+    with pytest.raises(ValueError, match="for 14 tokens, not 17"):
+        evaluate(model, **inputs, grids=((3, 4),))
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def expected(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory)
             continue
         checkpoint = checkpoints(case.checkpoint, heads=HEADS)
         pipeline = load(checkpoint)
-        name = type(pipeline.denoiser).__name__
+        name = type(pipeline.denoiser_module).__name__
         if name in described:
             continue
         call = case.call

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
+from native import evaluate, with_rotary
 from tiny_checkpoints import weights
 
 from multimodal_gen.errors import InvalidCheckpoint
@@ -104,24 +105,24 @@ def _relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 def test_velocity_equals_diffusers(config: dict[str, Any], size: tuple[int, int, int]) -> None:
     reference = _reference(**config)
     inputs = _inputs(reference, 2, size)
-    assert _relative(_native(reference)(**inputs), _expected(reference, inputs)) < 1e-5
+    assert _relative(evaluate(_native(reference), **inputs), _expected(reference, inputs)) < 1e-5
 
 
 @pytest.mark.parametrize("text", [3, 509])
 def test_pictures_beside_texts_of_other_lengths_count_as_in_diffusers(text: int) -> None:
     reference = _reference(**PICTURE)
     inputs = _inputs(reference, 1, (1, 4, 4), text)
-    assert _relative(_native(reference)(**inputs), _expected(reference, inputs)) < 1e-5
+    assert _relative(evaluate(_native(reference), **inputs), _expected(reference, inputs)) < 1e-5
 
 
 def test_the_first_frame_may_have_a_timestep_of_its_own() -> None:
     reference = _reference()
     inputs = _inputs(reference, 2, (3, 4, 6), text=9)
     inputs["timestep"] = torch.tensor([[0.0, 700.0], [400.0, 400.0]])
-    ours = _native(reference)(**inputs)
+    ours = evaluate(_native(reference), **inputs)
     assert _relative(ours, _expected(reference, inputs)) < 1e-5
     inputs["timestep"] = torch.tensor([[700.0, 700.0], [400.0, 400.0]])
-    assert _relative(ours, _native(reference)(**inputs)) > 1e-2
+    assert _relative(ours, evaluate(_native(reference), **inputs)) > 1e-2
 
 
 def test_half_precision_is_no_further_from_float32_than_diffusers() -> None:
@@ -140,7 +141,7 @@ def test_half_precision_is_no_further_from_float32_than_diffusers() -> None:
     half = {
         name: value if name == "timestep" else value.bfloat16() for name, value in inputs.items()
     }
-    ours = model(**half)
+    ours = evaluate(model, **half)
     assert ours.dtype == torch.bfloat16
     theirs = _expected(reference, half)
     assert _relative(ours.float(), exact) < 1.2 * _relative(theirs.float(), exact)
@@ -149,9 +150,9 @@ def test_half_precision_is_no_further_from_float32_than_diffusers() -> None:
 def test_a_row_does_not_depend_on_its_batch() -> None:
     reference = _reference()
     model, inputs = _native(reference), _inputs(reference, 4, (2, 4, 4), text=9)
-    together = model(**inputs)
+    together = evaluate(model, **inputs)
     for row in range(4):
-        alone = model(**{name: value[row : row + 1] for name, value in inputs.items()})
+        alone = evaluate(model, **{name: value[row : row + 1] for name, value in inputs.items()})
         assert _relative(together[row : row + 1], alone) < 1e-5
 
 
@@ -159,17 +160,17 @@ def test_shapes_may_alternate() -> None:
     reference = _reference()
     model, wide = _native(reference), _inputs(reference, 1, (2, 4, 8), text=9)
     tall = {**wide, "hidden_states": wide["hidden_states"].transpose(3, 4)}
-    before = model(**wide)
-    assert not torch.allclose(before, model(**tall).transpose(3, 4))
-    assert torch.equal(model(**wide), before)
+    before = evaluate(model, **wide)
+    assert not torch.allclose(before, evaluate(model, **tall).transpose(3, 4))
+    assert torch.equal(evaluate(model, **wide), before)
 
 
 def test_the_graph_is_captured_whole() -> None:
     reference = _reference(**PICTURE)
     model, inputs = _native(reference), _inputs(reference, 2, (2, 4, 4))
-    eager = model(**inputs)
+    eager = evaluate(model, **inputs)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
-    assert _relative(compiled(**inputs), eager) < 1e-5
+    assert _relative(compiled(**with_rotary(model, **inputs)), eager) < 1e-5
 
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())

@@ -174,7 +174,7 @@ def test_published_tensors_without_effect_are_ignored(
 
 def test_what_half_precision_would_spoil_is_kept_in_float32(checkpoints: Checkpoints) -> None:
     pipeline = load(checkpoints("wan-i2v"), torch.bfloat16)
-    dtypes = {name: tensor.dtype for name, tensor in pipeline.denoiser.named_parameters()}
+    dtypes = {name: tensor.dtype for name, tensor in pipeline.denoiser_module.named_parameters()}
     kept = {name for name, dtype in dtypes.items() if dtype == torch.float32}
     assert {name.split(".")[0] for name in kept} == {
         "time_embedder",

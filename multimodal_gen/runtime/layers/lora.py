@@ -1,30 +1,19 @@
 """LoRA for single rows of a batch (Hu et al. 2021, arXiv:2106.09685): y += scale * up(down(x)).
 
-The weights of the model stay as they are. A module that some loaded LoRA has weights for gets a
-forward hook; it adds to those rows of the output whose request asked for that LoRA.
+The weights of the model stay as they are. A layer holds what each loaded LoRA has for it in a
+`LoraBank`; which rows of a batch use which LoRA is an argument of the evaluation, `LoraRows`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from multimodal_gen.runtime.layers.patches import PatchLinear
-
-_CONVOLUTIONS: Mapping[type[nn.Module], Callable[..., Tensor]] = {
-    nn.Conv1d: F.conv1d,
-    nn.Conv2d: F.conv2d,
-    nn.Conv3d: F.conv3d,
-}
-ADAPTABLE: tuple[type[nn.Module], ...] = (nn.Linear, PatchLinear, *_CONVOLUTIONS)
-"""Modules that can have a LoRA."""
 
 
 class LoraUse(NamedTuple):
@@ -36,9 +25,9 @@ class LoraUse(NamedTuple):
 
 @dataclass(frozen=True)
 class LowRank:
-    """What one LoRA adds to one module's output, or to some channels of it.
+    """What one LoRA adds to one layer's output, or to some of its channels.
 
-    `down` is shaped like the module's weight with `rank` outputs, `up` [channels, rank] (with a
+    `down` is shaped like the layer's weight with `rank` outputs, `up` [channels, rank] (with a
     kernel of 1 for a convolution).
     """
 
@@ -50,13 +39,9 @@ class LowRank:
     start: int
     """The first of the output's channels that it is for."""
 
-    def of(self, module: nn.Module, x: Tensor) -> Tensor:
-        """up(down(x)), with the module's own stride and padding."""
-        convolve = _CONVOLUTIONS.get(type(module))
-        if convolve is None:
-            return F.linear(F.linear(x, self.down.flatten(1)), self.up.flatten(1), self.bias)
-        assert isinstance(module, nn.modules.conv._ConvNd)
-        return convolve(module._conv_forward(x, self.down, None), self.up, self.bias)
+    def product(self, x: Tensor) -> Tensor:
+        """up(down(x)) of a linear layer: [..., in] -> [..., channels]."""
+        return F.linear(F.linear(x, self.down.flatten(1)), self.up.flatten(1), self.bias)
 
 
 @dataclass(frozen=True)
@@ -68,106 +53,71 @@ class Lora:
     """It changes what prompts are encoded to."""
 
 
-class _Rows(NamedTuple):
-    """Who uses a LoRA at one scale: so many rows there are, and which (None: all of them)."""
+class RowGroup(NamedTuple):
+    """The rows that use a LoRA at one scale; `rows` [n] is their index, None stands for all."""
 
     scale: float
-    total: int
-    which: Tensor | None
+    rows: Tensor | None
 
 
-Active = dict[int, list[_Rows]]
+class LoraRows:
+    """Which rows of a batch use which LoRAs. An argument of an evaluation, with no side effect."""
+
+    def __init__(self, uses: Sequence[Sequence[LoraUse]], device: torch.device) -> None:
+        """Row r uses `uses[r]`."""
+        users: defaultdict[LoraUse, list[int]] = defaultdict(list)
+        for row, of_row in enumerate(uses):
+            for use in of_row:
+                users[use].append(row)
+        groups: defaultdict[int, list[RowGroup]] = defaultdict(list)
+        for use, rows in users.items():
+            which = None if len(rows) == len(uses) else torch.tensor(rows, device=device)
+            groups[use.key].append(RowGroup(use.scale, which))
+        self.total = len(uses)
+        self.groups: Mapping[int, Sequence[RowGroup]] = groups
 
 
-class Adapters:
-    """The LoRAs that a pipeline has loaded, and which rows of its batch they act on just now."""
+class LoraBank:
+    """What the loaded LoRAs add to one layer."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._hooks: dict[nn.Module, _Hook] = {}
-        self._of_encoders: set[int] = set()
-        self._uses: Sequence[Sequence[LoraUse]] = ()
-        self.active: Active = {}
-        self._prepared: tuple[list[Sequence[LoraUse]], Active] = ([], {})
+    def __init__(
+        self, product: Callable[[LowRank, Tensor], Tensor] = LowRank.product, channels: int = -1
+    ) -> None:
+        """`channels` is the output's dimension that a `LowRank`'s channels are of."""
+        self._product = product
+        self._channels = channels
+        self._parts: dict[int, Sequence[LowRank]] = {}
 
-    def add(self, key: int, lora: Lora) -> None:
-        """Make a LoRA known by `key`, which no other has had."""
-        for module, low_ranks in lora.parts.items():
-            if module not in self._hooks:
-                self._hooks[module] = _Hook(self, module)
-            self._hooks[module].parts[key] = low_ranks
-        if lora.of_encoders:
-            self._of_encoders.add(key)
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def add(self, key: int, parts: Sequence[LowRank]) -> None:
+        self._parts[key] = parts
 
     def remove(self, key: int) -> None:
-        """Free it; without effect on one that isn't there."""
-        self._of_encoders.discard(key)
-        for module, hook in list(self._hooks.items()):
-            hook.parts.pop(key, None)
-            if not hook.parts:
-                hook.handle.remove()
-                del self._hooks[module]
+        """Free what the LoRA `key` has; no effect if it has nothing here."""
+        self._parts.pop(key, None)
 
-    @contextmanager
-    def rows(self, uses: Sequence[Sequence[LoraUse]]) -> Iterator[None]:
-        """Within it, modules are called with batches of these rows, row r using `uses[r]`.
+    def delta(self, x: Tensor, rows: LoraRows, output: Tensor) -> None:
+        """Add to `output` what the rows' LoRAs make of the layer's input `x`, in place.
 
-        What a module is given has the rows in front: [rows, ...], or [rows * n, ...] row by row.
+        Both have the rows in front: [R, ...], or [R * n, ...] row by row.
         """
-        if list(uses) != self._prepared[0]:  # mostly those of the evaluation before
-            self._prepared = (list(uses), _grouped(uses, self._device))
-        self._uses, self.active = self._prepared
-        try:
-            yield
-        finally:
-            self._uses, self.active = (), {}
+        for key, parts in self._parts.items():
+            for group in rows.groups.get(key, ()):
+                for part in parts:
+                    self._add(part, x, group, rows.total, output)
 
-    @property
-    def of_encoders(self) -> tuple[LoraUse, ...]:
-        """What of the rows' LoRAs changes the encoding of a prompt just now."""
-        return tuple(use for row in self._uses for use in row if use.key in self._of_encoders)
-
-
-class _Hook:
-    """Adds to one module's output what the active LoRAs have for it."""
-
-    def __init__(self, adapters: Adapters, module: nn.Module) -> None:
-        self.parts: dict[int, Sequence[LowRank]] = {}
-        self._adapters = adapters
-        self.handle = module.register_forward_hook(self)
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        for key, groups in self._adapters.active.items():
-            for part in self.parts.get(key, ()):
-                for rows in groups:
-                    _add(module, args[0], output, part, rows)
-
-
-def _add(module: nn.Module, x: Tensor, output: Tensor, part: LowRank, rows: _Rows) -> None:
-    """In place, as the output is the module's own and nobody has seen it."""
-    channels = 1 if type(module) in _CONVOLUTIONS else -1
-    output = output.narrow(channels, part.start, part.up.shape[0])
-    scale = part.scale * rows.scale
-    if rows.which is None:
-        output.add_(part.of(module, x), alpha=scale)
-    elif len(x) == rows.total:
-        output.index_add_(0, rows.which, part.of(module, x[rows.which]), alpha=scale)
-    else:
-        if len(x) % rows.total:
-            raise RuntimeError(f"{tuple(x.shape)} are not {rows.total} rows, as LoRA needs them")
-        chosen = x.unflatten(0, (rows.total, -1))[rows.which]
-        added = part.of(module, chosen.flatten(0, 1)).unflatten(0, chosen.shape[:2])
-        output.unflatten(0, (rows.total, -1)).index_add_(0, rows.which, added, alpha=scale)
-
-
-def _grouped(uses: Sequence[Sequence[LoraUse]], device: torch.device) -> Active:
-    """For each LoRA, and each scale it is used at, the rows."""
-    users: defaultdict[LoraUse, list[int]] = defaultdict(list)
-    for row, of_row in enumerate(uses):
-        for use in of_row:
-            users[use].append(row)
-    active: Active = {}
-    for use, rows in users.items():
-        which = None if len(rows) == len(uses) else torch.tensor(rows, device=device)
-        active.setdefault(use.key, []).append(_Rows(use.scale, len(uses), which))
-    return active
+    def _add(self, part: LowRank, x: Tensor, group: RowGroup, total: int, output: Tensor) -> None:
+        output = output.narrow(self._channels, part.start, part.up.shape[0])
+        scale = part.scale * group.scale
+        if group.rows is None:
+            output.add_(self._product(part, x), alpha=scale)
+        elif len(x) == total:
+            output.index_add_(0, group.rows, self._product(part, x[group.rows]), alpha=scale)
+        else:
+            if len(x) % total:
+                raise RuntimeError(f"{tuple(x.shape)} are not {total} rows, as LoRA needs them")
+            chosen = x.unflatten(0, (total, -1))[group.rows]
+            added = self._product(part, chosen.flatten(0, 1)).unflatten(0, chosen.shape[:2])
+            output.unflatten(0, (total, -1)).index_add_(0, group.rows, added, alpha=scale)

@@ -40,6 +40,12 @@ def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
     return rotated.flatten(-2)
 
 
+def check_table(table: Tensor, tokens: int) -> None:
+    """Raise ValueError unless the table [..., S, D / 2, 2] is for this many tokens."""
+    if table.shape[-3] != tokens:
+        raise ValueError(f"a rotary table for {table.shape[-3]} tokens, not {tokens}")
+
+
 class RotaryTables:
     """The tables of the shapes that came last."""
 

@@ -135,7 +135,7 @@ class GPUWorker:
 
     def loaded(self, name: str) -> Loaded:
         """What rank 0's Scheduler has to know of this rank before it plans."""
-        weights = sum(parameter.numel() for parameter in self.pipeline.denoiser.parameters())
+        weights = sum(parameter.numel() for parameter in self.pipeline.denoiser_module.parameters())
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
         else:

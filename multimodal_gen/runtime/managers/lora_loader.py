@@ -29,7 +29,7 @@ class LoraLoader:
     def __init__(self, pipeline: ComposedPipeline, folder: Path) -> None:
         self._folder = LoraFolder(folder)
         self._reader = pipeline.lora_reader()
-        self._adapters = pipeline.adapters
+        self._loras = pipeline.loras
         self._rank = pipeline.context.mesh.rank
         self._cuda = pipeline.context.device.type == "cuda"
         self._orders: SimpleQueue[LoraLoad] = SimpleQueue()
@@ -46,7 +46,7 @@ class LoraLoader:
         """Free what the plan unloads, and have read what it loads."""
         for number in plan.unload:
             self._read.pop(number, None)
-            self._adapters.remove(number)
+            self._loras.remove(number)
         for order in plan.load:
             self._orders.put(order)
 
@@ -64,7 +64,7 @@ class LoraLoader:
             for tensor in (low_rank.down, low_rank.up, low_rank.bias):
                 if tensor is not None:  # freed only when the work that uses it is done
                     tensor.record_stream(torch.cuda.current_stream())
-        self._adapters.add(number, lora)
+        self._loras.add(number, lora)
 
     def _serve(self, report: Callable[[LoraRead], None], cuda_device: int | None) -> None:
         if cuda_device is not None:

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.runtime.models.adapter import DiffusersDenoiser
 from multimodal_gen.runtime.models.vaes.image import shrunk
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, size_of
 
@@ -23,7 +22,7 @@ class AdaptedVideoPipeline(ComposedPipeline):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._vae = self.components["vae"]
-        self._predict = DiffusersDenoiser(self.components["transformer"])
+        self._denoiser = self.wrapped_denoiser("transformer")
 
     @property
     def pixels_per_latent(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,10 +13,10 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import Limits, ModelInfo, Task
 from multimodal_gen.messages.plan import BatchKey, Phase
-from multimodal_gen.runtime.layers.lora import Adapters
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.lora.converters import lora_converter
 from multimodal_gen.runtime.loader.lora.reader import LoraReader
+from multimodal_gen.runtime.models.denoiser import Denoiser, EagerDenoiser, WrappedDenoiser
 from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
 from multimodal_gen.runtime.models.schedulers.registry import (
     default_solver_name,
@@ -26,6 +26,7 @@ from multimodal_gen.runtime.models.schedulers.registry import (
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.pipelines.loaded_pipeline import LoadedPipeline
+from multimodal_gen.runtime.pipelines.loras import LoadedLoras
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows, join_rows
 from multimodal_gen.runtime.stages import make_stages
@@ -46,8 +47,8 @@ class ComposedPipeline(LoadedPipeline):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.adapters = Adapters(self.context.device)
-        self.prompt_cache = ConditioningCache(variant=lambda: self.adapters.of_encoders)
+        self.loras = LoadedLoras(self.context.device)
+        self.prompt_cache = ConditioningCache()
         self.executor = SyncExecutor(self.components, make_stages(self))
 
     @classmethod
@@ -60,17 +61,26 @@ class ComposedPipeline(LoadedPipeline):
         return tuple(name for name in self.components if name.rstrip("_23") in kinds)
 
     @property
-    def denoiser(self) -> torch.nn.Module:
+    def denoiser_module(self) -> torch.nn.Module:
+        """What evaluations are made of; of two experts, the first that is there."""
         module = self.components[self.names_of(self.denoiser_name)[0]]
         assert isinstance(module, torch.nn.Module)
         return module
+
+    def native_denoiser(self, name: str) -> Denoiser:
+        """Runs component `name`, a transformer of this project."""
+        return EagerDenoiser(self.components[name], self.loras.hooks)
+
+    def wrapped_denoiser(self, name: str, added: tuple[str, ...] = ()) -> Denoiser:
+        """Runs component `name`, a module of diffusers; see `WrappedDenoiser`."""
+        return WrappedDenoiser(self.components[name], self.loras.hooks, added)
 
     def lora_reader(self) -> LoraReader:
         """Reads LoRAs for its denoisers and text encoders."""
         names = self.names_of(self.denoiser_name, "text_encoder")
         ordered = sorted(names, key=lambda name: name != self.denoiser_name)
         modules = {name: self.components[name] for name in ordered if name in self.components}
-        config = getattr(self.denoiser, "config", None)
+        config = getattr(self.denoiser_module, "config", None)
         converter = lora_converter(self.family.pipeline_classes, config)
         return LoraReader(modules, converter, self.context.device)
 
@@ -129,7 +139,14 @@ class ComposedPipeline(LoadedPipeline):
         prompt is encoded by itself, so that no picture depends on who else is encoded."""
         text, length = text_of(state.params, branch), state.params.max_sequence_length
         assert length is not None
-        return self.prompt_cache.get((text, length), lambda: self.encode(text, length))
+        return self.remembered(state, (text, length), lambda: self.encode(text, length))
+
+    def remembered(
+        self, state: RequestState, key: Hashable, encode: Callable[[], Conditioning]
+    ) -> Conditioning:
+        """The conditioning under `key`, also by the LoRAs that change the request's encoders; made
+        by `encode` where it isn't remembered."""
+        return self.prompt_cache.get((key, self.loras.of_encoders(state.loras)), encode)
 
     def encode(self, text: str, length: int) -> Conditioning:
         """A prompt, in as many tokens as the request's `max_sequence_length` says."""
@@ -265,8 +282,8 @@ class ComposedPipeline(LoadedPipeline):
 
     @abstractmethod
     def predict(self, rows: Rows) -> Tensor:
-        """One call of the denoiser: [R, ...] like the latents. Static shapes for a batch key, no
-        side effects."""
+        """One call of a `Denoiser`: [R, ...] like the latents. Makes that call's tensors; their
+        shapes are static for a batch key."""
 
     def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
         """[branches, ...] -> [1, ...]: classifier-free guidance (Ho & Salimans 2022, eq. 6)."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 
 _TEXT_BUCKET = 64
@@ -27,6 +28,8 @@ class Rows:
     """Each tensor [R, ...]."""
     states: Sequence[RequestState]
     """R of them: whose row it is."""
+    lora: LoraRows | None = None
+    """What LoRAs add to which rows."""
 
     @property
     def params(self) -> list[SamplingParams]:

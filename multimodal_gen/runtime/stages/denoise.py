@@ -53,9 +53,9 @@ class DenoiseStage:
         if not latents:  # more ranks than rows
             _, x = states[0].running()
             return x[:0].to(self._pipeline.context.dtype)
-        evaluation = Rows(join(latents), join(timesteps), batch.conditioning, owners)
-        with self._pipeline.adapters.rows([state.loras for state in owners]):
-            return self._pipeline.predict(evaluation)
+        lora = self._pipeline.loras.rows([state.loras for state in owners])
+        evaluation = Rows(join(latents), join(timesteps), batch.conditioning, owners, lora)
+        return self._pipeline.predict(evaluation)
 
     def _step(self, state: RequestState, prediction: Tensor) -> None:
         if state.stepped is not None:  # an earlier try got this far, and solvers step only once

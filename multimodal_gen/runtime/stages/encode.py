@@ -20,7 +20,8 @@ class EncodeStage:
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:
-            with self._pipeline.adapters.rows([state.loras]):
+            rows = self._pipeline.loras.rows([state.loras])
+            with self._pipeline.loras.hooks.applied(rows):
                 state.conditioning = {
                     branch: self._pipeline.condition(state, branch)
                     for branch in self._pipeline.branches(state.params)

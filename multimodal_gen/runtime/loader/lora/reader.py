@@ -16,7 +16,8 @@ from multimodal_gen.checkpoints.files import read_json
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.lora_folder import LoraFile
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
-from multimodal_gen.runtime.layers.lora import ADAPTABLE, Lora, LowRank
+from multimodal_gen.runtime.layers.lora import Lora, LowRank
+from multimodal_gen.runtime.layers.lora_hooks import HOOKABLE
 from multimodal_gen.runtime.loader.libraries import complaints
 from multimodal_gen.runtime.loader.lora.layouts import (
     Converter,
@@ -117,7 +118,7 @@ def _targets(root: nn.Module) -> Iterator[tuple[str, Target]]:
     """By diffusers' name; a module of ours may have several side by side in one weight."""
     pieces = pieces_of(root)
     for name, module in root.named_modules():
-        if not isinstance(module, ADAPTABLE) or getattr(module, "groups", 1) != 1:
+        if not isinstance(module, HOOKABLE) or getattr(module, "groups", 1) != 1:
             continue
         weight = module.weight
         assert isinstance(weight, Tensor)

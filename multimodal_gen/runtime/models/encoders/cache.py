@@ -11,22 +11,15 @@ MAX_BYTES = 256 << 20
 
 
 class ConditioningCache:
-    """Bounded by bytes, least recently used out first. Don't write to its tensors.
+    """Bounded by bytes, least recently used out first. Don't write to its tensors."""
 
-    `variant` is what the encoders are like just now: part of every key.
-    """
-
-    def __init__(
-        self, max_bytes: int = MAX_BYTES, *, variant: Callable[[], Hashable] = tuple
-    ) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._variant = variant
         self._bytes = 0
         self._entries: OrderedDict[Hashable, dict[str, Tensor]] = OrderedDict()
 
     def get(self, key: Hashable, encode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """The tensors under `key`, from `encode` where they are not there."""
-        key = (self._variant(), key)
         found = self._entries.get(key)
         if found is None:
             found = encode()

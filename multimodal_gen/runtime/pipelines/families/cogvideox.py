@@ -109,9 +109,8 @@ class CogVideoXPipeline(AdaptedVideoPipeline):
         if self._config.use_rotary_positional_embeddings:
             _, frames, _, height, width = rows.latents.shape
             rotary = self._rotary(frames, height, width)
-        return self._predict(
-            rows.latents, rows.timesteps, rows.conditioning, image_rotary_emb=rotary
-        )
+        tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}
+        return self._denoiser(tensors, {"image_rotary_emb": rotary}, rows.lora)
 
     def _rotary(self, frames: int, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines [tokens, D] for a video of so many latents.

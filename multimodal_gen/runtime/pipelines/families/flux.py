@@ -56,6 +56,7 @@ class FluxPipeline(PackedPipeline):
         self._clip = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
         self._t5 = TextEncoder(self.components["tokenizer_2"], self.components["text_encoder_2"])
         self._transformer: FluxTransformer = self.components["transformer"]
+        self._denoiser = self.native_denoiser("transformer")
         self._vae = for_decoding(self.components["vae"])
 
     @classmethod
@@ -100,18 +101,14 @@ class FluxPipeline(PackedPipeline):
         return encode_image(self._vae, pixels, generator)
 
     def predict(self, rows: Rows) -> Tensor:
-        timestep = rows.timesteps.to(rows.latents.dtype) / 1000
-        conditioning = rows.conditioning
-        velocity: Tensor = self._transformer(
-            rows.latents,
-            conditioning["encoder_hidden_states"],
-            conditioning["pooled_projections"],
-            timestep,
-            conditioning.get("guidance"),
-            self.grids(rows.states[0]),
-            conditioning.get("picture"),
-        )
-        return velocity
+        text = rows.conditioning["encoder_hidden_states"].shape[1]
+        tensors = {
+            "hidden_states": rows.latents,
+            "timestep": rows.timesteps.to(rows.latents.dtype) / 1000,
+            "rotary": self._transformer.rotary(text, self.grids(rows.states[0])),
+            **rows.conditioning,
+        }
+        return self._denoiser(tensors, lora=rows.lora)
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
         return decode_image(self._vae, unpack(latents, self.grid(states[0].params)))

@@ -62,6 +62,7 @@ class Flux2KleinPipeline(FlowPipeline):
         self._qwen = Qwen3Encoder(self.components["tokenizer"], self.components["text_encoder"])
         self._qwen.require_layers(max(_LAYERS))
         self._transformer: Flux2Transformer = self.components["transformer"]
+        self._denoiser = self.native_denoiser("transformer")
         self._vae = Flux2VAE(self.components["vae"])
 
     @classmethod
@@ -132,13 +133,14 @@ class Flux2KleinPipeline(FlowPipeline):
         return {"sigmas": falling_sigmas(params), "mu": _shift(height * width, steps)}
 
     def predict(self, rows: Rows) -> Tensor:
-        velocity: Tensor = self._transformer(
-            rows.latents,
-            timestep=rows.timesteps.to(rows.latents.dtype) / 1000,
-            grids=self._grids(rows.states[0]),
+        text = rows.conditioning["encoder_hidden_states"].shape[1]
+        tensors = {
+            "hidden_states": rows.latents,
+            "timestep": rows.timesteps.to(rows.latents.dtype) / 1000,
+            "rotary": self._transformer.rotary(text, self._grids(rows.states[0])),
             **rows.conditioning,
-        )
-        return velocity
+        }
+        return self._denoiser(tensors, lora=rows.lora)
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
         return self._vae.decode(_unpack(latents, self._grid(states[0].params)))

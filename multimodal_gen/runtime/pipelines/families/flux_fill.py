@@ -51,8 +51,9 @@ class FluxFillPipeline(FluxPipeline):
             conditioning["seen"] = torch.cat((picture, masked), dim=2)
 
     def predict(self, rows: Rows) -> Tensor:
-        latents = torch.cat((rows.latents, rows.conditioning["seen"]), dim=2)
-        return super().predict(replace(rows, latents=latents))
+        conditioning = dict(rows.conditioning)
+        latents = torch.cat((rows.latents, conditioning.pop("seen")), dim=2)
+        return super().predict(replace(rows, latents=latents, conditioning=conditioning))
 
 
 PIPELINE = FluxFillPipeline

@@ -95,7 +95,8 @@ class HunyuanVideoPipeline(TrueCfgPipeline, AdaptedVideoPipeline):
         return {"sigmas": sigmas, "sigmas_for_all": True}
 
     def predict(self, rows: Rows) -> Tensor:
-        return self._predict(rows.latents, rows.timesteps, rows.conditioning)
+        tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}
+        return self._denoiser(tensors, lora=rows.lora)
 
     def decode_chunks(self, params: SamplingParams) -> int:
         frames, _, _ = self.grid(params)

@@ -104,18 +104,16 @@ class LTXPipeline(AdaptedVideoPipeline):
         assert params.fps is not None
         frames, height, width = self.grid(params)
         pixels = self.pixels_per_latent
-        conditioning, timesteps = dict(rows.conditioning), rows.timesteps
-        if "kept" in conditioning:  # those tokens are at the end of their noise: [R, tokens]
-            timesteps = timesteps.unsqueeze(1).masked_fill(conditioning.pop("kept"), 0)
-        return self._predict(
-            rows.latents,
-            timesteps,
-            conditioning,
-            num_frames=frames,
-            height=height,
-            width=width,
-            rope_interpolation_scale=(self.frame_multiple / params.fps, pixels, pixels),
-        )
+        tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}
+        if "kept" in tensors:  # those tokens are at the end of their noise: [R, tokens]
+            tensors["timestep"] = rows.timesteps.unsqueeze(1).masked_fill(tensors.pop("kept"), 0)
+        static = {
+            "num_frames": frames,
+            "height": height,
+            "width": width,
+            "rope_interpolation_scale": (self.frame_multiple / params.fps, pixels, pixels),
+        }
+        return self._denoiser(tensors, static, rows.lora)
 
     def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
         guided = super().guide(prediction.float(), state)

@@ -13,7 +13,6 @@ from multimodal_gen.configs.families.pixart_sigma import PIXART_SIGMA
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS
-from multimodal_gen.runtime.models.adapter import DiffusersDenoiser
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
 from multimodal_gen.runtime.pipelines.request_state import Conditioning
@@ -40,7 +39,7 @@ class PixArtSigmaPipeline(ImageLatentsPipeline):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._t5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
-        self._predict = DiffusersDenoiser(self.components["transformer"])
+        self._denoiser = self.wrapped_denoiser("transformer")
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
@@ -67,7 +66,8 @@ class PixArtSigmaPipeline(ImageLatentsPipeline):
 
     def predict(self, rows: Rows) -> Tensor:
         """The noise; the variances that most checkpoints also predict are used by no solver."""
-        prediction = self._predict(rows.latents, rows.timesteps, rows.conditioning)
+        tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}
+        prediction = self._denoiser(tensors, lora=rows.lora)
         return prediction[:, : rows.latents.shape[1]]
 
 

@@ -56,6 +56,7 @@ class QwenImagePipeline(PackedPipeline):
         super().__init__(*args)
         self._encoder = self.make_encoder()
         self._transformer: QwenImageTransformer = self.components["transformer"]
+        self._denoiser = self.native_denoiser("transformer")
         self._vae = QwenImageVAE(self.components["vae"])
         width, wanted = self._encoder.width, self._transformer.config.joint_attention_dim
         if width != wanted:
@@ -105,13 +106,14 @@ class QwenImagePipeline(PackedPipeline):
         return {**super().schedule(params), "sigmas_for_all": True}
 
     def predict(self, rows: Rows) -> Tensor:
-        velocity: Tensor = self._transformer(
-            rows.latents,
-            timestep=rows.timesteps.to(rows.latents.dtype) / 1000,
-            grids=self.grids(rows.states[0]),
+        text = rows.conditioning["encoder_hidden_states"].shape[1]
+        tensors = {
+            "hidden_states": rows.latents,
+            "timestep": rows.timesteps.to(rows.latents.dtype) / 1000,
+            "rotary": self._transformer.rotary(text, self.grids(rows.states[0])),
             **rows.conditioning,
-        )
-        return velocity
+        }
+        return self._denoiser(tensors, lora=rows.lora)
 
     def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
         """Classifier-free guidance that keeps the length of each token's positive prediction."""

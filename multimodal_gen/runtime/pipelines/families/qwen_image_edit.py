@@ -65,9 +65,8 @@ class QwenImageEditPipeline(QwenImagePipeline):
             field = "prompt" if branch == "positive" else "negative_prompt"
             raise InvalidRequest(field, text, f"must not have {IMAGE_TOKEN} in it")
         digest = hashlib.sha256(picture.tobytes()).digest()
-        return self.prompt_cache.get(
-            (text, picture.shape, digest), lambda: self._encode_with(text, picture)
-        )
+        key = (text, picture.shape, digest)
+        return self.remembered(state, key, lambda: self._encode_with(text, picture))
 
     def _encode_with(self, text: str, picture: Picture) -> Conditioning:
         area, label = (_SEEN_BY_PLUS, "Picture 1: ") if self._plus else (PICTURE_AREA, "")

@@ -17,7 +17,6 @@ from multimodal_gen.configs.families.sana import SANA
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import GEMMA_TOKENIZERS
-from multimodal_gen.runtime.models.adapter import DiffusersDenoiser
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.pipelines.composed_pipeline import text_of
 from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
@@ -52,7 +51,7 @@ class SanaPipeline(ImageLatentsPipeline):
         tokenizer = self.components["tokenizer"]
         tokenizer.padding_side = "right"
         self._gemma = TextEncoder(tokenizer, self.components["text_encoder"])
-        self._predict = DiffusersDenoiser(self.components["transformer"])
+        self._denoiser = self.wrapped_denoiser("transformer")
         self._instruction = "\n".join(_INSTRUCTION)
         self._instruction_length = len(tokenizer.encode(self._instruction))
 
@@ -65,9 +64,8 @@ class SanaPipeline(ImageLatentsPipeline):
         length = state.params.max_sequence_length
         assert length is not None
         instructed = branch == "positive"
-        return self.prompt_cache.get(
-            (text, length, instructed), lambda: self._encode(text, length, instructed)
-        )
+        key = (text, length, instructed)
+        return self.remembered(state, key, lambda: self._encode(text, length, instructed))
 
     def _encode(self, text: str, length: int, instructed: bool) -> Conditioning:
         """Gemma's states of `length` tokens: the very first, and the last of what was encoded.
@@ -102,7 +100,8 @@ class SanaPipeline(ImageLatentsPipeline):
 
     def predict(self, rows: Rows) -> Tensor:
         timesteps = rows.timesteps * self.components["transformer"].config.timestep_scale
-        prediction = self._predict(rows.latents, timesteps, rows.conditioning)
+        tensors = {"latents": rows.latents, "timestep": timesteps, **rows.conditioning}
+        prediction = self._denoiser(tensors, lora=rows.lora)
         return prediction[:, : rows.latents.shape[1]]
 
     def guide(self, prediction: Tensor, state: RequestState) -> Tensor:

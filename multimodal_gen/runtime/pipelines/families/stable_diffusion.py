@@ -14,7 +14,6 @@ from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults, Task
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS
-from multimodal_gen.runtime.models.adapter import DiffusersDenoiser
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.schedulers.registry import own_scheduler_class
 from multimodal_gen.runtime.models.schedulers.solver import Solver
@@ -52,7 +51,7 @@ class StableDiffusionPipeline(ImageLatentsPipeline):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._clip = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
-        self._predict = DiffusersDenoiser(self.components["unet"], self.added_conditioning)
+        self._denoiser = self.wrapped_denoiser("unet", self.added_conditioning)
         self._sees_mask = (
             self.components["unet"].config.in_channels > self.vae.config.latent_channels
         )
@@ -93,7 +92,7 @@ class StableDiffusionPipeline(ImageLatentsPipeline):
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         text = text_of(state.params, branch)
-        return self.prompt_cache.get(text, lambda: self._encode(text))
+        return self.remembered(state, text, lambda: self._encode(text))
 
     def _encode(self, text: str) -> Conditioning:
         masked = bool(getattr(self.components["text_encoder"].config, "use_attention_mask", False))
@@ -135,11 +134,11 @@ class StableDiffusionPipeline(ImageLatentsPipeline):
         return self.encode_picture(state, pixels * (mask < 0.5))
 
     def predict(self, rows: Rows) -> Tensor:
-        latents, conditioning = rows.latents, dict(rows.conditioning)
+        tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}
         if self._sees_mask:
-            shown = conditioning.pop("mask"), conditioning.pop("masked_latents")
-            latents = torch.cat((latents, *shown), dim=1)
-        return self._predict(latents, rows.timesteps, conditioning)
+            shown = tensors.pop("mask"), tensors.pop("masked_latents")
+            tensors["latents"] = torch.cat((rows.latents, *shown), dim=1)
+        return self._denoiser(tensors, lora=rows.lora)
 
 
 PIPELINE = StableDiffusionPipeline

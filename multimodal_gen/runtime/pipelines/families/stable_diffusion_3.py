@@ -69,6 +69,7 @@ class StableDiffusion3Pipeline(ImageLatentsPipeline, FlowPipeline):
         self._clips = encoders[:2]
         self._t5 = encoders[2] if len(encoders) > 2 else None
         self._transformer: SD3Transformer = self.components["transformer"]
+        self._denoiser = self.native_denoiser("transformer")
 
     @classmethod
     def check(cls, checkpoint: Checkpoint) -> None:
@@ -130,14 +131,8 @@ class StableDiffusion3Pipeline(ImageLatentsPipeline, FlowPipeline):
         return {"mu": linear_shift(self.scheduler_config, height * width, _LARGEST_SHIFT)}
 
     def predict(self, rows: Rows) -> Tensor:
-        conditioning = rows.conditioning
-        velocity: Tensor = self._transformer(
-            rows.latents,
-            conditioning["encoder_hidden_states"],
-            conditioning["pooled_projections"],
-            rows.timesteps,
-        )
-        return velocity
+        tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}
+        return self._denoiser(tensors, lora=rows.lora)
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
         config = self.vae.config

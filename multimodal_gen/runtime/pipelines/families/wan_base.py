@@ -56,6 +56,7 @@ class WanBasePipeline(ComposedPipeline):
         self._experts: dict[str, WanTransformer] = {
             name: self.components[name] for name in EXPERTS if name in self.components
         }
+        self._denoisers = {name: self.native_denoiser(name) for name in self._experts}
         self._config = next(iter(self._experts.values())).config
         steps = self.scheduler_config.get("num_train_timesteps", 1000)
         # At the precision of the timesteps that it is compared with.
@@ -138,15 +139,15 @@ class WanBasePipeline(ComposedPipeline):
 
     def velocity(self, rows: Rows, latents: Tensor, timesteps: Tensor) -> Tensor:
         """What the expert for this evaluation says of `latents`, at timesteps [R, 1 or 2]."""
-        states, conditioning = rows.states, rows.conditioning
-        expert = self._experts[self._expert(states[0], states[0].evaluation)]
-        predicted: Tensor = expert(
-            latents.to(self.context.dtype),
-            timesteps,
-            conditioning["encoder_hidden_states"],
-            conditioning.get("encoder_hidden_states_image"),
-        )
-        return predicted
+        state, seen = rows.states[0], ("encoder_hidden_states", "encoder_hidden_states_image")
+        expert = self._expert(state, state.evaluation)
+        tensors = {
+            "hidden_states": latents.to(self.context.dtype),
+            "timestep": timesteps,
+            "rotary": self._experts[expert].rotary(latents.shape[2:]),
+            **{name: rows.conditioning[name] for name in seen if name in rows.conditioning},
+        }
+        return self._denoisers[expert](tensors, lora=rows.lora)
 
     def _expert(self, state: RequestState, evaluation: int) -> str:
         name = EXPERTS[self._is_low_noise(state, evaluation)]

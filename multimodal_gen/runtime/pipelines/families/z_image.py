@@ -50,6 +50,7 @@ class ZImagePipeline(ImageLatentsPipeline, FlowPipeline):
         super().__init__(*args)
         self._qwen = Qwen3Encoder(self.components["tokenizer"], self.components["text_encoder"])
         self._transformer: ZImageTransformer = self.components["transformer"]
+        self._denoiser = self.native_denoiser("transformer")
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
@@ -115,13 +116,14 @@ class ZImagePipeline(ImageLatentsPipeline, FlowPipeline):
         return {"sigmas": sigmas, "mu": linear_shift(self.scheduler_config, tokens)}
 
     def predict(self, rows: Rows) -> Tensor:
-        velocity: Tensor = self._transformer(
-            rows.latents.to(self.context.dtype),
-            rows.conditioning[_STATES],
-            (_TIMESTEPS - rows.timesteps) / _TIMESTEPS,
-            rows.conditioning.get("lengths"),
-        )
-        return -velocity  # the model's goes from noise to picture
+        text, lengths = rows.conditioning[_STATES].shape[1], rows.conditioning.get("lengths")
+        tensors = {
+            "latents": rows.latents.to(self.context.dtype),
+            "timestep": (_TIMESTEPS - rows.timesteps) / _TIMESTEPS,
+            "rotary": self._transformer.rotary(rows.latents.shape[2:], text, lengths),
+            **rows.conditioning,
+        }
+        return -self._denoiser(tensors, lora=rows.lora)  # the model's goes from noise to picture
 
 
 PIPELINE = ZImagePipeline

@@ -25,7 +25,7 @@ from multimodal_gen.runtime.layers.joint_stream import (
 )
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
 from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm
-from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
+from multimodal_gen.runtime.layers.rope import RotaryTables, check_table, rotary_table
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 
 _DOUBLE, _SINGLE, _OUT = 12, 3, 2  # modulation vectors of a block of each kind, of the last norm
@@ -62,23 +62,24 @@ class FluxTransformer(nn.Module):
         encoder_hidden_states: Tensor,
         pooled_projections: Tensor,
         timestep: Tensor,
-        guidance: Tensor | None,
-        grids: Sequence[Grid],
+        rotary: Tensor,
+        guidance: Tensor | None = None,
         picture: Tensor | None = None,
     ) -> Tensor:
-        """Velocity [B, S_img, out] for packed latents [B, S_img, C] that lie on `grids[0]` (h, w).
+        """Velocity [B, S_img, out] for packed latents [B, S_img, C].
 
         `encoder_hidden_states` is [B, S_txt, D], `pooled_projections` [B, P], `timestep` [B] in
-        0..1, `guidance` [B], for a model with `guidance_embeds` and for no other; `picture`
-        [B, S_pic, C] the packed latents of an input picture, on `grids[1]`.
+        0..1, `rotary` what `rotary` makes for these tokens, `guidance` [B], for a model with
+        `guidance_embeds` and for no other; `picture` [B, S_pic, C] the packed latents of an input
+        picture.
         """
         given = (hidden_states,) if picture is None else (hidden_states, picture)
         streams = (encoder_hidden_states.shape[1], *(tokens.shape[1] for tokens in given))
-        rotary = self._rotary(streams, tuple(grids), hidden_states.device)
         vectors = self._modulate(timestep, guidance, pooled_projections)
         shares = [self.sequence.shard(tokens) for tokens in given]
         image = self.x_embedder(torch.cat(shares, dim=1))  # [B, S_img + S_pic, dim]
         text = self.context_embedder(self.sequence.shard(encoder_hidden_states))
+        check_table(rotary, image.shape[1] + text.shape[1])
 
         scale, shift = vectors[:_OUT]
         at = _OUT
@@ -119,19 +120,17 @@ class FluxTransformer(nn.Module):
         embedded: Tensor = embedder(sinusoidal_embedding(value.to(dtype) * 1000).to(dtype))
         return embedded
 
-    def _rotary(
-        self, streams: tuple[int, ...], grids: tuple[Grid, ...], device: torch.device
-    ) -> Tensor:
-        """This rank's rotary table, [S_local, head_dim / 2, 2], in the order of the streams."""
+    def rotary(self, text: int, grids: Sequence[Grid]) -> Tensor:
+        """This rank's rotary table, [S_local, head_dim / 2, 2]: of `text` tokens, of the image on
+        `grids[0]` (h, w), and of an input picture on `grids[1]`."""
+        device = self.x_embedder.weight.device
 
         def make() -> Tensor:
-            positions = _positions(streams[0], grids, device)
-            if [len(each) for each in positions] != list(streams):
-                raise ValueError(f"grids {grids} have not {streams[1:]} tokens")
+            positions = _positions(text, grids, device)
             shares = [self.sequence.shard(each, 0) for each in positions]
             return rotary_table(torch.cat(shares), self.config.axes_dims_rope)
 
-        return self._rotary_tables.get((streams, grids, device), make)
+        return self._rotary_tables.get((text, tuple(grids), device), make)
 
 
 def _positions(text: int, grids: Sequence[Grid], device: torch.device) -> list[Tensor]:

@@ -26,7 +26,7 @@ from multimodal_gen.runtime.layers.joint_stream import (
 )
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
 from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm
-from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
+from multimodal_gen.runtime.layers.rope import RotaryTables, check_table, rotary_table
 from multimodal_gen.runtime.models.dits.flux2.config import AXES, Flux2Config
 
 _VECTORS = (2, 6, 6, 3)  # modulation vectors: of the last norm, of image, text and single blocks
@@ -62,25 +62,25 @@ class Flux2Transformer(nn.Module):
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         timestep: Tensor,
-        grids: Sequence[Grid],
+        rotary: Tensor,
         references: Tensor | None = None,
         guidance: Tensor | None = None,
     ) -> Tensor:
         """Velocity [B, S_img, out] for packed latents [B, S_img, C].
 
-        `grids` are (h, w) of the latents, then of each picture in `references` [B, S_ref, C].
-        `encoder_hidden_states` is [B, S_txt, D], `timestep` [B] in 0..1, `guidance` [B] if any; a
-        model that embeds none ignores it.
+        `encoder_hidden_states` is [B, S_txt, D], `timestep` [B] in 0..1, `rotary` what `rotary`
+        makes for these tokens, `references` [B, S_ref, C] the packed latents of pictures to go by,
+        `guidance` [B] if any; a model that embeds none ignores it.
         """
         parts = [hidden_states] if references is None else [hidden_states, references]
         streams = (encoder_hidden_states.shape[1], *(part.shape[1] for part in parts))
-        rotary = self._rotary(streams, tuple(grids), hidden_states.device)
         vectors = self._modulate(timestep, guidance, hidden_states.dtype)
         last, of_image, of_text, of_single = vectors
 
         shares = [self.sequence.shard(part) for part in parts]
         image = self.x_embedder(torch.cat(shares, dim=1))  # [B, S_local, dim]
         text = self.context_embedder(self.sequence.shard(encoder_hidden_states))
+        check_table(rotary, image.shape[1] + text.shape[1])
         for double in self.double_blocks:
             image, text = double(image, text, of_image, of_text, rotary, streams)
         joint = torch.cat((text, image), dim=1)
@@ -116,21 +116,18 @@ class Flux2Transformer(nn.Module):
         )
         return embedded
 
-    def _rotary(
-        self, streams: tuple[int, ...], grids: tuple[Grid, ...], device: torch.device
-    ) -> Tensor:
-        """This rank's rotary table, [S_local, head_dim / 2, 2]."""
-        counts = [height * width for height, width in grids]
-        if counts[0] != streams[1] or sum(counts) != sum(streams[1:]):
-            raise ValueError(f"grids {grids} have not {streams[1:]} tokens")
+    def rotary(self, text: int, grids: Sequence[Grid]) -> Tensor:
+        """This rank's rotary table, [S_local, head_dim / 2, 2]: of `text` tokens, of the image on
+        `grids[0]` (h, w), and of the pictures to go by on the others."""
+        device = self.x_embedder.weight.device
 
         def table() -> Tensor:
-            shares = [self.sequence.shard(part, 0) for part in _positions(streams, grids, device)]
+            shares = [self.sequence.shard(part, 0) for part in _positions(text, grids, device)]
             return rotary_table(
                 torch.cat(shares), self.config.axes_dims_rope, self.config.rope_theta
             )
 
-        return self._rotary_tables.get((streams, grids, device), table)
+        return self._rotary_tables.get((text, tuple(grids), device), table)
 
 
 class Flux2Stream(JointStream):
@@ -200,10 +197,10 @@ class Flux2SingleBlock(nn.Module):
         return within_fp16(gated_add(x, gate, update))
 
 
-def _positions(streams: Sequence[int], grids: Sequence[Grid], device: torch.device) -> list[Tensor]:
+def _positions(length: int, grids: Sequence[Grid], device: torch.device) -> list[Tensor]:
     """Time, row, column and place in the text of the tokens of each stream, each [S, 4]."""
-    text = torch.zeros(streams[0], AXES, device=device)
-    text[:, -1] = torch.arange(streams[0], device=device)
+    text = torch.zeros(length, AXES, device=device)
+    text[:, -1] = torch.arange(length, device=device)
     pictures = []
     for i, (height, width) in enumerate(grids):
         axes = (torch.arange(n, device=device) for n in (height, width, 1))

@@ -22,7 +22,7 @@ from multimodal_gen.runtime.layers.joint_stream import (
     within_fp16,
 )
 from multimodal_gen.runtime.layers.modulation import modulated_norm
-from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
+from multimodal_gen.runtime.layers.rope import RotaryTables, check_table, rotary_table
 from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 
 _VECTORS = 6  # of modulation, of a stream in a block
@@ -53,26 +53,26 @@ class QwenImageTransformer(nn.Module):
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         timestep: Tensor,
-        grids: Sequence[Grid],
+        rotary: Tensor,
         picture: Tensor | None = None,
         lengths: Tensor | None = None,
     ) -> Tensor:
-        """Velocity [B, S, out] for packed latents [B, S, C] that lie on `grids[0]` (h, w).
+        """Velocity [B, S, out] for packed latents [B, S, C].
 
         `encoder_hidden_states` is [B, T, D], of which the first `lengths` [B] of each row are text
-        (None: all); `timestep` [B] in 0..1; `picture` [B, P, C] the packed latents of the input
-        pictures, on the other grids.
+        (None: all); `timestep` [B] in 0..1; `rotary` what `rotary` makes for these tokens;
+        `picture` [B, P, C] the packed latents of the input pictures.
         """
         given = (hidden_states,) if picture is None else (hidden_states, picture)
         shares = [self.sequence.shard(tokens) for tokens in given]
         streams = (*(tokens.shape[1] for tokens in given), encoder_hidden_states.shape[1])
         if lengths is not None:
             lengths = lengths + sum(streams[:-1])
-        rotary = self._rotary(streams, tuple(grids), hidden_states.device)
 
         image = self.x_embedder(torch.cat(shares, dim=1))  # [B, S_local, dim]
         text = self.context_norm(self.sequence.shard(encoder_hidden_states))
         text = self.context_embedder(text)
+        check_table(rotary, image.shape[1] + text.shape[1])
         moments, moment_of = self._moments(timestep, [tokens.shape[1] for tokens in shares])
         for block in self.blocks:
             image, text = block(image, text, moments, moment_of, rotary, streams, lengths)
@@ -97,20 +97,19 @@ class QwenImageTransformer(nn.Module):
         hidden: Tensor = F.silu(self.time_embedder(embedded.to(dtype)))
         return hidden.view(*moments.shape, -1), moment_of
 
-    def _rotary(
-        self, streams: tuple[int, ...], grids: tuple[Grid, ...], device: torch.device
-    ) -> Tensor:
-        """This rank's rotary table, [S_local, head_dim / 2, 2], in the order of the streams."""
+    def rotary(self, text: int, grids: Sequence[Grid]) -> Tensor:
+        """This rank's rotary table, [S_local, head_dim / 2, 2]: of the image on `grids[0]` (h, w),
+        of the input pictures on the others, and of `text` tokens."""
+        device = self.x_embedder.weight.device
 
         def make() -> Tensor:
-            positions = positions_of(grids, streams[-1], device)
-            if len(positions) != sum(streams):
-                raise ValueError(f"grids {grids} have not {streams[:-1]} tokens")
-            whole = positions.split_with_sizes(streams)
+            image, *pictures = (height * width for height, width in grids)
+            streams = (image, *((sum(pictures),) if pictures else ()), text)
+            whole = positions_of(grids, text, device).split_with_sizes(streams)
             shares = [self.sequence.shard(stream, 0) for stream in whole]
             return rotary_table(torch.cat(shares), self.config.axes_dims_rope)
 
-        return self._rotary_tables.get((streams, grids, device), make)
+        return self._rotary_tables.get((text, tuple(grids), device), make)
 
 
 class QwenImageBlock(nn.Module):

@@ -67,20 +67,20 @@ class WanTransformer(nn.Module):
         hidden_states: Tensor,
         timestep: Tensor,
         encoder_hidden_states: Tensor,
+        rotary: Tensor,
         encoder_hidden_states_image: Tensor | None = None,
     ) -> Tensor:
         """Velocity [B, out, T, H, W] for latents [B, C, T, H, W], multiples of the patch.
 
         `timestep` is [B, 1], or [B, 2] where the first frame's tokens have one of their own: the
-        second is that of all others. `encoder_hidden_states` is [B, S_txt, D];
+        second is that of all others. `encoder_hidden_states` is [B, S_txt, D], `rotary` what
+        `rotary` makes for these latents;
         `encoder_hidden_states_image` [B, S_img, image_dim], for a model that has that.
         """
-        sizes = zip(hidden_states.shape[2:], self.config.patch_size, strict=True)
-        grid = tuple(size // patch for size, patch in sizes)
+        grid = self._grid(hidden_states.shape[2:])
         tokens = torch.Size(grid).numel()
         counts = self._timestep_counts(timestep.shape[1], tokens // grid[0], tokens)
         context = self._context(encoder_hidden_states, encoder_hidden_states_image)
-        rotary = self._rotary(grid, hidden_states.device)
         embedded, vectors = self._modulate(timestep, hidden_states.dtype)
         x = self.patch_embedding(self.sequence.shard(self.patch_embedding.patchify(hidden_states)))
         for block, of_block in zip(self.blocks, vectors, strict=True):
@@ -122,8 +122,14 @@ class WanTransformer(nn.Module):
         pictures = context[:, : context.shape[1] - _TEXT_TOKENS]
         return context[:, pictures.shape[1] :], pictures
 
-    def _rotary(self, grid: tuple[int, ...], device: torch.device) -> Tensor:
-        """This rank's rotary table, [S_local, head_dim / 2, 2]."""
+    def _grid(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """Tokens in time, down and across of latents of these sizes (T, H, W)."""
+        patches = zip(sizes, self.config.patch_size, strict=True)
+        return tuple(size // patch for size, patch in patches)
+
+    def rotary(self, sizes: Sequence[int]) -> Tensor:
+        """This rank's rotary table, [S_local, head_dim / 2, 2], for latents of sizes (T, H, W)."""
+        grid, device = self._grid(sizes), self.time_proj.weight.device
 
         def make() -> Tensor:
             positions = torch.cartesian_prod(*(torch.arange(n, device=device) for n in grid))

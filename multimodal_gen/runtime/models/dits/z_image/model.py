@@ -60,18 +60,19 @@ class ZImageTransformer(nn.Module):
         latents: Tensor,
         encoder_hidden_states: Tensor,
         timestep: Tensor,
+        rotary: Tensor,
         lengths: Tensor | None = None,
     ) -> Tensor:
         """Velocity like `latents` [B, C, h, w], both sides even, for `timestep` [B] in 0..1, which
         is 0 for pure noise.
 
-        `encoder_hidden_states` is [B, S, D], of which `lengths` [B] are valid in each row, or all.
+        `encoder_hidden_states` is [B, S, D], of which `lengths` [B] are valid in each row, or all;
+        `rotary` what `rotary` makes for these latents and texts.
         """
         grid = (latents.shape[2] // PATCH, latents.shape[3] // PATCH)
         tokens = patchify(latents)
         streams = (padded(tokens.shape[1]), padded(encoder_hidden_states.shape[1]))
         ends = None if lengths is None else padded(lengths)  # of text and its learned padding
-        rotary = self._rotary(grid, streams, ends, latents.device)
         time = self._embed(timestep, latents.dtype)
         modulation = self._modulate(time)
 
@@ -133,22 +134,20 @@ class ZImageTransformer(nn.Module):
         at = self.sequence.shard(torch.arange(length, device=x.device), 0)
         return torch.where((at < valid).unsqueeze(-1), x, token)
 
-    def _rotary(
-        self,
-        grid: tuple[int, int],
-        streams: tuple[int, int],
-        ends: Tensor | None,
-        device: torch.device,
-    ) -> Tensor:
-        """This rank's rotary tables, [B, S_local, head_dim / 2, 2]; B is 1 where rows are alike."""
-        config = self.config
+    def rotary(self, sizes: Sequence[int], text: int, lengths: Tensor | None = None) -> Tensor:
+        """This rank's rotary tables, [B, S_local, head_dim / 2, 2], for latents of these sizes
+        (h, w) and texts of `text` tokens, of which `lengths` [B] are valid. B is 1 without
+        `lengths`: rows are alike."""
+        config, device = self.config, self.x_pad_token.device
+        grid = (sizes[0] // PATCH, sizes[1] // PATCH)
+        streams = (padded(grid[0] * grid[1]), padded(text))
 
         def table(ends: Tensor) -> Tensor:
             positions = self._positions(grid, streams, ends)
             return rotary_table(positions, config.axes_dims, config.rope_theta)
 
-        if ends is not None:
-            return table(ends)
+        if lengths is not None:
+            return table(padded(lengths))
         alike = torch.tensor(streams[1:], device=device)
         return self._rotary_tables.get((grid, streams, device), lambda: table(alike))
 

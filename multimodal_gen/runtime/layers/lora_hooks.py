@@ -1,0 +1,72 @@
+"""LoRA for modules of libraries, which are called without knowledge of rows: by forward hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from multimodal_gen.runtime.layers.lora import LoraBank, LoraRows, LowRank
+from multimodal_gen.runtime.layers.patches import PatchLinear
+
+_CONVOLUTIONS: Mapping[type[nn.Module], Callable[..., Tensor]] = {
+    nn.Conv1d: F.conv1d,
+    nn.Conv2d: F.conv2d,
+    nn.Conv3d: F.conv3d,
+}
+HOOKABLE: tuple[type[nn.Module], ...] = (nn.Linear, PatchLinear, *_CONVOLUTIONS)
+"""Library modules that can have a LoRA."""
+
+
+class LoraHooks:
+    """The hooks on the library modules of one pipeline, and the rows that they act on."""
+
+    def __init__(self) -> None:
+        self._banks: dict[nn.Module, tuple[LoraBank, Any]] = {}
+        self._rows: LoraRows | None = None
+
+    def add(self, module: nn.Module, key: int, parts: Sequence[LowRank]) -> None:
+        if module not in self._banks:
+            self._banks[module] = (_bank_for(module), module.register_forward_hook(self._hook))
+        self._banks[module][0].add(key, parts)
+
+    def remove(self, key: int) -> None:
+        """Free what the LoRA `key` has in any module."""
+        for module, (bank, handle) in list(self._banks.items()):
+            bank.remove(key)
+            if not bank:
+                handle.remove()
+                del self._banks[module]
+
+    @contextmanager
+    def applied(self, rows: LoraRows | None) -> Iterator[None]:
+        """Within it, library modules are called with batches of these rows."""
+        self._rows = rows
+        try:
+            yield
+        finally:
+            self._rows = None
+
+    def _hook(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        # In place: the output is the module's own, and nobody has seen it.
+        if self._rows is not None:
+            self._banks[module][0].delta(args[0], self._rows, output)
+
+
+def _bank_for(module: nn.Module) -> LoraBank:
+    convolve = _CONVOLUTIONS.get(type(module))
+    if convolve is None:
+        return LoraBank()
+    assert isinstance(module, nn.modules.conv._ConvNd)
+    return LoraBank(partial(_convolved, module, convolve), channels=1)
+
+
+def _convolved(
+    module: nn.modules.conv._ConvNd, convolve: Callable[..., Tensor], part: LowRank, x: Tensor
+) -> Tensor:
+    """up(down(x)), with the module's own stride and padding."""
+    return convolve(module._conv_forward(x, part.down, None), part.up, part.bias)

@@ -1,0 +1,69 @@
+"""One evaluation of a denoiser: tensors and static facts in, a prediction out.
+
+A denoiser is pure: the same arguments give the same prediction, and nothing else changes. How the
+module is run (eager today) is a class of its own behind one call, chosen when the pipeline is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from multimodal_gen.runtime.layers.lora import LoraRows
+from multimodal_gen.runtime.layers.lora_hooks import LoraHooks
+
+Tensors = Mapping[str, Tensor | None]
+"""Arguments of the module that may differ from evaluation to evaluation, [R, ...] for R rows."""
+Static = Mapping[str, Any]
+"""Arguments that are equal for all evaluations with one batch key: plain values."""
+
+
+class Denoiser(Protocol):
+    """(tensors, static facts, LoRAs of the rows) -> the prediction [R, ...]."""
+
+    def __call__(
+        self, tensors: Tensors, static: Static | None = None, lora: LoraRows | None = None
+    ) -> Tensor: ...
+
+
+class EagerDenoiser:
+    """Runs a transformer of this project, operation by operation."""
+
+    def __init__(self, module: nn.Module, hooks: LoraHooks) -> None:
+        self._module = module
+        self._hooks = hooks
+
+    def __call__(
+        self, tensors: Tensors, static: Static | None = None, lora: LoraRows | None = None
+    ) -> Tensor:
+        with self._hooks.applied(lora):
+            prediction: Tensor = self._module(**tensors, **(static or {}))
+        return prediction
+
+
+class WrappedDenoiser:
+    """Runs a UNet or transformer of diffusers: the latents are its first argument.
+
+    `added` names the tensors that the module takes inside `added_cond_kwargs`.
+    """
+
+    def __init__(self, module: Any, hooks: LoraHooks, added: tuple[str, ...] = ()) -> None:
+        self._module = module
+        self._hooks = hooks
+        self._added = added
+        self._dtype = module.dtype
+
+    def __call__(
+        self, tensors: Tensors, static: Static | None = None, lora: LoraRows | None = None
+    ) -> Tensor:
+        arguments: dict[str, Any] = {**tensors, **(static or {})}
+        latents: Tensor = arguments.pop("latents")
+        if self._added:
+            arguments["added_cond_kwargs"] = {name: arguments.pop(name) for name in self._added}
+        with self._hooks.applied(lora):
+            prediction: Tensor = self._module(
+                latents.to(self._dtype), return_dict=False, **arguments
+            )[0]
+        return prediction

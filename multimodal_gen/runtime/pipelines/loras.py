@@ -1,0 +1,47 @@
+"""The LoRAs that a pipeline has loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from multimodal_gen.runtime.layers.lora import Lora, LoraRows, LoraUse, LowRank
+from multimodal_gen.runtime.layers.lora_hooks import LoraHooks
+
+
+class LoadedLoras:
+    """Puts LoRAs into the modules of a pipeline, by the keys that requests refer to them by."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.hooks = LoraHooks()
+        self._device = device
+        self._of_encoders: set[int] = set()
+        self._last: tuple[list[Sequence[LoraUse]], LoraRows | None] = ([], None)
+
+    def add(self, key: int, lora: Lora) -> None:
+        """Make a LoRA known by `key`, which no other has had."""
+        for module, low_ranks in lora.parts.items():
+            self._add_to(module, key, low_ranks)
+        if lora.of_encoders:
+            self._of_encoders.add(key)
+
+    def remove(self, key: int) -> None:
+        """Free it; no effect if it isn't there."""
+        self._of_encoders.discard(key)
+        self.hooks.remove(key)
+
+    def rows(self, uses: Sequence[Sequence[LoraUse]]) -> LoraRows | None:
+        """The argument of an evaluation whose row r uses `uses[r]`; None if no row uses any."""
+        if list(uses) != self._last[0]:  # mostly those of the evaluation before
+            made = LoraRows(uses, self._device) if any(uses) else None
+            self._last = (list(uses), made)
+        return self._last[1]
+
+    def of_encoders(self, uses: Sequence[LoraUse]) -> tuple[LoraUse, ...]:
+        """Those of a request's LoRAs that change the encoding of its prompt."""
+        return tuple(use for use in uses if use.key in self._of_encoders)
+
+    def _add_to(self, module: nn.Module, key: int, low_ranks: Sequence[LowRank]) -> None:
+        self.hooks.add(module, key, low_ranks)

@@ -1,0 +1,29 @@
+"""Evaluations of the native transformers by themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from multimodal_gen.runtime.models.dits.wan.model import WanTransformer
+from multimodal_gen.runtime.models.dits.z_image.model import ZImageTransformer
+
+
+def evaluate(model: nn.Module, **inputs: Any) -> Tensor:
+    """The velocity for `inputs`; see `with_rotary`."""
+    velocity: Tensor = model(**with_rotary(model, **inputs))
+    return velocity
+
+
+def with_rotary(model: Any, **inputs: Any) -> dict[str, Any]:
+    """The model's arguments, its rotary table made of `grids`, or of the latents' shape."""
+    text = inputs["encoder_hidden_states"].shape[1]
+    if "grids" in inputs:
+        inputs["rotary"] = model.rotary(text, inputs.pop("grids"))
+    elif isinstance(model, WanTransformer):
+        inputs["rotary"] = model.rotary(inputs["hidden_states"].shape[2:])
+    elif isinstance(model, ZImageTransformer):
+        sizes = inputs["latents"].shape[2:]
+        inputs["rotary"] = model.rotary(sizes, text, inputs.get("lengths"))
+    return inputs
