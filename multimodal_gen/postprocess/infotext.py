@@ -28,7 +28,7 @@ def write(params: SamplingParams, model: str, version: str) -> str:
     return "\n".join(lines)
 
 
-def parse(text: str) -> dict[str, str]:
+def parse_infotext(text: str) -> dict[str, str]:
     """The settings by their names, with `Prompt`, `Negative prompt` and a size as `Size-1` (width)
     and `Size-2` (height). What can't be told apart is prompt."""
     *lines, last = text.rstrip("\n").split("\n")

@@ -19,7 +19,7 @@ from multimodal_gen.entrypoints.http.a1111.translation import (
 from multimodal_gen.entrypoints.http.media.solvers import solver_named
 from multimodal_gen.errors import InvalidRequest, QueueFull
 from multimodal_gen.messages.model_info import Limits, ModelInfo
-from multimodal_gen.postprocess.infotext import parse, write
+from multimodal_gen.postprocess.infotext import parse_infotext, write
 
 NOISE = ("ddim", "pndm", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_sde", "edm_euler", "unipc")
 FLOW = ("flow_euler", "flow_heun", "unipc")
@@ -142,7 +142,7 @@ def test_parameters_survive_the_way_through_their_text() -> None:
 
 
 def test_text_of_the_web_ui_itself_is_read() -> None:
-    said = parse(
+    said = parse_infotext(
         "masterpiece, (cat:1.2)\nNegative prompt: blurry\nSteps: 20, Sampler: DPM++ 2M, "
         'Schedule type: Karras, CFG scale: 7, Seed: 1, Size: 512x768, Model: x, Lora hashes: "a: b"'
     )
@@ -153,8 +153,8 @@ def test_text_of_the_web_ui_itself_is_read() -> None:
 
 def test_crafted_text_is_read_in_no_time_and_can_be_sent_on() -> None:
     for line in ('Steps: 1, Seed: 2, Sampler: "\\ud800"', "a" * 10**6, 'a:"\\"' * 10**5):
-        assert repr(parse(f"a\n{line}")).isprintable()
-        str(parse(line)).encode()
+        assert repr(parse_infotext(f"a\n{line}")).isprintable()
+        str(parse_infotext(line)).encode()
 
 
 def test_the_operators_loras_are_listed(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from multimodal_gen.entrypoints.http.a1111.translation import is_model
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
 from multimodal_gen.entrypoints.http.media.solvers import names_of
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.postprocess.infotext import parse
+from multimodal_gen.postprocess.infotext import parse_infotext
 from multimodal_gen.postprocess.metadata import read_infotext
 from multimodal_gen.serving.service import Service
 
-Entry = dict[str, Any]
+JsonObject = dict[str, Any]
 
 _EMPTY = (
     "latent-upscale-modes",
@@ -39,43 +39,43 @@ def add_lists(routes: APIRouter, service: Service, args: ServerArgs) -> None:
     """Models, samplers, LoRAs and whatever else clients fill their menus with."""
 
     @routes.get("/sd-models")
-    async def sd_models() -> list[Entry]:
+    async def sd_models() -> list[JsonObject]:
         name = service.model.name
         unknown = {"hash": None, "sha256": None, "config": None}
         return [{"title": name, "model_name": name, "filename": name, **unknown}]
 
     @routes.get("/samplers")
-    async def samplers() -> list[Entry]:
+    async def samplers() -> list[JsonObject]:
         return [
             {"name": a1111_name(solver), "aliases": list(names_of(solver)), "options": {}}
             for solver in service.model.schedulers
         ]
 
     @routes.get("/schedulers")
-    async def schedulers() -> list[Entry]:
+    async def schedulers() -> list[JsonObject]:
         automatic = {"name": "automatic", "label": "Automatic", "aliases": None}
         return [{**automatic, "default_rho": -1.0, "need_inner_model": False}]
 
     @routes.get("/upscalers")
-    async def upscalers() -> list[Entry]:
+    async def upscalers() -> list[JsonObject]:
         unknown = {"model_name": None, "model_path": None, "model_url": None}
         return [{"name": "None", **unknown, "scale": 1.0}]
 
     @routes.get("/loras")
-    def loras() -> list[Entry]:
+    def loras() -> list[JsonObject]:
         """Those of the operator's folder; a prompt names them as `<lora:NAME:SCALE>`."""
         names = [] if args.lora_dir is None else LoraFolder(Path(args.lora_dir)).names()
         return [{"name": name, "alias": name, "path": name, "metadata": {}} for name in names]
 
     @routes.get("/embeddings")
-    async def embeddings() -> Entry:
+    async def embeddings() -> JsonObject:
         return {"loaded": {}, "skipped": {}}
 
     @routes.get("/scripts")
     async def scripts() -> dict[str, list[str]]:
         return {"txt2img": [], "img2img": []}
 
-    async def nothing() -> list[Entry]:
+    async def nothing() -> list[JsonObject]:
         """There is none."""
         return []
 
@@ -92,7 +92,7 @@ def add_settings(routes: APIRouter, service: Service) -> None:
     """Options, flags, memory; and what a picture says about itself."""
 
     @routes.get("/options")
-    async def options() -> Entry:
+    async def options() -> JsonObject:
         return {
             "sd_model_checkpoint": service.model.name,
             "sd_checkpoint_hash": "",
@@ -104,7 +104,7 @@ def add_settings(routes: APIRouter, service: Service) -> None:
         }
 
     @routes.post("/options")
-    async def set_options(body: Entry) -> None:
+    async def set_options(body: JsonObject) -> None:
         """Accepted, and without effect. Another model is refused: it takes another server."""
         wanted = body.get("sd_model_checkpoint")
         if wanted and not is_model(wanted, service.model):
@@ -114,11 +114,11 @@ def add_settings(routes: APIRouter, service: Service) -> None:
             raise InvalidRequest("sd_model_checkpoint", wanted, allowed)
 
     @routes.get("/cmd-flags")
-    async def cmd_flags() -> Entry:
+    async def cmd_flags() -> JsonObject:
         return {"api": True, "nowebui": True}
 
     @routes.get("/memory")
-    async def memory() -> Entry:
+    async def memory() -> JsonObject:
         """Bytes of this machine. The devices' memory is the engine's, see /metrics."""
         ram = psutil.virtual_memory()
         return {
@@ -127,8 +127,8 @@ def add_settings(routes: APIRouter, service: Service) -> None:
         }
 
     @routes.post("/png-info")
-    def png_info(body: PictureBody) -> Entry:
+    def png_info(body: PictureBody) -> JsonObject:
         """How a PNG, JPEG or WebP says that it was made."""
         text = read_infotext(bytes_of(body.image, "image"))
         items = {"parameters": text} if text else {}
-        return {"info": text, "items": items, "parameters": parse(text) if text else {}}
+        return {"info": text, "items": items, "parameters": parse_infotext(text) if text else {}}

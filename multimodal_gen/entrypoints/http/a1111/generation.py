@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from multimodal_gen.entrypoints.http.a1111.jobs import IDLE, Job, RunningJobs
+from multimodal_gen.entrypoints.http.a1111.jobs import IDLE, A1111Job, RunningJobs
 from multimodal_gen.entrypoints.http.a1111.pictures import pictures_of
 from multimodal_gen.entrypoints.http.a1111.replies import Reply
 from multimodal_gen.entrypoints.http.a1111.schema import (
@@ -87,7 +87,7 @@ def add_generation(routes: APIRouter, maker: ImageMaker, max_pixels: int) -> Non
         jobs.stop(owner_of(request), skip=True)
 
 
-async def _ended(request: Request, job: Job) -> None:
+async def _ended(request: Request, job: A1111Job) -> None:
     """Return when it is done or was stopped. Raises the job's error."""
     try:
         await unless_gone(request, job.task)
@@ -96,7 +96,7 @@ async def _ended(request: Request, job: Job) -> None:
             raise
 
 
-async def _seen(job: Job) -> str | None:
+async def _seen(job: A1111Job) -> str | None:
     """The newest preview of a job, in base64."""
     if (pixels := job.task.preview) is None:
         return None

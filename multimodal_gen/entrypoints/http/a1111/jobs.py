@@ -11,7 +11,7 @@ from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.task import Task
 
 
-class Job:
+class A1111Job:
     """One txt2img or img2img."""
 
     def __init__(self, task: Task) -> None:
@@ -65,19 +65,19 @@ class RunningJobs:
     """Those alive, oldest first. The web UI knows one job at a time: here each owner's oldest."""
 
     def __init__(self) -> None:
-        self._jobs: list[Job] = []
+        self._jobs: list[A1111Job] = []
 
     @contextlib.contextmanager
-    def under_way(self, task: Task) -> Iterator[Job]:
+    def under_way(self, task: Task) -> Iterator[A1111Job]:
         """A job for as long as somebody waits for it."""
-        job = Job(task)
+        job = A1111Job(task)
         self._jobs.append(job)
         try:
             yield job
         finally:
             self._jobs.remove(job)
 
-    def current(self, owner: Owner) -> Job | None:
+    def current(self, owner: Owner) -> A1111Job | None:
         """The one that is asked about when no job is named."""
         seen = [job for job in self._jobs if owner.may_see(job.task.owner.name)]
         unfinished = (job for job in seen if not job.task.done)

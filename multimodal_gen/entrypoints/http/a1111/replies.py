@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multimodal_gen.configs.solvers import a1111_name
-from multimodal_gen.entrypoints.http.a1111.jobs import Job
+from multimodal_gen.entrypoints.http.a1111.jobs import A1111Job
 from multimodal_gen.entrypoints.http.a1111.schema import Generation
 from multimodal_gen.entrypoints.http.openai.image_replies import Encoding, in_base64
 from multimodal_gen.messages.request import Req
@@ -21,7 +21,7 @@ class Reply:
 
     body: Generation
     warnings: Sequence[str]
-    job: Job
+    job: A1111Job
     encoding: Encoding
 
     def content(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ _NAMES = {
 }
 
 
-class Failure(BaseModel):
+class A1111Failure(BaseModel):
     """An error as the web UI tells it."""
 
     error: str
@@ -32,7 +32,7 @@ class Failure(BaseModel):
 
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Failure} for status in (400, 401, 403, 408, 413, 429, 499, 500, 503, 507)
+    status: {"model": A1111Failure} for status in (400, 401, 403, 408, 413, 429, 499, 500, 503, 507)
 }
 
 

@@ -146,7 +146,7 @@ def with_infotext(body: B) -> B:
     """The body, with what it leaves out as its infotext says. Raises InvalidRequest."""
     if body.infotext is None:
         return body
-    said = infotext.parse(body.infotext)
+    said = infotext.parse_infotext(body.infotext)
     given = body.model_dump(exclude_none=True)
     for key, name in _FROM_INFOTEXT.items():
         if key in said:

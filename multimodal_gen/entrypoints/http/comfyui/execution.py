@@ -130,7 +130,7 @@ class Executor:
                 for frame in output.pixels
             ]
         places = [self._files.save(prompt.owner, folder, prefix, suffix, file) for file in files]
-        result: dict[str, Any] = {"images": [place.described() for place in places]}
+        result: dict[str, Any] = {"images": [place.to_json() for place in places]}
         if suffix == ".mp4":
             result["animated"] = [True]
         return result

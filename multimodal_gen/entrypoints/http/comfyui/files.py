@@ -37,7 +37,7 @@ class Place(NamedTuple):
         subfolder, _, name = text.rpartition("/")
         return cls(folder, subfolder, name)
 
-    def described(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, str]:
         return {"filename": self.name, "subfolder": self.subfolder, "type": self.folder}
 
 

@@ -63,7 +63,7 @@ class Prompt:
         for part in self.parts:
             part.task.cancel()
 
-    def described(self) -> list[Any]:
+    def to_json(self) -> list[Any]:
         """As queue and history tell it."""
         extra = dict(self.extra_data)
         if self.client_id is not None:
@@ -75,7 +75,7 @@ class Prompt:
         succeeded = bool(self.messages) and self.messages[-1][0] == "execution_success"
         same = ("node_id", "display_node", "real_node_id")
         return {
-            "prompt": self.described(),
+            "prompt": self.to_json(),
             "outputs": self.results,
             "status": {
                 "status_str": "success" if succeeded else "error",

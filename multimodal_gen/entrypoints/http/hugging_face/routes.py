@@ -27,7 +27,7 @@ _FORMATS: dict[str, ImageFormat] = {
 _NAMES = {"image_path": "inputs"}
 
 
-class Failure(BaseModel):
+class HuggingFaceFailure(BaseModel):
     """What InferenceClient puts into the exception that it raises."""
 
     error: str
@@ -36,7 +36,8 @@ class Failure(BaseModel):
 
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Failure} for status in (400, 401, 403, 408, 413, 429, 499, 500, 503, 507)
+    status: {"model": HuggingFaceFailure}
+    for status in (400, 401, 403, 408, 413, 429, 499, 500, 503, 507)
 }
 _BODY: dict[str, Any] = {
     "requestBody": {

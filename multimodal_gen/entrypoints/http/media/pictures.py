@@ -6,13 +6,13 @@ import base64
 import binascii
 import re
 
-from multimodal_gen.entrypoints.http.openai.schema import Picture, PictureLink
+from multimodal_gen.entrypoints.http.openai.schema import PictureLink, PictureSource
 from multimodal_gen.errors import InvalidRequest
 
 _DATA_URL = re.compile(r"data:[^,]{0,200},", re.ASCII | re.IGNORECASE)
 
 
-def file_of(given: Picture, field: str) -> bytes:
+def file_of(given: PictureSource, field: str) -> bytes:
     """The file of a picture as it stands in a body. Raises InvalidRequest."""
     text = given.image_url if isinstance(given, PictureLink) else given
     return text if isinstance(text, bytes) else bytes_of(text, field)

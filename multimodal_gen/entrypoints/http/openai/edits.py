@@ -12,7 +12,7 @@ from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
 from multimodal_gen.entrypoints.http.openai.images import ANSWERS
 from multimodal_gen.entrypoints.http.openai.schema import (
     EditsRequest,
-    Picture,
+    PictureSource,
     VariationsRequest,
 )
 from multimodal_gen.entrypoints.http.transport import forms
@@ -36,12 +36,12 @@ def edit_routes(maker: ImageMaker, max_input_pixels: int) -> APIRouter:
         "/v1/images/edits",
         response_class=Response,
         responses=ANSWERS,
-        openapi_extra=forms.described(EditsRequest, "multipart/form-data", "application/json"),
+        openapi_extra=forms.body_schema(EditsRequest, "multipart/form-data", "application/json"),
     )
     async def edit(request: Request) -> Response:
         """A picture changed as the prompt says: as a whole by `strength`, where a `mask` says, or
         by instruction, as the model can."""
-        body = await forms.parse(request, EditsRequest)
+        body = await forms.parse_body(request, EditsRequest)
         model = _checked(maker.model(), _FROM_PICTURES, body.image)
         pictures = await asyncio.to_thread(_opened, body, model, max_input_pixels)
         return await maker.answer(request, body, "image_edit", pictures)
@@ -50,11 +50,13 @@ def edit_routes(maker: ImageMaker, max_input_pixels: int) -> APIRouter:
         "/v1/images/variations",
         response_class=Response,
         responses=ANSWERS,
-        openapi_extra=forms.described(VariationsRequest, "multipart/form-data", "application/json"),
+        openapi_extra=forms.body_schema(
+            VariationsRequest, "multipart/form-data", "application/json"
+        ),
     )
     async def vary(request: Request) -> Response:
         """Pictures like the one given: image-to-image, with or without a prompt."""
-        body = await forms.parse(request, VariationsRequest)
+        body = await forms.parse_body(request, VariationsRequest)
         _checked(maker.model(), _WITHOUT_MASK, body.image)
         image = await asyncio.to_thread(_opened_image, body.image, max_input_pixels)
         return await maker.answer(request, body, "image_edit", {"image": image})
@@ -62,7 +64,9 @@ def edit_routes(maker: ImageMaker, max_input_pixels: int) -> APIRouter:
     return routes
 
 
-def _checked(model: ModelInfo, tasks: tuple[str, ...], given: Picture | list[Picture]) -> ModelInfo:
+def _checked(
+    model: ModelInfo, tasks: tuple[str, ...], given: PictureSource | list[PictureSource]
+) -> ModelInfo:
     """`model`. Raises InvalidRequest where it does none of `tasks`, or takes fewer pictures."""
     if not any(task in tasks for task in model.tasks):
         allowed = (
@@ -117,7 +121,7 @@ def _own_mask(body: EditsRequest, model: ModelInfo, max_pixels: int) -> Pixels:
 
 
 def _opened_image(
-    given: Picture | list[Picture], max_pixels: int, mode: Mode = "RGB"
+    given: PictureSource | list[PictureSource], max_pixels: int, mode: Mode = "RGB"
 ) -> np.ndarray[Any, Any]:
     one = given[0] if isinstance(given, list) else given
     return decode_picture(file_of(one, "image"), "image", mode, max_pixels=max_pixels)

@@ -14,7 +14,7 @@ from multimodal_gen.entrypoints.http.jobs.files import url_of
 from multimodal_gen.entrypoints.http.openai.image_jobs import job_reply
 from multimodal_gen.entrypoints.http.openai.image_replies import (
     Encoding,
-    Made,
+    FinishedImage,
     in_base64,
     raw,
     reply,
@@ -78,7 +78,10 @@ class ImageMaker:
         files = await asyncio.gather(
             *(asyncio.to_thread(encoding.encode, req, output) for req, output in pairs)
         )
-        made = [Made(req, output, file) for (req, output), file in zip(pairs, files, strict=True)]
+        made = [
+            FinishedImage(req, output, file)
+            for (req, output), file in zip(pairs, files, strict=True)
+        ]
         if body.response_format == "file":
             return await asyncio.to_thread(raw, encoding, made)
         place = self._linked(request, encoding) if body.response_format == "url" else _inside

@@ -89,7 +89,7 @@ class ImagesReply(BaseModel):
 
 
 @dataclass(frozen=True)
-class Made:
+class FinishedImage:
     """An output and its file."""
 
     req: Req
@@ -107,7 +107,7 @@ def common(body: ImageFields, encoding: Encoding, req: Req) -> dict[str, Any]:
     }
 
 
-def described(output: Output) -> dict[str, Any]:
+def output_fields(output: Output) -> dict[str, Any]:
     """Beside the picture itself."""
     return {"id": output.id, "seed": output.seed, "timings": output.timings}
 
@@ -119,7 +119,7 @@ def in_base64(file: bytes) -> str:
 def reply(
     body: ImageFields,
     encoding: Encoding,
-    made: Sequence[Made],
+    made: Sequence[FinishedImage],
     request_id: str,
     place: Callable[[bytes], Mapping[str, Any]],
 ) -> Response:
@@ -127,7 +127,7 @@ def reply(
     outputs = [each.output for each in made]
     content: dict[str, Any] = {
         "created": int(time.time()),
-        "data": [{**place(each.file), **described(each.output)} for each in made],
+        "data": [{**place(each.file), **output_fields(each.output)} for each in made],
         **common(body, encoding, made[0].req),
         "usage": USAGE,
         "id": request_id,
@@ -139,7 +139,7 @@ def reply(
     return Response(msgspec.json.encode(content), media_type="application/json")
 
 
-def raw(encoding: Encoding, made: Sequence[Made]) -> Response:
+def raw(encoding: Encoding, made: Sequence[FinishedImage]) -> Response:
     """The file itself, or a zip of several."""
     headers = {"x-seeds": ",".join(str(each.output.seed) for each in made)}
     if len(made) == 1:

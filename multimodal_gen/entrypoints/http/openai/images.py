@@ -31,11 +31,11 @@ def image_routes(maker: ImageMaker) -> APIRouter:
         "/v1/images/generations",
         response_class=Response,
         responses=ANSWERS,
-        openapi_extra=forms.described(ImagesRequest),
+        openapi_extra=forms.body_schema(ImagesRequest),
     )
     async def generate(request: Request) -> Response:
         """Pictures of a prompt; as server-sent events with `stream`."""
-        body = await forms.parse(request, ImagesRequest)
+        body = await forms.parse_body(request, ImagesRequest)
         model = maker.model()
         if "text-to-image" not in model.tasks:
             allowed = f"{model.name} needs a picture: send it to /v1/images/edits"

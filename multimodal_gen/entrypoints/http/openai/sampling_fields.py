@@ -16,10 +16,10 @@ _SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})", re.ASCII)
 _MAX_WARNINGS = 20
 
 
-class Lora(BaseModel):
+class LoraField(BaseModel):
     """A LoRA by the name it has in the operator's folder."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(title="Lora", strict=True, extra="forbid")
 
     name: str
     scale: float = 1.0
@@ -48,7 +48,7 @@ class SamplingFields(BaseModel):
     num_frames: int | None = None
     fps: int | None = None
     strength: float | None = None
-    lora: list[Lora] | None = None
+    lora: list[LoraField] | None = None
     priority: Priority | None = None
     deadline_s: float | None = None
 

@@ -14,7 +14,7 @@ from multimodal_gen.errors import InvalidRequest
 
 MAX_IMAGES = 10
 
-Count = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
+OutputCount = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
 
@@ -31,8 +31,8 @@ class ImageFields(SamplingFields):
     """What all image routes take."""
 
     prompt: str = ""
-    n: Count | None = None
-    num_outputs_per_prompt: Count | None = None
+    n: OutputCount | None = None
+    num_outputs_per_prompt: OutputCount | None = None
     """The same as n."""
     seed: int | list[int] | None = None
     """Image j has seed + j; a list gives each image its own."""
@@ -142,14 +142,14 @@ class PictureLink(BaseModel):
     """A data URL."""
 
 
-Picture = bytes | str | PictureLink
+PictureSource = bytes | str | PictureLink
 """A file of a form; in JSON a data URL or base64."""
 
 
 class VariationsRequest(ImageFields):
     """Pictures like a picture."""
 
-    image: Picture | list[Picture]
+    image: PictureSource | list[PictureSource]
     markup: NotOffered = None
 
 
@@ -157,11 +157,11 @@ class EditsRequest(ImageFields):
     """Pictures made of a picture, as the prompt says."""
 
     prompt: str
-    image: Picture | list[Picture]
+    image: PictureSource | list[PictureSource]
     """In JSON it may be called images as well."""
-    mask: Picture | None = None
+    mask: PictureSource | None = None
     """Transparent where the picture is to change; without any transparency: white there."""
-    markup: Picture | None = None
+    markup: PictureSource | None = None
     """Marks that guide the edit, on a transparent ground: laid over the picture."""
 
     @model_validator(mode="before")

@@ -17,8 +17,8 @@ from multimodal_gen.entrypoints.http.openai.image_replies import (
     USAGE,
     Encoding,
     common,
-    described,
     in_base64,
+    output_fields,
 )
 from multimodal_gen.entrypoints.http.openai.schema import ImageFields
 from multimodal_gen.entrypoints.http.transport.errors import log_and_envelope
@@ -132,7 +132,7 @@ class ImageEvents:
 
     def _completed(self, event: Made) -> bytes:
         file = self.encoding.encode(self.task.requests[event.index], event.output)
-        extra = {"usage": USAGE, **described(event.output), "request_id": self.request_id}
+        extra = {"usage": USAGE, **output_fields(event.output), "request_id": self.request_id}
         if warnings := self.body.warnings():
             extra["warnings"] = warnings
         return self._picture("completed", event.index, file, extra)

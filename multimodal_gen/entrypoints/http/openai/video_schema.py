@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.http.openai.sampling_fields import SamplingFields
-from multimodal_gen.entrypoints.http.openai.schema import Picture
+from multimodal_gen.entrypoints.http.openai.schema import PictureSource
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
 
@@ -60,7 +60,7 @@ class RemixRequest(SamplingFields):
 class VideosRequest(RemixRequest):
     """A video of a prompt, and of a picture where the model takes one."""
 
-    input_reference: Picture | None = None
+    input_reference: PictureSource | None = None
     """The first frame: a file, or in JSON {"image_url": a data URL}."""
 
     @field_validator("input_reference", mode="before")

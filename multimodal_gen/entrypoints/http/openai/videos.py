@@ -46,22 +46,22 @@ def video_routes(maker: VideoMaker) -> APIRouter:
         "/v1/videos",
         response_model=Video,
         responses=_ASKED,
-        openapi_extra=forms.described(VideosRequest, *_FORM_FIRST),
+        openapi_extra=forms.body_schema(VideosRequest, *_FORM_FIRST),
     )
     async def create(request: Request) -> Response:
         """Accept a video; an `idempotency-key` that was sent before gives the job of then."""
-        body = await forms.parse(request, VideosRequest)
+        body = await forms.parse_body(request, VideosRequest)
         return _reply(await maker.submit(request, body), jobs)
 
     @routes.post(
         "/v1/videos/sync",
         response_class=Response,
         responses={200: {"content": {"video/mp4": {}}}, **_ASKED, **documented(408, 499, 507)},
-        openapi_extra=forms.described(VideosRequest, *_FORM_FIRST),
+        openapi_extra=forms.body_schema(VideosRequest, *_FORM_FIRST),
     )
     async def create_now(request: Request) -> Response:
         """The video itself, when it is done. A client that goes away takes its request with it."""
-        return await maker.make(request, await forms.parse(request, VideosRequest))
+        return await maker.make(request, await forms.parse_body(request, VideosRequest))
 
     @routes.get("/v1/videos", response_model=VideoPage, responses=documented(400, 401, 404))
     async def list_videos(
@@ -111,11 +111,11 @@ def video_routes(maker: VideoMaker) -> APIRouter:
         f"{path}/remix",
         response_model=Video,
         responses={**_ASKED, **documented(404, 410)},
-        openapi_extra=forms.described(RemixRequest, *reversed(_FORM_FIRST)),
+        openapi_extra=forms.body_schema(RemixRequest, *reversed(_FORM_FIRST)),
     )
     async def remix(video_id: str, request: Request) -> Response:
         """A video made as another was, seed and picture too, of another prompt."""
-        body = await forms.parse(request, RemixRequest)
+        body = await forms.parse_body(request, RemixRequest)
         source = _finished(await _known(jobs, video_id, owner_of(request)))
         return _reply(await maker.submit(request, body, source), jobs)
 

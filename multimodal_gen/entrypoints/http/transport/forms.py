@@ -28,7 +28,7 @@ _EMPTY_IS_TEXT = frozenset({"prompt", "negative_prompt"})
 Value = str | bytes
 
 
-async def parse(request: Request, model: type[M]) -> M:
+async def parse_body(request: Request, model: type[M]) -> M:
     """The body as a `model`. Of a form, files come as bytes and numbers are read from their text;
     links to pictures are followed where the operator allows it.
 
@@ -63,7 +63,7 @@ def fold(items: Iterable[tuple[str, Value]]) -> dict[str, Any]:
     return {name: _listed(value) for name, value in folded.items()}
 
 
-def described(model: type[BaseModel], *kinds: str) -> dict[str, Any]:
+def body_schema(model: type[BaseModel], *kinds: str) -> dict[str, Any]:
     """The OpenAPI request body for a route that parses a `model` of these content types."""
     schema = _inlined(model.model_json_schema())
     return {

@@ -73,7 +73,7 @@ class Graph:
         link = _link(node, name, spec, self._given(node, name, spec))
         source = self.nodes.get(link.node)
         linked = [link.node, link.slot]
-        extra: dict[str, Any] = {"input_config": spec.described(), "linked_node": linked}
+        extra: dict[str, Any] = {"input_config": spec.to_json(), "linked_node": linked}
         if source is None:
             details = f"{name}: there is no node {shown(link.node)!a}"
             message = "Bad linked input, the node does not exist"
@@ -160,7 +160,7 @@ def _link(node: Node, name: str, spec: Input, given: Any) -> Link:
         case [str() | int() as key, int() as slot] if not isinstance(slot, bool) and slot >= 0:
             return Link(str(key), slot)
     message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
-    extra = {"input_config": spec.described(), "received_value": shown(given)}
+    extra = {"input_config": spec.to_json(), "received_value": shown(given)}
     raise _invalid(node, name, "bad_linked_input", message, name, **extra)
 
 
@@ -175,13 +175,13 @@ def _converted(node: Node, name: str, spec: Input, given: Any) -> Any:
     except (ValueError, TypeError, OverflowError) as error:
         message = f"Failed to convert an input value to a {spec.type} value"
         details = f"{name}, {shown(given)}, {shown(error)}"
-        extra = {"input_config": spec.described(), "received_value": shown(given)}
+        extra = {"input_config": spec.to_json(), "received_value": shown(given)}
         raise _invalid(node, name, "invalid_input_type", message, details, **extra) from None
     return value
 
 
 def _check_range(node: Node, name: str, spec: Input, value: Any) -> None:
-    extra = {"input_config": spec.described(), "received_value": value}
+    extra = {"input_config": spec.to_json(), "received_value": value}
     low, high = spec.options.get("min"), spec.options.get("max")
     if low is not None and value < low:
         message = f"Value {value} smaller than min of {low}"

@@ -29,7 +29,7 @@ class Input:
     def is_value(self) -> bool:
         return self.type in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
-    def described(self) -> list[Any]:
+    def to_json(self) -> list[Any]:
         kind: Any = list(self.choices) if self.type == "COMBO" else self.type
         return [kind, dict(self.options)] if self.options else [kind]
 
@@ -47,11 +47,11 @@ class NodeClass:
     is_output: bool = False
     """Graphs are run for its sake."""
 
-    def described(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Its entry in `/object_info`."""
         groups = {
-            "required": {k: v.described() for k, v in self.inputs.items() if not v.optional},
-            "optional": {k: v.described() for k, v in self.inputs.items() if v.optional},
+            "required": {k: v.to_json() for k, v in self.inputs.items() if not v.optional},
+            "optional": {k: v.to_json() for k, v in self.inputs.items() if v.optional},
         }
         given = {name: group for name, group in groups.items() if group or name == "required"}
         return {

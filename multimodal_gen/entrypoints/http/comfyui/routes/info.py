@@ -26,13 +26,13 @@ def add_info_routes(
     async def object_info(request: Request) -> Response:
         """The nodes that graphs may be made of."""
         nodes = await node_definitions(request)
-        return json_response({name: node.described() for name, node in nodes.items()})
+        return json_response({name: node.to_json() for name, node in nodes.items()})
 
     @routes.get("/object_info/{node_class}", responses=refusals(503))
     async def object_info_of(node_class: str, request: Request) -> Response:
         """One of them; nothing where it is not known."""
         node = (await node_definitions(request)).get(node_class)
-        return json_response({} if node is None else {node_class: node.described()})
+        return json_response({} if node is None else {node_class: node.to_json()})
 
     @routes.get("/system_stats", responses=refusals(503))
     async def stats() -> dict[str, Any]:

@@ -22,7 +22,7 @@ from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.serving.service import Service
 
 Offset = Annotated[int | None, Query(ge=-1)]
-Count = Annotated[int | None, Query(ge=0)]
+MaxItems = Annotated[int | None, Query(ge=0)]
 
 
 def add_prompt_routes(
@@ -57,8 +57,8 @@ def add_queue_routes(routes: APIRouter, prompts: Prompts) -> None:
         """The client's prompts that run, and those that wait."""
         found = prompts.queue(owner_of(request))
         said = {
-            "queue_running": [prompt.described() for prompt in found if prompt.runs],
-            "queue_pending": [prompt.described() for prompt in found if not prompt.runs],
+            "queue_running": [prompt.to_json() for prompt in found if prompt.runs],
+            "queue_pending": [prompt.to_json() for prompt in found if not prompt.runs],
         }
         return json_response(said)
 
@@ -103,7 +103,9 @@ def add_queue_routes(routes: APIRouter, prompts: Prompts) -> None:
 
 def add_history_routes(routes: APIRouter, prompts: Prompts) -> None:
     @routes.get("/history", responses=refusals(400))
-    async def history(request: Request, max_items: Count = None, offset: Offset = None) -> Response:
+    async def history(
+        request: Request, max_items: MaxItems = None, offset: Offset = None
+    ) -> Response:
         """Prompts that ended, the oldest first: the last `max_items`, or those from `offset` on."""
         found = list(prompts.history(owner_of(request)).items())
         if offset is None or offset < 0:
