@@ -12,7 +12,7 @@ from multimodal_gen.benchmarks.engine_side import EngineSide
 from multimodal_gen.benchmarks.workload import Workload
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.launch.engine_process import EngineProcess
-from multimodal_gen.launch.model_path import resolve
+from multimodal_gen.launch.model_path import find_model_files
 from multimodal_gen.messages.model_info import ModelInfo
 
 
@@ -52,7 +52,7 @@ class Session:
 
     @cached_property
     def folder(self) -> Path:
-        return resolve(self.server.model_path, self.server.revision).folder
+        return find_model_files(self.server.model_path, self.server.revision).folder
 
     @property
     def model(self) -> ModelInfo:

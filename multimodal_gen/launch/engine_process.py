@@ -21,7 +21,7 @@ import msgspec
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import EngineDied, MultimodalGenError
-from multimodal_gen.launch.model_path import ModelFiles, resolve
+from multimodal_gen.launch.model_path import ModelFiles, find_model_files
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.rank_args import RankArgs, client_address
 
@@ -60,7 +60,7 @@ class EngineProcess:
         `rank_module` is what each runs; a benchmark has one that measures itself. Raises
         InvalidCheckpoint when the model can't be found.
         """
-        model = resolve(args.model_path, args.revision, args.base_model_path)
+        model = find_model_files(args.model_path, args.revision, args.base_model_path)
         folder = Path(tempfile.mkdtemp(prefix="multimodal-gen-"))
         rank_args = RankArgs(
             rank=0,

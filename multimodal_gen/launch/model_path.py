@@ -31,7 +31,7 @@ class ModelFiles(NamedTuple):
     """A single weight file that takes the place of weights in the folder."""
 
 
-def resolve(
+def find_model_files(
     model_path: str | None, revision: str | None = None, base_model_path: str | None = None
 ) -> ModelFiles:
     """The files of `model_path`: None is the bundled model, else a folder or single file here, or

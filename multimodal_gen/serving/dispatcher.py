@@ -21,7 +21,7 @@ from multimodal_gen.errors import (
 )
 from multimodal_gen.messages.request import Req
 from multimodal_gen.serving.owner import Owner
-from multimodal_gen.serving.ticket import Outcome, Ticket
+from multimodal_gen.serving.ticket import Ticket, TicketEvent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +80,7 @@ class Dispatcher:
         requests: Sequence[Req],
         pictures: Sequence[np.ndarray[Any, Any]],
         owner: Owner,
-        tell: Callable[[int, Outcome], None],
+        tell: Callable[[int, TicketEvent], None],
         *,
         durable: bool = False,
         bounded: bool = True,
@@ -256,5 +256,5 @@ class Dispatcher:
         return max(RETRY_S, min(etas, default=RETRY_S))
 
 
-def _indexed(tell: Callable[[int, Outcome], None], index: int) -> Callable[[Outcome], None]:
+def _indexed(tell: Callable[[int, TicketEvent], None], index: int) -> Callable[[TicketEvent], None]:
     return lambda outcome: tell(index, outcome)

@@ -27,7 +27,7 @@ from multimodal_gen.serving.ledger import (
     same_request,
 )
 from multimodal_gen.serving.owner import Owner
-from multimodal_gen.serving.records import JobRecord, JobRequest, Kind, Order
+from multimodal_gen.serving.records import JobKind, JobRecord, JobRequest, PageOrder
 from multimodal_gen.serving.rendering import Render, render
 from multimodal_gen.serving.results import Results
 from multimodal_gen.serving.service import NO_PIXELS, Pixels, Service
@@ -76,7 +76,7 @@ class Jobs:
 
     async def submit(
         self,
-        kind: Kind,
+        kind: JobKind,
         params: SamplingParams | Sequence[SamplingParams],
         pictures: Pixels = NO_PIXELS,
         *,
@@ -120,10 +120,10 @@ class Jobs:
     async def page(
         self,
         owner: Owner,
-        kind: Kind | None = None,
+        kind: JobKind | None = None,
         after: str | None = None,
         limit: int = 20,
-        order: Order = "desc",
+        order: PageOrder = "desc",
     ) -> Page:
         """Jobs by when they were accepted. Raises NotFound for an unknown `after`."""
         page = await asyncio.to_thread(

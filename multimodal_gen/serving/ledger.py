@@ -14,7 +14,7 @@ import msgspec
 
 from multimodal_gen.errors import Conflict, InvalidRequest, NotFound
 from multimodal_gen.messages.reply import ErrorInfo
-from multimodal_gen.serving.records import FINAL, JobRecord, JobRequest, Kind, Order
+from multimodal_gen.serving.records import FINAL, JobKind, JobRecord, JobRequest, PageOrder
 
 VERSION = 1
 _SCHEMA = f"""
@@ -100,7 +100,12 @@ class Ledger(Protocol):
         """Raises NotFound."""
 
     def page(
-        self, owner: str | None, kind: Kind | None, after: str | None, limit: int, order: Order
+        self,
+        owner: str | None,
+        kind: JobKind | None,
+        after: str | None,
+        limit: int,
+        order: PageOrder,
     ) -> Page:
         """Up to `limit` jobs that come after job `after`. Raises NotFound for an unknown one."""
 
@@ -178,7 +183,12 @@ class SqliteLedger:
             return _record(self._one(job_id, owner))
 
     def page(
-        self, owner: str | None, kind: Kind | None, after: str | None, limit: int, order: Order
+        self,
+        owner: str | None,
+        kind: JobKind | None,
+        after: str | None,
+        limit: int,
+        order: PageOrder,
     ) -> Page:
         wanted: dict[str, Any] = {"owner = ?": owner, "kind = ?": kind}
         sign, direction = (">", "ASC") if order == "asc" else ("<", "DESC")

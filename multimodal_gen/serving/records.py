@@ -13,8 +13,8 @@ from multimodal_gen.messages.reply import ErrorInfo
 from multimodal_gen.messages.request import Req
 from multimodal_gen.serving.task import Status
 
-Kind = Literal["video", "image"]
-Order = Literal["asc", "desc"]
+JobKind = Literal["video", "image"]
+PageOrder = Literal["asc", "desc"]
 
 FINAL: tuple[Status, ...] = ("completed", "failed", "cancelled")
 
@@ -31,7 +31,7 @@ class JobRecord:
     """One accepted job. Times are seconds since 1970."""
 
     id: str
-    kind: Kind
+    kind: JobKind
     owner: str
     model: str
     request: JobRequest

@@ -30,14 +30,14 @@ from multimodal_gen.serving.observer import Observer
 from multimodal_gen.serving.operator_limits import bounded, within_time
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.task import Task
-from multimodal_gen.serving.ticket import Outcome, Ticket
+from multimodal_gen.serving.ticket import Ticket, TicketEvent
 
 if TYPE_CHECKING:
     import numpy as np
 
 Pixels = Mapping[str, "np.ndarray[Any, Any]"]
 """`image` [H, W, 3] and `mask` [H, W], uint8."""
-Phase = Literal["loading", "ready", "restarting", "stopping", "failed"]
+ServerPhase = Literal["loading", "ready", "restarting", "stopping", "failed"]
 
 NO_PIXELS: Pixels = MappingProxyType({})
 RETRY_S = 5.0
@@ -46,10 +46,10 @@ IN_FLIGHT_PER_BATCH = 4
 
 
 @dataclass(frozen=True)
-class Health:
+class ServerHealth:
     """What is true now, without asking the engine."""
 
-    phase: Phase
+    phase: ServerPhase
     ranks: int
     running: int
     """Requests that the engine has begun."""
@@ -73,7 +73,7 @@ class Service:
         self._client: SchedulerClient | None = None
         self._model: ModelInfo | None = None
         self._ranks = 0
-        self._phase: Phase = "loading"
+        self._phase: ServerPhase = "loading"
         self._failure: MultimodalGenError | None = None
         self._loss: MultimodalGenError | None = None
         """Of the last engine that was ready."""
@@ -134,14 +134,14 @@ class Service:
         task, _ = self._alive.get(task_id, (None, None))
         return task
 
-    def health(self) -> Health:
+    def health(self) -> ServerHealth:
         """The truth, for probes."""
         phase, reason = self._phase, self._failure
         if phase == "restarting":
             reason = reason or self._loss
         if not self._replay and self._client is not None and self._client.died is not None:
             phase, reason = "failed", self._client.died
-        return Health(
+        return ServerHealth(
             phase=phase,
             ranks=self._ranks if phase in ("ready", "stopping") else 0,
             running=self._dispatcher.running,
@@ -173,7 +173,7 @@ class Service:
             requests = self.resolve(params, pictures, previews=previews)
         task = Task(task_id or secrets.token_hex(16), owner, requests, self._cancel, durable=kept)
 
-        def tell(index: int, outcome: Outcome) -> None:
+        def tell(index: int, outcome: TicketEvent) -> None:
             self._tell(task, index, outcome)
 
         self._alive[task.id] = task, []
@@ -265,7 +265,7 @@ class Service:
 
     # -- what becomes of it
 
-    def _tell(self, task: Task, index: int, outcome: Outcome) -> None:
+    def _tell(self, task: Task, index: int, outcome: TicketEvent) -> None:
         if isinstance(outcome, Update):
             task.move(index, outcome)
         elif isinstance(outcome, Output):

@@ -22,7 +22,7 @@ AGEING_S = 10.0
 """Waiting this long lifts a request by one priority, as in the engine."""
 _LEVELS = {"low": 0, "normal": 1, "high": 2}
 
-Outcome = Update | Output | MultimodalGenError
+TicketEvent = Update | Output | MultimodalGenError
 
 
 @dataclass(eq=False, kw_only=True)
@@ -34,7 +34,7 @@ class Ticket:
     owner: Owner
     number: int
     """In order of acceptance."""
-    tell: Callable[[Outcome], None]
+    tell: Callable[[TicketEvent], None]
     """Hears of progress, then of the output or the error."""
     durable: bool = False
     born: float = field(default_factory=time.monotonic)

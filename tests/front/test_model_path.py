@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.launch.hub import wanted_files
-from multimodal_gen.launch.model_path import BUNDLED_MODEL, ModelFiles, resolve
+from multimodal_gen.launch.model_path import BUNDLED_MODEL, ModelFiles, find_model_files
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 INDEX = b'{"transformer": ["diffusers", "FluxTransformer2DModel"]}'
@@ -81,11 +81,11 @@ def hub() -> Iterator[str]:
 
 
 def resolve_with(model_path: str, cache: Path, base: str | None = None, **environment: str) -> str:
-    """What `resolve` says in a process of its own: the hub's library reads its settings once."""
+    """Return what `find_model_files` finds in a process of its own: the hub reads settings once."""
     script = (
-        "import sys; from multimodal_gen.launch.model_path import resolve\n"
+        "import sys; from multimodal_gen.launch.model_path import find_model_files\n"
         "base = sys.argv[2] or None\n"
-        "try: print(resolve(sys.argv[1], None, base).folder)\n"
+        "try: print(find_model_files(sys.argv[1], None, base).folder)\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "COV"))}
@@ -101,18 +101,18 @@ def resolve_with(model_path: str, cache: Path, base: str | None = None, **enviro
 
 
 def test_nothing_said_is_the_bundled_model() -> None:
-    assert resolve(None) == ModelFiles(BUNDLED_MODEL)
+    assert find_model_files(None) == ModelFiles(BUNDLED_MODEL)
     assert (BUNDLED_MODEL / "model_index.json").is_file()
 
 
 def test_a_local_folder_is_itself(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
-    assert resolve(str(tmp_path)) == ModelFiles(tmp_path)
+    assert find_model_files(str(tmp_path)) == ModelFiles(tmp_path)
 
 
 def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidCheckpoint, match=r"has no model_index\.json"):
-        resolve(str(tmp_path))
+        find_model_files(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_what_is_neither_a_folder_nor_a_hub_name_is_refused(path: str) -> None:
     with pytest.raises(
         InvalidCheckpoint, match=r"no such file or folder, and not a hub name|has no model"
     ):
-        resolve(path)
+        find_model_files(path)
 
 
 def test_offline_without_a_copy_says_what_to_do(tmp_path: Path) -> None:

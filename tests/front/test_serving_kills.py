@@ -23,7 +23,7 @@ from PIL import Image
 from places import FAULTS_FOLDER, HELPERS, python_path
 
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.entrypoints.http.transport.listen import listen, url_of
+from multimodal_gen.entrypoints.http.transport.listen import listen, listener_url
 from multimodal_gen.launch.engine_process import EngineProcess
 
 FAULTS = "poison=predict:all:die"
@@ -89,7 +89,7 @@ def start(tmp_path: Path) -> Start:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     with listen(ServerArgs(port=0)) as free:
-        url = url_of(free)
+        url = listener_url(free)
 
     @contextlib.contextmanager
     def started(faults: str = "", **args: Any) -> Iterator[JobServer]:

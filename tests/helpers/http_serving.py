@@ -21,7 +21,7 @@ from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.app import create_app
 from multimodal_gen.entrypoints.http.transport.connections import WEBSOCKETS
-from multimodal_gen.entrypoints.http.transport.listen import listen, url_of
+from multimodal_gen.entrypoints.http.transport.listen import listen, listener_url
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 from multimodal_gen.serving.data_folder import DataFolder
@@ -94,7 +94,7 @@ def serving(app: FastAPI, **options: Any) -> Iterator[str]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
-    yield url_of(listener)
+    yield listener_url(listener)
     server.should_exit = True
     thread.join(10)
 

@@ -20,7 +20,7 @@ from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.identify import identify
 from multimodal_gen.entrypoints.cli.main import main
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.launch.model_path import ModelFiles, resolve
+from multimodal_gen.launch.model_path import ModelFiles, find_model_files
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 
 Checkpoints = Callable[..., Path]
@@ -340,22 +340,22 @@ def test_the_command_says_it_without_torch(folder: Path, tmp_path: Path) -> None
 
 def test_a_file_beside_an_index_takes_its_own_folder_as_base(folder: Path) -> None:
     file = write(folder / "x.safetensors", prefixed(flux(folder), COMFY))
-    assert resolve(str(file)) == ModelFiles(folder, file)
+    assert find_model_files(str(file)) == ModelFiles(folder, file)
 
 
 def test_a_base_may_be_named(folder: Path, tmp_path: Path) -> None:
     file = write(tmp_path / "x.safetensors", flux(folder))
-    assert resolve(str(file), None, str(folder)) == ModelFiles(folder, file)
+    assert find_model_files(str(file), None, str(folder)) == ModelFiles(folder, file)
 
 
 def test_without_a_base_the_published_one_is_named(folder: Path, tmp_path: Path) -> None:
     file = write(tmp_path / "x.safetensors", flux(folder))
     with pytest.raises(InvalidCheckpoint) as error:
-        resolve(str(file))
+        find_model_files(str(file))
     told = ["FLUX.1", "black-forest-labs/FLUX.1-schnell", "HF_HUB_OFFLINE", "--base-model-path"]
     assert all(part in str(error.value) for part in told), str(error.value)
 
 
 def test_a_base_is_for_single_files(folder: Path) -> None:
     with pytest.raises(InvalidCheckpoint, match="is for a single file"):
-        resolve(str(folder), None, str(folder))
+        find_model_files(str(folder), None, str(folder))

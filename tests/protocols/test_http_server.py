@@ -23,7 +23,7 @@ from http_serving import eventually
 
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.server import serve
-from multimodal_gen.entrypoints.http.transport.listen import listen, url_of
+from multimodal_gen.entrypoints.http.transport.listen import listen, listener_url
 from multimodal_gen.errors import InvalidRequest
 
 PROGRAM = """
@@ -252,4 +252,4 @@ def test_with_a_key_any_address_is_fine() -> None:
 def test_loopback_needs_no_key_by_any_of_its_names() -> None:
     for host in ("127.0.0.1", "127.0.0.2", "localhost"):
         with listen(ServerArgs(host=host, port=0)) as listener:
-            assert url_of(listener).startswith("http://")
+            assert listener_url(listener).startswith("http://")

@@ -18,7 +18,7 @@ from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.app import create_app
 from multimodal_gen.entrypoints.http.transport.connections import uvicorn_options
-from multimodal_gen.entrypoints.http.transport.listen import listen, url_of
+from multimodal_gen.entrypoints.http.transport.listen import listen, listener_url
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.launch.supervisor import EngineSupervisor, Watcher
 from multimodal_gen.serving.data_folder import DataFolder
@@ -52,7 +52,7 @@ class HttpServer:
     def __init__(self, args: ServerArgs, listener: socket.socket, data: Path) -> None:
         self._args = args
         self._listener = listener
-        self._url = url_of(listener)
+        self._url = listener_url(listener)
         self._service = Service(args)
         self._jobs = Jobs.in_folder(data, self._service, args)
         self._status = 0

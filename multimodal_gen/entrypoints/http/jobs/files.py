@@ -36,6 +36,6 @@ def file_routes(results: Results) -> APIRouter:
     return routes
 
 
-def url_of(request: Request, path: str) -> str:
+def absolute_url(request: Request, path: str) -> str:
     """`path` of this server as the client of `request` reaches it."""
     return str(request.base_url).rstrip("/") + path

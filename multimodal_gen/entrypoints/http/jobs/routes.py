@@ -15,7 +15,7 @@ from multimodal_gen.entrypoints.http.openai.streaming import EventStream
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.serving.jobs import Jobs
-from multimodal_gen.serving.records import JobRecord, Kind, Order
+from multimodal_gen.serving.records import JobKind, JobRecord, PageOrder
 from multimodal_gen.serving.service import Service
 
 MAX_PAGE = 100
@@ -30,10 +30,10 @@ def job_routes(service: Service, jobs: Jobs) -> APIRouter:
     @routes.get("/v1/jobs", response_model=JobPage, responses=documented(400, 401, 404))
     async def list_jobs(
         request: Request,
-        kind: Kind | None = None,
+        kind: JobKind | None = None,
         after: str | None = None,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
-        order: Order = "desc",
+        order: PageOrder = "desc",
     ) -> Response:
         """Jobs by when they were accepted; `after` is the last id of the page before."""
         page = await jobs.page(owner_of(request), kind, after, limit, order)

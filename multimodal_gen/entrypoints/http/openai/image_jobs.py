@@ -8,7 +8,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from multimodal_gen.entrypoints.http.jobs.files import url_of
+from multimodal_gen.entrypoints.http.jobs.files import absolute_url
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.errors import NotFound
@@ -76,7 +76,7 @@ def job_reply(request: Request, record: JobRecord, results: Results, status: int
         "expires_at": None if record.expires_at is None else int(record.expires_at),
         "model": record.model,
         "data": [
-            {"url": url_of(request, results.link(name)), "seed": req.params.seed}
+            {"url": absolute_url(request, results.link(name)), "seed": req.params.seed}
             for req, name in pairs
         ],
         "error": record.error,

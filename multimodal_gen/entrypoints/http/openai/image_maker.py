@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from multimodal_gen.entrypoints.http.jobs.files import url_of
+from multimodal_gen.entrypoints.http.jobs.files import absolute_url
 from multimodal_gen.entrypoints.http.openai.image_jobs import job_reply
 from multimodal_gen.entrypoints.http.openai.image_replies import (
     Encoding,
@@ -94,7 +94,7 @@ class ImageMaker:
         def place(file: bytes) -> Mapping[str, Any]:
             name = results.add(file, f".{encoding.format}")
             expires = int(time.time() + results.ttl_s)
-            return {"url": url_of(request, results.link(name)), "expires_at": expires}
+            return {"url": absolute_url(request, results.link(name)), "expires_at": expires}
 
         return place
 

@@ -9,10 +9,10 @@ import msgspec
 from fastapi import Request
 from pydantic import BaseModel
 
-from multimodal_gen.entrypoints.http.jobs.files import url_of
+from multimodal_gen.entrypoints.http.jobs.files import absolute_url
 from multimodal_gen.entrypoints.http.transport.errors import ErrorInfo, envelope
 from multimodal_gen.errors import Expired
-from multimodal_gen.serving.records import JobRecord, Kind
+from multimodal_gen.serving.records import JobKind, JobRecord
 from multimodal_gen.serving.results import Results
 from multimodal_gen.serving.task import Status, Task
 
@@ -44,7 +44,7 @@ class Job(BaseModel):
 
     id: str
     object: Literal["job"]
-    kind: Kind
+    kind: JobKind
     status: Status
     model: str
     created_at: int
@@ -141,4 +141,4 @@ def _link(request: Request, results: Results, names: list[str]) -> str | None:
         results.path(names[0])
     except Expired:
         return None
-    return url_of(request, results.link(names[0]))
+    return absolute_url(request, results.link(names[0]))

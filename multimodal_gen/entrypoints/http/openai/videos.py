@@ -24,7 +24,7 @@ from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.errors import NotFound
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.owner import Owner
-from multimodal_gen.serving.records import JobRecord, Order
+from multimodal_gen.serving.records import JobRecord, PageOrder
 
 MAX_PAGE = 100
 Variant = Literal["video", "thumbnail", "spritesheet"]
@@ -68,7 +68,7 @@ def video_routes(maker: VideoMaker) -> APIRouter:
         request: Request,
         after: str | None = None,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
-        order: Order = "desc",
+        order: PageOrder = "desc",
     ) -> Response:
         """Videos by when they were accepted; `after` is the last id of the page before."""
         try:
