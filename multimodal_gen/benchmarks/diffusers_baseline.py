@@ -15,7 +15,7 @@ import msgspec
 import torch
 import transformers
 
-from multimodal_gen.benchmarks.protocol import Answer, Load, Loaded, Question, Ran, Run
+from multimodal_gen.benchmarks.protocol import Answer, BaselineReady, Load, Question, Ran, Run
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
         match msgspec.json.decode(line, type=Question):
             case Load() as load:
                 pipeline = load_pipeline(load.folder, load.device, load.dtype)
-                _answer(answers, Loaded(torch.get_num_threads(), _versions()))
+                _answer(answers, BaselineReady(torch.get_num_threads(), _versions()))
             case Run() as run:
                 _answer(answers, Ran(_timed(pipeline, run)))
 

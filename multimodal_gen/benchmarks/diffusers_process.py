@@ -9,12 +9,12 @@ from typing import TypeVar
 
 import msgspec
 
-from multimodal_gen.benchmarks.protocol import Load, Loaded, Question, Ran, Run
-from multimodal_gen.benchmarks.workload import Job
+from multimodal_gen.benchmarks.protocol import BaselineReady, Load, Question, Ran, Run
+from multimodal_gen.benchmarks.workload import BenchmarkRequest
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.launch.engine_process import rank_environment
 
-_A = TypeVar("_A", Loaded, Ran)
+_A = TypeVar("_A", BaselineReady, Ran)
 MODULE = "multimodal_gen.benchmarks.diffusers_baseline"
 
 
@@ -29,7 +29,7 @@ class DiffusersProcess:
             stdout=subprocess.PIPE,
             env=rank_environment(num_gpus=1),
         )
-        self.loaded = self._ask(Load(folder, device, dtype), Loaded)
+        self.loaded = self._ask(Load(folder, device, dtype), BaselineReady)
 
     def __enter__(self) -> DiffusersProcess:
         return self
@@ -41,12 +41,12 @@ class DiffusersProcess:
         self._process.wait()
         self._process.stdout.close()
 
-    def seconds(self, jobs: Sequence[Job], *, as_batch: bool = False) -> float:
+    def seconds(self, requests: Sequence[BenchmarkRequest], *, as_batch: bool = False) -> float:
         """How long it takes to make these pictures, in one call or one after another."""
         run = Run(
-            prompts=[job.prompt for job in jobs],
-            seeds=[job.seed for job in jobs],
-            settings=jobs[0].settings,
+            prompts=[request.prompt for request in requests],
+            seeds=[request.seed for request in requests],
+            settings=requests[0].settings,
             as_batch=as_batch,
         )
         return self._ask(run, Ran).seconds

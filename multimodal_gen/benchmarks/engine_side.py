@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from multimodal_gen.benchmarks.workload import Job
+from multimodal_gen.benchmarks.workload import BenchmarkRequest
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.postprocess.images import to_pil
 
@@ -17,25 +17,25 @@ class EngineSide:
     def __init__(self, client: SchedulerClient) -> None:
         self.client = client
 
-    def seconds(self, job: Job) -> float:
+    def seconds(self, request: BenchmarkRequest) -> float:
         """How long one takes, from sending it to having its pictures."""
         started = time.perf_counter()
-        self._finish(job)
+        self._finish(request)
         return time.perf_counter() - started
 
-    def seconds_together(self, jobs: Sequence[Job], clients: int) -> float:
+    def seconds_together(self, requests: Sequence[BenchmarkRequest], clients: int) -> float:
         """How long all take when each of `clients` sends its next as soon as it has its last."""
-        shares = [jobs[first::clients] for first in range(clients)]
+        shares = [requests[first::clients] for first in range(clients)]
         started = time.perf_counter()
         with ThreadPoolExecutor(clients) as pool:
             list(pool.map(self._finish_all, shares))
         return time.perf_counter() - started
 
-    def _finish_all(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            self._finish(job)
+    def _finish_all(self, requests: Sequence[BenchmarkRequest]) -> None:
+        for request in requests:
+            self._finish(request)
 
-    def _finish(self, job: Job) -> None:
-        output = self.client.submit(job.req).result()
+    def _finish(self, request: BenchmarkRequest) -> None:
+        output = self.client.submit(request.req).result()
         for frame in output.pixels:
             to_pil(frame)

@@ -26,7 +26,7 @@ class Run(msgspec.Struct, frozen=True, tag="run", kw_only=True):
     as_batch: bool = False
 
 
-class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+class BaselineReady(msgspec.Struct, frozen=True, tag="loaded"):
     threads: int
     versions: dict[str, str]
 
@@ -36,7 +36,7 @@ class Ran(msgspec.Struct, frozen=True, tag="ran"):
 
 
 Question = Load | Run
-Answer = Loaded | Ran
+Answer = BaselineReady | Ran
 
 
 class Gap(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from multimodal_gen.benchmarks.protocol import MEASUREMENTS_FILE, RankMeasurements
-from multimodal_gen.benchmarks.workload import Job
+from multimodal_gen.benchmarks.workload import BenchmarkRequest
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.launch.engine_process import EngineProcess
@@ -18,8 +18,8 @@ from multimodal_gen.launch.engine_process import EngineProcess
 MODULE = "multimodal_gen.benchmarks.timed_rank"
 
 
-def measure_rank(server: ServerArgs, *loads: Sequence[Job]) -> RankMeasurements:
-    """Load the model in an engine of its own; then run one load after another, the jobs of each at
+def measure_rank(server: ServerArgs, *loads: Sequence[BenchmarkRequest]) -> RankMeasurements:
+    """Load the model in an engine of its own; then run one load after another, those of each at
     the same time."""
     with tempfile.TemporaryDirectory(prefix="multimodal-gen-") as folder:
         path = Path(folder) / "measurements.json"
@@ -27,14 +27,14 @@ def measure_rank(server: ServerArgs, *loads: Sequence[Job]) -> RankMeasurements:
         try:
             with EngineProcess.start(server, rank_module=MODULE) as engine:
                 engine.wait_ready()
-                for jobs in loads:
-                    _run_together(engine.client, jobs)
+                for requests in loads:
+                    _run_together(engine.client, requests)
         finally:
             del os.environ[MEASUREMENTS_FILE]
         return msgspec.json.decode(path.read_bytes(), type=RankMeasurements)
 
 
-def _run_together(client: SchedulerClient, jobs: Sequence[Job]) -> None:
-    handles = [client.submit(job.req) for job in jobs]
+def _run_together(client: SchedulerClient, requests: Sequence[BenchmarkRequest]) -> None:
+    handles = [client.submit(request.req) for request in requests]
     for handle in handles:
         handle.result()

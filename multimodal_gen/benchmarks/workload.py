@@ -25,7 +25,7 @@ _SETTINGS = (
 
 
 @dataclass(frozen=True)
-class Job:
+class BenchmarkRequest:
     """One output, for either side."""
 
     req: Req
@@ -43,7 +43,7 @@ class Job:
 
 
 class Workload:
-    """An endless supply of new jobs for one model."""
+    """An endless supply of new requests for one model."""
 
     def __init__(self, model: ModelInfo) -> None:
         self.model = model
@@ -52,15 +52,17 @@ class Workload:
         )
         self._numbers = itertools.count(1)
 
-    def job(self, **params: int) -> Job:
-        """A job that nobody had before; `params` are SamplingParams other than the defaults."""
+    def request(self, **params: int) -> BenchmarkRequest:
+        """Make a request unlike all before; `params` are SamplingParams other than the defaults."""
         number = next(self._numbers)
         thing = _THINGS[number % len(_THINGS)]
         prompt = f"a {_COLOURS[number % len(_COLOURS)]} {thing}, number {number}"
         given = SamplingParams.from_fields(prompt=prompt, seed=number, **params)
         (req,) = requests_of(given, self.model)
         values = {name: getattr(req.params, name) for name in self._settings}
-        return Job(req, {name: value for name, value in values.items() if value is not None})
+        return BenchmarkRequest(
+            req, {name: value for name, value in values.items() if value is not None}
+        )
 
-    def jobs(self, count: int, **params: int) -> list[Job]:
-        return [self.job(**params) for _ in range(count)]
+    def requests(self, count: int, **params: int) -> list[BenchmarkRequest]:
+        return [self.request(**params) for _ in range(count)]

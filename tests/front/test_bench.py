@@ -96,8 +96,12 @@ def test_no_two_jobs_have_the_same_prompt_or_seed() -> None:
         size_multiple=16,
         parameters=FLUX.parameters,
     )
-    jobs = Workload(model).jobs(100)
-    assert len({job.prompt for job in jobs}) == len({job.seed for job in jobs}) == 100
+    requests = Workload(model).requests(100)
+    assert (
+        len({request.prompt for request in requests})
+        == len({request.seed for request in requests})
+        == 100
+    )
 
 
 def test_a_ratio_is_of_the_medians_and_spans_the_pairs() -> None:

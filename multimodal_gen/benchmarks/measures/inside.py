@@ -26,7 +26,7 @@ def host_gap(session: Session) -> list[Figure]:
     steps = defaults.num_inference_steps * max(session.repeats, LEAST_REPEATS)
     session.say("host gap: running a rank that times itself")
     loads = [
-        session.workload.jobs(requests, num_inference_steps=min(limits.max_steps, steps))
+        session.workload.requests(requests, num_inference_steps=min(limits.max_steps, steps))
         for requests in LOADS
     ]
     gaps = measure_rank(session.server, *loads).gaps

@@ -14,8 +14,8 @@ def one_picture(session: Session) -> list[Figure]:
     workload = session.workload
     ours, theirs = session.alternate(
         "one picture",
-        lambda: session.engine.seconds(workload.job()),
-        lambda: session.diffusers.seconds([workload.job()]),
+        lambda: session.engine.seconds(workload.request()),
+        lambda: session.diffusers.seconds([workload.request()]),
     )
     return [
         ratio(
@@ -34,14 +34,16 @@ def concurrent(session: Session) -> list[Figure]:
     pictures = CLIENTS * ROUNDS
 
     def ours() -> float:
-        return pictures / session.engine.seconds_together(workload.jobs(pictures), CLIENTS)
+        return pictures / session.engine.seconds_together(workload.requests(pictures), CLIENTS)
 
     def one_by_one() -> float:
-        return CLIENTS / session.diffusers.seconds(workload.jobs(CLIENTS))
+        return CLIENTS / session.diffusers.seconds(workload.requests(CLIENTS))
 
     def as_batch() -> float:
-        calls = [workload.jobs(CLIENTS) for _ in range(ROUNDS)]
-        return pictures / sum(session.diffusers.seconds(jobs, as_batch=True) for jobs in calls)
+        calls = [workload.requests(CLIENTS) for _ in range(ROUNDS)]
+        return pictures / sum(
+            session.diffusers.seconds(requests, as_batch=True) for requests in calls
+        )
 
     engine, batch, single = session.alternate("concurrent", ours, as_batch, one_by_one)
     what = f"pictures a second, {CLIENTS} clients of the engine over diffusers "

@@ -34,10 +34,10 @@ def _behind(session: Session, name: str, size: dict[str, int]) -> Figure:
     long_steps = min(session.model.limits.max_steps, defaults.num_inference_steps * LONG)
 
     def short() -> float:
-        return session.engine.seconds(session.workload.job(num_inference_steps=short_steps))
+        return session.engine.seconds(session.workload.request(num_inference_steps=short_steps))
 
     def behind_long() -> float:
-        long = session.workload.job(**size, num_inference_steps=long_steps)
+        long = session.workload.request(**size, num_inference_steps=long_steps)
         handle = session.engine.client.submit(long.req)
         step = _step_seconds(handle)
         latency = short()

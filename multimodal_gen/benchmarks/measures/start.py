@@ -55,8 +55,11 @@ def cold_start(session: Session) -> list[Figure]:
 
 
 def _generate_command(session: Session, path: Path) -> list[str]:
-    job, server = session.workload.job(), replace(session.server, model_path=str(session.folder))
-    what = [f"--prompt={job.prompt}", f"--seed={job.seed}", f"--output-path={path}"]
+    request, server = (
+        session.workload.request(),
+        replace(session.server, model_path=str(session.folder)),
+    )
+    what = [f"--prompt={request.prompt}", f"--seed={request.seed}", f"--output-path={path}"]
     return [*COMMAND, "generate", *what, *_options(server)]
 
 
@@ -71,10 +74,10 @@ def _options(server: ServerArgs) -> list[str]:
 
 
 def _plain_command(session: Session, path: Path) -> list[str]:
-    job, model = session.workload.job(), session.model
-    settings = msgspec.json.encode(job.settings).decode()
+    request, model = session.workload.request(), session.model
+    settings = msgspec.json.encode(request.settings).decode()
     where = [str(session.folder), model.device, model.dtype]
-    return [*PLAIN_SCRIPT, *where, job.prompt, str(job.seed), settings, str(path)]
+    return [*PLAIN_SCRIPT, *where, request.prompt, str(request.seed), settings, str(path)]
 
 
 def _seconds(command: Sequence[str]) -> float:
