@@ -16,7 +16,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import Phase
-from multimodal_gen.runtime.models.vaes.ltx import LTXVideoCodec
+from multimodal_gen.runtime.models.vaes.ltx import LTXVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 Checkpoints = Callable[..., Path]
@@ -176,9 +176,9 @@ def test_the_noise_that_an_ltx_decoder_draws_is_the_requests_own(pipelines: Pipe
     for name, parameter in vae.named_parameters():
         if "per_channel_scale" in name:
             parameter.data += 1
-    codec, latents = LTXVideoCodec(vae.requires_grad_(False)), torch.ones(1, 16, 2, 4, 4)
+    wrapper, latents = LTXVAE(vae.requires_grad_(False)), torch.ones(1, 16, 2, 4, 4)
     before = torch.get_rng_state()
-    first, again, other = (codec.decode(latents, seed) for seed in (1, 1, 2))
+    first, again, other = (wrapper.decode(latents, seed=seed)[0] for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from typing import Any
 
-from torch import Tensor
-
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.runtime.models.vaes.image import shrunk
+from multimodal_gen.runtime.models.vaes.vae import VAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, size_of
 
 
@@ -21,17 +18,17 @@ class AdaptedVideoPipeline(ComposedPipeline):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._vae = self.components["vae"]
         self._denoiser = self.wrapped_denoiser("transformer")
+        self.vae: VAE = self.vae_class(self.components["vae"])
 
     @property
     def pixels_per_latent(self) -> int:
         """Along each side."""
-        return int(self._vae.spatial_compression_ratio)
+        return self.vae.pixels_per_latent
 
     @property
     def frame_multiple(self) -> int:
-        return int(self._vae.temporal_compression_ratio)
+        return self.vae.frame_multiple
 
     @property
     def size_multiple(self) -> int:
@@ -46,16 +43,9 @@ class AdaptedVideoPipeline(ComposedPipeline):
 
     def grid(self, params: SamplingParams) -> tuple[int, int, int]:
         """Latents in time, down and across."""
-        assert params.num_frames is not None
-        height, width = size_of(params)
-        frames = (params.num_frames - 1) // self.frame_multiple + 1
-        pixels = self.pixels_per_latent
-        return frames, height // pixels, width // pixels
+        _, frames, height, width = self.vae.latent_shape(*size_of(params), params.num_frames)
+        return frames, height, width
 
-    @abstractmethod
-    def show(self, latents: Tensor) -> Tensor:
-        """Pixels [F, h, w, 3] uint8 of the VAE's latents [1, C, 1, h, w] of a first frame."""
-
-    def preview_of(self, latents: Tensor) -> Tensor:
-        """The first frame of the VAE's latents [1, C, T, h, w], small: [h, w, 3] uint8."""
-        return self.show(shrunk(latents[:, :, 0]).unsqueeze(2))[0]
+    def decode_chunks(self, params: SamplingParams) -> int:
+        frames, _, _ = self.grid(params)
+        return self.vae.chunks(frames)

@@ -24,6 +24,7 @@ from multimodal_gen.runtime.models.schedulers.registry import (
     solver_names,
 )
 from multimodal_gen.runtime.models.schedulers.solver import Solver
+from multimodal_gen.runtime.models.vaes.vae import VAE
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.pipelines.loaded_pipeline import LoadedPipeline
 from multimodal_gen.runtime.pipelines.loras import LoadedLoras
@@ -39,6 +40,7 @@ class ComposedPipeline(LoadedPipeline):
     A family subclasses it and answers the questions below; nothing generic knows a family's name.
     """
 
+    vae: VAE
     takes_loras: ClassVar[bool] = True
     channels_at: ClassVar[int] = 1
     """The dimension of the latents that has their channels."""
@@ -304,14 +306,18 @@ class ComposedPipeline(LoadedPipeline):
     # -- decoding
 
     def decode_chunks(self, params: SamplingParams) -> int:
-        """How many pieces decoding is done in."""
+        """Number of chunks that decoding is done in."""
         return 1
+
+    def decodes_together(self, params: SamplingParams) -> bool:
+        """Whether requests of this size may be decoded in one call."""
+        return self.vae_class.decodes_batches and self.decode_chunks(params) == 1
 
     @abstractmethod
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        """Piece `chunk` of the pixels of `latents` [B, ...], [B * F, H, W, 3] uint8.
+        """Chunk `chunk` of the pixels of `latents` [B, ...], [B * F, H, W, 3] uint8.
 
-        B requests of one size are decoded together where one piece is all; else B is 1."""
+        B is 1 unless the requests, all of one size, are decoded together."""
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor | None:
         """A small picture [h, w, 3] uint8 of the estimate of x0; None where there is none."""

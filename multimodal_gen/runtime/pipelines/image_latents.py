@@ -9,13 +9,7 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.runtime.models.vaes.image import (
-    decode_image,
-    decode_preview,
-    encode_image,
-    for_decoding,
-    scale_factor,
-)
+from multimodal_gen.runtime.models.vaes.image import ImageVAE
 from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask, shrink_mask
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, size_of
 from multimodal_gen.runtime.pipelines.request_state import RequestState
@@ -24,9 +18,11 @@ from multimodal_gen.runtime.pipelines.request_state import RequestState
 class ImageLatentsPipeline(ComposedPipeline):
     """Latents are the VAE's own, [1, C, h, w]; it is an AutoencoderKL or an AutoencoderDC."""
 
+    vae_class = ImageVAE
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.vae = for_decoding(self.components["vae"])
+        self.vae = ImageVAE(self.components["vae"])
 
     @property
     def latents_dtype(self) -> torch.dtype:
@@ -36,11 +32,10 @@ class ImageLatentsPipeline(ComposedPipeline):
     @property
     def pixels_per_latent(self) -> int:
         """Along each side."""
-        return scale_factor(self.vae)
+        return self.vae.pixels_per_latent
 
     def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        height, width = (side // self.pixels_per_latent for side in size_of(params))
-        shape = (1, self.vae.config.latent_channels, height, width)
+        shape = (1, *self.vae.latent_shape(*size_of(params)))
         return torch.randn(shape, generator=generator, dtype=self.latents_dtype)
 
     def picture_latents(self, state: RequestState) -> Tensor:
@@ -49,7 +44,7 @@ class ImageLatentsPipeline(ComposedPipeline):
 
     def encode_picture(self, state: RequestState, pixels: Tensor) -> Tensor:
         """Pixels [1, 3, H, W] in -1..1 -> latents, drawn from the posterior."""
-        return encode_image(self.vae, pixels, state.generator).to(self.latents_dtype)
+        return self.vae.encode(pixels, state.generator).to(self.latents_dtype)
 
     def mask_latents(self, state: RequestState) -> Tensor:
         mask = fit_mask(state.pictures["mask"], *size_of(state.params))
@@ -57,7 +52,8 @@ class ImageLatentsPipeline(ComposedPipeline):
         return mask.to(self.context.device, self.latents_dtype)
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        return decode_image(self.vae, latents)
+        pixels, _ = self.vae.decode(latents)
+        return pixels
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return decode_preview(self.vae, x0)
+        return self.vae.preview(x0)

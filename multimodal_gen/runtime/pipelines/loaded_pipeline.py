@@ -16,6 +16,7 @@ from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import complaints
 from multimodal_gen.runtime.models.schedulers.registry import view_of
+from multimodal_gen.runtime.models.vaes.vae import VAE
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class LoadedPipeline(ABC):
     optional: ClassVar[tuple[str, ...]] = ()
     """Those of them that a checkpoint may lack."""
     denoiser_name: ClassVar[str]
+    vae_class: ClassVar[type[VAE]]
     widths: ClassVar[Mapping[str, tuple[str, ...]]]
     """What the denoiser's config must have as the sum of what other configs have."""
 
@@ -107,4 +109,13 @@ class LoadedPipeline(ABC):
 
     @classmethod
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
-        return checkpoint.load(name, context.dtype, context.device)
+        dtype = cls.component_dtype(checkpoint, name, context)
+        loaded = checkpoint.load(name, dtype, context.device)
+        return cls.vae_class.transform(loaded) if name == "vae" else loaded
+
+    @classmethod
+    def component_dtype(
+        cls, checkpoint: Checkpoint, name: str, context: RankContext
+    ) -> torch.dtype:
+        """That of a component's weights, where the family does not leave it to the engine."""
+        return context.dtype

@@ -47,8 +47,8 @@ class RequestState:
     """[H, W, 3] uint8: the newest preview not yet sent."""
     chunks: list[Tensor] = field(default_factory=list)
     """Decoded so far, each [F, H, W, 3] uint8."""
-    decoding: dict[str, Any] = field(default_factory=dict)
-    """What the VAE must remember from one chunk to the next."""
+    carry: Any = None
+    """What the VAE needs of the chunk decoded last to decode the next."""
 
     @property
     def params(self) -> SamplingParams:

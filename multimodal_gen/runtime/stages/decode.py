@@ -30,11 +30,11 @@ class DecodeStage:
                     state.chunks.append(own)
 
     def _groups(self, states: Sequence[RequestState]) -> list[list[RequestState]]:
-        """Those of one size together; what has chunks by itself, as they depend on one another."""
+        """Those of one size together, where they can be."""
         groups: dict[object, list[RequestState]] = {}
         for state in states:
             _, latents = state.running()
             size = (state.params.width, state.params.height, latents.shape)
-            alone = self._pipeline.decode_chunks(state.params) > 1
+            alone = not self._pipeline.decodes_together(state.params)
             groups.setdefault(state.req.id if alone else size, []).append(state)
         return list(groups.values())

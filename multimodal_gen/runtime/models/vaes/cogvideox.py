@@ -1,39 +1,51 @@
-"""Decoding of videos by diffusers' AutoencoderKLCogVideoX, two latent frames at a time."""
+"""Videos by diffusers' AutoencoderKLCogVideoX, two latent frames a chunk."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from torch import Tensor
 
 from multimodal_gen.runtime.models.vaes.pixels import to_uint8
+from multimodal_gen.runtime.models.vaes.vae import Carry, VideoVAE
 
 
-class CogVideoXDecoder:
-    """Equals the module's own decode; what its convolutions look back at goes in and comes out."""
+class CogVideoXVAE(VideoVAE):
+    """Equals the module's own decode; what its convolutions look back at is carried."""
 
-    def __init__(self, vae: Any) -> None:
-        self._vae = vae
-        self._together: int = vae.num_latent_frames_batch_size
+    @property
+    def pixels_per_latent(self) -> int:
+        return int(2 ** (len(self._module.config.block_out_channels) - 1))
 
-    def parts(self, frames: int) -> int:
-        """Pieces that so many latent frames are decoded in."""
+    @property
+    def frame_multiple(self) -> int:
+        return int(self._module.config.temporal_compression_ratio)
+
+    def chunks(self, frames: int) -> int:
         return max(frames // self._together, 1)
 
-    def part(
-        self, latents: Tensor, at: int, features: dict[str, Any] | None
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """Pixels [F, H, W, 3] uint8 of part `at` of latents [1, T, C, h, w], and new features.
-
-        The first part (`features` None) has the frame that is left over.
-        """
-        left_over = latents.shape[1] % self._together
-        start = self._together * at + (left_over if at else 0)
-        end = self._together * (at + 1) + left_over
-        frames = latents[:, start:end].to(self._vae.dtype).transpose(1, 2)
-        frames = 1 / self._vae.config.scaling_factor * frames
-        if self._vae.post_quant_conv is not None:
-            frames = self._vae.post_quant_conv(frames)
-        video, features = self._vae.decoder(frames, conv_cache=features)
+    def decode(
+        self, latents: Tensor, chunk: int = 0, carry: Carry = None, *, seed: int = 0
+    ) -> tuple[Tensor, Carry]:
+        """The first chunk has the frame that is left over."""
+        module = self._module
+        left_over = latents.shape[2] % self._together
+        start = self._together * chunk + (left_over if chunk else 0)
+        end = self._together * (chunk + 1) + left_over
+        frames = self._denormalized(latents[:, :, start:end].to(module.dtype))
+        if module.post_quant_conv is not None:
+            frames = module.post_quant_conv(frames)
+        video, features = module.decoder(frames, conv_cache=carry)
         assert features is not None
         return to_uint8(video[0].transpose(0, 1)), features
+
+    def _normalized(self, latents: Tensor) -> Tensor:
+        factor: float = self._module.config.scaling_factor
+        return factor * latents
+
+    def _denormalized(self, latents: Tensor) -> Tensor:
+        factor: float = self._module.config.scaling_factor
+        return 1 / factor * latents
+
+    @property
+    def _together(self) -> int:
+        """Latent frames of a chunk."""
+        return int(self._module.num_latent_frames_batch_size)

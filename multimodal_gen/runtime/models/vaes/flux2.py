@@ -1,4 +1,4 @@
-"""Encoding and decoding of pictures by diffusers' AutoencoderKLFlux2."""
+"""Images by diffusers' AutoencoderKLFlux2."""
 
 from __future__ import annotations
 
@@ -8,37 +8,44 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from multimodal_gen.runtime.models.vaes.image import for_decoding, scale_factor
-from multimodal_gen.runtime.models.vaes.pixels import to_uint8
+from multimodal_gen.runtime.models.vaes.vae import VAE
 
 PATCH = 2
-"""Latents of the VAE along each side of one that the denoiser knows."""
+"""Latents of the module along each side of one that the denoiser knows."""
 
 
-class Flux2VAE:
-    """The denoiser's latents [B, 4 * C, h, w] are 2 x 2 of the VAE's each, normalised by the mean
-    and deviation that its batch norm has learned."""
+class Flux2VAE(VAE):
+    """The denoiser's latents [B, 4 * C, h, w] are 2 x 2 of the module's each, normalized by the
+    mean and deviation that its batch norm has learned."""
 
-    def __init__(self, vae: Any) -> None:
-        self._vae = for_decoding(vae)
-        norm = vae.bn
-        self._mean: Tensor = norm.running_mean.view(1, -1, 1, 1)
-        self._std: Tensor = (norm.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps).sqrt()
+    @classmethod
+    def transform(cls, module: Any) -> Any:
+        """Channels last, as convolutions like them best."""
+        return module.to(memory_format=torch.channels_last)
 
     @property
-    def pixels_per_token(self) -> int:
-        """Along each side."""
-        return PATCH * scale_factor(self._vae)
+    def channels(self) -> int:
+        return PATCH**2 * super().channels
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels [B, 3, H, W] in -1..1 -> latents: the mode of the posterior."""
-        pixels = pixels.to(self._vae.device, self._vae.dtype)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        latents = F.pixel_unshuffle(self._vae.encode(pixels, return_dict=False)[0].mode(), PATCH)
-        return (latents - self._mean) / self._std
+    @property
+    def pixels_per_latent(self) -> int:
+        return PATCH * int(2 ** (len(self._module.config.block_out_channels) - 1))
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Latents -> [B, H, W, 3] uint8, untiled."""
-        latents = latents.to(self._vae.dtype) * self._std + self._mean
-        latents = F.pixel_shuffle(latents, PATCH).contiguous(memory_format=torch.channels_last)
-        return to_uint8(self._vae.decode(latents, return_dict=False)[0])
+    def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        pixels = pixels.to(self._module.device, self._module.dtype)
+        return super().encode(pixels.contiguous(memory_format=torch.channels_last), generator)
+
+    def _normalized(self, latents: Tensor) -> Tensor:
+        mean, std = self._statistics()
+        return (F.pixel_unshuffle(latents, PATCH) - mean) / std
+
+    def _denormalized(self, latents: Tensor) -> Tensor:
+        mean, std = self._statistics()
+        latents = F.pixel_shuffle(latents * std + mean, PATCH)
+        return latents.contiguous(memory_format=torch.channels_last)
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation per channel, [1, 4 * C, 1, 1]."""
+        norm, epsilon = self._module.bn, self._module.config.batch_norm_eps
+        variance: Tensor = norm.running_var.view(1, -1, 1, 1)
+        return norm.running_mean.view(1, -1, 1, 1), (variance + epsilon).sqrt()

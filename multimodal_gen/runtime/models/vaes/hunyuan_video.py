@@ -1,50 +1,66 @@
-"""Decoding of videos by diffusers' AutoencoderKLHunyuanVideo, in its own overlapping tiles."""
+"""Videos by diffusers' AutoencoderKLHunyuanVideo, in its own overlapping tiles of time."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from torch import Tensor
 
 from multimodal_gen.runtime.models.vaes.pixels import to_uint8
+from multimodal_gen.runtime.models.vaes.vae import Carry, VideoVAE
 
 
-class HunyuanVideoDecoder:
-    """Equals the module's own decode, which cuts longer videos in time, and blends the tiles.
+class HunyuanVideoVAE(VideoVAE):
+    """Equals the module's own decode, which cuts longer videos in time, and blends the pieces.
 
-    A tile needs the end of the one before, which goes in and comes out.
+    A chunk needs the end of the one before.
     """
 
-    def __init__(self, vae: Any) -> None:
-        self._vae = vae
-        ratio = vae.temporal_compression_ratio
-        self._longest = vae.tile_sample_min_num_frames // ratio
-        self._stride = vae.tile_sample_stride_num_frames // ratio
-        self._kept = vae.tile_sample_stride_num_frames
-        self._blended = vae.tile_sample_min_num_frames - vae.tile_sample_stride_num_frames
+    decodes_batches = True
 
-    def tiles(self, frames: int) -> int:
-        """Pieces that so many latent frames are decoded in."""
+    def chunks(self, frames: int) -> int:
         return 1 if frames <= self._longest else -(-(frames - 1) // self._stride)
 
-    def whole(self, latents: Tensor) -> Tensor:
-        """Pixels [B * F, H, W, 3] uint8 of latents [B, C, T, h, w] that are one tile."""
-        video = self._vae.decode(self._unscaled(latents), return_dict=False)[0]
-        return to_uint8(video.transpose(1, 2).flatten(0, 1))
+    def decode(
+        self, latents: Tensor, chunk: int = 0, carry: Carry = None, *, seed: int = 0
+    ) -> tuple[Tensor, Carry]:
+        if self.chunks(latents.shape[2]) > 1:
+            return self._decode_tile(latents, chunk, carry)
+        latents = self._denormalized(latents.to(self._module.dtype))
+        video = self._module.decode(latents, return_dict=False)[0]
+        return to_uint8(video.transpose(1, 2).flatten(0, 1)), None
 
-    def tile(self, latents: Tensor, at: int, before: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Pixels [F, H, W, 3] uint8 of tile `at` of latents [1, C, T, h, w], and its end.
-
-        `before` is the end of the tile before, None for the first.
-        """
-        start = at * self._stride
-        part = self._unscaled(latents[:, :, start : start + self._longest + 1])
-        video = self._vae.decoder(self._vae.post_quant_conv(part))
+    def _decode_tile(
+        self, latents: Tensor, chunk: int, before: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Tile `chunk` of latents [1, C, T, h, w], and its end."""
+        module, start = self._module, chunk * self._stride
+        tile = latents[:, :, start : start + self._longest + 1].to(module.dtype)
+        video = module.decoder(module.post_quant_conv(self._denormalized(tile)))
+        kept, blended = module.tile_sample_stride_num_frames, self._blended
         if before is not None:
-            video = self._vae.blend_t(before, video[:, :, 1:], self._blended)
-        kept = video[0, :, : self._kept + (before is None)]
-        return to_uint8(kept.transpose(0, 1)), video[:, :, -self._blended :].clone()
+            video = module.blend_t(before, video[:, :, 1:], blended)
+        shown = video[0, :, : kept + (before is None)]
+        return to_uint8(shown.transpose(0, 1)), video[:, :, -blended:].clone()
 
-    def _unscaled(self, latents: Tensor) -> Tensor:
-        scale: float = self._vae.config.scaling_factor
-        return latents.to(self._vae.dtype) / scale
+    def _normalized(self, latents: Tensor) -> Tensor:
+        factor: float = self._module.config.scaling_factor
+        return latents * factor
+
+    def _denormalized(self, latents: Tensor) -> Tensor:
+        factor: float = self._module.config.scaling_factor
+        return latents / factor
+
+    @property
+    def _longest(self) -> int:
+        """Latent frames of a tile."""
+        return int(self._module.tile_sample_min_num_frames // self.frame_multiple)
+
+    @property
+    def _stride(self) -> int:
+        """Latent frames from one tile to the next."""
+        return int(self._module.tile_sample_stride_num_frames // self.frame_multiple)
+
+    @property
+    def _blended(self) -> int:
+        """Frames that two tiles share."""
+        module = self._module
+        return int(module.tile_sample_min_num_frames - module.tile_sample_stride_num_frames)

@@ -1,4 +1,4 @@
-"""Encoding and decoding of pictures by diffusers' AutoencoderKL, decoding also by AutoencoderDC."""
+"""Images by diffusers' AutoencoderKL and AutoencoderDC."""
 
 from __future__ import annotations
 
@@ -6,87 +6,55 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from multimodal_gen.runtime.models.vaes.pixels import to_uint8
-
-_PREVIEW_SIDE = 32  # latents; 256 pixels of an 8x VAE
+from multimodal_gen.runtime.models.vaes.constants import ChannelConstants
+from multimodal_gen.runtime.models.vaes.vae import VAE
 
 
-def scale_factor(vae: Any) -> int:
-    """Pixels a latent, along each side."""
-    config = vae.config
-    blocks = config.get("block_out_channels") or config.encoder_block_out_channels
-    return int(2 ** (len(blocks) - 1))
+class ImageVAE(VAE):
+    """Untiled, with tensors laid out as convolutions like them best: channels last."""
 
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        mean, std = module.config.get("latents_mean"), module.config.get("latents_std")
+        self._statistics = (
+            None
+            if mean is None or std is None
+            else (ChannelConstants(mean, 4), ChannelConstants(std, 4))
+        )
 
-def for_decoding(vae: Any) -> Any:
-    """The VAE with its weights laid out as convolutions like them best: channels last."""
-    return vae.to(memory_format=torch.channels_last)
+    @classmethod
+    def transform(cls, module: Any) -> Any:
+        return module.to(memory_format=torch.channels_last)
 
+    @property
+    def pixels_per_latent(self) -> int:
+        config = self._module.config
+        blocks = config.get("block_out_channels") or config.encoder_block_out_channels
+        return int(2 ** (len(blocks) - 1))
 
-def decode_image(vae: Any, latents: Tensor) -> Tensor:
-    """Latents [B, C, h, w], as the denoiser knows them -> [B, H, W, 3] uint8, untiled."""
-    latents = _unscaled(vae, latents.to(vae.dtype)).contiguous(memory_format=torch.channels_last)
-    return to_uint8(vae.decode(latents, return_dict=False)[0])
+    def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        pixels = pixels.to(self._module.device, self._module.dtype)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        return super().encode(pixels, generator).contiguous()
 
+    def _normalized(self, latents: Tensor) -> Tensor:
+        """In the order that diffusers' pipelines have."""
+        factor: float = self._module.config.scaling_factor
+        if self._statistics is not None:
+            mean, std = self._statistics
+            return (latents - mean.like(latents)) * factor / std.like(latents)
+        shift: float | None = self._module.config.get("shift_factor")
+        return (latents if shift is None else latents - shift) * factor
 
-def encode_image(vae: Any, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Pixels [B, 3, H, W] in -1..1 -> latents [B, C, h, w], as the denoiser knows them.
+    def _denormalized(self, latents: Tensor) -> Tensor:
+        return self._unscaled(latents).contiguous(memory_format=torch.channels_last)
 
-    Drawn from the VAE's posterior by `generator` (on the CPU), or without one the posterior's mode.
-    In the VAE's dtype.
-    """
-    pixels = pixels.to(vae.device, vae.dtype).contiguous(memory_format=torch.channels_last)
-    posterior = vae.encode(pixels, return_dict=False)[0]
-    latents = posterior.mode() if generator is None else posterior.sample(generator)
-    return _scaled(vae, latents).contiguous()
-
-
-def decode_preview(vae: Any, latents: Tensor) -> Tensor:
-    """A small picture [h, w, 3] uint8 of latents [1, C, h, w]; large ones are shrunk before."""
-    return decode_image(vae, shrunk(latents))[0]
-
-
-def shrunk(latents: Tensor) -> Tensor:
-    """Latents [1, C, h, w], fewer where they are more than a preview needs."""
-    larger = max(latents.shape[-2:])
-    if larger <= _PREVIEW_SIDE:
-        return latents
-    size = [max(1, side * _PREVIEW_SIDE // larger) for side in latents.shape[-2:]]
-    return F.interpolate(latents.float(), size, mode="area").to(latents.dtype)
-
-
-def _scaled(vae: Any, latents: Tensor) -> Tensor:
-    """The scaling between VAE and denoiser, in the order that diffusers' pipelines have."""
-    factor: float = vae.config.scaling_factor
-    statistics = _statistics(vae, latents)
-    if statistics is not None:
-        mean, std = statistics
-        return (latents - mean) * factor / std
-    shift: float | None = vae.config.get("shift_factor")
-    return (latents if shift is None else latents - shift) * factor
-
-
-def _unscaled(vae: Any, latents: Tensor) -> Tensor:
-    """Undo that scaling."""
-    factor: float = vae.config.scaling_factor
-    statistics = _statistics(vae, latents)
-    if statistics is not None:
-        mean, std = statistics
-        return latents * std / factor + mean
-    shift: float | None = vae.config.get("shift_factor")
-    latents = latents / factor
-    return latents if shift is None else latents + shift
-
-
-def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Mean and standard deviation of each channel [1, C, 1, 1], where the VAE's config has them."""
-    mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
-    if mean is None or std is None:
-        return None
-    return _per_channel(mean, latents), _per_channel(std, latents)
-
-
-def _per_channel(values: list[float], latents: Tensor) -> Tensor:
-    return torch.tensor(values).to(latents).view(1, -1, 1, 1)
+    def _unscaled(self, latents: Tensor) -> Tensor:
+        factor: float = self._module.config.scaling_factor
+        if self._statistics is not None:
+            mean, std = self._statistics
+            return latents * std.like(latents) / factor + mean.like(latents)
+        shift: float | None = self._module.config.get("shift_factor")
+        latents = latents / factor
+        return latents if shift is None else latents + shift

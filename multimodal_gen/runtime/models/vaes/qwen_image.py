@@ -1,4 +1,4 @@
-"""Pictures by diffusers' AutoencoderKLQwenImage, a video VAE that is given one frame."""
+"""Images by diffusers' AutoencoderKLQwenImage, a video VAE that is given one frame."""
 
 from __future__ import annotations
 
@@ -9,57 +9,65 @@ from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageCaus
 from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.models.vaes.constants import ChannelConstants
 from multimodal_gen.runtime.models.vaes.pixels import to_uint8
+from multimodal_gen.runtime.models.vaes.vae import VAE, Carry
 
 
-class QwenImageVAE:
-    """Latents are [B, C, h, w], of mean 0 and standard deviation 1 in each channel."""
+class QwenImageVAE(VAE):
+    """Latents have mean 0 and standard deviation 1 in each channel."""
 
-    def __init__(self, vae: Any) -> None:
-        self._vae = _for_one_frame(vae)
-        config = vae.config
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        config = module.config
         for name in ("latents_mean", "latents_std"):
             if len(getattr(config, name)) != config.z_dim:
                 raise InvalidCheckpoint(f"vae/config.json: {name} must have {config.z_dim} numbers")
-        shape = (1, -1, 1, 1)
-        self._mean = torch.tensor(config.latents_mean).view(shape).to(vae.device, vae.dtype)
-        # A reciprocal that is divided by, as the reference has it: the rounding is the same.
-        self._scale = 1.0 / torch.tensor(config.latents_std).view(shape).to(vae.device, vae.dtype)
+        self._mean = ChannelConstants(config.latents_mean, 4)
+        self._std = ChannelConstants(config.latents_std, 4)
+
+    @classmethod
+    def transform(cls, module: Any) -> Any:
+        return _for_one_frame(module)
 
     @property
     def channels(self) -> int:
-        return int(self._vae.config.z_dim)
+        return int(self._module.config.z_dim)
 
     @property
     def pixels_per_latent(self) -> int:
-        """Along each side."""
-        return int(2 ** len(self._vae.config.temperal_downsample))
+        return int(2 ** len(self._module.config.temperal_downsample))
 
-    def encode(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Pixels [B, 3, H, W] in -1..1 -> latents, drawn from the posterior by `generator` (on the
-        CPU), or without one its mode."""
-        pixels = pixels.to(self._vae.device, self._vae.dtype).unsqueeze(2)
-        posterior = self._vae.encode(pixels, return_dict=False)[0]
-        latents: Tensor = posterior.mode() if generator is None else posterior.sample(generator)
-        return (latents[:, :, 0] - self._mean) * self._scale
+    def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self._normalized(self._posterior(pixels.unsqueeze(2), generator)[:, :, 0])
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Pixels [B, H, W, 3] uint8."""
-        latents = latents.to(self._vae.dtype) / self._scale + self._mean
-        decoded = self._vae.decode(latents.unsqueeze(2), return_dict=False)[0]
-        return to_uint8(decoded[:, :, 0])
+    def decode(
+        self, latents: Tensor, chunk: int = 0, carry: Carry = None, *, seed: int = 0
+    ) -> tuple[Tensor, Carry]:
+        latents = self._denormalized(latents.to(self._module.dtype)).unsqueeze(2)
+        decoded = self._module.decode(latents, return_dict=False)[0]
+        return to_uint8(decoded[:, :, 0]), None
+
+    # By a reciprocal, as the reference has it: the rounding is the same.
+
+    def _normalized(self, latents: Tensor) -> Tensor:
+        return (latents - self._mean.like(latents)) * (1.0 / self._std.like(latents))
+
+    def _denormalized(self, latents: Tensor) -> Tensor:
+        return latents / (1.0 / self._std.like(latents)) + self._mean.like(latents)
 
 
-def _for_one_frame(vae: Any) -> Any:
+def _for_one_frame(module: Any) -> Any:
     """The module without what only later frames need: about three times as fast.
 
     Causal convolutions look at earlier frames, which for the first one are zeros; so only the last
     slice of their weights in time counts.
     """
-    causal: list[Any] = [each for each in vae.modules() if isinstance(each, QwenImageCausalConv3d)]
-    for module in causal:
-        if module._padding[4] > 0:  # frames before
-            last: Tensor = module.weight[:, :, -1:].contiguous()
-            module.weight = torch.nn.Parameter(last, requires_grad=False)
-            module._padding = (*module._padding[:4], 0, 0)
-    return vae
+    causal = (each for each in module.modules() if isinstance(each, QwenImageCausalConv3d))
+    for part in causal:
+        padding: Any = part._padding
+        if padding[4] > 0:  # frames before
+            last: Tensor = part.weight[:, :, -1:].contiguous()
+            part.weight = torch.nn.Parameter(last, requires_grad=False)
+            part._padding = (*padding[:4], 0, 0)
+    return module

@@ -1,55 +1,67 @@
-"""Encoding and decoding of videos by diffusers' AutoencoderKLWan."""
+"""Videos by diffusers' AutoencoderKLWan."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from diffusers.models.autoencoders import autoencoder_kl_wan
 from torch import Tensor
 
+from multimodal_gen.runtime.models.vaes.constants import ChannelConstants
 from multimodal_gen.runtime.models.vaes.pixels import to_uint8
+from multimodal_gen.runtime.models.vaes.vae import Carry, VideoVAE
 
 _unpatchify: Any = autoencoder_kl_wan.unpatchify
 
 
-class WanVideoCodec:
-    """Equals the module's own encode and decode, with the scaling between VAE and denoiser.
+class WanVAE(VideoVAE):
+    """Equals the module's own encode and decode, a latent frame a chunk.
 
-    Decoding goes a latent frame at a time, and what it remembers between frames is the caller's:
-    the causal convolutions look back two frames. The module keeps those in itself, so that two
-    videos could not take turns; here they are a list that goes in and comes out.
+    The causal convolutions look back two frames. The module keeps those in itself, so that two
+    videos could not take turns; here they are a list that is carried.
     """
 
-    def __init__(self, vae: Any) -> None:
-        self._vae = vae
-        config = vae.config
-        shape = (1, -1, 1, 1, 1)
-        self._mean = torch.tensor(config.latents_mean).view(shape).to(vae.device, vae.dtype)
-        # A reciprocal that is divided by, as the reference has it: the rounding is the same.
-        self._scale = 1.0 / torch.tensor(config.latents_std).view(shape).to(vae.device, vae.dtype)
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        self._mean = ChannelConstants(module.config.latents_mean, 5)
+        self._std = ChannelConstants(module.config.latents_std, 5)
 
-    def encode(self, video: Tensor) -> Tensor:
-        """Latents [1, C, T, h, w], the posterior's mode, of pixels [1, 3, F, H, W] in -1..1."""
-        video = video.to(self._vae.device, self._vae.dtype)
-        latents: Tensor = self._vae.encode(video, return_dict=False)[0].mode()
-        return (latents - self._mean) * self._scale
+    @property
+    def channels(self) -> int:
+        return int(self._module.config.z_dim)
 
-    def decode_frame(
-        self, latents: Tensor, at: int, features: list[Any] | None
-    ) -> tuple[Tensor, list[Any]]:
-        """Pixels [F, H, W, 3] uint8 of latent frame `at` of [1, C, T, h, w], and new features.
+    @property
+    def pixels_per_latent(self) -> int:
+        return int(self._module.config.scale_factor_spatial)
 
-        The first latent frame (`features` None) is one frame of the video, each other four.
-        """
-        latents = latents[:, :, at : at + 1].to(self._vae.dtype) / self._scale + self._mean
-        first = features is None
-        kept = (
-            [None] * self._vae._cached_conv_counts["decoder"] if features is None else features[:]
+    @property
+    def frame_multiple(self) -> int:
+        return int(self._module.config.scale_factor_temporal)
+
+    def chunks(self, frames: int) -> int:
+        return frames
+
+    def decode(
+        self, latents: Tensor, chunk: int = 0, carry: Carry = None, *, seed: int = 0
+    ) -> tuple[Tensor, Carry]:
+        """The first chunk is one frame of the video, each other `frame_multiple`."""
+        module = self._module
+        latents = self._denormalized(latents[:, :, chunk : chunk + 1].to(module.dtype))
+        features = [None] * module._cached_conv_counts["decoder"] if carry is None else carry[:]
+        video = module.decoder(
+            module.post_quant_conv(latents),
+            feat_cache=features,
+            feat_idx=[0],
+            first_chunk=carry is None,
         )
-        video = self._vae.decoder(
-            self._vae.post_quant_conv(latents), feat_cache=kept, feat_idx=[0], first_chunk=first
-        )
-        if self._vae.config.patch_size is not None:
-            video = _unpatchify(video, patch_size=self._vae.config.patch_size)
-        return to_uint8(video[0].clamp(-1, 1).transpose(0, 1)), kept
+        if module.config.patch_size is not None:
+            video = _unpatchify(video, patch_size=module.config.patch_size)
+        return to_uint8(video[0].clamp(-1, 1).transpose(0, 1)), features
+
+    # By a reciprocal, as the reference has it: the rounding is the same.
+
+    def _normalized(self, latents: Tensor) -> Tensor:
+        return (latents - self._mean.like(latents)) * (1.0 / self._std.like(latents))
+
+    def _denormalized(self, latents: Tensor) -> Tensor:
+        return latents / (1.0 / self._std.like(latents)) + self._mean.like(latents)

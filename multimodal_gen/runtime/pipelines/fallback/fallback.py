@@ -147,6 +147,10 @@ class FallbackPipeline(ComposedPipeline):
     def size_multiple(self) -> int:
         return self.entry.size_multiple
 
+    @classmethod
+    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
+        return checkpoint.load(name, context.dtype, context.device)
+
     def names_of(self, *kinds: str) -> tuple[str, ...]:
         """Of these kinds, then all others: the call may use any component at any time."""
         named = super().names_of(*kinds)
@@ -183,8 +187,12 @@ class FallbackPipeline(ComposedPipeline):
         (state,) = rows.states
         return _solver_of(state).advance(rows.latents)
 
+    def decodes_together(self, params: SamplingParams) -> bool:
+        return False
+
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        return torch.cat([_solver_of(state).finish() for state in states])
+        (state,) = states
+        return _solver_of(state).finish()
 
 
 def _left_out(library_class: type[Any], parts: Mapping[str, Any]) -> dict[str, None]:

@@ -18,8 +18,7 @@ from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS, complaints
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.models.vaes.cogvideox import CogVideoXDecoder
-from multimodal_gen.runtime.models.vaes.image import scale_factor
+from multimodal_gen.runtime.models.vaes.cogvideox import CogVideoXVAE
 from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
@@ -34,6 +33,7 @@ class CogVideoXPipeline(AdaptedVideoPipeline):
 
     family = COGVIDEOX
     channels_at = 2
+    vae_class = CogVideoXVAE
     component_classes: ClassVar = {
         "tokenizer": T5_TOKENIZERS,
         "text_encoder": ("T5EncoderModel",),
@@ -49,7 +49,6 @@ class CogVideoXPipeline(AdaptedVideoPipeline):
         super().__init__(*args)
         self._t5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
         self._config = self.components["transformer"].config
-        self._decoder = CogVideoXDecoder(self._vae)
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
@@ -84,14 +83,6 @@ class CogVideoXPipeline(AdaptedVideoPipeline):
             side, largest = getattr(params, name), config[f"sample_{name}"] * pixels
             if side > largest:
                 raise InvalidRequest(name, side, f"this model takes at most {largest}")
-
-    @property
-    def pixels_per_latent(self) -> int:
-        return scale_factor(self._vae)
-
-    @property
-    def frame_multiple(self) -> int:
-        return int(self._vae.config.temporal_compression_ratio)
 
     def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
         frames, height, width = self.grid(params)
@@ -138,25 +129,18 @@ class CogVideoXPipeline(AdaptedVideoPipeline):
     def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
         return super().guide(prediction.float(), state)
 
-    def decode_chunks(self, params: SamplingParams) -> int:
-        frames, _, _ = self.grid(params)
-        return self._decoder.parts(frames)
-
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        pixels = []
-        for state, own in zip(states, latents.split(1), strict=True):
-            features = state.decoding.get("features") if chunk else None
-            own = own[:, self._additional_frames(state.params) :]
-            part, state.decoding["features"] = self._decoder.part(own, chunk, features)
-            pixels.append(part)
-        return torch.cat(pixels)
+        (state,) = states
+        carry = state.carry if chunk else None
+        pixels, state.carry = self.vae.decode(self._unpacked(latents, state.params), chunk, carry)
+        return pixels
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return self.preview_of(x0[:, self._additional_frames(params) :].transpose(1, 2))
+        return self.vae.preview(self._unpacked(x0, params))
 
-    def show(self, latents: Tensor) -> Tensor:
-        pixels, _ = self._decoder.part(latents.transpose(1, 2), 0, None)
-        return pixels
+    def _unpacked(self, latents: Tensor, params: SamplingParams) -> Tensor:
+        """[1, T, C, h, w] -> [1, C, T, h, w], those that are decoded."""
+        return latents[:, self._additional_frames(params) :].transpose(1, 2)
 
 
 PIPELINE = CogVideoXPipeline

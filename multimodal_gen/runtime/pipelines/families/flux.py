@@ -18,13 +18,7 @@ from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 from multimodal_gen.runtime.models.dits.flux.keys import flux_key_map
 from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.models.vaes.image import (
-    decode_image,
-    decode_preview,
-    encode_image,
-    for_decoding,
-    scale_factor,
-)
+from multimodal_gen.runtime.models.vaes.image import ImageVAE
 from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 from multimodal_gen.runtime.pipelines.native import load_transformer
 from multimodal_gen.runtime.pipelines.packed import PATCH, PackedPipeline, unpack
@@ -45,6 +39,7 @@ class FluxPipeline(PackedPipeline):
         "vae": ("AutoencoderKL",),
     }
     denoiser_name = "transformer"
+    vae_class = ImageVAE
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",) * PATCH**2,
         "transformer.joint_attention_dim": ("text_encoder_2.d_model",),
@@ -57,7 +52,7 @@ class FluxPipeline(PackedPipeline):
         self._t5 = TextEncoder(self.components["tokenizer_2"], self.components["text_encoder_2"])
         self._transformer: FluxTransformer = self.components["transformer"]
         self._denoiser = self.native_denoiser("transformer")
-        self._vae = for_decoding(self.components["vae"])
+        self.vae = ImageVAE(self.components["vae"])
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
@@ -91,14 +86,14 @@ class FluxPipeline(PackedPipeline):
 
     @property
     def pixels_per_latent(self) -> int:
-        return scale_factor(self._vae)
+        return self.vae.pixels_per_latent
 
     @property
     def latent_channels(self) -> int:
-        return int(self._vae.config.latent_channels)
+        return self.vae.channels
 
     def encode_picture(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
-        return encode_image(self._vae, pixels, generator)
+        return self.vae.encode(pixels, generator)
 
     def predict(self, rows: Rows) -> Tensor:
         text = rows.conditioning["encoder_hidden_states"].shape[1]
@@ -111,10 +106,11 @@ class FluxPipeline(PackedPipeline):
         return self._denoiser(tensors, lora=rows.lora)
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        return decode_image(self._vae, unpack(latents, self.grid(states[0].params)))
+        pixels, _ = self.vae.decode(unpack(latents, self.grid(states[0].params)))
+        return pixels
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return decode_preview(self._vae, unpack(x0, self.grid(params)))
+        return self.vae.preview(unpack(x0, self.grid(params)))
 
 
 PIPELINE = FluxPipeline

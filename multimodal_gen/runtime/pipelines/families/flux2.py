@@ -21,7 +21,6 @@ from multimodal_gen.runtime.models.dits.flux2.keys import flux2_key_map
 from multimodal_gen.runtime.models.dits.flux2.model import Flux2Transformer, Grid
 from multimodal_gen.runtime.models.encoders.qwen3 import Qwen3Encoder
 from multimodal_gen.runtime.models.vaes.flux2 import PATCH, Flux2VAE
-from multimodal_gen.runtime.models.vaes.image import shrunk
 from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask
 from multimodal_gen.runtime.models.vaes.references import (
     at_most_shown,
@@ -51,6 +50,7 @@ class Flux2KleinPipeline(FlowPipeline):
     denoiser_name = "transformer"
     channels_at = 2
     pictures_told = ("references",)
+    vae_class = Flux2VAE
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",) * PATCH**2,
         "transformer.joint_attention_dim": ("text_encoder.hidden_size",) * len(_LAYERS),
@@ -63,7 +63,7 @@ class Flux2KleinPipeline(FlowPipeline):
         self._qwen.require_layers(max(_LAYERS))
         self._transformer: Flux2Transformer = self.components["transformer"]
         self._denoiser = self.native_denoiser("transformer")
-        self._vae = Flux2VAE(self.components["vae"])
+        self.vae = Flux2VAE(self.components["vae"])
 
     @classmethod
     def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -102,12 +102,12 @@ class Flux2KleinPipeline(FlowPipeline):
         if "mask" in state.pictures:
             return self.picture_latents(state)
         pixels = crop_reference(state.pictures["image"], self.size_multiple)
-        return _pack(self._vae.encode(pixels)).to(self.context.dtype)
+        return _pack(self.vae.encode(pixels)).to(self.context.dtype)
 
     def picture_latents(self, state: RequestState) -> Tensor:
         picture = np.asarray(at_most_shown(state.pictures["image"]))
         pixels = fit_image(picture, *size_of(state.params))
-        return _pack(self._vae.encode(pixels)).to(self.context.dtype)
+        return _pack(self.vae.encode(pixels)).to(self.context.dtype)
 
     def mask_latents(self, state: RequestState) -> Tensor:
         """Grey along its edges, one value a token."""
@@ -120,7 +120,7 @@ class Flux2KleinPipeline(FlowPipeline):
 
     @property
     def size_multiple(self) -> int:
-        return self._vae.pixels_per_token
+        return self.vae.pixels_per_latent
 
     def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
         shape = (1, self._transformer.config.in_channels, *self._grid(params))
@@ -143,10 +143,11 @@ class Flux2KleinPipeline(FlowPipeline):
         return self._denoiser(tensors, lora=rows.lora)
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        return self._vae.decode(_unpack(latents, self._grid(states[0].params)))
+        pixels, _ = self.vae.decode(_unpack(latents, self._grid(states[0].params)))
+        return pixels
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return self._vae.decode(shrunk(_unpack(x0, self._grid(params))))[0]
+        return self.vae.preview(_unpack(x0, self._grid(params)))
 
     def _grid(self, params: SamplingParams) -> Grid:
         """Tokens down and across."""

@@ -15,7 +15,7 @@ from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS, LLAMA_TOKENIZERS
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.models.vaes.hunyuan_video import HunyuanVideoDecoder
+from multimodal_gen.runtime.models.vaes.hunyuan_video import HunyuanVideoVAE
 from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
 from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.pipelines.rows import Rows
@@ -33,6 +33,7 @@ class HunyuanVideoPipeline(TrueCfgPipeline, AdaptedVideoPipeline):
     """Latents are the VAE's own, [1, C, T, h, w]."""
 
     family = HUNYUAN_VIDEO
+    vae_class = HunyuanVideoVAE
     component_classes: ClassVar = {
         "tokenizer": LLAMA_TOKENIZERS,
         "tokenizer_2": CLIP_TOKENIZERS,
@@ -51,7 +52,6 @@ class HunyuanVideoPipeline(TrueCfgPipeline, AdaptedVideoPipeline):
         super().__init__(*args)
         self._llama = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
         self._clip = TextEncoder(self.components["tokenizer_2"], self.components["text_encoder_2"])
-        self._decoder = HunyuanVideoDecoder(self._vae)
 
     @classmethod
     def check(cls, checkpoint: Checkpoint) -> None:
@@ -98,23 +98,13 @@ class HunyuanVideoPipeline(TrueCfgPipeline, AdaptedVideoPipeline):
         tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}
         return self._denoiser(tensors, lora=rows.lora)
 
-    def decode_chunks(self, params: SamplingParams) -> int:
-        frames, _, _ = self.grid(params)
-        return self._decoder.tiles(frames)
-
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        state = states[0]
-        if self.decode_chunks(state.params) == 1:
-            return self._decoder.whole(latents)
-        before = state.decoding.get("end") if chunk else None
-        pixels, state.decoding["end"] = self._decoder.tile(latents, chunk, before)
+        carry = states[0].carry if chunk else None
+        pixels, states[0].carry = self.vae.decode(latents, chunk, carry)
         return pixels
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return self.preview_of(x0)
-
-    def show(self, latents: Tensor) -> Tensor:
-        return self._decoder.whole(latents)
+        return self.vae.preview(x0)
 
 
 PIPELINE = HunyuanVideoPipeline

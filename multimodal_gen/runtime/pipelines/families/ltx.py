@@ -15,7 +15,7 @@ from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS, complaints
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.models.vaes.ltx import LTXVideoCodec
+from multimodal_gen.runtime.models.vaes.ltx import LTXVAE
 from multimodal_gen.runtime.models.vaes.pictures import fit_image
 from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
@@ -29,6 +29,7 @@ class LTXPipeline(AdaptedVideoPipeline):
 
     family = LTX
     channels_at = 2
+    vae_class = LTXVAE
     component_classes: ClassVar = {
         "tokenizer": T5_TOKENIZERS,
         "text_encoder": ("T5EncoderModel",),
@@ -42,7 +43,6 @@ class LTXPipeline(AdaptedVideoPipeline):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._codec = LTXVideoCodec(self._vae)
         self._t5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
 
     @classmethod
@@ -80,8 +80,8 @@ class LTXPipeline(AdaptedVideoPipeline):
         if "image" not in state.pictures:
             super().prepare(state)
             return
-        pixels = fit_image(state.pictures["image"], *size_of(state.params))
-        given = _packed(self._codec.encode_frame(pixels, state.generator))
+        pixels = fit_image(state.pictures["image"], *size_of(state.params)).unsqueeze(2)
+        given = _packed(self.vae.encode(pixels, state.generator))
         super().prepare(state)
         assert state.latents is not None
         length = given.shape[1]
@@ -121,18 +121,12 @@ class LTXPipeline(AdaptedVideoPipeline):
         return guided if kept is None else guided.masked_fill(kept.unsqueeze(2), 0)
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        return torch.cat(
-            [
-                self._codec.decode(self._unpacked(own, state.params), state.params.seed or 0)
-                for state, own in zip(states, latents.split(1), strict=True)
-            ]
-        )
+        (params,) = (state.params for state in states)
+        pixels, _ = self.vae.decode(self._unpacked(latents, params), seed=params.seed or 0)
+        return pixels
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return self.preview_of(self._unpacked(x0, params))
-
-    def show(self, latents: Tensor) -> Tensor:
-        return self._codec.decode(latents)
+        return self.vae.preview(self._unpacked(x0, params))
 
     def _unpacked(self, tokens: Tensor, params: SamplingParams) -> Tensor:
         """[1, T * h * w, C] -> [1, C, T, h, w]."""

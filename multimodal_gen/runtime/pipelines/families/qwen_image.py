@@ -18,7 +18,6 @@ from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 from multimodal_gen.runtime.models.dits.qwen_image.keys import qwen_image_key_map
 from multimodal_gen.runtime.models.dits.qwen_image.model import QwenImageTransformer
 from multimodal_gen.runtime.models.encoders.qwen import QwenEncoder
-from multimodal_gen.runtime.models.vaes.image import shrunk
 from multimodal_gen.runtime.models.vaes.qwen_image import QwenImageVAE
 from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 from multimodal_gen.runtime.pipelines.native import load_transformer
@@ -48,6 +47,7 @@ class QwenImagePipeline(PackedPipeline):
         "vae": ("AutoencoderKLQwenImage",),
     }
     denoiser_name = "transformer"
+    vae_class = QwenImageVAE
     widths: ClassVar = {
         "transformer.in_channels": ("vae.z_dim",) * PATCH**2,
     }
@@ -57,7 +57,7 @@ class QwenImagePipeline(PackedPipeline):
         self._encoder = self.make_encoder()
         self._transformer: QwenImageTransformer = self.components["transformer"]
         self._denoiser = self.native_denoiser("transformer")
-        self._vae = QwenImageVAE(self.components["vae"])
+        self.vae = QwenImageVAE(self.components["vae"])
         width, wanted = self._encoder.width, self._transformer.config.joint_attention_dim
         if width != wanted:
             raise InvalidCheckpoint(
@@ -93,14 +93,14 @@ class QwenImagePipeline(PackedPipeline):
 
     @property
     def pixels_per_latent(self) -> int:
-        return self._vae.pixels_per_latent
+        return self.vae.pixels_per_latent
 
     @property
     def latent_channels(self) -> int:
-        return self._vae.channels
+        return self.vae.channels
 
     def encode_picture(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
-        return self._vae.encode(pixels, generator)
+        return self.vae.encode(pixels, generator)
 
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
         return {**super().schedule(params), "sigmas_for_all": True}
@@ -125,10 +125,11 @@ class QwenImagePipeline(PackedPipeline):
         return guided * scale
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        return self._vae.decode(unpack(latents, self.grid(states[0].params)))
+        pixels, _ = self.vae.decode(unpack(latents, self.grid(states[0].params)))
+        return pixels
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return self._vae.decode(shrunk(unpack(x0, self.grid(params))))[0]
+        return self.vae.preview(unpack(x0, self.grid(params)))
 
 
 def chat(system: str, user: str) -> str:

@@ -52,9 +52,7 @@ class StableDiffusionPipeline(ImageLatentsPipeline):
         super().__init__(*args)
         self._clip = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
         self._denoiser = self.wrapped_denoiser("unet", self.added_conditioning)
-        self._sees_mask = (
-            self.components["unet"].config.in_channels > self.vae.config.latent_channels
-        )
+        self._sees_mask = self.components["unet"].config.in_channels > self.vae.channels
 
     @classmethod
     def check(cls, checkpoint: Checkpoint) -> None:
@@ -124,7 +122,7 @@ class StableDiffusionPipeline(ImageLatentsPipeline):
             }
         elif clean is not None:
             # The reference encodes the masked picture here too, and draws from the generator.
-            torch.randn(clean.shape, generator=state.generator, dtype=self.vae.dtype)
+            torch.randn(clean.shape, generator=state.generator, dtype=self.components["vae"].dtype)
             state.after_step.append(KeepUnmasked(clean, noise, mask))
 
     def _masked_latents(self, state: RequestState) -> Tensor:

@@ -135,7 +135,7 @@ class StableDiffusion3Pipeline(ImageLatentsPipeline, FlowPipeline):
         return self._denoiser(tensors, lora=rows.lora)
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        config = self.vae.config
+        config = self.components["vae"].config
         shift: float = config.scaling_factor * (config.shift_factor or 0.0)
         # The reference's inpainting leaves the VAE's shift out.
         inpainted = [shift if "mask" in state.pictures else 0.0 for state in states]

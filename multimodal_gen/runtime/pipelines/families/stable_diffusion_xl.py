@@ -45,15 +45,16 @@ class StableDiffusionXLPipeline(StableDiffusionPipeline):
         return {"zeros_for_no_prompt": bool(zeros)}
 
     @classmethod
-    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
+    def component_dtype(
+        cls, checkpoint: Checkpoint, name: str, context: RankContext
+    ) -> torch.dtype:
         """The VAE of most checkpoints overflows in float16, and their config says so."""
         upcast = (
             name == "vae"
             and context.dtype == torch.float16
             and checkpoint.config("vae").get("force_upcast", True)
         )
-        dtype = torch.float32 if upcast else context.dtype
-        return checkpoint.load(name, dtype, context.device)
+        return torch.float32 if upcast else context.dtype
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         """Without a negative prompt, that branch's text is zeros; `""` is a prompt like others."""

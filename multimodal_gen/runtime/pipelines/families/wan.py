@@ -61,7 +61,7 @@ class WanTextImagePipeline(WanBasePipeline):
         if picture is not None:
             _, noise = state.running()
             pixels = fit_image(picture, *size_of(state.params)).unsqueeze(2)
-            keep = KeepFirstFrame(self._codec.encode(pixels))
+            keep = KeepFirstFrame(self.vae.encode(pixels))
             state.latents = keep.put_into(noise)
             state.after_step.append(keep)
 

@@ -19,7 +19,7 @@ from multimodal_gen.runtime.models.dits.wan.keys import wan_key_map
 from multimodal_gen.runtime.models.dits.wan.model import WanTransformer
 from multimodal_gen.runtime.models.encoders.cleaning import clean
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.models.vaes.wan import WanVideoCodec
+from multimodal_gen.runtime.models.vaes.wan import WanVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import (
     ComposedPipeline,
     size_of,
@@ -45,14 +45,14 @@ class WanBasePipeline(ComposedPipeline):
     }
     optional: ClassVar[tuple[str, ...]] = EXPERTS
     denoiser_name = "transformer"
+    vae_class = WanVAE
     latent_widths: ClassVar[tuple[str, ...]] = ("vae.z_dim",)
     """What the transformers' channels of input are the sum of."""
 
     def __init__(self, *args: Any, boundary_ratio: float | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._umt5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
-        self._vae = self.components["vae"]
-        self._codec = WanVideoCodec(self._vae)
+        self.vae = WanVAE(self.components["vae"])
         self._experts: dict[str, WanTransformer] = {
             name: self.components[name] for name in EXPERTS if name in self.components
         }
@@ -92,11 +92,16 @@ class WanBasePipeline(ComposedPipeline):
 
     @classmethod
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
-        """VAE and image encoder are kept in float32, as the reference advises."""
         if name not in EXPERTS:
-            dtype = torch.float32 if name in _FLOAT32 else context.dtype
-            return checkpoint.load(name, dtype, context.device)
+            return super().load_component(checkpoint, name, context)
         return load_transformer(checkpoint, name, context, WanConfig, WanTransformer, wan_key_map)
+
+    @classmethod
+    def component_dtype(
+        cls, checkpoint: Checkpoint, name: str, context: RankContext
+    ) -> torch.dtype:
+        """VAE and image encoder are kept in float32, as the reference advises."""
+        return torch.float32 if name in _FLOAT32 else context.dtype
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -117,7 +122,7 @@ class WanBasePipeline(ComposedPipeline):
     @property
     def size_multiple(self) -> int:
         _, down, across = self._config.patch_size
-        return int(self._vae.config.scale_factor_spatial * math.lcm(down, across))
+        return self.vae.pixels_per_latent * math.lcm(down, across)
 
     @property
     def latents_per_token(self) -> int:
@@ -125,11 +130,10 @@ class WanBasePipeline(ComposedPipeline):
 
     @property
     def frame_multiple(self) -> int:
-        return int(self._vae.config.scale_factor_temporal)
+        return self.vae.frame_multiple
 
     def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        height, width = (side // self._vae.config.scale_factor_spatial for side in size_of(params))
-        shape = (1, self._vae.config.z_dim, self.decode_chunks(params), height, width)
+        shape = (1, *self.vae.latent_shape(*size_of(params), params.num_frames))
         return torch.randn(shape, generator=generator)
 
     # -- experts
@@ -167,14 +171,13 @@ class WanBasePipeline(ComposedPipeline):
     # -- decoding
 
     def decode_chunks(self, params: SamplingParams) -> int:
-        """A latent frame each."""
-        assert params.num_frames is not None
-        return (params.num_frames - 1) // self.frame_multiple + 1
+        _, frames, _, _ = self.vae.latent_shape(*size_of(params), params.num_frames)
+        return self.vae.chunks(frames)
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
         (state,) = states
-        features = state.decoding.get("features") if chunk else None
-        pixels, state.decoding["features"] = self._codec.decode_frame(latents, chunk, features)
+        carry = state.carry if chunk else None
+        pixels, state.carry = self.vae.decode(latents, chunk, carry)
         return pixels
 
 

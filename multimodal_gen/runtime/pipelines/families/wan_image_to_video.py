@@ -66,7 +66,7 @@ class WanImageToVideoPipeline(WanPipeline):
         assert frames is not None
         pixels = fit_image(picture, *size_of(state.params)).unsqueeze(2)
         video = F.pad(pixels, (0, 0, 0, 0, 0, frames - 1))
-        latents = self._codec.encode(video)
+        latents = self.vae.encode(video)
         mask = latents.new_zeros(1, self.frame_multiple, *latents.shape[2:])
         mask[:, :, 0] = 1
         return torch.cat((mask, latents), dim=1).to(self.context.dtype)

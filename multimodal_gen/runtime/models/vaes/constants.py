@@ -1,0 +1,26 @@
+"""Numbers per channel from a config, as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class ChannelConstants:
+    """Values per channel [1, C, 1, ...], made once per device and dtype."""
+
+    def __init__(self, values: Sequence[float], dims: int) -> None:
+        """`dims` is the number of dimensions, of latents [B, C, h, w] 4."""
+        self._values = tuple(values)
+        self._shape = (1, -1, *(1,) * (dims - 2))
+        self._made: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def like(self, latents: Tensor) -> Tensor:
+        """On the device and in the dtype of `latents`."""
+        key = latents.device, latents.dtype
+        if key not in self._made:
+            values = torch.tensor(self._values).view(self._shape)
+            self._made[key] = values.to(*key, non_blocking=True)
+        return self._made[key]

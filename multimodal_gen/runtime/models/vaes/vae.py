@@ -1,0 +1,137 @@
+"""The one shape of VAEs: what pipelines ask of an autoencoder of diffusers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from multimodal_gen.runtime.models.vaes.pixels import to_uint8
+
+_PREVIEW_SIDE = 32  # latents; 256 pixels of an 8x VAE
+
+Carry = Any
+"""What the decoding of a chunk leaves for the next one. The caller keeps it, with the request."""
+
+
+class VAE(ABC):
+    """Wraps a module of diffusers. Latents are [B, C, h, w], normalized as the denoiser takes them.
+
+    It keeps the module and no tensor, neither of the module nor made from one: weights may move
+    between two calls. Images are decoded in one chunk.
+    """
+
+    decodes_batches: ClassVar[bool] = True
+    """Whether latents that are one chunk may be decoded several at once."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    @classmethod
+    def transform(cls, module: Any) -> Any:
+        """Rewrite the weights of a module that has just been loaded, once."""
+        return module
+
+    # -- geometry
+
+    @property
+    def channels(self) -> int:
+        """C of the latents."""
+        return int(self._module.config.latent_channels)
+
+    @property
+    @abstractmethod
+    def pixels_per_latent(self) -> int:
+        """Along each side."""
+
+    @property
+    def frame_multiple(self) -> int:
+        """Frames of the video per latent frame after the first."""
+        return 1
+
+    def latent_shape(self, height: int, width: int, frames: int | None = None) -> tuple[int, ...]:
+        """[C, h, w] of an image of so many pixels."""
+        return self.channels, height // self.pixels_per_latent, width // self.pixels_per_latent
+
+    # -- pixels to latents
+
+    def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Pixels [B, 3, H, W] in -1..1 to latents in the VAE's dtype.
+
+        They are drawn from the posterior by `generator` (on the CPU), or without one its mode.
+        """
+        return self._normalized(self._posterior(pixels, generator))
+
+    def _posterior(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
+        pixels = pixels.to(self._module.device, self._module.dtype)
+        posterior = self._module.encode(pixels, return_dict=False)[0]
+        latents: Tensor = posterior.mode() if generator is None else posterior.sample(generator)
+        return latents
+
+    # -- latents to pixels
+
+    def chunks(self, frames: int) -> int:
+        """Number of chunks that so many latent frames are decoded in."""
+        return 1
+
+    def decode(
+        self, latents: Tensor, chunk: int = 0, carry: Carry = None, *, seed: int = 0
+    ) -> tuple[Tensor, Carry]:
+        """Pixels [B * F, H, W, 3] uint8 of a chunk of `latents`, and what the next chunk needs.
+
+        `carry` is what the previous chunk returned, None for the first. `seed` is for decoders
+        that draw noise. B is 1 where there are several chunks, or `decodes_batches` is false.
+        """
+        latents = self._denormalized(latents.to(self._module.dtype))
+        return to_uint8(self._module.decode(latents, return_dict=False)[0]), None
+
+    def preview(self, latents: Tensor) -> Tensor:
+        """A small image [h, w, 3] uint8 of latents [1, ...]; of a video, its first frame."""
+        pixels, _ = self.decode(shrunk(latents))
+        return pixels[0]
+
+    # -- the scaling between VAE and denoiser
+
+    @abstractmethod
+    def _normalized(self, latents: Tensor) -> Tensor:
+        """The module's latents as the denoiser takes them."""
+
+    @abstractmethod
+    def _denormalized(self, latents: Tensor) -> Tensor:
+        """The denoiser's latents as the module takes them."""
+
+
+class VideoVAE(VAE):
+    """Pixels are [B, 3, F, H, W] and latents [B, C, T, h, w]; the first frame is a latent frame by
+    itself, and so is each `frame_multiple` of those that follow."""
+
+    decodes_batches = False
+
+    @property
+    def pixels_per_latent(self) -> int:
+        return int(self._module.spatial_compression_ratio)
+
+    @property
+    def frame_multiple(self) -> int:
+        return int(self._module.temporal_compression_ratio)
+
+    def latent_shape(self, height: int, width: int, frames: int | None = None) -> tuple[int, ...]:
+        assert frames is not None
+        channels, down, across = super().latent_shape(height, width)
+        return channels, (frames - 1) // self.frame_multiple + 1, down, across
+
+    def preview(self, latents: Tensor) -> Tensor:
+        pixels, _ = self.decode(shrunk(latents[:, :, 0]).unsqueeze(2))
+        return pixels[0]
+
+
+def shrunk(latents: Tensor) -> Tensor:
+    """Latents [1, C, h, w], fewer where they are more than a preview needs."""
+    larger = max(latents.shape[-2:])
+    if larger <= _PREVIEW_SIDE:
+        return latents
+    size = [max(1, side * _PREVIEW_SIDE // larger) for side in latents.shape[-2:]]
+    return F.interpolate(latents.float(), size, mode="area").to(latents.dtype)
