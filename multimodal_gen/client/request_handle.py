@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.errors import MultimodalGenError
-from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.messages.reply import WireError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,7 +153,7 @@ class RequestHandle:
 
 def copy_of(error: MultimodalGenError) -> MultimodalGenError:
     """One for each who is told: a raised error keeps the frames that it went through."""
-    return ErrorInfo.of(error).exception()
+    return WireError.of(error).exception()
 
 
 def _newest(old: Update | None, new: Update) -> Update:

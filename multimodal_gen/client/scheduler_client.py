@@ -22,13 +22,13 @@ from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError
 from multimodal_gen.messages.codec import Buffer, Decoder, encode
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.reply import (
-    Accepted,
+    EngineHealth,
     EngineMessage,
     Failed,
-    Health,
     NotReady,
-    Progress,
     Ready,
+    RequestAccepted,
+    RequestProgress,
     Result,
 )
 from multimodal_gen.messages.request import Cancel, HealthCheck, Hello, Req, Shutdown, Submit
@@ -60,7 +60,7 @@ class SchedulerClient:
         self.died: MultimodalGenError | None = None
         self._handles: dict[str, RequestHandle] = {}
         self._outgoing: deque[list[Buffer]] = deque([encode(Hello())])
-        self._health: deque[Health] = deque()
+        self._health: deque[EngineHealth] = deque()
         self._lock = threading.Condition()
         self._closing = False
         self._describe_loss = describe_loss
@@ -97,7 +97,7 @@ class SchedulerClient:
             handle = self._handles[req.id] = RequestHandle(req.id, self._send_cancel)
         return handle
 
-    def health(self, timeout: float = 5.0) -> Health:
+    def health(self, timeout: float = 5.0) -> EngineHealth:
         """Ask rank 0 how much runs and waits; answered at once, also inside a long step."""
         with self._lock:
             self._raise_if_gone()
@@ -222,11 +222,11 @@ class SchedulerClient:
                     self._lock.notify_all()
             case NotReady():
                 self.fail(message.error.exception())
-            case Health():
+            case EngineHealth():
                 with self._lock:
                     self._health.append(message)
                     self._lock.notify_all()
-            case Accepted() | Progress() | Result() | Failed():
+            case RequestAccepted() | RequestProgress() | Result() | Failed():
                 self._deliver(message, arrays)
 
     def _deliver(self, message: Any, arrays: list[Any]) -> None:
@@ -240,7 +240,7 @@ class SchedulerClient:
 
 def _event(message: Any, arrays: list[Any]) -> bool | Update | Output | MultimodalGenError:
     match message:
-        case Progress():
+        case RequestProgress():
             return Update(
                 message.id,
                 message.step,

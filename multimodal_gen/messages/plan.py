@@ -8,7 +8,7 @@ import msgspec
 
 from multimodal_gen.messages.codec import FrameHeader
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.messages.reply import WireError
 from multimodal_gen.messages.request import Req
 
 
@@ -101,9 +101,9 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
     seconds: float = 0.0
     """How long the work took on this rank."""
     skipped: bool = False
-    error: ErrorInfo | None = None
+    error: WireError | None = None
     """The group's work stopped here, after `advanced` units."""
-    failures: dict[str, ErrorInfo] = {}
+    failures: dict[str, WireError] = {}
     """Requests that failed by themselves, outside anything shared."""
     prepared: dict[str, Prepared] = {}
     finished: tuple[str, ...] = ()
@@ -120,7 +120,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     """Weights of the denoiser."""
     memory_bytes: int = 0
     """Free for requests after loading."""
-    error: ErrorInfo | None = None
+    error: WireError | None = None
 
 
 class LoraRead(msgspec.Struct, frozen=True, kw_only=True, tag="lora_read"):
@@ -128,7 +128,7 @@ class LoraRead(msgspec.Struct, frozen=True, kw_only=True, tag="lora_read"):
 
     number: int
     rank: int
-    error: ErrorInfo | None = None
+    error: WireError | None = None
 
 
 RankMessage = Ack | Loaded | LoraRead

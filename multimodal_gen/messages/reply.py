@@ -10,7 +10,7 @@ from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.request import PROTOCOL_VERSION
 
 
-class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
+class WireError(msgspec.Struct, frozen=True, kw_only=True):
     """An error of `multimodal_gen.errors` as data."""
 
     code: str
@@ -19,7 +19,7 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_s: float | None = None
 
     @classmethod
-    def of(cls, error: errors.MultimodalGenError) -> ErrorInfo:
+    def of(cls, error: errors.MultimodalGenError) -> WireError:
         return cls(
             code=error.code,
             message=error.message,
@@ -40,14 +40,14 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 class NotReady(msgspec.Struct, frozen=True, tag="not_ready"):
     """The model could not be loaded, or the client speaks another protocol. The end."""
 
-    error: ErrorInfo
+    error: WireError
 
 
-class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
+class RequestAccepted(msgspec.Struct, frozen=True, tag="accepted"):
     id: str
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
+class RequestProgress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     """How far a request is. `frames` holds one preview [H, W, 3] uint8 where one was asked for."""
 
     id: str
@@ -76,12 +76,14 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """The end of a request that did not go well; `cancelled` is one of the reasons."""
 
     id: str
-    error: ErrorInfo
+    error: WireError
 
 
-class Health(msgspec.Struct, frozen=True, kw_only=True, tag="health"):
+class EngineHealth(msgspec.Struct, frozen=True, kw_only=True, tag="health"):
     running: int
     waiting: int
 
 
-EngineMessage = Ready | NotReady | Accepted | Progress | Result | Failed | Health
+EngineMessage = (
+    Ready | NotReady | RequestAccepted | RequestProgress | Result | Failed | EngineHealth
+)

@@ -52,7 +52,7 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
 
 
 class HealthCheck(msgspec.Struct, frozen=True, tag="health_check"):
-    """Asks for `Health`; answered at once, also inside a long step."""
+    """Asks for `EngineHealth`; answered at once, also inside a long step."""
 
 
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):

@@ -21,7 +21,7 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.plan import Loaded
 from multimodal_gen.messages.rank_args import RankArgs
-from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.messages.reply import WireError
 from multimodal_gen.observability.logging import configure_logging
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
 from multimodal_gen.runtime.managers.lora_cache import LoraCache
@@ -134,11 +134,11 @@ def _within_limits(loaded: Loaded, server: ServerArgs) -> Loaded:
     return msgspec.structs.replace(loaded, model=model)
 
 
-def _reason(error: Exception) -> ErrorInfo:
+def _reason(error: Exception) -> WireError:
     if isinstance(error, MultimodalGenError):
-        return ErrorInfo.of(error)
+        return WireError.of(error)
     log.error("loading failed", exc_info=error)
-    return ErrorInfo.of(MultimodalGenError(f"loading failed: {type(error).__name__}: {error}"))
+    return WireError.of(MultimodalGenError(f"loading failed: {type(error).__name__}: {error}"))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import msgspec
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import EngineNotReady, GenerationFailed, MultimodalGenError
-from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.messages.reply import WireError
 from multimodal_gen.serving.ledger import (
     IdempotencyKey,
     Ledger,
@@ -253,7 +253,7 @@ class Jobs:
             record.id,
             status="cancelled" if cancelled else "failed",
             completed_at=time.time(),
-            error=ErrorInfo.of(error),
+            error=WireError.of(error),
         )
         await asyncio.to_thread(self._spool.remove, record.id)
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from multimodal_gen.errors import Conflict, InvalidRequest, NotFound
-from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.messages.reply import WireError
 from multimodal_gen.serving.records import FINAL, JobKind, JobRecord, JobRequest, PageOrder
 
 VERSION = 1
@@ -56,7 +56,7 @@ CREATE TABLE IF NOT EXISTS notices (
 _COLUMNS = tuple(field.name for field in fields(JobRecord))
 _PACKED: dict[str, Any] = {
     "request": JobRequest,
-    "error": ErrorInfo | None,
+    "error": WireError | None,
     "files": tuple[str, ...],
 }
 """Columns that hold msgpack."""

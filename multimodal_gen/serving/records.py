@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.messages.reply import WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.serving.task import Status
 
@@ -43,7 +43,7 @@ class JobRecord:
     status: Status = "queued"
     progress: int = 0
     """Per cent."""
-    error: ErrorInfo | None = None
+    error: WireError | None = None
     files: tuple[str, ...] = ()
     """Names of results."""
 

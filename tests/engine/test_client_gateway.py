@@ -22,12 +22,12 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, EngineDied, InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.codec import Decoder, encode
 from multimodal_gen.messages.reply import (
-    Accepted,
+    EngineHealth,
     EngineMessage,
-    ErrorInfo,
     Failed,
-    Health,
-    Progress,
+    RequestAccepted,
+    RequestProgress,
+    WireError,
 )
 from multimodal_gen.messages.request import Cancel, HealthCheck, Req, Submit
 from multimodal_gen.messages.validation import requests_of
@@ -51,13 +51,13 @@ class FakeScheduler:
     def cancel(self, request_id: str) -> None:
         if request_id in self.alive:
             self.alive.discard(request_id)
-            self.gateway.send(request_id, Failed(request_id, ErrorInfo.of(Cancelled("cancelled"))))
+            self.gateway.send(request_id, Failed(request_id, WireError.of(Cancelled("cancelled"))))
 
-    def health(self) -> Health:
-        return Health(running=0, waiting=len(self.alive))
+    def health(self) -> EngineHealth:
+        return EngineHealth(running=0, waiting=len(self.alive))
 
-    def progress_of(self, request_id: str) -> Progress | None:
-        return Progress(id=request_id, step=0, total=1) if request_id in self.alive else None
+    def progress_of(self, request_id: str) -> RequestProgress | None:
+        return RequestProgress(id=request_id, step=0, total=1) if request_id in self.alive else None
 
     def stop(self) -> None:
         pass
@@ -99,9 +99,9 @@ def ask(peer: zmq.Socket[bytes], frames: list[Any]) -> list[Any]:
     while True:
         assert peer.poll(30_000), "the gateway answers no more"
         answer, _ = Decoder(EngineMessage).decode(peer.recv_multipart())
-        if isinstance(answer, Health):
+        if isinstance(answer, EngineHealth):
             return answers
-        if not isinstance(answer, Progress):
+        if not isinstance(answer, RequestProgress):
             answers.append(answer)
 
 
@@ -247,9 +247,9 @@ def test_what_arrived_before_a_client_is_closed_is_told(tmp_path: Path) -> None:
         first, second = client.submit(request()), client.submit(request())
         first._deliver = hold  # type: ignore[method-assign]
         peer, *_ = engine.recv_multipart()
-        engine.send_multipart([peer, *encode(Accepted(first.id))])
+        engine.send_multipart([peer, *encode(RequestAccepted(first.id))])
         assert busy.wait(30)
-        cancelled = Failed(second.id, ErrorInfo.of(Cancelled("cancelled")))
+        cancelled = Failed(second.id, WireError.of(Cancelled("cancelled")))
         engine.send_multipart([peer, *encode(cancelled)])
         assert eventually(lambda: bool(client._socket.poll(0)))
         closing = threading.Thread(target=client.close)
@@ -301,6 +301,6 @@ def test_a_request_has_one_terminal_message(
     answers = ask(peer, encode(Submit(req)))
     for _ in range(3):
         answers += ask(peer, encode(Cancel(req.id)))
-    scheduler.gateway.send(req.id, Failed(req.id, ErrorInfo.of(InvalidRequest("a", 1, "late"))))
+    scheduler.gateway.send(req.id, Failed(req.id, WireError.of(InvalidRequest("a", 1, "late"))))
     answers += ask(peer, encode(Cancel(req.id)))
     assert [answer.error.code for answer in answers if isinstance(answer, Failed)] == ["cancelled"]

@@ -9,7 +9,7 @@ import pytest
 from multimodal_gen.configs.sampling_params import LoraChoice
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import LoraRead
-from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.messages.reply import WireError
 from multimodal_gen.runtime.managers.lora_cache import LoraCache
 
 
@@ -96,7 +96,7 @@ def test_a_request_ends_when_one_rank_fails_and_all_have_reported(tmp_path: Path
     cache.wait("1", cache.find([LoraChoice("a")]))
     assert cache.take_ready() == []
     _, (load,) = cache.orders()
-    failure = ErrorInfo(code="invalid_value", message="no")
+    failure = WireError(code="invalid_value", message="no")
     assert cache.reported(LoraRead(number=load.number, rank=1, error=failure)) == {}
     assert cache.reported(LoraRead(number=load.number, rank=0)) == {"1": failure}
     cache.leave("1")

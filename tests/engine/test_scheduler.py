@@ -17,7 +17,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, EngineDied, EngineNotReady, InvalidRequest
 from multimodal_gen.messages.codec import Decoder, encode
 from multimodal_gen.messages.plan import Ack, BatchKey, Loaded, LoraRead, Phase, Plan, Prepared
-from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.messages.reply import WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.managers import client_gateway
@@ -107,7 +107,7 @@ def request(seed: int = 0) -> Req:
     return req
 
 
-FAILURE = ErrorInfo(code="generation_failed", message="planted")
+FAILURE = WireError(code="generation_failed", message="planted")
 
 
 def test_work_for_a_cancelled_request_is_not_its_successors(start: Start) -> None:
@@ -257,7 +257,7 @@ def test_a_lora_that_does_not_fit_ends_those_who_asked_for_it(start: Start, tmp_
     for handle in asked:
         handle.accepted(30)
     (load,) = ranks.plan().load
-    error = ErrorInfo(code="invalid_value", message="lora='odd': does not fit", field="lora")
+    error = WireError(code="invalid_value", message="lora='odd': does not fit", field="lora")
     ranks.say(0, LoraRead(number=load.number, rank=0, error=error))
     for handle in asked:
         with pytest.raises(InvalidRequest, match="does not fit"):

@@ -25,13 +25,13 @@ from multimodal_gen.errors import (
 from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, Buffer, Decoder, encode
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.reply import (
-    Accepted,
-    ErrorInfo,
+    EngineHealth,
     Failed,
-    Health,
     NotReady,
-    Progress,
     Ready,
+    RequestAccepted,
+    RequestProgress,
+    WireError,
 )
 from multimodal_gen.messages.request import (
     PROTOCOL_VERSION,
@@ -68,8 +68,8 @@ class SchedulerApi(Protocol):
 
     def submit(self, req: Req, pictures: Sequence[Any]) -> None: ...
     def cancel(self, request_id: str) -> None: ...
-    def health(self) -> Health: ...
-    def progress_of(self, request_id: str) -> Progress | None: ...
+    def health(self) -> EngineHealth: ...
+    def progress_of(self, request_id: str) -> RequestProgress | None: ...
     def stop(self) -> None: ...
 
 
@@ -113,7 +113,7 @@ class ClientGateway:
     def refuse(self, error: MultimodalGenError) -> None:
         """Tell everybody who asks that the engine can't start."""
         with self._lock:
-            self._ready = NotReady(ErrorInfo.of(error))
+            self._ready = NotReady(WireError.of(error))
         self._wakeup.ring()
 
     def send(
@@ -122,7 +122,7 @@ class ClientGateway:
         message: msgspec.Struct,
         arrays: list[np.ndarray[Any, Any]] | None = None,
     ) -> None:
-        """Send to whoever submitted the request. Anything but Progress is its end."""
+        """Send to whoever submitted the request. Anything but RequestProgress ends it."""
         with self._lock:
             self._sent.append((request_id, message, encode(message, arrays or [])))
         self._wakeup.ring()
@@ -193,7 +193,7 @@ class ClientGateway:
             case Hello(protocol=protocol):
                 if protocol != PROTOCOL_VERSION:
                     what = f"protocol {protocol}; this engine speaks {PROTOCOL_VERSION}"
-                    self._reply(client, NotReady(ErrorInfo.of(ProtocolError(what))))
+                    self._reply(client, NotReady(WireError.of(ProtocolError(what))))
                 else:
                     self._greeted.add(client)
             case Submit(req=req):
@@ -202,7 +202,7 @@ class ClientGateway:
                 if self._scheduler is not None and self._owners.get(request_id) == client:
                     self._scheduler.cancel(request_id)
             case HealthCheck():
-                empty = Health(running=0, waiting=0)
+                empty = EngineHealth(running=0, waiting=0)
                 self._reply(client, self._scheduler.health() if self._scheduler else empty)
             case Shutdown():
                 self.shutdown_asked = True
@@ -221,7 +221,7 @@ class ClientGateway:
                 validate(req.params, self._ready.model, req.pictures)
                 self._scheduler.submit(req, pictures)
                 self._owners[req.id] = client
-            self._reply(client, Accepted(req.id))
+            self._reply(client, RequestAccepted(req.id))
         except Exception as error:
             self._reply(client, Failed(req.id, _reason(error)))
 
@@ -240,7 +240,7 @@ class ClientGateway:
             if client is None:
                 continue
             box = self._outboxes[client]
-            if isinstance(message, Progress):
+            if isinstance(message, RequestProgress):
                 box.put_newest(request_id, frames)
             else:
                 box.put_last(request_id, frames)
@@ -283,9 +283,9 @@ class ClientGateway:
                 self._scheduler.cancel(request_id)
 
 
-def _reason(error: Exception) -> ErrorInfo:
+def _reason(error: Exception) -> WireError:
     """Whatever a client's message leads to is an answer, never the end of rank 0."""
     if isinstance(error, MultimodalGenError):
-        return ErrorInfo.of(error)
+        return WireError.of(error)
     log.error("a client's message could not be handled", exc_info=error)
-    return ErrorInfo.of(MultimodalGenError(f"{type(error).__name__} in the engine"))
+    return WireError.of(MultimodalGenError(f"{type(error).__name__} in the engine"))

@@ -25,7 +25,7 @@ from multimodal_gen.errors import (
 from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.plan import Ack, Loaded, Phase, Plan, Prepared, Work
 from multimodal_gen.messages.rank_args import RankArgs
-from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.messages.reply import WireError
 from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
 from multimodal_gen.runtime.managers.lora_loader import LoraLoader
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -38,7 +38,7 @@ JOIN_S = 300.0
 noticed by rank 0's Scheduler."""
 
 
-class Outcome:
+class PlanOutcome:
     """What a plan came to on this rank; the device may still be at work on it."""
 
     def __init__(self, plan: Plan, rank: int, device: torch.device) -> None:
@@ -147,7 +147,7 @@ class GPUWorker:
             memory_bytes=free,
         )
 
-    def execute(self, plan: Plan, pictures: Sequence[Any] = ()) -> Outcome:
+    def execute(self, plan: Plan, pictures: Sequence[Any] = ()) -> PlanOutcome:
         """Do, or queue, all that the plan says. Returns when it is queued.
 
         `pictures` are the plan's frames.
@@ -163,13 +163,13 @@ class GPUWorker:
             if self.loras is not None:
                 state.loras = self.loras.uses(plan.loras.get(req.id, ()), req.params.lora)
         self._faulted = self._faulted and not plan.resume
-        outcome = Outcome(plan, self.rank, self.device)
+        outcome = PlanOutcome(plan, self.rank, self.device)
         if plan.work is not None:
             outcome.fields = {"skipped": True} if self._faulted else self._run(plan.work, outcome)
         outcome.queued()
         return outcome
 
-    def _run(self, work: Work, outcome: Outcome) -> dict[str, Any]:
+    def _run(self, work: Work, outcome: PlanOutcome) -> dict[str, Any]:
         states = [self.states[key] for key in work.ids if key in self.states]
         if work.phase is Phase.ENCODE:
             return self._encode(states)
@@ -177,10 +177,12 @@ class GPUWorker:
             return self._denoise(states, work.k, outcome)
         return self._decode(states, work.k, outcome)
 
-    def _denoise(self, states: Sequence[RequestState], k: int, outcome: Outcome) -> dict[str, Any]:
+    def _denoise(
+        self, states: Sequence[RequestState], k: int, outcome: PlanOutcome
+    ) -> dict[str, Any]:
         """Ranks meet inside: an error here stops the group on every rank until told to resume."""
         before = [state.evaluation for state in states]
-        error: ErrorInfo | None = None
+        error: WireError | None = None
         try:
             self.pipeline.forward(Phase.DENOISE, states, k)
         except Exception as raised:
@@ -199,7 +201,7 @@ class GPUWorker:
 
     def _encode(self, states: Sequence[RequestState]) -> dict[str, Any]:
         """Each request by itself, and so are its errors."""
-        failures: dict[str, ErrorInfo] = {}
+        failures: dict[str, WireError] = {}
         prepared: dict[str, Prepared] = {}
         for state in states:
             try:
@@ -209,9 +211,11 @@ class GPUWorker:
                 failures[state.req.id] = _describe(raised)
         return {"advanced": 1, "failures": failures, "prepared": prepared}
 
-    def _decode(self, states: Sequence[RequestState], k: int, outcome: Outcome) -> dict[str, Any]:
+    def _decode(
+        self, states: Sequence[RequestState], k: int, outcome: PlanOutcome
+    ) -> dict[str, Any]:
         """Together; if that fails each by itself, so that only whose fault it is ends."""
-        failures: dict[str, ErrorInfo] = {}
+        failures: dict[str, WireError] = {}
         chunks = [self.pipeline.decode_chunks(state.params) for state in states]
         goals = [min(len(s.chunks) + k, total) for s, total in zip(states, chunks, strict=True)]
         try:
@@ -231,9 +235,9 @@ class GPUWorker:
 
     def _decode_apart(
         self, states: Sequence[RequestState], goals: Sequence[int]
-    ) -> dict[str, ErrorInfo]:
+    ) -> dict[str, WireError]:
         """What is missing of each to its goal, a number of chunks."""
-        failures: dict[str, ErrorInfo] = {}
+        failures: dict[str, WireError] = {}
         for state, goal in zip(states, goals, strict=True):
             try:
                 if missing := goal - len(state.chunks):
@@ -271,13 +275,13 @@ def _dtype(server: ServerArgs, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def _describe(raised: Exception) -> ErrorInfo:
+def _describe(raised: Exception) -> WireError:
     if isinstance(raised, MultimodalGenError):
-        return ErrorInfo.of(raised)
+        return WireError.of(raised)
     if _is_out_of_memory(raised):
-        return ErrorInfo.of(OutOfMemory("the request does not fit into memory; ask for less"))
+        return WireError.of(OutOfMemory("the request does not fit into memory; ask for less"))
     log.error("a request failed", exc_info=raised)
-    return ErrorInfo.of(GenerationFailed(f"{type(raised).__name__}: {raised}"[:500]))
+    return WireError.of(GenerationFailed(f"{type(raised).__name__}: {raised}"[:500]))
 
 
 def _is_out_of_memory(raised: Exception) -> bool:

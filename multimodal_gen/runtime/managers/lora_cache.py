@@ -12,7 +12,7 @@ from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.configs.sampling_params import LoraChoice
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import LoraLoad, LoraRead
-from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.messages.reply import WireError
 
 
 class LoraVersion(NamedTuple):
@@ -27,7 +27,7 @@ class _Entry:
     number: int
     unread: set[int]
     """Ranks that have not reported."""
-    error: ErrorInfo | None = None
+    error: WireError | None = None
     users: set[str] = field(default_factory=set)
     """Requests that are alive and use it, or will as soon as it is there."""
 
@@ -108,7 +108,7 @@ class LoraCache:
     def has_orders(self) -> bool:
         return bool(self._load or self._unload)
 
-    def reported(self, read: LoraRead) -> dict[str, ErrorInfo]:
+    def reported(self, read: LoraRead) -> dict[str, WireError]:
         """A rank has read one, or failed to: whose request ends with that, and how."""
         version, entry = next(
             (version, entry)

@@ -15,7 +15,7 @@ from multimodal_gen.checkpoints.lora_folder import LoraFile, LoraFolder
 from multimodal_gen.configs.sampling_params import LoraChoice
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError, OutOfMemory
 from multimodal_gen.messages.plan import LoraLoad, LoraRead, Plan
-from multimodal_gen.messages.reply import ErrorInfo
+from multimodal_gen.messages.reply import WireError
 from multimodal_gen.runtime.layers.lora import Lora, LoraUse
 from multimodal_gen.runtime.loader.lora.reader import LoraReader
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -81,7 +81,7 @@ class LoraLoader:
             except Exception as raised:
                 log.exception("a LoRA can't be read")
                 error = InvalidRequest("lora", order.name, f"can't be read: {raised}")
-            reason = None if error is None else ErrorInfo.of(error)
+            reason = None if error is None else WireError.of(error)
             report(LoraRead(number=order.number, rank=self._rank, error=reason))
 
     def _loaded(self, order: LoraLoad) -> Lora:

@@ -19,7 +19,7 @@ from multimodal_gen.messages.plan import Loaded, LoraRead, Plan
 from multimodal_gen.runtime.managers.rank_links import socket_name
 
 if TYPE_CHECKING:  # it pulls in torch, which must not keep rank 0's door shut
-    from multimodal_gen.runtime.managers.gpu_worker import GPUWorker, Outcome
+    from multimodal_gen.runtime.managers.gpu_worker import GPUWorker, PlanOutcome
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class RankScheduler:
         self._plans = _connect(context, address, socket_name(rank))
         self._answers = _connect(context, address, socket_name(rank, "answers"))
         self._received: SimpleQueue[tuple[Plan, list[Any]]] = SimpleQueue()
-        self._begun: SimpleQueue[Outcome | LoraRead | None] = SimpleQueue()
+        self._begun: SimpleQueue[PlanOutcome | LoraRead | None] = SimpleQueue()
 
     def report(self, loaded: Loaded) -> None:
         """Tell rank 0 that the model is there, or why not."""

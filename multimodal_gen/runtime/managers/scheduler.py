@@ -29,7 +29,7 @@ from multimodal_gen.errors import (
 )
 from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.plan import Ack, Loaded, LoraRead, Phase, Plan, Work
-from multimodal_gen.messages.reply import ErrorInfo, Failed, Health, Progress, Result
+from multimodal_gen.messages.reply import EngineHealth, Failed, RequestProgress, Result, WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.wakeup import Wakeup
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
@@ -138,11 +138,11 @@ class Scheduler:
         with self._lock:
             self._end(request_id, Cancelled("the request was cancelled"))
 
-    def health(self) -> Health:
+    def health(self) -> EngineHealth:
         with self._lock:
-            return Health(running=self._policy.running, waiting=self._policy.waiting)
+            return EngineHealth(running=self._policy.running, waiting=self._policy.waiting)
 
-    def progress_of(self, request_id: str) -> Progress | None:
+    def progress_of(self, request_id: str) -> RequestProgress | None:
         with self._lock:
             return self._progress(request_id) if request_id in self._requests else None
 
@@ -318,7 +318,7 @@ class Scheduler:
             self._cost_kept = False
         self._report(work, flight, acks, now)
 
-    def _recover(self, work: Work, ack: Ack, error: ErrorInfo, now: float) -> None:
+    def _recover(self, work: Work, ack: Ack, error: WireError, now: float) -> None:
         """All ranks failed alike: whoever failed alone ends, the others are tried again apart."""
         self._resume = True
         out_of_memory = error.code == OutOfMemory.code
@@ -379,9 +379,11 @@ class Scheduler:
             shown = msgspec.structs.replace(progress, frames=(header_of(preview),))
             self._gateway.send(request_id, shown, [preview])
 
-    def _progress(self, request_id: str) -> Progress:
+    def _progress(self, request_id: str) -> RequestProgress:
         step, total, position, eta = self._policy.progress(request_id, time.monotonic())
-        return Progress(id=request_id, step=step, total=total, queue_position=position, eta_s=eta)
+        return RequestProgress(
+            id=request_id, step=step, total=total, queue_position=position, eta_s=eta
+        )
 
     # -- ends
 
@@ -389,7 +391,7 @@ class Scheduler:
         """End a request by an error; without effect when it has ended before."""
         if request_id in self._requests:
             self._forget(request_id)
-            self._gateway.send(request_id, Failed(request_id, ErrorInfo.of(error)))
+            self._gateway.send(request_id, Failed(request_id, WireError.of(error)))
 
     def _forget(self, request_id: str) -> Ledger:
         ledger = self._requests.pop(request_id)
