@@ -111,7 +111,7 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
     frames: tuple[FrameHeader, ...] = ()
 
 
-class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
+class RankLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     """A rank has its model (`model`, and what the cost model starts from) or could not load it."""
 
     rank: int
@@ -131,4 +131,4 @@ class LoraRead(msgspec.Struct, frozen=True, kw_only=True, tag="lora_read"):
     error: WireError | None = None
 
 
-RankMessage = Ack | Loaded | LoraRead
+RankMessage = Ack | RankLoaded | LoraRead

@@ -19,7 +19,7 @@ import zmq
 
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import MultimodalGenError
-from multimodal_gen.messages.plan import Loaded
+from multimodal_gen.messages.plan import RankLoaded
 from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.observability.logging import configure_logging
@@ -75,7 +75,7 @@ def _start_scheduler(context: zmq.Context[zmq.Socket[bytes]], args: RankArgs) ->
     gateway = ClientGateway(args.client_address)
     links = RankLinks(context, [OWN_RANK, args.ranks_address], server.num_gpus)
 
-    def make_policy(loaded: Loaded) -> tuple[Policy, CostModel]:
+    def make_policy(loaded: RankLoaded) -> tuple[Policy, CostModel]:
         assert loaded.model is not None
         cost = CostModel(
             parameters=loaded.parameters,
@@ -111,7 +111,7 @@ def _serve(own: RankScheduler, args: RankArgs) -> None:
         worker = GPUWorker.load(args)
     except Exception as error:
         log.debug("loading failed", exc_info=error)
-        own.report(Loaded(rank=args.rank, error=_reason(error)))
+        own.report(RankLoaded(rank=args.rank, error=_reason(error)))
         threading.Event().wait()  # Rank 0 ends the engine: a rank gone before hides the reason.
         return
     gc.freeze()
@@ -120,7 +120,7 @@ def _serve(own: RankScheduler, args: RankArgs) -> None:
     own.run(worker)
 
 
-def _within_limits(loaded: Loaded, server: ServerArgs) -> Loaded:
+def _within_limits(loaded: RankLoaded, server: ServerArgs) -> RankLoaded:
     """Of the server: a call whose outputs never fit the queue together would be told to come back
     for ever, and one whose LoRAs never fit into memory together would wait for ever."""
     assert loaded.model is not None

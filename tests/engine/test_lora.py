@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from engineless import Output, finish, left, load, run, start
-from loras import Loaded, diffusers_keys, kohya_keys, random_lora, write
+from loras import LoadedLoras, diffusers_keys, kohya_keys, random_lora, write
 from parity import LATENTS, PIXELS, pixels_apart, relative
 from tiny_checkpoints import reference, stock_pipeline
 
@@ -37,7 +37,7 @@ class Model:
     guided: dict[str, Any]
     root: Path
     """The operator's folder, which has: all, of every module; attention; encoder."""
-    loaded: Loaded
+    loaded: LoadedLoras
 
     def uses(self, **scales: float) -> list[LoraUse]:
         return [self.loaded.use(name, scale) for name, scale in scales.items()]
@@ -63,7 +63,7 @@ def model(
     encoder = random_lora(stock.text_encoder, "q_proj fc1", seed=9)
     write(root / "encoder.safetensors", diffusers_keys("text_encoder", encoder))
     guided = GUIDED.get(request.param, {})
-    return Model(folder, pipeline, guided, root, Loaded(pipeline, root))
+    return Model(folder, pipeline, guided, root, LoadedLoras(pipeline, root))
 
 
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
@@ -110,7 +110,7 @@ def test_a_lora_that_is_gone_leaves_the_model_as_it_was(model: Model) -> None:
     modules = list(model.pipeline.denoiser_module.modules())
     hooked = [module for module in modules if module._forward_hooks]
     before = model.run()
-    use = Loaded(model.pipeline, model.root).use("all")
+    use = LoadedLoras(model.pipeline, model.root).use("all")
     model.run([use])
     model.pipeline.loras.remove(use.key)
     left_over = [module for module in modules if module._forward_hooks]
@@ -133,7 +133,7 @@ def refusal(model: Model, tmp_path: Path, content: dict[str, torch.Tensor] | byt
     else:
         write(path, content)
     with pytest.raises(InvalidRequest) as caught:
-        Loaded(model.pipeline, tmp_path).use("odd")
+        LoadedLoras(model.pipeline, tmp_path).use("odd")
     assert caught.value.field == "lora"
     return caught.value.message
 

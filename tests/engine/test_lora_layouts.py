@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from engineless import load, run
-from loras import Loaded, Weights, diffusers_keys, kohya_keys, peft_folder, random_lora, write
+from loras import LoadedLoras, Weights, diffusers_keys, kohya_keys, peft_folder, random_lora, write
 from parity import LATENTS, PIXELS, pixels_apart, relative
 from tiny_checkpoints import Reference, reference, stock_pipeline
 from torch import Tensor
@@ -63,7 +63,7 @@ def check(folder: Path, pipeline: ComposedPipeline, file: Path, **change: Any) -
 def check_equal(
     pipeline: ComposedPipeline, root: Path, name: str, theirs: Reference, **change: Any
 ) -> None:
-    use = Loaded(pipeline, root).use(name, SCALE)
+    use = LoadedLoras(pipeline, root).use(name, SCALE)
     try:
         ours = run(pipeline, SamplingParams(**{**CALL, **change}), loras=[use])
     finally:
@@ -248,7 +248,7 @@ def test_a_low_noise_lora_is_for_the_second_denoiser(
         theirs = reference(folder, **call)
     finally:
         stock.unload_lora_weights()
-    use = Loaded(pipeline, tmp_path).use("style_low_noise", SCALE)
+    use = LoadedLoras(pipeline, tmp_path).use("style_low_noise", SCALE)
     assert relative(run(pipeline, SamplingParams(**call), loras=[use]), theirs) <= LATENTS
     assert relative(run(pipeline, SamplingParams(**call)), theirs) > 0.01
 

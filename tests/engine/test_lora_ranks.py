@@ -11,7 +11,7 @@ import pytest
 import torch
 from engineless import load, run
 from engines import start_engine, submit_to
-from loras import Loaded, diffusers_keys, random_lora, write
+from loras import LoadedLoras, diffusers_keys, random_lora, write
 from tiny_checkpoints import stock_pipeline
 
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -61,7 +61,7 @@ def ranks(folder: Path, root: Path) -> Iterator[EngineProcess]:
 
 def alone(pipeline: ComposedPipeline, root: Path, **change: Any) -> Any:
     params = SamplingParams(**{**CALL, **change})
-    loaded = Loaded(pipeline, root)
+    loaded = LoadedLoras(pipeline, root)
     uses = [loaded.use(choice.name, choice.scale) for choice in params.lora]
     return run(pipeline, params, loras=uses).pixels.astype(int)
 

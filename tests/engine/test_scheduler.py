@@ -16,7 +16,7 @@ from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, EngineDied, EngineNotReady, InvalidRequest
 from multimodal_gen.messages.codec import Decoder, encode
-from multimodal_gen.messages.plan import Ack, BatchKey, Loaded, LoraRead, Phase, Plan, Prepared
+from multimodal_gen.messages.plan import Ack, BatchKey, LoraRead, Phase, Plan, Prepared, RankLoaded
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
@@ -32,7 +32,7 @@ from multimodal_gen.scheduling.policy import Policy
 LORA_MODEL = msgspec.structs.replace(MODEL, parameters=("lora",))
 
 
-def make_policy(loaded: Loaded) -> tuple[Policy, CostModel]:
+def make_policy(loaded: RankLoaded) -> tuple[Policy, CostModel]:
     cost = CostModel(parameters=1000, memory_bytes=0, device="cpu", path=None)
     return Policy(cost, max_batch=4, max_queue=8), cost
 
@@ -56,7 +56,7 @@ class Ranks:
         self.scheduler = Scheduler(self._context, links, gateway, step_timeout, make_policy, loras)
         self.scheduler.start()
         for rank in range(size):
-            self.say(rank, Loaded(rank=rank, model=LORA_MODEL))
+            self.say(rank, RankLoaded(rank=rank, model=LORA_MODEL))
         self.client = SchedulerClient(address)
         self.client.wait_ready(30)
 
@@ -163,7 +163,7 @@ def test_a_death_is_told_though_the_gateway_asks_for_the_lock(start: Start) -> N
         Ack(number=0, rank=0),
         Ack(number=0, rank=2),
         Ack(number=7, rank=1),
-        Loaded(rank=1, model=MODEL),
+        RankLoaded(rank=1, model=MODEL),
     ],
     ids=["another's rank", "no rank", "plan not due", "loaded again"],
 )

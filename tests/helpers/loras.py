@@ -81,7 +81,7 @@ def _keys(weights: Weights, down: str, up: str) -> dict[str, Tensor]:
 _numbers = itertools.count()
 
 
-class Loaded:
+class LoadedLoras:
     """Adds LoRAs of a folder to a pipeline, without an engine; each gets a key."""
 
     def __init__(self, pipeline: ComposedPipeline, folder: Path) -> None:

@@ -23,7 +23,7 @@ from multimodal_gen.errors import (
     OutOfMemory,
 )
 from multimodal_gen.messages.codec import header_of
-from multimodal_gen.messages.plan import Ack, Loaded, Phase, Plan, Prepared, Work
+from multimodal_gen.messages.plan import Ack, Phase, Plan, Prepared, RankLoaded, Work
 from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
@@ -133,14 +133,14 @@ class GPUWorker:
             return cls(pipeline)
         return cls(pipeline, LoraLoader(pipeline, Path(server.lora_dir)))
 
-    def loaded(self, name: str) -> Loaded:
+    def loaded(self, name: str) -> RankLoaded:
         """What rank 0's Scheduler has to know of this rank before it plans."""
         weights = sum(parameter.numel() for parameter in self.pipeline.denoiser_module.parameters())
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
         else:
             free = psutil.virtual_memory().available // self.pipeline.context.mesh.world_size
-        return Loaded(
+        return RankLoaded(
             rank=self.rank,
             model=self.pipeline.model_info(name),
             parameters=weights,

@@ -15,7 +15,7 @@ import zmq
 
 from multimodal_gen.errors import ProtocolError
 from multimodal_gen.messages.codec import Decoder, encode
-from multimodal_gen.messages.plan import Loaded, LoraRead, Plan
+from multimodal_gen.messages.plan import LoraRead, Plan, RankLoaded
 from multimodal_gen.runtime.managers.rank_links import socket_name
 
 if TYPE_CHECKING:  # it pulls in torch, which must not keep rank 0's door shut
@@ -38,7 +38,7 @@ class RankScheduler:
         self._received: SimpleQueue[tuple[Plan, list[Any]]] = SimpleQueue()
         self._begun: SimpleQueue[PlanOutcome | LoraRead | None] = SimpleQueue()
 
-    def report(self, loaded: Loaded) -> None:
+    def report(self, loaded: RankLoaded) -> None:
         """Tell rank 0 that the model is there, or why not."""
         self._plans.send_multipart(encode(loaded))
 

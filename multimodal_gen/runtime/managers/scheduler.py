@@ -28,7 +28,7 @@ from multimodal_gen.errors import (
     OutOfMemory,
 )
 from multimodal_gen.messages.codec import header_of
-from multimodal_gen.messages.plan import Ack, Loaded, LoraRead, Phase, Plan, Work
+from multimodal_gen.messages.plan import Ack, LoraRead, Phase, Plan, RankLoaded, Work
 from multimodal_gen.messages.reply import EngineHealth, Failed, RequestProgress, Result, WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.wakeup import Wakeup
@@ -84,7 +84,7 @@ class Scheduler:
         links: RankLinks,
         gateway: ClientGateway,
         step_timeout: float,
-        make_policy: Callable[[Loaded], tuple[Policy, CostModel]],
+        make_policy: Callable[[RankLoaded], tuple[Policy, CostModel]],
         loras: LoraCache,
     ) -> None:
         self._links = links
@@ -178,7 +178,7 @@ class Scheduler:
 
     def _load(self) -> None:
         """Wait until every rank has its model, or has said why not."""
-        loaded: dict[int, Loaded] = {}
+        loaded: dict[int, RankLoaded] = {}
         while len(loaded) < self._links.size:
             if self._gateway.shutdown_asked:
                 self._gateway.close()
@@ -186,7 +186,7 @@ class Scheduler:
             if not self._links.socket.poll(200):
                 continue
             message, _ = self._links.receive()
-            assert isinstance(message, Loaded)
+            assert isinstance(message, RankLoaded)
             if message.error is not None:
                 self._gateway.refuse(message.error.exception())
                 self._gateway.close()
@@ -272,8 +272,8 @@ class Scheduler:
 
     # -- what the ranks answer
 
-    def _take(self, ack: Ack | Loaded | LoraRead, arrays: list[Any]) -> None:
-        if isinstance(ack, Loaded):
+    def _take(self, ack: Ack | RankLoaded | LoraRead, arrays: list[Any]) -> None:
+        if isinstance(ack, RankLoaded):
             raise EngineDied(f"rank {ack.rank} loaded its model twice")
         if isinstance(ack, LoraRead):
             for request_id, error in self._loras.reported(ack).items():
