@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.scheduling.cost_model import CostModel
-from multimodal_gen.scheduling.job import Job
+from multimodal_gen.scheduling.job import SchedulerJob
 
 GUEST_COST = 1.25
 """What a guest (of lower priority, or much longer) may make an evaluation cost the others."""
@@ -14,10 +14,10 @@ ABOUT_EQUAL = 1.1
 """Sharing pays while it takes at most this times as long as going apart."""
 
 
-class Batch:
+class EvaluationBatch:
     """Jobs for the next evaluation, begun by the one whose turn it is."""
 
-    def __init__(self, head: Job, cost: CostModel, *, max_batch: int, now: float) -> None:
+    def __init__(self, head: SchedulerJob, cost: CostModel, *, max_batch: int, now: float) -> None:
         self.jobs = [head]
         self.key = head.key
         self.rows = head.rows
@@ -33,7 +33,7 @@ class Batch:
     def full(self) -> bool:
         return len(self.jobs) >= self._max_batch
 
-    def add(self, job: Job) -> bool:
+    def add(self, job: SchedulerJob) -> bool:
         """Let the job join if it fits, pays and harms nobody."""
         cost, rows = self._cost, self.rows + job.rows
         if self.full or not cost.fits(self.key, rows):

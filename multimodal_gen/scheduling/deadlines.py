@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multimodal_gen.scheduling.cost_model import CostModel
-from multimodal_gen.scheduling.job import Job
+from multimodal_gen.scheduling.job import SchedulerJob
 from multimodal_gen.scheduling.waiting import Index
 
 
@@ -16,24 +16,24 @@ class Deadlines:
         self._hurry_at: dict[str, float] = {}
         self._by_hurry = Index()
 
-    def add(self, job: Job) -> None:
+    def add(self, job: SchedulerJob) -> None:
         if job.deadline is not None:
             self._by_deadline.add((job.deadline,), job)
             self._watch(job, job.deadline)
 
-    def discard(self, job: Job) -> None:
+    def discard(self, job: SchedulerJob) -> None:
         if job.deadline is not None:
             self._by_deadline.discard((job.deadline,), job)
             hurry_at = self._hurry_at.pop(job.id, None)
             if hurry_at is not None:
                 self._by_hurry.discard((hurry_at,), job)
 
-    def passed(self, now: float) -> Job | None:
+    def passed(self, now: float) -> SchedulerJob | None:
         """One whose deadline is over."""
         found = self._by_deadline.first()
         return found[1] if found and found[0][0] <= now else None
 
-    def hurried(self, now: float) -> list[Job]:
+    def hurried(self, now: float) -> list[SchedulerJob]:
         """Those whose slack has become no more than the time that they need. Each is told once."""
         jobs = []
         while (found := self._by_hurry.first()) and found[0][0] <= now:
@@ -47,6 +47,6 @@ class Deadlines:
                 self._watch(job, job.deadline)
         return jobs
 
-    def _watch(self, job: Job, deadline: float) -> None:
+    def _watch(self, job: SchedulerJob, deadline: float) -> None:
         self._hurry_at[job.id] = deadline - 2 * job.remaining(self._cost)
         self._by_hurry.add((self._hurry_at[job.id],), job)

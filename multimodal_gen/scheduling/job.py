@@ -24,7 +24,7 @@ Order = tuple[float, float, int]
 
 
 @dataclass
-class Outlook:
+class GeometryEstimate:
     """What requests of one geometry turned out to be; guessed until the first was encoded."""
 
     key: BatchKey
@@ -32,14 +32,14 @@ class Outlook:
     chunks: int = 1
 
 
-class Job:
+class SchedulerJob:
     """One request that is alive.
 
     `done` and `planned` count units a phase. `planned` runs ahead of `done` by the work that has
     been decided and not acknowledged; decisions look at it alone.
     """
 
-    def __init__(self, req: Req, number: int, now: float, outlook: Outlook) -> None:
+    def __init__(self, req: Req, number: int, now: float, estimate: GeometryEstimate) -> None:
         params = req.params
         self.id = req.id
         self.number = number
@@ -65,8 +65,8 @@ class Job:
         self.batch_rows = 0
         """Of the last evaluation that it shared."""
         self.decode_key = decode_key_of(req)
-        self.outlook = outlook
-        self._key = outlook.key
+        self.estimate = estimate
+        self._key = estimate.key
         self._evaluations = self.steps
         self._key_ends: list[int] = []
         """After each run of evaluations with one key, how many there were."""
@@ -80,16 +80,16 @@ class Job:
     @property
     def key(self) -> BatchKey:
         """Batch key of the next evaluation to plan, or the last one's."""
-        return self._key if self.prepared is not None else self.outlook.key
+        return self._key if self.prepared is not None else self.estimate.key
 
     @property
     def rows(self) -> int:
         """Of a batch that it takes."""
-        return self.prepared.rows if self.prepared is not None else self.outlook.rows
+        return self.prepared.rows if self.prepared is not None else self.estimate.rows
 
     @property
     def _chunks(self) -> int:
-        return self.prepared.decode_chunks if self.prepared is not None else self.outlook.chunks
+        return self.prepared.decode_chunks if self.prepared is not None else self.estimate.chunks
 
     def prepare(self, prepared: Prepared) -> None:
         self.prepared = prepared
@@ -100,9 +100,9 @@ class Job:
         self._order = None
         self.phase = self._next_phase()
         self._follow_key()
-        self.outlook.key = self.key
-        self.outlook.rows = self.rows
-        self.outlook.chunks = self._chunks
+        self.estimate.key = self.key
+        self.estimate.rows = self.rows
+        self.estimate.chunks = self._chunks
 
     def advance(self, phase: Phase, units: int) -> None:
         """Plan so many units more, or take back (negative) what was planned and not done."""
@@ -196,7 +196,7 @@ class Job:
         assert self.prepared is not None
         keys = self.prepared.batch_keys
         run = bisect_right(self._key_ends, self.planned[Phase.DENOISE])
-        key = keys[min(run, len(keys) - 1)][0] if keys else self.outlook.key
+        key = keys[min(run, len(keys) - 1)][0] if keys else self.estimate.key
         if key != self._key:
             self._key = key
             self._priced = -1

@@ -17,11 +17,17 @@ from multimodal_gen.errors import DeadlineExceeded, QueueFull
 from multimodal_gen.messages.plan import Phase, Prepared, Work
 from multimodal_gen.messages.request import Req
 from multimodal_gen.scheduling.backlog import Backlog
-from multimodal_gen.scheduling.choice import Choice, Chooser
+from multimodal_gen.scheduling.batch_planner import BatchPlanner, Choice
 from multimodal_gen.scheduling.cost_model import MAX_KEYS, CostModel
 from multimodal_gen.scheduling.deadlines import Deadlines
-from multimodal_gen.scheduling.flights import Flights
-from multimodal_gen.scheduling.job import Geometry, Job, Outlook, decode_key_of, geometry_of
+from multimodal_gen.scheduling.job import (
+    Geometry,
+    GeometryEstimate,
+    SchedulerJob,
+    decode_key_of,
+    geometry_of,
+)
+from multimodal_gen.scheduling.planned_work import PlannedWork
 from multimodal_gen.scheduling.waiting import WaitingQueue
 
 AGED_SHARE = 1 / 6
@@ -30,7 +36,7 @@ LONGEST_RETRY_S = 3600.0
 SOONEST_RETRY_S = 0.1
 
 
-class Progress(NamedTuple):
+class ProgressEstimate(NamedTuple):
     """How far a request is, in the user's steps."""
 
     step: int
@@ -45,15 +51,15 @@ class Policy:
     def __init__(self, cost: CostModel, *, max_batch: int, max_queue: int) -> None:
         self._cost = cost
         self._max_queue = max_queue
-        self._jobs: dict[str, Job] = {}
-        self._begun: dict[str, Job] = {}
-        self._held: dict[str, Job] = {}
+        self._jobs: dict[str, SchedulerJob] = {}
+        self._begun: dict[str, SchedulerJob] = {}
+        self._held: dict[str, SchedulerJob] = {}
         self._waiting = WaitingQueue()
         self._deadlines = Deadlines(cost)
-        self._flights = Flights()
-        self._chooser = Chooser(cost, self._waiting, max_batch=max_batch)
+        self._planned = PlannedWork()
+        self._planner = BatchPlanner(cost, self._waiting, max_batch=max_batch)
         self._backlog = Backlog(cost, max_batch)
-        self._outlooks: dict[Geometry, Outlook] = {}
+        self._estimates: dict[Geometry, GeometryEstimate] = {}
         self._arrivals = 0
         self._turn_of_the_aged = 0.0
         self.wake_at: float | None = None
@@ -84,7 +90,7 @@ class Policy:
             message = f"{len(self._jobs)} requests are alive, and the queue takes {self._max_queue}"
             raise QueueFull(message, self._retry_after())
         self._arrivals += 1
-        job = Job(req, self._arrivals, now, self._outlook(req))
+        job = SchedulerJob(req, self._arrivals, now, self._estimate_of(req))
         self._check_deadline(job, now)
         self._jobs[job.id] = job
         if held:
@@ -128,9 +134,9 @@ class Policy:
         ahead already, or too long before the end of what runs (then `wake_at` says when to ask).
         """
         self.wake_at = None
-        if self._flights.closed:
+        if self._planned.closed:
             return None
-        if wait := self._flights.wait(now):
+        if wait := self._planned.wait(now):
             self.wake_at = now + wait
             return None
         self._heed_deadlines(now)
@@ -139,8 +145,8 @@ class Policy:
         head = aged if aged and now >= self._turn_of_the_aged else self._first(ready)
         if head is None:
             return None
-        choice = self._chooser.choose(head, ready, now)
-        if choice.phase is Phase.DENOISE and self._flights.encoding:
+        choice = self._planner.choose(head, ready, now)
+        if choice.phase is Phase.DENOISE and self._planned.encoding:
             return None
         if aged in choice.jobs:
             self._turn_of_the_aged = now + choice.k * choice.unit_s / AGED_SHARE
@@ -159,15 +165,15 @@ class Policy:
 
         Returns the ids whose last chunk is decoded. They have left.
         """
-        flight = self._flights.land(work, advanced, now, failed=False)
+        planned = self._planned.finish(work, advanced, now, failed=False)
         if advanced:
-            self._cost.observe(work.phase, flight.key, flight.rows, seconds / advanced)
-        for job in flight.jobs:
+            self._cost.observe(work.phase, planned.key, planned.rows, seconds / advanced)
+        for job in planned.jobs:
             job.ran += seconds
-            job.alone = job.alone and not (advanced and len(flight.jobs) == 1)
+            job.alone = job.alone and not (advanced and len(planned.jobs) == 1)
             if job.id in prepared:
                 job.prepare(prepared[job.id])
-        return self._leave([job for job in flight.jobs if job.finished])
+        return self._leave([job for job in planned.jobs if job.finished])
 
     def failed(self, work: Work, *, advanced: int, out_of_memory: bool, now: float) -> list[str]:
         """The group's work raised after `advanced` units.
@@ -175,43 +181,43 @@ class Policy:
         A group that ran out of memory is tried again smaller, one that failed otherwise each by
         itself. Returns the ids that failed by themselves: it is their error. They have left.
         """
-        flight = self._flights.land(work, advanced, now, failed=True)
+        planned = self._planned.finish(work, advanced, now, failed=True)
         too_large = out_of_memory and work.phase is Phase.DENOISE
         if too_large:
-            self._cost.out_of_memory(flight.key, flight.rows)
-        if len(flight.jobs) == 1:
-            return self._leave(flight.jobs)
-        for job in flight.jobs:
+            self._cost.out_of_memory(planned.key, planned.rows)
+        if len(planned.jobs) == 1:
+            return self._leave(planned.jobs)
+        for job in planned.jobs:
             job.alone = not too_large
         return []
 
     # -- what to tell
 
-    def progress(self, request_id: str, now: float) -> Progress:
+    def progress(self, request_id: str, now: float) -> ProgressEstimate:
         """Where a request is. Raises KeyError for one that is not alive."""
         job = self._jobs[request_id]
         own = self._backlog.seconds_left(job)
-        if job in self._flights and job.prepared is not None:
-            return Progress(job.steps_done(), job.steps, 0, own)
+        if job in self._planned and job.prepared is not None:
+            return ProgressEstimate(job.steps_done(), job.steps, 0, own)
         ahead = self._backlog.ahead_of(job, self._jobs.values(), now)
         position = 0 if request_id in self._begun else ahead.jobs
-        return Progress(job.steps_done(), job.steps, position, ahead.seconds + own)
+        return ProgressEstimate(job.steps_done(), job.steps, position, ahead.seconds + own)
 
     # -- deciding
 
-    def _first(self, ready: list[Job]) -> Job | None:
+    def _first(self, ready: list[SchedulerJob]) -> SchedulerJob | None:
         waiting = self._waiting.first()
         firsts = [*ready[:1], *([waiting] if waiting else [])]
         return min(firsts, key=self._order, default=None)
 
-    def _longest_waiting(self, ready: list[Job], now: float) -> Job | None:
+    def _longest_waiting(self, ready: list[SchedulerJob], now: float) -> SchedulerJob | None:
         oldest = self._waiting.oldest()
         aged = [job for job in ready if job.aged(now)]
         if oldest is not None and oldest.aged(now):
             aged.append(oldest)
         return min(aged, key=lambda job: (job.aged_at, job.number), default=None)
 
-    def _order(self, job: Job) -> tuple[float, float, int]:
+    def _order(self, job: SchedulerJob) -> tuple[float, float, int]:
         return job.order(self._cost)
 
     def _decide(self, choice: Choice, now: float) -> Work:
@@ -222,7 +228,7 @@ class Policy:
         if choice.phase is Phase.DENOISE:
             for job in choice.jobs:
                 job.batch_rows = choice.rows
-        return self._flights.depart(choice, now)
+        return self._planned.add(choice, now)
 
     def _heed_deadlines(self, now: float) -> None:
         for job in self._deadlines.hurried(now):
@@ -235,22 +241,22 @@ class Policy:
 
     # -- keeping count
 
-    def _outlook(self, req: Req) -> Outlook:
+    def _estimate_of(self, req: Req) -> GeometryEstimate:
         geometry = geometry_of(req)
-        found = self._outlooks.pop(geometry, None) or Outlook(decode_key_of(req))
-        self._outlooks[geometry] = found
-        if len(self._outlooks) > MAX_KEYS:
-            del self._outlooks[next(iter(self._outlooks))]
+        found = self._estimates.pop(geometry, None) or GeometryEstimate(decode_key_of(req))
+        self._estimates[geometry] = found
+        if len(self._estimates) > MAX_KEYS:
+            del self._estimates[next(iter(self._estimates))]
         return found
 
-    def _leave(self, jobs: list[Job] | tuple[Job, ...]) -> list[str]:
+    def _leave(self, jobs: list[SchedulerJob] | tuple[SchedulerJob, ...]) -> list[str]:
         """Those of the jobs that are still alive leave."""
         ids = [job.id for job in jobs if self._jobs.get(job.id) is job]
         for request_id in ids:
             self.remove(request_id)
         return ids
 
-    def _check_deadline(self, job: Job, now: float) -> None:
+    def _check_deadline(self, job: SchedulerJob, now: float) -> None:
         if job.deadline is None:
             return
         allowed = job.deadline - now
@@ -269,4 +275,4 @@ class Policy:
         if first is not None:
             alive.append(first)
         soonest = min((job.remaining(self._cost) for job in alive), default=0.0)
-        return min(max(soonest + self._flights.seconds, SOONEST_RETRY_S), LONGEST_RETRY_S)
+        return min(max(soonest + self._planned.seconds, SOONEST_RETRY_S), LONGEST_RETRY_S)

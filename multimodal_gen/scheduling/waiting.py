@@ -6,10 +6,10 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from itertools import islice
 
-from multimodal_gen.scheduling.job import Geometry, Job
+from multimodal_gen.scheduling.job import Geometry, SchedulerJob
 
 Key = tuple[float, ...]
-Entry = tuple[Key, int, Job]
+Entry = tuple[Key, int, SchedulerJob]
 
 
 class Index:
@@ -18,18 +18,18 @@ class Index:
     def __init__(self) -> None:
         self._entries: list[Entry] = []
 
-    def add(self, key: Key, job: Job) -> None:
+    def add(self, key: Key, job: SchedulerJob) -> None:
         insort(self._entries, (key, job.number, job))
 
-    def discard(self, key: Key, job: Job) -> None:
+    def discard(self, key: Key, job: SchedulerJob) -> None:
         at = bisect_left(self._entries, (key, job.number))
         if at < len(self._entries) and self._entries[at][2] is job:
             del self._entries[at]
 
-    def first(self) -> tuple[Key, Job] | None:
+    def first(self) -> tuple[Key, SchedulerJob] | None:
         return (self._entries[0][0], self._entries[0][2]) if self._entries else None
 
-    def __iter__(self) -> Iterator[Job]:
+    def __iter__(self) -> Iterator[SchedulerJob]:
         return (entry[2] for entry in self._entries)
 
     def __len__(self) -> int:
@@ -44,13 +44,13 @@ class WaitingQueue:
         self._by_geometry: dict[Geometry, Index] = {}
         self._by_age = Index()
 
-    def add(self, job: Job) -> None:
+    def add(self, job: SchedulerJob) -> None:
         key = _order(job)
         self._by_order.add(key, job)
         self._by_geometry.setdefault(job.geometry, Index()).add(key, job)
         self._by_age.add((job.aged_at,), job)
 
-    def discard(self, job: Job) -> None:
+    def discard(self, job: SchedulerJob) -> None:
         key = _order(job)
         self._by_order.discard(key, job)
         self._by_age.discard((job.aged_at,), job)
@@ -60,17 +60,17 @@ class WaitingQueue:
             if not mates:
                 del self._by_geometry[job.geometry]
 
-    def first(self) -> Job | None:
+    def first(self) -> SchedulerJob | None:
         """Of the highest priority, the smallest."""
         found = self._by_order.first()
         return found[1] if found else None
 
-    def oldest(self) -> Job | None:
+    def oldest(self) -> SchedulerJob | None:
         """Whoever will have waited too long first."""
         found = self._by_age.first()
         return found[1] if found else None
 
-    def of_geometry(self, geometry: Geometry, count: int) -> list[Job]:
+    def of_geometry(self, geometry: Geometry, count: int) -> list[SchedulerJob]:
         """The first `count` of this geometry."""
         return list(islice(self._by_geometry.get(geometry, ()), count))
 
@@ -78,5 +78,5 @@ class WaitingQueue:
         return len(self._by_order)
 
 
-def _order(job: Job) -> Key:
+def _order(job: SchedulerJob) -> Key:
     return (-job.level, job.size)

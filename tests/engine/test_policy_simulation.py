@@ -14,7 +14,7 @@ from multimodal_gen.configs.sampling_params import Priority
 from multimodal_gen.errors import DeadlineExceeded, QueueFull
 from multimodal_gen.messages.plan import BatchKey, Phase, Work
 from multimodal_gen.messages.request import Req
-from multimodal_gen.scheduling.choice import REACTION_S
+from multimodal_gen.scheduling.batch_planner import REACTION_S
 from multimodal_gen.scheduling.cost_model import PROMPT, CostModel
 from multimodal_gen.scheduling.policy import Policy
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from multimodal_gen.messages.plan import BatchKey, Phase
-from multimodal_gen.scheduling.batching import Batch
+from multimodal_gen.scheduling.batching import EvaluationBatch
 from multimodal_gen.scheduling.cost_model import PROMPT, CostModel
-from multimodal_gen.scheduling.job import Job
+from multimodal_gen.scheduling.job import SchedulerJob
 from multimodal_gen.scheduling.waiting import WaitingQueue
 
 REACTION_S = 0.05
@@ -26,7 +26,7 @@ memory."""
 
 class Choice(NamedTuple):
     phase: Phase
-    jobs: Sequence[Job]
+    jobs: Sequence[SchedulerJob]
     key: BatchKey
     rows: int
     """Of the evaluation; of prompts and chunks, the requests."""
@@ -35,7 +35,7 @@ class Choice(NamedTuple):
     """Predicted for one unit of the whole group."""
 
 
-class Chooser:
+class BatchPlanner:
     """Makes the head's next phase, or what should come before it, into a choice."""
 
     def __init__(self, cost: CostModel, waiting: WaitingQueue, *, max_batch: int) -> None:
@@ -43,7 +43,7 @@ class Chooser:
         self._waiting = waiting
         self._max_batch = max_batch
 
-    def choose(self, head: Job, ready: Sequence[Job], now: float) -> Choice:
+    def choose(self, head: SchedulerJob, ready: Sequence[SchedulerJob], now: float) -> Choice:
         """`ready`: those that have begun and can go on, in order; the head may be one of them."""
         others = [] if head.alone else [j for j in ready if j is not head and not j.alone]
         if head.phase is Phase.DECODE:
@@ -51,7 +51,7 @@ class Chooser:
                 j for j in others if j.phase is Phase.DECODE and j.decode_key == head.decode_key
             ]
             return self._in_turn(Phase.DECODE, head.decode_key, [head, *mates])
-        batch = Batch(head, self._cost, max_batch=self._max_batch, now=now)
+        batch = EvaluationBatch(head, self._cost, max_batch=self._max_batch, now=now)
         for job in others:
             if job.phase is Phase.DENOISE and job.key == batch.key:
                 batch.add(job)
@@ -62,25 +62,29 @@ class Chooser:
             return self._in_turn(Phase.ENCODE, PROMPT, newcomers)
         return self._together(batch)
 
-    def _newcomers(self, batch: Batch, head: Job, begun: int) -> list[Job]:
+    def _newcomers(
+        self, batch: EvaluationBatch, head: SchedulerJob, begun: int
+    ) -> list[SchedulerJob]:
         """Who waits and would share the evaluation: encoded first, so that they join at once."""
         if head.alone or batch.full or begun >= MAX_BEGUN * self._max_batch:
             return []
         mates = self._waiting.of_geometry(head.geometry, self._max_batch)
         return [j for j in mates if j is not head and not j.alone and batch.add(j)]
 
-    def _together(self, batch: Batch) -> Choice:
+    def _together(self, batch: EvaluationBatch) -> Choice:
         seconds = self._cost.seconds(Phase.DENOISE, batch.key, batch.rows)
         return _sized(Phase.DENOISE, batch.jobs, batch.key, batch.rows, seconds)
 
-    def _in_turn(self, phase: Phase, key: BatchKey, jobs: Sequence[Job]) -> Choice:
+    def _in_turn(self, phase: Phase, key: BatchKey, jobs: Sequence[SchedulerJob]) -> Choice:
         """As many of the jobs as are done in time, at least the first."""
         unit_s = self._cost.seconds(phase, key, 1)
         jobs = jobs[: _times_in_plan(unit_s, self._max_batch)]
         return _sized(phase, jobs, key, len(jobs), unit_s * len(jobs))
 
 
-def _sized(phase: Phase, jobs: Sequence[Job], key: BatchKey, rows: int, unit_s: float) -> Choice:
+def _sized(
+    phase: Phase, jobs: Sequence[SchedulerJob], key: BatchKey, rows: int, unit_s: float
+) -> Choice:
     most = min(job.units_left(phase) for job in jobs)
     return Choice(phase, jobs, key, rows, _times_in_plan(unit_s, most), unit_s)
 

@@ -6,76 +6,76 @@ from collections import deque
 from typing import NamedTuple
 
 from multimodal_gen.messages.plan import BatchKey, Phase, Work
-from multimodal_gen.scheduling.choice import LEAD_S, Choice
-from multimodal_gen.scheduling.job import Job
+from multimodal_gen.scheduling.batch_planner import LEAD_S, Choice
+from multimodal_gen.scheduling.job import SchedulerJob
 
 CLOCK_S = 1e-6
 """Shorter waits are none."""
 
 
-class Flight(NamedTuple):
+class PlannedBatch(NamedTuple):
     work: Work
-    jobs: tuple[Job, ...]
+    jobs: tuple[SchedulerJob, ...]
     key: BatchKey
     rows: int
     seconds: float
     """Predicted for all of it."""
 
 
-class Flights:
+class PlannedWork:
     """First in, first out. What is decided is counted as done until it comes back otherwise."""
 
     def __init__(self) -> None:
-        self._flights: deque[Flight] = deque()
+        self._planned: deque[PlannedBatch] = deque()
         self._began = 0.0
         self._recalled = False
 
     @property
     def seconds(self) -> float:
         """Predicted for everything in flight."""
-        return sum(flight.seconds for flight in self._flights)
+        return sum(batch.seconds for batch in self._planned)
 
     @property
     def closed(self) -> bool:
         """Nothing may be decided: one plan is ahead already, or what was decided on top of work
         that was cut short must come back first."""
-        return self._recalled or len(self._flights) > 1
+        return self._recalled or len(self._planned) > 1
 
-    def __contains__(self, job: Job) -> bool:
-        return any(job in flight.jobs for flight in self._flights)
+    def __contains__(self, job: SchedulerJob) -> bool:
+        return any(job in batch.jobs for batch in self._planned)
 
     @property
     def encoding(self) -> bool:
         """Those who are being encoded may join what comes next, or go first."""
-        return any(flight.work.phase is Phase.ENCODE for flight in self._flights)
+        return any(batch.work.phase is Phase.ENCODE for batch in self._planned)
 
     def wait(self, now: float) -> float:
         """Seconds until the next plan is decided: shortly before what runs will end."""
-        if not self._flights:
+        if not self._planned:
             return 0.0
-        early = self._began + self._flights[0].seconds - LEAD_S - now
+        early = self._began + self._planned[0].seconds - LEAD_S - now
         return early if early > CLOCK_S else 0.0
 
-    def depart(self, choice: Choice, now: float) -> Work:
+    def add(self, choice: Choice, now: float) -> Work:
         work = Work(phase=choice.phase, ids=tuple(job.id for job in choice.jobs), k=choice.k)
         seconds = choice.k * choice.unit_s
-        flight = Flight(work, tuple(choice.jobs), choice.key, choice.rows, seconds)
-        if not self._flights:
+        batch = PlannedBatch(work, tuple(choice.jobs), choice.key, choice.rows, seconds)
+        if not self._planned:
             self._began = now
-        self._flights.append(flight)
-        for job in flight.jobs:
+        self._planned.append(batch)
+        for job in batch.jobs:
             job.advance(choice.phase, choice.k)
         return work
 
-    def land(self, work: Work, advanced: int, now: float, *, failed: bool) -> Flight:
+    def finish(self, work: Work, advanced: int, now: float, *, failed: bool) -> PlannedBatch:
         """Correct `planned` to what was done. Raises LookupError for work not in flight."""
-        at = [flight.work for flight in self._flights].index(work)
-        flight = self._flights[at]
-        del self._flights[at]
+        at = [batch.work for batch in self._planned].index(work)
+        batch = self._planned[at]
+        del self._planned[at]
         self._began = now
-        for job in flight.jobs:
+        for job in batch.jobs:
             job.done[work.phase] += advanced
             job.advance(work.phase, advanced - work.k)
         cut_short = failed or advanced < work.k
-        self._recalled = bool(self._flights) and (self._recalled or cut_short)
-        return flight
+        self._recalled = bool(self._planned) and (self._recalled or cut_short)
+        return batch
