@@ -11,9 +11,7 @@ import math
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -29,50 +27,22 @@ from multimodal_gen.errors import (
 )
 from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.plan import Ack, LoraRead, Phase, Plan, RankLoaded, Work
-from multimodal_gen.messages.reply import EngineHealth, Failed, RequestProgress, Result, WireError
+from multimodal_gen.messages.reply import EngineHealth, Failed, RequestProgress, WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.wakeup import Wakeup
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
+from multimodal_gen.runtime.managers.issued_plans import AGREE_S, IssuedPlan, IssuedPlans
 from multimodal_gen.runtime.managers.lora_cache import LoraCache
 from multimodal_gen.runtime.managers.rank_links import RankLinks
+from multimodal_gen.runtime.managers.request_record import RequestRecord
 from multimodal_gen.scheduling.cost_model import CostModel
 from multimodal_gen.scheduling.policy import Policy
 
 log = logging.getLogger(__name__)
 IDLE_S = 1.0
 """How long to wait when nothing is due."""
-AGREE_S = 1.0
-"""After one rank reports an error inside a step, how long the others have to report the same."""
 PROGRESS_S = 0.1
 """The least time between two progress messages of one request."""
-
-
-@dataclass
-class Ledger:
-    """What a result tells of how it was made."""
-
-    req: Req
-    accepted: float
-    pictures: Sequence[Any] = ()
-    """Until they are on their way to the ranks."""
-    admitted: bool = False
-    timings: dict[str, float] = field(default_factory=dict)
-    batch_sizes: list[int] = field(default_factory=list)
-    evaluations: int = 0
-    told: float = 0.0
-
-
-@dataclass
-class InFlight:
-    """A plan on its way through the ranks."""
-
-    plan: Plan
-    began: float
-    ledgers: dict[str, Ledger]
-    """Of whom it works for. One who was cancelled may be followed by another of the same id."""
-    acks: dict[int, Ack] = field(default_factory=dict)
-    arrays: list[Any] = field(default_factory=list)
-    failed_at: float | None = None
 
 
 class Scheduler:
@@ -89,17 +59,15 @@ class Scheduler:
     ) -> None:
         self._links = links
         self._gateway = gateway
-        self._step_timeout = step_timeout
         self._make_policy = make_policy
         self._loras = loras
         self._policy: Policy
         self._cost: CostModel
         self._cost_kept = True
         self._lock = threading.RLock()
-        self._requests: dict[str, Ledger] = {}
+        self._requests: dict[str, RequestRecord] = {}
         self._drops: list[str] = []
-        self._in_flight: deque[InFlight] = deque()
-        self._next_number = 0
+        self._issued = IssuedPlans(links.size, step_timeout)
         self._resume = False
         self._stopping = False
         self._wakeup = Wakeup(context, "scheduler")
@@ -128,7 +96,7 @@ class Scheduler:
                 raise EngineNotReady("the engine is stopping")
             now = time.monotonic()
             if self._policy.submit(req, now, held=bool(loras)):
-                self._requests[req.id] = Ledger(req, now, pictures)
+                self._requests[req.id] = RequestRecord(req, now, pictures)
                 if loras:
                     self._loras.wait(req.id, loras)
                 self._wakeup.ring()
@@ -169,10 +137,10 @@ class Scheduler:
             self._wait()
             with self._lock:
                 self._end_expired()
-                self._check_silence()
+                self._issued.check_silence(time.monotonic())
                 self._dispatch()
         self._end_all(Cancelled("the engine was told to stop"))
-        self._send(Plan(number=self._next_number, shutdown=True))
+        self._links.send(Plan(number=self._issued.next_number, shutdown=True))
         self._gateway.close()
         self._cost.save()
 
@@ -209,7 +177,7 @@ class Scheduler:
     def _patience(self) -> float:
         """Seconds until something is due even if nobody calls."""
         with self._lock:
-            if any(flight.failed_at for flight in self._in_flight):
+            if self._issued.failed:
                 return AGREE_S / 20
             if self._policy.wake_at is not None:
                 return max(0.0, self._policy.wake_at - time.monotonic())
@@ -221,7 +189,7 @@ class Scheduler:
             self._policy.release(request_id)
         while (work := self._policy.next(time.monotonic())) is not None or self._due:
             self._issue(work)
-        if not self._in_flight and not self._cost_kept:
+        if not self._issued and not self._cost_kept:
             self._cost.save()
             self._cost_kept = True
 
@@ -235,7 +203,7 @@ class Scheduler:
         admit, pictures = self._admissions(work, now) if work else ((), [])
         unload, load = self._loras.orders()
         plan = Plan(
-            number=self._next_number,
+            number=self._issued.next_number,
             admit=admit,
             drop=tuple(self._drops),
             unload=unload,
@@ -243,32 +211,25 @@ class Scheduler:
             loras={req.id: self._loras.numbers(req.id) for req in admit if req.params.lora},
             work=work,
             # What was decided before the error was known has to be skipped first.
-            resume=self._resume and not any(flight.plan.work for flight in self._in_flight),
+            resume=self._resume and not self._issued.have_work,
         )
         if plan.resume:
             self._resume = False
         self._drops.clear()
-        ledgers = {key: self._requests[key] for key in work.ids} if work else {}
-        self._in_flight.append(InFlight(plan, now, ledgers))
-        self._send(plan, pictures)
+        records = {key: self._requests[key] for key in work.ids} if work else {}
+        self._issued.add(plan, records, now)
+        self._links.send(plan, pictures)
 
     def _admissions(self, work: Work, now: float) -> tuple[tuple[Req, ...], list[Any]]:
         """Who is new to the ranks, and the pictures that go along."""
         admitted: list[Req] = []
         pictures: list[Any] = []
         for request_id in work.ids:
-            ledger = self._requests[request_id]
-            if not ledger.admitted:
-                ledger.admitted = True
-                ledger.timings["queued"] = now - ledger.accepted
-                admitted.append(ledger.req)
-                pictures += ledger.pictures
-                ledger.pictures = ()
+            record = self._requests[request_id]
+            if not record.admitted:
+                admitted.append(record.req)
+                pictures += record.admit(now)
         return tuple(admitted), pictures
-
-    def _send(self, plan: Plan, pictures: Sequence[Any] = ()) -> None:
-        self._next_number = plan.number + 1
-        self._links.send(plan, pictures)
 
     # -- what the ranks answer
 
@@ -279,44 +240,34 @@ class Scheduler:
             for request_id, error in self._loras.reported(ack).items():
                 self._end(request_id, error.exception())
             return
-        flight = next((f for f in self._in_flight if f.plan.number == ack.number), None)
-        if flight is None:
-            raise EngineDied(f"rank {ack.rank} acknowledged plan {ack.number}, which is not due")
-        flight.acks[ack.rank] = ack
-        flight.arrays = flight.arrays or arrays
-        if ack.error is not None and flight.failed_at is None:
-            flight.failed_at = time.monotonic()
-        while self._in_flight and len(self._in_flight[0].acks) == self._links.size:
-            self._finish(self._in_flight.popleft())
+        self._issued.acknowledge(ack, arrays, time.monotonic())
+        while (issued := self._issued.take_finished(time.monotonic())) is not None:
+            self._finish(issued, time.monotonic())
 
-    def _finish(self, flight: InFlight) -> None:
+    def _finish(self, issued: IssuedPlan, now: float) -> None:
         """Every rank has acknowledged: book what was done and tell the clients."""
-        now = time.monotonic()
-        if self._in_flight:
-            self._in_flight[0].began = now
-        if flight.plan.work is None:
+        if issued.plan.work is None:
             return
-        acks = [flight.acks[rank] for rank in range(self._links.size)]
-        errors = [ack.error for ack in acks if ack.error is not None]
-        if errors and (len(errors) < len(acks) or len({ack.advanced for ack in acks}) > 1):
-            raise EngineDied(f"a rank failed inside a step: {errors[0].message}")
-        work = flight.plan.work
+        error, acks = issued.error(), issued.answers
+        work = issued.plan.work
         if acks[0].skipped:
             self._policy.completed(work, advanced=0, seconds=0.0, prepared={}, now=now)
             return
-        self._book(work, flight.ledgers.values(), acks)
-        if errors:
-            self._recover(work, acks[0], errors[0], now)
+        seconds = max(ack.seconds for ack in acks)
+        for record in issued.records.values():
+            record.book(work, acks[0], seconds)
+        if error is not None:
+            self._recover(work, acks[0], error, now)
         else:
             self._policy.completed(
                 work,
                 advanced=acks[0].advanced,
-                seconds=max(ack.seconds for ack in acks),
+                seconds=seconds,
                 prepared=acks[0].prepared,
                 now=now,
             )
             self._cost_kept = False
-        self._report(work, flight, acks, now)
+        self._report(work, issued, acks, now)
 
     def _recover(self, work: Work, ack: Ack, error: WireError, now: float) -> None:
         """All ranks failed alike: whoever failed alone ends, the others are tried again apart."""
@@ -327,22 +278,12 @@ class Scheduler:
         ):
             self._end(request_id, error.exception())
 
-    def _book(self, work: Work, ledgers: Iterable[Ledger], acks: Sequence[Ack]) -> None:
-        seconds = max(ack.seconds for ack in acks)
-        for ledger in ledgers:
-            if (prepared := acks[0].prepared.get(ledger.req.id)) is not None:
-                ledger.evaluations = prepared.evaluations
-            spent = ledger.timings.get(work.phase.value, 0.0)
-            ledger.timings[work.phase.value] = spent + seconds
-            if work.phase is Phase.DENOISE:
-                ledger.batch_sizes += [len(work.ids)] * acks[0].advanced
-
-    def _report(self, work: Work, flight: InFlight, acks: Sequence[Ack], now: float) -> None:
+    def _report(self, work: Work, issued: IssuedPlan, acks: Sequence[Ack], now: float) -> None:
         failures = {key: failure for ack in acks for key, failure in ack.failures.items()}
-        finished = dict(zip(acks[0].finished, flight.arrays, strict=False))
-        previews = dict(zip(acks[0].previewed, flight.arrays, strict=False))
-        for request_id, ledger in flight.ledgers.items():
-            if self._requests.get(request_id) is not ledger:
+        finished = dict(zip(acks[0].finished, issued.arrays, strict=False))
+        previews = dict(zip(acks[0].previewed, issued.arrays, strict=False))
+        for request_id, record in issued.records.items():
+            if self._requests.get(request_id) is not record:
                 continue
             if request_id in failures:
                 self._end(request_id, failures[request_id].exception())
@@ -352,26 +293,14 @@ class Scheduler:
                 self._tell(request_id, previews.get(request_id), now)
 
     def _deliver(self, request_id: str, pixels: Any, now: float) -> None:
-        ledger = self._forget(request_id)
-        params = ledger.req.params
-        assert params.seed is not None
-        ledger.timings["total"] = now - ledger.accepted
-        result = Result(
-            id=request_id,
-            seed=params.seed,
-            fps=params.fps,
-            timings=ledger.timings,
-            batch_sizes=ledger.batch_sizes,
-            frames=(header_of(pixels),),
-        )
+        result = self._forget(request_id).result(pixels, now)
         self._gateway.send(request_id, result, [pixels])
 
     def _tell(self, request_id: str, preview: Any, now: float) -> None:
-        ledger = self._requests[request_id]
-        last = len(ledger.batch_sizes) == ledger.evaluations
-        if preview is None and not last and now - ledger.told < PROGRESS_S:
+        record = self._requests[request_id]
+        if preview is None and not record.denoised and now - record.reported_at < PROGRESS_S:
             return
-        ledger.told = now
+        record.reported_at = now
         progress = self._progress(request_id)
         if preview is None:
             self._gateway.send(request_id, progress)
@@ -393,34 +322,19 @@ class Scheduler:
             self._forget(request_id)
             self._gateway.send(request_id, Failed(request_id, WireError.of(error)))
 
-    def _forget(self, request_id: str) -> Ledger:
-        ledger = self._requests.pop(request_id)
+    def _forget(self, request_id: str) -> RequestRecord:
+        record = self._requests.pop(request_id)
         self._policy.remove(request_id)
         self._loras.leave(request_id)
-        if ledger.admitted:
+        if record.admitted:
             self._drops.append(request_id)
             self._wakeup.ring()
-        return ledger
+        return record
 
     def _end_expired(self) -> None:
         for request_id in self._policy.expired(time.monotonic()):
             deadline = self._requests[request_id].req.params.deadline_s
             self._end(request_id, DeadlineExceeded(f"not finished within deadline_s={deadline:g}"))
-
-    def _check_silence(self) -> None:
-        """Raises EngineDied when the plan that is due has been waited for too long: since it became
-        due or, if a rank failed in it, since the others could have said the same."""
-        if not self._in_flight:
-            return
-        due, now = self._in_flight[0], time.monotonic()
-        failed_at = due.failed_at
-        if failed_at is not None and now - max(failed_at, due.began) > AGREE_S:
-            error = next(ack.error for ack in due.acks.values() if ack.error is not None)
-            ranks = sorted(due.acks)
-            raise EngineDied(f"only rank {ranks} answered a step, with an error: {error.message}")
-        if now - due.began > self._step_timeout:
-            silent = sorted(set(range(self._links.size)) - set(due.acks))
-            raise EngineDied(f"rank {silent} fell silent for {self._step_timeout:g} s")
 
     def _die(self, error: EngineDied) -> None:
         """The group is lost: everything in flight ends, and this process with it. The front

@@ -1,0 +1,103 @@
+"""Plans on their way through the ranks: which rank has acknowledged which, and which is late."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from multimodal_gen.errors import EngineDied
+from multimodal_gen.messages.plan import Ack, Plan
+from multimodal_gen.messages.reply import WireError
+from multimodal_gen.runtime.managers.request_record import RequestRecord
+
+AGREE_S = 1.0
+"""After one rank reports an error inside a step, how long the others have to report the same."""
+
+
+@dataclass
+class IssuedPlan:
+    """A plan that was sent to every rank."""
+
+    plan: Plan
+    began: float
+    """When the ranks could begin it: when it was sent, or when the plan before it ended."""
+    records: Mapping[str, RequestRecord]
+    """Of the requests it works for, by id. After a cancel, another may have the same id."""
+    acks: dict[int, Ack] = field(default_factory=dict)
+    arrays: list[Any] = field(default_factory=list)
+    failed_at: float | None = None
+
+    @property
+    def answers(self) -> list[Ack]:
+        """What every rank acknowledged, in order of rank."""
+        return [self.acks[rank] for rank in sorted(self.acks)]
+
+    def error(self) -> WireError | None:
+        """The error that all ranks report alike. Raises EngineDied where only some report one."""
+        answers = self.answers
+        errors = [ack.error for ack in answers if ack.error is not None]
+        if errors and (len(errors) < len(answers) or len({ack.advanced for ack in answers}) > 1):
+            raise EngineDied(f"a rank failed inside a step: {errors[0].message}")
+        return errors[0] if errors else None
+
+
+class IssuedPlans:
+    """A queue: the ranks carry plans out in the order of their numbers."""
+
+    def __init__(self, num_ranks: int, step_timeout: float) -> None:
+        self.next_number = 0
+        self._num_ranks = num_ranks
+        self._step_timeout = step_timeout
+        self._plans: deque[IssuedPlan] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._plans)
+
+    @property
+    def have_work(self) -> bool:
+        """Whether any of them is more than news for the ranks."""
+        return any(issued.plan.work for issued in self._plans)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a rank has reported an error, and others have still to answer."""
+        return any(issued.failed_at for issued in self._plans)
+
+    def add(self, plan: Plan, records: Mapping[str, RequestRecord], now: float) -> None:
+        self.next_number = plan.number + 1
+        self._plans.append(IssuedPlan(plan, now, records))
+
+    def acknowledge(self, ack: Ack, arrays: list[Any], now: float) -> None:
+        """Take in one rank's answer. Raises EngineDied for a plan that is not under way."""
+        issued = next((each for each in self._plans if each.plan.number == ack.number), None)
+        if issued is None:
+            raise EngineDied(f"rank {ack.rank} acknowledged plan {ack.number}, which is not due")
+        issued.acks[ack.rank] = ack
+        issued.arrays = issued.arrays or arrays
+        if ack.error is not None and issued.failed_at is None:
+            issued.failed_at = now
+
+    def take_finished(self, now: float) -> IssuedPlan | None:
+        """Remove and return the first plan if every rank has acknowledged it."""
+        if not self._plans or len(self._plans[0].acks) < self._num_ranks:
+            return None
+        finished = self._plans.popleft()
+        if self._plans:
+            self._plans[0].began = now
+        return finished
+
+    def check_silence(self, now: float) -> None:
+        """Raises EngineDied when the first plan has been waited for too long: since the ranks could
+        begin it or, if a rank failed in it, since the others could have reported the same."""
+        if not self._plans:
+            return
+        due = self._plans[0]
+        if due.failed_at is not None and now - max(due.failed_at, due.began) > AGREE_S:
+            error = next(ack.error for ack in due.acks.values() if ack.error is not None)
+            ranks = sorted(due.acks)
+            raise EngineDied(f"only rank {ranks} answered a step, with an error: {error.message}")
+        if now - due.began > self._step_timeout:
+            silent = sorted(set(range(self._num_ranks)) - set(due.acks))
+            raise EngineDied(f"rank {silent} fell silent for {self._step_timeout:g} s")
