@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from multimodal_gen.benchmarks.protocol import Gap
-from multimodal_gen.runtime.pipelines.rows import Rows
+from multimodal_gen.runtime.stages.rows import Rows
 
 
 @dataclass

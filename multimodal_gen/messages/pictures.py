@@ -75,7 +75,7 @@ def _or(asked: int | None, following: int) -> int:
     return following if asked is None else asked
 
 
-def stand_ins(model: ModelInfo) -> Pictures:
+def placeholder_inputs(model: ModelInfo) -> Pictures:
     """The fewest pictures that a request to the model must have."""
     if any(task in _FROM_NOISE for task in model.tasks):
         return {}

@@ -25,7 +25,7 @@ from multimodal_gen.runtime.managers import gpu_worker
 from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
 from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.request_state import RequestState
+from multimodal_gen.runtime.stages.request_state import RequestState
 
 STEPS = 6
 

@@ -17,8 +17,8 @@ from multimodal_gen.messages.request import PREVIEWS_PER_REQUEST
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
-from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.stages.batch import Batch
+from multimodal_gen.runtime.stages.rows import Rows
 
 Checkpoints = Callable[..., Path]
 Load = Callable[[str], ComposedPipeline]

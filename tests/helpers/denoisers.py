@@ -9,8 +9,8 @@ import torch
 
 from multimodal_gen.configs.families import family_named
 from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 
 
 def load_denoiser(

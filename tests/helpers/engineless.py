@@ -19,7 +19,7 @@ from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.layers.lora import LoraUse
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
-from multimodal_gen.runtime.pipelines.request_state import RequestState
+from multimodal_gen.runtime.stages.request_state import RequestState
 
 Pictures = dict[str, npt.NDArray[np.uint8]]
 """`image` [H, W, 3], `mask` [H, W]."""

@@ -18,7 +18,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.pipelines import rows
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.request_state import RequestState
+from multimodal_gen.runtime.stages.request_state import RequestState
 
 Checkpoints = Callable[..., Path]
 COUNTED = {cell: case for cell, case in CASES.items() if cell[0] != "fallback"}

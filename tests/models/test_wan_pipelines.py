@@ -19,7 +19,7 @@ from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.messages.validation import resolve
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.request_state import RequestState
+from multimodal_gen.runtime.stages.request_state import RequestState
 
 Checkpoints = Callable[..., Path]
 

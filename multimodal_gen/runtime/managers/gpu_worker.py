@@ -30,7 +30,7 @@ from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
 from multimodal_gen.runtime.managers.lora_loader import LoraLoader
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import family_of, load_pipeline
-from multimodal_gen.runtime.pipelines.request_state import RequestState
+from multimodal_gen.runtime.stages.request_state import RequestState
 
 log = logging.getLogger(__name__)
 JOIN_S = 300.0
@@ -129,7 +129,7 @@ class GPUWorker:
             attention_backend=server.attention_backend,
             file=None if args.model_file is None else Path(args.model_file),
         )
-        if server.lora_dir is None or not pipeline.takes_loras:
+        if server.lora_dir is None or not pipeline.supports_lora:
             return cls(pipeline)
         return cls(pipeline, LoraLoader(pipeline, Path(server.lora_dir)))
 

@@ -13,6 +13,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import Limits, ModelInfo, Task
 from multimodal_gen.messages.plan import BatchKey, Phase
+from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.lora.converters import lora_converter
 from multimodal_gen.runtime.loader.lora.reader import LoraReader
@@ -27,11 +28,10 @@ from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.vae import VAE
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.pipelines.loaded_pipeline import LoadedPipeline
-from multimodal_gen.runtime.pipelines.loras import LoadedLoras
-from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
-from multimodal_gen.runtime.pipelines.rows import Rows, join_rows
 from multimodal_gen.runtime.stages import make_stages
 from multimodal_gen.runtime.stages.inpaint import KeepUnmasked
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.stages.rows import Rows, join_rows
 
 
 class ComposedPipeline(LoadedPipeline):
@@ -41,7 +41,7 @@ class ComposedPipeline(LoadedPipeline):
     """
 
     vae: VAE
-    takes_loras: ClassVar[bool] = True
+    supports_lora: ClassVar[bool] = True
     channels_at: ClassVar[int] = 1
     """The dimension of the latents that has their channels."""
     pictures_told: ClassVar[tuple[str, ...]] = ()
@@ -58,14 +58,14 @@ class ComposedPipeline(LoadedPipeline):
         """The class for this checkpoint, where a family has several."""
         return cls
 
-    def names_of(self, *kinds: str) -> tuple[str, ...]:
+    def components_of_kind(self, *kinds: str) -> tuple[str, ...]:
         """Its components of these kinds: `text_encoder` is also `text_encoder_2`."""
         return tuple(name for name in self.components if name.rstrip("_23") in kinds)
 
     @property
     def denoiser_module(self) -> torch.nn.Module:
         """What evaluations are made of; of two experts, the first that is there."""
-        module = self.components[self.names_of(self.denoiser_name)[0]]
+        module = self.components[self.components_of_kind(self.denoiser_name)[0]]
         assert isinstance(module, torch.nn.Module)
         return module
 
@@ -79,7 +79,7 @@ class ComposedPipeline(LoadedPipeline):
 
     def lora_reader(self) -> LoraReader:
         """Reads LoRAs for its denoisers and text encoders."""
-        names = self.names_of(self.denoiser_name, "text_encoder")
+        names = self.components_of_kind(self.denoiser_name, "text_encoder")
         ordered = sorted(names, key=lambda name: name != self.denoiser_name)
         modules = {name: self.components[name] for name in ordered if name in self.components}
         config = getattr(self.denoiser_module, "config", None)
@@ -103,7 +103,7 @@ class ComposedPipeline(LoadedPipeline):
             picture_size=family.picture_size,
             size_multiple=self.size_multiple,
             frame_multiple=self.frame_multiple,
-            parameters=(*self.parameters, *(("lora",) if self.takes_loras else ())),
+            parameters=(*self.parameters, *(("lora",) if self.supports_lora else ())),
             schedulers=self.schedulers,
             dtype=str(self.context.dtype).removeprefix("torch."),
             device=self.context.device.type,

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from multimodal_gen.messages.plan import Phase
-from multimodal_gen.runtime.pipelines.request_state import RequestState
-
-
-class Stage(Protocol):
-    """One part of a phase: advances the states it is given by k units."""
-
-    components: tuple[str, ...]
-    """What of the checkpoint it uses."""
-
-    def __call__(self, states: Sequence[RequestState], k: int) -> None: ...
+from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.runtime.stages.stage import Stage
 
 
 class SyncExecutor:

@@ -12,7 +12,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.models.vaes.image import ImageVAE
 from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask, shrink_mask
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, size_of
-from multimodal_gen.runtime.pipelines.request_state import RequestState
+from multimodal_gen.runtime.stages.request_state import RequestState
 
 
 class ImageLatentsPipeline(ComposedPipeline):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
@@ -12,21 +11,11 @@ import torch
 from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import complaints
 from multimodal_gen.runtime.models.schedulers.registry import view_of
 from multimodal_gen.runtime.models.vaes.vae import VAE
-
-
-@dataclass(frozen=True)
-class RankContext:
-    """Where a pipeline runs: what is the same for all components of one rank."""
-
-    device: torch.device
-    dtype: torch.dtype
-    mesh: Mesh
-    attention_backend: str
 
 
 class LoadedPipeline(ABC):
@@ -63,7 +52,7 @@ class LoadedPipeline(ABC):
         components = {
             name: cls.load_component(checkpoint, name, context)
             for name in cls.component_classes
-            if not cls.lacks(checkpoint, name)
+            if not cls.is_absent(checkpoint, name)
         }
         settings = cls.settings(checkpoint)
         with complaints("config.json of a component"):
@@ -78,14 +67,14 @@ class LoadedPipeline(ABC):
     def check(cls, checkpoint: Checkpoint) -> None:
         """Raises InvalidCheckpoint where the checkpoint is of the family but beyond it."""
         for name, allowed in cls.component_classes.items():
-            if not cls.lacks(checkpoint, name):
+            if not cls.is_absent(checkpoint, name):
                 checkpoint.require(name, allowed)
         for name, parts in cls.widths.items():
-            if not any(cls.lacks(checkpoint, part.partition(".")[0]) for part in parts):
+            if not any(cls.is_absent(checkpoint, part.partition(".")[0]) for part in parts):
                 checkpoint.require_width(name, parts)
 
     @classmethod
-    def lacks(cls, checkpoint: Checkpoint, name: str) -> bool:
+    def is_absent(cls, checkpoint: Checkpoint, name: str) -> bool:
         """Whether it is optional, and not there."""
         return name in cls.optional and name not in checkpoint.components
 

@@ -7,11 +7,11 @@ from typing import TypeVar
 
 from torch import nn
 
+from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.distributed.ulysses import SequenceParallel, make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.config import TransformerConfig
-from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 
 Config = TypeVar("Config", bound=TransformerConfig)
 

@@ -12,8 +12,8 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask, shrink_mask
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline, falling_sigmas, linear_shift
-from multimodal_gen.runtime.pipelines.request_state import RequestState
 from multimodal_gen.runtime.pipelines.true_cfg import TrueCfgPipeline
+from multimodal_gen.runtime.stages.request_state import RequestState
 
 PATCH = 2
 """Latents along each side of a token."""

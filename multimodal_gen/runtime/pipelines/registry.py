@@ -10,12 +10,12 @@ import torch
 from multimodal_gen.configs.families import FamilyConfig, family_named
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
-from multimodal_gen.messages.pictures import stand_ins
+from multimodal_gen.messages.pictures import placeholder_inputs
 from multimodal_gen.messages.validation import resolve
 from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 
 
 def family_of(folder: Path) -> FamilyConfig:
@@ -47,7 +47,7 @@ def _check_defaults(pipeline: ComposedPipeline) -> None:
     """A request that says nothing must be a valid one, with a solver that can be made."""
     try:
         model = pipeline.model_info("checkpoint")
-        params = resolve(SamplingParams(), model, stand_ins(model))
+        params = resolve(SamplingParams(), model, placeholder_inputs(model))
         pipeline.solver(params, torch.Generator())
     except InvalidRequest as error:
         raise InvalidCheckpoint(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rows import deal
-from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 
 
 class Batch:

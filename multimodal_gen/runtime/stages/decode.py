@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from multimodal_gen.runtime.pipelines.request_state import RequestState
-from multimodal_gen.runtime.pipelines.rows import join
-
-if TYPE_CHECKING:
-    from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.runtime.stages.rows import join
+from multimodal_gen.runtime.stages.stage import Pipeline
 
 
 class DecodeStage:
     """Decodes the next k chunks of each request."""
 
-    def __init__(self, pipeline: ComposedPipeline) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self.components = pipeline.names_of("vae")
+        self.components = pipeline.components_of_kind("vae")
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for together in self._groups(states):

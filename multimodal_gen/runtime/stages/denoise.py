@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from multimodal_gen.runtime.distributed.rows import gather_rows
-from multimodal_gen.runtime.pipelines.request_state import RequestState
-from multimodal_gen.runtime.pipelines.rows import Rows, join
 from multimodal_gen.runtime.stages.batch import Batch
-
-if TYPE_CHECKING:
-    from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.runtime.stages.rows import Rows, join
+from multimodal_gen.runtime.stages.stage import Pipeline
 
 
 class DenoiseStage:
@@ -23,11 +20,11 @@ class DenoiseStage:
     again, also with fewer requests.
     """
 
-    def __init__(self, pipeline: ComposedPipeline) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._mesh = pipeline.context.mesh
         self._batch: Batch | None = None
-        self.components = pipeline.names_of(pipeline.denoiser_name)
+        self.components = pipeline.components_of_kind(pipeline.denoiser_name)
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         batch = self._batch_of(states)

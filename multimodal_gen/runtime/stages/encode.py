@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from multimodal_gen.runtime.pipelines.request_state import RequestState
-
-if TYPE_CHECKING:
-    from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.runtime.stages.stage import Pipeline
 
 
 class EncodeStage:
     """Gives each request the conditioning of its branches."""
 
-    def __init__(self, pipeline: ComposedPipeline) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self.components = pipeline.names_of("tokenizer", "processor", "text_encoder")
+        self.components = pipeline.components_of_kind("tokenizer", "processor", "text_encoder")
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from multimodal_gen.runtime.pipelines.request_state import RequestState
+from multimodal_gen.runtime.stages.request_state import RequestState
 
 
 class KeepUnmasked:

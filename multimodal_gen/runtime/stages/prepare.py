@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from multimodal_gen.runtime.pipelines.request_state import RequestState
 from multimodal_gen.runtime.stages.preview import Preview
-
-if TYPE_CHECKING:
-    from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.runtime.stages.stage import Pipeline
 
 
 class PrepareStage:
     """Draws the initial latents and makes the solver; may be repeated with the same outcome."""
 
-    def __init__(self, pipeline: ComposedPipeline, *, previews: bool) -> None:
+    def __init__(self, pipeline: Pipeline, *, previews: bool) -> None:
         self._pipeline = pipeline
         self._previews = previews
         # for a picture to start from, or to show to the model
-        self.components = pipeline.names_of("vae", "image_processor", "image_encoder")
+        self.components = pipeline.components_of_kind("vae", "image_processor", "image_encoder")
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:

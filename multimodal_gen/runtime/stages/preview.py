@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from multimodal_gen.messages.request import preview_stride
-from multimodal_gen.runtime.pipelines.request_state import RequestState
-
-if TYPE_CHECKING:
-    from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.runtime.stages.stage import Pipeline
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +16,7 @@ log = logging.getLogger(__name__)
 class Preview:
     """Called after each step of one request: shows the estimate of x0, evenly spread."""
 
-    def __init__(self, pipeline: ComposedPipeline, first: int, end: int) -> None:
+    def __init__(self, pipeline: Pipeline, first: int, end: int) -> None:
         """The request's evaluations are those from `first` to before `end`."""
         self._pipeline = pipeline
         self._first = first

@@ -14,7 +14,7 @@ from multimodal_gen.configs.solvers import a1111_name
 from multimodal_gen.entrypoints.http.a1111.schema import PictureBody
 from multimodal_gen.entrypoints.http.a1111.translation import is_model
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
-from multimodal_gen.entrypoints.http.media.solvers import names_of
+from multimodal_gen.entrypoints.http.media.solvers import components_of_kind
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.postprocess.infotext import parse_infotext
 from multimodal_gen.postprocess.metadata import read_infotext
@@ -47,7 +47,7 @@ def add_lists(routes: APIRouter, service: Service, args: ServerArgs) -> None:
     @routes.get("/samplers")
     async def samplers() -> list[JsonObject]:
         return [
-            {"name": a1111_name(solver), "aliases": list(names_of(solver)), "options": {}}
+            {"name": a1111_name(solver), "aliases": list(components_of_kind(solver)), "options": {}}
             for solver in service.model.schedulers
         ]
 

@@ -14,14 +14,14 @@ def solver_named(name: str, allowed: Sequence[str]) -> str | None:
     return next((solver for solver in allowed if wanted in _names(solver)), None)
 
 
-def names_of(solver: str) -> tuple[str, ...]:
+def components_of_kind(solver: str) -> tuple[str, ...]:
     """Our name of a solver, then its aliases."""
     row = SOLVERS.get(solver)
     return (solver,) if row is None else (solver, *row.aliases)
 
 
 def _names(solver: str) -> set[str]:
-    return {_plain(name) for name in (a1111_name(solver), *names_of(solver))}
+    return {_plain(name) for name in (a1111_name(solver), *components_of_kind(solver))}
 
 
 def _plain(name: str) -> str:

@@ -16,16 +16,16 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.messages.model_info import Defaults, Task
 from multimodal_gen.messages.plan import BatchKey
+from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import ALLOWED
 from multimodal_gen.runtime.loader.library_classes import ALL_SCHEDULERS
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.fallback.call import CallSignature
 from multimodal_gen.runtime.pipelines.fallback.solver import LibrarySolver
-from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
-from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
-from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.stages.rows import Rows
 
 _DENOISERS = ("transformer", "unet")
 _NEVER_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
@@ -42,7 +42,7 @@ class FallbackPipeline(ComposedPipeline):
     """
 
     family = FALLBACK
-    takes_loras = False  # its modules are called by the library, which knows of no rows
+    supports_lora = False  # its modules are called by the library, which knows of no rows
     library_class: ClassVar[type[Any]]
     entry: ClassVar[LibraryPipeline]
     signature: ClassVar[CallSignature]
@@ -151,9 +151,9 @@ class FallbackPipeline(ComposedPipeline):
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
         return checkpoint.load(name, context.dtype, context.device)
 
-    def names_of(self, *kinds: str) -> tuple[str, ...]:
+    def components_of_kind(self, *kinds: str) -> tuple[str, ...]:
         """Of these kinds, then all others: the call may use any component at any time."""
-        named = super().names_of(*kinds)
+        named = super().components_of_kind(*kinds)
         return (*named, *(name for name in self.components if name not in named))
 
     def branches(self, params: SamplingParams) -> tuple[str, ...]:

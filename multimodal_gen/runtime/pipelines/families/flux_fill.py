@@ -15,8 +15,8 @@ from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
 from multimodal_gen.runtime.pipelines.families.flux import FluxPipeline
 from multimodal_gen.runtime.pipelines.packed import PATCH, pack
-from multimodal_gen.runtime.pipelines.request_state import RequestState
-from multimodal_gen.runtime.pipelines.rows import Rows
+from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.runtime.stages.rows import Rows
 
 
 class FluxFillPipeline(FluxPipeline):

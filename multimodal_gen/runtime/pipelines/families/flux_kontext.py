@@ -9,7 +9,7 @@ from multimodal_gen.runtime.models.dits.flux.model import Grid
 from multimodal_gen.runtime.models.vaes.pictures import Picture, fit_image
 from multimodal_gen.runtime.pipelines.families.flux import FluxPipeline
 from multimodal_gen.runtime.pipelines.packed import pack
-from multimodal_gen.runtime.pipelines.request_state import RequestState
+from multimodal_gen.runtime.stages.request_state import RequestState
 
 
 class FluxKontextPipeline(FluxPipeline):

@@ -17,9 +17,9 @@ from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS, LLAMA_TOKEN
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.hunyuan_video import HunyuanVideoVAE
 from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
-from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
-from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.pipelines.true_cfg import TrueCfgPipeline
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.stages.rows import Rows
 
 _INSTRUCTION: Any = DEFAULT_PROMPT_TEMPLATE
 _TEMPLATE: str = _INSTRUCTION["template"]

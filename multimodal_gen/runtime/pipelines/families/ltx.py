@@ -20,8 +20,8 @@ from multimodal_gen.runtime.models.vaes.pictures import fit_image
 from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
 from multimodal_gen.runtime.pipelines.flow import falling_sigmas, linear_shift
-from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
-from multimodal_gen.runtime.pipelines.rows import Rows
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.stages.rows import Rows
 
 
 class LTXPipeline(AdaptedVideoPipeline):

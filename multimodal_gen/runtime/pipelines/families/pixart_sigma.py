@@ -15,9 +15,9 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
-from multimodal_gen.runtime.pipelines.request_state import Conditioning
-from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
+from multimodal_gen.runtime.stages.request_state import Conditioning
+from multimodal_gen.runtime.stages.rows import Rows
 
 
 class PixArtSigmaPipeline(ImageLatentsPipeline):

@@ -16,7 +16,7 @@ from multimodal_gen.runtime.models.vaes.pictures import Picture, fit_image, resi
 from multimodal_gen.runtime.pipelines.composed_pipeline import text_of
 from multimodal_gen.runtime.pipelines.families.qwen_image import QwenImagePipeline, chat
 from multimodal_gen.runtime.pipelines.packed import pack
-from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 
 _SYSTEM = (
     "Describe the key features of the input image (color, shape, size, texture, objects, "

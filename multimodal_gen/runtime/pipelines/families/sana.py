@@ -20,9 +20,9 @@ from multimodal_gen.runtime.loader.libraries import GEMMA_TOKENIZERS
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.pipelines.composed_pipeline import text_of
 from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
-from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
-from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.stages.rows import Rows
 
 _INSTRUCTION: list[str] = (
     inspect.signature(Reference.__call__).parameters["complex_human_instruction"].default

@@ -20,10 +20,10 @@ from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of, text_of
 from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
-from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
-from multimodal_gen.runtime.pipelines.rows import Rows
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
 from multimodal_gen.runtime.stages.inpaint import KeepUnmasked
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.stages.rows import Rows
 
 
 class StableDiffusionPipeline(ImageLatentsPipeline):

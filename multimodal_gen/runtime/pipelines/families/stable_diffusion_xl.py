@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import torch
 
 from multimodal_gen.configs.families.stable_diffusion_xl import STABLE_DIFFUSION_XL
+from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.pipelines.families.stable_diffusion import StableDiffusionPipeline
-from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
-from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 
 
 class StableDiffusionXLPipeline(StableDiffusionPipeline):

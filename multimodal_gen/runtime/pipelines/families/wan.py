@@ -13,8 +13,8 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.vaes.pictures import fit_image
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, size_of
 from multimodal_gen.runtime.pipelines.families.wan_base import WanBasePipeline
-from multimodal_gen.runtime.pipelines.request_state import RequestState
-from multimodal_gen.runtime.pipelines.rows import Rows
+from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.runtime.stages.rows import Rows
 
 
 class WanPipeline(WanBasePipeline):

@@ -12,6 +12,7 @@ from torch import Tensor
 from multimodal_gen.configs.families.wan import EXPERT_PARAMETERS
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS
 from multimodal_gen.runtime.models.dits.wan.config import WanConfig
@@ -24,10 +25,9 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import (
     ComposedPipeline,
     size_of,
 )
-from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 from multimodal_gen.runtime.pipelines.native import load_transformer
-from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
-from multimodal_gen.runtime.pipelines.rows import Rows
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.stages.rows import Rows
 
 EXPERTS = ("transformer", "transformer_2")
 """Of high noise, and of low noise."""
@@ -71,10 +71,10 @@ class WanBasePipeline(ComposedPipeline):
         return {"boundary_ratio": _boundary_ratio(checkpoint)}
 
     @classmethod
-    def lacks(cls, checkpoint: Checkpoint, name: str) -> bool:
+    def is_absent(cls, checkpoint: Checkpoint, name: str) -> bool:
         """Also what is there and never used."""
         idle = name == "transformer_2" and _boundary_ratio(checkpoint) is None
-        return idle or super().lacks(checkpoint, name)
+        return idle or super().is_absent(checkpoint, name)
 
     @classmethod
     def check(cls, checkpoint: Checkpoint) -> None:
@@ -85,7 +85,7 @@ class WanBasePipeline(ComposedPipeline):
         for name in EXPERTS:
             if needed[name]:
                 checkpoint.require(name, cls.component_classes[name])
-            if not cls.lacks(checkpoint, name):
+            if not cls.is_absent(checkpoint, name):
                 checkpoint.require_width(f"{name}.in_channels", cls.latent_widths)
                 checkpoint.require_width(f"{name}.text_dim", ("text_encoder.d_model",))
                 _check_transformer(checkpoint, name)

@@ -19,8 +19,8 @@ from multimodal_gen.runtime.models.vaes.pictures import Picture, fit_image
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
 from multimodal_gen.runtime.pipelines.families.wan import WanPipeline
 from multimodal_gen.runtime.pipelines.families.wan_base import EXPERTS, WanBasePipeline
-from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
-from multimodal_gen.runtime.pipelines.rows import Rows
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.stages.rows import Rows
 
 _CLIP = {
     "image_processor": CLIP_IMAGE_PROCESSORS,
@@ -41,9 +41,9 @@ class WanImageToVideoPipeline(WanPipeline):
     latent_widths = ("vae.z_dim", "vae.z_dim", "vae.scale_factor_temporal")
 
     @classmethod
-    def lacks(cls, checkpoint: Checkpoint, name: str) -> bool:
+    def is_absent(cls, checkpoint: Checkpoint, name: str) -> bool:
         unseen = name in _CLIP and not _sees_tokens(checkpoint)
-        return unseen or super().lacks(checkpoint, name)
+        return unseen or super().is_absent(checkpoint, name)
 
     @classmethod
     def check(cls, checkpoint: Checkpoint) -> None:

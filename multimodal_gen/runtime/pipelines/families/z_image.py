@@ -11,6 +11,7 @@ from torch import Tensor
 from multimodal_gen.configs.families.z_image import BASE_DEFAULTS, Z_IMAGE
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
 from multimodal_gen.runtime.models.dits.z_image.config import PATCH, ZImageConfig
@@ -20,10 +21,9 @@ from multimodal_gen.runtime.models.encoders.qwen3 import Qwen3Encoder
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
 from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
 from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
-from multimodal_gen.runtime.pipelines.loaded_pipeline import RankContext
 from multimodal_gen.runtime.pipelines.native import load_transformer
-from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
-from multimodal_gen.runtime.pipelines.rows import Rows, join_padded, text_bucket
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.stages.rows import Rows, join_padded, text_bucket
 
 _STATES = "encoder_hidden_states"
 _TIMESTEPS = 1000

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.layers.lora import LoraRows
-from multimodal_gen.runtime.pipelines.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 
 _TEXT_BUCKET = 64
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +13,7 @@ from torch import Tensor
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.request import Req
 from multimodal_gen.runtime.layers.lora import LoraUse
-
-if TYPE_CHECKING:
-    from multimodal_gen.runtime.models.schedulers.solver import Solver
+from multimodal_gen.runtime.models.schedulers.solver import Solver
 
 Conditioning = dict[str, Tensor]
 """What one branch tells the denoiser; each tensor has a leading dimension of 1."""

@@ -1,0 +1,55 @@
+"""What a stage is, and what it needs of the pipeline that it is a stage of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.distributed.rank_context import RankContext
+from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.stages.rows import Rows
+
+
+class Stage(Protocol):
+    """One part of a phase: advances the states it is given by k units."""
+
+    components: tuple[str, ...]
+    """What of the checkpoint it uses."""
+
+    def __call__(self, states: Sequence[RequestState], k: int) -> None: ...
+
+
+class Pipeline(Protocol):
+    """The part of `ComposedPipeline`, which says what each of these is, that stages use."""
+
+    context: RankContext
+    loras: LoadedLoras
+
+    @property
+    def denoiser_name(self) -> str: ...
+
+    def components_of_kind(self, *kinds: str) -> tuple[str, ...]: ...
+
+    def branches(self, params: SamplingParams) -> tuple[str, ...]: ...
+
+    def condition(self, state: RequestState, branch: str) -> Conditioning: ...
+
+    def prepare(self, state: RequestState) -> None: ...
+
+    def join(self, branches: Sequence[Conditioning]) -> Conditioning: ...
+
+    def predict(self, rows: Rows) -> Tensor: ...
+
+    def guide(self, prediction: Tensor, state: RequestState) -> Tensor: ...
+
+    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor | None: ...
+
+    def decode_chunks(self, params: SamplingParams) -> int: ...
+
+    def decodes_together(self, params: SamplingParams) -> bool: ...
+
+    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor: ...
