@@ -149,7 +149,7 @@ def test_a_death_is_told_though_the_gateway_asks_for_the_lock(start: Start) -> N
 
     asking = threading.Thread(target=ask)
     asking.start()
-    ranks.scheduler._step_timeout = 0.3  # Only now: all of them are to see the silence.
+    ranks.scheduler._issued._step_timeout = 0.3  # Only now: all of them are to see the silence.
     for handle in handles:
         with pytest.raises(EngineDied, match="fell silent"):
             handle.result(30)
