@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase
-from multimodal_gen.runtime.pipelines import rows
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.stages import rows
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 Checkpoints = Callable[..., Path]
