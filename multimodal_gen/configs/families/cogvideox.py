@@ -1,5 +1,6 @@
 """CogVideoX 1.0 (2B, 5B) and 1.5 text-to-video."""
 
+from multimodal_gen.configs.families.components import T5_TOKENIZERS, encoder, module, tokenizer
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
@@ -21,6 +22,12 @@ COGVIDEOX = FamilyConfig(
     name="cogvideox",
     title="CogVideoX",
     pipeline_classes=("CogVideoXPipeline",),
+    components={
+        "tokenizer": tokenizer(*T5_TOKENIZERS),
+        "text_encoder": encoder("T5EncoderModel"),
+        "transformer": module("CogVideoXTransformer3DModel"),
+        "vae": module("AutoencoderKLCogVideoX"),
+    },
     tasks=("text-to-video",),
     parameters=("num_frames", "fps", "max_sequence_length"),
     size_multiple=16,

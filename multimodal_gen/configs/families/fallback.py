@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from multimodal_gen.configs.families.components import encoder, module, tokenizer
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.messages.model_info import Defaults, Limits, Task
 
@@ -75,10 +76,51 @@ _WITHOUT_CALLBACKS = (
     "VersatileDiffusionPipeline",
 )
 
+_COMPONENTS = {
+    "tokenizer": tokenizer("BertTokenizer", "BertTokenizerFast"),
+    "text_encoder": encoder(
+        "BertModel",
+        "GemmaModel",
+        "GlmModel",
+        "LlamaForCausalLM",
+        "Mistral3Model",
+        "SmolLM3ForCausalLM",
+    ),
+    "transformer": module(
+        "AuraFlowTransformer2DModel",
+        "BriaFiboTransformer2DModel",
+        "BriaTransformer2DModel",
+        "ChromaTransformer2DModel",
+        "CogView3PlusTransformer2DModel",
+        "CogView4Transformer2DModel",
+        "ErnieImageTransformer2DModel",
+        "HiDreamImageTransformer2DModel",
+        "HunyuanDiT2DModel",
+        "LatteTransformer3DModel",
+        "Lumina2Transformer2DModel",
+        "LuminaNextDiT2DModel",
+        "MochiTransformer3DModel",
+        "OvisImageTransformer2DModel",
+        "SanaVideoTransformer3DModel",
+        "SkyReelsV2Transformer3DModel",
+    ),
+    "unet": module("Kandinsky3UNet", "UNetMotionModel"),
+    "motion_adapter": module("MotionAdapter"),
+    "vae": module(
+        "AsymmetricAutoencoderKL",
+        "AutoencoderKLLTX2Video",
+        "AutoencoderKLMochi",
+        "AutoencoderTiny",
+    ),
+    "movq": module("VQModel"),
+}
+"""Beyond what other families are made of; which of it goes with which pipeline, its class says."""
+
 FALLBACK = FamilyConfig(
     name="fallback",
     title="other pipelines of diffusers",
     pipeline_classes=tuple(LIBRARY_PIPELINES),
+    components=_COMPONENTS,
     refused_classes=dict.fromkeys(_WITHOUT_CALLBACKS, _NO_CALLBACK),
     tasks=("text-to-image", "text-to-video"),
     parameters=("num_frames", "fps", "true_cfg_scale", "max_sequence_length"),

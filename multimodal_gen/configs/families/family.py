@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from multimodal_gen.configs.families.components import ComponentSpec
 from multimodal_gen.configs.families.single_file import SingleFile
 from multimodal_gen.configs.solvers import View, solvers_of
 from multimodal_gen.messages.model_info import Defaults, Limits, PictureSize, Task
@@ -24,6 +25,10 @@ class FamilyConfig:
     """`_class_name` in model_index.json of the checkpoints that belong to it."""
     refused_classes: Mapping[str, str] = field(default_factory=dict)
     """Such as it can't run, and why."""
+    components: Mapping[str, ComponentSpec]
+    """What its pipeline loads from a checkpoint, in this order."""
+    unused: tuple[tuple[str, str], ...] = ()
+    """(library, class) of what checkpoints name besides and nothing loads."""
     tasks: tuple[Task, ...]
     parameters: tuple[str, ...]
     """The optional sampling parameters that mean something to it."""

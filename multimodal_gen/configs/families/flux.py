@@ -1,5 +1,13 @@
 """FLUX.1: dev (guidance is an input of the model) and schnell (distilled to four steps)."""
 
+from multimodal_gen.configs.families.components import (
+    CLIP_TOKENIZERS,
+    T5_TOKENIZERS,
+    encoder,
+    module,
+    native,
+    tokenizer,
+)
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
@@ -40,6 +48,14 @@ FLUX = FamilyConfig(
     name="flux",
     title="FLUX.1",
     pipeline_classes=("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"),
+    components={
+        "tokenizer": tokenizer(*CLIP_TOKENIZERS),
+        "tokenizer_2": tokenizer(*T5_TOKENIZERS),
+        "text_encoder": encoder("CLIPTextModel"),
+        "text_encoder_2": encoder("T5EncoderModel"),
+        "transformer": native("FluxTransformer2DModel"),
+        "vae": module("AutoencoderKL"),
+    },
     tasks=("text-to-image", "image-to-image", "inpainting"),
     parameters=("true_cfg_scale", "max_sequence_length"),
     size_multiple=16,

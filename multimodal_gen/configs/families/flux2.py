@@ -2,6 +2,13 @@
 
 import msgspec
 
+from multimodal_gen.configs.families.components import (
+    QWEN_TOKENIZERS,
+    encoder,
+    module,
+    native,
+    tokenizer,
+)
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
@@ -42,6 +49,16 @@ FLUX2 = FamilyConfig(
     title="FLUX.2 klein",
     pipeline_classes=("Flux2KleinPipeline", "Flux2KleinInpaintPipeline"),
     refused_classes={"Flux2Pipeline": _NO_PROCESSOR},
+    components={
+        "tokenizer": tokenizer(*QWEN_TOKENIZERS),
+        "text_encoder": encoder("Qwen3ForCausalLM", "Qwen3Model"),
+        "transformer": native("Flux2Transformer2DModel"),
+        "vae": module("AutoencoderKLFlux2"),
+    },
+    unused=(
+        ("transformers", "Mistral3ForConditionalGeneration"),
+        ("transformers", "PixtralProcessor"),
+    ),
     tasks=("text-to-image", "image-edit", "inpainting"),
     parameters=("max_sequence_length", "flow_shift"),
     size_multiple=16,

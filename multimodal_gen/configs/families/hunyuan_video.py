@@ -1,5 +1,12 @@
 """HunyuanVideo text-to-video; guidance is an input of the model."""
 
+from multimodal_gen.configs.families.components import (
+    CLIP_TOKENIZERS,
+    LLAMA_TOKENIZERS,
+    encoder,
+    module,
+    tokenizer,
+)
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
@@ -25,6 +32,14 @@ HUNYUAN_VIDEO = FamilyConfig(
     name="hunyuan_video",
     title="HunyuanVideo",
     pipeline_classes=("HunyuanVideoPipeline",),
+    components={
+        "tokenizer": tokenizer(*LLAMA_TOKENIZERS),
+        "tokenizer_2": tokenizer(*CLIP_TOKENIZERS),
+        "text_encoder": encoder("LlamaModel"),
+        "text_encoder_2": encoder("CLIPTextModel"),
+        "transformer": module("HunyuanVideoTransformer3DModel"),
+        "vae": module("AutoencoderKLHunyuanVideo"),
+    },
     tasks=("text-to-video",),
     parameters=("num_frames", "fps", "flow_shift", "true_cfg_scale", "max_sequence_length"),
     size_multiple=16,

@@ -1,5 +1,6 @@
 """LTX-Video: few, strongly compressed latents, and a model that knows the fps."""
 
+from multimodal_gen.configs.families.components import T5_TOKENIZERS, encoder, module, tokenizer
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
@@ -27,6 +28,12 @@ LTX = FamilyConfig(
     name="ltx",
     title="LTX-Video",
     pipeline_classes=("LTXPipeline",),
+    components={
+        "tokenizer": tokenizer(*T5_TOKENIZERS),
+        "text_encoder": encoder("T5EncoderModel"),
+        "transformer": module("LTXVideoTransformer3DModel"),
+        "vae": module("AutoencoderKLLTXVideo"),
+    },
     tasks=("text-to-video", "image-to-video"),
     parameters=("num_frames", "fps", "flow_shift", "max_sequence_length"),
     size_multiple=32,

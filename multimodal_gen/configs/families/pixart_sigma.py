@@ -1,5 +1,6 @@
 """PixArt-Sigma: a transformer that predicts noise and reads the prompt by cross-attention."""
 
+from multimodal_gen.configs.families.components import T5_TOKENIZERS, encoder, module, tokenizer
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
@@ -18,6 +19,12 @@ PIXART_SIGMA = FamilyConfig(
     name="pixart_sigma",
     title="PixArt-Sigma",
     pipeline_classes=("PixArtSigmaPipeline",),
+    components={
+        "tokenizer": tokenizer(*T5_TOKENIZERS),
+        "text_encoder": encoder("T5EncoderModel"),
+        "transformer": module("PixArtTransformer2DModel", "Transformer2DModel"),  # the old name
+        "vae": module("AutoencoderKL"),
+    },
     tasks=("text-to-image",),
     parameters=("max_sequence_length",),
     size_multiple=16,

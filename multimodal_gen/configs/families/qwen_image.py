@@ -1,5 +1,12 @@
 """Qwen-Image: a 20B transformer over the states of a Qwen2.5-VL."""
 
+from multimodal_gen.configs.families.components import (
+    QWEN_TOKENIZERS,
+    encoder,
+    module,
+    native,
+    tokenizer,
+)
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
@@ -23,6 +30,12 @@ QWEN_IMAGE = FamilyConfig(
         "QwenImageImg2ImgPipeline",
         "QwenImageInpaintPipeline",
     ),
+    components={
+        "tokenizer": tokenizer(*QWEN_TOKENIZERS),
+        "text_encoder": encoder("Qwen2_5_VLForConditionalGeneration"),
+        "transformer": native("QwenImageTransformer2DModel"),
+        "vae": module("AutoencoderKLQwenImage"),
+    },
     tasks=("text-to-image", "image-to-image", "inpainting"),
     parameters=("true_cfg_scale", "max_sequence_length"),
     size_multiple=16,

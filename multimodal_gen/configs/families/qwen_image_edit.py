@@ -1,5 +1,12 @@
 """Qwen-Image-Edit: Qwen-Image that sees a picture and does what the prompt says to it."""
 
+from multimodal_gen.configs.families.components import (
+    PROCESSORS,
+    encoder,
+    module,
+    native,
+    processor,
+)
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.qwen_image import QWEN_IMAGE
 from multimodal_gen.configs.families.single_file import of_another
@@ -10,6 +17,12 @@ QWEN_IMAGE_EDIT = FamilyConfig(
     name="qwen_image_edit",
     title="Qwen-Image-Edit",
     pipeline_classes=("QwenImageEditPipeline", "QwenImageEditPlusPipeline"),
+    components={
+        "processor": processor(*PROCESSORS),
+        "text_encoder": encoder("Qwen2_5_VLForConditionalGeneration"),
+        "transformer": native("QwenImageTransformer2DModel"),
+        "vae": module("AutoencoderKLQwenImage"),
+    },
     tasks=("image-edit",),
     parameters=("true_cfg_scale",),
     size_multiple=16,

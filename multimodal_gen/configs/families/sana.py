@@ -1,5 +1,6 @@
 """Sana: linear attention in the latents of a 32x autoencoder, flow matching, a language model."""
 
+from multimodal_gen.configs.families.components import GEMMA_TOKENIZERS, encoder, module, tokenizer
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
@@ -18,6 +19,12 @@ SANA = FamilyConfig(
     name="sana",
     title="Sana",
     pipeline_classes=("SanaPipeline",),
+    components={
+        "tokenizer": tokenizer(*GEMMA_TOKENIZERS),
+        "text_encoder": encoder("Gemma2Model"),
+        "transformer": module("SanaTransformer2DModel"),
+        "vae": module("AutoencoderDC"),
+    },
     tasks=("text-to-image",),
     parameters=("flow_shift", "max_sequence_length"),
     size_multiple=32,

@@ -1,5 +1,6 @@
 """Stable Diffusion 1 and 2: a UNet that predicts noise (or v) in the latents of an 8x VAE."""
 
+from multimodal_gen.configs.families.components import CLIP_TOKENIZERS, encoder, module, tokenizer
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
@@ -54,6 +55,16 @@ STABLE_DIFFUSION = FamilyConfig(
         "StableDiffusionPipeline",
         "StableDiffusionImg2ImgPipeline",
         "StableDiffusionInpaintPipeline",
+    ),
+    components={
+        "tokenizer": tokenizer(*CLIP_TOKENIZERS),
+        "text_encoder": encoder("CLIPTextModel"),
+        "unet": module("UNet2DConditionModel"),
+        "vae": module("AutoencoderKL"),
+    },
+    unused=(
+        ("stable_diffusion", "StableDiffusionSafetyChecker"),
+        ("transformers", "CLIPFeatureExtractor"),
     ),
     tasks=("text-to-image", "image-to-image", "inpainting"),
     parameters=(),

@@ -2,6 +2,14 @@
 
 import msgspec
 
+from multimodal_gen.configs.families.components import (
+    CLIP_TOKENIZERS,
+    T5_TOKENIZERS,
+    encoder,
+    module,
+    native,
+    tokenizer,
+)
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
@@ -51,6 +59,16 @@ STABLE_DIFFUSION_3 = FamilyConfig(
         "StableDiffusion3Img2ImgPipeline",
         "StableDiffusion3InpaintPipeline",
     ),
+    components={
+        "tokenizer": tokenizer(*CLIP_TOKENIZERS),
+        "tokenizer_2": tokenizer(*CLIP_TOKENIZERS),
+        "tokenizer_3": tokenizer(*T5_TOKENIZERS, optional=True),
+        "text_encoder": encoder("CLIPTextModelWithProjection"),
+        "text_encoder_2": encoder("CLIPTextModelWithProjection"),
+        "text_encoder_3": encoder("T5EncoderModel", optional=True),
+        "transformer": native("SD3Transformer2DModel"),
+        "vae": module("AutoencoderKL"),
+    },
     tasks=("text-to-image", "image-to-image", "inpainting"),
     parameters=("max_sequence_length",),
     size_multiple=16,

@@ -1,8 +1,9 @@
 """Stable Diffusion XL: a larger UNet that is also told the pooled text and the picture's size."""
 
+from multimodal_gen.configs.families.components import CLIP_TOKENIZERS, encoder, tokenizer
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
-from multimodal_gen.configs.families.stable_diffusion import SEES_MASK
+from multimodal_gen.configs.families.stable_diffusion import SEES_MASK, STABLE_DIFFUSION
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -52,6 +53,11 @@ STABLE_DIFFUSION_XL = FamilyConfig(
         "StableDiffusionXLImg2ImgPipeline",
         "StableDiffusionXLInpaintPipeline",
     ),
+    components={
+        **STABLE_DIFFUSION.components,
+        "tokenizer_2": tokenizer(*CLIP_TOKENIZERS),
+        "text_encoder_2": encoder("CLIPTextModelWithProjection"),
+    },
     tasks=("text-to-image", "image-to-image", "inpainting"),
     parameters=(),
     size_multiple=8,

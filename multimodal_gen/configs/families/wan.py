@@ -2,6 +2,13 @@
 
 import msgspec
 
+from multimodal_gen.configs.families.components import (
+    T5_TOKENIZERS,
+    encoder,
+    module,
+    native,
+    tokenizer,
+)
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
@@ -43,6 +50,13 @@ WAN = FamilyConfig(
     name="wan",
     title="Wan 2.1 and 2.2 text-to-video",
     pipeline_classes=("WanPipeline",),
+    components={
+        "tokenizer": tokenizer(*T5_TOKENIZERS),
+        "text_encoder": encoder("UMT5EncoderModel", "T5EncoderModel"),
+        "transformer": native("WanTransformer3DModel", optional=True),
+        "transformer_2": native("WanTransformer3DModel", optional=True),
+        "vae": module("AutoencoderKLWan"),
+    },
     tasks=("text-to-video",),
     parameters=PARAMETERS,
     size_multiple=16,

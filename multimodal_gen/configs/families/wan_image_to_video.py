@@ -2,6 +2,11 @@
 
 import msgspec
 
+from multimodal_gen.configs.families.components import (
+    CLIP_IMAGE_PROCESSORS,
+    encoder,
+    image_processor,
+)
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.families.wan import (
@@ -45,6 +50,11 @@ WAN_IMAGE_TO_VIDEO = FamilyConfig(
     name="wan_image_to_video",
     title="Wan 2.1 and 2.2 image-to-video",
     pipeline_classes=("WanImageToVideoPipeline",),
+    components={
+        **WAN.components,
+        "image_processor": image_processor(*CLIP_IMAGE_PROCESSORS, optional=True),
+        "image_encoder": encoder("CLIPVisionModel", "CLIPVisionModelWithProjection", optional=True),
+    },
     tasks=("image-to-video",),
     parameters=PARAMETERS,
     size_multiple=16,

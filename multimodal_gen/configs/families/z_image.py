@@ -2,6 +2,13 @@
 
 import msgspec
 
+from multimodal_gen.configs.families.components import (
+    QWEN_TOKENIZERS,
+    encoder,
+    module,
+    native,
+    tokenizer,
+)
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
@@ -28,6 +35,12 @@ Z_IMAGE = FamilyConfig(
     name="z_image",
     title="Z-Image",
     pipeline_classes=("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"),
+    components={
+        "tokenizer": tokenizer(*QWEN_TOKENIZERS),
+        "text_encoder": encoder("Qwen3Model", "Qwen3ForCausalLM"),
+        "transformer": native("ZImageTransformer2DModel"),
+        "vae": module("AutoencoderKL"),
+    },
     tasks=("text-to-image", "image-to-image", "inpainting"),
     parameters=("max_sequence_length", "flow_shift"),
     size_multiple=16,

@@ -22,16 +22,16 @@ from multimodal_gen.checkpoints.files import (
 from multimodal_gen.configs.solvers import scheduler_classes
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.loader.libraries import (
-    ALLOWED,
+from multimodal_gen.runtime.loader.allowed import ALLOWED
+from multimodal_gen.runtime.loader.pretrained import (
     WEIGHTS_STEM,
     complaints,
     load_image_processor,
     load_module,
     load_processor,
     load_tokenizer,
+    module_of,
 )
-from multimodal_gen.runtime.loader.library_modules import module_of
 from multimodal_gen.runtime.loader.single_file.weights import SingleFileWeights
 from multimodal_gen.runtime.loader.tensors.safetensors_file import open_safetensors
 from multimodal_gen.runtime.loader.tensors.stored import Stored

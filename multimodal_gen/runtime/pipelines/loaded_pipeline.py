@@ -13,7 +13,7 @@ from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import complaints
+from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.models.schedulers.registry import view_of
 from multimodal_gen.runtime.models.vaes.vae import VAE
 
@@ -22,10 +22,6 @@ class LoadedPipeline(ABC):
     """The components of a checkpoint, and what a family says of them."""
 
     family: ClassVar[FamilyConfig]
-    component_classes: ClassVar[Mapping[str, tuple[str, ...]]]
-    """What it loads from a checkpoint: for each component, the classes that it may be of."""
-    optional: ClassVar[tuple[str, ...]] = ()
-    """Those of them that a checkpoint may lack."""
     denoiser_name: ClassVar[str]
     vae_class: ClassVar[type[VAE]]
     widths: ClassVar[Mapping[str, tuple[str, ...]]]
@@ -51,7 +47,7 @@ class LoadedPipeline(ABC):
         defaults = checkpoint.defaults(cls.default_params(checkpoint))
         components = {
             name: cls.load_component(checkpoint, name, context)
-            for name in cls.component_classes
+            for name in cls.family.components
             if not cls.is_absent(checkpoint, name)
         }
         settings = cls.settings(checkpoint)
@@ -66,9 +62,9 @@ class LoadedPipeline(ABC):
     @classmethod
     def check(cls, checkpoint: Checkpoint) -> None:
         """Raises InvalidCheckpoint where the checkpoint is of the family but beyond it."""
-        for name, allowed in cls.component_classes.items():
+        for name, component in cls.family.components.items():
             if not cls.is_absent(checkpoint, name):
-                checkpoint.require(name, allowed)
+                checkpoint.require(name, component.classes)
         for name, parts in cls.widths.items():
             if not any(cls.is_absent(checkpoint, part.partition(".")[0]) for part in parts):
                 checkpoint.require_width(name, parts)
@@ -76,7 +72,9 @@ class LoadedPipeline(ABC):
     @classmethod
     def is_absent(cls, checkpoint: Checkpoint, name: str) -> bool:
         """Whether it is optional, and not there."""
-        return name in cls.optional and name not in checkpoint.components
+        component = cls.family.components.get(name)
+        optional = component is not None and component.optional
+        return optional and name not in checkpoint.components
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:

@@ -18,7 +18,6 @@ from multimodal_gen.checkpoints.lora_folder import LoraFile
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.runtime.layers.lora import Lora, LowRank
 from multimodal_gen.runtime.layers.lora_hooks import HOOKABLE
-from multimodal_gen.runtime.loader.libraries import complaints
 from multimodal_gen.runtime.loader.lora.layouts import (
     Converter,
     Names,
@@ -28,6 +27,7 @@ from multimodal_gen.runtime.loader.lora.layouts import (
     refused,
     scaled_by,
 )
+from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.loader.tensors.safetensors_copy import copy_safetensors
 from multimodal_gen.runtime.loader.tensors.weights import pieces_of
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Self, get_args
 
 import diffusers
@@ -11,15 +12,15 @@ import msgspec
 import torch
 from torch import Tensor
 
+from multimodal_gen.configs.families.components import ComponentSpec
 from multimodal_gen.configs.families.fallback import FALLBACK, LIBRARY_PIPELINES, LibraryPipeline
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.messages.model_info import Defaults, Task
 from multimodal_gen.messages.plan import BatchKey
 from multimodal_gen.runtime.distributed.rank_context import RankContext
+from multimodal_gen.runtime.loader.allowed import ALL_SCHEDULERS, ALLOWED
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import ALLOWED
-from multimodal_gen.runtime.loader.library_classes import ALL_SCHEDULERS
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.fallback.call import CallSignature
 from multimodal_gen.runtime.pipelines.fallback.solver import LibrarySolver
@@ -69,7 +70,7 @@ class FallbackPipeline(ComposedPipeline):
         library_class = getattr(diffusers, name)
         known = inspect.signature(library_class).parameters
         loaded = {
-            part: (class_name,)
+            part: ComponentSpec(ALLOWED[library, class_name], (class_name,))
             for part, (library, class_name) in checkpoint.components.items()
             if part in known and ALLOWED[library, class_name] not in ("scheduler", "unused")
         }
@@ -77,7 +78,7 @@ class FallbackPipeline(ComposedPipeline):
             "library_class": library_class,
             "entry": LIBRARY_PIPELINES[name],
             "signature": CallSignature(library_class),
-            "component_classes": loaded,
+            "family": replace(FALLBACK, components=loaded),
             "denoiser_name": next((part for part in _DENOISERS if part in loaded), ""),
         }
         return type(cls.__name__, (cls,), {"__module__": __name__, **attributes})
@@ -88,7 +89,7 @@ class FallbackPipeline(ComposedPipeline):
         name = checkpoint.pipeline_class
         if not cls.signature.has_step_callback:
             raise InvalidCheckpoint(f"{name}: has no step callbacks in this diffusers")
-        missing = _left_out(cls.library_class, {**cls.component_classes, "scheduler": None})
+        missing = _left_out(cls.library_class, {**cls.family.components, "scheduler": None})
         optional = (*cls.library_class._optional_components, *_NEVER_LOADED)
         if needed := sorted(part for part in missing if part not in optional):
             raise InvalidCheckpoint(f"model_index.json: {name} needs a {', a '.join(needed)}")

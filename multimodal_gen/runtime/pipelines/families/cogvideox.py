@@ -16,7 +16,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS, complaints
+from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.cogvideox import CogVideoXVAE
 from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
@@ -34,12 +34,6 @@ class CogVideoXPipeline(AdaptedVideoPipeline):
     family = COGVIDEOX
     channels_at = 2
     vae_class = CogVideoXVAE
-    component_classes: ClassVar = {
-        "tokenizer": T5_TOKENIZERS,
-        "text_encoder": ("T5EncoderModel",),
-        "transformer": ("CogVideoXTransformer3DModel",),
-        "vae": ("AutoencoderKLCogVideoX",),
-    }
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),
         "transformer.text_embed_dim": ("text_encoder.d_model",),

@@ -14,7 +14,6 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS, T5_TOKENIZERS
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 from multimodal_gen.runtime.models.dits.flux.keys import flux_key_map
 from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
@@ -30,14 +29,6 @@ class FluxPipeline(PackedPipeline):
     """Text is CLIP's pooled state and T5's states."""
 
     family = FLUX
-    component_classes: ClassVar = {
-        "tokenizer": CLIP_TOKENIZERS,
-        "tokenizer_2": T5_TOKENIZERS,
-        "text_encoder": ("CLIPTextModel",),
-        "text_encoder_2": ("T5EncoderModel",),
-        "transformer": ("FluxTransformer2DModel",),
-        "vae": ("AutoencoderKL",),
-    }
     denoiser_name = "transformer"
     vae_class = ImageVAE
     widths: ClassVar = {

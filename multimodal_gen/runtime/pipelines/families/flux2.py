@@ -16,7 +16,6 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
 from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
 from multimodal_gen.runtime.models.dits.flux2.keys import flux2_key_map
 from multimodal_gen.runtime.models.dits.flux2.model import Flux2Transformer, Grid
@@ -41,12 +40,6 @@ class Flux2KleinPipeline(FlowPipeline):
     """Latents are tokens [1, h * w, 4 * C] of 2 x 2 VAE latents each."""
 
     family = FLUX2
-    component_classes: ClassVar = {
-        "tokenizer": QWEN_TOKENIZERS,
-        "text_encoder": ("Qwen3ForCausalLM", "Qwen3Model"),
-        "transformer": ("Flux2Transformer2DModel",),
-        "vae": ("AutoencoderKLFlux2",),
-    }
     denoiser_name = "transformer"
     channels_at = 2
     pictures_told = ("references",)

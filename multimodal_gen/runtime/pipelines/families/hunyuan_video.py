@@ -13,7 +13,6 @@ from multimodal_gen.configs.families.hunyuan_video import HUNYUAN_VIDEO
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS, LLAMA_TOKENIZERS
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.hunyuan_video import HunyuanVideoVAE
 from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
@@ -34,14 +33,6 @@ class HunyuanVideoPipeline(TrueCfgPipeline, AdaptedVideoPipeline):
 
     family = HUNYUAN_VIDEO
     vae_class = HunyuanVideoVAE
-    component_classes: ClassVar = {
-        "tokenizer": LLAMA_TOKENIZERS,
-        "tokenizer_2": CLIP_TOKENIZERS,
-        "text_encoder": ("LlamaModel",),
-        "text_encoder_2": ("CLIPTextModel",),
-        "transformer": ("HunyuanVideoTransformer3DModel",),
-        "vae": ("AutoencoderKLHunyuanVideo",),
-    }
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),
         "transformer.text_embed_dim": ("text_encoder.hidden_size",),

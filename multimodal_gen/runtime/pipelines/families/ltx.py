@@ -13,7 +13,7 @@ from multimodal_gen.configs.families.ltx import LTX
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS, complaints
+from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.ltx import LTXVAE
 from multimodal_gen.runtime.models.vaes.pictures import fit_image
@@ -30,12 +30,6 @@ class LTXPipeline(AdaptedVideoPipeline):
     family = LTX
     channels_at = 2
     vae_class = LTXVAE
-    component_classes: ClassVar = {
-        "tokenizer": T5_TOKENIZERS,
-        "text_encoder": ("T5EncoderModel",),
-        "transformer": ("LTXVideoTransformer3DModel",),
-        "vae": ("AutoencoderKLLTXVideo",),
-    }
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),
         "transformer.caption_channels": ("text_encoder.d_model",),

@@ -12,7 +12,6 @@ from torch import Tensor
 from multimodal_gen.configs.families.pixart_sigma import PIXART_SIGMA
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
@@ -24,12 +23,6 @@ class PixArtSigmaPipeline(ImageLatentsPipeline):
     """T5's states, and a transformer that predicts the noise."""
 
     family = PIXART_SIGMA
-    component_classes: ClassVar = {
-        "tokenizer": T5_TOKENIZERS,
-        "text_encoder": ("T5EncoderModel",),
-        "transformer": ("PixArtTransformer2DModel", "Transformer2DModel"),  # the old name
-        "vae": ("AutoencoderKL",),
-    }
     denoiser_name = "transformer"
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),

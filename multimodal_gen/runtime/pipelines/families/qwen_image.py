@@ -14,7 +14,6 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
 from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 from multimodal_gen.runtime.models.dits.qwen_image.keys import qwen_image_key_map
 from multimodal_gen.runtime.models.dits.qwen_image.model import QwenImageTransformer
@@ -40,12 +39,6 @@ class QwenImagePipeline(PackedPipeline):
     """Texts differ in length; rows of a batch are padded to the longest, unseen by attention."""
 
     family = QWEN_IMAGE
-    component_classes: ClassVar = {
-        "tokenizer": QWEN_TOKENIZERS,
-        "text_encoder": ("Qwen2_5_VLForConditionalGeneration",),
-        "transformer": ("QwenImageTransformer2DModel",),
-        "vae": ("AutoencoderKLQwenImage",),
-    }
     denoiser_name = "transformer"
     vae_class = QwenImageVAE
     widths: ClassVar = {

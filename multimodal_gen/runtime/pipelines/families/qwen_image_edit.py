@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 from multimodal_gen.configs.families.qwen_image_edit import QWEN_IMAGE_EDIT
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import PROCESSORS, PictureProcessor
+from multimodal_gen.runtime.loader.pretrained import PictureProcessor
 from multimodal_gen.runtime.models.dits.qwen_image.model import Grid
 from multimodal_gen.runtime.models.encoders.qwen import IMAGE_TOKEN, QwenEncoder
 from multimodal_gen.runtime.models.vaes.pictures import Picture, fit_image, resized
@@ -37,14 +37,6 @@ class QwenImageEditPipeline(QwenImagePipeline):
 
     family = QWEN_IMAGE_EDIT
     pictures_told = ("picture",)
-    component_classes: ClassVar = {
-        "processor": tuple(PROCESSORS),
-        **{
-            name: classes
-            for name, classes in QwenImagePipeline.component_classes.items()
-            if name != "tokenizer"
-        },
-    }
 
     def __init__(self, *args: Any, plus: bool) -> None:
         super().__init__(*args)

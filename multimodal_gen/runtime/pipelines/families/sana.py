@@ -16,7 +16,6 @@ from torch import Tensor
 from multimodal_gen.configs.families.sana import SANA
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import GEMMA_TOKENIZERS
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.pipelines.composed_pipeline import text_of
 from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
@@ -34,12 +33,6 @@ class SanaPipeline(ImageLatentsPipeline):
     """Gemma's states; latents stay in float32 between evaluations."""
 
     family = SANA
-    component_classes: ClassVar = {
-        "tokenizer": GEMMA_TOKENIZERS,
-        "text_encoder": ("Gemma2Model",),
-        "transformer": ("SanaTransformer2DModel",),
-        "vae": ("AutoencoderDC",),
-    }
     denoiser_name = "transformer"
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),

@@ -13,7 +13,6 @@ from multimodal_gen.configs.families.stable_diffusion import STABLE_DIFFUSION
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults, Task
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.schedulers.registry import own_scheduler_class
 from multimodal_gen.runtime.models.schedulers.solver import Solver
@@ -30,12 +29,6 @@ class StableDiffusionPipeline(ImageLatentsPipeline):
     """Latents are the VAE's own, [1, C, h, w]."""
 
     family = STABLE_DIFFUSION
-    component_classes: ClassVar = {
-        "tokenizer": CLIP_TOKENIZERS,
-        "text_encoder": ("CLIPTextModel",),
-        "unet": ("UNet2DConditionModel",),
-        "vae": ("AutoencoderKL",),
-    }
     denoiser_name = "unet"
     widths: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "unet.cross_attention_dim": ("text_encoder.hidden_size",),

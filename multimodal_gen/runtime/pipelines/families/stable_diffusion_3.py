@@ -19,7 +19,6 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults, Limits
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS, T5_TOKENIZERS
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Config
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.keys import sd3_key_map
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.model import SD3Transformer
@@ -38,17 +37,6 @@ class StableDiffusion3Pipeline(ImageLatentsPipeline, FlowPipeline):
     """Text is that of two CLIPs, then of T5 or zeros."""
 
     family = STABLE_DIFFUSION_3
-    component_classes: ClassVar = {
-        "tokenizer": CLIP_TOKENIZERS,
-        "tokenizer_2": CLIP_TOKENIZERS,
-        "tokenizer_3": T5_TOKENIZERS,
-        "text_encoder": ("CLIPTextModelWithProjection",),
-        "text_encoder_2": ("CLIPTextModelWithProjection",),
-        "text_encoder_3": ("T5EncoderModel",),
-        "transformer": ("SD3Transformer2DModel",),
-        "vae": ("AutoencoderKL",),
-    }
-    optional = ("tokenizer_3", "text_encoder_3")
     denoiser_name = "transformer"
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),
@@ -75,7 +63,7 @@ class StableDiffusion3Pipeline(ImageLatentsPipeline, FlowPipeline):
     def check(cls, checkpoint: Checkpoint) -> None:
         super().check(checkpoint)
         if "text_encoder_3" in checkpoint.components:
-            checkpoint.require("tokenizer_3", T5_TOKENIZERS)
+            checkpoint.require("tokenizer_3", cls.family.components["tokenizer_3"].classes)
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:

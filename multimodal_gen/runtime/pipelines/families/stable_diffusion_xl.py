@@ -10,7 +10,6 @@ import torch
 from multimodal_gen.configs.families.stable_diffusion_xl import STABLE_DIFFUSION_XL
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import CLIP_TOKENIZERS
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.pipelines.families.stable_diffusion import StableDiffusionPipeline
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
@@ -20,11 +19,6 @@ class StableDiffusionXLPipeline(StableDiffusionPipeline):
     """As Stable Diffusion, with two text encoders, pooled text and size as conditions."""
 
     family = STABLE_DIFFUSION_XL
-    component_classes: ClassVar = {
-        **StableDiffusionPipeline.component_classes,
-        "tokenizer_2": CLIP_TOKENIZERS,
-        "text_encoder_2": ("CLIPTextModelWithProjection",),
-    }
     widths: ClassVar = {
         **StableDiffusionPipeline.widths,
         "unet.cross_attention_dim": ("text_encoder.hidden_size", "text_encoder_2.hidden_size"),

@@ -14,7 +14,6 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import T5_TOKENIZERS
 from multimodal_gen.runtime.models.dits.wan.config import WanConfig
 from multimodal_gen.runtime.models.dits.wan.keys import wan_key_map
 from multimodal_gen.runtime.models.dits.wan.model import WanTransformer
@@ -37,13 +36,6 @@ _FLOAT32 = ("vae", "image_encoder")
 class WanBasePipeline(ComposedPipeline):
     """Latents are the VAE's own, [1, C, T, h, w], and stay in float32 between evaluations."""
 
-    component_classes: ClassVar = {
-        "tokenizer": T5_TOKENIZERS,
-        "text_encoder": ("UMT5EncoderModel", "T5EncoderModel"),
-        **dict.fromkeys(EXPERTS, ("WanTransformer3DModel",)),
-        "vae": ("AutoencoderKLWan",),
-    }
-    optional: ClassVar[tuple[str, ...]] = EXPERTS
     denoiser_name = "transformer"
     vae_class = WanVAE
     latent_widths: ClassVar[tuple[str, ...]] = ("vae.z_dim",)
@@ -84,7 +76,7 @@ class WanBasePipeline(ComposedPipeline):
         needed = {"transformer": ratio is None or ratio < 1, "transformer_2": (ratio or 0) > 0}
         for name in EXPERTS:
             if needed[name]:
-                checkpoint.require(name, cls.component_classes[name])
+                checkpoint.require(name, cls.family.components[name].classes)
             if not cls.is_absent(checkpoint, name):
                 checkpoint.require_width(f"{name}.in_channels", cls.latent_widths)
                 checkpoint.require_width(f"{name}.text_dim", ("text_encoder.d_model",))

@@ -14,18 +14,13 @@ from multimodal_gen.configs.families.wan_image_to_video import (
     WAN_IMAGE_TO_VIDEO,
 )
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import CLIP_IMAGE_PROCESSORS
 from multimodal_gen.runtime.models.vaes.pictures import Picture, fit_image
 from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
 from multimodal_gen.runtime.pipelines.families.wan import WanPipeline
-from multimodal_gen.runtime.pipelines.families.wan_base import EXPERTS, WanBasePipeline
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
-_CLIP = {
-    "image_processor": CLIP_IMAGE_PROCESSORS,
-    "image_encoder": ("CLIPVisionModel", "CLIPVisionModelWithProjection"),
-}
+_CLIP = ("image_processor", "image_encoder")
 
 
 class WanImageToVideoPipeline(WanPipeline):
@@ -34,8 +29,6 @@ class WanImageToVideoPipeline(WanPipeline):
 
     family = WAN_IMAGE_TO_VIDEO
     pictures_told = ("encoder_hidden_states_image",)
-    component_classes: ClassVar = {**WanBasePipeline.component_classes, **_CLIP}
-    optional = (*EXPERTS, *_CLIP)
     widths: ClassVar = {"transformer.image_dim": ("image_encoder.hidden_size",)}
     experts_defaults = IMAGE_EXPERTS_DEFAULTS
     latent_widths = ("vae.z_dim", "vae.z_dim", "vae.scale_factor_temporal")
@@ -49,8 +42,8 @@ class WanImageToVideoPipeline(WanPipeline):
     def check(cls, checkpoint: Checkpoint) -> None:
         super().check(checkpoint)
         if _sees_tokens(checkpoint):
-            for name, allowed in _CLIP.items():
-                checkpoint.require(name, allowed)
+            for name in _CLIP:
+                checkpoint.require(name, cls.family.components[name].classes)
 
     def prepare(self, state: RequestState) -> None:
         super().prepare(state)

@@ -13,7 +13,6 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.libraries import QWEN_TOKENIZERS
 from multimodal_gen.runtime.models.dits.z_image.config import PATCH, ZImageConfig
 from multimodal_gen.runtime.models.dits.z_image.keys import z_image_key_map
 from multimodal_gen.runtime.models.dits.z_image.model import ZImageTransformer, padded
@@ -34,12 +33,6 @@ class ZImagePipeline(ImageLatentsPipeline, FlowPipeline):
     """Latents are those of the VAE, [1, C, h, w], float32 whatever the model's dtype is."""
 
     family = Z_IMAGE
-    component_classes: ClassVar = {
-        "tokenizer": QWEN_TOKENIZERS,
-        "text_encoder": ("Qwen3Model", "Qwen3ForCausalLM"),
-        "transformer": ("ZImageTransformer2DModel",),
-        "vae": ("AutoencoderKL",),
-    }
     denoiser_name = "transformer"
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),

@@ -1,4 +1,4 @@
-"""The classes of diffusers and transformers that a checkpoint may name, and how each is loaded."""
+"""How the classes of diffusers and transformers are loaded: from a folder, or from tensors."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
+from torch import Tensor, nn
 
 from multimodal_gen.checkpoints.files import (
     check_config,
@@ -18,92 +20,14 @@ from multimodal_gen.checkpoints.files import (
     read_json,
     weight_files,
 )
+from multimodal_gen.checkpoints.tensor_info import is_float
+from multimodal_gen.configs.families.components import PROCESSORS
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.loader import library_classes
+from multimodal_gen.runtime.loader.allowed import ALLOWED
+from multimodal_gen.runtime.loader.tensors.stored import Stored, assemble
+from multimodal_gen.runtime.loader.tensors.weights import fill
 
 log = logging.getLogger(__name__)
-
-Kind = Literal[
-    "diffusers",
-    "transformers",
-    "tokenizer",
-    "image_processor",
-    "processor",
-    "scheduler",
-    "native",
-    "unused",
-]
-
-_ANY_TOKENIZER = ("PreTrainedTokenizerFast", "TokenizersBackend")  # the old and the new name
-CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", *_ANY_TOKENIZER)
-QWEN_TOKENIZERS = ("Qwen2Tokenizer", "Qwen2TokenizerFast", *_ANY_TOKENIZER)
-T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast", *_ANY_TOKENIZER)
-CLIP_IMAGE_PROCESSORS = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil")
-PROCESSORS = dict.fromkeys(
-    ("Qwen2VLProcessor", "Qwen2_5_VLProcessor"), ("Qwen2TokenizerFast", "Qwen2VLImageProcessor")
-)
-"""What tokenizes, and what cuts pictures into patches: the part for videos needs torchvision."""
-LLAMA_TOKENIZERS = ("LlamaTokenizer", "LlamaTokenizerFast", *_ANY_TOKENIZER)
-GEMMA_TOKENIZERS = ("GemmaTokenizer", "GemmaTokenizerFast", *_ANY_TOKENIZER)
-_TOKENIZERS = (
-    *CLIP_TOKENIZERS,
-    *T5_TOKENIZERS,
-    *QWEN_TOKENIZERS,
-    *LLAMA_TOKENIZERS,
-    *GEMMA_TOKENIZERS,
-)
-_ENCODERS = (
-    "CLIPTextModel",
-    "CLIPTextModelWithProjection",
-    "CLIPVisionModel",
-    "CLIPVisionModelWithProjection",
-    "Gemma2Model",
-    "LlamaModel",
-    "Qwen2_5_VLForConditionalGeneration",
-    "Qwen3ForCausalLM",
-    "Qwen3Model",
-    "T5EncoderModel",
-    "UMT5EncoderModel",
-)
-_NATIVE = (
-    "Flux2Transformer2DModel",
-    "FluxTransformer2DModel",
-    "QwenImageTransformer2DModel",
-    "SD3Transformer2DModel",
-    "WanTransformer3DModel",
-    "ZImageTransformer2DModel",
-)
-_MODULES = (
-    "AutoencoderDC",
-    "AutoencoderKL",
-    "AutoencoderKLCogVideoX",
-    "AutoencoderKLFlux2",
-    "AutoencoderKLHunyuanVideo",
-    "AutoencoderKLLTXVideo",
-    "AutoencoderKLQwenImage",
-    "AutoencoderKLWan",
-    "CogVideoXTransformer3DModel",
-    "HunyuanVideoTransformer3DModel",
-    "LTXVideoTransformer3DModel",
-    "PixArtTransformer2DModel",
-    "SanaTransformer2DModel",
-    "Transformer2DModel",
-    "UNet2DConditionModel",
-)
-ALLOWED: Mapping[tuple[str, str], Kind] = {
-    **{("diffusers", name): "diffusers" for name in (*library_classes.MODELS, *_MODULES)},
-    **{("diffusers", name): "native" for name in _NATIVE},
-    **{("diffusers", name): "scheduler" for name in library_classes.ALL_SCHEDULERS},
-    **{("transformers", name): "transformers" for name in (*library_classes.ENCODERS, *_ENCODERS)},
-    **{("transformers", name): "tokenizer" for name in (*library_classes.TOKENIZERS, *_TOKENIZERS)},
-    **{("transformers", name): "image_processor" for name in CLIP_IMAGE_PROCESSORS},
-    **{("transformers", name): "processor" for name in PROCESSORS},
-    ("stable_diffusion", "StableDiffusionSafetyChecker"): "unused",
-    ("transformers", "CLIPFeatureExtractor"): "unused",
-    ("transformers", "Mistral3ForConditionalGeneration"): "unused",
-    ("transformers", "PixtralProcessor"): "unused",
-}
-"""(library, class) as model_index.json has them. Nothing else is ever imported for a checkpoint."""
 
 
 class PictureProcessor(NamedTuple):
@@ -124,7 +48,6 @@ _SHOWN_CHARACTERS = 400
 """Of what a library says; some print a page."""
 
 WEIGHTS_STEM = {
-    "native": "diffusion_pytorch_model",
     "diffusers": "diffusion_pytorch_model",
     "transformers": "model",
 }
@@ -180,7 +103,7 @@ def load_processor(root: Path, name: str, class_name: str) -> PictureProcessor:
 
 def load_module(
     root: Path, name: str, library: str, class_name: str, dtype: torch.dtype, device: torch.device
-) -> torch.nn.Module:
+) -> nn.Module:
     """The module in folder `name` by its library's own safe loader, checked before and after."""
     config = module_config(root, name)
     files = weight_files(root, name, WEIGHTS_STEM[library])
@@ -207,8 +130,80 @@ def load_module(
         )
     check_keys(name, info)
     module = module.to(device).eval().requires_grad_(False)
-    assert isinstance(module, torch.nn.Module)
+    assert isinstance(module, nn.Module)
     return module
+
+
+def module_of(
+    stored: Mapping[str, Stored],
+    *,
+    library: str,
+    class_name: str,
+    config: Mapping[str, Any],
+    name: str,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> nn.Module:
+    """A module as its library would load it from a folder with these tensors. Raises
+    InvalidCheckpoint; `name` is what errors call the component."""
+    kind = getattr(quiet(library), class_name)
+    make = _from_transformers if library == "transformers" else _from_diffusers
+    module = make(kind, config, stored, name, dtype)
+    return module.to(device).eval().requires_grad_(False)
+
+
+def _from_diffusers(
+    kind: Any,
+    config: Mapping[str, Any],
+    stored: Mapping[str, Stored],
+    name: str,
+    dtype: torch.dtype,
+) -> nn.Module:
+    with complaints(f"{name}: {kind.__name__}"), init_empty_weights(include_buffers=False):
+        module: nn.Module = kind.from_config(dict(config))
+    object.__setattr__(module, "keep_in_float32", tuple(kind._keep_in_fp32_modules or ()))
+    key_map = {key: (key,) for key in module.state_dict()}
+    fill(module, stored, key_map, name=name, dtype=dtype, device=torch.device("cpu"))
+    return module
+
+
+def _from_transformers(
+    kind: Any,
+    config: Mapping[str, Any],
+    stored: Mapping[str, Stored],
+    name: str,
+    dtype: torch.dtype,
+) -> nn.Module:
+    state = {key: _as_stored(tensor) for key, tensor in stored.items() if is_float(tensor.dtype)}
+    if "text_projection.weight" not in state and "projection_dim" in config:
+        # Stable Diffusion 3 pools CLIP-L without one, and its files may leave it out.
+        state |= _no_projection(kind, config)
+    with complaints(f"{name}: {kind.__name__}"):
+        module, info = kind.from_pretrained(
+            None,
+            config=kind.config_class.from_dict(dict(config)),
+            state_dict=state,
+            dtype=dtype,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    check_keys(name, info)
+    assert isinstance(module, nn.Module)
+    return module
+
+
+def _as_stored(tensor: Stored) -> Tensor:
+    """In the file's own precision: which parts are cast is the library's to know."""
+    plain = {"F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}
+    dtype = plain.get(tensor.dtype, torch.float32)
+    return assemble([tensor], torch.Size(tensor.shape), dtype, torch.device("cpu"))
+
+
+def _no_projection(kind: Any, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    width = config.get("hidden_size")
+    if not kind.__name__.endswith("WithProjection") or width != config["projection_dim"]:
+        return {}
+    return {"text_projection.weight": torch.eye(int(str(width)))}
 
 
 def quiet(library: str) -> Any:

@@ -1,0 +1,77 @@
+"""What a family's checkpoints are made of: components, and the library classes that each may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal[
+    "native",
+    "diffusers",
+    "transformers",
+    "tokenizer",
+    "image_processor",
+    "processor",
+    "scheduler",
+    "unused",
+]
+"""How a component is loaded: into a module of this project, or by a library, as what."""
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """One component: how it is loaded, and the classes that a checkpoint may name for it."""
+
+    kind: Kind
+    classes: tuple[str, ...]
+    optional: bool = False
+    """Whether a checkpoint may lack it."""
+
+    @property
+    def library(self) -> str:
+        """The library of its classes, as model_index.json has it."""
+        return "diffusers" if self.kind in ("native", "diffusers", "scheduler") else "transformers"
+
+
+def native(*classes: str, optional: bool = False) -> ComponentSpec:
+    """A denoiser with a model of this project, by its classes in diffusers."""
+    return ComponentSpec("native", classes, optional)
+
+
+def module(*classes: str, optional: bool = False) -> ComponentSpec:
+    """A module of diffusers."""
+    return ComponentSpec("diffusers", classes, optional)
+
+
+def encoder(*classes: str, optional: bool = False) -> ComponentSpec:
+    """A model of transformers."""
+    return ComponentSpec("transformers", classes, optional)
+
+
+def tokenizer(*classes: str, optional: bool = False) -> ComponentSpec:
+    """A tokenizer of transformers."""
+    return ComponentSpec("tokenizer", classes, optional)
+
+
+def image_processor(*classes: str, optional: bool = False) -> ComponentSpec:
+    """What makes pixels fit for an encoder of images."""
+    return ComponentSpec("image_processor", classes, optional)
+
+
+def processor(*classes: str, optional: bool = False) -> ComponentSpec:
+    """A tokenizer and an image processor in one."""
+    return ComponentSpec("processor", classes, optional)
+
+
+_ANY_TOKENIZER = ("PreTrainedTokenizerFast", "TokenizersBackend")  # the old and the new name
+CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", *_ANY_TOKENIZER)
+GEMMA_TOKENIZERS = ("GemmaTokenizer", "GemmaTokenizerFast", *_ANY_TOKENIZER)
+LLAMA_TOKENIZERS = ("LlamaTokenizer", "LlamaTokenizerFast", *_ANY_TOKENIZER)
+QWEN_TOKENIZERS = ("Qwen2Tokenizer", "Qwen2TokenizerFast", *_ANY_TOKENIZER)
+T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast", *_ANY_TOKENIZER)
+CLIP_IMAGE_PROCESSORS = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil")
+PROCESSORS: Mapping[str, tuple[str, str]] = dict.fromkeys(
+    ("Qwen2VLProcessor", "Qwen2_5_VLProcessor"), ("Qwen2TokenizerFast", "Qwen2VLImageProcessor")
+)
+"""What tokenizes, and what cuts images into patches: the part for videos needs torchvision."""

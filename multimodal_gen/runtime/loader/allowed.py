@@ -1,0 +1,31 @@
+"""The classes of diffusers and transformers that a checkpoint may name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import diffusers.schedulers
+
+from multimodal_gen.configs.families import FAMILIES, FamilyConfig
+from multimodal_gen.configs.families.components import Kind
+
+ALL_SCHEDULERS = tuple(name for name in dir(diffusers.schedulers) if name.endswith("Scheduler"))
+"""For the fallback, whose pipelines have their own way with them."""
+
+
+def allowed_by(families: Iterable[FamilyConfig]) -> dict[tuple[str, str], Kind]:
+    """What the families' tables name, by (library, class)."""
+    allowed: dict[tuple[str, str], Kind] = {}
+    for family in families:
+        for component in family.components.values():
+            for name in component.classes:
+                allowed[component.library, name] = component.kind
+        allowed |= dict.fromkeys(family.unused, "unused")
+    return allowed
+
+
+ALLOWED: Mapping[tuple[str, str], Kind] = {
+    **{("diffusers", name): "scheduler" for name in ALL_SCHEDULERS},
+    **allowed_by(FAMILIES),
+}
+"""(library, class) as model_index.json has them. Nothing else is ever imported for a checkpoint."""
