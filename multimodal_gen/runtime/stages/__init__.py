@@ -12,9 +12,9 @@ from multimodal_gen.runtime.stages.stage import Pipeline, Stage
 
 def make_stages(pipeline: Pipeline) -> dict[Phase, tuple[Stage, ...]]:
     """The stages that this rank runs: pixels are made on rank 0 only."""
-    shows = pipeline.context.mesh.rank == 0
+    is_output_rank = pipeline.context.mesh.rank == 0
     return {
-        Phase.ENCODE: (EncodeStage(pipeline), PrepareStage(pipeline, previews=shows)),
+        Phase.ENCODE: (EncodeStage(pipeline), PrepareStage(pipeline, previews=is_output_rank)),
         Phase.DENOISE: (DenoiseStage(pipeline),),
-        Phase.DECODE: (DecodeStage(pipeline),) if shows else (),
+        Phase.DECODE: (DecodeStage(pipeline),) if is_output_rank else (),
     }
