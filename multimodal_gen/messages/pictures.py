@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, FrameHeader
 from multimodal_gen.messages.model_info import ModelInfo
 
+if TYPE_CHECKING:
+    import numpy as np
+
 Pictures = Mapping[str, FrameHeader]
-"""`image` [H, W, 3] and `mask` [H, W]."""
+"""`image` [H, W, 3] and `mask` [H, W], without their pixels."""
+Pixels = Mapping[str, "np.ndarray[Any, Any]"]
+"""`image` [H, W, 3] and `mask` [H, W], uint8."""
 
 _CHANNELS = {"image": (3,), "mask": ()}
 _FROM_NOISE = ("text-to-image", "text-to-video")
@@ -44,7 +50,7 @@ def strength_of(model: ModelInfo, pictures: Pictures) -> float | None:
     return model.defaults.inpainting_strength if "mask" in pictures else model.defaults.strength
 
 
-def size_of(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> tuple[int, int]:
+def output_size(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> tuple[int, int]:
     """Width and height of the output: what was asked, else what follows from picture or model."""
     width, height = params.width, params.height
     both_asked = width is not None and height is not None

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import Defaults, ModelInfo
-from multimodal_gen.messages.pictures import Pictures, check_pictures, size_of, strength_of
+from multimodal_gen.messages.pictures import Pictures, check_pictures, output_size, strength_of
 from multimodal_gen.messages.request import Req
 
 MAX_SEED = 2**63 - 1
@@ -49,7 +49,7 @@ def resolve(
     }
     if params.guidance_scale is not None:
         filled.pop("guidance_scale_2", None)  # its default goes with the other's
-    filled["width"], filled["height"] = size_of(params, model, pictures)
+    filled["width"], filled["height"] = output_size(params, model, pictures)
     if params.strength is None:
         filled["strength"] = strength_of(model, pictures)
     if params.seed is None:

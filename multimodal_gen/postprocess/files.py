@@ -63,7 +63,7 @@ class Destination:
         numbered = f"-{index}" if self.count > 1 else ""
         path = self.path.with_name(self.path.stem + numbered + self.path.suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, encode(data, path.suffix.lower(), fps, recipe))
+        write_atomically(path, encode_file(data, path.suffix.lower(), fps, recipe))
         return path
 
     def _write_numbered(
@@ -71,7 +71,7 @@ class Destination:
     ) -> Path:
         self.path.mkdir(parents=True, exist_ok=True)
         suffix = ".mp4" if self.video else ".png"
-        encoded = encode(data, suffix, fps, recipe)
+        encoded = encode_file(data, suffix, fps, recipe)
         while True:
             path = self.path / f"{number:05d}{suffix}"
             try:
@@ -83,7 +83,7 @@ class Destination:
             return path
 
 
-def encode(
+def encode_file(
     pixels: NDArray[np.uint8],
     suffix: str,
     fps: int | None,

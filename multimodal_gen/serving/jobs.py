@@ -18,6 +18,7 @@ import msgspec
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import EngineNotReady, GenerationFailed, MultimodalGenError
+from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.serving.ledger import (
     IdempotencyKey,
@@ -30,7 +31,7 @@ from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.records import JobKind, JobRecord, JobRequest, PageOrder
 from multimodal_gen.serving.rendering import Render, render
 from multimodal_gen.serving.results import Results
-from multimodal_gen.serving.service import NO_PIXELS, Pixels, Service
+from multimodal_gen.serving.service import NO_PIXELS, Service
 from multimodal_gen.serving.spool import Spool
 from multimodal_gen.serving.task import Event, Moved, Status, Task
 from multimodal_gen.serving.webhooks import Webhooks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from multimodal_gen.client.request_handle import Output
-from multimodal_gen.postprocess.files import encode
+from multimodal_gen.postprocess.files import encode_file
 from multimodal_gen.postprocess.images import QUALITY
 from multimodal_gen.postprocess.metadata import Recipe
 from multimodal_gen.postprocess.video import encode_spritesheet, encode_thumbnail
@@ -25,7 +25,7 @@ def render(record: JobRecord, outputs: Sequence[Output]) -> dict[str, bytes]:
     files = {}
     for index, (req, output) in enumerate(zip(record.request.requests, outputs, strict=True)):
         name, recipe = f"{record.id}-{index}", Recipe(req.params, record.model)
-        files[name + suffix] = encode(output.pixels, suffix, output.fps, recipe, quality)
+        files[name + suffix] = encode_file(output.pixels, suffix, output.fps, recipe, quality)
         if record.kind == "video":
             files[f"{name}.webp"] = encode_thumbnail(output.pixels)
             files[f"{name}.jpg"] = encode_spritesheet(output.pixels)

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from multimodal_gen.client.request_handle import Output, Update, copy_of
 from multimodal_gen.client.scheduler_client import SchedulerClient
@@ -23,6 +23,7 @@ from multimodal_gen.errors import (
 )
 from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.serving.dispatcher import Dispatcher, QueueLimits
@@ -33,10 +34,8 @@ from multimodal_gen.serving.task import Task
 from multimodal_gen.serving.ticket import Ticket, TicketEvent
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
-Pixels = Mapping[str, "np.ndarray[Any, Any]"]
-"""`image` [H, W, 3] and `mask` [H, W], uint8."""
 ServerPhase = Literal["loading", "ready", "restarting", "stopping", "failed"]
 
 NO_PIXELS: Pixels = MappingProxyType({})

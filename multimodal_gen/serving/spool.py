@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.messages.request import Req
 from multimodal_gen.postprocess.files import write_atomically
-
-if TYPE_CHECKING:
-    from multimodal_gen.serving.service import Pixels
 
 
 class Spool:

@@ -19,8 +19,8 @@ from multimodal_gen.errors import EngineNotReady, InvalidRequest, MultimodalGenE
 from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.messages.model_info import ModelInfo
 
-Prompt = str | SamplingParams
-Prompts = Sequence[Prompt]
+PromptLike = str | SamplingParams
+PromptsLike = Sequence[PromptLike]
 
 
 class DiffusionGenerator:
@@ -104,13 +104,13 @@ class DiffusionGenerator:
         return self._client.address
 
     @overload
-    def generate(self, prompt: Prompt, **sampling_params: Any) -> GenerationResult: ...
+    def generate(self, prompt: PromptLike, **sampling_params: Any) -> GenerationResult: ...
 
     @overload
-    def generate(self, prompt: Prompts, **sampling_params: Any) -> list[GenerationResult]: ...
+    def generate(self, prompt: PromptsLike, **sampling_params: Any) -> list[GenerationResult]: ...
 
     def generate(
-        self, prompt: Prompt | Prompts, **sampling_params: Any
+        self, prompt: PromptLike | PromptsLike, **sampling_params: Any
     ) -> GenerationResult | list[GenerationResult]:
         """The result of one prompt, or the list of results of a list of prompts.
 
@@ -121,21 +121,21 @@ class DiffusionGenerator:
         return self._loop.run(_generate(self._client, prompt, sampling_params))
 
     @overload
-    async def agenerate(self, prompt: Prompt, **sampling_params: Any) -> GenerationResult: ...
+    async def agenerate(self, prompt: PromptLike, **sampling_params: Any) -> GenerationResult: ...
 
     @overload
     async def agenerate(
-        self, prompt: Prompts, **sampling_params: Any
+        self, prompt: PromptsLike, **sampling_params: Any
     ) -> list[GenerationResult]: ...
 
     async def agenerate(
-        self, prompt: Prompt | Prompts, **sampling_params: Any
+        self, prompt: PromptLike | PromptsLike, **sampling_params: Any
     ) -> GenerationResult | list[GenerationResult]:
         """As `generate`. Cancelling the task cancels the request in the engine."""
         return await _generate(self._client, prompt, sampling_params)
 
     def stream(
-        self, prompt: Prompt, *, previews: bool = True, **sampling_params: Any
+        self, prompt: PromptLike, *, previews: bool = True, **sampling_params: Any
     ) -> Iterator[Progress | GenerationResult]:
         """Progress as it comes, then the result. Breaking out of the loop cancels the request.
 
@@ -145,14 +145,14 @@ class DiffusionGenerator:
         return _blocking(self._loop, stream_one(self._client, params, previews=previews))
 
     def astream(
-        self, prompt: Prompt, *, previews: bool = True, **sampling_params: Any
+        self, prompt: PromptLike, *, previews: bool = True, **sampling_params: Any
     ) -> AsyncIterator[Progress | GenerationResult]:
         """As `stream`, for `async for`."""
         return stream_one(self._client, _params(prompt, sampling_params), previews=previews)
 
 
 async def _generate(
-    client: SchedulerClient, prompt: Prompt | Prompts, given: dict[str, Any]
+    client: SchedulerClient, prompt: PromptLike | PromptsLike, given: dict[str, Any]
 ) -> GenerationResult | list[GenerationResult]:
     if isinstance(prompt, str | SamplingParams) or not isinstance(prompt, Sequence):
         return await generate_one(client, _params(prompt, given))

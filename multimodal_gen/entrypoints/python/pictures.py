@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.python.decoding import decode_mask, decode_picture
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.pictures import Pixels
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 _DECODERS = {"image": decode_picture, "mask": decode_mask}
-
-Pixels = Mapping[str, "np.ndarray[Any, Any]"]
-"""`image` [H, W, 3], `mask` [H, W], uint8."""
 
 
 def open_pictures(params: SamplingParams) -> tuple[SamplingParams, Pixels]:

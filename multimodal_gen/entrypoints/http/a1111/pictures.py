@@ -8,7 +8,8 @@ from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImag
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
 from multimodal_gen.entrypoints.python.decoding import decode_picture
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.serving.service import NO_PIXELS, Pixels
+from multimodal_gen.messages.pictures import Pixels
+from multimodal_gen.serving.service import NO_PIXELS
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,7 +16,7 @@ from multimodal_gen.entrypoints.http.comfyui.prompts import Part, Prompt, Prompt
 from multimodal_gen.entrypoints.http.comfyui.routes.channels import JPEG, PNG, Channel, Channels
 from multimodal_gen.entrypoints.http.transport.errors import log_and_envelope
 from multimodal_gen.errors import Cancelled, MultimodalGenError
-from multimodal_gen.postprocess.files import encode
+from multimodal_gen.postprocess.files import encode_file
 from multimodal_gen.postprocess.images import encode_image
 from multimodal_gen.postprocess.metadata import Recipe
 from multimodal_gen.serving.owner import Owner
@@ -121,7 +121,7 @@ class Executor:
         suffix = ".mp4" if node.id in part.fps else ".png"
         if suffix == ".mp4":
             fps = part.fps[node.id]
-            files = [encode(output.pixels, suffix, fps, recipe) for output, recipe in made]
+            files = [encode_file(output.pixels, suffix, fps, recipe) for output, recipe in made]
         else:
             text = _workflow(prompt)
             files = [

@@ -31,8 +31,9 @@ from multimodal_gen.entrypoints.http.comfyui.graph.node_definitions import (
 from multimodal_gen.entrypoints.http.comfyui.graph.pictures import load_pictures
 from multimodal_gen.entrypoints.http.comfyui.prompts import Part, Prompt, Prompts
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
+from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.serving.owner import Owner
-from multimodal_gen.serving.service import Pixels, Service
+from multimodal_gen.serving.service import Service
 
 MAX_PROMPT_BYTES = 2 * 2**20
 """It is kept, and written into pictures."""

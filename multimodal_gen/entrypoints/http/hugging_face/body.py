@@ -15,7 +15,8 @@ from multimodal_gen.entrypoints.http.media.solvers import solver_named
 from multimodal_gen.entrypoints.python.decoding import decode_picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.serving.service import NO_PIXELS, Pixels
+from multimodal_gen.messages.pictures import Pixels
+from multimodal_gen.serving.service import NO_PIXELS
 
 _PASSED_ON = frozenset(
     {

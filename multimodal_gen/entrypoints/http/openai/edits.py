@@ -19,7 +19,7 @@ from multimodal_gen.entrypoints.http.transport import forms
 from multimodal_gen.entrypoints.python.decoding import Mode, decode_mask, decode_picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.serving.service import Pixels
+from multimodal_gen.messages.pictures import Pixels
 
 if TYPE_CHECKING:
     import numpy as np

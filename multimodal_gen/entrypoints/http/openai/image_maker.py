@@ -25,8 +25,9 @@ from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.serving.jobs import Jobs
-from multimodal_gen.serving.service import NO_PIXELS, Pixels, Service
+from multimodal_gen.serving.service import NO_PIXELS, Service
 from multimodal_gen.serving.task import Task
 
 _MAKES_VIDEOS = ("text-to-video", "image-to-video")

@@ -15,12 +15,13 @@ from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.entrypoints.python.decoding import decode_picture
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.postprocess.files import encode
+from multimodal_gen.messages.pictures import Pixels
+from multimodal_gen.postprocess.files import encode_file
 from multimodal_gen.postprocess.metadata import Recipe
 from multimodal_gen.postprocess.video import read_first_frame
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.records import JobRecord
-from multimodal_gen.serving.service import NO_PIXELS, Pixels, Service
+from multimodal_gen.serving.service import NO_PIXELS, Service
 
 _TASKS = ("text-to-video", "image-to-video")
 _PICTURE = "input_reference"
@@ -76,7 +77,7 @@ class VideoMaker:
             body.name_as_sent(error)
             raise
         recipe = Recipe(task.requests[0].params, model.name)
-        file = await asyncio.to_thread(encode, output.pixels, ".mp4", output.fps, recipe)
+        file = await asyncio.to_thread(encode_file, output.pixels, ".mp4", output.fps, recipe)
         return Response(file, media_type="video/mp4", headers={"x-seed": str(output.seed)})
 
     def _pictures(self, body: RemixRequest, source: JobRecord | None = None) -> Pixels:
