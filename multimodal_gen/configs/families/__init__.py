@@ -1,48 +1,61 @@
-"""What is known of each model family before any weight is loaded. No torch here."""
+"""What is known of each model family before any weight is loaded. No torch here.
 
-from multimodal_gen.configs.families.cogvideox import COGVIDEOX
-from multimodal_gen.configs.families.fallback import FALLBACK
+A module `NAME.py` of this folder with a `FamilyConfig` called `NAME` in capitals is a family.
+"""
+
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pkgutil import iter_modules
+
 from multimodal_gen.configs.families.family import FamilyConfig
-from multimodal_gen.configs.families.flux import FLUX
-from multimodal_gen.configs.families.flux2 import FLUX2
-from multimodal_gen.configs.families.flux_fill import FLUX_FILL
-from multimodal_gen.configs.families.flux_kontext import FLUX_KONTEXT
-from multimodal_gen.configs.families.hunyuan_video import HUNYUAN_VIDEO
-from multimodal_gen.configs.families.ltx import LTX
-from multimodal_gen.configs.families.pixart_sigma import PIXART_SIGMA
-from multimodal_gen.configs.families.qwen_image import QWEN_IMAGE
-from multimodal_gen.configs.families.qwen_image_edit import QWEN_IMAGE_EDIT
-from multimodal_gen.configs.families.sana import SANA
-from multimodal_gen.configs.families.stable_diffusion import STABLE_DIFFUSION
-from multimodal_gen.configs.families.stable_diffusion_3 import STABLE_DIFFUSION_3
-from multimodal_gen.configs.families.stable_diffusion_xl import STABLE_DIFFUSION_XL
-from multimodal_gen.configs.families.wan import WAN
-from multimodal_gen.configs.families.wan_image_to_video import WAN_IMAGE_TO_VIDEO
-from multimodal_gen.configs.families.z_image import Z_IMAGE
 from multimodal_gen.errors import InvalidCheckpoint
 
-__all__ = ["FAMILIES", "FamilyConfig", "family_named"]
+__all__ = ["FAMILIES", "FamilyConfig", "family_named", "find_families"]
 
-FAMILIES: tuple[FamilyConfig, ...] = (
-    FLUX,
-    FLUX_KONTEXT,
-    FLUX_FILL,
-    FLUX2,
-    Z_IMAGE,
-    QWEN_IMAGE,
-    QWEN_IMAGE_EDIT,
-    STABLE_DIFFUSION,
-    STABLE_DIFFUSION_3,
-    STABLE_DIFFUSION_XL,
-    WAN,
-    WAN_IMAGE_TO_VIDEO,
-    PIXART_SIGMA,
-    SANA,
-    HUNYUAN_VIDEO,
-    LTX,
-    COGVIDEOX,
-    FALLBACK,
+_NO_FAMILIES = ("components", "family", "single_file", "table")
+_FIRST = (
+    "flux",
+    "flux_kontext",
+    "flux_fill",
+    "flux2",
+    "z_image",
+    "qwen_image",
+    "qwen_image_edit",
+    "stable_diffusion",
+    "stable_diffusion_3",
+    "stable_diffusion_xl",
+    "wan",
+    "wan_image_to_video",
+    "pixart_sigma",
+    "sana",
+    "hunyuan_video",
+    "ltx",
+    "cogvideox",
 )
+"""The order of lists, and of what single files are compared with; families that are not here follow
+by name, and the fallback is last."""
+
+
+def find_families(folders: Iterable[str]) -> tuple[FamilyConfig, ...]:
+    """The families whose modules are in these folders of this package, in the order of lists."""
+    return tuple(sorted(_tables(folders), key=_place))
+
+
+def _tables(folders: Iterable[str]) -> Iterator[FamilyConfig]:
+    for module in iter_modules(folders):
+        if module.name not in _NO_FAMILIES:
+            table = getattr(import_module(f"{__name__}.{module.name}"), module.name.upper())
+            assert isinstance(table, FamilyConfig)
+            yield table
+
+
+def _place(family: FamilyConfig) -> tuple[bool, int, str]:
+    known = family.name in _FIRST
+    place = _FIRST.index(family.name) if known else len(_FIRST)
+    return family.denoiser == "fallback", place, family.name
+
+
+FAMILIES: tuple[FamilyConfig, ...] = find_families(__path__)
 
 
 def family_named(pipeline_class: str) -> FamilyConfig:
