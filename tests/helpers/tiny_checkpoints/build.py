@@ -88,6 +88,7 @@ def build(
     shard_bytes: str | None = None,
     heads: int = 4,
     scheduler: Mapping[str, Any] | None = None,
+    transformer: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the checkpoint `name` (of `NAMES`, or a variant) to `folder`, and return the folder.
 
@@ -99,11 +100,15 @@ def build(
             get a `*.safetensors.index.json`.
         heads: attention heads of the denoiser. FLUX and Wan get wider with them.
         scheduler: the scheduler config in place of the name's own; `_class_name` says which class.
+        transformer: entries of its config in place of the name's own, such as how many layers.
     """
     make, own_scheduler = {**_RECIPES, **_VARIANTS}[name]
     config = dict(own_scheduler if scheduler is None else scheduler)
     scheduler_class = getattr(diffusers, config["_class_name"])
     pipeline = make(scheduler_class.from_config(config), heads=heads)
+    if transformer:
+        own = pipeline.transformer
+        pipeline.register_modules(transformer=own.from_config({**own.config, **transformer}))
     for component, module in pipeline.components.items():
         if isinstance(module, torch.nn.Module):
             fill(module, component, seed, dtype)
