@@ -44,13 +44,14 @@ def start(
     *,
     previews: bool = False,
     loras: Sequence[LoraUse] = (),
+    name: str = "test",
 ) -> RequestState:
     """A request with the defaults filled in (seed 0), encoded and prepared."""
     params = params if params.seed is not None else replace(params, seed=0)
     pictures = pictures or {}
     headers = {name: header_of(picture) for name, picture in pictures.items()}
     resolved = resolve(params, pipeline.model_info("test"), headers)
-    req = Req(id="test", params=resolved, previews=previews, pictures=headers)
+    req = Req(id=name, params=resolved, previews=previews, pictures=headers)
     state = RequestState.of(req, [*pictures.values()])
     state.loras = tuple(loras)
     pipeline.forward(Phase.ENCODE, [state], 1)

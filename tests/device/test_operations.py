@@ -1,0 +1,31 @@
+"""How many operations an evaluation is, so that it gets no more of them unnoticed."""
+
+import pytest
+from device_process import run_on_device
+
+MOST = {
+    "flux": 357,
+    "stable_diffusion_3": 269,
+    "z_image": 538,
+    "qwen_image": 374,
+    "flux2": 349,
+    "wan": 569,
+}
+"""By native family, for two requests: see `device_cases.operations`. Lower it when it gets less."""
+
+
+@pytest.fixture(scope="module")
+def operations() -> dict[str, int]:
+    operations: dict[str, int] = run_on_device("see_on_device.py", "--json", "operations")
+    return operations
+
+
+def test_every_native_family_is_counted(operations: dict[str, int]) -> None:
+    assert operations.keys() == MOST.keys()
+
+
+@pytest.mark.parametrize("family", MOST)
+def test_an_evaluation_is_no_more_operations_than_it_was(
+    operations: dict[str, int], family: str
+) -> None:
+    assert operations[family] <= MOST[family]
