@@ -87,8 +87,8 @@ def test_tensors_that_are_stored_in_the_right_dtype_stay_in_the_file(folder: Pat
         if any(parameter.data_ptr() in span for span in spans)
     }
     assert "x_embedder.weight" in in_file
-    assert "double_blocks.0.image.mlp_in.weight" in in_file
-    assert "double_blocks.0.image.qkv.weight" not in in_file  # joined from three
+    assert "blocks.0.image.mlp_in.weight" in in_file
+    assert "blocks.0.image.qkv.weight" not in in_file  # joined from three
 
 
 def test_defaults_beside_the_checkpoint_override_the_familys(folder: Path) -> None:

@@ -127,9 +127,10 @@ def test_what_a_file_has_in_one_piece_stays_in_it(folder: Path, tmp_path: Path) 
         for name, parameter in denoiser.named_parameters()
         if any(parameter.data_ptr() in span for span in spans)
     }
-    assert "double_blocks.0.image.qkv.weight" in in_file  # which a folder has in three
-    assert "single_blocks.0.qkv_mlp.weight" in in_file
-    assert "modulation.weight" not in in_file  # joined from all blocks
+    assert "blocks.0.image.qkv.weight" in in_file  # which a folder has in three
+    assert "blocks.0.modulation.weight" not in in_file  # joined from image and text
+    last = len(denoiser.blocks) - 1
+    assert {f"blocks.{last}.qkv_mlp.weight", f"blocks.{last}.modulation.weight"} <= in_file
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])

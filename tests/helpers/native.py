@@ -6,8 +6,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
+from multimodal_gen.runtime.layers.attention import select_attention
+from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.models.dits.wan.model import WanTransformer
 from multimodal_gen.runtime.models.dits.z_image.model import ZImageTransformer
+
+
+def parts_of(mesh: Mesh | None = None) -> Parts:
+    """What a transformer is built of on one rank of a mesh, or alone."""
+    return Parts(make_sequence_parallel(mesh or Mesh(), select_attention("sdpa")))
 
 
 def evaluate(model: nn.Module, **inputs: Any) -> Tensor:

@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from native import evaluate
+from native import evaluate, parts_of
 from torch import nn
 
 from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
 from multimodal_gen.runtime.distributed.rows import deal, gather_rows
-from multimodal_gen.runtime.distributed.ulysses import SequenceParallel, make_sequence_parallel
+from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
+from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
 from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
@@ -85,10 +86,10 @@ def _compare_attention(mesh: Mesh, lengths: torch.Tensor | None) -> None:
             torch.testing.assert_close(out, mine, atol=1e-5, rtol=1e-5)
 
 
-def _pair(make: Callable[[SequenceParallel], nn.Module], mesh: Mesh) -> tuple[nn.Module, nn.Module]:
+def _pair(make: Callable[[Parts], nn.Module], mesh: Mesh) -> tuple[nn.Module, nn.Module]:
     """A transformer on one rank and one that shares its sequence, with the same weights."""
-    alone = make(make_sequence_parallel(Mesh(), attention))
-    shared = make(make_sequence_parallel(mesh, attention))
+    alone = make(parts_of())
+    shared = make(parts_of(mesh))
     generator = torch.Generator().manual_seed(0)
     weights = {
         name: torch.randn(weight.shape, generator=generator) / weight.shape[-1] ** 0.5

@@ -5,13 +5,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
-from native import evaluate, with_rotary
+from native import evaluate, parts_of, with_rotary
 from tiny_checkpoints import weights
 
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.distributed.mesh import Mesh
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
-from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
 from multimodal_gen.runtime.models.dits.flux2.keys import flux2_key_map
 from multimodal_gen.runtime.models.dits.flux2.model import Flux2Transformer
@@ -41,7 +38,7 @@ def _native(reference: Flux2Transformer2DModel) -> Flux2Transformer:
     config = Flux2Config.from_dict(reference.config)
     theirs = reference.state_dict()
     with torch.device("meta"):
-        model = Flux2Transformer(config, make_sequence_parallel(Mesh(), select_attention("sdpa")))
+        model = Flux2Transformer(config, parts_of())
     filled = {
         ours: torch.cat([theirs[name] for name in names])
         for ours, names in flux2_key_map(config).items()

@@ -6,13 +6,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
-from native import evaluate, with_rotary
+from native import evaluate, parts_of, with_rotary
 from tiny_checkpoints import weights
 
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.distributed.mesh import Mesh
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
-from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 from multimodal_gen.runtime.models.dits.flux.keys import flux_key_map
 from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
@@ -41,7 +38,7 @@ def _native(reference: FluxTransformer2DModel) -> FluxTransformer:
     config = FluxConfig.from_dict(reference.config)
     theirs = reference.state_dict()
     with torch.device("meta"):
-        model = FluxTransformer(config, make_sequence_parallel(Mesh(), select_attention("sdpa")))
+        model = FluxTransformer(config, parts_of())
     filled = {
         ours: torch.cat([theirs[name] for name in names])
         for ours, names in flux_key_map(config).items()

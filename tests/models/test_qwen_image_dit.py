@@ -5,13 +5,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers import QwenImageTransformer2DModel
-from native import evaluate
+from native import evaluate, parts_of
 from tiny_checkpoints import weights
 
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.distributed.mesh import Mesh
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
-from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 from multimodal_gen.runtime.models.dits.qwen_image.keys import qwen_image_key_map
 from multimodal_gen.runtime.models.dits.qwen_image.model import Grid, QwenImageTransformer
@@ -38,8 +35,7 @@ def _native(reference: QwenImageTransformer2DModel) -> QwenImageTransformer:
     config = QwenImageConfig.from_dict(reference.config)
     theirs = reference.state_dict()
     with torch.device("meta"):
-        sequence = make_sequence_parallel(Mesh(), select_attention("sdpa"))
-        model = QwenImageTransformer(config, sequence)
+        model = QwenImageTransformer(config, parts_of())
     filled = {
         ours: torch.cat([theirs[name] for name in names])
         for ours, names in qwen_image_key_map(config).items()

@@ -5,12 +5,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers import SD3Transformer2DModel
+from native import parts_of
 from tiny_checkpoints import weights
 
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.distributed.mesh import Mesh
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
-from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Config
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.keys import sd3_key_map
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.model import SD3Transformer
@@ -51,7 +49,7 @@ def _native(reference: SD3Transformer2DModel) -> SD3Transformer:
     config = SD3Config.from_dict(reference.config)
     theirs = reference.state_dict()
     with torch.device("meta"):
-        model = SD3Transformer(config, make_sequence_parallel(Mesh(), select_attention("sdpa")))
+        model = SD3Transformer(config, parts_of())
     filled = {
         ours: torch.cat([theirs[name] for name in names])
         for ours, names in sd3_key_map(config).items()

@@ -5,13 +5,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
-from native import evaluate, with_rotary
+from native import evaluate, parts_of, with_rotary
 from tiny_checkpoints import weights
 
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.distributed.mesh import Mesh
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
-from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.models.dits.wan.config import WanConfig
 from multimodal_gen.runtime.models.dits.wan.keys import wan_key_map
 from multimodal_gen.runtime.models.dits.wan.model import WanTransformer
@@ -49,7 +46,7 @@ def _native(reference: WanTransformer3DModel) -> WanTransformer:
     config = WanConfig.from_dict(reference.config)
     theirs = reference.state_dict()
     with torch.device("meta"):
-        model = WanTransformer(config, make_sequence_parallel(Mesh(), select_attention("sdpa")))
+        model = WanTransformer(config, parts_of())
     filled = {
         ours: torch.cat([theirs[name] for name in names])
         for ours, names in wan_key_map(config).items()

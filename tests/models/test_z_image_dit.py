@@ -5,13 +5,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers import ZImageTransformer2DModel
-from native import with_rotary
+from native import parts_of, with_rotary
 from tiny_checkpoints import weights
 
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.distributed.mesh import Mesh
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
-from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.models.dits.z_image.config import ZImageConfig
 from multimodal_gen.runtime.models.dits.z_image.keys import z_image_key_map
 from multimodal_gen.runtime.models.dits.z_image.model import ZImageTransformer
@@ -40,7 +37,7 @@ def _native(reference: ZImageTransformer2DModel) -> ZImageTransformer:
     config = ZImageConfig.from_dict(reference.config)
     theirs = reference.state_dict()
     with torch.device("meta"):
-        model = ZImageTransformer(config, make_sequence_parallel(Mesh(), select_attention("sdpa")))
+        model = ZImageTransformer(config, parts_of())
     filled = {
         ours: torch.cat([theirs[name] for name in names])
         for ours, names in z_image_key_map(config).items()

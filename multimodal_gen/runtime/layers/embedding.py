@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multimodal_gen.runtime.layers.lora import LoraRows
+from multimodal_gen.runtime.layers.parts import Parts
+
 
 def sinusoidal_embedding(
     values: Tensor, dim: int = 256, max_period: float = 10000.0, scale: float = 1.0
@@ -27,13 +30,19 @@ class EmbeddingMLP(nn.Module):
     """Linear, SiLU, linear: [B, in] -> [B, out]; between them `hidden` features, or `out`."""
 
     def __init__(
-        self, in_features: int, out_features: int, *, hidden: int | None = None, bias: bool = True
+        self,
+        parts: Parts,
+        in_features: int,
+        out_features: int,
+        *,
+        hidden: int | None = None,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         hidden = out_features if hidden is None else hidden
-        self.linear_1 = nn.Linear(in_features, hidden, bias=bias)
-        self.linear_2 = nn.Linear(hidden, out_features, bias=bias)
+        self.linear_1 = parts.linear(in_features, hidden, bias=bias)
+        self.linear_2 = parts.linear(hidden, out_features, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        hidden: Tensor = self.linear_2(F.silu(self.linear_1(x)))
+    def forward(self, x: Tensor, lora: LoraRows | None = None) -> Tensor:
+        hidden: Tensor = self.linear_2(F.silu(self.linear_1(x, lora)), lora)
         return hidden

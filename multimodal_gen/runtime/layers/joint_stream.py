@@ -8,13 +8,27 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
 from multimodal_gen.runtime.layers.activation import gelu_tanh
+from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
-from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm
+from multimodal_gen.runtime.layers.norm import rms_norm
+from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import apply_rotary
 
 _FP16_MAX = torch.finfo(torch.float16).max
+
+
+class BlockContext(NamedTuple):
+    """What all blocks of an evaluation are given alike.
+
+    `rotary` [S_local, D / 2, 2], `streams` and `lengths` (see `SequenceParallel.attention`) are of
+    the streams in the order in which they are joined.
+    """
+
+    rotary: Tensor | None
+    streams: Sequence[int]
+    lengths: Tensor | None = None
+    lora: LoraRows | None = None
 
 
 class AttendedStream(nn.Module):
@@ -28,29 +42,32 @@ class AttendedStream(nn.Module):
     bias: ClassVar = True
     """Whether the linear layers have one."""
 
-    def __init__(self, dim: int, heads: int, *, qk_norm: bool = True) -> None:
+    def __init__(self, parts: Parts, dim: int, heads: int, *, qk_norm: bool = True) -> None:
         super().__init__()
-        self.heads = (3, heads, dim // heads)
-        self.qkv = nn.Linear(dim, 3 * dim, bias=self.bias)
-        self.qk_norm = QKNorm(dim // heads) if qk_norm else None
+        width = dim // heads
+        self.heads = (3, parts.heads(heads), width)
+        self.qkv = parts.column(dim, (dim, dim, dim), unit=width, bias=self.bias)
+        self.qk_norm = parts.qk_norm(width) if qk_norm else None
 
-    def project(self, x: Tensor, modulation: Sequence[Tensor]) -> Tensor:
+    def project(self, x: Tensor, modulation: Sequence[Tensor], lora: LoraRows | None) -> Tensor:
         """Queries, keys and values, [B, S, 3, H, D]."""
         shift, scale = modulation[:2]
-        projected: Tensor = self.qkv(modulated_norm(x, shift, scale, self.eps))
+        projected: Tensor = self.qkv(modulated_norm(x, shift, scale, self.eps), lora)
         return projected.view(*projected.shape[:2], *self.heads)
 
 
 class AttendingStream(AttendedStream):
     """One that also takes what attention gave; its modulation goes on with a gate."""
 
-    def __init__(self, dim: int, heads: int, *, qk_norm: bool = True) -> None:
-        super().__init__(dim, heads, qk_norm=qk_norm)
-        self.attention_out = nn.Linear(dim, dim, bias=self.bias)
+    def __init__(self, parts: Parts, dim: int, heads: int, *, qk_norm: bool = True) -> None:
+        super().__init__(parts, dim, heads, qk_norm=qk_norm)
+        self.attention_out = parts.row((dim,), dim, unit=dim // heads, bias=self.bias)
 
-    def attend(self, x: Tensor, attended: Tensor, modulation: Sequence[Tensor]) -> Tensor:
+    def attend(
+        self, x: Tensor, attended: Tensor, modulation: Sequence[Tensor], lora: LoraRows | None
+    ) -> Tensor:
         """Add what attention gave [B, S, dim]."""
-        return gated_add(x, modulation[2], self.attention_out(attended))
+        return gated_add(x, modulation[2], self.attention_out(attended, lora))
 
 
 class JointStream(AttendingStream):
@@ -59,23 +76,27 @@ class JointStream(AttendingStream):
     widening: ClassVar = 1
     """Features that `activate` makes one of."""
 
-    def __init__(self, dim: int, heads: int, mlp_dim: int, *, qk_norm: bool = True) -> None:
-        super().__init__(dim, heads, qk_norm=qk_norm)
-        self.mlp_in = nn.Linear(dim, self.widening * mlp_dim, bias=self.bias)
-        self.mlp_out = nn.Linear(mlp_dim, dim, bias=self.bias)
+    def __init__(
+        self, parts: Parts, dim: int, heads: int, mlp_dim: int, *, qk_norm: bool = True
+    ) -> None:
+        super().__init__(parts, dim, heads, qk_norm=qk_norm)
+        self.mlp_in = parts.column(dim, (mlp_dim,) * self.widening, bias=self.bias)
+        self.mlp_out = parts.row((mlp_dim,), dim, bias=self.bias)
 
-    def feed(self, x: Tensor, modulation: Sequence[Tensor]) -> Tensor:
+    def feed(self, x: Tensor, modulation: Sequence[Tensor], lora: LoraRows | None) -> Tensor:
         """Add the MLP."""
         shift, scale, gate = modulation[3:6]
-        hidden = self.activate(self.mlp_in(modulated_norm(x, shift, scale, self.eps)))
-        return gated_add(x, gate, self.mlp_out(hidden))
+        hidden = self.activate(self.mlp_in(modulated_norm(x, shift, scale, self.eps), lora))
+        return gated_add(x, gate, self.mlp_out(hidden, lora))
 
     def activate(self, hidden: Tensor) -> Tensor:
         return gelu_tanh(hidden)
 
-    def update(self, x: Tensor, attended: Tensor, modulation: Sequence[Tensor]) -> Tensor:
+    def update(
+        self, x: Tensor, attended: Tensor, modulation: Sequence[Tensor], lora: LoraRows | None
+    ) -> Tensor:
         """Add what attention gave [B, S, dim], then the MLP."""
-        return self.feed(self.attend(x, attended, modulation), modulation)
+        return self.feed(self.attend(x, attended, modulation, lora), modulation, lora)
 
 
 class StreamInput(NamedTuple):
@@ -86,36 +107,27 @@ class StreamInput(NamedTuple):
     modulation: Sequence[Tensor]
 
 
-def joint_block(
-    inputs: Sequence[StreamInput],
-    sequence: SequenceParallel,
-    rotary: Tensor,
-    streams: Sequence[int],
-    lengths: Tensor | None = None,
-) -> list[Tensor]:
-    """The streams' tokens after a block in which all attend to all.
-
-    `rotary`, `streams` and `lengths` (see `SequenceParallel.attention`) are of the streams in the
-    order of `inputs`.
-    """
-    qk, v = join_streams([(each.weights, each.tokens, each.modulation) for each in inputs])
-    attended = joint_attention(sequence, qk, v, rotary, streams, lengths)
+def joint_block(parts: Parts, inputs: Sequence[StreamInput], context: BlockContext) -> list[Tensor]:
+    """The streams' tokens after a block in which all attend to all, in the order of `inputs`."""
+    lora = context.lora
+    streams = [(each.weights, each.tokens, each.modulation) for each in inputs]
+    attended = joint_attention(parts, *join_streams(streams, lora), context)
     counts = [each.tokens.shape[1] for each in inputs]
     return [
-        each.weights.update(each.tokens, part, each.modulation)
+        each.weights.update(each.tokens, part, each.modulation, lora)
         for each, part in zip(inputs, attended.split_with_sizes(counts, dim=1), strict=True)
     ]
 
 
 def join_streams(
-    inputs: Sequence[tuple[AttendedStream, Tensor, Sequence[Tensor]]],
+    inputs: Sequence[tuple[AttendedStream, Tensor, Sequence[Tensor]]], lora: LoraRows | None
 ) -> tuple[Tensor, Tensor]:
     """Queries and keys [B, S_local, 2, H, D] and values [B, S_local, H, D] of the streams' tokens.
 
     Each comes with its weights and its modulation. All have a `qk_norm` or none; what is normalised
     is float32.
     """
-    projected = [weights.project(tokens, modulation) for weights, tokens, modulation in inputs]
+    projected = [weights.project(tokens, vectors, lora) for weights, tokens, vectors in inputs]
     qkv = projected[0] if len(projected) == 1 else torch.cat(projected, dim=1)
     qk, v = qkv[:, :, :2], qkv[:, :, 2]
     norms = [weights.qk_norm for weights, _, _ in inputs if weights.qk_norm is not None]
@@ -128,19 +140,12 @@ def join_streams(
     return qk, v
 
 
-def joint_attention(
-    sequence: SequenceParallel,
-    qk: Tensor,
-    v: Tensor,
-    rotary: Tensor | None,
-    streams: Sequence[int],
-    lengths: Tensor | None = None,
-) -> Tensor:
-    """Attention of queries and keys, rotated unless `rotary` is None: [B, S, 2, H, D] ->
+def joint_attention(parts: Parts, qk: Tensor, v: Tensor, context: BlockContext) -> Tensor:
+    """Attention of queries and keys, rotated unless `context.rotary` is None: [B, S, 2, H, D] ->
     [B, S, H * D]."""
-    rotated = qk if rotary is None else apply_rotary(qk, rotary)
+    rotated = qk if context.rotary is None else apply_rotary(qk, context.rotary)
     q, k = rotated.to(v.dtype).unbind(2)
-    return sequence.attention(q, k, v, streams, lengths).flatten(2)
+    return parts.attention(q, k, v, context.streams, context.lengths).flatten(2)
 
 
 def within_fp16(x: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
-from multimodal_gen.runtime.layers.lora import Lora, LoraRows, LoraUse, LowRank
+from multimodal_gen.runtime.layers.linear import Linear
+from multimodal_gen.runtime.layers.lora import Lora, LoraBank, LoraRows, LoraUse
 from multimodal_gen.runtime.layers.lora_hooks import LoraHooks
 
 
@@ -17,13 +17,18 @@ class LoadedLoras:
     def __init__(self, device: torch.device) -> None:
         self.hooks = LoraHooks()
         self._device = device
+        self._banks: dict[int, list[LoraBank]] = {}
         self._of_encoders: set[int] = set()
         self._last: tuple[list[Sequence[LoraUse]], LoraRows | None] = ([], None)
 
     def add(self, key: int, lora: Lora) -> None:
         """Make a LoRA known by `key`, which no other has had."""
-        for module, low_ranks in lora.parts.items():
-            self._add_to(module, key, low_ranks)
+        self._banks[key] = [m.loras for m in lora.parts if isinstance(m, Linear)]
+        for module, parts in lora.parts.items():
+            if isinstance(module, Linear):
+                module.loras.add(key, parts)
+            else:
+                self.hooks.add(module, key, parts)
         if lora.of_encoders:
             self._of_encoders.add(key)
 
@@ -31,6 +36,8 @@ class LoadedLoras:
         """Free it; no effect if it isn't there."""
         self._of_encoders.discard(key)
         self.hooks.remove(key)
+        for bank in self._banks.pop(key, ()):
+            bank.remove(key)
 
     def rows(self, uses: Sequence[Sequence[LoraUse]]) -> LoraRows | None:
         """The argument of an evaluation whose row r uses `uses[r]`; None if no row uses any."""
@@ -42,6 +49,3 @@ class LoadedLoras:
     def of_encoders(self, uses: Sequence[LoraUse]) -> tuple[LoraUse, ...]:
         """Those of a request's LoRAs that change the encoding of its prompt."""
         return tuple(use for use in uses if use.key in self._of_encoders)
-
-    def _add_to(self, module: nn.Module, key: int, low_ranks: Sequence[LowRank]) -> None:
-        self.hooks.add(module, key, low_ranks)

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multimodal_gen.runtime.layers.lora import LoraBank, LoraRows, LowRank
-from multimodal_gen.runtime.layers.patches import PatchLinear
 
 _CONVOLUTIONS: Mapping[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv1d: F.conv1d,
     nn.Conv2d: F.conv2d,
     nn.Conv3d: F.conv3d,
 }
-HOOKABLE: tuple[type[nn.Module], ...] = (nn.Linear, PatchLinear, *_CONVOLUTIONS)
+HOOKABLE: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVOLUTIONS)
 """Library modules that can have a LoRA."""
 
 

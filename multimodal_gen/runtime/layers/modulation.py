@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from multimodal_gen.runtime.layers.linear import Linear
+from multimodal_gen.runtime.layers.lora import LoraRows
+
+
+def block_vectors(
+    layers: Sequence[Linear], embedded: Tensor, dim: int, lora: LoraRows | None
+) -> Tensor:
+    """The modulation vectors [B, vectors, 1, dim] that these layers make of `embedded` [B, E], one
+    layer's after another's. Each block has a layer of its own, so that it can come and go with the
+    block."""
+    vectors = torch.cat([layer(embedded, lora) for layer in layers], dim=1)
+    return vectors.view(len(embedded), -1, 1, dim)
+
+
+def split_vectors(vectors: Tensor, counts: Sequence[int]) -> list[Sequence[Tensor]]:
+    """`counts[i]` of the vectors [B, vectors, 1, dim] for each i, each [B, 1, dim]."""
+    each = vectors.unbind(1)
+    starts = [sum(counts[:i]) for i in range(len(counts))]
+    return [each[at : at + count] for at, count in zip(starts, counts, strict=True)]
 
 
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:

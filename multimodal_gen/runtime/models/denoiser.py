@@ -31,15 +31,13 @@ class Denoiser(Protocol):
 class EagerDenoiser:
     """Runs a transformer of this project, operation by operation."""
 
-    def __init__(self, module: nn.Module, hooks: LoraHooks) -> None:
+    def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._hooks = hooks
 
     def __call__(
         self, tensors: Tensors, static: Static | None = None, lora: LoraRows | None = None
     ) -> Tensor:
-        with self._hooks.applied(lora):
-            prediction: Tensor = self._module(**tensors, **(static or {}))
+        prediction: Tensor = self._module(**tensors, **(static or {}), lora=lora)
         return prediction
 
 

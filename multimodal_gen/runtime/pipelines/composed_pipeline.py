@@ -71,7 +71,7 @@ class ComposedPipeline(LoadedPipeline):
 
     def native_denoiser(self, name: str) -> Denoiser:
         """Runs component `name`, a transformer of this project."""
-        return EagerDenoiser(self.components[name], self.loras.hooks)
+        return EagerDenoiser(self.components[name])
 
     def wrapped_denoiser(self, name: str, added: tuple[str, ...] = ()) -> Denoiser:
         """Runs component `name`, a module of diffusers; see `WrappedDenoiser`."""

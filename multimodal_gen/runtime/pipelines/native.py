@@ -8,8 +8,9 @@ from typing import TypeVar
 from torch import nn
 
 from multimodal_gen.runtime.distributed.rank_context import RankContext
-from multimodal_gen.runtime.distributed.ulysses import SequenceParallel, make_sequence_parallel
+from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
+from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.config import TransformerConfig
 
@@ -21,12 +22,13 @@ def load_transformer(
     name: str,
     context: RankContext,
     config_class: type[Config],
-    make: Callable[[Config, SequenceParallel], nn.Module],
+    make: Callable[[Config, Parts], nn.Module],
     key_map: Callable[[Config], Mapping[str, tuple[str, ...]]],
 ) -> nn.Module:
     """Component `name`, made from its config and filled by `key_map`. Raises InvalidCheckpoint."""
     config = config_class.from_dict(checkpoint.config(name))
-    sequence = make_sequence_parallel(context.mesh, select_attention(context.attention_backend))
+    attention = select_attention(context.attention_backend)
+    parts = Parts(make_sequence_parallel(context.mesh, attention))
     return checkpoint.load_native(
-        name, lambda: make(config, sequence), key_map(config), context.dtype, context.device
+        name, lambda: make(config, parts), key_map(config), context.dtype, context.device
     )

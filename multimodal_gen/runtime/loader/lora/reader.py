@@ -16,6 +16,7 @@ from multimodal_gen.checkpoints.files import read_json
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.lora_folder import LoraFile
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.lora import Lora, LowRank
 from multimodal_gen.runtime.layers.lora_hooks import HOOKABLE
 from multimodal_gen.runtime.loader.lora.layouts import (
@@ -29,7 +30,6 @@ from multimodal_gen.runtime.loader.lora.layouts import (
 )
 from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.loader.tensors.safetensors_copy import copy_safetensors
-from multimodal_gen.runtime.loader.tensors.weights import pieces_of
 
 _MAX_BYTES = 8 << 30
 _LOW_NOISE = re.compile("low[-_ ]?noise", re.IGNORECASE)
@@ -115,18 +115,15 @@ class LoraReader:
 
 
 def _targets(root: nn.Module) -> Iterator[tuple[str, Target]]:
-    """By diffusers' name; a module of ours may have several side by side in one weight."""
-    pieces = pieces_of(root)
+    """By diffusers' name; a layer of ours may have several side by side in one weight."""
     for name, module in root.named_modules():
-        if not isinstance(module, HOOKABLE) or getattr(module, "groups", 1) != 1:
-            continue
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        if not pieces:
-            yield name, Target(module, 0, tuple(weight.shape))
-        for piece in pieces.get(f"{name}.weight", ()):
-            theirs = piece.name.removesuffix(".weight")
-            yield theirs, Target(module, piece.start, (piece.rows, *weight.shape[1:]))
+        if isinstance(module, Linear):
+            for segment in module.segments:
+                theirs, shape = segment.name.removesuffix(".weight"), module.weight.shape[1:]
+                yield theirs, Target(module, segment.start, (segment.rows, *shape))
+        elif isinstance(module, HOOKABLE) and getattr(module, "groups", 1) == 1:
+            assert isinstance(module.weight, Tensor)
+            yield name, Target(module, 0, tuple(module.weight.shape))
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from multimodal_gen.checkpoints.tensor_info import is_float
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.layers.take import Segment, take_parameters
 from multimodal_gen.runtime.loader.tensors.stored import Stored, assemble
 
 _SHOWN = 8
 """Names listed of each kind of mistake."""
 
 
-class Piece(NamedTuple):
-    """Which rows of a module's tensor came from one tensor of the checkpoint."""
+@dataclass(frozen=True)
+class StoredSources:
+    """The tensors of files that make up one parameter, by name, in order along dim 0."""
 
-    name: str
-    start: int
-    rows: int
+    tensors: Mapping[str, Stored]
 
+    @property
+    def segments(self) -> list[Segment]:
+        segments: list[Segment] = []
+        start = 0
+        for name, tensor in self.tensors.items():
+            segments.append(Segment(name, start, tensor.shape[0] if tensor.shape else 1))
+            start += segments[-1].rows
+        return segments
 
-def pieces_of(module: nn.Module) -> Mapping[str, Sequence[Piece]]:
-    """What each tensor of a module that was filled here is made of; empty for others."""
-    pieces: Mapping[str, Sequence[Piece]] = module.__dict__.get("_pieces", {})
-    return pieces
+    def read(self, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return assemble([*self.tensors.values()], shape, dtype, device)
 
 
 def fill(
@@ -39,7 +47,7 @@ def fill(
     dtype: torch.dtype,
     device: torch.device,
 ) -> None:
-    """Give every tensor of `module` its weights, in `dtype` on `device`.
+    """Have each of its modules take its weights, in `dtype` on `device`.
 
     `key_map` names the checkpoint's tensors that make up each of the module's, concatenated along
     dim 0. On a CPU, a tensor that is stored in `dtype` stays in the file's pages. Raises
@@ -54,18 +62,15 @@ def fill(
     exact = getattr(module, "keep_in_float32", ())
     wanted = module.state_dict()
     _check(wanted, key_map, stored, name)
-    pieces = {key: _pieces(key_map[key], stored) for key in wanted}
-    state = {
-        key: assemble(
-            [stored[source] for source in key_map[key]],
-            meta.shape,
-            torch.float32 if _has_part(key, exact) else dtype,
-            device,
-        )
-        for key, meta in wanted.items()
-    }
-    module.load_state_dict(state, strict=True, assign=True)
-    object.__setattr__(module, "_pieces", pieces)
+    groups: defaultdict[tuple[str, torch.dtype], dict[str, StoredSources]] = defaultdict(dict)
+    for key in wanted:
+        owner, _, parameter = key.rpartition(".")
+        group = groups[owner, torch.float32 if _has_part(key, exact) else dtype]
+        group[parameter] = StoredSources({source: stored[source] for source in key_map[key]})
+    for (owner, own_dtype), sources in groups.items():
+        part = module.get_submodule(owner)
+        take = getattr(part, "take", None) or partial(take_parameters, part)
+        take(sources, own_dtype, device)
     left = [
         key
         for key, tensor in (*module.named_parameters(), *module.named_buffers())
@@ -133,16 +138,6 @@ def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _not_floating(sources: Sequence[str], stored: Mapping[str, Stored]) -> list[str]:
     dtypes = {source: stored[source].dtype for source in sources}
     return [f"{source} {dtype}" for source, dtype in dtypes.items() if not is_float(dtype)]
-
-
-def _pieces(sources: Sequence[str], stored: Mapping[str, Stored]) -> list[Piece]:
-    pieces: list[Piece] = []
-    at = 0
-    for source in sources:
-        shape = stored[source].shape
-        pieces.append(Piece(source, at, shape[0] if shape else 1))
-        at += pieces[-1].rows
-    return pieces
 
 
 def _listed(keys: Sequence[str]) -> str:

@@ -14,30 +14,20 @@ def flux_key_map(config: FluxConfig) -> dict[str, tuple[str, ...]]:
     guidance = ("guidance_embedder",) if config.guidance_embeds else ()
     layers = keys.embedders("time_embedder", "text_embedder", *guidance)
     layers |= {name: (name,) for name in ("x_embedder", "context_embedder", "proj_out")}
-    layers["modulation"] = _modulation(config)
+    layers["out_modulation"] = ("norm_out.linear",)
     norms: keys.Modules = {}
     for i in range(config.num_layers):
-        ours, theirs = f"double_blocks.{i}", f"transformer_blocks.{i}"
+        ours, theirs = f"blocks.{i}", f"transformer_blocks.{i}"
+        layers[f"{ours}.modulation"] = (f"{theirs}.norm1.linear", f"{theirs}.norm1_context.linear")
         layers |= keys.image_stream(f"{ours}.image", theirs)
         layers |= keys.text_stream(f"{ours}.text", theirs)
         for stream, names in (("image", "norm_{}"), ("text", "norm_added_{}")):
             norms[f"{ours}.{stream}.qk_norm"] = keys.each(f"{theirs}.attn.{names}", "qk")
     for i in range(config.num_single_layers):
-        ours, theirs = f"single_blocks.{i}", f"single_transformer_blocks.{i}"
+        ours, theirs = f"blocks.{config.num_layers + i}", f"single_transformer_blocks.{i}"
+        layers[f"{ours}.modulation"] = (f"{theirs}.norm.linear",)
         qkv = keys.each(f"{theirs}.attn.to_{{}}", "qkv")
         layers[f"{ours}.qkv_mlp"] = (*qkv, f"{theirs}.proj_mlp")
         layers[f"{ours}.proj_out"] = (f"{theirs}.proj_out",)
         norms[f"{ours}.qk_norm"] = keys.each(f"{theirs}.attn.norm_{{}}", "qk")
     return keys.parameters(layers, norms)
-
-
-def _modulation(config: FluxConfig) -> tuple[str, ...]:
-    doubles = (
-        f"transformer_blocks.{i}.{norm}.linear"
-        for i in range(config.num_layers)
-        for norm in ("norm1", "norm1_context")
-    )
-    singles = (
-        f"single_transformer_blocks.{i}.norm.linear" for i in range(config.num_single_layers)
-    )
-    return ("norm_out.linear", *doubles, *singles)

@@ -9,26 +9,34 @@ matrix product here may be several tensors in a checkpoint: keys.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
 from multimodal_gen.runtime.layers.activation import gelu_tanh
 from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
 from multimodal_gen.runtime.layers.joint_stream import (
+    BlockContext,
     JointStream,
     StreamInput,
     joint_attention,
     joint_block,
     within_fp16,
 )
-from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
-from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm
+from multimodal_gen.runtime.layers.lora import LoraRows
+from multimodal_gen.runtime.layers.modulation import (
+    block_vectors,
+    gated_add,
+    modulated_norm,
+    split_vectors,
+)
+from multimodal_gen.runtime.layers.norm import rms_norm
+from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import RotaryTables, check_table, rotary_table
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 
-_DOUBLE, _SINGLE, _OUT = 12, 3, 2  # modulation vectors of a block of each kind, of the last norm
+_OUT = 2  # modulation vectors of the last norm
 
 Grid = tuple[int, int]
 """Tokens down and across."""
@@ -37,23 +45,24 @@ Grid = tuple[int, int]
 class FluxTransformer(nn.Module):
     """Predicts the flow's velocity. Make it on the meta device; fill it by `flux_key_map`."""
 
-    def __init__(self, config: FluxConfig, sequence: SequenceParallel) -> None:
+    def __init__(self, config: FluxConfig, parts: Parts) -> None:
         super().__init__()
         self.config = config
-        self.sequence = sequence
+        self.sequence = parts.sequence
         dim = config.inner_dim
-        self.x_embedder = nn.Linear(config.in_channels, dim)
-        self.context_embedder = nn.Linear(config.joint_attention_dim, dim)
-        self.time_embedder = EmbeddingMLP(256, dim)
-        self.guidance_embedder = EmbeddingMLP(256, dim) if config.guidance_embeds else None
-        self.text_embedder = EmbeddingMLP(config.pooled_projection_dim, dim)
-        vectors = _OUT + _DOUBLE * config.num_layers + _SINGLE * config.num_single_layers
-        self.modulation = nn.Linear(dim, vectors * dim)
-        doubles = (FluxDoubleBlock(config, sequence) for _ in range(config.num_layers))
-        self.double_blocks = nn.ModuleList(doubles)
-        singles = (FluxSingleBlock(config, sequence) for _ in range(config.num_single_layers))
-        self.single_blocks = nn.ModuleList(singles)
-        self.proj_out = nn.Linear(dim, config.token_channels)
+        self.x_embedder = parts.linear(config.in_channels, dim)
+        self.context_embedder = parts.linear(config.joint_attention_dim, dim)
+        self.time_embedder = EmbeddingMLP(parts, 256, dim)
+        self.guidance_embedder = EmbeddingMLP(parts, 256, dim) if config.guidance_embeds else None
+        self.text_embedder = EmbeddingMLP(parts, config.pooled_projection_dim, dim)
+        doubles = [FluxDoubleBlock(config, parts) for _ in range(config.num_layers)]
+        singles = [FluxSingleBlock(config, parts) for _ in range(config.num_single_layers)]
+        blocks: list[FluxDoubleBlock | FluxSingleBlock] = [*doubles, *singles]
+        self.blocks = nn.ModuleList(blocks)
+        self.out_modulation = parts.linear(dim, _OUT * dim)
+        self._modulations = [self.out_modulation, *(block.modulation for block in blocks)]
+        self._vectors = [_OUT, *(block.vectors for block in blocks)]
+        self.proj_out = parts.linear(dim, config.token_channels)
         self._rotary_tables = RotaryTables()
 
     def forward(
@@ -65,6 +74,7 @@ class FluxTransformer(nn.Module):
         rotary: Tensor,
         guidance: Tensor | None = None,
         picture: Tensor | None = None,
+        lora: LoraRows | None = None,
     ) -> Tensor:
         """Velocity [B, S_img, out] for packed latents [B, S_img, C].
 
@@ -75,49 +85,48 @@ class FluxTransformer(nn.Module):
         """
         given = (hidden_states,) if picture is None else (hidden_states, picture)
         streams = (encoder_hidden_states.shape[1], *(tokens.shape[1] for tokens in given))
-        vectors = self._modulate(timestep, guidance, pooled_projections)
+        context = BlockContext(rotary, streams, lora=lora)
+        (scale, shift), *vectors = self._modulate(timestep, guidance, pooled_projections, lora)
         shares = [self.sequence.shard(tokens) for tokens in given]
-        image = self.x_embedder(torch.cat(shares, dim=1))  # [B, S_img + S_pic, dim]
-        text = self.context_embedder(self.sequence.shard(encoder_hidden_states))
+        image = self.x_embedder(torch.cat(shares, dim=1), lora)  # [B, S_img + S_pic, dim]
+        text = self.context_embedder(self.sequence.shard(encoder_hidden_states), lora)
         check_table(rotary, image.shape[1] + text.shape[1])
 
-        scale, shift = vectors[:_OUT]
-        at = _OUT
-        for double in self.double_blocks:
-            image, text = double(image, text, vectors[at : at + _DOUBLE], rotary, streams)
-            at += _DOUBLE
+        doubles = self.config.num_layers
+        for block, own in zip(self.blocks[:doubles], vectors[:doubles], strict=True):
+            image, text = block(image, text, own, context)
         joint = torch.cat((text, image), dim=1)  # [B, S, dim]
-        for single in self.single_blocks:
-            joint = single(joint, vectors[at : at + _SINGLE], rotary, streams)
-            at += _SINGLE
+        for block, own in zip(self.blocks[doubles:], vectors[doubles:], strict=True):
+            joint = block(joint, own, context)
         image = joint.narrow(1, text.shape[1], shares[0].shape[1])
         image = modulated_norm(image, shift, scale)
-        return self.sequence.gather(self.proj_out(image), streams[1])
+        return self.sequence.gather(self.proj_out(image, lora), streams[1])
 
     def _modulate(
-        self, timestep: Tensor, guidance: Tensor | None, pooled: Tensor
-    ) -> Sequence[Tensor]:
-        """All modulation vectors of an evaluation, each [B, 1, dim].
+        self, timestep: Tensor, guidance: Tensor | None, pooled: Tensor, lora: LoraRows | None
+    ) -> list[Sequence[Tensor]]:
+        """The modulation vectors of an evaluation, each [B, 1, dim].
 
-        In order: scale and shift of the last norm, then for each block shift, scale, gate (double:
-        of image attention, image MLP, text attention, text MLP). So every third is a scale.
+        Scale and shift of the last norm, then for each block shift, scale, gate (double: of image
+        attention, image MLP, text attention, text MLP). So every third is a scale.
         """
-        dtype = pooled.dtype
-        embedded = self._embed(self.time_embedder, timestep, dtype)
+        dtype, dim = pooled.dtype, self.config.inner_dim
+        embedded = self._embed(self.time_embedder, timestep, dtype, lora)
         if self.guidance_embedder is not None:
             if guidance is None:
                 raise ValueError("this model needs guidance [B]")
-            embedded = embedded + self._embed(self.guidance_embedder, guidance, dtype)
-        embedded = embedded + self.text_embedder(pooled)
-        vectors: Tensor = self.modulation(nn.functional.silu(embedded))
-        vectors = vectors.view(len(vectors), -1, 1, self.config.inner_dim)  # [B, vectors, 1, dim]
+            embedded = embedded + self._embed(self.guidance_embedder, guidance, dtype, lora)
+        embedded = nn.functional.silu(embedded + self.text_embedder(pooled, lora))
+        vectors = block_vectors(self._modulations, embedded, dim, lora)
         vectors[:, ::3] += 1
-        return vectors.unbind(1)
+        return split_vectors(vectors, self._vectors)
 
     @staticmethod
-    def _embed(embedder: nn.Module, value: Tensor, dtype: torch.dtype) -> Tensor:
+    def _embed(
+        embedder: nn.Module, value: Tensor, dtype: torch.dtype, lora: LoraRows | None
+    ) -> Tensor:
         # Thousands in the model's own dtype, rounding included, as the reference has it.
-        embedded: Tensor = embedder(sinusoidal_embedding(value.to(dtype) * 1000).to(dtype))
+        embedded: Tensor = embedder(sinusoidal_embedding(value.to(dtype) * 1000).to(dtype), lora)
         return embedded
 
     def rotary(self, text: int, grids: Sequence[Grid]) -> Tensor:
@@ -149,50 +158,51 @@ def _positions(text: int, grids: Sequence[Grid], device: torch.device) -> list[T
 class FluxDoubleBlock(nn.Module):
     """Text and image with weights of their own, attending to both."""
 
-    def __init__(self, config: FluxConfig, sequence: SequenceParallel) -> None:
+    vectors: ClassVar = 12
+    """Modulation vectors: of the image 6, of the text 6."""
+
+    def __init__(self, config: FluxConfig, parts: Parts) -> None:
         super().__init__()
-        self.sequence = sequence
-        sizes = (config.inner_dim, config.num_attention_heads, config.mlp_dim)
-        self.image = JointStream(*sizes)
-        self.text = JointStream(*sizes)
+        self.parts = parts
+        dim = config.inner_dim
+        self.modulation = parts.linear(dim, self.vectors * dim)
+        self.image = JointStream(parts, dim, config.num_attention_heads, config.mlp_dim)
+        self.text = JointStream(parts, dim, config.num_attention_heads, config.mlp_dim)
 
     def forward(
-        self,
-        image: Tensor,
-        text: Tensor,
-        modulation: Sequence[Tensor],
-        rotary: Tensor,
-        streams: tuple[int, ...],
+        self, image: Tensor, text: Tensor, modulation: Sequence[Tensor], context: BlockContext
     ) -> tuple[Tensor, Tensor]:
         inputs = (
             StreamInput(self.text, text, modulation[6:]),
             StreamInput(self.image, image, modulation[:6]),
         )
-        text, image = joint_block(inputs, self.sequence, rotary, streams)
+        text, image = joint_block(self.parts, inputs, context)
         return image, within_fp16(text)
 
 
 class FluxSingleBlock(nn.Module):
     """One stream; attention and MLP side by side, between two matrix products."""
 
-    def __init__(self, config: FluxConfig, sequence: SequenceParallel) -> None:
-        super().__init__()
-        self.sequence = sequence
-        self.heads = (3, config.num_attention_heads, config.attention_head_dim)
-        self.widths = (3 * config.inner_dim, config.mlp_dim)
-        self.qkv_mlp = nn.Linear(config.inner_dim, sum(self.widths))
-        self.qk_norm = QKNorm(config.attention_head_dim)
-        self.proj_out = nn.Linear(config.inner_dim + config.mlp_dim, config.inner_dim)
+    vectors: ClassVar = 3
 
-    def forward(
-        self, x: Tensor, modulation: Sequence[Tensor], rotary: Tensor, streams: tuple[int, ...]
-    ) -> Tensor:
+    def __init__(self, config: FluxConfig, parts: Parts) -> None:
+        super().__init__()
+        self.parts = parts
+        dim, width = config.inner_dim, config.attention_head_dim
+        self.modulation = parts.linear(dim, self.vectors * dim)
+        self.heads = (3, parts.heads(config.num_attention_heads), width)
+        self.widths = (3 * dim, config.mlp_dim)
+        self.qkv_mlp = parts.column(dim, (dim, dim, dim, config.mlp_dim))
+        self.qk_norm = parts.qk_norm(width)
+        self.proj_out = parts.row((dim, config.mlp_dim), dim)
+
+    def forward(self, x: Tensor, modulation: Sequence[Tensor], context: BlockContext) -> Tensor:
         shift, scale, gate = modulation
-        projected: Tensor = self.qkv_mlp(modulated_norm(x, shift, scale))
+        projected: Tensor = self.qkv_mlp(modulated_norm(x, shift, scale), context.lora)
         qkv, mlp = projected.split_with_sizes(self.widths, dim=-1)
         qkv = qkv.view(*qkv.shape[:2], *self.heads)  # [B, S, 3, H, D]
         qk = rms_norm(qkv[:, :, :2])
         self.qk_norm.scale_(qk)
-        attended = joint_attention(self.sequence, qk, qkv[:, :, 2], rotary, streams)
-        update = self.proj_out(torch.cat((attended, gelu_tanh(mlp)), dim=-1))
+        attended = joint_attention(self.parts, qk, qkv[:, :, 2], context)
+        update = self.proj_out(torch.cat((attended, gelu_tanh(mlp)), dim=-1), context.lora)
         return within_fp16(gated_add(x, gate, update))

@@ -27,9 +27,9 @@ def flux2_key_map(config: Flux2Config) -> dict[str, tuple[str, ...]]:
         for layer in ("linear_1", "linear_2"):
             modules[f"{ours}.{layer}"] = (f"time_guidance_embed.{theirs}.{layer}",)
     for i in range(config.num_layers):
-        modules |= _double(f"double_blocks.{i}", f"transformer_blocks.{i}")
+        modules |= _double(f"blocks.{i}", f"transformer_blocks.{i}")
     for i in range(config.num_single_layers):
-        ours, theirs = f"single_blocks.{i}", f"single_transformer_blocks.{i}.attn"
+        ours, theirs = f"blocks.{config.num_layers + i}", f"single_transformer_blocks.{i}.attn"
         modules[f"{ours}.qkv_mlp"] = (f"{theirs}.to_qkv_mlp_proj",)
         modules[f"{ours}.qk_norm"] = each(f"{theirs}.norm_{{}}", "qk")
         modules[f"{ours}.proj_out"] = (f"{theirs}.to_out",)

@@ -14,18 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
 from multimodal_gen.runtime.layers.activation import swiglu
 from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
 from multimodal_gen.runtime.layers.joint_stream import (
+    BlockContext,
     JointStream,
     StreamInput,
     joint_attention,
     joint_block,
     within_fp16,
 )
+from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
-from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm
+from multimodal_gen.runtime.layers.norm import rms_norm
+from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import RotaryTables, check_table, rotary_table
 from multimodal_gen.runtime.models.dits.flux2.config import AXES, Flux2Config
 
@@ -38,23 +40,22 @@ Grid = tuple[int, int]
 class Flux2Transformer(nn.Module):
     """Predicts the flow's velocity. Make it on the meta device; fill it by `flux2_key_map`."""
 
-    def __init__(self, config: Flux2Config, sequence: SequenceParallel) -> None:
+    def __init__(self, config: Flux2Config, parts: Parts) -> None:
         super().__init__()
         self.config = config
-        self.sequence = sequence
+        self.sequence = parts.sequence
         dim, channels = config.inner_dim, config.timestep_guidance_channels
-        self.x_embedder = nn.Linear(config.in_channels, dim, bias=False)
-        self.context_embedder = nn.Linear(config.joint_attention_dim, dim, bias=False)
-        self.time_embedder = EmbeddingMLP(channels, dim, bias=False)
+        self.x_embedder = parts.linear(config.in_channels, dim, bias=False)
+        self.context_embedder = parts.linear(config.joint_attention_dim, dim, bias=False)
+        self.time_embedder = EmbeddingMLP(parts, channels, dim, bias=False)
         self.guidance_embedder = (
-            EmbeddingMLP(channels, dim, bias=False) if config.guidance_embeds else None
+            EmbeddingMLP(parts, channels, dim, bias=False) if config.guidance_embeds else None
         )
-        self.modulation = nn.Linear(dim, sum(_VECTORS) * dim, bias=False)
-        doubles = (Flux2DoubleBlock(config, sequence) for _ in range(config.num_layers))
-        self.double_blocks = nn.ModuleList(doubles)
-        singles = (Flux2SingleBlock(config, sequence) for _ in range(config.num_single_layers))
-        self.single_blocks = nn.ModuleList(singles)
-        self.proj_out = nn.Linear(dim, config.token_channels, bias=False)
+        self.modulation = parts.linear(dim, sum(_VECTORS) * dim, bias=False)
+        doubles = [Flux2DoubleBlock(config, parts) for _ in range(config.num_layers)]
+        singles = [Flux2SingleBlock(config, parts) for _ in range(config.num_single_layers)]
+        self.blocks = nn.ModuleList([*doubles, *singles])
+        self.proj_out = parts.linear(dim, config.token_channels, bias=False)
         self._rotary_tables = RotaryTables()
 
     def forward(
@@ -65,6 +66,7 @@ class Flux2Transformer(nn.Module):
         rotary: Tensor,
         references: Tensor | None = None,
         guidance: Tensor | None = None,
+        lora: LoraRows | None = None,
     ) -> Tensor:
         """Velocity [B, S_img, out] for packed latents [B, S_img, C].
 
@@ -74,45 +76,52 @@ class Flux2Transformer(nn.Module):
         """
         parts = [hidden_states] if references is None else [hidden_states, references]
         streams = (encoder_hidden_states.shape[1], *(part.shape[1] for part in parts))
-        vectors = self._modulate(timestep, guidance, hidden_states.dtype)
+        context = BlockContext(rotary, streams, lora=lora)
+        vectors = self._modulate(timestep, guidance, hidden_states.dtype, lora)
         last, of_image, of_text, of_single = vectors
 
         shares = [self.sequence.shard(part) for part in parts]
-        image = self.x_embedder(torch.cat(shares, dim=1))  # [B, S_local, dim]
-        text = self.context_embedder(self.sequence.shard(encoder_hidden_states))
+        image = self.x_embedder(torch.cat(shares, dim=1), lora)  # [B, S_local, dim]
+        text = self.context_embedder(self.sequence.shard(encoder_hidden_states), lora)
         check_table(rotary, image.shape[1] + text.shape[1])
-        for double in self.double_blocks:
-            image, text = double(image, text, of_image, of_text, rotary, streams)
+        for block in self.blocks[: self.config.num_layers]:
+            image, text = block(image, text, of_image, of_text, context)
         joint = torch.cat((text, image), dim=1)
-        for single in self.single_blocks:
-            joint = single(joint, of_single, rotary, streams)
+        for block in self.blocks[self.config.num_layers :]:
+            joint = block(joint, of_single, context)
 
         image = joint[:, text.shape[1] : text.shape[1] + shares[0].shape[1]]
         scale, shift = last
         image = modulated_norm(image, shift, scale, self.config.eps)
-        return self.sequence.gather(self.proj_out(image), streams[1])
+        return self.sequence.gather(self.proj_out(image, lora), streams[1])
 
     def _modulate(
-        self, timestep: Tensor, guidance: Tensor | None, dtype: torch.dtype
+        self,
+        timestep: Tensor,
+        guidance: Tensor | None,
+        dtype: torch.dtype,
+        lora: LoraRows | None,
     ) -> list[Sequence[Tensor]]:
         """The modulation vectors of each kind, each [B, 1, dim]: see `_VECTORS`.
 
         Scale and shift of the last norm; of the others shift, scale and gate for each part of a
         block. 1 has been added to the scales, which every third vector is.
         """
-        embedded = self._embed(self.time_embedder, timestep, dtype)
+        embedded = self._embed(self.time_embedder, timestep, dtype, lora)
         if self.guidance_embedder is not None and guidance is not None:
-            embedded = embedded + self._embed(self.guidance_embedder, guidance, dtype)
-        vectors: Tensor = self.modulation(F.silu(embedded))
+            embedded = embedded + self._embed(self.guidance_embedder, guidance, dtype, lora)
+        vectors: Tensor = self.modulation(F.silu(embedded), lora)
         vectors = vectors.view(len(vectors), -1, 1, self.config.inner_dim)
         vectors[:, ::3] += 1
         return [kind.unbind(1) for kind in vectors.split_with_sizes(_VECTORS, dim=1)]
 
-    def _embed(self, embedder: nn.Module, value: Tensor, dtype: torch.dtype) -> Tensor:
+    def _embed(
+        self, embedder: nn.Module, value: Tensor, dtype: torch.dtype, lora: LoraRows | None
+    ) -> Tensor:
         # Thousands in the model's own dtype, rounding included, as the reference has it.
         channels = self.config.timestep_guidance_channels
         embedded: Tensor = embedder(
-            sinusoidal_embedding(value.to(dtype) * 1000, channels).to(dtype)
+            sinusoidal_embedding(value.to(dtype) * 1000, channels).to(dtype), lora
         )
         return embedded
 
@@ -136,8 +145,8 @@ class Flux2Stream(JointStream):
     bias: ClassVar = False
     widening: ClassVar = 2
 
-    def __init__(self, config: Flux2Config) -> None:
-        super().__init__(config.inner_dim, config.num_attention_heads, config.mlp_dim)
+    def __init__(self, config: Flux2Config, parts: Parts) -> None:
+        super().__init__(parts, config.inner_dim, config.num_attention_heads, config.mlp_dim)
         self.eps = config.eps
 
     def activate(self, hidden: Tensor) -> Tensor:
@@ -147,11 +156,11 @@ class Flux2Stream(JointStream):
 class Flux2DoubleBlock(nn.Module):
     """Text and image with weights of their own, attending to both."""
 
-    def __init__(self, config: Flux2Config, sequence: SequenceParallel) -> None:
+    def __init__(self, config: Flux2Config, parts: Parts) -> None:
         super().__init__()
-        self.sequence = sequence
-        self.image = Flux2Stream(config)
-        self.text = Flux2Stream(config)
+        self.parts = parts
+        self.image = Flux2Stream(config, parts)
+        self.text = Flux2Stream(config, parts)
 
     def forward(
         self,
@@ -159,41 +168,39 @@ class Flux2DoubleBlock(nn.Module):
         text: Tensor,
         of_image: Sequence[Tensor],
         of_text: Sequence[Tensor],
-        rotary: Tensor,
-        streams: Sequence[int],
+        context: BlockContext,
     ) -> tuple[Tensor, Tensor]:
         inputs = (
             StreamInput(self.text, text, of_text),
             StreamInput(self.image, image, of_image),
         )
-        text, image = joint_block(inputs, self.sequence, rotary, streams)
+        text, image = joint_block(self.parts, inputs, context)
         return image, within_fp16(text)
 
 
 class Flux2SingleBlock(nn.Module):
     """One stream; attention and MLP side by side, between two matrix products."""
 
-    def __init__(self, config: Flux2Config, sequence: SequenceParallel) -> None:
+    def __init__(self, config: Flux2Config, parts: Parts) -> None:
         super().__init__()
-        self.sequence = sequence
+        self.parts = parts
         self.eps = config.eps
-        self.heads = (3, config.num_attention_heads, config.attention_head_dim)
-        self.widths = (3 * config.inner_dim, 2 * config.mlp_dim)
-        self.qkv_mlp = nn.Linear(config.inner_dim, sum(self.widths), bias=False)
-        self.qk_norm = QKNorm(config.attention_head_dim)
-        self.proj_out = nn.Linear(config.inner_dim + config.mlp_dim, config.inner_dim, bias=False)
+        dim, mlp, width = config.inner_dim, config.mlp_dim, config.attention_head_dim
+        self.heads = (3, parts.heads(config.num_attention_heads), width)
+        self.widths = (3 * dim, 2 * mlp)
+        self.qkv_mlp = parts.column(dim, (dim, dim, dim, mlp, mlp), bias=False)
+        self.qk_norm = parts.qk_norm(width)
+        self.proj_out = parts.row((dim, mlp), dim, bias=False)
 
-    def forward(
-        self, x: Tensor, modulation: Sequence[Tensor], rotary: Tensor, streams: Sequence[int]
-    ) -> Tensor:
+    def forward(self, x: Tensor, modulation: Sequence[Tensor], context: BlockContext) -> Tensor:
         shift, scale, gate = modulation
-        projected: Tensor = self.qkv_mlp(modulated_norm(x, shift, scale, self.eps))
+        projected: Tensor = self.qkv_mlp(modulated_norm(x, shift, scale, self.eps), context.lora)
         qkv, mlp = projected.split_with_sizes(self.widths, dim=-1)
         qkv = qkv.view(*qkv.shape[:2], *self.heads)  # [B, S, 3, H, D]
         qk = rms_norm(qkv[:, :, :2], self.eps)
         self.qk_norm.scale_(qk)
-        attended = joint_attention(self.sequence, qk, qkv[:, :, 2], rotary, streams)
-        update = self.proj_out(torch.cat((attended, swiglu(mlp)), dim=-1))
+        attended = joint_attention(self.parts, qk, qkv[:, :, 2], context)
+        update = self.proj_out(torch.cat((attended, swiglu(mlp)), dim=-1), context.lora)
         return within_fp16(gated_add(x, gate, update))
 
 

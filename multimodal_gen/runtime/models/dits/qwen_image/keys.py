@@ -10,7 +10,7 @@ _OUTSIDE = {
     "context_embedder": "txt_in",
     "time_embedder.linear_1": "time_text_embed.timestep_embedder.linear_1",
     "time_embedder.linear_2": "time_text_embed.timestep_embedder.linear_2",
-    "modulation": "norm_out.linear",
+    "out_modulation": "norm_out.linear",
     "proj_out": "proj_out",
 }
 _STREAMS = {

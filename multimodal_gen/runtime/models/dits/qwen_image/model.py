@@ -13,15 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
 from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
 from multimodal_gen.runtime.layers.joint_stream import (
+    BlockContext,
     JointStream,
     StreamInput,
     joint_block,
     within_fp16,
 )
+from multimodal_gen.runtime.layers.linear import Linear
+from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import modulated_norm
+from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import RotaryTables, check_table, rotary_table
 from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 
@@ -33,19 +36,19 @@ Grid = tuple[int, int]
 class QwenImageTransformer(nn.Module):
     """Predicts the flow's velocity. Make it on the meta device; fill it by `qwen_image_key_map`."""
 
-    def __init__(self, config: QwenImageConfig, sequence: SequenceParallel) -> None:
+    def __init__(self, config: QwenImageConfig, parts: Parts) -> None:
         super().__init__()
         self.config = config
-        self.sequence = sequence
+        self.sequence = parts.sequence
         dim = config.inner_dim
-        self.x_embedder = nn.Linear(config.in_channels, dim)
+        self.x_embedder = parts.linear(config.in_channels, dim)
         self.context_norm = nn.RMSNorm(config.joint_attention_dim, eps=1e-6)
-        self.context_embedder = nn.Linear(config.joint_attention_dim, dim)
-        self.time_embedder = EmbeddingMLP(256, dim)
-        blocks = (QwenImageBlock(config, sequence) for _ in range(config.num_layers))
+        self.context_embedder = parts.linear(config.joint_attention_dim, dim)
+        self.time_embedder = EmbeddingMLP(parts, 256, dim)
+        blocks = (QwenImageBlock(config, parts) for _ in range(config.num_layers))
         self.blocks = nn.ModuleList(blocks)
-        self.modulation = nn.Linear(dim, 2 * dim)
-        self.proj_out = nn.Linear(dim, config.token_channels)
+        self.out_modulation = parts.linear(dim, 2 * dim)
+        self.proj_out = parts.linear(dim, config.token_channels)
         self._rotary_tables = RotaryTables()
 
     def forward(
@@ -56,6 +59,7 @@ class QwenImageTransformer(nn.Module):
         rotary: Tensor,
         picture: Tensor | None = None,
         lengths: Tensor | None = None,
+        lora: LoraRows | None = None,
     ) -> Tensor:
         """Velocity [B, S, out] for packed latents [B, S, C].
 
@@ -69,19 +73,22 @@ class QwenImageTransformer(nn.Module):
         if lengths is not None:
             lengths = lengths + sum(streams[:-1])
 
-        image = self.x_embedder(torch.cat(shares, dim=1))  # [B, S_local, dim]
+        context = BlockContext(rotary, streams, lengths, lora)
+        image = self.x_embedder(torch.cat(shares, dim=1), lora)  # [B, S_local, dim]
         text = self.context_norm(self.sequence.shard(encoder_hidden_states))
-        text = self.context_embedder(text)
+        text = self.context_embedder(text, lora)
         check_table(rotary, image.shape[1] + text.shape[1])
-        moments, moment_of = self._moments(timestep, [tokens.shape[1] for tokens in shares])
+        moments, moment_of = self._moments(timestep, [tokens.shape[1] for tokens in shares], lora)
         for block in self.blocks:
-            image, text = block(image, text, moments, moment_of, rotary, streams, lengths)
+            image, text = block(image, text, moments, moment_of, context)
         image = image[:, : shares[0].shape[1]]
-        scale, shift = self.modulation(moments[:, :1]).chunk(2, dim=-1)
-        image = self.proj_out(modulated_norm(image, shift, scale + 1))
+        scale, shift = self.out_modulation(moments[:, :1], lora).chunk(2, dim=-1)
+        image = self.proj_out(modulated_norm(image, shift, scale + 1), lora)
         return self.sequence.gather(image, streams[0])
 
-    def _moments(self, timestep: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    def _moments(
+        self, timestep: Tensor, counts: Sequence[int], lora: LoraRows | None
+    ) -> tuple[Tensor, Tensor | None]:
         """What modulates: the timestep, embedded, [B, 1, dim], and no index.
 
         Or, for a model that tells an input picture's tokens timestep 0, both, [B, 2, dim], and
@@ -94,7 +101,7 @@ class QwenImageTransformer(nn.Module):
             moment_of = torch.arange(sum(counts), device=timestep.device).ge(counts[0]).long()
         dtype = self.x_embedder.weight.dtype
         embedded = sinusoidal_embedding(moments.flatten().to(dtype), scale=1000)
-        hidden: Tensor = F.silu(self.time_embedder(embedded.to(dtype)))
+        hidden: Tensor = F.silu(self.time_embedder(embedded.to(dtype), lora))
         return hidden.view(*moments.shape, -1), moment_of
 
     def rotary(self, text: int, grids: Sequence[Grid]) -> Tensor:
@@ -115,14 +122,14 @@ class QwenImageTransformer(nn.Module):
 class QwenImageBlock(nn.Module):
     """Text and image with weights of their own, attending to both."""
 
-    def __init__(self, config: QwenImageConfig, sequence: SequenceParallel) -> None:
+    def __init__(self, config: QwenImageConfig, parts: Parts) -> None:
         super().__init__()
-        self.sequence = sequence
+        self.parts = parts
         dim = config.inner_dim
-        self.image_modulation = nn.Linear(dim, _VECTORS * dim)
-        self.text_modulation = nn.Linear(dim, _VECTORS * dim)
-        self.image = JointStream(dim, config.num_attention_heads, config.mlp_dim)
-        self.text = JointStream(dim, config.num_attention_heads, config.mlp_dim)
+        self.image_modulation = parts.linear(dim, _VECTORS * dim)
+        self.text_modulation = parts.linear(dim, _VECTORS * dim)
+        self.image = JointStream(parts, dim, config.num_attention_heads, config.mlp_dim)
+        self.text = JointStream(parts, dim, config.num_attention_heads, config.mlp_dim)
 
     def forward(
         self,
@@ -130,25 +137,23 @@ class QwenImageBlock(nn.Module):
         text: Tensor,
         moments: Tensor,
         moment_of: Tensor | None,
-        rotary: Tensor,
-        streams: tuple[int, ...],
-        lengths: Tensor | None,
+        context: BlockContext,
     ) -> tuple[Tensor, Tensor]:
-        of_text = _vectors(self.text_modulation, moments[:, :1])
-        of_image = _vectors(self.image_modulation, moments)
+        of_text = _vectors(self.text_modulation, moments[:, :1], context.lora)
+        of_image = _vectors(self.image_modulation, moments, context.lora)
         if moment_of is not None:
             of_image = [vector[:, moment_of] for vector in of_image]
         inputs = (
             StreamInput(self.image, image, of_image),
             StreamInput(self.text, text, of_text),
         )
-        image, text = joint_block(inputs, self.sequence, rotary, streams, lengths)
+        image, text = joint_block(self.parts, inputs, context)
         return within_fp16(image), within_fp16(text)
 
 
-def _vectors(linear: nn.Linear, moments: Tensor) -> Sequence[Tensor]:
+def _vectors(linear: Linear, moments: Tensor, lora: LoraRows | None) -> Sequence[Tensor]:
     """A stream's six vectors of modulation, each [B, K, dim], for moments [B, K, dim]."""
-    vectors: Tensor = linear(moments).unflatten(-1, (_VECTORS, -1))
+    vectors: Tensor = linear(moments, lora).unflatten(-1, (_VECTORS, -1))
     vectors[:, :, 1::3] += 1  # shift, scale and gate, twice
     return vectors.unbind(2)
 

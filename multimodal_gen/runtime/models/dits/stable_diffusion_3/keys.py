@@ -15,10 +15,11 @@ def sd3_key_map(config: SD3Config) -> dict[str, tuple[str, ...]]:
     """
     layers = keys.embedders("time_embedder", "text_embedder")
     layers |= {name: (name,) for name in ("context_embedder", "proj_out")}
-    layers |= {"patch_embed": ("pos_embed.proj",), "modulation": _modulation(config)}
+    layers |= {"patch_embed": ("pos_embed.proj",), "out_modulation": ("norm_out.linear",)}
     norms: keys.Modules = {}
     for i in range(config.num_layers):
         ours, theirs = f"blocks.{i}", f"transformer_blocks.{i}"
+        layers[f"{ours}.modulation"] = (f"{theirs}.norm1.linear", f"{theirs}.norm1_context.linear")
         layers |= keys.image_stream(f"{ours}.image", theirs)
         text = keys.text_stream(f"{ours}.text", theirs)
         last = i == config.num_layers - 1
@@ -32,12 +33,3 @@ def sd3_key_map(config: SD3Config) -> dict[str, tuple[str, ...]]:
             for stream in streams:
                 norms[f"{ours}.{stream}.qk_norm"] = keys.each(f"{theirs}.{_NORMS[stream]}", "qk")
     return keys.parameters(layers, norms) | {"pos_embed": ("pos_embed.pos_embed",)}
-
-
-def _modulation(config: SD3Config) -> tuple[str, ...]:
-    blocks = (
-        f"transformer_blocks.{i}.{norm}.linear"
-        for i in range(config.num_layers)
-        for norm in ("norm1", "norm1_context")
-    )
-    return ("norm_out.linear", *blocks)

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
 from multimodal_gen.runtime.layers.activation import gelu_tanh
 from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
+from multimodal_gen.runtime.layers.joint_stream import BlockContext, joint_attention
+from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
-from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm
-from multimodal_gen.runtime.layers.patches import PatchLinear
-from multimodal_gen.runtime.layers.rope import RotaryTables, apply_rotary, rotary_table
+from multimodal_gen.runtime.layers.norm import rms_norm
+from multimodal_gen.runtime.layers.parts import Parts
+from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
 from multimodal_gen.runtime.models.dits.wan.config import WanConfig
 
 _VECTORS = 6  # of a block: shift, scale and gate of attention, then of the MLP
@@ -41,25 +42,24 @@ class WanTransformer(nn.Module):
     ignored: ClassVar = ("norm_added_q",)
     """In published image-to-video checkpoints, and without effect."""
 
-    def __init__(self, config: WanConfig, sequence: SequenceParallel) -> None:
+    def __init__(self, config: WanConfig, parts: Parts) -> None:
         super().__init__()
         self.config = config
-        self.sequence = sequence
+        self.sequence = parts.sequence
         dim = config.inner_dim
-        self.patch_embedding = PatchEmbedding(config.in_channels, dim, config.patch_size)
-        self.time_embedder = EmbeddingMLP(config.freq_dim, dim)
-        self.time_proj = nn.Linear(dim, _VECTORS * dim)
-        self.text_embedder = TextEmbedding(config.text_dim, dim)
+        self.patch_embedding = parts.patches(config.in_channels, dim, config.patch_size)
+        self.time_embedder = EmbeddingMLP(parts, config.freq_dim, dim)
+        self.time_proj = parts.linear(dim, _VECTORS * dim)
+        self.text_embedder = TextEmbedding(parts, config.text_dim, dim)
         self.image_embedder = (
             None
             if config.image_dim is None
-            else ImageEmbedding(config.image_dim, dim, config.pos_embed_seq_len)
+            else ImageEmbedding(parts, config.image_dim, dim, config.pos_embed_seq_len)
         )
-        self.blocks = nn.ModuleList(WanBlock(config, sequence) for _ in range(config.num_layers))
-        self.modulation = nn.Parameter(torch.empty(config.num_layers, _VECTORS, dim))
+        self.blocks = nn.ModuleList(WanBlock(config, parts) for _ in range(config.num_layers))
         self.out_modulation = nn.Parameter(torch.empty(1, 2, dim))  # shift and scale
         volume = torch.Size(config.patch_size).numel()
-        self.proj_out = nn.Linear(dim, config.velocity_channels * volume)
+        self.proj_out = parts.linear(dim, config.velocity_channels * volume)
         self._rotary_tables = RotaryTables()
 
     def forward(
@@ -69,6 +69,7 @@ class WanTransformer(nn.Module):
         encoder_hidden_states: Tensor,
         rotary: Tensor,
         encoder_hidden_states_image: Tensor | None = None,
+        lora: LoraRows | None = None,
     ) -> Tensor:
         """Velocity [B, out, T, H, W] for latents [B, C, T, H, W], multiples of the patch.
 
@@ -80,13 +81,15 @@ class WanTransformer(nn.Module):
         grid = self._grid(hidden_states.shape[2:])
         tokens = torch.Size(grid).numel()
         counts = self._timestep_counts(timestep.shape[1], tokens // grid[0], tokens)
-        context = self._context(encoder_hidden_states, encoder_hidden_states_image)
-        embedded, vectors = self._modulate(timestep, hidden_states.dtype)
-        x = self.patch_embedding(self.sequence.shard(self.patch_embedding.patchify(hidden_states)))
-        for block, of_block in zip(self.blocks, vectors, strict=True):
-            x = block(x, context, of_block, counts, rotary, tokens)
+        seen = self._seen(encoder_hidden_states, encoder_hidden_states_image, lora)
+        embedded, vectors = self._modulate(timestep, hidden_states.dtype, lora)
+        x = patchify(hidden_states, self.config.patch_size)
+        x = self.patch_embedding(self.sequence.shard(x), lora)
+        context = BlockContext(rotary, (tokens,), lora=lora)
+        for block in self.blocks:
+            x = block(x, seen, vectors, counts, context)
         shift, scale = (self.out_modulation + embedded.unsqueeze(2)).unbind(2)  # [B, G, dim]
-        x = self.proj_out(_modulated(x, shift, scale + 1, counts, self.config.eps))
+        x = self.proj_out(_modulated(x, shift, scale + 1, counts, self.config.eps), lora)
         return self._unpatchify(self.sequence.gather(x, tokens), grid)
 
     def _timestep_counts(self, timesteps: int, first_frame: int, tokens: int) -> list[int]:
@@ -97,30 +100,32 @@ class WanTransformer(nn.Module):
         first = max(0, min(share.stop, first_frame) - share.start)
         return [first, len(share) - first]
 
-    def _modulate(self, timestep: Tensor, dtype: torch.dtype) -> tuple[Tensor, Sequence[Tensor]]:
-        """The embedded timesteps [B, G, dim], and each block's vectors [B, G, 6, dim].
-
-        1 has been added to the blocks' scales.
-        """
+    def _modulate(
+        self, timestep: Tensor, dtype: torch.dtype, lora: LoraRows | None
+    ) -> tuple[Tensor, Tensor]:
+        """The embedded timesteps [B, G, dim], and what they give to the vectors of all blocks,
+        [B, G, 6, dim]; 1 has been added to the scales."""
         values = sinusoidal_embedding(timestep.flatten(), self.config.freq_dim)
-        embedded = self.time_embedder(values.to(self.time_embedder.linear_1.weight.dtype)).to(dtype)
-        embedded = embedded.unflatten(0, timestep.shape)
-        vectors = self.time_proj(F.silu(embedded)).float().unflatten(-1, (_VECTORS, -1))
+        values = values.to(self.time_embedder.linear_1.weight.dtype)
+        embedded = self.time_embedder(values, lora).to(dtype).unflatten(0, timestep.shape)
+        vectors = self.time_proj(F.silu(embedded), lora).float().unflatten(-1, (_VECTORS, -1))
         vectors[:, :, 1::3] += 1
-        return embedded, (self.modulation[:, None, None] + vectors).unbind()
+        return embedded, vectors
 
-    def _context(self, text: Tensor, picture: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _seen(
+        self, text: Tensor, picture: Tensor | None, lora: LoraRows | None
+    ) -> tuple[Tensor, Tensor | None]:
         """What all blocks attend to across: text and picture tokens, both [B, S, dim].
 
         The last 512 tokens count as text, as in the reference: the length of its text.
         """
-        context = self.text_embedder(text)
+        seen = self.text_embedder(text, lora)
         if picture is not None and self.image_embedder is not None:
-            context = torch.cat((self.image_embedder(picture), context), dim=1)
+            seen = torch.cat((self.image_embedder(picture, lora), seen), dim=1)
         if self.config.added_kv_proj_dim is None:
-            return context, None
-        pictures = context[:, : context.shape[1] - _TEXT_TOKENS]
-        return context[:, pictures.shape[1] :], pictures
+            return seen, None
+        pictures = seen[:, : seen.shape[1] - _TEXT_TOKENS]
+        return seen[:, pictures.shape[1] :], pictures
 
     def _grid(self, sizes: Sequence[int]) -> tuple[int, ...]:
         """Tokens in time, down and across of latents of these sizes (T, H, W)."""
@@ -146,124 +151,130 @@ class WanTransformer(nn.Module):
 class WanBlock(nn.Module):
     """Self-attention, cross-attention, MLP; the first and the last are modulated."""
 
-    def __init__(self, config: WanConfig, sequence: SequenceParallel) -> None:
+    def __init__(self, config: WanConfig, parts: Parts) -> None:
         super().__init__()
-        dim = config.inner_dim
-        self.sequence = sequence
+        dim, width = config.inner_dim, config.attention_head_dim
+        self.parts = parts
         self.eps = config.eps
-        self.heads = (config.num_attention_heads, config.attention_head_dim)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.qk_norm = QKNorm(dim)  # across all heads
-        self.attention_out = nn.Linear(dim, dim)
+        self.heads = (parts.heads(config.num_attention_heads), width)
+        self.modulation = nn.Parameter(torch.empty(1, _VECTORS, dim))
+        self.qkv = parts.column(dim, (dim, dim, dim), unit=width)
+        self.qk_norm = parts.qk_norm(dim)  # across all heads
+        self.attention_out = parts.row((dim,), dim, unit=width)
         self.cross_norm = nn.LayerNorm(dim, config.eps) if config.cross_attn_norm else None
-        self.cross = CrossAttention(config, sequence)
-        self.mlp_in = nn.Linear(dim, config.ffn_dim)
-        self.mlp_out = nn.Linear(config.ffn_dim, dim)
+        self.cross = CrossAttention(config, parts)
+        self.mlp_in = parts.column(dim, (config.ffn_dim,))
+        self.mlp_out = parts.row((config.ffn_dim,), dim)
 
     def forward(
         self,
         x: Tensor,
-        context: tuple[Tensor, Tensor | None],
+        seen: tuple[Tensor, Tensor | None],
         vectors: Tensor,
         counts: list[int],
-        rotary: Tensor,
-        tokens: int,
+        context: BlockContext,
     ) -> Tensor:
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = vectors.unbind(2)
-        attended = self._attend(_modulated(x, shift, scale, counts, self.eps), rotary, tokens)
-        x = _gated(x, gate, self.attention_out(attended), counts)
-        x = x + self.cross(x if self.cross_norm is None else _norm(self.cross_norm, x), *context)
-        hidden = gelu_tanh(self.mlp_in(_modulated(x, mlp_shift, mlp_scale, counts, self.eps)))
-        return _gated(x, mlp_gate, self.mlp_out(hidden), counts)
+        """x [B, S_local, dim]; `seen` are text and picture tokens, `vectors` [B, G, 6, dim] is
+        added to the block's own, and `counts` as in `_modulated`."""
+        lora = context.lora
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (self.modulation + vectors).unbind(2)
+        attended = self._attend(_modulated(x, shift, scale, counts, self.eps), context)
+        x = _gated(x, gate, self.attention_out(attended, lora), counts)
+        normalised = x if self.cross_norm is None else _norm(self.cross_norm, x)
+        x = x + self.cross(normalised, *seen, lora)
+        hidden = self.mlp_in(_modulated(x, mlp_shift, mlp_scale, counts, self.eps), lora)
+        return _gated(x, mlp_gate, self.mlp_out(gelu_tanh(hidden), lora), counts)
 
-    def _attend(self, x: Tensor, rotary: Tensor, tokens: int) -> Tensor:
-        qkv = self.qkv(x).unflatten(2, (3, -1))  # [B, S, 3, dim]
+    def _attend(self, x: Tensor, context: BlockContext) -> Tensor:
+        qkv = self.qkv(x, context.lora).unflatten(2, (3, -1))  # [B, S, 3, dim]
         qk = rms_norm(qkv[:, :, :2].unsqueeze(3), self.eps)
         self.qk_norm.scale_(qk)
         qk, v = qk.unflatten(-1, self.heads).squeeze(3), qkv[:, :, 2].unflatten(-1, self.heads)
-        q, k = apply_rotary(qk, rotary).to(v.dtype).unbind(2)
-        return self.sequence.attention(q, k, v, (tokens,)).flatten(2)
+        return joint_attention(self.parts, qk, v, context)
 
 
 class CrossAttention(nn.Module):
     """From the video to a text and, where the model has it, to a picture."""
 
-    def __init__(self, config: WanConfig, sequence: SequenceParallel) -> None:
+    def __init__(self, config: WanConfig, parts: Parts) -> None:
         super().__init__()
-        dim = config.inner_dim
-        self.sequence = sequence
-        self.heads = (config.num_attention_heads, config.attention_head_dim)
-        self.q = nn.Linear(dim, dim)
-        self.norm_q = nn.RMSNorm(dim, config.eps)
-        self.text = KeysAndValues(dim, config)
+        dim, width = config.inner_dim, config.attention_head_dim
+        self.parts = parts
+        self.heads = (parts.heads(config.num_attention_heads), width)
+        self.q = parts.column(dim, (dim,), unit=width)
+        self.norm_q = parts.norm(dim, config.eps)
+        self.text = KeysAndValues(dim, config, parts)
         added = config.added_kv_proj_dim
-        self.image = None if added is None else KeysAndValues(added, config)
-        self.out = nn.Linear(dim, dim)
+        self.image = None if added is None else KeysAndValues(added, config, parts)
+        self.out = parts.row((dim,), dim, unit=width)
 
-    def forward(self, x: Tensor, text: Tensor, image: Tensor | None) -> Tensor:
-        q = self.norm_q(self.q(x)).unflatten(-1, self.heads)
-        attended = self.sequence.cross_attention(q, *self.text(text))
+    def forward(
+        self, x: Tensor, text: Tensor, image: Tensor | None, lora: LoraRows | None
+    ) -> Tensor:
+        q = self.norm_q(self.q(x, lora)).unflatten(-1, self.heads)
+        attended = self.parts.cross_attention(q, *self.text(text, lora))
         if self.image is not None and image is not None and image.shape[1]:
-            attended = attended + self.sequence.cross_attention(q, *self.image(image))
-        projected: Tensor = self.out(attended.flatten(2))
+            attended = attended + self.parts.cross_attention(q, *self.image(image, lora))
+        projected: Tensor = self.out(attended.flatten(2), lora)
         return projected
 
 
 class KeysAndValues(nn.Module):
     """What cross-attention makes of one kind of token."""
 
-    def __init__(self, width: int, config: WanConfig) -> None:
+    def __init__(self, width: int, config: WanConfig, parts: Parts) -> None:
         super().__init__()
-        self.heads = (config.num_attention_heads, config.attention_head_dim)
-        self.kv = nn.Linear(width, 2 * config.inner_dim)
-        self.norm_k = nn.RMSNorm(config.inner_dim, config.eps)
+        dim, head = config.inner_dim, config.attention_head_dim
+        self.heads = (parts.heads(config.num_attention_heads), head)
+        self.kv = parts.column(width, (dim, dim), unit=head)
+        self.norm_k = parts.norm(dim, config.eps)
 
-    def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, seen: Tensor, lora: LoraRows | None) -> tuple[Tensor, Tensor]:
         """Keys and values, both [B, S, H, D], of tokens [B, S, width]."""
-        k, v = self.kv(context).chunk(2, dim=-1)
+        k, v = self.kv(seen, lora).chunk(2, dim=-1)
         return self.norm_k(k).unflatten(-1, self.heads), v.unflatten(-1, self.heads)
-
-
-class PatchEmbedding(PatchLinear):
-    """Of patches in time, height and width."""
-
-    def patchify(self, x: Tensor) -> Tensor:
-        """[B, C, T, H, W] -> [B, S, C * pt * ph * pw]."""
-        for axis in (4, 3, 2):
-            x = x.unflatten(axis, (-1, self.patch[axis - 2]))  # at last [B, C, f, pt, h, ph, w, pw]
-        return x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
 
 
 class TextEmbedding(nn.Module):
     """Linear, GELU, linear: [B, S, in] -> [B, S, out]."""
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, parts: Parts, in_features: int, out_features: int) -> None:
         super().__init__()
-        self.linear_1 = nn.Linear(in_features, out_features)
-        self.linear_2 = nn.Linear(out_features, out_features)
+        self.linear_1 = parts.linear(in_features, out_features)
+        self.linear_2 = parts.linear(out_features, out_features)
 
-    def forward(self, x: Tensor) -> Tensor:
-        hidden: Tensor = self.linear_2(gelu_tanh(self.linear_1(x)))
+    def forward(self, x: Tensor, lora: LoraRows | None) -> Tensor:
+        hidden: Tensor = self.linear_2(gelu_tanh(self.linear_1(x, lora)), lora)
         return hidden
 
 
 class ImageEmbedding(nn.Module):
     """CLIP's tokens [B, S, in] -> [B, S, out]; with `positions`, S is that many."""
 
-    def __init__(self, in_features: int, out_features: int, positions: int | None) -> None:
+    def __init__(
+        self, parts: Parts, in_features: int, out_features: int, positions: int | None
+    ) -> None:
         super().__init__()
         self.pos_embed = (
             None if positions is None else nn.Parameter(torch.empty(1, positions, in_features))
         )
         self.norm1 = nn.LayerNorm(in_features)
-        self.linear_1 = nn.Linear(in_features, in_features)
-        self.linear_2 = nn.Linear(in_features, out_features)
+        self.linear_1 = parts.linear(in_features, in_features)
+        self.linear_2 = parts.linear(in_features, out_features)
         self.norm2 = nn.LayerNorm(out_features)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, lora: LoraRows | None) -> Tensor:
         if self.pos_embed is not None:
             x = x + self.pos_embed
-        return _norm(self.norm2, self.linear_2(F.gelu(self.linear_1(_norm(self.norm1, x)))))
+        hidden = F.gelu(self.linear_1(_norm(self.norm1, x), lora))
+        return _norm(self.norm2, self.linear_2(hidden, lora))
+
+
+def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
+    """[B, C, T, H, W] -> [B, S, C * pt * ph * pw] for a patch (pt, ph, pw)."""
+    for axis in (4, 3, 2):
+        x = x.unflatten(axis, (-1, patch[axis - 2]))  # at last [B, C, f, pt, h, ph, w, pw]
+    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
 
 
 def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:

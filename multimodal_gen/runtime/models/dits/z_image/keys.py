@@ -28,13 +28,14 @@ def z_image_key_map(config: ZImageConfig) -> dict[str, tuple[str, ...]]:
     """
     refiner, deep = range(config.n_refiner_layers), range(config.n_layers)
     blocks = {
-        **{f"image_refiner.{i}": f"noise_refiner.{i}" for i in refiner},
-        **{f"text_refiner.{i}": f"context_refiner.{i}" for i in refiner},
-        **{f"layers.{i}": f"layers.{i}" for i in deep},
+        **{f"blocks.{i}": f"noise_refiner.{i}" for i in refiner},
+        **{f"blocks.{len(refiner) + i}": f"context_refiner.{i}" for i in refiner},
+        **{f"blocks.{2 * len(refiner) + i}": f"layers.{i}" for i in deep},
     }
-    modulated = [theirs for theirs in blocks.values() if not theirs.startswith("context")]
     layers: Modules = {ours: (theirs,) for ours, theirs in _LAYERS.items()}
-    layers["modulation"] = tuple(f"{theirs}.adaLN_modulation.0" for theirs in modulated)
+    for ours, theirs in blocks.items():
+        if not theirs.startswith("context"):
+            layers[f"{ours}.modulation"] = (f"{theirs}.adaLN_modulation.0",)
     keys = parameters(layers, {}) | {ours: (theirs,) for ours, theirs in _PARAMETERS.items()}
     for ours, theirs in blocks.items():
         keys |= _block(ours, theirs, qk_norm=config.qk_norm)

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
 from multimodal_gen.runtime.layers.activation import swiglu
 from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
-from multimodal_gen.runtime.layers.joint_stream import joint_attention
-from multimodal_gen.runtime.layers.norm import QKNorm, rms_norm, scaled_rms_norm
+from multimodal_gen.runtime.layers.joint_stream import BlockContext, joint_attention
+from multimodal_gen.runtime.layers.lora import LoraRows
+from multimodal_gen.runtime.layers.modulation import block_vectors, split_vectors
+from multimodal_gen.runtime.layers.norm import rms_norm, scaled_rms_norm
+from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
 from multimodal_gen.runtime.models.dits.z_image.config import PATCH, ZImageConfig
 
@@ -35,24 +37,24 @@ class ZImageTransformer(nn.Module):
     Make it on the meta device; fill it by `z_image_key_map`.
     """
 
-    def __init__(self, config: ZImageConfig, sequence: SequenceParallel) -> None:
+    def __init__(self, config: ZImageConfig, parts: Parts) -> None:
         super().__init__()
         self.config = config
-        self.sequence = sequence
-        dim, refiner = config.dim, range(config.n_refiner_layers)
-        self.x_embedder = nn.Linear(config.token_channels, dim)
+        self.sequence = parts.sequence
+        dim, width = config.dim, config.modulation_dim
+        self.x_embedder = parts.linear(config.token_channels, dim)
         self.text_norm = nn.Parameter(torch.empty(config.cap_feat_dim))
-        self.text_embedder = nn.Linear(config.cap_feat_dim, dim)
+        self.text_embedder = parts.linear(config.cap_feat_dim, dim)
         self.x_pad_token = nn.Parameter(torch.empty(1, dim))
         self.text_pad_token = nn.Parameter(torch.empty(1, dim))
-        self.time_embedder = EmbeddingMLP(_TIME_DIM, config.modulation_dim, hidden=_TIME_HIDDEN)
-        modulated = config.n_refiner_layers + config.n_layers
-        self.modulation = nn.Linear(config.modulation_dim, modulated * _VECTORS * dim)
-        self.image_refiner = nn.ModuleList(ZImageBlock(config, sequence) for _ in refiner)
-        self.text_refiner = nn.ModuleList(ZImageBlock(config, sequence) for _ in refiner)
-        self.layers = nn.ModuleList(ZImageBlock(config, sequence) for _ in range(config.n_layers))
-        self.out_modulation = nn.Linear(config.modulation_dim, dim)
-        self.proj_out = nn.Linear(dim, config.token_channels)
+        self.time_embedder = EmbeddingMLP(parts, _TIME_DIM, width, hidden=_TIME_HIDDEN)
+        refine, go_on = config.n_refiner_layers, config.n_layers
+        kinds = [*(True,) * refine, *(False,) * refine, *(True,) * go_on]
+        blocks = [ZImageBlock(config, parts, modulated=modulated) for modulated in kinds]
+        self.blocks = nn.ModuleList(blocks)
+        self._modulations = [b.modulation for b in blocks if b.modulation is not None]
+        self.out_modulation = parts.linear(width, dim)
+        self.proj_out = parts.linear(dim, config.token_channels)
         self._rotary_tables = RotaryTables()
 
     def forward(
@@ -62,6 +64,7 @@ class ZImageTransformer(nn.Module):
         timestep: Tensor,
         rotary: Tensor,
         lengths: Tensor | None = None,
+        lora: LoraRows | None = None,
     ) -> Tensor:
         """Velocity like `latents` [B, C, h, w], both sides even, for `timestep` [B] in 0..1, which
         is 0 for pure noise.
@@ -73,56 +76,59 @@ class ZImageTransformer(nn.Module):
         tokens = patchify(latents)
         streams = (padded(tokens.shape[1]), padded(encoder_hidden_states.shape[1]))
         ends = None if lengths is None else padded(lengths)  # of text and its learned padding
-        time = self._embed(timestep, latents.dtype)
-        modulation = self._modulate(time)
+        time = self._embed(timestep, latents.dtype, lora)
+        modulation = self._modulate(time, lora)
+        whole = BlockContext(rotary, streams, None if ends is None else ends + streams[0], lora)
 
-        refiners = len(self.image_refiner)
-        image = self._embed_image(tokens, streams[0])
+        refine = self.config.n_refiner_layers
+        image = self._embed_image(tokens, streams[0], lora)
         cut = image.shape[1]
-        for refine, vectors in zip(self.image_refiner, modulation[:refiners], strict=True):
-            image = refine(image, rotary[:, :cut], streams[:1], vectors)
-        text = self._embed_text(encoder_hidden_states, lengths, streams[1])
-        for refine in self.text_refiner:
-            text = refine(text, rotary[:, cut:], streams[1:], lengths=ends)
+        alone = BlockContext(rotary[:, :cut], streams[:1], lora=lora)
+        for block, vectors in zip(self.blocks[:refine], modulation[:refine], strict=True):
+            image = block(image, alone, vectors)
+        text = self._embed_text(encoder_hidden_states, lengths, streams[1], lora)
+        alone = BlockContext(rotary[:, cut:], streams[1:], ends, lora)
+        for block in self.blocks[refine : 2 * refine]:
+            text = block(text, alone)
 
         joint = torch.cat((image, text), dim=1)  # [B, S_local, dim]
-        if ends is not None:
-            ends = ends + streams[0]
-        for layer, vectors in zip(self.layers, modulation[refiners:], strict=True):
-            joint = layer(joint, rotary, streams, vectors, ends)
+        for block, vectors in zip(self.blocks[2 * refine :], modulation[refine:], strict=True):
+            joint = block(joint, whole, vectors)
         image = F.layer_norm(joint[:, :cut], joint.shape[-1:], eps=1e-6)
-        image = self.proj_out(image * (1 + self.out_modulation(F.silu(time))).unsqueeze(1))
+        scale = 1 + self.out_modulation(F.silu(time), lora)
+        image = self.proj_out(image * scale.unsqueeze(1), lora)
         image = self.sequence.gather(image, streams[0])[:, : tokens.shape[1]]
         return unpatchify(image, grid)
 
-    def _embed(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
+    def _embed(self, timestep: Tensor, dtype: torch.dtype, lora: LoraRows | None) -> Tensor:
         """[B, modulation_dim]"""
         sinusoids = sinusoidal_embedding(timestep * self.config.t_scale, _TIME_DIM)
-        embedded: Tensor = self.time_embedder(sinusoids.to(dtype))
+        embedded: Tensor = self.time_embedder(sinusoids.to(dtype), lora)
         return embedded
 
-    def _modulate(self, time: Tensor) -> list[Sequence[Tensor]]:
+    def _modulate(self, time: Tensor, lora: LoraRows | None) -> list[Sequence[Tensor]]:
         """For each modulated block scale and gate of attention, then of the MLP, each [B, 1, dim].
 
         1 has been added to the scales.
         """
-        vectors: Tensor = self.modulation(time)
-        # [B, blocks, vectors, 1, dim]
-        vectors = vectors.view(len(time), -1, _VECTORS, 1, self.config.dim)
-        vectors[:, :, ::2] += 1
-        vectors[:, :, 1::2].tanh_()
-        return [block.unbind(1) for block in vectors.unbind(1)]
+        vectors = block_vectors(self._modulations, time, self.config.dim, lora)
+        vectors[:, ::2] += 1
+        vectors[:, 1::2].tanh_()
+        return split_vectors(vectors, [_VECTORS] * len(self._modulations))
 
-    def _embed_image(self, tokens: Tensor, length: int) -> Tensor:
+    def _embed_image(self, tokens: Tensor, length: int, lora: LoraRows | None) -> Tensor:
         """This rank's share of the image's tokens, padded to `length`; [B, S_local, dim]."""
-        image = self.x_embedder(self._share(tokens, length))
+        image = self.x_embedder(self._share(tokens, length), lora)
         return self._with_padding(image, self.x_pad_token, tokens.shape[1], length)
 
-    def _embed_text(self, states: Tensor, lengths: Tensor | None, length: int) -> Tensor:
+    def _embed_text(
+        self, states: Tensor, lengths: Tensor | None, length: int, lora: LoraRows | None
+    ) -> Tensor:
         """The same of the text."""
         text = scaled_rms_norm(self._share(states, length), self.text_norm, self.config.norm_eps)
         valid = states.shape[1] if lengths is None else lengths[:, None]
-        return self._with_padding(self.text_embedder(text), self.text_pad_token, valid, length)
+        text = self.text_embedder(text, lora)
+        return self._with_padding(text, self.text_pad_token, valid, length)
 
     def _share(self, x: Tensor, length: int) -> Tensor:
         return self.sequence.shard(F.pad(x, (0, 0, 0, length - x.shape[1])))
@@ -169,31 +175,27 @@ class ZImageTransformer(nn.Module):
 class ZImageBlock(nn.Module):
     """Attention and MLP, each between two RMS norms; the text's refiners have no modulation."""
 
-    def __init__(self, config: ZImageConfig, sequence: SequenceParallel) -> None:
+    def __init__(self, config: ZImageConfig, parts: Parts, *, modulated: bool) -> None:
         super().__init__()
-        dim = config.dim
-        self.sequence = sequence
+        dim, width = config.dim, config.head_dim
+        self.parts = parts
         self.eps = config.norm_eps
-        self.heads = (3, config.n_heads, config.head_dim)
+        self.heads = (3, parts.heads(config.n_heads), width)
+        self.modulation = parts.linear(config.modulation_dim, _VECTORS * dim) if modulated else None
         self.attention_norm_in = nn.Parameter(torch.empty(dim))
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.qk_norm = QKNorm(config.head_dim) if config.qk_norm else None
-        self.attention_out = nn.Linear(dim, dim, bias=False)
+        self.qkv = parts.column(dim, (dim, dim, dim), unit=width, bias=False)
+        self.qk_norm = parts.qk_norm(width) if config.qk_norm else None
+        self.attention_out = parts.row((dim,), dim, unit=width, bias=False)
         self.attention_norm_out = nn.Parameter(torch.empty(dim))
         self.mlp_norm_in = nn.Parameter(torch.empty(dim))
-        self.mlp_in = nn.Linear(dim, 2 * config.mlp_dim, bias=False)
-        self.mlp_out = nn.Linear(config.mlp_dim, dim, bias=False)
+        self.mlp_in = parts.column(dim, (config.mlp_dim, config.mlp_dim), bias=False)
+        self.mlp_out = parts.row((config.mlp_dim,), dim, bias=False)
         self.mlp_norm_out = nn.Parameter(torch.empty(dim))
 
     def forward(
-        self,
-        x: Tensor,
-        rotary: Tensor,
-        streams: Sequence[int],
-        modulation: Sequence[Tensor] | None = None,
-        lengths: Tensor | None = None,
+        self, x: Tensor, context: BlockContext, modulation: Sequence[Tensor] | None = None
     ) -> Tensor:
-        """x [B, S_local, dim]; the rest as in `joint_attention`."""
+        """x [B, S_local, dim]."""
         norms: Sequence[Tensor] = (
             self.attention_norm_in,
             self.attention_norm_out,
@@ -202,23 +204,23 @@ class ZImageBlock(nn.Module):
         )
         if modulation is not None:  # scales and gates go into the norms' weights
             norms = [norm * vector for norm, vector in zip(norms, modulation, strict=True)]
-        attended = self._attend(scaled_rms_norm(x, norms[0], self.eps), rotary, streams, lengths)
+        lora = context.lora
+        attended = self._attend(scaled_rms_norm(x, norms[0], self.eps), context)
         x = x + scaled_rms_norm(attended, norms[1], self.eps)
-        hidden = self.mlp_out(swiglu(self.mlp_in(scaled_rms_norm(x, norms[2], self.eps))))
-        return x + scaled_rms_norm(hidden, norms[3], self.eps)
+        hidden = swiglu(self.mlp_in(scaled_rms_norm(x, norms[2], self.eps), lora))
+        return x + scaled_rms_norm(self.mlp_out(hidden, lora), norms[3], self.eps)
 
-    def _attend(
-        self, x: Tensor, rotary: Tensor, streams: Sequence[int], lengths: Tensor | None
-    ) -> Tensor:
-        qkv = self.qkv(x).view(*x.shape[:2], *self.heads)  # [B, S, 3, H, D]
+    def _attend(self, x: Tensor, context: BlockContext) -> Tensor:
+        qkv = self.qkv(x, context.lora).view(*x.shape[:2], *self.heads)  # [B, S, 3, H, D]
         qk = qkv[:, :, :2]
         if self.qk_norm is None:
             qk = qk.float()
         else:
             qk = rms_norm(qk, _QK_EPS)
             self.qk_norm.scale_(qk)
-        attended = joint_attention(self.sequence, qk, qkv[:, :, 2], rotary, streams, lengths)
-        out: Tensor = self.attention_out(attended)
+        out: Tensor = self.attention_out(
+            joint_attention(self.parts, qk, qkv[:, :, 2], context), context.lora
+        )
         return out
 
 

@@ -1,0 +1,79 @@
+"""What a transformer is built of on this rank.
+
+A transformer says which of its layers are columns and which are rows. How a layer is stored,
+computed and shared between ranks is the part's business: one rank in full precision gets plain
+layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
+from multimodal_gen.runtime.layers.linear import Linear, PatchLinear
+from multimodal_gen.runtime.layers.norm import QKNorm
+
+
+class Parts:
+    """Makes the layers of one transformer; `sequence` is how the ranks share its tokens."""
+
+    def __init__(self, sequence: SequenceParallel) -> None:
+        self.sequence = sequence
+
+    # -- layers
+
+    def linear(self, inputs: int, outputs: int, *, bias: bool = True) -> Linear:
+        """A layer that is whole on each rank."""
+        return Linear((outputs, inputs), bias=bias)
+
+    def column(
+        self, inputs: int, outputs: Sequence[int], *, unit: int = 1, bias: bool = True
+    ) -> Linear:
+        """Several layers on one input, as one product: [..., inputs] -> [..., sum(outputs)].
+
+        Each of `outputs` can be dealt out between ranks in units of `unit` features: whole heads.
+        """
+        assert not any(width % unit for width in outputs), (outputs, unit)
+        return Linear((sum(outputs), inputs), bias=bias)
+
+    def row(
+        self, inputs: Sequence[int], outputs: int, *, unit: int = 1, bias: bool = True
+    ) -> Linear:
+        """A layer whose inputs are what columns of these widths gave: its products add up."""
+        assert not any(width % unit for width in inputs), (inputs, unit)
+        return Linear((outputs, sum(inputs)), bias=bias)
+
+    def patches(self, channels: int, outputs: int, patch: Sequence[int]) -> PatchLinear:
+        """The embedding of patches, whole on each rank."""
+        return PatchLinear((outputs, channels, *patch))
+
+    def norm(self, width: int, eps: float) -> nn.RMSNorm:
+        """An RMS norm over a width that ranks may share: that of all heads."""
+        return nn.RMSNorm(width, eps)
+
+    def qk_norm(self, width: int) -> QKNorm:
+        """An RMS norm of queries and keys, over a head or over all of them."""
+        return QKNorm(width)
+
+    def heads(self, count: int) -> int:
+        """How many of `count` heads this rank's columns make."""
+        return count
+
+    # -- attention
+
+    def attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        streams: Sequence[int],
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """See `SequenceParallel.attention`."""
+        return self.sequence.attention(q, k, v, streams, lengths)
+
+    def cross_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `SequenceParallel.cross_attention`."""
+        return self.sequence.cross_attention(q, k, v)
