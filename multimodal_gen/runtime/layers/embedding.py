@@ -22,7 +22,8 @@ def sinusoidal_embedding(
     half = dim // 2
     steps = torch.arange(half, dtype=torch.float32, device=values.device)
     angles = values.float()[:, None] * torch.exp(-math.log(max_period) * steps / half)
-    angles = angles * scale
+    if scale != 1.0:
+        angles = angles * scale
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 

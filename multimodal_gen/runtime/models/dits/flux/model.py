@@ -118,7 +118,7 @@ class FluxTransformer(nn.Module):
             embedded = embedded + self._embed(self.guidance_embedder, guidance, dtype, lora)
         embedded = nn.functional.silu(embedded + self.text_embedder(pooled, lora))
         vectors = block_vectors(self._modulations, embedded, dim, lora)
-        vectors[:, ::3] += 1
+        vectors[:, ::3].add_(1)
         return split_vectors(vectors, self._vectors)
 
     @staticmethod

@@ -112,7 +112,7 @@ class Flux2Transformer(nn.Module):
             embedded = embedded + self._embed(self.guidance_embedder, guidance, dtype, lora)
         vectors: Tensor = self.modulation(F.silu(embedded), lora)
         vectors = vectors.view(len(vectors), -1, 1, self.config.inner_dim)
-        vectors[:, ::3] += 1
+        vectors[:, ::3].add_(1)
         return [kind.unbind(1) for kind in vectors.split_with_sizes(_VECTORS, dim=1)]
 
     def _embed(

@@ -154,7 +154,7 @@ class QwenImageBlock(nn.Module):
 def _vectors(linear: Linear, moments: Tensor, lora: LoraRows | None) -> Sequence[Tensor]:
     """A stream's six vectors of modulation, each [B, K, dim], for moments [B, K, dim]."""
     vectors: Tensor = linear(moments, lora).unflatten(-1, (_VECTORS, -1))
-    vectors[:, :, 1::3] += 1  # shift, scale and gate, twice
+    vectors[:, :, 1::3].add_(1)  # shift, scale and gate, twice
     return vectors.unbind(2)
 
 

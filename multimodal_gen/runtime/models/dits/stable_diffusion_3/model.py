@@ -85,8 +85,8 @@ class SD3Transformer(nn.Module):
         embedded = self.time_embedder(sinusoidal_embedding(timestep).to(pooled.dtype), lora)
         embedded = F.silu(embedded + self.text_embedder(pooled, lora))
         vectors = block_vectors(self._modulations, embedded, self.config.inner_dim, lora)
-        vectors[:, :-_ENDING:3] += 1
-        vectors[:, -_ENDING] += 1
+        vectors[:, :-_ENDING:3].add_(1)
+        vectors[:, -_ENDING].add_(1)
         return split_vectors(vectors, self._vectors)
 
     def _embed_patches(

@@ -109,7 +109,7 @@ class WanTransformer(nn.Module):
         values = values.to(self.time_embedder.linear_1.weight.dtype)
         embedded = self.time_embedder(values, lora).to(dtype).unflatten(0, timestep.shape)
         vectors = self.time_proj(F.silu(embedded), lora).float().unflatten(-1, (_VECTORS, -1))
-        vectors[:, :, 1::3] += 1
+        vectors[:, :, 1::3].add_(1)
         return embedded, vectors
 
     def _seen(

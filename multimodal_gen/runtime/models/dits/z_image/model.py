@@ -112,7 +112,7 @@ class ZImageTransformer(nn.Module):
         1 has been added to the scales.
         """
         vectors = block_vectors(self._modulations, time, self.config.dim, lora)
-        vectors[:, ::2] += 1
+        vectors[:, ::2].add_(1)
         vectors[:, 1::2].tanh_()
         return split_vectors(vectors, [_VECTORS] * len(self._modulations))
 
