@@ -115,7 +115,7 @@ class Server:
         request_id, total = self.engine._named(prompt)
         pixels = np.full((24, 24, 3), gray, np.uint8)
         update = Update(request_id, step, total, 0, 2.0, pixels)
-        self.engine._generations[request_id]._deliver(update)
+        self.engine._handles[request_id]._deliver(update)
 
     def finish(self, prompt: str, frames: int = 1) -> None:
         """It is made: every output has a colour of its own."""
