@@ -154,8 +154,11 @@ class ZImageTransformer(nn.Module):
 
         if lengths is not None:
             return table(padded(lengths))
-        alike = torch.tensor(streams[1:], device=device)
-        return self._rotary_tables.get((grid, streams, device), lambda: table(alike))
+
+        def alike() -> Tensor:
+            return table(torch.tensor(streams[1:], device=device))
+
+        return self._rotary_tables.get((grid, streams, device), alike)
 
     def _positions(self, grid: tuple[int, int], streams: tuple[int, int], ends: Tensor) -> Tensor:
         """Time, row and column [B, S_local, 3] of this rank's tokens.
