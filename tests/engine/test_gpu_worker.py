@@ -104,7 +104,7 @@ def test_a_dropped_requests_memory_is_free_with_the_plan_that_drops_it(
     driver: Driver, phase: Phase, neighbours: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for the conditioning of the prompts used last, whose cache is bounded."""
-    monkeypatch.setattr(driver.worker.pipeline, "prompt_cache", ConditioningCache(max_bytes=0))
+    monkeypatch.setattr(driver.worker.pipeline.prompts, "cache", ConditioningCache(max_bytes=0))
     ids = driver.begin(*["a red heart"] * (1 + neighbours), previews=True)
     if phase is not Phase.ENCODE:
         assert driver(Phase.DENOISE, ids, STEPS).error is None

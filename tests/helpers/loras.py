@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.runtime.layers.lora import LoraUse
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.lora_reading import lora_reader
 
 Weights = dict[str, tuple[Tensor, Tensor]]
 """down and up, by the module's name."""
@@ -86,7 +87,7 @@ class LoadedLoras:
 
     def __init__(self, pipeline: ComposedPipeline, folder: Path) -> None:
         self._pipeline = pipeline
-        self._reader = pipeline.lora_reader()
+        self._reader = lora_reader(pipeline)
         self._folder = LoraFolder(folder)
         self._keys: dict[str, int] = {}
 

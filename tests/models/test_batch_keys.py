@@ -76,7 +76,7 @@ def test_a_batch_key_has_the_tokens_that_the_denoiser_sees(
     pipeline, state = started(checkpoints, cell)
     key = pipeline.batch_key(state, state.evaluation)
     if pipeline.denoiser_name == "unet":
-        note_positions(pipeline.denoiser, sight)
+        note_positions(pipeline.denoiser_module, sight)
     sight.queries.clear()
     sight.keys.clear()
     pipeline.forward(Phase.DENOISE, [state], 1)

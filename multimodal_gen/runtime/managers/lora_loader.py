@@ -19,6 +19,7 @@ from multimodal_gen.messages.reply import WireError
 from multimodal_gen.runtime.layers.lora import Lora, LoraUse
 from multimodal_gen.runtime.loader.lora.reader import LoraReader
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.lora_reading import lora_reader
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class LoraLoader:
 
     def __init__(self, pipeline: ComposedPipeline, folder: Path) -> None:
         self._folder = LoraFolder(folder)
-        self._reader = pipeline.lora_reader()
+        self._reader = lora_reader(pipeline)
         self._loras = pipeline.loras
         self._rank = pipeline.context.mesh.rank
         self._cuda = pipeline.context.device.type == "cuda"

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.messages.model_info import Limits, ModelInfo, Task
+from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo, Task
 from multimodal_gen.messages.plan import BatchKey, Phase
+from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.loader.lora.converters import lora_converter
-from multimodal_gen.runtime.loader.lora.reader import LoraReader
 from multimodal_gen.runtime.models.denoiser import Denoiser, EagerDenoiser, WrappedDenoiser
-from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
 from multimodal_gen.runtime.models.schedulers.registry import (
     default_solver_name,
     make_solver,
@@ -27,36 +26,105 @@ from multimodal_gen.runtime.models.schedulers.registry import (
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.vae import VAE
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
-from multimodal_gen.runtime.pipelines.loaded_pipeline import LoadedPipeline
+from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
+from multimodal_gen.runtime.pipelines.prompts import Prompts
+from multimodal_gen.runtime.pipelines.requirements import check_components, check_view
+from multimodal_gen.runtime.pipelines.start.picture_start import Start
 from multimodal_gen.runtime.stages import make_stages
-from multimodal_gen.runtime.stages.inpaint import KeepUnmasked
-from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState, shapes_of
 from multimodal_gen.runtime.stages.rows import Rows, join_rows
+from multimodal_gen.runtime.stages.stage import Guidance
 
 
-class ComposedPipeline(LoadedPipeline):
+class ComposedPipeline(ABC):
     """The components of a checkpoint and the stages of a generation.
 
-    A family subclasses it and answers the questions below; nothing generic knows a family's name.
+    A family subclasses it, gives it `layout`, `guidance` and `start` in its constructor, and
+    answers the questions below; nothing generic knows a family's name.
     """
 
-    vae: VAE
+    family: ClassVar[FamilyConfig]
+    denoiser_name: ClassVar[str] = "transformer"
+    vae_class: ClassVar[type[VAE]]
+    widths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """What the denoiser's config must have as the sum of what other configs have."""
     supports_lora: ClassVar[bool] = True
-    channels_at: ClassVar[int] = 1
-    """The dimension of the latents that has their channels."""
+    supports_ranks: ClassVar[bool] = True
+    """Whether several ranks can share the work."""
     pictures_told: ClassVar[tuple[str, ...]] = ()
     """Conditioning that is pictures as tokens [1, S, ...], where a request has any."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.loras = LoadedLoras(self.context.device)
-        self.prompt_cache = ConditioningCache()
+    layout: LatentLayout
+    guidance: Guidance
+    start: Start
+    """Of requests for image-to-image and inpainting, where the family has those tasks."""
+
+    def __init__(
+        self,
+        components: Mapping[str, Any],
+        scheduler_config: Mapping[str, Any],
+        defaults: Defaults,
+        context: RankContext,
+    ) -> None:
+        self.components = dict(components)
+        self.scheduler_config = dict(scheduler_config)
+        self.defaults = defaults
+        self.context = context
+        self.loras = LoadedLoras(context.device)
+        self.prompts = Prompts(self.loras)
         self.executor = SyncExecutor(self.components, make_stages(self))
+
+    # -- from a checkpoint
 
     @classmethod
     def variant(cls, checkpoint: Checkpoint) -> type[ComposedPipeline]:
         """The class for this checkpoint, where a family has several."""
         return cls
+
+    @classmethod
+    def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Keywords of the family's constructor, from the options in the checkpoint's index."""
+        return {}
+
+    @classmethod
+    def check(cls, checkpoint: Checkpoint) -> None:
+        """Raises InvalidCheckpoint where the checkpoint is of the family but beyond it."""
+        check_components(checkpoint, cls.family.components, cls.widths, cls.is_absent)
+
+    @classmethod
+    def is_absent(cls, checkpoint: Checkpoint, name: str) -> bool:
+        """Whether it is optional, and not there."""
+        component = cls.family.components.get(name)
+        return component is not None and component.optional and name not in checkpoint.components
+
+    @classmethod
+    def default_params(cls, checkpoint: Checkpoint) -> Defaults:
+        """What the family sets where neither request nor checkpoint does."""
+        return cls.family.defaults
+
+    @classmethod
+    def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """What solvers are made from: data, as every request has a solver of its own."""
+        config = checkpoint.scheduler_config()
+        check_view(config, cls.family)
+        return config
+
+    @classmethod
+    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
+        dtype = cls.component_dtype(checkpoint, name, context)
+        loaded = checkpoint.load(name, dtype, context.device)
+        return cls.vae_class.transform(loaded) if name == "vae" else loaded
+
+    @classmethod
+    def component_dtype(
+        cls, checkpoint: Checkpoint, name: str, context: RankContext
+    ) -> torch.dtype:
+        """That of a component's weights, where the family does not leave it to the engine."""
+        return context.dtype
+
+    @cached_property
+    def vae(self) -> VAE:
+        return self.vae_class(self.components["vae"])
 
     def components_of_kind(self, *kinds: str) -> tuple[str, ...]:
         """Its components of these kinds: `text_encoder` is also `text_encoder_2`."""
@@ -76,15 +144,6 @@ class ComposedPipeline(LoadedPipeline):
     def wrapped_denoiser(self, name: str, added: tuple[str, ...] = ()) -> Denoiser:
         """Runs component `name`, a module of diffusers; see `WrappedDenoiser`."""
         return WrappedDenoiser(self.components[name], self.loras.hooks, added)
-
-    def lora_reader(self) -> LoraReader:
-        """Reads LoRAs for its denoisers and text encoders."""
-        names = self.components_of_kind(self.denoiser_name, "text_encoder")
-        ordered = sorted(names, key=lambda name: name != self.denoiser_name)
-        modules = {name: self.components[name] for name in ordered if name in self.components}
-        config = getattr(self.denoiser_module, "config", None)
-        converter = lora_converter(self.family.pipeline_classes, config)
-        return LoraReader(modules, converter, self.context.device)
 
     @torch.inference_mode()
     def forward(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:
@@ -132,47 +191,24 @@ class ComposedPipeline(LoadedPipeline):
 
     # -- conditioning
 
-    def branches(self, params: SamplingParams) -> tuple[str, ...]:
-        """("positive",), or ("positive", "negative") with classifier-free guidance."""
-        return ("positive", "negative") if self.cfg_scale(params) > 1 else ("positive",)
-
+    @abstractmethod
     def condition(self, state: RequestState, branch: str) -> Conditioning:
-        """What the denoiser is told in this branch: its text's encoding, which is remembered. Each
-        prompt is encoded by itself, so that no picture depends on who else is encoded."""
-        text, length = text_of(state.params, branch), state.params.max_sequence_length
-        assert length is not None
-        return self.remembered(state, (text, length), lambda: self.encode(text, length))
-
-    def remembered(
-        self, state: RequestState, key: Hashable, encode: Callable[[], Conditioning]
-    ) -> Conditioning:
-        """The conditioning under `key`, also by the LoRAs that change the request's encoders; made
-        by `encode` where it isn't remembered."""
-        return self.prompt_cache.get((key, self.loras.of_encoders(state.loras)), encode)
-
-    def encode(self, text: str, length: int) -> Conditioning:
-        """A prompt, in as many tokens as the request's `max_sequence_length` says."""
-        raise NotImplementedError
+        """What the denoiser is told in a branch. Each prompt is encoded by itself, so that no
+        picture depends on who else is encoded."""
 
     def join(self, branches: Sequence[Conditioning]) -> Conditioning:
         """The conditioning of a batch's rows, each tensor [R, ...]; there may be no rows."""
         return join_rows(branches)
 
-    # -- latent geometry
-
     @property
     def size_multiple(self) -> int:
         """What this checkpoint's width and height must be multiples of."""
-        return self.family.size_multiple
+        return self.layout.size_multiple
 
     @property
     def frame_multiple(self) -> int:
         """num_frames must be 1 more than a multiple of it."""
-        return self.family.frame_multiple
-
-    @abstractmethod
-    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        """Unit normal noise [1, ...], as the denoiser takes latents; drawn as diffusers does."""
+        return self.vae.frame_multiple
 
     # -- who can share an evaluation
 
@@ -182,11 +218,7 @@ class ComposedPipeline(LoadedPipeline):
 
     def batch_kind(self, state: RequestState, evaluation: int) -> str:
         """What must be equal beside the tokens: all shapes, and what the family adds."""
-        _, latents = state.running()
-        params = state.params
-        branch = next(iter(state.conditioning.values()))
-        told = (f"{name}[{_sizes(tensor)}]" for name, tensor in branch.items())
-        return " ".join((f"{params.width}x{params.height}", _sizes(latents), *told))
+        return shapes_of(state)
 
     def tokens(self, state: RequestState) -> int:
         """Of a row, as `BatchKey` counts them."""
@@ -196,13 +228,7 @@ class ComposedPipeline(LoadedPipeline):
 
     def latent_tokens(self, state: RequestState) -> int:
         """Of what is made."""
-        _, latents = state.running()
-        return latents.numel() // latents.shape[self.channels_at] // self.latents_per_token
-
-    @property
-    def latents_per_token(self) -> int:
-        """How many positions of the latents the denoiser takes as one."""
-        return 1
+        return self.layout.tokens(state.params)
 
     def text_tokens(self, state: RequestState) -> int:
         """Of the longest of the request's texts."""
@@ -217,50 +243,9 @@ class ComposedPipeline(LoadedPipeline):
         solver = state.solver = self.solver(params, generator)
         task = "inpainting" if "mask" in state.pictures else "image-to-image"
         if "image" in state.pictures and task in self.tasks:
-            self._start_from_picture(state, solver)
+            self.start(state, solver)
         else:
-            noise = self.initial_noise(params, generator).to(self.context.device)
-            state.latents = solver.init_noise(noise)
-
-    def _start_from_picture(self, state: RequestState, solver: Solver) -> None:
-        """SDEdit (Meng et al. 2022): the picture, as noisy as after the steps that are left out."""
-        clean = self.picture_latents(state)
-        noise = self.initial_noise(state.params, state.generator).to(clean)
-        self.begin_by_strength(state, solver)
-        state.latents = solver.add_noise(clean, noise, state.evaluation)
-        if "mask" in state.pictures:
-            self.apply_mask(state, clean, noise)
-
-    def apply_mask(self, state: RequestState, clean: Tensor, noise: Tensor) -> None:
-        """What the request's mask does, given the picture's latents and the noise it starts from:
-        for a model that was not made for inpainting, keep the rest of the picture."""
-        state.after_step.append(KeepUnmasked(clean, noise, self.mask_latents(state)))
-
-    def begin_by_strength(self, state: RequestState, solver: Solver) -> None:
-        """Leave out the evaluations that the request's strength spares."""
-        first = self.first_evaluation(state.params, solver)
-        if first >= solver.num_evaluations:
-            steps = state.params.num_inference_steps
-            allowed = f"leaves none of num_inference_steps={steps} to do; ask for more of either"
-            raise InvalidRequest("strength", state.params.strength, allowed)
-        solver.begin(first)
-        state.evaluation = first
-
-    def picture_latents(self, state: RequestState) -> Tensor:
-        """The request's picture as clean latents [1, ...], as the denoiser takes them."""
-        raise NotImplementedError
-
-    def mask_latents(self, state: RequestState) -> Tensor:
-        """The request's mask in the layout of the latents, [1, ...]: 1 where the picture changes,
-        0 where it is kept."""
-        raise NotImplementedError
-
-    def first_evaluation(self, params: SamplingParams, solver: Solver) -> int:
-        """The evaluation that a picture starts at: `strength` of the steps are done."""
-        assert params.num_inference_steps is not None
-        assert params.strength is not None
-        steps = params.num_inference_steps
-        return (steps - min(int(steps * params.strength), steps)) * solver.order
+            state.latents = solver.init_noise(self.layout.noise(params, generator))
 
     # -- schedule
 
@@ -280,62 +265,33 @@ class ComposedPipeline(LoadedPipeline):
         """`sigmas` and `mu` where the family sets them."""
         return {}
 
-    # -- prediction and guidance
+    # -- prediction
 
     @abstractmethod
     def predict(self, rows: Rows) -> Tensor:
         """One call of a `Denoiser`: [R, ...] like the latents. Makes that call's tensors; their
         shapes are static for a batch key."""
 
-    def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
-        """[branches, ...] -> [1, ...]: classifier-free guidance (Ho & Salimans 2022, eq. 6)."""
-        if len(prediction) == 1:
-            return prediction
-        positive, negative = prediction[:1], prediction[1:]
-        return negative + self.guidance_at(state) * (positive - negative)
-
-    def guidance_at(self, state: RequestState) -> float:
-        """The scale for the evaluation under way."""
-        return self.cfg_scale(state.params)
-
-    def cfg_scale(self, params: SamplingParams) -> float:
-        """The scale of classifier-free guidance."""
-        assert params.guidance_scale is not None
-        return params.guidance_scale
-
     # -- decoding
 
     def decode_chunks(self, params: SamplingParams) -> int:
         """Number of chunks that decoding is done in."""
-        return 1
+        return self.vae.chunks(self.layout.frames(params))
 
     def decodes_together(self, params: SamplingParams) -> bool:
         """Whether requests of this size may be decoded in one call."""
-        return self.vae_class.decodes_batches and self.decode_chunks(params) == 1
+        return self.vae.decodes_batches and self.decode_chunks(params) == 1
 
-    @abstractmethod
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
         """Chunk `chunk` of the pixels of `latents` [B, ...], [B * F, H, W, 3] uint8.
 
         B is 1 unless the requests, all of one size, are decoded together."""
+        state = states[0]
+        latents = self.layout.unpack(latents, state.params)
+        carry = state.carry if chunk else None
+        pixels, state.carry = self.vae.decode(latents, chunk, carry, seed=state.params.seed or 0)
+        return pixels
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor | None:
         """A small picture [h, w, 3] uint8 of the estimate of x0; None where there is none."""
-        return None
-
-
-def text_of(params: SamplingParams, branch: str) -> str:
-    """What a branch encodes: without a negative prompt, the empty text."""
-    return params.prompt if branch == "positive" else params.negative_prompt or ""
-
-
-def _sizes(tensor: Tensor) -> str:
-    """Of a row [1, ...], such as 24x64."""
-    return "x".join(map(str, tensor.shape[1:]))
-
-
-def size_of(params: SamplingParams) -> tuple[int, int]:
-    """Height and width, in pixels."""
-    assert params.width is not None
-    assert params.height is not None
-    return params.height, params.width
+        return self.vae.preview(self.layout.unpack(x0, params))

@@ -1,4 +1,4 @@
-"""What families of flow matching share."""
+"""Schedules of flow matching."""
 
 from __future__ import annotations
 
@@ -8,19 +8,6 @@ from typing import Any
 import torch
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.runtime.models.schedulers.solver import Solver
-from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-
-
-class FlowPipeline(ComposedPipeline):
-    """Starts from a picture where diffusers' pipelines for flow matching do."""
-
-    def first_evaluation(self, params: SamplingParams, solver: Solver) -> int:
-        """The rest of the steps is rounded up, as the references have it for these families."""
-        assert params.num_inference_steps is not None
-        assert params.strength is not None
-        steps = params.num_inference_steps
-        return int(max(steps - min(steps * params.strength, steps), 0)) * solver.order
 
 
 def falling_sigmas(params: SamplingParams) -> list[float]:

@@ -15,6 +15,7 @@ from multimodal_gen.messages.validation import resolve
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
+from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 
@@ -38,9 +39,28 @@ def load_pipeline(
     family = family_named(checkpoint.pipeline_class)
     module = importlib.import_module(f"multimodal_gen.runtime.pipelines.{family.module}")
     kind: type[ComposedPipeline] = module.PIPELINE.variant(checkpoint)
-    pipeline = kind.from_checkpoint(checkpoint, RankContext(device, dtype, mesh, attention_backend))
+    pipeline = _load(kind, checkpoint, RankContext(device, dtype, mesh, attention_backend))
     _check_defaults(pipeline)
     return pipeline
+
+
+def _load(
+    kind: type[ComposedPipeline], checkpoint: Checkpoint, context: RankContext
+) -> ComposedPipeline:
+    if context.mesh.world_size > 1 and not kind.supports_ranks:
+        allowed = f"{checkpoint.pipeline_class} runs as a fallback, on one rank only: use 1"
+        raise InvalidRequest("num_gpus", context.mesh.world_size, allowed)
+    kind.check(checkpoint)
+    scheduler_config = kind.solver_config(checkpoint)
+    defaults = checkpoint.defaults(kind.default_params(checkpoint))
+    components = {
+        name: kind.load_component(checkpoint, name, context)
+        for name in kind.family.components
+        if not kind.is_absent(checkpoint, name)
+    }
+    settings = kind.settings(checkpoint)
+    with complaints("config.json of a component"):
+        return kind(components, scheduler_config, defaults, context, **settings)
 
 
 def _check_defaults(pipeline: ComposedPipeline) -> None:

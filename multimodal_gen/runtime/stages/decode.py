@@ -33,5 +33,5 @@ class DecodeStage:
             _, latents = state.running()
             size = (state.params.width, state.params.height, latents.shape)
             alone = not self._pipeline.decodes_together(state.params)
-            groups.setdefault(state.req.id if alone else size, []).append(state)
+            groups.setdefault(id(state) if alone else size, []).append(state)
         return list(groups.values())

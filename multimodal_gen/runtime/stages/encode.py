@@ -21,5 +21,5 @@ class EncodeStage:
             with self._pipeline.loras.hooks.applied(rows):
                 state.conditioning = {
                     branch: self._pipeline.condition(state, branch)
-                    for branch in self._pipeline.branches(state.params)
+                    for branch in self._pipeline.guidance.branches(state.params)
                 }

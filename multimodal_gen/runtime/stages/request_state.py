@@ -67,3 +67,16 @@ class RequestState:
             generator=torch.Generator("cpu").manual_seed(req.params.seed),
             pictures=dict(zip(req.pictures, pictures, strict=True)),
         )
+
+
+def shapes_of(state: RequestState) -> str:
+    """Size, and the shapes of latents and conditioning, such as `64x64 4x8x8 text[77x768]`."""
+    _, latents = state.running()
+    branch = next(iter(state.conditioning.values()))
+    told = (f"{name}[{_sizes(tensor)}]" for name, tensor in branch.items())
+    return " ".join((f"{state.params.width}x{state.params.height}", _sizes(latents), *told))
+
+
+def _sizes(tensor: Tensor) -> str:
+    """Of a row [1, ...], such as 24x64."""
+    return "x".join(map(str, tensor.shape[1:]))

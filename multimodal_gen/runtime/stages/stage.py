@@ -23,18 +23,27 @@ class Stage(Protocol):
     def __call__(self, states: Sequence[RequestState], k: int) -> None: ...
 
 
+class Guidance(Protocol):
+    """How a family's predictions are guided."""
+
+    def branches(self, params: SamplingParams) -> tuple[str, ...]:
+        """("positive",), or ("positive", "negative"): a row of a batch for each."""
+
+    def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
+        """Predictions of the branches [branches, ...] to one [1, ...]."""
+
+
 class Pipeline(Protocol):
     """The part of `ComposedPipeline`, which says what each of these is, that stages use."""
 
     context: RankContext
     loras: LoadedLoras
+    guidance: Guidance
 
     @property
     def denoiser_name(self) -> str: ...
 
     def components_of_kind(self, *kinds: str) -> tuple[str, ...]: ...
-
-    def branches(self, params: SamplingParams) -> tuple[str, ...]: ...
 
     def condition(self, state: RequestState, branch: str) -> Conditioning: ...
 
@@ -43,8 +52,6 @@ class Pipeline(Protocol):
     def join(self, branches: Sequence[Conditioning]) -> Conditioning: ...
 
     def predict(self, rows: Rows) -> Tensor: ...
-
-    def guide(self, prediction: Tensor, state: RequestState) -> Tensor: ...
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor | None: ...
 

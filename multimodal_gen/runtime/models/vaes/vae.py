@@ -35,6 +35,12 @@ class VAE(ABC):
         """Rewrite the weights of a module that has just been loaded, once."""
         return module
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the module's weights, in which it works."""
+        dtype: torch.dtype = self._module.dtype
+        return dtype
+
     # -- geometry
 
     @property

@@ -15,7 +15,7 @@ from torch import Tensor
 from multimodal_gen.configs.families.components import ComponentSpec
 from multimodal_gen.configs.families.fallback import FALLBACK, LIBRARY_PIPELINES, LibraryPipeline
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults, Task
 from multimodal_gen.messages.plan import BatchKey
 from multimodal_gen.runtime.distributed.rank_context import RankContext
@@ -24,6 +24,7 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.fallback.call import CallSignature
 from multimodal_gen.runtime.pipelines.fallback.solver import LibrarySolver
+from multimodal_gen.runtime.pipelines.guidance import NoGuidance
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
@@ -44,10 +45,11 @@ class FallbackPipeline(ComposedPipeline):
 
     family = FALLBACK
     supports_lora = False  # its modules are called by the library, which knows of no rows
+    supports_ranks = False
+    guidance = NoGuidance()
     library_class: ClassVar[type[Any]]
     entry: ClassVar[LibraryPipeline]
     signature: ClassVar[CallSignature]
-    widths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init__(self, *args: Any, options: Mapping[str, Any]) -> None:
         super().__init__(*args)
@@ -56,13 +58,6 @@ class FallbackPipeline(ComposedPipeline):
         left_out = _left_out(self.library_class, parts)
         self._stock = self.library_class(**parts, **left_out, **options)
         self._stock.set_progress_bar_config(disable=True)
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, context: RankContext) -> Self:
-        if context.mesh.world_size > 1:
-            allowed = f"{checkpoint.pipeline_class} runs as a fallback, on one rank only: use 1"
-            raise InvalidRequest("num_gpus", context.mesh.world_size, allowed)
-        return super().from_checkpoint(checkpoint, context)
 
     @classmethod
     def variant(cls, checkpoint: Checkpoint) -> type[Self]:
@@ -157,9 +152,6 @@ class FallbackPipeline(ComposedPipeline):
         named = super().components_of_kind(*kinds)
         return (*named, *(name for name in self.components if name not in named))
 
-    def branches(self, params: SamplingParams) -> tuple[str, ...]:
-        return ("positive",)
-
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         return {}
 
@@ -171,9 +163,6 @@ class FallbackPipeline(ComposedPipeline):
 
     def solver(self, params: SamplingParams, generator: torch.Generator) -> LibrarySolver:
         return LibrarySolver(self._stock, self.signature, params, generator)
-
-    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        raise NotImplementedError("the library's call draws its own")
 
     def batch_key(self, state: RequestState, evaluation: int) -> BatchKey:
         """Unlike any other's: each is evaluated alone."""
@@ -188,12 +177,22 @@ class FallbackPipeline(ComposedPipeline):
         (state,) = rows.states
         return _solver_of(state).advance(rows.latents)
 
+    @property
+    def frame_multiple(self) -> int:
+        return self.family.frame_multiple
+
+    def decode_chunks(self, params: SamplingParams) -> int:
+        return 1
+
     def decodes_together(self, params: SamplingParams) -> bool:
         return False
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
         (state,) = states
         return _solver_of(state).finish()
+
+    def preview(self, params: SamplingParams, x0: Tensor) -> None:
+        """None: what the call's latents look like is known to the library alone."""
 
 
 def _left_out(library_class: type[Any], parts: Mapping[str, Any]) -> dict[str, None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -19,12 +18,14 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.cogvideox import CogVideoXVAE
-from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
+from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
 
-class CogVideoXPipeline(AdaptedVideoPipeline):
+class CogVideoXPipeline(ComposedPipeline):
     """Latents are [1, T, C, h, w].
 
     As in the reference, a video has the frames asked for when they are 1 more than a multiple of
@@ -32,7 +33,6 @@ class CogVideoXPipeline(AdaptedVideoPipeline):
     """
 
     family = COGVIDEOX
-    channels_at = 2
     vae_class = CogVideoXVAE
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),
@@ -42,7 +42,15 @@ class CogVideoXPipeline(AdaptedVideoPipeline):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._t5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
-        self._config = self.components["transformer"].config
+        self._denoiser = self.wrapped_denoiser("transformer")
+        self._config = config = self.components["transformer"].config
+        self.layout = CogVideoXLatents(
+            self.vae,
+            self.context,
+            patch=(config.patch_size_t or 1, config.patch_size, config.patch_size),
+            multiple=self.family.size_multiple,
+        )
+        self.guidance = ClassifierFreeGuidance(float32=True)
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
@@ -61,15 +69,15 @@ class CogVideoXPipeline(AdaptedVideoPipeline):
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         self._check_positions(state.params)
-        return super().condition(state, branch)
+        return self.prompts.encoded(state, branch, self._encode)
 
-    def encode(self, text: str, length: int) -> Conditioning:
+    def _encode(self, text: str, length: int) -> Conditioning:
         """T5's states of all `length` tokens, padding included."""
         return {"encoder_hidden_states": self._t5(text, length)[0].to(self.context.dtype)}
 
     def _check_positions(self, params: SamplingParams) -> None:
         """Raises InvalidRequest for what the model has no positions for."""
-        config, pixels = self._config, self.pixels_per_latent
+        config, pixels = self._config, self.vae.pixels_per_latent
         length, known = params.max_sequence_length, config.max_text_seq_length
         if length != known and not config.use_rotary_positional_embeddings:
             raise InvalidRequest("max_sequence_length", length, f"this model takes {known} only")
@@ -77,17 +85,6 @@ class CogVideoXPipeline(AdaptedVideoPipeline):
             side, largest = getattr(params, name), config[f"sample_{name}"] * pixels
             if side > largest:
                 raise InvalidRequest(name, side, f"this model takes at most {largest}")
-
-    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        frames, height, width = self.grid(params)
-        frames += self._additional_frames(params)
-        shape = (1, frames, self._config.in_channels, height, width)
-        return torch.randn(shape, generator=generator, dtype=self.context.dtype)
-
-    def _additional_frames(self, params: SamplingParams) -> int:
-        """Latent frames at the beginning that only fill up a patch, and are not decoded."""
-        frames, _, _ = self.grid(params)
-        return -frames % (self._config.patch_size_t or 1)
 
     def predict(self, rows: Rows) -> Tensor:
         rotary = None
@@ -120,21 +117,34 @@ class CogVideoXPipeline(AdaptedVideoPipeline):
         cosines, sines = rotary
         return cosines, sines
 
-    def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
-        return super().guide(prediction.float(), state)
 
-    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        (state,) = states
-        carry = state.carry if chunk else None
-        pixels, state.carry = self.vae.decode(self._unpacked(latents, state.params), chunk, carry)
-        return pixels
+class CogVideoXLatents(LatentLayout):
+    """Frames come first: [1, T, C, h, w]. At their beginning there may be some more than the VAE
+    has, which only fill up a patch in time and are not decoded."""
 
-    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return self.vae.preview(self._unpacked(x0, params))
+    def shape(self, params: SamplingParams) -> tuple[int, ...]:
+        channels, frames, height, width = super().shape(params)
+        return channels, frames + self._added(params), height, width
 
-    def _unpacked(self, latents: Tensor, params: SamplingParams) -> Tensor:
-        """[1, T, C, h, w] -> [1, C, T, h, w], those that are decoded."""
-        return latents[:, self._additional_frames(params) :].transpose(1, 2)
+    def frames(self, params: SamplingParams) -> int:
+        return super().frames(params) - self._added(params)
+
+    def pack(self, latents: Tensor) -> Tensor:
+        return latents.transpose(1, 2)
+
+    def unpack(self, latents: Tensor, params: SamplingParams) -> Tensor:
+        return latents[:, self._added(params) :].transpose(1, 2)
+
+    def noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
+        """Drawn frame by frame, as diffusers does."""
+        channels, frames, height, width = self.shape(params)
+        shape = (1, frames, channels, height, width)
+        noise = torch.randn(shape, generator=generator, dtype=self.dtype)
+        return noise.to(self.device)
+
+    def _added(self, params: SamplingParams) -> int:
+        _, frames, _, _ = super().shape(params)
+        return -frames % self._patch[0]
 
 
 PIPELINE = CogVideoXPipeline

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -16,20 +15,23 @@ from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 from multimodal_gen.runtime.models.dits.flux.keys import flux_key_map
-from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
+from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer, Grid
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.image import ImageVAE
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.flow import falling_sigmas, linear_shift
+from multimodal_gen.runtime.pipelines.guidance import TrueCfgGuidance
+from multimodal_gen.runtime.pipelines.latents.packed import PATCH, PackedLatents
 from multimodal_gen.runtime.pipelines.native import load_transformer
-from multimodal_gen.runtime.pipelines.packed import PATCH, PackedPipeline, unpack
+from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
 
-class FluxPipeline(PackedPipeline):
+class FluxPipeline(ComposedPipeline):
     """Text is CLIP's pooled state and T5's states."""
 
     family = FLUX
-    denoiser_name = "transformer"
     vae_class = ImageVAE
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",) * PATCH**2,
@@ -43,7 +45,9 @@ class FluxPipeline(PackedPipeline):
         self._t5 = TextEncoder(self.components["tokenizer_2"], self.components["text_encoder_2"])
         self._transformer: FluxTransformer = self.components["transformer"]
         self._denoiser = self.native_denoiser("transformer")
-        self.vae = ImageVAE(self.components["vae"])
+        self.layout = PackedLatents(self.vae, self.context)
+        self.guidance = TrueCfgGuidance()
+        self.start = PictureStart(self.layout, flow_model_start)
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
@@ -60,7 +64,7 @@ class FluxPipeline(PackedPipeline):
         )
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
-        conditioning = super().condition(state, branch)
+        conditioning = self.prompts.encoded(state, branch, self._encode)
         if self._transformer.config.guidance_embeds:
             scale = [state.params.guidance_scale]
             conditioning["guidance"] = torch.tensor(
@@ -68,23 +72,21 @@ class FluxPipeline(PackedPipeline):
             )
         return conditioning
 
-    def encode(self, text: str, length: int) -> Conditioning:
+    def _encode(self, text: str, length: int) -> Conditioning:
         """T5's states of all `length` tokens, padding included, and CLIP's pooled one."""
         pooled = self._clip(text, self._clip.max_length).pooler_output  # [1, P]
         states = self._t5(text, length)[0]  # [1, length, D]
         dtype = self.context.dtype
         return {"encoder_hidden_states": states.to(dtype), "pooled_projections": pooled.to(dtype)}
 
-    @property
-    def pixels_per_latent(self) -> int:
-        return self.vae.pixels_per_latent
+    def schedule(self, params: SamplingParams) -> dict[str, Any]:
+        mu = linear_shift(self.scheduler_config, self.layout.tokens(params))
+        return {"sigmas": falling_sigmas(params), "mu": mu}
 
-    @property
-    def latent_channels(self) -> int:
-        return self.vae.channels
-
-    def encode_picture(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
-        return self.vae.encode(pixels, generator)
+    def grids(self, state: RequestState) -> tuple[Grid, ...]:
+        """Tokens down and across of what is made, and of pictures that are seen."""
+        down, across = self.layout.grid(state.params)
+        return ((down, across),)
 
     def predict(self, rows: Rows) -> Tensor:
         text = rows.conditioning["encoder_hidden_states"].shape[1]
@@ -95,13 +97,6 @@ class FluxPipeline(PackedPipeline):
             **rows.conditioning,
         }
         return self._denoiser(tensors, lora=rows.lora)
-
-    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        pixels, _ = self.vae.decode(unpack(latents, self.grid(states[0].params)))
-        return pixels
-
-    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return self.vae.preview(unpack(x0, self.grid(params)))
 
 
 PIPELINE = FluxPipeline

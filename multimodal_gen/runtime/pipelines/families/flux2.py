@@ -3,13 +3,11 @@ going by a picture too."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from multimodal_gen.configs.families.flux2 import BASE_DEFAULTS, FLUX2
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -21,27 +19,29 @@ from multimodal_gen.runtime.models.dits.flux2.keys import flux2_key_map
 from multimodal_gen.runtime.models.dits.flux2.model import Flux2Transformer, Grid
 from multimodal_gen.runtime.models.encoders.qwen3 import Qwen3Encoder
 from multimodal_gen.runtime.models.vaes.flux2 import PATCH, Flux2VAE
-from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask
+from multimodal_gen.runtime.models.vaes.images import fit_image
 from multimodal_gen.runtime.models.vaes.references import (
     at_most_shown,
     crop_reference,
     reference_size,
 )
-from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
-from multimodal_gen.runtime.pipelines.flow import FlowPipeline, falling_sigmas
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.flow import falling_sigmas
+from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance, NoGuidance
+from multimodal_gen.runtime.pipelines.latents.layout import size_of
+from multimodal_gen.runtime.pipelines.latents.tokens import LatentTokens
 from multimodal_gen.runtime.pipelines.native import load_transformer
+from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
 _LAYERS = (9, 18, 27)  # of Qwen3, whose states are told to the model
 
 
-class Flux2KleinPipeline(FlowPipeline):
+class Flux2KleinPipeline(ComposedPipeline):
     """Latents are tokens [1, h * w, 4 * C] of 2 x 2 VAE latents each."""
 
     family = FLUX2
-    denoiser_name = "transformer"
-    channels_at = 2
     pictures_told = ("references",)
     vae_class = Flux2VAE
     widths: ClassVar = {
@@ -51,12 +51,13 @@ class Flux2KleinPipeline(FlowPipeline):
 
     def __init__(self, *args: Any, distilled: bool) -> None:
         super().__init__(*args)
-        self._distilled = distilled
         self._qwen = Qwen3Encoder(self.components["tokenizer"], self.components["text_encoder"])
         self._qwen.require_layers(max(_LAYERS))
         self._transformer: Flux2Transformer = self.components["transformer"]
         self._denoiser = self.native_denoiser("transformer")
-        self.vae = Flux2VAE(self.components["vae"])
+        self.layout = LatentTokens(self.vae, self.context)
+        self.guidance = NoGuidance() if distilled else ClassifierFreeGuidance()
+        self.start = PictureStart(self.layout, flow_model_start, picture=self._picture)
 
     @classmethod
     def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -74,10 +75,10 @@ class Flux2KleinPipeline(FlowPipeline):
             checkpoint, name, context, Flux2Config, Flux2Transformer, flux2_key_map
         )
 
-    def branches(self, params: SamplingParams) -> tuple[str, ...]:
-        return ("positive",) if self._distilled else super().branches(params)
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        return self.prompts.encoded(state, branch, self._encode)
 
-    def encode(self, text: str, length: int) -> Conditioning:
+    def _encode(self, text: str, length: int) -> Conditioning:
         """States of three of Qwen3's layers side by side, of all `length` tokens."""
         states = self._qwen.states(text, length, _LAYERS, thinking=False, padded=True)
         return {"encoder_hidden_states": torch.cat(states, dim=-1).to(self.context.dtype)}
@@ -93,37 +94,23 @@ class Flux2KleinPipeline(FlowPipeline):
     def _references(self, state: RequestState) -> Tensor:
         """Inpainting goes by the very picture that it starts from."""
         if "mask" in state.pictures:
-            return self.picture_latents(state)
+            return self._picture(state)
         pixels = crop_reference(state.pictures["image"], self.size_multiple)
-        return _pack(self.vae.encode(pixels)).to(self.context.dtype)
+        return self.layout.encode(pixels)
 
-    def picture_latents(self, state: RequestState) -> Tensor:
+    def _picture(self, state: RequestState) -> Tensor:
         picture = np.asarray(at_most_shown(state.pictures["image"]))
         pixels = fit_image(picture, *size_of(state.params))
-        return _pack(self.vae.encode(pixels)).to(self.context.dtype)
-
-    def mask_latents(self, state: RequestState) -> Tensor:
-        """Grey along its edges, one value a token."""
-        mask = fit_mask(state.pictures["mask"], *size_of(state.params))
-        mask = F.interpolate(mask, self._grid(state.params), mode="bilinear")
-        return _pack(mask).to(self.context.device, self.context.dtype)
+        return self.layout.encode(pixels)
 
     def batch_kind(self, state: RequestState, evaluation: int) -> str:
         return f"{self._grids(state)} text {self.text_tokens(state)}"
 
-    @property
-    def size_multiple(self) -> int:
-        return self.vae.pixels_per_latent
-
-    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        shape = (1, self._transformer.config.in_channels, *self._grid(params))
-        return _pack(torch.randn(shape, generator=generator, dtype=self.context.dtype))
-
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
         steps = params.num_inference_steps
         assert steps is not None
-        height, width = self._grid(params)
-        return {"sigmas": falling_sigmas(params), "mu": _shift(height * width, steps)}
+        mu = _shift(self.layout.tokens(params), steps)
+        return {"sigmas": falling_sigmas(params), "mu": mu}
 
     def predict(self, rows: Rows) -> Tensor:
         text = rows.conditioning["encoder_hidden_states"].shape[1]
@@ -135,38 +122,16 @@ class Flux2KleinPipeline(FlowPipeline):
         }
         return self._denoiser(tensors, lora=rows.lora)
 
-    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        pixels, _ = self.vae.decode(_unpack(latents, self._grid(states[0].params)))
-        return pixels
-
-    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return self.vae.preview(_unpack(x0, self._grid(params)))
-
-    def _grid(self, params: SamplingParams) -> Grid:
-        """Tokens down and across."""
-        height, width = size_of(params)
-        return height // self.size_multiple, width // self.size_multiple
-
     def _grids(self, state: RequestState) -> tuple[Grid, ...]:
         """Of what is made, then of the picture it goes by."""
-        own = self._grid(state.params)
+        down, across = self.layout.grid(state.params)
+        own = down, across
         if "image" not in state.pictures:
             return (own,)
         if "mask" in state.pictures:
             return own, own
         height, width = reference_size(state.pictures["image"], self.size_multiple)
         return own, (height // self.size_multiple, width // self.size_multiple)
-
-
-def _pack(latents: Tensor) -> Tensor:
-    """[B, C, h, w] -> [B, h * w, C]."""
-    return latents.flatten(2).transpose(1, 2)
-
-
-def _unpack(tokens: Tensor, grid: Grid) -> Tensor:
-    """[B, h * w, C] -> [B, C, h, w]."""
-    latents: Tensor = tokens.transpose(1, 2).unflatten(2, grid)
-    return latents
 
 
 def _shift(tokens: int, steps: int) -> float:

@@ -11,10 +11,11 @@ from torch.nn import functional as F
 
 from multimodal_gen.configs.families.flux_fill import FLUX_FILL
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask
-from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
+from multimodal_gen.runtime.models.vaes.images import fit_image, fit_mask
 from multimodal_gen.runtime.pipelines.families.flux import FluxPipeline
-from multimodal_gen.runtime.pipelines.packed import PATCH, pack
+from multimodal_gen.runtime.pipelines.latents.layout import size_of
+from multimodal_gen.runtime.pipelines.latents.packed import PATCH
+from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
@@ -35,18 +36,22 @@ class FluxFillPipeline(FluxPipeline):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         width = self._transformer.config.in_channels
-        channels = 2 * self.latent_channels + self.pixels_per_latent**2
+        channels = 2 * self.vae.channels + self.vae.pixels_per_latent**2
         if width != PATCH**2 * channels:
             raise InvalidCheckpoint(
                 f"transformer/config.json: in_channels={width} must be {PATCH**2 * channels}, for "
                 "latents, picture and mask"
             )
 
-    def apply_mask(self, state: RequestState, clean: Tensor, noise: Tensor) -> None:
+        self.start = PictureStart(self.layout, flow_model_start, self._show_unmasked)
+
+    def _show_unmasked(
+        self, state: RequestState, clean: Tensor, noise: Tensor, mask: Tensor
+    ) -> None:
         mask = fit_mask(state.pictures["mask"], *size_of(state.params))
         pixels = fit_image(state.pictures["image"], *size_of(state.params)) * (1 - mask)
-        picture = pack(self.encode_picture(pixels, state.generator)).to(clean)
-        masked = pack(F.pixel_unshuffle(mask, self.pixels_per_latent)).to(clean)
+        picture = self.layout.encode(pixels, state.generator)
+        masked = self.layout.pack(F.pixel_unshuffle(mask, self.vae.pixels_per_latent)).to(clean)
         for conditioning in state.conditioning.values():
             conditioning["seen"] = torch.cat((picture, masked), dim=2)
 

@@ -6,9 +6,8 @@ from diffusers.pipelines.flux import pipeline_flux_kontext as reference
 
 from multimodal_gen.configs.families.flux_kontext import FLUX_KONTEXT
 from multimodal_gen.runtime.models.dits.flux.model import Grid
-from multimodal_gen.runtime.models.vaes.pictures import Picture, fit_image
+from multimodal_gen.runtime.models.vaes.images import Picture, fit_image
 from multimodal_gen.runtime.pipelines.families.flux import FluxPipeline
-from multimodal_gen.runtime.pipelines.packed import pack
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 
@@ -23,7 +22,7 @@ class FluxKontextPipeline(FluxPipeline):
         if "image" not in state.pictures:
             return
         pixels = fit_image(state.pictures["image"], *self._fitted(state.pictures["image"]))
-        latents = pack(self.encode_picture(pixels, None)).to(self.context.dtype)
+        latents = self.layout.encode(pixels)
         for conditioning in state.conditioning.values():
             conditioning["picture"] = latents
 

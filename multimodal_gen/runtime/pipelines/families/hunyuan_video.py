@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -15,8 +14,9 @@ from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.hunyuan_video import HunyuanVideoVAE
-from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
-from multimodal_gen.runtime.pipelines.true_cfg import TrueCfgPipeline
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.guidance import TrueCfgGuidance
+from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
@@ -28,7 +28,7 @@ _LAYER = -3
 """Of Llama's hidden states: before its last two layers."""
 
 
-class HunyuanVideoPipeline(TrueCfgPipeline, AdaptedVideoPipeline):
+class HunyuanVideoPipeline(ComposedPipeline):
     """Latents are the VAE's own, [1, C, T, h, w]."""
 
     family = HUNYUAN_VIDEO
@@ -43,6 +43,16 @@ class HunyuanVideoPipeline(TrueCfgPipeline, AdaptedVideoPipeline):
         super().__init__(*args)
         self._llama = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
         self._clip = TextEncoder(self.components["tokenizer_2"], self.components["text_encoder_2"])
+        self._denoiser = self.wrapped_denoiser("transformer")
+        config = self.components["transformer"].config
+        self.layout = LatentLayout(
+            self.vae,
+            self.context,
+            dtype=torch.float32,
+            patch=(config.patch_size_t or 1, config.patch_size, config.patch_size),
+            multiple=self.family.size_multiple,
+        )
+        self.guidance = TrueCfgGuidance()
 
     @classmethod
     def check(cls, checkpoint: Checkpoint) -> None:
@@ -58,10 +68,10 @@ class HunyuanVideoPipeline(TrueCfgPipeline, AdaptedVideoPipeline):
         scale = state.params.guidance_scale
         assert scale is not None
         guidance = torch.tensor([scale], dtype=self.context.dtype) * 1000.0
-        encoded = super().condition(state, branch)
+        encoded = self.prompts.encoded(state, branch, self._encode)
         return {**encoded, "guidance": guidance.to(self.context.device)}
 
-    def encode(self, text: str, length: int) -> Conditioning:
+    def _encode(self, text: str, length: int) -> Conditioning:
         """Llama's states of `length` tokens after the instruction, which are valid, and CLIP's
         pooled one."""
         instructed, tokens = _TEMPLATE.format(text), length + _BEFORE_PROMPT
@@ -75,10 +85,6 @@ class HunyuanVideoPipeline(TrueCfgPipeline, AdaptedVideoPipeline):
             "pooled_projections": pooled.to(dtype),
         }
 
-    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        channels = self.components["transformer"].config.in_channels
-        return torch.randn((1, channels, *self.grid(params)), generator=generator)
-
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
         steps = params.num_inference_steps
         assert steps is not None
@@ -88,14 +94,6 @@ class HunyuanVideoPipeline(TrueCfgPipeline, AdaptedVideoPipeline):
     def predict(self, rows: Rows) -> Tensor:
         tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}
         return self._denoiser(tensors, lora=rows.lora)
-
-    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        carry = states[0].carry if chunk else None
-        pixels, states[0].carry = self.vae.decode(latents, chunk, carry)
-        return pixels
-
-    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return self.vae.preview(x0)
 
 
 PIPELINE = HunyuanVideoPipeline

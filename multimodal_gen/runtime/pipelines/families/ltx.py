@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -15,20 +14,21 @@ from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.models.vaes.images import fit_image
 from multimodal_gen.runtime.models.vaes.ltx import LTXVAE
-from multimodal_gen.runtime.models.vaes.pictures import fit_image
-from multimodal_gen.runtime.pipelines.adapted_video import AdaptedVideoPipeline
-from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.flow import falling_sigmas, linear_shift
+from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
+from multimodal_gen.runtime.pipelines.latents.layout import size_of
+from multimodal_gen.runtime.pipelines.latents.tokens import LatentTokens
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
 
-class LTXPipeline(AdaptedVideoPipeline):
+class LTXPipeline(ComposedPipeline):
     """Latents are tokens [1, T * h * w, C], in float32 between evaluations."""
 
     family = LTX
-    channels_at = 2
     vae_class = LTXVAE
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),
@@ -38,6 +38,16 @@ class LTXPipeline(AdaptedVideoPipeline):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._t5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
+        self._denoiser = self.wrapped_denoiser("transformer")
+        config = self.components["transformer"].config
+        self.layout = LatentTokens(
+            self.vae,
+            self.context,
+            dtype=torch.float32,
+            patch=(config.patch_size_t or 1, config.patch_size, config.patch_size),
+            multiple=self.family.size_multiple,
+        )
+        self.guidance = KeptTokensGuidance(float32=True)
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
@@ -57,7 +67,10 @@ class LTXPipeline(AdaptedVideoPipeline):
             frames = defaults.num_frames // 8 * time + 1
             return msgspec.structs.replace(defaults, width=width, height=height, num_frames=frames)
 
-    def encode(self, text: str, length: int) -> Conditioning:
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        return self.prompts.encoded(state, branch, self._encode)
+
+    def _encode(self, text: str, length: int) -> Conditioning:
         """T5's states, for which padding is text; the mask keeps it from the denoiser."""
         _, mask = self._t5.tokenize(text, length)
         return {
@@ -65,17 +78,13 @@ class LTXPipeline(AdaptedVideoPipeline):
             "encoder_attention_mask": mask,
         }
 
-    def initial_noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        channels = self.components["transformer"].config.in_channels
-        return _packed(torch.randn((1, channels, *self.grid(params)), generator=generator))
-
     def prepare(self, state: RequestState) -> None:
         """A picture is the first latent frame, which then never changes."""
         if "image" not in state.pictures:
             super().prepare(state)
             return
         pixels = fit_image(state.pictures["image"], *size_of(state.params)).unsqueeze(2)
-        given = _packed(self.vae.encode(pixels, state.generator))
+        given = self.layout.encode(pixels, state.generator)
         super().prepare(state)
         assert state.latents is not None
         length = given.shape[1]
@@ -89,15 +98,14 @@ class LTXPipeline(AdaptedVideoPipeline):
         return f"{super().batch_kind(state, evaluation)} {state.params.fps} fps"
 
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
-        frames, height, width = self.grid(params)
-        mu = linear_shift(self.scheduler_config, frames * height * width)
+        mu = linear_shift(self.scheduler_config, self.layout.tokens(params))
         return {"sigmas": falling_sigmas(params), "mu": mu, "sigmas_for_all": True}
 
     def predict(self, rows: Rows) -> Tensor:
         params = rows.params[0]
         assert params.fps is not None
-        frames, height, width = self.grid(params)
-        pixels = self.pixels_per_latent
+        frames, height, width = self.layout.grid(params)
+        pixels = self.vae.pixels_per_latent
         tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}
         if "kept" in tensors:  # those tokens are at the end of their noise: [R, tokens]
             tensors["timestep"] = rows.timesteps.unsqueeze(1).masked_fill(tensors.pop("kept"), 0)
@@ -109,28 +117,14 @@ class LTXPipeline(AdaptedVideoPipeline):
         }
         return self._denoiser(tensors, static, rows.lora)
 
+
+class KeptTokensGuidance(ClassifierFreeGuidance):
+    """Guidance that leaves the tokens of a given first frame as they are."""
+
     def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
-        guided = super().guide(prediction.float(), state)
+        guided = super().guide(prediction, state)
         kept = state.conditioning["positive"].get("kept")
         return guided if kept is None else guided.masked_fill(kept.unsqueeze(2), 0)
-
-    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        (params,) = (state.params for state in states)
-        pixels, _ = self.vae.decode(self._unpacked(latents, params), seed=params.seed or 0)
-        return pixels
-
-    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return self.vae.preview(self._unpacked(x0, params))
-
-    def _unpacked(self, tokens: Tensor, params: SamplingParams) -> Tensor:
-        """[1, T * h * w, C] -> [1, C, T, h, w]."""
-        latents: Tensor = tokens.transpose(1, 2).unflatten(2, self.grid(params))
-        return latents
-
-
-def _packed(latents: Tensor) -> Tensor:
-    """[1, C, T, h, w] -> [1, T * h * w, C]."""
-    return latents.flatten(2).transpose(1, 2)
 
 
 PIPELINE = LTXPipeline

@@ -13,17 +13,20 @@ from multimodal_gen.configs.families.pixart_sigma import PIXART_SIGMA
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
+from multimodal_gen.runtime.models.vaes.image import ImageVAE
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
+from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
-from multimodal_gen.runtime.stages.request_state import Conditioning
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
 
-class PixArtSigmaPipeline(ImageLatentsPipeline):
+class PixArtSigmaPipeline(ComposedPipeline):
     """T5's states, and a transformer that predicts the noise."""
 
     family = PIXART_SIGMA
-    denoiser_name = "transformer"
+    vae_class = ImageVAE
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),
         "transformer.caption_channels": ("text_encoder.d_model",),
@@ -33,12 +36,18 @@ class PixArtSigmaPipeline(ImageLatentsPipeline):
         super().__init__(*args)
         self._t5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
         self._denoiser = self.wrapped_denoiser("transformer")
+        patch = self.components["transformer"].config.patch_size
+        self.layout = LatentLayout(self.vae, self.context, patch=(patch, patch))
+        self.guidance = ClassifierFreeGuidance()
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
         return trained_size(cls.family, checkpoint, "transformer")
 
-    def encode(self, text: str, length: int) -> Conditioning:
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        return self.prompts.encoded(state, branch, self._encode)
+
+    def _encode(self, text: str, length: int) -> Conditioning:
         """T5's states, and which of them are not padding."""
         text = text.lower().strip()
         states = self._t5(text, length, masked=True)[0]  # [1, length, D]
@@ -47,15 +56,6 @@ class PixArtSigmaPipeline(ImageLatentsPipeline):
             "encoder_hidden_states": states.to(self.context.dtype),
             "encoder_attention_mask": mask,
         }
-
-    @property
-    def size_multiple(self) -> int:
-        """Pixels along each side of a token."""
-        return int(self.pixels_per_latent * self.components["transformer"].config.patch_size)
-
-    @property
-    def latents_per_token(self) -> int:
-        return int(self.components["transformer"].config.patch_size ** 2)
 
     def predict(self, rows: Rows) -> Tensor:
         """The noise; the variances that most checkpoints also predict are used by no solver."""

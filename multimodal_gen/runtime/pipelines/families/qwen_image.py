@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from multimodal_gen.configs.families.qwen_image import QWEN_IMAGE
@@ -16,11 +15,15 @@ from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 from multimodal_gen.runtime.models.dits.qwen_image.keys import qwen_image_key_map
-from multimodal_gen.runtime.models.dits.qwen_image.model import QwenImageTransformer
+from multimodal_gen.runtime.models.dits.qwen_image.model import Grid, QwenImageTransformer
 from multimodal_gen.runtime.models.encoders.qwen import QwenEncoder
 from multimodal_gen.runtime.models.vaes.qwen_image import QwenImageVAE
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.flow import falling_sigmas, linear_shift
+from multimodal_gen.runtime.pipelines.guidance import TrueCfgGuidance, keeping_norm
+from multimodal_gen.runtime.pipelines.latents.packed import PATCH, PackedLatents
 from multimodal_gen.runtime.pipelines.native import load_transformer
-from multimodal_gen.runtime.pipelines.packed import PATCH, PackedPipeline, unpack
+from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows, join_padded, text_bucket
 
@@ -35,11 +38,10 @@ _DROPPED = 34  # tokens of the template before the prompt
 _LONGEST = 1024  # tokens of a prompt, and of the template after it
 
 
-class QwenImagePipeline(PackedPipeline):
+class QwenImagePipeline(ComposedPipeline):
     """Texts differ in length; rows of a batch are padded to the longest, unseen by attention."""
 
     family = QWEN_IMAGE
-    denoiser_name = "transformer"
     vae_class = QwenImageVAE
     widths: ClassVar = {
         "transformer.in_channels": ("vae.z_dim",) * PATCH**2,
@@ -50,7 +52,9 @@ class QwenImagePipeline(PackedPipeline):
         self._encoder = self.make_encoder()
         self._transformer: QwenImageTransformer = self.components["transformer"]
         self._denoiser = self.native_denoiser("transformer")
-        self.vae = QwenImageVAE(self.components["vae"])
+        self.layout = PackedLatents(self.vae, self.context)
+        self.guidance = TrueCfgGuidance(keeping_norm)
+        self.start = PictureStart(self.layout, flow_model_start)
         width, wanted = self._encoder.width, self._transformer.config.joint_attention_dim
         if width != wanted:
             raise InvalidCheckpoint(
@@ -71,7 +75,10 @@ class QwenImagePipeline(PackedPipeline):
             checkpoint, name, context, QwenImageConfig, QwenImageTransformer, qwen_image_key_map
         )
 
-    def encode(self, text: str, length: int) -> Conditioning:
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        return self.prompts.encoded(state, branch, self._encode)
+
+    def _encode(self, text: str, length: int) -> Conditioning:
         states = self._encoder(chat(_SYSTEM, text), _LONGEST + _DROPPED)[:, _DROPPED:]
         return {"encoder_hidden_states": states[:, :length].to(self.context.dtype)}
 
@@ -84,19 +91,14 @@ class QwenImagePipeline(PackedPipeline):
     def text_tokens(self, state: RequestState) -> int:
         return text_bucket(super().text_tokens(state))
 
-    @property
-    def pixels_per_latent(self) -> int:
-        return self.vae.pixels_per_latent
-
-    @property
-    def latent_channels(self) -> int:
-        return self.vae.channels
-
-    def encode_picture(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
-        return self.vae.encode(pixels, generator)
-
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
-        return {**super().schedule(params), "sigmas_for_all": True}
+        mu = linear_shift(self.scheduler_config, self.layout.tokens(params))
+        return {"sigmas": falling_sigmas(params), "mu": mu, "sigmas_for_all": True}
+
+    def grids(self, state: RequestState) -> tuple[Grid, ...]:
+        """Tokens down and across of what is made, and of pictures that are seen."""
+        down, across = self.layout.grid(state.params)
+        return ((down, across),)
 
     def predict(self, rows: Rows) -> Tensor:
         text = rows.conditioning["encoder_hidden_states"].shape[1]
@@ -107,22 +109,6 @@ class QwenImagePipeline(PackedPipeline):
             **rows.conditioning,
         }
         return self._denoiser(tensors, lora=rows.lora)
-
-    def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
-        """Classifier-free guidance that keeps the length of each token's positive prediction."""
-        guided = super().guide(prediction, state)
-        if len(prediction) == 1:
-            return guided
-        kept, has = (each.norm(dim=-1, keepdim=True) for each in (prediction[:1], guided))
-        scale: Tensor = kept / has
-        return guided * scale
-
-    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        pixels, _ = self.vae.decode(unpack(latents, self.grid(states[0].params)))
-        return pixels
-
-    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor:
-        return self.vae.preview(unpack(x0, self.grid(params)))
 
 
 def chat(system: str, user: str) -> str:

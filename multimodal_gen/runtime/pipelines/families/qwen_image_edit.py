@@ -12,10 +12,9 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.pretrained import PictureProcessor
 from multimodal_gen.runtime.models.dits.qwen_image.model import Grid
 from multimodal_gen.runtime.models.encoders.qwen import IMAGE_TOKEN, QwenEncoder
-from multimodal_gen.runtime.models.vaes.pictures import Picture, fit_image, resized
-from multimodal_gen.runtime.pipelines.composed_pipeline import text_of
+from multimodal_gen.runtime.models.vaes.images import Picture, fit_image, resized
 from multimodal_gen.runtime.pipelines.families.qwen_image import QwenImagePipeline, chat
-from multimodal_gen.runtime.pipelines.packed import pack
+from multimodal_gen.runtime.pipelines.prompts import text_of
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 
 _SYSTEM = (
@@ -58,7 +57,7 @@ class QwenImageEditPipeline(QwenImagePipeline):
             raise InvalidRequest(field, text, f"must not have {IMAGE_TOKEN} in it")
         digest = hashlib.sha256(picture.tobytes()).digest()
         key = (text, picture.shape, digest)
-        return self.remembered(state, key, lambda: self._encode_with(text, picture))
+        return self.prompts.remembered(state, key, lambda: self._encode_with(text, picture))
 
     def _encode_with(self, text: str, picture: Picture) -> Conditioning:
         area, label = (_SEEN_BY_PLUS, "Picture 1: ") if self._plus else (PICTURE_AREA, "")
@@ -69,7 +68,7 @@ class QwenImageEditPipeline(QwenImagePipeline):
     def prepare(self, state: RequestState) -> None:
         super().prepare(state)
         pixels = fit_image(state.pictures["image"], *fitted(state.pictures["image"], PICTURE_AREA))
-        latents = pack(self.encode_picture(pixels, None)).to(self.context.dtype)
+        latents = self.layout.encode(pixels)
         for conditioning in state.conditioning.values():
             conditioning["picture"] = latents
 

@@ -6,7 +6,6 @@ Pictures are made at the size that is asked for, as with `use_resolution_binning
 from __future__ import annotations
 
 import inspect
-import math
 from typing import Any, ClassVar
 
 import torch
@@ -17,8 +16,11 @@ from multimodal_gen.configs.families.sana import SANA
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.pipelines.composed_pipeline import text_of
-from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
+from multimodal_gen.runtime.models.vaes.image import ImageVAE
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
+from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
+from multimodal_gen.runtime.pipelines.prompts import text_of
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
@@ -29,11 +31,11 @@ _INSTRUCTION: list[str] = (
 """What the language model is told before the prompt; the reference's default."""
 
 
-class SanaPipeline(ImageLatentsPipeline):
+class SanaPipeline(ComposedPipeline):
     """Gemma's states; latents stay in float32 between evaluations."""
 
     family = SANA
-    denoiser_name = "transformer"
+    vae_class = ImageVAE
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),
         "transformer.caption_channels": ("text_encoder.hidden_size",),
@@ -45,6 +47,15 @@ class SanaPipeline(ImageLatentsPipeline):
         tokenizer.padding_side = "right"
         self._gemma = TextEncoder(tokenizer, self.components["text_encoder"])
         self._denoiser = self.wrapped_denoiser("transformer")
+        self._config = self.components["transformer"].config
+        self.layout = LatentLayout(
+            self.vae,
+            self.context,
+            dtype=torch.float32,
+            patch=(self._config.patch_size,) * 2,
+            multiple=self.family.size_multiple,
+        )
+        self.guidance = ClassifierFreeGuidance(float32=True)
         self._instruction = "\n".join(_INSTRUCTION)
         self._instruction_length = len(tokenizer.encode(self._instruction))
 
@@ -58,7 +69,7 @@ class SanaPipeline(ImageLatentsPipeline):
         assert length is not None
         instructed = branch == "positive"
         key = (text, length, instructed)
-        return self.remembered(state, key, lambda: self._encode(text, length, instructed))
+        return self.prompts.remembered(state, key, lambda: self._encode(text, length, instructed))
 
     def _encode(self, text: str, length: int, instructed: bool) -> Conditioning:
         """Gemma's states of `length` tokens: the very first, and the last of what was encoded.
@@ -78,27 +89,11 @@ class SanaPipeline(ImageLatentsPipeline):
             "encoder_attention_mask": mask[:, kept],
         }
 
-    @property
-    def size_multiple(self) -> int:
-        token = self.pixels_per_latent * self.components["transformer"].config.patch_size
-        return math.lcm(self.family.size_multiple, token)
-
-    @property
-    def latents_dtype(self) -> torch.dtype:
-        return torch.float32
-
-    @property
-    def latents_per_token(self) -> int:
-        return int(self.components["transformer"].config.patch_size ** 2)
-
     def predict(self, rows: Rows) -> Tensor:
-        timesteps = rows.timesteps * self.components["transformer"].config.timestep_scale
+        timesteps = rows.timesteps * self._config.timestep_scale
         tensors = {"latents": rows.latents, "timestep": timesteps, **rows.conditioning}
         prediction = self._denoiser(tensors, lora=rows.lora)
         return prediction[:, : rows.latents.shape[1]]
-
-    def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
-        return super().guide(prediction.float(), state)
 
 
 PIPELINE = SanaPipeline

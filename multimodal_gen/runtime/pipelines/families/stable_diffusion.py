@@ -15,21 +15,23 @@ from multimodal_gen.messages.model_info import Defaults, Task
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.schedulers.registry import own_scheduler_class
-from multimodal_gen.runtime.models.schedulers.solver import Solver
-from multimodal_gen.runtime.models.vaes.pictures import fit_image, fit_mask
-from multimodal_gen.runtime.pipelines.composed_pipeline import size_of, text_of
-from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
+from multimodal_gen.runtime.models.vaes.image import ImageVAE
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
+from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
+from multimodal_gen.runtime.pipelines.prompts import text_of
+from multimodal_gen.runtime.pipelines.start.unet_start import UNetStart
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
-from multimodal_gen.runtime.stages.inpaint import KeepUnmasked
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
 
-class StableDiffusionPipeline(ImageLatentsPipeline):
+class StableDiffusionPipeline(ComposedPipeline):
     """Latents are the VAE's own, [1, C, h, w]."""
 
     family = STABLE_DIFFUSION
     denoiser_name = "unet"
+    vae_class = ImageVAE
     widths: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "unet.cross_attention_dim": ("text_encoder.hidden_size",),
     }
@@ -46,6 +48,10 @@ class StableDiffusionPipeline(ImageLatentsPipeline):
         self._clip = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
         self._denoiser = self.wrapped_denoiser("unet", self.added_conditioning)
         self._sees_mask = self.components["unet"].config.in_channels > self.vae.channels
+        multiple = self.family.size_multiple
+        self.layout = LatentLayout(self.vae, self.context, multiple=multiple)
+        self.guidance = ClassifierFreeGuidance()
+        self.start = UNetStart(self.layout, shows_mask=self._sees_mask)
 
     @classmethod
     def check(cls, checkpoint: Checkpoint) -> None:
@@ -83,46 +89,12 @@ class StableDiffusionPipeline(ImageLatentsPipeline):
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         text = text_of(state.params, branch)
-        return self.remembered(state, text, lambda: self._encode(text))
+        return self.prompts.remembered(state, text, lambda: self._encode(text))
 
     def _encode(self, text: str) -> Conditioning:
         masked = bool(getattr(self.components["text_encoder"].config, "use_attention_mask", False))
         states = self._clip(text, self._clip.max_length, masked=masked)[0]  # [1, S, D]
         return {"encoder_hidden_states": states.to(self.context.dtype)}
-
-    def prepare(self, state: RequestState) -> None:
-        if "mask" not in state.pictures:
-            super().prepare(state)
-            return
-        solver = state.solver = self.solver(state.params, state.generator)
-        self.begin_by_strength(state, solver)
-        self._start_inpainting(state, solver)
-
-    def _start_inpainting(self, state: RequestState, solver: Solver) -> None:
-        """As a picture does, but for a strength of 1: from noise alone."""
-        from_noise = state.params.strength == 1
-        clean = None if from_noise and self._sees_mask else self.picture_latents(state)
-        noise = self.initial_noise(state.params, state.generator).to(self.context.device)
-        if from_noise or clean is None:
-            state.latents = solver.init_noise(noise)
-        else:
-            state.latents = solver.add_noise(clean, noise, state.evaluation)
-        mask = self.mask_latents(state)
-        if self._sees_mask:
-            shown = {"mask": mask, "masked_latents": self._masked_latents(state)}
-            state.conditioning = {
-                branch: {**told, **shown} for branch, told in state.conditioning.items()
-            }
-        elif clean is not None:
-            # The reference encodes the masked picture here too, and draws from the generator.
-            torch.randn(clean.shape, generator=state.generator, dtype=self.components["vae"].dtype)
-            state.after_step.append(KeepUnmasked(clean, noise, mask))
-
-    def _masked_latents(self, state: RequestState) -> Tensor:
-        """The picture, grey where it is to change."""
-        pixels = fit_image(state.pictures["image"], *size_of(state.params))
-        mask = fit_mask(state.pictures["mask"], *size_of(state.params))
-        return self.encode_picture(state, pixels * (mask < 0.5))
 
     def predict(self, rows: Rows) -> Tensor:
         tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}

@@ -23,21 +23,24 @@ from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Conf
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.keys import sd3_key_map
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.model import SD3Transformer
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
-from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
-from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
+from multimodal_gen.runtime.models.vaes.image import ImageVAE
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.flow import linear_shift
+from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
+from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
 from multimodal_gen.runtime.pipelines.native import load_transformer
+from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
 _LARGEST_SHIFT = 1.16  # where a scheduler that shifts by the picture's size doesn't say
 
 
-class StableDiffusion3Pipeline(ImageLatentsPipeline, FlowPipeline):
+class StableDiffusion3Pipeline(ComposedPipeline):
     """Text is that of two CLIPs, then of T5 or zeros."""
 
     family = STABLE_DIFFUSION_3
-    denoiser_name = "transformer"
+    vae_class = ImageVAE
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),
         "transformer.joint_attention_dim": ("text_encoder_3.d_model",),
@@ -58,6 +61,10 @@ class StableDiffusion3Pipeline(ImageLatentsPipeline, FlowPipeline):
         self._t5 = encoders[2] if len(encoders) > 2 else None
         self._transformer: SD3Transformer = self.components["transformer"]
         self._denoiser = self.native_denoiser("transformer")
+        patch = self._transformer.config.patch_size
+        self.layout = LatentLayout(self.vae, self.context, patch=(patch, patch))
+        self.guidance = ClassifierFreeGuidance()
+        self.start = PictureStart(self.layout, flow_model_start)
 
     @classmethod
     def check(cls, checkpoint: Checkpoint) -> None:
@@ -86,7 +93,10 @@ class StableDiffusion3Pipeline(ImageLatentsPipeline, FlowPipeline):
             return super().load_component(checkpoint, name, context)
         return load_transformer(checkpoint, name, context, SD3Config, SD3Transformer, sd3_key_map)
 
-    def encode(self, text: str, length: int) -> Conditioning:
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        return self.prompts.encoded(state, branch, self._encode)
+
+    def _encode(self, text: str, length: int) -> Conditioning:
         """The states before each CLIP's last layer side by side, as wide as T5's; then those of
         T5's `length` tokens, padding included. Pooled are the CLIPs'."""
         tokens, width = self._clips[0].max_length, self._transformer.config.joint_attention_dim
@@ -99,15 +109,6 @@ class StableDiffusion3Pipeline(ImageLatentsPipeline, FlowPipeline):
         return {"encoder_hidden_states": states.to(dtype), "pooled_projections": pooled.to(dtype)}
 
     @property
-    def size_multiple(self) -> int:
-        """Pixels along each side of a token."""
-        return self._transformer.config.patch_size * self.pixels_per_latent
-
-    @property
-    def latents_per_token(self) -> int:
-        return self._transformer.config.patch_size**2
-
-    @property
     def limits(self) -> Limits:
         """No side is longer than the transformer has places for."""
         places = self._transformer.config.pos_embed_max_size * self.size_multiple
@@ -115,8 +116,8 @@ class StableDiffusion3Pipeline(ImageLatentsPipeline, FlowPipeline):
         return msgspec.structs.replace(limits, max_side=min(limits.max_side, places))
 
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
-        height, width = (side // self.size_multiple for side in size_of(params))
-        return {"mu": linear_shift(self.scheduler_config, height * width, _LARGEST_SHIFT)}
+        tokens = self.layout.tokens(params)
+        return {"mu": linear_shift(self.scheduler_config, tokens, _LARGEST_SHIFT)}
 
     def predict(self, rows: Rows) -> Tensor:
         tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}

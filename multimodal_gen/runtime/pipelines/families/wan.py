@@ -2,88 +2,164 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from multimodal_gen.configs.families.wan import EXPERTS_DEFAULTS, TEXT_IMAGE_DEFAULTS, WAN
+from multimodal_gen.configs.families.wan import (
+    EXPERT_PARAMETERS,
+    EXPERTS_DEFAULTS,
+    TEXT_IMAGE_DEFAULTS,
+    WAN,
+)
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults, Task
+from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.models.vaes.pictures import fit_image
-from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline, size_of
-from multimodal_gen.runtime.pipelines.families.wan_base import WanBasePipeline
-from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.runtime.models.dits.wan.config import WanConfig
+from multimodal_gen.runtime.models.dits.wan.keys import wan_key_map
+from multimodal_gen.runtime.models.dits.wan.model import WanTransformer
+from multimodal_gen.runtime.models.encoders.cleaning import clean
+from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.models.vaes.wan import WanVAE
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.families.wan_experts import (
+    EXPERTS,
+    ExpertGuidance,
+    WanExperts,
+    boundary_ratio,
+    check_expert,
+    needed_experts,
+)
+from multimodal_gen.runtime.pipelines.families.wan_first_frame import (
+    FirstFrame,
+    KeptFirstFrame,
+    NoFirstFrame,
+)
+from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
+from multimodal_gen.runtime.pipelines.native import load_transformer
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
+_FLOAT32 = ("vae", "image_encoder")
+_TEXT_AND_PICTURE = ("encoder_hidden_states", "encoder_hidden_states_image")
 
-class WanPipeline(WanBasePipeline):
-    """A text, and a video of nothing but noise."""
+
+class WanPipeline(ComposedPipeline):
+    """Latents are the VAE's own, [1, C, T, h, w], and stay in float32 between evaluations."""
 
     family = WAN
-    widths: ClassVar = {}
-    experts_defaults: ClassVar = EXPERTS_DEFAULTS
+    vae_class = WanVAE
+    experts_defaults: ClassVar[Defaults] = EXPERTS_DEFAULTS
+    latent_widths: ClassVar[tuple[str, ...]] = ("vae.z_dim",)
+    """What the transformers' channels of input are the sum of."""
+
+    def __init__(
+        self, *args: Any, boundary_ratio: float | None, expand_timesteps: bool = False
+    ) -> None:
+        """`expand_timesteps`: the first frame may have a timestep of its own, as in TI2V."""
+        super().__init__(*args)
+        self._umt5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
+        modules = {name: self.components[name] for name in EXPERTS if name in self.components}
+        timesteps = self.scheduler_config.get("num_train_timesteps", 1000)
+        self._experts = WanExperts(modules, boundary_ratio, timesteps)
+        self._denoisers = {name: self.native_denoiser(name) for name in modules}
+        self.layout = LatentLayout(
+            self.vae, self.context, dtype=torch.float32, patch=self._experts.config.patch_size
+        )
+        self.guidance = ExpertGuidance(self._experts)
+        self._first_frame: FirstFrame = NoFirstFrame()
+        if expand_timesteps:
+            self._first_frame = KeptFirstFrame(self.layout)
+
+    # -- what the checkpoint is
 
     @classmethod
-    def variant(cls, checkpoint: Checkpoint) -> type[ComposedPipeline]:
-        expands = checkpoint.options.get("expand_timesteps")
-        return WanTextImagePipeline if expands else cls
+    def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        expand = bool(checkpoint.options.get("expand_timesteps"))
+        return {"boundary_ratio": boundary_ratio(checkpoint), "expand_timesteps": expand}
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
+        if checkpoint.options.get("expand_timesteps"):
+            return TEXT_IMAGE_DEFAULTS
         experts = checkpoint.options.get("boundary_ratio") is not None
         return cls.experts_defaults if experts else super().default_params(checkpoint)
 
-    def predict(self, rows: Rows) -> Tensor:
-        return self.velocity(rows, rows.latents, rows.timesteps[:, None])
-
-
-class WanTextImagePipeline(WanBasePipeline):
-    """A picture is the first latent frame from the start on, at timestep 0."""
-
-    family = WAN
-    widths: ClassVar = {}
+    @classmethod
+    def is_absent(cls, checkpoint: Checkpoint, name: str) -> bool:
+        """Also what is there and never used."""
+        idle = name == "transformer_2" and boundary_ratio(checkpoint) is None
+        return idle or super().is_absent(checkpoint, name)
 
     @classmethod
-    def default_params(cls, checkpoint: Checkpoint) -> Defaults:
-        return TEXT_IMAGE_DEFAULTS
+    def check(cls, checkpoint: Checkpoint) -> None:
+        super().check(checkpoint)
+        for name in needed_experts(checkpoint):
+            checkpoint.require(name, cls.family.components[name].classes)
+        for name in EXPERTS:
+            if not cls.is_absent(checkpoint, name):
+                checkpoint.require_width(f"{name}.in_channels", cls.latent_widths)
+                checkpoint.require_width(f"{name}.text_dim", ("text_encoder.d_model",))
+                check_expert(checkpoint, name)
+
+    @classmethod
+    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
+        if name not in EXPERTS:
+            return super().load_component(checkpoint, name, context)
+        return load_transformer(checkpoint, name, context, WanConfig, WanTransformer, wan_key_map)
+
+    @classmethod
+    def component_dtype(
+        cls, checkpoint: Checkpoint, name: str, context: RankContext
+    ) -> torch.dtype:
+        """VAE and image encoder are kept in float32, as the reference advises."""
+        return torch.float32 if name in _FLOAT32 else context.dtype
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return EXPERT_PARAMETERS if self._experts.divided else super().parameters
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        return (*super().tasks, "image-to-video")
+        shown = isinstance(self._first_frame, KeptFirstFrame)
+        return (*super().tasks, "image-to-video") if shown else super().tasks
+
+    # -- a generation
+
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        return self.prompts.encoded(state, branch, self._encode)
+
+    def _encode(self, text: str, length: int) -> Conditioning:
+        """UMT5's states, zeros after the end of the text."""
+        text = clean(text)
+        states = self._umt5(text, length, masked=True).last_hidden_state  # [1, length, D]
+        _, mask = self._umt5.tokenize(text, length)
+        states = states.masked_fill(~mask.bool().unsqueeze(-1), 0)
+        return {"encoder_hidden_states": states.to(self.context.dtype)}
 
     def prepare(self, state: RequestState) -> None:
         super().prepare(state)
-        picture = state.pictures.get("image")
-        noisy = torch.tensor([float(picture is None)], device=self.context.device)
-        for conditioning in state.conditioning.values():
-            conditioning["first_frame_noisy"] = noisy
-        if picture is not None:
-            _, noise = state.running()
-            pixels = fit_image(picture, *size_of(state.params)).unsqueeze(2)
-            keep = KeepFirstFrame(self.vae.encode(pixels))
-            state.latents = keep.put_into(noise)
-            state.after_step.append(keep)
+        self._first_frame.prepare(state)
+
+    def batch_kind(self, state: RequestState, evaluation: int) -> str:
+        return f"{super().batch_kind(state, evaluation)} {self._experts.name(state, evaluation)}"
 
     def predict(self, rows: Rows) -> Tensor:
-        first = rows.timesteps * rows.conditioning["first_frame_noisy"]
-        timesteps = torch.stack((first, rows.timesteps.to(first.dtype)), dim=1)
-        return self.velocity(rows, rows.latents, timesteps)
+        state, told = rows.states[0], rows.conditioning
+        expert = self._experts.name(state, state.evaluation)
+        latents, timesteps = self._first_frame.inputs(rows)
+        tensors = {
+            "hidden_states": latents.to(self.context.dtype),
+            "timestep": timesteps,
+            "rotary": self._experts.modules[expert].rotary(latents.shape[2:]),
+            **{name: told[name] for name in _TEXT_AND_PICTURE if name in told},
+        }
+        return self._denoisers[expert](tensors, lora=rows.lora)
 
-
-class KeepFirstFrame:
-    """Called after each step of one request: the first frame stays as given, without noise."""
-
-    def __init__(self, first: Tensor) -> None:
-        """`first` is one latent frame, [1, C, 1, h, w]."""
-        self._first = first
-
-    def put_into(self, latents: Tensor) -> Tensor:
-        return torch.cat((self._first.to(latents.dtype), latents[:, :, 1:]), dim=2)
-
-    def __call__(self, state: RequestState, x0: Tensor) -> None:
-        _, latents = state.running()
-        state.latents = self.put_into(latents)
+    def preview(self, params: SamplingParams, x0: Tensor) -> None:
+        """None: videos of this family are shown when they are done."""
 
 
 PIPELINE = WanPipeline

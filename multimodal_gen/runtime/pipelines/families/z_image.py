@@ -17,10 +17,13 @@ from multimodal_gen.runtime.models.dits.z_image.config import PATCH, ZImageConfi
 from multimodal_gen.runtime.models.dits.z_image.keys import z_image_key_map
 from multimodal_gen.runtime.models.dits.z_image.model import ZImageTransformer, padded
 from multimodal_gen.runtime.models.encoders.qwen3 import Qwen3Encoder
-from multimodal_gen.runtime.pipelines.composed_pipeline import size_of
-from multimodal_gen.runtime.pipelines.flow import FlowPipeline, linear_shift
-from multimodal_gen.runtime.pipelines.image_latents import ImageLatentsPipeline
+from multimodal_gen.runtime.models.vaes.image import ImageVAE
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.flow import linear_shift
+from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance, beyond_positive
+from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
 from multimodal_gen.runtime.pipelines.native import load_transformer
+from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows, join_padded, text_bucket
 
@@ -29,11 +32,11 @@ _TIMESTEPS = 1000
 _TURBO_SHIFT = 3.0
 
 
-class ZImagePipeline(ImageLatentsPipeline, FlowPipeline):
+class ZImagePipeline(ComposedPipeline):
     """Latents are those of the VAE, [1, C, h, w], float32 whatever the model's dtype is."""
 
     family = Z_IMAGE
-    denoiser_name = "transformer"
+    vae_class = ImageVAE
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),
         "transformer.cap_feat_dim": ("text_encoder.hidden_size",),
@@ -44,6 +47,11 @@ class ZImagePipeline(ImageLatentsPipeline, FlowPipeline):
         self._qwen = Qwen3Encoder(self.components["tokenizer"], self.components["text_encoder"])
         self._transformer: ZImageTransformer = self.components["transformer"]
         self._denoiser = self.native_denoiser("transformer")
+        self.layout = LatentLayout(
+            self.vae, self.context, dtype=torch.float32, patch=(PATCH, PATCH)
+        )
+        self.guidance = ClassifierFreeGuidance(beyond_positive, above=0, float32=True)
+        self.start = PictureStart(self.layout, flow_model_start)
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
@@ -59,18 +67,10 @@ class ZImagePipeline(ImageLatentsPipeline, FlowPipeline):
             checkpoint, name, context, ZImageConfig, ZImageTransformer, z_image_key_map
         )
 
-    def branches(self, params: SamplingParams) -> tuple[str, ...]:
-        """Guided by any scale above 0: here it says how far to go beyond the positive branch."""
-        return ("positive", "negative") if self.cfg_scale(params) > 0 else ("positive",)
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        return self.prompts.encoded(state, branch, self._encode)
 
-    def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
-        prediction = prediction.float()
-        if len(prediction) == 1:
-            return prediction
-        positive, negative = prediction[:1], prediction[1:]
-        return positive + self.cfg_scale(state.params) * (positive - negative)
-
-    def encode(self, text: str, length: int) -> Conditioning:
+    def _encode(self, text: str, length: int) -> Conditioning:
         """The states before Qwen3's last layer, without padding."""
         (states,) = self._qwen.states(text, length, (-2,), thinking=True, padded=False)
         return {_STATES: states.to(self.context.dtype)}
@@ -88,25 +88,14 @@ class ZImagePipeline(ImageLatentsPipeline, FlowPipeline):
     def text_tokens(self, state: RequestState) -> int:
         return padded(text_bucket(super().text_tokens(state)))
 
-    @property
-    def latents_per_token(self) -> int:
-        return PATCH**2
-
-    @property
-    def size_multiple(self) -> int:
-        return PATCH * self.pixels_per_latent
-
-    @property
-    def latents_dtype(self) -> torch.dtype:
-        return torch.float32
-
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
         steps = params.num_inference_steps
         assert steps is not None
-        height, width = size_of(params)
-        tokens = (height // self.size_multiple) * (width // self.size_multiple)
         sigmas = torch.linspace(1.0, 1 / steps, steps).tolist()
-        return {"sigmas": sigmas, "mu": linear_shift(self.scheduler_config, tokens)}
+        return {
+            "sigmas": sigmas,
+            "mu": linear_shift(self.scheduler_config, self.layout.tokens(params)),
+        }
 
     def predict(self, rows: Rows) -> Tensor:
         text, lengths = rows.conditioning[_STATES].shape[1], rows.conditioning.get("lengths")

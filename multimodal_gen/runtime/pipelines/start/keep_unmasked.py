@@ -23,3 +23,8 @@ class KeepUnmasked:
         if state.evaluation < solver.num_evaluations:
             kept = solver.add_noise(self._clean, self._noise, state.evaluation)
         state.latents = (1 - self._mask) * kept + self._mask * latents
+
+
+def keep_unmasked(state: RequestState, clean: Tensor, noise: Tensor, mask: Tensor) -> None:
+    """Have the request keep its picture where the mask is 0."""
+    state.after_step.append(KeepUnmasked(clean, noise, mask))

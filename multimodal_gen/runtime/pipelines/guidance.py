@@ -1,0 +1,81 @@
+"""Guidance: which branches of a request are evaluated, and what becomes of their predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.stages.request_state import RequestState
+
+Combine = Callable[[Tensor, Tensor, float], Tensor]
+"""(positive, negative, scale) -> the guided prediction, all [1, ...]."""
+
+
+class NoGuidance:
+    """A model that takes guidance as an input, or is distilled to need none."""
+
+    def branches(self, params: SamplingParams) -> tuple[str, ...]:
+        return ("positive",)
+
+    def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
+        return prediction
+
+
+def beyond_negative(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance as diffusers counts its scale: 1 is the positive branch."""
+    return negative + scale * (positive - negative)
+
+
+def beyond_positive(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+    """As in Ho & Salimans 2022, eq. 6, where the scale counts from the positive branch: 0 is it."""
+    return positive + scale * (positive - negative)
+
+
+def keeping_norm(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+    """`beyond_negative` with each token as long as in the positive branch."""
+    guided = beyond_negative(positive, negative, scale)
+    ratio: Tensor = positive.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True)
+    return guided * ratio
+
+
+class ClassifierFreeGuidance:
+    """Guides by `guidance_scale` where it is more than `above`."""
+
+    def __init__(
+        self, combine: Combine = beyond_negative, *, above: float = 1, float32: bool = False
+    ) -> None:
+        """`float32`: combine in float32, whatever the model's dtype."""
+        self._combine = combine
+        self._above = above
+        self._float32 = float32
+
+    def branches(self, params: SamplingParams) -> tuple[str, ...]:
+        return ("positive", "negative") if self.scale(params) > self._above else ("positive",)
+
+    def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
+        if self._float32:
+            prediction = prediction.float()
+        if len(prediction) == 1:
+            return prediction
+        return self._combine(prediction[:1], prediction[1:], self.scale_now(state))
+
+    def scale(self, params: SamplingParams) -> float:
+        assert params.guidance_scale is not None
+        return params.guidance_scale
+
+    def scale_now(self, state: RequestState) -> float:
+        """That of the evaluation under way."""
+        return self.scale(state.params)
+
+
+class TrueCfgGuidance(ClassifierFreeGuidance):
+    """Guides by `true_cfg_scale`, and only where a negative prompt is given: for models that also
+    take a guidance scale as an input."""
+
+    def branches(self, params: SamplingParams) -> tuple[str, ...]:
+        return ("positive",) if params.negative_prompt is None else super().branches(params)
+
+    def scale(self, params: SamplingParams) -> float:
+        return 1.0 if params.true_cfg_scale is None else params.true_cfg_scale

@@ -1,0 +1,41 @@
+"""What a checkpoint must be for its family to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from multimodal_gen.configs.families import FamilyConfig
+from multimodal_gen.configs.families.components import ComponentSpec
+from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
+from multimodal_gen.runtime.models.schedulers.registry import view_of
+
+IsAbsent = Callable[[Checkpoint, str], bool]
+
+
+def check_components(
+    checkpoint: Checkpoint,
+    components: Mapping[str, ComponentSpec],
+    widths: Mapping[str, tuple[str, ...]],
+    is_absent: IsAbsent,
+) -> None:
+    """Raises InvalidCheckpoint where a component is missing or of another class, or a number in
+    its config, such as `transformer.in_channels`, is not the sum of those in others' configs."""
+    for name, component in components.items():
+        if not is_absent(checkpoint, name):
+            checkpoint.require(name, component.classes)
+    for name, parts in widths.items():
+        if not any(is_absent(checkpoint, part.partition(".")[0]) for part in parts):
+            checkpoint.require_width(name, parts)
+
+
+def check_view(scheduler_config: Mapping[str, Any], family: FamilyConfig) -> None:
+    """Raises InvalidCheckpoint where the scheduler is not for what the family's models predict."""
+    if (view := view_of(scheduler_config)) not in family.views:
+        wanted = " or ".join(each.value for each in family.views)
+        raise InvalidCheckpoint(
+            f"scheduler_config.json: {scheduler_config['_class_name']} as configured there is for "
+            f"{view.value} and does not fit {family.title} ({wanted}), "
+            f"which takes {', '.join(family.schedulers)}"
+        )

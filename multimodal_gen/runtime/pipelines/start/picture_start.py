@@ -1,0 +1,86 @@
+"""Starting from a picture instead of from noise alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.runtime.models.schedulers.solver import Solver
+from multimodal_gen.runtime.models.vaes.images import fit_image, fit_mask
+from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
+from multimodal_gen.runtime.pipelines.start.keep_unmasked import keep_unmasked
+from multimodal_gen.runtime.stages.request_state import RequestState
+
+FirstStep = Callable[[int, float], int]
+"""(steps, strength) -> the step that a picture starts at."""
+ApplyMask = Callable[[RequestState, Tensor, Tensor, Tensor], None]
+"""What a mask does, given the state, the picture's latents, the noise, and the latents' mask."""
+
+
+class Start(Protocol):
+    """Gives a request with a picture its latents, and its solver the first evaluation."""
+
+    def __call__(self, state: RequestState, solver: Solver) -> None: ...
+
+
+def noise_model_start(steps: int, strength: float) -> int:
+    """Where diffusers' pipelines for noise prediction start: what is left to do is rounded down."""
+    return steps - min(int(steps * strength), steps)
+
+
+def flow_model_start(steps: int, strength: float) -> int:
+    """Where diffusers' pipelines for flow matching start: what is left to do is rounded up."""
+    return int(max(steps - min(steps * strength, steps), 0))
+
+
+class PictureStart:
+    """SDEdit (Meng et al. 2022): the picture, as noisy as after the steps that are left out."""
+
+    def __init__(
+        self,
+        layout: LatentLayout,
+        first_step: FirstStep,
+        apply_mask: ApplyMask = keep_unmasked,
+        picture: Callable[[RequestState], Tensor] | None = None,
+    ) -> None:
+        """`picture` makes clean latents of a request's picture, where the posterior's draw of it
+        at the request's size is not what the model starts from."""
+        self.picture = picture or self._drawn
+        self._layout = layout
+        self._first_step = first_step
+        self._apply_mask = apply_mask
+
+    def __call__(self, state: RequestState, solver: Solver) -> None:
+        clean = self.picture(state)
+        noise = self._layout.noise(state.params, state.generator)
+        self.begin(state, solver)
+        state.latents = solver.add_noise(clean, noise, state.evaluation)
+        if "mask" in state.pictures:
+            self._apply_mask(state, clean, noise, self.mask(state))
+
+    def _drawn(self, state: RequestState) -> Tensor:
+        """The request's picture as clean latents [1, ...], drawn from the posterior."""
+        pixels = fit_image(state.pictures["image"], *size_of(state.params))
+        return self._layout.encode(pixels, state.generator)
+
+    def mask(self, state: RequestState) -> Tensor:
+        """The request's mask in the layout of the latents, [1, ...]: 1 where the picture changes,
+        0 where it is kept."""
+        mask = fit_mask(state.pictures["mask"], *size_of(state.params))
+        return self._layout.mask(mask, state.params)
+
+    def begin(self, state: RequestState, solver: Solver) -> None:
+        """Leave out the evaluations that the request's strength spares."""
+        params = state.params
+        assert params.num_inference_steps is not None
+        assert params.strength is not None
+        steps = params.num_inference_steps
+        first = self._first_step(steps, params.strength) * solver.order
+        if first >= solver.num_evaluations:
+            allowed = f"leaves none of num_inference_steps={steps} to do; ask for more of either"
+            raise InvalidRequest("strength", params.strength, allowed)
+        solver.begin(first)
+        state.evaluation = first
