@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-Task = Literal[
+TaskName = Literal[
     "text-to-image",
     "image-to-image",
     "inpainting",
@@ -62,7 +62,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """What the operator called it: a hub name or the last part of a path."""
     family: str
-    tasks: tuple[Task, ...]
+    tasks: tuple[TaskName, ...]
     defaults: Defaults
     limits: Limits
     size_multiple: int

@@ -14,7 +14,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.python.pictures import open_pictures
 from multimodal_gen.errors import InvalidRequest, ProtocolError
 from multimodal_gen.messages.codec import Decoder, FrameHeader, encode
-from multimodal_gen.messages.model_info import ModelInfo, PictureSize, Task
+from multimodal_gen.messages.model_info import ModelInfo, PictureSize, TaskName
 from multimodal_gen.messages.pictures import Pictures
 from multimodal_gen.messages.plan import Plan
 from multimodal_gen.messages.request import ClientMessage, Submit
@@ -26,7 +26,7 @@ BOTH = {**IMAGE, "mask": FrameHeader((30, 40))}
 Save = Callable[..., str]
 
 
-def model(*tasks: Task, picture_size: PictureSize = "area", multiple: int = 16) -> ModelInfo:
+def model(*tasks: TaskName, picture_size: PictureSize = "area", multiple: int = 16) -> ModelInfo:
     defaults = msgspec.structs.replace(
         FAMILY.defaults, width=512, height=512, strength=0.6, inpainting_strength=0.9
     )
@@ -58,7 +58,7 @@ ALL = model("text-to-image", "image-to-image", "inpainting")
     ],
 )
 def test_pictures_are_refused_where_the_model_does_not_take_or_lacks_them(
-    tasks: list[Task], pictures: Pictures, field: str
+    tasks: list[TaskName], pictures: Pictures, field: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refused:
         resolve(SamplingParams(), model(*tasks), pictures)

@@ -12,9 +12,9 @@ from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit import calculate_dime
 from tiny_checkpoints.pictures import picture
 
 from multimodal_gen.configs.families import FAMILIES
-from multimodal_gen.messages.model_info import Task
+from multimodal_gen.messages.model_info import TaskName
 
-Cell = tuple[str, Task]
+Cell = tuple[str, TaskName]
 """A family and one of its tasks."""
 
 

@@ -9,9 +9,10 @@ from native import evaluate, parts_of
 from tiny_checkpoints import weights
 
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.layers.rope import Grid
 from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 from multimodal_gen.runtime.models.dits.qwen_image.keys import qwen_image_key_map
-from multimodal_gen.runtime.models.dits.qwen_image.model import Grid, QwenImageTransformer
+from multimodal_gen.runtime.models.dits.qwen_image.model import QwenImageTransformer
 
 TEXT_TOKENS = 11
 Grids = tuple[Grid, ...]

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from multimodal_gen.configs.families.components import encoder, module, tokenizer
 from multimodal_gen.configs.families.family import FamilyConfig
-from multimodal_gen.messages.model_info import Defaults, Limits, Task
+from multimodal_gen.messages.model_info import Defaults, Limits, TaskName
 
 
 @dataclass(frozen=True, kw_only=True)
 class LibraryPipeline:
     """One pipeline class of diffusers."""
 
-    task: Task = "text-to-image"
+    task: TaskName = "text-to-image"
     size_multiple: int = 16
     size: tuple[int, int] | None = None
     """Width and height by default. None: what the call's signature says, else what the denoiser

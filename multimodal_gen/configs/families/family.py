@@ -9,9 +9,9 @@ from typing import Literal
 from multimodal_gen.configs.families.components import ComponentSpec
 from multimodal_gen.configs.families.single_file import SingleFile
 from multimodal_gen.configs.solvers import View, solvers_of
-from multimodal_gen.messages.model_info import Defaults, Limits, PictureSize, Task
+from multimodal_gen.messages.model_info import Defaults, Limits, PictureSize, TaskName
 
-Denoiser = Literal["native", "adapter", "fallback"]
+DenoiserKind = Literal["native", "adapter", "fallback"]
 """A model of this project; a module of diffusers; diffusers' whole pipeline."""
 
 
@@ -29,7 +29,7 @@ class FamilyConfig:
     """What its pipeline loads from a checkpoint, in this order."""
     unused: tuple[tuple[str, str], ...] = ()
     """(library, class) of what checkpoints name besides and nothing loads."""
-    tasks: tuple[Task, ...]
+    tasks: tuple[TaskName, ...]
     parameters: tuple[str, ...]
     """The optional sampling parameters that mean something to it."""
     size_multiple: int
@@ -44,7 +44,7 @@ class FamilyConfig:
     own_solver: str | None = None
     """What its checkpoints are published with, if not the first of those: theirs alone if need be.
     """
-    denoiser: Denoiser = "adapter"
+    denoiser: DenoiserKind = "adapter"
     single_files: tuple[SingleFile, ...] = ()
     """Layouts, other than a folder, that its weights may come in: safetensors or GGUF."""
     ulysses: bool = False

@@ -7,12 +7,12 @@ from typing import get_args
 
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.configs.families.family import FamilyConfig
-from multimodal_gen.messages.model_info import Task
+from multimodal_gen.messages.model_info import TaskName
 
 _YES, _NO = "✓", ""
 _COLUMNS = (
     "family",
-    *get_args(Task),
+    *get_args(TaskName),
     "denoiser",
     "folder",
     "single file",
@@ -40,7 +40,7 @@ def shares_rows(family: FamilyConfig) -> bool:
 
 def _row(family: FamilyConfig) -> Iterable[str]:
     yield family.title
-    yield from (_mark(task in family.tasks) for task in get_args(Task))
+    yield from (_mark(task in family.tasks) for task in get_args(TaskName))
     yield family.denoiser
     yield _YES
     yield file_styles(family)

@@ -17,13 +17,13 @@ from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rows import deal
 
 # attention(q, k, v, lengths) on [B, S, H, D]; see layers/attention
-Attention = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+AttentionFunction = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 class SequenceParallel:
     """One rank holds the whole sequence; the base of the one that shares it."""
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: AttentionFunction) -> None:
         self._attention = attention
 
     def share(self, length: int) -> range:
@@ -65,7 +65,7 @@ class UlyssesSequenceParallel(SequenceParallel):
     """The ranks of a ulysses group share the sequence, and within attention the heads."""
 
     def __init__(
-        self, attention: Attention, rank: int, size: int, group: dist.ProcessGroup
+        self, attention: AttentionFunction, rank: int, size: int, group: dist.ProcessGroup
     ) -> None:
         super().__init__(attention)
         self._rank = rank
@@ -131,7 +131,7 @@ class UlyssesSequenceParallel(SequenceParallel):
         return torch.tensor(by_rank, device=device).argsort()
 
 
-def make_sequence_parallel(mesh: Mesh, attention: Attention) -> SequenceParallel:
+def make_sequence_parallel(mesh: Mesh, attention: AttentionFunction) -> SequenceParallel:
     """The object for this rank of the mesh: trivial where its sequence is not shared."""
     if mesh.ulysses_group is None:
         return SequenceParallel(attention)

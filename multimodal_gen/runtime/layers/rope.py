@@ -9,6 +9,9 @@ from torch import Tensor
 
 _KEPT = 32
 
+Grid = tuple[int, int]
+"""Tokens of a picture, down and across."""
+
 
 def rotary_table(positions: Tensor, axes_dims: Sequence[int], theta: float = 10000.0) -> Tensor:
     """cos and sin of every rotation, [..., S, sum(axes_dims) / 2, 2] in float32.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo, Task
+from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo, TaskName
 from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
@@ -169,7 +169,7 @@ class ComposedPipeline(ABC):
         )
 
     @property
-    def tasks(self) -> tuple[Task, ...]:
+    def tasks(self) -> tuple[TaskName, ...]:
         """What this checkpoint can do."""
         return self.family.tasks
 

@@ -14,16 +14,16 @@ from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.config import TransformerConfig
 
-Config = TypeVar("Config", bound=TransformerConfig)
+AnyConfig = TypeVar("AnyConfig", bound=TransformerConfig)
 
 
 def load_transformer(
     checkpoint: Checkpoint,
     name: str,
     context: RankContext,
-    config_class: type[Config],
-    make: Callable[[Config, Parts], nn.Module],
-    key_map: Callable[[Config], Mapping[str, tuple[str, ...]]],
+    config_class: type[AnyConfig],
+    make: Callable[[AnyConfig, Parts], nn.Module],
+    key_map: Callable[[AnyConfig], Mapping[str, tuple[str, ...]]],
 ) -> nn.Module:
     """Component `name`, made from its config and filled by `key_map`. Raises InvalidCheckpoint."""
     config = config_class.from_dict(checkpoint.config(name))

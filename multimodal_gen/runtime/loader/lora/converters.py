@@ -8,10 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from multimodal_gen.runtime.loader.lora.layouts import Converter
+from multimodal_gen.runtime.loader.lora.layouts import LoraConverter
 
 
-def lora_converter(pipeline_classes: Sequence[str], unet_config: Any = None) -> Converter | None:
+def lora_converter(
+    pipeline_classes: Sequence[str], unet_config: Any = None
+) -> LoraConverter | None:
     """That of the first of diffusers' classes that has one. It may raise anything.
 
     `unet_config` is what tells the blocks of a UNet apart.
@@ -25,7 +27,7 @@ def lora_converter(pipeline_classes: Sequence[str], unet_config: Any = None) -> 
     return None
 
 
-def _converter(kind: Any, unet_config: Any) -> Converter:
+def _converter(kind: Any, unet_config: Any) -> LoraConverter:
     options: dict[str, Any] = {} if unet_config is None else {"unet_config": unet_config}
     if "return_alphas" in inspect.signature(kind.lora_state_dict).parameters:
         options["return_alphas"] = True

@@ -19,7 +19,7 @@ from multimodal_gen.errors import InvalidCheckpoint
 
 log = logging.getLogger(__name__)
 
-Converter = Callable[[dict[str, Tensor]], tuple[dict[str, Tensor], Mapping[str, Any]]]
+LoraConverter = Callable[[dict[str, Tensor]], tuple[dict[str, Tensor], Mapping[str, Any]]]
 """Another layout to diffusers' own: the weights and, by name, alphas."""
 
 _KEY = re.compile(
@@ -90,7 +90,7 @@ def _in(modules: Collection[str], name: str) -> str | None:
 
 
 def pairs_of(
-    tensors: Mapping[str, Tensor], names: Names, converter: Converter | None
+    tensors: Mapping[str, Tensor], names: Names, converter: LoraConverter | None
 ) -> tuple[Pairs, dict[str, Any]]:
     """A file's tensors by module, and those for which there is no module.
 

@@ -20,7 +20,7 @@ from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.lora import Lora, LowRank
 from multimodal_gen.runtime.layers.lora_hooks import HOOKABLE
 from multimodal_gen.runtime.loader.lora.layouts import (
-    Converter,
+    LoraConverter,
     Names,
     Pair,
     Pairs,
@@ -54,7 +54,7 @@ class LoraReader:
     def __init__(
         self,
         modules: Mapping[str, nn.Module],
-        converter: Converter | None,
+        converter: LoraConverter | None,
         device: torch.device,
     ) -> None:
         """`modules`: the components that may have a LoRA, by name, the denoiser first."""

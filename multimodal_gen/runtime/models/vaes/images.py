@@ -10,7 +10,7 @@ from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 from torch.nn import functional as F
 
-Picture = np.ndarray[Any, Any]
+InputImage = np.ndarray[Any, Any]
 
 _IMAGES: Any = VaeImageProcessor(vae_scale_factor=1)
 _MASKS: Any = VaeImageProcessor(
@@ -18,19 +18,19 @@ _MASKS: Any = VaeImageProcessor(
 )
 
 
-def fit_image(picture: Picture, height: int, width: int) -> Tensor:
+def fit_image(picture: InputImage, height: int, width: int) -> Tensor:
     """uint8 [h, w, 3] of any size -> [1, 3, height, width] in -1..1, stretched by Lanczos."""
     pixels: Tensor = _IMAGES.preprocess(PIL.Image.fromarray(picture), height, width)
     return pixels
 
 
-def resized(picture: Picture, height: int, width: int) -> PIL.Image.Image:
+def resized(picture: InputImage, height: int, width: int) -> PIL.Image.Image:
     """uint8 [h, w, 3] of any size at another, stretched by Lanczos."""
     image: PIL.Image.Image = _IMAGES.resize(PIL.Image.fromarray(picture), height, width)
     return image
 
 
-def fit_mask(mask: Picture, height: int, width: int) -> Tensor:
+def fit_mask(mask: InputImage, height: int, width: int) -> Tensor:
     """uint8 [h, w] of any size -> [1, 1, height, width], 0 or 1 (128 and above)."""
     fitted: Tensor = _MASKS.preprocess(PIL.Image.fromarray(mask), height, width)
     return fitted

@@ -10,20 +10,20 @@ from diffusers.pipelines.flux2.image_processor import Flux2ImageProcessor
 from torch import Tensor
 
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.runtime.models.vaes.images import Picture
+from multimodal_gen.runtime.models.vaes.images import InputImage
 
 _MOST = 1024 * 1024  # pixels; larger ones are shrunk
 
 _PROCESSOR: Any = Flux2ImageProcessor(vae_scale_factor=1)
 
 
-def reference_size(picture: Picture, multiple: int) -> tuple[int, int]:
+def reference_size(picture: InputImage, multiple: int) -> tuple[int, int]:
     """Height and width of a picture as it is shown to the model."""
     height, width = _shrunk_size(picture)
     return height // multiple * multiple, width // multiple * multiple
 
 
-def crop_reference(picture: Picture, multiple: int) -> Tensor:
+def crop_reference(picture: InputImage, multiple: int) -> Tensor:
     """uint8 [h, w, 3] -> [1, 3, H, W] in -1..1: shrunk if it is large, then cut at the centre.
 
     Raises InvalidRequest for a picture that is too small or too narrow.
@@ -40,7 +40,7 @@ def crop_reference(picture: Picture, multiple: int) -> Tensor:
     return pixels
 
 
-def at_most_shown(picture: Picture) -> PIL.Image.Image:
+def at_most_shown(picture: InputImage) -> PIL.Image.Image:
     """A picture uint8 [h, w, 3], smaller if it is larger than what is shown to the model."""
     image = PIL.Image.fromarray(picture)
     height, width = _shrunk_size(picture)
@@ -49,7 +49,7 @@ def at_most_shown(picture: Picture) -> PIL.Image.Image:
     return image.resize((width, height), PIL.Image.Resampling.LANCZOS)
 
 
-def _shrunk_size(picture: Picture) -> tuple[int, int]:
+def _shrunk_size(picture: InputImage) -> tuple[int, int]:
     height, width = picture.shape[:2]
     if height * width <= _MOST:
         return height, width

@@ -16,7 +16,7 @@ from multimodal_gen.configs.families.components import ComponentSpec
 from multimodal_gen.configs.families.fallback import FALLBACK, LIBRARY_PIPELINES, LibraryPipeline
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.messages.model_info import Defaults, Task
+from multimodal_gen.messages.model_info import Defaults, TaskName
 from multimodal_gen.messages.plan import BatchKey
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.allowed import ALL_SCHEDULERS, ALLOWED
@@ -126,7 +126,7 @@ class FallbackPipeline(ComposedPipeline):
         return msgspec.structs.replace(base, **known)
 
     @property
-    def tasks(self) -> tuple[Task, ...]:
+    def tasks(self) -> tuple[TaskName, ...]:
         return (self.entry.task,)
 
     @property

@@ -12,10 +12,11 @@ from multimodal_gen.configs.families.flux import FLUX, SCHNELL
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.distributed.rank_context import RankContext
+from multimodal_gen.runtime.layers.rope import Grid
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 from multimodal_gen.runtime.models.dits.flux.keys import flux_key_map
-from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer, Grid
+from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.image import ImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline

@@ -13,10 +13,11 @@ from multimodal_gen.configs.families.flux2 import BASE_DEFAULTS, FLUX2
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.distributed.rank_context import RankContext
+from multimodal_gen.runtime.layers.rope import Grid
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
 from multimodal_gen.runtime.models.dits.flux2.keys import flux2_key_map
-from multimodal_gen.runtime.models.dits.flux2.model import Flux2Transformer, Grid
+from multimodal_gen.runtime.models.dits.flux2.model import Flux2Transformer
 from multimodal_gen.runtime.models.encoders.qwen3 import Qwen3Encoder
 from multimodal_gen.runtime.models.vaes.flux2 import PATCH, Flux2VAE
 from multimodal_gen.runtime.models.vaes.images import fit_image

@@ -5,8 +5,8 @@ from __future__ import annotations
 from diffusers.pipelines.flux import pipeline_flux_kontext as reference
 
 from multimodal_gen.configs.families.flux_kontext import FLUX_KONTEXT
-from multimodal_gen.runtime.models.dits.flux.model import Grid
-from multimodal_gen.runtime.models.vaes.images import Picture, fit_image
+from multimodal_gen.runtime.layers.rope import Grid
+from multimodal_gen.runtime.models.vaes.images import InputImage, fit_image
 from multimodal_gen.runtime.pipelines.families.flux import FluxPipeline
 from multimodal_gen.runtime.stages.request_state import RequestState
 
@@ -36,7 +36,7 @@ class FluxKontextPipeline(FluxPipeline):
     def batch_kind(self, state: RequestState, evaluation: int) -> str:
         return f"{super().batch_kind(state, evaluation)} {self.grids(state)}"
 
-    def _fitted(self, picture: Picture) -> tuple[int, int]:
+    def _fitted(self, picture: InputImage) -> tuple[int, int]:
         """Height and width, of those that the model was trained on, nearest the picture's shape."""
         multiple = self.size_multiple
         rows, columns = (max(side // multiple, 1) for side in picture.shape[:2])

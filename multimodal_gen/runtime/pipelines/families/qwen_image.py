@@ -12,10 +12,11 @@ from multimodal_gen.configs.families.qwen_image import QWEN_IMAGE
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.rank_context import RankContext
+from multimodal_gen.runtime.layers.rope import Grid
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 from multimodal_gen.runtime.models.dits.qwen_image.keys import qwen_image_key_map
-from multimodal_gen.runtime.models.dits.qwen_image.model import Grid, QwenImageTransformer
+from multimodal_gen.runtime.models.dits.qwen_image.model import QwenImageTransformer
 from multimodal_gen.runtime.models.encoders.qwen import QwenEncoder
 from multimodal_gen.runtime.models.vaes.qwen_image import QwenImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline

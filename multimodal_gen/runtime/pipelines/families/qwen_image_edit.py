@@ -8,11 +8,11 @@ from typing import Any
 
 from multimodal_gen.configs.families.qwen_image_edit import QWEN_IMAGE_EDIT
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.runtime.layers.rope import Grid
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.pretrained import PictureProcessor
-from multimodal_gen.runtime.models.dits.qwen_image.model import Grid
 from multimodal_gen.runtime.models.encoders.qwen import IMAGE_TOKEN, QwenEncoder
-from multimodal_gen.runtime.models.vaes.images import Picture, fit_image, resized
+from multimodal_gen.runtime.models.vaes.images import InputImage, fit_image, resized
 from multimodal_gen.runtime.pipelines.families.qwen_image import QwenImagePipeline, chat
 from multimodal_gen.runtime.pipelines.prompts import text_of
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
@@ -59,7 +59,7 @@ class QwenImageEditPipeline(QwenImagePipeline):
         key = (text, picture.shape, digest)
         return self.prompts.remembered(state, key, lambda: self._encode_with(text, picture))
 
-    def _encode_with(self, text: str, picture: Picture) -> Conditioning:
+    def _encode_with(self, text: str, picture: InputImage) -> Conditioning:
         area, label = (_SEEN_BY_PLUS, "Picture 1: ") if self._plus else (PICTURE_AREA, "")
         asked = chat(_SYSTEM, f"{label}{_PICTURE}{text}")
         states = self._encoder.with_picture(asked, resized(picture, *fitted(picture, area)))
@@ -77,7 +77,7 @@ class QwenImageEditPipeline(QwenImagePipeline):
         return (*super().grids(state), (height // self.size_multiple, width // self.size_multiple))
 
 
-def fitted(picture: Picture, area: int) -> tuple[int, int]:
+def fitted(picture: InputImage, area: int) -> tuple[int, int]:
     """Height and width of about `area` pixels and the picture's shape, multiples of 32.
 
     Raises InvalidRequest for a picture that is too narrow.

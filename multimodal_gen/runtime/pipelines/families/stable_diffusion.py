@@ -11,7 +11,7 @@ from torch import Tensor
 
 from multimodal_gen.configs.families.stable_diffusion import STABLE_DIFFUSION
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.messages.model_info import Defaults, Task
+from multimodal_gen.messages.model_info import Defaults, TaskName
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.schedulers.registry import own_scheduler_class
@@ -83,7 +83,7 @@ class StableDiffusionPipeline(ComposedPipeline):
         return config | {key: value for key, value in corrections.items() if key in known}
 
     @property
-    def tasks(self) -> tuple[Task, ...]:
+    def tasks(self) -> tuple[TaskName, ...]:
         """A UNet that is shown picture and mask can do nothing else."""
         return ("inpainting",) if self._sees_mask else self.family.tasks
 

@@ -14,7 +14,7 @@ from multimodal_gen.configs.families.wan import (
     WAN,
 )
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.messages.model_info import Defaults, Task
+from multimodal_gen.messages.model_info import Defaults, TaskName
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.wan.config import WanConfig
@@ -122,7 +122,7 @@ class WanPipeline(ComposedPipeline):
         return EXPERT_PARAMETERS if self._experts.divided else super().parameters
 
     @property
-    def tasks(self) -> tuple[Task, ...]:
+    def tasks(self) -> tuple[TaskName, ...]:
         shown = isinstance(self._first_frame, KeptFirstFrame)
         return (*super().tasks, "image-to-video") if shown else super().tasks
 

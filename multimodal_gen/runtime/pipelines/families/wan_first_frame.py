@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from multimodal_gen.runtime.models.vaes.images import Picture, fit_image
+from multimodal_gen.runtime.models.vaes.images import InputImage, fit_image
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
@@ -97,7 +97,7 @@ class ShownFirstFrame:
         beside = torch.cat((latents, rows.conditioning["first_frame"]), dim=1)
         return beside, rows.timesteps[:, None]
 
-    def _channels(self, state: RequestState, picture: Picture) -> Tensor:
+    def _channels(self, state: RequestState, picture: InputImage) -> Tensor:
         """[1, 4 + C, T, h, w]: which of its frames each latent frame is given, then the latents of
         a video that is the picture and then grey."""
         frames, vae = state.params.num_frames, self._layout.vae
@@ -108,7 +108,7 @@ class ShownFirstFrame:
         mask[:, :, 0] = 1
         return torch.cat((mask, latents), dim=1).to(self._dtype)
 
-    def _tokens(self, picture: Picture) -> Conditioning:
+    def _tokens(self, picture: InputImage) -> Conditioning:
         """Of CLIP's last layer but one, where the model sees any."""
         encoder = self._encoder
         if encoder is None:

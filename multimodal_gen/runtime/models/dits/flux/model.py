@@ -33,13 +33,10 @@ from multimodal_gen.runtime.layers.modulation import (
 )
 from multimodal_gen.runtime.layers.norm import rms_norm
 from multimodal_gen.runtime.layers.parts import Parts
-from multimodal_gen.runtime.layers.rope import RotaryTables, check_table, rotary_table
+from multimodal_gen.runtime.layers.rope import Grid, RotaryTables, check_table, rotary_table
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 
 _OUT = 2  # modulation vectors of the last norm
-
-Grid = tuple[int, int]
-"""Tokens down and across."""
 
 
 class FluxTransformer(nn.Module):

@@ -28,13 +28,11 @@ from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
 from multimodal_gen.runtime.layers.norm import rms_norm
 from multimodal_gen.runtime.layers.parts import Parts
-from multimodal_gen.runtime.layers.rope import RotaryTables, check_table, rotary_table
+from multimodal_gen.runtime.layers.rope import Grid, RotaryTables, check_table, rotary_table
 from multimodal_gen.runtime.models.dits.flux2.config import AXES, Flux2Config
 
 _VECTORS = (2, 6, 6, 3)  # modulation vectors: of the last norm, of image, text and single blocks
 _TIME_STEP = 10  # between the picture that is made and each that it goes by
-
-Grid = tuple[int, int]
 
 
 class Flux2Transformer(nn.Module):

@@ -25,12 +25,10 @@ from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import modulated_norm
 from multimodal_gen.runtime.layers.parts import Parts
-from multimodal_gen.runtime.layers.rope import RotaryTables, check_table, rotary_table
+from multimodal_gen.runtime.layers.rope import Grid, RotaryTables, check_table, rotary_table
 from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 
 _VECTORS = 6  # of modulation, of a stream in a block
-
-Grid = tuple[int, int]
 
 
 class QwenImageTransformer(nn.Module):
