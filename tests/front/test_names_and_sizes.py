@@ -15,7 +15,7 @@ MAX_MODULES = 16
 """Of a folder, `__init__.py` aside."""
 ONE_FILE_A_FAMILY = {"configs/families", "runtime/pipelines/families"}
 NAMED_TWICE: frozenset[str] = frozenset()
-"""Public classes that still share a name with another: to be emptied."""
+"""Public types that still share a name with another: to be emptied."""
 TOO_LONG: frozenset[str] = frozenset()
 TOO_FULL: frozenset[str] = frozenset()
 
@@ -26,16 +26,23 @@ def modules() -> Iterator[tuple[str, str]]:
         yield path.relative_to(PACKAGE).as_posix(), path.read_text()
 
 
-def classes(text: str) -> Iterator[str]:
+def types(text: str) -> Iterator[str]:
+    """Names of public classes, and of aliases such as `Task = Literal[...]`."""
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            yield node.name
+        match node:
+            case ast.ClassDef(name=name) if not name.startswith("_"):
+                yield name
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Subscript()) if name[
+                0
+            ].isupper():
+                if not name.isupper():
+                    yield name
 
 
-def test_no_public_class_name_means_two_things() -> None:
+def test_no_name_of_a_public_type_means_two_things() -> None:
     homes: defaultdict[str, list[str]] = defaultdict(list)
     for path, text in modules():
-        for name in classes(text):
+        for name in types(text):
             homes[name].append(path)
     shared = {name: paths for name, paths in homes.items() if len(paths) > 1}
     assert shared.keys() == NAMED_TWICE, shared

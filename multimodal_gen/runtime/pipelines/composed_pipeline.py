@@ -27,7 +27,7 @@ from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.vae import VAE
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
-from multimodal_gen.runtime.pipelines.prompts import Prompts
+from multimodal_gen.runtime.pipelines.prompts import EncodedPrompts
 from multimodal_gen.runtime.pipelines.requirements import check_components, check_view
 from multimodal_gen.runtime.pipelines.start.picture_start import Start
 from multimodal_gen.runtime.stages import make_stages
@@ -71,7 +71,7 @@ class ComposedPipeline(ABC):
         self.defaults = defaults
         self.context = context
         self.loras = LoadedLoras(context.device)
-        self.prompts = Prompts(self.loras)
+        self.prompts = EncodedPrompts(self.loras)
         self.executor = SyncExecutor(self.components, make_stages(self))
 
     # -- from a checkpoint

@@ -10,7 +10,7 @@ from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 
 
-class Prompts:
+class EncodedPrompts:
     """The conditioning of prompts, remembered also by the LoRAs that change the encoders."""
 
     def __init__(self, loras: LoadedLoras) -> None:
