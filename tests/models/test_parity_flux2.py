@@ -15,7 +15,7 @@ from multimodal_gen.configs.families import family_named
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
-from multimodal_gen.runtime.models.vaes.references import crop_reference, reference_size
+from multimodal_gen.runtime.models.vaes.reference_images import crop_reference, reference_size
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 TEXT: dict[str, Any] = {

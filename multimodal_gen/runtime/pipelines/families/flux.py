@@ -20,7 +20,7 @@ from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.image import ImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.flow import falling_sigmas, linear_shift
+from multimodal_gen.runtime.pipelines.flow_schedules import falling_sigmas, linear_shift
 from multimodal_gen.runtime.pipelines.guidance import TrueCfgGuidance
 from multimodal_gen.runtime.pipelines.latents.packed import PATCH, PackedLatents
 from multimodal_gen.runtime.pipelines.native import load_transformer

@@ -20,14 +20,14 @@ from multimodal_gen.runtime.models.dits.flux2.keys import flux2_key_map
 from multimodal_gen.runtime.models.dits.flux2.model import Flux2Transformer
 from multimodal_gen.runtime.models.encoders.qwen3 import Qwen3Encoder
 from multimodal_gen.runtime.models.vaes.flux2 import PATCH, Flux2VAE
-from multimodal_gen.runtime.models.vaes.images import fit_image
-from multimodal_gen.runtime.models.vaes.references import (
+from multimodal_gen.runtime.models.vaes.input_images import fit_image
+from multimodal_gen.runtime.models.vaes.reference_images import (
     at_most_shown,
     crop_reference,
     reference_size,
 )
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.flow import falling_sigmas
+from multimodal_gen.runtime.pipelines.flow_schedules import falling_sigmas
 from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance, NoGuidance
 from multimodal_gen.runtime.pipelines.latents.layout import size_of
 from multimodal_gen.runtime.pipelines.latents.tokens import LatentTokens

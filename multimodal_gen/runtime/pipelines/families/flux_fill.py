@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from multimodal_gen.configs.families.flux_fill import FLUX_FILL
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.models.vaes.images import fit_image, fit_mask
+from multimodal_gen.runtime.models.vaes.input_images import fit_image, fit_mask
 from multimodal_gen.runtime.pipelines.families.flux import FluxPipeline
 from multimodal_gen.runtime.pipelines.latents.layout import size_of
 from multimodal_gen.runtime.pipelines.latents.packed import PATCH

@@ -6,7 +6,7 @@ from diffusers.pipelines.flux import pipeline_flux_kontext as reference
 
 from multimodal_gen.configs.families.flux_kontext import FLUX_KONTEXT
 from multimodal_gen.runtime.layers.rope import Grid
-from multimodal_gen.runtime.models.vaes.images import InputImage, fit_image
+from multimodal_gen.runtime.models.vaes.input_images import InputImage, fit_image
 from multimodal_gen.runtime.pipelines.families.flux import FluxPipeline
 from multimodal_gen.runtime.stages.request_state import RequestState
 

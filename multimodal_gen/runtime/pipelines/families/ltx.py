@@ -14,10 +14,10 @@ from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.models.vaes.images import fit_image
+from multimodal_gen.runtime.models.vaes.input_images import fit_image
 from multimodal_gen.runtime.models.vaes.ltx import LTXVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.flow import falling_sigmas, linear_shift
+from multimodal_gen.runtime.pipelines.flow_schedules import falling_sigmas, linear_shift
 from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
 from multimodal_gen.runtime.pipelines.latents.layout import size_of
 from multimodal_gen.runtime.pipelines.latents.tokens import LatentTokens

@@ -12,7 +12,7 @@ from multimodal_gen.runtime.layers.rope import Grid
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.pretrained import PictureProcessor
 from multimodal_gen.runtime.models.encoders.qwen import IMAGE_TOKEN, QwenEncoder
-from multimodal_gen.runtime.models.vaes.images import InputImage, fit_image, resized
+from multimodal_gen.runtime.models.vaes.input_images import InputImage, fit_image, resized
 from multimodal_gen.runtime.pipelines.families.qwen_image import QwenImagePipeline, chat
 from multimodal_gen.runtime.pipelines.prompts import text_of
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState

@@ -25,7 +25,7 @@ from multimodal_gen.runtime.models.dits.stable_diffusion_3.model import SD3Trans
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.image import ImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.flow import linear_shift
+from multimodal_gen.runtime.pipelines.flow_schedules import linear_shift
 from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
 from multimodal_gen.runtime.pipelines.native import load_transformer

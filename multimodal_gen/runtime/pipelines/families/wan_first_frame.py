@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from multimodal_gen.runtime.models.vaes.images import InputImage, fit_image
+from multimodal_gen.runtime.models.vaes.input_images import InputImage, fit_image
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.distributed.rank_context import RankContext
-from multimodal_gen.runtime.models.vaes.images import shrink_mask
+from multimodal_gen.runtime.models.vaes.input_images import shrink_mask
 from multimodal_gen.runtime.models.vaes.vae import VAE
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.models.schedulers.solver import Solver
-from multimodal_gen.runtime.models.vaes.images import fit_image, fit_mask
+from multimodal_gen.runtime.models.vaes.input_images import fit_image, fit_mask
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
 from multimodal_gen.runtime.pipelines.start.keep_unmasked import keep_unmasked
 from multimodal_gen.runtime.stages.request_state import RequestState

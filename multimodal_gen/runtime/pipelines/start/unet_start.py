@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.runtime.models.schedulers.solver import Solver
-from multimodal_gen.runtime.models.vaes.images import fit_image, fit_mask
+from multimodal_gen.runtime.models.vaes.input_images import fit_image, fit_mask
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
 from multimodal_gen.runtime.pipelines.start.keep_unmasked import keep_unmasked
 from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, noise_model_start

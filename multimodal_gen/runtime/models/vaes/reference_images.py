@@ -10,7 +10,7 @@ from diffusers.pipelines.flux2.image_processor import Flux2ImageProcessor
 from torch import Tensor
 
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.runtime.models.vaes.images import InputImage
+from multimodal_gen.runtime.models.vaes.input_images import InputImage
 
 _MOST = 1024 * 1024  # pixels; larger ones are shrunk
 
