@@ -18,15 +18,12 @@ from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.denoiser import Denoiser, EagerDenoiser, WrappedDenoiser
-from multimodal_gen.runtime.models.schedulers.registry import (
-    default_solver_name,
-    make_solver,
-    solver_names,
-)
+from multimodal_gen.runtime.models.schedulers import registry as solvers
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.vae import VAE
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
+from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.pipelines.prompts import EncodedPrompts
 from multimodal_gen.runtime.pipelines.requirements import check_components, check_view
 from multimodal_gen.runtime.pipelines.start.picture_start import Start
@@ -45,6 +42,8 @@ class ComposedPipeline(ABC):
 
     family: ClassVar[FamilyConfig]
     denoiser_name: ClassVar[str] = "transformer"
+    native: ClassVar[NativeTransformer[Any] | None] = None
+    """Its denoiser where that is a transformer of this project."""
     vae_class: ClassVar[type[VAE]]
     widths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """What the denoiser's config must have as the sum of what other configs have."""
@@ -111,14 +110,13 @@ class ComposedPipeline(ABC):
 
     @classmethod
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
-        dtype = cls.component_dtype(checkpoint, name, context)
-        loaded = checkpoint.load(name, dtype, context.device)
+        if cls.native is not None and _kind(name) == cls.denoiser_name:
+            return cls.native.load(checkpoint, name, context)
+        loaded = checkpoint.load(name, cls.dtype_of(checkpoint, name, context), context.device)
         return cls.vae_class.transform(loaded) if name == "vae" else loaded
 
     @classmethod
-    def component_dtype(
-        cls, checkpoint: Checkpoint, name: str, context: RankContext
-    ) -> torch.dtype:
+    def dtype_of(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> torch.dtype:
         """That of a component's weights, where the family does not leave it to the engine."""
         return context.dtype
 
@@ -128,7 +126,7 @@ class ComposedPipeline(ABC):
 
     def components_of_kind(self, *kinds: str) -> tuple[str, ...]:
         """Its components of these kinds: `text_encoder` is also `text_encoder_2`."""
-        return tuple(name for name in self.components if name.rstrip("_23") in kinds)
+        return tuple(name for name in self.components if _kind(name) in kinds)
 
     @property
     def denoiser_module(self) -> torch.nn.Module:
@@ -137,12 +135,10 @@ class ComposedPipeline(ABC):
         assert isinstance(module, torch.nn.Module)
         return module
 
-    def native_denoiser(self, name: str) -> Denoiser:
-        """Runs component `name`, a transformer of this project."""
-        return EagerDenoiser(self.components[name])
-
-    def wrapped_denoiser(self, name: str, added: tuple[str, ...] = ()) -> Denoiser:
-        """Runs component `name`, a module of diffusers; see `WrappedDenoiser`."""
+    def make_denoiser(self, name: str, added: tuple[str, ...] = ()) -> Denoiser:
+        """Runs component `name`; of a module of diffusers, `added` is as in `WrappedDenoiser`."""
+        if self.native is not None:
+            return EagerDenoiser(self.components[name])
         return WrappedDenoiser(self.components[name], self.loras.hooks, added)
 
     @torch.inference_mode()
@@ -186,8 +182,8 @@ class ComposedPipeline(ABC):
     @property
     def schedulers(self) -> tuple[str, ...]:
         """Short names of the solvers that a request may choose, the checkpoint's own first."""
-        own = default_solver_name(self.scheduler_config)
-        return (own, *(name for name in solver_names(self.scheduler_config) if name != own))
+        own = solvers.default_solver_name(self.scheduler_config)
+        return (own, *(name for name in solvers.solver_names(self.scheduler_config) if name != own))
 
     # -- conditioning
 
@@ -251,7 +247,7 @@ class ComposedPipeline(ABC):
 
     def solver(self, params: SamplingParams, generator: torch.Generator) -> Solver:
         assert params.num_inference_steps is not None
-        return make_solver(
+        return solvers.make_solver(
             self.scheduler_config,
             name=params.scheduler,
             num_inference_steps=params.num_inference_steps,
@@ -295,3 +291,8 @@ class ComposedPipeline(ABC):
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor | None:
         """A small picture [h, w, 3] uint8 of the estimate of x0; None where there is none."""
         return self.vae.preview(self.layout.unpack(x0, params))
+
+
+def _kind(name: str) -> str:
+    """`text_encoder` of `text_encoder_2`."""
+    return name.rstrip("_23")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from torch import nn
 
@@ -17,18 +18,24 @@ from multimodal_gen.runtime.models.dits.config import TransformerConfig
 AnyConfig = TypeVar("AnyConfig", bound=TransformerConfig)
 
 
-def load_transformer(
-    checkpoint: Checkpoint,
-    name: str,
-    context: RankContext,
-    config_class: type[AnyConfig],
-    make: Callable[[AnyConfig, Parts], nn.Module],
-    key_map: Callable[[AnyConfig], Mapping[str, tuple[str, ...]]],
-) -> nn.Module:
-    """Component `name`, made from its config and filled by `key_map`. Raises InvalidCheckpoint."""
-    config = config_class.from_dict(checkpoint.config(name))
-    attention = select_attention(context.attention_backend)
-    parts = Parts(make_sequence_parallel(context.mesh, attention))
-    return checkpoint.load_native(
-        name, lambda: make(config, parts), key_map(config), context.dtype, context.device
-    )
+@dataclass(frozen=True)
+class NativeTransformer(Generic[AnyConfig]):
+    """How a family's denoiser is made, where it is a transformer of this project."""
+
+    config_class: type[AnyConfig]
+    make: Callable[[AnyConfig, Parts], nn.Module]
+    key_map: Callable[[AnyConfig], Mapping[str, tuple[str, ...]]]
+    """The checkpoint's tensors that each parameter is made of."""
+
+    def load(self, checkpoint: Checkpoint, name: str, context: RankContext) -> nn.Module:
+        """Component `name`. Raises InvalidCheckpoint."""
+        config = self.config_class.from_dict(checkpoint.config(name))
+        attention = select_attention(context.attention_backend)
+        parts = Parts(make_sequence_parallel(context.mesh, attention))
+        return checkpoint.load_native(
+            name,
+            lambda: self.make(config, parts),
+            self.key_map(config),
+            context.dtype,
+            context.device,
+        )

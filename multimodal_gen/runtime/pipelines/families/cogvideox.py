@@ -42,7 +42,7 @@ class CogVideoXPipeline(ComposedPipeline):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._t5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
-        self._denoiser = self.wrapped_denoiser("transformer")
+        self._denoiser = self.make_denoiser("transformer")
         self._config = config = self.components["transformer"].config
         self.layout = CogVideoXLatents(
             self.vae,

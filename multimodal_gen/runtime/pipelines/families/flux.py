@@ -11,7 +11,6 @@ from torch import Tensor
 from multimodal_gen.configs.families.flux import FLUX, SCHNELL
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.rope import Grid
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
@@ -23,7 +22,7 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.flow_schedules import falling_sigmas, linear_shift
 from multimodal_gen.runtime.pipelines.guidance import TrueCfgGuidance
 from multimodal_gen.runtime.pipelines.latents.packed import PATCH, PackedLatents
-from multimodal_gen.runtime.pipelines.native import load_transformer
+from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
@@ -33,6 +32,7 @@ class FluxPipeline(ComposedPipeline):
     """Text is CLIP's pooled state and T5's states."""
 
     family = FLUX
+    native = NativeTransformer(FluxConfig, FluxTransformer, flux_key_map)
     vae_class = ImageVAE
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",) * PATCH**2,
@@ -45,7 +45,7 @@ class FluxPipeline(ComposedPipeline):
         self._clip = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
         self._t5 = TextEncoder(self.components["tokenizer_2"], self.components["text_encoder_2"])
         self._transformer: FluxTransformer = self.components["transformer"]
-        self._denoiser = self.native_denoiser("transformer")
+        self._denoiser = self.make_denoiser("transformer")
         self.layout = PackedLatents(self.vae, self.context)
         self.guidance = TrueCfgGuidance()
         self.start = PictureStart(self.layout, flow_model_start)
@@ -55,14 +55,6 @@ class FluxPipeline(ComposedPipeline):
         config = FluxConfig.from_dict(checkpoint.config("transformer"))
         defaults = cls.family.defaults
         return defaults if config.guidance_embeds else msgspec.structs.replace(defaults, **SCHNELL)
-
-    @classmethod
-    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
-        if name != "transformer":
-            return super().load_component(checkpoint, name, context)
-        return load_transformer(
-            checkpoint, name, context, FluxConfig, FluxTransformer, flux_key_map
-        )
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         conditioning = self.prompts.encoded(state, branch, self._encode)

@@ -12,7 +12,6 @@ from torch import Tensor
 from multimodal_gen.configs.families.flux2 import BASE_DEFAULTS, FLUX2
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.rope import Grid
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
@@ -31,7 +30,7 @@ from multimodal_gen.runtime.pipelines.flow_schedules import falling_sigmas
 from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance, NoGuidance
 from multimodal_gen.runtime.pipelines.latents.layout import size_of
 from multimodal_gen.runtime.pipelines.latents.tokens import LatentTokens
-from multimodal_gen.runtime.pipelines.native import load_transformer
+from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
@@ -44,6 +43,7 @@ class Flux2KleinPipeline(ComposedPipeline):
 
     family = FLUX2
     pictures_told = ("references",)
+    native = NativeTransformer(Flux2Config, Flux2Transformer, flux2_key_map)
     vae_class = Flux2VAE
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",) * PATCH**2,
@@ -55,7 +55,7 @@ class Flux2KleinPipeline(ComposedPipeline):
         self._qwen = Qwen3Encoder(self.components["tokenizer"], self.components["text_encoder"])
         self._qwen.require_layers(max(_LAYERS))
         self._transformer: Flux2Transformer = self.components["transformer"]
-        self._denoiser = self.native_denoiser("transformer")
+        self._denoiser = self.make_denoiser("transformer")
         self.layout = LatentTokens(self.vae, self.context)
         self.guidance = NoGuidance() if distilled else ClassifierFreeGuidance()
         self.start = PictureStart(self.layout, flow_model_start, picture=self._picture)
@@ -67,14 +67,6 @@ class Flux2KleinPipeline(ComposedPipeline):
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
         return cls.family.defaults if checkpoint.options.get("is_distilled") else BASE_DEFAULTS
-
-    @classmethod
-    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
-        if name != "transformer":
-            return super().load_component(checkpoint, name, context)
-        return load_transformer(
-            checkpoint, name, context, Flux2Config, Flux2Transformer, flux2_key_map
-        )
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         return self.prompts.encoded(state, branch, self._encode)

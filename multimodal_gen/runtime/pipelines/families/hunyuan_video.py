@@ -43,7 +43,7 @@ class HunyuanVideoPipeline(ComposedPipeline):
         super().__init__(*args)
         self._llama = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
         self._clip = TextEncoder(self.components["tokenizer_2"], self.components["text_encoder_2"])
-        self._denoiser = self.wrapped_denoiser("transformer")
+        self._denoiser = self.make_denoiser("transformer")
         config = self.components["transformer"].config
         self.layout = LatentLayout(
             self.vae,

@@ -35,7 +35,7 @@ class PixArtSigmaPipeline(ComposedPipeline):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._t5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
-        self._denoiser = self.wrapped_denoiser("transformer")
+        self._denoiser = self.make_denoiser("transformer")
         patch = self.components["transformer"].config.patch_size
         self.layout = LatentLayout(self.vae, self.context, patch=(patch, patch))
         self.guidance = ClassifierFreeGuidance()

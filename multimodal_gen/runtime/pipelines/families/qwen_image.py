@@ -23,7 +23,7 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.flow_schedules import falling_sigmas, linear_shift
 from multimodal_gen.runtime.pipelines.guidance import TrueCfgGuidance, keeping_norm
 from multimodal_gen.runtime.pipelines.latents.packed import PATCH, PackedLatents
-from multimodal_gen.runtime.pipelines.native import load_transformer
+from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows, join_padded, text_bucket
@@ -43,6 +43,7 @@ class QwenImagePipeline(ComposedPipeline):
     """Texts differ in length; rows of a batch are padded to the longest, unseen by attention."""
 
     family = QWEN_IMAGE
+    native = NativeTransformer(QwenImageConfig, QwenImageTransformer, qwen_image_key_map)
     vae_class = QwenImageVAE
     widths: ClassVar = {
         "transformer.in_channels": ("vae.z_dim",) * PATCH**2,
@@ -52,7 +53,7 @@ class QwenImagePipeline(ComposedPipeline):
         super().__init__(*args)
         self._encoder = self.make_encoder()
         self._transformer: QwenImageTransformer = self.components["transformer"]
-        self._denoiser = self.native_denoiser("transformer")
+        self._denoiser = self.make_denoiser("transformer")
         self.layout = PackedLatents(self.vae, self.context)
         self.guidance = TrueCfgGuidance(keeping_norm)
         self.start = PictureStart(self.layout, flow_model_start)
@@ -68,13 +69,9 @@ class QwenImagePipeline(ComposedPipeline):
 
     @classmethod
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
-        if name == "text_encoder":  # without its last layer, which would predict words
-            return super().load_component(checkpoint, name, context).model
-        if name != "transformer":
-            return super().load_component(checkpoint, name, context)
-        return load_transformer(
-            checkpoint, name, context, QwenImageConfig, QwenImageTransformer, qwen_image_key_map
-        )
+        """The text encoder without its last layer, which would predict words."""
+        loaded = super().load_component(checkpoint, name, context)
+        return loaded.model if name == "text_encoder" else loaded
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         return self.prompts.encoded(state, branch, self._encode)

@@ -46,7 +46,7 @@ class SanaPipeline(ComposedPipeline):
         tokenizer = self.components["tokenizer"]
         tokenizer.padding_side = "right"
         self._gemma = TextEncoder(tokenizer, self.components["text_encoder"])
-        self._denoiser = self.wrapped_denoiser("transformer")
+        self._denoiser = self.make_denoiser("transformer")
         self._config = self.components["transformer"].config
         self.layout = LatentLayout(
             self.vae,

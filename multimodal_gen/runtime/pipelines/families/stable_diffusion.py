@@ -46,7 +46,7 @@ class StableDiffusionPipeline(ComposedPipeline):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._clip = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
-        self._denoiser = self.wrapped_denoiser("unet", self.added_conditioning)
+        self._denoiser = self.make_denoiser("unet", self.added_conditioning)
         self._sees_mask = self.components["unet"].config.in_channels > self.vae.channels
         multiple = self.family.size_multiple
         self.layout = LatentLayout(self.vae, self.context, multiple=multiple)

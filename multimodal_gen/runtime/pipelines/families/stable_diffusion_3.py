@@ -17,7 +17,6 @@ from multimodal_gen.configs.families.stable_diffusion_3 import (
 )
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults, Limits
-from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Config
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.keys import sd3_key_map
@@ -28,7 +27,7 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.flow_schedules import linear_shift
 from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
-from multimodal_gen.runtime.pipelines.native import load_transformer
+from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
@@ -40,6 +39,7 @@ class StableDiffusion3Pipeline(ComposedPipeline):
     """Text is that of two CLIPs, then of T5 or zeros."""
 
     family = STABLE_DIFFUSION_3
+    native = NativeTransformer(SD3Config, SD3Transformer, sd3_key_map)
     vae_class = ImageVAE
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),
@@ -60,7 +60,7 @@ class StableDiffusion3Pipeline(ComposedPipeline):
         self._clips = encoders[:2]
         self._t5 = encoders[2] if len(encoders) > 2 else None
         self._transformer: SD3Transformer = self.components["transformer"]
-        self._denoiser = self.native_denoiser("transformer")
+        self._denoiser = self.make_denoiser("transformer")
         patch = self._transformer.config.patch_size
         self.layout = LatentLayout(self.vae, self.context, patch=(patch, patch))
         self.guidance = ClassifierFreeGuidance()
@@ -86,12 +86,6 @@ class StableDiffusion3Pipeline(ComposedPipeline):
         elif config.qk_norm is not None:
             defaults = LARGE_3_5_DEFAULTS
         return msgspec.structs.replace(defaults, width=side, height=side)
-
-    @classmethod
-    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
-        if name != "transformer":
-            return super().load_component(checkpoint, name, context)
-        return load_transformer(checkpoint, name, context, SD3Config, SD3Transformer, sd3_key_map)
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         return self.prompts.encoded(state, branch, self._encode)

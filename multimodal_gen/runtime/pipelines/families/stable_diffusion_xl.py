@@ -39,9 +39,7 @@ class StableDiffusionXLPipeline(StableDiffusionPipeline):
         return {"zeros_for_no_prompt": bool(zeros)}
 
     @classmethod
-    def component_dtype(
-        cls, checkpoint: Checkpoint, name: str, context: RankContext
-    ) -> torch.dtype:
+    def dtype_of(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> torch.dtype:
         """The VAE of most checkpoints overflows in float16, and their config says so."""
         upcast = (
             name == "vae"

@@ -38,7 +38,7 @@ from multimodal_gen.runtime.pipelines.families.wan_first_frame import (
     NoFirstFrame,
 )
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
-from multimodal_gen.runtime.pipelines.native import load_transformer
+from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
@@ -50,6 +50,7 @@ class WanPipeline(ComposedPipeline):
     """Latents are the VAE's own, [1, C, T, h, w], and stay in float32 between evaluations."""
 
     family = WAN
+    native = NativeTransformer(WanConfig, WanTransformer, wan_key_map)
     vae_class = WanVAE
     experts_defaults: ClassVar[Defaults] = EXPERTS_DEFAULTS
     latent_widths: ClassVar[tuple[str, ...]] = ("vae.z_dim",)
@@ -64,7 +65,7 @@ class WanPipeline(ComposedPipeline):
         modules = {name: self.components[name] for name in EXPERTS if name in self.components}
         timesteps = self.scheduler_config.get("num_train_timesteps", 1000)
         self._experts = WanExperts(modules, boundary_ratio, timesteps)
-        self._denoisers = {name: self.native_denoiser(name) for name in modules}
+        self._denoisers = {name: self.make_denoiser(name) for name in modules}
         self.layout = LatentLayout(
             self.vae, self.context, dtype=torch.float32, patch=self._experts.config.patch_size
         )
@@ -105,15 +106,7 @@ class WanPipeline(ComposedPipeline):
                 check_expert(checkpoint, name)
 
     @classmethod
-    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
-        if name not in EXPERTS:
-            return super().load_component(checkpoint, name, context)
-        return load_transformer(checkpoint, name, context, WanConfig, WanTransformer, wan_key_map)
-
-    @classmethod
-    def component_dtype(
-        cls, checkpoint: Checkpoint, name: str, context: RankContext
-    ) -> torch.dtype:
+    def dtype_of(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> torch.dtype:
         """VAE and image encoder are kept in float32, as the reference advises."""
         return torch.float32 if name in _FLOAT32 else context.dtype
 

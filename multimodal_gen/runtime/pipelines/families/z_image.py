@@ -11,7 +11,6 @@ from torch import Tensor
 from multimodal_gen.configs.families.z_image import BASE_DEFAULTS, Z_IMAGE
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.z_image.config import PATCH, ZImageConfig
 from multimodal_gen.runtime.models.dits.z_image.keys import z_image_key_map
@@ -22,7 +21,7 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.flow_schedules import linear_shift
 from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance, beyond_positive
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
-from multimodal_gen.runtime.pipelines.native import load_transformer
+from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows, join_padded, text_bucket
@@ -36,6 +35,7 @@ class ZImagePipeline(ComposedPipeline):
     """Latents are those of the VAE, [1, C, h, w], float32 whatever the model's dtype is."""
 
     family = Z_IMAGE
+    native = NativeTransformer(ZImageConfig, ZImageTransformer, z_image_key_map)
     vae_class = ImageVAE
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),
@@ -46,7 +46,7 @@ class ZImagePipeline(ComposedPipeline):
         super().__init__(*args)
         self._qwen = Qwen3Encoder(self.components["tokenizer"], self.components["text_encoder"])
         self._transformer: ZImageTransformer = self.components["transformer"]
-        self._denoiser = self.native_denoiser("transformer")
+        self._denoiser = self.make_denoiser("transformer")
         self.layout = LatentLayout(
             self.vae, self.context, dtype=torch.float32, patch=(PATCH, PATCH)
         )
@@ -58,14 +58,6 @@ class ZImagePipeline(ComposedPipeline):
         """The schedule's shift alone tells the two published models apart."""
         turbo = checkpoint.scheduler_config().get("shift") == _TURBO_SHIFT
         return cls.family.defaults if turbo else BASE_DEFAULTS
-
-    @classmethod
-    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
-        if name != "transformer":
-            return super().load_component(checkpoint, name, context)
-        return load_transformer(
-            checkpoint, name, context, ZImageConfig, ZImageTransformer, z_image_key_map
-        )
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         return self.prompts.encoded(state, branch, self._encode)
