@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from diffusers.pipelines.flux import pipeline_flux_kontext as reference
 
 from multimodal_gen.configs.families.flux_kontext import FLUX_KONTEXT
 from multimodal_gen.runtime.layers.rope import Grid
-from multimodal_gen.runtime.models.vaes.input_images import InputImage, fit_image
+from multimodal_gen.runtime.models.vaes.input_images import InputImage
 from multimodal_gen.runtime.pipelines.families.flux import FluxPipeline
+from multimodal_gen.runtime.pipelines.shown_picture import ShownPicture
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 
@@ -17,21 +20,16 @@ class FluxKontextPipeline(FluxPipeline):
     family = FLUX_KONTEXT
     pictures_told = ("picture",)
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._shown = ShownPicture(self.layout, self._fitted)
+
     def prepare(self, state: RequestState) -> None:
         super().prepare(state)
-        if "image" not in state.pictures:
-            return
-        pixels = fit_image(state.pictures["image"], *self._fitted(state.pictures["image"]))
-        latents = self.layout.encode(pixels)
-        for conditioning in state.conditioning.values():
-            conditioning["picture"] = latents
+        self._shown.prepare(state)
 
     def grids(self, state: RequestState) -> tuple[Grid, ...]:
-        if "image" not in state.pictures:
-            return super().grids(state)
-        height, width = self._fitted(state.pictures["image"])
-        seen = (height // self.size_multiple, width // self.size_multiple)
-        return (*super().grids(state), seen)
+        return (*super().grids(state), *self._shown.grids(state))
 
     def batch_kind(self, state: RequestState, evaluation: int) -> str:
         return f"{super().batch_kind(state, evaluation)} {self.grids(state)}"

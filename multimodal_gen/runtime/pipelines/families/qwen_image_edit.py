@@ -12,9 +12,10 @@ from multimodal_gen.runtime.layers.rope import Grid
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.pretrained import PictureProcessor
 from multimodal_gen.runtime.models.encoders.qwen import IMAGE_TOKEN, QwenEncoder
-from multimodal_gen.runtime.models.vaes.input_images import InputImage, fit_image, resized
+from multimodal_gen.runtime.models.vaes.input_images import InputImage, resized
 from multimodal_gen.runtime.pipelines.families.qwen_image import QwenImagePipeline, chat
 from multimodal_gen.runtime.pipelines.prompts import text_of
+from multimodal_gen.runtime.pipelines.shown_picture import ShownPicture
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 
 _SYSTEM = (
@@ -40,6 +41,7 @@ class QwenImageEditPipeline(QwenImagePipeline):
     def __init__(self, *args: Any, plus: bool) -> None:
         super().__init__(*args)
         self._plus = plus
+        self._shown = ShownPicture(self.layout, lambda picture: fitted(picture, PICTURE_AREA))
 
     @classmethod
     def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -67,14 +69,10 @@ class QwenImageEditPipeline(QwenImagePipeline):
 
     def prepare(self, state: RequestState) -> None:
         super().prepare(state)
-        pixels = fit_image(state.pictures["image"], *fitted(state.pictures["image"], PICTURE_AREA))
-        latents = self.layout.encode(pixels)
-        for conditioning in state.conditioning.values():
-            conditioning["picture"] = latents
+        self._shown.prepare(state)
 
     def grids(self, state: RequestState) -> tuple[Grid, ...]:
-        height, width = fitted(state.pictures["image"], PICTURE_AREA)
-        return (*super().grids(state), (height // self.size_multiple, width // self.size_multiple))
+        return (*super().grids(state), *self._shown.grids(state))
 
 
 def fitted(picture: InputImage, area: int) -> tuple[int, int]:
