@@ -61,6 +61,21 @@ def test_encoded_pixels_have_the_shape_that_the_geometry_says(name: str, vae_of:
     assert latents.shape == (1, *vae.latent_shape(64, 64, frames))
 
 
+@pytest.mark.parametrize("name", NAMES)
+@torch.inference_mode()
+def test_a_wrapper_follows_its_module_where_that_goes(name: str, vae_of: Load) -> None:
+    vae = vae_of(name)
+    frames = vae.frame_multiple + 1 if name in VIDEOS else None
+    latents = torch.ones(1, *vae.latent_shape(64, 64, frames))
+    before, _ = vae.decode(latents)
+    vae._module.to(torch.float64)
+    elsewhere, _ = vae.decode(latents.double())
+    vae._module.to(torch.float32)
+    after, _ = vae.decode(latents)
+    assert (elsewhere.int() - before.int()).abs().max() <= 1
+    assert torch.equal(after, before)
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 @torch.inference_mode()
 def test_latents_are_drawn_by_the_generator_and_the_mode_without(name: str, vae_of: Load) -> None:
