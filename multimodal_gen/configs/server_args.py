@@ -9,11 +9,11 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from multimodal_gen.configs.attention import AttentionBackend
 from multimodal_gen.errors import InvalidRequest
 
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-AttentionBackend = Literal["auto", "sdpa", "math"]
 LogFormat = Literal["text", "json"]
 
 LONGEST_STEP_S = 86400
