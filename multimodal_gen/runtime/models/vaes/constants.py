@@ -12,8 +12,9 @@ class ChannelConstants:
     """Values per channel [1, C, 1, ...], made once per device and dtype."""
 
     def __init__(self, values: Sequence[float], dims: int) -> None:
-        """`dims` is the number of dimensions, of latents [B, C, h, w] 4."""
-        self._values = tuple(values)
+        """`dims` is the number of dimensions, of latents [B, C, h, w] 4. Raises ValueError or
+        TypeError for what are no numbers."""
+        self._values = tuple(float(value) for value in values)
         self._shape = (1, -1, *(1,) * (dims - 2))
         self._made: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
