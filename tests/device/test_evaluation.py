@@ -33,7 +33,6 @@ FIRST = {
 
 OWN_LOOP = "fallback"
 """Its evaluations are diffusers' own code, which waits as it pleases."""
-WITHOUT_PREVIEWS = {"wan", "wan_image_to_video", OWN_LOOP}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +52,7 @@ def report(reports: dict[str, Report], cell: Cell) -> Report:
 def test_a_request_runs_from_its_text_to_its_pixels_and_previews(
     report: Report, cell: Cell
 ) -> None:
-    assert report["previewed"] == (cell[0] not in WITHOUT_PREVIEWS)
+    assert report["previewed"] == CASES[cell].previews
 
 
 @pytest.mark.parametrize("cell", CASES, ids=" ".join)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pytest
 import torch
 from diffusers import DDIMScheduler
 from places import HELPERS
 from safetensors import safe_open
 from tiny_checkpoints import NAMES, Reference, build, reference, stock_pipeline
+from tiny_checkpoints.families import CHECKPOINTS
 from tiny_checkpoints.schedulers import SD15
 
 Checkpoints = Callable[[str], Path]
@@ -30,55 +30,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "negative prompt": {"negative_prompt": "blurry"},
     "true guidance": TRUE_CFG,
 }
-EFFECTIVE = {
-    "flux-dev": ("prompt", "seed", "steps", "guidance", "true guidance"),
-    "flux-schnell": ("prompt", "seed", "steps", "true guidance"),
-    "flux2-klein": ("prompt", "seed", "steps"),
-    "flux2-klein-base": ("prompt", "seed", "steps", "guidance"),
-    "zimage": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "qwenimage": ("prompt", "seed", "steps", "true guidance"),
-    "sd15": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "sdxl": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "sd15-inpainting": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "sdxl-inpainting": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "sd3": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "sd35": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "wan": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "wan-i2v": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "wan22": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "wan22-i2v": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "wan22-ti2v": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "pixart-sigma": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "sana": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "hunyuan-video": ("prompt", "seed", "steps", "guidance", "true guidance"),
-    "ltx": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "cogvideox": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "pixart-alpha": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "latte": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-    "lumina2": ("prompt", "seed", "steps", "guidance", "negative prompt"),
-}
-VIDEO = {"num_frames": 5}
-PICTURE = PIL.Image.linear_gradient("L").convert("RGB")
-INPAINTING = {"image": PICTURE, "mask_image": PIL.Image.new("L", PICTURE.size, "white")}
-WITHOUT_BINS = {"use_resolution_binning": False, "clean_caption": False}
-OWN_CALL: dict[str, dict[str, Any]] = {
-    "wan": VIDEO,
-    "wan-i2v": {**VIDEO, "image": PICTURE},
-    "wan22": VIDEO,
-    "wan22-i2v": {**VIDEO, "image": PICTURE},
-    "wan22-ti2v": VIDEO,
-    "sd15-inpainting": INPAINTING,
-    "sdxl-inpainting": INPAINTING,
-    "pixart-sigma": WITHOUT_BINS,
-    "sana": WITHOUT_BINS,
-    "hunyuan-video": VIDEO,
-    "ltx": VIDEO,
-    "cogvideox": {"num_frames": 9, "max_sequence_length": 24},
-    "pixart-alpha": WITHOUT_BINS,
-    "latte": {"video_length": 16},
-    "lumina2": {"system_prompt": "a"},
-}
-"""What a checkpoint's call needs besides the usual."""
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +43,10 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
 
 
 def run(folder: Path, **changes: Any) -> Reference:
+    """Folders with other names than their checkpoints' are of some that need nothing besides."""
     call = {"prompt": "a red heart", "height": 64, "width": 96, "num_inference_steps": 3}
-    return reference(folder, **{**call, **OWN_CALL.get(folder.name, {}), **changes})
+    own = CHECKPOINTS[folder.name].call if folder.name in CHECKPOINTS else {}
+    return reference(folder, **{**call, **own, **changes})
 
 
 def difference(a: Reference, b: Reference) -> float:
@@ -138,7 +91,7 @@ def test_a_rerun_gives_the_same_bits(name: str, checkpoints: Checkpoints) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "change"), [(name, change) for name in NAMES for change in EFFECTIVE[name]]
+    ("name", "change"), [(name, change) for name in NAMES for change in CHECKPOINTS[name].inputs]
 )
 def test_every_input_changes_the_picture_noticeably(
     name: str, change: str, checkpoints: Checkpoints
@@ -153,7 +106,7 @@ def test_sizes_need_not_be_square(
     name: str, height: int, width: int, checkpoints: Checkpoints
 ) -> None:
     images = run(checkpoints(name), height=height, width=width, num_inference_steps=2).images
-    own = OWN_CALL.get(name, {})
+    own = CHECKPOINTS[name].call
     frames = own.get("num_frames", own.get("video_length"))
     outputs = (1,) if frames is None else (1, frames)
     assert images.shape == (*outputs, height, width, 3)
@@ -165,7 +118,7 @@ def test_sizes_need_not_be_square(
 def test_latents_are_those_of_the_latent_output_type(name: str, checkpoints: Checkpoints) -> None:
     folder = checkpoints(name)
     call = {"height": 64, "width": 96, "num_inference_steps": 3, "output_type": "latent"}
-    call |= OWN_CALL.get(name, {})
+    call |= CHECKPOINTS[name].call
     generator = torch.Generator().manual_seed(7)
     output = stock_pipeline(folder)("a red heart", generator=generator, return_dict=False, **call)
     assert torch.equal(run(folder, seed=7).latents, output[0])

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
 
-from .qwen_image import picture_processor
+from .families.qwen_image import picture_processor
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,19 @@
 """FLUX.2 klein: double and single stream blocks, a VAE with batch statistics, Qwen3."""
 
+from functools import partial
+
 from diffusers import (
     AutoencoderKLFlux2,
+    Flux2KleinInpaintPipeline,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
     SchedulerMixin,
 )
 
-from .qwen3 import qwen3, qwen3_tokenizer
+from ..case import INPAINTING, PICTURE, STRENGTH, Case
+from ..checkpoint import TinyCheckpoint
+from ..qwen3 import qwen3, qwen3_tokenizer
+from ..schedulers import FLUX_DEV
 
 HEAD_DIM = 16
 LATENT_CHANNELS = 4
@@ -48,3 +54,24 @@ def flux2_klein_pipeline(
         ),
         is_distilled=is_distilled,
     )
+
+
+CHECKPOINTS = {
+    "flux2-klein": TinyCheckpoint(
+        partial(flux2_klein_pipeline, is_distilled=True), FLUX_DEV, ("prompt", "seed", "steps")
+    ),
+    "flux2-klein-base": TinyCheckpoint(
+        partial(flux2_klein_pipeline, is_distilled=False),
+        FLUX_DEV,
+        ("prompt", "seed", "steps", "guidance"),
+    ),
+}
+CASES = {
+    ("flux2", "text-to-image"): Case("flux2-klein-base"),
+    ("flux2", "image-edit"): Case("flux2-klein", None, PICTURE),
+    ("flux2", "inpainting"): Case(
+        "flux2-klein",
+        Flux2KleinInpaintPipeline,
+        INPAINTING | STRENGTH | {"width": None, "height": None},
+    ),
+}

@@ -1,17 +1,26 @@
 """Stable Diffusion 1.5 and XL: UNets of the real block types, VAE with quant convolutions."""
 
+from functools import partial
+
+import PIL.Image
 from diffusers import (
     SchedulerMixin,
+    StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 
-from . import encoders
-from .tokenizers import clip_tokenizer
-from .vaes import image_vae
+from .. import encoders
+from ..case import INPAINTING, STRENGTH, Case
+from ..checkpoint import TinyCheckpoint
+from ..pictures import gradient, picture
+from ..schedulers import SD15, SDXL
+from ..tokenizers import clip_tokenizer
+from ..vaes import image_vae
 
 TIME_IDS = 6  # original size, crop corner and target size, two numbers each
 TIME_ID_DIM = 8
@@ -76,3 +85,30 @@ def sdxl_pipeline(
         unet=unet,
         force_zeros_for_empty_prompt=True,
     )
+
+
+_WHITE = {"image": gradient(), "mask_image": PIL.Image.new("L", gradient().size, "white")}
+CHECKPOINTS = {
+    "sd15": TinyCheckpoint(sd15_pipeline, SD15),
+    "sdxl": TinyCheckpoint(sdxl_pipeline, SDXL),
+    "sd15-inpainting": TinyCheckpoint(partial(sd15_pipeline, inpainting=True), SD15, call=_WHITE),
+    "sdxl-inpainting": TinyCheckpoint(partial(sdxl_pipeline, inpainting=True), SDXL, call=_WHITE),
+}
+_UNSIZED = {"image": picture(96, 64), "width": None, "height": None}
+"""For classes that take the size from the picture alone."""
+CASES = {
+    ("stable_diffusion", "text-to-image"): Case("sd15"),
+    ("stable_diffusion", "image-to-image"): Case(
+        "sd15", StableDiffusionImg2ImgPipeline, _UNSIZED | STRENGTH
+    ),
+    ("stable_diffusion", "inpainting"): Case(
+        "sd15", StableDiffusionInpaintPipeline, INPAINTING | STRENGTH
+    ),
+    ("stable_diffusion_xl", "text-to-image"): Case("sdxl"),
+    ("stable_diffusion_xl", "image-to-image"): Case(
+        "sdxl", StableDiffusionXLImg2ImgPipeline, _UNSIZED | STRENGTH
+    ),
+    ("stable_diffusion_xl", "inpainting"): Case(
+        "sdxl", StableDiffusionXLInpaintPipeline, INPAINTING | STRENGTH
+    ),
+}

@@ -2,9 +2,12 @@
 
 from diffusers import PixArtSigmaPipeline, PixArtTransformer2DModel, SchedulerMixin
 
-from . import encoders
-from .tokenizers import t5_tokenizer
-from .vaes import image_vae
+from .. import encoders
+from ..case import AS_ASKED, Case
+from ..checkpoint import TinyCheckpoint
+from ..schedulers import PIXART_SIGMA
+from ..tokenizers import t5_tokenizer
+from ..vaes import image_vae
 
 HEAD_DIM = 8
 
@@ -25,3 +28,9 @@ def pixart_sigma_pipeline(scheduler: SchedulerMixin, *, heads: int) -> PixArtSig
             use_additional_conditions=False,
         ),
     )
+
+
+CHECKPOINTS = {
+    "pixart-sigma": TinyCheckpoint(pixart_sigma_pipeline, PIXART_SIGMA, call=AS_ASKED),
+}
+CASES = {("pixart_sigma", "text-to-image"): Case("pixart-sigma", stock_call=AS_ASKED)}

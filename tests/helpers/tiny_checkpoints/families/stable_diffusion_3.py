@@ -1,10 +1,28 @@
 """Stable Diffusion 3 and 3.5 medium: two streams, two CLIPs and T5, which some lack."""
 
-from diffusers import SchedulerMixin, SD3Transformer2DModel, StableDiffusion3Pipeline
+from functools import partial
+from typing import Any
 
-from . import encoders
-from .tokenizers import clip_tokenizer, t5_tokenizer
-from .vaes import image_vae
+from diffusers import (
+    SchedulerMixin,
+    SD3Transformer2DModel,
+    StableDiffusion3Img2ImgPipeline,
+    StableDiffusion3InpaintPipeline,
+    StableDiffusion3Pipeline,
+)
+
+from .. import encoders
+from ..case import INPAINTING, PICTURE, STRENGTH, Case
+from ..checkpoint import TinyCheckpoint
+from ..schedulers import Config
+from ..tokenizers import clip_tokenizer, t5_tokenizer
+from ..vaes import image_vae
+
+SCHEDULER: Config = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "num_train_timesteps": 1000,
+    "shift": 3.0,
+}
 
 HEAD_DIM = 16
 TEXT_WIDTH = 80  # wider than both CLIPs together, as published
@@ -52,5 +70,21 @@ def sd3_pipeline(
     )
 
 
-SD35 = {"qk_norm": "rms_norm", "dual_attention_layers": (0, 1)}
+SD35: dict[str, Any] = {"qk_norm": "rms_norm", "dual_attention_layers": (0, 1)}
 """What 3.5 medium has more."""
+
+
+CHECKPOINTS = {
+    "sd3": TinyCheckpoint(sd3_pipeline, SCHEDULER),
+    "sd35": TinyCheckpoint(partial(sd3_pipeline, **SD35), SCHEDULER),
+}
+VARIANTS = {"sd3-without-t5": TinyCheckpoint(partial(sd3_pipeline, with_t5=False), SCHEDULER)}
+CASES = {
+    ("stable_diffusion_3", "text-to-image"): Case("sd3"),
+    ("stable_diffusion_3", "image-to-image"): Case(
+        "sd35", StableDiffusion3Img2ImgPipeline, PICTURE | STRENGTH
+    ),
+    ("stable_diffusion_3", "inpainting"): Case(
+        "sd35", StableDiffusion3InpaintPipeline, INPAINTING | STRENGTH
+    ),
+}

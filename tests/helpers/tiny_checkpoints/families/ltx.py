@@ -1,15 +1,33 @@
 """LTX-Video: packed latents of a strongly compressing VAE, here 8x in space and 4x in time."""
 
+from functools import partial
+
 import torch
 from diffusers import (
     AutoencoderKLLTXVideo,
+    LTXImageToVideoPipeline,
     LTXPipeline,
     LTXVideoTransformer3DModel,
     SchedulerMixin,
 )
 
-from . import encoders
-from .tokenizers import t5_tokenizer
+from .. import encoders
+from ..case import PICTURE, VIDEO, Case
+from ..checkpoint import TinyCheckpoint
+from ..schedulers import Config
+from ..tokenizers import t5_tokenizer
+
+SCHEDULER: Config = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "base_image_seq_len": 1024,
+    "base_shift": 0.95,
+    "max_image_seq_len": 4096,
+    "max_shift": 2.05,
+    "num_train_timesteps": 1000,
+    "shift": 1.0,
+    "shift_terminal": 0.1,
+    "use_dynamic_shifting": True,
+}
 
 HEAD_DIM = 8
 CHANNELS = 16
@@ -58,3 +76,13 @@ def ltx_pipeline(
             caption_channels=encoders.WIDTH,
         ),
     )
+
+
+CHECKPOINTS = {"ltx": TinyCheckpoint(ltx_pipeline, SCHEDULER, call={"num_frames": 5})}
+VARIANTS = {
+    "ltx-0.9.1": TinyCheckpoint(partial(ltx_pipeline, timestep_conditioning=True), SCHEDULER),
+}
+CASES = {
+    ("ltx", "text-to-video"): Case("ltx", None, VIDEO),
+    ("ltx", "image-to-video"): Case("ltx", LTXImageToVideoPipeline, PICTURE | VIDEO),
+}

@@ -1,6 +1,7 @@
 """Qwen-Image and Qwen-Image-Edit: a Qwen2.5-VL, a video VAE of one frame, two streams a block."""
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ from diffusers import (
     DiffusionPipeline,
     QwenImageEditPipeline,
     QwenImageEditPlusPipeline,
+    QwenImageImg2ImgPipeline,
+    QwenImageInpaintPipeline,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SchedulerMixin,
 )
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit
+from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit import calculate_dimensions
 from tokenizers import pre_tokenizers
 from transformers import (
     Qwen2_5_VLConfig,
@@ -22,8 +27,20 @@ from transformers import (
     Qwen2VLProcessor,
 )
 
-from .encoders import WIDTH
-from .tokenizers import WORDS
+from ..case import INPAINTING, PICTURE, STRENGTH, Case
+from ..checkpoint import TinyCheckpoint
+from ..encoders import WIDTH
+from ..schedulers import FLUX_DEV, Config
+from ..tokenizers import WORDS
+
+SCHEDULER: Config = {
+    **FLUX_DEV,
+    "max_image_seq_len": 8192,
+    "max_shift": 0.9,
+    "shift": 1.0,
+    "shift_terminal": 0.02,
+    "time_shift_type": "exponential",
+}
 
 HEAD_DIM = 16
 LATENT_CHANNELS = 4
@@ -182,3 +199,42 @@ def _templates() -> str:
     """What the stock pipelines write around a prompt."""
     kinds = ((QwenImagePipeline, 5), (QwenImageEditPipeline, 6), (QwenImageEditPlusPipeline, 6))
     return " ".join(kind(*[None] * count).prompt_template_encode for kind, count in kinds)
+
+
+_SMALL_AREA = 96 * 96
+
+
+def _small_dimensions(_: int, ratio: float) -> Any:
+    return calculate_dimensions(_SMALL_AREA, ratio)
+
+
+CHECKPOINTS = {
+    "qwenimage": TinyCheckpoint(
+        qwen_image_pipeline, SCHEDULER, ("prompt", "seed", "steps", "true guidance")
+    ),
+}
+VARIANTS = {
+    "qwenimage-edit": TinyCheckpoint(qwen_image_edit_pipeline, SCHEDULER),
+    "qwenimage-edit-plus": TinyCheckpoint(partial(qwen_image_edit_pipeline, plus=True), SCHEDULER),
+}
+CASES = {
+    ("qwen_image", "text-to-image"): Case("qwenimage"),
+    ("qwen_image", "image-to-image"): Case(
+        "qwenimage", QwenImageImg2ImgPipeline, PICTURE | STRENGTH
+    ),
+    ("qwen_image", "inpainting"): Case(
+        "qwenimage", QwenImageInpaintPipeline, INPAINTING | STRENGTH
+    ),
+    ("qwen_image_edit", "image-edit"): Case(
+        "qwenimage-edit",
+        changes={**PICTURE, "guidance_scale": None},
+        patches=(
+            (pipeline_qwenimage_edit.__name__, "calculate_dimensions", _small_dimensions),
+            (
+                "multimodal_gen.runtime.pipelines.families.qwen_image_edit",
+                "PICTURE_AREA",
+                _SMALL_AREA,
+            ),
+        ),
+    ),
+}

@@ -2,8 +2,18 @@
 
 from diffusers import AutoencoderDC, SanaPipeline, SanaTransformer2DModel, SchedulerMixin
 
-from . import encoders, llms
-from .llm_tokenizers import gemma_tokenizer
+from .. import encoders, llms
+from ..case import AS_ASKED, Case
+from ..checkpoint import TinyCheckpoint
+from ..llm_tokenizers import gemma_tokenizer
+from ..schedulers import PIXART_SIGMA, Config
+
+SCHEDULER: Config = {
+    **PIXART_SIGMA,
+    "flow_shift": 3.0,
+    "prediction_type": "flow_prediction",
+    "use_flow_sigmas": True,
+}
 
 HEAD_DIM = 8
 CHANNELS = 8
@@ -41,3 +51,7 @@ def sana_pipeline(scheduler: SchedulerMixin, *, heads: int) -> SanaPipeline:
             sample_size=8,
         ),
     )
+
+
+CHECKPOINTS = {"sana": TinyCheckpoint(sana_pipeline, SCHEDULER, call=AS_ASKED)}
+CASES = {("sana", "text-to-image"): Case("sana", stock_call=AS_ASKED)}

@@ -11,10 +11,27 @@ from diffusers import (
     SchedulerMixin,
 )
 
-from . import encoders, llms
-from .llm_tokenizers import gemma_tokenizer
-from .tokenizers import t5_tokenizer
-from .vaes import image_vae
+from .. import encoders, llms
+from ..case import AS_ASKED, Case
+from ..checkpoint import TinyCheckpoint
+from ..llm_tokenizers import gemma_tokenizer
+from ..schedulers import PIXART_SIGMA, Config
+from ..tokenizers import t5_tokenizer
+from ..vaes import image_vae
+
+LATTE: Config = {
+    "_class_name": "DDIMScheduler",
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+}
+LUMINA2: Config = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "num_train_timesteps": 1000,
+    "shift": 6.0,
+}
 
 HEAD_DIM = 8
 
@@ -87,3 +104,16 @@ def lumina2_pipeline(scheduler: SchedulerMixin, *, heads: int) -> Lumina2Pipelin
         tokenizer=gemma_tokenizer(),
         transformer=transformer,
     )
+
+
+CHECKPOINTS = {
+    "pixart-alpha": TinyCheckpoint(pixart_alpha_pipeline, PIXART_SIGMA, call=AS_ASKED),
+    "latte": TinyCheckpoint(latte_pipeline, LATTE, call={"video_length": 16}),
+    "lumina2": TinyCheckpoint(lumina2_pipeline, LUMINA2, call={"system_prompt": "a"}),
+}
+CASES = {
+    ("fallback", "text-to-image"): Case("lumina2", previews=False),
+    ("fallback", "text-to-video"): Case(
+        "latte", stock_call={"clean_caption": False}, previews=False
+    ),
+}

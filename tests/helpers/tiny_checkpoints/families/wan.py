@@ -1,5 +1,6 @@
 """Wan 2.1 and 2.2: VAE of 4x in time and 8x in space (2.2's TI2V: 16x), one expert or two."""
 
+from functools import partial
 from typing import Any
 
 from diffusers import (
@@ -10,8 +11,29 @@ from diffusers import (
     WanTransformer3DModel,
 )
 
-from . import encoders
-from .tokenizers import t5_tokenizer
+from .. import encoders
+from ..case import PICTURE, VIDEO, Case
+from ..checkpoint import TinyCheckpoint
+from ..pictures import gradient
+from ..schedulers import Config
+from ..tokenizers import t5_tokenizer
+
+SCHEDULER: Config = {
+    "_class_name": "UniPCMultistepScheduler",
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "final_sigmas_type": "zero",
+    "flow_shift": 3.0,
+    "lower_order_final": True,
+    "num_train_timesteps": 1000,
+    "predict_x0": True,
+    "prediction_type": "flow_prediction",
+    "solver_order": 2,
+    "solver_type": "bh2",
+    "timestep_spacing": "linspace",
+    "use_flow_sigmas": True,
+}
 
 HEAD_DIM = 12
 Z_DIM = 8  # of TI2V
@@ -84,3 +106,30 @@ def _transformer(heads: int, **config: Any) -> WanTransformer3DModel:
         rope_max_seq_len=128,
         **config,
     )
+
+
+_TEXT_TO_VIDEO: dict[str, Any] = {"num_frames": 5}
+_IMAGE_TO_VIDEO = {**_TEXT_TO_VIDEO, "image": gradient()}
+CHECKPOINTS = {
+    "wan": TinyCheckpoint(wan_pipeline, SCHEDULER, call=_TEXT_TO_VIDEO),
+    "wan-i2v": TinyCheckpoint(
+        partial(wan_i2v_pipeline, clip=True), SCHEDULER, call=_IMAGE_TO_VIDEO
+    ),
+    "wan22": TinyCheckpoint(
+        partial(wan_pipeline, boundary_ratio=0.875), SCHEDULER, call=_TEXT_TO_VIDEO
+    ),
+    "wan22-i2v": TinyCheckpoint(
+        partial(wan_i2v_pipeline, boundary_ratio=0.9), SCHEDULER, call=_IMAGE_TO_VIDEO
+    ),
+    "wan22-ti2v": TinyCheckpoint(wan_ti2v_pipeline, SCHEDULER, call=_TEXT_TO_VIDEO),
+}
+CASES = {
+    ("wan", "text-to-video"): Case(
+        "wan22",
+        changes=VIDEO | {"negative_prompt": "", "guidance_scale_2": 3.0},
+        previews=False,
+    ),
+    ("wan_image_to_video", "image-to-video"): Case(
+        "wan-i2v", changes=VIDEO | PICTURE | {"negative_prompt": ""}, previews=False
+    ),
+}

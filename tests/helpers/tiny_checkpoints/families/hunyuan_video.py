@@ -7,9 +7,19 @@ from diffusers import (
     SchedulerMixin,
 )
 
-from . import encoders, llms
-from .llm_tokenizers import llama_tokenizer
-from .tokenizers import clip_tokenizer
+from .. import encoders, llms
+from ..case import VIDEO, Case
+from ..checkpoint import TinyCheckpoint
+from ..llm_tokenizers import llama_tokenizer
+from ..schedulers import Config
+from ..tokenizers import clip_tokenizer
+
+SCHEDULER: Config = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "num_train_timesteps": 1000,
+    "shift": 7.0,
+    "use_dynamic_shifting": False,
+}
 
 HEAD_DIM = 12
 CHANNELS = 8
@@ -42,3 +52,14 @@ def hunyuan_video_pipeline(scheduler: SchedulerMixin, *, heads: int) -> HunyuanV
             rope_axes_dim=(4, 4, 4),
         ),
     )
+
+
+CHECKPOINTS = {
+    "hunyuan-video": TinyCheckpoint(
+        hunyuan_video_pipeline,
+        SCHEDULER,
+        ("prompt", "seed", "steps", "guidance", "true guidance"),
+        {"num_frames": 5},
+    ),
+}
+CASES = {("hunyuan_video", "text-to-video"): Case("hunyuan-video", None, VIDEO)}

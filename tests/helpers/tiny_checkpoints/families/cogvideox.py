@@ -1,5 +1,6 @@
 """CogVideoX: one sequence of text and video. The 2B model adds positions, the others rotate."""
 
+from functools import partial
 from typing import Any
 
 from diffusers import (
@@ -9,8 +10,30 @@ from diffusers import (
     SchedulerMixin,
 )
 
-from . import encoders
-from .tokenizers import t5_tokenizer
+from .. import encoders
+from ..case import VIDEO, Case
+from ..checkpoint import TinyCheckpoint
+from ..schedulers import Config
+from ..tokenizers import t5_tokenizer
+
+SCHEDULER: Config = {
+    "_class_name": "CogVideoXDDIMScheduler",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "set_alpha_to_one": True,
+    "snr_shift_scale": 3.0,
+    "timestep_spacing": "trailing",
+}
+SCHEDULER_5B: Config = {
+    **SCHEDULER,
+    "_class_name": "CogVideoXDPMScheduler",
+    "snr_shift_scale": 1.0,
+}
 
 HEAD_DIM = 16
 CHANNELS = 8
@@ -60,3 +83,21 @@ def cogvideox_pipeline(
             },
         ),
     )
+
+
+CHECKPOINTS = {
+    "cogvideox": TinyCheckpoint(
+        cogvideox_pipeline,
+        SCHEDULER,
+        call={"num_frames": 9, "max_sequence_length": TEXT_LENGTH},
+    ),
+}
+VARIANTS = {
+    "cogvideox-5b": TinyCheckpoint(partial(cogvideox_pipeline, **COGVIDEOX_5B), SCHEDULER_5B),
+    "cogvideox-1.5": TinyCheckpoint(partial(cogvideox_pipeline, **COGVIDEOX_1_5), SCHEDULER_5B),
+}
+CASES = {
+    ("cogvideox", "text-to-video"): Case(
+        "cogvideox", None, VIDEO | {"max_sequence_length": TEXT_LENGTH}
+    ),
+}
