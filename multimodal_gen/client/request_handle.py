@@ -48,6 +48,10 @@ def longest_timings(outputs: Sequence[Output]) -> dict[str, float]:
     }
 
 
+RequestEvent = Update | Output | MultimodalGenError
+"""What is reported about a request: updates, then its output or its error."""
+
+
 class RequestHandle:
     """One submitted request. Any thread or coroutine may wait for it or cancel it."""
 
@@ -98,9 +102,17 @@ class RequestHandle:
                 yield self._outcome()
                 return
 
+    async def report(self, receive: Callable[[RequestEvent], None]) -> None:
+        """Call `receive` with every event of `async for`, and with the error if it fails."""
+        try:
+            async for event in self:
+                receive(event)
+        except MultimodalGenError as error:
+            receive(error)
+
     # -- the client's thread
 
-    def _deliver(self, event: bool | Update | Output | MultimodalGenError) -> None:
+    def _deliver(self, event: bool | RequestEvent) -> None:
         with self._changed:
             if self._ended:
                 return

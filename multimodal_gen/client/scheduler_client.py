@@ -17,7 +17,13 @@ import msgspec
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from multimodal_gen.client.request_handle import Output, RequestHandle, Update, copy_of
+from multimodal_gen.client.request_handle import (
+    Output,
+    RequestEvent,
+    RequestHandle,
+    Update,
+    copy_of,
+)
 from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError, ProtocolError
 from multimodal_gen.messages.codec import Buffer, Decoder, encode
 from multimodal_gen.messages.model_info import ModelInfo
@@ -238,7 +244,7 @@ class SchedulerClient:
             handle._deliver(_event(message, arrays))
 
 
-def _event(message: Any, arrays: list[Any]) -> bool | Update | Output | MultimodalGenError:
+def _event(message: Any, arrays: list[Any]) -> bool | RequestEvent:
     match message:
         case RequestProgress():
             return Update(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, FrameHeader
+from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, FrameHeader, header_of
 from multimodal_gen.messages.model_info import ModelInfo
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ _CHANNELS = {"image": (3,), "mask": ()}
 _FROM_NOISE = ("text-to-image", "text-to-video")
 _STEP = 32
 """Sizes that follow from a picture's shape are multiples of it: all models were trained on such."""
+
+
+def headers_of(pixels: Pixels) -> Pictures:
+    """What a request says about the pictures that it comes with."""
+    return {name: header_of(picture) for name, picture in pixels.items()}
 
 
 def check_pictures(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> None:

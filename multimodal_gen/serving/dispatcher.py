@@ -9,9 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from multimodal_gen.client.request_handle import Output, RequestHandle, Update
+from multimodal_gen.client.request_handle import Output, RequestEvent, Update
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.errors import (
     Cancelled,
@@ -21,7 +22,7 @@ from multimodal_gen.errors import (
 )
 from multimodal_gen.messages.request import Req
 from multimodal_gen.serving.owner import Owner
-from multimodal_gen.serving.ticket import Ticket, TicketEvent
+from multimodal_gen.serving.ticket import Ticket
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +81,7 @@ class Dispatcher:
         requests: Sequence[Req],
         pictures: Sequence[np.ndarray[Any, Any]],
         owner: Owner,
-        tell: Callable[[int, TicketEvent], None],
+        tell: Callable[[int, RequestEvent], None],
         *,
         durable: bool = False,
         bounded: bool = True,
@@ -94,7 +95,7 @@ class Dispatcher:
                 pictures=pictures,
                 owner=owner,
                 number=next(self._numbers),
-                tell=_indexed(tell, index),
+                tell=partial(tell, index),
                 durable=durable,
             )
             for index, req in enumerate(requests)
@@ -180,7 +181,7 @@ class Dispatcher:
             return
         self._flying.append(ticket)
         following = asyncio.get_running_loop().create_task(
-            self._follow(ticket, ticket.handle, client)
+            ticket.handle.report(lambda event: self._hear(ticket, event, client))
         )
         self._following.add(following)
         following.add_done_callback(self._following.discard)
@@ -197,17 +198,13 @@ class Dispatcher:
 
     # -- hearing
 
-    async def _follow(self, ticket: Ticket, handle: RequestHandle, client: SchedulerClient) -> None:
-        try:
-            async for event in handle:
-                if isinstance(event, Output):
-                    self._ended(ticket, event, client)
-                else:
-                    self._hear(ticket, event)
-        except MultimodalGenError as error:
-            self._ended(ticket, error, client)
+    def _hear(self, ticket: Ticket, event: RequestEvent, client: SchedulerClient) -> None:
+        if isinstance(event, Update):
+            self._moved(ticket, event)
+        else:
+            self._ended(ticket, event, client)
 
-    def _hear(self, ticket: Ticket, event: Update) -> None:
+    def _moved(self, ticket: Ticket, event: Update) -> None:
         cleared = ticket.suspect
         ticket.update(event)
         if not ticket.dropped:
@@ -254,7 +251,3 @@ class Dispatcher:
         """When the first of those with the engine will be done."""
         etas = [ticket.eta_s for ticket in self._flying if ticket.eta_s is not None]
         return max(RETRY_S, min(etas, default=RETRY_S))
-
-
-def _indexed(tell: Callable[[int, TicketEvent], None], index: int) -> Callable[[TicketEvent], None]:
-    return lambda outcome: tell(index, outcome)

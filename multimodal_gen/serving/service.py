@@ -8,9 +8,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from multimodal_gen.client.request_handle import Output, Update, copy_of
+from multimodal_gen.client.request_handle import Output, RequestEvent, copy_of
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
@@ -21,9 +21,8 @@ from multimodal_gen.errors import (
     ModelNotFound,
     MultimodalGenError,
 )
-from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.pictures import Pixels
+from multimodal_gen.messages.pictures import Pixels, headers_of
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.serving.dispatcher import Dispatcher, QueueLimits
@@ -31,10 +30,7 @@ from multimodal_gen.serving.observer import Observer
 from multimodal_gen.serving.operator_limits import bounded, within_time
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.task import Task
-from multimodal_gen.serving.ticket import Ticket, TicketEvent
-
-if TYPE_CHECKING:
-    pass
+from multimodal_gen.serving.ticket import Ticket
 
 ServerPhase = Literal["loading", "ready", "restarting", "stopping", "failed"]
 
@@ -172,8 +168,8 @@ class Service:
             requests = self.resolve(params, pictures, previews=previews)
         task = Task(task_id or secrets.token_hex(16), owner, requests, self._cancel, durable=kept)
 
-        def tell(index: int, outcome: TicketEvent) -> None:
-            self._tell(task, index, outcome)
+        def tell(index: int, event: RequestEvent) -> None:
+            self._tell(task, index, event)
 
         self._alive[task.id] = task, []
         for observer in self.observers:
@@ -201,7 +197,7 @@ class Service:
     ) -> list[Req]:
         """The requests that `start` would make. Raises InvalidRequest, EngineNotReady."""
         model = self.model
-        headers = {name: header_of(picture) for name, picture in pictures.items()}
+        headers = headers_of(pictures)
         several = [params] if isinstance(params, SamplingParams) else params
         several = [within_time(one, self._args) for one in several]
         return [
@@ -264,16 +260,11 @@ class Service:
 
     # -- what becomes of it
 
-    def _tell(self, task: Task, index: int, outcome: TicketEvent) -> None:
-        if isinstance(outcome, Update):
-            task.move(index, outcome)
-        elif isinstance(outcome, Output):
-            task.make(index, outcome)
+    def _tell(self, task: Task, index: int, event: RequestEvent) -> None:
+        task.receive(index, self._reason(event) if isinstance(event, MultimodalGenError) else event)
+        if isinstance(event, Output):
             for observer in self.observers:
-                observer.made(task, outcome)
-        else:
-            task.fail(self._reason(outcome))
-            self._cancel(task)
+                observer.made(task, event)
         if task.done:
             self._alive.pop(task.id, None)
             self._changed.set()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from multimodal_gen.client.request_handle import Output, Update, copy_of
+from multimodal_gen.client.request_handle import Output, RequestEvent, Update, copy_of
 from multimodal_gen.errors import Cancelled, MultimodalGenError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.serving.owner import Owner
@@ -113,10 +114,8 @@ class Task:
 
     async def wait(self) -> list[Output]:
         """All outputs, in order. Raises the task's error."""
-        async with _Waker(self._wakers) as waker:
-            while not self.done:
-                await waker.wait()
-                waker.clear()
+        async for _ in self.changes():
+            pass
         if self.error is not None:
             raise copy_of(self.error)
         return [output for output in self.outputs if output is not None]
@@ -127,9 +126,8 @@ class Task:
         seen_progress: TaskProgress | None = None
         seen_previews: dict[int, np.ndarray[Any, Any]] = {}
         seen_outputs: set[int] = set()
-        async with _Waker(self._wakers) as waker:
-            while True:
-                waker.clear()
+        async with aclosing(self.changes()) as changes:
+            async for _ in changes:
                 if (progress := self.progress) != seen_progress:
                     seen_progress = progress
                     yield Moved(progress)
@@ -141,15 +139,38 @@ class Task:
                     if output is not None and index not in seen_outputs:
                         seen_outputs.add(index)
                         yield Made(index, output)
-                if self.error is not None:
-                    raise copy_of(self.error)
-                if len(seen_outputs) == len(self.outputs):
+        if self.error is not None:
+            raise copy_of(self.error)
+
+    async def changes(self) -> AsyncGenerator[None, None]:
+        """Yield once for the state now and then after changes, several at once counting as one.
+        Ends after the state in which the task is done."""
+        changed = asyncio.Event()
+        self._wakers.add(changed)
+        try:
+            while True:
+                changed.clear()
+                done = self.done
+                yield
+                if done:
                     return
-                await waker.wait()
+                await changed.wait()
+        finally:
+            self._wakers.discard(changed)
 
-    # -- what the dispatcher tells
+    # -- what the engine reports
 
-    def move(self, index: int, update: Update) -> None:
+    def receive(self, index: int, event: RequestEvent) -> None:
+        """Take in what is reported about output `index`. An error ends the whole task."""
+        if isinstance(event, Update):
+            self._move(index, event)
+        elif isinstance(event, Output):
+            self._make(index, event)
+        else:
+            self.fail(event)
+            self._cancel(self)
+
+    def _move(self, index: int, update: Update) -> None:
         """Output `index` is as far as `update` says, which may be less than before."""
         if self.done:
             return
@@ -160,7 +181,7 @@ class Task:
             self.preview = self.previews[index] = update.preview
         self._wake()
 
-    def make(self, index: int, output: Output) -> None:
+    def _make(self, index: int, output: Output) -> None:
         """Output `index` is there."""
         if self.done:
             return
@@ -182,21 +203,6 @@ class Task:
     def _wake(self) -> None:
         for waker in self._wakers:
             waker.set()
-
-
-class _Waker:
-    """An event that is among `wakers` while somebody waits for it."""
-
-    def __init__(self, wakers: set[asyncio.Event]) -> None:
-        self._wakers = wakers
-        self._event = asyncio.Event()
-
-    async def __aenter__(self) -> asyncio.Event:
-        self._wakers.add(self._event)
-        return self._event
-
-    async def __aexit__(self, *_: object) -> None:
-        self._wakers.discard(self._event)
 
 
 def _unknown(req: Req) -> Update:

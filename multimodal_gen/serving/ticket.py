@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from multimodal_gen.client.request_handle import Output, RequestHandle, Update
-from multimodal_gen.errors import DeadlineExceeded, EngineDied, MultimodalGenError
+from multimodal_gen.client.request_handle import RequestEvent, RequestHandle, Update
+from multimodal_gen.errors import DeadlineExceeded, EngineDied
 from multimodal_gen.messages.request import Req
 from multimodal_gen.serving.owner import Owner
 
@@ -22,8 +22,6 @@ AGEING_S = 10.0
 """Waiting this long lifts a request by one priority, as in the engine."""
 _LEVELS = {"low": 0, "normal": 1, "high": 2}
 
-TicketEvent = Update | Output | MultimodalGenError
-
 
 @dataclass(eq=False, kw_only=True)
 class Ticket:
@@ -34,7 +32,7 @@ class Ticket:
     owner: Owner
     number: int
     """In order of acceptance."""
-    tell: Callable[[TicketEvent], None]
+    tell: Callable[[RequestEvent], None]
     """Hears of progress, then of the output or the error."""
     durable: bool = False
     born: float = field(default_factory=time.monotonic)

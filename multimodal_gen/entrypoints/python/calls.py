@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from typing import TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from multimodal_gen.client.request_handle import Output, RequestHandle, Update
+from multimodal_gen.client.request_handle import Output, RequestHandle
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.python.generation_result import GenerationResult, Progress
 from multimodal_gen.entrypoints.python.pictures import open_pictures
 from multimodal_gen.errors import EngineNotReady, MultimodalGenError, QueueFull
-from multimodal_gen.messages.codec import header_of
+from multimodal_gen.messages.pictures import Pixels, headers_of
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.postprocess.images import to_pil
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.task import Task
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAX_IN_FLIGHT = 64
 """Outputs of one list that are with the engine at a time: enough to fill every batch."""
@@ -27,49 +34,34 @@ R = TypeVar("R")
 
 async def generate_one(client: SchedulerClient, params: SamplingParams) -> GenerationResult:
     """Submit, wait for every output; cancel them when the wait is given up."""
-    requests, handles = _submit(client, params, previews=False)
-    try:
-        outputs = await asyncio.gather(*(handle.aresult() for handle in handles))
-    finally:
-        _cancel(handles)
-    return _result(client, requests, outputs)
+    requests, pixels = _prepare(client, params, previews=False)
+    async with _submitted(client, requests, pixels) as task:
+        return _result(client, requests, await task.wait())
 
 
 async def stream_one(
     client: SchedulerClient, params: SamplingParams, *, previews: bool
 ) -> AsyncIterator[Progress | GenerationResult]:
     """As `generate_one`, with the newest progress on the way; leaving the loop cancels."""
-    requests, handles = _submit(client, params, previews=previews)
-    latest: dict[int, Update] = {}
-    outputs: dict[int, Output] = {}
-    changed = asyncio.Event()
+    requests, pixels = _prepare(client, params, previews=previews)
+    async with aclosing(stream_requests(client, requests, pixels)) as events:
+        async for event in events:
+            yield event
 
-    async def follow(index: int) -> None:
-        async for event in handles[index]:
-            if isinstance(event, Output):
-                outputs[index] = event
-            else:
-                latest[index] = event
-            changed.set()
 
-    tasks = [asyncio.create_task(follow(index)) for index in range(len(handles))]
-    for task in tasks:
-        task.add_done_callback(lambda _: changed.set())
-    try:
-        while len(outputs) < len(tasks):
-            await changed.wait()
-            changed.clear()
-            for task in tasks:
-                if task.done():
-                    task.result()
-            if latest and len(outputs) < len(tasks):
-                yield _progress(requests, latest)
-        yield _result(client, requests, [outputs[index] for index in range(len(tasks))])
-    finally:
-        _cancel(handles)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+async def stream_requests(
+    client: SchedulerClient, requests: Sequence[Req], pixels: Pixels
+) -> AsyncGenerator[Progress | GenerationResult, None]:
+    """As `stream_one`, for the outputs of one prompt that is resolved and whose pictures are
+    open."""
+    shown: np.ndarray[Any, Any] | None = None
+    async with _submitted(client, requests, pixels) as task, aclosing(task.changes()) as changes:
+        await anext(changes)  # The engine has reported nothing yet.
+        async for _ in changes:
+            if not task.done:
+                yield _progress(task, None if task.preview is shown else task.preview)
+                shown = task.preview
+        yield _result(client, requests, await task.wait())
 
 
 async def run_all(
@@ -95,38 +87,47 @@ async def run_all(
     return await asyncio.gather(*(one(index) for index in range(len(items))))
 
 
-def _submit(
+def _prepare(
     client: SchedulerClient, params: SamplingParams, *, previews: bool
-) -> tuple[list[Req], list[RequestHandle]]:
+) -> tuple[list[Req], Pixels]:
     if client.model is None:
         raise client.died or EngineNotReady("the model is still loading")
     params, pixels = open_pictures(params)
-    headers = {name: header_of(picture) for name, picture in pixels.items()}
-    requests = requests_of(params, client.model, headers, previews=previews)
+    return requests_of(params, client.model, headers_of(pixels), previews=previews), pixels
+
+
+@asynccontextmanager
+async def _submitted(
+    client: SchedulerClient, requests: Sequence[Req], pixels: Pixels
+) -> AsyncGenerator[Task, None]:
+    """A task of requests that are with the engine; what is left of it on leaving is cancelled."""
     handles: list[RequestHandle] = []
+    reports: list[asyncio.Task[None]] = []
+
+    def cancel(_: Task) -> None:
+        for handle in handles:
+            handle.cancel()  # without effect on what has ended
+
+    task = Task(requests[0].id, Owner(), requests, cancel)
     try:
-        handles.extend(client.submit(request, [*pixels.values()]) for request in requests)
-    except MultimodalGenError:
-        _cancel(handles)
-        raise
-    return requests, handles
+        for index, request in enumerate(requests):
+            handles.append(client.submit(request, [*pixels.values()]))
+            reports.append(asyncio.create_task(handles[-1].report(partial(task.receive, index))))
+        yield task
+    finally:
+        task.cancel()
+        for report in reports:
+            report.cancel()
+        await asyncio.gather(*reports, return_exceptions=True)
 
 
-def _cancel(handles: Sequence[RequestHandle]) -> None:
-    for handle in handles:
-        handle.cancel()  # without effect on what has ended
-
-
-def _progress(requests: Sequence[Req], latest: dict[int, Update]) -> Progress:
-    steps = requests[0].params.num_inference_steps or 1
-    totals = [latest[i].total if i in latest else steps for i in range(len(requests))]
-    etas = [update.eta_s for update in latest.values() if update.eta_s is not None]
-    preview = next((u.preview for u in latest.values() if u.preview is not None), None)
+def _progress(task: Task, preview: np.ndarray[Any, Any] | None) -> Progress:
+    now = task.progress
     return Progress(
-        step=sum(update.step for update in latest.values()),
-        total=sum(totals),
-        eta=max(etas, default=None),
-        preview=to_pil(preview) if preview is not None else None,
+        step=now.step,
+        total=now.total,
+        eta=now.eta_s,
+        preview=None if preview is None else to_pil(preview),
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.python.decoding import decode_mask, decode_picture
@@ -12,16 +13,23 @@ from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.pictures import Pixels
 
 if TYPE_CHECKING:
-    pass
+    import numpy as np
 
 _DECODERS = {"image": decode_picture, "mask": decode_mask}
 
 
-def open_pictures(params: SamplingParams) -> tuple[SamplingParams, Pixels]:
+def open_picture(name: str, path: str) -> np.ndarray[Any, Any]:
+    """The pixels of an `image` or `mask`. Raises InvalidRequest."""
+    return _DECODERS[name](_read(f"{name}_path", path), f"{name}_path")
+
+
+def open_pictures(
+    params: SamplingParams, opened: Callable[[str, str], np.ndarray[Any, Any]] = open_picture
+) -> tuple[SamplingParams, Pixels]:
     """The pictures that `params` names, and `params` without the names. Raises InvalidRequest."""
     pictures = {
-        name: decode(_read(f"{name}_path", path), f"{name}_path")
-        for name, decode in _DECODERS.items()
+        name: opened(name, path)
+        for name in _DECODERS
         if (path := getattr(params, f"{name}_path")) is not None
     }
     return replace(params, image_path=None, mask_path=None), pictures
