@@ -68,8 +68,14 @@ def requests_of(
     *,
     previews: bool = False,
 ) -> list[Req]:
-    """One Req an output, seeds `seed`, `seed + 1`, …, ids fresh. Raises InvalidRequest."""
-    resolved = resolve(params, model, pictures)
+    """`resolve` and `outputs_of` in one. Raises InvalidRequest."""
+    return outputs_of(resolve(params, model, pictures), pictures, previews=previews)
+
+
+def outputs_of(
+    resolved: SamplingParams, pictures: Pictures = NO_PICTURES, *, previews: bool = False
+) -> list[Req]:
+    """One Req per output, seeds `seed`, `seed + 1`, …, ids fresh."""
     assert resolved.seed is not None
     return [
         Req(

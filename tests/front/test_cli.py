@@ -9,15 +9,17 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import multimodal_gen
-from multimodal_gen import DiffusionGenerator, ServerArgs
+from multimodal_gen import ServerArgs
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.entrypoints.cli.main import main
+from multimodal_gen.entrypoints.python import diffusion_generator
 from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.postprocess.metadata import read_parameters
 
@@ -33,12 +35,12 @@ def started(engine: EngineProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     """`generate` uses the shared engine; the arguments it would have started one with."""
     arguments: Started = []
 
-    def start(args: ServerArgs) -> DiffusionGenerator:
+    def start(args: ServerArgs) -> AbstractContextManager[EngineProcess]:
         arguments.append(args)
         engine.wait_ready(120)
-        return DiffusionGenerator.connect(engine.address)
+        return nullcontext(engine)
 
-    monkeypatch.setattr(DiffusionGenerator, "start", start)
+    monkeypatch.setattr(diffusion_generator, "start_engine", start)
     monkeypatch.chdir(tmp_path)
     return arguments
 
@@ -218,6 +220,28 @@ def test_an_output_with_no_place_is_refused_before_the_work(
     Path("closed").symlink_to("nowhere")
     line = complaint(capsys, "generate", "--prompt=a", "--model-path=/nowhere", "-o", path)
     assert line.startswith(f"multimodal-gen: output_path={path!r}: ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--prompt=a", "--image-path=none.png"], "image_path='none.png': can't be read: No such"),
+        (["--prompt=a", "--mask-path=text.png"], "mask_path='4 bytes': can't be read as a picture"),
+        (["--prompt-path=p.jsonl"], "prompt='b': image_path='none.png': can't be read"),
+        (["--prompt-path=none.txt"], "prompt_path='none.txt': can't be read"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_before_the_engine_starts(
+    flags: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.png").write_text("text")
+    Path("p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "image_path": "none.png"}')
+    assert said in complaint(capsys, "generate", "--model-path=/nowhere", *flags)
 
 
 def test_a_checkpoint_that_cannot_be_used_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,8 +15,7 @@ from multimodal_gen.entrypoints.python.generation_result import GenerationResult
 from multimodal_gen.entrypoints.python.pictures import open_pictures
 from multimodal_gen.errors import EngineNotReady, MultimodalGenError, QueueFull
 from multimodal_gen.messages.pictures import Pixels, headers_of
-from multimodal_gen.messages.request import Req
-from multimodal_gen.messages.validation import requests_of
+from multimodal_gen.messages.validation import outputs_of, resolve
 from multimodal_gen.postprocess.images import to_pil
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.task import Task
@@ -34,34 +32,36 @@ R = TypeVar("R")
 
 async def generate_one(client: SchedulerClient, params: SamplingParams) -> GenerationResult:
     """Submit, wait for every output; cancel them when the wait is given up."""
-    requests, pixels = _prepare(client, params, previews=False)
-    async with _submitted(client, requests, pixels) as task:
-        return _result(client, requests, await task.wait())
+    params, pixels = _resolve(client, params)
+    async with _submitted(client, params, pixels) as task:
+        return _result(client, params, await task.wait())
 
 
 async def stream_one(
     client: SchedulerClient, params: SamplingParams, *, previews: bool
-) -> AsyncIterator[Progress | GenerationResult]:
+) -> AsyncGenerator[Progress | GenerationResult, None]:
     """As `generate_one`, with the newest progress on the way; leaving the loop cancels."""
-    requests, pixels = _prepare(client, params, previews=previews)
-    async with aclosing(stream_requests(client, requests, pixels)) as events:
+    params, pixels = _resolve(client, params)
+    async with aclosing(stream_resolved(client, params, pixels, previews=previews)) as events:
         async for event in events:
             yield event
 
 
-async def stream_requests(
-    client: SchedulerClient, requests: Sequence[Req], pixels: Pixels
+async def stream_resolved(
+    client: SchedulerClient, params: SamplingParams, pixels: Pixels, *, previews: bool = False
 ) -> AsyncGenerator[Progress | GenerationResult, None]:
-    """As `stream_one`, for the outputs of one prompt that is resolved and whose pictures are
-    open."""
+    """As `stream_one`, for parameters that are resolved and pictures that are open."""
     shown: np.ndarray[Any, Any] | None = None
-    async with _submitted(client, requests, pixels) as task, aclosing(task.changes()) as changes:
+    async with (
+        _submitted(client, params, pixels, previews=previews) as task,
+        aclosing(task.changes()) as changes,
+    ):
         await anext(changes)  # The engine has reported nothing yet.
         async for _ in changes:
             if not task.done:
                 yield _progress(task, None if task.preview is shown else task.preview)
                 shown = task.preview
-        yield _result(client, requests, await task.wait())
+        yield _result(client, params, await task.wait())
 
 
 async def run_all(
@@ -87,20 +87,19 @@ async def run_all(
     return await asyncio.gather(*(one(index) for index in range(len(items))))
 
 
-def _prepare(
-    client: SchedulerClient, params: SamplingParams, *, previews: bool
-) -> tuple[list[Req], Pixels]:
+def _resolve(client: SchedulerClient, params: SamplingParams) -> tuple[SamplingParams, Pixels]:
     if client.model is None:
         raise client.died or EngineNotReady("the model is still loading")
     params, pixels = open_pictures(params)
-    return requests_of(params, client.model, headers_of(pixels), previews=previews), pixels
+    return resolve(params, client.model, headers_of(pixels)), pixels
 
 
 @asynccontextmanager
 async def _submitted(
-    client: SchedulerClient, requests: Sequence[Req], pixels: Pixels
+    client: SchedulerClient, params: SamplingParams, pixels: Pixels, *, previews: bool = False
 ) -> AsyncGenerator[Task, None]:
-    """A task of requests that are with the engine; what is left of it on leaving is cancelled."""
+    """A task of outputs that are with the engine; what is left of it on leaving is cancelled."""
+    requests = outputs_of(params, headers_of(pixels), previews=previews)
     handles: list[RequestHandle] = []
     reports: list[asyncio.Task[None]] = []
 
@@ -132,8 +131,7 @@ def _progress(task: Task, preview: np.ndarray[Any, Any] | None) -> Progress:
 
 
 def _result(
-    client: SchedulerClient, requests: Sequence[Req], outputs: Sequence[Output]
+    client: SchedulerClient, params: SamplingParams, outputs: Sequence[Output]
 ) -> GenerationResult:
     assert client.model is not None
-    params = replace(requests[0].params, num_outputs_per_prompt=len(requests))
     return GenerationResult(tuple(outputs), params, client.model.name)

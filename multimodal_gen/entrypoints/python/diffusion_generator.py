@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from typing import Any, overload
@@ -53,10 +53,8 @@ class DiffusionGenerator:
     @classmethod
     def start(cls, args: ServerArgs) -> DiffusionGenerator:
         """As `from_pretrained`, of arguments that are complete."""
-        engine = EngineProcess.start(args)
+        engine = start_engine(args)
         try:
-            _import_while_loading()
-            engine.wait_ready()
             return cls(engine.client, engine)
         except BaseException:
             engine.close()
@@ -151,6 +149,18 @@ class DiffusionGenerator:
         return stream_one(self._client, _params(prompt, sampling_params), previews=previews)
 
 
+def start_engine(args: ServerArgs) -> EngineProcess:
+    """Start an engine and wait until its model is loaded."""
+    engine = EngineProcess.start(args)
+    try:
+        _import_while_loading()
+        engine.wait_ready()
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
 async def _generate(
     client: SchedulerClient, prompt: PromptLike | PromptsLike, given: dict[str, Any]
 ) -> GenerationResult | list[GenerationResult]:
@@ -166,13 +176,13 @@ async def _generate(
 
 
 def _blocking(
-    loop: LoopThread, events: AsyncIterator[Progress | GenerationResult]
+    loop: LoopThread, events: AsyncGenerator[Progress | GenerationResult, None]
 ) -> Iterator[Progress | GenerationResult]:
     async def following() -> Progress | GenerationResult | None:
         return await anext(events, None)
 
     async def leave() -> None:
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
 
     try:
         while (event := loop.run(following())) is not None:

@@ -1,0 +1,96 @@
+"""The prompts of one command: checked together, then generated side by side and written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+
+from multimodal_gen.client.scheduler_client import SchedulerClient
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.entrypoints.cli.picture_cache import PictureCache
+from multimodal_gen.entrypoints.cli.progress_bar import ProgressBar
+from multimodal_gen.entrypoints.python.calls import run_all, stream_resolved
+from multimodal_gen.entrypoints.python.generation_result import GenerationResult
+from multimodal_gen.entrypoints.python.pictures import open_pictures
+from multimodal_gen.errors import GenerationFailed, InvalidRequest, MultimodalGenError
+from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.pictures import headers_of
+from multimodal_gen.messages.validation import resolve
+from multimodal_gen.postprocess.files import Destination
+
+
+class Batch:
+    """Prompts, with their input pictures."""
+
+    def __init__(self, prompts: Sequence[SamplingParams]) -> None:
+        """Opens every input picture. Raises InvalidRequest."""
+        self._prompts = prompts
+        self._pictures = PictureCache()
+        self._opened = []
+        for prompt in prompts:
+            with self._naming(prompt):
+                params, pixels = open_pictures(prompt, self._pictures.open)
+            self._opened.append((params, headers_of(pixels)))
+
+    def run(
+        self, client: SchedulerClient, output_path: str, metadata: bool
+    ) -> list[tuple[str, MultimodalGenError]]:
+        """Generate and write all prompts; returns those that failed, and why.
+
+        Raises InvalidRequest, before any is begun, when the model refuses one.
+        """
+        resolved = self._resolve(client.wait_ready())
+        first = [0, *accumulate(params.num_outputs_per_prompt for params in resolved)]
+        destination = _destination(output_path, resolved)
+
+        async def generate(index: int) -> None:
+            _, pixels = open_pictures(self._prompts[index], self._pictures.open)
+            async for event in stream_resolved(client, resolved[index], pixels):
+                if isinstance(event, GenerationResult):
+                    to = (destination, first[index], metadata)
+                    bar.finish(index, await asyncio.to_thread(event.write_to, *to))
+                else:
+                    bar.show(index, event)
+
+        async def generate_and_write(index: int) -> None:
+            try:
+                await generate(index)
+            except OSError as error:
+                raise GenerationFailed(f"the output can't be written: {error}") from error
+
+        with ProgressBar([_steps(params) for params in resolved]) as bar:
+            outcomes = asyncio.run(run_all(self._prompts, generate_and_write))
+        return [
+            (prompt.prompt, outcome)
+            for prompt, outcome in zip(self._prompts, outcomes, strict=True)
+            if outcome is not None
+        ]
+
+    def _resolve(self, model: ModelInfo) -> list[SamplingParams]:
+        resolved = []
+        for params, headers in self._opened:
+            with self._naming(params):
+                resolved.append(resolve(params, model, headers))
+        return resolved
+
+    @contextmanager
+    def _naming(self, params: SamplingParams) -> Iterator[None]:
+        """Of several prompts, a refusal names the one that it is about."""
+        try:
+            yield
+        except InvalidRequest as error:
+            if len(self._prompts) == 1:
+                raise
+            raise InvalidRequest("prompt", params.prompt, error.message) from error
+
+
+def _destination(output_path: str, resolved: Sequence[SamplingParams]) -> Destination:
+    video = any((params.num_frames or 1) > 1 for params in resolved)
+    count = sum(params.num_outputs_per_prompt for params in resolved)
+    return Destination.of(output_path, count=count, video=video)
+
+
+def _steps(params: SamplingParams) -> int:
+    return (params.num_inference_steps or 1) * params.num_outputs_per_prompt
