@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
+from multimodal_gen.configs.parameter_spec import ParameterSpec
+from multimodal_gen.configs.parameters import parameters_of
 from multimodal_gen.errors import InvalidRequest
 
 Priority = Literal["low", "normal", "high"]
@@ -46,64 +48,204 @@ def _is_number(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """A request for pictures or a video. What is None takes the model's default."""
+    """A request for images or a video. What is None takes the model's default.
 
-    prompt: str = ""
-    """What to show."""
-    negative_prompt: str | None = None
-    """What to keep away from; acts with classifier-free guidance only."""
-    width: int | None = None
-    """Pixels; a multiple of what the model needs."""
-    height: int | None = None
-    """Pixels; a multiple of what the model needs."""
-    num_frames: int | None = None
-    """Frames of a video."""
-    fps: int | None = None
-    """Frames a second of a video."""
-    num_inference_steps: int | None = None
-    """Denoising steps: more take longer and show more detail."""
-    guidance_scale: float | None = None
-    """How closely to follow the prompt."""
-    guidance_scale_2: float | None = None
-    """The same for the second expert of models that have two."""
-    true_cfg_scale: float | None = None
-    """Classifier-free guidance for models whose guidance_scale is embedded (FLUX)."""
-    flow_shift: float | None = None
-    """Shift of a flow-matching schedule; larger spends more steps on the layout."""
-    seed: int | None = None
-    """The same seed gives the same picture; of several outputs, output j has seed + j."""
-    num_outputs_per_prompt: int = 1
-    """Pictures a prompt."""
-    max_sequence_length: int | None = None
-    """Tokens that the prompt is padded or cut to, where the model has a choice."""
-    scheduler: str | None = None
-    """Short name of a solver: euler, ddim, dpmpp_2m, flow_euler …; `models` lists what fits."""
-    image_path: str | None = None
-    """A picture to start from."""
-    mask_path: str | None = None
-    """Where to paint: white is changed, black is kept."""
-    strength: float | None = None
-    """How much of the given picture to replace, 0 to 1."""
-    lora: tuple[LoraChoice, ...] = ()
-    """LoRAs from the operator's folder: NAME, or NAME:SCALE for other than full strength."""
-    priority: Priority = "normal"
-    """low, normal or high."""
-    deadline_s: float | None = None
-    """Seconds from acceptance; a request that can't be done by then is refused at once."""
+    Each field is declared once, here: checks, HTTP fields, CLI flags, Python keywords and the
+    reference follow from its `ParameterSpec`.
+    """
+
+    prompt: Annotated[str, ParameterSpec(help="What to generate")] = ""
+    negative_prompt: Annotated[
+        str | None,
+        ParameterSpec(
+            help="What to avoid; only used with classifier-free guidance",
+            needs=("guidance",),
+            model_default=True,
+        ),
+    ] = None
+    width: Annotated[
+        int | None,
+        ParameterSpec(
+            help="Width of the output",
+            unit="pixels",
+            lowest="size_multiple",
+            highest="limits.max_side",
+            multiple_of="size_multiple",
+            default="the model's, or follows from the input image",
+            model_default=True,
+            required=True,
+        ),
+    ] = None
+    height: Annotated[
+        int | None,
+        ParameterSpec(
+            help="Height of the output",
+            unit="pixels",
+            lowest="size_multiple",
+            highest="limits.max_side",
+            multiple_of="size_multiple",
+            default="the model's, or follows from the input image",
+            model_default=True,
+            required=True,
+        ),
+    ] = None
+    num_frames: Annotated[
+        int | None,
+        ParameterSpec(
+            help="Length of the video",
+            unit="frames",
+            lowest=1,
+            highest="limits.max_frames",
+            multiple_of="frame_multiple",
+            remainder=1,
+            needs=("parameter", "video"),
+            model_default=True,
+            required=True,
+        ),
+    ] = None
+    fps: Annotated[
+        int | None,
+        ParameterSpec(
+            help="Frame rate of the video",
+            unit="frames per second",
+            lowest=1,
+            highest=240,
+            needs=("parameter", "video"),
+            model_default=True,
+        ),
+    ] = None
+    num_inference_steps: Annotated[
+        int | None,
+        ParameterSpec(
+            help="Denoising steps; more take longer and show more detail",
+            lowest=1,
+            highest="limits.max_steps",
+            model_default=True,
+            required=True,
+        ),
+    ] = None
+    guidance_scale: Annotated[
+        float | None,
+        ParameterSpec(
+            help="Guidance scale; higher follows the prompt more closely",
+            lowest=0,
+            highest=100,
+            needs=("guidance",),
+            model_default=True,
+        ),
+    ] = None
+    guidance_scale_2: Annotated[
+        float | None,
+        ParameterSpec(
+            help="Guidance scale of the second expert, for models that have two",
+            lowest=0,
+            highest=100,
+            needs=("parameter", "video"),
+            default="guidance_scale if that is given, otherwise the model's",
+            model_default=True,
+        ),
+    ] = None
+    true_cfg_scale: Annotated[
+        float | None,
+        ParameterSpec(
+            help="Classifier-free guidance scale, for models such as FLUX that embed guidance_scale",
+            lowest=0,
+            highest=100,
+            needs=("parameter",),
+            model_default=True,
+        ),
+    ] = None
+    flow_shift: Annotated[
+        float | None,
+        ParameterSpec(
+            help="Shift of a flow-matching schedule; larger spends more steps on the layout",
+            lowest=0.01,
+            highest=100,
+            needs=("parameter",),
+            model_default=True,
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        ParameterSpec(
+            help="Random seed; with several outputs, output j uses seed + j",
+            lowest=0,
+            highest="max_seed",
+            default="random",
+            required=True,
+        ),
+    ] = None
+    num_outputs_per_prompt: Annotated[
+        int,
+        ParameterSpec(
+            help="Number of outputs per prompt",
+            lowest=1,
+            highest="limits.max_outputs",
+        ),
+    ] = 1
+    max_sequence_length: Annotated[
+        int | None,
+        ParameterSpec(
+            help="Length that the prompt is padded or cut to, where the model has a choice",
+            unit="tokens",
+            lowest=1,
+            highest="limits.max_sequence_length",
+            needs=("parameter",),
+            model_default=True,
+        ),
+    ] = None
+    scheduler: Annotated[
+        str | None,
+        ParameterSpec(
+            help="Solver: euler, ddim, dpmpp_2m, flow_euler, …; `models` lists those that fit",
+            one_of="schedulers",
+            default="the first of the model's schedulers",
+        ),
+    ] = None
+    image_path: Annotated[
+        str | None,
+        ParameterSpec(help="Image to start from", needs=("image",), local=True),
+    ] = None
+    mask_path: Annotated[
+        str | None,
+        ParameterSpec(help="Mask: white is repainted, black is kept", needs=("image",), local=True),
+    ] = None
+    strength: Annotated[
+        float | None,
+        ParameterSpec(
+            help="How much of the input image to replace",
+            lowest=0,
+            highest=1,
+            exclusive=True,
+            needs=("image",),
+            default="the model's; with a mask, its inpainting_strength",
+            model_default=True,
+        ),
+    ] = None
+    lora: Annotated[
+        tuple[LoraChoice, ...],
+        ParameterSpec(
+            help="LoRAs from the folder given by --lora-dir",
+            needs=("parameter",),
+            keyword_type="LoraLike | Sequence[LoraLike]",
+        ),
+    ] = ()
+    priority: Annotated[Priority, ParameterSpec(help="Priority in the queue")] = "normal"
+    deadline_s: Annotated[
+        float | None,
+        ParameterSpec(
+            help="Time limit from acceptance; what cannot finish in time is refused at once",
+            unit="seconds",
+            lowest=0.001,
+            highest=30 * 86400,
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
-        for name, (allowed, kinds) in _CHECKS.items():
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, kinds):
-                raise InvalidRequest(name, value, f"must be {allowed}")
-        if not isinstance(self.prompt, str):
-            raise InvalidRequest("prompt", self.prompt, "must be text")
+        for name, parameter in PARAMETERS.items():
+            parameter.check_type(getattr(self, name))
         given = self.lora if isinstance(self.lora, list | tuple) else (self.lora,)
         object.__setattr__(self, "lora", tuple(LoraChoice.of(choice) for choice in given))
-        if self.priority not in ("low", "normal", "high"):
-            raise InvalidRequest("priority", self.priority, "must be low, normal or high")
 
     @classmethod
     def from_fields(cls, **given: Any) -> SamplingParams:
@@ -112,33 +254,12 @@ class SamplingParams:
 
     def updated(self, **given: Any) -> SamplingParams:
         """A copy with these fields; an unknown name is an InvalidRequest that lists those known."""
-        known = [field.name for field in fields(self)]
         for name in given:
-            if name not in known:
-                raise InvalidRequest(name, given[name], f"unknown; allowed are {', '.join(known)}")
+            if name not in PARAMETERS:
+                allowed = f"unknown; allowed are {', '.join(PARAMETERS)}"
+                raise InvalidRequest(name, given[name], allowed)
         return replace(self, **given)
 
 
-_WHOLE = ("a whole number", int)
-_NUMBER = ("a number", (int, float))
-_TEXT = ("text", str)
-_CHECKS: dict[str, tuple[str, Any]] = {
-    "negative_prompt": _TEXT,
-    "width": _WHOLE,
-    "height": _WHOLE,
-    "num_frames": _WHOLE,
-    "fps": _WHOLE,
-    "num_inference_steps": _WHOLE,
-    "guidance_scale": _NUMBER,
-    "guidance_scale_2": _NUMBER,
-    "true_cfg_scale": _NUMBER,
-    "flow_shift": _NUMBER,
-    "seed": _WHOLE,
-    "num_outputs_per_prompt": _WHOLE,
-    "max_sequence_length": _WHOLE,
-    "scheduler": _TEXT,
-    "image_path": _TEXT,
-    "mask_path": _TEXT,
-    "strength": _NUMBER,
-    "deadline_s": _NUMBER,
-}
+PARAMETERS = parameters_of(SamplingParams)
+"""Every sampling parameter by its name."""

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+MAX_SEED = 2**63 - 1
+
 TaskName = Literal[
     "text-to-image",
     "image-to-image",
@@ -76,3 +78,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Short names that `scheduler` may take; the first is the checkpoint's own."""
     dtype: str = "float32"
     device: str = "cpu"
+
+    @property
+    def max_seed(self) -> int:
+        """The largest seed of a request: that of its last output must be a 64-bit integer too."""
+        return MAX_SEED - self.limits.max_outputs

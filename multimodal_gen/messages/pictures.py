@@ -44,8 +44,6 @@ def check_pictures(params: SamplingParams, model: ModelInfo, pictures: Pictures)
     if "image" not in pictures or task not in model.tasks:
         allowed = "only where a picture is given and the model starts from it"
         raise InvalidRequest("strength", params.strength, allowed)
-    if not 0 < params.strength <= 1:
-        raise InvalidRequest("strength", params.strength, "must be more than 0 and at most 1")
 
 
 def strength_of(model: ModelInfo, pictures: Pictures) -> float | None:

@@ -8,33 +8,16 @@ import secrets
 from dataclasses import replace
 from types import MappingProxyType
 
-from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.messages.model_info import Defaults, ModelInfo
+from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import Pictures, check_pictures, output_size, strength_of
 from multimodal_gen.messages.request import Req
 
-MAX_SEED = 2**63 - 1
 MAX_LORA_SCALE = 100
-_OPTIONAL = (
-    "num_frames",
-    "fps",
-    "guidance_scale_2",
-    "true_cfg_scale",
-    "flow_shift",
-    "max_sequence_length",
-    "lora",
-)
-"""Parameters that not every model knows. (guidance_scale and negative_prompt are taken by every
-model, and are without effect where the checkpoint was distilled to need none.)"""
-
-
-_FILLED = tuple(
-    name
-    for name in Defaults.__struct_fields__
-    if name not in ("width", "height", "strength", "inpainting_strength")
-)
-"""Where a request says nothing, these are the model's defaults whatever else it says."""
+_OPTIONAL = tuple(name for name, each in PARAMETERS.items() if "parameter" in each.spec.needs)
+"""Parameters that not every model knows."""
+_MODEL_DEFAULTS = tuple(name for name, each in PARAMETERS.items() if each.spec.model_default)
 NO_PICTURES: Pictures = MappingProxyType({})
 
 
@@ -45,12 +28,14 @@ def resolve(
     _check_known(params, model)
     check_pictures(params, model, pictures)
     filled = {
-        name: getattr(model.defaults, name) for name in _FILLED if getattr(params, name) is None
+        name: getattr(model.defaults, name)
+        for name in _MODEL_DEFAULTS
+        if getattr(params, name) is None
     }
     if params.guidance_scale is not None:
         filled.pop("guidance_scale_2", None)  # its default goes with the other's
     filled["width"], filled["height"] = output_size(params, model, pictures)
-    if params.strength is None:
+    if "strength" in filled:
         filled["strength"] = strength_of(model, pictures)
     if params.seed is None:
         filled["seed"] = secrets.randbelow(2**32)
@@ -92,27 +77,13 @@ def validate(params: SamplingParams, model: ModelInfo, pictures: Pictures = NO_P
     """Check parameters whose defaults are filled in. Raises InvalidRequest."""
     _check_known(params, model)
     check_pictures(params, model, pictures)
-    limits = model.limits
     _check_prompt("prompt", params.prompt, model)
     if params.negative_prompt is not None:
         _check_prompt("negative_prompt", params.negative_prompt, model)
-    _check_size(params, model)
-    _check_frames(params, model)
-    _check_range("num_inference_steps", params.num_inference_steps, 1, limits.max_steps)
-    _check_range("num_outputs_per_prompt", params.num_outputs_per_prompt, 1, limits.max_outputs)
-    _check_range("seed", params.seed, 0, MAX_SEED - limits.max_outputs)
-    for name in ("guidance_scale", "guidance_scale_2", "true_cfg_scale"):
-        _check_number(name, getattr(params, name), 0, 100)
-    _check_number("flow_shift", params.flow_shift, 0.01, 100)
-    _check_number("deadline_s", params.deadline_s, 0.001, 30 * 86400)
-    if params.max_sequence_length is not None:
-        _check_range(
-            "max_sequence_length", params.max_sequence_length, 1, limits.max_sequence_length or 1
-        )
+    for name, parameter in PARAMETERS.items():
+        parameter.check_value(getattr(params, name), model)
+    _check_pixels(params, model)
     _check_loras(params, model)
-    if params.scheduler is not None and params.scheduler not in model.schedulers:
-        allowed = f"this model allows {', '.join(model.schedulers)}"
-        raise InvalidRequest("scheduler", params.scheduler, allowed)
 
 
 def _check_known(params: SamplingParams, model: ModelInfo) -> None:
@@ -147,38 +118,10 @@ def _check_prompt(name: str, text: str, model: ModelInfo) -> None:
         raise InvalidRequest(name, text, "must be valid Unicode")
 
 
-def _check_size(params: SamplingParams, model: ModelInfo) -> None:
-    limits, multiple = model.limits, model.size_multiple
-    for name in ("width", "height"):
-        side = getattr(params, name)
-        _check_range(name, side, multiple, limits.max_side)
-        if side % multiple:
-            lower = side // multiple * multiple
-            near = f"{lower} or {lower + multiple} are the nearest" if lower else f"try {multiple}"
-            raise InvalidRequest(name, side, f"must be a multiple of {multiple}; {near}")
+def _check_pixels(params: SamplingParams, model: ModelInfo) -> None:
     assert params.width is not None
     assert params.height is not None
-    if params.width * params.height > limits.max_pixels:
+    most = model.limits.max_pixels
+    if params.width * params.height > most:
         size = f"{params.width}x{params.height}"
-        allowed = f"width times height must be at most {limits.max_pixels} pixels"
-        raise InvalidRequest("size", size, allowed)
-
-
-def _check_frames(params: SamplingParams, model: ModelInfo) -> None:
-    _check_range("num_frames", params.num_frames, 1, model.limits.max_frames)
-    assert params.num_frames is not None
-    if (params.num_frames - 1) % model.frame_multiple:
-        allowed = f"must be 1 more than a multiple of {model.frame_multiple}"
-        raise InvalidRequest("num_frames", params.num_frames, allowed)
-    if params.fps is not None:
-        _check_range("fps", params.fps, 1, 240)
-
-
-def _check_range(name: str, value: int | None, low: int, high: int) -> None:
-    if value is None or not low <= value <= high:
-        raise InvalidRequest(name, value, f"must be {low} to {high}")
-
-
-def _check_number(name: str, value: float | None, low: float, high: float) -> None:
-    if value is not None and not (math.isfinite(value) and low <= value <= high):
-        raise InvalidRequest(name, value, f"must be {low} to {high}")
+        raise InvalidRequest("size", size, f"width times height must be at most {most} pixels")

@@ -16,7 +16,6 @@ from multimodal_gen.entrypoints.http.comfyui.graph.graph import Graph, Node
 from multimodal_gen.entrypoints.http.comfyui.graph.samplers import samplers_of
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.validation import MAX_SEED
 
 _EMPTY = ("EmptyLatentImage", "EmptySD3LatentImage", "EmptyHunyuanLatentVideo")
 _FROM_PICTURE = ("VAEEncode", "VAEEncodeForInpaint", "SetLatentNoiseMask")
@@ -137,7 +136,7 @@ class GraphTranslator:
     def _numbers(self, sampler: Node, found: _Findings) -> None:
         value = self._graph.value
         # Seeds of ComfyUI have one bit more.
-        seed = value(sampler, "seed") % (MAX_SEED - self._model.limits.max_outputs + 1)
+        seed = value(sampler, "seed") % (self._model.max_seed + 1)
         found.put("seed", seed, sampler, "seed")
         found.put("num_inference_steps", value(sampler, "steps"), sampler, "steps")
         cfg = "true_cfg_scale" if self._guidance_is_embedded else "guidance_scale"
