@@ -148,7 +148,7 @@ class SamplingParams:
     true_cfg_scale: Annotated[
         float | None,
         ParameterSpec(
-            help="Classifier-free guidance scale, for models such as FLUX that embed guidance_scale",
+            help="Classifier-free guidance scale, for models like FLUX that embed guidance_scale",
             lowest=0,
             highest=100,
             needs=("parameter",),

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
 from multimodal_gen.entrypoints.http.media.solvers import solver_named
 from multimodal_gen.entrypoints.python.decoding import decode_picture
@@ -18,22 +18,12 @@ from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.serving.service import NO_PIXELS
 
+_OWN_WAY = {"prompt", "scheduler", "num_outputs_per_prompt"}
+"""Parameters that these bodies have under other names or with other values."""
 _PASSED_ON = frozenset(
-    {
-        "negative_prompt",
-        "width",
-        "height",
-        "num_inference_steps",
-        "guidance_scale",
-        "true_cfg_scale",
-        "seed",
-        "strength",
-        "lora",
-        "flow_shift",
-        "max_sequence_length",
-        "priority",
-        "deadline_s",
-    }
+    name
+    for name, each in PARAMETERS.items()
+    if not each.spec.local and "video" not in each.spec.needs and name not in _OWN_WAY
 )
 _PICTURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM")
 _ENOUGH = 64

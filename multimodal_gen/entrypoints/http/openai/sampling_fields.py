@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from multimodal_gen.configs.sampling_params import LoraChoice, Priority, SamplingParams
+from multimodal_gen.configs.sampling_params import PARAMETERS, LoraChoice
+from multimodal_gen.entrypoints.http.openai.parameter_fields import ParameterFields, describe
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 
 _SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})", re.ASCII)
@@ -25,32 +25,17 @@ class LoraField(BaseModel):
     scale: float = 1.0
 
 
-class SamplingFields(BaseModel):
+class SamplingFields(ParameterFields):
     """What is null or left out takes the model's default; unknown fields come back as warnings."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra=describe)
 
     prompt: str
     model: str | None = None
     """Any name is taken for the one model that is served."""
     size: str | None = None
     """auto, or WIDTHxHEIGHT."""
-    width: int | None = None
-    height: int | None = None
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    guidance_scale_2: float | None = None
-    true_cfg_scale: float | None = None
-    negative_prompt: str | None = None
-    scheduler: str | None = None
-    flow_shift: float | None = None
-    max_sequence_length: int | None = None
-    num_frames: int | None = None
-    fps: int | None = None
-    strength: float | None = None
     lora: list[LoraField] | None = None
-    priority: Priority | None = None
-    deadline_s: float | None = None
 
     previews: bool | None = None
     """Whether who follows a job sees it while it is made."""
@@ -58,21 +43,16 @@ class SamplingFields(BaseModel):
     safety_identifier: str | None = None
     generator_device: Literal["cpu"] | None = None
     """Noise is always drawn on the CPU: the same seed gives the same picture on every device."""
-    image_path: None = None
-    mask_path: None = None
 
-    _passed_on: ClassVar = {field.name for field in fields(SamplingParams)} - {
-        "seed",
-        "num_outputs_per_prompt",
-        "lora",
-    }
+    _own_way: ClassVar = {"seed", "num_outputs_per_prompt", "lora"}
+    """Parameters that bodies turn into SamplingParams themselves."""
 
     def given(self) -> dict[str, Any]:
         """The sampling parameters that the body sets, but for seeds and how many outputs.
 
         Raises InvalidRequest.
         """
-        known = SamplingFields.model_fields.keys() & self._passed_on
+        known = PARAMETERS.keys() - self._own_way
         given = {name: getattr(self, name) for name in known if getattr(self, name) is not None}
         given |= self._sides()
         if self.lora:
