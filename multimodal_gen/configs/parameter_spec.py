@@ -7,10 +7,10 @@ from typing import Literal
 
 Bound = float | str | None
 """A number, or where `ModelInfo` has it: "limits.max_steps". None: no bound."""
-Need = Literal["parameter", "image", "video", "guidance"]
+Need = Literal["parameter", "image_model", "image", "video", "guidance"]
 """What a parameter needs to have an effect. parameter: a model whose `ModelInfo.parameters` names
-it; other models refuse it. image: an input image. video: a model that makes videos. guidance: a
-model with classifier-free guidance."""
+it; other models refuse it. image_model: a model that takes an input image. image: an input image.
+video: a model that makes videos. guidance: a model with classifier-free guidance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,8 @@ class ParameterSpec:
     """In words, where it is not a constant."""
     model_default: bool = False
     """Whether `ModelInfo.defaults` has its default."""
+    fallback: int | float | None = None
+    """That default for models that state none."""
     required: bool = False
     """Whether it has a value once defaults are filled in."""
     local: bool = False

@@ -38,6 +38,10 @@ class LoraChoice:
         return given
 
 
+LoraLike = LoraChoice | str | Mapping[str, Any]
+"""What `LoraChoice.of` takes."""
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)
@@ -100,6 +104,7 @@ class SamplingParams:
             remainder=1,
             needs=("parameter", "video"),
             model_default=True,
+            fallback=1,
             required=True,
         ),
     ] = None
@@ -132,6 +137,7 @@ class SamplingParams:
             highest=100,
             needs=("guidance",),
             model_default=True,
+            fallback=1.0,
         ),
     ] = None
     guidance_scale_2: Annotated[
@@ -204,7 +210,7 @@ class SamplingParams:
     ] = None
     image_path: Annotated[
         str | None,
-        ParameterSpec(help="Image to start from", needs=("image",), local=True),
+        ParameterSpec(help="Image to start from", needs=("image_model",), local=True),
     ] = None
     mask_path: Annotated[
         str | None,

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from multimodal_gen.messages.model_defaults import Defaults as Defaults
+
 MAX_SEED = 2**63 - 1
 
 TaskName = Literal[
@@ -23,26 +25,6 @@ PictureSize = Literal["default", "own", "within", "area"]
 """How large an output is whose request has a picture and no size: as the defaults say; as the
 picture; as the picture, but of no more pixels than the defaults; or of the picture's shape and
 about as many pixels as the defaults."""
-
-
-class Defaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a request gets where it says nothing. None: there is no default."""
-
-    width: int
-    height: int
-    num_inference_steps: int
-    num_frames: int = 1
-    fps: int | None = None
-    guidance_scale: float = 1.0
-    guidance_scale_2: float | None = None
-    true_cfg_scale: float | None = None
-    negative_prompt: str | None = None
-    max_sequence_length: int | None = None
-    flow_shift: float | None = None
-    strength: float | None = None
-    """Of image-to-image; unset for a request without a picture."""
-    inpainting_strength: float | None = None
-    """The same where there is a mask as well."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

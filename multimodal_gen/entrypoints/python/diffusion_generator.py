@@ -7,7 +7,7 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -15,6 +15,7 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.python.calls import generate_one, run_all, stream_one
 from multimodal_gen.entrypoints.python.generation_result import GenerationResult, Progress
 from multimodal_gen.entrypoints.python.loop_thread import LoopThread
+from multimodal_gen.entrypoints.python.sampling_keywords import SamplingKeywords
 from multimodal_gen.errors import EngineNotReady, InvalidRequest, MultimodalGenError
 from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.messages.model_info import ModelInfo
@@ -102,13 +103,17 @@ class DiffusionGenerator:
         return self._client.address
 
     @overload
-    def generate(self, prompt: PromptLike, **sampling_params: Any) -> GenerationResult: ...
+    def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str
+        self, prompt: PromptLike, **sampling_params: Unpack[SamplingKeywords]
+    ) -> GenerationResult: ...
 
     @overload
-    def generate(self, prompt: PromptsLike, **sampling_params: Any) -> list[GenerationResult]: ...
+    def generate(
+        self, prompt: PromptsLike, **sampling_params: Unpack[SamplingKeywords]
+    ) -> list[GenerationResult]: ...
 
     def generate(
-        self, prompt: PromptLike | PromptsLike, **sampling_params: Any
+        self, prompt: PromptLike | PromptsLike, **sampling_params: Unpack[SamplingKeywords]
     ) -> GenerationResult | list[GenerationResult]:
         """The result of one prompt, or the list of results of a list of prompts.
 
@@ -119,21 +124,27 @@ class DiffusionGenerator:
         return self._loop.run(_generate(self._client, prompt, sampling_params))
 
     @overload
-    async def agenerate(self, prompt: PromptLike, **sampling_params: Any) -> GenerationResult: ...
+    async def agenerate(  # type: ignore[overload-overlap]
+        self, prompt: PromptLike, **sampling_params: Unpack[SamplingKeywords]
+    ) -> GenerationResult: ...
 
     @overload
     async def agenerate(
-        self, prompt: PromptsLike, **sampling_params: Any
+        self, prompt: PromptsLike, **sampling_params: Unpack[SamplingKeywords]
     ) -> list[GenerationResult]: ...
 
     async def agenerate(
-        self, prompt: PromptLike | PromptsLike, **sampling_params: Any
+        self, prompt: PromptLike | PromptsLike, **sampling_params: Unpack[SamplingKeywords]
     ) -> GenerationResult | list[GenerationResult]:
         """As `generate`. Cancelling the task cancels the request in the engine."""
         return await _generate(self._client, prompt, sampling_params)
 
     def stream(
-        self, prompt: PromptLike, *, previews: bool = True, **sampling_params: Any
+        self,
+        prompt: PromptLike,
+        *,
+        previews: bool = True,
+        **sampling_params: Unpack[SamplingKeywords],
     ) -> Iterator[Progress | GenerationResult]:
         """Progress as it comes, then the result. Breaking out of the loop cancels the request.
 
@@ -143,7 +154,11 @@ class DiffusionGenerator:
         return _blocking(self._loop, stream_one(self._client, params, previews=previews))
 
     def astream(
-        self, prompt: PromptLike, *, previews: bool = True, **sampling_params: Any
+        self,
+        prompt: PromptLike,
+        *,
+        previews: bool = True,
+        **sampling_params: Unpack[SamplingKeywords],
     ) -> AsyncIterator[Progress | GenerationResult]:
         """As `stream`, for `async for`."""
         return stream_one(self._client, _params(prompt, sampling_params), previews=previews)
@@ -162,7 +177,7 @@ def start_engine(args: ServerArgs) -> EngineProcess:
 
 
 async def _generate(
-    client: SchedulerClient, prompt: PromptLike | PromptsLike, given: dict[str, Any]
+    client: SchedulerClient, prompt: PromptLike | PromptsLike, given: SamplingKeywords
 ) -> GenerationResult | list[GenerationResult]:
     if isinstance(prompt, str | SamplingParams) or not isinstance(prompt, Sequence):
         return await generate_one(client, _params(prompt, given))
@@ -193,7 +208,7 @@ def _blocking(
             loop.start(leave())
 
 
-def _params(prompt: object, given: dict[str, Any]) -> SamplingParams:
+def _params(prompt: object, given: SamplingKeywords) -> SamplingParams:
     if isinstance(prompt, SamplingParams):
         return prompt.updated(**given)
     if not isinstance(prompt, str):

@@ -1,0 +1,54 @@
+"""The keywords of `DiffusionGenerator`, written by configs/write_types.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypedDict
+
+from multimodal_gen.configs.sampling_params import LoraLike
+
+
+class SamplingKeywords(TypedDict, total=False):
+    """The fields of SamplingParams except the prompt."""
+
+    negative_prompt: str | None
+    """What to avoid; only used with classifier-free guidance."""
+    width: int | None
+    """Width of the output (pixels)."""
+    height: int | None
+    """Height of the output (pixels)."""
+    num_frames: int | None
+    """Length of the video (frames)."""
+    fps: int | None
+    """Frame rate of the video (frames per second, 1 to 240)."""
+    num_inference_steps: int | None
+    """Denoising steps; more take longer and show more detail."""
+    guidance_scale: float | None
+    """Guidance scale; higher follows the prompt more closely (0 to 100)."""
+    guidance_scale_2: float | None
+    """Guidance scale of the second expert, for models that have two (0 to 100)."""
+    true_cfg_scale: float | None
+    """Classifier-free guidance scale, for models like FLUX that embed guidance_scale (0 to 100)."""
+    flow_shift: float | None
+    """Shift of a flow-matching schedule; larger spends more steps on the layout (0.01 to 100)."""
+    seed: int | None
+    """Random seed; with several outputs, output j uses seed + j."""
+    num_outputs_per_prompt: int
+    """Number of outputs per prompt."""
+    max_sequence_length: int | None
+    """Length that the prompt is padded or cut to, where the model has a choice (tokens)."""
+    scheduler: str | None
+    """Solver: euler, ddim, dpmpp_2m, flow_euler, …; `models` lists those that fit."""
+    image_path: str | None
+    """Image to start from."""
+    mask_path: str | None
+    """Mask: white is repainted, black is kept."""
+    strength: float | None
+    """How much of the input image to replace (more than 0 and at most 1)."""
+    lora: LoraLike | Sequence[LoraLike]
+    """LoRAs from the folder given by --lora-dir."""
+    priority: Literal["low", "normal", "high"]
+    """Priority in the queue."""
+    deadline_s: float | None
+    """Time limit from acceptance; what cannot finish in time is refused at once (seconds, 0.001 to
+    2592000)."""
