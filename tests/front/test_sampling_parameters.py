@@ -1,0 +1,192 @@
+"""Contract: a sampling parameter is declared once, and everything else follows from that."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+import multimodal_gen
+from multimodal_gen.configs.families import FAMILIES
+from multimodal_gen.configs.parameter_reference import reference_rows
+from multimodal_gen.configs.sampling_params import PARAMETERS
+from multimodal_gen.configs.write_types import FILES
+from multimodal_gen.entrypoints.http.openai.schema import EditsRequest, ImagesRequest
+from multimodal_gen.entrypoints.http.openai.video_schema import VideosRequest
+from multimodal_gen.entrypoints.python.sampling_keywords import SamplingKeywords
+from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
+
+PACKAGE = Path(multimodal_gen.__file__).parent
+MODEL = ModelInfo(
+    name="a",
+    family="a",
+    tasks=("text-to-image",),
+    defaults=Defaults(width=64, height=64, num_inference_steps=2),
+    limits=Limits(),
+    size_multiple=16,
+)
+DECLARATION = """\
+    sharpness: Annotated[
+        int | None,
+        ParameterSpec(
+            help="How crisp edges are",
+            unit="per cent",
+            lowest=5,
+            highest=70,
+            needs=("parameter",),
+            model_default=True,
+        ),
+    ] = None
+
+"""
+USES = """
+import contextlib, dataclasses, io, json, runpy
+runpy.run_module("multimodal_gen.configs.write_types", run_name="__main__")
+
+from multimodal_gen import SamplingParams
+from multimodal_gen.configs.parameter_reference import reference_rows
+from multimodal_gen.entrypoints.cli.main import main
+from multimodal_gen.entrypoints.http.hugging_face.body import understood
+from multimodal_gen.entrypoints.http.openai.schema import ImagesRequest
+from multimodal_gen.entrypoints.python.sampling_keywords import SamplingKeywords
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
+from multimodal_gen.messages.validation import resolve
+
+def refusal(call):
+    try:
+        call()
+    except InvalidRequest as error:
+        return error.message
+
+def model(parameters, **defaults):
+    return ModelInfo(
+        name="a", family="a", tasks=("text-to-image",), parameters=parameters, limits=Limits(),
+        size_multiple=16, defaults=Defaults(width=64, height=64, num_inference_steps=2, **defaults),
+    )
+
+sharp, plain = model(("sharpness",), sharpness=20), model(())
+with contextlib.redirect_stdout(io.StringIO()) as help:
+    main(["generate", "--help"])
+body = ImagesRequest(prompt="a", sharpness=30)
+hugging_face = b'{"inputs": "a", "parameters": {"sharpness": 40}}'
+print(json.dumps({
+    "help": " ".join(help.getvalue().replace("│", " ").split()),
+    "schema": ImagesRequest.model_json_schema()["properties"]["sharpness"],
+    "sent": [params.sharpness for params in body.sampling_params()],
+    "hugging face": understood(hugging_face, sharp, 100).params.sharpness,
+    "keyword": SamplingKeywords.__annotations__["sharpness"].__forward_arg__,
+    "default": resolve(SamplingParams(prompt="a"), sharp).sharpness,
+    "type": refusal(lambda: SamplingParams(sharpness="very")),
+    "range": refusal(lambda: resolve(SamplingParams(sharpness=71), sharp)),
+    "unknown": refusal(lambda: resolve(SamplingParams(sharpness=30), plain)),
+    "row": [dataclasses.asdict(row) for row in reference_rows() if row.name == "sharpness"],
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def uses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What comes of one more declaration in a copy of the package."""
+    root = tmp_path_factory.mktemp("copy")
+    ignored = shutil.ignore_patterns("__pycache__", "assets", "runtime", "benchmarks")
+    shutil.copytree(PACKAGE, root / "multimodal_gen", ignore=ignored)
+    file = root / "multimodal_gen/configs/sampling_params.py"
+    before, after = file.read_text().split("    def __post_init__", 1)
+    file.write_text(f"{before}{DECLARATION}    def __post_init__{after}")
+    done = subprocess.run(
+        [sys.executable, "-c", USES],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_a_declaration_makes_a_flag_with_help(uses: dict[str, Any]) -> None:
+    assert "--sharpness INT How crisp edges are (per cent, 5 to 70)." in uses["help"]
+
+
+def test_a_declaration_makes_a_field_of_http_bodies(uses: dict[str, Any]) -> None:
+    number = {"type": "integer", "minimum": 5, "maximum": 70}
+    assert uses["schema"]["anyOf"] == [number, {"type": "null"}]
+    assert uses["schema"]["description"] == "How crisp edges are (per cent, 5 to 70)."
+    assert (uses["sent"], uses["hugging face"]) == ([30], 40)
+
+
+def test_a_declaration_makes_a_typed_keyword(uses: dict[str, Any]) -> None:
+    assert uses["keyword"] == "int | None"
+
+
+def test_a_declaration_makes_a_default_of_models(uses: dict[str, Any]) -> None:
+    assert uses["default"] == 20
+
+
+def test_a_declaration_makes_checks(uses: dict[str, Any]) -> None:
+    assert uses["type"] == "sharpness='very': must be a whole number"
+    assert uses["range"] == "sharpness=71: must be 5 to 70"
+    assert uses["unknown"].startswith("sharpness=30: a (text-to-image) has no such parameter")
+
+
+def test_a_declaration_makes_a_row_of_the_reference(uses: dict[str, Any]) -> None:
+    (row,) = uses["row"]
+    assert row == {
+        "name": "sharpness",
+        "flag": "--sharpness",
+        "type": "integer",
+        "unit": "per cent",
+        "allowed": "5 to 70",
+        "default": "`defaults.sharpness`",
+        "needs": "a model that lists it in `parameters`",
+        "help": "How crisp edges are.",
+        "over_http": True,
+    }
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_types_are_written_anew_after_a_declaration_changes(path: str) -> None:
+    hint = "run python -m multimodal_gen.configs.write_types"
+    assert (PACKAGE / path).read_text() == FILES[path](), hint
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_what_a_declaration_says_of_models_is_there(name: str) -> None:
+    spec = PARAMETERS[name].spec
+    for place in (spec.lowest, spec.highest, spec.multiple_of, spec.one_of):
+        if place and isinstance(place, str):
+            attrgetter(place)(MODEL)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_parameters_of_a_family_are_declared_as_not_every_models(family: Any) -> None:
+    for name in family.parameters:
+        assert "parameter" in PARAMETERS[name].spec.needs
+
+
+@pytest.mark.parametrize("body", [ImagesRequest, EditsRequest, VideosRequest])
+def test_http_bodies_have_every_parameter_but_paths(body: Any) -> None:
+    properties = body.model_json_schema()["properties"]
+    for name, parameter in PARAMETERS.items():
+        if parameter.spec.local:
+            assert properties[name]["type"] == "null"
+        else:
+            assert properties[name]["description"] == parameter.summary
+
+
+def test_keywords_are_all_parameters_but_the_prompt() -> None:
+    assert ["prompt", *get_type_hints(SamplingKeywords)] == list(PARAMETERS)
+
+
+def test_the_reference_has_every_parameter() -> None:
+    assert [row.name for row in reference_rows()] == list(PARAMETERS)
+    assert all(row.help and row.type for row in reference_rows())
