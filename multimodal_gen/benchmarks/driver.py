@@ -10,15 +10,15 @@ from multimodal_gen.benchmarks.measures import MEASURES
 from multimodal_gen.benchmarks.names import MeasureName
 from multimodal_gen.benchmarks.report import Report
 from multimodal_gen.benchmarks.session import Session
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.engine_args import EngineArgs
 
 
 def run_benchmark(
-    server: ServerArgs, *, only: Sequence[MeasureName], repeats: int, say: Callable[[str], None]
+    args: EngineArgs, *, only: Sequence[MeasureName], repeats: int, say: Callable[[str], None]
 ) -> Report:
     """Measure what `only` names, or everything; `say` is told how far it is."""
     figures = []
-    with Session(server, repeats, say) as session:
+    with Session(args, repeats, say) as session:
         for name in only or MEASURES:
             figures += MEASURES[name](session)
         return Report(environment=_environment(session), figures=figures)

@@ -10,7 +10,7 @@ from pathlib import Path
 from multimodal_gen.benchmarks.diffusers_process import DiffusersProcess
 from multimodal_gen.benchmarks.engine_side import EngineSide
 from multimodal_gen.benchmarks.workload import Workload
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.engine_args import EngineArgs
 from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.launch.model_path import find_model_files
 from multimodal_gen.messages.model_info import ModelInfo
@@ -19,8 +19,8 @@ from multimodal_gen.messages.model_info import ModelInfo
 class Session:
     """One run of the benchmark. A context manager that ends what it started."""
 
-    def __init__(self, server: ServerArgs, repeats: int, say: Callable[[str], None]) -> None:
-        self.server = server
+    def __init__(self, args: EngineArgs, repeats: int, say: Callable[[str], None]) -> None:
+        self.engine_args = args
         self.repeats = repeats
         self.say = say
         self._stack = ExitStack()
@@ -34,7 +34,7 @@ class Session:
     @cached_property
     def engine(self) -> EngineSide:
         self.say("starting the engine")
-        engine = self._stack.enter_context(EngineProcess.start(self.server))
+        engine = self._stack.enter_context(EngineProcess.start(self.engine_args))
         engine.wait_ready()
         return EngineSide(engine.client)
 
@@ -52,7 +52,7 @@ class Session:
 
     @cached_property
     def folder(self) -> Path:
-        return find_model_files(self.server.model_path, self.server.revision).folder
+        return find_model_files(self.engine_args.model_path, self.engine_args.revision).folder
 
     @property
     def model(self) -> ModelInfo:

@@ -12,20 +12,20 @@ import msgspec
 from multimodal_gen.benchmarks.protocol import MEASUREMENTS_FILE, RankMeasurements
 from multimodal_gen.benchmarks.workload import BenchmarkRequest
 from multimodal_gen.client.scheduler_client import SchedulerClient
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.engine_args import EngineArgs
 from multimodal_gen.launch.engine_process import EngineProcess
 
 MODULE = "multimodal_gen.benchmarks.timed_rank"
 
 
-def measure_rank(server: ServerArgs, *loads: Sequence[BenchmarkRequest]) -> RankMeasurements:
+def measure_rank(args: EngineArgs, *loads: Sequence[BenchmarkRequest]) -> RankMeasurements:
     """Load the model in an engine of its own; then run one load after another, those of each at
     the same time."""
     with tempfile.TemporaryDirectory(prefix="multimodal-gen-") as folder:
         path = Path(folder) / "measurements.json"
         os.environ[MEASUREMENTS_FILE] = str(path)
         try:
-            with EngineProcess.start(server, rank_module=MODULE) as engine:
+            with EngineProcess.start(args, rank_module=MODULE) as engine:
                 engine.wait_ready()
                 for requests in loads:
                     _run_together(engine.client, requests)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.engine_args import EngineArgs
 from multimodal_gen.errors import InvalidRequest
 
 
@@ -16,7 +16,7 @@ class ParallelConfig:
     ulysses: int = 1
 
     @classmethod
-    def choose(cls, args: ServerArgs, *, ulysses_supported: bool) -> ParallelConfig:
+    def choose(cls, args: EngineArgs, *, ulysses_supported: bool) -> ParallelConfig:
         """Split `num_gpus` as asked; where nothing is said, a native model shares the sequence.
 
         Raises InvalidRequest when a sequence split is asked of a model that has none.

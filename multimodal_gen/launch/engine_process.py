@@ -19,7 +19,8 @@ from pathlib import Path
 import msgspec
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.server_args import SECRETS
 from multimodal_gen.errors import EngineDied, MultimodalGenError
 from multimodal_gen.launch.model_path import ModelFiles, find_model_files
 from multimodal_gen.messages.model_info import ModelInfo
@@ -38,7 +39,7 @@ class EngineProcess:
     """The ranks of one checkpoint and a client of theirs. A context manager."""
 
     def __init__(
-        self, args: ServerArgs, processes: list[subprocess.Popen[bytes]], folder: Path
+        self, args: EngineArgs, processes: list[subprocess.Popen[bytes]], folder: Path
     ) -> None:
         self.args = args
         self._processes = processes
@@ -54,7 +55,7 @@ class EngineProcess:
         atexit.register(self.close)
 
     @classmethod
-    def start(cls, args: ServerArgs, *, rank_module: str = RANK_MODULE) -> EngineProcess:
+    def start(cls, args: EngineArgs, *, rank_module: str = RANK_MODULE) -> EngineProcess:
         """Start the ranks and return at once; `wait_ready` waits for the model.
 
         `rank_module` is what each runs; a benchmark has one that measures itself. Raises
@@ -64,7 +65,7 @@ class EngineProcess:
         folder = Path(tempfile.mkdtemp(prefix="multimodal-gen-"))
         rank_args = RankArgs(
             rank=0,
-            server=args.without_secrets,
+            engine=EngineArgs.of(args),
             model_folder=str(model.folder),
             model_file=None if model.file is None else str(model.file),
             model_name=_model_name(args.model_path, model),
@@ -173,8 +174,8 @@ def rank_environment(num_gpus: int) -> dict[str, str]:
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # torch makes this folder whether it compiles or not; by default among the temporary files.
     environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_folder() / "torchinductor"))
-    for secret in ("MULTIMODAL_GEN_API_KEY", "MULTIMODAL_GEN_ADMIN_KEY"):
-        environment.pop(secret, None)
+    for secret in SECRETS:
+        environment.pop(f"MULTIMODAL_GEN_{secret.upper()}", None)
     home = str(Path(__file__).parents[2])
     if home not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         # Not installed, but found by this process's sys.path: the ranks run the same code.
@@ -190,7 +191,7 @@ def _spawn(args: RankArgs, module: str) -> subprocess.Popen[bytes]:
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
-        env=rank_environment(args.server.num_gpus),
+        env=rank_environment(args.engine.num_gpus),
         start_new_session=True,
     )
     assert process.stdin is not None

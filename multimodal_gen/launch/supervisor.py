@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.engine_args import EngineArgs
 from multimodal_gen.errors import EngineDied, MultimodalGenError
 from multimodal_gen.launch.engine_process import EngineProcess
 
@@ -36,9 +36,9 @@ class EngineSupervisor:
 
     def __init__(
         self,
-        args: ServerArgs,
+        args: EngineArgs,
         watcher: Watcher,
-        start: Callable[[ServerArgs], EngineProcess] = EngineProcess.start,
+        start: Callable[[EngineArgs], EngineProcess] = EngineProcess.start,
     ) -> None:
         self._args = args
         self._watcher = watcher

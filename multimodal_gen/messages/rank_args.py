@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.engine_args import EngineArgs
 
 
 class RankArgs(msgspec.Struct, frozen=True, kw_only=True):
     rank: int
-    server: ServerArgs
-    """Without the API key: an engine has no use for it."""
+    engine: EngineArgs
     model_folder: str
     model_file: str | None = None
     """A single weight file that takes the place of some of the folder's weights."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.engine_args import EngineArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.plan import RankLoaded
 from multimodal_gen.messages.rank_args import RankArgs
@@ -39,7 +39,7 @@ FILES = 3
 
 def main() -> None:
     args = _read_args()
-    configure_logging(f"rank {args.rank}", args.server.log_format)
+    configure_logging(f"rank {args.rank}", args.engine.log_format)
     threading.Thread(target=_end_with_parent, args=(args,), daemon=True).start()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     scheduler = _start_scheduler(context, args) if args.rank == 0 else None
@@ -71,9 +71,9 @@ def _end_with_parent(args: RankArgs) -> None:
 
 
 def _start_scheduler(context: zmq.Context[zmq.Socket[bytes]], args: RankArgs) -> Scheduler:
-    server = args.server
+    engine = args.engine
     gateway = ClientGateway(args.client_address)
-    links = RankLinks(context, [OWN_RANK, args.ranks_address], server.num_gpus)
+    links = RankLinks(context, [OWN_RANK, args.ranks_address], engine.num_gpus)
 
     def make_policy(loaded: RankLoaded) -> tuple[Policy, CostModel]:
         assert loaded.model is not None
@@ -83,18 +83,18 @@ def _start_scheduler(context: zmq.Context[zmq.Socket[bytes]], args: RankArgs) ->
             device=loaded.model.device,
             path=_cost_file(args, loaded.model.device, loaded.model.dtype),
         )
-        limits = {"max_batch": server.batching_max_size, "max_queue": server.max_queue_size}
+        limits = {"max_batch": engine.batching_max_size, "max_queue": engine.max_queue_size}
         return Policy(cost, **limits), cost
 
-    loras = LoraCache(server.lora_dir, server.max_loaded_loras, server.num_gpus)
-    scheduler = Scheduler(context, links, gateway, server.step_timeout, make_policy, loras)
+    loras = LoraCache(engine.lora_dir, engine.max_loaded_loras, engine.num_gpus)
+    scheduler = Scheduler(context, links, gateway, engine.step_timeout, make_policy, loras)
     scheduler.start()
     return scheduler
 
 
 def _cost_file(args: RankArgs, device: str, dtype: str) -> Path:
     """Costs are kept for each checkpoint on each kind of device."""
-    machine = f"{device} {dtype} x{args.server.num_gpus} {os.environ.get('OMP_NUM_THREADS')}"
+    machine = f"{device} {dtype} x{args.engine.num_gpus} {os.environ.get('OMP_NUM_THREADS')}"
     told = f"{args.model_folder} {args.model_file} {machine}"
     digest = hashlib.sha256(told.encode()).hexdigest()[:16]
     return Path(args.cache_folder) / "costs" / f"{digest}.json"
@@ -116,19 +116,19 @@ def _serve(own: RankScheduler, args: RankArgs) -> None:
         return
     gc.freeze()
     gc.enable()
-    own.report(_within_limits(worker.loaded(args.model_name), args.server))
+    own.report(_within_limits(worker.loaded(args.model_name), args.engine))
     own.run(worker)
 
 
-def _within_limits(loaded: RankLoaded, server: ServerArgs) -> RankLoaded:
+def _within_limits(loaded: RankLoaded, engine: EngineArgs) -> RankLoaded:
     """Of the server: a call whose outputs never fit the queue together would be told to come back
     for ever, and one whose LoRAs never fit into memory together would wait for ever."""
     assert loaded.model is not None
     limits = loaded.model.limits
     limits = msgspec.structs.replace(
         limits,
-        max_outputs=min(limits.max_outputs, server.max_queue_size),
-        max_loras=min(limits.max_loras, server.max_loaded_loras),
+        max_outputs=min(limits.max_outputs, engine.max_queue_size),
+        max_loras=min(limits.max_loras, engine.max_loaded_loras),
     )
     model = msgspec.structs.replace(loaded.model, limits=limits)
     return msgspec.structs.replace(loaded, model=model)

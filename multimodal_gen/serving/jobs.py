@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
+from multimodal_gen.configs.job_args import JobArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import EngineNotReady, GenerationFailed, MultimodalGenError
 from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.messages.reply import WireError
@@ -65,7 +65,7 @@ class Jobs:
         self._in_order = asyncio.Lock()
 
     @classmethod
-    def in_folder(cls, folder: Path, service: Service, args: ServerArgs) -> Jobs:
+    def in_folder(cls, folder: Path, service: Service, args: JobArgs) -> Jobs:
         """Those kept in `folder`, which exists."""
         results = Results(folder, ttl_s=args.result_ttl, quota_gb=args.result_quota_gb)
         ledger, webhooks = SqliteLedger(folder / "jobs.sqlite"), None

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import msgspec
 
+from multimodal_gen.configs.limit_args import LimitArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 
 _NAMES = ("max_pixels", "max_frames", "max_steps")
 
 
-def bounded(model: ModelInfo, args: ServerArgs) -> ModelInfo:
+def bounded(model: ModelInfo, args: LimitArgs) -> ModelInfo:
     """`model` with the smaller of both bounds, and with defaults within them."""
     given = {name: getattr(args, name) for name in _NAMES if getattr(args, name) is not None}
     lower = {name: min(value, getattr(model.limits, name)) for name, value in given.items()}
@@ -41,7 +41,7 @@ def _fitting(model: ModelInfo, limits: Limits) -> Defaults:
     )
 
 
-def within_time(params: SamplingParams, args: ServerArgs) -> SamplingParams:
+def within_time(params: SamplingParams, args: LimitArgs) -> SamplingParams:
     """`params` with a deadline no later than the operator's."""
     if args.max_request_s is None:
         return params

@@ -15,8 +15,9 @@ import torch
 from engineless import load
 from torch import Tensor
 
+from multimodal_gen.configs.engine_args import EngineArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import Ack, Phase, Plan, Work
 from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.messages.request import Req
@@ -78,7 +79,7 @@ def test_ranks_have_time_to_meet_however_short_a_step_may_be(
     for step_timeout, seconds in ((2.0, gpu_worker.JOIN_S), (1000.0, 1000.0)):
         args = RankArgs(
             rank=0,
-            server=ServerArgs(device="cpu", num_gpus=2, step_timeout=step_timeout),
+            engine=EngineArgs(device="cpu", num_gpus=2, step_timeout=step_timeout),
             model_folder=str(bundled_model),
             model_name="test",
             socket_folder="",
@@ -87,6 +88,30 @@ def test_ranks_have_time_to_meet_however_short_a_step_may_be(
         with pytest.raises(Met) as met:
             GPUWorker.load(args)
         assert met.value.args == (seconds,)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "hip", "said"),
+    [
+        (None, None, "this build of torch is for CPUs only"),
+        ("13.0", None, "there is no CUDA device here"),
+        (None, "7.0", "there is no ROCm device here"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_refused_with_the_reason(
+    cuda: str | None, hip: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    with pytest.raises(InvalidRequest, match=f"device='cuda': {said}.*use cpu"):
+        gpu_worker._device(EngineArgs(device="cuda"))
+
+
+def test_a_rocm_build_of_torch_is_used_as_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert gpu_worker._device(EngineArgs()) == torch.device("cuda")
 
 
 @pytest.fixture

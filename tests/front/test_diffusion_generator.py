@@ -245,6 +245,8 @@ def test_connecting_to_nobody_ends_with_an_error(tmp_path: Path) -> None:
 def test_bad_arguments_are_refused_before_anything_starts() -> None:
     with pytest.raises(InvalidRequest, match=r"gpus=2: unknown; allowed are .*num_gpus"):
         DiffusionGenerator.from_pretrained(gpus=2)
+    with pytest.raises(InvalidRequest, match="port=1: is an option of `multimodal-gen serve`"):
+        DiffusionGenerator.from_pretrained(port=1)
     with pytest.raises(InvalidRequest, match="num_gpus='2': Expected `int`"):
         DiffusionGenerator.from_pretrained(num_gpus="2")
     with pytest.raises(InvalidCheckpoint, match="no such file or folder"):

@@ -12,15 +12,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from engines import assert_all_gone, start_engine
 from places import FAULTS_FOLDER, python_path
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.server_args import SECRETS, ServerArgs
 from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError
 from multimodal_gen.launch import engine_process
-from multimodal_gen.launch.engine_process import EngineProcess
+from multimodal_gen.launch.engine_process import EngineProcess, rank_environment
 from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.runtime import rank as rank_module
 
@@ -101,7 +103,7 @@ def test_a_rank_without_a_parent_removes_what_is_made_meanwhile(
         rank_module._end_with_parent(
             RankArgs(
                 rank=0,
-                server=ServerArgs(),
+                engine=EngineArgs(),
                 model_folder="",
                 model_name="",
                 socket_folder=str(folder),
@@ -136,6 +138,26 @@ def test_closing_during_loading_and_twice_leaves_nothing(folders: Path) -> None:
     assert gone(engine.pids, folders, within_s=0)
     with pytest.raises(EngineNotReady):
         engine.wait_ready(1)
+
+
+def test_ranks_get_no_secrets_by_their_standard_input_or_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    secrets = {name: f"http://secret/{name}" for name in SECRETS}
+    for name, value in secrets.items():
+        monkeypatch.setenv(f"MULTIMODAL_GEN_{name.upper()}", value)
+    given: list[RankArgs] = []
+
+    def spawn(args: RankArgs, _: str) -> None:
+        given.append(args)
+        raise OSError("seen enough")
+
+    monkeypatch.setattr(engine_process, "_spawn", spawn)
+    with pytest.raises(OSError, match="seen enough"):
+        EngineProcess.start(ServerArgs(device="cpu", **secrets))  # type: ignore[arg-type]
+    assert given[0].engine == EngineArgs(device="cpu")
+    assert b"//secret/" not in msgspec.msgpack.encode(given[0])
+    assert not set(secrets.values()).intersection(rank_environment(1).values())
 
 
 def test_closing_one_engine_leaves_another_of_the_process_alone(engine: EngineProcess) -> None:

@@ -1,9 +1,16 @@
-"""Bad arguments of a server are named before anything is started."""
+"""Arguments of a server: bad ones are named before anything is started."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.http_args import HttpArgs
+from multimodal_gen.configs.job_args import JobArgs
+from multimodal_gen.configs.key_args import KeyArgs
+from multimodal_gen.configs.limit_args import LimitArgs
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import InvalidRequest
 
@@ -53,3 +60,44 @@ def test_what_is_allowed_instead_is_said() -> None:
 def test_ranks_can_not_share_rows_and_all_share_a_sequence() -> None:
     with pytest.raises(InvalidRequest, match="ulysses_degree=4: leaves no ranks"):
         ServerArgs(num_gpus=4, ulysses_degree=4, enable_cfg_parallel=True)
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [
+        ("mps", "not supported, as MPS has no float64, .*; use cpu"),
+        ("rocm", "under the name cuda, with a ROCm build of torch; use cuda"),
+        ("hip", "under the name cuda, with a ROCm build of torch; use cuda"),
+    ],
+)
+def test_a_device_that_is_refused_comes_with_its_reason(device: str, reason: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"device='{device}': .*{reason}"):
+        ServerArgs(device=device)  # type: ignore[arg-type]
+
+
+GROUPS = (EngineArgs, HttpArgs, JobArgs, KeyArgs, LimitArgs)
+
+
+def test_every_argument_belongs_to_one_group() -> None:
+    names = [field.name for group in GROUPS for field in dataclasses.fields(group)]
+    assert len(names) == len(set(names))
+    assert set(names) == {field.name for field in dataclasses.fields(ServerArgs)}
+
+
+def test_groups_make_up_a_servers_arguments_and_can_be_taken_from_them() -> None:
+    groups = [
+        EngineArgs(num_gpus=2),
+        HttpArgs(port=1),
+        JobArgs(webhook_url="http://a/b", webhook_secret="whsec_x"),
+        KeyArgs(api_key="x"),
+        LimitArgs(max_steps=3),
+    ]
+    args = ServerArgs.of(*groups)
+    assert (args.num_gpus, args.port, args.api_key, args.max_steps) == (2, 1, "x", 3)
+    assert [type(group).of(args) for group in groups] == groups
+
+
+def test_what_is_shown_of_a_servers_arguments_has_no_secrets() -> None:
+    given = {"api_key": "k1", "admin_key": "k2", "webhook_secret": "k3", "webhook_url": "http://k4"}
+    args = ServerArgs(port=1, **given)  # type: ignore[arg-type]
+    assert args.without_secrets == ServerArgs(port=1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.engine_args import EngineArgs
 from multimodal_gen.errors import EngineDied, InvalidCheckpoint, MultimodalGenError
 from multimodal_gen.launch import supervisor
 from multimodal_gen.launch.supervisor import EngineSupervisor
@@ -53,9 +53,9 @@ class Kept:
     def __init__(self, *engines: OneEngine | Exception) -> None:
         self.told: queue.Queue[tuple[str, Any]] = queue.Queue()
         self._engines = iter(engines)
-        self.supervisor = EngineSupervisor(ServerArgs(), self, self._start)  # type: ignore[arg-type]
+        self.supervisor = EngineSupervisor(EngineArgs(), self, self._start)  # type: ignore[arg-type]
 
-    def _start(self, _: ServerArgs) -> OneEngine:
+    def _start(self, _: EngineArgs) -> OneEngine:
         engine = next(self._engines)
         if isinstance(engine, Exception):
             raise engine
@@ -129,7 +129,7 @@ def test_closing_while_an_engine_starts_closes_it() -> None:
     engine = OneEngine()
 
     class Slow(Kept):
-        def _start(self, args: ServerArgs) -> OneEngine:
+        def _start(self, args: EngineArgs) -> OneEngine:
             begins.set()
             may_go_on.wait(30)
             return super()._start(args)

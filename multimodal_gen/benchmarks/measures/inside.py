@@ -29,7 +29,7 @@ def host_gap(session: Session) -> list[Figure]:
         session.workload.requests(requests, num_inference_steps=min(limits.max_steps, steps))
         for requests in LOADS
     ]
-    gaps = measure_rank(session.server, *loads).gaps
+    gaps = measure_rank(session.engine_args, *loads).gaps
     figures = []
     for requests in LOADS:
         of_load = [gap for gap in gaps if gap.requests == requests]
@@ -62,7 +62,7 @@ def _gap_figure(name: str, what: str, gaps: list[Gap]) -> list[Figure]:
 def memory(session: Session) -> list[Figure]:
     """The target holds for checkpoints of 1 GB or more."""
     session.say("memory: loading in a rank that watches itself")
-    measured = measure_rank(session.server)
+    measured = measure_rank(session.engine_args)
     peak = measured.anonymous_peak - measured.anonymous_before
     value = peak / measured.weight_bytes
     return [

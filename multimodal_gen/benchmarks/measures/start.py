@@ -14,7 +14,7 @@ import msgspec
 
 from multimodal_gen.benchmarks.report import Figure, median, ratio
 from multimodal_gen.benchmarks.session import Session
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.engine_args import EngineArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.launch.engine_process import rank_environment
 
@@ -55,20 +55,18 @@ def cold_start(session: Session) -> list[Figure]:
 
 
 def _generate_command(session: Session, path: Path) -> list[str]:
-    request, server = (
-        session.workload.request(),
-        replace(session.server, model_path=str(session.folder)),
-    )
+    request = session.workload.request()
+    args = replace(session.engine_args, model_path=str(session.folder))
     what = [f"--prompt={request.prompt}", f"--seed={request.seed}", f"--output-path={path}"]
-    return [*COMMAND, "generate", *what, *_options(server)]
+    return [*COMMAND, "generate", *what, *_options(args)]
 
 
-def _options(server: ServerArgs) -> list[str]:
+def _options(args: EngineArgs) -> list[str]:
     """What differs from the defaults, as a user would type it."""
     values = {
-        field.name.replace("_", "-"): getattr(server, field.name)
-        for field in fields(server)
-        if getattr(server, field.name) != field.default
+        field.name.replace("_", "-"): getattr(args, field.name)
+        for field in fields(args)
+        if getattr(args, field.name) != field.default
     }
     return [f"--{name}" if value is True else f"--{name}={value}" for name, value in values.items()]
 

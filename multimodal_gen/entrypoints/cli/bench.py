@@ -6,14 +6,13 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from multimodal_gen.benchmarks.names import MeasureName
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.engine_args import EngineArgs
 from multimodal_gen.entrypoints.cli.config_file import Config
-
-_ENGINE = Group("Engine", sort_key=2)
+from multimodal_gen.entrypoints.cli.option_groups import EngineFlags, EngineOptions
 
 
 def bench(
@@ -22,7 +21,7 @@ def bench(
     repeats: Annotated[int, Parameter(validator=Number(gte=1))] = 5,
     json: Path | None = None,
     config: Config = None,
-    server: Annotated[ServerArgs, Parameter(name="*", group=_ENGINE)] = ServerArgs(),  # noqa: B008
+    engine: EngineOptions = EngineFlags(),  # noqa: B008
 ) -> None:
     """Measure this engine against stock diffusers and print ratios of the one run.
 
@@ -42,7 +41,7 @@ def bench(
     """
     from multimodal_gen.benchmarks.driver import run_benchmark
 
-    report = run_benchmark(server, only=only, repeats=repeats, say=_say)
+    report = run_benchmark(EngineArgs.of(engine), only=only, repeats=repeats, say=_say)
     if json is not None:
         json.write_bytes(report.to_json())
     print(report.table())

@@ -8,14 +8,14 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
+from multimodal_gen.configs.engine_args import EngineArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.cli.config_file import Config
+from multimodal_gen.entrypoints.cli.option_groups import EngineFlags, EngineOptions
 from multimodal_gen.entrypoints.cli.request_flags import RequestFlags
 from multimodal_gen.errors import InvalidRequest
 
 _WHAT = Group("What to make", sort_key=1)
-_ENGINE = Group("Engine", sort_key=2)
 
 
 def generate(
@@ -25,7 +25,7 @@ def generate(
     metadata: bool = True,
     config: Config = None,
     params: Annotated[RequestFlags, Parameter(name="*", group=_WHAT)] = RequestFlags(),  # noqa: B008
-    server: Annotated[ServerArgs, Parameter(name="*", group=_ENGINE)] = ServerArgs(),  # noqa: B008
+    engine: EngineOptions = EngineFlags(),  # noqa: B008
 ) -> int:
     """Make pictures or videos of prompts and print where they are.
 
@@ -49,8 +49,8 @@ def generate(
     from multimodal_gen.entrypoints.python.diffusion_generator import start_engine
 
     batch = Batch(prompts)
-    with start_engine(server) as engine:
-        errors = batch.run(engine.client, output_path, metadata)
+    with start_engine(EngineArgs.of(engine)) as running:
+        errors = batch.run(running.client, output_path, metadata)
     for prompt, error in errors:
         print(f"multimodal-gen: {prompt!r}: {error.message}", file=sys.stderr)
     return 1 if errors else 0

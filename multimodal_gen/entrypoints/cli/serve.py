@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
+from multimodal_gen.configs.http_args import HttpArgs
+from multimodal_gen.configs.job_args import JobArgs
+from multimodal_gen.configs.key_args import KeyArgs
+from multimodal_gen.configs.limit_args import LimitArgs
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.cli.config_file import Config
+from multimodal_gen.entrypoints.cli.option_groups import (
+    EngineFlags,
+    EngineOptions,
+    HttpOptions,
+    JobOptions,
+    KeyOptions,
+    LimitOptions,
+)
 
 
 def serve(
     *,
     config: Config = None,
-    server: Annotated[ServerArgs, Parameter(name="*")] = ServerArgs(),  # noqa: B008
+    engine: EngineOptions = EngineFlags(),  # noqa: B008
+    http: HttpOptions = HttpArgs(),  # noqa: B008
+    jobs: JobOptions = JobArgs(),  # noqa: B008
+    keys: KeyOptions = KeyArgs(),  # noqa: B008
+    limits: LimitOptions = LimitArgs(),  # noqa: B008
 ) -> int:
-    """Start an engine and answer HTTP requests until it is told to stop.
+    """Start an engine and answer HTTP requests until stopped.
 
     Parameters
     ----------
@@ -25,5 +37,5 @@ def serve(
     from multimodal_gen.entrypoints.http.server import serve as run
     from multimodal_gen.observability.logging import configure_logging
 
-    configure_logging("front", server.log_format)
-    return run(server)
+    configure_logging("front", engine.log_format)
+    return run(ServerArgs.of(engine, http, jobs, keys, limits))

@@ -10,8 +10,9 @@ from dataclasses import fields
 from typing import Any, Unpack, overload
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
+from multimodal_gen.configs.engine_args import EngineArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.server_args import SECRETS, ServerArgs
 from multimodal_gen.entrypoints.python.calls import generate_one, run_all, stream_one
 from multimodal_gen.entrypoints.python.generation_result import GenerationResult, Progress
 from multimodal_gen.entrypoints.python.loop_thread import LoopThread
@@ -40,19 +41,19 @@ class DiffusionGenerator:
 
     @classmethod
     def from_pretrained(
-        cls, model_path: str | os.PathLike[str] | None = None, **server_args: Any
+        cls, model_path: str | os.PathLike[str] | None = None, **engine_args: Any
     ) -> DiffusionGenerator:
         """Start an engine of a checkpoint and wait until it is loaded.
 
         `model_path` is a local folder, a single weight file or a hub name; None is the bundled
-        model. Keywords are the fields of ServerArgs. Raises InvalidRequest, InvalidCheckpoint,
-        EngineDied.
+        model. Keywords are the fields of EngineArgs; the other fields of ServerArgs belong to
+        `serve`. Raises InvalidRequest, InvalidCheckpoint, EngineDied.
         """
         path = None if model_path is None else os.fspath(model_path)
-        return cls.start(_server_args(model_path=path, **server_args))
+        return cls.start(_engine_args(model_path=path, **engine_args))
 
     @classmethod
-    def start(cls, args: ServerArgs) -> DiffusionGenerator:
+    def start(cls, args: EngineArgs) -> DiffusionGenerator:
         """As `from_pretrained`, of arguments that are complete."""
         engine = start_engine(args)
         try:
@@ -216,12 +217,16 @@ def _params(prompt: object, given: SamplingKeywords) -> SamplingParams:
     return SamplingParams.from_fields(prompt=prompt, **given)
 
 
-def _server_args(**given: Any) -> ServerArgs:
-    known = [field.name for field in fields(ServerArgs)]
+def _engine_args(**given: Any) -> EngineArgs:
+    known = [field.name for field in fields(EngineArgs)]
+    elsewhere = {field.name for field in fields(ServerArgs)}.difference(known)
     for name, value in given.items():
+        if name in elsewhere:
+            shown = "…" if name in SECRETS else value
+            raise InvalidRequest(name, shown, "is an option of `multimodal-gen serve`")
         if name not in known:
             raise InvalidRequest(name, value, f"unknown; allowed are {', '.join(known)}")
-    return ServerArgs(**given)
+    return EngineArgs(**given)
 
 
 def _import_while_loading() -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import torch
 
+from multimodal_gen.configs.engine_args import EngineArgs
 from multimodal_gen.configs.parallel import ParallelConfig
-from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import (
     GenerationFailed,
     InvalidRequest,
@@ -110,28 +110,28 @@ class GPUWorker:
     @classmethod
     def load(cls, args: RankArgs) -> GPUWorker:
         """Join the other ranks and load. Raises InvalidCheckpoint, InvalidRequest."""
-        server, folder = args.server, Path(args.model_folder)
-        device = _device(server)
-        parallel = ParallelConfig.choose(server, ulysses_supported=family_of(folder).ulysses)
+        engine, folder = args.engine, Path(args.model_folder)
+        device = _device(engine)
+        parallel = ParallelConfig.choose(engine, ulysses_supported=family_of(folder).ulysses)
         init_process_group(
             args.rank,
-            server.num_gpus,
+            engine.num_gpus,
             Path(args.rendezvous),
             device,
-            timeout=timedelta(seconds=max(JOIN_S, server.step_timeout)),
+            timeout=timedelta(seconds=max(JOIN_S, engine.step_timeout)),
         )
         mesh = Mesh.create(args.rank, parallel.cfg, parallel.ulysses)
         pipeline = load_pipeline(
             folder,
             device=device,
-            dtype=_dtype(server, device),
+            dtype=_dtype(engine, device),
             mesh=mesh,
-            attention_backend=server.attention_backend,
+            attention_backend=engine.attention_backend,
             file=None if args.model_file is None else Path(args.model_file),
         )
-        if server.lora_dir is None or not pipeline.supports_lora:
+        if engine.lora_dir is None or not pipeline.supports_lora:
             return cls(pipeline)
-        return cls(pipeline, LoraLoader(pipeline, Path(server.lora_dir)))
+        return cls(pipeline, LoraLoader(pipeline, Path(engine.lora_dir)))
 
     def loaded(self, name: str) -> RankLoaded:
         """What rank 0's Scheduler has to know of this rank before it plans."""
@@ -258,19 +258,27 @@ class GPUWorker:
         )
 
 
-def _device(server: ServerArgs) -> torch.device:
+def _device(engine: EngineArgs) -> torch.device:
     available = torch.cuda.is_available()
-    if server.device == "cuda" and not available:
-        raise InvalidRequest("device", server.device, "there is no CUDA device here; use cpu")
-    if server.device == "cpu" or not available:
+    if engine.device == "cuda" and not available:
+        raise InvalidRequest("device", engine.device, _why_no_gpu())
+    if engine.device == "cpu" or not available:
         return torch.device("cpu")
     return torch.device("cuda")
 
 
-def _dtype(server: ServerArgs, device: torch.device) -> torch.dtype:
-    if server.dtype == "auto":
+def _why_no_gpu() -> str:
+    """A ROCm build of torch has AMD GPUs under the name cuda."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return "this build of torch is for CPUs only; install one for CUDA or ROCm, or use cpu"
+    kind = "CUDA" if torch.version.hip is None else "ROCm"
+    return f"there is no {kind} device here; use cpu"
+
+
+def _dtype(engine: EngineArgs, device: torch.device) -> torch.dtype:
+    if engine.dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    dtype = getattr(torch, server.dtype)
+    dtype = getattr(torch, engine.dtype)
     assert isinstance(dtype, torch.dtype)
     return dtype
 

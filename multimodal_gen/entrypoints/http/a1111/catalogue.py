@@ -9,7 +9,7 @@ import psutil
 from fastapi import APIRouter
 
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.engine_args import EngineArgs
 from multimodal_gen.configs.solvers import a1111_name
 from multimodal_gen.entrypoints.http.a1111.schema import PictureBody
 from multimodal_gen.entrypoints.http.a1111.translation import is_model
@@ -35,7 +35,7 @@ _EMPTY = (
 """Lists of what is not there."""
 
 
-def add_lists(routes: APIRouter, service: Service, args: ServerArgs) -> None:
+def add_lists(routes: APIRouter, service: Service, args: EngineArgs) -> None:
     """Models, samplers, LoRAs and whatever else clients fill their menus with."""
 
     @routes.get("/sd-models")

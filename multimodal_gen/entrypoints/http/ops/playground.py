@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.engine_args import EngineArgs
 from multimodal_gen.configs.solvers import SOLVERS, a1111_name
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
@@ -28,7 +28,7 @@ _SAMPLERS = "const SAMPLERS = {};"
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
-def playground_routes(service: Service, ring: KeyRing, args: ServerArgs) -> APIRouter:
+def playground_routes(service: Service, ring: KeyRing, args: EngineArgs) -> APIRouter:
     """The page, and what it fills itself in with."""
     routes = APIRouter()
     html = page()

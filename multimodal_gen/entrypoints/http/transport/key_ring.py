@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.key_args import KeyArgs
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.serving.owner import Owner
 
@@ -39,7 +39,7 @@ class NamedKey:
 class KeyRing:
     """Tells owners by their keys. In memory are only hashes, under a salt of this process."""
 
-    def __init__(self, args: ServerArgs) -> None:
+    def __init__(self, args: KeyArgs) -> None:
         """Raises InvalidRequest for a file that can't be used."""
         self._args = args
         self._salt = secrets.token_bytes(32)

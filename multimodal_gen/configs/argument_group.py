@@ -1,0 +1,53 @@
+"""Base of the groups that ServerArgs is made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from multimodal_gen.errors import InvalidRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArgumentGroup:
+    """Checks the types of its fields. A group's own `__post_init__` calls this one, then checks
+    values, so that groups can be combined by inheritance."""
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            self._check_type(name, kind)
+
+    @classmethod
+    def of(cls, *groups: ArgumentGroup) -> Self:
+        """Take the fields of this class from `groups`; any others are left out."""
+        given = {name: value for group in groups for name, value in vars(group).items()}
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in given.items() if name in known})
+
+    def require(self, allowed: str, check: Callable[[Any], bool], *names: str) -> None:
+        """Raise InvalidRequest for the first of these fields that is set and fails `check`."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not check(value):
+                raise InvalidRequest(name, value, allowed)
+
+    def require_at_least_1(self, *names: str) -> None:
+        self.require("must be at least 1", lambda value: value >= 1, *names)
+
+    def require_seconds(self, *names: str) -> None:
+        self.require("must be more than 0 seconds", lambda value: 0 < value < math.inf, *names)
+
+    def require_from_0(self, *names: str) -> None:
+        self.require("must be a number from 0", lambda value: 0 <= value < math.inf, *names)
+
+    def _check_type(self, name: str, kind: Any) -> None:
+        try:
+            msgspec.convert(getattr(self, name), kind)
+        except msgspec.ValidationError as error:
+            choices = ", ".join(get_args(kind)) if get_origin(kind) is Literal else ""
+            allowed = f"must be one of {choices}" if choices else str(error)
+            raise InvalidRequest(name, getattr(self, name), allowed) from error

@@ -1,0 +1,74 @@
+"""Arguments of an engine: the model, the device and how requests share it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from multimodal_gen.configs.argument_group import ArgumentGroup
+from multimodal_gen.configs.attention import AttentionBackend
+from multimodal_gen.configs.devices import Device, refuse_other_devices
+from multimodal_gen.errors import InvalidRequest
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+LogFormat = Literal["text", "json"]
+
+LONGEST_STEP_S = 86400
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineArgs(ArgumentGroup):
+    """What `generate`, `bench`, `serve` and DiffusionGenerator start an engine with."""
+
+    model_path: str | None = None
+    """Folder, hub name or single weight file. Default: the bundled model."""
+    base_model_path: str | None = None
+    """Checkpoint (folder or hub name) that completes a single file."""
+    revision: str | None = None
+    """Branch, tag or commit of --model-path on the hub."""
+    device: Device = "auto"
+    """auto: cuda if available, otherwise cpu. cuda includes AMD GPUs (ROCm builds of torch)."""
+    dtype: DType = "auto"
+    """auto: bfloat16 on cuda, float32 on cpu."""
+    num_gpus: int = 1
+    """Ranks (processes) that share each step; also on CPU."""
+    ulysses_degree: int | None = None
+    """Ranks that share one sequence. Default: as many as the model allows."""
+    enable_cfg_parallel: bool = False
+    """Split the rows of a batch over two groups of ranks (or more, with --ulysses-degree)."""
+    attention_backend: AttentionBackend = "auto"
+    """auto: the fastest."""
+    lora_dir: str | None = None
+    """Folder of LoRAs (safetensors files or folders) for requests to use."""
+    max_loaded_loras: int = 8
+    """Maximum number of LoRAs kept in memory."""
+    batching_max_size: int = 16
+    """Maximum number of requests per batch."""
+    max_queue_size: int = 256
+    """Maximum number of queued and running requests; further ones get 429 with Retry-After."""
+    step_timeout: float = 300.0
+    """Seconds without a message from a rank until the engine counts as dead."""
+    log_format: LogFormat = "text"
+    """Log format, on standard error."""
+
+    def __post_init__(self) -> None:
+        refuse_other_devices(self.device)
+        super().__post_init__()
+        self.require_at_least_1(
+            "num_gpus", "batching_max_size", "max_queue_size", "max_loaded_loras"
+        )
+        self.require("must be a folder", lambda path: Path(path).is_dir(), "lora_dir")
+        allowed = f"must be more than 0 and at most {LONGEST_STEP_S} seconds"
+        self.require(allowed, lambda seconds: 0 < seconds <= LONGEST_STEP_S, "step_timeout")
+        self._check_ranks()
+
+    def _check_ranks(self) -> None:
+        degree = self.ulysses_degree
+        if degree is not None and (degree < 1 or self.num_gpus % degree):
+            raise InvalidRequest("ulysses_degree", degree, f"must divide num_gpus={self.num_gpus}")
+        if self.enable_cfg_parallel and self.num_gpus % 2:
+            raise InvalidRequest("num_gpus", self.num_gpus, "must be even with enable_cfg_parallel")
+        if self.enable_cfg_parallel and degree == self.num_gpus:
+            allowed = "leaves no ranks for enable_cfg_parallel; at most half of num_gpus"
+            raise InvalidRequest("ulysses_degree", degree, allowed)

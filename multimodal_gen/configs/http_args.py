@@ -1,0 +1,24 @@
+"""Arguments of the HTTP server: where it listens and which hosts it talks to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from multimodal_gen.configs.argument_group import ArgumentGroup
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpArgs(ArgumentGroup):
+    host: str = "127.0.0.1"
+    """Address to listen on. Other than loopback requires --api-key or --api-keys-file."""
+    port: int = 30000
+    """Port to listen on; 0 picks a free one."""
+    client_timeout: float = 20.0
+    """Maximum seconds for a request's headers, and between two pieces of its body."""
+    allowed_media_hosts: tuple[str, ...] = ()
+    """Hosts that image URLs can name: example.com, *.example.com; private networks: 10.0.0.0/8."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("must be 0 to 65535", lambda port: 0 <= port <= 65535, "port")
+        self.require_seconds("client_timeout")

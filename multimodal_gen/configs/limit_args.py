@@ -1,0 +1,30 @@
+"""Arguments that limit what clients can ask for and send."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from multimodal_gen.configs.argument_group import ArgumentGroup
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitArgs(ArgumentGroup):
+    max_pixels: int | None = None
+    """Maximum pixels of an image or video frame. Default: the model's limit."""
+    max_frames: int | None = None
+    """Maximum number of frames of a video. Default: the model's limit."""
+    max_steps: int | None = None
+    """Maximum num_inference_steps. Default: the model's limit."""
+    max_request_s: float | None = None
+    """Maximum seconds from acceptance to the end of a request. Default: no limit."""
+    max_body_bytes: int = 64 * 2**20
+    """Maximum size of an HTTP request body, in bytes."""
+    max_input_pixels: int = 50_000_000
+    """Maximum pixels of an image that a client sends."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_at_least_1(
+            "max_pixels", "max_frames", "max_steps", "max_body_bytes", "max_input_pixels"
+        )
+        self.require_seconds("max_request_s")

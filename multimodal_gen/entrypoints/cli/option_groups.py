@@ -1,0 +1,44 @@
+"""Groups of options that commands share, as they are written and shown on a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter, Token
+
+from multimodal_gen.configs.attention import AttentionBackend  # noqa: F401
+from multimodal_gen.configs.devices import Device
+from multimodal_gen.configs.engine_args import (
+    DType,  # noqa: F401  an inherited field's annotation is looked up here
+    EngineArgs,
+    LogFormat,  # noqa: F401
+)
+from multimodal_gen.configs.http_args import HttpArgs
+from multimodal_gen.configs.job_args import JobArgs
+from multimodal_gen.configs.key_args import KeyArgs
+from multimodal_gen.configs.limit_args import LimitArgs
+
+
+def _device(kind: Any, tokens: Sequence[Token]) -> Device:
+    given: Any = tokens[0].value
+    return EngineArgs(device=given).device
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFlags(EngineArgs):
+    """A device is refused with the reason that EngineArgs has."""
+
+    device: Annotated[Device, Parameter(converter=_device)] = EngineArgs.device
+
+
+def _shown_as(title: str, position: int) -> Parameter:
+    return Parameter(name="*", group=Group(title, sort_key=position))
+
+
+EngineOptions = Annotated[EngineFlags, _shown_as("Engine", 2)]
+HttpOptions = Annotated[HttpArgs, _shown_as("HTTP", 3)]
+JobOptions = Annotated[JobArgs, _shown_as("Jobs and webhooks", 4)]
+KeyOptions = Annotated[KeyArgs, _shown_as("Authentication", 5)]
+LimitOptions = Annotated[LimitArgs, _shown_as("Limits", 6)]
