@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from PIL import Image
 
 import multimodal_gen
 from multimodal_gen import ServerArgs
+from multimodal_gen.configs.engine_args import EngineArgs
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.entrypoints.cli.main import main
 from multimodal_gen.entrypoints.python import diffusion_generator
@@ -27,7 +29,7 @@ COMMAND = [sys.executable, "-m", "multimodal_gen.entrypoints.cli"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(multimodal_gen.__file__).parent.parent)}
 SMALL = ["--width=32", "--height=32", "--num-inference-steps=2"]
 
-Started = list[ServerArgs]
+Started = list[EngineArgs]
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def started(engine: EngineProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     """`generate` uses the shared engine; the arguments it would have started one with."""
     arguments: Started = []
 
-    def start(args: ServerArgs) -> AbstractContextManager[EngineProcess]:
+    def start(args: EngineArgs) -> AbstractContextManager[EngineProcess]:
         arguments.append(args)
         engine.wait_ready(120)
         return nullcontext(engine)
@@ -124,13 +126,13 @@ def test_without_a_terminal_there_is_no_bar(capsys: pytest.CaptureFixture[str]) 
 def test_a_flag_wins_over_a_variable_and_that_over_the_file(
     started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("c.yaml").write_text("max_queue_size: 1\nport: 1\nstep_timeout: 1\nwidth: 32\n")
+    Path("c.yaml").write_text("max_queue_size: 1\nnum_gpus: 1\nstep_timeout: 1\nwidth: 32\n")
     monkeypatch.setenv("MULTIMODAL_GEN_MAX_QUEUE_SIZE", "2")
-    monkeypatch.setenv("MULTIMODAL_GEN_PORT", "2")
+    monkeypatch.setenv("MULTIMODAL_GEN_NUM_GPUS", "2")
     argv = ["generate", "--config", "c.yaml", "--prompt=a", "--max-queue-size=3", *SMALL[1:]]
     assert main(argv) == 0
     (args,) = started
-    assert (args.max_queue_size, args.port, args.step_timeout) == (3, 2, 1.0)
+    assert (args.max_queue_size, args.num_gpus, args.step_timeout) == (3, 2, 1.0)
     assert read_parameters(Path("outputs/00000.png")).params.width == 32
 
 
@@ -170,6 +172,9 @@ def test_an_output_that_cannot_be_written_is_a_failure(capsys: pytest.CaptureFix
         (["generate", "--prompt=a", "-o", "a.bmp"], "must end in .png, "),
         (["generate", "--prompt=a", "--config=/nowhere.yaml"], "--config /nowhere.yaml: "),
         (["serve", "--num-gpus=two"], "Invalid value for --num-gpus"),
+        (["generate", "--prompt=a", "--num-gpu=2"], "Did you mean --num-gpus?"),
+        (["generate", "--webhook-secrt=x"], "Did you mean --webhook-secret, an option of serve?"),
+        (["generate", "--prompt=a", "--dtype=float23"], 'Did you mean "float32"?'),
     ],
 )
 def test_bad_use_is_one_clear_line(
@@ -179,7 +184,115 @@ def test_bad_use_is_one_clear_line(
 
 
 @pytest.mark.parametrize(
-    "text", ["nonsense: 1", "num_gpus: [", "- 1", "num_gpus: many", "num_gpus: 0"]
+    ("argv", "said"),
+    [
+        (["generate", "--webhook-secret", "x"], "--webhook-secret is an option of serve"),
+        (["generate", "--prompt=a", "--max-steps=10"], "--max-steps is an option of serve"),
+        (["bench", "--port", "1"], "--port is an option of serve"),
+        (["models", "--port", "1"], "--port is an option of serve"),
+        (["serve", "--width=32"], "--width is an option of generate"),
+        (["generate", "--prompt=a", "--repeats=2"], "--repeats is an option of bench"),
+        (["models", "--config=c.yaml"], "--config is an option of generate, serve and bench"),
+    ],
+)
+def test_an_option_of_another_command_is_refused_and_says_where_it_belongs(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert complaint(capsys, *argv) == f"multimodal-gen: {said} (see multimodal-gen --help)"
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("mps", "not supported, as MPS has no float64"),
+        ("rocm", "AMD GPUs are used under the name cuda"),
+        ("tpu", "must be one of auto, cpu, cuda"),
+    ],
+)
+@pytest.mark.parametrize("way", ["flag", "variable", "file"])
+def test_a_device_that_cannot_be_used_is_refused_with_the_reason(
+    device: str,
+    said: str,
+    way: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    argv = ["generate", "--prompt=a"]
+    if way == "flag":
+        argv.append(f"--device={device}")
+    elif way == "variable":
+        monkeypatch.setenv("MULTIMODAL_GEN_DEVICE", device)
+    else:
+        (tmp_path / "c.yaml").write_text(f"device: {device}")
+        argv.append(f"--config={tmp_path}/c.yaml")
+    assert f"device={device!r}: {said}" in complaint(capsys, *argv)
+
+
+EVERYTHING = """
+num_gpus: 1
+max_queue_size: 7
+port: 1
+webhook_secret: x
+max_steps: 3
+admin_key: y
+repeats: 2
+prompt: a
+width: 32
+"""
+
+
+@pytest.mark.parametrize(
+    "command", [["generate", "--prompt-path=/nowhere"], ["bench", "--repeats=0"], ["serve"]]
+)
+def test_all_commands_can_share_one_config_file(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Each fails by what comes after its options were understood.
+    (tmp_path / "c.yaml").write_text(EVERYTHING + "webhook_url: x")
+    said = complaint(capsys, *command, "--config", str(tmp_path / "c.yaml"))
+    expected = {"generate": "give either prompt or", "bench": "repeats", "serve": "webhook_url="}
+    assert expected[command[0]] in said
+
+
+def test_an_unknown_key_of_a_config_file_names_the_nearest_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.yaml").write_text("webhok_secret: x")
+    said = complaint(capsys, "generate", "--prompt=a", "--config", str(tmp_path / "c.yaml"))
+    assert "webhok_secret is not an option of any command; did you mean webhook_secret?" in said
+
+
+def test_variables_of_other_commands_are_ignored(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MULTIMODAL_GEN_PORT", "not a port")
+    monkeypatch.setenv("MULTIMODAL_GEN_WEBHOOK_SECRET", "x")
+    assert main(["generate", "--prompt=a", *SMALL]) == 0
+    assert started == [EngineArgs()]
+
+
+def test_generate_shows_its_own_options_on_a_screen_and_a_half(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["generate", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) <= 75
+    assert not re.search("webhook|--port|--api-key|--max-steps", shown)
+
+
+def test_serve_shows_every_server_argument_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(ServerArgs):
+        assert f"--{field.name.replace('_', '-')} " in shown
+    for title in ("Engine", "HTTP", "Jobs and webhooks", "Authentication", "Limits"):
+        assert f"─ {title} ─" in shown
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense: 1", "num_gpus: [", "a: b: c", "- 1", "num_gpus: many", "num_gpus: 0"]
 )
 def test_a_bad_config_file_is_one_clear_line(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

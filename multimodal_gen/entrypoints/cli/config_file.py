@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import CycloptsError, Parameter
-from cyclopts.config import Yaml
+from cyclopts.config import Dict
+
+from multimodal_gen.entrypoints.cli.option_owners import OptionOwners, takes
 
 if TYPE_CHECKING:
     from cyclopts import App, ArgumentCollection
@@ -16,7 +19,13 @@ Config = Annotated[Path | None, Parameter(name="--config")]
 
 
 class ConfigFile:
-    """Gives arguments that nothing else gave the values of their keys in the file."""
+    """Gives options that were not given otherwise the values of their keys in the file.
+
+    Commands can share one file: keys of options that only other commands have are ignored.
+    """
+
+    def __init__(self, owners: Callable[[], OptionOwners]) -> None:
+        self._owners = owners
 
     def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
         path = next(
@@ -25,12 +34,34 @@ class ConfigFile:
         if not path:
             return
         try:
-            file = Yaml(path, must_exist=True, use_commands_as_keys=False)
-            file(app, commands, arguments)
-        except CycloptsError as error:
-            if error.__cause__ is None:
-                raise
-            # What is no YAML: the parser's own words name the line.
-            raise CycloptsError(msg=f"--config {path}: {error.__cause__}") from error
+            keys = self._own_keys(_read(path), arguments)
         except (OSError, ValueError) as error:
             raise CycloptsError(msg=f"--config {path}: {error}") from error
+        Dict(keys, source=path, use_commands_as_keys=False)(app, commands, arguments)
+
+    def _own_keys(self, config: object, arguments: ArgumentCollection) -> dict[str, Any]:
+        """The keys that this command has. Raises ValueError for one that no command has."""
+        if not isinstance(config, dict):
+            raise ValueError("must have lines of the form `option: value`")
+        others = [key for key in config if not takes(arguments, f"--{key}")]
+        for key in others:
+            self._check_known(key)
+        return {key: value for key, value in config.items() if key not in others}
+
+    def _check_known(self, key: object) -> None:
+        owners = self._owners()
+        if not owners.of(f"--{key}"):
+            nearest = owners.nearest_key(str(key))
+            hint = f"; did you mean {nearest}?" if nearest else ""
+            raise ValueError(f"{key} is not an option of any command{hint}")
+
+
+def _read(path: str) -> object:
+    """The file's content. Raises OSError, and ValueError for what is not YAML."""
+    import yaml
+
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            return yaml.safe_load(file) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error

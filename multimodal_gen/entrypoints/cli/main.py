@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 from cyclopts.config import Env
 
 from multimodal_gen.entrypoints.cli.config_file import ConfigFile
+from multimodal_gen.entrypoints.cli.option_owners import OptionOwners
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.version import __version__
 
@@ -30,14 +32,28 @@ _EPILOGUE = (
     "130 after Ctrl-C."
 )
 
+
+def _default_shown(value: Any) -> Any:
+    """None hides a default that says nothing."""
+    if value is False or value in ("", ()):
+        return None
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def _owners() -> OptionOwners:
+    return OptionOwners(app, _COMMANDS)
+
+
 app = App(
     name=NAME,
     version=__version__,
     help="Pictures and videos from diffusion models.",
     help_epilogue=_EPILOGUE,
     help_format="plaintext",
-    default_parameter=Parameter(show_env_var=False, negative_iterable=()),
-    config=[Env("MULTIMODAL_GEN_", command=False), ConfigFile()],
+    default_parameter=Parameter(
+        show_env_var=False, show_default=_default_shown, negative_iterable=()
+    ),
+    config=[Env("MULTIMODAL_GEN_", command=False), ConfigFile(_owners)],
     suppress_keyboard_interrupt=False,
 )
 for _name, _help in _COMMANDS.items():
@@ -51,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"a command is missing: {', '.join(_COMMANDS)} (see {NAME} --help)", BAD_USE)
     try:
         status = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except UnknownOptionError as error:
+        return _fail(f"{_owners().explain(error)} (see {NAME} --help)", BAD_USE)
     except CycloptsError as error:
         return _fail(f"{_one_line(str(error))} (see {NAME} --help)", BAD_USE)
     except InvalidRequest as error:

@@ -165,7 +165,7 @@ class DiffusionGenerator:
         return stream_one(self._client, _params(prompt, sampling_params), previews=previews)
 
 
-def start_engine(args: ServerArgs) -> EngineProcess:
+def start_engine(args: EngineArgs) -> EngineProcess:
     """Start an engine and wait until its model is loaded."""
     engine = EngineProcess.start(args)
     try:
