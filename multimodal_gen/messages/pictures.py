@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, FrameHeader, header_of
 from multimodal_gen.messages.model_info import ModelInfo
@@ -32,8 +32,8 @@ def headers_of(pixels: Pixels) -> Pictures:
 
 def check_pictures(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> None:
     """Raises InvalidRequest for a picture that the model does not take, lacks or can't read."""
-    for name in ("image_path", "mask_path"):
-        if (path := getattr(params, name)) is not None:
+    for name, parameter in PARAMETERS.items():
+        if parameter.spec.local and (path := getattr(params, name)) is not None:
             raise InvalidRequest(name, path, "is opened by the client: send the picture itself")
     for name, header in pictures.items():
         _check_shape(name, header)

@@ -7,6 +7,7 @@ import math
 import secrets
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.errors import InvalidRequest
@@ -27,13 +28,10 @@ def resolve(
     """Check `params` and fill in the model's defaults. Raises InvalidRequest."""
     _check_known(params, model)
     check_pictures(params, model, pictures)
-    filled = {
-        name: getattr(model.defaults, name)
-        for name in _MODEL_DEFAULTS
-        if getattr(params, name) is None
-    }
-    if params.guidance_scale is not None:
-        filled.pop("guidance_scale_2", None)  # its default goes with the other's
+    for side in ("width", "height"):  # the other may follow from it
+        if getattr(params, side) is not None:
+            PARAMETERS[side].check_value(getattr(params, side), model)
+    filled = _model_defaults(params, model)
     filled["width"], filled["height"] = output_size(params, model, pictures)
     if "strength" in filled:
         filled["strength"] = strength_of(model, pictures)
@@ -44,6 +42,14 @@ def resolve(
     resolved = replace(params, **filled)
     validate(resolved, model, pictures)
     return resolved
+
+
+def _model_defaults(params: SamplingParams, model: ModelInfo) -> dict[str, Any]:
+    """Return the model's defaults for what `params` leaves open."""
+    unset = [name for name in _MODEL_DEFAULTS if getattr(params, name) is None]
+    if params.guidance_scale is not None and "guidance_scale_2" in unset:
+        unset.remove("guidance_scale_2")  # its default goes with the other's
+    return {name: getattr(model.defaults, name) for name in unset}
 
 
 def requests_of(

@@ -121,6 +121,11 @@ def test_a_size_of_zero_is_refused_and_not_taken_for_none(
         resolve(SamplingParams(**asked), ALL, pictures)
 
 
+def test_a_side_too_large_for_any_number_is_refused_before_the_other_follows_from_it() -> None:
+    with pytest.raises(InvalidRequest, match="must be 16 to"):
+        resolve(SamplingParams(width=10**400), ALL, IMAGE)
+
+
 def test_a_picture_larger_than_the_model_allows_is_made_smaller_as_a_whole() -> None:
     resolved = resolve(
         SamplingParams(),
