@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
+from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.configs.parameter_spec import ParameterSpec
 from multimodal_gen.configs.parameters import parameters_of
 from multimodal_gen.errors import InvalidRequest
@@ -13,49 +13,12 @@ from multimodal_gen.errors import InvalidRequest
 Priority = Literal["low", "normal", "high"]
 
 
-@dataclass(frozen=True)
-class LoraChoice:
-    """A LoRA by the name it has in the operator's folder, and how strongly it acts."""
-
-    name: str
-    scale: float = 1.0
-
-    @classmethod
-    def of(cls, given: object) -> LoraChoice:
-        """What was given as NAME, NAME:SCALE or {"name": …, "scale": …}. Raises InvalidRequest."""
-        if isinstance(given, str):
-            name, colon, scale = given.rpartition(":")
-            scaled = bool(colon) and _is_number(scale)
-            given = {"name": name, "scale": float(scale)} if scaled else {"name": given}
-        if isinstance(given, Mapping) and given.keys() <= {"name", "scale"}:
-            given = cls(given.get("name", ""), given.get("scale", 1.0))
-        if not isinstance(given, cls) or not isinstance(given.name, str) or not given.name:
-            raise InvalidRequest(
-                "lora", given, 'must be NAME, NAME:SCALE or {"name": …, "scale": …}'
-            )
-        if isinstance(given.scale, bool) or not isinstance(given.scale, int | float):
-            raise InvalidRequest("lora", given.scale, "scale must be a number")
-        return given
-
-
-LoraLike = LoraChoice | str | Mapping[str, Any]
-"""What `LoraChoice.of` takes."""
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
     """A request for images or a video. What is None takes the model's default.
 
-    Each field is declared once, here: checks, HTTP fields, CLI flags, Python keywords and the
-    reference follow from its `ParameterSpec`.
+    Each field is declared here and nowhere else: checks, HTTP fields, CLI flags, Python keywords,
+    models' defaults and the reference follow from its `ParameterSpec`; see write_types.py.
     """
 
     prompt: Annotated[str, ParameterSpec(help="What to generate")] = ""

@@ -14,7 +14,8 @@ from loras import LoadedLoras, diffusers_keys, kohya_keys, random_lora, write
 from parity import LATENTS, PIXELS, pixels_apart, relative
 from tiny_checkpoints import reference, stock_pipeline
 
-from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
+from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.messages.validation import resolve

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from multimodal_gen.configs.sampling_params import LoraChoice
+from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import LoraRead
 from multimodal_gen.messages.reply import WireError

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
-from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
+from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.postprocess.files import Destination, write_atomically
 from multimodal_gen.postprocess.images import ImageFormat, encode_image

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from http_serving import MODEL, app_with, ask
 
-from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
+from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.http.a1111.schema import ImageToImage, TextToImage
 from multimodal_gen.entrypoints.http.a1111.translation import (
     fitting,

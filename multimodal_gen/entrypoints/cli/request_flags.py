@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, Token
 
+from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.configs.parameters import SamplingParameter
-from multimodal_gen.configs.sampling_params import PARAMETERS, LoraChoice, SamplingParams
+from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 
 
 def _loras(kind: Any, tokens: Sequence[Token]) -> tuple[LoraChoice, ...]:

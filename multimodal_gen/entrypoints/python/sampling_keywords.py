@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
-from multimodal_gen.configs.sampling_params import LoraLike
+from multimodal_gen.configs.lora_choice import LoraLike
 
 
 class SamplingKeywords(TypedDict, total=False):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
-from multimodal_gen.configs.sampling_params import LoraChoice
+from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import LoraLoad, LoraRead
 from multimodal_gen.messages.reply import WireError

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 import torch
 
 from multimodal_gen.checkpoints.lora_folder import LoraFile, LoraFolder
-from multimodal_gen.configs.sampling_params import LoraChoice
+from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError, OutOfMemory
 from multimodal_gen.messages.plan import LoraLoad, LoraRead, Plan
 from multimodal_gen.messages.reply import WireError

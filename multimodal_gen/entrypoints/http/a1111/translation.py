@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
+from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.solvers import a1111_name
 from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage
 from multimodal_gen.entrypoints.http.media.solvers import solver_named

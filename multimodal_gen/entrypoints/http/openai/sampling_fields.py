@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from multimodal_gen.configs.sampling_params import PARAMETERS, LoraChoice
+from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.sampling_params import PARAMETERS
 from multimodal_gen.entrypoints.http.openai.parameter_fields import ParameterFields, describe
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from multimodal_gen.configs.sampling_params import LoraChoice, SamplingParams
+from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.http.comfyui.errors import (
     InvalidInput,
     meaningless,
