@@ -45,12 +45,12 @@ def generate(
     prompts = _prompts(params, prompt_path)
     check_suffix(output_path)
     check_writable(output_path)
-    from multimodal_gen.entrypoints.cli.batch import Batch
+    from multimodal_gen.entrypoints.cli.prompt_list import PromptList
     from multimodal_gen.entrypoints.python.diffusion_generator import start_engine
 
-    batch = Batch(prompts)
+    prompt_list = PromptList(prompts)
     with start_engine(EngineArgs.of(engine)) as running:
-        errors = batch.run(running.client, output_path, metadata)
+        errors = prompt_list.run(running.client, output_path, metadata)
     for prompt, error in errors:
         print(f"multimodal-gen: {prompt!r}: {error.message}", file=sys.stderr)
     return 1 if errors else 0

@@ -15,7 +15,7 @@ from http_serving import MODEL
 from PIL import Image
 
 from multimodal_gen.client.request_handle import RequestHandle
-from multimodal_gen.entrypoints.cli import batch, picture_cache
+from multimodal_gen.entrypoints.cli import picture_cache, prompt_list
 from multimodal_gen.entrypoints.cli.main import main
 from multimodal_gen.entrypoints.python import calls, diffusion_generator
 from multimodal_gen.errors import QueueFull
@@ -79,7 +79,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted[params.prompt] += 1
         return resolve(params, *rest)
 
-    for module in (validation, calls, batch):
+    for module in (validation, calls, prompt_list):
         monkeypatch.setattr(module, "resolve", counting)
     return counted
 

@@ -21,7 +21,7 @@ from multimodal_gen.messages.validation import resolve
 from multimodal_gen.postprocess.files import Destination
 
 
-class Batch:
+class PromptList:
     """Prompts, with their input pictures."""
 
     def __init__(self, prompts: Sequence[SamplingParams]) -> None:
