@@ -1,4 +1,4 @@
-"""OpenAI's own client, against `multimodal-gen serve`: python openai_client.py URL"""
+"""OpenAI's own client, against `multimodal-gen serve`: python openai_client.py [URL]"""
 
 import base64
 import pathlib
@@ -6,7 +6,9 @@ import sys
 
 from openai import OpenAI
 
-with OpenAI(base_url=f"{sys.argv[1]}/v1", api_key="none") as client:
+url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:30000"
+
+with OpenAI(base_url=f"{url}/v1", api_key="none") as client:
     reply = client.images.generate(
         model="any",
         prompt="a red heart",

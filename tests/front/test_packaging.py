@@ -52,7 +52,7 @@ def test_the_command_is_a_function_that_exists() -> None:
 
 def test_every_requirement_is_pinned() -> None:
     project = PYPROJECT["project"]
-    requirements = project["dependencies"] + project["optional-dependencies"]["test"]
+    requirements = project["dependencies"] + _of_extra("dev")
     pins = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert {_name(r) for r in requirements} <= {_name(pin) for pin in pins}
 
@@ -60,6 +60,18 @@ def test_every_requirement_is_pinned() -> None:
 def test_no_pin_drags_in_cuda() -> None:
     pins = (ROOT / "constraints.txt").read_text()
     assert not re.search(r"cuda|nvidia|triton|\+cpu|--|://|@", pins)
+
+
+def _of_extra(name: str) -> list[str]:
+    """The requirements of an extra, with those of the extras that it names."""
+    found = []
+    for requirement in PYPROJECT["project"]["optional-dependencies"][name]:
+        own, _, extras = requirement.rstrip("]").partition("[")
+        if own == PYPROJECT["project"]["name"]:
+            found += [each for extra in extras.split(",") for each in _of_extra(extra)]
+        else:
+            found.append(requirement)
+    return found
 
 
 def _name(requirement: str) -> str:

@@ -57,6 +57,16 @@ class FamilyConfig:
         return tuple(dict.fromkeys((*own, *solvers_of(*self.views))))
 
     @property
+    def file_styles(self) -> tuple[str, ...]:
+        """Whose tensor names its single files may have."""
+        return tuple(dict.fromkeys(layout.style for layout in self.single_files))
+
+    @property
+    def shares_rows(self) -> bool:
+        """Whether its requests share batches, and ranks the rows of a batch."""
+        return self.denoiser != "fallback"
+
+    @property
     def module(self) -> str:
         """Where its pipeline is, under `runtime/pipelines`."""
         return "fallback.fallback" if self.denoiser == "fallback" else f"families.{self.name}"

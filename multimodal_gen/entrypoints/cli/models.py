@@ -7,7 +7,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from multimodal_gen.configs.families import FAMILIES, FamilyConfig
-from multimodal_gen.configs.families.table import file_styles, shares_rows
 from multimodal_gen.entrypoints.cli.text_table import columns
 from multimodal_gen.errors import InvalidRequest
 
@@ -60,8 +59,8 @@ def _description(family: FamilyConfig) -> str:
         for name in known.__struct_fields__
         if getattr(known, name) is not None
     }
-    shared = "sequence and rows" if family.ulysses else "rows" if shares_rows(family) else "nothing"
-    styles = file_styles(family)
+    shared = "sequence and rows" if family.ulysses else "rows" if family.shares_rows else "nothing"
+    styles = ", ".join(family.file_styles)
     rows = {
         "tasks": ", ".join(family.tasks),
         "checkpoints": ", ".join(family.pipeline_classes),
