@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from markdown_table import code, table
 
-from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.parameter_reference import reference_rows
 from multimodal_gen.entrypoints.cli.main import app
 
 _COMMANDS = ("generate", "serve", "bench", "models")
@@ -102,14 +102,19 @@ def _flags(option: Option) -> str:
 
 
 def sampling_parameters() -> str:
-    """Return a row for each field of SamplingParams."""
-    flags = {option.name: option for option in options("generate")}
+    """Return a row for each declared sampling parameter."""
     rows = [
-        (code(field.name), option.values, code(option.default), option.help)
-        for field in fields(SamplingParams)
-        if (option := flags.get(field.name)) is not None
+        (
+            code(row.name),
+            " ".join(filter(None, (row.type, f"({row.unit})" if row.unit else ""))),
+            row.allowed,
+            row.default,
+            row.needs,
+            row.help if row.over_http else f"{row.help} Not over HTTP.",
+        )
+        for row in reference_rows()
     ]
-    return table(("parameter", "value", "default", "meaning"), rows)
+    return table(("parameter", "type", "allowed", "default", "needs", "meaning"), rows)
 
 
 def server_arguments() -> str:
