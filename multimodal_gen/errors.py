@@ -1,22 +1,22 @@
-"""Every error a user can meet.
+"""All errors that users can meet.
 
 MultimodalGenError
 ├── InvalidRequest      the caller's mistake: names the field, its value and what is allowed
-├── InvalidCheckpoint   the model on disk can't be used: says what it looked like, what is missing
+├── InvalidCheckpoint   the model on disk can't be used: says what was found and what is missing
 ├── Unauthorized        no API key, or a wrong one
-├── Forbidden           not for the holder of this key, or not from this page
-├── ModelNotFound       no such model is served
-├── NotFound            no such job or file, or it is somebody else's
-├── Expired             it was there, and its time or its room is over
-├── Conflict            the same idempotency key was used for another request
-├── QueueFull           no room now: says when to try again
-├── DeadlineExceeded    not finished, or not to be finished, in the time the request allowed
-├── Cancelled           ended because somebody asked for that
-├── OutOfMemory         the request alone does not fit the device
-├── GenerationFailed    the request failed, its neighbours did not
-├── ProtocolError       a message that is not of the wire's protocol
+├── Forbidden           not allowed for this API key, or for a page of this origin
+├── ModelNotFound       no model of that name is served
+├── NotFound            no such job or file, or it belongs to another user
+├── Expired             it existed, and was deleted by age or to free space
+├── Conflict            the idempotency key was already used for another request
+├── QueueFull           the queue is full: says when to retry
+├── DeadlineExceeded    not finished, or can't be finished, before the request's deadline
+├── Cancelled           cancelled by a client
+├── OutOfMemory         the request does not fit on the device even alone
+├── GenerationFailed    this request failed; others in its batch did not
+├── ProtocolError       a message that violates the wire protocol
 ├── EngineNotReady      still loading, or stopping
-└── EngineDied          a rank died, fell silent, or failed where others may wait for it
+└── EngineDied          a rank died, stopped responding, or failed inside collective work
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 
 class MultimodalGenError(Exception):
-    """Base of all errors raised here. `code` is stable and travels on the wire and over HTTP."""
+    """Base of all errors raised here. `code` is stable and sent on the wire and over HTTP."""
 
     code = "internal_error"
 
@@ -35,11 +35,11 @@ class MultimodalGenError(Exception):
         self.field: str | None = None
         self.retry_after_s: float | None = None
         self.siblings: list[Any] = []
-        """Of a list of prompts, what each came to: a result, or the error in its place."""
+        """For a list of prompts: one entry per prompt, a result or the error in its place."""
 
 
 class InvalidRequest(MultimodalGenError):
-    """A field of a request, or of the server's arguments, has a value that is not allowed."""
+    """A field of a request, or of the server's arguments, has a disallowed value."""
 
     code = "invalid_value"
 
@@ -134,7 +134,7 @@ HTTP_STATUS: dict[type[MultimodalGenError], int] = {
     EngineDied: 503,
     MultimodalGenError: 500,
 }
-"""What each error is over HTTP. The order is that of the tree above."""
+"""HTTP status per error class, in the order of the tree above."""
 
 _BY_CODE = {kind.code: kind for kind in HTTP_STATUS}
 
@@ -142,7 +142,7 @@ _BY_CODE = {kind.code: kind for kind in HTTP_STATUS}
 def from_wire(
     code: str, message: str, field: str | None, retry_after_s: float | None
 ) -> MultimodalGenError:
-    """The error that another process described; an unknown code gives the base class."""
+    """Rebuild an error that another process sent; an unknown code gives the base class."""
     kind = _BY_CODE.get(code, MultimodalGenError)
     error = kind.__new__(kind)
     MultimodalGenError.__init__(error, message)

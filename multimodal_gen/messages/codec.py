@@ -1,7 +1,7 @@
-"""Messages to ZeroMQ frames and back: one msgpack header, then raw pixels, nothing executable.
+"""Encodes messages as ZeroMQ frames and back: a msgpack header, then raw pixels; no pickle.
 
-A message that carries arrays has a field `frames` of headers; the arrays follow as frames of their
-own, neither copied nor interpreted until dtype, shape and byte count agree.
+A message that carries arrays describes them in its field `frames`. Each array follows as a frame of
+its own, without a copy; it is interpreted only once dtype, shape and byte count agree.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 MAX_HEADER_BYTES = 4 * 2**20
 MAX_CLIENT_FRAME_BYTES = 64 * 2**20
-"""What a client may send in one frame; the socket drops whoever sends more."""
+"""Maximum size of a frame from a client; the socket disconnects clients that exceed it."""
 MAX_FRAME_BYTES = 4 * 2**30
 
 
 class FrameHeader(msgspec.Struct, frozen=True):
-    """What the bytes of one frame are."""
+    """Shape and dtype of the array in one frame."""
 
     shape: tuple[int, ...]
     dtype: Literal["uint8"] = "uint8"
@@ -40,26 +40,26 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def header_of(array: np.ndarray[Any, Any]) -> FrameHeader:
-    """The header of a uint8 array."""
+    """Header for a uint8 array."""
     return FrameHeader(shape=array.shape)
 
 
 def encode(message: msgspec.Struct, arrays: Sequence[np.ndarray[Any, Any]] = ()) -> list[Buffer]:
-    """The frames of a message; `arrays` are those its `frames` field describes, C-contiguous."""
+    """Encode a message as frames. `arrays` are C-contiguous and described by its `frames` field."""
     return [_encoder.encode(message), *(array.data.cast("B") for array in arrays)]
 
 
 class Decoder:
-    """Decodes the messages of one union type; what does not fit is a ProtocolError."""
+    """Decodes the messages of one union type; raises ProtocolError for any other bytes."""
 
     def __init__(self, kind: Any) -> None:
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(kind)
 
     def decode(self, frames: Sequence[Buffer]) -> tuple[Any, list[np.ndarray[Any, Any]]]:
-        """The message and the arrays that follow it (views of the frames).
+        """Return the message and its arrays (views of the frames).
 
-        Raises InvalidRequest when a field that a user filled in has a value that is not allowed,
-        ProtocolError for anything else that is not a whole message of this protocol.
+        Raises InvalidRequest when a field that a user filled in has a disallowed value,
+        ProtocolError for anything else that is not a complete message of this protocol.
         """
         if not frames or len(frames[0]) > MAX_HEADER_BYTES:
             raise ProtocolError(f"header frame missing or over {MAX_HEADER_BYTES} bytes")

@@ -1,4 +1,4 @@
-"""What a loaded model is and allows: plain data, so that requests can be checked without torch."""
+"""Properties and limits of a loaded model, as plain data: requests are checked without torch."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ TaskName = Literal[
     "text-to-video",
     "image-to-video",
 ]
-"""image-to-image and inpainting start from a picture, by strength; image-edit and image-to-video
-show it to the model."""
+"""image-to-image and inpainting start from an image, by strength; image-edit and image-to-video
+condition on it."""
 
 PictureSize = Literal["default", "own", "within", "area"]
-"""How large an output is whose request has a picture and no size: as the defaults say; as the
-picture; as the picture, but of no more pixels than the defaults; or of the picture's shape and
-about as many pixels as the defaults."""
+"""Output size of a request that has an image but no size. `default`: the model's default size;
+`own`: the image's; `within`: the image's, scaled down to the default pixel count; `area`: the
+image's shape at about the default pixel count."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The largest request that is let in."""
+    """Maximum request sizes."""
 
     max_pixels: int = 2048 * 2048
     max_side: int = 4096
@@ -41,23 +41,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What `Ready` tells a client about the model behind it."""
+    """The model behind a server, as `Ready` reports it to clients."""
 
     name: str
-    """What the operator called it: a hub name or the last part of a path."""
+    """Model name: a hub name or the last part of a path, as the operator gave it."""
     family: str
     tasks: tuple[TaskName, ...]
     defaults: Defaults
     limits: Limits
     size_multiple: int
-    """Width and height must be multiples of it."""
+    """Width and height must be multiples of it, in pixels."""
     picture_size: PictureSize = "area"
     frame_multiple: int = 1
     """num_frames must be 1 more than a multiple of it."""
     parameters: tuple[str, ...] = ()
-    """The optional sampling parameters that mean something to this model."""
+    """Optional sampling parameters that this model supports."""
     schedulers: tuple[str, ...] = ()
-    """Short names that `scheduler` may take; the first is the checkpoint's own."""
+    """Short names allowed for `scheduler`; the first is the checkpoint's own."""
     dtype: str = "float32"
     device: str = "cpu"
 

@@ -1,4 +1,4 @@
-"""What comes with a request as pixels: whether the model takes it, and what size it makes."""
+"""Checks a request's input images against the model, and derives the output size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ Pixels = Mapping[str, "np.ndarray[Any, Any]"]
 _CHANNELS = {"image": (3,), "mask": ()}
 _FROM_NOISE = ("text-to-image", "text-to-video")
 _STEP = 32
-"""Sizes that follow from a picture's shape are multiples of it: all models were trained on such."""
+"""Sizes derived from an image's shape are multiples of it, in pixels: models were trained on
+those."""
 
 
 def headers_of(pixels: Pixels) -> Pictures:
@@ -42,19 +43,19 @@ def check_pictures(params: SamplingParams, model: ModelInfo, pictures: Pictures)
         return
     task = "inpainting" if "mask" in pictures else "image-to-image"
     if "image" not in pictures or task not in model.tasks:
-        allowed = "only where a picture is given and the model starts from it"
+        allowed = "only allowed with an input image, for a model that starts from it"
         raise InvalidRequest("strength", params.strength, allowed)
 
 
 def strength_of(model: ModelInfo, pictures: Pictures) -> float | None:
-    """The model's default for a request with these pictures."""
+    """Default strength of the model for a request with these input images."""
     if "image" not in pictures:
         return None
     return model.defaults.inpainting_strength if "mask" in pictures else model.defaults.strength
 
 
 def output_size(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> tuple[int, int]:
-    """Width and height of the output: what was asked, else what follows from picture or model."""
+    """Output width and height in pixels: as requested, else derived from the image or the model."""
     width, height = params.width, params.height
     both_asked = width is not None and height is not None
     if "image" not in pictures or model.picture_size == "default" or both_asked:
@@ -80,12 +81,12 @@ def output_size(params: SamplingParams, model: ModelInfo, pictures: Pictures) ->
 
 
 def _or(asked: int | None, following: int) -> int:
-    """0 was asked too: it is refused, not taken for nothing."""
+    """Only None means unset: 0 was requested, and is refused later."""
     return following if asked is None else asked
 
 
 def placeholder_inputs(model: ModelInfo) -> Pictures:
-    """The fewest pictures that a request to the model must have."""
+    """The smallest set of input images that a request to the model must have."""
     if any(task in _FROM_NOISE for task in model.tasks):
         return {}
     size = (model.defaults.height, model.defaults.width)
@@ -99,7 +100,7 @@ def _check_shape(name: str, header: FrameHeader) -> None:
     sides, channels = header.shape[:2], header.shape[2:]
     if len(sides) != 2 or channels != _CHANNELS[name] or min(sides) < 1:
         wanted = "[height, width, 3]" if name == "image" else "[height, width]"
-        raise InvalidRequest(f"{name}_path", list(header.shape), f"its pixels must be {wanted}")
+        raise InvalidRequest(f"{name}_path", list(header.shape), f"pixels must have shape {wanted}")
     if header.nbytes > MAX_CLIENT_FRAME_BYTES:
         allowed = f"must be at most {MAX_CLIENT_FRAME_BYTES} bytes of pixels"
         raise InvalidRequest(f"{name}_path", list(header.shape), allowed)
@@ -110,14 +111,12 @@ def _check_tasks(model: ModelInfo, pictures: Pictures) -> None:
     from_noise = any(task in _FROM_NOISE for task in model.tasks)
     others = [task for task in model.tasks if task not in _FROM_NOISE]
     if "image" in pictures and not others:
-        raise InvalidRequest("image_path", "a picture", f"{model.family} does only {tasks}")
+        raise InvalidRequest("image_path", "a picture", f"{model.family} only supports {tasks}")
     if "image" not in pictures and not from_noise:
-        raise InvalidRequest("image_path", None, f"{model.family} does {tasks}: give a picture")
+        raise InvalidRequest("image_path", None, f"required: {model.family} supports {tasks}")
     if "mask" in pictures and "inpainting" not in model.tasks:
-        raise InvalidRequest("mask_path", "a mask", f"{model.family} does only {tasks}")
+        raise InvalidRequest("mask_path", "a mask", f"{model.family} only supports {tasks}")
     if "mask" in pictures and "image" not in pictures:
-        raise InvalidRequest("mask_path", "a mask", "needs the picture that it belongs to")
+        raise InvalidRequest("mask_path", "a mask", "requires an input image")
     if "image" in pictures and "mask" not in pictures and others == ["inpainting"]:
-        raise InvalidRequest(
-            "mask_path", None, f"{model.family} paints where a mask says: give one"
-        )
+        raise InvalidRequest("mask_path", None, f"required: {model.family} paints inside a mask")

@@ -1,4 +1,4 @@
-"""What rank 0's Scheduler tells the Schedulers of all ranks, and what they answer."""
+"""Messages between rank 0's Scheduler and the Schedulers of all ranks: plans, and their replies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from multimodal_gen.messages.request import Req
 
 
 class Phase(StrEnum):
-    """The parts of a generation, in order. Each is done in units: prompts, evaluations, chunks."""
+    """Phases of a generation, in order. Their units: prompts, evaluations, chunks."""
 
     ENCODE = "encode"
     DENOISE = "denoise"
@@ -29,19 +29,19 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoraLoad(msgspec.Struct, frozen=True, kw_only=True):
-    """Read a LoRA, beside the work: requests refer to it by `number` once all ranks have it."""
+    """Read a LoRA in the background; requests refer to it by `number` once all ranks have it."""
 
     number: int
     name: str
     stamp: str
-    """Of its files as rank 0 saw them."""
+    """Fingerprint of its files, taken by rank 0."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
-    """All that changes a rank's state, in the order in which it happens: LoRAs out and in, drop,
-    admit, work.
+    """Everything that changes a rank's state, in the order it is applied: unload and load LoRAs,
+    drop, admit, work.
 
-    Its frames are the pictures of the requests in `admit`, one request's after another's.
+    Its frames are the input images of the requests in `admit`, request by request.
     """
 
     number: int
@@ -50,10 +50,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
     unload: tuple[int, ...] = ()
     load: tuple[LoraLoad, ...] = ()
     loras: dict[str, tuple[int, ...]] = {}
-    """Of admitted requests by id: which loads those in their `params.lora` are."""
+    """For admitted requests, by id: the load numbers of the LoRAs in their `params.lora`."""
     work: Work | None = None
     resume: bool = False
-    """After an error the ranks skip work until a plan says this: then all are at the same point."""
+    """After an error the ranks skip work until a plan sets this: then all are at the same point."""
     shutdown: bool = False
 
     @property
@@ -62,25 +62,25 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
 
 
 class BatchKey(msgspec.Struct, frozen=True, array_like=True, cache_hash=True):
-    """Requests with equal keys can share an evaluation, and it takes each of them as long."""
+    """Requests with equal keys can share an evaluation, and each takes the same time."""
 
     tokens: int
-    """Of one row as the denoiser sees it: what is made, after patchify, the pictures that it goes
-    by, and text. Of texts that are padded to share an evaluation, as many as they may have."""
+    """Tokens per row as the denoiser sees it: output after patchify, conditioning images and text.
+    Texts padded to share an evaluation count at their padded length."""
     kind: str = ""
-    """What else must be equal, such as shapes, one of several experts, or a frame rate."""
+    """Anything else that must be equal, such as shapes, the expert, or the frame rate."""
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """What encoding a request showed about the work to come."""
+    """Facts about a request's remaining work, known once it is encoded."""
 
     batch_keys: tuple[tuple[BatchKey, int], ...]
-    """Those of its evaluations, in order, and how many in a row have each."""
+    """Batch keys of its evaluations in order, each with the number of consecutive evaluations."""
     rows: int
-    """Rows of a batch that this request takes: its guidance branches."""
+    """Batch rows that this request takes: one per guidance branch."""
     decode_chunks: int
     steps: int | None = None
-    """Of the user's; unset where all that were asked for are done."""
+    """User-visible steps; None when all requested steps are run."""
 
     @property
     def evaluations(self) -> int:
@@ -88,7 +88,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
-    """One rank has carried out one plan.
+    """Reports that one rank has carried out one plan.
 
     `frames` (rank 0 only) are the pixels of the requests in `finished`, then the previews of those
     in `previewed`, in that order.
@@ -97,14 +97,14 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
     number: int
     rank: int
     advanced: int = 0
-    """Units of the phase that the whole group completed."""
+    """Units of the phase that the whole batch completed."""
     seconds: float = 0.0
-    """How long the work took on this rank."""
+    """Duration of the work on this rank."""
     skipped: bool = False
     error: WireError | None = None
-    """The group's work stopped here, after `advanced` units."""
+    """The batch's work stopped here, after `advanced` units."""
     failures: dict[str, WireError] = {}
-    """Requests that failed by themselves, outside anything shared."""
+    """Requests that failed on their own, outside any shared work."""
     prepared: dict[str, Prepared] = {}
     finished: tuple[str, ...] = ()
     previewed: tuple[str, ...] = ()
@@ -112,19 +112,19 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
 
 
 class RankLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
-    """A rank has its model (`model`, and what the cost model starts from) or could not load it."""
+    """A rank has loaded its model (`model`, and inputs of the cost model) or failed to."""
 
     rank: int
     model: ModelInfo | None = None
     parameters: int = 0
-    """Weights of the denoiser."""
+    """Number of parameters of the denoiser."""
     memory_bytes: int = 0
-    """Free for requests after loading."""
+    """Bytes free for requests after loading."""
     error: WireError | None = None
 
 
 class LoraRead(msgspec.Struct, frozen=True, kw_only=True, tag="lora_read"):
-    """A rank has a LoRA, or could not read it."""
+    """A rank has read a LoRA, or failed to."""
 
     number: int
     rank: int

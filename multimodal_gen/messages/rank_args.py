@@ -1,4 +1,4 @@
-"""What a rank is told on its standard input, so that nothing of it shows in a process list."""
+"""Arguments sent to a rank on its standard input, which keeps them out of the process list."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ class RankArgs(msgspec.Struct, frozen=True, kw_only=True):
     engine: EngineArgs
     model_folder: str
     model_file: str | None = None
-    """A single weight file that takes the place of some of the folder's weights."""
+    """A single weight file that replaces some of the folder's weights."""
     model_name: str
     socket_folder: str
-    """Private to the user (0700): the client socket, the ranks' socket and the rendezvous."""
+    """Folder private to the user (0700) for the client socket, the ranks' socket and the
+    rendezvous."""
     cache_folder: str
 
     @property

@@ -1,4 +1,4 @@
-"""What rank 0's Scheduler sends to a client."""
+"""Messages from rank 0's Scheduler to a client."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 
 
 class NotReady(msgspec.Struct, frozen=True, tag="not_ready"):
-    """The model could not be loaded, or the client speaks another protocol. The end."""
+    """Final: the model could not be loaded, or the client speaks another protocol version."""
 
     error: WireError
 
@@ -48,32 +48,32 @@ class RequestAccepted(msgspec.Struct, frozen=True, tag="accepted"):
 
 
 class RequestProgress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
-    """How far a request is. `frames` holds one preview [H, W, 3] uint8 where one was asked for."""
+    """Progress of a request. `frames` holds one preview [H, W, 3] uint8 if requested."""
 
     id: str
     step: int
     total: int
     queue_position: int = 0
-    """Requests that are ahead of it; 0 once it runs."""
+    """Number of requests ahead of it; 0 once it runs."""
     eta_s: float | None = None
     frames: tuple[FrameHeader, ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
-    """The end of a request that went well. `frames` holds its pixels [F, H, W, 3] uint8."""
+    """Final reply of a successful request. `frames` holds its pixels [F, H, W, 3] uint8."""
 
     id: str
     seed: int
     fps: int | None = None
     timings: dict[str, float] = {}
-    """Seconds: `queued`, each phase by name (its batches' whole time), and `total`."""
+    """Seconds: `queued`, each phase by name (total time of its batches), and `total`."""
     batch_sizes: list[int] = []
-    """How many requests shared each evaluation."""
+    """Number of requests that shared each evaluation."""
     frames: tuple[FrameHeader, ...] = ()
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The end of a request that did not go well; `cancelled` is one of the reasons."""
+    """Final reply of an unsuccessful request; `cancelled` is one of the codes."""
 
     id: str
     error: WireError

@@ -1,4 +1,4 @@
-"""What a client sends to rank 0's Scheduler."""
+"""Messages from a client to rank 0's Scheduler."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from multimodal_gen.messages.codec import FrameHeader
 
 PROTOCOL_VERSION = 2
 PREVIEWS_PER_REQUEST = 10
-"""At most: each costs a small decode."""
+"""Maximum; each preview costs a small decode."""
 
 
 class Req(msgspec.Struct, frozen=True, kw_only=True):
-    """One picture or one video: every default filled in, the seed chosen, never changed after.
+    """One image or video. Immutable: all defaults are filled in and the seed is chosen.
 
-    `id` is made by the client; a repeated id is the same request.
+    The client chooses `id`; a repeated id is the same request.
     """
 
     id: str
     params: SamplingParams
     previews: bool = False
-    """Whether progress should carry pictures of the current estimate."""
+    """Send previews of the current estimate with the progress."""
     pictures: dict[str, FrameHeader] = {}
-    """What comes with it, as frames in this order: `image` [H, W, 3], `mask` [H, W]."""
+    """Input images, as frames in this order: `image` [H, W, 3], `mask` [H, W]."""
 
 
 def preview_stride(evaluations: int) -> int:
-    """Of a request with so many evaluations each how-many-eth shows a preview."""
+    """Number of evaluations between two previews."""
     return -(-evaluations // PREVIEWS_PER_REQUEST)
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    """Asks for `Ready`; answered as soon as the model is loaded."""
+    """Asks for `Ready`, which is sent once the model is loaded."""
 
     protocol: int = PROTOCOL_VERSION
 
 
 class Submit(msgspec.Struct, frozen=True, tag="submit"):
-    """Its frames are the request's pictures."""
+    """Submits a request; the frames are its input images."""
 
     req: Req
 
@@ -52,11 +52,11 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
 
 
 class HealthCheck(msgspec.Struct, frozen=True, tag="health_check"):
-    """Asks for `EngineHealth`; answered at once, also inside a long step."""
+    """Asks for `EngineHealth`, which is sent at once, even during a long step."""
 
 
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
-    """Ends the engine: what runs or waits is cancelled, then every rank exits."""
+    """Stops the engine: cancels all running and queued requests, then every rank exits."""
 
 
 ClientMessage = Hello | Submit | Cancel | HealthCheck | Shutdown

@@ -1,5 +1,5 @@
-"""The one check of what is asked against what the model allows. Pure, and the same for a client,
-which uses it to answer at once, and for rank 0, which can't trust a client."""
+"""Validates requests against the model's limits. Pure, and shared: a client uses it to refuse bad
+requests early, rank 0 because it can't trust clients."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def requests_of(
     *,
     previews: bool = False,
 ) -> list[Req]:
-    """`resolve` and `outputs_of` in one. Raises InvalidRequest."""
+    """Combine `resolve` and `outputs_of`. Raises InvalidRequest."""
     return outputs_of(resolve(params, model, pictures), pictures, previews=previews)
 
 
 def outputs_of(
     resolved: SamplingParams, pictures: Pictures = NO_PICTURES, *, previews: bool = False
 ) -> list[Req]:
-    """One Req per output, seeds `seed`, `seed + 1`, …, ids fresh."""
+    """Build one Req per output, with seeds `seed`, `seed + 1`, … and fresh ids."""
     assert resolved.seed is not None
     return [
         Req(
@@ -80,7 +80,7 @@ def outputs_of(
 
 
 def validate(params: SamplingParams, model: ModelInfo, pictures: Pictures = NO_PICTURES) -> None:
-    """Check parameters whose defaults are filled in. Raises InvalidRequest."""
+    """Check parameters whose defaults are already filled in. Raises InvalidRequest."""
     _check_known(params, model)
     check_pictures(params, model, pictures)
     _check_prompt("prompt", params.prompt, model)
@@ -99,7 +99,7 @@ def _check_known(params: SamplingParams, model: ModelInfo) -> None:
         if unset or name in model.parameters or value == getattr(model.defaults, name, None):
             continue
         known = ", ".join(model.parameters) or "none"
-        allowed = f"{model.family} ({', '.join(model.tasks)}) has no such parameter; it has {known}"
+        allowed = f"not supported by {model.family} ({', '.join(model.tasks)}); supported: {known}"
         raise InvalidRequest(name, value, allowed)
 
 
@@ -110,7 +110,7 @@ def _check_loras(params: SamplingParams, model: ModelInfo) -> None:
         raise InvalidRequest("lora", names, allowed)
     for choice in params.lora:
         if names.count(choice.name) > 1:
-            raise InvalidRequest("lora", choice.name, "is named twice")
+            raise InvalidRequest("lora", choice.name, "is given twice")
         if not math.isfinite(choice.scale) or abs(choice.scale) > MAX_LORA_SCALE:
             allowed = f"scale must be {-MAX_LORA_SCALE} to {MAX_LORA_SCALE}"
             raise InvalidRequest("lora", f"{choice.name}:{choice.scale}", allowed)

@@ -1,4 +1,4 @@
-"""Lets any thread wake the one that polls sockets."""
+"""Lets any thread wake the thread that polls sockets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import zmq
 
 
 class Wakeup:
-    """A bell: rung by any thread, polled and cleared by one.
+    """A flag that any thread sets, and one polls and clears.
 
-    Ringing never blocks, however often: a bell that rings already is enough. (A full pipe that
-    blocked would stop a thread that may hold what the polling thread waits for.)
+    Setting it never blocks: when it is already set, nothing more is written. (Blocking on a full
+    pipe could stop a thread that holds what the polling thread waits for.)
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], name: str) -> None:
@@ -23,14 +23,14 @@ class Wakeup:
         self._lock = threading.Lock()
 
     def ring(self) -> None:
-        """Wake the polling thread; without effect once closed."""
+        """Wake the polling thread; no effect once closed."""
         with self._lock:
             if not self._sender.closed:
                 with contextlib.suppress(zmq.Again):
                     self._sender.send(b"", zmq.NOBLOCK)
 
     def clear(self) -> None:
-        """Stop ringing: to be called before looking for what it rang about."""
+        """Clear the flag: call this before checking for new work."""
         with contextlib.suppress(zmq.Again):
             while True:
                 self.socket.recv(zmq.NOBLOCK)

@@ -1,4 +1,4 @@
-"""What is known of the request that is being worked on, for logs: follows it through its tasks."""
+"""Context of the current request for logs; it propagates to the request's asyncio tasks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9
 
 @dataclass
 class RequestContext:
-    """The request's names; the owner is known only once its key was seen."""
+    """Ids of a request; the owner is known only after authentication."""
 
     request_id: str
     trace_id: str | None = None
@@ -22,12 +22,12 @@ _current: ContextVar[RequestContext | None] = ContextVar("request_context", defa
 
 
 def current() -> RequestContext | None:
-    """The request that this code runs for."""
+    """The request that the current code runs for, or None."""
     return _current.get()
 
 
 def enter(context: RequestContext) -> Token[RequestContext | None]:
-    """Run for `context` from here on, until `leave`."""
+    """Make `context` the current one until `leave`."""
     return _current.set(context)
 
 
@@ -36,7 +36,7 @@ def leave(token: Token[RequestContext | None]) -> None:
 
 
 def trace_id_of(traceparent: str) -> str | None:
-    """The trace id of a W3C `traceparent` header; None for what is none."""
+    """Trace id of a W3C `traceparent` header; None if it is invalid."""
     match = _TRACEPARENT.fullmatch(traceparent.strip())
     if match is None or not match[1].strip("0") or not match[2].strip("0"):
         return None

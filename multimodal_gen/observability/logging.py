@@ -1,4 +1,4 @@
-"""Logs go to standard error; each line says which process it is from, and for which request."""
+"""Logs to standard error; each line names its process and its request."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from multimodal_gen.observability.context import current
 LEVEL_VARIABLE = "MULTIMODAL_GEN_LOG_LEVEL"
 ACCESS = "multimodal_gen.access"
 LOGGERS = ("multimodal_gen", "uvicorn", "asyncio")
-"""Others' warnings are shown as ours are."""
+"""Warnings of these libraries are shown like our own."""
 
 
 def configure_logging(process: str, log_format: LogFormat = "text") -> None:
-    """Log this project's messages to stderr, at WARNING unless the environment says otherwise, and
-    what was asked of the server in any case (at CRITICAL, not that either)."""
+    """Log this project's messages to stderr. The level is WARNING unless the environment sets
+    another; HTTP requests are always logged, except at CRITICAL."""
     level = os.environ.get(LEVEL_VARIABLE, "WARNING").upper()
     handler = handler_of(process, log_format)
     for name in LOGGERS:
@@ -34,7 +34,7 @@ def configure_logging(process: str, log_format: LogFormat = "text") -> None:
 
 
 def handler_of(process: str, log_format: LogFormat) -> logging.Handler:
-    """To standard error, in that format."""
+    """Handler that writes to standard error in the given format."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(process) if log_format == "json" else TextLines(process))
     handler.addFilter(_add_request)
@@ -42,14 +42,15 @@ def handler_of(process: str, log_format: LogFormat) -> logging.Handler:
 
 
 class TextLines(logging.Formatter):
-    """A line for people."""
+    """Formats a record as one line of text."""
 
     def __init__(self, process: str) -> None:
         super().__init__(f"%(asctime)s %(levelname)s {process} %(name)s: %(message)s%(of_request)s")
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, process, logger, message, and what else is known."""
+    """Formats a record as one JSON object per line: time, level, process, logger, message,
+    fields."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -71,7 +72,7 @@ class JsonLines(logging.Formatter):
 
 
 def fields(**values: object) -> Mapping[str, object]:
-    """`extra` of a log call: what JSON lines show as fields of their own."""
+    """Build the `extra` of a log call: fields of their own in JSON lines."""
     return {"fields": values}
 
 

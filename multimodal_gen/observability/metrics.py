@@ -1,4 +1,4 @@
-"""What Prometheus reads. Labels are few and bounded: never a prompt, never a request's id.
+"""Prometheus metrics. Labels are few and bounded: no prompts, no request ids.
 
 Names follow SGLang's (`sglang:diffusion_num_queue_reqs` is `multimodal_gen_num_queue_reqs` here);
 those of the HTTP layer follow prometheus-fastapi-instrumentator's.
@@ -25,7 +25,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 @dataclass(frozen=True)
 class EngineState:
-    """How the engine is when Prometheus asks."""
+    """State of the engine at the time of a scrape."""
 
     running: int
     waiting: int
@@ -34,49 +34,58 @@ class EngineState:
 
 
 class Metrics:
-    """One server's, in a registry of their own."""
+    """Metrics of one server, in their own registry."""
 
     def __init__(self, engine_state: Callable[[], EngineState]) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.registry.register(_EngineCollector(engine_state))
-        self._requests = self._counter("requests", "Requests that ended.", "model", "status")
-        self._images = self._counter("images", "Pictures and frames that were made.", "model")
-        self._pixels = self._counter("pixels", "Pixels that were made.", "model")
+        self._requests = self._counter(
+            "requests", "Completed, failed or cancelled requests.", "model", "status"
+        )
+        self._images = self._counter("images", "Images and video frames generated.", "model")
+        self._pixels = self._counter("pixels", "Pixels generated.", "model")
         self._latency = self._histogram(
-            "request_latency_seconds", "From acceptance to the end.", _LONG, "model"
+            "request_latency_seconds",
+            "Seconds from acceptance to the end of a request.",
+            _LONG,
+            "model",
         )
-        self._queue = self._histogram("queue_time_seconds", "Before the first step.", _LONG)
+        self._queue = self._histogram(
+            "queue_time_seconds", "Seconds in the queue, before the first step.", _LONG
+        )
         self._stage = self._histogram(
-            "stage_host_latency_seconds", "Of a request in a stage.", _LONG, "stage"
+            "stage_host_latency_seconds", "Seconds per request and stage.", _LONG, "stage"
         )
-        self._step = self._histogram("denoise_step_seconds", "Mean of a request's.", _SHORT)
+        self._step = self._histogram(
+            "denoise_step_seconds", "Mean seconds per denoising step of a request.", _SHORT
+        )
         self._batch = self._histogram(
-            "generation_batch_size", "Requests that shared an evaluation.", _SIZES
+            "generation_batch_size", "Number of requests that shared an evaluation.", _SIZES
         )
         registry = self.registry
         labels = ("handler", "method", "status")
-        self._http = Counter("http_requests", "Answers by route.", labels, registry=registry)
+        self._http = Counter("http_requests", "HTTP responses by route.", labels, registry=registry)
         self._http_seconds = Histogram(
             "http_request_duration_seconds",
-            "By route.",
+            "Seconds per HTTP request by route.",
             labels[:2],
             buckets=_LONG,
             registry=registry,
         )
         self._http_size = Histogram(
             "http_request_size_bytes",
-            "Of bodies, by route.",
+            "Size of HTTP response bodies by route, in bytes.",
             labels[:1],
             buckets=_BYTES,
             registry=registry,
         )
         self.http_in_progress = Gauge(
-            "http_requests_inprogress", "Being answered.", registry=registry
+            "http_requests_inprogress", "HTTP requests in progress.", registry=registry
         )
 
     def ended(self, model: str, status: str, seconds: float) -> None:
-        """A request ended as `status`, `seconds` after it was accepted."""
+        """Record a request that ended as `status`, `seconds` after acceptance."""
         self._requests.labels(model, status).inc()
         self._latency.labels(model).observe(seconds)
 
@@ -87,7 +96,7 @@ class Metrics:
         timings: Mapping[str, float],
         batch_sizes: Sequence[int],
     ) -> None:
-        """An output of `shape` [F, H, W, 3] is there."""
+        """Record an output of `shape` [F, H, W, 3]."""
         self._images.labels(model).inc(shape[0])
         self._pixels.labels(model).inc(shape[0] * shape[1] * shape[2])
         if "queued" in timings:
@@ -100,7 +109,7 @@ class Metrics:
             self._batch.observe(size)
 
     def answered(self, route: str, method: str, status: int, seconds: float, size: int) -> None:
-        """An HTTP request to the route of that template was answered."""
+        """Record a response to an HTTP request; `route` is its path template."""
         known = method if method in _METHODS else "other"
         self._http.labels(route, known, status).inc()
         self._http_seconds.labels(route, known).observe(seconds)
@@ -108,7 +117,7 @@ class Metrics:
             self._http_size.labels(route).observe(size)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """All of it, in the format that an Accept header asks for, and its content type."""
+        """Return all metrics in the format that an Accept header asks for, and its content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
@@ -121,7 +130,7 @@ class Metrics:
 
 
 class _EngineCollector(Collector):
-    """Gauges that are looked up, not kept."""
+    """Gauges read at each scrape."""
 
     def __init__(self, state: Callable[[], EngineState]) -> None:
         self._state = state
@@ -132,13 +141,15 @@ class _EngineCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         state = self._state()
         for name, text, value in (
-            ("num_running_reqs", "Requests that the engine has begun.", state.running),
-            ("num_queue_reqs", "Requests that wait.", state.waiting),
+            ("num_running_reqs", "Started requests.", state.running),
+            ("num_queue_reqs", "Waiting requests.", state.waiting),
         ):
             yield GaugeMetricFamily(_PREFIX + name, text, value=value)
-        text = "Times that another engine took the place of one that died."
+        text = "Number of times a dead engine was replaced."
         yield CounterMetricFamily(_PREFIX + "engine_restarts", text, value=state.restarts)
-        up = GaugeMetricFamily(_PREFIX + "worker_up", "1 for a rank that serves.", labels=["rank"])
+        up = GaugeMetricFamily(
+            _PREFIX + "worker_up", "1 for a rank that is serving.", labels=["rank"]
+        )
         for rank, serves in enumerate(state.ranks_up):
             up.add_metric([str(rank)], float(serves))
         yield up

@@ -1,5 +1,5 @@
-"""OpenTelemetry, where its SDK is installed (the extra `otel`) and OTEL_EXPORTER_OTLP_ENDPOINT says
-where to: a span a request, and below it one for each phase of each output."""
+"""OpenTelemetry tracing, if its SDK is installed (the extra `otel`) and OTEL_EXPORTER_OTLP_ENDPOINT
+is set. One span per request, with a child span per phase of each output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOT_PHASES = frozenset({"total"})
 
 
 class Tracing:
-    """Makes the spans of one server."""
+    """Creates the spans of one server."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
@@ -29,7 +29,7 @@ class Tracing:
 
     @contextmanager
     def request(self, method: str, headers: Mapping[str, str]) -> Iterator[Span]:
-        """A span around what answers an HTTP request, in the trace that its headers name."""
+        """Span around the handling of an HTTP request, in the trace that its headers name."""
         from opentelemetry.propagate import extract
         from opentelemetry.trace import SpanKind
 
@@ -40,7 +40,7 @@ class Tracing:
             yield span
 
     def answered(self, span: Span, method: str, route: str, status: int, owner: str) -> None:
-        """Name the span by its route."""
+        """Name the span after its route, and set its attributes."""
         from opentelemetry.trace import StatusCode
 
         span.update_name(f"{method} {route}")
@@ -51,7 +51,7 @@ class Tracing:
             span.set_status(StatusCode.ERROR)
 
     def here(self) -> Context:
-        """Where spans that are made later belong."""
+        """Current context, as the parent of spans created later."""
         from opentelemetry.context import get_current
 
         return get_current()
@@ -63,8 +63,8 @@ class Tracing:
         timings: Mapping[str, float],
         attributes: Mapping[str, Any],
     ) -> None:
-        """An output that was accepted at `accepted_at` (Unix seconds) is there: a span for it, and
-        one for each of its phases in the order of `timings`, which is the order they came in."""
+        """Add a span for an output accepted at `accepted_at` (Unix seconds), and one for each of
+        its phases, in the order of `timings`, which is their order in time."""
         from opentelemetry.trace import set_span_in_context
 
         start = int(accepted_at * 1e9)
@@ -81,12 +81,12 @@ class Tracing:
         span.end(max(start, end))
 
     def close(self) -> None:
-        """Send what was not sent yet."""
+        """Send all pending spans."""
         self._provider.shutdown()
 
 
 def tracing_from_environment() -> Tracing | None:
-    """None where OpenTelemetry is not asked for, or is not installed."""
+    """Tracing as the environment configures it; None if it is off or not installed."""
     if not any(os.environ.get(name) for name in _ENDPOINTS):
         return None
     try:

@@ -1,4 +1,4 @@
-"""How much work stands before a request: what users are told, and what deadlines are held to."""
+"""Estimates how much work is ahead of a request, for reported ETAs and for deadlines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from multimodal_gen.scheduling.cost_model import CostModel
 from multimodal_gen.scheduling.job import Order, SchedulerJob
 
 ALWAYS_FRESH = 32
-"""So few jobs are sorted at every question; of more, the picture may be old."""
+"""Up to this many jobs are sorted on every query; for more, a snapshot is reused for a while."""
 MAX_AGE_S = 1.0
 
 
@@ -23,7 +23,7 @@ class Ahead(NamedTuple):
 
 
 class Backlog:
-    """All jobs in the order in which they will probably run, looked at from time to time."""
+    """All jobs in their probable order of execution, refreshed from time to time."""
 
     def __init__(self, cost: CostModel, max_batch: int) -> None:
         self._cost = cost
@@ -33,14 +33,15 @@ class Backlog:
         self._seconds = [0.0]
 
     def ahead_of(self, job: SchedulerJob, jobs: Collection[SchedulerJob], now: float) -> Ahead:
-        """Those that go before the job (which need not be one of them), and how long they take."""
+        """Number of jobs that go before this one (which need not be queued), and their total
+        time."""
         if len(jobs) <= ALWAYS_FRESH or now >= self._taken + MAX_AGE_S:
             self._take(jobs, now)
         at = bisect_left(self._orders, job.order(self._cost))
         return Ahead(at, self._seconds[at])
 
     def seconds_left(self, job: SchedulerJob) -> float:
-        """Of the job in the batch that it is in, or alone."""
+        """Seconds left for the job in its current batch, or alone."""
         cost = self._cost
         pace = cost.seconds(Phase.DENOISE, job.key, max(job.batch_rows, job.rows))
         alone = cost.seconds(Phase.DENOISE, job.key, job.rows)
@@ -53,7 +54,7 @@ class Backlog:
         self._seconds = [0.0, *accumulate(share for _, share in ordered)]
 
     def _share(self, job: SchedulerJob) -> float:
-        """Of the device, when batches are full."""
+        """Share of the device that the job takes when batches are full."""
         cost, rows = self._cost, job.rows * self._max_batch
         while rows > job.rows and not cost.fits(job.key, rows):
             rows = max(job.rows, rows // 2)

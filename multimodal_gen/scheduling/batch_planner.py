@@ -1,4 +1,4 @@
-"""What to do for the job whose turn it is, and who shares it."""
+"""Chooses the next work for the job whose turn it is, and the jobs that share it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from multimodal_gen.scheduling.job import SchedulerJob
 from multimodal_gen.scheduling.waiting import WaitingQueue
 
 REACTION_S = 0.05
-"""A newcomer, or a cancelled request, is heeded within this or within one unit of work. The plan
-that runs and the one decided ahead share it."""
+"""Upper bound on when a new or cancelled request takes effect (or one unit of work, if that is
+longer). The running plan and the one decided ahead share it."""
 LEAD_S = 0.010
-"""So long before a plan ends, the next one is decided: in time for the device, as late as can be
-for whoever comes or goes meanwhile."""
+"""Time before the end of a plan at which the next one is decided: early enough for the device, and
+late enough to include requests that arrive or leave meanwhile."""
 PLAN_S = REACTION_S - LEAD_S
-"""What a plan of several units lasts at most."""
+"""Maximum duration of a plan with several units."""
 MAX_BEGUN = 4
-"""Times a full batch: with so many begun, nobody is begun only to fill a batch, since each holds
-memory."""
+"""Limit on started requests, in full batches; above it no request is started just to fill a batch,
+since each one holds memory."""
 
 
 class Choice(NamedTuple):
@@ -29,14 +29,14 @@ class Choice(NamedTuple):
     jobs: Sequence[SchedulerJob]
     key: BatchKey
     rows: int
-    """Of the evaluation; of prompts and chunks, the requests."""
+    """Rows of the evaluation; for prompts and chunks, the number of requests."""
     k: int
     unit_s: float
-    """Predicted for one unit of the whole group."""
+    """Predicted seconds for one unit of the whole batch."""
 
 
 class BatchPlanner:
-    """Makes the head's next phase, or what should come before it, into a choice."""
+    """Turns the head job's next phase, or what should run before it, into a choice."""
 
     def __init__(self, cost: CostModel, waiting: WaitingQueue, *, max_batch: int) -> None:
         self._cost = cost
@@ -44,7 +44,8 @@ class BatchPlanner:
         self._max_batch = max_batch
 
     def choose(self, head: SchedulerJob, ready: Sequence[SchedulerJob], now: float) -> Choice:
-        """`ready`: those that have begun and can go on, in order; the head may be one of them."""
+        """Choose the next work. `ready`: started jobs that can continue, in order; may include the
+        head."""
         others = [] if head.alone else [j for j in ready if j is not head and not j.alone]
         if head.phase is Phase.DECODE:
             mates = [
@@ -65,7 +66,8 @@ class BatchPlanner:
     def _newcomers(
         self, batch: EvaluationBatch, head: SchedulerJob, begun: int
     ) -> list[SchedulerJob]:
-        """Who waits and would share the evaluation: encoded first, so that they join at once."""
+        """Waiting jobs that would share the evaluation: encoded first, so that they join at
+        once."""
         if head.alone or batch.full or begun >= MAX_BEGUN * self._max_batch:
             return []
         mates = self._waiting.of_geometry(head.geometry, self._max_batch)
@@ -76,7 +78,7 @@ class BatchPlanner:
         return _sized(Phase.DENOISE, batch.jobs, batch.key, batch.rows, seconds)
 
     def _in_turn(self, phase: Phase, key: BatchKey, jobs: Sequence[SchedulerJob]) -> Choice:
-        """As many of the jobs as are done in time, at least the first."""
+        """As many of the jobs, in order, as fit into one plan; at least the first."""
         unit_s = self._cost.seconds(phase, key, 1)
         jobs = jobs[: _times_in_plan(unit_s, self._max_batch)]
         return _sized(phase, jobs, key, len(jobs), unit_s * len(jobs))
@@ -90,7 +92,7 @@ def _sized(
 
 
 def _times_in_plan(unit_s: float, most: int) -> int:
-    """How many units one plan takes, from 1 to `most`."""
+    """Number of units in one plan, from 1 to `most`."""
     if unit_s * most <= PLAN_S:
         return most
     return max(1, int(PLAN_S / unit_s))

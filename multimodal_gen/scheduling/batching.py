@@ -1,4 +1,4 @@
-"""Who may share an evaluation with whom."""
+"""Decides which jobs may share an evaluation."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from multimodal_gen.scheduling.cost_model import CostModel
 from multimodal_gen.scheduling.job import SchedulerJob
 
 GUEST_COST = 1.25
-"""What a guest (of lower priority, or much longer) may make an evaluation cost the others."""
+"""Maximum slowdown that a guest (lower priority, or much longer) may cause the other members."""
 MUCH_LONGER = 2.0
-"""So many times the predicted total of the batch's shortest: a guest."""
+"""A job is a guest if its predicted total exceeds the shortest member's by this factor."""
 ABOUT_EQUAL = 1.1
-"""Sharing pays while it takes at most this times as long as going apart."""
+"""Sharing pays off if it takes at most this times as long as running separately."""
 
 
 class EvaluationBatch:
-    """Jobs for the next evaluation, begun by the one whose turn it is."""
+    """Jobs for the next evaluation, built around the job whose turn it is."""
 
     def __init__(self, head: SchedulerJob, cost: CostModel, *, max_batch: int, now: float) -> None:
         self.jobs = [head]
@@ -34,7 +34,8 @@ class EvaluationBatch:
         return len(self.jobs) >= self._max_batch
 
     def add(self, job: SchedulerJob) -> bool:
-        """Let the job join if it fits, pays and harms nobody."""
+        """Add the job if it fits, saves time and delays no member unduly; returns whether it
+        did."""
         cost, rows = self._cost, self.rows + job.rows
         if self.full or not cost.fits(self.key, rows):
             return False
@@ -60,7 +61,7 @@ class EvaluationBatch:
         return True
 
     def _misses_a_deadline(self, together: float) -> bool:
-        """Whether a member that is in time as it is would be late at this pace."""
+        """True if a member that would meet its deadline now would miss it at this pace."""
         pace = self._cost.seconds(Phase.DENOISE, self.key, self.rows)
         for job in self.jobs:
             if job.deadline is None:

@@ -1,4 +1,4 @@
-"""Time and memory of a batch: a formula first, then what was measured, kept between runs."""
+"""Predicts time and memory of a batch: by formula, then from measurements, kept between runs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 
 FLOPS_PER_S = {"cuda": 1e14, "cpu": 5e10}
 FIXED_S = {"cuda": 5e-3, "cpu": 2e-3}
-"""Of one evaluation, whatever its size: launching kernels."""
+"""Fixed time per evaluation, whatever its size: launching kernels."""
 MAX_KEYS = 512
-"""Keys are made of what users ask for, so their number is bounded; the longest unused goes."""
+"""Maximum number of keys, which depend on user input; the least recently used is dropped."""
 RECENT_RATIOS = 9
 PROMPT = BatchKey(256)
-"""Of encoding: any prompt. How long it takes hardly depends on the text, which is mostly padded."""
+"""Key for encoding any prompt: the time hardly depends on the text, which is mostly padding."""
 VERSION = 2
-"""Of the file in the cache folder; one of another version is not read."""
+"""Version of the cache file; files of other versions are ignored."""
 
 
 class _KeptCurve(msgspec.Struct):
@@ -35,13 +35,13 @@ class _KeptCurve(msgspec.Struct):
 
 
 class _Header(msgspec.Struct):
-    """What files of all versions have."""
+    """Fields common to all versions of the file."""
 
     version: int
 
 
 class _Kept(_Header):
-    """The file in the cache folder."""
+    """Contents of the file in the cache folder."""
 
     curves: list[_KeptCurve]
     ratios: dict[Phase, list[float]]
@@ -49,10 +49,10 @@ class _Kept(_Header):
 
 
 class CostModel:
-    """Predicts seconds and memory, and corrects itself from every plan that ran.
+    """Predicts seconds and memory, and is corrected by every plan that ran.
 
-    The formula is 2 * parameters * tokens floating-point operations a row over an assumed speed of
-    the device, plus a fixed time (Kaplan et al. 2020, section 2.1, for the 2 * parameters).
+    The formula is 2 * parameters * tokens floating-point operations per row over an assumed device
+    speed, plus a fixed time (Kaplan et al. 2020, section 2.1, for the 2 * parameters).
     """
 
     def __init__(
@@ -69,13 +69,14 @@ class CostModel:
         self._row_limits: dict[BatchKey, int] = {}
         self._predicted: dict[tuple[Phase, BatchKey, int], float] = {}
         self.version = 0
-        """Changes whenever predictions do."""
+        """Incremented whenever predictions change."""
         self._load()
 
     # -- time
 
     def seconds(self, phase: Phase, key: BatchKey, n: int) -> float:
-        """Of one unit: an evaluation of n rows, or n prompts, or a chunk of each of n requests."""
+        """Predicted seconds per unit: an evaluation of n rows, n prompts, or a chunk of each of n
+        requests."""
         found = self._predicted.get((phase, key, n))
         if found is None:
             if phase is Phase.DENOISE:
@@ -86,7 +87,7 @@ class CostModel:
         return found
 
     def observe(self, phase: Phase, key: BatchKey, n: int, seconds_per_unit: float) -> None:
-        """A unit for n rows or requests took so long."""
+        """Record the measured time of a unit for n rows or requests."""
         if n < 1 or not 0 < seconds_per_unit < math.inf:
             return
         self._predicted.clear()
@@ -104,7 +105,7 @@ class CostModel:
             self.version += 1
 
     def doubt(self, key: BatchKey) -> float:
-        """How many times too long a prediction for evaluations of this key may be."""
+        """Factor by which a prediction for evaluations of this key may be too long."""
         if (Phase.DENOISE, key) in self._curves:
             return 1.0
         return 2.0 if Phase.DENOISE in self._ratios else 10.0
@@ -122,37 +123,37 @@ class CostModel:
 
     def _formula(self, phase: Phase, key: BatchKey, n: int) -> float:
         row_s = self._token_s * key.tokens
-        # Encoders and VAEs are smaller than a denoiser; the first one that ran tells by how much.
+        # Encoders and VAEs are smaller than a denoiser; the first run of one measures by how much.
         return self._fixed_s + n * row_s if phase is Phase.DENOISE else self._fixed_s + row_s / 2
 
     def _ratio(self, phase: Phase) -> float:
-        """Measured over formula: how a key that never ran is corrected by those that did."""
+        """Measured over predicted time: corrects keys that never ran by those that did."""
         ratios = self._ratios.get(phase) or self._ratios.get(Phase.DENOISE)
         return sorted(ratios)[(len(ratios) - 1) // 2] if ratios else 1.0
 
     # -- memory
 
     def fits(self, key: BatchKey, rows: int) -> bool:
-        """Whether so many rows are worth trying. Memory unknown (0): until an allocation failed."""
+        """True if this many rows may fit. If memory is unknown (0): until an allocation failed."""
         if rows > self._row_limits.get(key, rows):
             return False
         return not self._memory_bytes or rows * self._row_bytes(key) <= self._memory_bytes
 
     def out_of_memory(self, key: BatchKey, rows: int) -> None:
-        """An allocation for so many rows failed: half of them are the limit from now on."""
+        """Halve the row limit for this key, after an allocation for this many rows failed."""
         limit = min(rows, self._row_limits.pop(key, rows)) // 2
         self._row_limits[key] = max(1, limit)
         if len(self._row_limits) > MAX_KEYS:
             del self._row_limits[next(iter(self._row_limits))]
 
     def _row_bytes(self, key: BatchKey) -> float:
-        """Activations: the width of a transformer grows with the root of its parameters."""
+        """Activation bytes per row: a transformer's width grows with the root of its parameters."""
         return key.tokens * self._token_bytes
 
-    # -- kept between runs
+    # -- persistence
 
     def save(self) -> None:
-        """Write what was learned; a reader sees the old file or the new one, never a part."""
+        """Write the measurements atomically: readers see the old file or the new one."""
         if self._path is None:
             return
         kept = _Kept(
@@ -167,7 +168,7 @@ class CostModel:
             part.write_bytes(msgspec.json.encode(kept))
             part.replace(self._path)
         except OSError as error:
-            log.warning("cost model not kept in %s: %s", self._path, error)
+            log.warning("cost model not saved to %s: %s", self._path, error)
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
 
@@ -178,7 +179,11 @@ class CostModel:
             content = self._path.read_bytes()
             version = msgspec.json.decode(content, type=_Header).version
             if version != VERSION:
-                log.info("cost model in %s is of version %d, starting anew", self._path, version)
+                log.info(
+                    "cost model in %s has version %d, starting with an empty one",
+                    self._path,
+                    version,
+                )
                 return
             kept = msgspec.json.decode(content, type=_Kept)
             if not _sane(kept):
@@ -186,7 +191,9 @@ class CostModel:
         except FileNotFoundError:
             return
         except (OSError, ValueError, RecursionError) as error:
-            log.warning("cost model in %s can't be used, starting anew: %s", self._path, error)
+            log.warning(
+                "cost model in %s can't be used, starting with an empty one: %s", self._path, error
+            )
             return
         for c in kept.curves[-MAX_KEYS:]:
             self._curves[c.phase, c.key] = self._new_curve(c.phase, c.key, c.seconds)

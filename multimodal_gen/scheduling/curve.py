@@ -1,4 +1,4 @@
-"""How long one evaluation takes as a function of its rows, learned from what was measured."""
+"""Time of one evaluation as a function of its rows, learned from measurements."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
 WINDOW = 5
-"""Measurements kept for each number of rows; their lower median counts, so two slow ones don't."""
+"""Measurements kept per number of rows; the lower median is used, so two slow ones don't matter."""
 FORGET_AFTER = 50
-"""Measurements of other row counts after which one not seen since is dropped, so that a wrong one
-can't keep the batch it speaks against from being tried again for long. Where it was right, the two
-tries in so many cost little."""
+"""A row count not measured for this many measurements of others is dropped. So a wrong measurement
+can't keep a batch size from being tried again for long; if it was right, the two extra tries cost
+little."""
 NOISE = 0.02
-"""Relative change that is not worth telling anybody about."""
+"""Relative change too small to report."""
 WORST_GROWTH = 3.0
-"""The time per row is not believed to rise by more than this in a larger batch."""
+"""Upper bound on the growth of the time per row in a larger batch."""
 
 
 class Curve:
-    """Seconds of one evaluation for n rows. `shape(n)` is what to expect before measuring."""
+    """Seconds of one evaluation for n rows. `shape(n)` is the estimate before any measurement."""
 
     def __init__(
         self, shape: Callable[[int], float], windows: Mapping[int, Sequence[float]] | None = None
@@ -36,7 +36,7 @@ class Curve:
         return found
 
     def observe(self, n: int, seconds: float) -> bool:
-        """Whether this changed what is predicted."""
+        """Add a measurement. Returns whether predictions changed."""
         before = _lower_median(self.windows[n]) if n in self.windows else None
         length = len(self.windows.get(n, ()))
         self.windows[n] = [*self.windows.get(n, ()), seconds][-WINDOW:]
@@ -57,14 +57,14 @@ class Curve:
         if not points:
             return self._shape(n)
         estimate = points[n] if n in points else self._from_others(points, n)
-        # More rows never take less time: a slow first call stays no estimate for long.
+        # More rows never take less time: this soon corrects the estimate after a slow first call.
         larger = [seconds for m, seconds in points.items() if m > n]
         smaller = [WORST_GROWTH * n / m * seconds for m, seconds in points.items() if m < n]
         return min([estimate, *larger, *smaller])
 
     def _points(self) -> dict[int, float]:
-        """The estimate at each measured n. One slow measurement alone, which may be a first call,
-        does not count against what the other row counts let expect."""
+        """Estimate at each measured n. A single slow measurement, which may be a first call, is
+        ignored if it contradicts those of other row counts."""
         points = {n: _lower_median(window) for n, window in self.windows.items()}
         sure = {n: points[n] for n, window in self.windows.items() if len(window) > 1}
         if sure:
@@ -87,7 +87,7 @@ class Curve:
 
 
 def _slope(points: Mapping[int, float]) -> float:
-    """Of the least-squares line through the points."""
+    """Slope of the least-squares line through the points."""
     mean_n = sum(points) / len(points)
     mean_seconds = sum(points.values()) / len(points)
     across = sum((n - mean_n) * (seconds - mean_seconds) for n, seconds in points.items())

@@ -1,4 +1,4 @@
-"""Requests that must be done by a time: when to hurry, and when it is too late."""
+"""Tracks requests that have a deadline: when to hurry them, and when it has passed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from multimodal_gen.scheduling.waiting import Index
 
 
 class Deadlines:
-    """The jobs that have one."""
+    """All jobs with a deadline."""
 
     def __init__(self, cost: CostModel) -> None:
         self._cost = cost
@@ -29,12 +29,12 @@ class Deadlines:
                 self._by_hurry.discard((hurry_at,), job)
 
     def passed(self, now: float) -> SchedulerJob | None:
-        """One whose deadline is over."""
+        """A job whose deadline has passed, or None."""
         found = self._by_deadline.first()
         return found[1] if found and found[0][0] <= now else None
 
     def hurried(self, now: float) -> list[SchedulerJob]:
-        """Those whose slack has become no more than the time that they need. Each is told once."""
+        """Jobs whose slack is no longer more than the time they need. Each is returned once."""
         jobs = []
         while (found := self._by_hurry.first()) and found[0][0] <= now:
             (hurry_at,), job = found

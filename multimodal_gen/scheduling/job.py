@@ -1,4 +1,4 @@
-"""A request as the policy sees it: how much of it is done, how much is planned, what is left."""
+"""A request as the policy sees it: units done, planned and left."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from multimodal_gen.scheduling.cost_model import PROMPT, CostModel
 
 LEVELS = {"low": 0, "normal": 1, "high": 2}
 ABOVE_ALL = 3
-"""The level that no priority reaches."""
+"""One level above the highest priority."""
 AGEING_S = 10.0
-"""Waiting this long for each level that is missing to above all is too long."""
+"""A job is aged after waiting this long per priority level below `ABOVE_ALL`."""
 
 Geometry = tuple[int | None, ...]
-"""Requests of equal geometry will probably have equal batch keys."""
+"""Requests of equal geometry probably have equal batch keys."""
 Order = tuple[float, float, int]
-"""Smaller goes first."""
+"""Sort key; smaller goes first."""
 
 
 @dataclass
 class GeometryEstimate:
-    """What requests of one geometry turned out to be; guessed until the first was encoded."""
+    """Batch keys and decode work of one geometry; a guess until its first request is encoded."""
 
     key: BatchKey
     rows: int = 1
@@ -33,10 +33,10 @@ class GeometryEstimate:
 
 
 class SchedulerJob:
-    """One request that is alive.
+    """One queued or running request.
 
-    `done` and `planned` count units a phase. `planned` runs ahead of `done` by the work that has
-    been decided and not acknowledged; decisions look at it alone.
+    `done` and `planned` count units per phase. `planned` is ahead of `done` by the work that is
+    decided but not acknowledged; decisions only use `planned`.
     """
 
     def __init__(self, req: Req, number: int, now: float, estimate: GeometryEstimate) -> None:
@@ -47,44 +47,44 @@ class SchedulerJob:
         self.deadline = None if params.deadline_s is None else now + params.deadline_s
         self.priority = LEVELS[params.priority]
         self.aged_at = now + AGEING_S * (ABOVE_ALL - self.priority)
-        """When it will have waited too long, if it never runs before."""
+        """Time at which it counts as aged, if it has not run by then."""
         self.steps = params.num_inference_steps or 1
         self.geometry = geometry_of(req)
         self._shows = req.previews
         self.size = _pixels(params) * self.steps
-        """Grows with the time it takes, and needs no cost model."""
+        """Grows with the time it takes, without needing a cost model."""
         self.prepared: Prepared | None = None
         self.done = dict.fromkeys(Phase, 0)
         self.planned = dict.fromkeys(Phase, 0)
         self.ran = 0.0
-        """Seconds of work that it was part of."""
+        """Total seconds of work that it was part of."""
         self.alone = False
-        """A group that it was in failed: it shares nothing until it got through by itself."""
+        """Set after a batch with it failed: it runs alone until it has succeeded once."""
         self.urgent = False
-        """Little slack is left to its deadline: one level up."""
+        """Close to its deadline: raised by one level."""
         self.batch_rows = 0
-        """Of the last evaluation that it shared."""
+        """Rows of the last evaluation that it was part of."""
         self.decode_key = decode_key_of(req)
         self.estimate = estimate
         self._key = estimate.key
         self._evaluations = self.steps
         self._key_ends: list[int] = []
-        """After each run of evaluations with one key, how many there were."""
+        """Cumulative evaluation counts at the end of each run of equal keys."""
         self._prices = (0.0, 0.0, 0.0)
         self._priced = -1
         self._order: Order | None = None
         self._ordered = -1
         self.phase: Phase | None = Phase.ENCODE
-        """What it can be planned for; None while that isn't known, or when all is planned."""
+        """Phase that can be planned next; None while unknown, or when everything is planned."""
 
     @property
     def key(self) -> BatchKey:
-        """Batch key of the next evaluation to plan, or the last one's."""
+        """Batch key of the next evaluation to plan, or of the last one."""
         return self._key if self.prepared is not None else self.estimate.key
 
     @property
     def rows(self) -> int:
-        """Of a batch that it takes."""
+        """Rows that it takes in a batch."""
         return self.prepared.rows if self.prepared is not None else self.estimate.rows
 
     @property
@@ -105,7 +105,7 @@ class SchedulerJob:
         self.estimate.chunks = self._chunks
 
     def advance(self, phase: Phase, units: int) -> None:
-        """Plan so many units more, or take back (negative) what was planned and not done."""
+        """Add to the planned units; a negative number takes back units that were not done."""
         self.planned[phase] += units
         self._order = None
         self.phase = self._next_phase()
@@ -113,7 +113,7 @@ class SchedulerJob:
             self._follow_key()
 
     def units_left(self, phase: Phase) -> int:
-        """To be planned in this phase; of evaluations, those that have the same batch key, up to
+        """Units left to plan in this phase; for evaluations, those with the same batch key, up to
         the next one that shows a preview."""
         if phase is Phase.DENOISE:
             done = self.planned[phase]
@@ -128,7 +128,7 @@ class SchedulerJob:
         return self.priority + self.urgent
 
     def aged(self, now: float) -> bool:
-        """Whether it has waited, rather than run, for too long."""
+        """True if it has waited, without running, for too long."""
         return self.aged_at + self.ran <= now
 
     def set_urgent(self, urgent: bool) -> None:
@@ -144,17 +144,17 @@ class SchedulerJob:
         return self.prepared is not None and self.done[Phase.DECODE] >= self._chunks
 
     def steps_done(self) -> int:
-        """Evaluations done, in the steps that the user asked for."""
+        """Evaluations done, converted to the requested steps."""
         return self.done[Phase.DENOISE] * self.steps // max(1, self._evaluations)
 
-    # -- predicted seconds, if it had the device for itself
+    # -- predicted seconds, if it had the device to itself
 
     def total(self, cost: CostModel) -> float:
         encode, evaluation, chunk = self._price(cost)
         return encode + self._evaluations * evaluation + self._chunks * chunk
 
     def remaining(self, cost: CostModel) -> float:
-        """Of what is not planned yet."""
+        """Predicted seconds of the units not planned yet."""
         encode, evaluation, chunk = self._price(cost)
         planned = self.planned
         return (
@@ -164,7 +164,7 @@ class SchedulerJob:
         )
 
     def order(self, cost: CostModel) -> Order:
-        """By priority, then least remaining times total time, then arrival."""
+        """Sort key: priority, then least remaining times total time, then arrival."""
         if self._order is None or self._ordered != cost.version or self.prepared is None:
             self._ordered = cost.version
             self._order = -self.level, self.remaining(cost) * self.total(cost), self.number
@@ -209,7 +209,7 @@ def geometry_of(req: Req) -> Geometry:
 
 
 def decode_key_of(req: Req) -> BatchKey:
-    """A token for each 16 by 16 pixels, as most models have it."""
+    """Decode key with one token per 16 by 16 pixels, as in most models."""
     return BatchKey(max(1, _pixels(req.params) // 256))
 
 

@@ -1,4 +1,4 @@
-"""Work that was decided and is not acknowledged: what runs, and one plan ahead."""
+"""Work that was decided but not acknowledged: the running plan, and one ahead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from multimodal_gen.scheduling.batch_planner import LEAD_S, Choice
 from multimodal_gen.scheduling.job import SchedulerJob
 
 CLOCK_S = 1e-6
-"""Shorter waits are none."""
+"""Waits shorter than this count as none."""
 
 
 class PlannedBatch(NamedTuple):
@@ -19,11 +19,11 @@ class PlannedBatch(NamedTuple):
     key: BatchKey
     rows: int
     seconds: float
-    """Predicted for all of it."""
+    """Predicted seconds for all of its units."""
 
 
 class PlannedWork:
-    """First in, first out. What is decided is counted as done until it comes back otherwise."""
+    """First in, first out. Decided work counts as done until a result says otherwise."""
 
     def __init__(self) -> None:
         self._planned: deque[PlannedBatch] = deque()
@@ -32,13 +32,13 @@ class PlannedWork:
 
     @property
     def seconds(self) -> float:
-        """Predicted for everything in flight."""
+        """Predicted seconds for everything in flight."""
         return sum(batch.seconds for batch in self._planned)
 
     @property
     def closed(self) -> bool:
-        """Nothing may be decided: one plan is ahead already, or what was decided on top of work
-        that was cut short must come back first."""
+        """True if nothing may be decided: one plan is ahead already, or work that was decided on
+        top of an incomplete plan must be acknowledged first."""
         return self._recalled or len(self._planned) > 1
 
     def __contains__(self, job: SchedulerJob) -> bool:
@@ -46,11 +46,12 @@ class PlannedWork:
 
     @property
     def encoding(self) -> bool:
-        """Those who are being encoded may join what comes next, or go first."""
+        """True while requests are being encoded: they may join the next work, or go first."""
         return any(batch.work.phase is Phase.ENCODE for batch in self._planned)
 
     def wait(self, now: float) -> float:
-        """Seconds until the next plan is decided: shortly before what runs will end."""
+        """Seconds until the next plan is decided: shortly before the predicted end of the running
+        one."""
         if not self._planned:
             return 0.0
         early = self._began + self._planned[0].seconds - LEAD_S - now
@@ -68,7 +69,7 @@ class PlannedWork:
         return work
 
     def finish(self, work: Work, advanced: int, now: float, *, failed: bool) -> PlannedBatch:
-        """Correct `planned` to what was done. Raises LookupError for work not in flight."""
+        """Correct `planned` to what was done. Raises LookupError for work that is not in flight."""
         at = [batch.work for batch in self._planned].index(work)
         batch = self._planned[at]
         del self._planned[at]

@@ -1,12 +1,12 @@
-"""What runs next: a pure function of the queue, the cost model and the time that is passed in.
+"""Decides what runs next: a pure function of the queue, the cost model and the given time.
 
-Order: priority (one level up when a deadline comes near), then the least predicted remaining time
-times total time, then arrival. The product equals least remaining time for what has not begun, and
-keeps a long job that is nearly half done from going before a short one: one that is longer by a
-factor f goes first only when less than 1/f of the short one's time is left of it.
+Order: priority (one level up near a deadline), then the least predicted remaining time times total
+time, then arrival. For jobs that have not started, the product orders by time. It also keeps a long
+job that is nearly half done from going before a short one: a job that is longer by a factor f goes
+first only if its time left is less than 1/f of the short one's.
 
-Ageing: of those who have waited too long, the longest-waiting has a fixed share of the device
-whatever the order says. So nothing starves, and nothing is held up by more than that share.
+Ageing: the longest-waiting of the aged jobs gets a fixed share of the device, whatever the order.
+So nothing starves, and no job is delayed by more than that share.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from multimodal_gen.scheduling.planned_work import PlannedWork
 from multimodal_gen.scheduling.waiting import WaitingQueue
 
 AGED_SHARE = 1 / 6
-"""Of the device, for those who have waited too long."""
+"""Share of the device for aged jobs."""
 LONGEST_RETRY_S = 3600.0
 SOONEST_RETRY_S = 0.1
 
 
 class ProgressEstimate(NamedTuple):
-    """How far a request is, in the user's steps."""
+    """Progress of a request, in the user's steps."""
 
     step: int
     total: int
@@ -46,7 +46,7 @@ class ProgressEstimate(NamedTuple):
 
 
 class Policy:
-    """The queue, and the decisions over it. At most one plan is decided ahead of the device."""
+    """The queue, and the decisions on it. At most one plan is decided ahead of the device."""
 
     def __init__(self, cost: CostModel, *, max_batch: int, max_queue: int) -> None:
         self._cost = cost
@@ -63,31 +63,33 @@ class Policy:
         self._arrivals = 0
         self._turn_of_the_aged = 0.0
         self.wake_at: float | None = None
-        """When `next` that gave None should be asked again, if nothing happens before."""
+        """Time to call `next` again after it returned None, if nothing happens before."""
 
     @property
     def running(self) -> int:
-        """Requests that have begun, whether or not they are in the batch just now."""
+        """Number of started requests, whether or not they are in the current batch."""
         return len(self._begun)
 
     @property
     def waiting(self) -> int:
         return len(self._waiting) + len(self._held)
 
-    # -- who is in
+    # -- admission
 
     def submit(self, req: Req, now: float, *, held: bool = False) -> bool:
-        """Take the request; False when its id is already alive, which is the same request.
+        """Queue the request. Returns False if its id is already queued or running: the same
+        request.
 
-        One that is `held` does not run before it is released.
+        A `held` request does not run before it is released.
 
-        Raises QueueFull, and DeadlineExceeded when it can't be done in its time even if it is
-        preferred as much as it ever will be.
+        Raises QueueFull, and DeadlineExceeded if it can't finish in time even at its highest
+        possible preference.
         """
         if req.id in self._jobs:
             return False
         if len(self._jobs) >= self._max_queue:
-            message = f"{len(self._jobs)} requests are alive, and the queue takes {self._max_queue}"
+            alive = len(self._jobs)
+            message = f"{alive} requests are queued or running; the maximum is {self._max_queue}"
             raise QueueFull(message, self._retry_after())
         self._arrivals += 1
         job = SchedulerJob(req, self._arrivals, now, self._estimate_of(req))
@@ -101,13 +103,13 @@ class Policy:
         return True
 
     def release(self, request_id: str) -> None:
-        """What the request was held for is there."""
+        """Let a held request run: what it waited for is available."""
         self._waiting.add(self._held.pop(request_id))
 
     def remove(self, request_id: str) -> bool:
-        """The request has ended; what is in flight for it is no longer credited.
+        """Remove a request that has ended; its work in flight is no longer credited.
 
-        Returns whether it was alive.
+        Returns whether it was queued or running.
         """
         job = self._jobs.pop(request_id, None)
         if job is None:
@@ -118,7 +120,7 @@ class Policy:
         return True
 
     def expired(self, now: float) -> list[str]:
-        """Ids whose deadline has passed. They have left."""
+        """Remove requests whose deadline has passed, and return their ids."""
         late = []
         while (job := self._deadlines.passed(now)) is not None:
             late.append(job.id)
@@ -128,10 +130,10 @@ class Policy:
     # -- what runs
 
     def next(self, now: float) -> Work | None:
-        """What to run next, counting on everything decided before to run as decided.
+        """Decide what to run next, assuming that everything decided before runs as decided.
 
-        None when nothing can be decided: no work, a phase that must be acknowledged first, one plan
-        ahead already, or too long before the end of what runs (then `wake_at` says when to ask).
+        Returns None if nothing can be decided: no work, a phase that must be acknowledged first,
+        one plan ahead already, or too long before the end of the running plan (`wake_at` is set).
         """
         self.wake_at = None
         if self._planned.closed:
@@ -161,9 +163,10 @@ class Policy:
         prepared: dict[str, Prepared],
         now: float,
     ) -> list[str]:
-        """Work ended after `advanced` of its units (fewer than k: it was cut short or skipped).
+        """Record that work ended after `advanced` units (fewer than k if it was cut short or
+        skipped).
 
-        Returns the ids whose last chunk is decoded. They have left.
+        Removes requests whose last chunk is decoded, and returns their ids.
         """
         planned = self._planned.finish(work, advanced, now, failed=False)
         if advanced:
@@ -176,10 +179,10 @@ class Policy:
         return self._leave([job for job in planned.jobs if job.finished])
 
     def failed(self, work: Work, *, advanced: int, out_of_memory: bool, now: float) -> list[str]:
-        """The group's work raised after `advanced` units.
+        """Record that a batch's work raised after `advanced` units.
 
-        A group that ran out of memory is tried again smaller, one that failed otherwise each by
-        itself. Returns the ids that failed by themselves: it is their error. They have left.
+        After running out of memory the batch is retried with fewer rows, after other errors each
+        request alone. Removes requests that failed alone, and returns their ids.
         """
         planned = self._planned.finish(work, advanced, now, failed=True)
         too_large = out_of_memory and work.phase is Phase.DENOISE
@@ -191,10 +194,10 @@ class Policy:
             job.alone = not too_large
         return []
 
-    # -- what to tell
+    # -- reporting
 
     def progress(self, request_id: str, now: float) -> ProgressEstimate:
-        """Where a request is. Raises KeyError for one that is not alive."""
+        """Progress of a request. Raises KeyError if it is neither queued nor running."""
         job = self._jobs[request_id]
         own = self._backlog.seconds_left(job)
         if job in self._planned and job.prepared is not None:
@@ -239,7 +242,7 @@ class Policy:
             if waits:
                 self._waiting.add(job)
 
-    # -- keeping count
+    # -- bookkeeping
 
     def _estimate_of(self, req: Req) -> GeometryEstimate:
         geometry = geometry_of(req)
@@ -250,7 +253,7 @@ class Policy:
         return found
 
     def _leave(self, jobs: list[SchedulerJob] | tuple[SchedulerJob, ...]) -> list[str]:
-        """Those of the jobs that are still alive leave."""
+        """Remove the jobs that have not been removed yet, and return their ids."""
         ids = [job.id for job in jobs if self._jobs.get(job.id) is job]
         for request_id in ids:
             self.remove(request_id)
@@ -269,7 +272,7 @@ class Policy:
             raise DeadlineExceeded(message)
 
     def _retry_after(self) -> float:
-        """When the next request will be done, and a place free."""
+        """Seconds until the next request finishes and frees a place."""
         alive = list(self._begun.values())
         first = self._waiting.first()
         if first is not None:

@@ -1,4 +1,5 @@
-"""Requests that have not begun, indexed so that ten thousand of them cost a decision nothing."""
+"""Queue of requests that have not started, indexed so that decisions stay cheap with ten
+thousand."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ Entry = tuple[Key, int, SchedulerJob]
 
 
 class Index:
-    """Jobs sorted by a key; of equal keys, by arrival."""
+    """Jobs sorted by a key, then by arrival."""
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
@@ -37,7 +38,7 @@ class Index:
 
 
 class WaitingQueue:
-    """Those who wait, by priority and size; the same for each geometry; and by age."""
+    """Waiting jobs by priority and size, overall and per geometry; and by age."""
 
     def __init__(self) -> None:
         self._by_order = Index()
@@ -61,17 +62,17 @@ class WaitingQueue:
                 del self._by_geometry[job.geometry]
 
     def first(self) -> SchedulerJob | None:
-        """Of the highest priority, the smallest."""
+        """The smallest job of the highest priority."""
         found = self._by_order.first()
         return found[1] if found else None
 
     def oldest(self) -> SchedulerJob | None:
-        """Whoever will have waited too long first."""
+        """The job that counts as aged first."""
         found = self._by_age.first()
         return found[1] if found else None
 
     def of_geometry(self, geometry: Geometry, count: int) -> list[SchedulerJob]:
-        """The first `count` of this geometry."""
+        """First `count` jobs of this geometry."""
         return list(islice(self._by_geometry.get(geometry, ()), count))
 
     def __len__(self) -> int:

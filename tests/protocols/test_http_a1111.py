@@ -346,7 +346,7 @@ ANSWERS = app_with(ends=QueueFull("full", 7))
         ("txt2img", {"prompt": "a <lora:style:0.8>"}, "lora="),
         ("txt2img", {"infotext": "a\nSteps: x, Seed: 1, Size: 2x2"}, "can't be read as steps"),
         ("txt2img", [], "JSON object"),
-        ("img2img", {"init_images": [WHITE]}, "init_images='a picture': flux does only"),
+        ("img2img", {"init_images": [WHITE]}, "init_images='a picture': flux only supports"),
         ("img2img", {"prompt": "a"}, "init_images='0 pictures': must be one picture"),
         ("img2img", {"init_images": ["AAAA"]}, "can't be read as a picture"),
         ("img2img", {"init_images": ["http://a/b.png"]}, "not fetched"),

@@ -144,8 +144,11 @@ def test_unknown_parameters_are_named_in_a_warning_that_the_client_shows(
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"width": 50}, "width=50: must be a multiple of 16; 48 or 64 are the nearest"),
-        ({"scheduler": "KarrasVeScheduler"}, "scheduler='KarrasVeScheduler': this model allows"),
+        ({"width": 50}, "width=50: must be a multiple of 16; nearest: 48 or 64"),
+        (
+            {"scheduler": "KarrasVeScheduler"},
+            "scheduler='KarrasVeScheduler': this model allows",
+        ),
         ({"num_inference_steps": 0}, "num_inference_steps=0: must be 1 to"),
         ({"extra_body": {"num_images_per_prompt": 2}}, "num_images_per_prompt=2: "),
         ({"extra_body": {"target_size": [64, 64]}}, "target_size="),
