@@ -1,1 +1,1 @@
-"""What files on disk say of a checkpoint, read as data: headers and JSON only. No torch here."""
+"""Describes checkpoints on disk from headers and JSON alone, read as data. No torch here."""

@@ -1,4 +1,4 @@
-"""What a checkpoint on disk is, told from headers and JSON alone."""
+"""Description of a checkpoint on disk, derived from headers and JSON alone."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Component:
     variant: str | None = None
     parameters: int = 0
     size: int = 0
-    """Bytes of its tensors."""
+    """Total bytes of its tensors."""
     dtypes: Mapping[str, int] = field(default_factory=dict)
-    """Parameters of each type, most first."""
+    """Number of parameters per type, largest first."""
     problem: str | None = None
-    """Why it can't be loaded."""
+    """Reason that it can't be loaded, if any."""
 
     @classmethod
     def of(
@@ -55,27 +55,27 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a checkpoint is, what it holds and what is missing."""
+    """Kind of a checkpoint, its components, and what is missing."""
 
     path: Path
     layout: str
     pipeline_class: str | None
-    """None for a single file: its base says which."""
+    """None for a single file: the base checkpoint determines it."""
     family: FamilyConfig | None
     components: tuple[Component, ...]
     alike: tuple[FamilyConfig, ...] = ()
-    """Families that a single file may also be of, as its base says."""
+    """Other families that a single file may belong to; its base checkpoint decides."""
     base: str | None = None
-    """What else has to give the components that a single file does not hold: folder or hub name."""
+    """Source of the components that a single file lacks: a folder or hub name."""
     problems: tuple[str, ...] = ()
 
     @property
     def complaints(self) -> tuple[str, ...]:
-        """Everything that stands in the way of loading it."""
+        """All problems that prevent loading."""
         return (*self.problems, *(each.problem for each in self.components if each.problem))
 
     @property
     def quantisation(self) -> tuple[str, ...]:
-        """The types of its tensors other than plain floating point, as its files call them."""
+        """Tensor types other than plain floating point, as named in the files."""
         types = (dtype for each in self.components for dtype in each.dtypes)
         return tuple(dict.fromkeys(dtype for dtype in types if dtype not in _PLAIN))

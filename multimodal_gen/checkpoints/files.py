@@ -1,4 +1,4 @@
-"""Files of a checkpoint, read as data: none outside its folder, none that could run code."""
+"""Access to a checkpoint's files as data: none outside its folder, none that could run code."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class WeightFiles:
     variant: str | None
     """`fp16` for files such as `model.fp16.safetensors`."""
     weight_map: Mapping[str, str] = field(default_factory=dict)
-    """Of shards: which file has which tensor."""
+    """For shards: tensor name to file name."""
 
 
 def inside(root: Path, name: str) -> Path:
-    """The file or folder `name` of a checkpoint. Raises InvalidCheckpoint where it leads out.
+    """Path of `name` in a checkpoint. Raises InvalidCheckpoint if it leads outside of `root`.
 
-    The hub's cache is one exception: there `snapshots/REVISION` links into `blobs` beside it.
+    One exception is the hub's cache: its `snapshots/REVISION` links into its `blobs` folder.
     """
     path = root / name
     home = root.resolve()
@@ -43,15 +43,15 @@ def inside(root: Path, name: str) -> Path:
         target = path.resolve()
         target.exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, a link to itself
-        reason = f"{name!r:.100}: no file can be reached by this name: {error}"
+        reason = f"{name!r:.100}: not a usable file name: {error}"
         raise InvalidCheckpoint(reason[:300]) from error
     if outside or not any(target.is_relative_to(home) for home in homes):
-        raise InvalidCheckpoint(f"{name}: leads out of the checkpoint's folder {root}")
+        raise InvalidCheckpoint(f"{name}: is outside of the checkpoint's folder {root}")
     return path
 
 
 def read_json(root: Path, name: str) -> dict[str, Any]:
-    """The object in the JSON file `name`. Raises InvalidCheckpoint."""
+    """Read the JSON object in file `name`. Raises InvalidCheckpoint."""
     path = inside(root, name)
     if not path.is_file():
         raise InvalidCheckpoint(f"{name}: no such file in {root}")
@@ -67,7 +67,7 @@ def read_json(root: Path, name: str) -> dict[str, Any]:
 
 
 def weight_files(root: Path, component: str, stem: str) -> WeightFiles:
-    """The weights of `component`, named `stem`: plain before variants, each file checked."""
+    """Find the weights of `component`, named `stem`: plain before variants, each file checked."""
     folder = inside(root, component)
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     candidates = [found for name in names if (found := _weight_file(name, stem))]
@@ -86,12 +86,12 @@ def weight_files(root: Path, component: str, stem: str) -> WeightFiles:
     for path in paths:
         name = path.relative_to(root).as_posix()
         if read_header(path, name).format != "safetensors":
-            raise InvalidCheckpoint(f"{name}: not safetensors but GGUF")
+            raise InvalidCheckpoint(f"{name}: must be safetensors, is GGUF")
     return WeightFiles(paths, best.variant or None, weight_map)
 
 
 class _WeightFile(NamedTuple):
-    """Compares as preferred: plain, then fp16, then other variants; one file before shards."""
+    """Sorts by preference: plain, fp16, then other variants; a single file before shards."""
 
     is_variant: bool
     is_other: bool
@@ -101,7 +101,7 @@ class _WeightFile(NamedTuple):
 
 
 def _weight_file(name: str, stem: str) -> _WeightFile | None:
-    """What a file's name says; None for shards and for files that are no weights."""
+    """Parse a file name; None for shards and for files that aren't weights."""
     parts = name.split(".")
     if parts[0] != stem or "safetensors" not in parts:
         return None
@@ -118,7 +118,7 @@ def _weight_file(name: str, stem: str) -> _WeightFile | None:
 def _shards(root: Path, index: str) -> dict[str, str]:
     weight_map = read_json(root, index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise InvalidCheckpoint(f"{index}: has no weight_map")
+        raise InvalidCheckpoint(f"{index}: weight_map is missing")
     shards = {str(tensor): str(file) for tensor, file in weight_map.items()}
     for file in set(shards.values()):
         if Path(file).name != file or not file.endswith(".safetensors"):
@@ -133,16 +133,17 @@ def _none_found(component: str, stem: str, names: list[str]) -> str:
     pickles = [name for name in names if name.endswith(_PICKLE_SUFFIXES)]
     if pickles:
         return (
-            f"{wanted}. {pickles[0]} is not read, as it could run code: convert it to safetensors"
+            f"{wanted}. {pickles[0]} could run code, so it is not read: convert it to safetensors"
         )
     return wanted
 
 
 def check_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A component's config without what would choose code. Raises InvalidCheckpoint.
+    """Return a component's config without keys that select code. Raises InvalidCheckpoint.
 
-    `auto_map` names code beside the weights and `quantization_config` another loader: refused. The
-    `_attn…` keys choose (and in the past fetched) attention kernels: left out.
+    Refused: `auto_map`, which names code in the checkpoint, and `quantization_config`, which
+    selects another loader. Removed: `_attn…` keys, which select (and in the past fetched) attention
+    kernels.
     """
     for key in ("auto_map", "quantization_config"):
         if config.get(key):
@@ -155,9 +156,9 @@ def check_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def module_config(root: Path, component: str) -> dict[str, Any]:
-    """config.json of a module: data, of sizes that some model has. Raises InvalidCheckpoint.
+    """Read a module's config.json and check its sizes. Raises InvalidCheckpoint.
 
-    Only to make a module of a thousand million layers takes all memory.
+    Without the check, just creating a module of 10^9 layers would exhaust the memory.
     """
     name = f"{component}/config.json"
     config = check_config(read_json(root, name), name)
@@ -166,7 +167,7 @@ def module_config(root: Path, component: str) -> dict[str, Any]:
 
 
 def check_sizes(config: Mapping[str, Any], name: str) -> None:
-    """Raises InvalidCheckpoint for a number of layers, or another size, that no model has."""
+    """Raise InvalidCheckpoint for a number of layers, or another size, that no real model has."""
     for key, value in config.items():
         _check_size(key, value, name)
 

@@ -1,6 +1,6 @@
-"""The head of a GGUF file: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+"""Reads the header of a GGUF file: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 
-The gguf package's own reader believes the counts in a file; this one reads no more than there is.
+The gguf package's own reader trusts the counts in a file; this one never reads past the end.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ _SCALARS = {
     12: "d",
 }
 _KEPT_ITEMS = 16
-"""Of an array in the metadata; longer ones are vocabularies, which nobody asks for here."""
+"""Maximum array length kept from the metadata; longer ones are vocabularies, which are not
+needed."""
 _SHAPE_OF = "comfy.gguf.orig_shape."
-"""ComfyUI's converter flattens what does not split into blocks by rows, and notes its shape."""
+"""Metadata key prefix: ComfyUI's converter flattens tensors whose rows don't split into blocks, and
+stores their shape under it."""
 
 
 class _Cursor:
-    """Reads forward, never past the end or past what a header may hold."""
+    """Reads forward, never past the end of the file or the maximum header size."""
 
     def __init__(self, file: BinaryIO, size: int, name: str) -> None:
         self._file = file
@@ -62,25 +64,25 @@ class _Cursor:
         length = self.number("Q")
         if length > _MAX_STRING_BYTES:
             raise InvalidCheckpoint(
-                f"{self._name}: damaged: a string of {length} bytes in its head"
+                f"{self._name}: damaged: a string of {length} bytes in its header"
             )
         return self.take(length).decode("utf-8", "replace")
 
     def _check(self, count: int) -> None:
         if self.at + count > self._limit:
-            raise InvalidCheckpoint(f"{self._name}: damaged: the file ends inside its own head")
+            raise InvalidCheckpoint(f"{self._name}: damaged: the file ends inside its own header")
         self.at += count
 
 
 def read_gguf(path: Path, name: str) -> Header:
-    """The head of a file that begins with `MAGIC`. Raises InvalidCheckpoint."""
+    """Read the header of a file that starts with `MAGIC`. Raises InvalidCheckpoint."""
     size = path.stat().st_size
     with path.open("rb") as file:
         cursor = _Cursor(file, size, name)
         cursor.take(len(MAGIC))
         version = cursor.number("I")
         if version not in _VERSIONS:
-            raise InvalidCheckpoint(f"{name}: GGUF version {version} is not known; 2 and 3 are")
+            raise InvalidCheckpoint(f"{name}: GGUF version {version} is not supported; 2 and 3 are")
         num_tensors, num_values = cursor.number("Q"), cursor.number("Q")
         metadata = {}
         for _ in range(num_values):
@@ -94,7 +96,7 @@ def read_gguf(path: Path, name: str) -> Header:
     tensors = {}
     for key, shape, kind, offset in entries:
         if key in tensors or offset % alignment:
-            raise InvalidCheckpoint(f"{name}: damaged: {key:.100} stands twice or askew")
+            raise InvalidCheckpoint(f"{name}: damaged: {key:.100} is duplicated or misaligned")
         shape = _own_shape(shape, metadata.get(_SHAPE_OF + key))
         tensors[key] = _checked(key, shape, kind, base + offset, size, name)
     texts = {key: value for key, value in metadata.items() if isinstance(value, str)}
@@ -122,7 +124,7 @@ def _value(cursor: _Cursor, kind: int, name: str) -> Any:
 
 
 def _entry(cursor: _Cursor, name: str) -> tuple[str, tuple[int, ...], int, int]:
-    """Name, shape (slowest dimension first, as torch has it), type, offset."""
+    """Read a tensor entry: name, shape (slowest dimension first, as in torch), type, offset."""
     key = cursor.string()
     dims = cursor.number("I")
     if dims > _MAX_DIMS:
@@ -145,17 +147,17 @@ def _checked(
     try:
         quantised = GGMLQuantizationType(kind)
     except ValueError as error:
-        raise InvalidCheckpoint(f"{name}: {key:.100}: type {kind} is not known") from error
+        raise InvalidCheckpoint(f"{name}: {key:.100}: type {kind} is not supported") from error
     block, block_bytes = GGML_QUANT_SIZES[quantised]
     count = math.prod(shape)
     if count % block:
         raise InvalidCheckpoint(
-            f"{name}: damaged: {key:.100} {list(shape)} is not made of {quantised.name} blocks"
+            f"{name}: damaged: {key:.100} {list(shape)} does not split into {quantised.name} blocks"
         )
     length = count // block * block_bytes
     if start + length > size:
         raise InvalidCheckpoint(
             f"{name}: damaged: ends after {size} bytes, {key:.100} would end at {start + length}: "
-            "was it downloaded or copied to the end?"
+            "is the download or copy incomplete?"
         )
     return TensorInfo(quantised.name, shape, start, length)

@@ -1,4 +1,4 @@
-"""What the head of a weight file says: names, shapes, types. No tensor is read."""
+"""Reads the header of a weight file: names, shapes, types. No tensor is read."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from multimodal_gen.checkpoints.tensor_info import FileFormat, Header
 from multimodal_gen.errors import InvalidCheckpoint
 
 WEIGHT_SUFFIXES = (".safetensors", ".sft", ".gguf")
-"""Of files that hold weights. What is in them is decided by their content."""
+"""Suffixes of weight files. The format is determined by content."""
 
 
 def read_header(path: Path, name: str | None = None) -> Header:
-    """The head of a safetensors or GGUF file; `name` is what errors call it.
+    """Read the header of a safetensors or GGUF file; errors call the file `name`.
 
-    Reads no more than the head, and believes none of its numbers unchecked. Raises
-    InvalidCheckpoint.
+    Reads nothing after the header, and checks all its numbers. Raises InvalidCheckpoint.
     """
     name = name or path.name
     try:
@@ -29,7 +28,7 @@ def read_header(path: Path, name: str | None = None) -> Header:
 
 
 def file_format(path: Path, name: str) -> FileFormat:
-    """Decided by content; what is neither is named for what it is. Raises InvalidCheckpoint."""
+    """Detect the format by content. Raises InvalidCheckpoint for others, naming well-known ones."""
     if not path.is_file():
         raise InvalidCheckpoint(f"{name}: no such file")
     size = path.stat().st_size
@@ -41,11 +40,11 @@ def file_format(path: Path, name: str) -> FileFormat:
     if len(head) == 9 and head[8:] == b"{" and length <= min(MAX_HEADER_BYTES, size - 8):
         return "safetensors"
     if head.startswith(b"PK"):
-        what = "a zip archive, as torch.save writes it"
+        what = "a zip archive, as written by torch.save"
     elif head.startswith(b"\x80") and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         what = "a pickle"
     elif head == b"version h":
-        what = "a pointer of git-lfs; the file itself was not fetched"
+        what = "a git-lfs pointer; the file itself was not fetched"
     else:
-        what = "damaged or of another format"
-    raise InvalidCheckpoint(f"{name}: not safetensors but {what}")
+        what = "damaged, or another format"
+    raise InvalidCheckpoint(f"{name}: not a valid safetensors file ({what})")

@@ -1,4 +1,4 @@
-"""From a path to what lies there: a folder in diffusers layout, or a single weight file."""
+"""Identifies the checkpoint at a path: a folder in diffusers layout, or a single weight file."""
 
 from __future__ import annotations
 
@@ -14,31 +14,33 @@ from multimodal_gen.errors import InvalidCheckpoint
 
 INDEX = "model_index.json"
 _NO_WEIGHTS = ("Tokenizer", "TokenizerFast", "Scheduler", "Processor", "Extractor", "Backend")
-_LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # the last is the safety checker's
+_LIBRARIES = (
+    "diffusers",
+    "transformers",
+    "stable_diffusion",
+)  # the last one has the safety checker
 _UNUSED = ("safety_checker", "feature_extractor")
-"""Named by many an index; never loaded, so they may be missing."""
+"""Often listed in model_index.json but never loaded, so they may be missing."""
 _NEEDED = (("transformer", "unet"), ("vae",), ("scheduler",))
-"""Of each, a pipeline has one."""
+"""A pipeline has one component of each group."""
 _SHOWN = 4
 
 
 def identify(path: Path) -> Description:
-    """Reads JSON and the heads of weight files only. Raises InvalidCheckpoint where there is
-    nothing to describe; what else is wrong is among the description's complaints."""
+    """Describe the checkpoint, from JSON and headers of weight files only. Problems are listed in
+    the description; raises InvalidCheckpoint if there is nothing to describe."""
     if not path.exists():
         raise InvalidCheckpoint(f"{path}: no such file or folder")
     return _file(path) if path.is_file() else _folder(path)
 
 
 def index_missing(folder: Path) -> str:
-    """What to say of a folder that is not in diffusers layout."""
+    """Error message for a folder that is not in diffusers layout."""
     said = f"{folder}: has no {INDEX}, so it is not in diffusers layout"
     names = sorted(file.name for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES)
     if names:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        said += (
-            f"; it holds single files, which are given by name: {', '.join(names[:_SHOWN])}{more}"
-        )
+        said += f"; it holds single files, to be given by name: {', '.join(names[:_SHOWN])}{more}"
     return said
 
 
@@ -81,7 +83,7 @@ def _folder(folder: Path) -> Description:
     }
     for names in _NEEDED:
         if not any(name in listed for name in names):
-            problems.append(f"{INDEX}: names no {' or '.join(names)}")
+            problems.append(f"{INDEX}: lists no {' or '.join(names)}")
     return Description(
         path=folder,
         layout="folder in diffusers layout",
@@ -121,7 +123,7 @@ def _with_weights(folder: Path, name: str, class_name: str, library: str) -> Com
         lacking = sorted(set(lacking) - held.keys())
         if lacking:
             raise InvalidCheckpoint(
-                f"{name}/{path.name}: lacks {len(lacking)} tensors that the index says it has: "
+                f"{name}/{path.name}: lacks {len(lacking)} tensors that the index lists: "
                 f"{', '.join(lacking[:_SHOWN])}"
             )
         tensors |= held

@@ -1,4 +1,4 @@
-"""The operator's folder of LoRAs: what is in it, by name."""
+"""The operator's folder of LoRAs, addressed by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 PEFT_CONFIG = "adapter_config.json"
 _SUFFIXES = (".safetensors", ".sft")
 _PREFERRED = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
-"""As PEFT and diffusers name them."""
+"""File names that PEFT and diffusers use."""
 _SHOWN = 50
 
 
@@ -22,11 +22,11 @@ class LoraFile:
     name: str
     weights: Path
     config: Path | None
-    """PEFT's, where there is one beside the weights."""
+    """PEFT's config file, if there is one next to the weights."""
 
     @property
     def stamp(self) -> str:
-        """Changes when the files do. Raises OSError when they are gone."""
+        """Fingerprint that changes with the files. Raises OSError if they are gone."""
         found = [path.stat() for path in (self.weights, self.config) if path is not None]
         return " ".join(f"{stat.st_mtime_ns}:{stat.st_size}:{stat.st_ino}" for stat in found)
 
@@ -35,18 +35,18 @@ class LoraFolder:
     """LoRAs by name: the stem of a safetensors file, or the name of a folder that has one."""
 
     def __init__(self, root: Path) -> None:
-        """Raises InvalidRequest when there is no such folder."""
+        """Raises InvalidRequest if the folder does not exist."""
         if not root.is_dir():
             raise InvalidRequest("lora_dir", str(root), "must be a folder")
         self._root = root
 
     def names(self) -> list[str]:
-        """What is there just now."""
+        """Names of the LoRAs currently in the folder."""
         found = (entry for entry in self._root.iterdir() if not entry.name.startswith("."))
         return sorted({name for entry in found if (name := _name_of(entry))})
 
     def find(self, name: str) -> LoraFile:
-        """The LoRA of this name. Raises InvalidRequest, which lists what is there."""
+        """Return the LoRA of this name. Raises InvalidRequest, which lists the available ones."""
         try:
             return self._find(name)
         except InvalidCheckpoint as error:
@@ -70,7 +70,7 @@ class LoraFolder:
         names = self.names()
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         known = ", ".join(names[:_SHOWN]) + more if names else "none"
-        return InvalidRequest("lora", name, f"is not known; there are {known}")
+        return InvalidRequest("lora", name, f"is not known; available: {known}")
 
 
 def _name_of(entry: Path) -> str | None:
@@ -89,4 +89,4 @@ def _weights_of(folder: Path) -> str:
     if len(files) == 1:
         return files[0]
     listed = ", ".join(files) or "none"
-    raise InvalidCheckpoint(f"its folder must hold one safetensors file, and has {listed}")
+    raise InvalidCheckpoint(f"its folder must hold exactly one safetensors file, not {listed}")

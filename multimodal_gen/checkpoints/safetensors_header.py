@@ -1,4 +1,4 @@
-"""The head of a safetensors file: https://github.com/huggingface/safetensors#format."""
+"""Reads the header of a safetensors file: https://github.com/huggingface/safetensors#format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from multimodal_gen.checkpoints.tensor_info import Header, TensorInfo
 from multimodal_gen.errors import InvalidCheckpoint
 
-MAX_HEADER_BYTES = 100_000_000  # as the format has it
+MAX_HEADER_BYTES = 100_000_000  # limit set by the format
 _BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
@@ -28,7 +28,7 @@ class _Entry(msgspec.Struct):
 
 
 def read_safetensors(path: Path, name: str) -> Header:
-    """The head of a file whose first bytes are known to be right. Raises InvalidCheckpoint."""
+    """Read the header of a file whose first bytes were checked. Raises InvalidCheckpoint."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -48,9 +48,9 @@ def _checked(key: str, entry: _Entry, base: int, size: int, name: str) -> Tensor
     begin, end = entry.data_offsets
     bits = _BITS.get(entry.dtype)
     if bits is None:
-        raise InvalidCheckpoint(f"{name}: {key:.100}: dtype={entry.dtype!r:.40} is not known")
+        raise InvalidCheckpoint(f"{name}: {key:.100}: dtype={entry.dtype!r:.40} is not supported")
     if min(entry.shape, default=0) < 0 or len(entry.shape) > 16:
-        raise InvalidCheckpoint(f"{name}: {key:.100}: shape={entry.shape!s:.100} is none")
+        raise InvalidCheckpoint(f"{name}: {key:.100}: shape={entry.shape!s:.100} is not valid")
     if not 0 <= begin <= end or (end - begin) * 8 != math.prod(entry.shape) * bits:
         raise InvalidCheckpoint(
             f"{name}: damaged: {key:.100} {entry.dtype} {entry.shape} does not have {end - begin} "
@@ -59,6 +59,6 @@ def _checked(key: str, entry: _Entry, base: int, size: int, name: str) -> Tensor
     if base + end > size:
         raise InvalidCheckpoint(
             f"{name}: damaged: ends after {size} bytes, {key:.100} would end at {base + end}: "
-            "was it downloaded or copied to the end?"
+            "is the download or copy incomplete?"
         )
     return TensorInfo(entry.dtype, tuple(entry.shape), base + begin, end - begin)

@@ -1,4 +1,4 @@
-"""What a single weight file is, by the names of its tensors."""
+"""Recognises a single weight file by its tensor names."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.errors import InvalidCheckpoint
 
 DENOISER = "denoiser"
-"""The part of a file that is the transformer or UNet, whatever the pipeline calls it."""
+"""Part of a file that is the transformer or UNet, whatever the pipeline calls it."""
 _OTHERS = (
-    (("lora_up", "lora_down", "lora_A", "lora_B", "hada_w1", "lokr_w1"), "a LoRA: give it by name"),
+    (
+        ("lora_up", "lora_down", "lora_A", "lora_B", "hada_w1", "lokr_w1"),
+        "a LoRA: pass it as a LoRA, by name",
+    ),
     (("control_model.", "controlnet_", "input_hint_block."), "a ControlNet"),
     (
         ("resblocks.", "text_model.", "encoder.block.", "blk.0.attn_q", "token_embd"),
@@ -29,23 +32,23 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class Recognised:
-    """A file of a known layout."""
+    """A file whose layout is known."""
 
     header: Header
     family: FamilyConfig
     layout: SingleFile
     prefix: str
-    """Before the denoiser's names."""
+    """Prefix of the denoiser's tensor names."""
     alike: tuple[FamilyConfig, ...] = ()
-    """Others whose files look the same; a base checkpoint tells them apart."""
+    """Other families with the same tensor names; a base checkpoint distinguishes them."""
 
     @property
     def base(self) -> BaseModel:
-        """The published checkpoint that probably has what the file has not."""
+        """Published checkpoint that probably has the components missing from the file."""
         return self.layout.base(_shapes(self.header), self.prefix)
 
     def parts(self) -> dict[str, dict[str, TensorInfo]]:
-        """The tensors of each component, prefixes removed; `DENOISER` first."""
+        """Tensors per component, without prefixes; `DENOISER` first."""
         parts: dict[str, dict[str, TensorInfo]] = {DENOISER: {}}
         for name, info in self.header.tensors.items():
             part, own = self.place(name)
@@ -54,8 +57,7 @@ class Recognised:
         return parts
 
     def place(self, name: str) -> tuple[str | None, str]:
-        """The component that a tensor belongs to, None for what is no part of a model, and its
-        name there."""
+        """Component of a tensor (None if it isn't part of a model), and its name there."""
         for prefix, part in self.layout.parts.items():
             if name.startswith(prefix):
                 return part, name.removeprefix(prefix)
@@ -65,7 +67,7 @@ class Recognised:
 
 
 def recognise(path: Path) -> Recognised:
-    """Raises InvalidCheckpoint that says what an unknown or damaged file looked like."""
+    """Recognise a file. Raises InvalidCheckpoint that describes an unknown or damaged one."""
     header = read_header(path)
     shapes = _shapes(header)
     found = [
@@ -98,11 +100,11 @@ def _looks_like(header: Header) -> str:
         if any(mark in name for mark in marks for name in names):
             return f"{what}; it looks like {other}"
     architecture = header.metadata.get("general.architecture")
-    return f"{what}; it says that it is {architecture!r:.60}" if architecture else what
+    return f"{what}; its metadata says that it is {architecture!r:.60}" if architecture else what
 
 
 def _nearest(names: Collection[str]) -> str | None:
-    """The known layout that the file has most of the marks of."""
+    """Known layout with the most matching tensor names."""
     found = []
     for family in FAMILIES:
         for layout in family.single_files:

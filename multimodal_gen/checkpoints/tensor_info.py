@@ -1,4 +1,4 @@
-"""One tensor of a weight file, as the file's head describes it."""
+"""One tensor of a weight file, as described in the header."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ FileFormat = Literal["safetensors", "gguf"]
 @dataclass(frozen=True)
 class TensorInfo:
     dtype: str
-    """As the file's format calls it: BF16, F8_E4M3, Q4_K."""
+    """Type as named by the file's format: BF16, F8_E4M3, Q4_K."""
     shape: tuple[int, ...]
     start: int
-    """Where its bytes begin in the file."""
+    """Offset of its first byte in the file."""
     size: int
-    """Bytes."""
+    """Length in bytes."""
 
     @property
     def parameters(self) -> int:
@@ -28,7 +28,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """The tensors of one file, by name."""
+    """Tensors of one file, by name."""
 
     path: Path
     format: FileFormat
@@ -37,9 +37,9 @@ class Header:
 
 
 _NO_NUMBERS = ("I", "U", "BOOL", "C", "F4", "F6_", "F8_E8M0")
-"""Whole and complex numbers, and what means nothing without scales beside it."""
+"""Integers, complex numbers, and types that need separate scales."""
 
 
 def is_float(dtype: str) -> bool:
-    """Whether a file's type is of real numbers, plain or quantised."""
+    """True for types of real numbers, plain or quantised."""
     return not dtype.startswith(_NO_NUMBERS) or dtype.startswith("IQ")

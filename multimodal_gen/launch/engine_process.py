@@ -1,4 +1,4 @@
-"""Starts the ranks of an engine, watches them, and ends all of them when one is lost."""
+"""Starts and watches the ranks of an engine, and ends all of them if one is lost."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 RANK_MODULE = "multimodal_gen.runtime.rank"
 WATCH_S = 0.05
 GRACE_S = 3.0
-"""How long ranks have to end by themselves when the engine is closed."""
+"""Time for ranks to exit on their own when the engine is closed."""
 LAST_WORDS_S = 1.0
-"""How long to wait, after rank 0's death, for the client to hear of it."""
+"""Time to wait, after rank 0's death, for the client to report its cause."""
 
 
 class EngineProcess:
-    """The ranks of one checkpoint and a client of theirs. A context manager."""
+    """The ranks of one checkpoint, and a client connected to them. A context manager."""
 
     def __init__(
         self, args: EngineArgs, processes: list[subprocess.Popen[bytes]], folder: Path
@@ -58,8 +58,8 @@ class EngineProcess:
     def start(cls, args: EngineArgs, *, rank_module: str = RANK_MODULE) -> EngineProcess:
         """Start the ranks and return at once; `wait_ready` waits for the model.
 
-        `rank_module` is what each runs; a benchmark has one that measures itself. Raises
-        InvalidCheckpoint when the model can't be found.
+        `rank_module` is the module that each rank runs; a benchmark uses one that measures itself.
+        Raises InvalidCheckpoint if the model can't be found.
         """
         model = find_model_files(args.model_path, args.revision, args.base_model_path)
         folder = Path(tempfile.mkdtemp(prefix="multimodal-gen-"))
@@ -89,20 +89,20 @@ class EngineProcess:
 
     @property
     def pids(self) -> list[int]:
-        """The ranks' process ids, in order of rank."""
+        """Process ids of the ranks, in rank order."""
         return [process.pid for process in self._processes]
 
     def wait_ready(self, timeout: float | None = None) -> ModelInfo:
-        """Wait until the model is loaded; raise what went wrong, or TimeoutError."""
+        """Wait until the model is loaded. Raises the error that prevented it, or TimeoutError."""
         return self.client.wait_ready(timeout)
 
     def wait_lost(self) -> MultimodalGenError | None:
-        """Wait for the engine's end; why it ended, or None when it was closed."""
+        """Wait for the engine's end. Returns its cause, or None if it was closed."""
         self._watcher.join()
         return None if self._closing.is_set() else self.client.died
 
     def close(self) -> None:
-        """End all ranks: requests in flight end as cancelled. May be called again."""
+        """End all ranks, and cancel requests in flight. May be called again."""
         with self._closed:
             if self._closing.is_set():
                 return
@@ -111,14 +111,15 @@ class EngineProcess:
                 if self.client.model is not None:
                     self.client.shutdown_engine()
                     self._await_exits(GRACE_S)
-            finally:  # Also for who is too impatient to wait for it.
+            finally:  # Runs also if the wait is interrupted.
                 self.client.close()
                 _end(self._processes, self._folder)
                 self._watcher.join()
                 atexit.unregister(self.close)
 
     def _watch(self) -> None:
-        """A rank's death, or silence that the client noticed, is the end of the engine."""
+        """End the engine when a rank dies, or when the client reports that it stopped
+        responding."""
         while not self._closing.wait(WATCH_S):
             if self.client.died is None and all(p.poll() is None for p in self._processes):
                 continue
@@ -128,15 +129,15 @@ class EngineProcess:
             return
 
     def _hear_last_words(self) -> None:
-        """What rank 0 had to say of the end may still be on its way to the client, which itself
-        sees when rank 0 is gone."""
+        """Give the client time to receive rank 0's last message; the client itself notices when
+        rank 0 is gone."""
         rank_0_died = self._processes[0].poll() is not None
         end = time.monotonic() + (LAST_WORDS_S if rank_0_died else WATCH_S)
         while self.client.died is None and time.monotonic() < end:
             time.sleep(WATCH_S / 5)
 
     def _how_it_ended(self) -> str:
-        """The first rank found dead, and how; looked for a moment, as a socket closes first."""
+        """Report the first dead rank and how it died; waits briefly, as sockets close first."""
         end = time.monotonic() + GRACE_S / 10
         while time.monotonic() < end:
             for rank, process in enumerate(self._processes):
@@ -163,22 +164,23 @@ def _end(processes: list[subprocess.Popen[bytes]], folder: Path) -> None:
 
 
 def rank_environment(num_gpus: int) -> dict[str, str]:
-    """The environment of each of `num_gpus` ranks: threads, caches, and no secrets."""
+    """Environment of each of `num_gpus` ranks: threads, caches, and no secrets."""
     environment = dict(os.environ)
     threads = max(1, (os.cpu_count() or 1) // num_gpus)
     asked = environment.get("OMP_NUM_THREADS", "")
     environment["OMP_NUM_THREADS"] = str(min(threads, int(asked)) if asked.isdigit() else threads)
     if num_gpus > 1:
-        # Ranks that share cores must not spin while they wait for one another; one rank alone
-        # does better to spin between two small operations.
+        # Ranks that share cores must not spin while waiting for each other; a single rank is faster
+        # if it spins between two small operations.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # torch makes this folder whether it compiles or not; by default among the temporary files.
+    # torch creates this folder whether or not it compiles, by default among the temporary files.
     environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_folder() / "torchinductor"))
     for secret in SECRETS:
         environment.pop(f"MULTIMODAL_GEN_{secret.upper()}", None)
     home = str(Path(__file__).parents[2])
     if home not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        # Not installed, but found by this process's sys.path: the ranks run the same code.
+        # If the package is not installed but found on this process's sys.path: ranks run the same
+        # code.
         paths = filter(None, [home, environment.get("PYTHONPATH")])
         environment["PYTHONPATH"] = os.pathsep.join(paths)
     return environment
@@ -195,20 +197,22 @@ def _spawn(args: RankArgs, module: str) -> subprocess.Popen[bytes]:
         start_new_session=True,
     )
     assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # It is dead already, as the watcher will see.
+    with contextlib.suppress(
+        BrokenPipeError
+    ):  # The rank is already dead; the watcher will report it.
         process.stdin.write(len(packed).to_bytes(4, "big") + packed)
     return process
 
 
 def _model_name(model_path: str | None, model: ModelFiles) -> str:
-    """What clients call the model: its hub name, or the last part of its folder or file."""
+    """Model name for clients: its hub name, or the last part of its path."""
     if model_path is None or Path(model_path).expanduser().exists():
         return model.folder.resolve().name if model.file is None else model.file.stem
     return model_path
 
 
 def _has_fileno(stream: object) -> bool:
-    """A notebook's stderr is not a file."""
+    """Returns False for a notebook's stderr, which is not a file."""
     try:
         stream.fileno()  # type: ignore[attr-defined]
     except (AttributeError, OSError, ValueError):
@@ -219,8 +223,8 @@ def _has_fileno(stream: object) -> bool:
 def _manner(code: int | None) -> str:
     if code is not None and code < 0:
         known = {int(one): one.name for one in signal.Signals}
-        return f"was ended by {known.get(-code, f'signal {-code}')}"
-    return f"ended with status {code}"
+        return f"was killed by {known.get(-code, f'signal {-code}')}"
+    return f"exited with status {code}"
 
 
 def _cache_folder() -> Path:

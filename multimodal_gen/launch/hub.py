@@ -1,6 +1,6 @@
-"""Checkpoints and single files from the Hugging Face hub, or from its cache on disk.
+"""Gets checkpoints and single files from the Hugging Face hub, or from its cache on disk.
 
-HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE act as elsewhere.
+HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE have their usual meaning.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _ROOT_FILES = (INDEX, "generation_defaults.json")
 _FOLDER_SUFFIXES = (".json", ".safetensors", ".txt", ".model")
 
 WithoutWeights = Callable[[Mapping[str, Any]], set[str]]
-"""Given model_index.json, the components whose weights need not be fetched."""
+"""Maps model_index.json to the components whose weights need not be fetched."""
 
 
 def is_repository(name: str) -> bool:
-    """Whether it could be the name of a repository on the hub."""
+    """True if this could be the name of a repository on the hub."""
     return _REPO_ID.fullmatch(name) is not None
 
 
 def fetch_checkpoint(
     name: str, revision: str | None = None, without_weights: WithoutWeights | None = None
 ) -> Path:
-    """The folder of a repository in diffusers layout: weights in safetensors and plain data only,
-    and where a component has its weights in several variants only the plain ones.
+    """Fetch a repository in diffusers layout and return its folder. Only safetensors and plain data
+    are fetched; of a component's weight variants, only the plain one.
 
     Raises InvalidCheckpoint, which says what to do.
     """
@@ -40,7 +40,7 @@ def fetch_checkpoint(
 
     try:
         return _fetch_checkpoint(name, revision, without_weights)
-    # The base error of the hub's HTTP library, which is another one in every other version.
+    # Base error of the hub's HTTP library, which differs between versions.
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
         folder = None if _refused(error) else cached_checkpoint(name, revision)
         if folder is None:
@@ -65,13 +65,13 @@ def _fetch_checkpoint(
 
 
 def cached_checkpoint(name: str, revision: str | None = None) -> Path | None:
-    """The folder of a repository that was fetched before."""
+    """Folder of a repository in the cache, or None."""
     index = cached_file(name, INDEX, revision)
     return None if index is None else index.parent
 
 
 def cached_file(name: str, file: str, revision: str | None = None) -> Path | None:
-    """One file of a repository that was fetched before."""
+    """File of a repository in the cache, or None."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(name, file, revision=revision)
@@ -79,7 +79,7 @@ def cached_file(name: str, file: str, revision: str | None = None) -> Path | Non
 
 
 def fetch_file(name: str, file: str, revision: str | None = None) -> Path:
-    """One file of a repository. Raises InvalidCheckpoint, which says what to do."""
+    """Fetch one file of a repository. Raises InvalidCheckpoint, which says what to do."""
     from huggingface_hub import errors, hf_hub_download
 
     try:
@@ -89,27 +89,27 @@ def fetch_file(name: str, file: str, revision: str | None = None) -> Path:
 
 
 def _refused(error: Exception) -> bool:
-    """Whether the hub answered."""
+    """True if the hub answered."""
     from huggingface_hub import errors
 
     return isinstance(error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError)
 
 
 def _hub_error(error: Exception, name: str, what: str, revision: str | None) -> InvalidCheckpoint:
-    """Why the hub does not give `what` of repository `name`, and what to do."""
+    """Explain why `what` of repository `name` can't be fetched, and what to do."""
     from huggingface_hub import constants, errors
 
     match error:
         case errors.GatedRepoError():
             message = (
-                f"{name}: is gated; accept its terms at https://huggingface.co/{name}, "
+                f"{name}: access is restricted; accept its terms at https://huggingface.co/{name}, "
                 "then log in with `hf auth login` or set HF_TOKEN"
             )
         case errors.RevisionNotFoundError():
             message = f"{name}: has no revision={revision!r}"
         case errors.RepositoryNotFoundError():
             message = (
-                f"{name}: neither a folder here nor a model on the hub; "
+                f"{name}: neither a local folder nor a model on the hub; "
                 "if it is private, log in with `hf auth login` or set HF_TOKEN"
             )
         case errors.RemoteEntryNotFoundError():
@@ -118,14 +118,14 @@ def _hub_error(error: Exception, name: str, what: str, revision: str | None) -> 
             offline = constants.HF_HUB_OFFLINE
             why = "HF_HUB_OFFLINE is set" if offline else f"the hub can't be reached ({error})"
             message = (
-                f"{what}: {why}, and no copy of it is in the cache; "
+                f"{what}: {why}, and it is not in the cache; "
                 "download it while online, or give a local folder"
             )
     return InvalidCheckpoint(message)
 
 
 def wanted_files(names: list[str]) -> list[str]:
-    """Of a repository's files those that an engine reads."""
+    """Select the repository's files that an engine reads."""
     kept = [name for name in names if name in _ROOT_FILES or _of_component(name)]
     plain = {_folder(name) for name in kept if _is_weights(name) and not _is_variant(name)}
     return [name for name in kept if not (_is_variant(name) and _folder(name) in plain)]
@@ -145,6 +145,7 @@ def _is_weights(name: str) -> bool:
 
 
 def _is_variant(name: str) -> bool:
-    """`model.fp16.safetensors`, whole or in shards, as against `model.safetensors`."""
+    """True for names like `model.fp16.safetensors`, in contrast to `model.safetensors`; also
+    shards."""
     stem = name.removesuffix(".index.json").removesuffix(".safetensors")
     return _is_weights(name) and "." in os.path.basename(re.sub(r"-\d+-of-\d+", "", stem))

@@ -1,4 +1,4 @@
-"""Where a checkpoint is: the bundled one, a folder, a single file, or a name on the hub."""
+"""Locates a model's files: the bundled one, a folder, a single file, or a hub name."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ BUNDLED_MODEL = Path(__file__).parents[1] / "assets" / "bundled_model"
 
 
 class ModelFiles(NamedTuple):
-    """What an engine loads."""
+    """Files that an engine loads."""
 
     folder: Path
-    """In diffusers layout."""
+    """Folder in diffusers layout."""
     file: Path | None = None
-    """A single weight file that takes the place of weights in the folder."""
+    """A single weight file that replaces weights in the folder."""
 
 
 def find_model_files(
     model_path: str | None, revision: str | None = None, base_model_path: str | None = None
 ) -> ModelFiles:
-    """The files of `model_path`: None is the bundled model, else a folder or single file here, or
-    on the hub `owner/name` or `owner/name/file.safetensors` (or .gguf).
+    """Find the files of `model_path`. None is the bundled model; else a local folder or single
+    file, or on the hub `owner/name` or `owner/name/file.safetensors` (or .gguf).
 
-    What a single file does not hold comes from `base_model_path`, a folder or hub name; by default
-    from its own folder where that is in diffusers layout, else from the published checkpoint that
-    it fits. `revision` is of `model_path`. Raises InvalidCheckpoint, which says what to do.
+    Components that a single file lacks come from `base_model_path`, a folder or hub name. Its
+    default is the file's folder if that is in diffusers layout, else the matching published
+    checkpoint. `revision` applies to `model_path`. Raises InvalidCheckpoint, which says what to do.
     """
     if model_path is None:
         return ModelFiles(BUNDLED_MODEL)
     file = _file(model_path, revision)
     if file is None and base_model_path is not None:
         raise InvalidCheckpoint(
-            f"base_model_path={base_model_path!r}: is for a single file as model_path; "
-            f"{model_path} is none"
+            f"base_model_path={base_model_path!r}: is only allowed with a single file as "
+            f"model_path, and {model_path} is not one"
         )
     if file is None:
         return ModelFiles(_folder("model_path", model_path, revision))
@@ -60,16 +60,16 @@ def find_model_files(
         return ModelFiles(fetch_checkpoint(found.base.repository, None, _held_by(found)), file)
     except InvalidCheckpoint as error:
         raise InvalidCheckpoint(
-            f"{file.name}: is {found.family.title}; what it does not hold (tokenizers, configs, "
-            f"other components) comes from a checkpoint in diffusers layout, by default "
+            f"{file.name}: is {found.family.title}; the components that it lacks (tokenizers, "
+            f"configs, …) come from a checkpoint in diffusers layout, by default "
             f"{error.message}. --base-model-path names another"
         ) from error
 
 
 def locate(model_path: str, revision: str | None = None) -> Path:
-    """The folder or file of `model_path` that is on this machine; nothing is fetched.
+    """Local folder or file of `model_path`; nothing is fetched.
 
-    Raises InvalidCheckpoint where there is none.
+    Raises InvalidCheckpoint if there is none.
     """
     local = Path(model_path).expanduser()
     if local.exists():
@@ -79,12 +79,12 @@ def locate(model_path: str, revision: str | None = None) -> Path:
     else:
         found = cached_checkpoint(model_path, revision) if is_repository(model_path) else None
     if found is None:
-        raise InvalidCheckpoint(f"{model_path}: neither here nor in the hub's cache")
+        raise InvalidCheckpoint(f"{model_path}: neither a local path nor in the hub's cache")
     return found
 
 
 def _file(model_path: str, revision: str | None) -> Path | None:
-    """The single file that `model_path` means; None where it means a folder."""
+    """Single file that `model_path` refers to; None if it refers to a folder."""
     local = Path(model_path).expanduser()
     if local.exists():
         return local if local.is_file() else None
@@ -93,7 +93,7 @@ def _file(model_path: str, revision: str | None) -> Path | None:
 
 
 def _hub_file(model_path: str) -> tuple[str, str] | None:
-    """Repository and file of `owner/name/file.safetensors`."""
+    """Split `owner/name/file.safetensors` into repository and file."""
     owner, _, rest = model_path.partition("/")
     name, _, file = rest.partition("/")
     repository = f"{owner}/{name}"
@@ -118,12 +118,12 @@ def _folder(field: str, path: str, revision: str | None, found: Recognised | Non
 
 
 def _held_by(found: Recognised) -> WithoutWeights:
-    """Of a base's components, those whose weights are in the file."""
+    """Select a base's components whose weights are in the file."""
 
     def held(index: Mapping[str, Any]) -> set[str]:
         wanted = ["diffusers", found.layout.denoiser]
         denoisers = [name for name, value in index.items() if value == wanted]
-        # Of two experts, the file is one.
+        # With two experts, the file holds only one.
         return {*found.parts(), *(denoisers if len(denoisers) == 1 else ())}
 
     return held

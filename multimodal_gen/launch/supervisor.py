@@ -1,4 +1,4 @@
-"""Starts an engine, and another whenever one is lost."""
+"""Starts an engine, and a new one whenever it is lost."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 10.0
 HEALTHY_S = 60.0
-"""An engine that lived this long is followed at once by the next."""
+"""After an engine lived this long, the next one starts without a delay."""
 
 
 class Watcher(Protocol):
-    """Receives what becomes of engines, on the supervisor's thread."""
+    """Receives engine state changes, on the supervisor's thread."""
 
     def engine_up(self, client: SchedulerClient) -> None: ...
     def engine_lost(self, error: MultimodalGenError) -> None: ...
@@ -29,9 +29,9 @@ class Watcher(Protocol):
 
 
 class EngineSupervisor:
-    """Keeps an engine running until it is closed, however often one is lost.
+    """Keeps an engine running until closed, restarting it whenever it is lost.
 
-    What can't be loaded the first time, for a reason other than a rank's death, is given up.
+    Gives up if the first load fails for a reason other than a rank's death.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class EngineSupervisor:
         self._ever_ready = False
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        # Finding the model may mean downloading it, which nothing could interrupt: a daemon.
+        # Finding the model may mean an uninterruptible download, so the thread is a daemon.
         self._thread = threading.Thread(target=self._run, name="engine-supervisor", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End the engine; there is no other after it."""
+        """End the engine for good."""
         with self._lock:
             self._closing.set()
             engine = self._engine
@@ -69,7 +69,7 @@ class EngineSupervisor:
             delay = 0.0 if lived_s > HEALTHY_S else longer
 
     def _one(self) -> float | None:
-        """The life of one engine: how long it was ready, or None when there is to be no other."""
+        """Run one engine. Returns the seconds it was ready, or None if no other is to follow."""
         try:
             engine = self._begun()
         except Exception as error:
@@ -94,7 +94,7 @@ class EngineSupervisor:
             if not self._closing.is_set():
                 return engine
         engine.close()
-        raise EngineDied("it was closed while it started")
+        raise EngineDied("closed while starting")
 
     def _failed(self, error: Exception) -> float | None:
         if self._closing.is_set():

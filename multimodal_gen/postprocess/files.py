@@ -1,4 +1,4 @@
-"""Where outputs go: names, formats, and writing so that nobody sees half a file."""
+"""Names and formats of output files, and atomic writing."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _FPS = 16
 
 @dataclass(frozen=True)
 class Destination:
-    """The files that `count` outputs go to.
+    """Output paths for `count` outputs.
 
-    A path that ends in a known suffix is a file, which is written over; of several outputs, output
-    i goes to `name-i.suffix`. Any other path is a folder, where outputs get the next free numbers.
+    A path with a known suffix is a file, which is overwritten; with several outputs, output i goes
+    to `name-i.suffix`. Any other path is a folder, in which outputs get the next free numbers.
     """
 
     path: Path
     count: int
     video: bool
     first: int | None = None
-    """The number of the first output in a folder; None: `path` is a file."""
+    """Number of the first output in a folder; None if `path` is a file."""
 
     @classmethod
     def of(cls, path: str | Path, *, count: int, video: bool) -> Destination:
-        """Raises InvalidRequest when the suffix is not one that such an output can have."""
+        """Raises InvalidRequest if the suffix does not suit this kind of output."""
         named, path = str(path), Path(path)
         folder = _is_folder(named)
         suffixes = tuple(_VIDEOS if video else _PICTURES)
@@ -57,7 +57,7 @@ class Destination:
     def write(
         self, index: int, data: NDArray[np.uint8], fps: int | None, recipe: Recipe | None
     ) -> Path:
-        """Encode and write output `index`, pixels uint8 [F, H, W, 3]; returns where it went."""
+        """Encode and write output `index`, pixels uint8 [F, H, W, 3]; returns its path."""
         if self.first is not None:
             return self._write_numbered(self.first + index, data, fps, recipe)
         numbered = f"-{index}" if self.count > 1 else ""
@@ -75,7 +75,7 @@ class Destination:
         while True:
             path = self.path / f"{number:05d}{suffix}"
             try:
-                path.open("x").close()  # takes the name, also from another process
+                path.open("x").close()  # reserves the name, also against other processes
             except FileExistsError:
                 number += 1
                 continue
@@ -90,15 +90,15 @@ def encode_file(
     recipe: Recipe | None,
     quality: int = QUALITY,
 ) -> bytes:
-    """A file of the kind that `suffix` names, of pixels uint8 [F, H, W, 3] (F = 1: a picture).
-    `quality` acts on JPEG and WebP."""
+    """Encode pixels uint8 [F, H, W, 3] (F = 1: an image) in the format that `suffix` names.
+    `quality` only affects JPEG and WebP."""
     if suffix in _VIDEOS:
         return _VIDEOS[suffix](pixels, fps or _FPS, recipe)
     return encode_image(pixels[0], _PICTURES[suffix], recipe, quality)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """The whole file or none of it: readers never see a part."""
+    """Write the file atomically: readers never see a part of it."""
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -110,22 +110,22 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def check_suffix(path: str) -> None:
-    """Raises InvalidRequest when `path` can be neither a picture, a video nor a folder."""
+    """Raise InvalidRequest if `path` can be neither an image, a video nor a folder."""
     suffixes = (*_PICTURES, *_VIDEOS)
     if not _is_folder(path) and Path(path).suffix.lower() not in suffixes:
         raise _wrong_suffix(path, "an output", suffixes)
 
 
 def check_writable(path: str) -> None:
-    """Raises InvalidRequest when what exists of `path` already rules out writing there.
+    """Raise InvalidRequest if the existing part of `path` can't be written to.
 
-    Asked before the work, which would be lost otherwise.
+    Called before generating, so that no work is lost.
     """
     folder = Path(path) if _is_folder(path) else Path(path).parent
     while not os.path.lexists(folder):
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise InvalidRequest("output_path", path, f"{folder} is not a folder that can be written")
+        raise InvalidRequest("output_path", path, f"{folder} is not a writable folder")
 
 
 def _is_folder(path: str) -> bool:
@@ -133,7 +133,7 @@ def _is_folder(path: str) -> bool:
 
 
 def _wrong_suffix(path: str, kind: str, suffixes: tuple[str, ...]) -> InvalidRequest:
-    allowed = f"{kind} must end in {', '.join(suffixes)}; or name a folder"
+    allowed = f"{kind} must end in {', '.join(suffixes)}, or be a folder"
     return InvalidRequest("output_path", path, allowed)
 
 

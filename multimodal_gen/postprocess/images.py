@@ -1,4 +1,4 @@
-"""Pixels to PNG, JPEG and WebP."""
+"""Encodes pixels as PNG, JPEG and WebP."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 QUALITY = 95
-"""Of JPEG and WebP, 1 to 100, where nobody says otherwise."""
+"""Default quality of JPEG and WebP, 1 to 100."""
 NO_TEXT: Mapping[str, str] = MappingProxyType({})
 
 
 def to_pil(pixels: NDArray[np.uint8]) -> Image:
-    """A picture of uint8 [H, W, 3]."""
+    """Convert uint8 [H, W, 3] to a PIL image."""
     from PIL import Image
 
     return Image.fromarray(pixels)
@@ -34,8 +34,8 @@ def encode_image(
     quality: int = QUALITY,
     text: Mapping[str, str] = NO_TEXT,
 ) -> bytes:
-    """A file of uint8 [H, W, 3]. `quality` acts on JPEG and WebP; `text`, by its keys, goes into a
-    PNG that has a recipe."""
+    """Encode uint8 [H, W, 3] as a file. `quality` only affects JPEG and WebP. `text` is added, by
+    its keys, to a PNG that has a recipe."""
     out = io.BytesIO()
     to_pil(pixels).save(out, format, **_options(format, recipe, quality, text))
     return out.getvalue()

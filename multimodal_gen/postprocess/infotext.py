@@ -1,4 +1,4 @@
-"""AUTOMATIC1111's text of how a picture was made: prompt, negative prompt, a line of settings."""
+"""AUTOMATIC1111's generation parameters as text: prompt, negative prompt, a line of settings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from multimodal_gen.configs.solvers import a1111_name
 _NEGATIVE = "Negative prompt: "
 _SETTING = re.compile(r'\s*(\w[\w \-/]{0,60}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
 _FEWEST_SETTINGS = 3
-"""Of a line that is not just the end of a prompt, as the web UI has it."""
+"""Minimum settings in the last line; with fewer it belongs to the prompt, as in the web UI."""
 _LONGEST_SETTINGS = 4096
-"""Characters: what is longer is prompt, and not searched."""
+"""Maximum characters of a settings line; a longer one is prompt, and not searched."""
 _SIZE = re.compile(r"([0-9]+)x([0-9]+)", re.ASCII)
 
 
 def write(params: SamplingParams, model: str, version: str) -> str:
-    """Of parameters whose defaults are filled in."""
+    """Format parameters whose defaults are filled in."""
     loras = "".join(f" <lora:{lora.name}:{lora.scale}>" for lora in params.lora)
     lines = [params.prompt.replace("\0", "") + loras]
     if params.negative_prompt:
@@ -29,8 +29,8 @@ def write(params: SamplingParams, model: str, version: str) -> str:
 
 
 def parse_infotext(text: str) -> dict[str, str]:
-    """The settings by their names, with `Prompt`, `Negative prompt` and a size as `Size-1` (width)
-    and `Size-2` (height). What can't be told apart is prompt."""
+    """Parse the settings by name, plus `Prompt`, `Negative prompt` and a size as `Size-1` (width)
+    and `Size-2` (height). Ambiguous text counts as prompt."""
     *lines, last = text.rstrip("\n").split("\n")
     found = _SETTING.findall(last) if len(last) <= _LONGEST_SETTINGS else []
     if len(found) < _FEWEST_SETTINGS:
@@ -80,7 +80,7 @@ def _unquoted(value: str) -> str:
         return value
     try:
         text = str(json.loads(value))
-        text.encode()  # half a surrogate pair can be written, but not sent on
+        text.encode()  # half a surrogate pair can be parsed, but not encoded
     except ValueError:
         return value
     return text

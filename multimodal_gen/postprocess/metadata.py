@@ -1,4 +1,4 @@
-"""What a file says about how it was made, written into pictures and videos and read from them."""
+"""Generation parameters in image and video files: written to metadata, and read back."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from multimodal_gen.postprocess import infotext
 from multimodal_gen.version import __version__
 
 JSON_KEY = "multimodal_gen"
-"""PNG text key of the JSON form; JPEG and WebP keep it in EXIF, GIF and MP4 as the comment."""
+"""PNG text key of the JSON form; in JPEG and WebP it is in EXIF, in GIF and MP4 the comment."""
 INFOTEXT_KEY = "parameters"
-"""PNG text key of the line that AUTOMATIC1111's web UI and its relatives read."""
+"""PNG text key of the line that AUTOMATIC1111's web UI and related tools read."""
 IMAGE_DESCRIPTION, SOFTWARE, EXIF_IFD, USER_COMMENT = 0x010E, 0x0131, 0x8769, 0x9286
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What has to be asked for again, and of which model, to get the same output."""
+    """Parameters and model that reproduce an output."""
 
     params: SamplingParams
-    """With every default filled in, and the seed of this one output."""
+    """All defaults filled in, and the seed of this one output."""
     model: str
     version: str = __version__
 
     def to_json(self) -> str:
-        """ASCII, so that it fits every container."""
+        """Serialise as ASCII, which fits every container."""
         return json.dumps(msgspec.to_builtins(self))
 
     def infotext(self) -> str:
-        """The three-part text of AUTOMATIC1111: prompt, negative prompt, settings."""
+        """Format as AUTOMATIC1111's three parts: prompt, negative prompt, settings."""
         return infotext.write(self.params, self.model, self.version)
 
 
 def read_parameters(source: str | Path | bytes) -> Recipe:
-    """The recipe that a PNG, JPEG, WebP, GIF or MP4 (a path, or its bytes) was written with.
+    """Read the recipe in a PNG, JPEG, WebP, GIF or MP4 (a path, or its bytes).
 
-    Raises InvalidRequest when it carries none, OSError when it can't be opened.
+    Raises InvalidRequest if it has none, OSError if the file can't be opened.
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     shown = f"{len(data)} bytes" if isinstance(source, bytes) else str(source)
@@ -50,12 +50,12 @@ def read_parameters(source: str | Path | bytes) -> Recipe:
     try:
         return msgspec.json.decode(text, type=Recipe)
     except msgspec.DecodeError as error:
-        raise InvalidRequest("source", shown, "carries no parameters of multimodal_gen") from error
+        raise InvalidRequest("source", shown, "has no parameters of multimodal_gen") from error
 
 
 def read_infotext(data: bytes) -> str:
-    """The text of AUTOMATIC1111's kind in a PNG, JPEG or WebP, whoever wrote it; "" where there is
-    none. Raises InvalidRequest for what is no picture."""
+    """Read AUTOMATIC1111's text in a PNG, JPEG or WebP, written by any program; "" if there is
+    none. Raises InvalidRequest if the data is not an image."""
     from PIL import Image
 
     try:
@@ -66,7 +66,7 @@ def read_infotext(data: bytes) -> str:
             comment = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT)
             return _user_comment(comment) if isinstance(comment, bytes) else ""
     except Exception:
-        # What Pillow raises for a crafted file is of any kind.
+        # For crafted files Pillow raises exceptions of any type.
         allowed = "can't be read as a PNG, JPEG or WebP"
         raise InvalidRequest("image", f"{len(data)} bytes", allowed) from None
 

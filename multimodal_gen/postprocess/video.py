@@ -1,4 +1,4 @@
-"""Frames to MP4 and GIF, and to the stills that stand for a video."""
+"""Encodes frames as MP4 and GIF, and makes a video's thumbnail and spritesheet."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ THUMBNAIL_SIDE = 512
 SPRITES = 16
 SPRITE_SIDE = 256
 _X264 = {"x264-params": "cpu-independent=1"}
-"""Without it the same frames don't always give the same file."""
+"""Without it, equal frames don't always give equal files."""
 
 
 def encode_mp4(frames: NDArray[np.uint8], fps: float, recipe: Recipe | None = None) -> bytes:
-    """H.264 in 4:2:0, which every player shows, of uint8 [F, H, W, 3].
+    """Encode uint8 [F, H, W, 3] as H.264 in 4:2:0, which every player supports.
 
-    4:2:0 needs even sides: an odd one is one pixel longer in the file, its last line repeated.
+    4:2:0 needs even sides: an odd side is extended by repeating its last line of pixels.
     """
     import av
     import numpy as np
@@ -47,7 +47,7 @@ def encode_mp4(frames: NDArray[np.uint8], fps: float, recipe: Recipe | None = No
 
 
 def encode_gif(frames: NDArray[np.uint8], fps: float, recipe: Recipe | None = None) -> bytes:
-    """An endless GIF of uint8 [F, H, W, 3]; GIF rounds a frame's time to 10 ms."""
+    """Encode uint8 [F, H, W, 3] as a looping GIF; GIF rounds frame durations to 10 ms."""
     pictures = [to_pil(frame) for frame in frames]
     out = io.BytesIO()
     comment = recipe.to_json().encode() if recipe is not None else b""
@@ -64,7 +64,7 @@ def encode_gif(frames: NDArray[np.uint8], fps: float, recipe: Recipe | None = No
 
 
 def encode_thumbnail(frames: NDArray[np.uint8]) -> bytes:
-    """The middle one of uint8 [F, H, W, 3] as WebP, of at most THUMBNAIL_SIDE pixels a side."""
+    """WebP of the middle frame of uint8 [F, H, W, 3], at most THUMBNAIL_SIDE pixels per side."""
     picture = to_pil(frames[len(frames) // 2])
     picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     out = io.BytesIO()
@@ -73,10 +73,10 @@ def encode_thumbnail(frames: NDArray[np.uint8]) -> bytes:
 
 
 def encode_spritesheet(frames: NDArray[np.uint8]) -> bytes:
-    """Up to SPRITES of uint8 [F, H, W, 3], evenly over time, as one JPEG.
+    """JPEG of up to SPRITES frames of uint8 [F, H, W, 3], evenly spaced in time.
 
-    They stand in rows from the top left, as many columns as rows or one more, each of at most
-    SPRITE_SIDE pixels a side.
+    They are laid out in rows from the top left, with as many columns as rows or one more; each is
+    at most SPRITE_SIDE pixels per side.
     """
     from PIL import Image
 
@@ -96,7 +96,7 @@ def encode_spritesheet(frames: NDArray[np.uint8]) -> bytes:
 
 
 def read_first_frame(path: Path) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3] of the video in `path`, one that was made here."""
+    """First frame, uint8 [H, W, 3], of the video in `path`, which was encoded here."""
     import av
 
     with av.open(path) as file:

@@ -130,7 +130,7 @@ def test_a_link_out_of_the_folder_is_refused(
     outside = tmp_path_factory.mktemp("outside") / "x.safetensors"
     outside.touch()
     (rank.folder / "link.safetensors").symlink_to(outside)
-    with pytest.raises(InvalidRequest, match="leads out"):
+    with pytest.raises(InvalidRequest, match="is outside of"):
         rank.cache.find([LoraChoice("link")])
 
 

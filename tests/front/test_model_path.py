@@ -127,7 +127,9 @@ def test_what_is_neither_a_folder_nor_a_hub_name_is_refused(path: str) -> None:
 
 def test_offline_without_a_copy_says_what_to_do(tmp_path: Path) -> None:
     said = resolve_with("open/model", tmp_path, HF_HUB_OFFLINE="1")
-    assert said.startswith("InvalidCheckpoint open/model: HF_HUB_OFFLINE is set, and no copy of it")
+    assert said.startswith(
+        "InvalidCheckpoint open/model: HF_HUB_OFFLINE is set, and it is not in the cache"
+    )
 
 
 def test_an_unreachable_hub_says_what_to_do(tmp_path: Path) -> None:
@@ -146,13 +148,15 @@ def test_a_download_holds_only_what_an_engine_reads_and_serves_offline(
 
 def test_a_gated_model_says_how_to_get_in(hub: str, tmp_path: Path) -> None:
     said = resolve_with("some/gated", tmp_path, HF_ENDPOINT=hub)
-    assert said.startswith("InvalidCheckpoint some/gated: is gated; accept its terms at https://")
+    assert said.startswith(
+        "InvalidCheckpoint some/gated: access is restricted; accept its terms at https://"
+    )
 
 
 def test_an_unknown_name_says_so(hub: str, tmp_path: Path) -> None:
     said = resolve_with("no/such", tmp_path, HF_ENDPOINT=hub)
     assert said.startswith(
-        "InvalidCheckpoint no/such: neither a folder here nor a model on the hub"
+        "InvalidCheckpoint no/such: neither a local folder nor a model on the hub"
     )
 
 
@@ -192,9 +196,9 @@ def test_of_a_base_only_what_the_file_lacks_is_fetched(hub: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("open/model/a.safetensors", "a.safetensors: not safetensors but damaged"),
+        ("open/model/a.safetensors", "a.safetensors: not a valid safetensors file (damaged"),
         ("open/model/b.gguf", "open/model/b.gguf: no such file in open/model"),
-        ("no/such/b.gguf", "no/such: neither a folder here nor a model on the hub"),
+        ("no/such/b.gguf", "no/such: neither a local folder nor a model on the hub"),
     ],
 )
 def test_a_single_file_may_be_on_the_hub(name: str, told: str, hub: str, tmp_path: Path) -> None:
@@ -216,4 +220,7 @@ def test_what_is_in_the_cache_is_located_without_the_hub(hub: str, tmp_path: Pat
         text=True,
         check=True,
     )
-    assert done.stdout.splitlines() == [folder, "no/such: neither here nor in the hub's cache"]
+    assert done.stdout.splitlines() == [
+        folder,
+        "no/such: neither a local path nor in the hub's cache",
+    ]

@@ -69,7 +69,7 @@ def test_parameters_are_read_from_a_path_too(tmp_path: Path) -> None:
 
 def test_a_picture_of_another_program_is_refused() -> None:
     for data in (encode_image(picture(), "png"), encode_mp4(clip(2, 32, 32), 8), b"garbage"):
-        with pytest.raises(InvalidRequest, match=r"must be a|carries no parameters"):
+        with pytest.raises(InvalidRequest, match=r"must be a|has no parameters"):
             read_parameters(data)
 
 

@@ -14,7 +14,7 @@ from multimodal_gen.errors import EngineDied, InvalidCheckpoint, MultimodalGenEr
 from multimodal_gen.launch import supervisor
 from multimodal_gen.launch.supervisor import EngineSupervisor
 
-DIED = EngineDied("rank 0 was ended by SIGKILL")
+DIED = EngineDied("rank 0 was killed by SIGKILL")
 
 
 class OneEngine:

@@ -59,7 +59,7 @@ class FakeEngine:
         self._end(self._named(prompt)[0], error)
 
     def die(self) -> None:
-        self.died = EngineDied("rank 0 was ended by SIGKILL")
+        self.died = EngineDied("rank 0 was killed by SIGKILL")
         for request_id in list(self.alive):
             self._end(request_id, self.died)
 

@@ -197,7 +197,7 @@ def test_a_shard_that_lacks_what_the_index_says_is_named(
         (lambda f: (f / "vae/config.json").unlink(), "vae/config.json"),
         (lambda f: (f / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"PK"), "zip"),
         (lambda f: (f / "model_index.json").write_text('{"_class_name": "X"}'), "'X' is not known"),
-        (lambda f: (f / "model_index.json").write_text("{}"), "names no vae"),
+        (lambda f: (f / "model_index.json").write_text("{}"), "lists no vae"),
         (
             lambda f: (f / "model_index.json").write_text('{"vae": ["os", "system"]}'),
             "vae=os.system is not an allowed class",
@@ -357,5 +357,5 @@ def test_without_a_base_the_published_one_is_named(folder: Path, tmp_path: Path)
 
 
 def test_a_base_is_for_single_files(folder: Path) -> None:
-    with pytest.raises(InvalidCheckpoint, match="is for a single file"):
+    with pytest.raises(InvalidCheckpoint, match="is only allowed with a single file"):
         find_model_files(str(folder), None, str(folder))

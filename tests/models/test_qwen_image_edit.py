@@ -65,7 +65,7 @@ def test_a_processor_cannot_read_outside_its_folder(copied: Path, tmp_path: Path
     config = copied / "processor" / "processor_config.json"
     shutil.move(config, tmp_path / "elsewhere.json")
     config.symlink_to(tmp_path / "elsewhere.json")
-    with pytest.raises(InvalidCheckpoint, match="leads out"):
+    with pytest.raises(InvalidCheckpoint, match="is outside of"):
         load(copied)
 
 

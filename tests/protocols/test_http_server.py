@@ -151,7 +151,7 @@ def test_probes_tell_the_truth_while_a_dead_rank_is_replaced_and_its_request_rep
         assert eventually(is_restarting)
         dead = told[-1]
         assert dead.json()["status"] == "restarting"
-        assert "rank 0 was ended by SIGKILL" in dead.json()["reason"]
+        assert "rank 0 was killed by SIGKILL" in dead.json()["reason"]
         assert served.get("/liveness").is_success
         request.join(300)
         assert [reply.data[0].b64_json for reply in replies] == [undisturbed.data[0].b64_json]
