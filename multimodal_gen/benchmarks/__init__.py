@@ -1,1 +1,1 @@
-"""`multimodal-gen bench`: this engine and stock diffusers, measured in turn in one run."""
+"""`multimodal-gen bench`: measures this engine and stock diffusers alternately in one run."""

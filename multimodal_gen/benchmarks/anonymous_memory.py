@@ -1,4 +1,4 @@
-"""How much memory of its own this process takes: what is not a file's pages."""
+"""Measures this process's anonymous memory, which excludes file pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STATUS = Path("/proc/self/status")
 
 
 class AnonymousMemory:
-    """A context manager that watches from its start to its end, in bytes. 0 where not Linux."""
+    """Context manager that measures from start to end, in bytes. 0 except on Linux."""
 
     def __init__(self) -> None:
         self.before = 0

@@ -1,6 +1,6 @@
-"""Stock diffusers in a process of its own: `python -m …benchmarks.diffusers_baseline`.
+"""Runs stock diffusers in a separate process: `python -m …benchmarks.diffusers_baseline`.
 
-Questions come on standard input and answers go to standard output, see `protocol`.
+Requests come on standard input and replies go to standard output, see `protocol`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from multimodal_gen.benchmarks.protocol import Answer, BaselineReady, Load, Ques
 
 
 def main() -> None:
-    # Whatever a library prints must not get among the answers.
+    # Library output on stdout must not mix with the replies.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     pipeline: Any = None
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def load_pipeline(folder: str, device: str, dtype: str) -> Any:
-    """The checkpoint as diffusers' own users load it."""
+    """Load the checkpoint the way diffusers' users do."""
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
@@ -44,7 +44,7 @@ def load_pipeline(folder: str, device: str, dtype: str) -> Any:
 
 
 def generate(pipeline: Any, run: Run) -> list[Any]:
-    """The pictures, each drawn from its own seed."""
+    """Generate the images, each from its own seed."""
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in run.seeds]
     if run.as_batch:
         return list(pipeline(prompt=run.prompts, generator=generators, **run.settings)[0])
@@ -56,7 +56,7 @@ def generate(pipeline: Any, run: Run) -> list[Any]:
 
 def _timed(pipeline: Any, run: Run) -> float:
     started = time.perf_counter()
-    generate(pipeline, run)  # ends with pictures on the host, so the device is done as well
+    generate(pipeline, run)  # ends with images on the host, so the device is done as well
     return time.perf_counter() - started
 
 

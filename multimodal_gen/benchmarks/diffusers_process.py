@@ -1,4 +1,4 @@
-"""The driver's end of the process that runs stock diffusers."""
+"""Driver side of the process that runs stock diffusers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ MODULE = "multimodal_gen.benchmarks.diffusers_baseline"
 
 
 class DiffusersProcess:
-    """Runs jobs with diffusers under the environment that a rank gets. A context manager."""
+    """Runs jobs with diffusers in the environment of a rank. A context manager."""
 
     def __init__(self, folder: str, device: str, dtype: str) -> None:
-        """Start it and wait until it has loaded. Raises MultimodalGenError when it ends early."""
+        """Start the process and wait until it has loaded. Raises MultimodalGenError if it exits
+        early."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", MODULE],
             stdin=subprocess.PIPE,
@@ -42,7 +43,7 @@ class DiffusersProcess:
         self._process.stdout.close()
 
     def seconds(self, requests: Sequence[BenchmarkRequest], *, as_batch: bool = False) -> float:
-        """How long it takes to make these pictures, in one call or one after another."""
+        """Seconds to generate these images, in one call or one after another."""
         run = Run(
             prompts=[request.prompt for request in requests],
             seeds=[request.seed for request in requests],
@@ -59,5 +60,5 @@ class DiffusersProcess:
         line = self._process.stdout.readline()
         if not line:
             status = self._process.wait()
-            raise MultimodalGenError(f"the diffusers process ended with status {status}")
+            raise MultimodalGenError(f"the diffusers process exited with status {status}")
         return msgspec.json.decode(line, type=kind)

@@ -1,4 +1,4 @@
-"""Runs the measures that were asked for."""
+"""Runs the selected measures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from multimodal_gen.configs.engine_args import EngineArgs
 def run_benchmark(
     args: EngineArgs, *, only: Sequence[MeasureName], repeats: int, say: Callable[[str], None]
 ) -> Report:
-    """Measure what `only` names, or everything; `say` is told how far it is."""
+    """Measure what `only` names, or everything; `say` receives progress messages."""
     figures = []
     with Session(args, repeats, say) as session:
         for name in only or MEASURES:

@@ -1,4 +1,4 @@
-"""This engine, as its clients see it."""
+"""Measures this engine from a client's side."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from multimodal_gen.postprocess.images import to_pil
 
 
 class EngineSide:
-    """Runs jobs through a client and waits for the pictures."""
+    """Runs jobs through a client and waits for the images."""
 
     def __init__(self, client: SchedulerClient) -> None:
         self.client = client
 
     def seconds(self, request: BenchmarkRequest) -> float:
-        """How long one takes, from sending it to having its pictures."""
+        """Seconds from sending a request to having its images."""
         started = time.perf_counter()
         self._finish(request)
         return time.perf_counter() - started
 
     def seconds_together(self, requests: Sequence[BenchmarkRequest], clients: int) -> float:
-        """How long all take when each of `clients` sends its next as soon as it has its last."""
+        """Seconds until all are done, if each of `clients` sends a request when its last one is
+        done."""
         shares = [requests[first::clients] for first in range(clients)]
         started = time.perf_counter()
         with ThreadPoolExecutor(clients) as pool:

@@ -1,4 +1,4 @@
-"""What passes between two evaluations of the model, inside a rank."""
+"""Measures the time between two evaluations of the model, inside a rank."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from multimodal_gen.runtime.stages.rows import Rows
 @dataclass
 class _Evaluation:
     rows: list[int]
-    """Whose each row is, as a number: equal as long as the same requests stay together."""
+    """Number of the request per row: equal while the same requests stay together."""
     plan: int
     started: Any
     ended: Any = None
     solver: list[tuple[Any, Any]] = field(default_factory=list)
-    """Start and end of each call of a solver that followed."""
+    """Start and end of each solver call that followed."""
 
 
 class GapRecorder:
     """Wraps the calls of one worker. On a GPU the marks are events in its stream, so that a gap is
-    what the device waited; on a CPU they are the clock."""
+    the time the device waited; on a CPU they are clock times."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
@@ -62,7 +62,7 @@ class GapRecorder:
         return timed
 
     def gaps(self) -> list[Gap]:
-        """Those between evaluations of one and the same batch."""
+        """Gaps between evaluations of the same batch."""
         if self._on_gpu:
             torch.cuda.synchronize()
         return [

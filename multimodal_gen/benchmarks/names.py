@@ -1,4 +1,4 @@
-"""The names that `bench --only` takes, by themselves so that its help loads nothing else."""
+"""Names that `bench --only` takes, in a module of their own so that `--help` loads nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What somebody without this project would write: one picture with diffusers, then the end."""
+"""A minimal diffusers script without this project: one image, then exit."""
 
 from __future__ import annotations
 

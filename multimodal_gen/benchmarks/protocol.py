@@ -1,11 +1,11 @@
-"""What the driver hears from the processes that it measures: JSON, one message a line."""
+"""Messages between the driver and the measured processes: JSON, one per line."""
 
 from __future__ import annotations
 
 import msgspec
 
 MEASUREMENTS_FILE = "MULTIMODAL_GEN_MEASUREMENTS_FILE"
-"""The environment variable that names the file which a timed rank writes."""
+"""Environment variable with the path of the file that a timed rank writes."""
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
@@ -17,12 +17,12 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
 
 
 class Run(msgspec.Struct, frozen=True, tag="run", kw_only=True):
-    """Make a picture of each prompt, in one call (`as_batch`) or one after another."""
+    """Generate one image per prompt, in one call (`as_batch`) or one after another."""
 
     prompts: list[str]
     seeds: list[int]
     settings: dict[str, int | float | str]
-    """Keywords of the pipeline's call."""
+    """Keyword arguments of the pipeline's call."""
     as_batch: bool = False
 
 
@@ -40,21 +40,21 @@ Answer = BaselineReady | Ran
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """From the end of one evaluation to the start of the next of the same batch."""
+    """Time from the end of one evaluation to the start of the next of the same batch."""
 
     requests: int
     across_plans: bool
     seconds: float
-    """Without the solvers' own work."""
+    """Excludes the solvers' own work."""
 
 
 class RankMeasurements(msgspec.Struct, frozen=True, kw_only=True):
-    """What a timed rank wrote down."""
+    """Measurements that a timed rank recorded."""
 
     gaps: list[Gap]
     weight_bytes: int
-    """Of all components, in the dtype they are kept in."""
+    """Bytes of all components in their loaded dtype."""
     anonymous_before: int
-    """Anonymous memory in bytes, just before the checkpoint was opened."""
+    """Bytes of anonymous memory just before the checkpoint was opened."""
     anonymous_peak: int
-    """The most while it was loaded."""
+    """Peak bytes while loading."""

@@ -1,4 +1,4 @@
-"""What a benchmark found: figures with their targets, as a table and as JSON."""
+"""Benchmark results: figures with their targets, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Bound = Literal["at most", "at least"]
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One measured value; `low` and `high` span its repeats."""
+    """One measured value; `low` and `high` are the range of its repeats."""
 
     name: str
     what: str
@@ -26,7 +26,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None where there is none."""
+        """True if the target is met; None if there is none."""
         if self.target is None:
             return None
         return self.value <= self.target if self.bound == "at most" else self.value >= self.target
@@ -43,7 +43,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def table(self) -> str:
-        """For people: the environment, then a line a figure."""
+        """Format as text: the environment, then one line per figure."""
         head = ("measure", "value", "spread", "target", "met")
         rows = [head, *(_row(figure) for figure in self.figures)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
@@ -66,7 +66,7 @@ def ratio(
     target: float,
     bound: Bound = "at most",
 ) -> Figure:
-    """Median over median of values measured in turn; the spread is that of the pairs."""
+    """Ratio of the medians of alternating measurements; the range is that of the pairs."""
     pairs = [a / b for a, b in zip(ours, theirs, strict=True)]
     return Figure(
         name=name,
@@ -84,7 +84,7 @@ def ratio(
 def median(
     name: str, what: str, values: Sequence[float], unit: str, *, target: float | None = None
 ) -> Figure:
-    """The median of repeated measurements."""
+    """Median of repeated measurements."""
     return Figure(
         name=name,
         what=what,

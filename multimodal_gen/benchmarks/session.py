@@ -1,4 +1,4 @@
-"""What the measures share: one engine, one diffusers process, each started when first needed."""
+"""Shared by all measures: one engine and one diffusers process, each started on first use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from multimodal_gen.messages.model_info import ModelInfo
 
 
 class Session:
-    """One run of the benchmark. A context manager that ends what it started."""
+    """One run of the benchmark. A context manager that ends the processes it started."""
 
     def __init__(self, args: EngineArgs, repeats: int, say: Callable[[str], None]) -> None:
         self.engine_args = args
@@ -44,7 +44,7 @@ class Session:
 
     @cached_property
     def diffusers(self) -> DiffusersProcess:
-        model = self.model  # the engine's, so that both have the same device and dtype
+        model = self.model  # the engine's values, so that both use the same device and dtype
         self.say("starting diffusers")
         return self._stack.enter_context(
             DiffusersProcess(str(self.folder), model.device, model.dtype)
@@ -67,7 +67,7 @@ class Session:
     def alternate(
         self, name: str, *sides: Callable[[], float], repeats: int | None = None
     ) -> list[list[float]]:
-        """Run the sides in turn, after one run of each that does not count; a list a side."""
+        """Run the sides alternately, after one warm-up of each; returns one list per side."""
         for side in sides:
             side()
         rounds = []

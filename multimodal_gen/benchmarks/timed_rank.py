@@ -1,8 +1,7 @@
 """A rank that measures itself: `python -m multimodal_gen.benchmarks.timed_rank`.
 
-It is the engine's own rank, with clocks around the calls of `predict` and of the solvers and an eye
-on its memory while it loads. When it ends it writes what it saw to the file that the environment
-names.
+It is the engine's normal rank, with timers around `predict` and the solvers and a memory monitor
+during loading. When it ends it writes its measurements to the file that the environment names.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def main() -> None:
 
 
 def instrument(path: Path) -> None:
-    """Have this process's worker measured, and `path` written at its end."""
+    """Instrument this process's worker; `path` is written when it ends."""
     plain_load, plain_run = GPUWorker.load, RankScheduler.run
     memory = AnonymousMemory()
 

@@ -1,4 +1,4 @@
-"""Requests for a benchmark: no two of them with the same prompt or seed."""
+"""Benchmark requests, all with different prompts and seeds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SETTINGS = (
     "negative_prompt",
     "max_sequence_length",
 )
-"""Parameters that diffusers' pipelines know by the same names; those left None are not passed."""
+"""Parameters with the same names in diffusers' pipelines; None values are not passed."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class BenchmarkRequest:
 
     req: Req
     settings: dict[str, int | float | str]
-    """All that was asked for but prompt and seed, as diffusers' pipelines know it."""
+    """All parameters except prompt and seed, as keyword arguments of diffusers' pipelines."""
 
     @property
     def prompt(self) -> str:
@@ -53,7 +53,7 @@ class Workload:
         self._numbers = itertools.count(1)
 
     def request(self, **params: int) -> BenchmarkRequest:
-        """Make a request unlike all before; `params` are SamplingParams other than the defaults."""
+        """Create a request unlike all before; `params` override the default SamplingParams."""
         number = next(self._numbers)
         thing = _THINGS[number % len(_THINGS)]
         prompt = f"a {_COLOURS[number % len(_COLOURS)]} {thing}, number {number}"

@@ -1,4 +1,4 @@
-"""The folder of what a server keeps, for one server at a time."""
+"""A server's data folder, locked so that only one server uses it at a time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LOCK = "lock"
 
 
 class DataFolder:
-    """A folder that this process alone has, until it closes or ends."""
+    """A folder locked by this process until it is closed or the process ends."""
 
     def __init__(self, path: Path, *, temporary: bool = False) -> None:
-        """Raises InvalidRequest when it can't be had."""
+        """Raises InvalidRequest if the folder can't be created or is locked."""
         self.path = path
         self._temporary = temporary
         try:
@@ -29,12 +29,13 @@ class DataFolder:
             raise InvalidRequest("data_dir", str(path), f"{error.strerror}") from error
         if not _take(self._lock):
             os.close(self._lock)
-            allowed = "another server uses it; give each its own"
+            allowed = "is in use by another server; give each server its own folder"
             raise InvalidRequest("data_dir", str(path), allowed)
 
     @classmethod
     def of(cls, args: ServerArgs) -> DataFolder:
-        """The one that `args` name or, where they don't, that goes with the port."""
+        """The folder in `args`; without one, a folder that belongs to the port, or a temporary
+        one."""
         if args.data_dir is not None:
             return cls(Path(args.data_dir).expanduser())
         if args.port:
@@ -43,7 +44,7 @@ class DataFolder:
         return cls(Path(tempfile.mkdtemp(prefix=_TEMPORARY)), temporary=True)
 
     def close(self) -> None:
-        """Let others have it. A temporary one is removed."""
+        """Unlock the folder. A temporary one is removed."""
         if self._temporary:
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
@@ -54,7 +55,7 @@ def _user_data() -> Path:
 
 
 def _remove_abandoned() -> None:
-    """Temporary folders of servers that were killed."""
+    """Remove temporary folders of servers that were killed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
         try:
             lock = os.open(folder / _LOCK, os.O_RDWR)

@@ -1,4 +1,4 @@
-"""Which request goes to the engine next, and what becomes of those it had when it died."""
+"""Chooses the next request for the engine, and retries requests whose engine died."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ RETRY_S = 1.0
 
 @dataclass(frozen=True)
 class QueueLimits:
-    """How much is taken, and how much of it is with the engine at a time."""
+    """Limits on accepted requests and on those sent to the engine."""
 
     capacity: int = 256
-    """Requests accepted and not ended."""
+    """Maximum number of queued and running requests."""
     in_flight: int = 64
-    """With the engine: enough that it can choose and batch well."""
+    """Maximum number of requests in the engine: enough to choose and batch well."""
     concurrency: Mapping[str, int] = field(default_factory=dict)
-    """By the name of an owner: requests of theirs that are with the engine."""
+    """Per owner's name: maximum number of requests in the engine."""
 
 
 class Dispatcher:
-    """The queue in front of the engine. Lives on one event loop.
+    """The queue in front of the engine. Runs on one event loop.
 
-    The owner with the least in flight goes next, then the one who was served least; of one owner's
-    the first accepted (within a priority). With `replay`, requests whose engine died wait for the
-    next; without, they end with its error.
+    The owner with the fewest requests in flight goes next, then the one served least; per owner the
+    first accepted (within a priority). With `replay`, requests whose engine died wait for the next
+    engine; without, they fail with its error.
     """
 
     def __init__(self, limits: QueueLimits, *, replay: bool = True) -> None:
@@ -61,15 +61,15 @@ class Dispatcher:
         self._numbers = itertools.count()
         self._following: set[asyncio.Task[None]] = set()
         self.hold_durable = False
-        """Keep what the next server can take up from being begun."""
+        """Hold back queued requests that the next server can resume."""
 
     def limit_owners(self, concurrency: Mapping[str, int]) -> None:
-        """Look up the limits of owners in here from now on."""
+        """Use this mapping for owners' limits; it is looked up on each use."""
         self._limits = replace(self._limits, concurrency=concurrency)
 
     @property
     def running(self) -> int:
-        """Requests that the engine has begun."""
+        """Number of requests that the engine has started."""
         return sum(ticket.begun is True for ticket in self._flying)
 
     @property
@@ -86,7 +86,8 @@ class Dispatcher:
         durable: bool = False,
         bounded: bool = True,
     ) -> list[Ticket]:
-        """Accept all of `requests` or none; `tell` hears of each by its index. Raises QueueFull."""
+        """Accept all of `requests` or none. `tell` receives the events of each with its index.
+        Raises QueueFull."""
         if bounded:
             self.check_room(len(requests))
         tickets = [
@@ -106,14 +107,14 @@ class Dispatcher:
         return tickets
 
     def check_room(self, count: int) -> None:
-        """Raises QueueFull when `count` more are too many."""
+        """Raise QueueFull if `count` more requests exceed the capacity."""
         alive = len(self._waiting) + len(self._flying)
         if alive + count > self._limits.capacity:
-            what = f"{alive} requests are accepted and {self._limits.capacity} allowed"
+            what = f"{alive} of at most {self._limits.capacity} requests are queued or running"
             raise QueueFull(f"no room for {count} more: {what}", self._room_in_s())
 
     def drop(self, ticket: Ticket) -> None:
-        """Nobody waits for it: it ends as soon as the engine lets go of it."""
+        """Cancel a request: it ends as soon as the engine has released it."""
         ticket.dropped = True
         if ticket.handle is not None:
             ticket.handle.cancel()
@@ -122,16 +123,17 @@ class Dispatcher:
             self._tell_places()
 
     def attach(self, client: SchedulerClient) -> None:
-        """Send to this engine from now on."""
+        """Send requests to this engine from now on."""
         self._client = client
         self.pump()
 
     def detach(self) -> None:
-        """The engine is lost; what it had comes back by itself, each request with its error."""
+        """Stop sending: the engine is lost. Its client fails each of its requests with the
+        error."""
         self._client = None
 
     def fail_all(self, error: MultimodalGenError) -> None:
-        """End everything with `error`."""
+        """Fail all requests with `error`."""
         self._client = None
         for ticket in [*self._flying, *self._waiting]:
             ticket.dropped = True
@@ -141,7 +143,7 @@ class Dispatcher:
     # -- sending
 
     def pump(self) -> None:
-        """Send what may go."""
+        """Send as many requests as the limits allow."""
         while self._client is not None and (ticket := self._next()) is not None:
             self._waiting.remove(ticket)
             self._send(ticket, self._client)
@@ -187,8 +189,8 @@ class Dispatcher:
         following.add_done_callback(self._following.discard)
 
     def _make_way_for(self, owner: Owner) -> None:
-        """An owner with nothing in flight need not wait for what others have in the engine's own
-        queue: that is taken back, and goes again in turn."""
+        """Let an owner with nothing in flight go before requests that only wait in the engine's own
+        queue: those are recalled, and sent again in turn."""
         if any(ticket.owner == owner for ticket in self._flying):
             return
         for ticket in self._flying:
@@ -223,7 +225,7 @@ class Dispatcher:
             self._come_back(ticket)
         elif isinstance(outcome, EngineDied) and self._replay:
             if self._client is client:
-                self._client = None  # before its supervisor knows
+                self._client = None  # before the supervisor notices
             verdict = ticket.outlived(outcome)
             if verdict is None:
                 self._come_back(ticket)
@@ -240,7 +242,7 @@ class Dispatcher:
         self._waiting.append(ticket)
 
     def _tell_places(self) -> None:
-        """Those who wait here are behind all that is with the engine."""
+        """Report queue positions: requests here are behind all of those in the engine."""
         ahead = len(self._flying)
         self._waiting.sort(key=lambda ticket: ticket.number)
         for place, ticket in enumerate(self._waiting):
@@ -248,6 +250,6 @@ class Dispatcher:
             ticket.tell(Update(ticket.req.id, 0, total, max(1, ahead + place), None, None))
 
     def _room_in_s(self) -> float:
-        """When the first of those with the engine will be done."""
+        """Seconds until the first request in the engine is done."""
         etas = [ticket.eta_s for ticket in self._flying if ticket.eta_s is not None]
         return max(RETRY_S, min(etas, default=RETRY_S))

@@ -1,4 +1,4 @@
-"""Jobs that outlive a connection, and the server's process."""
+"""Jobs that outlive connections and restarts of the server."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from multimodal_gen.serving.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 RECORDS_KEPT_S = 7 * 86400
-"""How long a finished job is known after its files have gone."""
+"""Time that a finished job stays known after its files were deleted."""
 SWEEP_S = 60.0
 
 
 class Jobs:
-    """One a server. Lives on one event loop; what blocks is done in threads."""
+    """All jobs of a server. Runs on one event loop; blocking work is done in threads."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Jobs:
             webhooks = Webhooks(ledger, args.webhook_url, args.webhook_secret or "")
         return cls(service, ledger, results, Spool(folder), webhooks=webhooks)
 
-    # -- what is asked
+    # -- API
 
     async def submit(
         self,
@@ -86,10 +86,10 @@ class Jobs:
         idempotency_key: str | None = None,
         previews: bool = False,
     ) -> JobRecord:
-        """Accept a job: from when this returns it is done, whatever happens to this process.
+        """Accept a job. Once this returns, the job survives a restart of this process.
 
-        `meta` is the protocol's own: plain data. A key that the owner used before gives the job of
-        then. Raises InvalidRequest, QueueFull, EngineNotReady, Conflict.
+        `meta` is plain data of the protocol. An idempotency key that the owner already used returns
+        the earlier job. Raises InvalidRequest, QueueFull, EngineNotReady, Conflict.
         """
         asked = msgspec.msgpack.encode((kind, params, meta))
         key = None
@@ -114,7 +114,7 @@ class Jobs:
         return kept
 
     async def get(self, job_id: str, owner: Owner) -> JobRecord:
-        """As it stands. Raises NotFound, also for what is another owner's."""
+        """Current state of a job. Raises NotFound, also for another owner's job."""
         record = await asyncio.to_thread(self._ledger.get, job_id, _seen_by(owner))
         return self._live(record)
 
@@ -126,20 +126,20 @@ class Jobs:
         limit: int = 20,
         order: PageOrder = "desc",
     ) -> Page:
-        """Jobs by when they were accepted. Raises NotFound for an unknown `after`."""
+        """List jobs by time of acceptance. Raises NotFound for an unknown `after`."""
         page = await asyncio.to_thread(
             self._ledger.page, _seen_by(owner), kind, after, limit, order
         )
         return Page([self._live(record) for record in page.records], page.has_more)
 
     async def cancel(self, job_id: str, owner: Owner) -> JobRecord:
-        """End its work; it stays known as cancelled. Raises NotFound."""
+        """Cancel a job; its record is kept. Raises NotFound."""
         record = await self.get(job_id, owner)
         await self._end(job_id)
         return await self.get(record.id, owner)
 
     async def delete(self, job_id: str, owner: Owner) -> JobRecord:
-        """End its work and forget it; what it was. Raises NotFound."""
+        """Cancel and delete a job; returns its last record. Raises NotFound."""
         record = await self.get(job_id, owner)
         await self._end(job_id)
         await asyncio.to_thread(self._forget, job_id)
@@ -147,16 +147,16 @@ class Jobs:
 
     @property
     def alive(self) -> Sequence[str]:
-        """The ids of those that wait, run, or are being written."""
+        """Ids of jobs that are queued, running, or being written."""
         return [*self._tasks]
 
     def task(self, job_id: str) -> Task | None:
-        """What makes it, while it waits or runs."""
+        """Task that runs the job, while it is queued or running."""
         return self._tasks.get(job_id)
 
     async def follow(self, job_id: str, owner: Owner) -> AsyncGenerator[Event, None]:
-        """What happens to it, as of a Task; at once the end, when it has ended. Raises NotFound
-        and the job's error."""
+        """Yield the job's events like Task.events; nothing if it has ended. Raises NotFound and the
+        job's error."""
         record = await self.get(job_id, owner)
         if (task := self._tasks.get(job_id)) is not None:
             async for event in task.events():
@@ -165,16 +165,17 @@ class Jobs:
             raise record.error.exception()
 
     async def finished(self, job_id: str, owner: Owner) -> JobRecord:
-        """Wait until it has ended and its files are there. Raises NotFound."""
+        """Wait until the job has ended and its files are written. Raises NotFound."""
         await self.get(job_id, owner)
         if (run := self._runs.get(job_id)) is not None:
             await asyncio.wait([run])
         return await self.get(job_id, owner)
 
-    # -- the life of the server
+    # -- start and stop of the server
 
     async def resume(self) -> None:
-        """Take up what an earlier server left, in order. Called once, when a model is there."""
+        """Restart jobs that an earlier server left, in order. Called once, when a model is
+        ready."""
         async with self._in_order:
             left = await asyncio.to_thread(self._ledger.unfinished)
             await asyncio.to_thread(self._spool.keep_only, {record.id for record in left})
@@ -183,16 +184,16 @@ class Jobs:
                     await self._take_up(record)
 
     async def sweep(self) -> None:
-        """Remove what is too old, now and every minute, until this is cancelled."""
+        """Delete expired files and records, now and every minute, until cancelled."""
         while True:
             try:
                 await asyncio.to_thread(self._sweep)
-            except (OSError, sqlite3.Error):  # a full disk, which is no reason to end
-                log.exception("old results could not be removed")
+            except (OSError, sqlite3.Error):  # a full disk is no reason to stop
+                log.exception("deleting expired results failed")
             await asyncio.sleep(SWEEP_S)
 
     async def close(self) -> None:
-        """The service has stopped: leave what is unfinished to the next server."""
+        """Call after the service has stopped: leaves unfinished jobs to the next server."""
         runs = [*self._runs.values()]
         await asyncio.gather(*runs, return_exceptions=True)
         await asyncio.to_thread(self._ledger.close)
@@ -212,7 +213,7 @@ class Jobs:
     async def _take_up(self, record: JobRecord) -> None:
         try:
             if record.model != self._service.model.name:
-                what = f"it was accepted for {record.model}, which is not served any more"
+                what = f"it was accepted for {record.model}, which is no longer served"
                 raise GenerationFailed(what)
             req = record.request.requests[0]
             pictures = await asyncio.to_thread(self._spool.read, record.id, req)
@@ -237,7 +238,7 @@ class Jobs:
                 files=names,
             )
         except Exception as error:
-            if isinstance(error, EngineNotReady):  # The next server takes it up.
+            if isinstance(error, EngineNotReady):  # The next server will resume it.
                 await self._update(record.id, status="queued", started_at=None)
             else:
                 await self._failed(record, _ours(error), task)
@@ -265,16 +266,16 @@ class Jobs:
             await asyncio.wait([run])
 
     def _live(self, record: JobRecord) -> JobRecord:
-        """With what the ledger is not told of every step."""
+        """Add the current progress, which the ledger does not store."""
         if record.done:
             return record
         task = self._tasks.get(record.id)
-        if task is None or task.status == "queued":  # perhaps an earlier server had begun it
+        if task is None or task.status == "queued":  # an earlier server may have started it
             return record.updated(status="queued", progress=0)
         return record.updated(status="in_progress", progress=int(99 * task.progress.fraction))
 
     async def _ended(self, job_id: str, *, status: Status, **changes: Any) -> None:
-        """Who cancelled it needs no telling."""
+        """Record the end of a job. Cancelled jobs send no webhook."""
         notice = self.webhooks is not None and status != "cancelled"
         await self._update(job_id, notice=notice, status=status, **changes)
         if self.webhooks is not None:
@@ -313,7 +314,7 @@ class Jobs:
 
 
 async def _begun(task: Task) -> None:
-    """Wait until the engine has begun it. Raises the task's error."""
+    """Wait until the engine has started the task. Raises the task's error."""
     async with contextlib.aclosing(task.events()) as events:
         async for event in events:
             if not isinstance(event, Moved) or task.status != "queued":
@@ -335,5 +336,5 @@ def _fingerprint(asked: bytes, pictures: Pixels) -> bytes:
 def _ours(error: Exception) -> MultimodalGenError:
     if isinstance(error, MultimodalGenError):
         return error
-    log.error("a job failed", exc_info=error)
-    return GenerationFailed(f"the result could not be kept: {type(error).__name__}")
+    log.error("job failed", exc_info=error)
+    return GenerationFailed(f"the result could not be saved: {type(error).__name__}")

@@ -1,4 +1,4 @@
-"""Which jobs were accepted and what became of them, on disk before anybody is told."""
+"""Stores accepted jobs and their outcomes on disk, before clients hear of them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS notices (
     due_at REAL NOT NULL
 )
 """
-"""Came later than the rest: a file of this version may lack it."""
+"""Added later: a file of this version may lack it."""
 _COLUMNS = tuple(field.name for field in fields(JobRecord))
 _PACKED: dict[str, Any] = {
     "request": JobRequest,
@@ -64,11 +64,11 @@ _PACKED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class IdempotencyKey:
-    """What a client calls a request, so that sending it again is not another."""
+    """A client's key for a request, so that repeating the request does not start another job."""
 
     key: str
     fingerprint: bytes
-    """Equal for equal requests only."""
+    """Digest of the request; equal only for equal requests."""
 
 
 @dataclass(frozen=True)
@@ -79,25 +79,25 @@ class Page:
 
 @dataclass(frozen=True)
 class Notice:
-    """Somebody wants to be told that a job has ended."""
+    """A webhook to send for a job that has ended."""
 
     job: JobRecord
     tries: int
-    """How often that failed."""
+    """Number of failed attempts."""
 
 
 class Ledger(Protocol):
-    """What Jobs asks. All of it may block; `owner` None is everybody's."""
+    """Storage interface of Jobs. All methods may block; `owner` None means all owners."""
 
     def add(self, record: JobRecord, key: IdempotencyKey | None = None) -> JobRecord:
-        """Keep `record`; or, where its owner used the key before, give what was kept then. Raises
-        Conflict when that was for another request."""
+        """Store `record`. If its owner used the key before, return the earlier record instead;
+        raises Conflict if that was for another request."""
 
     def find(self, key: str, owner: str) -> tuple[JobRecord, bytes] | None:
-        """What was kept under an idempotency key, and its fingerprint."""
+        """Return the record stored under an idempotency key, and its fingerprint."""
 
     def get(self, job_id: str, owner: str | None) -> JobRecord:
-        """Raises NotFound."""
+        """Return the record of a job. Raises NotFound."""
 
     def page(
         self,
@@ -107,39 +107,39 @@ class Ledger(Protocol):
         limit: int,
         order: PageOrder,
     ) -> Page:
-        """Up to `limit` jobs that come after job `after`. Raises NotFound for an unknown one."""
+        """Up to `limit` jobs after job `after`. Raises NotFound if it is unknown."""
 
     def update(self, job_id: str, *, notice: bool = False, **changes: Any) -> None:
-        """Change fields of a record, and keep a notice of it if that is wanted; without effect on
-        one that was deleted."""
+        """Change fields of a record, and add a notice if `notice` is set; no effect on a deleted
+        job."""
 
     def delete(self, job_id: str) -> None: ...
 
     def unfinished(self) -> Sequence[JobRecord]:
-        """In order of acceptance."""
+        """Unfinished jobs in order of acceptance."""
 
     def forget(self, completed_before: float) -> None:
-        """Drop finished jobs that are older than that."""
+        """Delete jobs that finished before this time."""
 
     def notices(self, due_at: float, limit: int) -> Sequence[Notice]:
-        """Up to `limit` that are due by then, in order."""
+        """Up to `limit` notices due by this time, in order."""
 
     def put_off(self, job_id: str, due_at: float) -> None:
-        """The job's notice was not taken: it is due again then."""
+        """Delay the job's notice after a failed attempt."""
 
     def remove_notice(self, job_id: str) -> None:
-        """Drop the job's notice."""
+        """Remove the job's notice."""
 
     def close(self) -> None: ...
 
 
 class SqliteLedger:
-    """A Ledger in one file."""
+    """A Ledger in one SQLite file."""
 
     def __init__(self, path: Path) -> None:
         """Raises InvalidRequest for a file that this version can't use."""
         self._lock = threading.Lock()
-        # Transactions are begun and ended here, by `_writing`.
+        # Transactions are started and ended explicitly, in `_writing`.
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.row_factory = sqlite3.Row
         try:
@@ -157,7 +157,7 @@ class SqliteLedger:
         if version == 0:
             self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
         elif version != VERSION:
-            raise sqlite3.DatabaseError(f"it is of version {version}, not {VERSION}")
+            raise sqlite3.DatabaseError(f"it has version {version}, not {VERSION}")
         self._db.execute(_NOTICES)
 
     def add(self, record: JobRecord, key: IdempotencyKey | None = None) -> JobRecord:
@@ -256,7 +256,7 @@ class SqliteLedger:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """All of what is done inside, or nothing."""
+        """Transaction: commits everything inside, or nothing."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -284,10 +284,10 @@ class SqliteLedger:
 
 
 def same_request(known: tuple[JobRecord, bytes], key: IdempotencyKey) -> JobRecord:
-    """What was kept under a key, for who sends that request again. Raises Conflict."""
+    """Return the record stored under a key if the request is the same. Raises Conflict."""
     record, fingerprint = known
     if fingerprint != key.fingerprint:
-        raise Conflict("the idempotency key was used for another request")
+        raise Conflict("the idempotency key was already used for another request")
     return record
 
 

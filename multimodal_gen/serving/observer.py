@@ -1,4 +1,4 @@
-"""Who wants to know what becomes of tasks, to count and to trace it."""
+"""Interface for metrics and tracing of tasks."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from multimodal_gen.serving.task import Task
 
 
 class Observer(Protocol):
-    """Told on the service's loop; must be quick."""
+    """Called on the service's loop; must be fast."""
 
     def started(self, task: Task) -> None:
-        """It is there, in the context of who asked for it."""
+        """A task was created; called in the context of its request."""
 
     def made(self, task: Task, output: Output) -> None:
-        """One of its outputs is there."""
+        """One of the task's outputs is ready."""
 
     def ended_early(self, task: Task) -> None:
-        """It was not taken, failed or was cancelled; may be told more than once."""
+        """The task was refused, failed or cancelled; may be called more than once."""

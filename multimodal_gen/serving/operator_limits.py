@@ -1,4 +1,4 @@
-"""Bounds that the operator sets below those of the model."""
+"""Limits that the operator sets below those of the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def bounded(model: ModelInfo, args: LimitArgs) -> ModelInfo:
 
 
 def _fitting(model: ModelInfo, limits: Limits) -> Defaults:
-    """The model's defaults, made smaller where a request that says nothing would be refused."""
+    """Reduce the model's defaults where a request that relies on them would be refused."""
     given, frames = model.defaults, model.frame_multiple
     width, height, area = given.width, given.height, given.width * given.height
     if area > limits.max_pixels:

@@ -1,4 +1,4 @@
-"""Who sent a request."""
+"""The owner of a request."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Owner:
-    """The holder of an API key, by the key's name."""
+    """Holder of an API key, identified by the key's name."""
 
     name: str = "anonymous"
     admin: bool = False
-    """May see and change what is others'."""
+    """May see and change other owners' jobs."""
 
     def may_see(self, owner_name: str) -> bool:
         return self.admin or self.name == owner_name

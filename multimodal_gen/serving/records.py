@@ -1,4 +1,4 @@
-"""What is kept of a job."""
+"""Stored data of a job."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FINAL: tuple[Status, ...] = ("completed", "failed", "cancelled")
 
 
 class JobRequest(msgspec.Struct, frozen=True):
-    """What was asked: the engine's part, pixels aside, and the protocol's."""
+    """Request of a job: the engine's part without pixels, and the protocol's."""
 
     requests: list[Req]
     meta: dict[str, Any] = {}
@@ -39,13 +39,13 @@ class JobRecord:
     started_at: float | None = None
     completed_at: float | None = None
     expires_at: float | None = None
-    """When its files go; set when it completes."""
+    """Time at which its files are deleted; set on completion."""
     status: Status = "queued"
     progress: int = 0
-    """Per cent."""
+    """Percent, 0 to 100."""
     error: WireError | None = None
     files: tuple[str, ...] = ()
-    """Names of results."""
+    """Names of its result files."""
 
     @property
     def meta(self) -> dict[str, Any]:

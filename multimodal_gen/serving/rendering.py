@@ -1,4 +1,4 @@
-"""The files of a job that is done."""
+"""Encodes the files of a finished job."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from multimodal_gen.postprocess.video import encode_spritesheet, encode_thumbnai
 from multimodal_gen.serving.records import JobRecord
 
 Render = Callable[[JobRecord, Sequence[Output]], dict[str, bytes]]
-"""Names of files, which begin with the job's id, and their bytes. May take long."""
+"""Returns bytes by file name; names start with the job's id. May take long."""
 
 _SUFFIXES = {"video": ".mp4", "image": ".png"}
 
 
 def render(record: JobRecord, outputs: Sequence[Output]) -> dict[str, bytes]:
-    """One file an output: ID-INDEX with the suffix in the job's meta, by default .mp4 or .png; and
-    of a video a thumbnail and a spritesheet, .webp and .jpg."""
+    """Encode one file per output: ID-INDEX with the suffix in the job's meta, by default .mp4 or
+    .png. A video also gets a thumbnail (.webp) and a spritesheet (.jpg)."""
     suffix = record.meta.get("suffix") or _SUFFIXES[record.kind]
     quality = record.meta.get("quality") or QUALITY
     files = {}

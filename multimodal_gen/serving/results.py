@@ -1,4 +1,4 @@
-"""Files that were made: written whole, kept for a time and within a quota, and linked to."""
+"""Result files: written atomically, limited by age and total size, and linked to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GIGABYTE = 10**9
 
 
 class Results:
-    """The files of a folder. Every method may block, and may be called from any thread."""
+    """Result files in a folder. All methods may block, and are thread-safe."""
 
     def __init__(
         self,
@@ -35,41 +35,41 @@ class Results:
         self._clock = clock
         self._lock = threading.Lock()
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        for left in self._folder.glob(".*.tmp"):  # by a server that was killed
+        for left in self._folder.glob(".*.tmp"):  # left by a server that was killed
             left.unlink()
         self._secret = _secret(folder / "secret")
         self.sweep()
 
     def write(self, name: str, data: bytes) -> None:
-        """Keep `data` as `name`, in place of what had that name."""
+        """Save `data` as `name`, replacing any earlier file."""
         path = self._folder / _checked(name)
         write_atomically(path, data)
         os.utime(path, (self._clock(), self._clock()))
         self.sweep(keep=path)
 
     def add(self, data: bytes, suffix: str) -> str:
-        """Keep `data` under a new name that ends in `suffix`; the name."""
+        """Save `data` under a new name that ends in `suffix`; returns the name."""
         name = f"{secrets.token_hex(16)}{suffix}"
         self.write(name, data)
         return name
 
     def path(self, name: str) -> Path:
-        """Where to read `name`, which was kept once. Raises Expired."""
+        """Path of a file that was saved. Raises Expired."""
         path = self._folder / _checked(name)
         try:
             expired = path.stat().st_mtime + self.ttl_s <= self._clock()
         except FileNotFoundError:
             expired = True
         if expired:
-            raise Expired("the file is gone: results are kept for a time only")
+            raise Expired("the file was deleted: results are only kept for a limited time")
         return path
 
     def link(self, name: str) -> str:
-        """The path of a URL that only who was told it can know."""
+        """Return an unguessable URL path for `name`."""
         return f"/files/{self._token(_checked(name))}/{name}"
 
     def linked(self, token: str, name: str) -> Path:
-        """Where to read what `link` gave a path to. Raises NotFound, Expired."""
+        """Path of the file that a `link` refers to. Raises NotFound, Expired."""
         same = _NAME.fullmatch(name) and hmac.compare_digest(
             token.encode("utf-8", "replace"), self._token(name).encode()
         )
@@ -81,7 +81,7 @@ class Results:
         (self._folder / _checked(name)).unlink(missing_ok=True)
 
     def sweep(self, keep: Path | None = None) -> None:
-        """Remove what is too old, then the oldest while all is too much; not `keep`."""
+        """Delete expired files, then the oldest while the total exceeds the quota; never `keep`."""
         with self._lock:
             files = sorted(_files(self._folder))
             total = sum(size for _, size, _ in files)
@@ -111,7 +111,7 @@ def _checked(name: str) -> str:
 
 
 def _secret(path: Path) -> bytes:
-    """Kept, so that links outlive the server's process."""
+    """Read or create the secret; it is stored so that links survive a restart."""
     if not path.exists():
         write_atomically(path, secrets.token_bytes(32))
         path.chmod(0o600)

@@ -1,4 +1,4 @@
-"""The one producer of progress: what every protocol asks of the engine."""
+"""Runs the tasks of all protocols on the engine, and is the one source of progress."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ ServerPhase = Literal["loading", "ready", "restarting", "stopping", "failed"]
 
 NO_PIXELS: Pixels = MappingProxyType({})
 RETRY_S = 5.0
-"""How soon to ask again while there is no engine."""
+"""Suggested retry delay while there is no engine."""
 IN_FLIGHT_PER_BATCH = 4
 
 
 @dataclass(frozen=True)
 class ServerHealth:
-    """What is true now, without asking the engine."""
+    """Current state, without asking the engine."""
 
     phase: ServerPhase
     ranks: int
     running: int
-    """Requests that the engine has begun."""
+    """Number of requests that the engine has started."""
     waiting: int
     restarts: int
     reason: str | None
-    """Why it is not ready."""
+    """Reason that it is not ready, if it is not."""
 
 
 class Service:
-    """Checks, queues and follows what clients ask for. Lives on one event loop; nothing blocks."""
+    """Checks, queues and tracks client requests. Runs on one event loop; nothing blocks."""
 
     def __init__(
         self, args: ServerArgs, limits: QueueLimits | None = None, *, replay: bool = True
     ) -> None:
-        """`replay`: another engine follows one that dies."""
+        """`replay`: an engine that dies is replaced."""
         self._dispatcher = Dispatcher(limits or limits_of(args), replay=replay)
         self._args = args
         self.observers: list[Observer] = []
@@ -71,29 +71,29 @@ class Service:
         self._phase: ServerPhase = "loading"
         self._failure: MultimodalGenError | None = None
         self._loss: MultimodalGenError | None = None
-        """Of the last engine that was ready."""
+        """Error of the last engine that was lost."""
         self._restarts = 0
         self._alive: dict[str, tuple[Task, list[Ticket]]] = {}
         self._changed = asyncio.Event()
 
     @classmethod
     def over(cls, client: SchedulerClient, args: ServerArgs | None = None) -> Service:
-        """Over one engine that is ready, and after whose death there is no other."""
+        """Create a service on one ready engine, which is not replaced if it dies."""
         service = cls(args or ServerArgs(), replay=False)
         service.engine_up(client)
         return service
 
     def limit_owners(self, concurrency: Mapping[str, int]) -> None:
-        """By an owner's name: requests of theirs that may be with the engine; looked at anew each
-        time."""
+        """Set the maximum number of requests in the engine per owner's name; looked up on each
+        use."""
         self._dispatcher.limit_owners(concurrency)
 
-    # -- what is there
+    # -- state
 
     @property
     def model(self) -> ModelInfo:
-        """The model. Raises EngineNotReady while there is none, and what ended an engine that
-        nobody starts again. While an engine is being replaced requests are taken, and wait."""
+        """The model. Raises EngineNotReady while none is loaded, or the error of an engine that is
+        not replaced. While an engine is being replaced, requests are accepted and wait."""
         if self._phase == "stopping":
             raise _stopping()
         if not self._replay and self._client is not None and self._client.died is not None:
@@ -106,31 +106,31 @@ class Service:
         return self._model
 
     def not_ready(self) -> MultimodalGenError:
-        """What to tell who asks whether it is ready, when it is not."""
+        """Error that explains why the service is not ready."""
         if self._phase == "restarting":
             why = "it was lost" if self._loss is None else self._loss.message
-            return _not_ready(f"the engine is being started again: {why}")
+            return _not_ready(f"the engine is restarting: {why}")
         return _not_ready(f"the server is {self._phase}")
 
     def model_named(self, name: str) -> ModelInfo:
-        """The model, by its own name only. Raises ModelNotFound too."""
+        """The model, if `name` is its own name. Also raises ModelNotFound."""
         if name != self.model.name:
-            what = f"model {name[:120]!r} is not served here; {self.model.name!r} is"
+            what = f"model {name[:120]!r} is not served; available: {self.model.name!r}"
             raise ModelNotFound(what)
         return self.model
 
     @property
     def tasks(self) -> Sequence[Task]:
-        """Those alive, oldest first."""
+        """Queued and running tasks, oldest first."""
         return [task for task, _ in self._alive.values()]
 
     def task(self, task_id: str) -> Task | None:
-        """The one of that id, while it is alive."""
+        """Queued or running task of that id, or None."""
         task, _ = self._alive.get(task_id, (None, None))
         return task
 
     def health(self) -> ServerHealth:
-        """The truth, for probes."""
+        """Current health, for probes."""
         phase, reason = self._phase, self._failure
         if phase == "restarting":
             reason = reason or self._loss
@@ -145,7 +145,7 @@ class Service:
             reason=None if reason is None else reason.message,
         )
 
-    # -- what is asked
+    # -- requests
 
     def start(
         self,
@@ -157,10 +157,10 @@ class Service:
         task_id: str | None = None,
         requests: Sequence[Req] | None = None,
     ) -> Task:
-        """One task of all outputs of `params`, all of which come with `pictures`.
+        """Start one task for all outputs of `params`, each with the input `pictures`.
 
-        `requests`: instead of params, what `resolve` made of them; such a task is kept elsewhere,
-        so that there is always room for it, and is not begun while the server stops. Raises
+        `requests` replaces params by the result of `resolve`. Such a task is durable: it is
+        accepted even if the queue is full, and not started while the server stops. Raises
         InvalidRequest, QueueFull, EngineNotReady.
         """
         kept = requests is not None
@@ -181,7 +181,7 @@ class Service:
         except MultimodalGenError:
             self._cancel(task)
             raise
-        if task.done:  # It was refused at once, by its first output.
+        if task.done:  # Its first output was refused immediately.
             for ticket in tickets:
                 self._dispatcher.drop(ticket)
         else:
@@ -195,7 +195,7 @@ class Service:
         *,
         previews: bool = False,
     ) -> list[Req]:
-        """The requests that `start` would make. Raises InvalidRequest, EngineNotReady."""
+        """Return the requests that `start` would create. Raises InvalidRequest, EngineNotReady."""
         model = self.model
         headers = headers_of(pictures)
         several = [params] if isinstance(params, SamplingParams) else params
@@ -205,10 +205,10 @@ class Service:
         ]
 
     def check_room(self, count: int) -> None:
-        """Raises QueueFull when `count` more requests are too many."""
+        """Raise QueueFull if `count` more requests exceed the capacity."""
         self._dispatcher.check_room(count)
 
-    # -- the engine, as its supervisor reports
+    # -- callbacks of the engine's supervisor
 
     def engine_up(self, client: SchedulerClient) -> None:
         """An engine is ready."""
@@ -222,24 +222,24 @@ class Service:
         self._dispatcher.attach(client)
 
     def engine_lost(self, error: MultimodalGenError) -> None:
-        """It is gone; another is on its way."""
+        """The engine is lost; another one is starting."""
         self._loss, self._ranks = error, 0
         if self._phase != "stopping":
             self._phase = "restarting"
         self._dispatcher.detach()
 
     def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None:
-        """It could not be started, which is tried again unless it is `for_good`."""
+        """The engine could not be started; it is retried unless `for_good`."""
         if self._phase != "stopping":
             self._failure = error
             if for_good:
                 self._phase = "failed"
 
-    # -- the end
+    # -- stopping
 
     async def drain(self, seconds: float) -> None:
-        """Take nothing more, and let what is here end, for so long at most. What is kept elsewhere
-        and has not begun is left."""
+        """Accept nothing more, and let current work finish, for at most `seconds`. Durable requests
+        that have not started are left to the next server."""
         self._phase = "stopping"
         self._dispatcher.hold_durable = True
         end = asyncio.get_running_loop().time() + seconds
@@ -249,7 +249,7 @@ class Service:
                 await asyncio.wait_for(self._changed.wait(), left)
 
     def stop(self) -> None:
-        """End what is left."""
+        """Cancel all remaining work."""
         self._phase = "stopping"
         self._dispatcher.fail_all(_stopping())
 
@@ -258,7 +258,7 @@ class Service:
             not task.durable or task.status == "in_progress" for task, _ in self._alive.values()
         )
 
-    # -- what becomes of it
+    # -- after the end of a task
 
     def _tell(self, task: Task, index: int, event: RequestEvent) -> None:
         task.receive(index, self._reason(event) if isinstance(event, MultimodalGenError) else event)
@@ -284,7 +284,7 @@ class Service:
 
 
 def limits_of(args: ServerArgs) -> QueueLimits:
-    """As many with the engine as fill its batches a few times over."""
+    """Compute queue limits: the engine gets enough requests to fill its batches a few times."""
     in_flight = IN_FLIGHT_PER_BATCH * args.batching_max_size
     return QueueLimits(capacity=args.max_queue_size, in_flight=min(in_flight, args.max_queue_size))
 

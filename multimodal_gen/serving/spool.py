@@ -1,4 +1,4 @@
-"""The pictures that jobs came with, on disk until the jobs end."""
+"""Input images of jobs, on disk until the jobs end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multimodal_gen.postprocess.files import write_atomically
 
 
 class Spool:
-    """Every method may block."""
+    """Folder of stored images. All methods may block."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "pictures"
@@ -22,7 +22,7 @@ class Spool:
             write_atomically(self._path(job_id, name), pixels.tobytes())
 
     def read(self, job_id: str, req: Req) -> Pixels:
-        """The pictures that `req` announces. Raises OSError."""
+        """Read the images that `req` lists. Raises OSError."""
         import numpy as np
 
         return {
@@ -35,7 +35,7 @@ class Spool:
             path.unlink(missing_ok=True)
 
     def keep_only(self, job_ids: Collection[str]) -> None:
-        """Remove what other jobs left when the server was killed."""
+        """Remove images of other jobs, left when a server was killed."""
         for path in self._folder.iterdir():
             if path.stem not in job_ids or path.suffix == ".tmp":
                 path.unlink()

@@ -1,4 +1,4 @@
-"""What one client asked for at once, and what all who follow it see."""
+"""A task: all outputs of one client request, and the events that its followers see."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 
 @dataclass(frozen=True)
 class TaskProgress:
-    """How far all outputs of a task are together."""
+    """Combined progress of all outputs of a task."""
 
     step: int
     total: int
     queue_position: int
-    """Requests that are ahead of its first; 0 once one runs."""
+    """Number of requests ahead of its first one; 0 once one runs."""
     eta_s: float | None
 
     @property
@@ -57,7 +57,7 @@ Event = Moved | Previewed | Made
 
 
 class Task:
-    """`n` pictures or a video. Lives on one event loop; any number of coroutines may follow it."""
+    """`n` images or a video. Runs on one event loop; any number of coroutines may follow it."""
 
     def __init__(
         self,
@@ -68,18 +68,18 @@ class Task:
         *,
         durable: bool = False,
     ) -> None:
-        """`cancel` is told when somebody wants the work to end."""
+        """`cancel` is called when a client cancels the task."""
         self.id = task_id
         self.owner = owner
         self.requests = tuple(requests)
         self.created_at = time.time()
         self.durable = durable
-        """Kept in the ledger: it may be taken up again by the next server."""
+        """Stored in the ledger, so the next server can resume it."""
         self.status: Status = "queued"
         self.preview: np.ndarray[Any, Any] | None = None
-        """The newest."""
+        """Newest preview."""
         self.previews: dict[int, np.ndarray[Any, Any]] = {}
-        """By output, of those that are not made."""
+        """Newest preview per unfinished output."""
         self.outputs: list[Output | None] = [None] * len(self.requests)
         self.error: MultimodalGenError | None = None
         self._updates = [_unknown(req) for req in self.requests]
@@ -102,12 +102,12 @@ class Task:
         )
 
     def fraction(self, index: int) -> float:
-        """How much of output `index` is done."""
+        """Fraction of output `index` that is done, 0 to 1."""
         update = self._updates[index]
         return min(1.0, update.step / update.total) if update.total else 0.0
 
     def cancel(self) -> None:
-        """End it, for all who follow, with `Cancelled`; without effect when it has ended."""
+        """Fail it with `Cancelled`, for all followers; no effect once it has ended."""
         if not self.done:
             self.fail(Cancelled("the request was cancelled"))
             self._cancel(self)
@@ -121,8 +121,8 @@ class Task:
         return [output for output in self.outputs if output is not None]
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        """What happens from now on, after how things stand. Who is slow gets the newest progress
-        and previews only, but every output. Ends after the last `Made`; raises the task's error."""
+        """Yield the current state, then all events. A slow consumer misses older progress and
+        previews, but no output. Ends after the last `Made`; raises the task's error."""
         seen_progress: TaskProgress | None = None
         seen_previews: dict[int, np.ndarray[Any, Any]] = {}
         seen_outputs: set[int] = set()
@@ -193,7 +193,7 @@ class Task:
         self._wake()
 
     def fail(self, error: MultimodalGenError) -> None:
-        """What ends one output ends the task."""
+        """Fail the task, because one of its outputs failed."""
         if self.done:
             return
         self.error = error
@@ -206,5 +206,5 @@ class Task:
 
 
 def _unknown(req: Req) -> Update:
-    """Of a request that nothing was heard of yet."""
+    """Progress of a request before its first update."""
     return Update(req.id, 0, req.params.num_inference_steps or 1, 1, None, None)

@@ -1,4 +1,4 @@
-"""One request on its way through the dispatcher, and what is known of it when an engine dies."""
+"""One request in the dispatcher, with its history of engine deaths."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 MAX_REPLAYS = 5
 AGEING_S = 10.0
-"""Waiting this long lifts a request by one priority, as in the engine."""
+"""Waiting this long raises a request by one priority level, as in the engine."""
 _LEVELS = {"low": 0, "normal": 1, "high": 2}
 
 
 @dataclass(eq=False, kw_only=True)
 class Ticket:
-    """A request, who waits for it, and its history with engines."""
+    """A request, the callback that receives its events, and its history with engines."""
 
     req: Req
     pictures: Sequence[np.ndarray[Any, Any]]
@@ -38,61 +38,64 @@ class Ticket:
     born: float = field(default_factory=time.monotonic)
 
     handle: RequestHandle | None = None
-    """While it is with an engine."""
+    """Set while it is in an engine."""
     step: int = 0
     eta_s: float | None = None
     begun: bool | None = None
-    """Whether the engine began it, as far as the engine told."""
+    """Whether the engine has started it; None if unknown."""
     recalled: bool = False
-    """It is taken back from the engine's queue, to make room for others."""
+    """It is being taken back from the engine's queue, to make room for other owners."""
     dropped: bool = False
-    """Nobody waits for it any more."""
+    """No client waits for it any more."""
 
     deaths: int = 0
-    """Engines that died with it, since it got further than ever."""
+    """Number of engines that died with it since it last got further than before."""
     died_at: int | None = None
-    """The furthest step at which an engine died while it ran."""
+    """Furthest step at which an engine died while running it."""
     suspect: bool = False
-    """It may be what ends engines, and has not got past where the last one died."""
+    """It may be what kills engines: it has not got past the step at which the last one died."""
 
     @property
     def waits_inside(self) -> bool:
-        """Whether it is with the engine, which has not begun it."""
+        """True if it is in the engine, which has not started it."""
         return self.handle is not None and self.begun is False
 
     def rank(self, now: float) -> float:
-        """Higher goes first."""
+        """Sort key; higher goes first."""
         return _LEVELS[self.req.params.priority] + (now - self.born) // AGEING_S
 
     def request(self, now: float) -> Req:
-        """What to send: what is left of the deadline. Raises DeadlineExceeded."""
+        """Request to send, with the remaining deadline. Raises DeadlineExceeded."""
         params = self.req.params
         if params.deadline_s is None:
             return self.req
         left = params.deadline_s - (now - self.born)
         if left <= 0:
-            raise DeadlineExceeded(f"deadline_s={params.deadline_s}: passed while it waited")
+            raise DeadlineExceeded(f"deadline_s={params.deadline_s}: passed while it was queued")
         return msgspec.structs.replace(self.req, params=replace(params, deadline_s=left))
 
     def update(self, update: Update) -> None:
-        """Take in what the engine reports of it."""
+        """Record the engine's progress report."""
         self.step, self.eta_s = update.step, update.eta_s
         self.begun = bool(self.begun) or update.queue_position == 0
         if self.suspect and update.step > (self.died_at or 0):
             self.suspect = False
 
     def outlived(self, error: EngineDied) -> EngineDied | None:
-        """It was with an engine that died; the reason if it must not be tried again.
+        """Record that its engine died. Returns the error if it must not be retried.
 
-        What died of it dies again at the same step; of what got further than ever it is unlikely.
+        A request that kills engines does so at the same step each time; one that got further than
+        before is probably not the cause.
         """
         place = None if self.begun is False else self.step
         if place is not None and place == self.died_at:
-            return EngineDied(f"the request ended the engine twice, at step {place}: {error}")
+            return EngineDied(f"the request killed the engine twice, at step {place}: {error}")
         if place is not None and place > (-1 if self.died_at is None else self.died_at):
             self.died_at, self.deaths = place, 0
         self.deaths += 1
         self.suspect = place is not None or self.deaths > 1
         if self.deaths > MAX_REPLAYS:
-            return EngineDied(f"the engine ended {self.deaths} times with the request: {error}")
+            return EngineDied(
+                f"the engine died {self.deaths} times while it had the request: {error}"
+            )
         return None

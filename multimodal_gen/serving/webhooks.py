@@ -1,8 +1,8 @@
-"""Tells an address of the operator's that jobs have ended.
+"""Webhooks: report ended jobs to the operator's URL.
 
-Signed as Standard Webhooks has it (github.com/standard-webhooks), with the events of OpenAI's API:
-`video.completed`, `video.failed`, and the same of image jobs. What is to be told stands in the
-ledger from when the job ended, so a restart loses none; one may be told twice, under the same id.
+Signed as in Standard Webhooks (github.com/standard-webhooks), with the events of OpenAI's API:
+`video.completed`, `video.failed`, and the same for image jobs. Pending notices are stored in the
+ledger when the job ends, so a restart loses none; one may be sent twice, with the same id.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ _PREFIX = "whsec_"
 _TIMEOUT_S = 15.0
 _AT_ONCE = 8
 _LOOK_S = 5.0
-"""How often the ledger is asked what is due, besides when a job ends."""
+"""Interval of checks for due notices; a job's end also triggers one."""
 _DELAYS_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0)
-"""Before each further try; the last one counts for all that follow."""
+"""Delays before retries; the last one repeats."""
 _GIVEN_UP_AFTER_S = 86400.0
 
 
 class Webhooks:
-    """Lives on one event loop."""
+    """Sends webhooks. Runs on one event loop."""
 
     def __init__(self, ledger: Ledger, url: str, secret: str) -> None:
-        """Raises InvalidRequest for an address or a secret that is none."""
+        """Raises InvalidRequest for an invalid URL or secret."""
         self._ledger = ledger
         self._url = _address(url)
         self._key = _key(secret)
         self._news = asyncio.Event()
 
     def look(self) -> None:
-        """A job has ended."""
+        """Check for due notices; called when a job has ended."""
         self._news.set()
 
     async def run(self) -> None:
-        """Tell what is due, until this is cancelled."""
+        """Send due notices until cancelled."""
         async with httpx2.AsyncClient(timeout=_TIMEOUT_S) as client:
             while True:
                 self._news.clear()
                 try:
                     due = await asyncio.to_thread(self._ledger.notices, time.time(), _AT_ONCE)
                     await asyncio.gather(*(self._tell(client, notice) for notice in due))
-                except sqlite3.Error:  # a full disk, which is no reason to end
-                    log.exception("webhooks could not be looked up")
+                except sqlite3.Error:  # a full disk is no reason to stop
+                    log.exception("reading due webhooks failed")
                     due = []
                 if len(due) < _AT_ONCE:
                     with contextlib.suppress(TimeoutError):
@@ -66,7 +66,7 @@ class Webhooks:
     async def _tell(self, client: httpx2.AsyncClient, notice: Notice) -> None:
         try:
             status = await self._post(client, notice)
-            why = f"it answered {status}"
+            why = f"status {status}"
         except (httpx2.HTTPError, OSError) as error:
             status, why = 0, f"{type(error).__name__}: {error}"
         if 200 <= status < 300:
@@ -75,14 +75,14 @@ class Webhooks:
         delay = _DELAYS_S[min(notice.tries, len(_DELAYS_S) - 1)]
         ended = notice.job.completed_at or 0.0
         if status == 410 or time.time() + delay > ended + _GIVEN_UP_AFTER_S:
-            log.warning("the webhook is not told of job %s any more: %s", notice.job.id, why)
+            log.warning("giving up on the webhook for job %s: %s", notice.job.id, why)
             await asyncio.to_thread(self._ledger.remove_notice, notice.job.id)
         else:
-            log.info("the webhook is told of job %s again: %s", notice.job.id, why)
+            log.info("retrying the webhook for job %s: %s", notice.job.id, why)
             await asyncio.to_thread(self._ledger.put_off, notice.job.id, time.time() + delay)
 
     async def _post(self, client: httpx2.AsyncClient, notice: Notice) -> int:
-        """The status of the answer; redirects are not followed."""
+        """Post a notice and return the status of the response; redirects are not followed."""
         event_id = f"evt_{notice.job.id}"
         now = int(time.time())
         body = json.dumps(
@@ -100,7 +100,7 @@ class Webhooks:
             "webhook-timestamp": str(now),
             "webhook-signature": _signature(self._key, f"{event_id}.{now}.{body}"),
         }
-        # What stands in the answer is not read.
+        # The response body is not read.
         async with client.stream("POST", self._url, content=body, headers=headers) as response:
             return response.status_code
 
@@ -118,7 +118,7 @@ def _key(secret: str) -> bytes:
         key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
         if secret.startswith(_PREFIX) and key:
             return key
-    raise InvalidRequest("webhook_secret", "…", f"must be {_PREFIX} and then base64")
+    raise InvalidRequest("webhook_secret", "…", f"must be {_PREFIX} followed by base64")
 
 
 def _signature(key: bytes, signed: str) -> str:

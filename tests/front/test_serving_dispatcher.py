@@ -286,7 +286,7 @@ def test_what_ends_the_engine_twice_fails_and_its_neighbours_do_not() -> None:
         await front.replace()
         error = await error_of(tasks["poison"])
         assert isinstance(error, EngineDied)
-        assert "ended the engine twice" in str(error)
+        assert "killed the engine twice" in str(error)
         for prompt in ("a", "b", "newcomer"):
             while prompt not in front.engine.prompts:
                 (suspect,) = front.engine.prompts

@@ -153,7 +153,7 @@ def test_a_request_that_ends_the_engine_twice_fails_and_its_neighbours_succeed(
         assert eventually(server.all_ended, 300)
         job = server.job(poison)
         assert job["status"] == "failed"
-        assert "ended the engine twice" in job["error"]
+        assert "killed the engine twice" in job["error"]
         for name in neighbours:
             pixels_of(server.job(name))
         # Twice at the same step, which may follow a death of which nobody knew the step; and the

@@ -1,4 +1,4 @@
-"""What `multimodal-gen bench` measures, by the names that `--only` takes."""
+"""Measures of `multimodal-gen bench`, by the names that `--only` takes."""
 
 from __future__ import annotations
 

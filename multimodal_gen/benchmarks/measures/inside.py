@@ -1,4 +1,4 @@
-"""What a rank knows of itself: the host's part between evaluations, and memory while loading."""
+"""Measures inside a rank: host time between evaluations, and memory during loading."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from multimodal_gen.benchmarks.session import Session
 from multimodal_gen.benchmarks.timed_engine import measure_rank
 
 LOADS = (1, 8)
-"""Requests at a time."""
+"""Numbers of concurrent requests."""
 LEAST_REPEATS = 5
-"""So many times the model's steps are run at least, so that the requests are together for most."""
+"""Minimum repeats of the model's steps, so that requests are batched together most of the time."""
 GAP_TARGET_US = 200.0
 """1 % of an evaluation of 20 ms."""
 MEMORY_TARGET = 1.15
 LARGE_BYTES = 1_000_000_000
-"""Weights from which on memory has a target: below, the libraries weigh more than the weights."""
+"""Weight size above which memory has a target; in smaller models the libraries dominate."""
 
 
 def host_gap(session: Session) -> list[Figure]:
-    """Between evaluations of one batch, the solvers' own work taken off."""
+    """Microseconds between evaluations of one batch, without the solvers' own work."""
     defaults, limits = session.model.defaults, session.model.limits
     steps = defaults.num_inference_steps * max(session.repeats, LEAST_REPEATS)
-    session.say("host gap: running a rank that times itself")
+    session.say("host gap: running an instrumented rank")
     loads = [
         session.workload.requests(requests, num_inference_steps=min(limits.max_steps, steps))
         for requests in LOADS
@@ -34,9 +34,11 @@ def host_gap(session: Session) -> list[Figure]:
     for requests in LOADS:
         of_load = [gap for gap in gaps if gap.requests == requests]
         across = [gap for gap in of_load if gap.across_plans]
-        figures += _gap_figure(f"host_gap/{requests}", f"{requests} at a time", of_load)
+        figures += _gap_figure(f"host_gap/{requests}", f"{requests} concurrent", of_load)
         figures += _gap_figure(
-            f"host_gap/{requests}/plans", f"{requests} at a time, from one plan to the next", across
+            f"host_gap/{requests}/plans",
+            f"{requests} concurrent, from one plan to the next",
+            across,
         )
     return figures
 
@@ -68,7 +70,7 @@ def memory(session: Session) -> list[Figure]:
     return [
         Figure(
             name="memory",
-            what="peak anonymous memory while loading over the weights as they are kept",
+            what="peak anonymous memory during loading, relative to the size of the weights",
             value=value,
             unit="x",
             low=value,

@@ -1,4 +1,4 @@
-"""How fast pictures are made, one at a time and many at once, against diffusers."""
+"""Measures image throughput and latency against diffusers, single and concurrent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from multimodal_gen.benchmarks.session import Session
 
 CLIENTS = 8
 ROUNDS = 3
-"""Pictures that each client asks for, and calls that diffusers makes for as many."""
+"""Images that each client requests, and diffusers calls for the same number of images."""
 
 
 def one_picture(session: Session) -> list[Figure]:
@@ -20,7 +20,7 @@ def one_picture(session: Session) -> list[Figure]:
     return [
         ratio(
             "one_picture",
-            "seconds for one picture, engine over diffusers",
+            "seconds per single image, engine relative to diffusers",
             ours,
             theirs,
             target=1.0,
@@ -29,7 +29,7 @@ def one_picture(session: Session) -> list[Figure]:
 
 
 def concurrent(session: Session) -> list[Figure]:
-    """Pictures a second of clients in a closed loop."""
+    """Images per second of clients in a closed loop."""
     workload = session.workload
     pictures = CLIENTS * ROUNDS
 
@@ -46,11 +46,11 @@ def concurrent(session: Session) -> list[Figure]:
         )
 
     engine, batch, single = session.alternate("concurrent", ours, as_batch, one_by_one)
-    what = f"pictures a second, {CLIENTS} clients of the engine over diffusers "
+    what = f"images per second, {CLIENTS} clients of the engine relative to diffusers "
     return [
         ratio(
             "concurrent/batch",
-            f"{what}with lists of {CLIENTS} prompts",
+            f"{what}with batches of {CLIENTS} prompts",
             engine,
             batch,
             target=0.9,

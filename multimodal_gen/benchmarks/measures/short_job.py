@@ -1,4 +1,4 @@
-"""How long a short job takes that arrives behind a long one."""
+"""Measures the latency of a short job queued behind a long one."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from multimodal_gen.client.request_handle import RequestHandle, Update
 from multimodal_gen.errors import Cancelled
 
 LONG = 20
-"""Times the model's steps that the long job has."""
+"""Steps of the long job, as a multiple of the model's default."""
 SHORT = 5
-"""Part of the model's steps that the short one has."""
+"""The short job has the model's default steps divided by this."""
 WATCHED_S = 0.4
-"""How long the long job is watched, alone, for the time of its step."""
+"""Seconds for which the long job runs alone, to measure its step time."""
 
 
 def short_job(session: Session) -> list[Figure]:
-    """Behind a long job of the same size, and behind one of four times the pixels."""
+    """Latency behind a long job of the same size, and behind one of four times the pixels."""
     defaults, limits = session.model.defaults, session.model.limits
     double = {"width": 2 * defaults.width, "height": 2 * defaults.height}
     sizes = {"same_size": {"width": defaults.width, "height": defaults.height}}
@@ -47,8 +47,8 @@ def _behind(session: Session, name: str, size: dict[str, int]) -> Figure:
     waiting, alone = session.alternate(f"short job, {name}", behind_long, short)
     return ratio(
         f"short_job/{name}",
-        f"latency of {short_steps} steps behind {long_steps} at {size['width']}x{size['height']},"
-        " less one step of the long job, over latency alone",
+        f"latency of {short_steps} steps queued behind {long_steps} at "
+        f"{size['width']}x{size['height']} (minus one step of the long job), relative to running alone",
         waiting,
         alone,
         target=1.5,
@@ -56,7 +56,7 @@ def _behind(session: Session, name: str, size: dict[str, int]) -> Figure:
 
 
 def _step_seconds(handle: RequestHandle) -> float:
-    """The time of a step, as told by the progress of a job that is alone."""
+    """Step time from the progress of a job that runs alone."""
     first: tuple[int, float] | None = None
     for event in handle:
         now = time.perf_counter()

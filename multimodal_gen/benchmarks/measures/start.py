@@ -1,4 +1,4 @@
-"""How long commands take in fresh processes."""
+"""Measures how long commands take in fresh processes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.launch.engine_process import rank_environment
 
 COMMAND = (sys.executable, "-m", "multimodal_gen.entrypoints.cli")
-"""The same as the installed script `multimodal-gen`."""
+"""Equivalent to the installed script `multimodal-gen`."""
 PLAIN_SCRIPT = (sys.executable, "-m", "multimodal_gen.benchmarks.plain_script")
 HELP_TARGET_S = 0.5
 COLD_REPEATS = 3
-"""At most: each is several seconds."""
+"""Maximum; each takes several seconds."""
 
 
 def help_text(session: Session) -> list[Figure]:
@@ -39,7 +39,8 @@ def help_text(session: Session) -> list[Figure]:
 
 
 def cold_start(session: Session) -> list[Figure]:
-    """From nothing to one picture in a file, this command against a plain diffusers script."""
+    """Seconds from process start to one image file: this command against a plain diffusers
+    script."""
     with tempfile.TemporaryDirectory(prefix="multimodal-gen-") as folder:
         path = Path(folder) / "picture.png"
         ours, theirs = session.alternate(
@@ -49,7 +50,7 @@ def cold_start(session: Session) -> list[Figure]:
             repeats=min(session.repeats, COLD_REPEATS),
         )
     what = (
-        "seconds from starting a process to the picture, `generate` over a plain diffusers script"
+        "seconds from process start to the image, `generate` relative to a plain diffusers script"
     )
     return [ratio("cold_start", what, ours, theirs, target=1.0)]
 
