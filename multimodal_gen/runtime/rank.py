@@ -1,6 +1,6 @@
-"""One rank of an engine: `python -m multimodal_gen.runtime.rank`, its arguments on stdin.
+"""One rank of an engine: `python -m multimodal_gen.runtime.rank`, with its arguments on stdin.
 
-Standard input stays open as long as the parent lives; when it closes, the rank ends itself.
+Standard input stays open while the parent lives; when it closes, the rank exits.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from multimodal_gen.scheduling.policy import Policy
 log = logging.getLogger(__name__)
 OWN_RANK = "inproc://ranks"
 FILES = 3
-"""What ranks put into their folder, at most: two sockets and the rendezvous."""
+"""Maximum number of files that ranks create in their folder: two sockets and the rendezvous."""
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
         log.exception("rank %d failed", args.rank)
         status = 1
     logging.shutdown()
-    # Whatever the libraries still hold (threads, sockets, process groups) goes with the process.
+    # Ends threads, sockets and process groups that the libraries still hold.
     os._exit(status)
 
 
@@ -65,7 +65,7 @@ def _read_args() -> RankArgs:
 def _end_with_parent(args: RankArgs) -> None:
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    for _ in range(FILES + 1):  # Each may have been made while the folder was being removed.
+    for _ in range(FILES + 1):  # Each file may have been created during the removal.
         shutil.rmtree(args.socket_folder, ignore_errors=True)
     os._exit(0)
 
@@ -101,10 +101,10 @@ def _cost_file(args: RankArgs, device: str, dtype: str) -> Path:
 
 
 def _serve(own: RankScheduler, args: RankArgs) -> None:
-    # What imports and loading make is there to stay: looking for garbage among it takes a fifth of
-    # the time until the rank is ready, and once in a while half a second between two steps.
+    # Objects created by imports and loading are permanent: scanning them takes a fifth of the
+    # start-up time, and occasionally half a second between two steps.
     gc.disable()
-    # Imported here, so that rank 0's door is open before torch is loaded.
+    # Imported here, so that rank 0's socket is open before torch is loaded.
     from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
 
     try:
@@ -112,7 +112,8 @@ def _serve(own: RankScheduler, args: RankArgs) -> None:
     except Exception as error:
         log.debug("loading failed", exc_info=error)
         own.report(RankLoaded(rank=args.rank, error=_reason(error)))
-        threading.Event().wait()  # Rank 0 ends the engine: a rank gone before hides the reason.
+        # Rank 0 ends the engine: a rank that exits earlier would hide the reason.
+        threading.Event().wait()
         return
     gc.freeze()
     gc.enable()

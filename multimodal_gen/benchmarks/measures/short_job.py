@@ -48,7 +48,8 @@ def _behind(session: Session, name: str, size: dict[str, int]) -> Figure:
     return ratio(
         f"short_job/{name}",
         f"latency of {short_steps} steps queued behind {long_steps} at "
-        f"{size['width']}x{size['height']} (minus one step of the long job), relative to running alone",
+        f"{size['width']}x{size['height']} (minus one step of the long job), "
+        "relative to running alone",
         waiting,
         alone,
         target=1.5,

@@ -1,1 +1,1 @@
-"""Ranks that share one evaluation: the mesh, and the collectives that the layers use."""
+"""Ranks that share an evaluation: the mesh, and the collectives that the layers use."""

@@ -1,4 +1,4 @@
-"""torch.distributed's collectives for shares of unequal size."""
+"""Collectives of torch.distributed for shares of unequal size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-# torch 2.13 renamed it and warns of the old name; 2.11 and 2.12 know only the old one.
+# torch 2.13 renamed it and warns about the old name; 2.11 and 2.12 only have the old one.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
@@ -18,7 +18,7 @@ def all_gather_shares(
 ) -> Tensor:
     """Concatenate every rank's share along `dim`, in rank order; `counts` are their lengths there.
 
-    A rank whose share is empty takes part with a tensor of length 0. All ranks get equal bits.
+    A rank with an empty share passes a tensor of length 0. All ranks get equal bits.
     """
     largest = max(counts)
     local = local.movedim(dim, 0)
@@ -34,7 +34,7 @@ def all_gather_shares(
 def all_to_all(
     pieces: Sequence[Tensor], received: Sequence[torch.Size], group: dist.ProcessGroup
 ) -> list[Tensor]:
-    """Send `pieces[j]` to rank j; return what each rank i sent here, of shape `received[i]`.
+    """Send `pieces[j]` to rank j; returns the pieces from each rank i, of shape `received[i]`.
 
     Pieces may differ in shape and be empty. Each rank knows its shapes beforehand.
     """

@@ -1,4 +1,4 @@
-"""Where this rank stands among the others."""
+"""Position of a rank on the mesh."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 @dataclass(frozen=True)
 class Mesh:
-    """A rank's place on two axes: `rank == cfg_rank * ulysses_size + ulysses_rank`.
+    """A rank's position on two axes: `rank == cfg_rank * ulysses_size + ulysses_rank`.
 
-    The rows of a batch are dealt over the cfg axis; the ranks of one ulysses group share each
+    The rows of a batch are distributed over the cfg axis; the ranks of one ulysses group share each
     row's sequence. An axis of size 1 has no process group.
     """
 
@@ -33,7 +33,7 @@ class Mesh:
 
     @classmethod
     def create(cls, rank: int, cfg_size: int = 1, ulysses_size: int = 1) -> Mesh:
-        """Make the process groups. Collective: every rank calls it, with the same sizes."""
+        """Create the process groups. Collective: every rank calls it with the same sizes."""
         cfg_rank, ulysses_rank = divmod(rank, ulysses_size)
         if cfg_size < 1 or ulysses_size < 1 or not 0 <= cfg_rank < cfg_size:
             raise ValueError(f"rank {rank} is not on a {cfg_size} x {ulysses_size} mesh")
@@ -52,7 +52,8 @@ class Mesh:
 
 
 def _own_group(rank: int, partition: list[list[int]]) -> dist.ProcessGroup | None:
-    """The group of `partition` that `rank` is in. torch wants every rank to make every group."""
+    """Group of `partition` that contains `rank`. torch requires every rank to create every
+    group."""
     own = None
     for members in partition:
         if len(members) > 1:
@@ -70,8 +71,8 @@ def init_process_group(
 ) -> None:
     """Join the ranks of this machine: NCCL for CUDA tensors, gloo for CPU tensors.
 
-    They meet in the file `store_path`, new for each group and in a private directory, so that no
-    port is open. A rank takes the CUDA device of its number. One rank alone needs no group.
+    The rendezvous is the file `store_path`, new for each group and in a private folder, so no port
+    is opened. A rank uses the CUDA device of its number. A single rank needs no group.
     """
     if device.type == "cuda":
         device = torch.device("cuda", rank)
@@ -80,7 +81,7 @@ def init_process_group(
         return
     os.environ.setdefault("GLOO_SOCKET_IFNAME", _LOOPBACK)
     os.environ.setdefault("NCCL_SOCKET_IFNAME", _LOOPBACK)
-    # Documented, though not exported for type checkers.
+    # Documented, but not exported for type checkers.
     store = dist.FileStore(str(store_path), world_size)  # type: ignore[attr-defined]
     dist.init_process_group(
         backend="nccl" if device.type == "cuda" else "gloo",

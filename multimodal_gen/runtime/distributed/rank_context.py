@@ -1,4 +1,4 @@
-"""Where a rank works."""
+"""Device, dtype and mesh position of a rank."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multimodal_gen.runtime.distributed.mesh import Mesh
 
 @dataclass(frozen=True)
 class RankContext:
-    """Where a pipeline runs: what is the same for all components of one rank."""
+    """Properties of a rank that are shared by all components of its pipeline."""
 
     device: torch.device
     dtype: torch.dtype

@@ -1,4 +1,4 @@
-"""Dealing the rows of a batch over the cfg axis."""
+"""Distributes the rows of a batch over the cfg axis."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from multimodal_gen.runtime.distributed.mesh import Mesh
 
 
 def deal(rows: int, size: int) -> list[range]:
-    """Contiguous shares of `rows` for `size` ranks, their lengths at most one apart."""
+    """Split `rows` into contiguous shares for `size` ranks; lengths differ by at most one."""
     share, extra = divmod(rows, size)
     starts = [i * share + min(i, extra) for i in range(size + 1)]
     return [range(start, end) for start, end in itertools.pairwise(starts)]
 
 
 def gather_rows(local: Tensor, rows: int, mesh: Mesh) -> Tensor:
-    """All `rows` of a batch [rows, ...] on every rank, each having computed those dealt to it.
+    """Gather all `rows` of a batch [rows, ...] on every rank from the shares of `deal`.
 
-    `local` is [len(share), ...]; a rank without rows joins with length 0. Collective on the cfg
-    axis; the result has equal bits on all of its ranks.
+    `local` is [len(share), ...]; a rank without rows passes length 0. Collective on the cfg axis;
+    all of its ranks get equal bits.
     """
     if mesh.cfg_group is None or rows == 0:
         return local

@@ -1,7 +1,7 @@
 """Sequence parallelism after DeepSpeed-Ulysses (Jacobs et al. 2023, arXiv:2309.14509).
 
-Between attentions every rank holds a share of the sequence with all heads; within, an all-to-all
-turns that into the whole sequence with a share of the heads.
+Between attentions every rank holds a share of the sequence with all heads; within attention, an
+all-to-all turns that into the whole sequence with a share of the heads.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ AttentionFunction = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 class SequenceParallel:
-    """One rank holds the whole sequence; the base of the one that shares it."""
+    """Trivial case: one rank holds the whole sequence. Base class of the shared one."""
 
     def __init__(self, attention: AttentionFunction) -> None:
         self._attention = attention
 
     def share(self, length: int) -> range:
-        """Which tokens of a sequence of `length` are this rank's; may be none."""
+        """Token range of a sequence of `length` on this rank; may be empty."""
         return range(length)
 
     def shard(self, x: Tensor, dim: int = 1) -> Tensor:
@@ -35,7 +35,7 @@ class SequenceParallel:
         return x
 
     def gather(self, x: Tensor, length: int, dim: int = 1) -> Tensor:
-        """The whole sequence of `length` from every rank's share."""
+        """Gather the whole sequence of `length` from all ranks' shares."""
         return x
 
     def attention(
@@ -46,23 +46,23 @@ class SequenceParallel:
         streams: Sequence[int],
         lengths: Tensor | None = None,
     ) -> Tensor:
-        """Attention over the whole sequence for this rank's share of it, [B, S_local, H, D].
+        """Attention of this rank's share to the whole sequence, [B, S_local, H, D].
 
-        `streams` are the whole lengths of the sequences that were sharded one by one and then
-        concatenated (FLUX: text, image). `lengths` [B] counts the valid tokens a row, from the
-        start of the whole sequence, streams in their order.
+        `streams` are the full lengths of the sequences that were sharded one by one and then
+        concatenated (FLUX: text, image). `lengths` [B] is the number of valid tokens per row, from
+        the start of the whole sequence, streams in order.
         """
         return self._attention(q, k, v, lengths)
 
     def cross_attention(
         self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None
     ) -> Tensor:
-        """Attention of this rank's share of a sequence to another one, which is whole on each."""
+        """Attention of this rank's share to another sequence, which every rank holds in full."""
         return self._attention(q, k, v, lengths) if q.numel() else q
 
 
 class UlyssesSequenceParallel(SequenceParallel):
-    """The ranks of a ulysses group share the sequence, and within attention the heads."""
+    """The ranks of a ulysses group share the sequence, and the heads within attention."""
 
     def __init__(
         self, attention: AttentionFunction, rank: int, size: int, group: dist.ProcessGroup
@@ -101,12 +101,12 @@ class UlyssesSequenceParallel(SequenceParallel):
         return self._to_tokens(out, heads, tokens)
 
     def _tokens(self, streams: Sequence[int]) -> list[int]:
-        """How many tokens of all streams together each rank holds."""
+        """Number of tokens of all streams together per rank."""
         shares = [deal(length, self._size) for length in streams]
         return [sum(map(len, of_rank)) for of_rank in zip(*shares, strict=True)]
 
     def _to_heads(self, qkv: Tensor, heads: list[int], tokens: list[int]) -> Tensor:
-        """[B, S_local, 3, H, D] -> [B, S, 3, H_local, D], tokens in the order of ranks."""
+        """[B, S_local, 3, H, D] -> [B, S, 3, H_local, D], tokens in rank order."""
         batch, _, three, _, width = qkv.shape
         shapes = [torch.Size((batch, n, three, heads[self._rank], width)) for n in tokens]
         return torch.cat(all_to_all(qkv.split_with_sizes(heads, dim=3), shapes, self._group), dim=1)
@@ -120,7 +120,7 @@ class UlyssesSequenceParallel(SequenceParallel):
         )
 
     def _whole_order(self, streams: Sequence[int], device: torch.device) -> Tensor:
-        """Where each token of the whole sequence lies in the order of ranks."""
+        """Index of each token of the whole sequence in rank order."""
         offsets = [sum(streams[:i]) for i in range(len(streams))]
         by_rank = [
             offset + token
@@ -132,7 +132,7 @@ class UlyssesSequenceParallel(SequenceParallel):
 
 
 def make_sequence_parallel(mesh: Mesh, attention: AttentionFunction) -> SequenceParallel:
-    """The object for this rank of the mesh: trivial where its sequence is not shared."""
+    """Create the object for this rank: trivial if its sequence is not shared."""
     if mesh.ulysses_group is None:
         return SequenceParallel(attention)
     return UlyssesSequenceParallel(

@@ -1,1 +1,1 @@
-"""Layers that the native denoisers share."""
+"""Layers shared by the native denoisers."""

@@ -1,4 +1,4 @@
-"""Activations."""
+"""Activation functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 _SLOPE = 2 * math.sqrt(2 / math.pi)
 _CUBE = _SLOPE * 0.044715
-_BLOCK = 1 << 17  # elements that stay in a core's cache between passes
+_BLOCK = 1 << 17  # elements that fit into a core's cache between passes
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -38,5 +38,5 @@ def swiglu(x: Tensor) -> Tensor:
 
 
 def _by_sigmoid(x: Tensor, squared: Tensor) -> Tensor:
-    """The result, in the place of `squared`."""
+    """Compute the result into `squared`, and return it."""
     return squared.mul_(_CUBE).add_(_SLOPE).mul_(x).sigmoid_().mul_(x)

@@ -1,4 +1,4 @@
-"""Embedding of timesteps and of other numbers and vectors that steer a whole row."""
+"""Embeddings of timesteps, and of other numbers and vectors that apply to a whole row."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from multimodal_gen.runtime.layers.parts import Parts
 def sinusoidal_embedding(
     values: Tensor, dim: int = 256, max_period: float = 10000.0, scale: float = 1.0
 ) -> Tensor:
-    """cos then sin of values [B] times falling frequencies, [B, dim] in float32 (DDPM, FLUX).
+    """cos, then sin of values [B] times decreasing frequencies, [B, dim] in float32 (DDPM, FLUX).
 
-    `scale` multiplies the angles last: the rounding of models that do so.
+    `scale` is multiplied last, which matches the rounding of models that do so.
     """
     half = dim // 2
     steps = torch.arange(half, dtype=torch.float32, device=values.device)

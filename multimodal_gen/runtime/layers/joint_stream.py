@@ -1,4 +1,4 @@
-"""Streams of tokens with weights of their own that attend jointly (Esser et al. 2024, MMDiT)."""
+"""Token streams with separate weights and joint attention (Esser et al. 2024, MMDiT)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _FP16_MAX = torch.finfo(torch.float16).max
 
 
 class BlockContext(NamedTuple):
-    """What all blocks of an evaluation are given alike.
+    """Arguments shared by all blocks of an evaluation.
 
-    `rotary` [S_local, D / 2, 2], `streams` and `lengths` (see `SequenceParallel.attention`) are of
-    the streams in the order in which they are joined.
+    `rotary` [S_local, D / 2, 2], `streams` and `lengths` (see `SequenceParallel.attention`) follow
+    the order in which the streams are joined.
     """
 
     rotary: Tensor | None
@@ -32,15 +32,15 @@ class BlockContext(NamedTuple):
 
 
 class AttendedStream(nn.Module):
-    """The weights of a stream that is attended to, and ends there: a modulated norm, projections.
+    """Weights of a stream that is only attended to: a modulated norm and projections.
 
     Its modulation starts with shift and scale [B, 1 or S, dim]; 1 has been added to the scale.
     """
 
     eps = 1e-6
-    """Of all norms."""
+    """Epsilon of all norms."""
     bias: ClassVar = True
-    """Whether the linear layers have one."""
+    """Bias in the linear layers."""
 
     def __init__(self, parts: Parts, dim: int, heads: int, *, qk_norm: bool = True) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class AttendedStream(nn.Module):
 
 
 class AttendingStream(AttendedStream):
-    """One that also takes what attention gave; its modulation goes on with a gate."""
+    """A stream that also receives the attention's output; its modulation continues with a gate."""
 
     def __init__(self, parts: Parts, dim: int, heads: int, *, qk_norm: bool = True) -> None:
         super().__init__(parts, dim, heads, qk_norm=qk_norm)
@@ -66,15 +66,15 @@ class AttendingStream(AttendedStream):
     def attend(
         self, x: Tensor, attended: Tensor, modulation: Sequence[Tensor], lora: LoraRows | None
     ) -> Tensor:
-        """Add what attention gave [B, S, dim]."""
+        """Add the attention's output [B, S, dim]."""
         return gated_add(x, modulation[2], self.attention_out(attended, lora))
 
 
 class JointStream(AttendingStream):
-    """One that goes on to an MLP; its modulation, to shift, scale and gate of that."""
+    """A stream with an MLP; its modulation continues with the MLP's shift, scale and gate."""
 
     widening: ClassVar = 1
-    """Features that `activate` makes one of."""
+    """Input features of `activate` per output feature."""
 
     def __init__(
         self, parts: Parts, dim: int, heads: int, mlp_dim: int, *, qk_norm: bool = True
@@ -95,7 +95,7 @@ class JointStream(AttendingStream):
     def update(
         self, x: Tensor, attended: Tensor, modulation: Sequence[Tensor], lora: LoraRows | None
     ) -> Tensor:
-        """Add what attention gave [B, S, dim], then the MLP."""
+        """Add the attention's output [B, S, dim], then the MLP."""
         return self.feed(self.attend(x, attended, modulation, lora), modulation, lora)
 
 
@@ -108,7 +108,7 @@ class StreamInput(NamedTuple):
 
 
 def joint_block(parts: Parts, inputs: Sequence[StreamInput], context: BlockContext) -> list[Tensor]:
-    """The streams' tokens after a block in which all attend to all, in the order of `inputs`."""
+    """Tokens of the streams after a block with joint attention, in the order of `inputs`."""
     lora = context.lora
     streams = [(each.weights, each.tokens, each.modulation) for each in inputs]
     attended = joint_attention(parts, *join_streams(streams, lora), context)
@@ -124,8 +124,8 @@ def join_streams(
 ) -> tuple[Tensor, Tensor]:
     """Queries and keys [B, S_local, 2, H, D] and values [B, S_local, H, D] of the streams' tokens.
 
-    Each comes with its weights and its modulation. All have a `qk_norm` or none; what is normalised
-    is float32.
+    Each stream has its own weights and modulation. Either all have a `qk_norm` or none; the output
+    of the norm is float32.
     """
     projected = [weights.project(tokens, vectors, lora) for weights, tokens, vectors in inputs]
     qkv = projected[0] if len(projected) == 1 else torch.cat(projected, dim=1)
@@ -141,13 +141,13 @@ def join_streams(
 
 
 def joint_attention(parts: Parts, qk: Tensor, v: Tensor, context: BlockContext) -> Tensor:
-    """Attention of queries and keys, rotated unless `context.rotary` is None: [B, S, 2, H, D] ->
-    [B, S, H * D]."""
+    """Attention of queries and keys [B, S, 2, H, D], rotated unless `context.rotary` is None.
+    Returns [B, S, H * D]."""
     rotated = qk if context.rotary is None else apply_rotary(qk, context.rotary)
     q, k = rotated.to(v.dtype).unbind(2)
     return parts.attention(q, k, v, context.streams, context.lengths).flatten(2)
 
 
 def within_fp16(x: Tensor) -> Tensor:
-    """What overflowed in float16, cut to its largest number, as the references do."""
+    """Clamp float16 overflows to the largest number, as the references do."""
     return x.clip(-_FP16_MAX, _FP16_MAX) if x.dtype == torch.float16 else x

@@ -1,4 +1,4 @@
-"""Linear layers that know which tensors of a checkpoint they are made of, and take LoRAs."""
+"""Linear layers that map to tensors of a checkpoint, and support LoRA."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from multimodal_gen.runtime.layers.take import Segment, Sources, take_parameters
 
 
 class Linear(nn.Module):
-    """x [..., in] -> x Wᵀ + b [..., out], and what the LoRAs of the rows add to that."""
+    """x [..., in] -> x Wᵀ + b [..., out], plus the LoRAs of the rows."""
 
     bias: nn.Parameter | None
     segments: Sequence[Segment] = ()
-    """Which rows of the weight came from which tensor of the checkpoint."""
+    """Source tensors of the checkpoint for the rows of the weight."""
 
     def __init__(self, shape: tuple[int, ...], *, bias: bool = True) -> None:
-        """`shape` is the weight's, [out, in]."""
+        """`shape` is that of the weight, [out, in]."""
         super().__init__()
         self.weight = nn.Parameter(torch.empty(shape))
         self.register_parameter("bias", nn.Parameter(torch.empty(shape[0])) if bias else None)
@@ -33,7 +33,7 @@ class Linear(nn.Module):
         return output
 
     def product(self, x: Tensor) -> Tensor:
-        """Without LoRAs."""
+        """Output without LoRAs."""
         return F.linear(x, self.weight, self.bias)
 
     def take(
@@ -45,7 +45,8 @@ class Linear(nn.Module):
 
 
 class PatchLinear(Linear):
-    """A convolution whose stride is its kernel, as a product of patches [B, S, channels * patch].
+    """A convolution whose stride is its kernel size, as a product of patches [B, S, channels *
+    patch].
 
     Its weight is the convolution's, [out, channels, *patch].
     """

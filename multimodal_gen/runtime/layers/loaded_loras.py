@@ -1,4 +1,4 @@
-"""The LoRAs that a pipeline has loaded."""
+"""LoRAs that are loaded into a pipeline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multimodal_gen.runtime.layers.lora_hooks import LoraHooks
 
 
 class LoadedLoras:
-    """Puts LoRAs into the modules of a pipeline, by the keys that requests refer to them by."""
+    """Adds LoRAs to the modules of a pipeline, under the keys that requests use."""
 
     def __init__(self, device: torch.device) -> None:
         self.hooks = LoraHooks()
@@ -22,7 +22,7 @@ class LoadedLoras:
         self._last: tuple[list[Sequence[LoraUse]], LoraRows | None] = ([], None)
 
     def add(self, key: int, lora: Lora) -> None:
-        """Make a LoRA known by `key`, which no other has had."""
+        """Add a LoRA under `key`, which must be new."""
         self._banks[key] = [m.loras for m in lora.parts if isinstance(m, Linear)]
         for module, parts in lora.parts.items():
             if isinstance(module, Linear):
@@ -33,19 +33,19 @@ class LoadedLoras:
             self._of_encoders.add(key)
 
     def remove(self, key: int) -> None:
-        """Free it; no effect if it isn't there."""
+        """Free a LoRA; no effect if it isn't loaded."""
         self._of_encoders.discard(key)
         self.hooks.remove(key)
         for bank in self._banks.pop(key, ()):
             bank.remove(key)
 
     def rows(self, uses: Sequence[Sequence[LoraUse]]) -> LoraRows | None:
-        """The argument of an evaluation whose row r uses `uses[r]`; None if no row uses any."""
-        if list(uses) != self._last[0]:  # mostly those of the evaluation before
+        """LoRA argument of an evaluation whose row r uses `uses[r]`; None if no row uses any."""
+        if list(uses) != self._last[0]:  # usually the same as in the previous evaluation
             made = LoraRows(uses, self._device) if any(uses) else None
             self._last = (list(uses), made)
         return self._last[1]
 
     def of_encoders(self, uses: Sequence[LoraUse]) -> tuple[LoraUse, ...]:
-        """Those of a request's LoRAs that change the encoding of its prompt."""
+        """LoRAs of a request that change the encoding of its prompt."""
         return tuple(use for use in uses if use.key in self._of_encoders)

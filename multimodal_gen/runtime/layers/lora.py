@@ -1,7 +1,7 @@
 """LoRA for single rows of a batch (Hu et al. 2021, arXiv:2106.09685): y += scale * up(down(x)).
 
-The weights of the model stay as they are. A layer holds what each loaded LoRA has for it in a
-`LoraBank`; which rows of a batch use which LoRA is an argument of the evaluation, `LoraRows`.
+The model's weights stay unchanged. A layer holds its parts of all loaded LoRAs in a `LoraBank`; the
+rows that use each LoRA are an argument of the evaluation, `LoraRows`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 
 class LoraUse(NamedTuple):
-    """A loaded LoRA, as one request uses it."""
+    """A loaded LoRA with the scale of one request."""
 
     key: int
     scale: float
@@ -25,9 +25,9 @@ class LoraUse(NamedTuple):
 
 @dataclass(frozen=True)
 class LowRank:
-    """What one LoRA adds to one layer's output, or to some of its channels.
+    """One LoRA's term for one layer's output, or for some of its channels.
 
-    `down` is shaped like the layer's weight with `rank` outputs, `up` [channels, rank] (with a
+    `down` has the shape of the layer's weight with `rank` outputs, `up` [channels, rank] (with a
     kernel of 1 for a convolution).
     """
 
@@ -37,7 +37,7 @@ class LowRank:
     scale: float
     """alpha / rank"""
     start: int
-    """The first of the output's channels that it is for."""
+    """First output channel that it applies to."""
 
     def product(self, x: Tensor) -> Tensor:
         """up(down(x)) of a linear layer: [..., in] -> [..., channels]."""
@@ -46,22 +46,22 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA on the device: what it adds to which modules."""
+    """A LoRA on the device: its terms by module."""
 
     parts: Mapping[nn.Module, Sequence[LowRank]]
     of_encoders: bool
-    """It changes what prompts are encoded to."""
+    """True if it changes the encoding of prompts."""
 
 
 class RowGroup(NamedTuple):
-    """The rows that use a LoRA at one scale; `rows` [n] is their index, None stands for all."""
+    """Rows that use a LoRA at one scale; `rows` [n] are their indices, None means all."""
 
     scale: float
     rows: Tensor | None
 
 
 class LoraRows:
-    """Which rows of a batch use which LoRAs. An argument of an evaluation, with no side effect."""
+    """LoRA use per row of a batch. An argument of an evaluation, without side effects."""
 
     def __init__(self, uses: Sequence[Sequence[LoraUse]], device: torch.device) -> None:
         """Row r uses `uses[r]`."""
@@ -78,12 +78,12 @@ class LoraRows:
 
 
 class LoraBank:
-    """What the loaded LoRAs add to one layer."""
+    """Terms of all loaded LoRAs for one layer."""
 
     def __init__(
         self, product: Callable[[LowRank, Tensor], Tensor] = LowRank.product, channels: int = -1
     ) -> None:
-        """`channels` is the output's dimension that a `LowRank`'s channels are of."""
+        """`channels` is the output dimension that a `LowRank` applies to."""
         self._product = product
         self._channels = channels
         self._parts: dict[int, Sequence[LowRank]] = {}
@@ -95,13 +95,13 @@ class LoraBank:
         self._parts[key] = parts
 
     def remove(self, key: int) -> None:
-        """Free what the LoRA `key` has; no effect if it has nothing here."""
+        """Free the term of LoRA `key`; no effect if there is none."""
         self._parts.pop(key, None)
 
     def delta(self, x: Tensor, rows: LoraRows, output: Tensor) -> None:
-        """Add to `output` what the rows' LoRAs make of the layer's input `x`, in place.
+        """Add the rows' LoRA terms for the layer's input `x` to `output`, in place.
 
-        Both have the rows in front: [R, ...], or [R * n, ...] row by row.
+        The first dimension of both is the rows: [R, ...], or [R * n, ...] row by row.
         """
         for key, parts in self._parts.items():
             for group in rows.groups.get(key, ()):
@@ -117,7 +117,7 @@ class LoraBank:
             output.index_add_(0, group.rows, self._product(part, x[group.rows]), alpha=scale)
         else:
             if len(x) % total:
-                raise RuntimeError(f"{tuple(x.shape)} are not {total} rows, as LoRA needs them")
+                raise RuntimeError(f"LoRA needs {total} rows, not input of shape {tuple(x.shape)}")
             chosen = x.unflatten(0, (total, -1))[group.rows]
             added = self._product(part, chosen.flatten(0, 1)).unflatten(0, chosen.shape[:2])
             output.unflatten(0, (total, -1)).index_add_(0, group.rows, added, alpha=scale)

@@ -1,4 +1,4 @@
-"""LoRA for modules of libraries, which are called without knowledge of rows: by forward hooks."""
+"""LoRA for library modules, which are not passed the rows: by forward hooks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _CONVOLUTIONS: Mapping[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv3d: F.conv3d,
 }
 HOOKABLE: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVOLUTIONS)
-"""Library modules that can have a LoRA."""
+"""Types of library modules that support LoRA."""
 
 
 class LoraHooks:
-    """The hooks on the library modules of one pipeline, and the rows that they act on."""
+    """Hooks on the library modules of one pipeline, and the rows that they apply to."""
 
     def __init__(self) -> None:
         self._banks: dict[nn.Module, tuple[LoraBank, Any]] = {}
@@ -34,7 +34,7 @@ class LoraHooks:
         self._banks[module][0].add(key, parts)
 
     def remove(self, key: int) -> None:
-        """Free what the LoRA `key` has in any module."""
+        """Free the terms of LoRA `key` in all modules."""
         for module, (bank, handle) in list(self._banks.items()):
             bank.remove(key)
             if not bank:
@@ -43,7 +43,7 @@ class LoraHooks:
 
     @contextmanager
     def applied(self, rows: LoraRows | None) -> Iterator[None]:
-        """Within it, library modules are called with batches of these rows."""
+        """Context in which library modules are called with batches of these rows."""
         self._rows = rows
         try:
             yield
@@ -51,7 +51,7 @@ class LoraHooks:
             self._rows = None
 
     def _hook(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        # In place: the output is the module's own, and nobody has seen it.
+        # In place: the output is the module's own, and nothing else uses it yet.
         if self._rows is not None:
             self._banks[module][0].delta(args[0], self._rows, output)
 
@@ -67,5 +67,5 @@ def _bank_for(module: nn.Module) -> LoraBank:
 def _convolved(
     module: nn.modules.conv._ConvNd, convolve: Callable[..., Tensor], part: LowRank, x: Tensor
 ) -> Tensor:
-    """up(down(x)), with the module's own stride and padding."""
+    """up(down(x)) with the module's own stride and padding."""
     return convolve(module._conv_forward(x, part.down, None), part.up, part.bias)

@@ -1,4 +1,5 @@
-"""Adaptive layer norm (Peebles & Xie 2022, arXiv:2212.09748), with shifts and scales given."""
+"""Adaptive layer norm (Peebles & Xie 2022, arXiv:2212.09748), with shifts and scales as
+arguments."""
 
 from __future__ import annotations
 
@@ -15,15 +16,15 @@ from multimodal_gen.runtime.layers.lora import LoraRows
 def block_vectors(
     layers: Sequence[Linear], embedded: Tensor, dim: int, lora: LoraRows | None
 ) -> Tensor:
-    """The modulation vectors [B, vectors, 1, dim] that these layers make of `embedded` [B, E], one
-    layer's after another's. Each block has a layer of its own, so that it can come and go with the
-    block."""
+    """Modulation vectors [B, vectors, 1, dim] of these layers for `embedded` [B, E], layer by
+    layer. Each block has its own layer, which can be loaded and freed with the block."""
     vectors = torch.cat([layer(embedded, lora) for layer in layers], dim=1)
     return vectors.view(len(embedded), -1, 1, dim)
 
 
 def split_vectors(vectors: Tensor, counts: Sequence[int]) -> list[Sequence[Tensor]]:
-    """`counts[i]` of the vectors [B, vectors, 1, dim] for each i, each [B, 1, dim]."""
+    """Split the vectors [B, vectors, 1, dim] into `counts[i]` vectors for each i, each [B, 1,
+    dim]."""
     each = vectors.unbind(1)
     starts = [sum(counts[:i]) for i in range(len(counts))]
     return [each[at : at + count] for at, count in zip(starts, counts, strict=True)]
@@ -32,7 +33,7 @@ def split_vectors(vectors: Tensor, counts: Sequence[int]) -> list[Sequence[Tenso
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
     """LayerNorm(x) * scale + shift for x [B, S, D] and shift, scale [B, 1, D].
 
-    The caller has added 1 to `scale`: once for all blocks rather than in each.
+    The caller has added 1 to `scale`: once for all blocks, not in each of them.
     """
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=eps), scale)
 

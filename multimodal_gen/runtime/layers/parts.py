@@ -1,8 +1,7 @@
-"""What a transformer is built of on this rank.
+"""Layers that transformers are built of on this rank.
 
-A transformer says which of its layers are columns and which are rows. How a layer is stored,
-computed and shared between ranks is the part's business: one rank in full precision gets plain
-layers.
+A transformer declares which of its layers are columns and which are rows. Each part decides how its
+layer is stored, computed and shared between ranks: one rank in full precision gets plain layers.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from multimodal_gen.runtime.layers.norm import QKNorm
 
 
 class Parts:
-    """Makes the layers of one transformer; `sequence` is how the ranks share its tokens."""
+    """Creates the layers of one transformer; `sequence` shares its tokens between ranks."""
 
     def __init__(self, sequence: SequenceParallel) -> None:
         self.sequence = sequence
@@ -25,15 +24,15 @@ class Parts:
     # -- layers
 
     def linear(self, inputs: int, outputs: int, *, bias: bool = True) -> Linear:
-        """A layer that is whole on each rank."""
+        """A layer that is complete on each rank."""
         return Linear((outputs, inputs), bias=bias)
 
     def column(
         self, inputs: int, outputs: Sequence[int], *, unit: int = 1, bias: bool = True
     ) -> Linear:
-        """Several layers on one input, as one product: [..., inputs] -> [..., sum(outputs)].
+        """Several layers with one input, as one product: [..., inputs] -> [..., sum(outputs)].
 
-        Each of `outputs` can be dealt out between ranks in units of `unit` features: whole heads.
+        Each of `outputs` can be split between ranks in units of `unit` features: whole heads.
         """
         assert not any(width % unit for width in outputs), (outputs, unit)
         return Linear((sum(outputs), inputs), bias=bias)
@@ -41,24 +40,24 @@ class Parts:
     def row(
         self, inputs: Sequence[int], outputs: int, *, unit: int = 1, bias: bool = True
     ) -> Linear:
-        """A layer whose inputs are what columns of these widths gave: its products add up."""
+        """A layer whose inputs are the outputs of columns of these widths: its products add up."""
         assert not any(width % unit for width in inputs), (inputs, unit)
         return Linear((outputs, sum(inputs)), bias=bias)
 
     def patches(self, channels: int, outputs: int, patch: Sequence[int]) -> PatchLinear:
-        """The embedding of patches, whole on each rank."""
+        """Patch embedding, complete on each rank."""
         return PatchLinear((outputs, channels, *patch))
 
     def norm(self, width: int, eps: float) -> nn.RMSNorm:
-        """An RMS norm over a width that ranks may share: that of all heads."""
+        """An RMS norm over a width that ranks may share: all heads."""
         return nn.RMSNorm(width, eps)
 
     def qk_norm(self, width: int) -> QKNorm:
-        """An RMS norm of queries and keys, over a head or over all of them."""
+        """An RMS norm of queries and keys, over one head or over all of them."""
         return QKNorm(width)
 
     def heads(self, count: int) -> int:
-        """How many of `count` heads this rank's columns make."""
+        """Number of the `count` heads that this rank's columns compute."""
         return count
 
     # -- attention

@@ -1,4 +1,5 @@
-"""Rotary position embedding (Su et al. 2021, arXiv:2104.09864), several position axes a token."""
+"""Rotary position embedding (Su et al. 2021, arXiv:2104.09864) with several position axes per
+token."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from torch import Tensor
 _KEPT = 32
 
 Grid = tuple[int, int]
-"""Tokens of a picture, down and across."""
+"""Tokens of an image, down and across."""
 
 
 def rotary_table(positions: Tensor, axes_dims: Sequence[int], theta: float = 10000.0) -> Tensor:
@@ -33,7 +34,7 @@ def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
     """
     pairs = x.view(*x.shape[:-1], x.shape[-1] // 2, 2)
     table = table.view(*table.shape[:-2], *(1,) * (x.dim() - 3), *table.shape[-2:])
-    if torch.compiler.is_compiling():  # inductor makes no code for complex numbers
+    if torch.compiler.is_compiling():  # inductor can't compile complex numbers
         cos, sin = table.unbind(-1)
         even, odd = pairs.unbind(-1)
         rotated = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1)
@@ -50,13 +51,13 @@ def check_table(table: Tensor, tokens: int) -> None:
 
 
 class RotaryTables:
-    """The tables of the shapes that came last."""
+    """Cache of the tables of the most recent shapes."""
 
     def __init__(self) -> None:
         self._tables: dict[Hashable, Tensor] = {}
 
     def get(self, shape: Hashable, make: Callable[[], Tensor]) -> Tensor:
-        """The table under `shape`, from `make` where it is not there."""
+        """Return the table for `shape`; calls `make` if it is not cached."""
         table = self._tables.get(shape)
         if table is None:
             while len(self._tables) >= _KEPT:

@@ -1,4 +1,4 @@
-"""How modules take their weights from the tensors of a checkpoint."""
+"""Protocol by which modules take their weights from a checkpoint's tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Segment(NamedTuple):
-    """The rows of a parameter that one tensor of the checkpoint gives."""
+    """Rows of a parameter that come from one tensor of the checkpoint."""
 
     name: str
     start: int
@@ -18,21 +18,21 @@ class Segment(NamedTuple):
 
 
 class Sources(Protocol):
-    """The tensors of a checkpoint that make up one parameter, one after another along dim 0."""
+    """Tensors of a checkpoint that make up one parameter, concatenated along dim 0."""
 
     @property
     def segments(self) -> Sequence[Segment]: ...
 
     def read(self, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """All of them as one tensor; holds no second copy of it on the way."""
+        """Read all of them as one tensor, without holding a second copy."""
 
 
 def take_parameters(
     module: nn.Module, sources: Mapping[str, Sources], dtype: torch.dtype, device: torch.device
 ) -> None:
-    """Give the module's own parameters and buffers, by name, what `sources` has for them.
+    """Set the module's own parameters and buffers, by name, from `sources`.
 
-    A module with a method `take` of this form, without `module`, takes them in its own way.
+    A module may define a method `take` of this form, without `module`, to do it differently.
     """
     own = {name: getattr(module, name) for name in sources}
     state = {name: sources[name].read(own[name].shape, dtype, device) for name in sources}

@@ -1,4 +1,4 @@
-"""The classes of diffusers and transformers that a checkpoint may name."""
+"""Classes of diffusers and transformers that a checkpoint may name."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from multimodal_gen.configs.families import FAMILIES, FamilyConfig
 from multimodal_gen.configs.families.components import Kind
 
 ALL_SCHEDULERS = tuple(name for name in dir(diffusers.schedulers) if name.endswith("Scheduler"))
-"""For the fallback, whose pipelines have their own way with them."""
+"""For the fallback, whose pipelines use their schedulers themselves."""
 
 
 def allowed_by(families: Iterable[FamilyConfig]) -> dict[tuple[str, str], Kind]:
-    """What the families' tables name, by (library, class)."""
+    """Classes that the families' tables name, by (library, class)."""
     allowed: dict[tuple[str, str], Kind] = {}
     for family in families:
         for component in family.components.values():
@@ -28,4 +28,4 @@ ALLOWED: Mapping[tuple[str, str], Kind] = {
     **{("diffusers", name): "scheduler" for name in ALL_SCHEDULERS},
     **allowed_by(FAMILIES),
 }
-"""(library, class) as model_index.json has them. Nothing else is ever imported for a checkpoint."""
+"""(library, class) as in model_index.json. No other class is ever imported for a checkpoint."""

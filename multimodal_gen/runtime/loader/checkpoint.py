@@ -1,4 +1,4 @@
-"""A checkpoint in diffusers' layout: its index read as data, components loaded one by one."""
+"""A checkpoint in diffusers layout: reads its index as data, and loads components one by one."""
 
 from __future__ import annotations
 
@@ -44,21 +44,22 @@ _PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The folder of a checkpoint, and what its index says. Holds no weights."""
+    """A checkpoint's folder and index. Holds no weights."""
 
     folder: Path
     pipeline_class: str
     components: Mapping[str, tuple[str, str]]
     """Name -> (library, class); all are in `ALLOWED`."""
     options: Mapping[str, Any]
-    """The pipeline's own settings in the index."""
+    """Pipeline settings in the index."""
     file: SingleFileWeights | None = None
-    """Has some components' weights instead of the folder."""
+    """A single file that replaces some components' weights in the folder."""
 
     @classmethod
     def open(cls, folder: Path, file: Path | None = None) -> Checkpoint:
-        """Read the index, and the head of `file`, a single weight file that takes the place of some
-        components' weights. Raises InvalidCheckpoint for what is missing, broken or not allowed."""
+        """Read the index, and the header of `file`, a single weight file that replaces some
+        components' weights. Raises InvalidCheckpoint for anything missing, damaged or not
+        allowed."""
         if not folder.is_dir():
             raise InvalidCheckpoint(f"{folder}: no such folder")
         index = read_json(folder, _INDEX)
@@ -77,7 +78,7 @@ class Checkpoint:
         return cls(folder, pipeline_class, components, options, single)
 
     def require(self, name: str, allowed: tuple[str, ...]) -> None:
-        """Check that it has the component, of one of these classes. Raises InvalidCheckpoint."""
+        """Check that the component exists and is of an allowed class. Raises InvalidCheckpoint."""
         if name not in self.components:
             raise InvalidCheckpoint(
                 f"{_INDEX}: {self.pipeline_class} needs a {name} ({', '.join(allowed)})"
@@ -86,32 +87,34 @@ class Checkpoint:
         if class_name not in allowed:
             raise InvalidCheckpoint(
                 f"{_INDEX}: {name} is a {class_name}; "
-                f"{self.pipeline_class} takes {', '.join(allowed)}"
+                f"{self.pipeline_class} requires {', '.join(allowed)}"
             )
         if not inside(self.folder, name).is_dir():
             raise InvalidCheckpoint(f"{name}: no such folder in {self.folder}")
 
     def require_width(self, name: str, parts: tuple[str, ...]) -> None:
-        """Check that a width is the sum of others: `unet.cross_attention_dim` of its encoders'.
+        """Check that a width is the sum of others, such as `unet.cross_attention_dim` of its
+        encoders'.
 
-        Widths that the configs leave to their classes are not checked. Raises InvalidCheckpoint.
+        Widths that the configs don't set are not checked. Raises InvalidCheckpoint.
         """
         width, *others = (self._width(part) for part in (name, *parts))
         if any(not isinstance(each, int) for each in (width, *others)) or width == sum(others):
             return
         found = " + ".join(f"{part}={each}" for part, each in zip(parts, others, strict=True))
-        raise InvalidCheckpoint(f"config.json: {name}={width} does not fit {found}")
+        raise InvalidCheckpoint(f"config.json: {name}={width} does not match {found}")
 
     def _width(self, part: str) -> Any:
         component, _, key = part.partition(".")
         return self.config(component).get(key)
 
     def config(self, name: str) -> dict[str, Any]:
-        """config.json of a component."""
+        """Read config.json of a component."""
         return module_config(self.folder, name)
 
     def scheduler_config(self, allowed: tuple[str, ...] | None = None) -> dict[str, Any]:
-        """scheduler_config.json, its class as the index names it; by default one of a solver's."""
+        """Read scheduler_config.json. Its class is the index's; by default it must be a
+        solver's."""
         self.require("scheduler", allowed or scheduler_classes())
         path = "scheduler/scheduler_config.json"
         config = read_json(self.folder, path)
@@ -123,7 +126,7 @@ class Checkpoint:
         return {**config, "_class_name": class_name}
 
     def load(self, name: str, dtype: torch.dtype, device: torch.device) -> Any:
-        """A tokenizer, a processor, or a module of diffusers or transformers."""
+        """Load a tokenizer, a processor, or a module of diffusers or transformers."""
         library, class_name = self.components[name]
         kind = ALLOWED[library, class_name]
         if kind == "tokenizer":
@@ -153,7 +156,7 @@ class Checkpoint:
         dtype: torch.dtype,
         device: torch.device,
     ) -> nn.Module:
-        """A module of ours, made by `make` on the meta device and filled strictly."""
+        """Load one of our modules: created by `make` on the meta device, with strict weights."""
         with complaints(f"{name}/config.json"), torch.device("meta"):
             module = make().eval().requires_grad_(False)
         with self._tensors(name) as stored:
@@ -161,12 +164,12 @@ class Checkpoint:
         return module
 
     def _called(self, name: str) -> str:
-        """What errors over a component's weights call it."""
+        """Name of a component's weights in errors."""
         return name if self.file is None else self.file.called(name)
 
     @contextmanager
     def _tensors(self, name: str) -> Iterator[Mapping[str, Stored]]:
-        """A component's tensors under diffusers' names, from wherever they are."""
+        """Yield a component's tensors under diffusers' names, from the folder or the file."""
         library, class_name = self.components[name]
         if self.file is not None and name in self.file.parts:
             with self.file.tensors(name, class_name, self.config(name)) as stored:
@@ -177,7 +180,7 @@ class Checkpoint:
             yield stored
 
     def defaults(self, family: Defaults) -> Defaults:
-        """The family's defaults, with what generation_defaults.json says instead."""
+        """The family's defaults, overridden by generation_defaults.json."""
         if not inside(self.folder, _DEFAULTS).is_file():
             return family
         own = read_json(self.folder, _DEFAULTS)
@@ -189,7 +192,7 @@ class Checkpoint:
             return msgspec.convert({**needed, **own}, Defaults)
         except msgspec.ValidationError as error:
             known = ", ".join(Defaults.__struct_fields__)
-            raise InvalidCheckpoint(f"{_DEFAULTS}: {error}; known are {known}") from error
+            raise InvalidCheckpoint(f"{_DEFAULTS}: {error}; allowed: {known}") from error
 
 
 def _allowed(name: str, value: list[Any]) -> tuple[str, str]:
@@ -199,6 +202,6 @@ def _allowed(name: str, value: list[Any]) -> tuple[str, str]:
     if (library, class_name) not in ALLOWED:
         known = ", ".join(f"{a}.{b}" for a, b in ALLOWED)
         raise InvalidCheckpoint(
-            f"{_INDEX}: {name}={library}.{class_name} is not an allowed class; allowed are {known}"
+            f"{_INDEX}: {name}={library}.{class_name} is not an allowed class; allowed: {known}"
         )
     return library, class_name

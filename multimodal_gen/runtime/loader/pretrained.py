@@ -1,4 +1,4 @@
-"""How the classes of diffusers and transformers are loaded: from a folder, or from tensors."""
+"""Loads classes of diffusers and transformers, from a folder or from tensors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class PictureProcessor(NamedTuple):
-    """A processor's parts for text and for pictures."""
+    """The parts of a processor for text and for images."""
 
     tokenizer: Any
     image_processor: Any
@@ -45,7 +45,7 @@ _VOCABULARIES = (
     "tokenizer.model",
 )
 _SHOWN_CHARACTERS = 400
-"""Of what a library says; some print a page."""
+"""Maximum length of a library's message in errors; some print a page."""
 
 WEIGHTS_STEM = {
     "diffusers": "diffusion_pytorch_model",
@@ -54,14 +54,15 @@ WEIGHTS_STEM = {
 
 
 def load_tokenizer(root: Path, name: str, class_name: str) -> Any:
-    """The tokenizer in folder `name`, by its class and without code of its own."""
+    """Load the tokenizer in folder `name`, by its class and without running code from the
+    folder."""
     if inside(root, f"{name}/tokenizer_config.json").is_file():
         config_name = f"{name}/tokenizer_config.json"
         check_config(read_json(root, config_name), config_name)
     for file in inside(root, name).iterdir():
         inside(root, f"{name}/{file.name}")
     if not any(inside(root, f"{name}/{file}").is_file() for file in _VOCABULARIES):
-        # Without one, the library makes a tokenizer that knows no word.
+        # Without one, the library creates a tokenizer without any words.
         raise InvalidCheckpoint(f"{name}: has no vocabulary ({', '.join(_VOCABULARIES)})")
     kind = getattr(quiet("transformers"), class_name)
     with complaints(f"{name}: {class_name}"):
@@ -69,7 +70,7 @@ def load_tokenizer(root: Path, name: str, class_name: str) -> Any:
 
 
 def load_image_processor(root: Path, name: str, class_name: str) -> Any:
-    """What makes pixels fit for an encoder of pictures: settings alone."""
+    """Load the image processor of an image encoder: settings only."""
     config = _image_processor_config(root, name)
     kind = getattr(quiet("transformers"), class_name)
     with complaints(f"{name}: {class_name}"):
@@ -77,7 +78,7 @@ def load_image_processor(root: Path, name: str, class_name: str) -> Any:
 
 
 def _image_processor_config(root: Path, name: str) -> dict[str, Any]:
-    """In a file of its own, or where it is part of a processor, in that of the whole."""
+    """Read its config from its own file or, if it is part of a processor, from the processor's."""
     whole = f"{name}/processor_config.json"
     if inside(root, whole).is_file():
         part = check_config(read_json(root, whole), whole).get("image_processor")
@@ -88,7 +89,7 @@ def _image_processor_config(root: Path, name: str) -> dict[str, Any]:
 
 
 def load_processor(root: Path, name: str, class_name: str) -> PictureProcessor:
-    """The processor of a language model that sees, by the classes of its parts."""
+    """Load the processor of a vision language model, by the classes of its parts."""
     tokenizer_class, image_processor_class = PROCESSORS[class_name]
     path = f"{name}/tokenizer_config.json"
     if inside(root, path).is_file():
@@ -104,7 +105,8 @@ def load_processor(root: Path, name: str, class_name: str) -> PictureProcessor:
 def load_module(
     root: Path, name: str, library: str, class_name: str, dtype: torch.dtype, device: torch.device
 ) -> nn.Module:
-    """The module in folder `name` by its library's own safe loader, checked before and after."""
+    """Load the module in folder `name` with its library's own safe loader, with checks before and
+    after."""
     config = module_config(root, name)
     files = weight_files(root, name, WEIGHTS_STEM[library])
     if inside(root, f"{name}/adapter_config.json").exists():
@@ -118,7 +120,7 @@ def load_module(
             options = {
                 "dtype": dtype,
                 "config": kind.config_class.from_dict(config),
-                "ignore_mismatched_sizes": True,  # its own complaint names no tensor; ours does
+                "ignore_mismatched_sizes": True,  # the library reports no names; we do
             }
         module, info = kind.from_pretrained(
             root / name,
@@ -144,8 +146,8 @@ def module_of(
     dtype: torch.dtype,
     device: torch.device,
 ) -> nn.Module:
-    """A module as its library would load it from a folder with these tensors. Raises
-    InvalidCheckpoint; `name` is what errors call the component."""
+    """Load a module from tensors as its library would from a folder. Raises InvalidCheckpoint;
+    `name` is the component's name in errors."""
     kind = getattr(quiet(library), class_name)
     make = _from_transformers if library == "transformers" else _from_diffusers
     module = make(kind, config, stored, name, dtype)
@@ -176,7 +178,7 @@ def _from_transformers(
 ) -> nn.Module:
     state = {key: _as_stored(tensor) for key, tensor in stored.items() if is_float(tensor.dtype)}
     if "text_projection.weight" not in state and "projection_dim" in config:
-        # Stable Diffusion 3 pools CLIP-L without one, and its files may leave it out.
+        # Stable Diffusion 3 pools CLIP-L without a projection, which its files may omit.
         state |= _no_projection(kind, config)
     with complaints(f"{name}: {kind.__name__}"):
         module, info = kind.from_pretrained(
@@ -193,7 +195,7 @@ def _from_transformers(
 
 
 def _as_stored(tensor: Stored) -> Tensor:
-    """In the file's own precision: which parts are cast is the library's to know."""
+    """Read in the file's own precision: the library decides which parts are cast."""
     plain = {"F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}
     dtype = plain.get(tensor.dtype, torch.float32)
     return assemble([tensor], torch.Size(tensor.shape), dtype, torch.device("cpu"))
@@ -207,7 +209,7 @@ def _no_projection(kind: Any, config: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def quiet(library: str) -> Any:
-    """The library, without bars and notes of its own on the terminal."""
+    """Context that silences the library's progress bars and notes."""
     logs = importlib.import_module(f"{library}.utils.logging")
     logs.disable_progress_bar()
     logs.set_verbosity_error()
@@ -221,15 +223,15 @@ def check_keys(name: str, info: Mapping[str, Any]) -> None:
     }
     if any(wrong.values()):
         listed = "; ".join(f"{what}: {', '.join(keys[:8])}" for what, keys in wrong.items() if keys)
-        raise InvalidCheckpoint(f"{name}: the weights don't fit config.json: {listed}")
+        raise InvalidCheckpoint(f"{name}: the weights don't match config.json: {listed}")
     if info.get("unexpected_keys"):
-        log.warning("%s: weights without a place: %s", name, sorted(info["unexpected_keys"])[:8])
+        log.warning("%s: unused weights: %s", name, sorted(info["unexpected_keys"])[:8])
 
 
 @contextmanager
 def complaints(what: str) -> Iterator[None]:
-    """Whatever a library raises over files that are broken is one InvalidCheckpoint: there is no
-    end to the kinds (tokenizers even raises plain Exception)."""
+    """Turn any exception that a library raises for damaged files into InvalidCheckpoint: the types
+    are unpredictable (tokenizers even raises plain Exception)."""
     try:
         yield
     except InvalidCheckpoint:

@@ -1,5 +1,5 @@
-"""Rank 0's door for clients: one ROUTER socket on a thread of its own, so that accepted, full,
-cancelled and health are answered at once, even inside a long step."""
+"""Rank 0's client endpoint: one ROUTER socket on a thread of its own, so that accepting, refusing,
+cancelling and health checks are answered at once, even during a long step."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SWEEP_S = 0.5
-"""How often queued requests hear of their place, which also shows whose client is gone."""
+"""Interval of queue position updates, which also show whether a client is gone."""
 RETRY_S = 0.01
-"""How soon a full client is tried again."""
+"""Delay before sending again to a client whose socket is full."""
 TELL_S = 2.0
-"""How long a refusal waits for somebody to hear it."""
+"""Time that a refusal waits for a client to receive it."""
 LAST_WORDS_S = 0.5
-"""How long the end waits for clients to take what is theirs."""
+"""Time to deliver pending messages on shutdown."""
 UNREAD_MESSAGES = 100
-"""How many of a client's messages lie in its socket; of those behind them, progress is renewed."""
+"""Messages buffered in a client's socket; beyond that, only the newest progress is kept."""
 
 
 class SchedulerApi(Protocol):
-    """What the gateway asks of the Scheduler, from its own thread."""
+    """Methods of the Scheduler that the gateway calls, from its own thread."""
 
     def submit(self, req: Req, pictures: Sequence[Any]) -> None: ...
     def cancel(self, request_id: str) -> None: ...
@@ -74,10 +74,11 @@ class SchedulerApi(Protocol):
 
 
 class ClientGateway:
-    """Owns the client socket. `send` may be called from any thread; the rest is its own."""
+    """Owns the client socket. `send` may be called from any thread; other methods have their
+    threads noted below."""
 
     def __init__(self, address: str) -> None:
-        # Its own context: ending it waits until the last messages have left the process.
+        # A context of its own: terminating it waits until the last messages were sent.
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context = context
         self._socket = context.socket(zmq.ROUTER)
@@ -96,7 +97,7 @@ class ClientGateway:
         self._scheduler: SchedulerApi | None = None
         self._stopping = False
         self.shutdown_asked = False
-        """A client asked for the end of the engine, perhaps before there was one."""
+        """True once a client has asked to stop the engine, perhaps before it was ready."""
         self._told = threading.Event()
         self._thread = threading.Thread(target=self._run, name="client-gateway", daemon=True)
         self._thread.start()
@@ -104,14 +105,14 @@ class ClientGateway:
     # -- any thread
 
     def open(self, scheduler: SchedulerApi, num_ranks: int, model: ModelInfo) -> None:
-        """Begin to take requests, and tell those who asked that the engine is ready."""
+        """Start accepting requests, and send `Ready` to clients that asked for it."""
         with self._lock:
             self._scheduler = scheduler
             self._ready = Ready(num_ranks=num_ranks, model=model)
         self._wakeup.ring()
 
     def refuse(self, error: MultimodalGenError) -> None:
-        """Tell everybody who asks that the engine can't start."""
+        """Tell all clients that the engine can't start."""
         with self._lock:
             self._ready = NotReady(WireError.of(error))
         self._wakeup.ring()
@@ -122,15 +123,17 @@ class ClientGateway:
         message: msgspec.Struct,
         arrays: list[np.ndarray[Any, Any]] | None = None,
     ) -> None:
-        """Send to whoever submitted the request. Anything but RequestProgress ends it."""
+        """Send to the client that submitted the request. Any message but RequestProgress ends
+        it."""
         with self._lock:
             self._sent.append((request_id, message, encode(message, arrays or [])))
         self._wakeup.ring()
 
     def close(self) -> None:
-        """Deliver what waits, for half a second at most, and end.
+        """Deliver pending messages, for at most half a second, and stop.
 
-        A refusal is kept until somebody has heard it: loading may fail before anybody asks.
+        A refusal is kept until a client has received it: loading may fail before any client
+        connects.
         """
         if isinstance(self._ready, NotReady):
             self._told.wait(TELL_S)
@@ -146,7 +149,7 @@ class ClientGateway:
         try:
             self._serve()
         except Exception:
-            # Clients would wait forever at a door behind which nobody is.
+            # Clients would wait forever for a gateway that has stopped.
             log.exception("the gateway failed")
             os._exit(70)
 
@@ -192,7 +195,7 @@ class ClientGateway:
         match message:
             case Hello(protocol=protocol):
                 if protocol != PROTOCOL_VERSION:
-                    what = f"protocol {protocol}; this engine speaks {PROTOCOL_VERSION}"
+                    what = f"protocol {protocol}; this engine uses {PROTOCOL_VERSION}"
                     self._reply(client, NotReady(WireError.of(ProtocolError(what))))
                 else:
                     self._greeted.add(client)
@@ -214,7 +217,7 @@ class ClientGateway:
             if self._scheduler is None or not isinstance(self._ready, Ready):
                 raise EngineNotReady("the engine is still loading")
             if self._owners.get(req.id, client) != client:
-                raise InvalidRequest("id", req.id, "is another client's request")
+                raise InvalidRequest("id", req.id, "belongs to another client's request")
             if not 1 <= len(req.id) <= 128:
                 raise InvalidRequest("id", req.id, "must be 1 to 128 characters")
             if req.id not in self._owners:
@@ -273,19 +276,19 @@ class ClientGateway:
         self._socket.send_multipart([client, *frames], flags=zmq.NOBLOCK, copy=len(frames) == 1)
 
     def _forget(self, client: bytes) -> None:
-        """The client is gone: nobody waits for what it asked."""
+        """Cancel the requests of a client that is gone."""
         del self._outboxes[client]
         theirs = [request_id for request_id, owner in self._owners.items() if owner == client]
         if theirs:
-            log.info("a client left; cancelling %d of its requests", len(theirs))
+            log.info("a client disconnected; cancelling %d of its requests", len(theirs))
         for request_id in theirs:
             if self._scheduler is not None:
                 self._scheduler.cancel(request_id)
 
 
 def _reason(error: Exception) -> WireError:
-    """Whatever a client's message leads to is an answer, never the end of rank 0."""
+    """Turn an exception from a client's message into a reply; it never ends rank 0."""
     if isinstance(error, MultimodalGenError):
         return WireError.of(error)
-    log.error("a client's message could not be handled", exc_info=error)
+    log.error("handling a client's message failed", exc_info=error)
     return WireError.of(MultimodalGenError(f"{type(error).__name__} in the engine"))

@@ -1,5 +1,5 @@
-"""One rank's device: owns the pipeline and the state of every admitted request, and does what a
-Plan says with them."""
+"""One rank's device: owns the pipeline and the state of every admitted request, and carries out
+plans."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from multimodal_gen.runtime.stages.request_state import RequestState
 
 log = logging.getLogger(__name__)
 JOIN_S = 300.0
-"""How long ranks wait for one another at least: loading is no step. Who falls silent in a step is
-noticed by rank 0's Scheduler."""
+"""Minimum timeout between ranks: loading takes longer than a step. A rank that stops responding
+during a step is detected by rank 0's Scheduler."""
 
 
 class PlanOutcome:
-    """What a plan came to on this rank; the device may still be at work on it."""
+    """Result of a plan on this rank; the device may still be working on it."""
 
     def __init__(self, plan: Plan, rank: int, device: torch.device) -> None:
         self.plan = plan
@@ -49,11 +49,11 @@ class PlanOutcome:
         self._clock = _CudaClock() if device.type == "cuda" else _HostClock()
 
     def queued(self) -> None:
-        """All of it is queued: on a GPU its end is an event, on a CPU it is now."""
+        """Mark that everything is queued: on a GPU the end is an event, on a CPU it is now."""
         self._clock.stop()
 
     def ack(self) -> tuple[Ack, list[Any]]:
-        """Wait for the device; the acknowledgement and its arrays."""
+        """Wait for the device; returns the acknowledgement and its arrays."""
         seconds = self._clock.seconds()
         arrays = [tensor.cpu().numpy() for tensor in self.pixels]
         ack = Ack(
@@ -67,7 +67,7 @@ class PlanOutcome:
 
 
 class _HostClock:
-    """Times work that is done when its call returns."""
+    """Times work that is finished when its call returns."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
@@ -81,7 +81,7 @@ class _HostClock:
 
 
 class _CudaClock:
-    """Times work on the GPU's own stream, which may still be busy with the plan before."""
+    """Times work on the GPU's own stream, which may still be busy with the previous plan."""
 
     def __init__(self) -> None:
         self._started = torch.cuda.Event(enable_timing=True)
@@ -97,7 +97,7 @@ class _CudaClock:
 
 
 class GPUWorker:
-    """Carries out plans on one device. The same plans in the same order on every rank."""
+    """Carries out plans on one device. All ranks get the same plans in the same order."""
 
     def __init__(self, pipeline: ComposedPipeline, loras: LoraLoader | None = None) -> None:
         self.pipeline = pipeline
@@ -134,7 +134,7 @@ class GPUWorker:
         return cls(pipeline, LoraLoader(pipeline, Path(engine.lora_dir)))
 
     def loaded(self, name: str) -> RankLoaded:
-        """What rank 0's Scheduler has to know of this rank before it plans."""
+        """Report this rank's model to rank 0's Scheduler, for planning."""
         weights = sum(parameter.numel() for parameter in self.pipeline.denoiser_module.parameters())
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
@@ -148,7 +148,7 @@ class GPUWorker:
         )
 
     def execute(self, plan: Plan, pictures: Sequence[Any] = ()) -> PlanOutcome:
-        """Do, or queue, all that the plan says. Returns when it is queued.
+        """Carry out the plan, or queue it on the device. Returns when everything is queued.
 
         `pictures` are the plan's frames.
         """
@@ -180,7 +180,7 @@ class GPUWorker:
     def _denoise(
         self, states: Sequence[RequestState], k: int, outcome: PlanOutcome
     ) -> dict[str, Any]:
-        """Ranks meet inside: an error here stops the group on every rank until told to resume."""
+        """Collective: after an error, the batch stops on every rank until a plan resumes it."""
         before = [state.evaluation for state in states]
         error: WireError | None = None
         try:
@@ -200,7 +200,7 @@ class GPUWorker:
         }
 
     def _encode(self, states: Sequence[RequestState]) -> dict[str, Any]:
-        """Each request by itself, and so are its errors."""
+        """Encode each request separately, so that errors are its own."""
         failures: dict[str, WireError] = {}
         prepared: dict[str, Prepared] = {}
         for state in states:
@@ -214,7 +214,7 @@ class GPUWorker:
     def _decode(
         self, states: Sequence[RequestState], k: int, outcome: PlanOutcome
     ) -> dict[str, Any]:
-        """Together; if that fails each by itself, so that only whose fault it is ends."""
+        """Decode together; if that fails, separately, so that only the faulty request ends."""
         failures: dict[str, WireError] = {}
         chunks = [self.pipeline.decode_chunks(state.params) for state in states]
         goals = [min(len(s.chunks) + k, total) for s, total in zip(states, chunks, strict=True)]
@@ -236,7 +236,7 @@ class GPUWorker:
     def _decode_apart(
         self, states: Sequence[RequestState], goals: Sequence[int]
     ) -> dict[str, WireError]:
-        """What is missing of each to its goal, a number of chunks."""
+        """Decode the chunks that each request still lacks to its goal, a number of chunks."""
         failures: dict[str, WireError] = {}
         for state, goal in zip(states, goals, strict=True):
             try:
@@ -287,13 +287,13 @@ def _describe(raised: Exception) -> WireError:
     if isinstance(raised, MultimodalGenError):
         return WireError.of(raised)
     if _is_out_of_memory(raised):
-        return WireError.of(OutOfMemory("the request does not fit into memory; ask for less"))
+        return WireError.of(OutOfMemory("the request does not fit into memory; reduce its size"))
     log.error("a request failed", exc_info=raised)
     return WireError.of(GenerationFailed(f"{type(raised).__name__}: {raised}"[:500]))
 
 
 def _is_out_of_memory(raised: Exception) -> bool:
-    # torch's CPU allocator has no error class of its own.
+    # torch's CPU allocator raises no error class of its own.
     return isinstance(raised, torch.OutOfMemoryError | MemoryError) or (
         isinstance(raised, RuntimeError) and "DefaultCPUAllocator" in str(raised)
     )

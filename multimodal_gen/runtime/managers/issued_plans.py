@@ -1,4 +1,4 @@
-"""Plans on their way through the ranks: which rank has acknowledged which, and which is late."""
+"""Tracks issued plans: which ranks have acknowledged them, and which are late."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from multimodal_gen.messages.reply import WireError
 from multimodal_gen.runtime.managers.request_record import RequestRecord
 
 AGREE_S = 1.0
-"""After one rank reports an error inside a step, how long the others have to report the same."""
+"""After one rank reports an error inside a step, the others have this long to report the same."""
 
 
 @dataclass
 class IssuedPlan:
-    """A plan that was sent to every rank."""
+    """A plan that was sent to all ranks."""
 
     plan: Plan
     began: float
-    """When the ranks could begin it: when it was sent, or when the plan before it ended."""
+    """Time at which the ranks could start it: when it was sent, or the previous plan ended."""
     records: Mapping[str, RequestRecord]
-    """Of the requests it works for, by id. After a cancel, another may have the same id."""
+    """Records of its requests by id. After a cancel, a new request may have the same id."""
     acks: dict[int, Ack] = field(default_factory=dict)
     arrays: list[Any] = field(default_factory=list)
     failed_at: float | None = None
 
     @property
     def answers(self) -> list[Ack]:
-        """What every rank acknowledged, in order of rank."""
+        """Acknowledgements of all ranks, in rank order."""
         return [self.acks[rank] for rank in sorted(self.acks)]
 
     def error(self) -> WireError | None:
-        """The error that all ranks report alike. Raises EngineDied where only some report one."""
+        """Error that all ranks reported. Raises EngineDied if only some reported one."""
         answers = self.answers
         errors = [ack.error for ack in answers if ack.error is not None]
         if errors and (len(errors) < len(answers) or len({ack.advanced for ack in answers}) > 1):
@@ -44,7 +44,7 @@ class IssuedPlan:
 
 
 class IssuedPlans:
-    """A queue: the ranks carry plans out in the order of their numbers."""
+    """Queue of issued plans: ranks carry them out by number."""
 
     def __init__(self, num_ranks: int, step_timeout: float) -> None:
         self.next_number = 0
@@ -57,12 +57,12 @@ class IssuedPlans:
 
     @property
     def have_work(self) -> bool:
-        """Whether any of them is more than news for the ranks."""
+        """True if any of them contains work, not only state changes."""
         return any(issued.plan.work for issued in self._plans)
 
     @property
     def failed(self) -> bool:
-        """Whether a rank has reported an error, and others have still to answer."""
+        """True if a rank has reported an error and others have not answered yet."""
         return any(issued.failed_at for issued in self._plans)
 
     def add(self, plan: Plan, records: Mapping[str, RequestRecord], now: float) -> None:
@@ -70,7 +70,8 @@ class IssuedPlans:
         self._plans.append(IssuedPlan(plan, now, records))
 
     def acknowledge(self, ack: Ack, arrays: list[Any], now: float) -> None:
-        """Take in one rank's answer. Raises EngineDied for a plan that is not under way."""
+        """Record one rank's acknowledgement. Raises EngineDied for a plan that is not in
+        progress."""
         issued = next((each for each in self._plans if each.plan.number == ack.number), None)
         if issued is None:
             raise EngineDied(f"rank {ack.rank} acknowledged plan {ack.number}, which is not due")
@@ -89,8 +90,8 @@ class IssuedPlans:
         return finished
 
     def check_silence(self, now: float) -> None:
-        """Raises EngineDied when the first plan has been waited for too long: since the ranks could
-        begin it or, if a rank failed in it, since the others could have reported the same."""
+        """Raise EngineDied if the first plan is late: measured from when the ranks could start it
+        or, if a rank failed in it, from when the others could have reported the same."""
         if not self._plans:
             return
         due = self._plans[0]
@@ -100,4 +101,4 @@ class IssuedPlans:
             raise EngineDied(f"only rank {ranks} answered a step, with an error: {error.message}")
         if now - due.began > self._step_timeout:
             silent = sorted(set(range(self._num_ranks)) - set(due.acks))
-            raise EngineDied(f"rank {silent} fell silent for {self._step_timeout:g} s")
+            raise EngineDied(f"rank {silent} did not respond for {self._step_timeout:g} s")

@@ -1,4 +1,4 @@
-"""Which LoRAs the ranks have, are reading and shall forget, and who waits for one."""
+"""Tracks the LoRAs that ranks hold, load and unload, and the requests that wait for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from multimodal_gen.messages.reply import WireError
 
 
 class LoraVersion(NamedTuple):
-    """A LoRA as its files are now: when they change under the same name, it is another."""
+    """A LoRA at the current state of its files: changed files under the same name are a new
+    version."""
 
     name: str
     stamp: str
@@ -26,17 +27,17 @@ class LoraVersion(NamedTuple):
 class _Entry:
     number: int
     unread: set[int]
-    """Ranks that have not reported."""
+    """Ranks that have not reported yet."""
     error: WireError | None = None
     users: set[str] = field(default_factory=set)
-    """Requests that are alive and use it, or will as soon as it is there."""
+    """Queued or running requests that use it, or will once it is loaded."""
 
 
 class LoraCache:
-    """Holds LoRAs in use, and the most recently used ones up to `capacity` in all.
+    """Holds LoRAs in use, and the most recently used ones up to `capacity`.
 
-    It tells what the next plan shall load and unload, and takes that as done: ranks carry out plans
-    in order. Its own order is that of use, the least recent first.
+    It decides what the next plan loads and unloads, and counts that as done: ranks carry out plans
+    in order. Its own order is by use, least recent first.
     """
 
     def __init__(self, folder: str | None, capacity: int, ranks: int) -> None:
@@ -45,15 +46,15 @@ class LoraCache:
         self._ranks = ranks
         self._entries: dict[LoraVersion, _Entry] = {}
         self._waiting: dict[str, tuple[LoraVersion, ...]] = {}
-        """Requests for which there was no room yet, or whose LoRAs are being read; in order."""
+        """Requests that wait for space or for LoRAs being read, in order."""
         self._held: dict[str, tuple[LoraVersion, ...]] = {}
-        """Requests whose LoRAs have their places."""
+        """Requests whose LoRAs have their space assigned."""
         self._numbers = itertools.count()
         self._load: list[LoraLoad] = []
         self._unload: list[int] = []
 
     def find(self, choices: Sequence[LoraChoice]) -> tuple[LoraVersion, ...]:
-        """What these names stand for just now. Looks at the disk. Raises InvalidRequest."""
+        """Resolve names to the current versions on disk. Raises InvalidRequest."""
         if choices and self._folder is None:
             raise InvalidRequest("lora", choices[0].name, "the server was started without lora_dir")
         return tuple(self._version(choice.name) for choice in choices)
@@ -69,18 +70,18 @@ class LoraCache:
     # -- requests
 
     def wait(self, request_id: str, versions: tuple[LoraVersion, ...]) -> None:
-        """The request waits for its LoRAs."""
+        """Let the request wait for its LoRAs."""
         self._waiting[request_id] = versions
         self._give_places()
 
     def leave(self, request_id: str) -> None:
-        """The request has ended; without effect on one that has no LoRAs."""
+        """Release the LoRAs of a request that has ended; no effect if it has none."""
         self._waiting.pop(request_id, None)
         for version in self._held.pop(request_id, ()):
             self._entries[version].users.discard(request_id)
 
     def take_ready(self) -> list[str]:
-        """Requests whose LoRAs all ranks have by now: they wait no more."""
+        """Remove and return the waiting requests whose LoRAs all ranks have read."""
         self._give_places()
         ready = [
             request_id
@@ -92,13 +93,13 @@ class LoraCache:
         return ready
 
     def numbers(self, request_id: str) -> tuple[int, ...]:
-        """Which loads a request that is ready uses, in the order of its `params.lora`."""
+        """Load numbers of a ready request, in the order of its `params.lora`."""
         return tuple(self._entries[version].number for version in self._held.get(request_id, ()))
 
     # -- ranks
 
     def orders(self) -> tuple[tuple[int, ...], tuple[LoraLoad, ...]]:
-        """What the next plan unloads and loads; it must be sent."""
+        """Unload and load orders for the next plan, which must be sent."""
         orders = tuple(self._unload), tuple(self._load)
         self._unload.clear()
         self._load.clear()
@@ -109,7 +110,8 @@ class LoraCache:
         return bool(self._load or self._unload)
 
     def reported(self, read: LoraRead) -> dict[str, WireError]:
-        """A rank has read one, or failed to: whose request ends with that, and how."""
+        """Record that a rank has read a LoRA or failed to. Returns the requests that fail, with
+        errors."""
         version, entry = next(
             (version, entry)
             for version, entry in self._entries.items()
@@ -128,13 +130,13 @@ class LoraCache:
     # -- places
 
     def _give_places(self) -> None:
-        """In the order of arrival, so that nobody waits for room for ever."""
+        """Assign space in the order of arrival, so that no request waits forever."""
         for request_id, versions in self._waiting.items():
             if request_id not in self._held and not self._hold(request_id, versions):
                 break
 
     def _hold(self, request_id: str, versions: tuple[LoraVersion, ...]) -> bool:
-        """Give all of a request's LoRAs their places, or none."""
+        """Assign space for all of a request's LoRAs, or none."""
         new = [version for version in versions if version not in self._entries]
         idle = [
             version

@@ -1,4 +1,4 @@
-"""One rank's LoRAs: read on a thread of its own, put in place between two steps."""
+"""LoRAs of one rank: read on a separate thread, activated between two steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class LoraLoader:
-    """Carries out what plans say of LoRAs. All but the reading is done by the worker's thread."""
+    """Carries out the LoRA orders of plans. Only the reading is done on its own thread."""
 
     def __init__(self, pipeline: ComposedPipeline, folder: Path) -> None:
         self._folder = LoraFolder(folder)
@@ -35,16 +35,16 @@ class LoraLoader:
         self._cuda = pipeline.context.device.type == "cuda"
         self._orders: SimpleQueue[LoraLoad] = SimpleQueue()
         self._read: dict[int, Lora] = {}
-        """Not put in place yet."""
+        """Read, but not activated yet."""
 
     def start(self, report: Callable[[LoraRead], None]) -> None:
-        """Begin to read what is ordered, and `report` each."""
+        """Start reading ordered LoRAs, and `report` each."""
         device = torch.cuda.current_device() if self._cuda else None
         arguments = (report, device)
         threading.Thread(target=self._serve, args=arguments, name="loras", daemon=True).start()
 
     def carry_out(self, plan: Plan) -> None:
-        """Free what the plan unloads, and have read what it loads."""
+        """Free what the plan unloads, and start reading what it loads."""
         for number in plan.unload:
             self._read.pop(number, None)
             self._loras.remove(number)
@@ -52,7 +52,7 @@ class LoraLoader:
             self._orders.put(order)
 
     def uses(self, numbers: Sequence[int], choices: Sequence[LoraChoice]) -> tuple[LoraUse, ...]:
-        """What a request adds to the model's modules; its LoRAs have been read."""
+        """LoRA terms of a request for the model's modules; its LoRAs must have been read."""
         for number in numbers:
             if (lora := self._read.pop(number, None)) is not None:
                 self._put_in_place(number, lora)
@@ -63,7 +63,7 @@ class LoraLoader:
     def _put_in_place(self, number: int, lora: Lora) -> None:
         for low_rank in chain.from_iterable(lora.parts.values() if self._cuda else ()):
             for tensor in (low_rank.down, low_rank.up, low_rank.bias):
-                if tensor is not None:  # freed only when the work that uses it is done
+                if tensor is not None:  # freed only once the work that uses it is done
                     tensor.record_stream(torch.cuda.current_stream())
         self._loras.add(number, lora)
 
@@ -80,7 +80,7 @@ class LoraLoader:
             except (torch.OutOfMemoryError, MemoryError):
                 error = OutOfMemory(f"lora={order.name!r} does not fit into memory")
             except Exception as raised:
-                log.exception("a LoRA can't be read")
+                log.exception("reading a LoRA failed")
                 error = InvalidRequest("lora", order.name, f"can't be read: {raised}")
             reason = None if error is None else WireError.of(error)
             report(LoraRead(number=order.number, rank=self._rank, error=reason))
@@ -89,12 +89,12 @@ class LoraLoader:
         file = self._folder.find(order.name)
         lora = _beside_the_work(self._reader, file) if self._cuda else self._reader.read(file)
         if file.stamp != order.stamp:
-            raise InvalidRequest("lora", order.name, "was changed meanwhile; try again")
+            raise InvalidRequest("lora", order.name, "was changed during loading; try again")
         return lora
 
 
 def _beside_the_work(reader: LoraReader, file: LoraFile) -> Lora:
-    """Copied to the GPU on a stream of its own: neither waits for the steps nor holds them up."""
+    """Copy to the GPU on a separate stream: neither waits for the steps nor delays them."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         lora = reader.read(file)

@@ -1,4 +1,4 @@
-"""What waits until a client reads."""
+"""Buffers messages until a client reads them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 from multimodal_gen.messages.codec import Buffer
 
 MAX_UNREAD_BYTES = 2**30
-"""Who leaves more than this unread has left."""
+"""A client with more unread bytes than this counts as disconnected."""
 MESSAGE_BYTES = 1024
-"""About what a message costs besides its frames."""
+"""Approximate cost of a message besides its frames."""
 
 
 class Outbox:
-    """What waits for one client: results and errors all, of progress only each request's newest."""
+    """Messages for one client: all results and errors, but only the newest progress per request."""
 
     def __init__(self) -> None:
         self._certain: deque[list[Buffer]] = deque()
@@ -26,24 +26,24 @@ class Outbox:
         return self._bytes > MAX_UNREAD_BYTES
 
     def put(self, frames: list[Buffer]) -> None:
-        """A message that must arrive, after those before it."""
+        """Append a message that must arrive, in order."""
         self._certain.append(frames)
         self._bytes += _size(frames)
 
     def put_newest(self, request_id: str, frames: list[Buffer]) -> None:
-        """In the place of what the request had to tell before."""
+        """Replace the request's previous progress."""
         self._newest[request_id] = frames
 
     def put_if_none(self, request_id: str, frames: list[Buffer]) -> None:
         self._newest.setdefault(request_id, frames)
 
     def put_last(self, request_id: str, frames: list[Buffer]) -> None:
-        """The end of a request: nothing else of it is worth telling."""
+        """Append a request's last message, and drop its progress."""
         self._newest.pop(request_id, None)
         self.put(frames)
 
     def flush(self, transmit: Callable[[list[Buffer]], None]) -> None:
-        """Transmit all; what `transmit` raises leaves the rest as it was."""
+        """Transmit everything; if `transmit` raises, the remaining messages stay queued."""
         while self._certain:
             transmit(self._certain[0])
             self._bytes -= _size(self._certain.popleft())

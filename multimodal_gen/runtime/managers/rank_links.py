@@ -1,4 +1,4 @@
-"""How plans get to the ranks, and their answers back."""
+"""Sends plans to the ranks and receives their replies."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from multimodal_gen.messages.plan import Plan, RankMessage
 
 
 def socket_name(rank: int, use: str = "") -> bytes:
-    """How a rank's socket is known here: plans go to the one that has no `use`."""
+    """Identity of a rank's socket; plans go to the one without a `use`."""
     return f"{rank} {use}".strip().encode()
 
 
 class RankLinks:
-    """Rank 0's end of the pairs to the Schedulers of all ranks, its own included."""
+    """Rank 0's ends of the socket pairs to the Schedulers of all ranks, including its own."""
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], addresses: Sequence[str], size: int
@@ -32,7 +32,7 @@ class RankLinks:
         self._decoder = Decoder(RankMessage)
 
     def send(self, plan: Plan, pictures: Sequence[Any] = ()) -> None:
-        """To every rank. Raises EngineDied when one is gone."""
+        """Send to all ranks. Raises EngineDied if one is gone."""
         frames = encode(plan, pictures)
         for rank in range(self.size):
             try:
@@ -41,10 +41,10 @@ class RankLinks:
                 raise EngineDied(f"rank {rank} can't be reached: {error}") from error
 
     def receive(self) -> tuple[Any, list[Any]]:
-        """What a rank says, and its arrays. Raises ProtocolError for what no rank would say."""
+        """Receive a rank's message and arrays. Raises ProtocolError for an invalid message."""
         sender, *frames = self.socket.recv_multipart(copy=False)
         message, arrays = self._decoder.decode([frame.buffer for frame in frames])
         own = sender.bytes.partition(b" ")[0] == socket_name(message.rank)
         if not own or not 0 <= message.rank < self.size:
-            raise ProtocolError(f"{sender.bytes!r} speaks for rank {message.rank}")
+            raise ProtocolError(f"{sender.bytes!r} sent a message of rank {message.rank}")
         return message, arrays

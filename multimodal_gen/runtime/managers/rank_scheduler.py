@@ -1,5 +1,5 @@
-"""The Scheduler of one rank: receives the numbered plans, has the worker carry them out in order,
-and acknowledges each when the device is done with it."""
+"""The Scheduler of one rank: receives numbered plans, lets the worker carry them out in order, and
+acknowledges each when the device is done."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from multimodal_gen.messages.codec import Decoder, encode
 from multimodal_gen.messages.plan import LoraRead, Plan, RankLoaded
 from multimodal_gen.runtime.managers.rank_links import socket_name
 
-if TYPE_CHECKING:  # it pulls in torch, which must not keep rank 0's door shut
+if TYPE_CHECKING:  # imports torch, which must not delay rank 0's socket
     from multimodal_gen.runtime.managers.gpu_worker import GPUWorker, PlanOutcome
 
 log = logging.getLogger(__name__)
 
 
 class RankScheduler:
-    """The same on every rank, rank 0 included.
+    """The same on every rank, including rank 0.
 
-    Plans are received and answers given by threads of their own, so that nothing but the work
-    itself lies between two plans: the next one is at hand when the last one ends, and begins while
-    the last one's answer is on its way; on a GPU, while the last one still runs.
+    Separate threads receive plans and send replies, so that nothing but the work itself lies
+    between two plans: the next one is ready when the last one ends, and starts while the last reply
+    is still being sent; on a GPU, while the last plan still runs.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, rank: int) -> None:
@@ -39,11 +39,11 @@ class RankScheduler:
         self._begun: SimpleQueue[PlanOutcome | LoraRead | None] = SimpleQueue()
 
     def report(self, loaded: RankLoaded) -> None:
-        """Tell rank 0 that the model is there, or why not."""
+        """Report to rank 0 that the model is loaded, or why not."""
         self._plans.send_multipart(encode(loaded))
 
     def run(self, worker: GPUWorker) -> None:
-        """Carry out plans until one says shutdown."""
+        """Carry out plans until a shutdown."""
         threading.Thread(target=_or_end, args=(self._receive,), daemon=True).start()
         if worker.loras is not None:
             worker.loras.start(self._begun.put)
@@ -63,7 +63,7 @@ class RankScheduler:
             plan, pictures = decoder.decode(self._plans.recv_multipart())
             assert isinstance(plan, Plan)
             if plan.number != number:
-                raise ProtocolError(f"plan {plan.number} came where {number} was due")
+                raise ProtocolError(f"received plan {plan.number}, expected {number}")
             self._received.put((plan, pictures))
             if plan.shutdown:
                 break
@@ -80,11 +80,12 @@ class RankScheduler:
 
 
 def _or_end(run: Callable[[], None]) -> None:
-    """A rank that misses a plan, or can't answer one, must not keep the others waiting."""
+    """End the process on an error: a rank that misses a plan or can't reply would block the
+    others."""
     try:
         run()
     except Exception:
-        log.exception("this rank can't go on")
+        log.exception("fatal error in this rank")
         os._exit(1)
 
 

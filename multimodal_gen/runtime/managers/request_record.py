@@ -1,4 +1,4 @@
-"""What rank 0 keeps of a request while it is alive."""
+"""Rank 0's record of a queued or running request."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from multimodal_gen.messages.request import Req
 
 @dataclass
 class RequestRecord:
-    """A request, and the account of its work that its result will give."""
+    """A request, and the statistics of its work for its result."""
 
     req: Req
     accepted: float
     pictures: Sequence[Any] = ()
-    """Until they are on their way to the ranks."""
+    """Kept until sent to the ranks."""
     admitted: bool = False
     timings: dict[str, float] = field(default_factory=dict)
     batch_sizes: list[int] = field(default_factory=list)
     evaluations: int = 0
     reported_at: float = 0.0
-    """When its client last got its progress."""
+    """Time of the last progress message to its client."""
 
     def admit(self, now: float) -> Sequence[Any]:
-        """Count it as known to the ranks; return the pictures to send along."""
+        """Mark it as known to the ranks; returns the images to send along."""
         self.admitted = True
         self.timings["queued"] = now - self.accepted
         pictures, self.pictures = self.pictures, ()
         return pictures
 
     def book(self, work: Work, ack: Ack, seconds: float) -> None:
-        """Add work that it had a part in, as rank 0 acknowledged it, and how long that took."""
+        """Add work that included it, as acknowledged by rank 0, and its duration in seconds."""
         if (prepared := ack.prepared.get(self.req.id)) is not None:
             self.evaluations = prepared.evaluations
         spent = self.timings.get(work.phase.value, 0.0)
@@ -45,11 +45,11 @@ class RequestRecord:
 
     @property
     def denoised(self) -> bool:
-        """Whether all its evaluations are done."""
+        """True once all its evaluations are done."""
         return len(self.batch_sizes) == self.evaluations
 
     def result(self, pixels: Any, now: float) -> Result:
-        """The message that ends it; `pixels` [F, H, W, 3] uint8 go along as its frame."""
+        """Final message; `pixels` [F, H, W, 3] uint8 are its frame."""
         params = self.req.params
         assert params.seed is not None
         self.timings["total"] = now - self.accepted

@@ -1,7 +1,7 @@
-"""Rank 0's Scheduler: turns what clients want into numbered Plans, one ahead of the device.
+"""Rank 0's Scheduler: turns client requests into numbered Plans, one ahead of the device.
 
-Its thread owns the socket to the ranks. The policy decides; a lock lets the gateway's thread put
-requests in and take them out between two decisions.
+Its thread owns the socket to the ranks. The policy decides; a lock lets the gateway's thread add
+and remove requests between two decisions.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ from multimodal_gen.scheduling.policy import Policy
 
 log = logging.getLogger(__name__)
 IDLE_S = 1.0
-"""How long to wait when nothing is due."""
+"""Maximum wait when nothing is due."""
 PROGRESS_S = 0.1
-"""The least time between two progress messages of one request."""
+"""Minimum time between two progress messages of one request."""
 
 
 class Scheduler:
-    """Decides on one thread (`run`); `submit`, `cancel` and the like come from the gateway's."""
+    """Decides on one thread (`run`); `submit`, `cancel` and the like are called by the
+    gateway's."""
 
     def __init__(
         self,
@@ -85,10 +86,10 @@ class Scheduler:
     # -- the gateway's thread
 
     def submit(self, req: Req, pictures: Sequence[Any] = ()) -> None:
-        """Take a request into the queue.
+        """Queue a request.
 
-        Raises QueueFull, DeadlineExceeded, EngineNotReady, and InvalidRequest for a LoRA that isn't
-        there.
+        Raises QueueFull, DeadlineExceeded, EngineNotReady, and InvalidRequest for a LoRA that does
+        not exist.
         """
         loras = self._loras.find(req.params.lora)
         with self._lock:
@@ -102,7 +103,7 @@ class Scheduler:
                 self._wakeup.ring()
 
     def cancel(self, request_id: str) -> None:
-        """End a request at once; its memory goes with the next plan."""
+        """End a request at once; its memory is freed by the next plan."""
         with self._lock:
             self._end(request_id, Cancelled("the request was cancelled"))
 
@@ -139,13 +140,13 @@ class Scheduler:
                 self._end_expired()
                 self._issued.check_silence(time.monotonic())
                 self._dispatch()
-        self._end_all(Cancelled("the engine was told to stop"))
+        self._end_all(Cancelled("the engine was stopped"))
         self._links.send(Plan(number=self._issued.next_number, shutdown=True))
         self._gateway.close()
         self._cost.save()
 
     def _load(self) -> None:
-        """Wait until every rank has its model, or has said why not."""
+        """Wait until every rank has loaded its model or reported why not."""
         loaded: dict[int, RankLoaded] = {}
         while len(loaded) < self._links.size:
             if self._gateway.shutdown_asked:
@@ -175,7 +176,7 @@ class Scheduler:
                 self._take(message, arrays)
 
     def _patience(self) -> float:
-        """Seconds until something is due even if nobody calls."""
+        """Seconds until something is due even if no message arrives."""
         with self._lock:
             if self._issued.failed:
                 return AGREE_S / 20
@@ -184,7 +185,7 @@ class Scheduler:
             return IDLE_S / 4 if self._requests else IDLE_S
 
     def _dispatch(self) -> None:
-        """Keep the ranks busy: one plan running and, shortly before it ends, one more."""
+        """Keep the ranks busy: one plan running and, shortly before its end, a second one."""
         for request_id in self._loras.take_ready():
             self._policy.release(request_id)
         while (work := self._policy.next(time.monotonic())) is not None or self._due:
@@ -195,7 +196,7 @@ class Scheduler:
 
     @property
     def _due(self) -> bool:
-        """Something has to be told to the ranks even if there is no work."""
+        """True if the ranks need a message even without work."""
         return bool(self._drops) or self._loras.has_orders
 
     def _issue(self, work: Work | None) -> None:
@@ -210,7 +211,7 @@ class Scheduler:
             load=load,
             loras={req.id: self._loras.numbers(req.id) for req in admit if req.params.lora},
             work=work,
-            # What was decided before the error was known has to be skipped first.
+            # Work decided before the error was known must be skipped first.
             resume=self._resume and not self._issued.have_work,
         )
         if plan.resume:
@@ -221,7 +222,7 @@ class Scheduler:
         self._links.send(plan, pictures)
 
     def _admissions(self, work: Work, now: float) -> tuple[tuple[Req, ...], list[Any]]:
-        """Who is new to the ranks, and the pictures that go along."""
+        """Requests that are new to the ranks, and their images."""
         admitted: list[Req] = []
         pictures: list[Any] = []
         for request_id in work.ids:
@@ -231,7 +232,7 @@ class Scheduler:
                 pictures += record.admit(now)
         return tuple(admitted), pictures
 
-    # -- what the ranks answer
+    # -- replies of the ranks
 
     def _take(self, ack: Ack | RankLoaded | LoraRead, arrays: list[Any]) -> None:
         if isinstance(ack, RankLoaded):
@@ -245,7 +246,8 @@ class Scheduler:
             self._finish(issued, time.monotonic())
 
     def _finish(self, issued: IssuedPlan, now: float) -> None:
-        """Every rank has acknowledged: book what was done and tell the clients."""
+        """Book a plan that every rank has acknowledged, and send results and progress to
+        clients."""
         if issued.plan.work is None:
             return
         error, acks = issued.error(), issued.answers
@@ -270,7 +272,8 @@ class Scheduler:
         self._report(work, issued, acks, now)
 
     def _recover(self, work: Work, ack: Ack, error: WireError, now: float) -> None:
-        """All ranks failed alike: whoever failed alone ends, the others are tried again apart."""
+        """All ranks failed alike: a request that failed alone ends, others are retried
+        separately."""
         self._resume = True
         out_of_memory = error.code == OutOfMemory.code
         for request_id in self._policy.failed(
@@ -317,7 +320,7 @@ class Scheduler:
     # -- ends
 
     def _end(self, request_id: str, error: MultimodalGenError) -> None:
-        """End a request by an error; without effect when it has ended before."""
+        """End a request with an error; no effect if it has already ended."""
         if request_id in self._requests:
             self._forget(request_id)
             self._gateway.send(request_id, Failed(request_id, WireError.of(error)))
@@ -337,9 +340,9 @@ class Scheduler:
             self._end(request_id, DeadlineExceeded(f"not finished within deadline_s={deadline:g}"))
 
     def _die(self, error: EngineDied) -> None:
-        """The group is lost: everything in flight ends, and this process with it. The front
-        sees that and ends the other ranks. Without the lock: the gateway may wait for it."""
-        log.error("the engine dies: %s", error.message)
+        """End everything in flight, and this process: the ranks are lost. The front notices and
+        ends the other ranks. Called without the lock, because the gateway may be waiting for it."""
+        log.error("the engine is shutting down after an error: %s", error.message)
         self._end_all(error)
         self._gateway.close()
         os._exit(70)

@@ -1,7 +1,7 @@
-"""One evaluation of a denoiser: tensors and static facts in, a prediction out.
+"""One evaluation of a denoiser: takes tensors and static facts, returns a prediction.
 
-A denoiser is pure: the same arguments give the same prediction, and nothing else changes. How the
-module is run (eager today) is a class of its own behind one call, chosen when the pipeline is made.
+A denoiser is pure: the same arguments give the same prediction, and nothing else changes. Each way
+to run the module (only eager today) is a class with this call, selected when the pipeline is made.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.lora_hooks import LoraHooks
 
 Tensors = Mapping[str, Tensor | None]
-"""Arguments of the module that may differ from evaluation to evaluation, [R, ...] for R rows."""
+"""Module arguments that may differ between evaluations, [R, ...] for R rows."""
 Static = Mapping[str, Any]
-"""Arguments that are equal for all evaluations with one batch key: plain values."""
+"""Module arguments that are equal for all evaluations with one batch key: plain values."""
 
 
 class Denoiser(Protocol):
@@ -44,7 +44,7 @@ class EagerDenoiser:
 class WrappedDenoiser:
     """Runs a UNet or transformer of diffusers: the latents are its first argument.
 
-    `added` names the tensors that the module takes inside `added_cond_kwargs`.
+    `added` lists the tensors that the module takes inside `added_cond_kwargs`.
     """
 
     def __init__(self, module: Any, hooks: LoraHooks, added: tuple[str, ...] = ()) -> None:

@@ -11,7 +11,7 @@ from multimodal_gen.runtime.stages.stage import Pipeline, Stage
 
 
 def make_stages(pipeline: Pipeline) -> dict[Phase, tuple[Stage, ...]]:
-    """The stages that this rank runs: pixels are made on rank 0 only."""
+    """Create the stages that this rank runs: only rank 0 makes pixels."""
     is_output_rank = pipeline.context.mesh.rank == 0
     return {
         Phase.ENCODE: (EncodeStage(pipeline), PrepareStage(pipeline, previews=is_output_rank)),

@@ -1,4 +1,4 @@
-"""Which rows a batch has, which of them are this rank's, and their conditioning."""
+"""Rows of a batch, this rank's share of them, and their conditioning."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from multimodal_gen.runtime.stages.request_state import Conditioning, RequestSta
 
 
 class Batch:
-    """The rows of some requests: those of each request together, its branches in order.
+    """Rows of a group of requests: request by request, branches in order.
 
-    It does not keep the requests alive, and lets go of their conditioning when one of them ends.
+    It holds no reference to the requests, and releases their conditioning when one of them ends.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Batch:
         self._requests = [weakref.ref(state, self._forget) for state in states]
 
     def is_of(self, states: Sequence[RequestState]) -> bool:
-        """Whether these are its requests, in its order."""
+        """True if these are its requests, in its order."""
         return len(states) == len(self._requests) and all(
             request() is state for request, state in zip(self._requests, states, strict=True)
         )

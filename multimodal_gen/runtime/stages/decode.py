@@ -1,4 +1,4 @@
-"""Latents to pixels."""
+"""Decodes latents to pixels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DecodeStage:
                     state.chunks.append(own)
 
     def _groups(self, states: Sequence[RequestState]) -> list[list[RequestState]]:
-        """Those of one size together, where they can be."""
+        """Group states of equal size, if they can be decoded together."""
         groups: dict[object, list[RequestState]] = {}
         for state in states:
             _, latents = state.running()

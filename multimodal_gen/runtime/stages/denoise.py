@@ -16,8 +16,8 @@ from multimodal_gen.runtime.stages.stage import Pipeline
 class DenoiseStage:
     """Advances a batch by k evaluations of the denoiser.
 
-    An evaluation is done for all of its requests or for none, so that one that failed can be tried
-    again, also with fewer requests.
+    An evaluation is done for all of its requests or for none, so that a failed one can be retried,
+    also with fewer requests.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -38,7 +38,7 @@ class DenoiseStage:
                     observe(state, x0)
 
     def _predict(self, states: Sequence[RequestState], batch: Batch) -> Tensor:
-        """The denoiser's answer to this rank's share of the rows."""
+        """Prediction of the denoiser for this rank's share of the rows."""
         latents: list[Tensor] = []
         timesteps: list[Tensor] = []
         owners: list[RequestState] = []
@@ -55,22 +55,22 @@ class DenoiseStage:
         return self._pipeline.predict(evaluation)
 
     def _step(self, state: RequestState, prediction: Tensor) -> None:
-        if state.stepped is not None:  # an earlier try got this far, and solvers step only once
+        if state.stepped is not None:  # an earlier try got this far; solvers may step only once
             return
         solver, x = state.running()
         guided = self._pipeline.guidance.guide(prediction, state)
         state.stepped = solver.step(guided, state.evaluation, x)
 
     def _batch_of(self, states: Sequence[RequestState]) -> Batch:
-        """Kept while the same requests stay together."""
+        """Cached while the same requests stay together."""
         if self._batch is None or not self._batch.is_of(states):
-            self._batch = None  # frees the old one before the new one is made
+            self._batch = None  # frees the old one before creating the new one
             self._batch = Batch(states, self._mesh, self._pipeline.join)
         return self._batch
 
 
 def _commit(state: RequestState) -> Tensor:
-    """Take the step; returns the estimate of x0. It can't fail: all requests step, or none."""
+    """Take the step; returns the estimate of x0. Can't fail: either all requests step, or none."""
     assert state.stepped is not None
     state.latents, x0 = state.stepped
     state.stepped = None

@@ -1,4 +1,4 @@
-"""Prompts to conditioning."""
+"""Encodes prompts to conditioning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from multimodal_gen.runtime.stages.stage import Pipeline
 
 
 class EncodeStage:
-    """Gives each request the conditioning of its branches."""
+    """Sets the conditioning of each request's branches."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline

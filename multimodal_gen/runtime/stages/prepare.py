@@ -1,4 +1,4 @@
-"""What a request starts from: its latents and its solver."""
+"""Sets a request's starting point: its latents and its solver."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from multimodal_gen.runtime.stages.stage import Pipeline
 
 
 class PrepareStage:
-    """Draws the initial latents and makes the solver; may be repeated with the same outcome."""
+    """Draws the initial latents and creates the solver; repeatable with the same result."""
 
     def __init__(self, pipeline: Pipeline, *, previews: bool) -> None:
         self._pipeline = pipeline
         self._previews = previews
-        # for a picture to start from, or to show to the model
+        # for images to start from, or to condition on
         self.components = pipeline.components_of_kind("vae", "image_processor", "image_encoder")
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:

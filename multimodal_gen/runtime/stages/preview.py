@@ -1,4 +1,4 @@
-"""Pictures of a generation under way."""
+"""Previews of a running generation."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ log = logging.getLogger(__name__)
 
 
 class Preview:
-    """Called after each step of one request: shows the estimate of x0, evenly spread."""
+    """Called after each step of one request: shows the estimate of x0, at even intervals."""
 
     def __init__(self, pipeline: Pipeline, first: int, end: int) -> None:
-        """The request's evaluations are those from `first` to before `end`."""
+        """The request's evaluations are those from `first` up to, not including, `end`."""
         self._pipeline = pipeline
         self._first = first
         self._evaluations = end - first
@@ -31,6 +31,7 @@ class Preview:
         try:
             state.preview = self._pipeline.preview(state.params, x0)
         except Exception:
-            # Only rank 0 makes them: an error would be the end of the group, for a thumbnail.
-            log.warning("request %s goes on without previews", state.req.id, exc_info=True)
+            # Only rank 0 makes previews: raising an error would end the whole group over a
+            # thumbnail.
+            log.warning("request %s continues without previews", state.req.id, exc_info=True)
             self._broken = True

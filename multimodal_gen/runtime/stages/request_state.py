@@ -1,4 +1,4 @@
-"""A request while it runs: everything that changes from step to step, owned by the engine."""
+"""State of a running request: everything that changes from step to step, owned by the engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from multimodal_gen.runtime.layers.lora import LoraUse
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 
 Conditioning = dict[str, Tensor]
-"""What one branch tells the denoiser; each tensor has a leading dimension of 1."""
+"""Denoiser inputs of one branch by name; each tensor has a leading dimension of 1."""
 
 
 @dataclass(eq=False)
@@ -25,42 +25,42 @@ class RequestState:
 
     req: Req
     generator: torch.Generator
-    """On the CPU, seeded by the request: the same noise on every device and rank."""
+    """On the CPU, seeded by the request: gives the same noise on every device and rank."""
     pictures: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
-    """What came with the request: `image` [H, W, 3], `mask` [H, W], uint8 and read-only."""
+    """Input images of the request: `image` [H, W, 3], `mask` [H, W], uint8 and read-only."""
     loras: tuple[LoraUse, ...] = ()
-    """What its rows add to the modules of the pipeline."""
+    """LoRA terms that its rows add to the pipeline's modules."""
     conditioning: dict[str, Conditioning] = field(default_factory=dict)
-    """By branch, in the order of the rows that the request takes in a batch."""
+    """Conditioning by branch, in the order of the request's rows in a batch."""
     latents: Tensor | None = None
-    """[1, ...] as the denoiser takes them."""
+    """[1, ...] in the denoiser's layout."""
     solver: Solver | None = None
     evaluation: int = 0
-    """Entries of `solver.timesteps` done."""
+    """Number of entries of `solver.timesteps` done."""
     stepped: tuple[Tensor, Tensor] | None = None
-    """What the solver made of this evaluation, until all requests of the batch have theirs."""
+    """Solver result of this evaluation, held until all requests of the batch have theirs."""
     after_step: list[Callable[[RequestState, Tensor], None]] = field(default_factory=list)
-    """Called after each evaluation with the state and the estimate of x0 [1, ...]."""
+    """Callbacks after each evaluation, with the state and the estimate of x0 [1, ...]."""
     preview: Tensor | None = None
-    """[H, W, 3] uint8: the newest preview not yet sent."""
+    """[H, W, 3] uint8: newest preview, not sent yet."""
     chunks: list[Tensor] = field(default_factory=list)
-    """Decoded so far, each [F, H, W, 3] uint8."""
+    """Chunks decoded so far, each [F, H, W, 3] uint8."""
     carry: Any = None
-    """What the VAE needs of the chunk decoded last to decode the next."""
+    """VAE state after the last decoded chunk, needed for the next one."""
 
     @property
     def params(self) -> SamplingParams:
         return self.req.params
 
     def running(self) -> tuple[Solver, Tensor]:
-        """Solver and latents of a request that has been prepared."""
+        """Solver and latents of a prepared request."""
         assert self.solver is not None
         assert self.latents is not None
         return self.solver, self.latents
 
     @classmethod
     def of(cls, req: Req, pictures: Sequence[np.ndarray[Any, Any]] = ()) -> RequestState:
-        """`pictures` are those that the request announces, in that order."""
+        """Create the state. `pictures` are the images that the request lists, in that order."""
         assert req.params.seed is not None
         return cls(
             req=req,
@@ -70,7 +70,7 @@ class RequestState:
 
 
 def shapes_of(state: RequestState) -> str:
-    """Size, and the shapes of latents and conditioning, such as `64x64 4x8x8 text[77x768]`."""
+    """Format the size and the shapes of latents and conditioning: `64x64 4x8x8 text[77x768]`."""
     _, latents = state.running()
     branch = next(iter(state.conditioning.values()))
     told = (f"{name}[{_sizes(tensor)}]" for name, tensor in branch.items())
@@ -78,5 +78,5 @@ def shapes_of(state: RequestState) -> str:
 
 
 def _sizes(tensor: Tensor) -> str:
-    """Of a row [1, ...], such as 24x64."""
+    """Format the shape of a row [1, ...], such as 24x64."""
     return "x".join(map(str, tensor.shape[1:]))

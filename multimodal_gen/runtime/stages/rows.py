@@ -1,4 +1,4 @@
-"""What the denoiser is given: a row for each request and guidance branch."""
+"""Denoiser input: one row per request and guidance branch."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _TEXT_BUCKET = 64
 
 @dataclass(frozen=True)
 class Rows:
-    """One evaluation's batch on this rank; R rows, a row for each (request, branch)."""
+    """One evaluation's batch on this rank; R rows, one per (request, branch)."""
 
     latents: Tensor
-    """[R, ...], scaled as the solvers want it."""
+    """[R, ...], scaled by the solvers."""
     timesteps: Tensor
-    """[R], as the solvers give them."""
+    """[R], as given by the solvers."""
     conditioning: Conditioning
     """Each tensor [R, ...]."""
     states: Sequence[RequestState]
-    """R of them: whose row it is."""
+    """R states: the request of each row."""
     lora: LoraRows | None = None
-    """What LoRAs add to which rows."""
+    """LoRA terms per row."""
 
     @property
     def params(self) -> list[SamplingParams]:
@@ -37,21 +37,21 @@ class Rows:
 
 
 def join(rows: Sequence[Tensor]) -> Tensor:
-    """Tensors [1, ...] as one [R, ...]; timesteps of unlike dtypes are promoted."""
+    """Concatenate tensors [1, ...] to [R, ...]; timesteps of different dtypes are promoted."""
     return rows[0] if len(rows) == 1 else torch.cat(list(rows))
 
 
 def join_rows(branches: Sequence[Conditioning]) -> Conditioning:
-    """Conditioning of equal shapes, row by row."""
+    """Concatenate conditioning of equal shapes, row by row."""
     names = branches[0] if branches else ()
     return {name: join([branch[name] for branch in branches]) for name in names}
 
 
 def join_padded(branches: Sequence[Conditioning], names: Sequence[str]) -> Conditioning:
-    """Conditioning whose tensors `names`, each [1, S, ...], differ in S: padded to the longest.
+    """Concatenate conditioning whose tensors `names`, each [1, S, ...], differ in S, with padding.
 
-    `lengths`, int64 [R], then says how much of each row is valid; it is absent where all are
-    equal, and nothing was padded.
+    They are padded to the longest. `lengths`, int64 [R], is the number of valid tokens per row; it
+    is absent if all are equal and nothing was padded.
     """
     lengths = [branch[names[0]].shape[1] for branch in branches]
     if len(set(lengths)) <= 1:
@@ -65,7 +65,8 @@ def join_padded(branches: Sequence[Conditioning], names: Sequence[str]) -> Condi
 
 
 def text_bucket(length: int) -> int:
-    """Texts of one bucket may share a batch: padding costs them fewer than so many tokens."""
+    """Bucket of a text length. Texts of one bucket may share a batch, with less padding than its
+    size."""
     return -(-length // _TEXT_BUCKET) * _TEXT_BUCKET
 
 

@@ -1,4 +1,4 @@
-"""What a stage is, and what it needs of the pipeline that it is a stage of."""
+"""Interface of a stage, and of the pipeline that it belongs to."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from multimodal_gen.runtime.stages.rows import Rows
 
 
 class Stage(Protocol):
-    """One part of a phase: advances the states it is given by k units."""
+    """One part of a phase: advances the given states by k units."""
 
     components: tuple[str, ...]
-    """What of the checkpoint it uses."""
+    """Components of the checkpoint that it uses."""
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None: ...
 
 
 class Guidance(Protocol):
-    """How a family's predictions are guided."""
+    """Combines the predictions of a request's branches."""
 
     def branches(self, params: SamplingParams) -> tuple[str, ...]:
-        """("positive",), or ("positive", "negative"): a row of a batch for each."""
+        """("positive",), or ("positive", "negative"): one batch row each."""
 
     def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
-        """Predictions of the branches [branches, ...] to one [1, ...]."""
+        """Combine predictions of the branches [branches, ...] into one [1, ...]."""
 
 
 class Pipeline(Protocol):
-    """The part of `ComposedPipeline`, which says what each of these is, that stages use."""
+    """Part of `ComposedPipeline` that stages use; documented there."""
 
     context: RankContext
     loras: LoadedLoras

@@ -1,4 +1,4 @@
-"""Attention: one function, several backends, chosen once when a model is loaded."""
+"""Attention: one function with several backends, selected once per model load."""
 
 from multimodal_gen.runtime.layers.attention.attention import Attention, select_attention
 

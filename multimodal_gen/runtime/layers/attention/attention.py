@@ -1,4 +1,4 @@
-"""What every attention backend is, and how one is chosen."""
+"""Interface and selection of attention backends."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from multimodal_gen.errors import InvalidRequest
 class Attention(Protocol):
     """softmax(q kᵀ / √D) v for q [B, S_q, H, D] and k, v [B, S_k, H, D] -> [B, S_q, H, D].
 
-    D is innermost in memory. `lengths` [B] (int64, at least 1) says how many leading keys of each
-    row are valid; the others are never attended to. None means all, and is the fast path.
+    D is innermost in memory. `lengths` [B] (int64, at least 1) is the number of valid leading keys
+    per row; the others are ignored. None means that all are valid, and is the fast path.
     """
 
     def __call__(
@@ -25,7 +25,7 @@ class Attention(Protocol):
 
 
 def select_attention(name: str = "auto") -> Attention:
-    """The backend called `name`: the function `attention` of a module in `backends/`.
+    """Return the backend called `name`: the function `attention` of a module in `backends/`.
 
     `auto` is `sdpa` everywhere: on CPU `math` is at best 5 % faster (below 150 tokens) and up to
     four times slower (from 300).

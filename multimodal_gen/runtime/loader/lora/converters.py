@@ -1,4 +1,4 @@
-"""The converters of LoRA layouts that diffusers has for a family's own pipeline."""
+"""Gets diffusers' LoRA layout converters for a family's pipeline."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from multimodal_gen.runtime.loader.lora.layouts import LoraConverter
 def lora_converter(
     pipeline_classes: Sequence[str], unet_config: Any = None
 ) -> LoraConverter | None:
-    """That of the first of diffusers' classes that has one. It may raise anything.
+    """Converter of the first of diffusers' classes that has one. It may raise any exception.
 
-    `unet_config` is what tells the blocks of a UNet apart.
+    `unet_config` distinguishes the blocks of a UNet.
     """
     import diffusers
 

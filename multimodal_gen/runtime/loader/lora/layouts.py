@@ -1,7 +1,7 @@
-"""The ways in which LoRA files name their tensors, made one: component, module, down and up.
+"""Normalises the tensor names of LoRA files to component, module, down and up.
 
-PEFT's, diffusers' (old and new), and through the family's converter in diffusers: kohya's,
-ComfyUI's and those of some trainers.
+Supports PEFT's and diffusers' layouts (old and new), and those that the family's converter in
+diffusers handles: kohya's, ComfyUI's and some trainers'.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from multimodal_gen.errors import InvalidCheckpoint
 log = logging.getLogger(__name__)
 
 LoraConverter = Callable[[dict[str, Tensor]], tuple[dict[str, Tensor], Mapping[str, Any]]]
-"""Another layout to diffusers' own: the weights and, by name, alphas."""
+"""Converts another layout to diffusers' own: the weights and, by name, alphas."""
 
 _KEY = re.compile(
     r"(?P<module>.+?)[._]lora(?:_linear_layer)?[._](?P<side>A|B|down|up)(?:\.default)?"
@@ -41,21 +41,21 @@ _OTHERS = {
 
 @dataclass
 class Pair:
-    """One module's part of a LoRA, as the file has it."""
+    """One module's part of a LoRA, as stored in the file."""
 
     down: Tensor | None = None
     up: Tensor | None = None
     bias: Tensor | None = None
     alpha: float | None = None
-    """None: the rank, so that up(down(x)) is taken as it is."""
+    """None: the rank, so that up(down(x)) is not scaled."""
 
 
 Pairs = dict[tuple[str, str], Pair]
-"""By component and diffusers' name of the module."""
+"""Pairs by component and diffusers' name of the module."""
 
 
 def refused(keys: Collection[str]) -> str | None:
-    """What the file holds other than LoRA, where it does."""
+    """Describe content that is not plain LoRA; None if there is none."""
     for mark, what in _OTHERS.items():
         if any(mark in key for key in keys):
             return what
@@ -63,14 +63,14 @@ def refused(keys: Collection[str]) -> str | None:
 
 
 class Names:
-    """The modules that a LoRA may have weights for, by component; the denoiser is the first."""
+    """Modules that a LoRA may have weights for, by component, the denoiser first."""
 
     def __init__(self, modules: Mapping[str, Collection[str]]) -> None:
         self._modules = modules
         self.denoiser = next(iter(modules))
 
     def find(self, name: str) -> tuple[str, str] | None:
-        """Component and module of `transformer.x`, or of `x` where the component is left out."""
+        """Resolve `transformer.x`, or `x` without a component, to component and module."""
         for wrapper in _WRAPPERS:
             name = name.removeprefix(wrapper)
         component, _, rest = name.partition(".")
@@ -84,7 +84,8 @@ class Names:
 
 
 def _in(modules: Collection[str], name: str) -> str | None:
-    """The name as it is here: transformers put CLIP's layers into `text_model`, and out again."""
+    """The name as used here: transformers versions differ in whether CLIP's layers are in
+    `text_model`."""
     short = name.removeprefix("text_model.")
     return next((n for n in (name, short, f"text_model.{short}") if n in modules), None)
 
@@ -92,29 +93,27 @@ def _in(modules: Collection[str], name: str) -> str | None:
 def pairs_of(
     tensors: Mapping[str, Tensor], names: Names, converter: LoraConverter | None
 ) -> tuple[Pairs, dict[str, Any]]:
-    """A file's tensors by module, and those for which there is no module.
+    """Group a file's tensors by module; also returns those without a module.
 
-    `converter` is asked where the keys are not those of diffusers' modules.
+    `converter` is used if the keys are not those of diffusers' modules.
     """
     pairs, unknown = _sorted(tensors, {}, names)
     if not unknown or converter is None:
         return pairs, unknown
     try:
         converted, alphas = converter(dict(tensors))
-    except (
-        Exception
-    ) as error:  # whatever they raise over keys of another model: ours says it better
+    except Exception as error:  # of any type for another model's keys; our error is clearer
         log.info("diffusers can't convert the keys: %s: %s", type(error).__name__, error)
         return pairs, unknown
     found, left = _sorted(converted, alphas, names)
     beside = {key: value for key, value in unknown.items() if not key.startswith(_ENCODERS)}
     if beside and not left and not any(component == names.denoiser for component, _ in found):
-        return pairs, beside  # some converters drop what they don't know
+        return pairs, beside  # some converters drop unknown keys
     return found, left
 
 
 def scaled_by(pairs: Pairs, configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Take alphas from PEFT's config of each component, which goes before those in the file."""
+    """Set alphas from PEFT's config of each component, which override those in the file."""
     for (component, name), pair in pairs.items():
         config = configs.get(component)
         if config and pair.down is not None:
@@ -122,7 +121,7 @@ def scaled_by(pairs: Pairs, configs: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _alpha(config: Mapping[str, Any], name: str, rank: int) -> float:
-    """As PEFT has it: by pattern or for all, relative to the rank or to its root."""
+    """Compute alpha as PEFT does: by pattern or for all, relative to the rank or its root."""
     alpha = float(config.get("lora_alpha", 8))
     for pattern, own in (config.get("alpha_pattern") or {}).items():
         if _matches(pattern, name):
@@ -132,8 +131,8 @@ def _alpha(config: Mapping[str, Any], name: str, rank: int) -> float:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """PEFT takes patterns for regular expressions; those that are more than names are refused, as
-    one from outside could take for ever."""
+    """Match like PEFT, whose patterns are regular expressions; any pattern that is not a plain name
+    is refused, because matching an untrusted one could take forever."""
     plain = pattern.removeprefix("^").replace("\\.", ".")
     if not re.fullmatch(r"[\w.-]+", plain):
         raise InvalidCheckpoint(f"alpha_pattern: {pattern!r:.100} must be the name of a module")
@@ -166,7 +165,7 @@ def _sorted(
 
 
 def _modern(key: str) -> str:
-    """diffusers' older names of layers and of LoRA's parts, as they are today."""
+    """Rename diffusers' older names of layers and of LoRA parts to the current ones."""
     from diffusers.utils import state_dict_utils as layouts
 
     if key.startswith("text_encoder"):

@@ -1,4 +1,4 @@
-"""Reads a LoRA and fits it to the modules of a pipeline."""
+"""Reads a LoRA and maps it to the modules of a pipeline."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from multimodal_gen.runtime.loader.tensors.safetensors_copy import copy_safetens
 
 _MAX_BYTES = 8 << 30
 _LOW_NOISE = re.compile("low[-_ ]?noise", re.IGNORECASE)
-"""How files for the second of two denoisers are called: their keys don't tell."""
+"""File name of a LoRA for the second of two denoisers, which its keys don't show."""
 _SHOWN = 8
 _METADATA = "lora_adapter_metadata"
-"""Where diffusers keeps PEFT's config in a file of its own, the component before each key."""
+"""Metadata key where diffusers stores PEFT's config, with the component before each key."""
 
 
 class Target(NamedTuple):
-    """Where a LoRA for one of diffusers' modules acts: on a module, or some channels of one."""
+    """Where a LoRA for one of diffusers' modules applies: a module, or some of its channels."""
 
     module: nn.Module
     start: int
     shape: tuple[int, ...]
-    """Of the weight that the checkpoint has for it."""
+    """Shape of the checkpoint's weight for it."""
 
 
 class LoraReader:
-    """Reads LoRAs for the modules of one pipeline; from any thread."""
+    """Reads LoRAs for the modules of one pipeline; thread-safe."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class LoraReader:
         converter: LoraConverter | None,
         device: torch.device,
     ) -> None:
-        """`modules`: the components that may have a LoRA, by name, the denoiser first."""
+        """`modules`: components that support LoRA, by name, the denoiser first."""
         self._denoisers = [name for name in modules if not name.startswith("text_encoder")]
         self._targets = {name: dict(_targets(module)) for name, module in modules.items()}
         self._names = Names(self._targets)
@@ -65,7 +65,7 @@ class LoraReader:
         self._device = device
 
     def read(self, file: LoraFile) -> Lora:
-        """Raises InvalidRequest, which says what is wrong with the file or does not fit."""
+        """Read a LoRA. Raises InvalidRequest, which says what is wrong or does not match."""
         try:
             with complaints(file.weights.name):
                 pairs = self._read(file)
@@ -76,7 +76,7 @@ class LoraReader:
     def _read(self, file: LoraFile) -> Pairs:
         tensors, metadata = _load(file.weights)
         if what := refused(tensors):
-            raise InvalidCheckpoint(f"holds {what}, and only LoRA is supported")
+            raise InvalidCheckpoint(f"has {what}, but only LoRA is supported")
         config = _peft_config(file.config)
         pairs, unknown = pairs_of(tensors, self._names, self._converter)
         if _LOW_NOISE.search(f"{file.name}/{file.weights.name}"):
@@ -88,13 +88,15 @@ class LoraReader:
         problems += self._misfits(pairs)
         if problems:
             more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-            raise InvalidCheckpoint("does not fit: " + "; ".join(problems[:_SHOWN]) + more)
+            raise InvalidCheckpoint(
+                "does not match the model: " + "; ".join(problems[:_SHOWN]) + more
+            )
         if not pairs:
             raise InvalidCheckpoint("has no weights")
         return pairs
 
     def _for_second(self, pairs: Pairs) -> Pairs:
-        """What is for the first denoiser is for the last, where there are two."""
+        """Move the first denoiser's pairs to the last one, if there are two."""
         first, last = self._denoisers[0], self._denoisers[-1]
         return {(last if part == first else part, name): p for (part, name), p in pairs.items()}
 
@@ -115,7 +117,7 @@ class LoraReader:
 
 
 def _targets(root: nn.Module) -> Iterator[tuple[str, Target]]:
-    """By diffusers' name; a layer of ours may have several side by side in one weight."""
+    """Targets by diffusers' name; one of our layers may combine several in one weight."""
     for name, module in root.named_modules():
         if isinstance(module, Linear):
             for segment in module.segments:
@@ -127,12 +129,14 @@ def _targets(root: nn.Module) -> Iterator[tuple[str, Target]]:
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    """Tensors and metadata. A copy in memory: files of an operator's folder may be overwritten."""
+    """Read tensors and metadata as a copy in memory, since operators may overwrite their files."""
     header = read_header(path)
     if header.format != "safetensors":
-        raise InvalidCheckpoint(f"{path.name}: not safetensors but {header.format}")
+        raise InvalidCheckpoint(f"{path.name}: must be safetensors, is {header.format}")
     if path.stat().st_size > _MAX_BYTES:
-        raise InvalidCheckpoint(f"{path.name}: larger than {_MAX_BYTES >> 30} GiB: a checkpoint?")
+        raise InvalidCheckpoint(
+            f"{path.name}: larger than {_MAX_BYTES >> 30} GiB; is it a checkpoint?"
+        )
     return copy_safetensors(header), header.metadata
 
 
@@ -142,7 +146,7 @@ def _peft_config(path: Path | None) -> dict[str, Any]:
     config = read_json(path.parent, path.name)
     kind = config.get("peft_type", "LORA")
     if kind != "LORA" or config.get("use_dora"):
-        raise InvalidCheckpoint(f"{path.name}: {kind} or DoRA: only LoRA is supported")
+        raise InvalidCheckpoint(f"{path.name}: is {kind} or DoRA; only LoRA is supported")
     return config
 
 

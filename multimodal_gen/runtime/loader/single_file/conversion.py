@@ -1,9 +1,9 @@
-"""From other key layouts to diffusers', without reading a tensor.
+"""Converts other key layouts to diffusers', without reading tensors.
 
 A converter is a function on a dict of tensors that renames, splits, joins and swaps rows. It is run
-on row numbers in place of weights; what it returns says where each row of diffusers' tensors lies
-in the file. So tensors are read when they are needed, and those that are only renamed or split stay
-in the file's pages. Most converters are diffusers' own.
+on row numbers instead of weights; its output shows where each row of diffusers' tensors is in the
+file. So tensors are read when needed, and those that are only renamed or split stay in the file's
+pages. Most converters are diffusers' own.
 """
 
 from __future__ import annotations
@@ -26,17 +26,16 @@ Converter = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 def convert(
     stored: Mapping[str, Stored], converter: Converter, what: str
 ) -> tuple[dict[str, Stored], list[str]]:
-    """The tensors under the names, and in the pieces, that `converter` makes of them, and the names
-    of those that it had no use for.
+    """Return the tensors with the names and pieces that `converter` produces, and the unused names.
 
-    Raises InvalidCheckpoint that names a tensor which the converter misses; `what` is what errors
-    call the layout.
+    Raises InvalidCheckpoint that names a tensor the converter misses; `what` is the layout's name
+    in errors.
     """
     origins = list(stored.values())
-    # One number between two tensors is left out, so that no run of numbers is of both.
+    # One number is skipped between two tensors, so that no run of numbers spans both.
     starts = list(itertools.accumulate((_num_rows(each) + 1 for each in origins), initial=0))
     if starts[-1] > _MAX_ROWS:
-        raise InvalidCheckpoint(f"{what}: its tensors have {starts[-1]} rows, as no model has")
+        raise InvalidCheckpoint(f"{what}: its tensors have {starts[-1]} rows, more than any model")
     numbers = {
         name: torch.arange(start, start + _num_rows(tensor)).reshape(_skeleton(tensor))
         for (name, tensor), start in zip(stored.items(), starts, strict=False)
@@ -55,7 +54,7 @@ def convert(
 
 
 def _runs(numbers: Tensor) -> Iterator[tuple[int, int]]:
-    """First number and length of each run of successive numbers."""
+    """First number and length of each run of consecutive numbers."""
     breaks = (numbers[1:] != numbers[:-1] + 1).nonzero().reshape(-1) + 1
     edges = [0, *breaks.tolist(), len(numbers)]
     for begin, end in itertools.pairwise(edges):
@@ -77,12 +76,12 @@ def _num_rows(tensor: Stored) -> int:
 
 
 def _skeleton(tensor: Stored) -> tuple[int, ...]:
-    """As many dimensions, each but the first of size 1."""
+    """Shape with the same number of dimensions, all but the first of size 1."""
     return (tensor.shape[0], *[1] * (len(tensor.shape) - 1)) if tensor.shape else ()
 
 
 def _rearranged(spans: Sequence[Span], rows: Tensor, what: str) -> Stored:
-    """A tensor that is made of `spans` and has as many dimensions as `rows`, or is transposed."""
+    """Tensor made of `spans`, with as many dimensions as `rows`, or transposed."""
     if not spans:
         raise InvalidCheckpoint(f"{what}: is empty")
     first = spans[0].origin

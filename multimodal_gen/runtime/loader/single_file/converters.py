@@ -1,4 +1,4 @@
-"""Which converter makes diffusers' names of a component's tensors in a single file."""
+"""Selects the converter to diffusers' names for a component in a single file."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ _OPEN_CLIP = {
     "CLIPTextModel": "cond_stage_model.model.",
     "CLIPTextModelWithProjection": "conditioner.embedders.1.model.",
 }
-"""As Stable Diffusion 2 and XL have it: of the first, the last layer has no use."""
+"""OpenCLIP text encoders of Stable Diffusion 2 and XL; the last layer of the former is unused."""
 
 
 def converter_for(class_name: str, config: Mapping[str, Any]) -> Converter:
-    """For a class of diffusers or transformers and its config. Raises InvalidCheckpoint."""
+    """Converter for a class of diffusers or transformers and its config. Raises
+    InvalidCheckpoint."""
     match class_name:
         case "FluxTransformer2DModel":
             return flux_names
@@ -44,12 +45,13 @@ def converter_for(class_name: str, config: Mapping[str, Any]) -> Converter:
             return dict
     known: Any = SINGLE_FILE_LOADABLE_CLASSES.get(class_name)
     if known is None:
-        raise InvalidCheckpoint(f"{class_name}: its original names are not known")
+        raise InvalidCheckpoint(f"{class_name}: no converter for its original names")
     return partial(known["checkpoint_mapping_fn"], config=dict(config))
 
 
 def _hunyuan_video(tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
-    """With what the library splits by the published width split before, by the file's own."""
+    """Split beforehand, by the file's own width, tensors that the library splits by the published
+    one."""
     width = len(tensors["img_in.proj.weight"])
     for name in [name for name in tensors if ".linear1." in name]:
         joined = tensors.pop(name)
@@ -64,7 +66,7 @@ def _hunyuan_video(tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def _wan(tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
-    """With what the model for first and last frames has, which the library leaves out."""
+    """Add the tensors of the model for first and last frames, which the library omits."""
     positions = tensors.pop("img_emb.emb_pos", None)
     converted: dict[str, Tensor] = library.convert_wan_transformer_to_diffusers(tensors)
     if positions is not None:
@@ -75,7 +77,7 @@ def _wan(tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
 def _clip_names(
     tensors: dict[str, Tensor], *, class_name: str, width: object
 ) -> Mapping[str, Tensor]:
-    """CLIP's text encoder as transformers has it, or as OpenCLIP does."""
+    """CLIP's text encoder in transformers' names or OpenCLIP's."""
     if not any(".resblocks." in name for name in tensors):
         return tensors
     prefix = _OPEN_CLIP[class_name]

@@ -1,4 +1,5 @@
-"""FLUX.1's original names to diffusers'. (Its own converter knows the published width only.)"""
+"""Converts FLUX.1's original names to diffusers'. (Its own converter only supports the published
+width.)"""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ _SHIFT_FIRST = "final_layer.adaLN_modulation.1"
 
 
 def flux_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names that are not FLUX.1's are left out."""
+    """Convert names; those that are not FLUX.1's are left out."""
     width = len(tensors["img_in.weight"])
     converted: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

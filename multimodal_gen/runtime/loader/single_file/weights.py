@@ -1,4 +1,4 @@
-"""Components out of a single weight file, under diffusers' names."""
+"""Reads components from a single weight file, under diffusers' names."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from multimodal_gen.runtime.loader.tensors.stored import Scaled, Stored
 
 log = logging.getLogger(__name__)
 _SCALES = (".scale_weight", ".weight_scale")
-"""Of float8 weights, as ComfyUI's files name them, then and now."""
+"""Name endings of float8 scales in ComfyUI's files, old and new."""
 _NOTES = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
-"""For kernels that multiply in float8."""
+"""Name endings of data for float8 matrix kernels."""
 _LEFTOVERS = ("logit_scale", "position_ids", "text_projection")
-"""Of training, and of how CLIP once was written."""
+"""Left over from training, and from how CLIP used to be saved."""
 _EXPERTS = (("high", ""), ("low", "_2"))
 _SHOWN = 8
 
 
 @dataclass(frozen=True)
 class SingleFileWeights:
-    """A recognised file, and which of a base checkpoint's components it has."""
+    """A recognised file, and which of a base checkpoint's components it contains."""
 
     found: Recognised
     parts: Mapping[str, str]
@@ -44,21 +44,22 @@ class SingleFileWeights:
     def open(
         cls, path: Path, components: Mapping[str, tuple[str, str]], base: str
     ) -> SingleFileWeights:
-        """`components` are the base's, with library and class. Raises InvalidCheckpoint."""
+        """Open a file. `components` are the base's, with library and class. Raises
+        InvalidCheckpoint."""
         found = recognise(path)
         held = found.parts().keys()
         parts = {name: name for name in components if name in held}
         return cls(found, {_denoiser(found, components, base): DENOISER} | parts)
 
     def called(self, name: str) -> str:
-        """What errors call a component, which may be in the file."""
+        """Name of a component in errors; mentions the file if it is in there."""
         return f"{name} in {self.found.header.path.name}" if name in self.parts else name
 
     @contextmanager
     def tensors(
         self, name: str, class_name: str, config: Mapping[str, Any]
     ) -> Iterator[dict[str, Stored]]:
-        """A component's tensors, while the file is open. Raises InvalidCheckpoint."""
+        """Yield a component's tensors, while the file is open. Raises InvalidCheckpoint."""
         part = self.parts[name]
         with self._open() as stored:
             own = {}
@@ -76,7 +77,7 @@ class SingleFileWeights:
                 raise InvalidCheckpoint(f"{what}: unexpected: {', '.join(unused[:_SHOWN])}")
             unused = [key for key in unused if not key.endswith(_LEFTOVERS)]
             if unused:
-                log.warning("%s: weights without a place: %s", what, unused[:_SHOWN])
+                log.warning("%s: unused weights: %s", what, unused[:_SHOWN])
             yield own
 
     @contextmanager
@@ -90,13 +91,13 @@ class SingleFileWeights:
 
 
 def _denoiser(found: Recognised, components: Mapping[str, tuple[str, str]], base: str) -> str:
-    """The component of the base that the file's denoiser takes the place of."""
+    """The base's component that the file's denoiser replaces."""
     path, wanted = found.header.path, found.layout.denoiser
     names = [name for name, (_, class_name) in components.items() if class_name == wanted]
     if not names:
         others = ", ".join(class_name for _, class_name in components.values())
         raise InvalidCheckpoint(
-            f"{path.name} has a {wanted} ({found.family.title}), for which {base} has no place: "
+            f"{path.name} has a {wanted} ({found.family.title}), which {base} does not use: "
             f"its components are {others}. Give another --base-model-path"
         )
     if len(names) == 1:
@@ -110,7 +111,7 @@ def _denoiser(found: Recognised, components: Mapping[str, tuple[str, str]], base
     if len(told) != 1:
         raise InvalidCheckpoint(
             f"{path.name}: {base} has {len(names)} of {wanted} ({', '.join(names)}); the file's "
-            "name must say which this is: high (noise, the first) or low (noise, the second)"
+            "name must say which one it is: high (noise, the first) or low (noise, the second)"
         )
     return told[0]
 
@@ -119,14 +120,14 @@ def _scale(key: str, scale: Stored, weight: Stored) -> Tensor:
     rows = weight.shape[0] if weight.shape else 1
     if math.prod(scale.shape) not in (1, rows) or not is_float(scale.dtype):
         raise InvalidCheckpoint(
-            f"{key}: {scale.dtype} {list(scale.shape)} must be one scale, or one for each of the "
+            f"{key}: {scale.dtype} {list(scale.shape)} must be one scale, or one per row of the "
             f"{rows} rows of its weight"
         )
     return scale.rows(0, scale.shape[0] if scale.shape else 1).float()
 
 
 def _scaled(stored: Mapping[str, Stored]) -> dict[str, Stored]:
-    """float8 weights with their scales taken in."""
+    """Apply the scales of float8 weights."""
     kept = {key: tensor for key, tensor in stored.items() if not key.endswith(_NOTES + _SCALES)}
     for key, tensor in stored.items():
         for suffix in _SCALES:

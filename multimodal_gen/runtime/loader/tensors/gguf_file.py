@@ -1,4 +1,4 @@
-"""Tensors of GGUF files, memory-mapped, and dequantised by the gguf package when they are read."""
+"""Tensors of GGUF files, memory-mapped, and dequantised by the gguf package when read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PLAIN = {
 class GgufTensor:
     info: TensorInfo
     content: npt.NDArray[np.uint8]
-    """The file's bytes that are the tensor."""
+    """Bytes of the tensor in the file."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -44,14 +44,14 @@ class GgufTensor:
         return self.dtype not in _PLAIN
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """As they are where they are plain; else in float32."""
+        """Read plain types unchanged, quantised ones as float32."""
         per_row = math.prod(self.shape[1:])
         if self.dtype in _PLAIN:
             plain = torch.from_numpy(self.content).view(_PLAIN[self.dtype])
             return plain[start * per_row : stop * per_row].reshape(-1, *self.shape[1:])
         kind = GGMLQuantizationType[self.dtype]
         block, block_bytes = GGML_QUANT_SIZES[kind]
-        if per_row % block:  # Rows share blocks, as where a small tensor was flattened.
+        if per_row % block:  # Rows share blocks, for example in a flattened small tensor.
             return _numbers(self.content, kind).reshape(self.shape)[start:stop]
         row_bytes = per_row // block * block_bytes
         numbers = _numbers(self.content[start * row_bytes : stop * row_bytes], kind)
@@ -59,10 +59,10 @@ class GgufTensor:
 
 
 def gguf_tensors(header: Header) -> dict[str, Stored]:
-    """The tensors of a file. Raises InvalidCheckpoint for a type that can't be dequantised."""
+    """Tensors of a file. Raises InvalidCheckpoint for a type that can't be dequantised."""
     if not header.tensors:
         raise InvalidCheckpoint(f"{header.path.name}: holds no tensors")
-    # Copy on write: torch wants memory that could be written to.
+    # Copy on write, because torch requires writable memory.
     content = np.memmap(header.path, mode="c")
     for name, info in {info.dtype: (name, info) for name, info in header.tensors.items()}.values():
         _check(name, info, header.path)
@@ -73,7 +73,7 @@ def gguf_tensors(header: Header) -> dict[str, Stored]:
 
 
 def _numbers(blocks: npt.NDArray[np.uint8], kind: GGMLQuantizationType) -> Tensor:
-    with np.errstate(all="ignore"):  # Scales that overflow are the file's affair.
+    with np.errstate(all="ignore"):  # Overflowing scales come from the file.
         return torch.from_numpy(dequantize(blocks, kind))
 
 
@@ -85,5 +85,5 @@ def _check(name: str, info: TensorInfo, path: Path) -> None:
         _numbers(np.zeros(GGML_QUANT_SIZES[kind][1], np.uint8), kind)
     except NotImplementedError as error:
         raise InvalidCheckpoint(
-            f"{path.name}: {name} is {info.dtype}, which can't be dequantised here"
+            f"{path.name}: {name} is {info.dtype}, which can't be dequantised"
         ) from error

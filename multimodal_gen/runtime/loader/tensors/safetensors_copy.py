@@ -1,4 +1,4 @@
-"""Tensors of a safetensors file, copied into memory without holding up other threads."""
+"""Copies a safetensors file into memory without blocking other threads."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _DTYPES: Mapping[str, torch.dtype] = {
 
 
 def copy_safetensors(header: Header) -> dict[str, Tensor]:
-    """All tensors of the file whose head this is: nothing of them changes with it.
+    """Copy all tensors of the file with this header; later changes to the file don't affect them.
 
-    The library would copy them with the interpreter locked, half a second for 300 MB. Raises
+    The library would copy them while holding the interpreter lock, half a second for 300 MB. Raises
     InvalidCheckpoint.
     """
     content = _content(header)
@@ -39,7 +39,7 @@ def _content(header: Header) -> Tensor:
     with header.path.open("rb", buffering=0) as file:
         while left:
             if not (count := file.readinto(left)):
-                raise InvalidCheckpoint(f"{header.path.name}: was cut while it was read")
+                raise InvalidCheckpoint(f"{header.path.name}: was truncated while it was read")
             left = left[count:]
     return content
 
@@ -47,7 +47,7 @@ def _content(header: Header) -> Tensor:
 def _tensor(content: Tensor, info: TensorInfo, key: str) -> Tensor:
     dtype = _DTYPES.get(info.dtype)
     if dtype is None:
-        raise InvalidCheckpoint(f"{key}: {info.dtype} is not expected here")
+        raise InvalidCheckpoint(f"{key}: {info.dtype} is not supported here")
     numbers = content[info.start : info.start + info.size]
     if info.start % dtype.itemsize:
         numbers = numbers.clone()

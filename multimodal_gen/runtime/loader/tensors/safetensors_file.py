@@ -32,9 +32,9 @@ class SafetensorsTensor:
 
 @contextmanager
 def open_safetensors(files: Sequence[Path], name: str) -> Iterator[dict[str, Stored]]:
-    """The tensors of all files, while they are open; `name` is what errors call the component.
+    """Yield the tensors of all files, while they are open; `name` is the component in errors.
 
-    Tensors that were read outlive it. Raises InvalidCheckpoint.
+    Tensors that were read stay valid afterwards. Raises InvalidCheckpoint.
     """
     with ExitStack() as stack:
         stored: dict[str, Stored] = {}

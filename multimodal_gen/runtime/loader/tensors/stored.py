@@ -1,4 +1,4 @@
-"""Tensors as weight files hold them: of known name, shape and type, read when they are needed."""
+"""Tensors in weight files: name, shape and type are known, the data is read on demand."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 _CHUNK = 1 << 18
-"""Numbers that are made at a time where they have to be computed: what a cache holds. A whole
-tensor takes up to ten times as long."""
+"""Numbers computed at a time: what fits into a cache. A whole tensor at once takes up to ten times
+as long."""
 
 
 class Stored(Protocol):
@@ -23,16 +23,18 @@ class Stored(Protocol):
 
     @property
     def dtype(self) -> str:
-        """As the file's format calls it."""
+        """Type as named by the file's format."""
 
     @property
     def computed(self) -> bool:
-        """Whether reading takes time and memory, as of quantised tensors."""
+        """True if reading takes time and memory, as with quantised tensors."""
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """A range of dim 0 (a scalar has one row): the file's own pages where nothing is computed.
+        """Read a range of dim 0 (a scalar has one row): the file's own pages if nothing is
+        computed.
 
-        Floating point of any width, or whole numbers where the file has those."""
+        Floating point of any width, or integers if the file has those.
+        """
 
 
 class Span(NamedTuple):
@@ -43,7 +45,7 @@ class Span(NamedTuple):
     stop: int
 
     def chunks(self) -> Iterable[Tensor]:
-        """Its rows, as many at a time as are made cheaply."""
+        """Yield its rows in ranges that are cheap to compute."""
         step = max(1, _CHUNK // max(1, math.prod(self.origin.shape[1:])))
         step = step if self.origin.computed else max(1, self.stop - self.start)
         for start in range(self.start, self.stop, step):
@@ -52,7 +54,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Rearranged:
-    """Rows of other tensors, put together anew."""
+    """Rows of other tensors in a new arrangement."""
 
     spans: tuple[Span, ...]
     shape: tuple[int, ...]
@@ -73,7 +75,7 @@ class Rearranged:
 
 @dataclass(frozen=True, eq=False)
 class Transposed:
-    """A matrix, its rows as columns."""
+    """A transposed matrix."""
 
     origin: Stored
 
@@ -95,7 +97,7 @@ class Transposed:
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
-    """float8 numbers and what to multiply them by: one scale, or one for each row."""
+    """float8 numbers with scales: one in total, or one per row."""
 
     numbers: Stored
     scale: Tensor
@@ -121,7 +123,7 @@ class Scaled:
 
 
 def spans_of(stored: Stored) -> tuple[Span, ...]:
-    """The rows of which tensors it is, in order."""
+    """Source rows that a tensor consists of, in order."""
     if isinstance(stored, Rearranged):
         return stored.spans
     return (Span(stored, 0, stored.shape[0] if stored.shape else 1),)
@@ -130,10 +132,10 @@ def spans_of(stored: Stored) -> tuple[Span, ...]:
 def assemble(
     sources: Sequence[Stored], shape: torch.Size, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """The tensors one after another along dim 0, in `dtype`.
+    """Concatenate the tensors along dim 0, in `dtype`.
 
-    What lies together in one file, in `dtype`, stays there; else it is cast part by part, so that
-    no second copy of it is ever held.
+    Tensors that are contiguous in one file, in `dtype`, stay in its pages; others are cast part by
+    part, so that a second copy is never held.
     """
     spans = _merged([span for source in sources for span in spans_of(source)])
     if len(spans) == 1 and not spans[0].origin.computed:

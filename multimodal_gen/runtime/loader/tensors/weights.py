@@ -1,4 +1,4 @@
-"""Fills a module that was made on the meta device from tensors in memory-mapped files."""
+"""Fills a module on the meta device with tensors of memory-mapped files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from multimodal_gen.runtime.layers.take import Segment, take_parameters
 from multimodal_gen.runtime.loader.tensors.stored import Stored, assemble
 
 _SHOWN = 8
-"""Names listed of each kind of mistake."""
+"""Maximum number of names listed per kind of mistake."""
 
 
 @dataclass(frozen=True)
 class StoredSources:
-    """The tensors of files that make up one parameter, by name, in order along dim 0."""
+    """Tensors of files that make up one parameter, by name, in order along dim 0."""
 
     tensors: Mapping[str, Stored]
 
@@ -47,15 +47,15 @@ def fill(
     dtype: torch.dtype,
     device: torch.device,
 ) -> None:
-    """Have each of its modules take its weights, in `dtype` on `device`.
+    """Set the weights of all of its modules, in `dtype` on `device`.
 
-    `key_map` names the checkpoint's tensors that make up each of the module's, concatenated along
-    dim 0. On a CPU, a tensor that is stored in `dtype` stays in the file's pages. Raises
-    InvalidCheckpoint that lists what is missing, unexpected or of the wrong shape; `name` is the
+    `key_map` lists the checkpoint's tensors for each of the module's, concatenated along dim 0. On
+    a CPU, a tensor that is stored in `dtype` stays in the file's pages. Raises InvalidCheckpoint
+    that lists tensors that are missing, unexpected or of the wrong shape; `name` is the
     component's.
 
-    A module's class may say `keep_in_float32`, parts of its tensors' names that are not cast to
-    `dtype`, and `ignored`, parts of names in a checkpoint that it has no use for.
+    A module's class may define `keep_in_float32`, parts of tensor names that are not cast to
+    `dtype`, and `ignored`, parts of a checkpoint's names that it does not use.
     """
     ignored = getattr(module, "ignored", ())
     stored = {key: tensor for key, tensor in stored.items() if not _has_part(key, ignored)}
@@ -102,7 +102,7 @@ def _check(
     complaints = [f"{what}: {_listed(keys)}" for what, keys in found if keys]
     if complaints:
         raise InvalidCheckpoint(
-            f"{name}: the weights don't fit config.json: " + "; ".join(complaints)
+            f"{name}: the weights don't match config.json: " + "; ".join(complaints)
         )
 
 
@@ -116,12 +116,12 @@ def _misshapen(
         shapes = {source: stored[source].shape for source in key_map[key]}
         if not _fit(list(shapes.values()), tuple(tensor.shape)):
             listed = ", ".join(f"{source} {list(shape)}" for source, shape in shapes.items())
-            found.append(f"{listed} (together {list(tensor.shape)} wanted)")
+            found.append(f"{listed} (expected {list(tensor.shape)} in total)")
     return found
 
 
 def _fit(shapes: Sequence[tuple[int, ...]], wanted: tuple[int, ...]) -> bool:
-    """Whether tensors of these shapes make up the one wanted. GGUF may have lost leading ones."""
+    """True if tensors of these shapes make up `wanted`. GGUF may lack leading dimensions of 1."""
     if len(shapes) == 1:
         return _trimmed(shapes[0]) == _trimmed(wanted)
     whole = [(1,) * (len(wanted) - len(shape)) + shape for shape in shapes]

@@ -1,1 +1,1 @@
-"""Native diffusion transformers, one file a family, with the names of its checkpoints beside it."""
+"""Native diffusion transformers, one folder per family, with the names of its checkpoints."""

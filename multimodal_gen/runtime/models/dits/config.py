@@ -1,4 +1,4 @@
-"""What transformers' config.json files have in common."""
+"""Common parts of transformers' config.json files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from multimodal_gen.errors import InvalidCheckpoint
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """A subclass has the fields and defaults of the diffusers class, which are data."""
+    """A subclass has the fields and defaults of the diffusers class."""
 
     title: ClassVar[str]
-    """What messages call the model."""
+    """Name of the model in messages."""
     smallest: ClassVar[Mapping[str, int]]
-    """The least value of fields that are integers; one that may be null is checked unless it is.
-    Names of fields that a class has not count for nothing."""
+    """Minimum of integer fields; null is allowed where the field may be null. Entries for fields
+    that the class lacks are ignored."""
 
     def __post_init__(self) -> None:
         kinds = {field.name: str(field.type) for field in fields(self)}
@@ -33,13 +33,13 @@ class TransformerConfig:
         self.check()
 
     def check(self) -> None:
-        """Raises InvalidCheckpoint for what the model has not; after the kinds are checked."""
+        """Raise InvalidCheckpoint for unsupported values; called after the types are checked."""
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
-        """Read config.json. Raises InvalidCheckpoint on a value or a field that the model has not.
+        """Read config.json. Raises InvalidCheckpoint for an unsupported value or field.
 
-        What begins with `_` are diffusers' notes to itself.
+        Keys that start with `_` are diffusers' own metadata.
         """
         known = {field.name for field in fields(cls)}
         values = {key: value for key, value in config.items() if not key.startswith("_")}
@@ -57,14 +57,15 @@ class TransformerConfig:
         )
 
     def check_axes(self, name: str, head_dim: int, count: int = 3) -> None:
-        """Raises InvalidCheckpoint unless the rotary embedding's axes share out the head."""
+        """Raise InvalidCheckpoint unless the axes of the rotary embedding add up to the head's
+        dimension."""
         axes = getattr(self, name)
         even = isinstance(axes, tuple) and all(isinstance(d, int) and d > 0 == d % 2 for d in axes)
         if not even or len(axes) != count or sum(axes) != head_dim:
             raise self.invalid(name, f"{count} even numbers that add up to the head's {head_dim}")
 
     def check_positive(self, *names: str) -> None:
-        """Raises InvalidCheckpoint unless these are numbers above 0."""
+        """Raise InvalidCheckpoint unless these are numbers above 0."""
         for name in names:
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
@@ -73,7 +74,7 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class JointConfig(TransformerConfig):
-    """Of transformers in which streams of text and image attend jointly."""
+    """Base for transformers with joint attention of text and image streams."""
 
     smallest: ClassVar[Mapping[str, int]] = {
         "patch_size": 1,
@@ -102,5 +103,5 @@ class JointConfig(TransformerConfig):
 
     @property
     def token_channels(self) -> int:
-        """Channels of a token of the output."""
+        """Channels per output token."""
         return self.patch_size**2 * (self.out_channels or self.in_channels)

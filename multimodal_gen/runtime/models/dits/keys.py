@@ -1,6 +1,6 @@
-"""Names that diffusers' transformers of two streams share, as parts of key maps.
+"""Names shared by diffusers' two-stream transformers, as parts of key maps.
 
-A key map says, for each parameter of ours, which of diffusers' tensors make it up, concatenated
+A key map lists, for each of our parameters, the tensors of diffusers that make it up, concatenated
 along dim 0.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 Modules = dict[str, tuple[str, ...]]
-"""Our module's name -> diffusers' names."""
+"""Maps our modules' names to diffusers' names."""
 
 
 def parameters(layers: Mapping[str, tuple[str, ...]], norms: Modules) -> Modules:
-    """The parameters of layers (weight and bias) and of norms (weight)."""
+    """Expand modules to parameters: layers have weight and bias, norms only weight."""
     kinds = ((layers, ("weight", "bias")), (norms, ("weight",)))
     return {
         f"{ours}.{suffix}": tuple(f"{name}.{suffix}" for name in theirs)
@@ -29,7 +29,8 @@ def each(name: str, letters: str) -> tuple[str, ...]:
 
 
 def embedders(*names: str) -> Modules:
-    """Of timestep, text and guidance: `time_embedder` is `timestep_embedder` there."""
+    """Embedders of timestep, text and guidance: our `time_embedder` is diffusers'
+    `timestep_embedder`."""
     theirs = {"time_embedder": "timestep_embedder"}
     return {
         f"{name}.{layer}": (f"time_text_embed.{theirs.get(name, name)}.{layer}",)
@@ -39,7 +40,7 @@ def embedders(*names: str) -> Modules:
 
 
 def image_stream(ours: str, theirs: str) -> Modules:
-    """A `ModulatedStream` from the image's half of block `theirs`."""
+    """Map a `JointStream` to the image half of block `theirs`."""
     return {
         f"{ours}.qkv": each(f"{theirs}.attn.to_{{}}", "qkv"),
         f"{ours}.attention_out": (f"{theirs}.attn.to_out.0",),
@@ -49,7 +50,7 @@ def image_stream(ours: str, theirs: str) -> Modules:
 
 
 def text_stream(ours: str, theirs: str) -> Modules:
-    """The same from the text's half."""
+    """The same for the text half."""
     return {
         f"{ours}.qkv": each(f"{theirs}.attn.add_{{}}_proj", "qkv"),
         f"{ours}.attention_out": (f"{theirs}.attn.to_add_out",),

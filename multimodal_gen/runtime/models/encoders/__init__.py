@@ -1,1 +1,1 @@
-"""Text encoders of transformers, and the cache of what they gave."""
+"""Text encoders of transformers, and a cache of their results."""

@@ -1,4 +1,4 @@
-"""Conditioning of the prompts used last."""
+"""Cache of the conditioning of recent prompts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_BYTES = 256 << 20
 
 
 class ConditioningCache:
-    """Bounded by bytes, least recently used out first. Don't write to its tensors."""
+    """Limited in bytes; evicts the least recently used. Don't write to its tensors."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -19,7 +19,7 @@ class ConditioningCache:
         self._entries: OrderedDict[Hashable, dict[str, Tensor]] = OrderedDict()
 
     def get(self, key: Hashable, encode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The tensors under `key`, from `encode` where they are not there."""
+        """Return the tensors for `key`; calls `encode` if they are not cached."""
         found = self._entries.get(key)
         if found is None:
             found = encode()

@@ -1,4 +1,4 @@
-"""What Wan's reference does to a prompt before it is tokenised."""
+"""Cleans prompts before tokenisation, as Wan's reference does."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ import ftfy
 
 
 def clean(text: str) -> str:
-    """Repaired encoding, HTML entities resolved (also doubly escaped ones), single spaces."""
+    """Fix the encoding, resolve HTML entities (also doubly escaped ones), collapse spaces."""
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return " ".join(text.split())

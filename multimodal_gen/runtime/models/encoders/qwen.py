@@ -1,4 +1,4 @@
-"""Prompts, and pictures, to the hidden states of a Qwen2.5-VL."""
+"""Encodes prompts and images to the hidden states of a Qwen2.5-VL."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ IMAGE_TOKEN = "<|image_pad|>"
 
 
 class QwenEncoder:
-    """A tokenizer and the transformers module it belongs to; `image_processor` for pictures."""
+    """A tokenizer and its transformers module; `image_processor` for images."""
 
     def __init__(self, tokenizer: Any, module: Any, image_processor: Any = None) -> None:
-        """Raises InvalidCheckpoint where they can't work together."""
+        """Raises InvalidCheckpoint if they don't match."""
         self._tokenizer = tokenizer
         self._module = module
         self._image_processor = image_processor
         known = module.get_input_embeddings().num_embeddings
         if len(tokenizer) > known:
             raise InvalidCheckpoint(
-                f"tokenizer: has {len(tokenizer)} tokens, and its text encoder knows {known}"
+                f"tokenizer: has {len(tokenizer)} tokens, but its text encoder supports {known}"
             )
         if image_processor is not None:
             self._check_patches(module.config.vision_config)
 
     @property
     def width(self) -> int:
-        """D of its states."""
+        """D of the hidden states."""
         return int(self._module.get_input_embeddings().embedding_dim)
 
     def _check_patches(self, vision: Any) -> None:
@@ -43,7 +43,7 @@ class QwenEncoder:
             )
             if ours != theirs:
                 raise InvalidCheckpoint(
-                    f"processor: {name}={ours} does not fit the text encoder's {theirs}"
+                    f"processor: {name}={ours} does not match the text encoder's {theirs}"
                 )
 
     def __call__(self, text: str, max_tokens: int | None = None) -> Tensor:
@@ -51,7 +51,7 @@ class QwenEncoder:
         return self._states(text, {}, max_tokens)
 
     def with_picture(self, text: str, picture: PIL.Image.Image) -> Tensor:
-        """States [1, T, D] of `text`; the first IMAGE_TOKEN in it is where the picture goes."""
+        """States [1, T, D] of `text`, with the image in place of its first IMAGE_TOKEN."""
         seen = dict(self._image_processor(images=picture, return_tensors="pt"))
         patches = int(seen["image_grid_thw"].prod())
         tokens = patches // self._image_processor.merge_size**2

@@ -1,4 +1,4 @@
-"""Qwen3 as an encoder: prompts, as a user's turn of a chat, to hidden states."""
+"""Qwen3 as an encoder: prompts, as user messages of a chat, to hidden states."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Qwen3Encoder(TextEncoder):
     """A tokenizer with a chat template, and a Qwen3 model with or without its head."""
 
     def __init__(self, tokenizer: Any, module: Any) -> None:
-        """Raises InvalidCheckpoint where the two can't work together."""
+        """Raises InvalidCheckpoint if the two don't match."""
         super().__init__(tokenizer, module.base_model)
         if tokenizer.chat_template is None:
             raise InvalidCheckpoint("tokenizer: has no chat_template")
 
     def require_layers(self, layers: int) -> None:
-        """Raises InvalidCheckpoint unless the model has so many."""
+        """Raise InvalidCheckpoint unless the model has this many layers."""
         found = self._module.config.num_hidden_layers
         if found < layers:
             raise InvalidCheckpoint(
@@ -32,10 +32,10 @@ class Qwen3Encoder(TextEncoder):
     def states(
         self, prompt: str, length: int, layers: Sequence[int], *, thinking: bool, padded: bool
     ) -> list[Tensor]:
-        """The hidden states [1, S, D] that `layers` index (0: the embeddings).
+        """Hidden states [1, S, D] at the indices `layers` (0: the embeddings).
 
-        The chat is cut at `length` tokens, or `padded` to them; padding sees the text before it.
-        `thinking` leaves the answer, which is never made, open for thoughts.
+        The chat is cut at `length` tokens, or `padded` to that length; padding attends to the text
+        before it. `thinking` leaves the answer, which is never generated, open for thoughts.
         """
         chat = self._tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}],
@@ -44,7 +44,7 @@ class Qwen3Encoder(TextEncoder):
             enable_thinking=thinking,
         )
         ids, mask = self.tokenize(chat, length)
-        if not padded:  # what comes later changes nothing before it
+        if not padded:  # later tokens don't change earlier ones
             ids, mask = ids[:, mask[0].bool()], mask[:, mask[0].bool()]
         with torch.inference_mode():
             output = self._module(

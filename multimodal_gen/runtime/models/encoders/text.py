@@ -1,4 +1,4 @@
-"""Prompts to token ids to hidden states, as diffusers' pipelines do it."""
+"""Encodes prompts to token ids and hidden states, as diffusers' pipelines do."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from multimodal_gen.errors import InvalidCheckpoint
 
 
 class TextEncoder:
-    """A tokenizer and the transformers module it belongs to."""
+    """A tokenizer and its transformers module."""
 
     def __init__(self, tokenizer: Any, module: Any) -> None:
-        """Raises InvalidCheckpoint where the two can't work together."""
+        """Raises InvalidCheckpoint if the two don't match."""
         self._tokenizer = tokenizer
         self._module = module
         name, longest = Path(tokenizer.name_or_path).name, tokenizer.model_max_length
@@ -26,18 +26,18 @@ class TextEncoder:
         known = module.config.vocab_size
         if len(tokenizer) > known:
             raise InvalidCheckpoint(
-                f"{name}: has {len(tokenizer)} tokens, and its text encoder knows {known}"
+                f"{name}: has {len(tokenizer)} tokens, but its text encoder supports {known}"
             )
 
     @property
     def max_length(self) -> int:
-        """Tokens that the tokenizer cuts at, and the module has positions for."""
+        """Maximum number of tokens, limited by the tokenizer and the module's positions."""
         positions = getattr(self._module.config, "max_position_embeddings", None)
         length = int(self._tokenizer.model_max_length)
         return length if positions is None else min(length, positions)
 
     def tokenize(self, text: str, length: int) -> tuple[Tensor, Tensor]:
-        """Ids and attention mask, both [1, length]: padded to it, or cut."""
+        """Ids and attention mask, both [1, length], padded or cut to it."""
         tokens = self._tokenizer(
             [text],
             padding="max_length",
@@ -52,7 +52,7 @@ class TextEncoder:
     def __call__(
         self, text: str, length: int, *, masked: bool = False, hidden_states: bool = False
     ) -> Any:
-        """The module's output for `text`. Not `masked`: padding is attended to."""
+        """Output of the module for `text`. Without `masked`, padding is attended to."""
         ids, mask = self.tokenize(text, length)
         with torch.inference_mode():
             return self._module(

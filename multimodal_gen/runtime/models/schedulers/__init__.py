@@ -1,1 +1,2 @@
-"""One numerical solver a request, for every view of diffusion, on diffusers' scheduler classes."""
+"""Numerical solvers, one per request, for all kinds of prediction, on diffusers' scheduler
+classes."""

@@ -1,4 +1,4 @@
-"""CogVideoX's DPM-Solver++ (2M, SDE), which is given what other classes remember."""
+"""CogVideoX's DPM-Solver++ (2M, SDE), whose state is passed in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Euler method for flow matching, in as few operations as it takes."""
+"""Euler's method for flow matching, in the minimum number of operations."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from multimodal_gen.runtime.models.schedulers.solver import Solver
 
 
 class FlowEulerSolver(Solver):
-    """x + (sigma' - sigma) v: bit for bit what diffusers' FlowMatchEulerDiscreteScheduler computes.
+    """x + (sigma' - sigma) v: bit for bit as in diffusers' FlowMatchEulerDiscreteScheduler.
 
-    This is the solver of most models, and small models evaluate in milliseconds, so its step is
-    written out here. The differences of sigmas stay float32 tensors on the device, as there: a
-    Python float is multiplied at another precision when v is bfloat16.
+    Most models use this solver, and small ones evaluate in milliseconds, so its step is written out
+    here. The differences of sigmas stay float32 tensors on the device, as there: a Python float
+    would be multiplied with another precision when v is bfloat16.
     """
 
     @classmethod
     def fits(cls, scheduler: Any) -> bool:
-        """Not one that draws noise at every step."""
+        """False for a scheduler that draws noise at every step."""
         return not scheduler.config.get("stochastic_sampling")
 
     def __init__(self, scheduler: Any, generator: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Which solvers a checkpoint allows, and how one is made."""
+"""Selects the solvers that a checkpoint allows, and creates them."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _SPECIAL: Mapping[str, type[Solver]] = {
     "CogVideoXDPMScheduler": CogVideoXDPMSolver,
     "FlowMatchEulerDiscreteScheduler": FlowEulerSolver,
 }
-"""Solvers of our own for some of diffusers' classes; `Solver` is for all others."""
+"""Our own solvers for some of diffusers' classes; all others use `Solver`."""
 
 
 def solver_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The short names that a checkpoint with this scheduler_config allows, its own among them.
+    """Short names that a checkpoint with this scheduler_config allows, including its own.
 
-    Raises `InvalidCheckpoint` when the config's own class is unknown.
+    Raises `InvalidCheckpoint` if the config's own class is unknown.
     """
     own = default_solver_name(config)
     return tuple(name for name in SOLVERS if name == own or _suits(name, config))
 
 
 def default_solver_name(config: Mapping[str, Any]) -> str:
-    """The short name of the checkpoint's own scheduler class.
+    """Short name of the checkpoint's own scheduler class.
 
-    Raises `InvalidCheckpoint` when the class is unknown.
+    Raises `InvalidCheckpoint` if the class is unknown.
     """
     own = own_scheduler_class(config).__name__
     rows = [row for row in SOLVERS.values() if row.scheduler == own]
@@ -46,7 +46,7 @@ def default_solver_name(config: Mapping[str, Any]) -> str:
 
 
 def own_scheduler_class(config: Mapping[str, Any]) -> type[Any]:
-    """The checkpoint's own scheduler class. Raises `InvalidCheckpoint` when it is unknown."""
+    """Return the checkpoint's own scheduler class. Raises `InvalidCheckpoint` if it is unknown."""
     name = config.get("_class_name")
     if not isinstance(name, str) or name not in scheduler_classes():
         raise InvalidCheckpoint(
@@ -57,9 +57,9 @@ def own_scheduler_class(config: Mapping[str, Any]) -> type[Any]:
 
 
 def view_of(config: Mapping[str, Any]) -> View:
-    """What the model of a checkpoint with this scheduler_config predicts.
+    """Kind of prediction of the model of a checkpoint with this scheduler_config.
 
-    A class that is for one view only, other than noise, says so itself. The others' configs do.
+    A class with only one view, other than noise, determines it; otherwise the config does.
     """
     name = config.get("_class_name")
     views = {view for row in SOLVERS.values() if row.scheduler == name for view in row.views}
@@ -81,15 +81,14 @@ def make_solver(
     flow_shift: float | None = None,
     sigmas_for_all: bool = False,
 ) -> Solver:
-    """The solver of one request.
+    """Create the solver of one request.
 
     `config` is the checkpoint's scheduler_config.json. Without a `name`, or with the checkpoint's
-    own, its class and config are used as they are; another name gives that class, made from the
+    own, its class and config are used unchanged; another name selects that class, created from the
     same config. `generator` is the request's own CPU generator, after the initial noise was drawn
-    from it. `sigmas` (before shifting) and `mu` are a flow matching family's schedule, for the
-    classes that take one, and, with `sigmas_for_all`, those among them that know sigmas of their
-    own as well; `flow_shift` replaces the checkpoint's shift, also one that depends on
-    the resolution.
+    from it. `sigmas` (before shifting) and `mu` are a flow matching family's schedule, for classes
+    that accept one; with `sigmas_for_all` also for those of them that have their own sigmas.
+    `flow_shift` replaces the checkpoint's shift, even one that depends on the resolution.
 
     Raises `InvalidRequest` (its field is `scheduler`, `num_inference_steps` or `flow_shift`) and
     `InvalidCheckpoint`.
@@ -134,9 +133,11 @@ def _make_scheduler(
     if name is not None and name != default_solver_name(config):
         if name not in solver_names(config):
             allowed = ", ".join(solver_names(config))
-            raise InvalidRequest("scheduler", name, f"this model ({view.value}) allows {allowed}")
+            raise InvalidRequest(
+                "scheduler", name, f"allowed for this model ({view.value}): {allowed}"
+            )
         kind, overrides = _scheduler_class(SOLVERS[name].scheduler), SOLVERS[name].views[view]
-        # A null that means something to its own class (Euler's sigma_min) is unset for another.
+        # A null with a meaning for its own class (Euler's sigma_min) is unset for another class.
         config = {key: value for key, value in config.items() if value is not None}
     values = {**config, **overrides, **_shift(kind, config, view, flow_shift)}
     try:
@@ -148,7 +149,7 @@ def _make_scheduler(
 def _shift(
     kind: Any, config: Mapping[str, Any], view: View, flow_shift: float | None
 ) -> dict[str, Any]:
-    """The shift, under `kind`'s name for it: it belongs to the model, not to its config's class."""
+    """Shift under `kind`'s name: it belongs to the model, not to the config's class."""
     if view is not View.FLOW:
         return {}
     key = "shift" if "shift" in _accepted(kind) else "flow_shift"
@@ -160,7 +161,8 @@ def _shift(
 
 @cache
 def _accepted(kind: Any) -> frozenset[str]:
-    """What the constructor takes; `solver_p` is an object, so never from a file."""
+    """Arguments of the constructor, without `solver_p`, which is an object and never from a
+    file."""
     return frozenset(inspect.signature(kind).parameters) - {"solver_p"}
 
 
@@ -175,8 +177,8 @@ def _set_timesteps(
     options: dict[str, Any] = {}
     accepted = inspect.signature(scheduler.set_timesteps).parameters
     if view is View.FLOW:
-        # FlowMatchHeunDiscreteScheduler takes neither: its second-order steps need sigmas spaced by
-        # itself, with `shift` alone.
+        # FlowMatchHeunDiscreteScheduler accepts neither: its second-order steps need its own
+        # spacing of sigmas, with `shift` alone.
         if sigmas is not None and "sigmas" in accepted:
             options["sigmas"] = np.asarray(sigmas)
         if scheduler.config.get("use_dynamic_shifting") and "mu" in accepted:
@@ -189,9 +191,9 @@ def _set_timesteps(
         with np.errstate(invalid="ignore"):
             scheduler.set_timesteps(device=device, **options)
     except (ValueError, ZeroDivisionError, IndexError) as error:
-        allowed = f"not a number of steps that {type(scheduler).__name__} can take: {error}"
+        allowed = f"not a number of steps that {type(scheduler).__name__} supports: {error}"
         raise InvalidRequest("num_inference_steps", steps, allowed) from error
-    if not _is_finite(scheduler):  # shift_terminal divides by the way to the last
+    if not _is_finite(scheduler):  # shift_terminal divides by the distance to the last sigma
         raise InvalidRequest("num_inference_steps", steps, "too few for the model's noise schedule")
     if _too_many(steps, scheduler):
         raise InvalidRequest(
@@ -200,13 +202,13 @@ def _set_timesteps(
 
 
 def _is_finite(scheduler: Any) -> bool:
-    """Timesteps may be whole numbers, which can't show what their sigmas were."""
+    """Check the sigmas too: integer timesteps can't show whether they were finite."""
     levels = (scheduler.timesteps, torch.as_tensor(getattr(scheduler, "sigmas", 0.0)))
     return all(bool(each.isfinite().all()) for each in levels)
 
 
 def _too_many(steps: int, scheduler: Any) -> bool:
-    """Whether steps coincide (multistep solvers divide by their distance) or leave the schedule."""
+    """True if steps coincide (multistep solvers divide by their distance) or leave the schedule."""
     if hasattr(scheduler, "model_outputs"):
         return bool((scheduler.sigmas.diff() >= 0).any())
     if hasattr(scheduler, "alphas_cumprod"):

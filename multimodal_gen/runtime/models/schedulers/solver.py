@@ -1,4 +1,4 @@
-"""The solver of one request: what stands between two evaluations of the model."""
+"""The solver of one request: everything between two evaluations of the model."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from multimodal_gen.runtime.models.schedulers.x0 import x0_estimator
 
 
 class Solver:
-    """One request's numerical solver: stands on one diffusers scheduler instance.
+    """Numerical solver of one request, on top of one diffusers scheduler instance.
 
-    Evaluation i goes `scale_input(latents, i)` → model → `step(prediction, i, latents)`. Both are
-    called for every i from 0, or what `begin` said, to `num_evaluations - 1`, in order; `step`
-    once. Multistep solvers keep the tensors given to `step`, so the caller must not write to them
-    afterwards.
+    Evaluation i is `scale_input(latents, i)` → model → `step(prediction, i, latents)`. Both are
+    called for every i from 0, or from the argument of `begin`, to `num_evaluations - 1`, in order;
+    `step` only once. Multistep solvers keep the tensors passed to `step`, so the caller must not
+    write to them afterwards.
 
-    A step reads nothing back from the device, but for UniPC, whose linear solve checks its result.
-    The stochastic solvers draw their noise on the CPU, as diffusers does with a CPU generator, and
-    copy it.
+    A step never waits for the device, except in UniPC, whose linear solve checks its result.
+    Stochastic solvers draw their noise on the CPU, as diffusers does with a CPU generator, and copy
+    it.
     """
 
     timesteps: Tensor
-    """[E] on the device: what the model is conditioned on, one entry an evaluation."""
+    """[E] on the device: the model's timestep per evaluation."""
     num_evaluations: int
-    """E. More than the number of steps for some: 20 steps of Heun are 39, of PNDM 21."""
+    """E. Some solvers have more than steps: 20 steps are 39 for Heun, 21 for PNDM."""
 
     def __init__(self, scheduler: Any, generator: torch.Generator) -> None:
-        """`scheduler` has its timesteps set, on the device, and is this solver's alone from now on.
+        """`scheduler` has its timesteps set, on the device, and must not be shared from now on.
 
-        `generator` is the request's own, as left by drawing the initial noise.
+        `generator` is the request's own, after the initial noise was drawn.
         """
         self.timesteps = scheduler.timesteps
         self.num_evaluations = len(self.timesteps)
         self._scheduler = scheduler
-        # One wait for the device, here, instead of one in every step: some classes look timesteps
-        # up in theirs, or branch on a sigma.
+        # One wait for the device here, instead of one per step: some classes look up timesteps in
+        # theirs, or branch on a sigma.
         scheduler.timesteps = self.timesteps.cpu()
         self._host_timesteps: list[float] = scheduler.timesteps.tolist()
         if hasattr(scheduler, "sigmas"):
@@ -52,25 +52,25 @@ class Solver:
 
     @classmethod
     def fits(cls, scheduler: Any) -> bool:
-        """Whether this class can step for `scheduler`, as that one is configured."""
+        """True if this class supports `scheduler` as configured."""
         return True
 
     @property
     def order(self) -> int:
-        """Evaluations a step."""
+        """Evaluations per step."""
         return int(getattr(self._scheduler, "order", 1))
 
     def timestep(self, i: int) -> float:
-        """Entry i of `timesteps`, without asking the device for it."""
+        """Entry i of `timesteps`, without waiting for the device."""
         return self._host_timesteps[i]
 
     def begin(self, i: int) -> None:
-        """Leave out the evaluations before i: the latents are `add_noise(clean, noise, i)`."""
+        """Skip the evaluations before i: the latents are `add_noise(clean, noise, i)`."""
         if hasattr(self._scheduler, "set_begin_index"):
             self._scheduler.set_begin_index(i)
 
     def add_noise(self, clean: Tensor, noise: Tensor, i: int) -> Tensor:
-        """`clean` latents as noisy as those of evaluation i, which is the next one."""
+        """Add noise to `clean` latents up to the level of evaluation i, which is the next one."""
         timestep = self._scheduler.timesteps[i : i + 1]
         if hasattr(self._scheduler, "scale_noise"):
             noisy: Tensor = self._scheduler.scale_noise(clean, timestep, noise)
@@ -79,20 +79,20 @@ class Solver:
         return noisy
 
     def init_noise(self, noise: Tensor) -> Tensor:
-        """The starting latents for unit normal `noise`."""
+        """Scale unit normal `noise` to starting latents."""
         return noise * getattr(self._scheduler, "init_noise_sigma", 1.0)
 
     def scale_input(self, latents: Tensor, i: int) -> Tensor:
-        """What the model sees at evaluation i."""
+        """Model input at evaluation i."""
         if self._scale_model_input is None:
             return latents
         scaled: Tensor = self._scale_model_input(latents, self._host_timesteps[i])
         return scaled
 
     def step(self, prediction: Tensor, i: int, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The latents of evaluation i + 1, and the estimate of x0 at evaluation i.
+        """Latents of evaluation i + 1, and the estimate of x0 at evaluation i.
 
-        `latents` are those before `scale_input`. Arithmetic and the result's dtype are those of the
+        `latents` are those before `scale_input`. Arithmetic and result dtype are those of the
         diffusers class: most compute in float32 and return the prediction's dtype.
         """
         result = self._scheduler.step(

@@ -1,4 +1,4 @@
-"""Estimates of x0 for the scheduler classes that do not return one."""
+"""Estimates x0 for scheduler classes that do not return it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Estimator = Callable[[Tensor, int, Tensor], Tensor]
 
 
 def x0_estimator(scheduler: Any) -> Estimator:
-    """The estimator for a scheduler whose timesteps are set."""
+    """Return the estimator for a scheduler whose timesteps are set."""
     if _keeps_x0(scheduler):
         return lambda prediction, i, latents: scheduler.model_outputs[-1]
     if _is_flow(scheduler):
@@ -22,19 +22,21 @@ def x0_estimator(scheduler: Any) -> Estimator:
 
 
 def _flow_estimator(sigmas: Tensor) -> Estimator:
-    """An Euler step to the schedule's end: x - sigma v, or x + (1 - sigma) v where sigmas rise."""
+    """An Euler step to the end of the schedule: x - sigma v, or x + (1 - sigma) v for rising
+    sigmas."""
     to_end = (sigmas[-1] - sigmas).tolist()
     return lambda velocity, i, latents: torch.add(latents, velocity, alpha=to_end[i])
 
 
 def _is_flow(scheduler: Any) -> bool:
-    """Whether the scheduler's model predicts the velocity noise - x0."""
+    """True if the scheduler's model predicts the velocity noise - x0."""
     kind = scheduler.config.get("prediction_type", "flow_prediction")
     return bool(kind == "flow_prediction")
 
 
 def _keeps_x0(scheduler: Any) -> bool:
-    """UniPC and DPM-Solver++ turn every prediction into x0 and keep it for the next steps."""
+    """True for UniPC and DPM-Solver++, which convert predictions to x0 and keep it for later
+    steps."""
     algorithm: str = scheduler.config.get("algorithm_type", "")
     return getattr(scheduler, "predict_x0", False) or algorithm.endswith("++")
 

@@ -1,1 +1,1 @@
-"""Latents to pixels, on diffusers' autoencoders."""
+"""Decodes latents to pixels, with diffusers' autoencoders."""

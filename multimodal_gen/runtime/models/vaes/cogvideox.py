@@ -1,4 +1,4 @@
-"""Videos by diffusers' AutoencoderKLCogVideoX, two latent frames a chunk."""
+"""Videos with diffusers' AutoencoderKLCogVideoX, two latent frames per chunk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from multimodal_gen.runtime.models.vaes.vae import Carry, VideoVAE
 
 
 class CogVideoXVAE(VideoVAE):
-    """Equals the module's own decode; what its convolutions look back at is carried."""
+    """Equals the module's own decode; the past frames that its convolutions use are carried."""
 
     @property
     def pixels_per_latent(self) -> int:
@@ -25,7 +25,7 @@ class CogVideoXVAE(VideoVAE):
     def decode(
         self, latents: Tensor, chunk: int = 0, carry: Carry = None, *, seed: int = 0
     ) -> tuple[Tensor, Carry]:
-        """The first chunk has the frame that is left over."""
+        """The first chunk includes the extra frame."""
         module = self._module
         left_over = latents.shape[2] % self._together
         start = self._together * chunk + (left_over if chunk else 0)
@@ -47,5 +47,5 @@ class CogVideoXVAE(VideoVAE):
 
     @property
     def _together(self) -> int:
-        """Latent frames of a chunk."""
+        """Latent frames per chunk."""
         return int(self._module.num_latent_frames_batch_size)

@@ -1,4 +1,4 @@
-"""Images by diffusers' AutoencoderKLFlux2."""
+"""Images with diffusers' AutoencoderKLFlux2."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch.nn import functional as F
 from multimodal_gen.runtime.models.vaes.vae import VAE
 
 PATCH = 2
-"""Latents of the module along each side of one that the denoiser knows."""
+"""Latents of the module per side of one denoiser latent."""
 
 
 class Flux2VAE(VAE):
-    """The denoiser's latents [B, 4 * C, h, w] are 2 x 2 of the module's each, normalized by the
+    """Each of the denoiser's latents [B, 4 * C, h, w] is 2 x 2 of the module's, normalized by the
     mean and deviation that its batch norm has learned."""
 
     @classmethod
     def transform(cls, module: Any) -> Any:
-        """Channels last, as convolutions like them best."""
+        """Use channels last, which is the fastest layout for convolutions."""
         return module.to(memory_format=torch.channels_last)
 
     @property

@@ -1,4 +1,4 @@
-"""Videos by diffusers' AutoencoderKLHunyuanVideo, in its own overlapping tiles of time."""
+"""Videos with diffusers' AutoencoderKLHunyuanVideo, in its own overlapping tiles of time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from multimodal_gen.runtime.models.vaes.vae import Carry, VideoVAE
 
 
 class HunyuanVideoVAE(VideoVAE):
-    """Equals the module's own decode, which cuts longer videos in time, and blends the pieces.
+    """Equals the module's own decode, which splits longer videos in time and blends the tiles.
 
-    A chunk needs the end of the one before.
+    A chunk needs the end of the previous one.
     """
 
     decodes_batches = True
@@ -31,7 +31,7 @@ class HunyuanVideoVAE(VideoVAE):
     def _decode_tile(
         self, latents: Tensor, chunk: int, before: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Tile `chunk` of latents [1, C, T, h, w], and its end."""
+        """Decode tile `chunk` of latents [1, C, T, h, w]; also returns its end."""
         module, start = self._module, chunk * self._stride
         tile = latents[:, :, start : start + self._longest + 1].to(module.dtype)
         video = module.decoder(module.post_quant_conv(self._denormalized(tile)))
@@ -51,7 +51,7 @@ class HunyuanVideoVAE(VideoVAE):
 
     @property
     def _longest(self) -> int:
-        """Latent frames of a tile."""
+        """Latent frames per tile."""
         return int(self._module.tile_sample_min_num_frames // self.frame_multiple)
 
     @property

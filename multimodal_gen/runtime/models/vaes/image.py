@@ -1,4 +1,4 @@
-"""Images by diffusers' AutoencoderKL and AutoencoderDC."""
+"""Images with diffusers' AutoencoderKL and AutoencoderDC."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multimodal_gen.runtime.models.vaes.vae import VAE
 
 
 class ImageVAE(VAE):
-    """Untiled, with tensors laid out as convolutions like them best: channels last."""
+    """Untiled, in channels last, which is the fastest layout for convolutions."""
 
     def __init__(self, module: Any) -> None:
         super().__init__(module)
@@ -39,7 +39,7 @@ class ImageVAE(VAE):
         return super().encode(pixels, generator).contiguous()
 
     def _normalized(self, latents: Tensor) -> Tensor:
-        """In the order that diffusers' pipelines have."""
+        """Uses the order of operations of diffusers' pipelines."""
         factor: float = self._module.config.scaling_factor
         if self._statistics is not None:
             mean, std = self._statistics

@@ -1,4 +1,4 @@
-"""Input pictures to what VAEs take, fitted as diffusers' pipelines do."""
+"""Resizes input images for VAEs as diffusers' pipelines do."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fit_image(picture: InputImage, height: int, width: int) -> Tensor:
 
 
 def resized(picture: InputImage, height: int, width: int) -> PIL.Image.Image:
-    """uint8 [h, w, 3] of any size at another, stretched by Lanczos."""
+    """Resize uint8 [h, w, 3] by Lanczos, ignoring the aspect ratio."""
     image: PIL.Image.Image = _IMAGES.resize(PIL.Image.fromarray(picture), height, width)
     return image
 
@@ -37,6 +37,6 @@ def fit_mask(mask: InputImage, height: int, width: int) -> Tensor:
 
 
 def shrink_mask(mask: Tensor, pixels: int) -> Tensor:
-    """[1, 1, H, W] -> [1, 1, H / pixels, W / pixels]: the first of each square."""
+    """[1, 1, H, W] -> [1, 1, H / pixels, W / pixels]: the first value of each square."""
     height, width = mask.shape[-2:]
     return F.interpolate(mask, (height // pixels, width // pixels))

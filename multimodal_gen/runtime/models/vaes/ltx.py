@@ -1,4 +1,4 @@
-"""Videos by diffusers' AutoencoderKLLTXVideo."""
+"""Videos with diffusers' AutoencoderKLLTXVideo."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from multimodal_gen.runtime.models.vaes.vae import Carry, VideoVAE
 
 
 class LTXVAE(VideoVAE):
-    """Decodes in one chunk: the convolutions look ahead in time."""
+    """Decodes in one chunk, because the convolutions look ahead in time."""
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Latents are float32."""
@@ -19,8 +19,9 @@ class LTXVAE(VideoVAE):
     def decode(
         self, latents: Tensor, chunk: int = 0, carry: Carry = None, *, seed: int = 0
     ) -> tuple[Tensor, Carry]:
-        """No noise is added before, as with the reference's `decode_timestep=0`. Some versions add
-        noise inside, by torch's global generator: it is seeded for this video, and put back."""
+        """Adds no noise before decoding, like the reference with `decode_timestep=0`. Some
+        versions add noise inside, from torch's global generator: it is seeded for this video,
+        and restored."""
         module = self._module
         latents = self._denormalized(latents).to(module.dtype)
         timestep = latents.new_zeros(1) if module.config.timestep_conditioning else None
@@ -30,7 +31,7 @@ class LTXVAE(VideoVAE):
         return to_uint8(video[0].transpose(0, 1)), None
 
     def _normalized(self, latents: Tensor) -> Tensor:
-        """Without the scaling factor, which the reference leaves out here."""
+        """Omits the scaling factor, as the reference does here."""
         mean, std = self._statistics(latents)
         return (latents - mean) / std
 

@@ -1,4 +1,4 @@
-"""From a VAE's output to what is shown."""
+"""Converts a VAE's output to displayable pixels."""
 
 from __future__ import annotations
 

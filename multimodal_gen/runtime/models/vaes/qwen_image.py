@@ -1,4 +1,4 @@
-"""Images by diffusers' AutoencoderKLQwenImage, a video VAE that is given one frame."""
+"""Images with diffusers' AutoencoderKLQwenImage, a video VAE that gets one frame."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from multimodal_gen.runtime.models.vaes.vae import VAE, Carry
 
 
 class QwenImageVAE(VAE):
-    """Latents have mean 0 and standard deviation 1 in each channel."""
+    """Latents have mean 0 and standard deviation 1 per channel."""
 
     def __init__(self, module: Any) -> None:
         super().__init__(module)
@@ -48,7 +48,7 @@ class QwenImageVAE(VAE):
         decoded = self._module.decode(latents, return_dict=False)[0]
         return to_uint8(decoded[:, :, 0]), None
 
-    # By a reciprocal, as the reference has it: the rounding is the same.
+    # Multiplies by a reciprocal, like the reference, for equal rounding.
 
     def _normalized(self, latents: Tensor) -> Tensor:
         return (latents - self._mean.like(latents)) * (1.0 / self._std.like(latents))
@@ -58,10 +58,10 @@ class QwenImageVAE(VAE):
 
 
 def _for_one_frame(module: Any) -> Any:
-    """The module without what only later frames need: about three times as fast.
+    """Remove the parts that only later frames need, which is about three times as fast.
 
-    Causal convolutions look at earlier frames, which for the first one are zeros; so only the last
-    slice of their weights in time counts.
+    Causal convolutions look at earlier frames, which are zeros for the first one, so only the last
+    slice of their weights in time matters.
     """
     causal = (each for each in module.modules() if isinstance(each, QwenImageCausalConv3d))
     for part in causal:

@@ -1,4 +1,4 @@
-"""Pictures that FLUX.2 goes by, fitted as diffusers' Flux2ImageProcessor does."""
+"""Resizes reference images for FLUX.2 as diffusers' Flux2ImageProcessor does."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.models.vaes.input_images import InputImage
 
-_MOST = 1024 * 1024  # pixels; larger ones are shrunk
+_MOST = 1024 * 1024  # pixels; larger images are shrunk
 
 _PROCESSOR: Any = Flux2ImageProcessor(vae_scale_factor=1)
 
 
 def reference_size(picture: InputImage, multiple: int) -> tuple[int, int]:
-    """Height and width of a picture as it is shown to the model."""
+    """Height and width at which an image is encoded for the model."""
     height, width = _shrunk_size(picture)
     return height // multiple * multiple, width // multiple * multiple
 
 
 def crop_reference(picture: InputImage, multiple: int) -> Tensor:
-    """uint8 [h, w, 3] -> [1, 3, H, W] in -1..1: shrunk if it is large, then cut at the centre.
+    """uint8 [h, w, 3] -> [1, 3, H, W] in -1..1: shrunk if too large, then cropped at the centre.
 
-    Raises InvalidRequest for a picture that is too small or too narrow.
+    Raises InvalidRequest for an image that is too small or too narrow.
     """
     image = PIL.Image.fromarray(picture)
     try:
@@ -41,7 +41,7 @@ def crop_reference(picture: InputImage, multiple: int) -> Tensor:
 
 
 def at_most_shown(picture: InputImage) -> PIL.Image.Image:
-    """A picture uint8 [h, w, 3], smaller if it is larger than what is shown to the model."""
+    """Shrink an image uint8 [h, w, 3] to the largest size that the model encodes."""
     image = PIL.Image.fromarray(picture)
     height, width = _shrunk_size(picture)
     if (width, height) == image.size:

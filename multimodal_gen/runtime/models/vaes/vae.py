@@ -1,4 +1,4 @@
-"""The one shape of VAEs: what pipelines ask of an autoencoder of diffusers."""
+"""Common interface of VAE wrappers: what pipelines need of a diffusers autoencoder."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from multimodal_gen.runtime.models.vaes.pixels import to_uint8
 _PREVIEW_SIDE = 32  # latents; 256 pixels of an 8x VAE
 
 Carry = Any
-"""What the decoding of a chunk leaves for the next one. The caller keeps it, with the request."""
+"""State from decoding one chunk for the next. The caller keeps it, with the request."""
 
 
 class VAE(ABC):
-    """Wraps a module of diffusers. Latents are [B, C, h, w], normalized as the denoiser takes them.
+    """Wraps a module of diffusers. Latents are [B, C, h, w], normalized for the denoiser.
 
-    It keeps the module and no tensor, neither of the module nor made from one: weights may move
-    between two calls. Images are decoded in one chunk.
+    It keeps the module but no tensors of it, nor any made from them: weights may move between two
+    calls. Images are decoded in one chunk.
     """
 
     decodes_batches: ClassVar[bool] = True
-    """Whether latents that are one chunk may be decoded several at once."""
+    """True if latents of one chunk may be decoded as a batch."""
 
     def __init__(self, module: Any) -> None:
         self._module = module
 
     @classmethod
     def transform(cls, module: Any) -> Any:
-        """Rewrite the weights of a module that has just been loaded, once."""
+        """Rewrite the weights of a newly loaded module, once."""
         return module
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the module's weights, in which it works."""
+        """Dtype of the module's weights, in which it computes."""
         dtype: torch.dtype = self._module.dtype
         return dtype
 
@@ -51,23 +51,24 @@ class VAE(ABC):
     @property
     @abstractmethod
     def pixels_per_latent(self) -> int:
-        """Along each side."""
+        """Pixels per latent along each side."""
 
     @property
     def frame_multiple(self) -> int:
-        """Frames of the video per latent frame after the first."""
+        """Video frames per latent frame after the first."""
         return 1
 
     def latent_shape(self, height: int, width: int, frames: int | None = None) -> tuple[int, ...]:
-        """[C, h, w] of an image of so many pixels."""
+        """[C, h, w] of an image of this size in pixels."""
         return self.channels, height // self.pixels_per_latent, width // self.pixels_per_latent
 
     # -- pixels to latents
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Pixels [B, 3, H, W] in -1..1 to latents in the VAE's dtype.
+        """Encode pixels [B, 3, H, W] in -1..1 to latents in the VAE's dtype.
 
-        They are drawn from the posterior by `generator` (on the CPU), or without one its mode.
+        They are drawn from the posterior by `generator` (on the CPU); without one they are its
+        mode.
         """
         return self._normalized(self._posterior(pixels, generator))
 
@@ -80,22 +81,22 @@ class VAE(ABC):
     # -- latents to pixels
 
     def chunks(self, frames: int) -> int:
-        """Number of chunks that so many latent frames are decoded in."""
+        """Number of chunks for decoding this many latent frames."""
         return 1
 
     def decode(
         self, latents: Tensor, chunk: int = 0, carry: Carry = None, *, seed: int = 0
     ) -> tuple[Tensor, Carry]:
-        """Pixels [B * F, H, W, 3] uint8 of a chunk of `latents`, and what the next chunk needs.
+        """Pixels [B * F, H, W, 3] uint8 of a chunk of `latents`, and the state for the next chunk.
 
-        `carry` is what the previous chunk returned, None for the first. `seed` is for decoders
-        that draw noise. B is 1 where there are several chunks, or `decodes_batches` is false.
+        `carry` is the state that the previous chunk returned, None for the first. `seed` is for
+        decoders that draw noise. B is 1 if there are several chunks, or `decodes_batches` is false.
         """
         latents = self._denormalized(latents.to(self._module.dtype))
         return to_uint8(self._module.decode(latents, return_dict=False)[0]), None
 
     def preview(self, latents: Tensor) -> Tensor:
-        """A small image [h, w, 3] uint8 of latents [1, ...]; of a video, its first frame."""
+        """Small image [h, w, 3] uint8 of latents [1, ...]; for a video, of its first frame."""
         pixels, _ = self.decode(shrunk(latents))
         return pixels[0]
 
@@ -103,16 +104,16 @@ class VAE(ABC):
 
     @abstractmethod
     def _normalized(self, latents: Tensor) -> Tensor:
-        """The module's latents as the denoiser takes them."""
+        """Convert the module's latents to the denoiser's."""
 
     @abstractmethod
     def _denormalized(self, latents: Tensor) -> Tensor:
-        """The denoiser's latents as the module takes them."""
+        """Convert the denoiser's latents to the module's."""
 
 
 class VideoVAE(VAE):
-    """Pixels are [B, 3, F, H, W] and latents [B, C, T, h, w]; the first frame is a latent frame by
-    itself, and so is each `frame_multiple` of those that follow."""
+    """Pixels are [B, 3, F, H, W] and latents [B, C, T, h, w]; the first frame is a latent frame of
+    its own, and so is each following group of `frame_multiple`."""
 
     decodes_batches = False
 
@@ -135,7 +136,7 @@ class VideoVAE(VAE):
 
 
 def shrunk(latents: Tensor) -> Tensor:
-    """Latents [1, C, h, w], fewer where they are more than a preview needs."""
+    """Shrink latents [1, C, h, w] that are larger than a preview needs."""
     larger = max(latents.shape[-2:])
     if larger <= _PREVIEW_SIDE:
         return latents

@@ -1,4 +1,4 @@
-"""Videos by diffusers' AutoencoderKLWan."""
+"""Videos with diffusers' AutoencoderKLWan."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _unpatchify: Any = autoencoder_kl_wan.unpatchify
 
 
 class WanVAE(VideoVAE):
-    """Equals the module's own encode and decode, a latent frame a chunk.
+    """Equals the module's own encode and decode, with one latent frame per chunk.
 
-    The causal convolutions look back two frames. The module keeps those in itself, so that two
-    videos could not take turns; here they are a list that is carried.
+    The causal convolutions look back two frames. The module stores those in itself, so two videos
+    could not be interleaved; here they are a list that is carried.
     """
 
     def __init__(self, module: Any) -> None:
@@ -44,7 +44,7 @@ class WanVAE(VideoVAE):
     def decode(
         self, latents: Tensor, chunk: int = 0, carry: Carry = None, *, seed: int = 0
     ) -> tuple[Tensor, Carry]:
-        """The first chunk is one frame of the video, each other `frame_multiple`."""
+        """The first chunk is one frame of the video; each other one is `frame_multiple` frames."""
         module = self._module
         latents = self._denormalized(latents[:, :, chunk : chunk + 1].to(module.dtype))
         features = [None] * module._cached_conv_counts["decoder"] if carry is None else carry[:]
@@ -58,7 +58,7 @@ class WanVAE(VideoVAE):
             video = _unpatchify(video, patch_size=module.config.patch_size)
         return to_uint8(video[0].clamp(-1, 1).transpose(0, 1)), features
 
-    # By a reciprocal, as the reference has it: the rounding is the same.
+    # Multiplies by a reciprocal, like the reference, for equal rounding.
 
     def _normalized(self, latents: Tensor) -> Tensor:
         return (latents - self._mean.like(latents)) * (1.0 / self._std.like(latents))

@@ -1,1 +1,1 @@
-"""The attention backends: each module here is one, and its function `attention` an `Attention`."""
+"""Attention backends: each module here is one, and its function `attention` an `Attention`."""

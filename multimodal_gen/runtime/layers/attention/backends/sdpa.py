@@ -1,4 +1,4 @@
-"""torch's fused kernel for the device at hand."""
+"""torch's fused kernel for the current device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a FLUX transformer's config.json says."""
+"""Config of a FLUX transformer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tensors of a diffusers checkpoint make up each parameter of `FluxTransformer`."""
+"""Maps the parameters of `FluxTransformer` to tensors of a diffusers checkpoint."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 
 
 def flux_key_map(config: FluxConfig) -> dict[str, tuple[str, ...]]:
-    """Our parameter's name -> diffusers' names; several are concatenated along dim 0, in order.
+    """Map our parameters' names to diffusers' names; several are concatenated along dim 0, in
+    order.
 
-    Every parameter is in it once, and so is every tensor of a checkpoint of this config.
+    It contains every parameter, and every tensor of a checkpoint of this config, exactly once.
     """
     guidance = ("guidance_embedder",) if config.guidance_embeds else ()
     layers = keys.embedders("time_embedder", "text_embedder", *guidance)

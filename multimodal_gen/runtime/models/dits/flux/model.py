@@ -1,8 +1,8 @@
 """The FLUX transformer, after black-forest-labs/flux and diffusers' FluxTransformer2DModel.
 
-Text and image are two streams with weights of their own in the first blocks, and one stream in the
-rest; attention is always joint. The tokens of an input picture (Kontext) follow those of the image.
-Every block is modulated by the timestep, the guidance and a pooled text embedding. What is one
+Text and image are two streams with separate weights in the first blocks, and one stream in the
+others; attention is always joint. The tokens of an input image (Kontext) follow those of the
+output. Every block is modulated by the timestep, the guidance and a pooled text embedding. One
 matrix product here may be several tensors in a checkpoint: keys.py.
 """
 
@@ -40,7 +40,7 @@ _OUT = 2  # modulation vectors of the last norm
 
 
 class FluxTransformer(nn.Module):
-    """Predicts the flow's velocity. Make it on the meta device; fill it by `flux_key_map`."""
+    """Predicts the flow's velocity. Create it on the meta device; fill it with `flux_key_map`."""
 
     def __init__(self, config: FluxConfig, parts: Parts) -> None:
         super().__init__()
@@ -76,9 +76,8 @@ class FluxTransformer(nn.Module):
         """Velocity [B, S_img, out] for packed latents [B, S_img, C].
 
         `encoder_hidden_states` is [B, S_txt, D], `pooled_projections` [B, P], `timestep` [B] in
-        0..1, `rotary` what `rotary` makes for these tokens, `guidance` [B], for a model with
-        `guidance_embeds` and for no other; `picture` [B, S_pic, C] the packed latents of an input
-        picture.
+        0..1, `rotary` the result of `rotary` for these tokens, `guidance` [B], only for a model
+        with `guidance_embeds`; `picture` [B, S_pic, C] the packed latents of an input image.
         """
         given = (hidden_states,) if picture is None else (hidden_states, picture)
         streams = (encoder_hidden_states.shape[1], *(tokens.shape[1] for tokens in given))
@@ -102,10 +101,10 @@ class FluxTransformer(nn.Module):
     def _modulate(
         self, timestep: Tensor, guidance: Tensor | None, pooled: Tensor, lora: LoraRows | None
     ) -> list[Sequence[Tensor]]:
-        """The modulation vectors of an evaluation, each [B, 1, dim].
+        """Modulation vectors of an evaluation, each [B, 1, dim].
 
-        Scale and shift of the last norm, then for each block shift, scale, gate (double: of image
-        attention, image MLP, text attention, text MLP). So every third is a scale.
+        Scale and shift of the last norm, then for each block shift, scale, gate (double blocks:
+        image attention, image MLP, text attention, text MLP). So every third is a scale.
         """
         dtype, dim = pooled.dtype, self.config.inner_dim
         embedded = self._embed(self.time_embedder, timestep, dtype, lora)
@@ -122,13 +121,13 @@ class FluxTransformer(nn.Module):
     def _embed(
         embedder: nn.Module, value: Tensor, dtype: torch.dtype, lora: LoraRows | None
     ) -> Tensor:
-        # Thousands in the model's own dtype, rounding included, as the reference has it.
+        # Times 1000 in the model's own dtype, including its rounding, as in the reference.
         embedded: Tensor = embedder(sinusoidal_embedding(value.to(dtype) * 1000).to(dtype), lora)
         return embedded
 
     def rotary(self, text: int, grids: Sequence[Grid]) -> Tensor:
-        """This rank's rotary table, [S_local, head_dim / 2, 2]: of `text` tokens, of the image on
-        `grids[0]` (h, w), and of an input picture on `grids[1]`."""
+        """Rotary table of this rank, [S_local, head_dim / 2, 2]: of `text` tokens, the image on
+        `grids[0]` (h, w), and an input image on `grids[1]`."""
         device = self.x_embedder.weight.device
 
         def make() -> Tensor:
@@ -140,7 +139,7 @@ class FluxTransformer(nn.Module):
 
 
 def _positions(text: int, grids: Sequence[Grid], device: torch.device) -> list[Tensor]:
-    """Picture, row and column of each token, [S, 3] for each stream; the text is at the origin."""
+    """Image index, row and column of each token, [S, 3] per stream; the text is at the origin."""
     pictures = (
         torch.cartesian_prod(
             torch.tensor([picture], device=device),
@@ -153,10 +152,10 @@ def _positions(text: int, grids: Sequence[Grid], device: torch.device) -> list[T
 
 
 class FluxDoubleBlock(nn.Module):
-    """Text and image with weights of their own, attending to both."""
+    """Text and image with separate weights and joint attention."""
 
     vectors: ClassVar = 12
-    """Modulation vectors: of the image 6, of the text 6."""
+    """Modulation vectors: 6 for the image, 6 for the text."""
 
     def __init__(self, config: FluxConfig, parts: Parts) -> None:
         super().__init__()
@@ -178,7 +177,7 @@ class FluxDoubleBlock(nn.Module):
 
 
 class FluxSingleBlock(nn.Module):
-    """One stream; attention and MLP side by side, between two matrix products."""
+    """One stream; attention and MLP in parallel, between two matrix products."""
 
     vectors: ClassVar = 3
 

@@ -1,4 +1,4 @@
-"""What a FLUX.2 transformer's config.json says."""
+"""Config of a FLUX.2 transformer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from multimodal_gen.runtime.models.dits.config import JointConfig
 
-AXES = 4  # of positions: time, row, column, place in the text
+AXES = 4  # of positions: time, row, column, text position
 
 
 @dataclass(frozen=True)

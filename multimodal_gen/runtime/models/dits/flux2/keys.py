@@ -1,4 +1,4 @@
-"""Which tensors of a diffusers checkpoint make up each parameter of `Flux2Transformer`."""
+"""Maps the parameters of `Flux2Transformer` to tensors of a diffusers checkpoint."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _MODULATION = (
 
 
 def flux2_key_map(config: Flux2Config) -> dict[str, tuple[str, ...]]:
-    """Our parameter's name -> diffusers' names; several are concatenated along dim 0, in order.
+    """Map our parameters' names to diffusers' names; several are concatenated along dim 0, in
+    order.
 
-    Every parameter is in it once, and so is every tensor of a checkpoint of this config.
+    It contains every parameter, and every tensor of a checkpoint of this config, exactly once.
     """
     modules: Modules = {name: (name,) for name in ("x_embedder", "context_embedder", "proj_out")}
     modules["modulation"] = _MODULATION

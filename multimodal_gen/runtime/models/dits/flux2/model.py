@@ -1,8 +1,8 @@
 """The FLUX.2 transformer, after black-forest-labs/flux2 and diffusers' Flux2Transformer2DModel.
 
-As FLUX.1 it has two streams in the first blocks and one in the rest, but all blocks of a kind share
-their modulation, no linear layer has a bias, and MLPs are gated. Pictures to go by are further
-tokens of the image's stream, told apart by their time.
+Like FLUX.1 it has two streams in the first blocks and one in the others, but all blocks of a kind
+share their modulation, no linear layer has a bias, and MLPs are gated. Reference images are further
+tokens of the image's stream, distinguished by their time.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from multimodal_gen.runtime.layers.rope import Grid, RotaryTables, check_table, 
 from multimodal_gen.runtime.models.dits.flux2.config import AXES, Flux2Config
 
 _VECTORS = (2, 6, 6, 3)  # modulation vectors: of the last norm, of image, text and single blocks
-_TIME_STEP = 10  # between the picture that is made and each that it goes by
+_TIME_STEP = 10  # between the output and each reference image
 
 
 class Flux2Transformer(nn.Module):
-    """Predicts the flow's velocity. Make it on the meta device; fill it by `flux2_key_map`."""
+    """Predicts the flow's velocity. Create it on the meta device; fill it with `flux2_key_map`."""
 
     def __init__(self, config: Flux2Config, parts: Parts) -> None:
         super().__init__()
@@ -68,9 +68,9 @@ class Flux2Transformer(nn.Module):
     ) -> Tensor:
         """Velocity [B, S_img, out] for packed latents [B, S_img, C].
 
-        `encoder_hidden_states` is [B, S_txt, D], `timestep` [B] in 0..1, `rotary` what `rotary`
-        makes for these tokens, `references` [B, S_ref, C] the packed latents of pictures to go by,
-        `guidance` [B] if any; a model that embeds none ignores it.
+        `encoder_hidden_states` is [B, S_txt, D], `timestep` [B] in 0..1, `rotary` the result of
+        `rotary` for these tokens, `references` [B, S_ref, C] the packed latents of reference
+        images, `guidance` [B] or None; a model without guidance embedding ignores it.
         """
         parts = [hidden_states] if references is None else [hidden_states, references]
         streams = (encoder_hidden_states.shape[1], *(part.shape[1] for part in parts))
@@ -100,10 +100,10 @@ class Flux2Transformer(nn.Module):
         dtype: torch.dtype,
         lora: LoraRows | None,
     ) -> list[Sequence[Tensor]]:
-        """The modulation vectors of each kind, each [B, 1, dim]: see `_VECTORS`.
+        """Modulation vectors of each kind, each [B, 1, dim]: see `_VECTORS`.
 
-        Scale and shift of the last norm; of the others shift, scale and gate for each part of a
-        block. 1 has been added to the scales, which every third vector is.
+        For the last norm scale and shift; for others shift, scale and gate for each part of a
+        block. 1 has been added to the scales, which are every third vector.
         """
         embedded = self._embed(self.time_embedder, timestep, dtype, lora)
         if self.guidance_embedder is not None and guidance is not None:
@@ -116,7 +116,7 @@ class Flux2Transformer(nn.Module):
     def _embed(
         self, embedder: nn.Module, value: Tensor, dtype: torch.dtype, lora: LoraRows | None
     ) -> Tensor:
-        # Thousands in the model's own dtype, rounding included, as the reference has it.
+        # Times 1000 in the model's own dtype, including its rounding, as in the reference.
         channels = self.config.timestep_guidance_channels
         embedded: Tensor = embedder(
             sinusoidal_embedding(value.to(dtype) * 1000, channels).to(dtype), lora
@@ -124,8 +124,8 @@ class Flux2Transformer(nn.Module):
         return embedded
 
     def rotary(self, text: int, grids: Sequence[Grid]) -> Tensor:
-        """This rank's rotary table, [S_local, head_dim / 2, 2]: of `text` tokens, of the image on
-        `grids[0]` (h, w), and of the pictures to go by on the others."""
+        """Rotary table of this rank, [S_local, head_dim / 2, 2]: of `text` tokens, the image on
+        `grids[0]` (h, w), and reference images on the others."""
         device = self.x_embedder.weight.device
 
         def table() -> Tensor:
@@ -138,7 +138,7 @@ class Flux2Transformer(nn.Module):
 
 
 class Flux2Stream(JointStream):
-    """The weights of text or image in a double block."""
+    """Weights of text or image in a double block."""
 
     bias: ClassVar = False
     widening: ClassVar = 2
@@ -152,7 +152,7 @@ class Flux2Stream(JointStream):
 
 
 class Flux2DoubleBlock(nn.Module):
-    """Text and image with weights of their own, attending to both."""
+    """Text and image with separate weights and joint attention."""
 
     def __init__(self, config: Flux2Config, parts: Parts) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class Flux2DoubleBlock(nn.Module):
 
 
 class Flux2SingleBlock(nn.Module):
-    """One stream; attention and MLP side by side, between two matrix products."""
+    """One stream; attention and MLP in parallel, between two matrix products."""
 
     def __init__(self, config: Flux2Config, parts: Parts) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class Flux2SingleBlock(nn.Module):
 
 
 def _positions(length: int, grids: Sequence[Grid], device: torch.device) -> list[Tensor]:
-    """Time, row, column and place in the text of the tokens of each stream, each [S, 4]."""
+    """Time, row, column and text position of each stream's tokens, each [S, 4]."""
     text = torch.zeros(length, AXES, device=device)
     text[:, -1] = torch.arange(length, device=device)
     pictures = []

@@ -1,4 +1,4 @@
-"""What a Qwen-Image transformer's config.json says."""
+"""Config of a Qwen-Image transformer."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class QwenImageConfig(JointConfig):
     num_attention_heads: int = 24
     joint_attention_dim: int = 3584
     guidance_embeds: bool = False
-    """Never true: the reference has no weights for it, and fails."""
+    """Must be false: the reference has no weights for it, and fails."""
     axes_dims_rope: tuple[int, int, int] = (16, 56, 56)
     zero_cond_t: bool = False
-    """Tokens of an input picture are modulated as at timestep 0 (Qwen-Image-Edit-2511)."""
+    """Modulate tokens of an input image as at timestep 0 (Qwen-Image-Edit-2511)."""
     use_additional_t_cond: bool = False
-    """Never true, as the next: both are of Qwen-Image-Layered."""
+    """Must be false, like the next field: both belong to Qwen-Image-Layered."""
     use_layer3d_rope: bool = False
 
     def check(self) -> None:
         self.check_axes("axes_dims_rope", self.attention_head_dim)
         for name in _NOT_KNOWN:
             if getattr(self, name):
-                raise self.invalid(name, "false: such a Qwen-Image model is not known")
+                raise self.invalid(name, "false: such a Qwen-Image model is not supported")

@@ -1,4 +1,4 @@
-"""Which tensors of a diffusers checkpoint make up each parameter of `QwenImageTransformer`."""
+"""Maps the parameters of `QwenImageTransformer` to tensors of a diffusers checkpoint."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ _STREAMS = {
         ("norm_added_q", "norm_added_k"),
     ),
 }
-"""Each stream's prefix there, and its attention's projections and norms."""
+"""Prefix, attention projections and norms of each stream in diffusers."""
 
 
 def qwen_image_key_map(config: QwenImageConfig) -> dict[str, tuple[str, ...]]:
-    """Our parameter's name -> diffusers' names; several are concatenated along dim 0, in order.
+    """Map our parameters' names to diffusers' names; several are concatenated along dim 0, in
+    order.
 
-    Every parameter is in it once, and so is every tensor of a checkpoint of this config.
+    It contains every parameter, and every tensor of a checkpoint of this config, exactly once.
     """
     layers: keys.Modules = {ours: (theirs,) for ours, theirs in _OUTSIDE.items()}
     norms: keys.Modules = {"context_norm": ("txt_norm",)}

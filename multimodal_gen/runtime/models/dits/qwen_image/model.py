@@ -1,8 +1,8 @@
 """The Qwen-Image transformer (arXiv:2508.02324), after diffusers' QwenImageTransformer2DModel.
 
-Text and image are two streams with weights of their own in every block, attending jointly. The
-tokens of an input picture follow those of the image, and share its weights. In the joint sequence
-the text is last, so that its padding is at the end.
+Text and image are two streams with separate weights and joint attention in every block. The tokens
+of an input image follow those of the output, and share its weights. In the joint sequence the text
+is last, so that its padding is at the end.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import Grid, RotaryTables, check_table, rotary_table
 from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 
-_VECTORS = 6  # of modulation, of a stream in a block
+_VECTORS = 6  # modulation vectors per stream and block
 
 
 class QwenImageTransformer(nn.Module):
-    """Predicts the flow's velocity. Make it on the meta device; fill it by `qwen_image_key_map`."""
+    """Predicts the flow's velocity. Create it on the meta device; fill it with
+    `qwen_image_key_map`."""
 
     def __init__(self, config: QwenImageConfig, parts: Parts) -> None:
         super().__init__()
@@ -61,9 +62,9 @@ class QwenImageTransformer(nn.Module):
     ) -> Tensor:
         """Velocity [B, S, out] for packed latents [B, S, C].
 
-        `encoder_hidden_states` is [B, T, D], of which the first `lengths` [B] of each row are text
-        (None: all); `timestep` [B] in 0..1; `rotary` what `rotary` makes for these tokens;
-        `picture` [B, P, C] the packed latents of the input pictures.
+        `encoder_hidden_states` is [B, T, D], of which the first `lengths` [B] per row are text
+        (None: all); `timestep` [B] in 0..1; `rotary` the result of `rotary` for these tokens;
+        `picture` [B, P, C] the packed latents of the input images.
         """
         given = (hidden_states,) if picture is None else (hidden_states, picture)
         shares = [self.sequence.shard(tokens) for tokens in given]
@@ -87,11 +88,11 @@ class QwenImageTransformer(nn.Module):
     def _moments(
         self, timestep: Tensor, counts: Sequence[int], lora: LoraRows | None
     ) -> tuple[Tensor, Tensor | None]:
-        """What modulates: the timestep, embedded, [B, 1, dim], and no index.
+        """Embedded timestep for the modulation, [B, 1, dim], and no index.
 
-        Or, for a model that tells an input picture's tokens timestep 0, both, [B, 2, dim], and
-        which of them is for each of this rank's image tokens, [S_local]. `counts` are those of the
-        image and of the pictures.
+        A model that modulates an input image's tokens at timestep 0 gets both, [B, 2, dim], and the
+        index to use per image token of this rank, [S_local]. `counts` are the token counts of the
+        output and of the input images.
         """
         moments, moment_of = timestep[:, None], None
         if self.config.zero_cond_t and len(counts) > 1:
@@ -103,8 +104,8 @@ class QwenImageTransformer(nn.Module):
         return hidden.view(*moments.shape, -1), moment_of
 
     def rotary(self, text: int, grids: Sequence[Grid]) -> Tensor:
-        """This rank's rotary table, [S_local, head_dim / 2, 2]: of the image on `grids[0]` (h, w),
-        of the input pictures on the others, and of `text` tokens."""
+        """Rotary table of this rank, [S_local, head_dim / 2, 2]: of the image on `grids[0]` (h, w),
+        input images on the others, and `text` tokens."""
         device = self.x_embedder.weight.device
 
         def make() -> Tensor:
@@ -118,7 +119,7 @@ class QwenImageTransformer(nn.Module):
 
 
 class QwenImageBlock(nn.Module):
-    """Text and image with weights of their own, attending to both."""
+    """Text and image with separate weights and joint attention."""
 
     def __init__(self, config: QwenImageConfig, parts: Parts) -> None:
         super().__init__()
@@ -150,15 +151,15 @@ class QwenImageBlock(nn.Module):
 
 
 def _vectors(linear: Linear, moments: Tensor, lora: LoraRows | None) -> Sequence[Tensor]:
-    """A stream's six vectors of modulation, each [B, K, dim], for moments [B, K, dim]."""
+    """Six modulation vectors of a stream, each [B, K, dim], for moments [B, K, dim]."""
     vectors: Tensor = linear(moments, lora).unflatten(-1, (_VECTORS, -1))
     vectors[:, :, 1::3].add_(1)  # shift, scale and gate, twice
     return vectors.unbind(2)
 
 
 def positions_of(grids: Sequence[Grid], text: int, device: torch.device) -> Tensor:
-    """Frame, row and column of each token: pictures are centred on 0, one a frame; the text goes on
-    along the diagonal from where the largest ends. [S, 3]"""
+    """Frame, row and column of each token, [S, 3]: images are centred on 0, one per frame; the text
+    continues along the diagonal from the end of the largest."""
     pictures = [
         torch.cartesian_prod(
             torch.tensor([frame], device=device),

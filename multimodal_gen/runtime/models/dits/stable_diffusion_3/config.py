@@ -1,4 +1,4 @@
-"""What a Stable Diffusion 3 transformer's config.json says."""
+"""Config of a Stable Diffusion 3 transformer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tensors of a diffusers checkpoint make up each parameter of `SD3Transformer`."""
+"""Maps the parameters of `SD3Transformer` to tensors of a diffusers checkpoint."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ _NORMS = {"image": "attn.norm_{}", "text": "attn.norm_added_{}", "image_alone": 
 
 
 def sd3_key_map(config: SD3Config) -> dict[str, tuple[str, ...]]:
-    """Our parameter's name -> diffusers' names; several are concatenated along dim 0, in order.
+    """Map our parameters' names to diffusers' names; several are concatenated along dim 0, in
+    order.
 
-    Every parameter is in it once, and so is every tensor of a checkpoint of this config.
+    It contains every parameter, and every tensor of a checkpoint of this config, exactly once.
     """
     layers = keys.embedders("time_embedder", "text_embedder")
     layers |= {name: (name,) for name in ("context_embedder", "proj_out")}

@@ -2,9 +2,9 @@
 
 After diffusers' SD3Transformer2DModel.
 
-Image and text are two streams with weights of their own that attend jointly; in 3.5 medium the
-image also attends to itself in the first blocks. The last block's text ends once it was attended
-to. What is one matrix product here may be several tensors in a checkpoint: keys.py.
+Image and text are two streams with separate weights and joint attention; in 3.5 medium the image
+also attends to itself in the first blocks. The last block's text ends after the attention. One
+matrix product here may be several tensors in a checkpoint: keys.py.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Config
 
 _OUT, _STREAM, _ALONE, _ENDING = 2, 6, 3, 2
-"""Modulation vectors of the last norm, a stream, the image's own attention, the last text."""
+"""Modulation vectors of the last norm, a stream, the image's self-attention, the last text."""
 
 
 class SD3Transformer(nn.Module):
-    """Predicts the flow's velocity. Make it on the meta device; fill it by `sd3_key_map`."""
+    """Predicts the flow's velocity. Create it on the meta device; fill it with `sd3_key_map`."""
 
     def __init__(self, config: SD3Config, parts: Parts) -> None:
         super().__init__()
@@ -80,8 +80,8 @@ class SD3Transformer(nn.Module):
     def _modulate(
         self, timestep: Tensor, pooled: Tensor, lora: LoraRows | None
     ) -> list[Sequence[Tensor]]:
-        """All modulation vectors of an evaluation, each [B, 1, dim]: of the last norm scale and
-        shift; for each block and stream shift, scale and gate; of the last text scale and shift."""
+        """All modulation vectors of an evaluation, each [B, 1, dim]. Last norm: scale and shift;
+        each block and stream: shift, scale and gate; last text: scale and shift."""
         embedded = self.time_embedder(sinusoidal_embedding(timestep).to(pooled.dtype), lora)
         embedded = F.silu(embedded + self.text_embedder(pooled, lora))
         vectors = block_vectors(self._modulations, embedded, self.config.inner_dim, lora)
@@ -92,11 +92,12 @@ class SD3Transformer(nn.Module):
     def _embed_patches(
         self, latents: Tensor, height: int, width: int, lora: LoraRows | None
     ) -> Tensor:
-        """This rank's share of the image's tokens, placed in the middle of the largest picture."""
+        """Embed this rank's share of the image's tokens, positioned at the centre of the largest
+        image."""
         patch, largest = self.config.patch_size, self.config.pos_embed_max_size
         if max(height, width) > largest:
             raise ValueError(
-                f"{height} x {width} tokens: the model has places for {largest} a side"
+                f"{height} x {width} tokens: the model supports at most {largest} per side"
             )
         # [B, C, h, p, w, p] -> [B, h * w, C * p * p]
         patches: Tensor = latents.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
@@ -116,7 +117,7 @@ class SD3Transformer(nn.Module):
 
 
 class SD3Block(nn.Module):
-    """Image and text with weights of their own, attending to both."""
+    """Image and text with separate weights and joint attention."""
 
     def __init__(self, config: SD3Config, index: int, parts: Parts) -> None:
         super().__init__()
@@ -146,7 +147,7 @@ class SD3Block(nn.Module):
         of_text: Sequence[Tensor],
         context: BlockContext,
     ) -> tuple[Tensor, Tensor]:
-        """The streams after this block; the last one's text is of no more use."""
+        """Both streams after this block; the last block's text is not used any further."""
         tokens, lora = image.shape[1], context.lora
         continues = isinstance(self.text, JointStream)
         attended = self._attend(

@@ -1,4 +1,4 @@
-"""What a Wan transformer's config.json says."""
+"""Config of a Wan transformer."""
 
 from __future__ import annotations
 
@@ -66,6 +66,6 @@ class WanConfig(TransformerConfig):
 
     @property
     def axes_dims_rope(self) -> tuple[int, int, int]:
-        """Of each head, what turns with the frame, the row and the column."""
+        """Dimensions of each head that rotate with the frame, the row and the column."""
         side = 2 * (self.attention_head_dim // 6)
         return self.attention_head_dim - 2 * side, side, side

@@ -1,4 +1,4 @@
-"""Which tensors of a diffusers checkpoint make up each parameter of `WanTransformer`."""
+"""Maps the parameters of `WanTransformer` to tensors of a diffusers checkpoint."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from multimodal_gen.runtime.models.dits.wan.config import WanConfig
 
 
 def wan_key_map(config: WanConfig) -> dict[str, tuple[str, ...]]:
-    """Our parameter's name -> diffusers' names; several are concatenated along dim 0, in order.
+    """Map our parameters' names to diffusers' names; several are concatenated along dim 0, in
+    order.
 
-    Every parameter is in it once, and so is every tensor of a checkpoint of this config.
+    It contains every parameter, and every tensor of a checkpoint of this config, exactly once.
     """
     blocks = [f"blocks.{i}" for i in range(config.num_layers)]
     layers = _embedders(config)

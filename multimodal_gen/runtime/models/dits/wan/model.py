@@ -1,8 +1,8 @@
 """The Wan transformer, after Wan-Video/Wan2.1 and diffusers' WanTransformer3DModel.
 
-Patches of a video are one stream, which attends to itself and, across, to a text and perhaps to a
-picture's CLIP tokens. Every block is modulated by the timestep and a table of its own. What is one
-matrix product here may be several tensors in a checkpoint: keys.py.
+Video patches are one stream with self-attention, and cross-attention to a text and optionally to an
+image's CLIP tokens. Every block is modulated by the timestep and a table of its own. One matrix
+product here may be several tensors in a checkpoint: keys.py.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
 from multimodal_gen.runtime.models.dits.wan.config import WanConfig
 
-_VECTORS = 6  # of a block: shift, scale and gate of attention, then of the MLP
+_VECTORS = 6  # per block: shift, scale and gate of attention, then of the MLP
 _TEXT_TOKENS = 512
 
 
 class WanTransformer(nn.Module):
-    """Predicts the flow's velocity. Make it on the meta device; fill it by `wan_key_map`."""
+    """Predicts the flow's velocity. Create it on the meta device; fill it with `wan_key_map`."""
 
     keep_in_float32: ClassVar = (
         "time_embedder",
@@ -40,7 +40,7 @@ class WanTransformer(nn.Module):
         "norm2",
     )
     ignored: ClassVar = ("norm_added_q",)
-    """In published image-to-video checkpoints, and without effect."""
+    """Present in published image-to-video checkpoints, without effect."""
 
     def __init__(self, config: WanConfig, parts: Parts) -> None:
         super().__init__()
@@ -73,10 +73,10 @@ class WanTransformer(nn.Module):
     ) -> Tensor:
         """Velocity [B, out, T, H, W] for latents [B, C, T, H, W], multiples of the patch.
 
-        `timestep` is [B, 1], or [B, 2] where the first frame's tokens have one of their own: the
-        second is that of all others. `encoder_hidden_states` is [B, S_txt, D], `rotary` what
-        `rotary` makes for these latents;
-        `encoder_hidden_states_image` [B, S_img, image_dim], for a model that has that.
+        `timestep` is [B, 1], or [B, 2] if the first frame's tokens have a separate one: the second
+        applies to all others. `encoder_hidden_states` is [B, S_txt, D], `rotary` the result of
+        `rotary` for these latents; `encoder_hidden_states_image` [B, S_img, image_dim], for models
+        that use it.
         """
         grid = self._grid(hidden_states.shape[2:])
         tokens = torch.Size(grid).numel()
@@ -93,7 +93,7 @@ class WanTransformer(nn.Module):
         return self._unpatchify(self.sequence.gather(x, tokens), grid)
 
     def _timestep_counts(self, timesteps: int, first_frame: int, tokens: int) -> list[int]:
-        """How many of this rank's tokens each of a row's timesteps is for."""
+        """Number of this rank's tokens for each of a row's timesteps."""
         share = self.sequence.share(tokens)
         if timesteps == 1:
             return [len(share)]
@@ -103,8 +103,8 @@ class WanTransformer(nn.Module):
     def _modulate(
         self, timestep: Tensor, dtype: torch.dtype, lora: LoraRows | None
     ) -> tuple[Tensor, Tensor]:
-        """The embedded timesteps [B, G, dim], and what they give to the vectors of all blocks,
-        [B, G, 6, dim]; 1 has been added to the scales."""
+        """Embedded timesteps [B, G, dim], and their part of all blocks' modulation vectors, [B, G,
+        6, dim]; 1 has been added to the scales."""
         values = sinusoidal_embedding(timestep.flatten(), self.config.freq_dim)
         values = values.to(self.time_embedder.linear_1.weight.dtype)
         embedded = self.time_embedder(values, lora).to(dtype).unflatten(0, timestep.shape)
@@ -115,9 +115,9 @@ class WanTransformer(nn.Module):
     def _seen(
         self, text: Tensor, picture: Tensor | None, lora: LoraRows | None
     ) -> tuple[Tensor, Tensor | None]:
-        """What all blocks attend to across: text and picture tokens, both [B, S, dim].
+        """Text and image tokens for cross-attention in all blocks, both [B, S, dim].
 
-        The last 512 tokens count as text, as in the reference: the length of its text.
+        The last 512 tokens count as text, which is the text's length in the reference.
         """
         seen = self.text_embedder(text, lora)
         if picture is not None and self.image_embedder is not None:
@@ -128,12 +128,12 @@ class WanTransformer(nn.Module):
         return seen[:, pictures.shape[1] :], pictures
 
     def _grid(self, sizes: Sequence[int]) -> tuple[int, ...]:
-        """Tokens in time, down and across of latents of these sizes (T, H, W)."""
+        """Number of tokens in time, down and across for latents of these sizes (T, H, W)."""
         patches = zip(sizes, self.config.patch_size, strict=True)
         return tuple(size // patch for size, patch in patches)
 
     def rotary(self, sizes: Sequence[int]) -> Tensor:
-        """This rank's rotary table, [S_local, head_dim / 2, 2], for latents of sizes (T, H, W)."""
+        """Rotary table of this rank, [S_local, head_dim / 2, 2], for latents of sizes (T, H, W)."""
         grid, device = self._grid(sizes), self.time_proj.weight.device
 
         def make() -> Tensor:
@@ -174,8 +174,8 @@ class WanBlock(nn.Module):
         counts: list[int],
         context: BlockContext,
     ) -> Tensor:
-        """x [B, S_local, dim]; `seen` are text and picture tokens, `vectors` [B, G, 6, dim] is
-        added to the block's own, and `counts` as in `_modulated`."""
+        """Apply the block to x [B, S_local, dim]. `seen` are text and image tokens, `vectors` [B,
+        G, 6, dim] is added to the block's own, and `counts` as in `_modulated`."""
         lora = context.lora
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (self.modulation + vectors).unbind(2)
         attended = self._attend(_modulated(x, shift, scale, counts, self.eps), context)
@@ -194,7 +194,7 @@ class WanBlock(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """From the video to a text and, where the model has it, to a picture."""
+    """Cross-attention from the video to a text and, in some models, to an image."""
 
     def __init__(self, config: WanConfig, parts: Parts) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class CrossAttention(nn.Module):
 
 
 class KeysAndValues(nn.Module):
-    """What cross-attention makes of one kind of token."""
+    """Keys and values of cross-attention for one kind of token."""
 
     def __init__(self, width: int, config: WanConfig, parts: Parts) -> None:
         super().__init__()
@@ -249,7 +249,7 @@ class TextEmbedding(nn.Module):
 
 
 class ImageEmbedding(nn.Module):
-    """CLIP's tokens [B, S, in] -> [B, S, out]; with `positions`, S is that many."""
+    """CLIP's tokens [B, S, in] -> [B, S, out]; if `positions` is set, S must equal it."""
 
     def __init__(
         self, parts: Parts, in_features: int, out_features: int, positions: int | None
@@ -278,7 +278,7 @@ def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
 
 
 def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """In float32, as all of Wan's layer norms."""
+    """Apply the norm in float32, like all of Wan's layer norms."""
     normalised: Tensor = norm(x.float())
     return normalised.to(x.dtype)
 

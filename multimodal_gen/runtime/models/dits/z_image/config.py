@@ -1,4 +1,4 @@
-"""What a Z-Image transformer's config.json says."""
+"""Config of a Z-Image transformer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tensors of a diffusers checkpoint make up each parameter of `ZImageTransformer`."""
+"""Maps the parameters of `ZImageTransformer` to tensors of a diffusers checkpoint."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _PARAMETERS = {
 
 
 def z_image_key_map(config: ZImageConfig) -> dict[str, tuple[str, ...]]:
-    """Our parameter's name -> diffusers' names; several are concatenated along dim 0, in order.
+    """Map our parameters' names to diffusers' names; several are concatenated along dim 0, in
+    order.
 
-    Every parameter is in it once, and so is every tensor of a checkpoint of this config.
+    It contains every parameter, and every tensor of a checkpoint of this config, exactly once.
     """
     refiner, deep = range(config.n_refiner_layers), range(config.n_layers)
     blocks = {

@@ -1,8 +1,8 @@
 """The Z-Image transformer, after Tongyi-MAI/Z-Image and diffusers' ZImageTransformer2DModel.
 
-Image and text are first refined each by itself, then go through one stack of blocks as one stream:
+Image and text are first refined separately, then pass through one stack of blocks as one stream:
 the image, then its text. Both are padded to multiples of 32 tokens with a learned token, which is
-attended to like the others. Every block but the text's is modulated by the timestep.
+attended to like the others. Every block except the text's is modulated by the timestep.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _Length = TypeVar("_Length", int, Tensor)
 
 
 class ZImageTransformer(nn.Module):
-    """Predicts the flow's velocity, from noise to picture.
+    """Predicts the flow's velocity, from noise to image.
 
-    Make it on the meta device; fill it by `z_image_key_map`.
+    Create it on the meta device; fill it with `z_image_key_map`.
     """
 
     def __init__(self, config: ZImageConfig, parts: Parts) -> None:
@@ -69,13 +69,15 @@ class ZImageTransformer(nn.Module):
         """Velocity like `latents` [B, C, h, w], both sides even, for `timestep` [B] in 0..1, which
         is 0 for pure noise.
 
-        `encoder_hidden_states` is [B, S, D], of which `lengths` [B] are valid in each row, or all;
-        `rotary` what `rotary` makes for these latents and texts.
+        `encoder_hidden_states` is [B, S, D], of which `lengths` [B] are valid per row (None: all);
+        `rotary` is the result of `rotary` for these latents and texts.
         """
         grid = (latents.shape[2] // PATCH, latents.shape[3] // PATCH)
         tokens = patchify(latents)
         streams = (padded(tokens.shape[1]), padded(encoder_hidden_states.shape[1]))
-        ends = None if lengths is None else padded(lengths)  # of text and its learned padding
+        ends = (
+            None if lengths is None else padded(lengths)
+        )  # ends of the text and of its learned padding
         time = self._embed(timestep, latents.dtype, lora)
         modulation = self._modulate(time, lora)
         whole = BlockContext(rotary, streams, None if ends is None else ends + streams[0], lora)
@@ -101,13 +103,13 @@ class ZImageTransformer(nn.Module):
         return unpatchify(image, grid)
 
     def _embed(self, timestep: Tensor, dtype: torch.dtype, lora: LoraRows | None) -> Tensor:
-        """[B, modulation_dim]"""
+        """Embed timesteps: [B, modulation_dim]."""
         sinusoids = sinusoidal_embedding(timestep * self.config.t_scale, _TIME_DIM)
         embedded: Tensor = self.time_embedder(sinusoids.to(dtype), lora)
         return embedded
 
     def _modulate(self, time: Tensor, lora: LoraRows | None) -> list[Sequence[Tensor]]:
-        """For each modulated block scale and gate of attention, then of the MLP, each [B, 1, dim].
+        """Scale and gate of attention, then of the MLP, per modulated block, each [B, 1, dim].
 
         1 has been added to the scales.
         """
@@ -117,14 +119,14 @@ class ZImageTransformer(nn.Module):
         return split_vectors(vectors, [_VECTORS] * len(self._modulations))
 
     def _embed_image(self, tokens: Tensor, length: int, lora: LoraRows | None) -> Tensor:
-        """This rank's share of the image's tokens, padded to `length`; [B, S_local, dim]."""
+        """Embed this rank's share of the image's tokens, padded to `length`; [B, S_local, dim]."""
         image = self.x_embedder(self._share(tokens, length), lora)
         return self._with_padding(image, self.x_pad_token, tokens.shape[1], length)
 
     def _embed_text(
         self, states: Tensor, lengths: Tensor | None, length: int, lora: LoraRows | None
     ) -> Tensor:
-        """The same of the text."""
+        """The same for the text."""
         text = scaled_rms_norm(self._share(states, length), self.text_norm, self.config.norm_eps)
         valid = states.shape[1] if lengths is None else lengths[:, None]
         text = self.text_embedder(text, lora)
@@ -141,9 +143,9 @@ class ZImageTransformer(nn.Module):
         return torch.where((at < valid).unsqueeze(-1), x, token)
 
     def rotary(self, sizes: Sequence[int], text: int, lengths: Tensor | None = None) -> Tensor:
-        """This rank's rotary tables, [B, S_local, head_dim / 2, 2], for latents of these sizes
-        (h, w) and texts of `text` tokens, of which `lengths` [B] are valid. B is 1 without
-        `lengths`: rows are alike."""
+        """Rotary tables of this rank, [B, S_local, head_dim / 2, 2], for latents of these sizes (h,
+        w) and texts of `text` tokens, of which `lengths` [B] are valid. B is 1 without `lengths`:
+        all rows are equal."""
         config, device = self.config, self.x_pad_token.device
         grid = (sizes[0] // PATCH, sizes[1] // PATCH)
         streams = (padded(grid[0] * grid[1]), padded(text))
@@ -163,8 +165,8 @@ class ZImageTransformer(nn.Module):
     def _positions(self, grid: tuple[int, int], streams: tuple[int, int], ends: Tensor) -> Tensor:
         """Time, row and column [B, S_local, 3] of this rank's tokens.
 
-        A text counts up from time 1; its image is at the time that follows, and the image's padding
-        at the origin.
+        A text counts up from time 1; its image is at the following time, and the image's padding at
+        the origin.
         """
         device, rows = ends.device, len(ends)
         times, down, across = (torch.arange(n, device=device) for n in (streams[1], *grid))
@@ -176,7 +178,7 @@ class ZImageTransformer(nn.Module):
 
 
 class ZImageBlock(nn.Module):
-    """Attention and MLP, each between two RMS norms; the text's refiners have no modulation."""
+    """Attention and MLP, each between two RMS norms; the text's refiners are not modulated."""
 
     def __init__(self, config: ZImageConfig, parts: Parts, *, modulated: bool) -> None:
         super().__init__()
@@ -205,7 +207,7 @@ class ZImageBlock(nn.Module):
             self.mlp_norm_in,
             self.mlp_norm_out,
         )
-        if modulation is not None:  # scales and gates go into the norms' weights
+        if modulation is not None:  # scales and gates are multiplied into the norms' weights
             norms = [norm * vector for norm, vector in zip(norms, modulation, strict=True)]
         lora = context.lora
         attended = self._attend(scaled_rms_norm(x, norms[0], self.eps), context)
@@ -242,5 +244,5 @@ def unpatchify(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def padded(length: _Length) -> _Length:
-    """The next multiple that image and text are padded to."""
+    """Next multiple to which image and text are padded."""
     return -(-length // _MULTIPLE) * _MULTIPLE
