@@ -113,7 +113,7 @@ class Task:
             self._cancel(self)
 
     async def wait(self) -> list[Output]:
-        """All outputs, in order. Raises the task's error."""
+        """Wait for all outputs and return them in order. Raises the task's error."""
         async for _ in self.changes():
             pass
         if self.error is not None:
@@ -143,8 +143,8 @@ class Task:
             raise copy_of(self.error)
 
     async def changes(self) -> AsyncGenerator[None, None]:
-        """Yield once for the state now and then after changes, several at once counting as one.
-        Ends after the state in which the task is done."""
+        """Yield at once, and then after changes, where simultaneous changes count as one. Ends
+        after yielding for the state in which the task is done."""
         changed = asyncio.Event()
         self._wakers.add(changed)
         try:
@@ -161,7 +161,7 @@ class Task:
     # -- what the engine reports
 
     def receive(self, index: int, event: RequestEvent) -> None:
-        """Take in what is reported about output `index`. An error ends the whole task."""
+        """Apply an event of output `index`. An error ends the whole task."""
         if isinstance(event, Update):
             self._move(index, event)
         elif isinstance(event, Output):
@@ -171,7 +171,7 @@ class Task:
             self._cancel(self)
 
     def _move(self, index: int, update: Update) -> None:
-        """Output `index` is as far as `update` says, which may be less than before."""
+        """Update the progress of output `index`, which may decrease."""
         if self.done:
             return
         self._updates[index] = update
@@ -182,7 +182,7 @@ class Task:
         self._wake()
 
     def _make(self, index: int, output: Output) -> None:
-        """Output `index` is there."""
+        """Set output `index`."""
         if self.done:
             return
         self.outputs[index] = output

@@ -31,9 +31,9 @@ class Ticket:
     pictures: Sequence[np.ndarray[Any, Any]]
     owner: Owner
     number: int
-    """In order of acceptance."""
+    """Order of acceptance."""
     tell: Callable[[RequestEvent], None]
-    """Hears of progress, then of the output or the error."""
+    """Receives progress events, then the output or the error."""
     durable: bool = False
     born: float = field(default_factory=time.monotonic)
 
