@@ -154,7 +154,7 @@ def test_a_base_without_a_place_for_the_file_is_refused(
     folder: Path, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     file = write(tmp_path / "x.safetensors", flux(folder))
-    with pytest.raises(InvalidCheckpoint, match=r"FluxTransformer2DModel.*has no place"):
+    with pytest.raises(InvalidCheckpoint, match=r"FluxTransformer2DModel.*does not use"):
         Checkpoint.open(checkpoints("sd15"), file)
 
 

@@ -138,7 +138,7 @@ def test_key_map_names_every_parameter_and_every_tensor_once(config: dict[str, A
 
 def test_a_picture_larger_than_the_model_has_places_for_is_an_error() -> None:
     reference = _reference()
-    with pytest.raises(ValueError, match="places for 12"):
+    with pytest.raises(ValueError, match="at most 12"):
         _ours(_native(reference), _inputs(reference, (26, 8)))
 
 

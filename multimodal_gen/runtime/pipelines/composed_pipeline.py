@@ -1,4 +1,4 @@
-"""What every model family shares, and the few questions that a family answers."""
+"""Code shared by all model families, and the few methods that a family overrides."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ from multimodal_gen.runtime.stages.stage import Guidance
 class ComposedPipeline(ABC):
     """The components of a checkpoint and the stages of a generation.
 
-    A family subclasses it, gives it `layout`, `guidance` and `start` in its constructor, and
-    answers the questions below; nothing generic knows a family's name.
+    A family subclasses it, sets `layout`, `guidance` and `start` in its constructor, and overrides
+    the methods below; generic code never checks a family's name.
     """
 
     family: ClassVar[FamilyConfig]
     denoiser_name: ClassVar[str] = "transformer"
     native: ClassVar[NativeTransformer[Any] | None] = None
-    """Its denoiser where that is a transformer of this project."""
+    """The denoiser, if it is a transformer of this project."""
     vae_class: ClassVar[type[VAE]]
     widths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """What the denoiser's config must have as the sum of what other configs have."""
+    """Values of the denoiser's config that must be the sum of values in other configs."""
     supports_lora: ClassVar[bool] = True
     supports_ranks: ClassVar[bool] = True
-    """Whether several ranks can share the work."""
+    """True if several ranks can share the work."""
     pictures_told: ClassVar[tuple[str, ...]] = ()
-    """Conditioning that is pictures as tokens [1, S, ...], where a request has any."""
+    """Conditioning of image tokens [1, S, ...], for requests with input images."""
 
     layout: LatentLayout
     guidance: Guidance
     start: Start
-    """Of requests for image-to-image and inpainting, where the family has those tasks."""
+    """Starts image-to-image and inpainting requests, in families with those tasks."""
 
     def __init__(
         self,
@@ -77,33 +77,34 @@ class ComposedPipeline(ABC):
 
     @classmethod
     def variant(cls, checkpoint: Checkpoint) -> type[ComposedPipeline]:
-        """The class for this checkpoint, where a family has several."""
+        """Return the class for this checkpoint, if a family has several."""
         return cls
 
     @classmethod
     def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Keywords of the family's constructor, from the options in the checkpoint's index."""
+        """Keyword arguments of the family's constructor, from the options in the checkpoint's
+        index."""
         return {}
 
     @classmethod
     def check(cls, checkpoint: Checkpoint) -> None:
-        """Raises InvalidCheckpoint where the checkpoint is of the family but beyond it."""
+        """Raise InvalidCheckpoint for a checkpoint of the family that it does not support."""
         check_components(checkpoint, cls.family.components, cls.widths, cls.is_absent)
 
     @classmethod
     def is_absent(cls, checkpoint: Checkpoint, name: str) -> bool:
-        """Whether it is optional, and not there."""
+        """True if the component is optional, and missing."""
         component = cls.family.components.get(name)
         return component is not None and component.optional and name not in checkpoint.components
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
-        """What the family sets where neither request nor checkpoint does."""
+        """Family defaults for values that neither the request nor the checkpoint sets."""
         return cls.family.defaults
 
     @classmethod
     def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """What solvers are made from: data, as every request has a solver of its own."""
+        """Config that solvers are created from: data, since every request has its own solver."""
         config = checkpoint.scheduler_config()
         check_view(config, cls.family)
         return config
@@ -117,7 +118,7 @@ class ComposedPipeline(ABC):
 
     @classmethod
     def dtype_of(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> torch.dtype:
-        """That of a component's weights, where the family does not leave it to the engine."""
+        """Dtype of a component's weights; families may override the engine's."""
         return context.dtype
 
     @cached_property
@@ -125,29 +126,29 @@ class ComposedPipeline(ABC):
         return self.vae_class(self.components["vae"])
 
     def components_of_kind(self, *kinds: str) -> tuple[str, ...]:
-        """Its components of these kinds: `text_encoder` is also `text_encoder_2`."""
+        """Components of these kinds: `text_encoder` includes `text_encoder_2`."""
         return tuple(name for name in self.components if _kind(name) in kinds)
 
     @property
     def denoiser_module(self) -> torch.nn.Module:
-        """What evaluations are made of; of two experts, the first that is there."""
+        """Module that evaluates; with two experts, the first one that is present."""
         module = self.components[self.components_of_kind(self.denoiser_name)[0]]
         assert isinstance(module, torch.nn.Module)
         return module
 
     def make_denoiser(self, name: str, added: tuple[str, ...] = ()) -> Denoiser:
-        """Runs component `name`; of a module of diffusers, `added` is as in `WrappedDenoiser`."""
+        """Create a denoiser that runs component `name`; see `WrappedDenoiser` for `added`."""
         if self.native is not None:
             return EagerDenoiser(self.components[name])
         return WrappedDenoiser(self.components[name], self.loras.hooks, added)
 
     @torch.inference_mode()
     def forward(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:
-        """Run one phase's stages for these requests, `k` units of it (evaluations, chunks)."""
+        """Run `k` units (evaluations, chunks) of one phase's stages for these requests."""
         self.executor.run(phase, states, k)
 
     def model_info(self, name: str) -> ModelInfo:
-        """What clients are told of this checkpoint."""
+        """Describe this checkpoint to clients."""
         family = self.family
         return ModelInfo(
             name=name,
@@ -166,17 +167,17 @@ class ComposedPipeline(ABC):
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
-        """What this checkpoint can do."""
+        """Tasks that this checkpoint supports."""
         return self.family.tasks
 
     @property
     def limits(self) -> Limits:
-        """The largest request that this checkpoint can do."""
+        """Maximum request size that this checkpoint supports."""
         return self.family.limits
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The optional sampling parameters that mean something to this checkpoint."""
+        """Optional sampling parameters that this checkpoint supports."""
         return self.family.parameters
 
     @property
@@ -189,16 +190,16 @@ class ComposedPipeline(ABC):
 
     @abstractmethod
     def condition(self, state: RequestState, branch: str) -> Conditioning:
-        """What the denoiser is told in a branch. Each prompt is encoded by itself, so that no
-        picture depends on who else is encoded."""
+        """Denoiser conditioning of a branch. Each prompt is encoded separately, so that no image
+        depends on other requests."""
 
     def join(self, branches: Sequence[Conditioning]) -> Conditioning:
-        """The conditioning of a batch's rows, each tensor [R, ...]; there may be no rows."""
+        """Join the conditioning of a batch's rows, each tensor [R, ...]; R may be 0."""
         return join_rows(branches)
 
     @property
     def size_multiple(self) -> int:
-        """What this checkpoint's width and height must be multiples of."""
+        """Multiple that width and height must be of, in pixels."""
         return self.layout.size_multiple
 
     @property
@@ -206,35 +207,36 @@ class ComposedPipeline(ABC):
         """num_frames must be 1 more than a multiple of it."""
         return self.vae.frame_multiple
 
-    # -- who can share an evaluation
+    # -- batching
 
     def batch_key(self, state: RequestState, evaluation: int) -> BatchKey:
-        """Requests with equal keys can share the evaluation."""
+        """Key of an evaluation; requests with equal keys can share it."""
         return BatchKey(self.tokens(state), self.batch_kind(state, evaluation))
 
     def batch_kind(self, state: RequestState, evaluation: int) -> str:
-        """What must be equal beside the tokens: all shapes, and what the family adds."""
+        """Everything that must be equal besides the tokens: all shapes, and the family's
+        additions."""
         return shapes_of(state)
 
     def tokens(self, state: RequestState) -> int:
-        """Of a row, as `BatchKey` counts them."""
+        """Tokens per row, as `BatchKey` counts them."""
         branch = next(iter(state.conditioning.values()))
         pictures = (branch[name].shape[1] for name in self.pictures_told if name in branch)
         return self.latent_tokens(state) + self.text_tokens(state) + sum(pictures)
 
     def latent_tokens(self, state: RequestState) -> int:
-        """Of what is made."""
+        """Tokens of the output."""
         return self.layout.tokens(state.params)
 
     def text_tokens(self, state: RequestState) -> int:
-        """Of the longest of the request's texts."""
+        """Tokens of the request's longest text."""
         texts = (told["encoder_hidden_states"] for told in state.conditioning.values())
         return max(text.shape[1] for text in texts)
 
     # -- the start
 
     def prepare(self, state: RequestState) -> None:
-        """Give the request its solver and latents, and what it does after each step."""
+        """Set the request's solver, latents and callbacks after each step."""
         params, generator = state.params, state.generator
         solver = state.solver = self.solver(params, generator)
         task = "inpainting" if "mask" in state.pictures else "image-to-image"
@@ -258,30 +260,31 @@ class ComposedPipeline(ABC):
         )
 
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
-        """`sigmas` and `mu` where the family sets them."""
+        """`sigmas` and `mu`, if the family sets them."""
         return {}
 
     # -- prediction
 
     @abstractmethod
     def predict(self, rows: Rows) -> Tensor:
-        """One call of a `Denoiser`: [R, ...] like the latents. Makes that call's tensors; their
-        shapes are static for a batch key."""
+        """Call a `Denoiser` once and return [R, ...] like the latents. Builds that call's tensors,
+        whose shapes are static per batch key."""
 
     # -- decoding
 
     def decode_chunks(self, params: SamplingParams) -> int:
-        """Number of chunks that decoding is done in."""
+        """Number of chunks that decoding takes."""
         return self.vae.chunks(self.layout.frames(params))
 
     def decodes_together(self, params: SamplingParams) -> bool:
-        """Whether requests of this size may be decoded in one call."""
+        """True if requests of this size may be decoded in one call."""
         return self.vae.decodes_batches and self.decode_chunks(params) == 1
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        """Chunk `chunk` of the pixels of `latents` [B, ...], [B * F, H, W, 3] uint8.
+        """Decode chunk `chunk` of `latents` [B, ...] to pixels [B * F, H, W, 3] uint8.
 
-        B is 1 unless the requests, all of one size, are decoded together."""
+        B is 1 unless the requests, all of one size, are decoded together.
+        """
         state = states[0]
         latents = self.layout.unpack(latents, state.params)
         carry = state.carry if chunk else None
@@ -289,10 +292,10 @@ class ComposedPipeline(ABC):
         return pixels
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor | None:
-        """A small picture [h, w, 3] uint8 of the estimate of x0; None where there is none."""
+        """Small image [h, w, 3] uint8 of the estimate of x0; None if not supported."""
         return self.vae.preview(self.layout.unpack(x0, params))
 
 
 def _kind(name: str) -> str:
-    """`text_encoder` of `text_encoder_2`."""
+    """Kind of a component name: `text_encoder` for `text_encoder_2`."""
     return name.rstrip("_23")

@@ -1,4 +1,4 @@
-"""Runs stages one after another, each with its components in place."""
+"""Runs stages in order, each with its components on the device."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from multimodal_gen.runtime.stages.stage import Stage
 class SyncExecutor:
     """Runs the stages of a phase in order, in this thread.
 
-    It knows which components each stage uses, and is where they will be brought to the device once
-    some are kept elsewhere; for now all are loaded there and stay.
+    It knows which components each stage uses, and is the place to move them to the device if they
+    are kept elsewhere; currently all are loaded there and stay.
     """
 
     def __init__(
         self, components: Mapping[str, Any], stages: Mapping[Phase, Sequence[Stage]]
     ) -> None:
-        """Raises LookupError when a stage uses what the checkpoint did not bring."""
+        """Raises LookupError if a stage uses a component that the checkpoint lacks."""
         self.stages = stages
         used = {name for phase in stages.values() for stage in phase for name in stage.components}
         if missing := used - components.keys():

@@ -1,4 +1,4 @@
-"""Schedules of flow matching."""
+"""Flow matching schedules."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 
 
 def falling_sigmas(params: SamplingParams) -> list[float]:
-    """Evenly from 1 to 1 / steps, before any shift: diffusers' pipelines set these."""
+    """Evenly spaced from 1 to 1 / steps, before any shift, as set by diffusers' pipelines."""
     steps = params.num_inference_steps
     assert steps is not None
     return torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
 
 
 def linear_shift(config: Mapping[str, Any], tokens: int, largest: float = 1.15) -> float:
-    """mu of the dynamic shift: linear in the picture's tokens (diffusers' calculate_shift).
+    """mu of the dynamic shift: linear in the image's tokens (diffusers' calculate_shift).
 
     `largest` is for a scheduler config without `max_shift`.
     """

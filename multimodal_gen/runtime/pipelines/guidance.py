@@ -1,4 +1,4 @@
-"""Guidance: which branches of a request are evaluated, and what becomes of their predictions."""
+"""Guidance: selects the branches of a request, and combines their predictions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Combine = Callable[[Tensor, Tensor, float], Tensor]
 
 
 class NoGuidance:
-    """A model that takes guidance as an input, or is distilled to need none."""
+    """For a model that takes guidance as an input, or is distilled to need none."""
 
     def branches(self, params: SamplingParams) -> tuple[str, ...]:
         return ("positive",)
@@ -24,24 +24,25 @@ class NoGuidance:
 
 
 def beyond_negative(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance as diffusers counts its scale: 1 is the positive branch."""
+    """Classifier-free guidance with diffusers' scale: 1 is the positive branch."""
     return negative + scale * (positive - negative)
 
 
 def beyond_positive(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
-    """As in Ho & Salimans 2022, eq. 6, where the scale counts from the positive branch: 0 is it."""
+    """Ho & Salimans 2022, eq. 6, whose scale is relative to the positive branch: 0 is that
+    branch."""
     return positive + scale * (positive - negative)
 
 
 def keeping_norm(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
-    """`beyond_negative` with each token as long as in the positive branch."""
+    """`beyond_negative`, with each token rescaled to its norm in the positive branch."""
     guided = beyond_negative(positive, negative, scale)
     ratio: Tensor = positive.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True)
     return guided * ratio
 
 
 class ClassifierFreeGuidance:
-    """Guides by `guidance_scale` where it is more than `above`."""
+    """Guides by `guidance_scale` if it is more than `above`."""
 
     def __init__(
         self, combine: Combine = beyond_negative, *, above: float = 1, float32: bool = False
@@ -66,13 +67,13 @@ class ClassifierFreeGuidance:
         return params.guidance_scale
 
     def scale_now(self, state: RequestState) -> float:
-        """That of the evaluation under way."""
+        """Scale of the current evaluation."""
         return self.scale(state.params)
 
 
 class TrueCfgGuidance(ClassifierFreeGuidance):
-    """Guides by `true_cfg_scale`, and only where a negative prompt is given: for models that also
-    take a guidance scale as an input."""
+    """Guides by `true_cfg_scale`, only if there is a negative prompt: for models that also take a
+    guidance scale as an input."""
 
     def branches(self, params: SamplingParams) -> tuple[str, ...]:
         return ("positive",) if params.negative_prompt is None else super().branches(params)

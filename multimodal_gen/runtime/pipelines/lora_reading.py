@@ -1,4 +1,4 @@
-"""Reading of LoRAs for a pipeline."""
+"""Creates LoRA readers for pipelines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 
 def lora_reader(pipeline: ComposedPipeline) -> LoraReader:
-    """Reads LoRAs for a pipeline's denoisers and text encoders."""
+    """Create a reader of LoRAs for a pipeline's denoisers and text encoders."""
     names = pipeline.components_of_kind(pipeline.denoiser_name, "text_encoder")
     ordered = sorted(names, key=lambda name: name != pipeline.denoiser_name)
     modules = {name: pipeline.components[name] for name in ordered}

@@ -1,4 +1,4 @@
-"""The transformers of this project: from a checkpoint to a rank that may share its sequence."""
+"""Loads the transformers of this project, on a rank that may share their sequence."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ AnyConfig = TypeVar("AnyConfig", bound=TransformerConfig)
 
 @dataclass(frozen=True)
 class NativeTransformer(Generic[AnyConfig]):
-    """How a family's denoiser is made, where it is a transformer of this project."""
+    """Describes how to create a family's denoiser, if it is a transformer of this project."""
 
     config_class: type[AnyConfig]
     make: Callable[[AnyConfig, Parts], nn.Module]
     key_map: Callable[[AnyConfig], Mapping[str, tuple[str, ...]]]
-    """The checkpoint's tensors that each parameter is made of."""
+    """Checkpoint tensors of each parameter."""
 
     def load(self, checkpoint: Checkpoint, name: str, context: RankContext) -> nn.Module:
-        """Component `name`. Raises InvalidCheckpoint."""
+        """Load component `name`. Raises InvalidCheckpoint."""
         config = self.config_class.from_dict(checkpoint.config(name))
         attention = select_attention(context.attention_backend)
         parts = Parts(make_sequence_parallel(context.mesh, attention))

@@ -1,4 +1,4 @@
-"""Encoding of prompts, each once."""
+"""Encodes prompts, each only once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multimodal_gen.runtime.stages.request_state import Conditioning, RequestSta
 
 
 class EncodedPrompts:
-    """The conditioning of prompts, remembered also by the LoRAs that change the encoders."""
+    """Cache of prompts' conditioning, which also depends on LoRAs that change the encoders."""
 
     def __init__(self, loras: LoadedLoras) -> None:
         self.cache = ConditioningCache()
@@ -20,8 +20,8 @@ class EncodedPrompts:
     def encoded(
         self, state: RequestState, branch: str, encode: Callable[[str, int], Conditioning]
     ) -> Conditioning:
-        """A branch's text by `encode(text, length)`, in as many tokens as the request's
-        `max_sequence_length` says."""
+        """Encode a branch's text by `encode(text, length)`, with the request's
+        `max_sequence_length` as length."""
         text, length = text_of(state.params, branch), state.params.max_sequence_length
         assert length is not None
         return self.remembered(state, (text, length), lambda: encode(text, length))
@@ -29,10 +29,10 @@ class EncodedPrompts:
     def remembered(
         self, state: RequestState, key: Hashable, encode: Callable[[], Conditioning]
     ) -> Conditioning:
-        """The conditioning under `key`, made by `encode` where it isn't remembered."""
+        """Return the conditioning for `key`; calls `encode` if it is not cached."""
         return self.cache.get((key, self._loras.of_encoders(state.loras)), encode)
 
 
 def text_of(params: SamplingParams, branch: str) -> str:
-    """What a branch encodes: without a negative prompt, the empty text."""
+    """Text of a branch; empty without a negative prompt."""
     return params.prompt if branch == "positive" else params.negative_prompt or ""

@@ -1,4 +1,4 @@
-"""From a folder to the pipeline of its family."""
+"""Loads the pipeline of a folder's family."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 
 def family_of(folder: Path) -> FamilyConfig:
-    """The family that a checkpoint is of. Raises InvalidCheckpoint."""
+    """Family of a checkpoint. Raises InvalidCheckpoint."""
     return family_named(Checkpoint.open(folder).pipeline_class)
 
 
@@ -33,7 +33,7 @@ def load_pipeline(
     attention_backend: str = "auto",
     file: Path | None = None,
 ) -> ComposedPipeline:
-    """The components in `folder`, ready to run; those that `file` has, from there. Raises
+    """Load the components in `folder`, replaced by those in `file`, ready to run. Raises
     InvalidCheckpoint, InvalidRequest."""
     checkpoint = Checkpoint.open(folder, file)
     family = family_named(checkpoint.pipeline_class)
@@ -48,7 +48,7 @@ def _load(
     kind: type[ComposedPipeline], checkpoint: Checkpoint, context: RankContext
 ) -> ComposedPipeline:
     if context.mesh.world_size > 1 and not kind.supports_ranks:
-        allowed = f"{checkpoint.pipeline_class} runs as a fallback, on one rank only: use 1"
+        allowed = f"must be 1: {checkpoint.pipeline_class} runs as a fallback, on one rank only"
         raise InvalidRequest("num_gpus", context.mesh.world_size, allowed)
     kind.check(checkpoint)
     scheduler_config = kind.solver_config(checkpoint)
@@ -64,7 +64,7 @@ def _load(
 
 
 def _check_defaults(pipeline: ComposedPipeline) -> None:
-    """A request that says nothing must be a valid one, with a solver that can be made."""
+    """Check that a request without any parameters is valid, and that its solver can be created."""
     try:
         model = pipeline.model_info("checkpoint")
         params = resolve(SamplingParams(), model, placeholder_inputs(model))
@@ -74,7 +74,7 @@ def _check_defaults(pipeline: ComposedPipeline) -> None:
             f"defaults (generation_defaults.json or configs): {error}"
         ) from error
     except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
-        # What diffusers' classes and the schedule make of values of a wrong kind.
+        # Raised by diffusers' classes and the schedule for values of a wrong type.
         raise InvalidCheckpoint(
             f"scheduler_config.json: can't be used: {type(error).__name__}: {error}"
         ) from error

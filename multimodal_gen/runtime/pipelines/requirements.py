@@ -1,4 +1,4 @@
-"""What a checkpoint must be for its family to run it."""
+"""Checks that a family can run a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def check_components(
     widths: Mapping[str, tuple[str, ...]],
     is_absent: IsAbsent,
 ) -> None:
-    """Raises InvalidCheckpoint where a component is missing or of another class, or a number in
-    its config, such as `transformer.in_channels`, is not the sum of those in others' configs."""
+    """Raise InvalidCheckpoint if a component is missing or of another class, or if a number in its
+    config, such as `transformer.in_channels`, is not the sum of those in others' configs."""
     for name, component in components.items():
         if not is_absent(checkpoint, name):
             checkpoint.require(name, component.classes)
@@ -31,11 +31,11 @@ def check_components(
 
 
 def check_view(scheduler_config: Mapping[str, Any], family: FamilyConfig) -> None:
-    """Raises InvalidCheckpoint where the scheduler is not for what the family's models predict."""
+    """Raise InvalidCheckpoint if the scheduler does not suit what the family's models predict."""
     if (view := view_of(scheduler_config)) not in family.views:
         wanted = " or ".join(each.value for each in family.views)
         raise InvalidCheckpoint(
-            f"scheduler_config.json: {scheduler_config['_class_name']} as configured there is for "
-            f"{view.value} and does not fit {family.title} ({wanted}), "
-            f"which takes {', '.join(family.schedulers)}"
+            f"scheduler_config.json: {scheduler_config['_class_name']} is configured for "
+            f"{view.value}, but {family.title} needs {wanted}: "
+            f"{', '.join(family.schedulers)}"
         )

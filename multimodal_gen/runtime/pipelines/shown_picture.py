@@ -1,4 +1,4 @@
-"""A picture that the denoiser sees beside what it makes."""
+"""An input image that the denoiser sees next to the output."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from multimodal_gen.runtime.stages.request_state import RequestState
 
 
 class ShownPicture:
-    """Makes tokens of a request's picture, which follow those that are denoised; the conditioning
-    of all branches has them as `picture`. A request without a picture is left as it is."""
+    """Converts a request's image to tokens, which follow the denoised ones; the conditioning of all
+    branches contains them as `picture`. A request without an image is not changed."""
 
     def __init__(self, layout: LatentLayout, fit: Callable[[InputImage], tuple[int, int]]) -> None:
-        """`fit` says the height and width that a picture is shown at."""
+        """`fit` returns the height and width at which an image is encoded."""
         self._layout = layout
         self._fit = fit
 
@@ -26,7 +26,7 @@ class ShownPicture:
                 conditioning["picture"] = tokens
 
     def grids(self, state: RequestState) -> tuple[Grid, ...]:
-        """Tokens down and across, of each picture."""
+        """Tokens down and across, per image."""
         multiple = self._layout.size_multiple
         sizes = (self._fit(picture) for picture in self._pictures(state))
         return tuple((height // multiple, width // multiple) for height, width in sizes)

@@ -1,4 +1,4 @@
-"""The size that an image model was trained at."""
+"""Determines the size that an image model was trained with."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 
 
 def trained_size(family: FamilyConfig, checkpoint: Checkpoint, denoiser: str) -> Defaults:
-    """The family's defaults, with the width and height that follow from `sample_size`, in latents,
-    of the denoiser's config, down to the family's multiple; without one, as they are."""
+    """The family's defaults, with width and height derived from the denoiser's `sample_size`, in
+    latents, rounded down to the family's multiple; unchanged without one."""
     sample: Any = checkpoint.config(denoiser).get("sample_size")
     vae = checkpoint.config("vae")
     blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")

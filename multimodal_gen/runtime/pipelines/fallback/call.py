@@ -1,4 +1,4 @@
-"""The call of one of diffusers' own pipelines: what it takes, and how it is run step by step."""
+"""Calls one of diffusers' own pipelines: maps arguments, and runs it step by step."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     },
     "num_frames": ("num_frames", "video_length", "frames"),
 }
-"""Our sampling parameters, and what the library's calls call them."""
+"""Our sampling parameters, with their names in the library's calls."""
 
 
 class CallSignature:
-    """What the call of a pipeline class takes."""
+    """Parameters of a pipeline class's call."""
 
     def __init__(self, kind: type[Any]) -> None:
         self._parameters = inspect.signature(kind.__call__).parameters
@@ -51,11 +51,11 @@ class CallSignature:
         self.has_step_callback = self._calls_every_evaluation or "callback" in self._parameters
 
     def takes(self, name: str) -> bool:
-        """Whether it knows the sampling parameter `name`."""
+        """True if it supports the sampling parameter `name`."""
         return name in self._names
 
     def default(self, name: str, kind: type[int] | type[float]) -> Any:
-        """What it sets for the sampling parameter `name`: a number of this kind, or None."""
+        """Default of the sampling parameter `name`: a number of this kind, or None."""
         if name not in self._names:
             return None
         value = self._parameters[self._names[name]].default
@@ -63,18 +63,18 @@ class CallSignature:
         return kind(value) if is_number else None
 
     def named_in(self, complaint: str) -> str | None:
-        """The sampling parameter that the library's complaint names first, by its own word."""
+        """The first sampling parameter that a library's error message mentions by its own name."""
         found = {known: name for name, known in self._names.items()}
         words = re.findall(r"\w+", complaint)
         return next((found[word] for word in words if word in found), None)
 
     def arguments(self, params: SamplingParams) -> dict[str, Any]:
-        """The request as keywords of the call; what is None is the library's to set."""
+        """Convert the request to keyword arguments; None values are left to the library."""
         given = {known: getattr(params, name) for name, known in self._names.items()}
         return {known: value for known, value in given.items() if value is not None}
 
     def step_callback(self, pause: Pause) -> dict[str, Any]:
-        """Keywords that have `pause` called with the latents after each step."""
+        """Keyword arguments that call `pause` with the latents after each step."""
         if not self._calls_every_evaluation:
             return {"callback": lambda step, time, latents: pause(latents), "callback_steps": 1}
 
@@ -88,18 +88,18 @@ class CallSignature:
         }
 
     def callbacks(self, steps: int, scheduler: Any) -> int:
-        """How many there will be: one a step in older pipelines, one an evaluation in others."""
+        """Number of callbacks: one per step in older pipelines, one per evaluation in others."""
         return len(scheduler.timesteps) if self._calls_every_evaluation else steps
 
 
 def start_call(
     stock: Any, signature: CallSignature, params: SamplingParams, generator: torch.Generator
 ) -> SteppedCall:
-    """A request's own call of the pipeline `stock`, to be resumed step by step.
+    """Start a request's own call of the pipeline `stock`, to be resumed step by step.
 
-    It first gives the number of steps to come, before the first of them; then after each step the
-    latents; at last the pixels, uint8 [F, H, W, 3]. Requests share the pipeline's modules, and have
-    its scheduler and its settings for themselves.
+    It yields the number of steps before the first one; then the latents after each step; finally
+    the pixels, uint8 [F, H, W, 3]. Requests share the pipeline's modules, but not its scheduler or
+    its settings.
     """
 
     @torch.inference_mode()
@@ -126,7 +126,7 @@ def start_call(
                 return_dict=False,
             )
         finally:
-            del pipeline.progress_bar  # which refers to the pipeline: a circle
+            del pipeline.progress_bar  # refers to the pipeline, which would be a cycle
         return _to_uint8(np.asarray(output[0]))
 
     return SteppedCall(call)

@@ -1,4 +1,4 @@
-"""Any allow-listed pipeline of diffusers, run as it is: the fallback for what has no family."""
+"""Runs any allow-listed pipeline of diffusers unchanged: the fallback without a native family."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from multimodal_gen.runtime.stages.rows import Rows
 _DENOISERS = ("transformer", "unet")
 _NEVER_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
 _TOKEN_SIDE = 16
-"""Pixels along each side of a token, as most models have it: for the first guess at costs."""
+"""Pixels per token and side, as in most models: for the first cost estimate."""
 
 
 class FallbackPipeline(ComposedPipeline):
-    """One pipeline class of diffusers; each checkpoint gets a subclass that says which.
+    """One pipeline class of diffusers; each checkpoint gets a subclass for its class.
 
-    All of a request happens inside one call of the library, which is handed control for one step at
-    a time: up to its loop when the request is prepared, an evaluation a step, the rest when it is
+    A request runs inside one call of the library, which gets control for one step at a time: up to
+    its loop when the request is prepared, one evaluation per step, and the remainder when it is
     decoded.
     """
 
     family = FALLBACK
-    supports_lora = False  # its modules are called by the library, which knows of no rows
+    supports_lora = False  # the library calls its modules without rows
     supports_ranks = False
     guidance = NoGuidance()
     library_class: ClassVar[type[Any]]
@@ -107,7 +107,7 @@ class FallbackPipeline(ComposedPipeline):
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
-        """Those of the call's signature; where it leaves the size to the model, the model's."""
+        """Defaults of the call's signature; the model's size if the signature has none."""
         signature, base = cls.signature, FALLBACK.defaults
         if "vae" in checkpoint.components:
             base = trained_size(FALLBACK, checkpoint, cls.denoiser_name)
@@ -136,7 +136,7 @@ class FallbackPipeline(ComposedPipeline):
 
     @property
     def schedulers(self) -> tuple[str, ...]:
-        """The class has its own way with its scheduler."""
+        """Empty: the class uses its scheduler in its own way."""
         return ()
 
     @property
@@ -148,7 +148,8 @@ class FallbackPipeline(ComposedPipeline):
         return checkpoint.load(name, context.dtype, context.device)
 
     def components_of_kind(self, *kinds: str) -> tuple[str, ...]:
-        """Of these kinds, then all others: the call may use any component at any time."""
+        """Components of these kinds, then all others: the call may use any component at any
+        time."""
         named = super().components_of_kind(*kinds)
         return (*named, *(name for name in self.components if name not in named))
 
@@ -156,16 +157,16 @@ class FallbackPipeline(ComposedPipeline):
         return {}
 
     def prepare(self, state: RequestState) -> None:
-        """Begin the call: it encodes the prompt and draws the noise, up to its loop."""
+        """Start the call: it encodes the prompt and draws the noise, up to its loop."""
         state.solver = solver = self.solver(state.params, state.generator)
         solver.start()
-        state.latents = torch.empty(1, 0)  # which are known after the first step
+        state.latents = torch.empty(1, 0)  # known after the first step
 
     def solver(self, params: SamplingParams, generator: torch.Generator) -> LibrarySolver:
         return LibrarySolver(self._stock, self.signature, params, generator)
 
     def batch_key(self, state: RequestState, evaluation: int) -> BatchKey:
-        """Unlike any other's: each is evaluated alone."""
+        """A unique key: each request is evaluated alone."""
         params = state.params
         assert params.width is not None
         assert params.height is not None
@@ -173,7 +174,7 @@ class FallbackPipeline(ComposedPipeline):
         return BatchKey(max(1, tokens), state.req.id)
 
     def predict(self, rows: Rows) -> Tensor:
-        """The latents after one more step of the only request's call."""
+        """Latents after one more step of the only request's call."""
         (state,) = rows.states
         return _solver_of(state).advance(rows.latents)
 
@@ -192,18 +193,18 @@ class FallbackPipeline(ComposedPipeline):
         return _solver_of(state).finish()
 
     def preview(self, params: SamplingParams, x0: Tensor) -> None:
-        """None: what the call's latents look like is known to the library alone."""
+        """None: only the library knows the layout of the call's latents."""
 
 
 def _left_out(library_class: type[Any], parts: Mapping[str, Any]) -> dict[str, None]:
-    """What the constructor asks for and does not get: nothing, where it allows that."""
+    """None for constructor arguments that are optional and not provided."""
     parameters = inspect.signature(library_class).parameters.values()
     needed = [each.name for each in parameters if each.default is each.empty]
     return {name: None for name in needed if name not in parts}
 
 
 def _denoisers(library_class: type[Any], part: str) -> list[str]:
-    """The classes that the constructor names for its denoiser."""
+    """Classes that the constructor declares for its denoiser."""
     hint = inspect.signature(library_class).parameters[part].annotation
     return [each.__name__ for each in get_args(hint) or (hint,)]
 

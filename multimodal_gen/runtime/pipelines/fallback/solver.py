@@ -1,4 +1,4 @@
-"""The solver of a request that one call of the library runs as a whole."""
+"""The solver of a request that runs as one call of the library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from multimodal_gen.runtime.pipelines.fallback.stepped_call import SteppedCall
 
 
 class LibrarySolver(Solver):
-    """The solver that a call of the library has inside: what is predicted is already its step."""
+    """Stands for the solver inside the library's call: a prediction is already its step."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class LibrarySolver(Solver):
         self.timesteps = torch.empty(0)
 
     def start(self) -> None:
-        """Run up to the first step. Raises InvalidRequest where the library's own check does."""
+        """Run up to the first step. Raises InvalidRequest if the library's own check fails."""
         self._call = self._begin()
         try:
             self.num_evaluations = int(self._call.resume())
@@ -45,13 +45,13 @@ class LibrarySolver(Solver):
         self.timesteps = torch.zeros(self.num_evaluations)
 
     def advance(self, latents: Tensor) -> Tensor:
-        """The latents after the next step; the same where the call made fewer than it announced."""
+        """Latents after the next step; unchanged if the call made fewer steps than announced."""
         assert self._call is not None
         after: Tensor = self._call.resume()
         return latents if self._call.ended else after
 
     def finish(self) -> Tensor:
-        """Run to the end: the pixels."""
+        """Run to the end and return the pixels."""
         assert self._call is not None
         pixels: Tensor = self._call.resume()
         while not self._call.ended:

@@ -1,4 +1,4 @@
-"""A function that runs one step at a time: on a thread of its own, which has control by turns."""
+"""Runs a function step by step, on a thread of its own that alternates with the caller."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 Pause = Callable[[Any], None]
-"""What the function calls between two steps, with what its owner is to see."""
+"""Called by the function between two steps, with a value for its owner."""
 
 
 class SteppedCall:
-    """Calls `function(pause)`, and hands control to it and back; never do both sides run.
+    """Runs `function(pause)` alternately with its owner; never both at once.
 
-    The thread ends when the function does, or when this object is no longer referred to: then
-    `pause` does not return, and what the function holds is freed before the reference is gone.
+    The thread ends with the function, or when this object is garbage-collected: then `pause` does
+    not return, and everything the function holds is freed before the reference is gone.
     """
 
     def __init__(self, function: Callable[[Pause], Any]) -> None:
@@ -29,9 +29,9 @@ class SteppedCall:
         return self._turns.ended
 
     def resume(self) -> Any:
-        """Run to the next pause and return what it gave, or to the end and return the result.
+        """Run to the next pause and return its value, or to the end and return the result.
 
-        Raises what the function raised, again each time.
+        Raises the function's exception, also on repeated calls.
         """
         turns = self._turns
         if not turns.ended:
@@ -44,7 +44,7 @@ class SteppedCall:
 
 
 class _Turns:
-    """What both sides share. It keeps neither of them alive."""
+    """State shared by both sides. It holds a reference to neither."""
 
     def __init__(self) -> None:
         self.go = threading.Semaphore(0)
@@ -60,7 +60,7 @@ class _Turns:
             self.value = function(self._pause)
         except _Dropped:
             pass
-        except BaseException as error:  # the owner's to deal with, in its own thread
+        except BaseException as error:  # raised again in the owner's thread
             self.error = error
         self.ended = True
         self.stopped.release()
@@ -78,7 +78,7 @@ class _Turns:
 
 
 class _Dropped(BaseException):
-    """Unwinds the function; not an Exception, which it could take for one of its own."""
+    """Unwinds the function; not an Exception, which the function might catch."""
 
 
 def _end(turns: _Turns, thread: threading.Thread) -> None:

@@ -28,8 +28,8 @@ from multimodal_gen.runtime.stages.rows import Rows
 class CogVideoXPipeline(ComposedPipeline):
     """Latents are [1, T, C, h, w].
 
-    As in the reference, a video has the frames asked for when they are 1 more than a multiple of
-    twice `frame_multiple`; else a few more: the VAE decodes latent frames in pairs.
+    As in the reference, a video has the requested frames if they are 1 more than a multiple of
+    twice `frame_multiple`, else a few more: the VAE decodes latent frames in pairs.
     """
 
     family = COGVIDEOX
@@ -54,7 +54,7 @@ class CogVideoXPipeline(ComposedPipeline):
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
-        """The size and length that the transformer was trained at."""
+        """Size and length that the transformer was trained with."""
         with complaints("config.json of transformer or vae"):
             config, defaults = checkpoint.config("transformer"), cls.family.defaults
             pixels = 2 ** (len(checkpoint.config("vae").get("block_out_channels", "8421")) - 1)
@@ -72,19 +72,19 @@ class CogVideoXPipeline(ComposedPipeline):
         return self.prompts.encoded(state, branch, self._encode)
 
     def _encode(self, text: str, length: int) -> Conditioning:
-        """T5's states of all `length` tokens, padding included."""
+        """T5's states of all `length` tokens, including padding."""
         return {"encoder_hidden_states": self._t5(text, length)[0].to(self.context.dtype)}
 
     def _check_positions(self, params: SamplingParams) -> None:
-        """Raises InvalidRequest for what the model has no positions for."""
+        """Raise InvalidRequest for sizes beyond the model's positions."""
         config, pixels = self._config, self.vae.pixels_per_latent
         length, known = params.max_sequence_length, config.max_text_seq_length
         if length != known and not config.use_rotary_positional_embeddings:
-            raise InvalidRequest("max_sequence_length", length, f"this model takes {known} only")
+            raise InvalidRequest("max_sequence_length", length, f"must be {known} for this model")
         for name in ("width", "height") if config.patch_size_t is not None else ():
             side, largest = getattr(params, name), config[f"sample_{name}"] * pixels
             if side > largest:
-                raise InvalidRequest(name, side, f"this model takes at most {largest}")
+                raise InvalidRequest(name, side, f"must be at most {largest} for this model")
 
     def predict(self, rows: Rows) -> Tensor:
         rotary = None
@@ -95,9 +95,9 @@ class CogVideoXPipeline(ComposedPipeline):
         return self._denoiser(tensors, {"image_rotary_emb": rotary}, rows.lora)
 
     def _rotary(self, frames: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [tokens, D] for a video of so many latents.
+        """Cosines and sines [tokens, D] for a video of this size in latents.
 
-        Version 1.0 stretches its grid over that of its training size, 1.5 takes a slice of it.
+        Version 1.0 scales its grid to that of its training size, 1.5 takes a slice of it.
         """
         patch, patch_t = self._config.patch_size, self._config.patch_size_t
         grid = height // patch, width // patch
@@ -119,8 +119,8 @@ class CogVideoXPipeline(ComposedPipeline):
 
 
 class CogVideoXLatents(LatentLayout):
-    """Frames come first: [1, T, C, h, w]. At their beginning there may be some more than the VAE
-    has, which only fill up a patch in time and are not decoded."""
+    """Frames come first: [1, T, C, h, w]. There may be extra frames at the start, which fill a
+    patch in time and are not decoded."""
 
     def shape(self, params: SamplingParams) -> tuple[int, ...]:
         channels, frames, height, width = super().shape(params)
@@ -136,7 +136,7 @@ class CogVideoXLatents(LatentLayout):
         return latents[:, self._added(params) :].transpose(1, 2)
 
     def noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
-        """Drawn frame by frame, as diffusers does."""
+        """Draw frame by frame, as diffusers does."""
         channels, frames, height, width = self.shape(params)
         shape = (1, frames, channels, height, width)
         noise = torch.randn(shape, generator=generator, dtype=self.dtype)

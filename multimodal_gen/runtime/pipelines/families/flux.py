@@ -66,7 +66,7 @@ class FluxPipeline(ComposedPipeline):
         return conditioning
 
     def _encode(self, text: str, length: int) -> Conditioning:
-        """T5's states of all `length` tokens, padding included, and CLIP's pooled one."""
+        """T5's states of all `length` tokens, including padding, and CLIP's pooled one."""
         pooled = self._clip(text, self._clip.max_length).pooler_output  # [1, P]
         states = self._t5(text, length)[0]  # [1, length, D]
         dtype = self.context.dtype
@@ -77,7 +77,7 @@ class FluxPipeline(ComposedPipeline):
         return {"sigmas": falling_sigmas(params), "mu": mu}
 
     def grids(self, state: RequestState) -> tuple[Grid, ...]:
-        """Tokens down and across of what is made, and of pictures that are seen."""
+        """Tokens down and across of the output and of conditioning images."""
         down, across = self.layout.grid(state.params)
         return ((down, across),)
 

@@ -1,5 +1,5 @@
 """FLUX.2 klein, after diffusers' Flux2KleinPipeline and Flux2KleinInpaintPipeline: from a text, or
-going by a picture too."""
+with a reference image too."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, f
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
-_LAYERS = (9, 18, 27)  # of Qwen3, whose states are told to the model
+_LAYERS = (9, 18, 27)  # of Qwen3, whose states are the conditioning
 
 
 class Flux2KleinPipeline(ComposedPipeline):
@@ -72,12 +72,12 @@ class Flux2KleinPipeline(ComposedPipeline):
         return self.prompts.encoded(state, branch, self._encode)
 
     def _encode(self, text: str, length: int) -> Conditioning:
-        """States of three of Qwen3's layers side by side, of all `length` tokens."""
+        """Concatenated states of three of Qwen3's layers, for all `length` tokens."""
         states = self._qwen.states(text, length, _LAYERS, thinking=False, padded=True)
         return {"encoder_hidden_states": torch.cat(states, dim=-1).to(self.context.dtype)}
 
     def prepare(self, state: RequestState) -> None:
-        """A picture to go by is a part of the conditioning, the same in all branches."""
+        """Add a reference image to the conditioning, the same in all branches."""
         super().prepare(state)
         if "image" in state.pictures:
             references = self._references(state)
@@ -85,7 +85,7 @@ class Flux2KleinPipeline(ComposedPipeline):
                 conditioning["references"] = references
 
     def _references(self, state: RequestState) -> Tensor:
-        """Inpainting goes by the very picture that it starts from."""
+        """For inpainting, the reference is the image that it starts from."""
         if "mask" in state.pictures:
             return self._picture(state)
         pixels = crop_reference(state.pictures["image"], self.size_multiple)
@@ -116,7 +116,7 @@ class Flux2KleinPipeline(ComposedPipeline):
         return self._denoiser(tensors, lora=rows.lora)
 
     def _grids(self, state: RequestState) -> tuple[Grid, ...]:
-        """Of what is made, then of the picture it goes by."""
+        """Grids of the output, then of the reference image."""
         down, across = self.layout.grid(state.params)
         own = down, across
         if "image" not in state.pictures:
@@ -129,7 +129,7 @@ class Flux2KleinPipeline(ComposedPipeline):
 
 def _shift(tokens: int, steps: int) -> float:
     """mu of the dynamic shift, fitted by the authors: linear in the steps between two lines that
-    are linear in the tokens, those for 10 and 200 steps (diffusers' compute_empirical_mu)."""
+    are linear in the tokens, for 10 and 200 steps (diffusers' compute_empirical_mu)."""
     at_200 = 0.00016927 * tokens + 0.45666666
     if tokens > 4300:
         return at_200

@@ -21,7 +21,7 @@ from multimodal_gen.runtime.stages.rows import Rows
 
 
 class FluxFillPipeline(FluxPipeline):
-    """Each token also has the picture's latents, blank where it changes, and the mask's pixels."""
+    """Tokens also contain the image's latents, blank where it changes, and the mask's pixels."""
 
     family = FLUX_FILL
     widths: ClassVar = {
@@ -40,7 +40,7 @@ class FluxFillPipeline(FluxPipeline):
         if width != PATCH**2 * channels:
             raise InvalidCheckpoint(
                 f"transformer/config.json: in_channels={width} must be {PATCH**2 * channels}, for "
-                "latents, picture and mask"
+                "latents, image and mask"
             )
 
         self.start = PictureStart(self.layout, flow_model_start, self._show_unmasked)

@@ -15,7 +15,7 @@ from multimodal_gen.runtime.stages.request_state import RequestState
 
 
 class FluxKontextPipeline(FluxPipeline):
-    """The latents of a picture follow those that are denoised. Without one it is FLUX.1."""
+    """Latents of an input image follow the denoised ones. Without one it is FLUX.1."""
 
     family = FLUX_KONTEXT
     pictures_told = ("picture",)
@@ -35,7 +35,7 @@ class FluxKontextPipeline(FluxPipeline):
         return f"{super().batch_kind(state, evaluation)} {self.grids(state)}"
 
     def _fitted(self, picture: InputImage) -> tuple[int, int]:
-        """Height and width, of those that the model was trained on, nearest the picture's shape."""
+        """Height and width that the model was trained on, nearest to the image's aspect ratio."""
         multiple = self.size_multiple
         rows, columns = (max(side // multiple, 1) for side in picture.shape[:2])
         _, width, height = min(

@@ -23,9 +23,9 @@ from multimodal_gen.runtime.stages.rows import Rows
 _INSTRUCTION: Any = DEFAULT_PROMPT_TEMPLATE
 _TEMPLATE: str = _INSTRUCTION["template"]
 _BEFORE_PROMPT: int = _INSTRUCTION["crop_start"]
-"""Tokens of the template that precede the prompt."""
+"""Number of template tokens before the prompt."""
 _LAYER = -3
-"""Of Llama's hidden states: before its last two layers."""
+"""Index of the hidden states used of Llama: those before its last two layers."""
 
 
 class HunyuanVideoPipeline(ComposedPipeline):
@@ -60,8 +60,8 @@ class HunyuanVideoPipeline(ComposedPipeline):
         kind = checkpoint.config("transformer").get("image_condition_type")
         if kind is not None:
             raise InvalidCheckpoint(
-                f"transformer/config.json: image_condition_type={kind!r}: only text-to-video is "
-                f"known of {cls.family.title}"
+                f"transformer/config.json: image_condition_type={kind!r} is not supported; "
+                f"{cls.family.title} only supports text-to-video"
             )
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
@@ -72,8 +72,8 @@ class HunyuanVideoPipeline(ComposedPipeline):
         return {**encoded, "guidance": guidance.to(self.context.device)}
 
     def _encode(self, text: str, length: int) -> Conditioning:
-        """Llama's states of `length` tokens after the instruction, which are valid, and CLIP's
-        pooled one."""
+        """Llama's states of `length` tokens after the instruction, their validity, and CLIP's
+        pooled state."""
         instructed, tokens = _TEMPLATE.format(text), length + _BEFORE_PROMPT
         states = self._llama(instructed, tokens, masked=True, hidden_states=True).hidden_states
         _, mask = self._llama.tokenize(instructed, tokens)

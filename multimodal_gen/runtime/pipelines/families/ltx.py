@@ -51,7 +51,7 @@ class LTXPipeline(ComposedPipeline):
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
-        """As many latents as by default, also where the VAE compresses less than the published."""
+        """The default number of latents, even if the VAE compresses less than the published one."""
         with complaints("vae/config.json"):
             config = checkpoint.config("vae")
             halvings = sum(config.get("spatio_temporal_scaling", (True, True, True, False)))
@@ -71,7 +71,7 @@ class LTXPipeline(ComposedPipeline):
         return self.prompts.encoded(state, branch, self._encode)
 
     def _encode(self, text: str, length: int) -> Conditioning:
-        """T5's states, for which padding is text; the mask keeps it from the denoiser."""
+        """T5's states, encoded with padding as text; the mask hides it from the denoiser."""
         _, mask = self._t5.tokenize(text, length)
         return {
             "encoder_hidden_states": self._t5(text, length)[0].to(self.context.dtype),
@@ -79,7 +79,7 @@ class LTXPipeline(ComposedPipeline):
         }
 
     def prepare(self, state: RequestState) -> None:
-        """A picture is the first latent frame, which then never changes."""
+        """Make an input image the first latent frame, which then never changes."""
         if "image" not in state.pictures:
             super().prepare(state)
             return
@@ -94,7 +94,7 @@ class LTXPipeline(ComposedPipeline):
             conditioning["kept"] = kept
 
     def batch_kind(self, state: RequestState, evaluation: int) -> str:
-        """The model is told positions in seconds, so frame rates must agree too."""
+        """Include the frame rate: the model gets positions in seconds."""
         return f"{super().batch_kind(state, evaluation)} {state.params.fps} fps"
 
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class LTXPipeline(ComposedPipeline):
         frames, height, width = self.layout.grid(params)
         pixels = self.vae.pixels_per_latent
         tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}
-        if "kept" in tensors:  # those tokens are at the end of their noise: [R, tokens]
+        if "kept" in tensors:  # those tokens are already free of noise: [R, tokens]
             tensors["timestep"] = rows.timesteps.unsqueeze(1).masked_fill(tensors.pop("kept"), 0)
         static = {
             "num_frames": frames,
@@ -119,7 +119,7 @@ class LTXPipeline(ComposedPipeline):
 
 
 class KeptTokensGuidance(ClassifierFreeGuidance):
-    """Guidance that leaves the tokens of a given first frame as they are."""
+    """Guidance that leaves the tokens of a given first frame unchanged."""
 
     def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
         guided = super().guide(prediction, state)

@@ -1,6 +1,6 @@
-"""PixArt-Sigma, after diffusers' PixArtSigmaPipeline. A small family: read it to add another.
+"""PixArt-Sigma, after diffusers' PixArtSigmaPipeline. A small family: a good example for new ones.
 
-Pictures are made at the size that is asked for, as with `use_resolution_binning=False` there.
+Images are made at the requested size, as with `use_resolution_binning=False` there.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class PixArtSigmaPipeline(ComposedPipeline):
         return self.prompts.encoded(state, branch, self._encode)
 
     def _encode(self, text: str, length: int) -> Conditioning:
-        """T5's states, and which of them are not padding."""
+        """T5's states, and a mask of those that are not padding."""
         text = text.lower().strip()
         states = self._t5(text, length, masked=True)[0]  # [1, length, D]
         _, mask = self._t5.tokenize(text, length)
@@ -58,7 +58,8 @@ class PixArtSigmaPipeline(ComposedPipeline):
         }
 
     def predict(self, rows: Rows) -> Tensor:
-        """The noise; the variances that most checkpoints also predict are used by no solver."""
+        """Predict the noise; the variances that most checkpoints also predict are not used by any
+        solver."""
         tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}
         prediction = self._denoiser(tensors, lora=rows.lora)
         return prediction[:, : rows.latents.shape[1]]

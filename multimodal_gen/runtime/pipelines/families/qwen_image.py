@@ -36,11 +36,11 @@ _TEMPLATE = (
     "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 )
 _DROPPED = 34  # tokens of the template before the prompt
-_LONGEST = 1024  # tokens of a prompt, and of the template after it
+_LONGEST = 1024  # maximum tokens of a prompt with the end of the template
 
 
 class QwenImagePipeline(ComposedPipeline):
-    """Texts differ in length; rows of a batch are padded to the longest, unseen by attention."""
+    """Texts differ in length; batch rows are padded to the longest, and attention is masked."""
 
     family = QWEN_IMAGE
     native = NativeTransformer(QwenImageConfig, QwenImageTransformer, qwen_image_key_map)
@@ -60,7 +60,7 @@ class QwenImagePipeline(ComposedPipeline):
         width, wanted = self._encoder.width, self._transformer.config.joint_attention_dim
         if width != wanted:
             raise InvalidCheckpoint(
-                f"transformer/config.json: joint_attention_dim={wanted} does not fit the text "
+                f"transformer/config.json: joint_attention_dim={wanted} does not match the text "
                 f"encoder's hidden_size={width}"
             )
 
@@ -69,7 +69,7 @@ class QwenImagePipeline(ComposedPipeline):
 
     @classmethod
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
-        """The text encoder without its last layer, which would predict words."""
+        """Load the text encoder without its last layer, which would predict words."""
         loaded = super().load_component(checkpoint, name, context)
         return loaded.model if name == "text_encoder" else loaded
 
@@ -94,7 +94,7 @@ class QwenImagePipeline(ComposedPipeline):
         return {"sigmas": falling_sigmas(params), "mu": mu, "sigmas_for_all": True}
 
     def grids(self, state: RequestState) -> tuple[Grid, ...]:
-        """Tokens down and across of what is made, and of pictures that are seen."""
+        """Tokens down and across of the output and of conditioning images."""
         down, across = self.layout.grid(state.params)
         return ((down, across),)
 
@@ -110,7 +110,7 @@ class QwenImagePipeline(ComposedPipeline):
 
 
 def chat(system: str, user: str) -> str:
-    """Qwen's chat, up to where the assistant would answer."""
+    """Format Qwen's chat, up to the start of the assistant's answer."""
     return _TEMPLATE.format(system, user)
 
 

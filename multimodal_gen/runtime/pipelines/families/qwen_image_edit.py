@@ -25,15 +25,15 @@ _SYSTEM = (
     "the original input where appropriate."
 )
 _PICTURE = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
-_DROPPED = 64  # tokens of the template before picture and prompt
-PICTURE_AREA = 1024 * 1024  # pixels of the picture for the VAE
-_SEEN_BY_PLUS = 384 * 384  # and for the text encoder, of QwenImageEditPlus
+_DROPPED = 64  # tokens of the template before image and prompt
+PICTURE_AREA = 1024 * 1024  # pixels of the image for the VAE
+_SEEN_BY_PLUS = 384 * 384  # and for the text encoder of QwenImageEditPlus
 _STEP = 32
-_LONGEST_SHAPE = 200  # times as long as wide: more, and transformers' Qwen2VL refuses to look at it
+_LONGEST_SHAPE = 200  # maximum aspect ratio that transformers' Qwen2VL supports
 
 
 class QwenImageEditPipeline(QwenImagePipeline):
-    """The text encoder sees the picture, and its latents follow those that are denoised."""
+    """The text encoder gets the input image, and its latents follow the denoised ones."""
 
     family = QWEN_IMAGE_EDIT
     pictures_told = ("picture",)
@@ -56,7 +56,7 @@ class QwenImageEditPipeline(QwenImagePipeline):
         text, picture = text_of(state.params, branch), state.pictures["image"]
         if IMAGE_TOKEN in text:
             field = "prompt" if branch == "positive" else "negative_prompt"
-            raise InvalidRequest(field, text, f"must not have {IMAGE_TOKEN} in it")
+            raise InvalidRequest(field, text, f"must not contain {IMAGE_TOKEN}")
         digest = hashlib.sha256(picture.tobytes()).digest()
         key = (text, picture.shape, digest)
         return self.prompts.remembered(state, key, lambda: self._encode_with(text, picture))
@@ -76,15 +76,17 @@ class QwenImageEditPipeline(QwenImagePipeline):
 
 
 def fitted(picture: InputImage, area: int) -> tuple[int, int]:
-    """Height and width of about `area` pixels and the picture's shape, multiples of 32.
+    """Height and width of about `area` pixels with the image's aspect ratio, multiples of 32.
 
-    Raises InvalidRequest for a picture that is too narrow.
+    Raises InvalidRequest for an image that is too narrow.
     """
     height, width = picture.shape[:2]
     across = math.sqrt(area * width / height)
     fitting = round(across * height / width / _STEP) * _STEP, round(across / _STEP) * _STEP
     if max(fitting) > _LONGEST_SHAPE * min(fitting):
-        allowed = f"is too narrow: no side may be more than about {_LONGEST_SHAPE} times the other"
+        allowed = (
+            f"is too narrow: the longer side may be at most about {_LONGEST_SHAPE} times the other"
+        )
         raise InvalidRequest("image_path", f"{width}x{height}", allowed)
     return fitting
 

@@ -1,6 +1,6 @@
 """Sana, after diffusers' SanaPipeline.
 
-Pictures are made at the size that is asked for, as with `use_resolution_binning=False` there.
+Images are made at the requested size, as with `use_resolution_binning=False` there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from multimodal_gen.runtime.stages.rows import Rows
 _INSTRUCTION: list[str] = (
     inspect.signature(Reference.__call__).parameters["complex_human_instruction"].default
 )
-"""What the language model is told before the prompt; the reference's default."""
+"""Instruction for the language model before the prompt; the reference's default."""
 
 
 class SanaPipeline(ComposedPipeline):
@@ -72,9 +72,9 @@ class SanaPipeline(ComposedPipeline):
         return self.prompts.remembered(state, key, lambda: self._encode(text, length, instructed))
 
     def _encode(self, text: str, length: int, instructed: bool) -> Conditioning:
-        """Gemma's states of `length` tokens: the very first, and the last of what was encoded.
+        """Gemma's states of `length` tokens: the first one, and the last of those encoded.
 
-        Of an instruction, that drops all but its first token, and as much of its end as the
+        This drops all of an instruction but its first token, and as much of its end as the
         reference keeps.
         """
         encoded = length

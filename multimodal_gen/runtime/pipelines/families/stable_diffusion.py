@@ -41,7 +41,7 @@ class StableDiffusionPipeline(ComposedPipeline):
         "StableDiffusionImg2ImgPipeline": {"steps_offset": 1, "clip_sample": False},
         "StableDiffusionInpaintPipeline": {"steps_offset": 1, "skip_prk_steps": True},
     }
-    """Scheduler settings that old checkpoints have wrong, put right as diffusers' class does."""
+    """Corrections of wrong scheduler settings in old checkpoints, as in diffusers' class."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -58,7 +58,7 @@ class StableDiffusionPipeline(ComposedPipeline):
         super().check(checkpoint)
         if checkpoint.config("unet").get("time_cond_proj_dim") is not None:
             raise InvalidCheckpoint(
-                "unet/config.json: time_cond_proj_dim: latent consistency models are not known"
+                "unet/config.json: time_cond_proj_dim: latent consistency models are not supported"
             )
         width, latents = (
             checkpoint.config(name).get(key, 4)
@@ -66,7 +66,7 @@ class StableDiffusionPipeline(ComposedPipeline):
         )
         if isinstance(latents, int) and width not in (latents, 2 * latents + 1):
             raise InvalidCheckpoint(
-                f"config.json: unet.in_channels={width} does not fit vae.latent_channels={latents}"
+                f"config.json: unet.in_channels={width} must match vae.latent_channels={latents}"
             )
 
     @classmethod
@@ -77,14 +77,14 @@ class StableDiffusionPipeline(ComposedPipeline):
     def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         config = super().solver_config(checkpoint)
         own = own_scheduler_class(config)
-        # Also what the file has for another class, which a request may choose.
+        # Includes the file's settings for other classes, which a request may choose.
         known = {*config, *inspect.signature(own).parameters}
         corrections = cls.corrections.get(checkpoint.pipeline_class, {})
         return config | {key: value for key, value in corrections.items() if key in known}
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
-        """A UNet that is shown picture and mask can do nothing else."""
+        """A UNet with image and mask inputs supports nothing but inpainting."""
         return ("inpainting",) if self._sees_mask else self.family.tasks
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5, after diffusers' StableDiffusion3Pipeline and its kin."""
+"""Stable Diffusion 3 and 3.5, after diffusers' StableDiffusion3Pipeline and related ones."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, f
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
-_LARGEST_SHIFT = 1.16  # where a scheduler that shifts by the picture's size doesn't say
+_LARGEST_SHIFT = 1.16  # for a scheduler that shifts by image size without its own value
 
 
 class StableDiffusion3Pipeline(ComposedPipeline):
-    """Text is that of two CLIPs, then of T5 or zeros."""
+    """Text is encoded by two CLIPs, then T5; zeros replace T5 if it is absent."""
 
     family = STABLE_DIFFUSION_3
     native = NativeTransformer(SD3Config, SD3Transformer, sd3_key_map)
@@ -74,7 +74,7 @@ class StableDiffusion3Pipeline(ComposedPipeline):
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
-        """The size that the transformer was trained at, and what its kind is known for."""
+        """Size that the transformer was trained with, and the known defaults of its kind."""
         config = SD3Config.from_dict(checkpoint.config("transformer"))
         blocks: Any = checkpoint.config("vae").get("block_out_channels")
         pixels = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else 1
@@ -91,8 +91,8 @@ class StableDiffusion3Pipeline(ComposedPipeline):
         return self.prompts.encoded(state, branch, self._encode)
 
     def _encode(self, text: str, length: int) -> Conditioning:
-        """The states before each CLIP's last layer side by side, as wide as T5's; then those of
-        T5's `length` tokens, padding included. Pooled are the CLIPs'."""
+        """Concatenated states before each CLIP's last layer, padded to T5's width; then those of
+        T5's `length` tokens, including padding. The pooled states are the CLIPs'."""
         tokens, width = self._clips[0].max_length, self._transformer.config.joint_attention_dim
         outputs = [clip(text, tokens, hidden_states=True) for clip in self._clips]
         clips = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
@@ -104,7 +104,7 @@ class StableDiffusion3Pipeline(ComposedPipeline):
 
     @property
     def limits(self) -> Limits:
-        """No side is longer than the transformer has places for."""
+        """Limit sides to the transformer's positions."""
         places = self._transformer.config.pos_embed_max_size * self.size_multiple
         limits = self.family.limits
         return msgspec.structs.replace(limits, max_side=min(limits.max_side, places))
@@ -120,7 +120,7 @@ class StableDiffusion3Pipeline(ComposedPipeline):
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
         config = self.components["vae"].config
         shift: float = config.scaling_factor * (config.shift_factor or 0.0)
-        # The reference's inpainting leaves the VAE's shift out.
+        # The reference's inpainting omits the VAE's shift.
         inpainted = [shift if "mask" in state.pictures else 0.0 for state in states]
         latents = latents - latents.new_tensor(inpainted).view(-1, 1, 1, 1)
         return super().decode(states, latents, chunk)

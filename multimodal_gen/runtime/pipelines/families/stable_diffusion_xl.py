@@ -16,7 +16,7 @@ from multimodal_gen.runtime.stages.request_state import Conditioning, RequestSta
 
 
 class StableDiffusionXLPipeline(StableDiffusionPipeline):
-    """As Stable Diffusion, with two text encoders, pooled text and size as conditions."""
+    """Stable Diffusion with two text encoders, and with pooled text and size as conditions."""
 
     family = STABLE_DIFFUSION_XL
     widths: ClassVar = {
@@ -40,7 +40,7 @@ class StableDiffusionXLPipeline(StableDiffusionPipeline):
 
     @classmethod
     def dtype_of(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> torch.dtype:
-        """The VAE of most checkpoints overflows in float16, and their config says so."""
+        """The VAE of most checkpoints overflows in float16, as stated in their config."""
         upcast = (
             name == "vae"
             and context.dtype == torch.float16
@@ -49,19 +49,20 @@ class StableDiffusionXLPipeline(StableDiffusionPipeline):
         return torch.float32 if upcast else context.dtype
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
-        """Without a negative prompt, that branch's text is zeros; `""` is a prompt like others."""
+        """Without a negative prompt, that branch's text is zeros; `""` is a normal prompt."""
         params = state.params
         conditioning = super().condition(state, branch)
         unset = branch == "negative" and params.negative_prompt is None
         if unset and self._zeros_for_no_prompt:
             conditioning = {key: torch.zeros_like(value) for key, value in conditioning.items()}
         height, width = params.height, params.width
-        # original size, corner of the crop, target size
+        # original size, crop corner, target size
         time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=self.context.dtype)
         return {**conditioning, "time_ids": time_ids.to(self.context.device)}
 
     def _encode(self, text: str) -> Conditioning:
-        """The states before each encoder's last layer side by side, and the second's pooled one."""
+        """Concatenated states before each encoder's last layer, and the second one's pooled
+        state."""
         first = self._clip(text, self._clip.max_length, hidden_states=True)
         second = self._clip_2(text, self._clip_2.max_length, hidden_states=True)
         states = torch.cat((first.hidden_states[-2], second.hidden_states[-2]), dim=-1)

@@ -1,4 +1,4 @@
-"""Wan text-to-video, after diffusers' WanPipeline; and TI2V, one model for texts and pictures."""
+"""Wan text-to-video, after diffusers' WanPipeline; and TI2V, one model for texts and images."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class WanPipeline(ComposedPipeline):
     vae_class = WanVAE
     experts_defaults: ClassVar[Defaults] = EXPERTS_DEFAULTS
     latent_widths: ClassVar[tuple[str, ...]] = ("vae.z_dim",)
-    """What the transformers' channels of input are the sum of."""
+    """Config values whose sum is the transformers' input channels."""
 
     def __init__(
         self, *args: Any, boundary_ratio: float | None, expand_timesteps: bool = False
     ) -> None:
-        """`expand_timesteps`: the first frame may have a timestep of its own, as in TI2V."""
+        """`expand_timesteps`: the first frame may have a separate timestep, as in TI2V."""
         super().__init__(*args)
         self._umt5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
         modules = {name: self.components[name] for name in EXPERTS if name in self.components}
@@ -74,7 +74,7 @@ class WanPipeline(ComposedPipeline):
         if expand_timesteps:
             self._first_frame = KeptFirstFrame(self.layout)
 
-    # -- what the checkpoint is
+    # -- properties of the checkpoint
 
     @classmethod
     def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class WanPipeline(ComposedPipeline):
 
     @classmethod
     def is_absent(cls, checkpoint: Checkpoint, name: str) -> bool:
-        """Also what is there and never used."""
+        """True also for a component that is present but never used."""
         idle = name == "transformer_2" and boundary_ratio(checkpoint) is None
         return idle or super().is_absent(checkpoint, name)
 
@@ -107,7 +107,7 @@ class WanPipeline(ComposedPipeline):
 
     @classmethod
     def dtype_of(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> torch.dtype:
-        """VAE and image encoder are kept in float32, as the reference advises."""
+        """VAE and image encoder stay in float32, as the reference recommends."""
         return torch.float32 if name in _FLOAT32 else context.dtype
 
     @property
@@ -119,13 +119,13 @@ class WanPipeline(ComposedPipeline):
         shown = isinstance(self._first_frame, KeptFirstFrame)
         return (*super().tasks, "image-to-video") if shown else super().tasks
 
-    # -- a generation
+    # -- generation
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         return self.prompts.encoded(state, branch, self._encode)
 
     def _encode(self, text: str, length: int) -> Conditioning:
-        """UMT5's states, zeros after the end of the text."""
+        """UMT5's states, with zeros after the end of the text."""
         text = clean(text)
         states = self._umt5(text, length, masked=True).last_hidden_state  # [1, length, D]
         _, mask = self._umt5.tokenize(text, length)
@@ -152,7 +152,7 @@ class WanPipeline(ComposedPipeline):
         return self._denoisers[expert](tensors, lora=rows.lora)
 
     def preview(self, params: SamplingParams, x0: Tensor) -> None:
-        """None: videos of this family are shown when they are done."""
+        """None: this family has no previews."""
 
 
 PIPELINE = WanPipeline

@@ -1,4 +1,4 @@
-"""The one or two transformers of Wan: which of them does an evaluation, and at which scale."""
+"""One or two transformers of Wan: selects the one for each evaluation, and its scale."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 EXPERTS = ("transformer", "transformer_2")
-"""Of high noise, and of low noise."""
+"""For high noise, and for low noise."""
 
 
 class WanExperts:
-    """Divides the timesteps among the transformers that a checkpoint has."""
+    """Assigns timesteps to the transformers of a checkpoint."""
 
     def __init__(
         self, modules: Mapping[str, WanTransformer], boundary_ratio: float | None, timesteps: int
     ) -> None:
-        """`boundary_ratio` is the share of all `timesteps` at which the second takes over."""
+        """`boundary_ratio` is the fraction of all `timesteps` at which the second one takes
+        over."""
         self.modules = dict(modules)
         self.divided = boundary_ratio is not None
-        # At the precision of the timesteps that it is compared with.
+        # Rounded to the precision of the timesteps that it is compared with.
         boundary = 0.0 if boundary_ratio is None else boundary_ratio * timesteps
         self._boundary = float(torch.tensor(boundary))
 
@@ -35,7 +36,7 @@ class WanExperts:
         return next(iter(self.modules.values())).config
 
     def name(self, state: RequestState, evaluation: int) -> str:
-        """The expert that does a request's evaluation."""
+        """Name of the expert for a request's evaluation."""
         name = EXPERTS[self.is_low_noise(state, evaluation)]
         return name if name in self.modules else next(iter(self.modules))
 
@@ -45,7 +46,7 @@ class WanExperts:
 
 
 class ExpertGuidance(ClassifierFreeGuidance):
-    """Each expert has a scale of its own; whether there is any guidance is up to the first."""
+    """Each expert has a separate scale; the first one's decides whether guidance is used."""
 
     def __init__(self, experts: WanExperts) -> None:
         super().__init__()
@@ -59,7 +60,7 @@ class ExpertGuidance(ClassifierFreeGuidance):
 
 
 def boundary_ratio(checkpoint: Checkpoint) -> float | None:
-    """Where, of all timesteps, the second expert takes over; None: there is none."""
+    """Fraction of all timesteps at which the second expert takes over; None without one."""
     ratio = checkpoint.options.get("boundary_ratio")
     if ratio is None:
         return None
@@ -69,22 +70,22 @@ def boundary_ratio(checkpoint: Checkpoint) -> float | None:
 
 
 def needed_experts(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """As in the reference, an expert without a share of the timesteps may be left out."""
+    """Experts with timesteps of their own; as in the reference, others may be missing."""
     ratio = boundary_ratio(checkpoint)
     needed = (ratio is None or ratio < 1, (ratio or 0) > 0)
     return tuple(name for name, is_needed in zip(EXPERTS, needed, strict=True) if is_needed)
 
 
 def check_expert(checkpoint: Checkpoint, name: str) -> None:
-    """Raises InvalidCheckpoint for a transformer of a kind that isn't known here."""
+    """Raise InvalidCheckpoint for an unsupported kind of transformer."""
     config = WanConfig.from_dict(checkpoint.config(name))
     if config.patch_size[0] != 1:
         raise InvalidCheckpoint(
             f"{name}/config.json: patch_size={list(config.patch_size)}: each latent frame must be "
-            "a patch of its own"
+            "a separate patch"
         )
     if config.pos_embed_seq_len is not None:
         raise InvalidCheckpoint(
-            f"{name}/config.json: pos_embed_seq_len is set: a model for a first and a last frame, "
-            "and requests have one picture"
+            f"{name}/config.json: pos_embed_seq_len is set: models for a first and a last frame "
+            "are not supported"
         )

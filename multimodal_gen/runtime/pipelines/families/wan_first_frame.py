@@ -1,4 +1,4 @@
-"""What a picture is to a Wan model: nothing, a frame that is kept, or one that is shown."""
+"""Uses of a Wan request's input image: none, a first frame that is kept, or conditioning."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from multimodal_gen.runtime.stages.rows import Rows
 
 
 class FirstFrame(Protocol):
-    """Brings a request's picture into its evaluations."""
+    """Adds a request's input image to its evaluations."""
 
     def prepare(self, state: RequestState) -> None:
-        """Add it to a request that has its noise."""
+        """Add the image to a request that has its noise."""
 
     def inputs(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """What the transformer takes: latents [R, C, T, h, w] and timesteps [R, 1 or 2]."""
+        """Inputs of the transformer: latents [R, C, T, h, w] and timesteps [R, 1 or 2]."""
 
 
 class NoFirstFrame:
-    """A text, and a video of nothing but noise."""
+    """Text only: the video starts from pure noise."""
 
     def prepare(self, state: RequestState) -> None:
         pass
@@ -36,7 +36,7 @@ class NoFirstFrame:
 
 
 class KeptFirstFrame:
-    """TI2V: a picture is the first latent frame from the start on, at timestep 0."""
+    """TI2V: the image is the first latent frame from the start, at timestep 0."""
 
     def __init__(self, layout: LatentLayout) -> None:
         self._layout = layout
@@ -59,7 +59,7 @@ class KeptFirstFrame:
 
 
 class KeepFirstFrame:
-    """Called after each step of one request: the first frame stays as given, without noise."""
+    """Called after each step of one request: restores the given first frame, without noise."""
 
     def __init__(self, first: Tensor) -> None:
         """`first` is one latent frame, [1, C, 1, h, w]."""
@@ -74,8 +74,8 @@ class KeepFirstFrame:
 
 
 class ShownFirstFrame:
-    """I2V: the picture goes in beside the noise, as channels with a mask of what is given; models
-    with an image encoder are also shown the picture's CLIP tokens."""
+    """I2V: the image is concatenated to the noise, as channels with a mask of the given frames;
+    models with an image encoder also get the image's CLIP tokens."""
 
     def __init__(
         self, layout: LatentLayout, dtype: torch.dtype, processor: Any, encoder: Any
@@ -98,8 +98,8 @@ class ShownFirstFrame:
         return beside, rows.timesteps[:, None]
 
     def _channels(self, state: RequestState, picture: InputImage) -> Tensor:
-        """[1, 4 + C, T, h, w]: which of its frames each latent frame is given, then the latents of
-        a video that is the picture and then grey."""
+        """[1, 4 + C, T, h, w]: a mask of the given frames per latent frame, then the latents of a
+        video of the image followed by grey."""
         frames, vae = state.params.num_frames, self._layout.vae
         assert frames is not None
         pixels = fit_image(picture, *size_of(state.params)).unsqueeze(2)
@@ -109,7 +109,7 @@ class ShownFirstFrame:
         return torch.cat((mask, latents), dim=1).to(self._dtype)
 
     def _tokens(self, picture: InputImage) -> Conditioning:
-        """Of CLIP's last layer but one, where the model sees any."""
+        """States of CLIP's last layer but one, if the model uses them."""
         encoder = self._encoder
         if encoder is None:
             return {}

@@ -17,7 +17,7 @@ _CLIP = ("image_processor", "image_encoder")
 
 
 class WanImageToVideoPipeline(WanPipeline):
-    """Wan that is shown the first frame."""
+    """Wan with the first frame as conditioning."""
 
     family = WAN_IMAGE_TO_VIDEO
     pictures_told = ("encoder_hidden_states_image",)
@@ -32,7 +32,7 @@ class WanImageToVideoPipeline(WanPipeline):
 
     @classmethod
     def variant(cls, checkpoint: Checkpoint) -> type[ComposedPipeline]:
-        """A model of both tasks is shown no frame, but keeps one."""
+        """A model for both tasks keeps the first frame, without conditioning on it."""
         return WanPipeline if checkpoint.options.get("expand_timesteps") else cls
 
     @classmethod
@@ -49,7 +49,7 @@ class WanImageToVideoPipeline(WanPipeline):
 
 
 def _sees_tokens(checkpoint: Checkpoint) -> bool:
-    """Only the first expert is asked, as in the reference."""
+    """Depends only on the first expert, as in the reference."""
     if "transformer" not in checkpoint.components:
         return False
     return checkpoint.config("transformer").get("image_dim") is not None

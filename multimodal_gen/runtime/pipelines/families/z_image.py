@@ -32,7 +32,7 @@ _TURBO_SHIFT = 3.0
 
 
 class ZImagePipeline(ComposedPipeline):
-    """Latents are those of the VAE, [1, C, h, w], float32 whatever the model's dtype is."""
+    """Latents are those of the VAE, [1, C, h, w], float32 for any dtype of the model."""
 
     family = Z_IMAGE
     native = NativeTransformer(ZImageConfig, ZImageTransformer, z_image_key_map)
@@ -55,7 +55,7 @@ class ZImagePipeline(ComposedPipeline):
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
-        """The schedule's shift alone tells the two published models apart."""
+        """The two published models only differ in the schedule's shift."""
         turbo = checkpoint.scheduler_config().get("shift") == _TURBO_SHIFT
         return cls.family.defaults if turbo else BASE_DEFAULTS
 
@@ -97,7 +97,9 @@ class ZImagePipeline(ComposedPipeline):
             "rotary": self._transformer.rotary(rows.latents.shape[2:], text, lengths),
             **rows.conditioning,
         }
-        return -self._denoiser(tensors, lora=rows.lora)  # the model's goes from noise to picture
+        return -self._denoiser(
+            tensors, lora=rows.lora
+        )  # the model's velocity is from noise to image
 
 
 PIPELINE = ZImagePipeline

@@ -1,4 +1,4 @@
-"""How the denoiser takes latents: their shape, and the tokens that it makes of them."""
+"""Layout of latents for the denoiser: their shape and their tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from multimodal_gen.runtime.models.vaes.vae import VAE
 
 
 class LatentLayout:
-    """As the VAE has them: [1, C, h, w], of a video [1, C, T, h, w]."""
+    """The VAE's layout: [1, C, h, w], for a video [1, C, T, h, w]."""
 
     def __init__(
         self,
@@ -25,8 +25,8 @@ class LatentLayout:
         patch: tuple[int, ...] = (1, 1),
         multiple: int = 1,
     ) -> None:
-        """`dtype` is that between evaluations, the model's unless given; `patch` the latents of a
-        token along each dimension; `multiple` what sizes are a multiple of besides, in pixels."""
+        """`dtype` is that between evaluations, by default the model's; `patch` the latents of a
+        token along each dimension; `multiple` an additional multiple for sizes, in pixels."""
         self.vae = vae
         self.dtype = dtype or context.dtype
         self.device = context.device
@@ -35,25 +35,25 @@ class LatentLayout:
 
     @property
     def size_multiple(self) -> int:
-        """Pixels that width and height must be a multiple of."""
+        """Multiple that width and height must be of, in pixels."""
         token = self.vae.pixels_per_latent * math.lcm(*self._patch[-2:])
         return math.lcm(self._multiple, token)
 
     def shape(self, params: SamplingParams) -> tuple[int, ...]:
-        """The VAE's latents without the batch: [C, h, w] or [C, T, h, w]."""
+        """Shape of the VAE's latents without the batch: [C, h, w] or [C, T, h, w]."""
         return self.vae.latent_shape(*size_of(params), params.num_frames)
 
     def frames(self, params: SamplingParams) -> int:
-        """Latent frames that are decoded."""
+        """Number of latent frames that are decoded."""
         return self.shape(params)[-3] if len(self.shape(params)) == 4 else 1
 
     def grid(self, params: SamplingParams) -> tuple[int, ...]:
-        """Tokens down and across, of a video in time before."""
+        """Tokens down and across, for a video preceded by those in time."""
         sides = zip(self.shape(params)[1:], self._patch, strict=True)
         return tuple(side // patch for side, patch in sides)
 
     def tokens(self, params: SamplingParams) -> int:
-        """Number of tokens that the denoiser makes of a row's latents."""
+        """Number of tokens per row of latents."""
         return math.prod(self.grid(params))
 
     def noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
@@ -63,15 +63,15 @@ class LatentLayout:
         return self.pack(noise).to(self.device)
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Pixels [1, 3, ..., H, W] in -1..1 to latents, as `VAE.encode` does."""
+        """Encode pixels [1, 3, ..., H, W] in -1..1 as latents, like `VAE.encode`."""
         return self.pack(self.vae.encode(pixels, generator)).to(self.dtype)
 
     def mask(self, mask: Tensor, params: SamplingParams) -> Tensor:
-        """A mask [1, 1, H, W] of pixels as one of latents."""
+        """Convert a mask [1, 1, H, W] of pixels to one of latents."""
         return shrink_mask(mask, self.vae.pixels_per_latent).to(self.device, self.dtype)
 
     def pack(self, latents: Tensor) -> Tensor:
-        """The VAE's latents [B, C, ...] as the denoiser takes them."""
+        """Convert the VAE's latents [B, C, ...] to the denoiser's layout."""
         return latents
 
     def unpack(self, latents: Tensor, params: SamplingParams) -> Tensor:

@@ -1,4 +1,4 @@
-"""Latents whose 2 x 2 neighbours are one token: FLUX.1, Qwen-Image."""
+"""Latents packed 2 x 2 per token: FLUX.1, Qwen-Image."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from multimodal_gen.runtime.models.vaes.vae import VAE
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
 
 PATCH = 2
-"""Latents along each side of a token."""
+"""Latents per side of a token."""
 
 
 class PackedLatents(LatentLayout):
-    """Tokens [1, h * w, 4 * C], of VAE latents [1, C, 2h, 2w]."""
+    """Tokens [1, h * w, 4 * C], from VAE latents [1, C, 2h, 2w]."""
 
     def __init__(self, vae: VAE, context: RankContext) -> None:
         super().__init__(vae, context, patch=(PATCH, PATCH))

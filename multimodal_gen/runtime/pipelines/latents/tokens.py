@@ -1,4 +1,4 @@
-"""Latents each of which is a token: FLUX.2, LTX-Video."""
+"""Latents with one token each: FLUX.2, LTX-Video."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
 
 
 class LatentTokens(LatentLayout):
-    """Tokens [1, h * w, C], of a video [1, T * h * w, C]."""
+    """Tokens [1, h * w, C], for a video [1, T * h * w, C]."""
 
     def mask(self, mask: Tensor, params: SamplingParams) -> Tensor:
-        """Grey along its edges, one value a token."""
+        """Grey along its edges, one value per token."""
         mask = F.interpolate(mask, self.shape(params)[-2:], mode="bilinear")
         return self.pack(mask).to(self.device, self.dtype)
 

@@ -1,4 +1,4 @@
-"""Inpainting with a model that was not made for it: what is not masked stays the picture's."""
+"""Inpainting with a model not made for it: unmasked parts are restored from the image."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from multimodal_gen.runtime.stages.request_state import RequestState
 
 
 class KeepUnmasked:
-    """Called after each step of one request: puts the picture back where the mask is 0, as noisy
-    as the latents are by then (RePaint, Lugmayr et al. 2022, eq. 8)."""
+    """Called after each step of one request: restores the image where the mask is 0, with the noise
+    of the current latents (RePaint, Lugmayr et al. 2022, eq. 8)."""
 
     def __init__(self, clean: Tensor, noise: Tensor, mask: Tensor) -> None:
-        """All [1, ...], in the layout of the latents; the mask is 1 where the picture changes."""
+        """All [1, ...], in the layout of the latents; the mask is 1 where the image changes."""
         self._clean = clean
         self._noise = noise
         self._mask = mask
@@ -26,5 +26,5 @@ class KeepUnmasked:
 
 
 def keep_unmasked(state: RequestState, clean: Tensor, noise: Tensor, mask: Tensor) -> None:
-    """Have the request keep its picture where the mask is 0."""
+    """Let the request keep its image where the mask is 0."""
     state.after_step.append(KeepUnmasked(clean, noise, mask))

@@ -1,4 +1,4 @@
-"""Starting from a picture instead of from noise alone."""
+"""Starts from an image instead of pure noise."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from multimodal_gen.runtime.pipelines.start.keep_unmasked import keep_unmasked
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 FirstStep = Callable[[int, float], int]
-"""(steps, strength) -> the step that a picture starts at."""
+"""(steps, strength) -> the first step for an image."""
 ApplyMask = Callable[[RequestState, Tensor, Tensor, Tensor], None]
-"""What a mask does, given the state, the picture's latents, the noise, and the latents' mask."""
+"""Applies a mask, given the state, the image's latents, the noise, and the latents' mask."""
 
 
 class Start(Protocol):
-    """Gives a request with a picture its latents, and its solver the first evaluation."""
+    """Sets a request's latents from its image, and the first evaluation of its solver."""
 
     def __call__(self, state: RequestState, solver: Solver) -> None: ...
 
 
 def noise_model_start(steps: int, strength: float) -> int:
-    """Where diffusers' pipelines for noise prediction start: what is left to do is rounded down."""
+    """First step in diffusers' pipelines for noise prediction, which round the remaining steps
+    down."""
     return steps - min(int(steps * strength), steps)
 
 
 def flow_model_start(steps: int, strength: float) -> int:
-    """Where diffusers' pipelines for flow matching start: what is left to do is rounded up."""
+    """First step in diffusers' pipelines for flow matching, which round the remaining steps up."""
     return int(max(steps - min(steps * strength, steps), 0))
 
 
 class PictureStart:
-    """SDEdit (Meng et al. 2022): the picture, as noisy as after the steps that are left out."""
+    """SDEdit (Meng et al. 2022): the image, with the noise of the skipped steps."""
 
     def __init__(
         self,
@@ -46,8 +47,8 @@ class PictureStart:
         apply_mask: ApplyMask = keep_unmasked,
         picture: Callable[[RequestState], Tensor] | None = None,
     ) -> None:
-        """`picture` makes clean latents of a request's picture, where the posterior's draw of it
-        at the request's size is not what the model starts from."""
+        """`picture` returns clean latents of a request's image; by default they are drawn from the
+        posterior at the request's size."""
         self.picture = picture or self._drawn
         self._layout = layout
         self._first_step = first_step
@@ -62,25 +63,25 @@ class PictureStart:
             self._apply_mask(state, clean, noise, self.mask(state))
 
     def _drawn(self, state: RequestState) -> Tensor:
-        """The request's picture as clean latents [1, ...], drawn from the posterior."""
+        """Clean latents [1, ...] of the request's image, drawn from the posterior."""
         pixels = fit_image(state.pictures["image"], *size_of(state.params))
         return self._layout.encode(pixels, state.generator)
 
     def mask(self, state: RequestState) -> Tensor:
-        """The request's mask in the layout of the latents, [1, ...]: 1 where the picture changes,
-        0 where it is kept."""
+        """Mask of the request in the layout of the latents, [1, ...]: 1 where the image changes, 0
+        where it is kept."""
         mask = fit_mask(state.pictures["mask"], *size_of(state.params))
         return self._layout.mask(mask, state.params)
 
     def begin(self, state: RequestState, solver: Solver) -> None:
-        """Leave out the evaluations that the request's strength spares."""
+        """Skip the evaluations that the request's strength excludes."""
         params = state.params
         assert params.num_inference_steps is not None
         assert params.strength is not None
         steps = params.num_inference_steps
         first = self._first_step(steps, params.strength) * solver.order
         if first >= solver.num_evaluations:
-            allowed = f"leaves none of num_inference_steps={steps} to do; ask for more of either"
+            allowed = f"leaves none of num_inference_steps={steps} to do; increase one of them"
             raise InvalidRequest("strength", params.strength, allowed)
         solver.begin(first)
         state.evaluation = first

@@ -1,4 +1,4 @@
-"""Pictures and masks of Stable Diffusion's UNets."""
+"""Image and mask inputs of Stable Diffusion's UNets."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from multimodal_gen.runtime.stages.request_state import RequestState
 
 
 class UNetStart:
-    """Starts from a picture; inpaints by a UNet that was made for it, or one that was not."""
+    """Starts from an image; inpaints with a UNet that was made for it, or one that was not."""
 
     def __init__(self, layout: LatentLayout, *, shows_mask: bool) -> None:
-        """`shows_mask`: the UNet is shown the mask, and the picture outside of it."""
+        """`shows_mask`: the UNet's input includes the mask, and the image outside of it."""
         self._layout = layout
         self._shows_mask = shows_mask
         self._pictures = PictureStart(layout, noise_model_start)
@@ -35,14 +35,14 @@ class UNetStart:
                 branch: {**told, **shown} for branch, told in state.conditioning.items()
             }
         elif clean is not None:
-            # The reference encodes the masked picture here too, and draws from the generator.
+            # The reference also encodes the masked image here, which draws from the generator.
             torch.randn(clean.shape, generator=state.generator, dtype=self._layout.vae.dtype)
             keep_unmasked(state, clean, noise, mask)
 
     def _begin_inpainting(
         self, state: RequestState, solver: Solver
     ) -> tuple[Tensor | None, Tensor]:
-        """As a picture does, but for a strength of 1: from noise alone."""
+        """Start like image-to-image, but from pure noise if the strength is 1."""
         from_noise = state.params.strength == 1
         clean = None if from_noise and self._shows_mask else self._pictures.picture(state)
         noise = self._layout.noise(state.params, state.generator)
@@ -53,7 +53,7 @@ class UNetStart:
         return clean, noise
 
     def _masked_picture(self, state: RequestState) -> Tensor:
-        """Latents of the picture, grey where it is to change."""
+        """Latents of the image, grey where it changes."""
         pixels = fit_image(state.pictures["image"], *size_of(state.params))
         mask = fit_mask(state.pictures["mask"], *size_of(state.params))
         return self._layout.encode(pixels * (mask < 0.5), state.generator)
