@@ -63,5 +63,5 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def max_seed(self) -> int:
-        """The largest seed of a request: that of its last output must be a 64-bit integer too."""
+        """Maximum seed of a request, whose last output also needs a 64-bit seed."""
         return MAX_SEED - self.limits.max_outputs

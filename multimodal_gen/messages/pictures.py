@@ -27,15 +27,15 @@ those."""
 
 
 def headers_of(pixels: Pixels) -> Pictures:
-    """What a request says about the pictures that it comes with."""
+    """Headers of a request's input images."""
     return {name: header_of(picture) for name, picture in pixels.items()}
 
 
 def check_pictures(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> None:
-    """Raises InvalidRequest for a picture that the model does not take, lacks or can't read."""
+    """Raise InvalidRequest for an image that the model does not accept, requires or can't read."""
     for name, parameter in PARAMETERS.items():
         if parameter.spec.local and (path := getattr(params, name)) is not None:
-            raise InvalidRequest(name, path, "is opened by the client: send the picture itself")
+            raise InvalidRequest(name, path, "is opened by the client: send the pixels instead")
     for name, header in pictures.items():
         _check_shape(name, header)
     _check_tasks(model, pictures)

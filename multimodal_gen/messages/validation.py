@@ -17,7 +17,7 @@ from multimodal_gen.messages.request import Req
 
 MAX_LORA_SCALE = 100
 _OPTIONAL = tuple(name for name, each in PARAMETERS.items() if "parameter" in each.spec.needs)
-"""Parameters that not every model knows."""
+"""Parameters that not every model supports."""
 _MODEL_DEFAULTS = tuple(name for name, each in PARAMETERS.items() if each.spec.model_default)
 NO_PICTURES: Pictures = MappingProxyType({})
 

@@ -139,7 +139,7 @@ def test_a_flag_wins_over_a_variable_and_that_over_the_file(
 @pytest.mark.usefixtures("started")
 def test_a_request_that_the_model_refuses_is_bad_use(capsys: pytest.CaptureFixture[str]) -> None:
     line = complaint(capsys, "generate", "--prompt=a", "--width=33")
-    assert line == "multimodal-gen: width=33: must be a multiple of 16; nearest: 32 or 48"
+    assert line == "multimodal-gen: width=33: must be a multiple of 16; 32 or 48 are the nearest"
 
 
 @pytest.mark.usefixtures("started")

@@ -135,7 +135,7 @@ def test_a_declaration_makes_a_default_of_models(uses: dict[str, Any]) -> None:
 def test_a_declaration_makes_checks(uses: dict[str, Any]) -> None:
     assert uses["type"] == "sharpness='very': must be a whole number"
     assert uses["range"] == "sharpness=71: must be 5 to 70"
-    assert uses["unknown"].startswith("sharpness=30: a (text-to-image) has no such parameter")
+    assert uses["unknown"].startswith("sharpness=30: not supported by a (text-to-image)")
 
 
 def test_a_declaration_makes_a_row_of_the_reference(uses: dict[str, Any]) -> None:

@@ -378,7 +378,7 @@ def test_inverted_sigmas_allow_the_euler_class_only() -> None:
     ("model", "name"), [("schnell", "ddim"), ("sdxl", "flow_euler"), ("wan", "magic")]
 )
 def test_solver_that_does_not_suit_the_checkpoint_is_refused(model: str, name: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"'{name}'.*allowed .*unipc") as error:
+    with pytest.raises(InvalidRequest, match=f"'{name}'.*allows .*unipc") as error:
         solver_from(CONFIGS[model], name=name)
     assert error.value.field == "scheduler"
 

@@ -144,7 +144,7 @@ def test_unknown_parameters_are_named_in_a_warning_that_the_client_shows(
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"width": 50}, "width=50: must be a multiple of 16; nearest: 48 or 64"),
+        ({"width": 50}, "width=50: must be a multiple of 16; 48 or 64 are the nearest"),
         (
             {"scheduler": "KarrasVeScheduler"},
             "scheduler='KarrasVeScheduler': this model allows",

@@ -63,7 +63,7 @@ def _generate_command(session: Session, path: Path) -> list[str]:
 
 
 def _options(args: EngineArgs) -> list[str]:
-    """What differs from the defaults, as a user would type it."""
+    """Options that differ from the defaults, as a user would type them."""
     values = {
         field.name.replace("_", "-"): getattr(args, field.name)
         for field in fields(args)

@@ -133,9 +133,7 @@ def _make_scheduler(
     if name is not None and name != default_solver_name(config):
         if name not in solver_names(config):
             allowed = ", ".join(solver_names(config))
-            raise InvalidRequest(
-                "scheduler", name, f"allowed for this model ({view.value}): {allowed}"
-            )
+            raise InvalidRequest("scheduler", name, f"this model ({view.value}) allows {allowed}")
         kind, overrides = _scheduler_class(SOLVERS[name].scheduler), SOLVERS[name].views[view]
         # A null with a meaning for its own class (Euler's sigma_min) is unset for another class.
         config = {key: value for key, value in config.items() if value is not None}
