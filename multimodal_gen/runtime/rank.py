@@ -123,7 +123,8 @@ def _serve(own: RankScheduler, args: RankArgs) -> None:
 
 def _within_limits(loaded: RankLoaded, engine: EngineArgs) -> RankLoaded:
     """Apply the engine's limits: a call whose outputs never fit into the queue together would be
-    asked to retry forever, and one whose LoRAs never fit into memory together would wait forever."""
+    asked to retry forever, and one whose LoRAs never fit into memory together would wait
+    forever."""
     assert loaded.model is not None
     limits = loaded.model.limits
     limits = msgspec.structs.replace(

@@ -268,7 +268,7 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes(folder: Path) -> No
     save_file(weights, folder / WEIGHTS)
     message = refused(folder)
     assert "proj_out.bias [7]" in message
-    assert "[64] wanted" in message
+    assert "expected [64]" in message
 
 
 @pytest.mark.parametrize(

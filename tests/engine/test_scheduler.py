@@ -270,5 +270,5 @@ def test_a_lora_that_does_not_fit_ends_those_who_asked_for_it(start: Start, tmp_
 def test_an_unknown_lora_is_refused_with_those_that_are_there(start: Start, tmp_path: Path) -> None:
     (tmp_path / "style.safetensors").touch()
     ranks = start(lora_dir=str(tmp_path))
-    with pytest.raises(InvalidRequest, match="not known; there are style"):
+    with pytest.raises(InvalidRequest, match="not known; available: style"):
         ranks.client.submit(lora_request("../style")).result(30)
