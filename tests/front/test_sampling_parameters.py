@@ -7,11 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from places import ROOT
+from snippets import titled
 
 import multimodal_gen
 from multimodal_gen.configs.families import FAMILIES
@@ -32,20 +35,9 @@ MODEL = ModelInfo(
     limits=Limits(),
     size_multiple=16,
 )
-DECLARATION = """\
-    sharpness: Annotated[
-        int | None,
-        ParameterSpec(
-            help="How crisp edges are",
-            unit="per cent",
-            lowest=5,
-            highest=70,
-            needs=("parameter",),
-            model_default=True,
-        ),
-    ] = None
-
-"""
+DECLARATION = textwrap.indent(
+    titled(ROOT / "CONTRIBUTING.md", "configs/sampling_params.py"), "    "
+)
 USES = """
 import contextlib, dataclasses, io, json, runpy
 runpy.run_module("multimodal_gen.configs.write_types", run_name="__main__")
@@ -100,7 +92,7 @@ def uses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     shutil.copytree(PACKAGE, root / "multimodal_gen", ignore=ignored)
     file = root / "multimodal_gen/configs/sampling_params.py"
     before, after = file.read_text().split("    def __post_init__", 1)
-    file.write_text(f"{before}{DECLARATION}    def __post_init__{after}")
+    file.write_text(f"{before}{DECLARATION}\n    def __post_init__{after}")
     done = subprocess.run(
         [sys.executable, "-c", USES],
         cwd=root,

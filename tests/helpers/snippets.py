@@ -65,6 +65,12 @@ def snippets_of(page: Path) -> list[Snippet]:
     ]
 
 
+def titled(page: Path, title: str) -> str:
+    """Return the text of the snippet of a page that has this title."""
+    (text,) = (snippet.text for snippet in snippets_of(page) if snippet.title == title)
+    return text
+
+
 class Shell:
     """Runs shell snippets in one folder, one after the other, with the variables that they export.
 
