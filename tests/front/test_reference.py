@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from multimodal_gen.configs.solvers import SOLVERS
 from multimodal_gen.errors import HTTP_STATUS, MultimodalGenError
 
 REFERENCE = ROOT / "docs" / "reference"
+_BOLD, _QUOTE = re.compile(r"\*\*(.+?)\*\*"), re.compile(r"`([^`]*[ _][^`]*)`")
+_OF_THE_SHELL = "multimodal-gen: command not found"
+_PATH = re.compile(r"`((?:[\w.]+/)+[\w.]*)`")
 _LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)")
 
 
@@ -74,6 +78,36 @@ def test_every_error_is_listed(rendered: Callable[[str], str]) -> None:
     page = rendered("errors")
     for kind in HTTP_STATUS.keys() - {MultimodalGenError}:
         assert f"| `{kind.code}` |" in page
+
+
+@pytest.mark.parametrize("name", ["docs/architecture.md", "docs/add-a-model.md", "CONTRIBUTING.md"])
+def test_files_that_a_page_names_exist(name: str) -> None:
+    for path in _PATH.findall((ROOT / name).read_text()):
+        places = (ROOT / path, ROOT / "multimodal_gen" / path, ROOT / "docs" / path)
+        assert "NAME" in path or any(place.exists() for place in places), path
+
+
+def _quoted_messages() -> Iterator[str]:
+    """The messages that the headings of the troubleshooting page quote, without what varies."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    for bold in _BOLD.findall(page):
+        for quote in _QUOTE.findall(bold):
+            yield from filter(None, (part.strip() for part in re.split(r"…| N ", quote)))
+
+
+def _texts() -> Iterator[str]:
+    """The constant parts of all texts in the source."""
+    for path in (ROOT / "multimodal_gen").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_messages_that_troubleshooting_quotes_are_those_of_the_code() -> None:
+    source = "\n".join(_texts())
+    quoted = [message for message in _quoted_messages() if message != _OF_THE_SHELL]
+    assert len(quoted) > 10
+    assert [message for message in quoted if message not in source] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
