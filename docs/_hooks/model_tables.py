@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 from markdown_table import code, table
 
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.configs.solvers import SOLVERS
-from multimodal_gen.messages.model_info import TaskName
 
 _KINDS = {"native": "native", "adapter": "wrapped", "fallback": "fallback"}
 
 
 def families() -> str:
     """Return each family with its tasks, file formats and parallelism."""
-    header = (
-        "family",
-        *get_args(TaskName),
-        "denoiser",
-        "single file",
-        "GGUF",
-        "batching",
-        "Ulysses",
-    )
     rows = [
         (
             family.title,
-            *(_mark(task in family.tasks) for task in get_args(TaskName)),
+            ", ".join(family.tasks),
             _KINDS[family.denoiser],
             ", ".join(family.file_styles),
             _mark(bool(family.single_files)),
@@ -36,6 +24,7 @@ def families() -> str:
         )
         for family in FAMILIES
     ]
+    header = ("family", "tasks", "denoiser", "single file", "GGUF", "batching", "Ulysses")
     return table(header, rows)
 
 
