@@ -80,6 +80,22 @@ print(json.dumps({{
     assert made == {"allowed": True, "names": ["DEIS", "deis"], "finite": True, "differs": True}
 
 
+def test_a_module_makes_an_attention_backend(package: Path) -> None:
+    name = "runtime/layers/attention/backends/double.py"
+    (package / name).write_text(titled(ROOT / "CONTRIBUTING.md", name))
+    tests = ROOT / "tests" / "models" / "test_attention.py"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", "-k", "double", "-p", "no:cacheprovider", tests],
+        cwd=package.parent,
+        env=os.environ | {"PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "test_attention_is_softmax_of_scaled_scores[double] PASSED" in done.stdout
+
+
 def test_two_files_make_a_family(
     package: Path, run: Run, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
