@@ -1,4 +1,4 @@
-"""Names of the attention backends: the modules of the engine's folder of them, not imported."""
+"""Names of the attention backends: the engine's backend modules, listed without importing them."""
 
 from __future__ import annotations
 

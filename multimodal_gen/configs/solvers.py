@@ -1,4 +1,4 @@
-"""The solvers: one row each, from which every list of them follows."""
+"""Solvers: one row each, from which all lists of them are derived."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from enum import Enum
 
 
 class View(Enum):
-    """What a checkpoint's model predicts, hence which solvers suit it."""
+    """Prediction type of a checkpoint's model, which determines the suitable solvers."""
 
     NOISE = "noise prediction"
     """epsilon, v or x0 of a variance-preserving schedule: the variational and score-based views."""
     SHIFTED_NOISE = "noise prediction, with the signal-to-noise ratio shifted"
-    """CogVideoX's schedule, which no class but its own knows."""
+    """CogVideoX's schedule, which is only supported by its own classes."""
     FLOW = "flow matching"
 
 
@@ -25,19 +25,19 @@ class SolverSpec:
     scheduler: str
     """Its class in diffusers."""
     views: Mapping[View, Mapping[str, object]]
-    """The views it suits; for each, what it sets in the checkpoint's scheduler config."""
+    """Suitable views, each with its settings in the checkpoint's scheduler config."""
     marks: Mapping[str, str] = field(default_factory=dict)
-    """Where rows share a class: parts of settings by which a checkpoint's config means this row."""
+    """For rows that share a class: config settings that identify this row."""
     sample_prediction: bool = True
-    """Whether it also suits models that predict x0."""
+    """True if it also supports models that predict x0."""
     inverted_sigmas: bool = False
-    """Whether it also suits schedules with noise at sigma 0 instead of 1."""
+    """True if it also supports schedules with noise at sigma 0 instead of 1."""
     a1111: str | None = None
-    """AUTOMATIC1111's name of it."""
+    """Its name in AUTOMATIC1111."""
     comfyui: tuple[str, ...] = ()
-    """ComfyUI's names of it; without one it goes by its own there."""
+    """Its names in ComfyUI; without one, its own name is used there."""
     aliases: tuple[str, ...] = ()
-    """Other names: diffusers' classes, and the short names of k-diffusion's relatives."""
+    """Other names: diffusers' classes, and short names of k-diffusion and related projects."""
 
 
 _ROWS = (
@@ -143,20 +143,20 @@ _ROWS = (
 )
 
 SOLVERS: Mapping[str, SolverSpec] = {row.name: row for row in _ROWS}
-"""By name, in the order in which lists show them."""
+"""By name, in list order."""
 
 
 def solvers_of(*views: View) -> tuple[str, ...]:
-    """Names of the solvers that suit any of these views."""
+    """Names of the solvers that support any of these views."""
     return tuple(name for name, row in SOLVERS.items() if not row.views.keys().isdisjoint(views))
 
 
 def scheduler_classes() -> tuple[str, ...]:
-    """The diffusers classes behind the solvers."""
+    """Classes of diffusers used by the solvers."""
     return tuple(dict.fromkeys(row.scheduler for row in SOLVERS.values()))
 
 
 def a1111_name(solver: str) -> str:
-    """What AUTOMATIC1111 calls a solver; its own name where that web UI does not know it."""
+    """Name of a solver in AUTOMATIC1111, or our own name if that web UI does not have it."""
     row = SOLVERS.get(solver)
     return solver if row is None or row.a1111 is None else row.a1111

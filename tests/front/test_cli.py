@@ -309,7 +309,7 @@ def test_a_bad_config_file_is_one_clear_line(
         ('{"prompt": "a", "width": "wide"}', "width='wide': must be a whole number"),
         ('{"prompt": ', "Input data was truncated"),
         ("[]", "Expected `object`"),
-        ('{"seed": 1}', "prompt='': say what to show"),
+        ('{"seed": 1}', "prompt='': must not be empty"),
     ],
 )
 def test_a_bad_line_of_a_prompt_file_is_named(
@@ -339,7 +339,7 @@ def test_an_output_with_no_place_is_refused_before_the_work(
     ("flags", "said"),
     [
         (["--prompt=a", "--image-path=none.png"], "image_path='none.png': can't be read: No such"),
-        (["--prompt=a", "--mask-path=text.png"], "mask_path='4 bytes': can't be read as a picture"),
+        (["--prompt=a", "--mask-path=text.png"], "mask_path='4 bytes': can't be read as an image"),
         (["--prompt-path=p.jsonl"], "prompt='b': image_path='none.png': can't be read"),
         (["--prompt-path=none.txt"], "prompt_path='none.txt': can't be read"),
     ],

@@ -81,7 +81,7 @@ def refusal(url: str, hosts: tuple[str, ...] = HERE, **options: Any) -> str:
 
 
 def test_without_allowed_hosts_nothing_is_fetched(port: int) -> None:
-    assert "send the picture itself" in refusal(f"http://127.0.0.1:{port}/", hosts=())
+    assert "send the image itself" in refusal(f"http://127.0.0.1:{port}/", hosts=())
 
 
 def test_an_address_in_an_allowed_network_is_fetched(port: int) -> None:
@@ -98,7 +98,7 @@ def test_an_allowed_name_is_looked_up_once_and_sent_as_host(port: int, lookups: 
 @pytest.mark.usefixtures("lookups")
 def test_an_allowed_name_must_not_stand_for_an_inner_address(port: int) -> None:
     hosts = (f"pictures.example:{port}",)
-    assert "names an address" in refusal(f"http://pictures.example:{port}/", hosts)
+    assert "address is not allowed" in refusal(f"http://pictures.example:{port}/", hosts)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_redirects_are_followed(port: int, path: str) -> None:
 
 
 def test_a_redirect_is_checked_as_a_url_is(port: int) -> None:
-    assert "names a host" in refusal(f"http://127.0.0.1:{port}/to/http://other.example/")
-    assert "names an address" in refusal(f"http://127.0.0.1:{port}/to/http://127.0.0.2/")
+    assert "host is not allowed" in refusal(f"http://127.0.0.1:{port}/to/http://other.example/")
+    assert "address is not allowed" in refusal(f"http://127.0.0.1:{port}/to/http://127.0.0.2/")
     assert "http(s)" in refusal(f"http://127.0.0.1:{port}/to/file://x/etc/passwd")
 
 
@@ -146,7 +146,7 @@ def test_redirects_have_an_end(port: int) -> None:
 
 def test_too_many_bytes_are_refused(port: int) -> None:
     assert len(fetched(f"http://127.0.0.1:{port}/of/{MAX_BYTES}")) == MAX_BYTES
-    assert "more than" in refusal(f"http://127.0.0.1:{port}/of/{MAX_BYTES + 1}")
+    assert "is larger than" in refusal(f"http://127.0.0.1:{port}/of/{MAX_BYTES + 1}")
 
 
 @pytest.mark.parametrize("path", ["missing/x", "gzip/x"])

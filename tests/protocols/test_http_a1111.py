@@ -348,7 +348,7 @@ ANSWERS = app_with(ends=QueueFull("full", 7))
         ("txt2img", [], "JSON object"),
         ("img2img", {"init_images": [WHITE]}, "init_images='a picture': flux only supports"),
         ("img2img", {"prompt": "a"}, "init_images='0 pictures': must be one picture"),
-        ("img2img", {"init_images": ["AAAA"]}, "can't be read as a picture"),
+        ("img2img", {"init_images": ["AAAA"]}, "can't be read as an image"),
         ("img2img", {"init_images": ["http://a/b.png"]}, "not fetched"),
         ("png-info", {"image": "AAAA"}, "can't be read as a PNG"),
         ("png-info", {}, "image is missing"),

@@ -315,7 +315,7 @@ def test_a_model_of_pictures_is_no_model_of_videos() -> None:
         reply = ask(app, "POST", path, json={"prompt": "a"})
         error = reply.json()["error"]
         assert (reply.status_code, error["param"]) == (400, "model")
-    assert "makes pictures" in error["message"]
+    assert "makes images" in error["message"]
 
 
 def test_a_request_sent_again_under_its_key_is_the_same_job(client: openai.OpenAI) -> None:

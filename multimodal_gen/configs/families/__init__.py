@@ -1,6 +1,6 @@
-"""What is known of each model family before any weight is loaded. No torch here.
+"""Static facts about each model family, known before weights are loaded. No torch here.
 
-A module `NAME.py` of this folder with a `FamilyConfig` called `NAME` in capitals is a family.
+A module `NAME.py` in this folder with a `FamilyConfig` called `NAME` in capitals is a family.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,12 +32,12 @@ _FIRST = (
     "ltx",
     "cogvideox",
 )
-"""The order of lists, and of what single files are compared with; families that are not here follow
-by name, and the fallback is last."""
+"""Order of lists, and of the layouts tried for single files; other families follow by name, and the
+fallback is last."""
 
 
 def find_families(folders: Iterable[str]) -> tuple[FamilyConfig, ...]:
-    """The families whose modules are in these folders of this package, in the order of lists."""
+    """Find the families whose modules are in these folders of this package, in list order."""
     return tuple(sorted(_tables(folders), key=_place))
 
 
@@ -59,7 +59,7 @@ FAMILIES: tuple[FamilyConfig, ...] = find_families(__path__)
 
 
 def family_named(pipeline_class: str) -> FamilyConfig:
-    """The family that this class in model_index.json belongs to. Raises InvalidCheckpoint."""
+    """Family of this class in model_index.json. Raises InvalidCheckpoint."""
     for family in FAMILIES:
         if pipeline_class in family.pipeline_classes:
             return family
@@ -68,5 +68,5 @@ def family_named(pipeline_class: str) -> FamilyConfig:
             raise InvalidCheckpoint(f"model_index.json: {pipeline_class}: {reason}")
     known = ", ".join(name for family in FAMILIES for name in family.pipeline_classes)
     raise InvalidCheckpoint(
-        f"model_index.json: _class_name={pipeline_class!r} is not known; known are {known}"
+        f"model_index.json: _class_name={pipeline_class!r} is not known; known: {known}"
     )

@@ -47,4 +47,4 @@ COGVIDEOX = FamilyConfig(
 )
 
 FPS_1_5 = 16
-"""Of CogVideoX 1.5, whose size and length are in its config."""
+"""For CogVideoX 1.5, whose size and length are in its config."""

@@ -1,4 +1,4 @@
-"""What a family's checkpoints are made of: components, and the library classes that each may be."""
+"""Components of a family's checkpoints, and the library classes allowed for each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Kind = Literal[
     "scheduler",
     "unused",
 ]
-"""How a component is loaded: into a module of this project, or by a library, as what."""
+"""Loading method of a component: as a module of this project, or by a library, with its type."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,16 @@ class ComponentSpec:
     kind: Kind
     classes: tuple[str, ...]
     optional: bool = False
-    """Whether a checkpoint may lack it."""
+    """True if a checkpoint may lack it."""
 
     @property
     def library(self) -> str:
-        """The library of its classes, as model_index.json has it."""
+        """Library of its classes, as in model_index.json."""
         return "diffusers" if self.kind in ("native", "diffusers", "scheduler") else "transformers"
 
 
 def native(*classes: str, optional: bool = False) -> ComponentSpec:
-    """A denoiser with a model of this project, by its classes in diffusers."""
+    """A denoiser implemented in this project, with its classes in diffusers."""
     return ComponentSpec("native", classes, optional)
 
 
@@ -55,7 +55,7 @@ def tokenizer(*classes: str, optional: bool = False) -> ComponentSpec:
 
 
 def image_processor(*classes: str, optional: bool = False) -> ComponentSpec:
-    """What makes pixels fit for an encoder of images."""
+    """The preprocessor of an image encoder."""
     return ComponentSpec("image_processor", classes, optional)
 
 
@@ -74,4 +74,4 @@ CLIP_IMAGE_PROCESSORS = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPIm
 PROCESSORS: Mapping[str, tuple[str, str]] = dict.fromkeys(
     ("Qwen2VLProcessor", "Qwen2_5_VLProcessor"), ("Qwen2TokenizerFast", "Qwen2VLImageProcessor")
 )
-"""What tokenizes, and what cuts images into patches: the part for videos needs torchvision."""
+"""The tokenizer and the image processor; the video part would need torchvision."""

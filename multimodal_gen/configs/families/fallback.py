@@ -1,7 +1,7 @@
-"""Whatever else of diffusers has step callbacks: its own pipeline class, run as it is.
+"""Runs other pipelines of diffusers that have step callbacks, with their own pipeline class.
 
-A fallback: requests share no batch and the model runs on one rank. What a class takes and its
-defaults are read from its call's signature; this table has what that does not say.
+A fallback: requests share no batch and the model runs on one rank. Parameters and defaults come
+from the signature of the class's call; this table has the missing ones.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class LibraryPipeline:
     task: TaskName = "text-to-image"
     size_multiple: int = 16
     size: tuple[int, int] | None = None
-    """Width and height by default. None: what the call's signature says, else what the denoiser
-    was trained at."""
+    """Default width and height. None: from the call's signature, else the denoiser's training
+    size."""
     fps: int | None = None
 
 
@@ -55,11 +55,11 @@ LIBRARY_PIPELINES: Mapping[str, LibraryPipeline] = {
     "SanaVideoPipeline": LibraryPipeline(task="text-to-video", size_multiple=32, fps=16),
     "SkyReelsV2Pipeline": LibraryPipeline(task="text-to-video", fps=24),
 }
-"""By `_class_name`. Nothing else of the library is run this way."""
+"""By `_class_name`. No other class of the library is run this way."""
 
 _NO_CALLBACK = (
-    "diffusers' class has no step callbacks, so that a request could not be shown, cancelled or "
-    "interrupted at a step: such pipelines are not run"
+    "not supported: diffusers' class has no step callbacks, so requests could not report progress, "
+    "be cancelled or be interrupted at a step"
 )
 _WITHOUT_CALLBACKS = (
     "BlipDiffusionPipeline",
@@ -114,7 +114,7 @@ _COMPONENTS = {
     ),
     "movq": module("VQModel"),
 }
-"""Beyond what other families are made of; which of it goes with which pipeline, its class says."""
+"""Components beyond those of other families; the pipeline class determines which ones it uses."""
 
 FALLBACK = FamilyConfig(
     name="fallback",
@@ -130,4 +130,4 @@ FALLBACK = FamilyConfig(
     views=(),
     denoiser="fallback",
 )
-"""Parameters and defaults here are for what a checkpoint's own class says nothing of."""
+"""Parameters and defaults here are used where a checkpoint's own class has none."""

@@ -77,4 +77,4 @@ FLUX = FamilyConfig(
 )
 
 SCHNELL = {"num_inference_steps": 4, "guidance_scale": 0.0, "max_sequence_length": 256}
-"""What checkpoints that take no guidance have instead."""
+"""Differing defaults of checkpoints without guidance."""

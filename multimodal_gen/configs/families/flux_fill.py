@@ -1,4 +1,4 @@
-"""FLUX.1 Fill: FLUX.1 that is shown a picture and paints where a mask says."""
+"""FLUX.1 Fill: FLUX.1 with an image as input, painting inside a mask."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""FLUX.1 Kontext: FLUX.1 that also sees a picture, and changes it as the prompt says."""
+"""FLUX.1 Kontext: FLUX.1 with an image as input, changing it as the prompt says."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""LTX-Video: few, strongly compressed latents, and a model that knows the fps."""
+"""LTX-Video: few, strongly compressed latents, and a model that is conditioned on the fps."""
 
 from multimodal_gen.configs.families.components import T5_TOKENIZERS, encoder, module, tokenizer
 from multimodal_gen.configs.families.family import FamilyConfig

@@ -20,7 +20,8 @@ _SINGLE_FILES = (
         bases=(BaseModel("Qwen/Qwen-Image"),),
     ),
 )
-"""Its authors' own names are diffusers'. Qwen-Image-Edit's look alike: its base has to be named."""
+"""The original names are also diffusers' names. Qwen-Image-Edit has the same tensors, so its base
+must be given."""
 
 QWEN_IMAGE = FamilyConfig(
     name="qwen_image",

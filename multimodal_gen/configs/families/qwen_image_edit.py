@@ -1,4 +1,4 @@
-"""Qwen-Image-Edit: Qwen-Image that sees a picture and does what the prompt says to it."""
+"""Qwen-Image-Edit: Qwen-Image with an image as input, changed as the prompt says."""
 
 from multimodal_gen.configs.families.components import (
     PROCESSORS,

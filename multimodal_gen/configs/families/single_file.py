@@ -1,4 +1,4 @@
-"""How a family's weights in one file are recognised, and what gives whatever is not in it."""
+"""Describes how to recognise a family's single files, and the bases of missing components."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 KeyStyle = Literal["original", "diffusers"]
-"""Whose names the denoiser's tensors have: those of the model's authors, which ComfyUI and most
-GGUF files keep, or diffusers'."""
+"""Naming of the denoiser's tensors: by the model's authors (also used by ComfyUI and most GGUF
+files), or by diffusers."""
 
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
 
@@ -16,7 +16,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each tensor in a file, by name."""
 
 Marks = Mapping[str, tuple[int | None, ...]]
-"""Tensors that a file must have, and how their shapes begin; None is any size."""
+"""Tensors that a file must have, with the start of their shapes; None is any size."""
 
 
 @dataclass(frozen=True)
@@ -26,31 +26,31 @@ class BaseModel:
     repository: str
     """Its name on the hub."""
     has: Marks = field(default_factory=dict)
-    """Of the files that it fits."""
+    """Marks of the files that it matches."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SingleFile:
-    """One way in which a family's denoiser, alone or with more, lies in a file."""
+    """A layout of a family's denoiser, alone or with other components, in a single file."""
 
     denoiser: str
     """Its class in diffusers."""
     style: KeyStyle
     keys: tuple[str, ...]
-    """Names, without a prefix, that together mark it."""
+    """Names, without a prefix, that together identify it."""
     has: Marks = field(default_factory=dict)
-    """What sets it apart from other layouts with those names."""
+    """Distinguishes it from other layouts with those names."""
     without: tuple[str, ...] = ()
-    """Names that another model has which else looks the same."""
+    """Names in an otherwise identical layout of another model."""
     ignored: tuple[str, ...] = ()
-    """Names of what no model has a use for."""
+    """Names that no model uses."""
     parts: Mapping[str, str] = field(default_factory=dict)
     """Prefix of further components that full checkpoints hold -> component."""
     bases: tuple[BaseModel, ...]
     """Tried in order; the last one fits all."""
 
     def prefix(self, shapes: Shapes) -> str | None:
-        """What stands before the denoiser's names in a file; None where it is not of this kind."""
+        """Prefix of the denoiser's names in a file; None if it is of another kind."""
         for prefix in _PREFIXES:
             if all(prefix + key in shapes for key in self.keys):
                 barred = any(prefix + key in shapes for key in self.without)
@@ -58,14 +58,14 @@ class SingleFile:
         return None
 
     def missing(self, names: Collection[str]) -> tuple[str, ...]:
-        """Of the names that mark it, those that a file lacks, by the prefix that fits best."""
+        """Identifying names that a file lacks, with the best-matching prefix."""
         return min((self._lacking(names, prefix) for prefix in _PREFIXES), key=len)
 
     def _lacking(self, names: Collection[str], prefix: str) -> tuple[str, ...]:
         return tuple(key for key in self.keys if prefix + key not in names)
 
     def base(self, shapes: Shapes, prefix: str) -> BaseModel:
-        """The published checkpoint that a file of this kind most probably goes with."""
+        """Most probable published checkpoint for a file of this kind."""
         fitting = (base for base in self.bases if _marked(shapes, prefix, base.has))
         return next(fitting, self.bases[-1])
 
@@ -73,8 +73,8 @@ class SingleFile:
 def of_another(
     layouts: Iterable[SingleFile], repository: str, **has: Marks
 ) -> tuple[SingleFile, ...]:
-    """The same layouts for a model of the same denoiser: where it is published, and what sets its
-    files apart, by style."""
+    """The same layouts for another model with the same denoiser, published in `repository`; `has`
+    by style distinguishes its files."""
     bases = (BaseModel(repository),)
     return tuple(replace(each, bases=bases, has=has.get(each.style, each.has)) for each in layouts)
 

@@ -12,7 +12,7 @@ _INPUT, _DIFFUSERS_INPUT = "input_blocks.0.0.weight", "conv_in.weight"
 
 
 SEES_MASK = (None, 9)
-"""Shape of a first convolution that takes latents, a mask, and the masked picture's latents."""
+"""Shape of a first convolution whose inputs are latents, a mask, and the masked image's latents."""
 
 
 def _bases(first: str, middle: str) -> tuple[BaseModel, ...]:

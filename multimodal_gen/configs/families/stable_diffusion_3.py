@@ -91,7 +91,7 @@ STABLE_DIFFUSION_3 = FamilyConfig(
 MEDIUM_3_5_DEFAULTS = msgspec.structs.replace(
     STABLE_DIFFUSION_3.defaults, num_inference_steps=40, guidance_scale=4.5
 )
-"""As 3.5 medium is published: with image tokens that also attend to themselves."""
+"""Defaults of 3.5 medium, whose image tokens also attend to themselves."""
 
 LARGE_3_5_DEFAULTS = msgspec.structs.replace(STABLE_DIFFUSION_3.defaults, guidance_scale=3.5)
-"""As 3.5 large is: without that, but with normalised queries and keys."""
+"""Defaults of 3.5 large, which lacks that but normalises queries and keys."""

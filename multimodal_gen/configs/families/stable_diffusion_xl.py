@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: a larger UNet that is also told the pooled text and the picture's size."""
+"""Stable Diffusion XL: a larger UNet that is also conditioned on pooled text and the image size."""
 
 from multimodal_gen.configs.families.components import CLIP_TOKENIZERS, encoder, tokenizer
 from multimodal_gen.configs.families.family import FamilyConfig

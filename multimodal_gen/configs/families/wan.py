@@ -16,7 +16,7 @@ from multimodal_gen.messages.model_info import Defaults, Limits
 
 PARAMETERS = ("num_frames", "fps", "flow_shift", "max_sequence_length")
 EXPERT_PARAMETERS = (*PARAMETERS, "guidance_scale_2")
-"""Of models with two experts."""
+"""For models with two experts."""
 LIMITS = Limits(max_pixels=1280 * 1280, max_frames=241, max_sequence_length=512)
 
 _PATCHES = "patch_embedding.weight"
@@ -28,7 +28,7 @@ _BASES = (
 ORIGINAL_KEYS = ("blocks.0.self_attn.q.weight", "head.modulation")
 DIFFUSERS_KEYS = ("blocks.0.attn1.to_q.weight", "condition_embedder.time_proj.weight")
 NOT_WAN = ("vace_blocks.0.after_proj.bias", "face_adapter.fuser_blocks.0.linear2.weight")
-"""Of other models on Wan's transformer."""
+"""Tensors of other models based on Wan's transformer."""
 _SINGLE_FILES = (
     SingleFile(
         denoiser="WanTransformer3DModel",
@@ -44,7 +44,7 @@ _SINGLE_FILES = (
         bases=_BASES,
     ),
 )
-"""Wan 2.2 A14B's experts look like 2.1: their base has to be named."""
+"""Wan 2.2 A14B's experts have the same tensors as 2.1: their base must be given."""
 
 WAN = FamilyConfig(
     name="wan",

@@ -1,4 +1,4 @@
-"""Wan 2.1 and 2.2 image-to-video: the picture is the first frame."""
+"""Wan 2.1 and 2.2 image-to-video: the image is the first frame."""
 
 import msgspec
 
@@ -20,7 +20,7 @@ from multimodal_gen.configs.families.wan import (
 from multimodal_gen.configs.solvers import View
 
 _PICTURE = {"patch_embedding.weight": (None, 36)}
-"""Latents, those of the picture, and where it is."""
+"""Latents, the image's latents, and a mask of its frame."""
 _EXPERTS = BaseModel("Wan-AI/Wan2.2-I2V-A14B-Diffusers")
 
 

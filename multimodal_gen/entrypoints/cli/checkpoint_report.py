@@ -1,4 +1,4 @@
-"""What `multimodal-gen models PATH` says."""
+"""Output of `multimodal-gen models PATH`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHOWN = 3
 
 
 def report(path: Path) -> int:
-    """Print what lies there; the exit status is 1 where it can't be loaded."""
+    """Describe the checkpoint at a path; returns exit status 1 if it can't be loaded."""
     found = identify(path)
     print("\n".join([str(path), *(f"  {name:<11}{value}" for name, value in _facts(found))]))
     rows = [_HEAD, *map(_row, found.components)]

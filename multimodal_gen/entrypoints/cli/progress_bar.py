@@ -1,4 +1,4 @@
-"""Steps done and time to go, on a terminal."""
+"""Progress bar on a terminal: steps done and time left."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from multimodal_gen.entrypoints.python.generation_result import Progress
 
 
 class ProgressBar:
-    """One bar for several prompts; shows nothing where stderr is no terminal."""
+    """One bar for several prompts; hidden if stderr is not a terminal."""
 
     def __init__(self, steps: Sequence[int]) -> None:
-        """`steps` of each prompt, all its outputs together."""
+        """`steps` per prompt, for all its outputs together."""
         self._steps = steps
         self._done = [0] * len(steps)
         self._etas: dict[int, float] = {}
@@ -32,13 +32,13 @@ class ProgressBar:
         self._bar.close()
 
     def show(self, index: int, progress: Progress) -> None:
-        """What prompt `index` has come to."""
+        """Update the progress of prompt `index`."""
         if progress.eta is not None:
             self._etas[index] = progress.eta
         self._advance(index, progress.step)
 
     def finish(self, index: int, written: Sequence[Path]) -> None:
-        """Prompt `index` has ended; the paths go to stdout."""
+        """Mark prompt `index` as done; prints the paths to stdout."""
         for path in written:
             tqdm.write(str(path), file=sys.stdout)
         self._etas.pop(index, None)
@@ -50,7 +50,8 @@ class ProgressBar:
         self._bar.update(step - done)
 
     def _eta(self) -> str:
-        """The engine's own word once every prompt is with it; until then, from the rate so far."""
+        """The engine's estimate once all prompts were accepted; before, an estimate from the rate
+        so far."""
         waiting = sum(done == 0 for done in self._done)
         if self._etas and not waiting:
             return f"ETA {tqdm.format_interval(max(self._etas.values()))}"

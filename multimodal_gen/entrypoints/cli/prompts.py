@@ -1,4 +1,4 @@
-"""The prompts of a file, each with its parameters."""
+"""Reads prompts from a file, each with its parameters."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from multimodal_gen.errors import InvalidRequest
 
 
 def read_prompts(path: Path, common: SamplingParams) -> list[SamplingParams]:
-    """One prompt a line; of a `.jsonl` file one object a line, its keys those of SamplingParams.
+    """Read one prompt per line; in a `.jsonl` file one object per line, with keys of
+    SamplingParams.
 
-    What a line does not say is as in `common`. Raises InvalidRequest, which names the line.
+    Other values come from `common`. Raises InvalidRequest, which names the line.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -30,9 +31,9 @@ def read_prompts(path: Path, common: SamplingParams) -> list[SamplingParams]:
             prompts.append(read(line, common))
         except (InvalidRequest, msgspec.MsgspecError) as error:
             where = f"{path}:{number}"
-            raise InvalidRequest("prompt_path", where, f"is not right: {error}") from error
+            raise InvalidRequest("prompt_path", where, f"is not valid: {error}") from error
     if not prompts:
-        raise InvalidRequest("prompt_path", str(path), "must hold at least one prompt")
+        raise InvalidRequest("prompt_path", str(path), "must contain at least one prompt")
     return prompts
 
 
@@ -44,5 +45,5 @@ def _of_json(line: str, common: SamplingParams) -> SamplingParams:
     given = msgspec.json.decode(line, type=dict[str, Any])
     params = common.updated(**given)
     if not params.prompt:
-        raise InvalidRequest("prompt", params.prompt, "say what to show")
+        raise InvalidRequest("prompt", params.prompt, "must not be empty")
     return params

@@ -1,4 +1,4 @@
-"""The HTTP application: routes, and what holds for all of them."""
+"""The HTTP application: routes, middleware and error handlers."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from multimodal_gen.version import __version__
 
 
 def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
-    """An ASGI app over what `service` makes and `jobs` keeps; it keeps no state of its own."""
-    # FastAPI's own pages load scripts from elsewhere; see docs_routes.
+    """Create an ASGI app on top of `service` and `jobs`; it has no state of its own."""
+    # FastAPI's own pages load scripts from other hosts; see docs_routes.
     app = FastAPI(
         title="multimodal_gen",
         version=__version__,
@@ -55,7 +55,7 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     service.observers.append(Reports(metrics, tracing, name_of_model(service)))
     app.state.media = MediaFetcher(MediaHosts(args.allowed_media_hosts), args.max_body_bytes)
     install_handlers(app)
-    # The one added last sees a request first.
+    # The last one added handles a request first.
     app.add_middleware(BodyLimit, limit=args.max_body_bytes)
     app.add_middleware(Keys, ring=ring)
     app.add_middleware(Drained, most=2 * args.max_body_bytes)

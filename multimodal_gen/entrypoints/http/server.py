@@ -1,4 +1,4 @@
-"""`serve`: an engine behind an HTTP port, from the first probe until a signal."""
+"""`serve`: an engine behind an HTTP port, until a signal."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ from multimodal_gen.serving.service import Service
 
 T = TypeVar("T")
 _LAST_ANSWERS_S = 5
-"""How long connections have to take what is theirs."""
+"""Time for connections to receive their responses on shutdown."""
 
 
 def serve(args: ServerArgs) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status.
 
-    The port is open at once: until the model is loaded /health answers 503. A signal lets what
-    runs end, within `args.drain_timeout`; a second one does not. Raises InvalidRequest for an
-    address that needs an api_key and has none, and for a data folder that can't be had.
+    The port is open at once: until the model is loaded, /health returns 503. The first signal lets
+    running requests finish within `args.drain_timeout`; the second one does not. Raises
+    InvalidRequest for an address that requires an api_key if there is none, and for an unusable
+    data folder.
     """
     try:
         listener = listen(args)
@@ -47,7 +48,7 @@ def serve(args: ServerArgs) -> int:
 
 
 class HttpServer:
-    """The HTTP server in front of engines that follow one another. `run` is called once."""
+    """The HTTP server in front of successive engines. `run` is called once."""
 
     def __init__(self, args: ServerArgs, listener: socket.socket, data: Path) -> None:
         self._args = args
@@ -106,7 +107,7 @@ class HttpServer:
             self._hurry.set()
         self._stop.set()
 
-    # -- what the supervisor reports, on the loop
+    # -- callbacks of the supervisor, on the loop
 
     def engine_up(self, client: SchedulerClient) -> None:
         self._service.engine_up(client)
@@ -116,12 +117,12 @@ class HttpServer:
 
     def engine_lost(self, error: MultimodalGenError) -> None:
         self._service.engine_lost(error)
-        _complain(f"the engine has ended and is started again: {error.message}")
+        _complain(f"the engine died and is restarting: {error.message}")
 
     def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None:
         self._service.engine_failed(error, for_good=for_good)
         if not self._stop.is_set():
-            again = "" if for_good else "the engine could not be started, which is tried again: "
+            again = "" if for_good else "the engine could not be started, retrying: "
             _complain(again + error.message)
             if for_good:
                 self._status = 1
@@ -129,7 +130,7 @@ class HttpServer:
 
 
 class _OnLoop:
-    """Forwards to the loop what the supervisor reports from its thread."""
+    """Forwards the supervisor's callbacks from its thread to the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> None:
         self._loop = loop
@@ -145,12 +146,12 @@ class _OnLoop:
         self._pass(functools.partial(self._watcher.engine_failed, for_good=for_good), error)
 
     def _pass(self, report: Callable[[T], None], what: T) -> None:
-        with contextlib.suppress(RuntimeError):  # The loop was closed: nobody wants to know.
+        with contextlib.suppress(RuntimeError):  # The loop is closed.
             self._loop.call_soon_threadsafe(report, what)
 
 
 class _Uvicorn(uvicorn.Server):
-    """Leaves signals to HttpServer: uvicorn's own handling ends the process by the signal."""
+    """Leaves signals to HttpServer: uvicorn's own handler would end the process by the signal."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Pictures of unknown make, opened with care: data from clients and files that users name."""
+"""Safely decodes untrusted images: from clients and from files that users name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-"""Of a GIF the first picture is taken."""
+"""For a GIF, the first image is used."""
 MAX_INPUT_PIXELS = 50_000_000
 _MAX_SENT = MAX_CLIENT_FRAME_BYTES // 3
-"""Pixels that the engine takes; a larger picture is shrunk to that many."""
+"""Maximum pixels that the engine accepts; larger images are shrunk."""
 
 Mode = Literal["RGB", "L", "RGBA"]
 
@@ -25,10 +25,10 @@ Mode = Literal["RGB", "L", "RGBA"]
 def decode_picture(
     data: bytes, field: str, mode: Mode = "RGB", *, max_pixels: int = MAX_INPUT_PIXELS
 ) -> np.ndarray[Any, Any]:
-    """uint8 [H, W, 3] (RGB, without its alpha), [H, W] (L) or [H, W, 4], upright as its EXIF says.
+    """uint8 [H, W, 3] (RGB, without alpha), [H, W] (L) or [H, W, 4], rotated by its EXIF.
 
-    The format is told by the content, and the size is looked at before pixels are decoded. Raises
-    InvalidRequest for what is no picture, is broken or is too large.
+    The format is determined by content, and the size is checked before pixels are decoded. Raises
+    InvalidRequest for data that is not an image, damaged or too large.
     """
     import numpy as np
 
@@ -38,10 +38,10 @@ def decode_picture(
 def decode_mask(
     data: bytes, field: str, *, max_pixels: int = MAX_INPUT_PIXELS
 ) -> np.ndarray[Any, Any]:
-    """uint8 [H, W], white where the picture is to change.
+    """uint8 [H, W], white where the image changes.
 
-    A mask with transparency says so by being transparent there, as OpenAI has it; one without, by
-    being white. Raises InvalidRequest.
+    A mask with transparency changes transparent parts, as in OpenAI's API; one without changes
+    white parts. Raises InvalidRequest.
     """
     import numpy as np
 
@@ -67,13 +67,14 @@ def _open(data: bytes, field: str, max_pixels: int) -> Image:
     except InvalidRequest:
         raise
     except Exception:
-        # What Pillow raises for a crafted file is of any kind, and its words may show addresses.
-        allowed = "can't be read as a picture (PNG, JPEG, WebP, GIF, BMP)"
+        # For crafted files Pillow raises exceptions of any type, and their messages may contain
+        # addresses.
+        allowed = "can't be read as an image (PNG, JPEG, WebP, GIF, BMP)"
         raise InvalidRequest(field, shown, allowed) from None
 
 
 def _eight_bits(picture: Image) -> Image:
-    """Pillow cuts 16-bit grey at 255 where it should scale it."""
+    """Scale 16-bit grey, which Pillow would clip at 255."""
     import numpy as np
     from PIL import Image
 

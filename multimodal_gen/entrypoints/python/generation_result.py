@@ -1,4 +1,4 @@
-"""What a call of DiffusionGenerator gives back."""
+"""Results of calls of DiffusionGenerator."""
 
 from __future__ import annotations
 
@@ -20,77 +20,77 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a call is; of several outputs, all of them together."""
+    """Progress of a call, for all of its outputs together."""
 
     step: int
     total: int
     eta: float | None
-    """Seconds to go as the engine predicts them; None while it can't."""
+    """Estimated seconds left; None if unknown."""
     preview: Image | None = None
-    """What the model expects by now; None unless asked for and new, and for videos."""
+    """Current estimate of the image; None unless requested and new, and for videos."""
 
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """The outputs of one prompt."""
+    """Outputs of one prompt."""
 
     outputs: tuple[Output, ...]
-    """As the engine sent them: each with its pixels, seed, timings and batch sizes."""
+    """Outputs from the engine: each with pixels, seed, timings and batch sizes."""
     params: SamplingParams
-    """What was asked for, with every default filled in."""
+    """The request, with all defaults filled in."""
     model: str
 
     @property
     def images(self) -> list[Image]:
-        """One picture an output; of a video its frames, of several videos those of the first."""
+        """One image per output; for a video its frames, of the first one if there are several."""
         shown = self.outputs[:1] if self._is_video else self.outputs
         return [to_pil(frame) for output in shown for frame in output.pixels]
 
     @property
     def frames(self) -> NDArray[np.uint8] | None:
-        """uint8 [F, H, W, 3] of the first video; None for pictures."""
+        """uint8 [F, H, W, 3] of the first video; None for images."""
         return self.outputs[0].pixels if self._is_video else None
 
     @property
     def fps(self) -> int | None:
-        """Frames a second of a video; None for pictures."""
+        """Frames per second of a video; None for images."""
         return self.outputs[0].fps if self._is_video else None
 
     @property
     def seeds(self) -> list[int]:
-        """The seed of each output."""
+        """Seed of each output."""
         return [output.seed for output in self.outputs]
 
     @property
     def timings(self) -> dict[str, float]:
-        """Seconds a phase; of several outputs, which run side by side, the longest of each."""
+        """Seconds per phase; the maximum over outputs, which run in parallel."""
         return longest_timings(self.outputs)
 
     @property
     def batch_sizes(self) -> list[int]:
-        """Requests that shared each evaluation of the first output."""
+        """Number of requests that shared each evaluation of the first output."""
         return self.outputs[0].batch_sizes
 
     def recipe(self, index: int = 0) -> Recipe:
-        """What has to be asked for again to get output `index` alone."""
+        """Recipe that reproduces output `index` alone."""
         params = replace(
             self.params, seed=self.outputs[index].seed, num_outputs_per_prompt=1, deadline_s=None
         )
         return Recipe(params, self.model)
 
     def save(self, path: str | Path, *, metadata: bool = True) -> list[Path]:
-        """Write every output, whole or not at all, and say where they are.
+        """Write every output atomically, and return the paths.
 
-        `path` is a file (.png, .jpg, .jpeg, .webp; for a video .mp4, .gif), which is written over;
+        `path` is a file (.png, .jpg, .jpeg, .webp; for a video .mp4, .gif), which is overwritten;
         several outputs get -0, -1, … before the suffix. Or it is a folder, where they get the next
-        free numbers. `metadata`: keep the parameters in the file (see `read_parameters`).
-        Raises InvalidRequest for another suffix, and OSError.
+        free numbers. `metadata`: store the parameters in the file (see `read_parameters`). Raises
+        InvalidRequest for another suffix, and OSError.
         """
         destination = Destination.of(path, count=len(self.outputs), video=self._is_video)
         return self.write_to(destination, 0, metadata)
 
     def write_to(self, destination: Destination, first: int, metadata: bool) -> list[Path]:
-        """Write the outputs as number `first`, `first + 1`, … of a destination."""
+        """Write the outputs as numbers `first`, `first + 1`, … of a destination."""
         return [
             destination.write(
                 first + j, output.pixels, output.fps, self.recipe(j) if metadata else None

@@ -1,4 +1,4 @@
-"""An event loop of its own thread, so that blocking calls work anywhere, also inside a loop."""
+"""An event loop on its own thread, so that blocking calls work anywhere, even inside a loop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LoopThread:
         self._started.wait()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Wait for a coroutine; whatever interrupts the wait (Ctrl-C) cancels it."""
+        """Wait for a coroutine; an interruption of the wait (Ctrl-C) cancels it."""
         future = self.start(coroutine)
         try:
             return future.result()
@@ -46,7 +46,7 @@ class LoopThread:
             raise EngineNotReady(CLOSED) from None
 
     def close(self) -> None:
-        """End the loop once what runs on it has ended."""
+        """Stop the loop once its work has ended."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._closing.set)
         if threading.current_thread() is not self._thread:

@@ -1,4 +1,4 @@
-"""`/sdapi/v1`: making pictures, and watching or ending that."""
+"""`/sdapi/v1`: generates images, reports progress, and interrupts."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from multimodal_gen.errors import Cancelled
 from multimodal_gen.postprocess.images import QUALITY, encode_image
 
 LEAST_PROGRESS = 0.01
-"""Of a job that is there: 0 is said when there is none."""
+"""Minimum progress of a running job; 0 means that there is none."""
 
 
 def add_generation(routes: APIRouter, maker: ImageMaker, max_pixels: int) -> None:
-    """The routes whose answers depend on jobs."""
+    """Add the routes that run or control jobs."""
     jobs = RunningJobs()
 
     @routes.post("/txt2img", response_class=Response)
     async def txt2img(body: TextToImage, request: Request) -> Response:
-        """Pictures of a prompt, in base64. A client that goes away takes its request with it."""
+        """Generate images from a prompt, returned as base64. Disconnecting cancels the request."""
         return await make(body, request)
 
     @routes.post("/img2img", response_class=Response)
     async def img2img(body: ImageToImage, request: Request) -> Response:
-        """Pictures of a prompt and a picture, and maybe a mask."""
+        """Generate images from a prompt, an image and an optional mask."""
         return await make(body, request)
 
     async def make(body: Generation, request: Request) -> Response:
@@ -56,7 +56,7 @@ def add_generation(routes: APIRouter, maker: ImageMaker, max_pixels: int) -> Non
 
     @routes.get("/progress")
     async def progress(request: Request, skip_current_image: bool = False) -> dict[str, Any]:
-        """How far the client's oldest job is; it never goes back."""
+        """Progress of the client's oldest job; it never decreases."""
         job = jobs.current(owner_of(request))
         if job is None:
             return {
@@ -77,18 +77,18 @@ def add_generation(routes: APIRouter, maker: ImageMaker, max_pixels: int) -> Non
 
     @routes.post("/interrupt")
     async def interrupt(request: Request) -> dict[str, Any]:
-        """End the client's oldest job. It answers with what there is."""
+        """Stop the client's oldest job. It returns what is done so far."""
         jobs.stop(owner_of(request))
         return {}
 
     @routes.post("/skip")
     async def skip(request: Request) -> None:
-        """As interrupt: all pictures of a job are made side by side."""
+        """Same as interrupt, because all images of a job are made in parallel."""
         jobs.stop(owner_of(request), skip=True)
 
 
 async def _ended(request: Request, job: A1111Job) -> None:
-    """Return when it is done or was stopped. Raises the job's error."""
+    """Wait until the job is done or stopped. Raises the job's error."""
     try:
         await unless_gone(request, job.task)
     except Cancelled:
@@ -97,7 +97,7 @@ async def _ended(request: Request, job: A1111Job) -> None:
 
 
 async def _seen(job: A1111Job) -> str | None:
-    """The newest preview of a job, in base64."""
+    """Newest preview of a job, in base64."""
     if (pixels := job.task.preview) is None:
         return None
     return in_base64(await asyncio.to_thread(encode_image, pixels, "png"))

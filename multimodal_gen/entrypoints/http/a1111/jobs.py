@@ -1,4 +1,4 @@
-"""The jobs of A1111's clients that are under way: what `/progress` tells of, `/interrupt` ends."""
+"""Running jobs of A1111 clients, for `/progress` and `/interrupt`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multimodal_gen.serving.task import Task
 
 
 class A1111Job:
-    """One txt2img or img2img."""
+    """One txt2img or img2img request."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -26,12 +26,12 @@ class A1111Job:
         return self.interrupted or self.skipped
 
     def fraction(self) -> float:
-        """0 to 1, and never less than before: a job that is replayed stands still for a while."""
+        """Progress from 0 to 1. It never decreases: while a job is replayed, it does not change."""
         self._furthest = max(self._furthest, self.task.progress.fraction)
         return self._furthest
 
     def state(self) -> dict[str, Any]:
-        """As `/progress` shows it."""
+        """State in the format of `/progress`."""
         steps = self.task.requests[0].params.num_inference_steps or 1
         return {
             **IDLE,
@@ -58,18 +58,19 @@ IDLE: dict[str, Any] = {
     "sampling_step": 0,
     "sampling_steps": 0,
 }
-"""The state while nothing runs."""
+"""State when no job is running."""
 
 
 class RunningJobs:
-    """Those alive, oldest first. The web UI knows one job at a time: here each owner's oldest."""
+    """Running jobs, oldest first. The web UI supports one job at a time: here each owner's
+    oldest."""
 
     def __init__(self) -> None:
         self._jobs: list[A1111Job] = []
 
     @contextlib.contextmanager
     def under_way(self, task: Task) -> Iterator[A1111Job]:
-        """A job for as long as somebody waits for it."""
+        """Register a job while a client waits for it."""
         job = A1111Job(task)
         self._jobs.append(job)
         try:
@@ -78,13 +79,13 @@ class RunningJobs:
             self._jobs.remove(job)
 
     def current(self, owner: Owner) -> A1111Job | None:
-        """The one that is asked about when no job is named."""
+        """Job used when a request names none."""
         seen = [job for job in self._jobs if owner.may_see(job.task.owner.name)]
         unfinished = (job for job in seen if not job.task.done)
         return next(unfinished, seen[0] if seen else None)
 
     def stop(self, owner: Owner, *, skip: bool = False) -> None:
-        """End the current job; what there is of it is its result."""
+        """Stop the current job; its result is what is done so far."""
         job = self.current(owner)
         if job is not None and not job.task.done:
             job.skipped, job.interrupted = skip, not skip

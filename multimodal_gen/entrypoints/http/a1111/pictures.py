@@ -1,4 +1,4 @@
-"""The pictures of an img2img."""
+"""Decodes the input images of an img2img request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OPAQUE = 128
 
 
 def pictures_of(body: Generation, max_pixels: int) -> Pixels:
-    """What comes with `body`, decoded. Raises InvalidRequest."""
+    """Decode the images in `body`. Raises InvalidRequest."""
     if not isinstance(body, ImageToImage):
         return NO_PIXELS
     images = body.init_images or []
@@ -33,8 +33,8 @@ def pictures_of(body: Generation, max_pixels: int) -> Pixels:
 
 
 def _mask(file: bytes, max_pixels: int) -> np.ndarray[Any, Any]:
-    """[H, W], white where the picture is to change: what is painted in a mask with transparency,
-    and white in one without."""
+    """[H, W], white where the image changes: the opaque parts of a mask with transparency, the
+    white parts of one without."""
     import numpy as np
 
     pixels = decode_picture(file, "mask", "RGBA", max_pixels=max_pixels)

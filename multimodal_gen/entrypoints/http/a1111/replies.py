@@ -1,4 +1,4 @@
-"""What txt2img and img2img answer."""
+"""Replies of txt2img and img2img."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from multimodal_gen.postprocess.metadata import Recipe
 
 @dataclass(frozen=True)
 class Reply:
-    """About a job that has ended, or was stopped."""
+    """Reply for a job that has finished or was stopped."""
 
     body: Generation
     warnings: Sequence[str]
@@ -25,7 +25,7 @@ class Reply:
     encoding: Encoding
 
     def content(self) -> dict[str, Any]:
-        """Takes as long as its pictures take to be encoded."""
+        """Build the body; slow, because images are encoded."""
         return {
             "images": []
             if self.body.send_images is False
@@ -35,7 +35,7 @@ class Reply:
         }
 
     def _files(self) -> list[bytes]:
-        """Of a job that was stopped: what was done, and how far the others had come."""
+        """Image files; for a stopped job, finished images and the last previews of others."""
         task = self.job.task
         files = []
         for index, (req, output) in enumerate(zip(task.requests, task.outputs, strict=True)):
@@ -46,7 +46,7 @@ class Reply:
         return files
 
     def _info(self) -> dict[str, Any]:
-        """What clients read of a picture; of several, `all_…` has an entry for each."""
+        """Generation info that clients read; `all_…` has one entry per image."""
         requests = self.job.task.requests
         params, body = requests[0].params, self.body
         seeds = [req.params.seed for req in requests]

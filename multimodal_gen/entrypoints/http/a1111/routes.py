@@ -23,7 +23,7 @@ _NAMES = {
 
 
 class A1111Failure(BaseModel):
-    """An error as the web UI tells it."""
+    """An error in the web UI's format."""
 
     error: str
     detail: str
@@ -37,7 +37,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def a1111_routes(maker: ImageMaker, args: ServerArgs) -> APIRouter:
-    """Every route below `/sdapi/v1`."""
+    """Create all routes below `/sdapi/v1`."""
     routes = APIRouter(
         prefix="/sdapi/v1", route_class=routes_that_err_as(_failure, _NAMES), responses=_ERRORS
     )

@@ -1,7 +1,7 @@
-"""The bodies of `/sdapi/v1`: of their many keys those that mean something here.
+"""Request bodies of `/sdapi/v1`, with the supported subset of their many keys.
 
-Clients send keys of every version and extension, and null for what they leave open: what is not
-known is ignored.
+Clients send keys of every version and extension, and null for unset values; unknown keys are
+ignored.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ class Body(BaseModel):
 
 
 class Generation(Body):
-    """What txt2img and img2img have in common. Unset takes the model's default."""
+    """Common fields of txt2img and img2img. Unset fields take the model's default."""
 
     prompt: str | None = None
-    """May name LoRAs: `<lora:NAME:SCALE>`."""
+    """May contain LoRAs: `<lora:NAME:SCALE>`."""
     negative_prompt: str | None = None
     seed: int | None = None
-    """Below 0: any."""
+    """Negative: random."""
     batch_size: int | None = None
     n_iter: int | None = None
-    """As many batches, all of which are made at once."""
+    """Number of batches; all are made at once."""
     steps: int | None = None
     cfg_scale: int | float | None = None
     distilled_cfg_scale: int | float | None = None
-    """Where guidance is an input of the model: that, and cfg_scale is classifier-free guidance."""
+    """For models with guidance as an input: that guidance; cfg_scale is then classifier-free
+    guidance."""
     width: int | None = None
     height: int | None = None
     sampler_name: str | None = None
@@ -52,7 +53,7 @@ class Generation(Body):
     override_settings: dict[str, Any] | None = None
     send_images: bool | None = None
     infotext: str | None = None
-    """Gives what the body leaves out."""
+    """Source of values that the body omits."""
 
     max_sequence_length: int | None = None
     flow_shift: int | float | None = None
@@ -65,11 +66,11 @@ class Generation(Body):
     script_name: Any = None
 
     def echo(self) -> dict[str, Any]:
-        """What of the request the reply repeats."""
+        """Parts of the request that the reply repeats."""
         return self.model_dump(exclude=_NOT_REPEATED)
 
     def count(self) -> int:
-        """How many pictures."""
+        """Number of images."""
         batch_size = 1 if self.batch_size is None else self.batch_size
         return batch_size * (1 if self.n_iter is None else self.n_iter)
 
@@ -82,9 +83,9 @@ class ImageToImage(Generation):
     """`POST /img2img`."""
 
     init_images: list[str] | None = None
-    """One picture: base64, or a data URL."""
+    """One image: base64, or a data URL."""
     mask: str | None = None
-    """White is changed, or by its transparency what is opaque."""
+    """White areas change; in a mask with transparency, opaque ones."""
     inpainting_mask_invert: int | bool | None = None
     denoising_strength: int | float | None = None
     resize_mode: Any = None

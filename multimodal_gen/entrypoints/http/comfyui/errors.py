@@ -1,4 +1,4 @@
-"""Refusals in ComfyUI's words: `{"error": …, "node_errors": {node: {"errors": […], …}}}`."""
+"""Errors in ComfyUI's format: `{"error": …, "node_errors": {node: {"errors": […], …}}}`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAX_SHOWN = 200
 
 
 class InvalidPrompt(Exception):
-    """A prompt that is not taken; `node_errors` is by the id of a node."""
+    """A refused prompt; `node_errors` is by node id."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class InvalidPrompt(Exception):
 
 
 class InvalidInput(Exception):
-    """An input of a node has a value or comes from where it can't."""
+    """An input of a node has an invalid value or source."""
 
     def __init__(self, node: str, input_name: str, problem: dict[str, Any]) -> None:
         super().__init__(problem["message"])
@@ -45,7 +45,7 @@ def problem(type: str, message: str, details: str, **extra_info: Any) -> dict[st
 
 
 def meaningless(node: str, input_name: str, why: str, **extra_info: Any) -> InvalidInput:
-    """What ComfyUI could do and this server can't, or what is not allowed of the model."""
+    """Error for an input that ComfyUI supports but this server or its model does not."""
     message = "Custom validation failed for node"
     details = f"{input_name} - {why}"
     found = problem(
@@ -55,7 +55,7 @@ def meaningless(node: str, input_name: str, why: str, **extra_info: Any) -> Inva
 
 
 def failed(node_errors: Mapping[str, Any]) -> InvalidPrompt:
-    """The refusal of a prompt none of whose outputs can be made."""
+    """Error for a prompt without any valid output."""
     details = "\n".join(
         f"{each['message']}: {each['details']}"
         for entry in node_errors.values()
@@ -66,7 +66,7 @@ def failed(node_errors: Mapping[str, Any]) -> InvalidPrompt:
 
 
 def as_comfyui(error: Mapping[str, Any]) -> dict[str, Any]:
-    """The body for what has no node to blame: no room, no engine, no such route."""
+    """Error body without a node: full queue, no engine, or no such route."""
     found = problem(str(error["code"]), error["message"], "")
     return {"error": found, "node_errors": {}}
 
@@ -76,6 +76,6 @@ def json_response(content: object, status: int = 200) -> Response:
 
 
 def shown(value: object) -> str:
-    """What was sent, as far as it is short."""
+    """Format a value from the request, shortened."""
     text = str(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

@@ -1,4 +1,4 @@
-"""The life of one prompt, in the words that ComfyUI has for it."""
+"""Runs one prompt, and reports it with ComfyUI's events."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Executor:
-    """Follows prompts, tells their clients, and keeps what they make."""
+    """Follows prompts, notifies their clients, and stores results."""
 
     def __init__(self, prompts: Prompts, channels: Channels, files: Files) -> None:
         self._prompts = prompts
@@ -35,7 +35,7 @@ class Executor:
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, prompt: Prompt, model: str) -> None:
-        """Take it into the queue, and follow its tasks to their end."""
+        """Queue the prompt, and follow its tasks to their end."""
         self._prompts.add(prompt)
         self.tell_status(prompt.owner)
         running = asyncio.create_task(self._run(prompt, model))
@@ -70,7 +70,7 @@ class Executor:
             self._tell(prompt, "executing", node=None)
 
     async def _sample(self, prompt: Prompt, part: Part) -> None:
-        """Until all its outputs are there. Raises the task's error."""
+        """Wait for all its outputs. Raises the task's error."""
         node, step = part.sampling.sampler, 0
         async for event in part.task.events():
             if part.task.status != "queued" and prompt.node != node.id:
@@ -115,7 +115,7 @@ class Executor:
     def _keep(
         self, prompt: Prompt, node: Node, part: Part, made: list[tuple[Output, Recipe]]
     ) -> dict[str, Any]:
-        """Encode and keep what comes to an output node; what it then tells."""
+        """Encode and save the input of an output node; returns the node's event data."""
         folder = "temp" if node.kind.name == "PreviewImage" else "output"
         prefix = str(node.inputs.get("filename_prefix", "ComfyUI_temp"))
         suffix = ".mp4" if node.id in part.fps else ".png"
@@ -143,7 +143,7 @@ class Executor:
             self._tell(prompt, "executing", node=node.id, display_node=node.id)
 
     def _note(self, prompt: Prompt, type: str, **data: Any) -> None:
-        """What is told and kept."""
+        """Send an event that the history keeps."""
         content = {"prompt_id": prompt.id, **data, "timestamp": int(time.time() * 1000)}
         prompt.messages.append([type, content])
         self._tell(prompt, type, **content)
@@ -157,7 +157,7 @@ class Executor:
 
 
 def _workflow(prompt: Prompt) -> dict[str, str]:
-    """What ComfyUI's page opens a picture with."""
+    """Metadata with which ComfyUI's page opens an image."""
     text = {"prompt": json.dumps(prompt.graph)}
     info = prompt.extra_data.get("extra_pnginfo")
     if isinstance(info, dict) and "workflow" in info:
@@ -166,7 +166,7 @@ def _workflow(prompt: Prompt) -> dict[str, str]:
 
 
 def _at(prompt: Prompt) -> dict[str, Any]:
-    """Where it ended."""
+    """Node at which it ended."""
     kinds = {
         node.id: node.kind.name for part in prompt.parts for node in (*part.before, *part.after)
     }

@@ -1,4 +1,4 @@
-"""What was uploaded and made, under the names that ComfyUI gives them."""
+"""Uploads and results, under ComfyUI's file names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAGIC = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"BM": "
 
 
 class Place(NamedTuple):
-    """Where a client believes a file to be. Nothing of it is a path: it is the key of a table."""
+    """Location of a file as a client names it. Never used as a path: it is a key of a table."""
 
     folder: str
     subfolder: str
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, text: str, folder: str = "input") -> Place:
-        """As LoadImage names it: `name.png`, `sub/name.png`, `name.png [output]`."""
+        """Parse LoadImage's notation: `name.png`, `sub/name.png`, `name.png [output]`."""
         if (match := _ANNOTATED.fullmatch(text)) is not None:
             text, folder = match[1], match[2]
         subfolder, _, name = text.rpartition("/")
@@ -42,7 +42,7 @@ class Place(NamedTuple):
 
 
 class Files:
-    """Each owner's own; the oldest are forgotten first. Methods may block, from any thread."""
+    """Files per owner; the oldest are forgotten first. Methods may block, and are thread-safe."""
 
     def __init__(self, results: Results) -> None:
         self._results = results
@@ -51,7 +51,7 @@ class Files:
         self._counts: Counter[str] = Counter()
 
     def save(self, owner: Owner, folder: str, prefix: str, suffix: str, data: bytes) -> Place:
-        """Keep what was made, under the next number after `prefix`."""
+        """Save a result, with the next number after `prefix`."""
         *parents, stem = sane_parts(prefix) or ["ComfyUI"]
         with self._lock:
             self._counts[owner.name] += 1
@@ -61,7 +61,7 @@ class Files:
         return place
 
     def upload(self, owner: Owner, place: Place, data: bytes, *, overwrite: bool) -> Place:
-        """Keep what a client sent, by another name where that one is taken by other content."""
+        """Save an upload, renamed if the name is taken by different content."""
         taken = None if overwrite else self.read(owner, place)
         if taken not in (None, data):
             digest = hashlib.sha256(data).hexdigest()[:16]
@@ -72,7 +72,7 @@ class Files:
         return place
 
     def path(self, owner: Owner, place: Place) -> Path | None:
-        """Where to read it; None when there is no such file, or no more."""
+        """Path of the file; None if it does not exist or has expired."""
         with self._lock:
             result = self._files.get((owner.name, place))
         try:
@@ -85,7 +85,7 @@ class Files:
         return None if path is None else path.read_bytes()
 
     def uploads(self, owner: Owner) -> list[str]:
-        """Names for LoadImage."""
+        """Names of uploads for LoadImage."""
         with self._lock:
             places = [place for name, place in self._files if name == owner.name]
         named = (f"{place.subfolder}/{place.name}" for place in places if place.folder == "input")
@@ -104,13 +104,13 @@ class Files:
 
 
 def sane_parts(text: str) -> list[str]:
-    """Of a name with slashes, parts that do no harm where a client makes files of them."""
+    """Split a name at slashes, without parts that are unsafe as file names."""
     parts = (_UNUSUAL.sub("_", part).strip()[:_MAX_NAME] for part in re.split(r"[/\\]", text))
     return [part for part in parts if part.strip(". ")][-4:]
 
 
 def _suffix_of(data: bytes) -> str:
-    """By the content: what a client called it says nothing."""
+    """Suffix by content; the client's file name is not trusted."""
     for magic, suffix in _MAGIC.items():
         if data.startswith(magic):
             return suffix

@@ -1,4 +1,4 @@
-"""Accepted prompts: those in the queue, and the history of those that ended."""
+"""Accepted prompts: the queue, and the history of those that ended."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Part:
     before: Sequence[Node]
     after: Sequence[Node]
     fps: Mapping[str, int]
-    """Of outputs that are videos, by the node's id."""
+    """Frames per second of video outputs, by node id."""
 
 
 @dataclass(eq=False, kw_only=True)
 class Prompt:
-    """One accepted graph, from the queue into the history."""
+    """One accepted graph, in the queue or the history."""
 
     id: str
     number: float
@@ -43,13 +43,13 @@ class Prompt:
     extra_data: Mapping[str, Any]
     parts: Sequence[Part]
     node: str | None = None
-    """The one that is being executed."""
+    """Node being executed."""
     results: dict[str, Any] = field(default_factory=dict)
-    """What output nodes made, by their ids."""
+    """Results of output nodes, by node id."""
     messages: list[list[Any]] = field(default_factory=list)
-    """Of its start and its end."""
+    """Events of its start and its end."""
     dropped: bool = False
-    """It was taken from the queue: nothing is kept of it."""
+    """Removed from the queue: nothing is kept."""
 
     @property
     def outputs(self) -> list[str]:
@@ -64,14 +64,14 @@ class Prompt:
             part.task.cancel()
 
     def to_json(self) -> list[Any]:
-        """As queue and history tell it."""
+        """Entry in the queue and the history."""
         extra = dict(self.extra_data)
         if self.client_id is not None:
             extra["client_id"] = self.client_id
         return [self.number, self.id, self.graph, extra, self.outputs]
 
     def ended(self) -> dict[str, Any]:
-        """Its entry in the history."""
+        """Build its history entry."""
         succeeded = bool(self.messages) and self.messages[-1][0] == "execution_success"
         same = ("node_id", "display_node", "real_node_id")
         return {
@@ -89,12 +89,12 @@ class Prompt:
 
 
 class Prompts:
-    """Of all owners; each is told of their own only."""
+    """Prompts of all owners; each sees only their own."""
 
     def __init__(self) -> None:
         self._queue: dict[tuple[str, str], Prompt] = {}
         self._history: OrderedDict[tuple[str, str], bytes] = OrderedDict()
-        """Entries as JSON, which is small and holds on to nothing."""
+        """Entries as JSON, which is small and holds no references."""
         self._numbers = itertools.count()
         self._history_bytes = 0
 
@@ -105,7 +105,7 @@ class Prompts:
         self._queue[prompt.owner.name, prompt.id] = prompt
 
     def end(self, prompt: Prompt) -> None:
-        """From the queue into the history, where the oldest make room."""
+        """Move a prompt from the queue to the history, which drops its oldest entries."""
         key = prompt.owner.name, prompt.id
         self._queue.pop(key, None)
         if prompt.dropped:
@@ -116,11 +116,11 @@ class Prompts:
             self._history_bytes -= len(self._history.popitem(last=False)[1])
 
     def queue(self, owner: Owner) -> list[Prompt]:
-        """In order of acceptance."""
+        """Prompts in order of acceptance."""
         return [prompt for (name, _), prompt in self._queue.items() if name == owner.name]
 
     def history(self, owner: Owner) -> dict[str, msgspec.Raw]:
-        """Entries in JSON by the ids of their prompts, the oldest first."""
+        """JSON entries by prompt id, oldest first."""
         return {
             prompt_id: msgspec.Raw(entry)
             for (name, prompt_id), entry in self._history.items()
@@ -132,5 +132,5 @@ class Prompts:
         return key in self._queue or key in self._history
 
     def forget(self, owner: Owner, prompt_id: str) -> None:
-        """Of the history."""
+        """Remove from the history."""
         self._history_bytes -= len(self._history.pop((owner.name, prompt_id), b""))

@@ -1,4 +1,4 @@
-"""From the body of `POST /prompt` to a prompt whose tasks are under way."""
+"""Turns the body of `POST /prompt` into a prompt with running tasks."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.service import Service
 
 MAX_PROMPT_BYTES = 2 * 2**20
-"""It is kept, and written into pictures."""
+"""The prompt is kept, and written into images."""
 _MAX_ID = 128
 
 NodeErrors = dict[str, Any]
 
 
 class PromptSubmitter:
-    """Reads graphs, and starts what they ask for."""
+    """Reads graphs, and starts their tasks."""
 
     def __init__(self, service: Service, args: ServerArgs, files: Files, prompts: Prompts) -> None:
         self._service = service
@@ -56,17 +56,17 @@ class PromptSubmitter:
         return [] if folder is None else LoraFolder(Path(folder)).names()
 
     def node_definitions(self, owner: Owner) -> NodeDefinitions:
-        """Raises EngineNotReady."""
+        """Node definitions for an owner. Raises EngineNotReady."""
         loras = [f"{name}.safetensors" for name in self.loras()]
         return definitions_for(self._service.model, uploads=self._files.uploads(owner), loras=loras)
 
     async def submit(self, body: bytes, owner: Owner) -> tuple[Prompt, NodeErrors]:
-        """The prompt, and what is wrong with those of its outputs that are left out.
+        """The prompt, and the errors of outputs that are left out.
 
-        Raises InvalidPrompt, HTTPException, and what refuses its requests.
+        Raises InvalidPrompt, HTTPException, and the errors of its requests.
         """
         if len(body) > MAX_PROMPT_BYTES:
-            raise HTTPException(413, f"a prompt must have at most {MAX_PROMPT_BYTES} bytes")
+            raise HTTPException(413, f"a prompt must be at most {MAX_PROMPT_BYTES} bytes")
         given = object_of(body)
         if "prompt" not in given:
             raise InvalidPrompt("no_prompt", "No prompt provided", "No prompt provided")
@@ -75,7 +75,7 @@ class PromptSubmitter:
         samplings, node_errors = self._translate(graph)
         pictures = [await self._check(graph, each, owner) for each in samplings]
         if self._prompts.knows(owner, prompt_id):
-            message = "prompt_id is in use: every prompt has its own"
+            message = "prompt_id is in use: it must be unique"
             raise InvalidPrompt("invalid_prompt_id", message, prompt_id)
         number, previews = self._number(given), client_id is not None and _wants_previews(extra)
         prompt = Prompt(
@@ -90,7 +90,7 @@ class PromptSubmitter:
         return prompt, node_errors
 
     def _translate(self, graph: Graph) -> tuple[list[Sampling], NodeErrors]:
-        """One a sampler. Raises InvalidPrompt when there is nothing that can be made."""
+        """One sampling per sampler. Raises InvalidPrompt if no output is valid."""
         translator = GraphTranslator(graph, self._service.model, self.loras())
         samplings: dict[str, Sampling] = {}
         node_errors: NodeErrors = {}
@@ -111,7 +111,7 @@ class PromptSubmitter:
         return list(samplings.values()), node_errors
 
     async def _check(self, graph: Graph, sampling: Sampling, owner: Owner) -> Pixels:
-        """The pictures of a request that the model would take. Raises InvalidPrompt."""
+        """Input images of a request, checked against the model. Raises InvalidPrompt."""
         model, most = self._service.model, self._args.max_input_pixels
 
         def read(name: str) -> bytes | None:
@@ -164,7 +164,7 @@ class PromptSubmitter:
 
 
 def object_of(body: bytes) -> dict[str, Any]:
-    """Clients don't always say that it is JSON. Raises InvalidPrompt."""
+    """Parse JSON regardless of the content type. Raises InvalidPrompt."""
     try:
         found = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -180,7 +180,7 @@ def _fields(given: Mapping[str, Any]) -> tuple[str, str | None, dict[str, Any]]:
     extra = given.get("extra_data") or {}
     for name, value in (("prompt_id", prompt_id), ("client_id", client_id or "")):
         if not isinstance(value, str) or len(value) > _MAX_ID:
-            message = f"{name} must be text of at most {_MAX_ID} characters"
+            message = f"{name} must be a string of at most {_MAX_ID} characters"
             raise InvalidPrompt(f"invalid_{name}", message)
     if not isinstance(extra, dict):
         raise InvalidPrompt("invalid_extra_data", "extra_data must be an object")
@@ -192,7 +192,7 @@ def _wants_previews(extra: Mapping[str, Any]) -> bool:
 
 
 def _unpassed(graph: Graph, targets: list[Node], passed: set[str]) -> list[Node]:
-    """What `targets` need and themselves, sources first, without those `passed` before."""
+    """`targets` and the nodes they depend on, sources first, without those `passed` before."""
     found = [node for target in targets for node in graph.order(target)[0]]
     new = {node.id: node for node in found if node.id not in passed}
     passed.update(new)

@@ -1,4 +1,5 @@
-"""What Hugging Face's `InferenceClient(model=URL)` sends: a prompt or a picture in, a file out."""
+"""Routes for Hugging Face's `InferenceClient(model=URL)`: takes a prompt or image, returns a
+file."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ _NAMES = {"image_path": "inputs"}
 
 
 class HuggingFaceFailure(BaseModel):
-    """What InferenceClient puts into the exception that it raises."""
+    """Error in the format that InferenceClient puts into its exception."""
 
     error: str
     error_type: str
@@ -58,25 +59,25 @@ _BODY: dict[str, Any] = {
     }
 }
 _FILES: dict[str, Any] = {
-    "description": "The picture's file, of a kind that `accept` names.",
+    "description": "The image file, in a format that `accept` allows.",
     "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in _FORMATS},
 }
 
 
 def hugging_face_routes(maker: ImageMaker, max_pixels: int) -> APIRouter:
-    """text_to_image and image_to_image, at any URL that such a client may be given. A picture that
-    is sent may have `max_pixels`."""
+    """text_to_image and image_to_image, at any URL that such a client may use. Input images may
+    have up to `max_pixels`."""
     routes = APIRouter(route_class=routes_that_err_as(_failure, _NAMES), responses=_ERRORS)
 
     @routes.post("/models/{model:path}", response_class=Response, openapi_extra=_BODY)
     async def infer_by_name(model: str, request: Request) -> Response:
-        """As `/hf`; any name is taken for the one model that is served."""
+        """Same as `/hf`; any name is accepted for the one served model."""
         return await infer(request)
 
     @routes.post("/", response_class=Response, openapi_extra=_BODY, responses={200: _FILES})
     @routes.post("/hf", response_class=Response, openapi_extra=_BODY, responses={200: _FILES})
     async def infer(request: Request) -> Response:
-        """A picture of a prompt, or of a picture. What it can't take of `parameters` is named in
+        """Generate an image from a prompt or an image. Unknown `parameters` are listed in
         `x-hf-warning`."""
         model = maker.model()
         asked = await asyncio.to_thread(understood, await request.body(), model, max_pixels)
@@ -98,7 +99,7 @@ def _failure(error: dict[str, Any]) -> dict[str, Any]:
 
 
 def _format(accept: str) -> ImageFormat:
-    """The kind of file that the client likes best of those there are; PNG when it does not say."""
+    """Available format that the client prefers; PNG by default."""
     liked = sorted(filter(None, map(_liking, accept.split(","))), key=lambda kind: -kind[1])
     return next((_FORMATS[kind] for kind, weight in liked if weight > 0), "png")
 

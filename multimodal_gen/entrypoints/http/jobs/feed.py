@@ -1,4 +1,4 @@
-"""What happens to all jobs of an owner, as one stream: a browser opens six connections at most."""
+"""One stream of events for all jobs of an owner, since a browser opens at most six connections."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     import numpy as np
 
 TICK_S = 0.2
-"""How often a feed looks: who reads slowly misses what nobody could see anyway."""
+"""Interval at which a feed checks for changes; faster changes would not be visible anyway."""
 _PREVIEW_QUALITY = 85
 
 
 class StartedTasks:
-    """An Observer: tells feeds which tasks were begun, be they ever so short."""
+    """An Observer that notifies feeds of started tasks, even very short ones."""
 
     def __init__(self) -> None:
         self._listeners: list[deque[str]] = []
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[deque[str]]:
-        """The ids of tasks begun since, to be taken from the left."""
+        """Yield a queue of ids of newly started tasks, to be taken from the left."""
         started: deque[str] = deque()
         self._listeners.append(started)
         try:
             yield started
         finally:
-            # By identity: two that have heard the same are equal.
+            # By identity: two queues with the same content are equal.
             self._listeners = [each for each in self._listeners if each is not started]
 
     def started(self, task: Task) -> None:
@@ -58,7 +58,7 @@ class StartedTasks:
 
 @dataclass
 class _Shown:
-    """What a feed has sent of a job."""
+    """Last state of a job that a feed has sent."""
 
     progress: dict[str, Any] | None = None
     previews: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
@@ -66,10 +66,9 @@ class _Shown:
 
 @dataclass(frozen=True)
 class JobFeed:
-    """The events for who asks with `request`: `server` (its phase; how many of the requests that
-    wait or run are theirs, and others'), `job` (a Job, when it begins and when it has ended),
-    `job.progress`, `job.preview` and `job.deleted`. Ends when a stopping server has nothing left.
-    """
+    """Events for the sender of `request`: `server` (its phase; number of their own and other queued
+    and running requests), `job` (a Job, when it starts and ends), `job.progress`, `job.preview` and
+    `job.deleted`. Ends when a stopping server has no work left."""
 
     request: Request
     service: Service
@@ -115,7 +114,7 @@ class JobFeed:
         seen, progress = shown[job_id], progress_of(task)
         if progress != seen.progress:
             seen.progress = progress
-            # Until its files are there it has not ended, whatever the task says.
+            # Until its files are written it has not ended, whatever the task's status.
             status = "queued" if task.status == "queued" else "in_progress"
             yield sse("job.progress", {"id": job_id, "status": status, **progress})
         for index, pixels in list(task.previews.items()):
@@ -125,7 +124,7 @@ class JobFeed:
                 yield sse("job.preview", {"id": job_id, "index": index, "image_url": picture})
 
     async def _whole(self, job_id: str) -> bytes | None:
-        """Of what is no job, or another owner's, nothing."""
+        """Full event of a job; None if it does not exist or has another owner."""
         try:
             record = await self.jobs.get(job_id, owner_of(self.request))
         except NotFound:

@@ -1,4 +1,4 @@
-"""Links to what was made, for whoever was told them."""
+"""Serves result files by secret links."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MADE: dict[str, Any] = {"content": {kind: {} for kind in ("image/*", "video/*")
 
 
 def file_routes(results: Results) -> APIRouter:
-    """`/files`: a link is its own key, which nobody can guess, and expires."""
+    """`/files`: a link needs no key, because it can't be guessed, and expires."""
     routes = APIRouter()
 
     @routes.get(
@@ -29,7 +29,7 @@ def file_routes(results: Results) -> APIRouter:
         responses={200: _MADE, **documented(404, 410)},
     )
     async def download(token: str, name: str) -> FileResponse:
-        """A file that an answer linked to. 410 once its time is over."""
+        """Download a linked result file. 410 after it has expired."""
         path = await asyncio.to_thread(results.linked, token, name)
         return FileResponse(path, headers=_HEADERS)
 
@@ -37,5 +37,5 @@ def file_routes(results: Results) -> APIRouter:
 
 
 def absolute_url(request: Request, path: str) -> str:
-    """`path` of this server as the client of `request` reaches it."""
+    """URL of `path` on this server as the client of `request` reaches it."""
     return str(request.base_url).rstrip("/") + path

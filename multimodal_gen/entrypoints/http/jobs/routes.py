@@ -1,4 +1,4 @@
-"""`/v1/jobs`: pictures and videos that were accepted as jobs, and what happens to them."""
+"""`/v1/jobs`: lists, follows and deletes image and video jobs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_PAGE = 100
 
 
 def job_routes(service: Service, jobs: Jobs) -> APIRouter:
-    """What was asked for by /v1/videos, and in the background of /v1/images."""
+    """Routes for jobs of /v1/videos, and of /v1/images in the background."""
     routes = APIRouter()
     started_tasks = StartedTasks()
     service.observers.append(started_tasks)
@@ -35,29 +35,29 @@ def job_routes(service: Service, jobs: Jobs) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
         order: PageOrder = "desc",
     ) -> Response:
-        """Jobs by when they were accepted; `after` is the last id of the page before."""
+        """List jobs by time of acceptance; `after` is the last id of the previous page."""
         page = await jobs.page(owner_of(request), kind, after, limit, order)
         data = await asyncio.to_thread(_all, request, page.records, jobs)
         first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
         ends = {"first_id": first, "last_id": last, "has_more": page.has_more}
         return _json({"object": "list", "data": data, **ends})
 
-    # Without an end, so not in the schema, whose readers try everything.
+    # Endless, so not in the schema, whose users try every route.
     @routes.get("/v1/jobs/events", include_in_schema=False)
     async def follow_jobs(request: Request) -> Response:
-        """Server-sent events about all jobs of who asks, until they hang up."""
+        """Stream server-sent events about all of the client's jobs, until it disconnects."""
         return EventStream(JobFeed(request, service, jobs, started_tasks))
 
     @routes.get("/v1/jobs/{job_id}", response_model=Job, responses=documented(401, 404))
     async def retrieve_job(job_id: str, request: Request) -> Response:
-        """What was asked, how far it is, and links to what was made."""
+        """Get a job's parameters, progress and result links."""
         record = await jobs.get(job_id, owner_of(request))
         (job,) = await asyncio.to_thread(_all, request, [record], jobs)
         return _json(job)
 
     @routes.delete("/v1/jobs/{job_id}", response_model=DeletedJob, responses=documented(401, 404))
     async def delete_job(job_id: str, request: Request) -> dict[str, Any]:
-        """End the work on a job, and forget it and its files."""
+        """Cancel a job, and delete it with its files."""
         await jobs.delete(job_id, owner_of(request))
         return {"id": job_id, "object": "job.deleted", "deleted": True}
 

@@ -1,4 +1,4 @@
-"""Pictures as they stand in bodies: files, data URLs, base64."""
+"""Decodes images in request bodies: files, data URLs, base64."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _DATA_URL = re.compile(r"data:[^,]{0,200},", re.ASCII | re.IGNORECASE)
 
 
 def file_of(given: PictureSource, field: str) -> bytes:
-    """The file of a picture as it stands in a body. Raises InvalidRequest."""
+    """Get the file of an image in a body. Raises InvalidRequest."""
     text = given.image_url if isinstance(given, PictureLink) else given
     return text if isinstance(text, bytes) else bytes_of(text, field)
 
 
 def bytes_of(text: str, field: str) -> bytes:
-    """The file in a data URL or in bare base64. Raises InvalidRequest."""
+    """Decode a data URL or bare base64. Raises InvalidRequest."""
     if (header := _DATA_URL.match(text)) is not None:
         text = text[header.end() :]
     elif re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://", text):
-        raise InvalidRequest(field, text, "URLs are not fetched here: send the picture itself")
+        raise InvalidRequest(field, text, "URLs are not fetched: send the image itself")
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""Solvers by the names that other programs have for them."""
+"""Finds solvers by the names of other programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from multimodal_gen.configs.solvers import SOLVERS, a1111_name
 
 
 def solver_named(name: str, allowed: Sequence[str]) -> str | None:
-    """The one of `allowed` that `name` means, in whatever spelling; None where none does."""
+    """Entry of `allowed` that `name` refers to, in any spelling; None if there is none."""
     wanted = _plain(name)
     return next((solver for solver in allowed if wanted in _names(solver)), None)
 

@@ -1,4 +1,4 @@
-"""`POST /v1/images/edits` and `/variations`: pictures made of a picture."""
+"""`POST /v1/images/edits` and `/variations`: images from an image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FROM_PICTURES = (*_WITHOUT_MASK, "inpainting")
 
 
 def edit_routes(maker: ImageMaker, max_input_pixels: int) -> APIRouter:
-    """The routes that make pictures of pictures of at most so many pixels."""
+    """Create the routes for input images of at most `max_input_pixels`."""
     routes = APIRouter()
 
     @routes.post(
@@ -39,8 +39,8 @@ def edit_routes(maker: ImageMaker, max_input_pixels: int) -> APIRouter:
         openapi_extra=forms.body_schema(EditsRequest, "multipart/form-data", "application/json"),
     )
     async def edit(request: Request) -> Response:
-        """A picture changed as the prompt says: as a whole by `strength`, where a `mask` says, or
-        by instruction, as the model can."""
+        """Edit an image as the prompt says: overall by `strength`, inside a `mask`, or by
+        instruction, depending on the model."""
         body = await forms.parse_body(request, EditsRequest)
         model = _checked(maker.model(), _FROM_PICTURES, body.image)
         pictures = await asyncio.to_thread(_opened, body, model, max_input_pixels)
@@ -55,7 +55,7 @@ def edit_routes(maker: ImageMaker, max_input_pixels: int) -> APIRouter:
         ),
     )
     async def vary(request: Request) -> Response:
-        """Pictures like the one given: image-to-image, with or without a prompt."""
+        """Generate images similar to the given one: image-to-image, with or without a prompt."""
         body = await forms.parse_body(request, VariationsRequest)
         _checked(maker.model(), _WITHOUT_MASK, body.image)
         image = await asyncio.to_thread(_opened_image, body.image, max_input_pixels)
@@ -67,14 +67,15 @@ def edit_routes(maker: ImageMaker, max_input_pixels: int) -> APIRouter:
 def _checked(
     model: ModelInfo, tasks: tuple[str, ...], given: PictureSource | list[PictureSource]
 ) -> ModelInfo:
-    """`model`. Raises InvalidRequest where it does none of `tasks`, or takes fewer pictures."""
+    """Return `model`. Raises InvalidRequest if it supports none of `tasks`, or fewer input
+    images."""
     if not any(task in tasks for task in model.tasks):
         allowed = (
-            f"{model.name} does only {', '.join(model.tasks)}; this needs {' or '.join(tasks)}"
+            f"{model.name} only supports {', '.join(model.tasks)}; this needs {' or '.join(tasks)}"
         )
         raise InvalidRequest("image", "a picture", allowed)
     if isinstance(given, list) and len(given) != 1:
-        raise InvalidRequest("image", f"{len(given)} pictures", f"{model.name} takes one picture")
+        raise InvalidRequest("image", f"{len(given)} pictures", f"{model.name} takes one image")
     return model
 
 
@@ -82,7 +83,7 @@ def _opened(body: EditsRequest, model: ModelInfo, max_pixels: int) -> Pixels:
     image = _opened_image(body.image, max_pixels)
     if body.markup is not None:
         if body.mask is not None:
-            raise InvalidRequest("markup", "a picture", "can't be given with a mask")
+            raise InvalidRequest("markup", "a picture", "can't be combined with a mask")
         file = file_of(body.markup, "markup")
         markup = decode_picture(file, "markup", "RGBA", max_pixels=max_pixels)
         _check_size("markup", markup, image)
@@ -96,12 +97,12 @@ def _opened(body: EditsRequest, model: ModelInfo, max_pixels: int) -> Pixels:
 
 def _check_size(field: str, given: np.ndarray[Any, Any], image: np.ndarray[Any, Any]) -> None:
     if given.shape[:2] != image.shape[:2]:
-        allowed = f"must be as large as the picture, {image.shape[1]}x{image.shape[0]}"
+        allowed = f"must have the size of the image, {image.shape[1]}x{image.shape[0]}"
         raise InvalidRequest(field, f"{given.shape[1]}x{given.shape[0]}", allowed)
 
 
 def _marked(image: np.ndarray[Any, Any], markup: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The picture with the marks over it, [H, W, 3] uint8."""
+    """The image with the markup drawn over it, [H, W, 3] uint8."""
     import numpy as np
     from PIL import Image
 
@@ -111,7 +112,7 @@ def _marked(image: np.ndarray[Any, Any], markup: np.ndarray[Any, Any]) -> np.nda
 
 
 def _own_mask(body: EditsRequest, model: ModelInfo, max_pixels: int) -> Pixels:
-    """For a model that can't do without, the transparency of the picture itself, if it has some."""
+    """For a model that requires a mask: the image's own transparency, if it has any."""
     import numpy as np
 
     if any(task in model.tasks for task in _WITHOUT_MASK):

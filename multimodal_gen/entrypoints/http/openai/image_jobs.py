@@ -1,4 +1,4 @@
-"""Pictures that are made in the background: what became of a job, and where its files are."""
+"""Image jobs in the background: status and file links."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POLL_AFTER_MS = 1000
 
 
 class ImageJob(BaseModel):
-    """A request for pictures that was accepted."""
+    """An accepted request for images."""
 
     id: str
     object: str
@@ -49,12 +49,12 @@ def image_job_routes(jobs: Jobs) -> APIRouter:
 
     @routes.get(path, response_model=ImageJob, responses=documented(401, 404))
     async def retrieve_image_job(job_id: str, request: Request) -> Response:
-        """How far a job is, and links to its pictures when it has completed."""
+        """Get an image job's progress and, when it has completed, links to its images."""
         return job_reply(request, await _known(jobs, job_id, owner_of(request)), jobs.results)
 
     @routes.delete(path, response_model=DeletedImageJob, responses=documented(401, 404))
     async def delete_image_job(job_id: str, request: Request) -> dict[str, Any]:
-        """End a job, and forget it and its pictures."""
+        """Cancel an image job, and delete it with its images."""
         owner = owner_of(request)
         await _known(jobs, job_id, owner)
         await jobs.delete(job_id, owner)
@@ -64,7 +64,7 @@ def image_job_routes(jobs: Jobs) -> APIRouter:
 
 
 def job_reply(request: Request, record: JobRecord, results: Results, status: int = 200) -> Response:
-    """A job as its client sees it."""
+    """Describe a job to its client."""
     pairs = zip(record.request.requests, record.files, strict=False)
     content = {
         "id": record.id,

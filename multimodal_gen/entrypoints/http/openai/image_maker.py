@@ -1,4 +1,4 @@
-"""From a body and its pictures to an answer: at once, as a stream, or as a job."""
+"""Answers image requests: directly, as a stream, or as a job."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ _MAKES_VIDEOS = ("text-to-video", "image-to-video")
 
 @dataclass(frozen=True)
 class ImageMaker:
-    """Answers requests for pictures. A client that goes away takes its request with it."""
+    """Answers image requests. Disconnecting cancels the request."""
 
     service: Service
     jobs: Jobs
 
     def model(self) -> ModelInfo:
-        """The model. Raises InvalidRequest where it makes no pictures, EngineNotReady."""
+        """The model. Raises InvalidRequest if it does not make images, EngineNotReady."""
         model = self.service.model
         if any(task in _MAKES_VIDEOS for task in model.tasks):
-            raise InvalidRequest("model", model.name, "makes videos; this route makes pictures")
+            raise InvalidRequest("model", model.name, "makes videos; this route makes images")
         return model
 
     async def answer(
         self, request: Request, body: ImageFields, kind: str, pictures: Pixels = NO_PIXELS
     ) -> Response:
-        """`kind` names the events of a stream. Raises what refuses or ends the request, in the
-        names that the body used."""
+        """Answer a request; `kind` names the events of a stream. Raises the error that refuses or
+        ends it, with the field names of the body."""
         try:
             body.check_answer()
             if body.run_in_background:

@@ -1,4 +1,4 @@
-"""What a client gets of the pictures that were made for it."""
+"""Formats generated images for the client."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ USAGE: dict[str, Any] = {
     "output_tokens_details": {"image_tokens": 0, "text_tokens": 0},
     "total_tokens": 0,
 }
-"""Clients expect the object; nothing is metered here."""
+"""Clients expect this object; usage is not metered."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How pictures are written."""
+    """Format and quality of image files."""
 
     format: ImageFormat
     quality: int
@@ -44,7 +44,7 @@ class Encoding:
     @classmethod
     def of(cls, body: ImageFields, model: str) -> Encoding:
         given = body.output_compression
-        # Of 0 Pillow makes no file that every reader takes.
+        # Pillow's quality 0 gives files that some programs can't read.
         return cls(body.output_format or "png", QUALITY if given is None else max(1, given), model)
 
     @property
@@ -52,12 +52,12 @@ class Encoding:
         return f"image/{self.format}"
 
     def encode(self, req: Req, output: Output) -> bytes:
-        """The file of an output, with what it was made of."""
+        """File of an output, with its recipe."""
         recipe = Recipe(params=req.params, model=self.model)
         return encode_image(output.pixels[0], self.format, recipe, self.quality)
 
     def encode_preview(self, req: Req, pixels: np.ndarray[Any, Any]) -> bytes:
-        """A file of a preview, as large as the output will be."""
+        """File of a preview, scaled to the size of the output."""
         import numpy as np
 
         size = (req.params.width or 1, req.params.height or 1)
@@ -65,7 +65,7 @@ class Encoding:
 
 
 class Picture(BaseModel):
-    """One of an ImagesReply."""
+    """One image of an ImagesReply."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -75,7 +75,7 @@ class Picture(BaseModel):
 
 
 class ImagesReply(BaseModel):
-    """OpenAI's ImagesResponse, and beside it id, seeds, timings and warnings."""
+    """OpenAI's ImagesResponse, plus id, seeds, timings and warnings."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -98,7 +98,7 @@ class FinishedImage:
 
 
 def common(body: ImageFields, encoding: Encoding, req: Req) -> dict[str, Any]:
-    """What a reply and the events of a stream say alike."""
+    """Fields shared by a reply and the events of a stream."""
     return {
         "background": "opaque",
         "output_format": encoding.format,
@@ -108,7 +108,7 @@ def common(body: ImageFields, encoding: Encoding, req: Req) -> dict[str, Any]:
 
 
 def output_fields(output: Output) -> dict[str, Any]:
-    """Beside the picture itself."""
+    """Fields besides the image itself."""
     return {"id": output.id, "seed": output.seed, "timings": output.timings}
 
 
@@ -123,7 +123,7 @@ def reply(
     request_id: str,
     place: Callable[[bytes], Mapping[str, Any]],
 ) -> Response:
-    """OpenAI's ImagesResponse; `place` says where a file is: in the reply, or behind a URL."""
+    """OpenAI's ImagesResponse; `place` is where a file goes: into the reply, or behind a URL."""
     outputs = [each.output for each in made]
     content: dict[str, Any] = {
         "created": int(time.time()),
@@ -145,13 +145,13 @@ def raw(encoding: Encoding, made: Sequence[FinishedImage]) -> Response:
     if len(made) == 1:
         return Response(made[0].file, media_type=encoding.media_type, headers=headers)
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:  # stored: pictures are compressed already
+    with zipfile.ZipFile(out, "w") as archive:  # stored, because images are already compressed
         for index, each in enumerate(made):
             archive.writestr(f"{index}.{encoding.format}", each.file)
     return Response(out.getvalue(), media_type="application/zip", headers=headers)
 
 
 def _quality(body: ImageFields) -> str:
-    """In the words of today's models."""
+    """Quality in OpenAI's current terms."""
     given = body.quality or "auto"
     return {"standard": "medium", "hd": "high"}.get(given, given)

@@ -20,11 +20,11 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     202: {"model": ImageJob, "description": "Accepted, with run_in_background"},
     **documented(400, 401, 408, 409, 413, 429, 499, 500, 503, 507),
 }
-"""What the image routes answer, for the schema."""
+"""Responses of the image routes, for the schema."""
 
 
 def image_routes(maker: ImageMaker) -> APIRouter:
-    """The route that makes pictures of prompts."""
+    """Create the route that generates images from prompts."""
     routes = APIRouter()
 
     @routes.post(
@@ -34,11 +34,11 @@ def image_routes(maker: ImageMaker) -> APIRouter:
         openapi_extra=forms.body_schema(ImagesRequest),
     )
     async def generate(request: Request) -> Response:
-        """Pictures of a prompt; as server-sent events with `stream`."""
+        """Generate images from a prompt; with `stream` as server-sent events."""
         body = await forms.parse_body(request, ImagesRequest)
         model = maker.model()
         if "text-to-image" not in model.tasks:
-            allowed = f"{model.name} needs a picture: send it to /v1/images/edits"
+            allowed = f"{model.name} requires an input image: use /v1/images/edits"
             raise InvalidRequest("image", None, allowed)
         return await maker.answer(request, body, "image_generation")
 

@@ -1,4 +1,4 @@
-"""A job of any kind as who keeps an eye on several of them sees it."""
+"""A job of any kind, as returned by the job routes."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ _PRIVATE = ("image_path", "mask_path", "num_outputs_per_prompt")
 
 
 class JobProgress(BaseModel):
-    """How far all outputs of a job are together."""
+    """Combined progress of all outputs of a job."""
 
     step: int
     total: int
     queue_position: int
-    """Requests ahead of its first; 0 once one runs."""
+    """Number of requests ahead of its first one; 0 once one runs."""
     eta_s: float | None
 
 
 class JobOutput(BaseModel):
-    """One picture or video."""
+    """One image or video."""
 
     seed: int
     url: str | None
-    """None until it is made, and again when its time is over."""
+    """None until it is ready, and again after it has expired."""
     thumbnail_url: str | None
-    """Of a video: one frame."""
+    """For a video: one frame."""
 
 
 class Job(BaseModel):
-    """A request for pictures or a video that was accepted, and is kept."""
+    """An accepted and stored request for images or a video."""
 
     id: str
     object: Literal["job"]
@@ -52,11 +52,11 @@ class Job(BaseModel):
     completed_at: int | None
     expires_at: int | None
     progress: JobProgress | None
-    """None before it is queued by this server, and when it has ended."""
+    """None before this server has queued it, and after it has ended."""
     parameters: dict[str, Any]
-    """With every default filled in, and the seed of the first output."""
+    """All defaults filled in, with the seed of the first output."""
     pictures: list[str]
-    """Which pictures it was made of: image, mask."""
+    """Its input images: image, mask."""
     outputs: list[JobOutput]
     error: ErrorInfo | None
     warnings: list[str]
@@ -79,7 +79,7 @@ class DeletedJob(BaseModel):
 def job_of(
     request: Request, record: JobRecord, task: Task | None, results: Results
 ) -> dict[str, Any]:
-    """The Job of a record; `task` makes it, if it has not ended. Looks at the disk."""
+    """Build the Job of a record; `task` runs it, if it has not ended. Accesses the disk."""
     first = record.request.requests[0]
     params = msgspec.to_builtins(first.params)
     return {
@@ -103,7 +103,7 @@ def job_of(
 
 
 def times_of(record: JobRecord) -> dict[str, int | None]:
-    """Whole seconds since 1970."""
+    """Timestamps in whole seconds since 1970."""
     times = {
         "created_at": record.created_at,
         "started_at": record.started_at,

@@ -1,4 +1,4 @@
-"""The bodies of the image routes: OpenAI's fields, and ours beside them."""
+"""Request bodies of the image routes: OpenAI's fields, plus our own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "
 
 def _is_offered(value: object) -> object:
     if value is not None:
-        raise PydanticCustomError("not_offered", "is not offered here; leave it out")
+        raise PydanticCustomError("not_offered", "is not supported; leave it out")
     return value
 
 
@@ -28,20 +28,20 @@ NotOffered = Annotated[None, BeforeValidator(_is_offered)]
 
 
 class ImageFields(SamplingFields):
-    """What all image routes take."""
+    """Fields of all image routes."""
 
     prompt: str = ""
     n: OutputCount | None = None
     num_outputs_per_prompt: OutputCount | None = None
-    """The same as n."""
+    """Alias of n."""
     seed: int | list[int] | None = None
-    """Image j has seed + j; a list gives each image its own."""
+    """Image j has seed + j; a list sets the seed of each image."""
 
     output_format: Literal["png", "jpeg", "webp"] | None = None
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Quality of JPEG and WebP."""
+    """Quality of JPEG and WebP, 0 to 100."""
     response_format: Literal["b64_json", "url", "file"] | None = None
-    """url: a link that expires; file: the picture itself, or a zip of several."""
+    """url: an expiring link; file: the image itself, or a zip of several."""
     background: Literal["auto", "opaque"] | None = None
     quality: Quality | None = None
     moderation: Literal["auto", "low"] | None = None
@@ -54,11 +54,11 @@ class ImageFields(SamplingFields):
 
     stream: bool | None = None
     partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
-    """Pictures that a stream shows of each output while it is made, at most."""
+    """Maximum number of previews per output in a stream, 0 to 3."""
     stream_progress: bool | None = None
-    """Whether a stream tells of each step as well."""
+    """Include step progress in a stream."""
     run_in_background: bool | None = None
-    """Answer at once with a job, to be asked for at /v1/images/jobs/{id}."""
+    """Return a job at once; its status is at /v1/images/jobs/{id}."""
 
     @field_validator("seed", mode="before")
     @classmethod
@@ -76,7 +76,7 @@ class ImageFields(SamplingFields):
         return value
 
     def sampling_params(self) -> list[SamplingParams]:
-        """One for all images, or one for each where every image has its own seed.
+        """One for all images, or one per image if each has its own seed.
 
         Raises InvalidRequest.
         """
@@ -87,13 +87,15 @@ class ImageFields(SamplingFields):
         return [SamplingParams(**given, seed=self.seed, num_outputs_per_prompt=count)]
 
     def check_answer(self) -> None:
-        """Raises InvalidRequest for ways of answering that exclude each other."""
+        """Raise InvalidRequest for options that exclude each other."""
         if self.stream and self.run_in_background:
-            raise InvalidRequest("run_in_background", True, "can't be streamed as well")
+            raise InvalidRequest("run_in_background", True, "can't be combined with stream")
         if self.stream and self.response_format in ("url", "file"):
-            raise InvalidRequest("response_format", self.response_format, "a stream has b64_json")
+            raise InvalidRequest(
+                "response_format", self.response_format, "must be b64_json with stream"
+            )
         if self.run_in_background and self.response_format in ("b64_json", "file"):
-            allowed = "a job answers with links: leave it out"
+            allowed = "can't be set for a job, which returns links"
             raise InvalidRequest("response_format", self.response_format, allowed)
 
     def names_sent(self) -> dict[str, str]:
@@ -115,26 +117,26 @@ class ImageFields(SamplingFields):
 
     def _count(self) -> int:
         if self.n and self.num_outputs_per_prompt and self.n != self.num_outputs_per_prompt:
-            allowed = f"must equal n={self.n}, which means the same"
+            allowed = f"must equal n={self.n}, which has the same meaning"
             raise InvalidRequest("num_outputs_per_prompt", self.num_outputs_per_prompt, allowed)
         count = self.n or self.num_outputs_per_prompt
         if not isinstance(self.seed, list):
             return count or 1
         if not 1 <= len(self.seed) <= MAX_IMAGES or count not in (None, len(self.seed)):
-            allowed = f"must have as many entries as there are images (n={count or '1 to 10'})"
+            allowed = f"must have one entry per image (n={count or '1 to 10'})"
             raise InvalidRequest("seed", self.seed, allowed)
         return len(self.seed)
 
 
 class ImagesRequest(ImageFields):
-    """Pictures of a prompt."""
+    """Generate images from a prompt."""
 
     prompt: str
     markup: NotOffered = None
 
 
 class PictureLink(BaseModel):
-    """How a picture stands in JSON."""
+    """An image in JSON."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -143,26 +145,26 @@ class PictureLink(BaseModel):
 
 
 PictureSource = bytes | str | PictureLink
-"""A file of a form; in JSON a data URL or base64."""
+"""A file in a form; in JSON a data URL or base64."""
 
 
 class VariationsRequest(ImageFields):
-    """Pictures like a picture."""
+    """Generate images similar to an image."""
 
     image: PictureSource | list[PictureSource]
     markup: NotOffered = None
 
 
 class EditsRequest(ImageFields):
-    """Pictures made of a picture, as the prompt says."""
+    """Edit an image as the prompt says."""
 
     prompt: str
     image: PictureSource | list[PictureSource]
-    """In JSON it may be called images as well."""
+    """May also be called images in JSON."""
     mask: PictureSource | None = None
-    """Transparent where the picture is to change; without any transparency: white there."""
+    """The image changes where it is transparent or, without transparency, white."""
     markup: PictureSource | None = None
-    """Marks that guide the edit, on a transparent ground: laid over the picture."""
+    """Marks that guide the edit, on a transparent background: drawn over the image."""
 
     @model_validator(mode="before")
     @classmethod
@@ -174,8 +176,8 @@ class EditsRequest(ImageFields):
 
 
 _NOT_MADE: dict[str, Any] = {
-    "transparent": "the models here make opaque pictures: auto or opaque",
-    "gif": "is an animation, and the models here make still pictures: png, jpeg or webp",
-    "svg": "the models here make pixels: png, jpeg or webp",
+    "transparent": "not supported: images are opaque; use auto or opaque",
+    "gif": "not supported: only still images; use png, jpeg or webp",
+    "svg": "not supported: only pixel formats; use png, jpeg or webp",
 }
-"""What OpenAI offers and this does not, and why."""
+"""Values that OpenAI offers but this server does not, with the reason."""

@@ -1,4 +1,4 @@
-"""Pictures as they are made, as server-sent events in OpenAI's shape."""
+"""Streams images in progress as server-sent events in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _ROUNDING = 1e-6
 _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 StreamUpdate = bytes | asyncio.Task[bytes]
-"""An event, or one whose picture is being encoded."""
+"""An event, or one whose image is being encoded."""
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events, with comments while there are none."""
+    """Server-sent events, with comments as keep-alive."""
 
     def __init__(self, events: AsyncIterable[bytes]) -> None:
         super().__init__(
@@ -44,7 +44,7 @@ class EventStream(StreamingResponse):
 
 
 class TaskStream(EventStream):
-    """A stream about a task, which ends when nobody listens any more."""
+    """A stream about a task, which is cancelled when the client disconnects."""
 
     def __init__(self, task: Task, events: AsyncIterable[bytes]) -> None:
         super().__init__(events)
@@ -59,7 +59,7 @@ class TaskStream(EventStream):
 
 @dataclass
 class Partials:
-    """Which previews of one output are shown: `left` at most, spread over its steps."""
+    """Selects the previews of one output to show: at most `left`, spread over its steps."""
 
     left: int
     shown: int = 0
@@ -69,7 +69,7 @@ class Partials:
         self._next = 1 / (self.left + 1)
 
     def take(self, fraction: float) -> int | None:
-        """The index of the preview made after `fraction` of the steps, if it is to be shown."""
+        """Index of the preview at `fraction` of the steps, if it is to be shown."""
         if not self.left or fraction < self._next - _ROUNDING:
             return None
         self.left -= 1
@@ -80,7 +80,7 @@ class Partials:
 
 @dataclass(frozen=True)
 class ImageEvents:
-    """The events of one request. `kind` is the first half of their types."""
+    """Events of one request. `kind` is the first half of their types."""
 
     kind: str
     body: ImageFields
@@ -106,7 +106,7 @@ class ImageEvents:
             await asyncio.gather(following, return_exceptions=True)
 
     async def _follow(self, updates: asyncio.Queue[StreamUpdate | None]) -> None:
-        """Never waits for a picture to be encoded, or for the client: previews would be missed."""
+        """Never waits for encoding or for the client, which would miss previews."""
         count = self.body.partial_images or 0
         partials = [Partials(count) for _ in self.task.requests]
         try:
@@ -160,13 +160,14 @@ class ImageEvents:
 
 
 def sse(kind: str, data: dict[str, Any]) -> bytes:
-    """One event; its type stands in the data as well, where OpenAI's clients look for it."""
-    # ASCII: the message of an error may show half a surrogate pair that the caller sent.
+    """Format one event; its type is also in the data, where OpenAI's clients look for it."""
+    # ASCII: an error message may contain half a surrogate pair from the request.
     return f"event: {kind}\ndata: {json.dumps({'type': kind, **data})}\n\n".encode("ascii")
 
 
 async def with_pings(events: AsyncIterable[bytes], every_s: float = PING_S) -> AsyncIterator[bytes]:
-    """`events`, and a comment wherever nothing came for so long, so that nobody hangs up."""
+    """Yield `events`, and a comment after each interval without one, to keep the connection
+    open."""
     iterator = aiter(events)
 
     def next_one() -> asyncio.Task[bytes | None]:

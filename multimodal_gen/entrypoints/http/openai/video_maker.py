@@ -1,4 +1,4 @@
-"""From a body and its picture to a video: as a job, or while the client waits."""
+"""Answers video requests: as a job, or while the client waits."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class VideoMaker:
     max_input_pixels: int
 
     def model(self) -> ModelInfo:
-        """The model. Raises InvalidRequest where it makes no videos, EngineNotReady."""
+        """The model. Raises InvalidRequest if it does not make videos, EngineNotReady."""
         model = self.service.model
         if not any(task in _TASKS for task in model.tasks):
-            raise InvalidRequest("model", model.name, "makes pictures; this route makes videos")
+            raise InvalidRequest("model", model.name, "makes images; this route makes videos")
         return model
 
     async def submit(
         self, request: Request, body: RemixRequest, source: JobRecord | None = None
     ) -> JobRecord:
-        """Accept a job; of a remix, `source` is what it is made after. Raises what refuses it, in
-        the names that the body used."""
+        """Accept a job; for a remix, `source` is the job it is based on. Raises the error that
+        refuses it, with the field names of the body."""
         model = self.model()
         base = SamplingParams() if source is None else source.request.requests[0].params
         try:
@@ -66,7 +66,8 @@ class VideoMaker:
             raise
 
     async def make(self, request: Request, body: VideosRequest) -> Response:
-        """The MP4. Raises as `submit`, and what ends the work; that the client left does."""
+        """Make the MP4. Raises like `submit`, and the error of the work; disconnecting cancels
+        it."""
         model = self.model()
         try:
             params = body.sampling_params(model, SamplingParams())
@@ -86,7 +87,7 @@ class VideoMaker:
             pixels = decode_picture(file, _PICTURE, max_pixels=self.max_input_pixels)
             return {"image": pixels}
         if source is not None and source.request.requests[0].pictures:
-            # The picture itself is kept until the job ends only; it is the first frame.
+            # The input image is only stored until the job ends; it is the first frame.
             return {"image": read_first_frame(self.jobs.results.path(source.files[0]))}
         return NO_PIXELS
 

@@ -1,4 +1,4 @@
-"""A video job as OpenAI's clients see it."""
+"""A video job in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SOONEST_MS, _UNKNOWN_MS, _LATEST_MS = 200, 1000, 10_000
 
 
 class Video(BaseModel):
-    """OpenAI's Video, and beside it how it is made and when it will be done."""
+    """OpenAI's Video, plus its parameters and the expected time."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -28,7 +28,7 @@ class Video(BaseModel):
     model: str
     status: str
     progress: int
-    """Per cent."""
+    """Percent, 0 to 100."""
     created_at: int
     completed_at: int | None
     expires_at: int | None
@@ -39,9 +39,9 @@ class Video(BaseModel):
     error: ErrorInfo | None
     started_at: int | None
     queue_position: int | None
-    """Requests ahead of it; None once it has ended."""
+    """Number of requests ahead of it; None once it has ended."""
     eta_s: float | None
-    """Seconds until it will be done, as far as that is known."""
+    """Estimated seconds left; None if unknown."""
     seed: int | None
     num_frames: int | None
     fps: int | None
@@ -62,7 +62,7 @@ class DeletedVideo(BaseModel):
 
 
 def video_of(record: JobRecord, task: Task | None) -> dict[str, Any]:
-    """The Video of a job; `task` makes it, if it has not ended."""
+    """Build the Video of a job; `task` runs it, if it has not ended."""
     params = record.request.requests[0].params
     progress = None if task is None or record.done else task.progress
     video = {
@@ -89,8 +89,8 @@ def video_of(record: JobRecord, task: Task | None) -> dict[str, Any]:
 
 
 def poll_after_ms(eta_s: float | None) -> int:
-    """When to ask again. The openai package asks at the first interval it is told until the end,
-    so this is a part of what is left: it learns of the end late by no more than that."""
+    """Suggested polling interval. The openai package uses the first interval it gets until the end,
+    so this is a fraction of the time left: the client notices the end at most that much later."""
     if eta_s is None:
         return _UNKNOWN_MS
     return max(_SOONEST_MS, min(_LATEST_MS, int(1000 * eta_s / _POLLS)))

@@ -1,4 +1,4 @@
-"""The bodies of the video routes: OpenAI's fields, and ours beside them."""
+"""Request bodies of the video routes: OpenAI's fields, plus our own."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ One = Annotated[int, Field(ge=1, le=1)]
 
 
 class RemixRequest(SamplingFields):
-    """A video as another was made, but for what the body says."""
+    """Repeat another video, with the changes in the body."""
 
     seconds: str | int | float | None = None
-    """As long as the model can make that is nearest."""
+    """Duration in seconds, rounded to the nearest length that the model supports."""
     seed: int | None = None
     n: One | None = None
     num_outputs_per_prompt: One | None = None
 
     def sampling_params(self, model: ModelInfo, base: SamplingParams) -> SamplingParams:
-        """`base` with what the body says. Raises InvalidRequest."""
+        """Return `base` with the values of the body. Raises InvalidRequest."""
         given = self.given()
         if self.seed is not None:
             given["seed"] = self.seed
@@ -46,19 +46,19 @@ class RemixRequest(SamplingFields):
     def _num_frames(self, model: ModelInfo, fps: int | None) -> int:
         seconds = _number(self.seconds)
         if fps is None:
-            raise InvalidRequest("seconds", self.seconds, "say fps as well")
+            raise InvalidRequest("seconds", self.seconds, "requires fps")
         frames = frames_of(seconds, fps, model.frame_multiple)
         if frames > model.limits.max_frames:
             longest = f"{model.limits.max_frames / fps:g} seconds at fps={fps}"
             raise InvalidRequest("seconds", self.seconds, f"{model.name} makes at most {longest}")
         if self.num_frames not in (None, frames):
-            allowed = f"seconds={self.seconds} at fps={fps} says {frames}"
+            allowed = f"does not match seconds={self.seconds} at fps={fps}, which gives {frames}"
             raise InvalidRequest("num_frames", self.num_frames, allowed)
         return frames
 
 
 class VideosRequest(RemixRequest):
-    """A video of a prompt, and of a picture where the model takes one."""
+    """Make a video from a prompt, and from an image if the model supports it."""
 
     input_reference: PictureSource | None = None
     """The first frame: a file, or in JSON {"image_url": a data URL}."""
@@ -69,13 +69,13 @@ class VideosRequest(RemixRequest):
         if not isinstance(value, dict):
             return value
         if value.get("image_url") is None:
-            allowed = 'must be a file, or {"image_url": a data URL}: no files are kept here'
+            allowed = 'must be a file, or {"image_url": a data URL}: file ids are not supported'
             raise PydanticCustomError("not_offered", allowed)
         return value["image_url"]
 
 
 def frames_of(seconds: float, fps: int, multiple: int) -> int:
-    """How many frames, 1 more than a multiple of `multiple`, are nearest to `seconds`."""
+    """Number of frames, 1 more than a multiple of `multiple`, nearest to `seconds`."""
     return 1 + multiple * max(0, math.floor((seconds * fps - 1) / multiple + 0.5))
 
 
@@ -85,5 +85,5 @@ def _number(seconds: object) -> float:
     except ValueError:
         number = math.nan
     if not 0 < number <= MAX_SECONDS:
-        raise InvalidRequest("seconds", seconds, "must be a number of seconds, as in 4")
+        raise InvalidRequest("seconds", seconds, "must be a number of seconds, such as 4")
     return number

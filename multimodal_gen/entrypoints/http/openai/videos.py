@@ -1,4 +1,4 @@
-"""`/v1/videos`: jobs that make videos, in OpenAI's shape."""
+"""`/v1/videos`: video jobs in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FILES: dict[str, Any] = {
 
 
 def video_routes(maker: VideoMaker) -> APIRouter:
-    """The routes that make videos, and that tell of them."""
+    """Create the routes for video jobs."""
     routes = APIRouter()
     jobs = maker.jobs
     path = "/v1/videos/{video_id}"
@@ -49,7 +49,7 @@ def video_routes(maker: VideoMaker) -> APIRouter:
         openapi_extra=forms.body_schema(VideosRequest, *_FORM_FIRST),
     )
     async def create(request: Request) -> Response:
-        """Accept a video; an `idempotency-key` that was sent before gives the job of then."""
+        """Accept a video job; a repeated `idempotency-key` returns the earlier job."""
         body = await forms.parse_body(request, VideosRequest)
         return _reply(await maker.submit(request, body), jobs)
 
@@ -60,7 +60,7 @@ def video_routes(maker: VideoMaker) -> APIRouter:
         openapi_extra=forms.body_schema(VideosRequest, *_FORM_FIRST),
     )
     async def create_now(request: Request) -> Response:
-        """The video itself, when it is done. A client that goes away takes its request with it."""
+        """Return the video itself, when it is done. Disconnecting cancels the request."""
         return await maker.make(request, await forms.parse_body(request, VideosRequest))
 
     @routes.get("/v1/videos", response_model=VideoPage, responses=documented(400, 401, 404))
@@ -70,7 +70,7 @@ def video_routes(maker: VideoMaker) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
         order: PageOrder = "desc",
     ) -> Response:
-        """Videos by when they were accepted; `after` is the last id of the page before."""
+        """List videos by time of acceptance; `after` is the last id of the previous page."""
         try:
             page = await jobs.page(owner_of(request), "video", after, limit, order)
         except NotFound as error:
@@ -83,12 +83,12 @@ def video_routes(maker: VideoMaker) -> APIRouter:
 
     @routes.get(path, response_model=Video, responses=documented(401, 404))
     async def retrieve(video_id: str, request: Request) -> Response:
-        """How far a video is; `openai-poll-after-ms` says when to ask again."""
+        """Get a video's progress; `openai-poll-after-ms` is the suggested polling interval."""
         return _reply(await _known(jobs, video_id, owner_of(request)), jobs)
 
     @routes.delete(path, response_model=DeletedVideo, responses=documented(401, 404))
     async def delete(video_id: str, request: Request) -> dict[str, Any]:
-        """End the work on a video, and forget it and its files."""
+        """Cancel a video job, and delete it with its files."""
         owner = owner_of(request)
         await _known(jobs, video_id, owner)
         await jobs.delete(video_id, owner)
@@ -100,7 +100,7 @@ def video_routes(maker: VideoMaker) -> APIRouter:
         responses={200: _FILES, **documented(400, 401, 404, 410)},
     )
     async def download(video_id: str, request: Request, variant: Variant = "video") -> FileResponse:
-        """The video as MP4, a frame of it as WebP, or frames side by side as JPEG."""
+        """Download the video as MP4, a frame as WebP, or a sheet of frames as JPEG."""
         record = _finished(await _known(jobs, video_id, owner_of(request)))
         suffix = _SUFFIXES[variant]
         name = next(name for name in record.files if name.endswith(suffix))
@@ -114,7 +114,7 @@ def video_routes(maker: VideoMaker) -> APIRouter:
         openapi_extra=forms.body_schema(RemixRequest, *reversed(_FORM_FIRST)),
     )
     async def remix(video_id: str, request: Request) -> Response:
-        """A video made as another was, seed and picture too, of another prompt."""
+        """Repeat a video, with the same seed and image, for another prompt."""
         body = await forms.parse_body(request, RemixRequest)
         source = _finished(await _known(jobs, video_id, owner_of(request)))
         return _reply(await maker.submit(request, body, source), jobs)
@@ -123,7 +123,7 @@ def video_routes(maker: VideoMaker) -> APIRouter:
 
 
 async def _known(jobs: Jobs, video_id: str, owner: Owner) -> JobRecord:
-    """Raises NotFound, also for what is another owner's."""
+    """Get a video job. Raises NotFound, also for another owner's."""
     record = await jobs.get(video_id, owner)
     if record.kind != "video":
         raise NotFound(f"no video {video_id[:100]!r}")

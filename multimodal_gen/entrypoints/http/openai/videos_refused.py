@@ -1,4 +1,4 @@
-"""What OpenAI's video API has and no model here can do, answered with the reason."""
+"""Parts of OpenAI's video API that no model here supports: refused with the reason."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.errors import InvalidRequest, NotFound
 
 _WHY = {
-    "edits": "changes no given video: remix one that was made here, or make another",
-    "extensions": "goes on from no given video: make a longer one, or start from a picture",
-    "characters": "knows no characters: describe them in the prompt, or start from a picture",
+    "edits": "can't edit a given video: remix one that was made here, or make another",
+    "extensions": "can't extend a given video: make a longer one, or start from an image",
+    "characters": "has no characters: describe them in the prompt, or start from an image",
 }
 
 
 def refused_video_routes(maker: VideoMaker) -> APIRouter:
-    """The routes that refuse."""
+    """Create the routes that refuse."""
     routes = APIRouter()
 
     async def refuse(request: Request) -> None:
-        """Not offered."""
-        async for _ in request.stream():  # a client that still sends would miss the answer
+        """Not supported."""
+        async for _ in request.stream():  # a client that is still sending would miss the response
             pass
         kind = request.url.path.rpartition("/")[2]
         raise InvalidRequest("model", maker.model().name, _WHY[kind])
@@ -31,7 +31,7 @@ def refused_video_routes(maker: VideoMaker) -> APIRouter:
 
     @routes.get("/v1/videos/characters/{character_id}", responses=documented(401, 404))
     async def character(character_id: str) -> None:
-        """There are none."""
+        """Not supported."""
         raise NotFound(f"no character {character_id[:100]!r}: {_WHY['characters']}")
 
     return routes

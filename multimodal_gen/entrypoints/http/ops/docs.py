@@ -1,5 +1,4 @@
-"""`/openapi.json`, and `/docs`: the same for people, on a page that takes nothing from another
-host."""
+"""`/openapi.json`, and `/docs`: a readable page that loads nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -14,11 +13,11 @@ from fastapi import APIRouter, FastAPI, Response
 from multimodal_gen.entrypoints.http.ops.playground import content_security_policy
 
 _NEVER_STATUS, _NEVER_NAMES = "422", ("HTTPValidationError", "ValidationError")
-"""What FastAPI writes into every schema, and is answered as 400 in the envelope here."""
+"""FastAPI adds these to every schema; here they are returned as 400 in the error envelope."""
 
 
 def docs_routes(app: FastAPI, *, needs_key: bool) -> APIRouter:
-    """The schema of `app`, which needs a key where others do, and the page, which does not."""
+    """Create routes for the schema of `app`, which needs a key if others do, and the open page."""
     routes = APIRouter()
     schema = cache(lambda: msgspec.json.encode(schema_of(app, needs_key=needs_key)))
     html = (resources.files("multimodal_gen") / "assets/docs/index.html").read_text("utf-8")
@@ -35,7 +34,7 @@ def docs_routes(app: FastAPI, *, needs_key: bool) -> APIRouter:
 
     @routes.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
-        # Writing it takes a while, the first time.
+        # Generating it takes a while, the first time.
         content = await asyncio.to_thread(schema)
         return Response(content, media_type="application/json")
 
@@ -43,7 +42,7 @@ def docs_routes(app: FastAPI, *, needs_key: bool) -> APIRouter:
 
 
 def schema_of(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
-    """FastAPI's, but true: how keys are sent, and no 422."""
+    """FastAPI's schema, corrected: how keys are sent, and no 422."""
     schema = app.openapi()
     for methods in schema["paths"].values():
         for operation in methods.values():

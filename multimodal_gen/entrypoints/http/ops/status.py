@@ -1,4 +1,4 @@
-"""What is served, and whether it is up."""
+"""Model list, health checks and server info."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from multimodal_gen.version import __version__
 
 
 def status_routes(service: Service, args: ServerArgs) -> APIRouter:
-    """`/v1/models` and the probes."""
+    """Create `/v1/models` and the health checks."""
     routes = APIRouter()
     created = time.time()
 
     @routes.get("/liveness")
     async def liveness() -> dict[str, str]:
-        """200 while the server's process answers."""
+        """200 while the server process responds."""
         return {"status": "alive"}
 
     @routes.get("/health", response_class=Response, responses=documented(503))
     async def health() -> Response:
-        """200 when an engine is there; 503 while it loads, is being replaced or the server stops.
+        """200 if an engine is ready; 503 while it is loading, restarting or stopping.
 
-        The body says which, how many ranks there are, and how many requests run and wait.
+        The body has the state, the number of ranks, and the number of running and queued requests.
         """
         state: dict[str, Any] = asdict(service.health())
         state["status"] = state.pop("phase")
@@ -49,7 +49,7 @@ def status_routes(service: Service, args: ServerArgs) -> APIRouter:
 
     @routes.get("/server_info", responses=documented(401))
     async def server_info() -> dict[str, Any]:
-        """How this server was started, without its keys, and how it is."""
+        """Server arguments without secrets, and the server's state."""
         try:
             model = service.model.name
         except MultimodalGenError:

@@ -1,9 +1,9 @@
-"""Connections of clients that are slow, silent or gone must not keep others from being served.
+"""Keeps slow, silent or disconnected clients from blocking others.
 
-uvicorn waits for a request's headers and body as long as the client likes. Here a client that is in
-the middle of sending has a deadline, which each byte of a body puts off a little; and when there
-are more connections than the process may have files, the one whose client is waited for longest
-makes room. (Clients that take no answers are the kernel's to notice: see `listen`.)
+uvicorn waits for a request's headers and body without a limit. Here a client that is sending has a
+deadline, which each byte of a body extends a little; and when there are more connections than the
+process may have files, the one waiting longest for its client is closed. (Clients that don't read
+responses are detected by the kernel: see `listen`.)
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from uvicorn.server import ServerState
 
 MAX_HEADER_BYTES = 32 * 2**10
 KEEP_ALIVE_S = 75
-"""Longer than proxies keep theirs, so that none sends a request into a connection that closes."""
+"""Longer than proxies keep connections, so that none sends a request into one that is closing."""
 WEBSOCKETS: dict[str, Any] = {
     "ws": "websockets-sansio",
     "ws_max_size": 2**16,
     "ws_per_message_deflate": False,
 }
-"""Clients have little to say on them, and pictures don't shrink."""
+"""Clients send little on them, and images don't compress."""
 _MIN_BYTES_PER_S = 2048
 _WANTED_FILES = 65536
 _MAX_BACKLOG = 1024
 _OTHER_FILES = 192
-"""Not of connections: sockets to ranks, the ledger, results that are sent."""
+"""Files other than connections: sockets to ranks, the ledger, results being sent."""
 
 
 class Waiting:
-    """The connections whose client is to send something, longest first, and the time it has."""
+    """Connections waiting for data from their client, longest first, with their deadlines."""
 
     def __init__(self, timeout: float, capacity: int) -> None:
         self.timeout = timeout
@@ -43,7 +43,7 @@ class Waiting:
         self.connections: dict[PatientProtocol, None] = {}
 
     def make_room(self, alive: int) -> None:
-        """Close the one that waited longest when there are `alive` connections, if that is many."""
+        """Close the longest-waiting one if the number of connections, `alive`, is too high."""
         if alive > self.capacity and self.connections:
             oldest = next(iter(self.connections))
             del self.connections[oldest]
@@ -51,7 +51,7 @@ class Waiting:
 
 
 class PatientProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, with deadlines for what the client sends."""
+    """uvicorn's HTTP/1.1 protocol with deadlines for data from the client."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class PatientProtocol(H11Protocol):
             self._waiting.connections[self] = None
 
     def _expect(self, received: int) -> None:
-        """More must come: soon after what came last, and faster than a trickle."""
+        """Set the deadline for more data: soon after the last, and at more than a minimum rate."""
         now = self.loop.time()
         if self._deadline is None:
             self._deadline = now + self._waiting.timeout
@@ -107,7 +107,7 @@ class PatientProtocol(H11Protocol):
         if self._deadline is None or self.transport.is_closing():
             return
         now = self.loop.time()
-        if self.flow.read_paused:  # It is us who are slow.
+        if self.flow.read_paused:  # The server itself is slow.
             self._deadline = now + self._waiting.timeout
         if now < self._deadline:
             self._alarm = self.loop.call_at(self._deadline, self._ring)
@@ -123,14 +123,14 @@ class PatientProtocol(H11Protocol):
 
 
 def uvicorn_options(client_timeout: float) -> dict[str, Any]:
-    """Arguments of uvicorn.Config. Raises the process's limit of open files as far as it may."""
+    """Arguments of uvicorn.Config. Raises the process's open file limit as far as allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, _WANTED_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     else:
         most = _WANTED_FILES if soft == resource.RLIM_INFINITY else soft
-    # As many are accepted at once, before the first of those that make room is closed.
+    # This many are accepted at once, before the first one is closed to make room.
     backlog = min(_MAX_BACKLOG, most // 8)
     waiting = Waiting(client_timeout, max(1, most - _OTHER_FILES - backlog))
     return {

@@ -1,4 +1,4 @@
-"""Work that ends when nobody waits for it any more."""
+"""Cancels work when its client disconnects."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from multimodal_gen.serving.task import Task
 
 
 async def unless_gone(request: Request, task: Task) -> list[Output]:
-    """The outputs of `task`; when the client leaves first, or the wait is given up, the task is
+    """Outputs of `task`. If the client disconnects first, or the wait is cancelled, the task is
     cancelled and this raises Cancelled. The request's body must have been read."""
     working = asyncio.create_task(task.wait())
     watching = asyncio.create_task(_gone(request))
     try:
         await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise Cancelled("the client left")
+            raise Cancelled("the client disconnected")
         return working.result()
     finally:
         task.cancel()

@@ -1,4 +1,4 @@
-"""Errors in the words of protocols other than OpenAI's."""
+"""Error formats of protocols other than OpenAI's."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from starlette.exceptions import HTTPException
 from multimodal_gen.errors import MultimodalGenError
 
 Shape = Callable[[dict[str, Any]], dict[str, Any]]
-"""The body of an answer, of OpenAI's `{message, type, param, code}`."""
+"""Converts OpenAI's `{message, type, param, code}` to a response body."""
 
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 def routes_that_err_as(shape: Shape, names: Mapping[str, str] = NO_NAMES) -> type[APIRoute]:
-    """The class of a router's routes: status and headers are those that the app gives an error,
-    the body is `shape`'s. `names` has the protocol's own for fields of SamplingParams."""
+    """Create a route class for a router: status and headers are those of the app's error response,
+    the body is from `shape`. `names` maps SamplingParams fields to the protocol's names."""
 
     class Route(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -49,7 +49,7 @@ def _rename(error: MultimodalGenError, names: Mapping[str, str]) -> None:
 
 
 async def _answered(request: Request, error: Exception) -> Response:
-    """What the app answers to it."""
+    """Response of the app to the error."""
     handlers = request.app.exception_handlers
     handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
     answer: Response = await handler(request, error)

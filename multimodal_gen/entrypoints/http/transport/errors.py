@@ -1,4 +1,4 @@
-"""Every error as `{"error": {message, type, param, code}}`, which OpenAI's clients read."""
+"""Error responses as `{"error": {message, type, param, code}}`, which OpenAI's clients read."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _CODES = {
     413: "request_too_large",
 }
 _PHRASES = {499: "Cancelled", 507: "Out of Memory"}
-_ALLOWED = {"none_required": "files of the server can't be named over HTTP"}
-"""What to say in place of pydantic's words."""
+_ALLOWED = {"none_required": "server files can't be used over HTTP"}
+"""Replacements for pydantic's messages."""
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Have `app` answer every error, its own and ours, in the envelope."""
+    """Make `app` return every error, its own and ours, in the envelope."""
     app.add_exception_handler(MultimodalGenError, _on_ours)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
@@ -52,29 +52,29 @@ def error_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     error = {"message": message, "type": _type(status), "param": param, "code": code}
-    # ASCII: a message may show half a surrogate pair that the caller sent.
+    # ASCII: a message may contain half a surrogate pair from the request.
     body = json.dumps({"error": error}).encode("ascii")
     return Response(body, status, headers, media_type="application/json")
 
 
 class ErrorInfo(BaseModel):
-    """What went wrong."""
+    """Details of an error."""
 
     message: str
     type: str
     param: str | None
-    """The field of the request that it is about."""
+    """Field of the request that caused it."""
     code: str
 
 
 class ErrorReply(BaseModel):
-    """How every error is answered."""
+    """Body of every error response."""
 
     error: ErrorInfo
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Errors that a route may answer with, for the schema."""
+    """Error responses of a route, for the schema."""
     return {
         status: {
             "model": ErrorReply,
@@ -96,12 +96,12 @@ def envelope(error: MultimodalGenError) -> dict[str, Any]:
     """Return the content of an error reply; logs nothing."""
     status, message = _status(error), error.message
     if status == 500:
-        message = "the request failed inside the server; its log says why"
+        message = "the request failed inside the server; see the server's log"
     return {"message": message, "type": _type(status), "param": error.field, "code": error.code}
 
 
 def response_of(error: MultimodalGenError) -> Response:
-    """The answer to a request that ended with `error`."""
+    """Response to a request that ended with `error`."""
     status, content = log_and_envelope(error)
     headers = {}
     if status in (429, 503):
@@ -128,7 +128,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """What may be done with the path: starlette names the methods of its first route only."""
+    """Methods allowed for the path: starlette only names those of its first route."""
     routes = request.app.routes
     return [
         method
@@ -140,7 +140,7 @@ def _methods(request: Request) -> list[str]:
 
 
 async def _on_bug(request: Request, _: Exception) -> Response:
-    # The outermost layer of the app answers this one and raises it again, so that it is logged.
+    # The app's outermost layer answers this one and raises it again, so that it is logged.
     headers = {"x-should-retry": "false"}
     if "request_id" in request.scope:
         headers["x-request-id"] = request.scope["request_id"]
@@ -148,7 +148,7 @@ async def _on_bug(request: Request, _: Exception) -> Response:
 
 
 async def _on_validation(_: Request, error: Exception) -> Response:
-    """The first thing that is wrong with the body, as pydantic found it."""
+    """Report the first error that pydantic found in the body."""
     assert isinstance(error, RequestValidationError)
     first: dict[str, Any] = error.errors()[0]
     kind, param = str(first["type"]), _param(first["loc"])
@@ -160,7 +160,7 @@ async def _on_validation(_: Request, error: Exception) -> Response:
     if kind == "missing":
         return error_response(400, f"{param} is missing", "missing_required_parameter", param)
     allowed = _ALLOWED.get(kind, first["msg"])
-    if isinstance(first["input"], list | dict):  # maybe nested too deeply to be shown
+    if isinstance(first["input"], list | dict):  # may be nested too deeply to be shown
         message = f"{param}: {allowed}"
     else:
         message = InvalidRequest(param, first["input"], allowed).message
@@ -169,7 +169,7 @@ async def _on_validation(_: Request, error: Exception) -> Response:
 
 
 def _param(loc: Sequence[int | str]) -> str | None:
-    """`("body", "lora", 0, "name")` as `lora.0.name`; None is the body as a whole."""
+    """`("body", "lora", 0, "name")` as `lora.0.name`; None is the whole body."""
     return ".".join(str(part) for part in loc[1:]) or None
 
 

@@ -1,8 +1,8 @@
-"""Pictures that a request names by URL: fetched only from hosts that the operator allows.
+"""Fetches images by URL, only from hosts that the operator allows.
 
-One parser reads the URL for the check and for the connection. The name is resolved once, the
-addresses are checked, and the connection goes to one of them, so that no second answer of a name
-server can lead elsewhere; TLS and the Host header go by the name. Each redirect starts over.
+One parser reads the URL for both the check and the connection. The name is resolved once, the
+addresses are checked, and the connection goes to one of them, so that a second DNS answer can't
+lead elsewhere; TLS and the Host header use the name. Each redirect is checked again.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class MediaHosts:
-    """What `allowed_media_hosts` says."""
+    """Hosts and networks in `allowed_media_hosts`."""
 
     def __init__(self, entries: Sequence[str]) -> None:
-        """Raises InvalidRequest for what is neither a host nor a network."""
+        """Raises InvalidRequest for an entry that is neither a host nor a network."""
         self._names: set[str] = set()
         self._networks: list[Network] = []
         for entry in entries:
@@ -50,7 +50,8 @@ class MediaHosts:
         return bool(self._names or self._networks)
 
     def knows(self, host: str, port: int, scheme: str) -> bool:
-        """Whether a URL may name `host`: only at the scheme's own port unless the entry has one."""
+        """True if a URL may name `host`: only on the scheme's default port unless the entry has
+        one."""
         name = host.lower().rstrip(".")
         if _address(name) is not None:
             return True  # decided by `may_reach`
@@ -59,7 +60,7 @@ class MediaHosts:
         return any(each + suffix in self._names for each in (name, *parents) for suffix in suffixes)
 
     def may_reach(self, address: Address, *, named: bool) -> bool:
-        """Whether to connect there: `named`, because an allowed host stands for it."""
+        """True if connecting is allowed; `named`: the address belongs to an allowed host."""
         every = [address, *_inside(address)]
         if all(any(each in network for network in self._networks) for each in every):
             return True
@@ -67,7 +68,7 @@ class MediaHosts:
 
 
 class MediaFetcher:
-    """Gets files of at most `max_bytes`."""
+    """Fetches files of at most `max_bytes`."""
 
     def __init__(self, hosts: MediaHosts, max_bytes: int, timeout_s: float = _TIMEOUT_S) -> None:
         self._hosts = hosts
@@ -75,10 +76,10 @@ class MediaFetcher:
         self._timeout_s = timeout_s
 
     async def fetch(self, url: str, field: str) -> bytes:
-        """What is at `url`; what it is shows its content alone. Raises InvalidRequest, which says
-        of other hosts no more than the caller knew."""
+        """Fetch `url`; its type is determined by content. Raises InvalidRequest, which reveals
+        nothing about other hosts."""
         if not self._hosts:
-            allowed = "URLs are not fetched here: send the picture itself"
+            allowed = "URLs are not fetched: send the image itself"
             raise InvalidRequest(field, url, allowed)
         try:
             async with asyncio.timeout(self._timeout_s), await self._client() as client:
@@ -88,8 +89,9 @@ class MediaFetcher:
 
     async def _client(self) -> httpx2.AsyncClient:
         tls = await asyncio.to_thread(_tls)
-        # Proxies of the environment would resolve the name themselves; and a connection that was
-        # kept would be found by its address, whichever name its certificate was checked for.
+        # Proxies from the environment would resolve the name themselves, and a kept-alive
+        # connection would be reused by address, regardless of the name its certificate was checked
+        # for.
         limits = httpx2.Limits(max_keepalive_connections=0)
         return httpx2.AsyncClient(
             verify=tls, trust_env=False, timeout=self._timeout_s, limits=limits
@@ -103,7 +105,7 @@ class MediaFetcher:
             if isinstance(found, bytes):
                 return found
             target = str(parsed.join(found))
-        raise InvalidRequest(field, url, f"leads on more than {_MAX_REDIRECTS} times")
+        raise InvalidRequest(field, url, f"redirects more than {_MAX_REDIRECTS} times")
 
     def _checked(self, target: str, url: str, field: str) -> httpx2.URL:
         try:
@@ -116,13 +118,13 @@ class MediaFetcher:
             raise InvalidRequest(field, url, "must be http(s)://host/path")
         port = parsed.port or _PORTS[parsed.scheme]
         if not self._hosts.knows(parsed.host, port, parsed.scheme):
-            raise InvalidRequest(field, url, "names a host that the operator did not allow")
+            raise InvalidRequest(field, url, "host is not allowed by the operator")
         return parsed
 
     async def _get(
         self, client: httpx2.AsyncClient, parsed: httpx2.URL, url: str, field: str
     ) -> bytes | str:
-        """The content, or where it says that the content is."""
+        """Content, or the redirect target."""
         host, port = parsed.host, parsed.port or _PORTS[parsed.scheme]
         for address in await self._addresses(host, port, url, field):
             request = client.build_request(
@@ -151,7 +153,7 @@ class MediaFetcher:
             found = [ipaddress.ip_address(answer[4][0]) for answer in answers]
         fine = [each for each in found if self._hosts.may_reach(each, named=literal is None)]
         if not fine:
-            raise InvalidRequest(field, url, "names an address that the operator did not allow")
+            raise InvalidRequest(field, url, "address is not allowed by the operator")
         return fine
 
     async def _read(self, response: httpx2.Response, url: str, field: str) -> bytes | str:
@@ -163,18 +165,18 @@ class MediaFetcher:
         async for chunk in response.aiter_raw():
             content += chunk
             if len(content) > self._max_bytes:
-                raise InvalidRequest(field, url, f"has more than {self._max_bytes} bytes")
+                raise InvalidRequest(field, url, f"is larger than {self._max_bytes} bytes")
         return bytes(content)
 
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
-    """Once: it reads every certificate authority there is."""
+    """Create it once: this reads all certificate authorities."""
     return ssl.create_default_context()
 
 
 def _address(host: str) -> Address | None:
-    """An address in its usual form; resolvers take more (0x7f.1), which are names to us."""
+    """Parse an address in its usual form; others that resolvers accept (0x7f.1) count as names."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -182,7 +184,7 @@ def _address(host: str) -> Address | None:
 
 
 def _inside(address: Address) -> list[Address]:
-    """IPv4 addresses that stand in an IPv6 one, and are reached by it."""
+    """IPv4 addresses that are embedded in an IPv6 one, and reached through it."""
     if isinstance(address, ipaddress.IPv4Address):
         return []
     teredo = address.teredo or ()

@@ -1,4 +1,4 @@
-"""Bodies of requests, as JSON or as a form, read into one pydantic model."""
+"""Parses request bodies, JSON or form, into one pydantic model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ M = TypeVar("M", bound=BaseModel)
 MAX_FIELDS = 200
 MAX_FILES = 20
 MAX_FIELD_BYTES = 32 * 2**20
-"""Of one that is no file: it may be a picture in base64."""
+"""Maximum size of a field that is not a file: it may be an image in base64."""
 
 _JSON, _FORMS = "application/json", ("multipart/form-data", "application/x-www-form-urlencoded")
 _KEY = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
@@ -29,11 +29,11 @@ Value = str | bytes
 
 
 async def parse_body(request: Request, model: type[M]) -> M:
-    """The body as a `model`. Of a form, files come as bytes and numbers are read from their text;
-    links to pictures are followed where the operator allows it.
+    """Parse the body as a `model`. In a form, files are bytes and numbers are parsed from text;
+    links to images are fetched if the operator allows it.
 
-    Raises RequestValidationError, InvalidRequest, and HTTPException for what is neither JSON nor a
-    form.
+    Raises RequestValidationError, InvalidRequest, and HTTPException for content that is neither
+    JSON nor a form.
     """
     body = await _read(request, model)
     await follow_links(request, body)
@@ -50,8 +50,8 @@ async def _read(request: Request, model: type[M]) -> M:
 
 
 def fold(items: Iterable[tuple[str, Value]]) -> dict[str, Any]:
-    """Fields of a form as the values they stand for: `a` twice, `a[]` and `a[0]` are a list,
-    `a[b]` is a dict."""
+    """Fields of a form as nested values: `a` twice, `a[]` and `a[0]` are a list, `a[b]` is a
+    dict."""
     folded: dict[str, Any] = {}
     for name, value in items:
         match = _KEY.fullmatch(name)
@@ -81,7 +81,7 @@ def _from_json(body: bytes) -> Any:
         found = {"type": "json_invalid", "loc": ("body", error.pos), "msg": "", "input": None}
         raise RequestValidationError([{**found, "ctx": {"error": error.msg}}]) from None
     except (ValueError, RecursionError):
-        raise HTTPException(400, "the body can't be read as JSON") from None
+        raise HTTPException(400, "the body is not valid JSON") from None
 
 
 async def _items(request: Request) -> list[tuple[str, Value]]:
@@ -98,7 +98,8 @@ async def _items(request: Request) -> list[tuple[str, Value]]:
 
 
 def _put(into: dict[str, Any], name: str, path: list[str], value: Value) -> None:
-    """`path` is what stands in brackets after `name`; a list is a dict of its indices here."""
+    """Insert a value; `path` are the keys in brackets after `name`. Lists are dicts by index
+    here."""
     if not path:
         if name in into:
             old = into[name]
@@ -119,7 +120,7 @@ def _put(into: dict[str, Any], name: str, path: list[str], value: Value) -> None
 
 
 class _List(dict[Any, Any]):
-    """Entries by their index, or by the order they came in."""
+    """Entries by index, or by order."""
 
 
 def _listed(value: Any) -> Any:
@@ -131,7 +132,7 @@ def _listed(value: Any) -> Any:
 
 
 def _unpacked(model: type[BaseModel], given: dict[str, Any]) -> dict[str, Any]:
-    """Without fields that were left empty, and with JSON in the place of text that must be some."""
+    """Remove fields that were left empty, and parse JSON in text fields that require it."""
     kept = {name: value for name, value in given.items() if value != "" or name in _EMPTY_IS_TEXT}
     for name, field in model.model_fields.items():
         value = kept.get(name)
@@ -142,7 +143,7 @@ def _unpacked(model: type[BaseModel], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _maybe_json(text: str) -> Any:
-    """What stands for a list, a dict or nothing; other text is for pydantic to read."""
+    """Parse text that is a list, a dict or null in JSON; other text is left to pydantic."""
     if text != "null" and text[:1] not in ("[", "{"):
         return text
     try:
@@ -163,7 +164,7 @@ def _validated(model: type[M], given: Any, *, strict: bool) -> M:
 
 
 def _place(loc: Sequence[int | str], given: Any, missing: bool) -> Iterator[int | str]:
-    """Where in `given` an error is: pydantic names the branches of unions as well."""
+    """Location of an error in `given`, without the union branches that pydantic adds."""
     for depth, part in enumerate(loc, 1):
         inside = isinstance(given, dict) and part in given
         if inside or (isinstance(given, list) and isinstance(part, int)):
@@ -174,7 +175,7 @@ def _place(loc: Sequence[int | str], given: Any, missing: bool) -> Iterator[int 
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` without `$defs`: OpenAPI keeps definitions elsewhere."""
+    """`schema` without `$defs`: OpenAPI has its definitions in another place."""
     definitions = schema.pop("$defs", {})
 
     def replaced(part: Any) -> Any:

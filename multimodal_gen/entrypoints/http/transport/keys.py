@@ -1,13 +1,12 @@
-"""Who may pass, and as whom: `request.state.owner` of every request.
+"""Authentication: sets `request.state.owner` for every request.
 
-A key comes as `Authorization: Bearer <key>`; under /sdapi also as the password of HTTP Basic, which
-is what A1111's clients know. A browser's WebSocket can't send headers: it offers the subprotocols
+A key is sent as `Authorization: Bearer <key>`; under /sdapi also as the password of HTTP Basic,
+which A1111's clients support. A browser's WebSocket can't send headers: it offers the subprotocols
 `multimodal_gen` and `bearer.<key in base64url>`. (Pages read server-sent events with fetch, which
-can.) Keys in queries or cookies are not looked at: those end up in logs and histories, and travel
-with requests that other sites make.
+can.) Keys in queries or cookies are ignored: those end up in logs and histories, and are sent with
+requests from other sites.
 
-Without a key answer the probes, the pages (whose own requests need it), and links that can't be
-guessed.
+No key is needed for health checks, the pages (whose own requests need it), and unguessable links.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from multimodal_gen.serving.owner import Owner
 
 _OPEN = frozenset({"/health", "/liveness", "/healthz"})
 _OPEN_PAGES = re.compile(r"/|/docs|/favicon\.ico|/playground(/.*)?|/files/[^/]+/[^/]+")
-"""To be read, that is: `POST /` is Hugging Face's."""
+"""Only for reading: `POST /` is Hugging Face's."""
 _BASIC = re.compile(r"/sdapi(/.*)?")
 _SUBPROTOCOL, _BEARER = "multimodal_gen", "bearer."
 _POLICY_VIOLATION = 1008
 
 
 class Keys:
-    """Lets past who has a key, and puts an Owner on the request."""
+    """Authenticates requests and attaches the key's owner."""
 
     def __init__(self, app: ASGIApp, ring: KeyRing) -> None:
         self._app = app
@@ -63,22 +62,22 @@ class Keys:
         if given is not None and (owner := self._ring.owner_of(given)) is not None:
             return owner
         if self._ring.guards:
-            raise Unauthorized("this server asks for an API key: Authorization: Bearer <key>")
+            raise Unauthorized("API key required: Authorization: Bearer <key>")
         _check_origin(scope)
         return Owner()
 
 
 def admin_only(request: Request) -> None:
-    """A dependency of routes that change the server. Raises Forbidden."""
+    """Dependency of administrative routes. Raises Forbidden."""
     if not request.state.owner.admin:
-        raise Forbidden("this changes the server: it takes the server's admin_key")
+        raise Forbidden("administrative route: requires the server's admin_key")
 
 
 def _given(scope: Scope) -> bytes | None:
-    """The key that came with the request."""
+    """Key sent with the request."""
     header = Headers(scope=scope).get("authorization", "")
     scheme, _, credentials = header.partition(" ")
-    # Headers are decoded as latin-1, which gives back the bytes that were sent.
+    # Headers are decoded as latin-1; encoding restores the bytes that were sent.
     sent = credentials.strip().encode("latin-1")
     if scheme.lower() == "bearer":
         return sent
@@ -91,7 +90,7 @@ def _given(scope: Scope) -> bytes | None:
 
 
 def _decoded(text: bytes) -> bytes:
-    """Base64 of either alphabet, padded or not; nothing where it is none."""
+    """Decode base64 of either alphabet, padded or not; empty if it is invalid."""
     try:
         return base64.b64decode(text.translate(_STANDARD) + b"=" * (-len(text) % 4), validate=True)
     except binascii.Error:
@@ -110,12 +109,12 @@ def _is_open(scope: Scope) -> bool:
 
 
 def _check_origin(scope: Scope) -> None:
-    """Where no key is needed, pages of other sites must not use the visitor's browser to get here,
-    be it by a name that they point at this machine. Raises Forbidden."""
+    """Without keys, pages of other sites must not reach the server through a visitor's browser,
+    even by a host name that resolves to this machine. Raises Forbidden."""
     headers = Headers(scope=scope)
     host, origin = headers.get("host", ""), headers.get("origin")
     if host and not _is_local(host):
-        why = f"a server without keys answers to its address or localhost, not {host[:100]!a}"
+        why = f"a server without keys only accepts its address or localhost, not {host[:100]!a}"
         raise Forbidden(f"{why}: set api_key")
     if origin is not None and origin.partition("://")[2].lower() != host.lower():
         why = f"pages of {origin[:100]!a} may not use a server without keys: set api_key"
@@ -123,7 +122,7 @@ def _check_origin(scope: Scope) -> None:
 
 
 def _is_local(host: str) -> bool:
-    """Whether a Host header names an address, or this machine: no other name can be trusted."""
+    """True if a Host header is an address or localhost: no other name can be trusted."""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if name.lower() == "localhost":
         return True
@@ -144,7 +143,7 @@ async def _refuse(error: MultimodalGenError, scope: Scope, receive: Receive, sen
 
 
 def _answering_subprotocol(scope: Scope, send: Send) -> Send:
-    """Browsers want one of the subprotocols that they offered, which must not be the key."""
+    """Answer with an offered subprotocol, as browsers require, but not with the key."""
     offers = scope.get("subprotocols", [])
     scope["subprotocols"] = [each for each in offers if not each.startswith(_BEARER)]
     if _SUBPROTOCOL not in offers:

@@ -1,4 +1,4 @@
-"""Links to pictures in a body become the pictures, where the operator allows their hosts."""
+"""Replaces links to images in a body by the images, if the operator allows their hosts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ _SCHEMES = ("http://", "https://")
 
 
 async def follow_links(request: Request, body: BaseModel) -> None:
-    """Put files in the place of URLs, in fields of `body` that take pictures. Raises
-    InvalidRequest."""
+    """Replace URLs by files, in image fields of `body`. Raises InvalidRequest."""
     fetcher: MediaFetcher = request.app.state.media
     for name, field in type(body).model_fields.items():
         if PictureLink in _parts(field.annotation):
@@ -34,6 +33,6 @@ async def _file(fetcher: MediaFetcher, value: Any, field: str) -> Any:
 
 
 def _parts(annotation: Any) -> set[Any]:
-    """The types that an annotation is made of."""
+    """Types that an annotation consists of."""
     inner = (_parts(each) for each in get_args(annotation))
     return {annotation}.union(*inner) if get_args(annotation) else {annotation}

@@ -1,4 +1,4 @@
-"""The address that the server listens on."""
+"""Opens the server's listening socket."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SILENCE_S = 60
 
 
 def listen(args: ServerArgs) -> socket.socket:
-    """A listening socket at `args.host` and `args.port`.
+    """Listen at `args.host` and `args.port`.
 
-    Raises InvalidRequest for an address that others can reach without a key (it looks at what the
-    name stands for), OSError when the address can't be had.
+    Raises InvalidRequest for an address that others can reach if no key is set (names are
+    resolved), OSError if the address is not available.
     """
     found = socket.getaddrinfo(
         args.host or None, args.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -24,7 +24,7 @@ def listen(args: ServerArgs) -> socket.socket:
     family, kind, protocol, _, address = found[0]
     keyless = args.api_key is None and args.api_keys_file is None
     if keyless and not ipaddress.ip_address(address[0]).is_loopback:
-        allowed = "others can reach it: set api_key or api_keys_file, or listen on 127.0.0.1"
+        allowed = "is reachable by others: set api_key or api_keys_file, or listen on 127.0.0.1"
         raise InvalidRequest("host", args.host, allowed)
     listener = socket.socket(family, kind, protocol)
     try:
@@ -39,8 +39,7 @@ def listen(args: ServerArgs) -> socket.socket:
 
 
 def _notice_the_vanished(listener: socket.socket) -> None:
-    """Have the kernel end connections (they inherit this) whose other end is gone, or takes nothing
-    of what it is sent."""
+    """Let the kernel close connections (which inherit this) whose peer is gone or reads nothing."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
         ("TCP_KEEPIDLE", _SILENCE_S),

@@ -1,4 +1,4 @@
-"""What holds for every request: it has an id, is logged and counted, and its body has a bound."""
+"""Handling of every request: id, logging, metrics, and a limit on its body."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from multimodal_gen.observability.metrics import Metrics
 from multimodal_gen.observability.tracing import Tracing
 
 _MAX_COMMAS = 200_000
-"""Of a JSON body: reading it takes as long as it has values, and nothing else is done meanwhile."""
+"""Limit on a JSON body: parsing time is proportional to its values, and blocks everything else."""
 _BODIES = 8
-"""So many of the largest size may be in memory at once."""
+"""Maximum number of bodies of the largest size in memory at once."""
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _QUIET = frozenset({"/health", "/healthz", "/liveness", "/metrics"})
-"""Routes that are asked all the time: logged at DEBUG."""
+"""Frequently polled routes, logged at DEBUG."""
 _UNMATCHED = "unmatched"
 _LEFT = 499
-"""The status of a request whose client went away before the answer."""
+"""Status of a request whose client disconnected before the response."""
 
 access_log = logging.getLogger(ACCESS)
 
 
 class Observed:
-    """Gives every request an id, which the response bears as `x-request-id` (the client's own where
-    it sent a sane one), and tells logs, metrics and traces how it was answered."""
+    """Gives every request an id, returned as `x-request-id` (the client's own if it is valid), and
+    reports its response to logs, metrics and traces."""
 
     def __init__(
         self, app: ASGIApp, metrics: Metrics | None = None, tracing: Tracing | None = None
@@ -70,7 +70,7 @@ class Observed:
             with self._counted(), self._traced(scope, lambda: status):
                 await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            status = _LEFT  # in the middle of its body: nobody is there to be answered
+            status = _LEFT  # disconnected in the middle of its body
         except Exception:
             status = 500
             raise
@@ -125,7 +125,7 @@ def _method(scope: Scope) -> str:
 
 
 def _route(scope: Scope) -> str:
-    """The route's template, of which there are few."""
+    """Path template of the route; there are few of them."""
     return getattr(scope.get("route"), "path", None) or _UNMATCHED
 
 
@@ -135,8 +135,8 @@ def _owner(scope: Scope) -> str:
 
 
 class Drained:
-    """Reads what is left of a body before the answer goes out, up to `most` bytes of it: a client
-    that is still sending when the connection closes would see that instead of the answer."""
+    """Reads up to `most` remaining bytes of a body before the response is sent: a client that is
+    still sending when the connection closes would see that instead of the response."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self._app = app
@@ -148,7 +148,7 @@ class Drained:
         expected = int(announced) if announced.isdecimal() else 0
         if not expected and "transfer-encoding" not in headers:
             return await self._app(scope, receive, send)
-        # Who asked whether to go on does not, unless somebody begins to read.
+        # A client that expects 100-continue does not send unless reading starts.
         more = expected <= self._most and "expect" not in headers
 
         async def receiving() -> Message:
@@ -167,8 +167,8 @@ class Drained:
 
 
 class BodyLimit:
-    """Answers 413 to a body of more than `limit` bytes, by what it announces or by what comes, and
-    429 while the bodies of others fill the room there is."""
+    """Returns 413 for a body of more than `limit` bytes, by content-length or actual size, and 429
+    while bodies of other requests fill the available memory."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app
@@ -185,7 +185,7 @@ class BodyLimit:
             response = error_response(413, self._message, "request_too_large")
             return await response(scope, receive, send)
         if expected and self._held + expected > _BODIES * self._limit:
-            error = QueueFull("the server has its hands full with the bodies of other requests")
+            error = QueueFull("too many large request bodies in flight; retry later")
             return await response_of(error)(scope, receive, send)
         is_json = "json" in headers.get("content-type", "")
         received = commas = 0
@@ -210,4 +210,4 @@ class BodyLimit:
 
     @property
     def _message(self) -> str:
-        return f"the body must have at most {self._limit} bytes"
+        return f"the body must be at most {self._limit} bytes"

@@ -1,4 +1,4 @@
-"""Who sent a request."""
+"""The owner of a request."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from multimodal_gen.serving.owner import Owner
 
 
 def owner_of(connection: HTTPConnection) -> Owner:
-    """As the API key says; anonymous where none is asked for."""
+    """Owner by API key; anonymous if keys are not required."""
     owner = getattr(connection.state, "owner", None)
     return owner if isinstance(owner, Owner) else Owner()

@@ -1,4 +1,4 @@
-"""A prompt in ComfyUI's API format, checked against the node definitions."""
+"""Checks a prompt in ComfyUI's API format against the node definitions."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Node:
     id: str
     kind: NodeClass
     inputs: Mapping[str, Any]
-    """As they were sent."""
+    """As sent by the client."""
 
 
 class Graph:
-    """Nodes by their ids. What is wrong with inputs shows when they are asked for."""
+    """Nodes by id. Inputs are checked when they are read."""
 
     def __init__(self, nodes: Mapping[str, Node]) -> None:
         self.nodes = nodes
@@ -47,7 +47,7 @@ class Graph:
 
     @classmethod
     def of(cls, prompt: object, definitions: NodeDefinitions) -> Graph:
-        """Raises InvalidPrompt for what is no graph, and for nodes that `definitions` lacks."""
+        """Raises InvalidPrompt for an invalid graph, and for nodes missing in `definitions`."""
         if not isinstance(prompt, dict) or not prompt:
             message = "the prompt must be an object of nodes, in ComfyUI's API format"
             raise InvalidPrompt("invalid_prompt", message)
@@ -60,7 +60,7 @@ class Graph:
         return graph
 
     def value(self, node: Node, name: str) -> Any:
-        """An input that is a value, as its type. Raises InvalidInput."""
+        """Input value, converted to its type. Raises InvalidInput."""
         spec = node.kind.inputs[name]
         given = self._given(node, name, spec)
         value = _converted(node, name, spec, given)
@@ -68,7 +68,7 @@ class Graph:
         return value
 
     def source(self, node: Node, name: str) -> tuple[Node, int]:
-        """The node, and which of its outputs, that an input comes from. Raises InvalidInput."""
+        """Source node and output index of an input. Raises InvalidInput."""
         spec = node.kind.inputs[name]
         link = _link(node, name, spec, self._given(node, name, spec))
         source = self.nodes.get(link.node)
@@ -88,8 +88,8 @@ class Graph:
         return source, link.slot
 
     def order(self, output: Node) -> tuple[list[Node], list[InvalidInput]]:
-        """All that `output` needs, sources first, itself last; and whatever is wrong with any input
-        on the way."""
+        """All nodes that `output` depends on, sources first, itself last; and all errors of their
+        inputs."""
         ordered: dict[str, Node] = {}
         problems: list[InvalidInput] = []
         walks = {output.id: iter(self._sources(output, problems))}

@@ -1,4 +1,4 @@
-"""The nodes that graphs may be made of, as `/object_info` tells them."""
+"""Definitions of the supported nodes, as returned by `/object_info`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _MAX_SEED = 2**64 - 1
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a node: a type that another node gives, or a value."""
+    """One input of a node: an output type of another node, or a value."""
 
     type: str
-    """`INT`, `FLOAT`, `STRING`, `BOOLEAN`, `COMBO`, or what a node gives: `MODEL`, `LATENT`, …"""
+    """`INT`, `FLOAT`, `STRING`, `BOOLEAN`, `COMBO`, or an output type: `MODEL`, `LATENT`, …"""
     options: Mapping[str, Any] = field(default_factory=dict)
     choices: tuple[str, ...] = ()
     open: bool = False
-    """Of a COMBO: other values are taken too."""
+    """For a COMBO: other values are accepted too."""
     optional: bool = False
 
     @property
@@ -36,7 +36,7 @@ class Input:
 
 @dataclass(frozen=True)
 class NodeClass:
-    """What ComfyUI knows of a kind of node."""
+    """ComfyUI's description of a kind of node."""
 
     name: str
     title: str
@@ -45,7 +45,7 @@ class NodeClass:
     outputs: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
     is_output: bool = False
-    """Graphs are run for its sake."""
+    """True for nodes that produce results."""
 
     def to_json(self) -> dict[str, Any]:
         """Its entry in `/object_info`."""
@@ -75,7 +75,7 @@ NodeDefinitions = Mapping[str, NodeClass]
 def definitions_for(
     model: ModelInfo, *, uploads: Sequence[str] = (), loras: Sequence[str] = ()
 ) -> NodeDefinitions:
-    """The nodes, with the choices that the model and the client's uploads give them."""
+    """Nodes, with choices that depend on the model and the client's uploads."""
     nodes = (*_texts(model, loras), *_pictures(uploads), *_latents(model), *_outputs(model))
     return {node.name: node for node in nodes}
 
@@ -83,7 +83,7 @@ def definitions_for(
 def _texts(model: ModelInfo, loras: Sequence[str]) -> tuple[NodeClass, ...]:
     strength = _number("FLOAT", 1.0, -100.0, 100.0)
     lora = Input("COMBO", choices=tuple(loras), open=True)
-    # Graphs name the file they were made with: any name stands for the one model that is served.
+    # Graphs name the file they were made with: any name is accepted for the one served model.
     checkpoint = Input("COMBO", choices=(model.name,), open=True)
     text = Input("STRING", {"multiline": True, "dynamicPrompts": True})
     return (

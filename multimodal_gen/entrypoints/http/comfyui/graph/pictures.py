@@ -1,4 +1,4 @@
-"""The pictures and masks that a graph loads, as the engine takes them."""
+"""Loads the images and masks of a graph for the engine."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _HALF = 128
 def load_pictures(
     sampling: Sampling, read: Callable[[str], bytes | None], multiple: int, max_pixels: int
 ) -> dict[str, Array]:
-    """`image` [H, W, 3] and `mask` [H, W], both cut about their middle to sides that are multiples
-    of `multiple`, as ComfyUI does. Raises InvalidInput. Takes its time."""
+    """`image` [H, W, 3] and `mask` [H, W], both centre-cropped to sides that are multiples of
+    `multiple`, as in ComfyUI. Slow. Raises InvalidInput."""
     if sampling.image is None:
         return {}
 
@@ -52,7 +52,7 @@ def load_pictures(
 
 
 def _mask(rgba: Array, channel: str, size: tuple[int, ...]) -> Array:
-    """White where the picture changes: where it is transparent, or a channel is bright."""
+    """White where the image changes: where it is transparent, or a channel is bright."""
     import numpy as np
     from PIL import Image
 
@@ -65,7 +65,7 @@ def _mask(rgba: Array, channel: str, size: tuple[int, ...]) -> Array:
 
 
 def _grown(mask: Array, by: int) -> Array:
-    """The brightest of the square of `by` pixels around each."""
+    """Maximum over the square of `by` pixels around each pixel."""
     import numpy as np
 
     half = by // 2

@@ -1,4 +1,4 @@
-"""ComfyUI's names of samplers, and the solvers they stand for."""
+"""Maps ComfyUI's sampler names to solvers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _MENU = (
     "uni_pc",
     "uni_pc_bh2",
 )
-"""The order of names in ComfyUI's own menu; those that are not here follow."""
+"""Order of names in ComfyUI's own menu; others follow."""
 SCHEDULES = ("normal", "simple", "sgm_uniform", "ddim_uniform")
-"""Spacings of timesteps that graphs name for lack of a better one: all stand for the model's own.
-Those that mean a different result (karras, exponential, beta, …) are not offered."""
+"""Timestep spacings that graphs name by default: all mean the model's own. Those with a different
+result (karras, exponential, beta, …) are not offered."""
 
 
 def samplers_of(schedulers: Sequence[str]) -> dict[str, str]:
-    """The solver behind each name, of a model that allows `schedulers`; its own is the first. A
-    solver that ComfyUI has no name for goes by ours."""
+    """Solver per name, for a model that allows `schedulers`; its own is first. A solver without a
+    name in ComfyUI has our name."""
     named: dict[str, str] = {}
     for solver in schedulers:
         for sampler in _names_of(solver):

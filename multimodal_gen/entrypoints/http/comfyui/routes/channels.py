@@ -1,4 +1,4 @@
-"""Clients' WebSockets: what is waiting to be sent to whom."""
+"""WebSockets of clients, with their pending messages."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from typing import Any
 from multimodal_gen.serving.owner import Owner
 
 PREVIEW, PREVIEW_WITH_METADATA = 1, 4
-"""Kinds of binary messages."""
+"""Types of binary messages."""
 JPEG, PNG = 1, 2
 _MIME = {JPEG: "image/jpeg", PNG: "image/png"}
 _WAITING = 256
-"""Messages; a client that leaves more unread is let go."""
+"""Maximum number of pending messages; a slower client is disconnected."""
 _BUSY = 8
-"""From so many on, what the next of its kind makes useless is left out."""
+"""From this many pending messages on, those replaced by a later one are dropped."""
 MAX_CHANNELS = 1000
 
 
 class Channel:
-    """One client's socket. Lives on one event loop."""
+    """One client's socket. Runs on one event loop."""
 
     def __init__(self) -> None:
         self.wants_metadata = False
-        """It knows previews that say which node they are of."""
+        """The client supports previews that name their node."""
         self.lost = asyncio.Event()
-        """It reads too slowly to be served any longer."""
+        """Set when the client reads too slowly to be served."""
         self._waiting: asyncio.Queue[str | bytes] = asyncio.Queue(_WAITING)
 
     def tell(self, type: str, data: dict[str, Any], *, passing: bool = False) -> None:
-        """`passing`: the next of its kind says it anew."""
+        """`passing`: may be dropped, because the next one of its type replaces it."""
         if not (passing and self._is_busy):
             self._put(json.dumps({"type": type, "data": data}))
 
     def show(
         self, file: bytes, kind: int, prompt_id: str, node: str, *, passing: bool = True
     ) -> None:
-        """A picture of what the node has so far."""
+        """Send a preview of the node's result."""
         if passing and self._is_busy:
             return
         if self.wants_metadata and passing:
@@ -48,7 +48,7 @@ class Channel:
             self._put(struct.pack(">II", PREVIEW, kind) + file)
 
     async def next(self) -> str | bytes:
-        """What to send."""
+        """Wait for the next message to send."""
         return await self._waiting.get()
 
     def _put(self, message: str | bytes) -> None:
@@ -63,7 +63,7 @@ class Channel:
 
 
 class Channels:
-    """The open ones, by whose they are and how the client calls itself."""
+    """Open channels by owner and client id."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, str], Channel] = {}
@@ -73,7 +73,7 @@ class Channels:
         return len(self._open) >= MAX_CHANNELS
 
     def open(self, owner: Owner, client_id: str) -> Channel:
-        """A new one, in the place of the client's former."""
+        """Open a channel, replacing the client's previous one."""
         channel = self._open[owner.name, client_id] = Channel()
         return channel
 

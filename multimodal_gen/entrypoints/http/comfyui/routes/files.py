@@ -1,4 +1,4 @@
-"""Files: sent by clients, and looked at by them."""
+"""File routes: upload and view."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_file_routes(routes: APIRouter, files: Files, max_pixels: int) -> None:
     async def view(
         request: Request, filename: str, subfolder: str = "", type: str = "output"
     ) -> FileResponse:
-        """A file of the client's, by what its prompt's history or its upload said."""
+        """Return a file of the client, named as in its prompt's history or upload."""
         place = Place(type, subfolder, filename)
         path = await asyncio.to_thread(files.path, owner_of(request), place)
         if path is None:
@@ -38,7 +38,7 @@ def add_file_routes(routes: APIRouter, files: Files, max_pixels: int) -> None:
 
     @routes.post("/upload/image", openapi_extra=UPLOAD, responses=refusals(400, 413, 429))
     async def upload(request: Request) -> dict[str, str]:
-        """Keep a picture for LoadImage, under the name that the answer tells."""
+        """Store an image for LoadImage; the reply has its name."""
         async with request.form(**_FORM) as form:
             sent, folder = form.get("image"), form.get("type") or "input"
             subfolder, overwrite = form.get("subfolder") or "", form.get("overwrite")
@@ -48,7 +48,7 @@ def add_file_routes(routes: APIRouter, files: Files, max_pixels: int) -> None:
         if folder not in FOLDERS or not parts:
             raise HTTPException(400, f"type must be one of {', '.join(FOLDERS)}, and a name given")
         place = Place(str(folder), "/".join(sane_parts(subfolder)), parts[-1])
-        # A file that is no picture is refused now rather than by the prompt that loads it.
+        # Refuse a file that is not an image here, not in the prompt that loads it.
         await asyncio.to_thread(decode_picture, data, "image", max_pixels=max_pixels)
         again = overwrite in ("true", "1")
         kept = await asyncio.to_thread(

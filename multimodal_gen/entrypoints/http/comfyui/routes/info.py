@@ -1,4 +1,4 @@
-"""What clients ask before they send a prompt."""
+"""Routes that clients call before they send a prompt."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def add_info_routes(
 
     @routes.get("/object_info", responses=refusals(503))
     async def object_info(request: Request) -> Response:
-        """The nodes that graphs may be made of."""
+        """Definitions of all supported nodes."""
         nodes = await node_definitions(request)
         return json_response({name: node.to_json() for name, node in nodes.items()})
 
     @routes.get("/object_info/{node_class}", responses=refusals(503))
     async def object_info_of(node_class: str, request: Request) -> Response:
-        """One of them; nothing where it is not known."""
+        """Definition of one node; empty if it is unknown."""
         node = (await node_definitions(request)).get(node_class)
         return json_response({} if node is None else {node_class: node.to_json()})
 
@@ -41,12 +41,12 @@ def add_info_routes(
 
     @routes.get("/features", responses=refusals())
     async def feature_flags() -> dict[str, Any]:
-        """What this server knows of the protocol's newer parts."""
+        """Newer protocol features that this server supports."""
         return features
 
     @routes.get("/embeddings", responses=refusals())
     async def embeddings() -> list[str]:
-        """None: textual inversions are not loaded by prompts here."""
+        """Always empty: prompts can't load textual inversions."""
         return []
 
     @routes.get("/models", responses=refusals())
@@ -56,9 +56,9 @@ def add_info_routes(
 
     @routes.get("/models/{model}", responses=refusals(404, 503))
     async def models(model: str) -> list[str]:
-        """The served model, or the LoRAs that it may be used with.
+        """The served model, or its available LoRAs.
 
-        The parameter is a folder; Hugging Face's `POST` to the same path gives it its name.
+        The parameter is a folder; Hugging Face's `POST` to the same path determines its name.
         """
         if model == "checkpoints":
             return [service.model.name]

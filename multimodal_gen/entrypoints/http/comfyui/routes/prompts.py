@@ -1,4 +1,4 @@
-"""Prompts: sent, waited for, given up, looked back at."""
+"""Prompt routes: submit, queue, interrupt and history."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def add_prompt_routes(
         responses=refusals(400, 413, 429, 503),
     )
     async def send(request: Request) -> Response:
-        """Take a graph into the queue. 400 says which input of which node it can't be for."""
+        """Queue a graph. A 400 error names the node and input at fault."""
         owner = owner_of(request)
         try:
             prompt, node_errors = await submitter.submit(await request.body(), owner)
@@ -47,14 +47,14 @@ def add_prompt_routes(
 
     @routes.get("/prompt", responses=refusals())
     async def remaining(request: Request) -> dict[str, Any]:
-        """How many prompts of the client's are in the queue."""
+        """Number of the client's prompts in the queue."""
         return executor.status(owner_of(request))
 
 
 def add_queue_routes(routes: APIRouter, prompts: Prompts) -> None:
     @routes.get("/queue", responses=refusals())
     async def queue(request: Request) -> Response:
-        """The client's prompts that run, and those that wait."""
+        """The client's running and queued prompts."""
         found = prompts.queue(owner_of(request))
         said = {
             "queue_running": [prompt.to_json() for prompt in found if prompt.runs],
@@ -69,7 +69,7 @@ def add_queue_routes(routes: APIRouter, prompts: Prompts) -> None:
         responses=refusals(400, 413, 429),
     )
     async def edit_queue(request: Request) -> Response:
-        """Drop prompts that wait: those named, or all (`clear`)."""
+        """Remove queued prompts: the given ones, or all (`clear`)."""
         try:
             cleared, named = _named(object_of(await request.body()))
         except InvalidPrompt as error:
@@ -87,7 +87,7 @@ def add_queue_routes(routes: APIRouter, prompts: Prompts) -> None:
         responses=refusals(400, 413, 429),
     )
     async def interrupt(request: Request) -> Response:
-        """End the prompt that has run longest, or the one named, if it runs."""
+        """Interrupt the longest-running prompt, or the given one if it is running."""
         body = await request.body()
         try:
             wanted = _wanted(object_of(body)) if body.strip() else None
@@ -106,7 +106,7 @@ def add_history_routes(routes: APIRouter, prompts: Prompts) -> None:
     async def history(
         request: Request, max_items: MaxItems = None, offset: Offset = None
     ) -> Response:
-        """Prompts that ended, the oldest first: the last `max_items`, or those from `offset` on."""
+        """Ended prompts, oldest first: the last `max_items`, or those from `offset` on."""
         found = list(prompts.history(owner_of(request)).items())
         if offset is None or offset < 0:
             offset = 0 if max_items is None else max(0, len(found) - max_items)
@@ -115,7 +115,7 @@ def add_history_routes(routes: APIRouter, prompts: Prompts) -> None:
 
     @routes.get("/history/{prompt_id}", responses=refusals())
     async def history_of(prompt_id: str, request: Request) -> Response:
-        """The one, if it ended."""
+        """One prompt, if it has ended."""
         entry = prompts.history(owner_of(request)).get(prompt_id)
         return json_response({} if entry is None else {prompt_id: entry})
 
@@ -126,7 +126,7 @@ def add_history_routes(routes: APIRouter, prompts: Prompts) -> None:
         responses=refusals(400, 413, 429),
     )
     async def edit_history(request: Request) -> Response:
-        """Forget prompts that ended: those named, or all (`clear`)."""
+        """Remove ended prompts: the given ones, or all (`clear`)."""
         owner = owner_of(request)
         try:
             cleared, named = _named(object_of(await request.body()))
@@ -139,15 +139,15 @@ def add_history_routes(routes: APIRouter, prompts: Prompts) -> None:
 
 
 def _wanted(given: dict[str, Any]) -> str | None:
-    """The prompt that is meant; None means any. Raises InvalidPrompt."""
+    """Requested prompt id; None means any. Raises InvalidPrompt."""
     wanted = given.get("prompt_id")
     if not isinstance(wanted, str | None):
-        raise InvalidPrompt("invalid_prompt_id", "prompt_id must be a text")
+        raise InvalidPrompt("invalid_prompt_id", "prompt_id must be a string")
     return wanted
 
 
 def _named(given: dict[str, Any]) -> tuple[bool, Collection[str]]:
-    """Whether all are meant, and which are named. Raises InvalidPrompt."""
+    """Whether all are requested, and the requested ids. Raises InvalidPrompt."""
     cleared, named = given.get("clear", False), given.get("delete", [])
     if not isinstance(cleared, bool):
         raise InvalidPrompt("invalid_clear", "clear must be true or false")

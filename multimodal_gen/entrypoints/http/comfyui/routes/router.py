@@ -1,4 +1,4 @@
-"""ComfyUI's routes, each as it is and under /api."""
+"""ComfyUI's routes, each with and without the prefix /api."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from multimodal_gen.serving.service import Service
 
 
 def comfyui_routes(service: Service, jobs: Jobs, args: ServerArgs) -> APIRouter:
-    """All of them. Prompts, their history and the names of files last as long as the server."""
+    """Create all routes. Prompts, their history and file names are lost when the server stops."""
     prompts, channels, files = Prompts(), Channels(), Files(jobs.results)
     executor = Executor(prompts, channels, files)
     submitter = PromptSubmitter(service, args, files, prompts)

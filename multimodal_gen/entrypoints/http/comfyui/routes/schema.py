@@ -1,4 +1,4 @@
-"""What the schema says of ComfyUI's routes."""
+"""OpenAPI schema of ComfyUI's routes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 
 class Problem(BaseModel):
-    """What went wrong."""
+    """An error."""
 
     type: str
     message: str
@@ -18,7 +18,7 @@ class Problem(BaseModel):
 
 
 class NodeProblems(BaseModel):
-    """What went wrong at a node."""
+    """Errors of one node."""
 
     errors: list[Problem]
     dependent_outputs: list[str]
@@ -26,14 +26,14 @@ class NodeProblems(BaseModel):
 
 
 class Refusal(BaseModel):
-    """How ComfyUI says no."""
+    """An error reply in ComfyUI's format."""
 
     error: Problem
     node_errors: dict[str, NodeProblems]
 
 
 class Accepted(BaseModel):
-    """A prompt that is in the queue."""
+    """A queued prompt."""
 
     prompt_id: str
     number: float
@@ -41,7 +41,7 @@ class Accepted(BaseModel):
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Of a route that may be refused in these ways, and for want of a key."""
+    """Error responses of a route: these statuses, and a missing key."""
     return {status: _refusal(status) for status in (401, *statuses)}
 
 
@@ -53,14 +53,14 @@ def _refusal(status: int) -> dict[str, Any]:
 
 
 def json_body(*needed: str, optional: bool = False, **properties: Any) -> dict[str, Any]:
-    """Of a route that reads its body, which may be `optional`, whatever its content-type."""
+    """Schema of a JSON body, which may be `optional`, of any content type."""
     schema = {"type": "object", "properties": properties, "required": list(needed)}
     content = {"application/json": {"schema": schema}}
     return {"requestBody": {"content": content, "required": not optional}}
 
 
 _BEFORE_ROUTES = (401, 413, 429)
-"""What the server says for all protocols, in its own words."""
+"""Statuses that the server returns for all protocols in the common format."""
 TEXT = {"type": "string"}
 FLAG = {"type": "boolean"}
 IDS = {"type": "array", "items": TEXT}

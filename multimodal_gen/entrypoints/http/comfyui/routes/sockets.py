@@ -1,4 +1,4 @@
-"""`/ws`: what happens, told to the client that asked for it."""
+"""`/ws`: events for the client that opened the socket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_ID = 128
 
 
 class Sockets:
-    """Serves the WebSockets of clients."""
+    """Serves clients' WebSockets."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Sockets:
         self._features = features
 
     async def serve(self, socket: WebSocket) -> None:
-        """Until the client leaves, or stops reading."""
+        """Serve until the client disconnects or stops reading."""
         owner = owner_of(socket)
         client_id = socket.query_params.get("clientId", "")[:_MAX_ID] or secrets.token_hex(16)
         if self._channels.are_full:
@@ -60,7 +60,7 @@ class Sockets:
             await asyncio.gather(*workers, return_exceptions=True)
 
     async def _hear(self, socket: WebSocket, channel: Channel) -> None:
-        """Clients have one thing to say: what they know."""
+        """Read messages; clients only send their feature flags."""
         while (message := await socket.receive())["type"] != "websocket.disconnect":
             if (flags := _flags(message.get("text") or "")) is not None:
                 channel.wants_metadata = flags.get("supports_preview_metadata") is True

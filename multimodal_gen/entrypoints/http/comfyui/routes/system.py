@@ -1,4 +1,4 @@
-"""What clients ask about the machine before they send a prompt."""
+"""System information for clients."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import psutil
 from multimodal_gen.messages.model_info import ModelInfo
 
 PROTOCOL_VERSION = "0.3.76"
-"""The ComfyUI whose protocol this is: clients compare it."""
+"""ComfyUI version of this protocol; clients compare it."""
 
 
 def system_stats(model: ModelInfo) -> dict[str, Any]:
-    """Of memory, only the host's is known here; on a CPU it is the device's."""
+    """Only the host's memory is known here; on a CPU it is the device's."""
     memory = psutil.virtual_memory()
     on_cpu = model.device == "cpu"
     total, free = (memory.total, memory.available) if on_cpu else (0, 0)
