@@ -110,7 +110,7 @@ def test_a_folder_with_several_files_must_have_one_that_is_named_as_peft_or_diff
     folder.mkdir()
     for name in ("x", "y"):
         (folder / f"{name}.safetensors").touch()
-    with pytest.raises(InvalidRequest, match=r"has x\.safetensors, y\.safetensors"):
+    with pytest.raises(InvalidRequest, match=r"not x\.safetensors, y\.safetensors"):
         rank.cache.find([LoraChoice("f")])
     (folder / "adapter_model.safetensors").touch()
     assert rank.cache.find([LoraChoice("f")])
@@ -120,7 +120,7 @@ def test_a_folder_with_several_files_must_have_one_that_is_named_as_peft_or_diff
     "name", ["e", "../a", "a.safetensors", "/etc/passwd", "", ".", "..", "x/a", "a/"]
 )
 def test_a_name_that_is_not_in_the_folder_is_refused(rank: Rank, name: str) -> None:
-    with pytest.raises(InvalidRequest, match="there are a, b, c, d"):
+    with pytest.raises(InvalidRequest, match="available: a, b, c, d"):
         rank.cache.find([LoraChoice(name)])
 
 
