@@ -156,7 +156,10 @@ def test_more_ranks_than_one_are_refused(checkpoints: Checkpoints) -> None:
         ({"_class_name": "LatteImaginaryPipeline"}, "not known"),
         ({"transformer": ["latte_custom", "Transformer"]}, "not an allowed class"),
         ({"transformer": [None, None]}, "needs a transformer"),
-        ({"transformer": ["diffusers", "Lumina2Transformer2DModel"]}, "requires LatteTransformer3D"),
+        (
+            {"transformer": ["diffusers", "Lumina2Transformer2DModel"]},
+            "requires LatteTransformer3D",
+        ),
         ({"scheduler": ["diffusers", "AutoencoderKL"]}, "scheduler is a AutoencoderKL"),
     ],
     ids=["callbacks", "unknown", "custom", "missing", "denoiser", "scheduler"],
