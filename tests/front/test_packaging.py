@@ -74,6 +74,19 @@ def _of_extra(name: str) -> list[str]:
     return found
 
 
+def test_the_docs_name_the_versions_of_pytorch_that_pip_takes() -> None:
+    [requirement] = [r for r in PYPROJECT["project"]["dependencies"] if _name(r) == "torch"]
+    bounds = re.fullmatch(r"torch>=2\.(\d+),<2\.(\d+)", requirement)
+    assert bounds
+    oldest, newest = int(bounds[1]), int(bounds[2]) - 1
+    stated = f"PyTorch 2.{oldest} to 2.{newest}"
+    assert stated in (ROOT / "README.md").read_text()
+    assert stated in (ROOT / "docs/how-to/gpu.md").read_text()
+    pin = re.search(r"^torch==2\.(\d+)\.", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pin
+    assert oldest <= int(pin[1]) <= newest
+
+
 def _name(requirement: str) -> str:
     name = re.split(r"[<>=!~;\[ ]", requirement)[0]
     return re.sub(r"[-_.]+", "-", name).lower()
