@@ -45,7 +45,7 @@ def resolve(
 
 
 def _model_defaults(params: SamplingParams, model: ModelInfo) -> dict[str, Any]:
-    """Return the model's defaults for what `params` leaves open."""
+    """Return the model's defaults for fields that `params` leaves unset."""
     unset = [name for name in _MODEL_DEFAULTS if getattr(params, name) is None]
     if params.guidance_scale is not None and "guidance_scale_2" in unset:
         unset.remove("guidance_scale_2")  # its default goes with the other's

@@ -197,7 +197,7 @@ class FallbackPipeline(ComposedPipeline):
 
 
 def _left_out(library_class: type[Any], parts: Mapping[str, Any]) -> dict[str, None]:
-    """None for constructor arguments that are optional and not provided."""
+    """Required constructor arguments that the checkpoint lacks, each as None."""
     parameters = inspect.signature(library_class).parameters.values()
     needed = [each.name for each in parameters if each.default is each.empty]
     return {name: None for name in needed if name not in parts}
