@@ -15,7 +15,7 @@ def solver_named(name: str, allowed: Sequence[str]) -> str | None:
 
 
 def components_of_kind(solver: str) -> tuple[str, ...]:
-    """Our name of a solver, then its aliases."""
+    """Return this project's name of a solver, then its aliases."""
     row = SOLVERS.get(solver)
     return (solver,) if row is None else (solver, *row.aliases)
 

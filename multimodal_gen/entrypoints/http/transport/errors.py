@@ -85,7 +85,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def log_and_envelope(error: MultimodalGenError) -> tuple[int, dict[str, Any]]:
-    """Return the HTTP status and envelope of `error`; log what failed inside the server."""
+    """Return the HTTP status and envelope of `error`; log it if it is a server error."""
     status = _status(error)
     if status == 500:
         log.error("a request failed: %s", error.message)
@@ -93,7 +93,7 @@ def log_and_envelope(error: MultimodalGenError) -> tuple[int, dict[str, Any]]:
 
 
 def envelope(error: MultimodalGenError) -> dict[str, Any]:
-    """Return the content of an error reply; logs nothing."""
+    """Return the content of an error response, without logging."""
     status, message = _status(error), error.message
     if status == 500:
         message = "the request failed inside the server; see the server's log"

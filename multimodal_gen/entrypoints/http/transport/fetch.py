@@ -54,7 +54,7 @@ class MediaHosts:
         one."""
         name = host.lower().rstrip(".")
         if _address(name) is not None:
-            return True  # decided by `may_reach`
+            return True  # `may_reach` decides
         parents = ("*." + name.split(".", depth)[-1] for depth in range(1, name.count(".") + 1))
         suffixes = (f":{port}", "") if port == _PORTS[scheme] else (f":{port}",)
         return any(each + suffix in self._names for each in (name, *parents) for suffix in suffixes)

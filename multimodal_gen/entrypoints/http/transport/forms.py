@@ -64,7 +64,7 @@ def fold(items: Iterable[tuple[str, Value]]) -> dict[str, Any]:
 
 
 def body_schema(model: type[BaseModel], *kinds: str) -> dict[str, Any]:
-    """The OpenAPI request body for a route that parses a `model` of these content types."""
+    """Return the OpenAPI request body of a route that parses a `model` of these content types."""
     schema = _inlined(model.model_json_schema())
     return {
         "requestBody": {

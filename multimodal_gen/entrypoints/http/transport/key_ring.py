@@ -1,4 +1,4 @@
-"""The API keys that are known: a single one, several from a file, and the one for the admin."""
+"""API keys: `api_key`, the named keys of `api_keys_file`, and `admin_key`."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from multimodal_gen.serving.owner import Owner
 
 log = logging.getLogger(__name__)
 API_KEY_OWNER, ADMIN = "default", "admin"
-"""What the holders of api_key and of admin_key are called."""
+"""Owner names of api_key and admin_key."""
 _RESERVED = frozenset({Owner().name, API_KEY_OWNER, ADMIN})
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)
 _LOOK_S = 1.0
-"""How often the file is looked at."""
+"""Interval between checks of the file for changes."""
 
 
 @dataclass(frozen=True)
 class NamedKey:
-    """One entry of the file."""
+    """One entry of `api_keys_file`."""
 
     name: str
     key: str
     max_concurrent: int | None = None
-    """Requests of its holder that are with the engine at a time."""
+    """Maximum number of the owner's requests in the engine at a time; None means no limit."""
 
 
 class KeyRing:
-    """Tells owners by their keys. In memory are only hashes, under a salt of this process."""
+    """Maps keys to owners. Only hashes are kept in memory, with a salt of this process."""
 
     def __init__(self, args: KeyArgs) -> None:
-        """Raises InvalidRequest for a file that can't be used."""
+        """Raises InvalidRequest for an invalid or unreadable file."""
         self._args = args
         self._salt = secrets.token_bytes(32)
         self.concurrency: dict[str, int] = {}
-        """Of owners with a limit: how many of their requests may be with the engine at a time."""
+        """Maximum number of requests in the engine at a time, per owner with a limit."""
         self._path = None if args.api_keys_file is None else Path(args.api_keys_file).expanduser()
         self._seen = self._look()
         self._looked = time.monotonic()
@@ -52,11 +52,11 @@ class KeyRing:
 
     @property
     def guards(self) -> bool:
-        """Whether a key is needed for what everybody may do."""
+        """Whether non-administrative routes require a key."""
         return self._args.api_key is not None or self._path is not None
 
     def owner_of(self, key: bytes) -> Owner | None:
-        """Who holds `key`. Takes as long for a key that is nearly right as for any other."""
+        """Return the owner of `key`, or None. Compares in constant time."""
         self._refresh()
         given = self._hash(key)
         found = None
@@ -66,7 +66,7 @@ class KeyRing:
         return found
 
     def _refresh(self) -> None:
-        """Read the file again when it changed; what can't be read leaves things as they were."""
+        """Reload the file if it has changed; keep the current keys if it is invalid."""
         now = time.monotonic()
         if self._path is None or now - self._looked < _LOOK_S:
             return
@@ -77,9 +77,9 @@ class KeyRing:
         self._seen = seen
         try:
             self._read()
-            log.info("api_keys_file: read again, %d keys", len(self._owners))
+            log.info("api_keys_file: reloaded, %d keys", len(self._owners))
         except MultimodalGenError as error:
-            log.error("the keys stay as they were: %s", error.message)
+            log.error("api_keys_file: keeping the previous keys: %s", error.message)
 
     def _look(self) -> tuple[int, int, int] | None:
         try:
@@ -107,12 +107,12 @@ class KeyRing:
 
 
 def read_keys(path: Path) -> list[NamedKey]:
-    """The keys in a YAML file: `name: key`, or `name: {key: …, max_concurrent: 2}`.
+    """Read the keys of a YAML file: `name: key`, or `name: {key: …, max_concurrent: 2}`.
 
-    Raises InvalidRequest, which shows nothing of the file but names.
+    Raises InvalidRequest, which reveals only names from the file, not keys.
     """
     try:
-        # Composed, not loaded: a key of digits stays text, a name that is there twice is seen.
+        # Composed, not loaded: a key of digits stays text, and duplicate names are detected.
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
         raise InvalidRequest("api_keys_file", str(path), f"{error.strerror}") from None
@@ -124,22 +124,21 @@ def read_keys(path: Path) -> list[NamedKey]:
     names = [key.name for key in keys]
     for name in names:
         if names.count(name) > 1:
-            raise InvalidRequest("api_keys_file", name, "is there twice")
+            raise InvalidRequest("api_keys_file", name, "the name is duplicated")
     return keys
 
 
 def _entry(name_node: yaml.Node, value: yaml.Node) -> NamedKey:
     name = str(name_node.value)
     if not _NAME.fullmatch(name) or name in _RESERVED:
-        allowed = "a name has up to 64 letters, digits and ._@-, and is not " + ", ".join(
-            sorted(_RESERVED)
-        )
+        reserved = ", ".join(sorted(_RESERVED))
+        allowed = f"a name must have 1 to 64 letters, digits and ._@-, and must not be {reserved}"
         raise InvalidRequest("api_keys_file", name, allowed)
     if not isinstance(value, yaml.MappingNode):
         return NamedKey(name, _key(name, value))
     given = {str(field.value): node for field, node in value.value}
     if "key" not in given or given.keys() - {"key", "max_concurrent"}:
-        raise InvalidRequest("api_keys_file", name, "takes key and max_concurrent")
+        raise InvalidRequest("api_keys_file", name, "an entry takes key and max_concurrent only")
     limit = given.get("max_concurrent")
     return NamedKey(name, _key(name, given["key"]), None if limit is None else _count(name, limit))
 
@@ -147,11 +146,13 @@ def _entry(name_node: yaml.Node, value: yaml.Node) -> NamedKey:
 def _key(name: str, node: yaml.Node) -> str:
     key = node.value
     if not isinstance(key, str) or not key or not key.isprintable() or " " in key:
-        raise InvalidRequest("api_keys_file", name, "needs a key without spaces")
+        raise InvalidRequest("api_keys_file", name, "the key must be printable text without spaces")
     return key
 
 
 def _count(name: str, node: yaml.Node) -> int:
     if not (isinstance(node.value, str) and node.value.isdecimal() and int(node.value) >= 1):
-        raise InvalidRequest("api_keys_file", name, "max_concurrent must be a number from 1")
+        raise InvalidRequest(
+            "api_keys_file", name, "max_concurrent must be an integer of 1 or more"
+        )
     return int(node.value)

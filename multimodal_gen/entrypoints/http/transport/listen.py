@@ -51,6 +51,6 @@ def _notice_the_vanished(listener: socket.socket) -> None:
 
 
 def listener_url(listener: socket.socket) -> str:
-    """`http://host:port` as a client writes it."""
+    """Return `http://host:port` of the listener, with an IPv6 host in brackets."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
