@@ -73,7 +73,7 @@ def _checked(
         allowed = (
             f"{model.name} only supports {', '.join(model.tasks)}; this needs {' or '.join(tasks)}"
         )
-        raise InvalidRequest("image", "a picture", allowed)
+        raise InvalidRequest("image", "an image", allowed)
     if isinstance(given, list) and len(given) != 1:
         raise InvalidRequest("image", f"{len(given)} pictures", f"{model.name} takes one image")
     return model

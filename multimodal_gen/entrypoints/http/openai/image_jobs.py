@@ -43,7 +43,7 @@ class DeletedImageJob(BaseModel):
 
 
 def image_job_routes(jobs: Jobs) -> APIRouter:
-    """`/v1/images/jobs`."""
+    """Routes of `/v1/images/jobs`."""
     routes = APIRouter()
     path = "/v1/images/jobs/{job_id}"
 

@@ -140,7 +140,7 @@ def reply(
 
 
 def raw(encoding: Encoding, made: Sequence[FinishedImage]) -> Response:
-    """The file itself, or a zip of several."""
+    """Return the image file, or a zip of several."""
     headers = {"x-seeds": ",".join(str(each.output.seed) for each in made)}
     if len(made) == 1:
         return Response(made[0].file, media_type=encoding.media_type, headers=headers)

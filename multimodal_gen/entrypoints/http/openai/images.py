@@ -17,7 +17,7 @@ from multimodal_gen.errors import InvalidRequest
 _RAW = ("image/png", "image/jpeg", "image/webp", "application/zip", "text/event-stream")
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"model": ImagesReply, "content": {kind: {} for kind in _RAW}},
-    202: {"model": ImageJob, "description": "Accepted, with run_in_background"},
+    202: {"model": ImageJob, "description": "The job that was accepted, with run_in_background."},
     **documented(400, 401, 408, 409, 413, 429, 499, 500, 503, 507),
 }
 """Responses of the image routes, for the schema."""

@@ -11,7 +11,7 @@ from multimodal_gen.configs.sampling_params import PARAMETERS
 
 
 def describe(schema: dict[str, Any]) -> None:
-    """Put the help of sampling parameters into a JSON schema whose fields lack a description."""
+    """Add the help of sampling parameters to the fields of a JSON schema without description."""
     for name, part in schema.get("properties", {}).items():
         parameter = PARAMETERS.get(name)
         if parameter is not None and not parameter.spec.local:
@@ -19,19 +19,19 @@ def describe(schema: dict[str, Any]) -> None:
 
 
 def _field(parameter: SamplingParameter) -> tuple[Any, None]:
-    """Type and default. Null takes the default, and a local file can't be anything else."""
+    """Return type and default. Null means the default; a local file can only be null."""
     if parameter.spec.local:
         return None, None
     kind: Any = parameter.kind
     if kind in (int, float):
-        # Stated only: SamplingParams is checked, and its errors are the same for everybody.
+        # Documented only: SamplingParams checks the range, with the same errors for all clients.
         annotated: Any = Annotated
         kind = annotated[kind, Field(json_schema_extra=_bounds(parameter))]
     return kind | None, None
 
 
 def _bounds(parameter: SamplingParameter) -> dict[str, Any]:
-    """The range in words of JSON schema."""
+    """Return the range as JSON schema keywords."""
     low, high = parameter.constant_bounds
     lowest = "exclusiveMinimum" if parameter.spec.exclusive else "minimum"
     return {key: value for key, value in ((lowest, low), ("maximum", high)) if value is not None}
@@ -40,7 +40,7 @@ def _bounds(parameter: SamplingParameter) -> dict[str, Any]:
 if TYPE_CHECKING:
 
     class ParameterFields(BaseModel):
-        """Those that the bodies' own code reads by name."""
+        """The fields that the code of request bodies reads by name."""
 
         width: int | None
         height: int | None

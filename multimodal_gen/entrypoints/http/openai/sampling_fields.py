@@ -1,4 +1,4 @@
-"""What the bodies that ask for pictures and those that ask for videos have in common."""
+"""Fields that the bodies of image and video requests share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_WARNINGS = 20
 
 
 class LoraField(BaseModel):
-    """A LoRA by the name it has in the operator's folder."""
+    """A LoRA, by its name in the operator's folder."""
 
     model_config = ConfigDict(title="Lora", strict=True, extra="forbid")
 
@@ -27,29 +27,29 @@ class LoraField(BaseModel):
 
 
 class SamplingFields(ParameterFields):
-    """What is null or left out takes the model's default; unknown fields come back as warnings."""
+    """Null and omitted fields take the model's default; unknown fields are returned as warnings."""
 
     model_config = ConfigDict(strict=True, extra="allow", json_schema_extra=describe)
 
     prompt: str
     model: str | None = None
-    """Any name is taken for the one model that is served."""
+    """Any name is accepted for the served model."""
     size: str | None = None
-    """auto, or WIDTHxHEIGHT."""
+    """`auto`, or WIDTHxHEIGHT in pixels."""
     lora: list[LoraField] | None = None
 
     previews: bool | None = None
-    """Whether who follows a job sees it while it is made."""
+    """Send previews to clients that follow the job."""
     user: str | None = None
     safety_identifier: str | None = None
     generator_device: Literal["cpu"] | None = None
-    """Noise is always drawn on the CPU: the same seed gives the same picture on every device."""
+    """Noise is always drawn on the CPU: a seed gives the same image on every device."""
 
     _own_way: ClassVar = {"seed", "num_outputs_per_prompt", "lora"}
-    """Parameters that bodies turn into SamplingParams themselves."""
+    """Parameters that subclasses convert themselves."""
 
     def given(self) -> dict[str, Any]:
-        """The sampling parameters that the body sets, but for seeds and how many outputs.
+        """Return the sampling parameters that the body sets, except seeds and number of outputs.
 
         Raises InvalidRequest.
         """
@@ -61,29 +61,29 @@ class SamplingFields(ParameterFields):
         return given
 
     def warnings(self) -> list[str]:
-        """What of the body has no effect."""
+        """Return a warning per field that has no effect."""
         unknown = [f"{name[:60]!a} is unknown and was ignored" for name in self.model_extra or ()]
         return [*self._idle(), *unknown][:_MAX_WARNINGS]
 
     def names_sent(self) -> dict[str, str]:
-        """Under which names the body gave what is called otherwise inside."""
+        """Map parameters to the names under which the body gave them, where these differ."""
         if not self.size or self.size == "auto":
             return {}
         return {side: "size" for side in ("width", "height") if getattr(self, side) is None}
 
     def name_as_sent(self, error: MultimodalGenError) -> None:
-        """Have the error name the field that the body gave the value in."""
+        """Change the error to name the field that the body used."""
         field = error.field or ""
         if (sent := self.names_sent().get(field)) is None:
             return
-        if field.endswith("_path"):  # a picture, which has no path here
+        if field.endswith("_path"):  # an image, which has no path in a request
             error.message = error.message.replace(field, sent, 1)
         else:
             error.message = f"{sent}: {error.message}"
         error.field = sent
 
     def _idle(self) -> Iterable[str]:
-        """A warning for each known field that is set in vain."""
+        """Return a warning per known field that is set without effect."""
         return ()
 
     def _sides(self) -> dict[str, int]:
@@ -95,5 +95,5 @@ class SamplingFields(ParameterFields):
         sides = {"width": int(match[1]), "height": int(match[2])}
         for name, side in sides.items():
             if getattr(self, name) not in (None, side):
-                raise InvalidRequest(name, getattr(self, name), f"size={self.size} says otherwise")
+                raise InvalidRequest(name, getattr(self, name), f"conflicts with size={self.size}")
         return sides

@@ -65,7 +65,7 @@ class ImageFields(SamplingFields):
     def _whole_numbers(cls, value: object) -> object:
         for seed in value if isinstance(value, list) else [value]:
             if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | str)):
-                raise PydanticCustomError("seed_type", "must be a whole number or a list of them")
+                raise PydanticCustomError("seed_type", "must be an integer or a list of integers")
         return value
 
     @field_validator("background", "output_format", mode="before")
@@ -107,7 +107,7 @@ class ImageFields(SamplingFields):
     def _idle(self) -> Iterable[str]:
         for name in ("quality", "style", "complexity", "input_fidelity"):
             if getattr(self, name) not in (None, "auto"):
-                yield f"{name} has no effect here"
+                yield f"{name} has no effect on this server"
         if self.output_compression is not None and self.output_format in (None, "png"):
             yield "output_compression has no effect on png"
         if self.partial_images and not self.stream:
@@ -141,7 +141,7 @@ class PictureLink(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     image_url: str
-    """A data URL."""
+    """A data URL, or an http(s) URL of a host that the operator allows."""
 
 
 PictureSource = bytes | str | PictureLink

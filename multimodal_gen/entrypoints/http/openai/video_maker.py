@@ -29,7 +29,7 @@ _PICTURE = "input_reference"
 
 @dataclass(frozen=True)
 class VideoMaker:
-    """Answers requests for videos."""
+    """Answers video requests."""
 
     service: Service
     jobs: Jobs

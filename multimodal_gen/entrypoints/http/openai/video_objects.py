@@ -13,7 +13,7 @@ from multimodal_gen.serving.records import JobRecord
 from multimodal_gen.serving.task import Task
 
 _STATUS = {"cancelled": "failed"}
-"""Clients wait for a status that they know."""
+"""Statuses that OpenAI's clients don't know, and the ones sent instead."""
 _POLLS = 10
 _SOONEST_MS, _UNKNOWN_MS, _LATEST_MS = 200, 1000, 10_000
 

@@ -50,7 +50,7 @@ class RemixRequest(SamplingFields):
         frames = frames_of(seconds, fps, model.frame_multiple)
         if frames > model.limits.max_frames:
             longest = f"{model.limits.max_frames / fps:g} seconds at fps={fps}"
-            raise InvalidRequest("seconds", self.seconds, f"{model.name} makes at most {longest}")
+            raise InvalidRequest("seconds", self.seconds, f"{model.name} allows at most {longest}")
         if self.num_frames not in (None, frames):
             allowed = f"does not match seconds={self.seconds} at fps={fps}, which gives {frames}"
             raise InvalidRequest("num_frames", self.num_frames, allowed)
@@ -61,7 +61,7 @@ class VideosRequest(RemixRequest):
     """Make a video from a prompt, and from an image if the model supports it."""
 
     input_reference: PictureSource | None = None
-    """The first frame: a file, or in JSON {"image_url": a data URL}."""
+    """First frame of the video: a file, or `{"image_url": a data URL}` in JSON."""
 
     @field_validator("input_reference", mode="before")
     @classmethod

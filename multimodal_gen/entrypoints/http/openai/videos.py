@@ -132,9 +132,9 @@ async def _known(jobs: Jobs, video_id: str, owner: Owner) -> JobRecord:
 
 def _finished(record: JobRecord) -> JobRecord:
     if record.error is not None:
-        raise NotFound(f"there is no such video, it has failed: {record.error.message}")
+        raise NotFound(f"there is no video; the job failed: {record.error.message}")
     if not record.done:
-        raise NotFound(f"the video is not ready yet: it is {record.status}, {record.progress} %")
+        raise NotFound(f"the video is not ready: {record.status}, {record.progress} %")
     return record
 
 

@@ -1,4 +1,4 @@
-"""`GET /metrics`, and what feeds it and the traces."""
+"""`GET /metrics`, and the observer that feeds metrics and traces."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def metrics_routes(metrics: Metrics) -> APIRouter:
-    """What Prometheus asks for."""
+    """The route that Prometheus scrapes."""
     routes = APIRouter()
 
     @routes.get("/metrics", response_class=Response, responses=documented(401))
     async def exposition(request: Request) -> Response:
-        """Prometheus' text format, or OpenMetrics where that is asked for."""
+        """Return metrics in Prometheus' text format, or OpenMetrics if the client accepts it."""
         content, kind = metrics.exposition(request.headers.get("accept", ""))
         return Response(content, headers={"content-type": kind})
 
@@ -35,7 +35,7 @@ def metrics_routes(metrics: Metrics) -> APIRouter:
 
 
 def engine_state(service: Service, args: EngineArgs) -> Callable[[], EngineState]:
-    """How the engine behind `service` is, whenever that is asked."""
+    """Return a function that returns the current state of the engine behind `service`."""
 
     def state() -> EngineState:
         health = service.health()
@@ -46,7 +46,7 @@ def engine_state(service: Service, args: EngineArgs) -> Callable[[], EngineState
 
 
 class Reports:
-    """Tells metrics and traces what becomes of tasks."""
+    """Reports tasks and their outputs to metrics and traces."""
 
     def __init__(
         self, metrics: Metrics, tracing: Tracing | None, model_name: Callable[[], str]
@@ -87,14 +87,15 @@ class Reports:
 
 
 def since_acceptance(timings: Mapping[str, float], elapsed: float) -> dict[str, float]:
-    """The engine's timings, and what it can't know: how long the request waited here before."""
+    """Return the engine's timings, in seconds, with the wait in this process added."""
     before = max(0.0, elapsed - timings.get("total", elapsed))
     queued = timings.get("queued", 0.0) + before
     return {**timings, "queued": queued, "total": elapsed}
 
 
 def name_of_model(service: Service) -> Callable[[], str]:
-    """What a label says of the model; requests are taken while an engine is replaced as well."""
+    """Return a function for the model's name in labels; "" while an engine is being replaced,
+    when requests are accepted too."""
 
     def name() -> str:
         try:

@@ -1,4 +1,4 @@
-"""`/`: the page to play on, and what it asks before it knows a key."""
+"""`/`: the playground, and the routes that it needs before it has a key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
 def playground_routes(service: Service, ring: KeyRing, args: EngineArgs) -> APIRouter:
-    """The page, and what it fills itself in with."""
+    """Routes for the playground and the data it loads."""
     routes = APIRouter()
     html = page()
     etag = f'"{hashlib.sha256(html).hexdigest()[:32]}"'
@@ -46,14 +46,14 @@ def playground_routes(service: Service, ring: KeyRing, args: EngineArgs) -> APIR
     @routes.head("/", include_in_schema=False)
     @routes.get("/", response_class=HTMLResponse)
     async def playground(request: Request) -> Response:
-        """The page."""
+        """Return the playground page."""
         if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers=headers)
         return Response(html, headers=headers, media_type="text/html; charset=utf-8")
 
     @routes.get("/playground/access")
     async def access(request: Request) -> dict[str, Any]:
-        """Answered to everybody, and never an error: whether a key is needed that did not come."""
+        """Return whether this client must send an API key. Needs no key, and never fails."""
         return {
             "needs_key": ring.guards and owner_of(request) == Owner(),
             "phase": service.health().phase,
@@ -62,7 +62,7 @@ def playground_routes(service: Service, ring: KeyRing, args: EngineArgs) -> APIR
 
     @routes.get("/model_info", response_model=dict[str, Any], responses=documented(401, 500, 503))
     async def model_info() -> dict[str, Any]:
-        """What the model does, its defaults and limits, and the LoRAs that requests may name."""
+        """Return the model's tasks, defaults and limits, and the available LoRAs."""
         info: dict[str, Any] = msgspec.to_builtins(service.model)
         names = [] if args.lora_dir is None else LoraFolder(Path(args.lora_dir)).names()
         return {**info, "loras": list(names)}
@@ -71,7 +71,7 @@ def playground_routes(service: Service, ring: KeyRing, args: EngineArgs) -> APIR
 
 
 def page() -> bytes:
-    """The one file of the page, with the names that other programs have for solvers."""
+    """Return the page's single file, with other programs' names of solvers filled in."""
     html = (resources.files("multimodal_gen") / "assets/playground/index.html").read_text("utf-8")
     solvers: dict[str, list[str]] = {}
     for name in SOLVERS:
@@ -80,7 +80,7 @@ def page() -> bytes:
 
 
 def content_security_policy(html: str) -> str:
-    """Nothing but what stands in `html` runs, and nothing goes to or comes from another host."""
+    """Return a policy that runs only the scripts in `html`, and contacts no other host."""
     allowed: dict[str, list[str]] = {"script": [], "style": []}
     for kind, text in _INLINE.findall(html):
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
