@@ -116,7 +116,7 @@ def test_the_web_uis_own_strength_is_meant_where_none_is_given() -> None:
 
 def test_another_checkpoint_is_not_loaded_and_that_is_said() -> None:
     settings = {"sd_model_checkpoint": "v1-5-pruned.safetensors [abc]"}
-    assert "only owner/name is served here" in wanted(override_settings=settings)[1][0]
+    assert "this server has only owner/name" in wanted(override_settings=settings)[1][0]
     settings = {"sd_model_checkpoint": "Owner/Name [abc]"}
     assert wanted(override_settings=settings)[1] == []
 

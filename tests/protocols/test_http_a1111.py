@@ -94,10 +94,10 @@ def test_what_a_model_has_not_is_replaced_and_said(webui: webuiapi.WebUIApi) -> 
     )
     assert made.image.size == (96, 64)
     warnings = "\n".join(made.info["warnings"])
-    assert "size=100x70: this model makes 96x64 instead" in warnings
+    assert "size=100x70: this model generates 96x64 instead" in warnings
     assert "sampler_name='Euler a': this model uses Euler instead" in warnings
     assert "scheduler='karras'" in warnings
-    assert "enable_hr has no effect here" in warnings
+    assert "enable_hr has no effect on this server" in warnings
 
 
 def test_a_picture_is_changed_by_its_denoising_strength(webui: webuiapi.WebUIApi) -> None:
@@ -240,7 +240,7 @@ def test_options_are_taken_and_another_model_is_refused(webui: webuiapi.WebUIApi
     own = webui.get_options()["sd_model_checkpoint"]
     assert webui.set_options({"sd_model_checkpoint": own, "samples_save": False}) is None
     refusal = webui.set_options({"sd_model_checkpoint": "v1-5-pruned.ckpt"})
-    assert f"only '{own}' is served here" in refusal["detail"]
+    assert f"must be '{own}'" in refusal["detail"]
 
 
 def test_a_png_tells_its_parameters(webui: webuiapi.WebUIApi, url: str) -> None:
@@ -344,7 +344,7 @@ ANSWERS = app_with(ends=QueueFull("full", 7))
         ("txt2img", {"batch_size": 5, "n_iter": 9}, "batch_size * n_iter=45: must be 1 to 16"),
         ("txt2img", {"prompt": "<lora:>"}, "must be <lora:NAME:SCALE>"),
         ("txt2img", {"prompt": "a <lora:style:0.8>"}, "lora="),
-        ("txt2img", {"infotext": "a\nSteps: x, Seed: 1, Size: 2x2"}, "can't be read as steps"),
+        ("txt2img", {"infotext": "a\nSteps: x, Seed: 1, Size: 2x2"}, "is not a valid steps"),
         ("txt2img", [], "JSON object"),
         ("img2img", {"init_images": [WHITE]}, "init_images='a picture': flux only supports"),
         ("img2img", {"prompt": "a"}, "init_images='0 pictures': must be one picture"),

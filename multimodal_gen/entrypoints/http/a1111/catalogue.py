@@ -1,4 +1,4 @@
-"""`/sdapi/v1`: what there is to choose from, and settings."""
+"""`/sdapi/v1`: lists of models, samplers and LoRAs, and settings."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _EMPTY = (
     "script-info",
     "extensions",
 )
-"""Lists of what is not there."""
+"""Routes whose lists are always empty."""
 
 
 def add_lists(routes: APIRouter, service: Service, args: EngineArgs) -> None:
-    """Models, samplers, LoRAs and whatever else clients fill their menus with."""
+    """Add the lists that clients show in menus: models, samplers, LoRAs and others."""
 
     @routes.get("/sd-models")
     async def sd_models() -> list[JsonObject]:
@@ -63,7 +63,7 @@ def add_lists(routes: APIRouter, service: Service, args: EngineArgs) -> None:
 
     @routes.get("/loras")
     def loras() -> list[JsonObject]:
-        """Those of the operator's folder; a prompt names them as `<lora:NAME:SCALE>`."""
+        """List the available LoRAs. A prompt selects one with `<lora:NAME:SCALE>`."""
         names = [] if args.lora_dir is None else LoraFolder(Path(args.lora_dir)).names()
         return [{"name": name, "alias": name, "path": name, "metadata": {}} for name in names]
 
@@ -76,7 +76,7 @@ def add_lists(routes: APIRouter, service: Service, args: EngineArgs) -> None:
         return {"txt2img": [], "img2img": []}
 
     async def nothing() -> list[JsonObject]:
-        """There is none."""
+        """Not supported. Returns an empty list."""
         return []
 
     for name in _EMPTY:
@@ -85,11 +85,11 @@ def add_lists(routes: APIRouter, service: Service, args: EngineArgs) -> None:
     @routes.post("/refresh-checkpoints")
     @routes.post("/refresh-loras")
     async def refresh() -> None:
-        """Nothing to do: the model stays, and LoRAs are looked for when they are named."""
+        """No effect: the model is fixed, and LoRAs are looked up on use."""
 
 
 def add_settings(routes: APIRouter, service: Service) -> None:
-    """Options, flags, memory; and what a picture says about itself."""
+    """Add the routes for options, flags, memory and image metadata."""
 
     @routes.get("/options")
     async def options() -> JsonObject:
@@ -105,12 +105,10 @@ def add_settings(routes: APIRouter, service: Service) -> None:
 
     @routes.post("/options")
     async def set_options(body: JsonObject) -> None:
-        """Accepted, and without effect. Another model is refused: it takes another server."""
+        """Accept options without effect. Returns 400 for a model that is not served."""
         wanted = body.get("sd_model_checkpoint")
         if wanted and not is_model(wanted, service.model):
-            allowed = (
-                f"only {service.model.name!r} is served here; another takes a server of its own"
-            )
+            allowed = f"must be {service.model.name!r}: a server has one model"
             raise InvalidRequest("sd_model_checkpoint", wanted, allowed)
 
     @routes.get("/cmd-flags")
@@ -119,7 +117,7 @@ def add_settings(routes: APIRouter, service: Service) -> None:
 
     @routes.get("/memory")
     async def memory() -> JsonObject:
-        """Bytes of this machine. The devices' memory is the engine's, see /metrics."""
+        """Return the host's memory, in bytes. For device memory see /metrics."""
         ram = psutil.virtual_memory()
         return {
             "ram": {"free": ram.available, "used": ram.total - ram.available, "total": ram.total},
@@ -128,7 +126,7 @@ def add_settings(routes: APIRouter, service: Service) -> None:
 
     @routes.post("/png-info")
     def png_info(body: PictureBody) -> JsonObject:
-        """How a PNG, JPEG or WebP says that it was made."""
+        """Read the generation parameters from a PNG, JPEG or WebP."""
         text = read_infotext(bytes_of(body.image, "image"))
         items = {"parameters": text} if text else {}
         return {"info": text, "items": items, "parameters": parse_infotext(text) if text else {}}

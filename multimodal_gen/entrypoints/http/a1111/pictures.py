@@ -23,7 +23,7 @@ def pictures_of(body: Generation, max_pixels: int) -> Pixels:
         return NO_PIXELS
     images = body.init_images or []
     if len(images) != 1:
-        raise InvalidRequest("init_images", f"{len(images)} pictures", "must be one picture")
+        raise InvalidRequest("init_images", f"{len(images)} images", "must be one image")
     file = bytes_of(images[0], "init_images")
     pictures = {"image": decode_picture(file, "init_images", max_pixels=max_pixels)}
     if body.mask:

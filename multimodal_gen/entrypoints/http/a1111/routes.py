@@ -1,4 +1,4 @@
-"""AUTOMATIC1111's API: `/sdapi/v1`, as its clients use it."""
+"""AUTOMATIC1111's API under `/sdapi/v1`."""
 
 from __future__ import annotations
 

@@ -76,11 +76,11 @@ class Generation(Body):
 
 
 class TextToImage(Generation):
-    """`POST /txt2img`."""
+    """Body of `POST /txt2img`."""
 
 
 class ImageToImage(Generation):
-    """`POST /img2img`."""
+    """Body of `POST /img2img`."""
 
     init_images: list[str] | None = None
     """One image: base64, or a data URL."""
@@ -92,6 +92,6 @@ class ImageToImage(Generation):
 
 
 class PictureBody(Body):
-    """`POST /png-info`."""
+    """Body of `POST /png-info`."""
 
     image: str

@@ -20,7 +20,7 @@ from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.postprocess import infotext
 
 DENOISING_STRENGTH = 0.75
-"""What the web UI has where a client says nothing."""
+"""Default of the web UI."""
 ANY_SCHEDULE = ("", "automatic", "none")
 _LARGEST = 10**6
 _IDLE = ("enable_hr", "restore_faces", "tiling", "subseed_strength", "styles", "script_name")
@@ -44,29 +44,29 @@ B = TypeVar("B", bound=Generation)
 
 
 def to_sampling_params(body: Generation, model: ModelInfo) -> tuple[SamplingParams, list[str]]:
-    """Return the parameters that `body` means for `model`, and a warning for each thing in it that
-    the model can't do. Raises InvalidRequest."""
+    """Return sampling parameters for `body`, and a warning for each field that the model does not
+    support. Raises InvalidRequest."""
     translator = _Translator(body, model)
     return translator.params(), translator.warnings
 
 
 @dataclass
 class _Translator:
-    """One body on its way into sampling parameters."""
+    """Translates one body."""
 
     body: Generation
     model: ModelInfo
     warnings: list[str] = field(default_factory=list)
 
     def params(self) -> SamplingParams:
-        """Raises InvalidRequest."""
+        """Return the sampling parameters. Raises InvalidRequest."""
         body = self.body
         prompt, loras = without_loras(body.prompt or "")
         self._warn_of_idle_keys()
         width, height = self._size()
         return SamplingParams(
             prompt=prompt,
-            # Clients send "" for none.
+            # Clients send "" for no negative prompt.
             negative_prompt=body.negative_prompt or None,
             width=width,
             height=height,
@@ -88,7 +88,7 @@ class _Translator:
         return count
 
     def _guidance(self) -> dict[str, Any]:
-        """Where a model takes its guidance as an input and a client knows that, there are two."""
+        """Return both guidance scales if the model has two and the client sends both."""
         body = self.body
         if body.distilled_cfg_scale is not None and "true_cfg_scale" in self.model.parameters:
             return {
@@ -101,7 +101,7 @@ class _Translator:
         body = self.body
         schedule = (body.scheduler or "").lower()
         if schedule not in ANY_SCHEDULE:
-            self.warnings.append(f"scheduler={_shown(schedule)}: the model's own is used")
+            self.warnings.append(f"scheduler={_shown(schedule)}: the model's default is used")
         index = body.sampler_index
         name = body.sampler_name or (index if isinstance(index, str) else None)
         if not name or name.lower() in ANY_SCHEDULE:
@@ -120,31 +120,32 @@ class _Translator:
         if task in self.model.tasks:
             given = self.body.denoising_strength
             return DENOISING_STRENGTH if given is None else given
-        self.warnings.append("denoising_strength: this model is shown the picture instead")
+        self.warnings.append("denoising_strength has no effect: this model takes the image itself")
         return None
 
     def _size(self) -> tuple[int | None, int | None]:
-        """Sizes that the model can't make become the nearest that it can."""
+        """Return the nearest size that the model supports."""
         wanted = self.body.width, self.body.height
         width, height = fitting(*wanted, self.model)
         if (width, height) != wanted:
             made = f"{width or 'any'}x{height or 'any'}"
             asked = f"{wanted[0] or 'any'}x{wanted[1] or 'any'}"
-            self.warnings.append(f"size={asked}: this model makes {made} instead")
+            self.warnings.append(f"size={asked}: this model generates {made} instead")
         return width, height
 
     def _warn_of_idle_keys(self) -> None:
-        self.warnings += [f"{key} has no effect here" for key in _IDLE if getattr(self.body, key)]
+        idle = [key for key in _IDLE if getattr(self.body, key)]
+        self.warnings += [f"{key} has no effect on this server" for key in idle]
         if isinstance(self.body, ImageToImage) and self.body.resize_mode:
-            self.warnings.append("resize_mode has no effect here: pictures are just resized")
+            self.warnings.append("resize_mode has no effect: images are always just resized")
         wanted = (self.body.override_settings or {}).get("sd_model_checkpoint")
         if wanted and not is_model(wanted, self.model):
             what = f"sd_model_checkpoint={_shown(wanted)}"
-            self.warnings.append(f"{what}: only {self.model.name} is served here")
+            self.warnings.append(f"{what}: this server has only {self.model.name}")
 
 
 def with_infotext(body: B) -> B:
-    """The body, with what it leaves out as its infotext says. Raises InvalidRequest."""
+    """Return the body, with unset fields filled from its infotext. Raises InvalidRequest."""
     if body.infotext is None:
         return body
     said = infotext.parse_infotext(body.infotext)
@@ -156,19 +157,19 @@ def with_infotext(body: B) -> B:
         return type(body).model_validate(given)
     except ValidationError as error:
         wrong = str(error.errors()[0]["loc"][0])
-        raise InvalidRequest("infotext", given.get(wrong), f"can't be read as {wrong}") from None
+        raise InvalidRequest("infotext", given.get(wrong), f"is not a valid {wrong}") from None
 
 
 def without_loras(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
-    """The prompt, and the LoRAs that it names. Raises InvalidRequest."""
+    """Split a prompt into its text and the LoRAs that it names. Raises InvalidRequest."""
     return _LORA.sub("", prompt), tuple(map(_lora, _LORA.findall(prompt)))
 
 
 def fitting(
     width: int | None, height: int | None, model: ModelInfo
 ) -> tuple[int | None, int | None]:
-    """The size that a model makes for one that users of the web UI type: rounded down as there,
-    and of the same shape but smaller where it is too large. What is below 1 is left as it is."""
+    """Return the size that a model supports for one from the web UI: rounded down as there, and
+    scaled down to the model's limits at the same shape. Sides below 1 are left unchanged."""
     width, height = _floored(width, model), _floored(height, model)
     if width is None or height is None or min(width, height) < 1:
         return width, height
@@ -187,7 +188,7 @@ def _floored(side: int | None, model: ModelInfo) -> int | None:
 
 
 def is_model(name: object, model: ModelInfo) -> bool:
-    """Whether a client's name of a checkpoint means the one that is served."""
+    """Return whether a client's checkpoint name means the served model."""
     return isinstance(name, str) and name.partition(" [")[0].lower() == model.name.lower()
 
 
@@ -200,7 +201,7 @@ def _lora(tag: str) -> LoraChoice:
 
 
 def _number(text: str) -> int | float | str:
-    """As it was written: 7 and 7.0 are told apart in the files that are made."""
+    """Parse a number and keep its type: files record 7 and 7.0 differently."""
     try:
         number = json.loads(text)
     except (ValueError, RecursionError):

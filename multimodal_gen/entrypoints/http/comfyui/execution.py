@@ -135,7 +135,7 @@ class Executor:
             result["animated"] = [True]
         return result
 
-    # -- telling
+    # -- messages to the client
 
     def _pass(self, prompt: Prompt, nodes: Iterable[Node]) -> None:
         for node in nodes:

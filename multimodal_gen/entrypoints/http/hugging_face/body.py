@@ -1,4 +1,4 @@
-"""The bodies that Hugging Face's clients send, understood."""
+"""Parses the request bodies of Hugging Face's clients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.serving.service import NO_PIXELS
 
 _OWN_WAY = {"prompt", "scheduler", "num_outputs_per_prompt"}
-"""Parameters that these bodies have under other names or with other values."""
+"""Parameters that these bodies give under other names or with other values."""
 _PASSED_ON = frozenset(
     name
     for name, each in PARAMETERS.items()
@@ -27,22 +27,22 @@ _PASSED_ON = frozenset(
 )
 _PICTURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM")
 _ENOUGH = 64
-"""Characters of base64 that show what kind of file it is."""
+"""Number of base64 characters that suffice to detect the file type."""
 _MAX_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A body, understood."""
+    """A parsed body."""
 
     params: SamplingParams
     pictures: Pixels
     unknown: tuple[str, ...] = ()
-    """Parameters that mean nothing here."""
+    """Names of parameters that were ignored."""
 
 
 def understood(body: bytes, model: ModelInfo, max_pixels: int) -> Asked:
-    """JSON with `inputs`, or the bare file of a picture. Raises InvalidRequest."""
+    """Parse JSON with `inputs`, or a plain image file. Raises InvalidRequest."""
     if not body.lstrip().startswith(b"{"):
         return Asked(SamplingParams(), _picture(body, max_pixels))
     try:
@@ -68,7 +68,7 @@ def _asked(inputs: str, parameters: dict[str, Any], model: ModelInfo, max_pixels
     if (scheduler := parameters.pop("scheduler", None)) is not None:
         scheduler = _solver(scheduler, model)
     if (count := parameters.pop("num_images_per_prompt", 1)) != 1:
-        raise InvalidRequest("num_images_per_prompt", count, "the answer is one file: must be 1")
+        raise InvalidRequest("num_images_per_prompt", count, "must be 1: the response is one file")
     known = {name: value for name, value in parameters.items() if name in _PASSED_ON}
     unknown = tuple(_shown(name) for name in parameters if name not in _PASSED_ON)[:_MAX_SHOWN]
     return Asked(SamplingParams(prompt=prompt, scheduler=scheduler, **known), pictures, unknown)
@@ -79,7 +79,7 @@ def _picture(file: bytes, max_pixels: int) -> Pixels:
 
 
 def _is_picture(inputs: str) -> bool:
-    """Whether text is a picture in base64: no prompt begins like one."""
+    """Return whether text is an image in base64; no prompt starts like one."""
     if inputs.startswith("data:image/"):
         return True
     try:

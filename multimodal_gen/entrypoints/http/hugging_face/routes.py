@@ -48,7 +48,7 @@ _BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "properties": {
-                        "inputs": {"type": "string", "description": "a prompt, or base64"},
+                        "inputs": {"type": "string", "description": "A prompt, or base64."},
                         "parameters": {"type": ["object", "null"]},
                     },
                     "required": ["inputs"],

@@ -24,7 +24,7 @@ MAX_NODES = 200
 
 @dataclass(frozen=True)
 class Link:
-    """Output `slot` of another node."""
+    """A link to output `slot` of another node."""
 
     node: str
     slot: int
@@ -75,7 +75,7 @@ class Graph:
         linked = [link.node, link.slot]
         extra: dict[str, Any] = {"input_config": spec.to_json(), "linked_node": linked}
         if source is None:
-            details = f"{name}: there is no node {shown(link.node)!a}"
+            details = f"{name}: no node {shown(link.node)!a}"
             message = "Bad linked input, the node does not exist"
             raise _invalid(node, name, "bad_linked_input", message, details, **extra)
         outputs = source.kind.outputs
@@ -133,7 +133,7 @@ def _node(key: str, entry: Any, definitions: NodeDefinitions) -> Node:
         raise _refused("invalid_prompt", message, key, None)
     name = entry["class_type"]
     if (kind := definitions.get(name)) is None:
-        message = f"Node {shown(name)!r} not found. This server knows {', '.join(definitions)}."
+        message = f"Node {shown(name)!r} not found. This server has {', '.join(definitions)}."
         raise _refused("missing_node_type", message, key, name)
     inputs = entry.get("inputs", {})
     if not isinstance(inputs, dict):

@@ -25,39 +25,39 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class FileInput:
-    """A file that a node loads: all of it, or one channel as a mask."""
+    """A file that a node loads: the image, or one channel as a mask."""
 
     node: str
     file: str
     channel: str = "alpha"
     grow: int = 0
-    """Pixels by which a mask is widened."""
+    """Pixels by which the mask grows."""
     erases: bool = False
-    """What a mask covers is grey to begin with."""
+    """Whether the masked area is first filled with grey."""
 
 
 @dataclass
 class Sampling:
-    """One sampler, and what comes of it."""
+    """One sampler, with its parameters, input files and output nodes."""
 
     sampler: Node
     params: SamplingParams
     image: FileInput | None
     mask: FileInput | None
     origins: Mapping[str, tuple[str, str]]
-    """Of parameters, the node and the input that they come from."""
+    """Node id and input name that each parameter comes from."""
     outputs: list[Node] = field(default_factory=list)
 
     def blamed(self, error: InvalidRequest) -> InvalidInput:
-        """The input whose value is not allowed of the model."""
+        """Convert an error of a parameter to one of the input that it comes from."""
         named = error.field or ""
         node, name = self.origins.get(named, (self.sampler.id, "model"))
         return meaningless(node, name, error.message)
 
 
 class GraphTranslator:
-    """Follows a graph's links upstream from its outputs. Raises InvalidInput where they lead to
-    what this server can't do."""
+    """Follows a graph's links upstream from its outputs. Raises InvalidInput for graphs that this
+    server can't run."""
 
     def __init__(self, graph: Graph, model: ModelInfo, loras: Sequence[str] = ()) -> None:
         self._graph = graph
@@ -65,7 +65,7 @@ class GraphTranslator:
         self._loras = loras
 
     def sampler_of(self, output: Node) -> Node:
-        """The sampler behind what `output` saves or shows."""
+        """Return the sampler upstream of an output node."""
         name = "images"
         if "video" in output.kind.inputs:
             output = self._from(output, "video", "CreateVideo")
@@ -73,7 +73,7 @@ class GraphTranslator:
         return self._from(decode, "samples", "KSampler")
 
     def fps_of(self, output: Node) -> int | None:
-        """Of an output that is a video."""
+        """Return the frames per second of a video output; None for images."""
         if "video" not in output.kind.inputs:
             return None
         fps: float = self._graph.value(self._from(output, "video", "CreateVideo"), "fps")
@@ -107,7 +107,7 @@ class GraphTranslator:
 
     def _guidance(self, node: Node, found: _Findings) -> None:
         if not self._guidance_is_embedded:
-            why = f"{self._model.family} takes no guidance beside the sampler's cfg"
+            why = f"{self._model.family} supports no guidance other than the sampler's cfg"
             raise meaningless(node.id, "guidance", why)
         found.put("guidance_scale", self._graph.value(node, "guidance"), node, "guidance")
 
@@ -117,26 +117,26 @@ class GraphTranslator:
         while node.kind.name == "LoraLoader":
             scale = self._graph.value(node, "strength_model")
             if self._graph.value(node, "strength_clip") != scale:
-                why = f"must be strength_model={scale}: a LoRA acts on all it was made for alike"
+                why = f"must equal strength_model={scale}: a LoRA has one strength"
                 raise meaningless(node.id, "strength_clip", why)
             choices.append(LoraChoice(self._lora(node), scale))
             found.put("lora", tuple(reversed(choices)), node, "lora_name")
             node = self._from(node, "model", "CheckpointLoaderSimple", "LoraLoader")
 
     def _lora(self, node: Node) -> str:
-        """Its name here: graphs name a file."""
+        """Return the LoRA's name from the file name in the graph."""
         given = str(self._graph.value(node, "lora_name"))
         name = given.removesuffix(".safetensors")
         if name not in self._loras:
             known = ", ".join(self._loras[:_SHOWN]) or "none"
             raise meaningless(
-                node.id, "lora_name", f"{shown(given)} is not known; there are {known}"
+                node.id, "lora_name", f"{shown(given)} is unknown; available: {known}"
             )
         return name
 
     def _numbers(self, sampler: Node, found: _Findings) -> None:
         value = self._graph.value
-        # Seeds of ComfyUI have one bit more.
+        # ComfyUI's seeds have one more bit.
         seed = value(sampler, "seed") % (self._model.max_seed + 1)
         found.put("seed", seed, sampler, "seed")
         found.put("num_inference_steps", value(sampler, "steps"), sampler, "steps")
@@ -147,7 +147,7 @@ class GraphTranslator:
 
     def _empty(self, sampler: Node, latent: Node, found: _Findings) -> None:
         if self._graph.value(sampler, "denoise") != 1:
-            why = "must be 1 where the sampler starts from an empty latent"
+            why = "must be 1 if the sampler starts from an empty latent"
             raise meaningless(sampler.id, "denoise", why)
         for name in ("width", "height"):
             found.put(name, self._graph.value(latent, name), latent, name)
@@ -175,7 +175,7 @@ class GraphTranslator:
             found.origins["mask_path"] = masked.id, "mask"
         strength = self._graph.value(sampler, "denoise")
         task = "image-to-image" if found.mask is None else "inpainting"
-        # Models that are shown the picture have no other use for it: nothing of it is kept.
+        # Models that take the image as conditioning don't start from it: no strength applies.
         if strength < 1 or task in self._model.tasks:
             found.put("strength", strength, sampler, "denoise")
 
@@ -189,20 +189,20 @@ class GraphTranslator:
 
     @property
     def _guidance_is_embedded(self) -> bool:
-        """Whether guidance_scale is an input of the model, and cfg goes by another name."""
+        """Whether guidance_scale is embedded in the model, and cfg is true_cfg_scale."""
         return "true_cfg_scale" in self._model.parameters
 
     def _from(self, node: Node, name: str, *allowed: str) -> Node:
         source, _ = self._graph.source(node, name)
         if source.kind.name not in allowed:
-            why = f"must come from {' or '.join(allowed)} here, not from {source.kind.name}"
+            why = f"must be linked to {' or '.join(allowed)}, not {source.kind.name}"
             raise meaningless(node.id, name, why, linked_node=[source.id, 0])
         return source
 
 
 @dataclass
 class _Findings:
-    """What was read so far."""
+    """Parameters, origins and files found so far."""
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, tuple[str, str]] = field(default_factory=dict)

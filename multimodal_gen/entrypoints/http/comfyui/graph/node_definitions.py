@@ -48,7 +48,7 @@ class NodeClass:
     """True for nodes that produce results."""
 
     def to_json(self) -> dict[str, Any]:
-        """Its entry in `/object_info`."""
+        """Return the entry in `/object_info`."""
         groups = {
             "required": {k: v.to_json() for k, v in self.inputs.items() if not v.optional},
             "optional": {k: v.to_json() for k, v in self.inputs.items() if v.optional},

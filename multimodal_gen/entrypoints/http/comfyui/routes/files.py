@@ -46,7 +46,8 @@ def add_file_routes(routes: APIRouter, files: Files, max_pixels: int) -> None:
                 raise HTTPException(400, "image must be a file")
             data, parts = await sent.read(), sane_parts(sent.filename or "")
         if folder not in FOLDERS or not parts:
-            raise HTTPException(400, f"type must be one of {', '.join(FOLDERS)}, and a name given")
+            folders = ", ".join(FOLDERS)
+            raise HTTPException(400, f"type must be one of {folders}; the file must have a name")
         place = Place(str(folder), "/".join(sane_parts(subfolder)), parts[-1])
         # Refuse a file that is not an image here, not in the prompt that loads it.
         await asyncio.to_thread(decode_picture, data, "image", max_pixels=max_pixels)

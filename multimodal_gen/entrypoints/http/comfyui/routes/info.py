@@ -36,7 +36,7 @@ def add_info_routes(
 
     @routes.get("/system_stats", responses=refusals(503))
     async def stats() -> dict[str, Any]:
-        """Device, memory and versions."""
+        """Return device, memory (bytes) and versions."""
         return system_stats(service.model)
 
     @routes.get("/features", responses=refusals())
@@ -51,7 +51,7 @@ def add_info_routes(
 
     @routes.get("/models", responses=refusals())
     async def folders() -> list[str]:
-        """Kinds of model files that graphs may name."""
+        """List the types of model files that graphs may name."""
         return ["checkpoints", "loras"]
 
     @routes.get("/models/{model}", responses=refusals(404, 503))

@@ -64,7 +64,7 @@ _BEFORE_ROUTES = (401, 413, 429)
 TEXT = {"type": "string"}
 FLAG = {"type": "boolean"}
 IDS = {"type": "array", "items": TEXT}
-GRAPH = {"type": "object", "description": "a graph in ComfyUI's API format", "minProperties": 1}
+GRAPH = {"type": "object", "description": "A graph in ComfyUI's API format.", "minProperties": 1}
 PROMPT = json_body(
     "prompt",
     prompt=GRAPH,
