@@ -1,4 +1,4 @@
-"""Base of the groups that ServerArgs is made of."""
+"""Base class of the groups that make up ServerArgs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ArgumentGroup:
         self.require("must be more than 0 seconds", lambda value: 0 < value < math.inf, *names)
 
     def require_from_0(self, *names: str) -> None:
-        self.require("must be a number from 0", lambda value: 0 <= value < math.inf, *names)
+        self.require("must be a number of 0 or more", lambda value: 0 <= value < math.inf, *names)
 
     def _check_type(self, name: str, kind: Any) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Devices that models run on, and why others are refused."""
+"""Devices that models run on, and the reasons why others are rejected."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ LONGEST_STEP_S = 86400
 
 @dataclass(frozen=True, kw_only=True)
 class EngineArgs(ArgumentGroup):
-    """What `generate`, `bench`, `serve` and DiffusionGenerator start an engine with."""
+    """Arguments of an engine, for `generate`, `bench`, `serve` and DiffusionGenerator."""
 
     model_path: str | None = None
     """Folder, hub name or single weight file. Default: the bundled model."""

@@ -11,14 +11,14 @@ from multimodal_gen.errors import InvalidRequest
 
 @dataclass(frozen=True)
 class LoraChoice:
-    """A LoRA by the name it has in the operator's folder, and how strongly it acts."""
+    """A LoRA, by its name in the operator's folder, and its scale."""
 
     name: str
     scale: float = 1.0
 
     @classmethod
     def of(cls, given: object) -> LoraChoice:
-        """What was given as NAME, NAME:SCALE or {"name": …, "scale": …}. Raises InvalidRequest."""
+        """Parse NAME, NAME:SCALE or {"name": …, "scale": …}. Raises InvalidRequest."""
         if isinstance(given, str):
             name, colon, scale = given.rpartition(":")
             scaled = bool(colon) and _is_number(scale)
@@ -35,7 +35,7 @@ class LoraChoice:
 
 
 LoraLike = LoraChoice | str | Mapping[str, Any]
-"""What `LoraChoice.of` takes."""
+"""Values that `LoraChoice.of` accepts."""
 
 
 def _is_number(text: str) -> bool:

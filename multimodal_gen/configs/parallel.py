@@ -1,4 +1,4 @@
-"""How the ranks share the work of one step."""
+"""Distribution of one step's work over the ranks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class ParallelConfig:
 
     @classmethod
     def choose(cls, args: EngineArgs, *, ulysses_supported: bool) -> ParallelConfig:
-        """Split `num_gpus` as asked; where nothing is said, a native model shares the sequence.
+        """Split `num_gpus` as requested; by default the ranks of a native model share the sequence.
 
-        Raises InvalidRequest when a sequence split is asked of a model that has none.
+        Raises InvalidRequest if a sequence split is requested and the model does not support it.
         """
         ranks, degree = args.num_gpus, args.ulysses_degree
         if not ulysses_supported:
             if degree is not None and degree > 1:
-                allowed = "this model's denoiser can't share a sequence; leave it out or say 1"
+                allowed = "must be 1 or left out: this model's denoiser can't split a sequence"
                 raise InvalidRequest("ulysses_degree", degree, allowed)
             degree = 1
         if degree is None:

@@ -21,10 +21,10 @@ _NEEDS: dict[Need, str] = {
 
 @dataclass(frozen=True)
 class ReferenceRow:
-    """One sampling parameter in words. Backquoted names are keys of `GET /model_info`."""
+    """Description of one sampling parameter. Backquoted names are keys of `GET /model_info`."""
 
     name: str
-    """Of the Python keyword and the field in JSON."""
+    """Name of the Python keyword and the JSON field."""
     flag: str
     type: str
     unit: str

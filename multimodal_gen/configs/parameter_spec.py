@@ -1,4 +1,4 @@
-"""The vocabulary in which sampling parameters are declared; see `SamplingParams`."""
+"""Types for declaring sampling parameters; see `SamplingParams`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 Bound = float | str | None
-"""A number, or where `ModelInfo` has it: "limits.max_steps". None: no bound."""
+"""A number, or its path in `ModelInfo`: "limits.max_steps". None: no bound."""
 Need = Literal["parameter", "image_model", "image", "video", "guidance"]
 """What a parameter needs to have an effect. parameter: a model whose `ModelInfo.parameters` names
-it; other models refuse it. image_model: a model that takes an input image. image: an input image.
-video: a model that makes videos. guidance: a model with classifier-free guidance."""
+it; other models reject it. image_model: a model that takes an input image. image: an input image.
+video: a model that generates videos. guidance: a model with classifier-free guidance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterSpec:
-    """What is declared about a sampling parameter beyond its name, type and constant default."""
+    """Declaration of a sampling parameter, except its name, type and constant default."""
 
     help: str
     """One line without a final full stop."""
@@ -26,20 +26,20 @@ class ParameterSpec:
     exclusive: bool = False
     """Whether `lowest` itself is not allowed."""
     multiple_of: str = ""
-    """Where `ModelInfo` has the number that values, less `remainder`, must be multiples of."""
+    """Path in `ModelInfo` of the number that values, minus `remainder`, must be multiples of."""
     remainder: int = 0
     one_of: str = ""
-    """Where `ModelInfo` has the texts that are allowed."""
+    """Path in `ModelInfo` of the allowed texts."""
     needs: tuple[Need, ...] = ()
     default: str = ""
-    """In words, where it is not a constant."""
+    """Description of a default that is not a constant."""
     model_default: bool = False
     """Whether `ModelInfo.defaults` has its default."""
     fallback: int | float | None = None
-    """That default for models that state none."""
+    """The model default for models that state none."""
     required: bool = False
     """Whether it has a value once defaults are filled in."""
     local: bool = False
-    """Whether it names a local file: taken by the CLI and Python, never over HTTP."""
+    """Whether it names a local file: accepted by the CLI and Python, never over HTTP."""
     keyword_type: str = ""
     """The type of its Python keyword, where that allows more than the field holds."""

@@ -17,11 +17,11 @@ _CLASSES: Mapping[Any, Any] = {int: int, float: (int, float), str: str}
 
 @dataclass(frozen=True)
 class SamplingParameter:
-    """One field of `SamplingParams`, with what is declared about it."""
+    """One field of `SamplingParams`, with its declaration."""
 
     name: str
     annotation: Any
-    """Its type; `X | None` where None takes the default."""
+    """Its type; `X | None` if None means the default."""
     default: Any
     spec: ParameterSpec
 
@@ -31,17 +31,17 @@ class SamplingParameter:
 
     @property
     def kind(self) -> Any:
-        """The type without None."""
+        """Type without None."""
         return get_args(self.annotation)[0] if self.is_optional else self.annotation
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values of a parameter that is one of a few words."""
+        """Allowed values of a Literal parameter."""
         return get_args(self.kind) if get_origin(self.kind) is Literal else ()
 
     @property
     def summary(self) -> str:
-        """Help, unit and range in one sentence; a bound that depends on the model is left out."""
+        """Help, unit and range in one sentence, without bounds that depend on the model."""
         low, high = self.constant_bounds
         known = low is not None and high is not None
         facts = [self.spec.unit, self._range(low, high) if known else ""]
@@ -50,12 +50,12 @@ class SamplingParameter:
 
     @property
     def constant_bounds(self) -> tuple[float | None, float | None]:
-        """The lowest and highest value of every model; None where that depends on the model."""
+        """Lowest and highest value; None for a bound that depends on the model."""
         low, high = self.spec.lowest, self.spec.highest
         return None if isinstance(low, str) else low, None if isinstance(high, str) else high
 
     def check_type(self, value: object) -> None:
-        """Raises InvalidRequest for a value of another type."""
+        """Check the type of a value. Raises InvalidRequest."""
         if value is None and self.is_optional:
             return
         if self.choices:
@@ -82,7 +82,7 @@ class SamplingParameter:
         low, high = _bound(self.spec.lowest, model), _bound(self.spec.highest, model)
         if low is None:
             return
-        if high is None:  # a limit that the model leaves open allows the least only
+        if high is None:  # a limit that the model does not set allows only the lowest value
             high = low
         above = value is not None and (low < value if self.spec.exclusive else low <= value)
         if not (above and value <= high):
@@ -103,14 +103,14 @@ class SamplingParameter:
 
 
 def parameters_of(declaration: type) -> Mapping[str, SamplingParameter]:
-    """The parameters that a dataclass declares: fields of type Annotated[…, ParameterSpec(…)]."""
+    """Return the parameters of a dataclass with fields of type Annotated[…, ParameterSpec(…)]."""
     hints = get_type_hints(declaration, include_extras=True)
     found = {field.name: _parameter(field, hints[field.name]) for field in fields(declaration)}
     return MappingProxyType(found)
 
 
 def alternatives(words: tuple[str, ...]) -> str:
-    """low, normal or high."""
+    """Join words as in "low, normal or high"."""
     *others, last = words
     return f"{', '.join(others)} or {last}" if others else last
 

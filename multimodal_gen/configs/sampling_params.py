@@ -1,4 +1,4 @@
-"""What a user asks for: one prompt, and how to make pictures or a video of it."""
+"""Sampling parameters: one prompt, and the settings to generate images or a video from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Priority = Literal["low", "normal", "high"]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """A request for images or a video. What is None takes the model's default.
+    """A request for images or a video. None means the model's default.
 
     Each field is declared here and nowhere else: checks, HTTP fields, CLI flags, Python keywords,
     models' defaults and the reference follow from its `ParameterSpec`; see write_types.py.
@@ -218,11 +218,11 @@ class SamplingParams:
 
     @classmethod
     def from_fields(cls, **given: Any) -> SamplingParams:
-        """As the constructor, but an unknown name is an InvalidRequest that lists those known."""
+        """Construct from fields. Raises InvalidRequest, which lists the known names, for others."""
         return cls().updated(**given)
 
     def updated(self, **given: Any) -> SamplingParams:
-        """A copy with these fields; an unknown name is an InvalidRequest that lists those known."""
+        """Return a copy with these fields. Raises InvalidRequest, which lists the known names."""
         for name in given:
             if name not in PARAMETERS:
                 allowed = f"unknown; allowed are {', '.join(PARAMETERS)}"
@@ -231,4 +231,4 @@ class SamplingParams:
 
 
 PARAMETERS = parameters_of(SamplingParams)
-"""Every sampling parameter by its name."""
+"""All sampling parameters, by name."""

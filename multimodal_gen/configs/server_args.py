@@ -1,4 +1,4 @@
-"""All arguments of a server: flags, YAML keys and environment variables alike."""
+"""All arguments of a server, as flags, YAML keys and environment variables."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SECRETS = ("api_key", "admin_key", "webhook_url", "webhook_secret")
 
 @dataclass(frozen=True, kw_only=True)
 class ServerArgs(LimitArgs, KeyArgs, JobArgs, HttpArgs, EngineArgs):
-    """Arguments of `serve`. Code that needs one group of them takes that group."""
+    """Arguments of `serve`. Code that needs only one group takes that group."""
 
     @property
     def without_secrets(self) -> ServerArgs:
-        """A copy that can be shown."""
+        """A copy without secrets, which can be shown."""
         return ServerArgs(**{**vars(self), **dict.fromkeys(SECRETS)})

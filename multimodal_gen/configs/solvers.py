@@ -19,7 +19,7 @@ class View(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class SolverSpec:
-    """One solver, by the name that `--scheduler` takes."""
+    """One solver; `--scheduler` takes its name."""
 
     name: str
     scheduler: str

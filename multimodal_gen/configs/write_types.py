@@ -1,6 +1,6 @@
-"""Write the types that follow from the declared sampling parameters.
+"""Writes the types that are derived from the declared sampling parameters.
 
-A type checker can't compute them, so they are files. Run
+A type checker can't compute them, so they are written to files. Run
 `python -m multimodal_gen.configs.write_types` after a change of SamplingParams.
 """
 
@@ -37,7 +37,7 @@ import msgspec
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a request gets where it says nothing. None: there is no default."""
+    """A model's defaults for unset sampling parameters. None: there is no default."""
 
 '''
 _DEFAULTS_TAIL = '''\
@@ -62,7 +62,7 @@ FILES: Mapping[str, Callable[[], str]] = {
     "entrypoints/python/sampling_keywords.py": keywords_module,
     "messages/model_defaults.py": defaults_module,
 }
-"""Paths in the package, and what writes their text."""
+"""Paths in the package, and the functions that return their text."""
 
 
 def _keyword(parameter: SamplingParameter) -> str:
@@ -83,7 +83,7 @@ def _default(parameter: SamplingParameter) -> str:
 
 
 def _type(parameter: SamplingParameter) -> str:
-    """The type without None, as it is written in code."""
+    """Return the source text of a type without None."""
     choices = ", ".join(f'"{choice}"' for choice in parameter.choices)
     return f"Literal[{choices}]" if choices else str(parameter.kind.__name__)
 

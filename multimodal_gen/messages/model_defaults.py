@@ -6,7 +6,7 @@ import msgspec
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a request gets where it says nothing. None: there is no default."""
+    """A model's defaults for unset sampling parameters. None: there is no default."""
 
     negative_prompt: str | None = None
     width: int

@@ -21,7 +21,7 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """One component: how it is loaded, and the classes that a checkpoint may name for it."""
+    """One component: its kind, and the classes that a checkpoint may name for it."""
 
     kind: Kind
     classes: tuple[str, ...]
@@ -40,17 +40,17 @@ def native(*classes: str, optional: bool = False) -> ComponentSpec:
 
 
 def module(*classes: str, optional: bool = False) -> ComponentSpec:
-    """A module of diffusers."""
+    """Return the spec of a diffusers module."""
     return ComponentSpec("diffusers", classes, optional)
 
 
 def encoder(*classes: str, optional: bool = False) -> ComponentSpec:
-    """A model of transformers."""
+    """Return the spec of a transformers model."""
     return ComponentSpec("transformers", classes, optional)
 
 
 def tokenizer(*classes: str, optional: bool = False) -> ComponentSpec:
-    """A tokenizer of transformers."""
+    """Return the spec of a transformers tokenizer."""
     return ComponentSpec("tokenizer", classes, optional)
 
 
@@ -60,7 +60,7 @@ def image_processor(*classes: str, optional: bool = False) -> ComponentSpec:
 
 
 def processor(*classes: str, optional: bool = False) -> ComponentSpec:
-    """A tokenizer and an image processor in one."""
+    """Return the spec of a combined tokenizer and image processor."""
     return ComponentSpec("processor", classes, optional)
 
 

@@ -1,4 +1,4 @@
-"""The torch-free side of a model family."""
+"""Configuration of a model family, without torch."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ from multimodal_gen.configs.solvers import View, solvers_of
 from multimodal_gen.messages.model_info import Defaults, Limits, PictureSize, TaskName
 
 DenoiserKind = Literal["native", "adapter", "fallback"]
-"""A model of this project; a module of diffusers; diffusers' whole pipeline."""
+"""native: a model of this project; adapter: a diffusers module; fallback: a diffusers pipeline."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyConfig:
-    """What is known of a family before any weight is loaded; its pipeline refers to it."""
+    """Facts about a family that are known before any weight is loaded."""
 
     name: str
     title: str
     pipeline_classes: tuple[str, ...]
-    """`_class_name` in model_index.json of the checkpoints that belong to it."""
+    """`_class_name` values in model_index.json of the family's checkpoints."""
     refused_classes: Mapping[str, str] = field(default_factory=dict)
-    """Such as it can't run, and why."""
+    """Class names that the family can't run, and the reasons."""
     components: Mapping[str, ComponentSpec]
-    """What its pipeline loads from a checkpoint, in this order."""
+    """Components that its pipeline loads from a checkpoint, in this order."""
     unused: tuple[tuple[str, str], ...] = ()
-    """(library, class) of what checkpoints name besides and nothing loads."""
+    """(library, class) of other components in checkpoints, which are not loaded."""
     tasks: tuple[TaskName, ...]
     parameters: tuple[str, ...]
-    """The optional sampling parameters that mean something to it."""
+    """Optional sampling parameters that the family supports."""
     size_multiple: int
     defaults: Defaults
-    """Of its best known checkpoint, where neither request nor checkpoint says otherwise."""
+    """Defaults of its best known checkpoint, for values that request and checkpoint don't set."""
     limits: Limits
     frame_multiple: int = 1
     picture_size: PictureSize = "area"
-    """What width and height are where a picture is given and they are not."""
+    """How width and height follow from the input image if they are not given."""
     views: tuple[View, ...]
-    """What its models may predict; solvers that suit this suit them."""
+    """Prediction types of its models, which determine the suitable solvers."""
     own_solver: str | None = None
-    """What its checkpoints are published with, if not the first of those: theirs alone if need be.
-    """
+    """Solver that its checkpoints are published with, if not the first for `views`; it may suit
+    these checkpoints only."""
     denoiser: DenoiserKind = "adapter"
     single_files: tuple[SingleFile, ...] = ()
-    """Layouts, other than a folder, that its weights may come in: safetensors or GGUF."""
+    """Supported single-file layouts of its weights: safetensors or GGUF."""
     ulysses: bool = False
-    """Whether ranks can share a sequence; else they share the rows of a batch only."""
+    """Whether ranks can share a sequence; otherwise they share only the rows of a batch."""
 
     @property
     def schedulers(self) -> tuple[str, ...]:
-        """Names of the solvers that its checkpoints allow, that of the published ones first."""
+        """Names of the solvers that its checkpoints allow, the published one first."""
         own = (self.own_solver,) if self.own_solver else ()
         return tuple(dict.fromkeys((*own, *solvers_of(*self.views))))
 
     @property
     def file_styles(self) -> tuple[str, ...]:
-        """Whose tensor names its single files may have."""
+        """Styles of tensor names in its single files."""
         return tuple(dict.fromkeys(layout.style for layout in self.single_files))
 
     @property
@@ -68,5 +68,5 @@ class FamilyConfig:
 
     @property
     def module(self) -> str:
-        """Where its pipeline is, under `runtime/pipelines`."""
+        """Module of its pipeline, under `runtime/pipelines`."""
         return "fallback.fallback" if self.denoiser == "fallback" else f"families.{self.name}"

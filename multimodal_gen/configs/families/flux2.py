@@ -79,4 +79,4 @@ FLUX2 = FamilyConfig(
 )
 
 BASE_DEFAULTS = msgspec.structs.replace(FLUX2.defaults, num_inference_steps=50, guidance_scale=4.0)
-"""For checkpoints that are not distilled."""
+"""Defaults of checkpoints that are not distilled."""

@@ -24,7 +24,7 @@ class BaseModel:
     """A published checkpoint in diffusers layout: configs, tokenizers, encoders, VAE."""
 
     repository: str
-    """Its name on the hub."""
+    """Name on the hub."""
     has: Marks = field(default_factory=dict)
     """Marks of the files that it matches."""
 
@@ -34,7 +34,7 @@ class SingleFile:
     """A layout of a family's denoiser, alone or with other components, in a single file."""
 
     denoiser: str
-    """Its class in diffusers."""
+    """Class of the denoiser in diffusers."""
     style: KeyStyle
     keys: tuple[str, ...]
     """Names, without a prefix, that together identify it."""
@@ -45,9 +45,9 @@ class SingleFile:
     ignored: tuple[str, ...] = ()
     """Names that no model uses."""
     parts: Mapping[str, str] = field(default_factory=dict)
-    """Prefix of further components that full checkpoints hold -> component."""
+    """Other components of full checkpoints, by tensor prefix."""
     bases: tuple[BaseModel, ...]
-    """Tried in order; the last one fits all."""
+    """Bases in the order they are tried; the last one fits all files."""
 
     def prefix(self, shapes: Shapes) -> str | None:
         """Prefix of the denoiser's names in a file; None if it is of another kind."""

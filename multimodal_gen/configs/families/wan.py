@@ -86,9 +86,9 @@ EXPERTS_DEFAULTS = msgspec.structs.replace(
     guidance_scale=4.0,
     guidance_scale_2=3.0,
 )
-"""Wan 2.2 A14B."""
+"""Defaults of Wan 2.2 A14B."""
 
 TEXT_IMAGE_DEFAULTS = msgspec.structs.replace(
     WAN.defaults, width=1280, height=704, num_frames=121, fps=24
 )
-"""Wan 2.2 TI2V-5B."""
+"""Defaults of Wan 2.2 TI2V-5B."""

@@ -72,4 +72,4 @@ WAN_IMAGE_TO_VIDEO = FamilyConfig(
 IMAGE_EXPERTS_DEFAULTS = msgspec.structs.replace(
     WAN.defaults, num_inference_steps=40, guidance_scale=3.5
 )
-"""Wan 2.2 A14B; the second expert's guidance follows the first's."""
+"""Defaults of Wan 2.2 A14B; the second expert uses the first's guidance."""

@@ -64,4 +64,4 @@ Z_IMAGE = FamilyConfig(
 BASE_DEFAULTS = msgspec.structs.replace(
     Z_IMAGE.defaults, num_inference_steps=50, guidance_scale=5.0
 )
-"""For checkpoints that are not distilled."""
+"""Defaults of checkpoints that are not distilled."""
