@@ -1,4 +1,4 @@
-"""A submitted request as its client sees it: what it tells, and how to wait for it."""
+"""A client's handle of a submitted request: its updates, and ways to wait for its result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Update:
-    """How far a request is; `preview` is [H, W, 3] uint8 where one was asked for and is new."""
+    """Progress of a request; `preview` is [H, W, 3] uint8 if one was requested and is new."""
 
     id: str
     step: int
@@ -30,7 +30,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Output:
-    """What became of a request: `pixels` [F, H, W, 3] uint8."""
+    """Result of a request: `pixels` [F, H, W, 3] uint8."""
 
     id: str
     pixels: np.ndarray[Any, Any]
@@ -41,7 +41,7 @@ class Output:
 
 
 def longest_timings(outputs: Sequence[Output]) -> dict[str, float]:
-    """Of each phase the longest: outputs of one request are made side by side."""
+    """Return the longest time per phase, as the outputs of a request run concurrently."""
     phases = {phase for output in outputs for phase in output.timings}
     return {
         phase: max(output.timings.get(phase, 0.0) for output in outputs) for phase in sorted(phases)
@@ -49,11 +49,11 @@ def longest_timings(outputs: Sequence[Output]) -> dict[str, float]:
 
 
 RequestEvent = Update | Output | MultimodalGenError
-"""What is reported about a request: updates, then its output or its error."""
+"""Events of a request: updates, then its output or its error."""
 
 
 class RequestHandle:
-    """One submitted request. Any thread or coroutine may wait for it or cancel it."""
+    """One submitted request. Any thread or coroutine can wait for it or cancel it."""
 
     def __init__(self, request_id: str, cancel: Callable[[str], None]) -> None:
         self.id = request_id
@@ -66,11 +66,11 @@ class RequestHandle:
         self._error: MultimodalGenError | None = None
 
     def cancel(self) -> None:
-        """Ask the engine to end it; it then ends with `Cancelled` unless it was done before."""
+        """Ask the engine to cancel it; it ends with `Cancelled` unless it has completed."""
         self._cancel(self.id)
 
     def accepted(self, timeout: float | None = None) -> None:
-        """Return once the engine took the request; raise the reason if it did not."""
+        """Return once the engine has accepted the request; raise the reason if it did not."""
         self._wait(lambda: self._accepted or self._ended, timeout)
         if self._error is not None:
             raise copy_of(self._error)
@@ -125,7 +125,7 @@ class RequestHandle:
                 self._error = event
             self._changed.notify_all()
             for loop, waker in self._wakers:
-                with contextlib.suppress(RuntimeError):  # The loop was closed: nobody waits.
+                with contextlib.suppress(RuntimeError):  # The loop is closed: nothing waits.
                     loop.call_soon_threadsafe(waker.set)
 
     # -- waiting
@@ -164,12 +164,12 @@ class RequestHandle:
 
 
 def copy_of(error: MultimodalGenError) -> MultimodalGenError:
-    """One for each who is told: a raised error keeps the frames that it went through."""
+    """Copy an error for each waiter, as a raised error keeps its traceback's frames."""
     return WireError.of(error).exception()
 
 
 def _newest(old: Update | None, new: Update) -> Update:
-    """The newer of two updates; a preview nobody saw yet is kept."""
+    """Return the newer of two updates, with a preview that was not delivered yet."""
     if old is not None and new.preview is None and old.preview is not None:
         return replace(new, preview=old.preview)
     return new

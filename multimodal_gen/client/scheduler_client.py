@@ -1,8 +1,8 @@
-"""The front's end of the wire: one DEALER socket, owned by one thread, used by any number.
+"""Client of the engine: a DEALER socket, owned by one thread, used by any number of threads.
 
-`submit` gives a `RequestHandle`; threads read it with `for` and `result()`, coroutines with
-`async for` and `aresult()`. When the engine goes away every request in flight ends with
-`EngineDied`, once.
+`submit` returns a `RequestHandle`; threads read it with `for` and `result()`, coroutines with
+`async for` and `aresult()`. When the engine dies, every request in flight ends with `EngineDied`,
+once.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class SchedulerClient:
         silence_timeout: float = 30.0,
         describe_loss: Callable[[], str] = lambda: "the connection to the engine was lost",
     ) -> None:
-        """`silence_timeout`: seconds without a sign of life after which the engine is dead;
-        `describe_loss` is asked why, once the connection is gone."""
+        """`silence_timeout`: seconds without a heartbeat until the engine counts as dead;
+        `describe_loss` returns the reason once the connection is lost."""
         self.address = address
         self.model: ModelInfo | None = None
         self.num_ranks = 0
@@ -83,7 +83,7 @@ class SchedulerClient:
         self.close()
 
     def wait_ready(self, timeout: float | None = None) -> ModelInfo:
-        """Wait until the model is loaded; raise what loading raised, EngineDied or TimeoutError."""
+        """Wait until the model is loaded. Raises the loading error, EngineDied or TimeoutError."""
         with self._lock:
             done = self._lock.wait_for(lambda: self.model is not None or bool(self.died), timeout)
             if self.died is not None:
@@ -93,8 +93,8 @@ class SchedulerClient:
             return self.model
 
     def submit(self, req: Req, pictures: Sequence[np.ndarray[Any, Any]] = ()) -> RequestHandle:
-        """Send a request and the pictures that it announces. A repeated id is the same request,
-        and the same RequestHandle."""
+        """Send a request and the images that it announces. A repeated id returns the existing
+        RequestHandle."""
         with self._lock:
             self._raise_if_gone()
             if req.id in self._handles:
@@ -104,7 +104,7 @@ class SchedulerClient:
         return handle
 
     def health(self, timeout: float = 5.0) -> EngineHealth:
-        """Ask rank 0 how much runs and waits; answered at once, also inside a long step."""
+        """Ask rank 0 for its running and waiting requests; it answers at once, even in a step."""
         with self._lock:
             self._raise_if_gone()
             self._health.clear()
@@ -115,13 +115,13 @@ class SchedulerClient:
             return self._health[-1]
 
     def shutdown_engine(self) -> None:
-        """End the engine for everybody."""
+        """Stop the engine for all of its clients."""
         with self._lock:
             if self.died is None and not self._closing:
                 self._send(Shutdown())
 
     def fail(self, error: MultimodalGenError) -> None:
-        """Count the engine as gone: everything in flight ends with `error`."""
+        """Mark the engine as dead: all requests in flight end with `error`."""
         with self._lock:
             self.died = self.died or error
             handles = list(self._handles.values())
@@ -131,7 +131,7 @@ class SchedulerClient:
             handle._deliver(self.died)
 
     def close(self) -> None:
-        """Leave; requests still in flight are cancelled by the engine."""
+        """Disconnect; the engine cancels requests that are still in flight."""
         with self._lock:
             if self._closing:
                 return
@@ -150,7 +150,7 @@ class SchedulerClient:
             raise EngineNotReady("the client was closed")
 
     def _send(self, message: msgspec.Struct, pictures: Sequence[np.ndarray[Any, Any]] = ()) -> None:
-        # Encoded here, so that what can't be sent is the error of who wants to send it.
+        # Encoded here, so that the caller gets the error of a message that can't be encoded.
         self._outgoing.append(encode(message, pictures))
         self._wakeup.ring()
 
@@ -204,7 +204,7 @@ class SchedulerClient:
         self._flush()
 
     def _hear_last_words(self, decoder: Decoder) -> None:
-        """The engine is gone; what it had to say of its end may still be here."""
+        """Read the engine's last messages, which may have its error, after it disconnected."""
         while self.died is None and self._socket.poll(DRAIN_MS):
             self._receive(decoder)
         if self.died is None and not self._closing:

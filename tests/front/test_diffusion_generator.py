@@ -238,7 +238,7 @@ def test_a_closed_generator_says_so_and_leaves_a_shared_engine_running(
 def test_connecting_to_nobody_ends_with_an_error(tmp_path: Path) -> None:
     with pytest.raises(EngineNotReady, match="no engine answers"):
         DiffusionGenerator.connect(f"ipc://{tmp_path}/nobody", timeout=0.1)
-    with pytest.raises(InvalidRequest, match="must begin with ipc://"):
+    with pytest.raises(InvalidRequest, match="must start with ipc://"):
         DiffusionGenerator.connect("somewhere")
 
 

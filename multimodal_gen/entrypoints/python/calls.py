@@ -1,4 +1,4 @@
-"""The calls that entry points make: one prompt to its result, and many prompts side by side."""
+"""Calls that entry points share: generate one prompt, or many concurrently."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_IN_FLIGHT = 64
-"""Outputs of one list that are with the engine at a time: enough to fill every batch."""
+"""Maximum outputs of one list in the engine at a time: enough to fill every batch."""
 RETRY_S = 1.0
 
 R = TypeVar("R")
 
 
 async def generate_one(client: SchedulerClient, params: SamplingParams) -> GenerationResult:
-    """Submit, wait for every output; cancel them when the wait is given up."""
+    """Submit a prompt and wait for all outputs; cancel them if the wait is cancelled."""
     params, pixels = _resolve(client, params)
     async with _submitted(client, params, pixels) as task:
         return _result(client, params, await task.wait())
@@ -40,7 +40,7 @@ async def generate_one(client: SchedulerClient, params: SamplingParams) -> Gener
 async def stream_one(
     client: SchedulerClient, params: SamplingParams, *, previews: bool
 ) -> AsyncGenerator[Progress | GenerationResult, None]:
-    """As `generate_one`, with the newest progress on the way; leaving the loop cancels."""
+    """Generate as `generate_one`, and yield the latest progress; leaving the loop cancels."""
     params, pixels = _resolve(client, params)
     async with aclosing(stream_resolved(client, params, pixels, previews=previews)) as events:
         async for event in events:
@@ -50,13 +50,13 @@ async def stream_one(
 async def stream_resolved(
     client: SchedulerClient, params: SamplingParams, pixels: Pixels, *, previews: bool = False
 ) -> AsyncGenerator[Progress | GenerationResult, None]:
-    """As `stream_one`, for parameters that are resolved and pictures that are open."""
+    """Generate as `stream_one`, from resolved parameters and decoded images."""
     shown: np.ndarray[Any, Any] | None = None
     async with (
         _submitted(client, params, pixels, previews=previews) as task,
         aclosing(task.changes()) as changes,
     ):
-        await anext(changes)  # The engine has reported nothing yet.
+        await anext(changes)  # Skip the first: the engine has not reported anything yet.
         async for _ in changes:
             if not task.done:
                 yield _progress(task, None if task.preview is shown else task.preview)
@@ -67,9 +67,9 @@ async def stream_resolved(
 async def run_all(
     items: Sequence[SamplingParams], run: Callable[[int], Awaitable[R]]
 ) -> list[R | MultimodalGenError]:
-    """`run(index)` for every item, so many at a time that the queue has room for others.
+    """Call `run(index)` for each item, limited so that the queue has room for other clients.
 
-    An error of one is its entry in the list. What finds the queue full is submitted again later.
+    Returns results, with errors in place of failed ones. Retries items that find the queue full.
     """
     outputs = max((item.num_outputs_per_prompt for item in items), default=1)
     gate = asyncio.Semaphore(max(1, MAX_IN_FLIGHT // max(1, outputs)))
@@ -98,14 +98,14 @@ def _resolve(client: SchedulerClient, params: SamplingParams) -> tuple[SamplingP
 async def _submitted(
     client: SchedulerClient, params: SamplingParams, pixels: Pixels, *, previews: bool = False
 ) -> AsyncGenerator[Task, None]:
-    """A task of outputs that are with the engine; what is left of it on leaving is cancelled."""
+    """Submit the outputs of a prompt as a task; on exit, unfinished ones are cancelled."""
     requests = outputs_of(params, headers_of(pixels), previews=previews)
     handles: list[RequestHandle] = []
     reports: list[asyncio.Task[None]] = []
 
     def cancel(_: Task) -> None:
         for handle in handles:
-            handle.cancel()  # without effect on what has ended
+            handle.cancel()  # no effect on ended requests
 
     task = Task(requests[0].id, Owner(), requests, cancel)
     try:

@@ -1,4 +1,4 @@
-"""The way in from Python."""
+"""The Python API: DiffusionGenerator."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ PromptsLike = Sequence[PromptLike]
 
 
 class DiffusionGenerator:
-    """Pictures and videos from one checkpoint, for any number of threads and coroutines.
+    """Generates images and videos with one checkpoint, from any number of threads and coroutines.
 
-    Calls in flight share batches. What a call can ask for are the fields of SamplingParams, by
-    keyword; a SamplingParams may also stand in a prompt's place, and keywords then override it.
+    Concurrent calls share batches. Calls take the fields of SamplingParams as keywords. A prompt
+    can also be a SamplingParams, which keywords override.
     """
 
     def __init__(self, client: SchedulerClient, engine: EngineProcess | None = None) -> None:
-        """Of a client that is ready; see `from_pretrained` and `connect`."""
+        """Use a client that is ready; see `from_pretrained` and `connect`."""
         self._client = client
         self._loop = LoopThread("diffusion-generator")
-        # Runs at the end of the interpreter too. It must not hold the generator itself.
+        # Also runs when the interpreter exits. It must not reference the generator itself.
         self._close = weakref.finalize(self, _close, engine or client, self._loop)
 
     @classmethod
     def from_pretrained(
         cls, model_path: str | os.PathLike[str] | None = None, **engine_args: Any
     ) -> DiffusionGenerator:
-        """Start an engine of a checkpoint and wait until it is loaded.
+        """Start an engine for a checkpoint and wait until it is loaded.
 
         `model_path` is a local folder, a single weight file or a hub name; None is the bundled
         model. Keywords are the fields of EngineArgs; the other fields of ServerArgs belong to
@@ -54,7 +54,7 @@ class DiffusionGenerator:
 
     @classmethod
     def start(cls, args: EngineArgs) -> DiffusionGenerator:
-        """As `from_pretrained`, of arguments that are complete."""
+        """Start an engine as `from_pretrained`, from complete arguments."""
         engine = start_engine(args)
         try:
             return cls(engine.client, engine)
@@ -64,13 +64,13 @@ class DiffusionGenerator:
 
     @classmethod
     def connect(cls, address: str, timeout: float | None = 60.0) -> DiffusionGenerator:
-        """Use an engine that runs already; `address` is the `address` of another generator.
+        """Use a running engine; `address` is the `address` of another generator.
 
-        Closing this generator leaves the engine running. Raises EngineNotReady when it does not
+        Closing this generator leaves the engine running. Raises EngineNotReady if it does not
         answer within `timeout` seconds.
         """
         if not address.startswith("ipc://"):
-            raise InvalidRequest("address", address, "must begin with ipc://")
+            raise InvalidRequest("address", address, "must start with ipc://")
         client = SchedulerClient(address)
         try:
             client.wait_ready(timeout)
@@ -89,18 +89,18 @@ class DiffusionGenerator:
         self.close()
 
     def close(self) -> None:
-        """End the engine; calls in flight raise. May be called again."""
+        """Stop the engine; running calls raise. Can be called repeatedly."""
         self._close()
 
     @property
     def model(self) -> ModelInfo:
-        """What is served: its name, family, defaults and limits."""
+        """The served model's name, family, defaults and limits."""
         assert self._client.model is not None
         return self._client.model
 
     @property
     def address(self) -> str:
-        """Where `connect` finds the engine."""
+        """Address of the engine, for `connect`."""
         return self._client.address
 
     @overload
@@ -116,11 +116,11 @@ class DiffusionGenerator:
     def generate(
         self, prompt: PromptLike | PromptsLike, **sampling_params: Unpack[SamplingKeywords]
     ) -> GenerationResult | list[GenerationResult]:
-        """The result of one prompt, or the list of results of a list of prompts.
+        """Return the result of one prompt, or a list of results for a list of prompts.
 
-        Keywords, the seed too, hold for every prompt of a list. Raises what is in
-        `multimodal_gen.errors`; of a list the first error, once all have ended, with what became
-        of each in its `siblings`: a result, or an error.
+        Keywords, including the seed, apply to every prompt of a list. Raises the exceptions of
+        `multimodal_gen.errors`. A list raises its first error, once all prompts have ended; its
+        `siblings` holds each prompt's result or error.
         """
         return self._loop.run(_generate(self._client, prompt, sampling_params))
 
@@ -137,7 +137,7 @@ class DiffusionGenerator:
     async def agenerate(
         self, prompt: PromptLike | PromptsLike, **sampling_params: Unpack[SamplingKeywords]
     ) -> GenerationResult | list[GenerationResult]:
-        """As `generate`. Cancelling the task cancels the request in the engine."""
+        """Generate as `generate`, asynchronously. Cancelling the task cancels the request."""
         return await _generate(self._client, prompt, sampling_params)
 
     def stream(
@@ -147,9 +147,9 @@ class DiffusionGenerator:
         previews: bool = True,
         **sampling_params: Unpack[SamplingKeywords],
     ) -> Iterator[Progress | GenerationResult]:
-        """Progress as it comes, then the result. Breaking out of the loop cancels the request.
+        """Yield progress, then the result. Breaking out of the loop cancels the request.
 
-        `previews`: progress carries pictures of what the model expects by then, at some cost.
+        `previews`: progress includes images of the model's current estimate, at some cost.
         """
         params = _params(prompt, sampling_params)
         return _blocking(self._loop, stream_one(self._client, params, previews=previews))
@@ -161,7 +161,7 @@ class DiffusionGenerator:
         previews: bool = True,
         **sampling_params: Unpack[SamplingKeywords],
     ) -> AsyncIterator[Progress | GenerationResult]:
-        """As `stream`, for `async for`."""
+        """Yield as `stream`, for `async for`."""
         return stream_one(self._client, _params(prompt, sampling_params), previews=previews)
 
 
@@ -204,7 +204,7 @@ def _blocking(
         while (event := loop.run(following())) is not None:
             yield event
     finally:
-        # Not waited for: an abandoned iterator is collected in any thread, this loop's included.
+        # Not waited for: an abandoned iterator can be collected in any thread, even the loop's own.
         with suppress(EngineNotReady):
             loop.start(leave())
 
@@ -213,7 +213,7 @@ def _params(prompt: object, given: SamplingKeywords) -> SamplingParams:
     if isinstance(prompt, SamplingParams):
         return prompt.updated(**given)
     if not isinstance(prompt, str):
-        raise InvalidRequest("prompt", prompt, "must be text, SamplingParams or a list of those")
+        raise InvalidRequest("prompt", prompt, "must be text, SamplingParams or a list of these")
     return SamplingParams.from_fields(prompt=prompt, **given)
 
 
@@ -230,7 +230,7 @@ def _engine_args(**given: Any) -> EngineArgs:
 
 
 def _import_while_loading() -> None:
-    """What the first result needs, imported while the ranks load."""
+    """Import the modules that the first result needs, while the ranks load."""
     import numpy  # noqa: F401
     import PIL.PngImagePlugin  # noqa: F401
 

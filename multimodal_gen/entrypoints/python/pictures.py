@@ -1,4 +1,4 @@
-"""Pictures that a user names by path: opened here, never by the engine."""
+"""Opens images that a user names by path; the engine never opens them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _DECODERS = {"image": decode_picture, "mask": decode_mask}
 
 
 def open_picture(name: str, path: str) -> np.ndarray[Any, Any]:
-    """The pixels of an `image` or `mask`. Raises InvalidRequest."""
+    """Return the pixels of an `image` or `mask`. Raises InvalidRequest."""
     return _DECODERS[name](_read(f"{name}_path", path), f"{name}_path")
 
 
 def open_pictures(
     params: SamplingParams, opened: Callable[[str, str], np.ndarray[Any, Any]] = open_picture
 ) -> tuple[SamplingParams, Pixels]:
-    """The pictures that `params` names, and `params` without the names. Raises InvalidRequest."""
+    """Return `params` without its image paths, and the decoded images. Raises InvalidRequest."""
     pictures = {
         name: opened(name, path)
         for name in _DECODERS
