@@ -161,13 +161,13 @@ def test_an_output_that_cannot_be_written_is_a_failure(capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ([], "a command is missing: generate, "),
+        ([], "missing command: must be one of generate, "),
         (["paint"], 'Unknown command "paint"'),
-        (["generate"], "say what to show, or give prompt_path"),
+        (["generate"], "must not be empty without prompt_path"),
         (["generate", "--prompt=a", "--steps=3"], "Unknown option: --steps"),
         (["generate", "--prompt=a", "--width=wide"], "Invalid value for --width: unable to"),
         (["generate", "--prompt=a", "--num-gpus=0"], "num_gpus=0: must be at least 1"),
-        (["generate", "--prompt=a", "--prompt-path=b"], "give either prompt or prompt_path"),
+        (["generate", "--prompt=a", "--prompt-path=b"], "can't be combined with prompt_path"),
         (["generate", "--prompt-path=/nowhere"], "prompt_path='/nowhere': can't be read"),
         (["generate", "--prompt=a", "-o", "a.bmp"], "must end in .png, "),
         (["generate", "--prompt=a", "--config=/nowhere.yaml"], "--config /nowhere.yaml: "),
@@ -251,7 +251,11 @@ def test_all_commands_can_share_one_config_file(
     # Each fails by what comes after its options were understood.
     (tmp_path / "c.yaml").write_text(EVERYTHING + "webhook_url: x")
     said = complaint(capsys, *command, "--config", str(tmp_path / "c.yaml"))
-    expected = {"generate": "give either prompt or", "bench": "repeats", "serve": "webhook_url="}
+    expected = {
+        "generate": "can't be combined with prompt_path",
+        "bench": "repeats",
+        "serve": "webhook_url=",
+    }
     assert expected[command[0]] in said
 
 

@@ -23,21 +23,21 @@ def bench(
     config: Config = None,
     engine: EngineOptions = EngineFlags(),  # noqa: B008
 ) -> None:
-    """Measure this engine against stock diffusers and print ratios of the one run.
+    """Measure this engine against stock diffusers in one run, and print ratios.
 
-    Both run in turn with the same checkpoint, dtype, threads and parameters, and with prompts and
-    seeds that are all different.
+    Both run in turn with the same checkpoint, dtype, threads and parameters. All prompts and seeds
+    are different.
 
     Parameters
     ----------
     only
-        Measure these alone.
+        Take only these measurements.
     repeats
-        How often each thing is measured.
+        Number of repetitions of each measurement.
     json
-        A file for the report as JSON.
+        File to write the report to, as JSON.
     config
-        A YAML file with options.
+        YAML file with options.
     """
     from multimodal_gen.benchmarks.driver import run_benchmark
 

@@ -35,7 +35,7 @@ def _facts(found: Description) -> list[tuple[str, str]]:
     if found.quantisation:
         facts.append(("quantised", ", ".join(found.quantisation)))
     if found.base is not None:
-        facts.append(("the rest", f"from {found.base}, unless --base-model-path names another"))
+        facts.append(("base", f"{found.base}, unless --base-model-path names another"))
     return facts
 
 

@@ -19,7 +19,7 @@ Config = Annotated[Path | None, Parameter(name="--config")]
 
 
 class ConfigFile:
-    """Gives options that were not given otherwise the values of their keys in the file.
+    """Sets options that are not set otherwise to the values of their keys in the file.
 
     Commands can share one file: keys of options that only other commands have are ignored.
     """
@@ -40,7 +40,7 @@ class ConfigFile:
         Dict(keys, source=path, use_commands_as_keys=False)(app, commands, arguments)
 
     def _own_keys(self, config: object, arguments: ArgumentCollection) -> dict[str, Any]:
-        """The keys that this command has. Raises ValueError for one that no command has."""
+        """Return the keys that this command has. Raises ValueError for one that no command has."""
         if not isinstance(config, dict):
             raise ValueError("must have lines of the form `option: value`")
         others = [key for key in config if not takes(arguments, f"--{key}")]
@@ -57,7 +57,7 @@ class ConfigFile:
 
 
 def _read(path: str) -> object:
-    """The file's content. Raises OSError, and ValueError for what is not YAML."""
+    """Return the file's content. Raises OSError, and ValueError for invalid YAML."""
     import yaml
 
     try:

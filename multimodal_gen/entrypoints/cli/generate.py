@@ -15,7 +15,7 @@ from multimodal_gen.entrypoints.cli.option_groups import EngineFlags, EngineOpti
 from multimodal_gen.entrypoints.cli.request_flags import RequestFlags
 from multimodal_gen.errors import InvalidRequest
 
-_WHAT = Group("What to make", sort_key=1)
+_WHAT = Group("Request", sort_key=1)
 
 
 def generate(
@@ -27,18 +27,18 @@ def generate(
     params: Annotated[RequestFlags, Parameter(name="*", group=_WHAT)] = RequestFlags(),  # noqa: B008
     engine: EngineOptions = EngineFlags(),  # noqa: B008
 ) -> int:
-    """Make pictures or videos of prompts and print where they are.
+    """Generate images or videos from prompts and print their paths.
 
     Parameters
     ----------
     prompt_path
-        A file with one prompt a line, or .jsonl with an object of parameters a line.
+        File with one prompt per line, or .jsonl with one object of parameters per line.
     output_path
-        A file (.png, .jpg, .webp; .mp4, .gif) or a folder, where outputs are numbered.
+        File (.png, .jpg, .webp; .mp4, .gif), or folder for numbered files.
     metadata
-        Keep prompt, seed and all parameters in the files.
+        Store prompt, seed and all parameters in the files.
     config
-        A YAML file with options.
+        YAML file with options.
     """
     from multimodal_gen.postprocess.files import check_suffix, check_writable
 
@@ -60,9 +60,9 @@ def _prompts(params: SamplingParams, prompt_path: Path | None) -> list[SamplingP
     from multimodal_gen.entrypoints.cli.prompts import read_prompts
 
     if prompt_path is not None and params.prompt:
-        raise InvalidRequest("prompt", params.prompt, "give either prompt or prompt_path")
+        raise InvalidRequest("prompt", params.prompt, "can't be combined with prompt_path")
     if prompt_path is not None:
         return read_prompts(prompt_path, params)
     if not params.prompt:
-        raise InvalidRequest("prompt", params.prompt, "say what to show, or give prompt_path")
+        raise InvalidRequest("prompt", params.prompt, "must not be empty without prompt_path")
     return [params]

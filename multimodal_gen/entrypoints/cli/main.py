@@ -1,4 +1,4 @@
-"""The `multimodal-gen` command. Everything heavy is imported by the command that needs it."""
+"""The `multimodal-gen` command. Each command imports the heavy modules that it needs."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ NAME = "multimodal-gen"
 FAILED, BAD_USE, INTERRUPTED = 1, 2, 130
 _HERE = "multimodal_gen.entrypoints.cli"
 _COMMANDS = {
-    "generate": "Make pictures or videos of prompts.",
-    "serve": "Answer HTTP requests, and show a page to play on.",
+    "generate": "Generate images or videos from prompts.",
+    "serve": "Run the HTTP server and the web playground.",
     "bench": "Measure this engine against stock diffusers.",
-    "models": "List the model families, or say what a checkpoint is.",
+    "models": "List the model families, or describe a checkpoint.",
 }
 _EPILOGUE = (
-    "Every option is also a key of the YAML file that --config names (num_gpus: 2) and an "
-    "environment variable (MULTIMODAL_GEN_NUM_GPUS=2). An option on the command line wins over a "
-    "variable, a variable over the file. "
-    "Exit status: 0, 1 when something failed, 2 when the command was not understood, "
-    "130 after Ctrl-C."
+    "Every option can also be set in the YAML file given by --config (num_gpus: 2) and as an "
+    "environment variable (MULTIMODAL_GEN_NUM_GPUS=2). The command line overrides environment "
+    "variables, which override the file. "
+    "Exit status: 0 on success, 1 on failure, 2 for a usage error, 130 after Ctrl-C."
 )
 
 
 def _default_shown(value: Any) -> Any:
-    """None hides a default that says nothing."""
+    """Format a default for --help; None hides it."""
     if value is False or value in ("", ()):
         return None
     return f"{value:g}" if isinstance(value, float) else value
@@ -47,7 +46,7 @@ def _owners() -> OptionOwners:
 app = App(
     name=NAME,
     version=__version__,
-    help="Pictures and videos from diffusion models.",
+    help="Generate images and videos with diffusion models.",
     help_epilogue=_EPILOGUE,
     help_format="plaintext",
     default_parameter=Parameter(
@@ -61,10 +60,11 @@ for _name, _help in _COMMANDS.items():
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command; return the exit status."""
     tokens = list(sys.argv[1:] if argv is None else argv)
     if not tokens:
-        return _fail(f"a command is missing: {', '.join(_COMMANDS)} (see {NAME} --help)", BAD_USE)
+        commands = ", ".join(_COMMANDS)
+        return _fail(f"missing command: must be one of {commands} (see {NAME} --help)", BAD_USE)
     try:
         status = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except UnknownOptionError as error:
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{_one_line(str(error))} (see {NAME} --help)", BAD_USE)
     except InvalidRequest as error:
         return _fail(error.message, BAD_USE)
-    except BrokenPipeError:  # whoever reads the output has seen enough
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (MultimodalGenError, OSError) as error:

@@ -18,14 +18,14 @@ def models(
     family: str | None = None,
     revision: Annotated[str | None, Parameter(show=False)] = None,
 ) -> int:
-    """List the model families, or say what the checkpoint at PATH is, without loading it.
+    """List the model families, or describe the checkpoint at PATH without loading it.
 
     Parameters
     ----------
     path
-        A folder, a .safetensors or .gguf file, or a hub name that is in the cache.
+        Folder, .safetensors or .gguf file, or hub name that is in the cache.
     family
-        Say all of one family.
+        Describe one family.
     """
     if path is not None:
         from multimodal_gen.entrypoints.cli.checkpoint_report import report

@@ -1,4 +1,4 @@
-"""Groups of options that commands share, as they are written and shown on a command line."""
+"""Groups of command-line options that commands share, as parsed and shown by --help."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _device(kind: Any, tokens: Sequence[Token]) -> Device:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineFlags(EngineArgs):
-    """A device is refused with the reason that EngineArgs has."""
+    """EngineArgs as flags; an unsupported device is rejected with EngineArgs' reason."""
 
     device: Annotated[Device, Parameter(converter=_device)] = EngineArgs.device
 

@@ -1,4 +1,4 @@
-"""Which command has which option."""
+"""Finds the commands that have an option."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class OptionOwners:
-    """Finds the commands that an option belongs to. Imports them when first asked."""
+    """Finds the commands that an option belongs to; imports them on first use."""
 
     def __init__(self, app: App, commands: Iterable[str]) -> None:
         self._app = app
         self._commands = commands
 
     def explain(self, error: UnknownOptionError) -> str:
-        """Say which commands have the option, or which option may be meant."""
+        """Return a message with the commands that have the option, or a similar option."""
         option = (error.token.keyword or error.token.value).split("=")[0]
         if owners := self.of(option):
             return f"{option} is an option of {_listed(owners)}"
@@ -29,11 +29,11 @@ class OptionOwners:
         return f"{said}. Did you mean {nearest}, an option of {_listed(self.of(nearest))}?"
 
     def of(self, option: str) -> list[str]:
-        """Names of the commands that take `option`."""
+        """Return the names of the commands that take `option`."""
         return [name for name in self._commands if takes(self._arguments(name), option)]
 
     def nearest_key(self, key: str) -> str | None:
-        """The key of a YAML file that may be meant by `key`."""
+        """Return the YAML key that is most similar to `key`, or None."""
         option = self._nearest(key.replace("_", "-"))
         return option and option.removeprefix("--").replace("-", "_")
 
@@ -51,7 +51,7 @@ class OptionOwners:
 
 
 def takes(arguments: ArgumentCollection, option: str) -> bool:
-    """Whether one of a command's `arguments` is `option`."""
+    """Return whether one of a command's `arguments` is `option`."""
     try:
         arguments.match(option)
     except ValueError:

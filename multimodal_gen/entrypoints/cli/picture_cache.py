@@ -1,4 +1,4 @@
-"""Input pictures that a command opened, kept from the check until they are sent."""
+"""Cache of a command's input images, from their check until they are sent."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ if TYPE_CHECKING:
     import numpy as np
 
 KEPT_BYTES = 2**30
-"""Pixels that are kept; pictures beyond them are opened again when their turn comes."""
+"""Maximum bytes of cached pixels; other images are opened again when they are sent."""
 
 
 class PictureCache:
-    """Opens each file once, as long as the pixels of all of them fit in `KEPT_BYTES`."""
+    """Opens each file once, as long as all pixels fit in `KEPT_BYTES`."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str], np.ndarray[Any, Any]] = {}
         self._free = KEPT_BYTES
 
     def open(self, name: str, path: str) -> np.ndarray[Any, Any]:
-        """As `open_picture`."""
+        """Open an image as `open_picture`, or return it from the cache."""
         if (kept := self._kept.get((name, path))) is not None:
             return kept
         pixels = open_picture(name, path)

@@ -1,4 +1,4 @@
-"""The prompts of one command: checked together, then generated side by side and written."""
+"""The prompts of one command: all are checked, then generated concurrently and written."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from multimodal_gen.postprocess.files import Destination
 
 
 class PromptList:
-    """Prompts, with their input pictures."""
+    """Prompts, with their input images."""
 
     def __init__(self, prompts: Sequence[SamplingParams]) -> None:
-        """Opens every input picture. Raises InvalidRequest."""
+        """Open every input image. Raises InvalidRequest."""
         self._prompts = prompts
         self._pictures = PictureCache()
         self._opened = []
@@ -37,9 +37,9 @@ class PromptList:
     def run(
         self, client: SchedulerClient, output_path: str, metadata: bool
     ) -> list[tuple[str, MultimodalGenError]]:
-        """Generate and write all prompts; returns those that failed, and why.
+        """Generate and write all prompts; return the failed ones with their errors.
 
-        Raises InvalidRequest, before any is begun, when the model refuses one.
+        Raises InvalidRequest, before any is started, if the model rejects one.
         """
         resolved = self._resolve(client.wait_ready())
         first = [0, *accumulate(params.num_outputs_per_prompt for params in resolved)]
@@ -77,7 +77,7 @@ class PromptList:
 
     @contextmanager
     def _naming(self, params: SamplingParams) -> Iterator[None]:
-        """Of several prompts, a refusal names the one that it is about."""
+        """Add the prompt to an InvalidRequest if there are several prompts."""
         try:
             yield
         except InvalidRequest as error:

@@ -1,4 +1,4 @@
-"""The flags of a request: one for each sampling parameter, with its help."""
+"""Command-line flags of a request: one per sampling parameter, with its help."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ONE_WORD = Parameter(converter=_loras, n_tokens=1, accepts_keys=False)
 
 
 def _flag(parameter: SamplingParameter) -> tuple[str, Any, Any]:
-    """The parameter as a field of a dataclass whose fields are flags."""
+    """Return the parameter as a field of a dataclass whose fields are flags."""
     flag = Parameter(help=parameter.summary)
     if parameter.name == "lora":
         flag = Parameter.combine(_ONE_WORD, Parameter(help=parameter.summary + _LORA_HELP))

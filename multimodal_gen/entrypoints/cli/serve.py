@@ -32,7 +32,7 @@ def serve(
     Parameters
     ----------
     config
-        A YAML file with options.
+        YAML file with options.
     """
     from multimodal_gen.entrypoints.http.server import serve as run
     from multimodal_gen.observability.logging import configure_logging

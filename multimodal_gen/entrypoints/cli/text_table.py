@@ -1,4 +1,4 @@
-"""Tables of plain text."""
+"""Formats tables as plain text."""
 
 from __future__ import annotations
 
