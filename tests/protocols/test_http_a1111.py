@@ -347,7 +347,7 @@ ANSWERS = app_with(ends=QueueFull("full", 7))
         ("txt2img", {"infotext": "a\nSteps: x, Seed: 1, Size: 2x2"}, "is not a valid steps"),
         ("txt2img", [], "JSON object"),
         ("img2img", {"init_images": [WHITE]}, "init_images='a picture': flux only supports"),
-        ("img2img", {"prompt": "a"}, "init_images='0 pictures': must be one picture"),
+        ("img2img", {"prompt": "a"}, "init_images='0 images': must be one image"),
         ("img2img", {"init_images": ["AAAA"]}, "can't be read as an image"),
         ("img2img", {"init_images": ["http://a/b.png"]}, "not fetched"),
         ("png-info", {"image": "AAAA"}, "can't be read as a PNG"),

@@ -147,7 +147,7 @@ def _wanted(given: dict[str, Any]) -> str | None:
 
 
 def _named(given: dict[str, Any]) -> tuple[bool, Collection[str]]:
-    """Whether all are requested, and the requested ids. Raises InvalidPrompt."""
+    """Return `clear` and the ids in `delete`. Raises InvalidPrompt."""
     cleared, named = given.get("clear", False), given.get("delete", [])
     if not isinstance(cleared, bool):
         raise InvalidPrompt("invalid_clear", "clear must be true or false")
