@@ -40,12 +40,14 @@ def add_lists(routes: APIRouter, service: Service, args: EngineArgs) -> None:
 
     @routes.get("/sd-models")
     async def sd_models() -> list[JsonObject]:
+        """List the served model."""
         name = service.model.name
         unknown = {"hash": None, "sha256": None, "config": None}
         return [{"title": name, "model_name": name, "filename": name, **unknown}]
 
     @routes.get("/samplers")
     async def samplers() -> list[JsonObject]:
+        """List the model's samplers."""
         return [
             {"name": a1111_name(solver), "aliases": list(components_of_kind(solver)), "options": {}}
             for solver in service.model.schedulers
@@ -53,11 +55,13 @@ def add_lists(routes: APIRouter, service: Service, args: EngineArgs) -> None:
 
     @routes.get("/schedulers")
     async def schedulers() -> list[JsonObject]:
+        """List the only schedule, `automatic`."""
         automatic = {"name": "automatic", "label": "Automatic", "aliases": None}
         return [{**automatic, "default_rho": -1.0, "need_inner_model": False}]
 
     @routes.get("/upscalers")
     async def upscalers() -> list[JsonObject]:
+        """List the only upscaler, `None`."""
         unknown = {"model_name": None, "model_path": None, "model_url": None}
         return [{"name": "None", **unknown, "scale": 1.0}]
 
@@ -69,10 +73,12 @@ def add_lists(routes: APIRouter, service: Service, args: EngineArgs) -> None:
 
     @routes.get("/embeddings")
     async def embeddings() -> JsonObject:
+        """Return no embeddings: they are not supported."""
         return {"loaded": {}, "skipped": {}}
 
     @routes.get("/scripts")
     async def scripts() -> dict[str, list[str]]:
+        """Return no scripts: they are not supported."""
         return {"txt2img": [], "img2img": []}
 
     async def nothing() -> list[JsonObject]:
@@ -93,6 +99,7 @@ def add_settings(routes: APIRouter, service: Service) -> None:
 
     @routes.get("/options")
     async def options() -> JsonObject:
+        """Return the options that clients read."""
         return {
             "sd_model_checkpoint": service.model.name,
             "sd_checkpoint_hash": "",
@@ -113,6 +120,7 @@ def add_settings(routes: APIRouter, service: Service) -> None:
 
     @routes.get("/cmd-flags")
     async def cmd_flags() -> JsonObject:
+        """Return the command-line flags that clients read."""
         return {"api": True, "nowebui": True}
 
     @routes.get("/memory")

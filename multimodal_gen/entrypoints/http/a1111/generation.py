@@ -56,7 +56,7 @@ def add_generation(routes: APIRouter, maker: ImageMaker, max_pixels: int) -> Non
 
     @routes.get("/progress")
     async def progress(request: Request, skip_current_image: bool = False) -> dict[str, Any]:
-        """Progress of the client's oldest job; it never decreases."""
+        """Return the progress of the client's oldest job; it never decreases."""
         job = jobs.current(owner_of(request))
         if job is None:
             return {

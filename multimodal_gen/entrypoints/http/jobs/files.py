@@ -29,7 +29,7 @@ def file_routes(results: Results) -> APIRouter:
         responses={200: _MADE, **documented(404, 410)},
     )
     async def download(token: str, name: str) -> FileResponse:
-        """Download a linked result file. 410 after it has expired."""
+        """Download a linked result file. Returns 410 after it has expired."""
         path = await asyncio.to_thread(results.linked, token, name)
         return FileResponse(path, headers=_HEADERS)
 

@@ -20,7 +20,7 @@ def refused_video_routes(maker: VideoMaker) -> APIRouter:
     routes = APIRouter()
 
     async def refuse(request: Request) -> None:
-        """Not supported."""
+        """Not supported. Always returns an error."""
         async for _ in request.stream():  # a client that is still sending would miss the response
             pass
         kind = request.url.path.rpartition("/")[2]
@@ -31,7 +31,7 @@ def refused_video_routes(maker: VideoMaker) -> APIRouter:
 
     @routes.get("/v1/videos/characters/{character_id}", responses=documented(401, 404))
     async def character(character_id: str) -> None:
-        """Not supported."""
+        """Not supported. Always returns 404."""
         raise NotFound(f"no character {character_id[:100]!r}: {_WHY['characters']}")
 
     return routes

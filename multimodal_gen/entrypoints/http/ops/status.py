@@ -24,12 +24,12 @@ def status_routes(service: Service, args: ServerArgs) -> APIRouter:
 
     @routes.get("/liveness")
     async def liveness() -> dict[str, str]:
-        """200 while the server process responds."""
+        """Return 200 while the server process responds."""
         return {"status": "alive"}
 
     @routes.get("/health", response_class=Response, responses=documented(503))
     async def health() -> Response:
-        """200 if an engine is ready; 503 while it is loading, restarting or stopping.
+        """Return 200 if an engine is ready; 503 while it is loading, restarting or stopping.
 
         The body has the state, the number of ranks, and the number of running and queued requests.
         """
@@ -49,7 +49,7 @@ def status_routes(service: Service, args: ServerArgs) -> APIRouter:
 
     @routes.get("/server_info", responses=documented(401))
     async def server_info() -> dict[str, Any]:
-        """Server arguments without secrets, and the server's state."""
+        """Return the server's arguments without secrets, and the server's state."""
         try:
             model = service.model.name
         except MultimodalGenError:
@@ -64,14 +64,17 @@ def status_routes(service: Service, args: ServerArgs) -> APIRouter:
 
     @routes.get("/version", responses=documented(401))
     async def version() -> dict[str, str]:
+        """Return the server's version."""
         return {"version": __version__}
 
     @routes.get("/v1/models", responses=documented(401, 500, 503))
     async def list_models() -> dict[str, Any]:
+        """List the served model."""
         return {"object": "list", "data": [_described(service.model, created)]}
 
     @routes.get("/v1/models/{name:path}", responses=documented(401, 404, 500, 503))
     async def retrieve_model(name: str) -> dict[str, Any]:
+        """Return the served model by name."""
         return _described(service.model_named(name), created)
 
     return routes

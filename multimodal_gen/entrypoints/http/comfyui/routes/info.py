@@ -24,13 +24,13 @@ def add_info_routes(
 
     @routes.get("/object_info", responses=refusals(503))
     async def object_info(request: Request) -> Response:
-        """Definitions of all supported nodes."""
+        """Return the definitions of all supported nodes."""
         nodes = await node_definitions(request)
         return json_response({name: node.to_json() for name, node in nodes.items()})
 
     @routes.get("/object_info/{node_class}", responses=refusals(503))
     async def object_info_of(node_class: str, request: Request) -> Response:
-        """Definition of one node; empty if it is unknown."""
+        """Return the definition of one node; empty if it is unknown."""
         node = (await node_definitions(request)).get(node_class)
         return json_response({} if node is None else {node_class: node.to_json()})
 
@@ -41,12 +41,12 @@ def add_info_routes(
 
     @routes.get("/features", responses=refusals())
     async def feature_flags() -> dict[str, Any]:
-        """Newer protocol features that this server supports."""
+        """Return the newer protocol features that this server supports."""
         return features
 
     @routes.get("/embeddings", responses=refusals())
     async def embeddings() -> list[str]:
-        """Always empty: prompts can't load textual inversions."""
+        """Return an empty list: prompts can't load textual inversions."""
         return []
 
     @routes.get("/models", responses=refusals())
@@ -56,7 +56,7 @@ def add_info_routes(
 
     @routes.get("/models/{model}", responses=refusals(404, 503))
     async def models(model: str) -> list[str]:
-        """The served model, or its available LoRAs.
+        """List the served model, or its available LoRAs.
 
         The parameter is a folder; Hugging Face's `POST` to the same path determines its name.
         """

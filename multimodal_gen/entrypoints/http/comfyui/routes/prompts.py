@@ -47,14 +47,14 @@ def add_prompt_routes(
 
     @routes.get("/prompt", responses=refusals())
     async def remaining(request: Request) -> dict[str, Any]:
-        """Number of the client's prompts in the queue."""
+        """Return the number of the client's prompts in the queue."""
         return executor.status(owner_of(request))
 
 
 def add_queue_routes(routes: APIRouter, prompts: Prompts) -> None:
     @routes.get("/queue", responses=refusals())
     async def queue(request: Request) -> Response:
-        """The client's running and queued prompts."""
+        """List the client's running and queued prompts."""
         found = prompts.queue(owner_of(request))
         said = {
             "queue_running": [prompt.to_json() for prompt in found if prompt.runs],
@@ -106,7 +106,7 @@ def add_history_routes(routes: APIRouter, prompts: Prompts) -> None:
     async def history(
         request: Request, max_items: MaxItems = None, offset: Offset = None
     ) -> Response:
-        """Ended prompts, oldest first: the last `max_items`, or those from `offset` on."""
+        """List ended prompts, oldest first: the last `max_items`, or those from `offset` on."""
         found = list(prompts.history(owner_of(request)).items())
         if offset is None or offset < 0:
             offset = 0 if max_items is None else max(0, len(found) - max_items)
@@ -115,7 +115,7 @@ def add_history_routes(routes: APIRouter, prompts: Prompts) -> None:
 
     @routes.get("/history/{prompt_id}", responses=refusals())
     async def history_of(prompt_id: str, request: Request) -> Response:
-        """One prompt, if it has ended."""
+        """Return one prompt if it has ended, otherwise an empty object."""
         entry = prompts.history(owner_of(request)).get(prompt_id)
         return json_response({} if entry is None else {prompt_id: entry})
 
