@@ -46,19 +46,20 @@ class Mesh:
             cfg_size=cfg_size,
             ulysses_rank=ulysses_rank,
             ulysses_size=ulysses_size,
-            cfg_group=_own_group(rank, columns),
-            ulysses_group=_own_group(rank, rows),
+            cfg_group=_own_group(columns),
+            ulysses_group=_own_group(rows),
         )
 
 
-def _own_group(rank: int, partition: list[list[int]]) -> dist.ProcessGroup | None:
-    """Group of `partition` that contains `rank`. torch requires every rank to create every
+def _own_group(partition: list[list[int]]) -> dist.ProcessGroup | None:
+    """Group of `partition` that contains this rank. torch requires every rank to create every
     group."""
     own = None
     for members in partition:
         if len(members) > 1:
             group = dist.new_group(members)
-            own = group if rank in members else own
+            if isinstance(group, dist.ProcessGroup):  # to those outside torch gives a number
+                own = group
     return own
 
 
