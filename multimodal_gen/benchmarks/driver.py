@@ -10,7 +10,7 @@ from multimodal_gen.benchmarks.measures import MEASURES
 from multimodal_gen.benchmarks.names import MeasureName
 from multimodal_gen.benchmarks.report import Report
 from multimodal_gen.benchmarks.session import Session
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 
 
 def run_benchmark(

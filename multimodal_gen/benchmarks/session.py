@@ -10,7 +10,7 @@ from pathlib import Path
 from multimodal_gen.benchmarks.diffusers_process import DiffusersProcess
 from multimodal_gen.benchmarks.engine_side import EngineSide
 from multimodal_gen.benchmarks.workload import Workload
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.launch.model_path import find_model_files
 from multimodal_gen.messages.model_info import ModelInfo

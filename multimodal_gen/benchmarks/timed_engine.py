@@ -12,7 +12,7 @@ import msgspec
 from multimodal_gen.benchmarks.protocol import MEASUREMENTS_FILE, RankMeasurements
 from multimodal_gen.benchmarks.workload import BenchmarkRequest
 from multimodal_gen.client.scheduler_client import SchedulerClient
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.launch.engine_process import EngineProcess
 
 MODULE = "multimodal_gen.benchmarks.timed_rank"

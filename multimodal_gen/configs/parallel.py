@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.errors import InvalidRequest
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from multimodal_gen.configs.engine_args import EngineArgs
-from multimodal_gen.configs.http_args import HttpArgs
-from multimodal_gen.configs.job_args import JobArgs
-from multimodal_gen.configs.key_args import KeyArgs
-from multimodal_gen.configs.limit_args import LimitArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.http_args import HttpArgs
+from multimodal_gen.configs.arguments.job_args import JobArgs
+from multimodal_gen.configs.arguments.key_args import KeyArgs
+from multimodal_gen.configs.arguments.limit_args import LimitArgs
 
 SECRETS = ("api_key", "admin_key", "webhook_url", "webhook_secret")
 """Arguments that are never shown, nor passed to ranks. A webhook's URL can hold a token."""

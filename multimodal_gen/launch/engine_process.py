@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.server_args import SECRETS
 from multimodal_gen.errors import EngineDied, MultimodalGenError
 from multimodal_gen.launch.model_path import ModelFiles, find_model_files

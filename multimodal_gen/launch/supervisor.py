@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.errors import EngineDied, MultimodalGenError
 from multimodal_gen.launch.engine_process import EngineProcess
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 
 
 class RankArgs(msgspec.Struct, frozen=True, kw_only=True):

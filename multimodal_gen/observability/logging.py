@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from multimodal_gen.configs.engine_args import LogFormat
+from multimodal_gen.configs.arguments.engine_args import LogFormat
 from multimodal_gen.observability.context import current
 
 LEVEL_VARIABLE = "MULTIMODAL_GEN_LOG_LEVEL"

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.plan import RankLoaded
 from multimodal_gen.messages.rank_args import RankArgs

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from multimodal_gen.configs.job_args import JobArgs
+from multimodal_gen.configs.arguments.job_args import JobArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import EngineNotReady, GenerationFailed, MultimodalGenError
 from multimodal_gen.messages.pictures import Pixels

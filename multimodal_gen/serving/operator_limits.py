@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import msgspec
 
-from multimodal_gen.configs.limit_args import LimitArgs
+from multimodal_gen.configs.arguments.limit_args import LimitArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 

@@ -15,7 +15,7 @@ import torch
 from engineless import load
 from torch import Tensor
 
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import Ack, Phase, Plan, Work

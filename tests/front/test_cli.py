@@ -18,7 +18,7 @@ from PIL import Image
 
 import multimodal_gen
 from multimodal_gen import ServerArgs
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.entrypoints.cli.main import main
 from multimodal_gen.entrypoints.python import diffusion_generator

@@ -18,7 +18,7 @@ from engines import assert_all_gone, start_engine
 from places import FAULTS_FOLDER, python_path
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.server_args import SECRETS, ServerArgs
 from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError
 from multimodal_gen.launch import engine_process

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.errors import EngineDied, InvalidCheckpoint, MultimodalGenError
 from multimodal_gen.launch import supervisor
 from multimodal_gen.launch.supervisor import EngineSupervisor

@@ -14,7 +14,7 @@ import msgspec
 
 from multimodal_gen.benchmarks.report import Figure, median, ratio
 from multimodal_gen.benchmarks.session import Session
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.launch.engine_process import rank_environment
 

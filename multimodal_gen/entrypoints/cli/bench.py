@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from multimodal_gen.benchmarks.names import MeasureName
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.entrypoints.cli.config_file import Config
 from multimodal_gen.entrypoints.cli.option_groups import EngineFlags, EngineOptions
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.cli.config_file import Config
 from multimodal_gen.entrypoints.cli.option_groups import EngineFlags, EngineOptions

@@ -8,17 +8,17 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter, Token
 
-from multimodal_gen.configs.attention import AttentionBackend  # noqa: F401
-from multimodal_gen.configs.devices import Device
-from multimodal_gen.configs.engine_args import (
+from multimodal_gen.configs.arguments.devices import Device
+from multimodal_gen.configs.arguments.engine_args import (
     DType,  # noqa: F401  an inherited field's annotation is looked up here
     EngineArgs,
     LogFormat,  # noqa: F401
 )
-from multimodal_gen.configs.http_args import HttpArgs
-from multimodal_gen.configs.job_args import JobArgs
-from multimodal_gen.configs.key_args import KeyArgs
-from multimodal_gen.configs.limit_args import LimitArgs
+from multimodal_gen.configs.arguments.http_args import HttpArgs
+from multimodal_gen.configs.arguments.job_args import JobArgs
+from multimodal_gen.configs.arguments.key_args import KeyArgs
+from multimodal_gen.configs.arguments.limit_args import LimitArgs
+from multimodal_gen.configs.attention import AttentionBackend  # noqa: F401
 
 
 def _device(kind: Any, tokens: Sequence[Token]) -> Device:

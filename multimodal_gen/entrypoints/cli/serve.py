@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from multimodal_gen.configs.http_args import HttpArgs
-from multimodal_gen.configs.job_args import JobArgs
-from multimodal_gen.configs.key_args import KeyArgs
-from multimodal_gen.configs.limit_args import LimitArgs
+from multimodal_gen.configs.arguments.http_args import HttpArgs
+from multimodal_gen.configs.arguments.job_args import JobArgs
+from multimodal_gen.configs.arguments.key_args import KeyArgs
+from multimodal_gen.configs.arguments.limit_args import LimitArgs
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.cli.config_file import Config
 from multimodal_gen.entrypoints.cli.option_groups import (

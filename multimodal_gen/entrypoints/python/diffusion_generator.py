@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import Any, Unpack, overload
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import SECRETS, ServerArgs
 from multimodal_gen.entrypoints.python.calls import generate_one, run_all, stream_one

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import torch
 
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.parallel import ParallelConfig
 from multimodal_gen.errors import (
     GenerationFailed,

@@ -9,7 +9,7 @@ import psutil
 from fastapi import APIRouter
 
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.solvers import a1111_name
 from multimodal_gen.entrypoints.http.a1111.schema import PictureBody
 from multimodal_gen.entrypoints.http.a1111.translation import is_model

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request, Response
 
 from multimodal_gen.client.request_handle import Output
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.observability.metrics import EngineState, Metrics

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
-from multimodal_gen.configs.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.solvers import SOLVERS, a1111_name
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing

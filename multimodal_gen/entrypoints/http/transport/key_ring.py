@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from multimodal_gen.configs.key_args import KeyArgs
+from multimodal_gen.configs.arguments.key_args import KeyArgs
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.serving.owner import Owner
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from multimodal_gen.configs.argument_group import ArgumentGroup
+from multimodal_gen.configs.arguments.argument_group import ArgumentGroup
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from multimodal_gen.configs.argument_group import ArgumentGroup
+from multimodal_gen.configs.arguments.argument_group import ArgumentGroup
+from multimodal_gen.configs.arguments.devices import Device, refuse_other_devices
 from multimodal_gen.configs.attention import AttentionBackend
-from multimodal_gen.configs.devices import Device, refuse_other_devices
 from multimodal_gen.errors import InvalidRequest
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]

@@ -1,0 +1,1 @@
+"""The groups of server arguments, each with the checks of its values."""
