@@ -50,7 +50,7 @@ def measured(
 
 def _with_small_defaults(checkpoint: Path, folder: Path) -> Path:
     shutil.copytree(checkpoint, folder)
-    defaults = {"width": 64, "height": 64, "num_inference_steps": 20, "max_sequence_length": 16}
+    defaults = {"width": 64, "height": 64, "num_inference_steps": 40, "max_sequence_length": 16}
     (folder / "generation_defaults.json").write_text(json.dumps(defaults))
     return folder
 
@@ -67,7 +67,7 @@ def test_figures_are_positive_and_within_their_spread(measured: dict[str, Any]) 
 
 def test_a_report_says_what_was_measured_under_which_settings(measured: dict[str, Any]) -> None:
     environment = measured["environment"]
-    assert (environment["size"], environment["steps"]) == ("64x64", 20)
+    assert (environment["size"], environment["steps"]) == ("64x64", 40)
     assert (environment["device"], environment["dtype"]) == ("cpu", "float32")
     assert {"threads", "torch", "diffusers"} <= environment.keys()
 

@@ -276,12 +276,10 @@ def test_variables_of_other_commands_are_ignored(
     assert started == [EngineArgs()]
 
 
-def test_generate_shows_its_own_options_on_a_screen_and_a_half(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
-    assert main(["generate", "--help"]) == 0
-    shown = capsys.readouterr().out
+def test_generate_shows_its_own_options_on_a_screen_and_a_half() -> None:
+    environment = ENVIRONMENT | {"COLUMNS": "100"}
+    command = [*COMMAND, "generate", "--help"]
+    shown = subprocess.check_output(command, text=True, env=environment)
     assert len(shown.splitlines()) <= 75
     assert not re.search("webhook|--port|--api-key|--max-steps", shown)
 
