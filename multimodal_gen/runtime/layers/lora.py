@@ -88,8 +88,8 @@ class LoraBank:
         self._channels = channels
         self._parts: dict[int, Sequence[LowRank]] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._parts)
+    def __len__(self) -> int:
+        return len(self._parts)
 
     def add(self, key: int, parts: Sequence[LowRank]) -> None:
         self._parts[key] = parts
