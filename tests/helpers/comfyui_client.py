@@ -93,7 +93,7 @@ class ComfyUI:
 
     def previews(self) -> list[bytes]:
         """Those of a prompt that is interrupted after the first; at least that one."""
-        prompt_id = self.start(long_graph())
+        prompt_id = self.start(long_graph(), extra_data={"preview_method": "auto"})
         shown = self.hear(prompt_id, until="preview").binary
         self.post("/interrupt", json={"prompt_id": prompt_id})
         return shown + self.hear(prompt_id).binary

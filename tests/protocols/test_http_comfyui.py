@@ -139,8 +139,9 @@ def test_client_that_knows_metadata_gets_previews_with_it(client: ComfyUI) -> No
     assert message[8 + length :].startswith(b"\xff\xd8")
 
 
-def test_client_may_do_without_previews(client: ComfyUI) -> None:
-    _, heard = client.make(default_graph(steps=20), extra_data={"preview_method": "none"})
+@pytest.mark.parametrize("extra", [{}, {"preview_method": "none"}, {"preview_method": "default"}])
+def test_no_previews_are_sent_unasked(client: ComfyUI, extra: dict[str, str]) -> None:
+    _, heard = client.make(default_graph(steps=20), extra_data=extra)
     assert not heard.binary
 
 
@@ -384,7 +385,10 @@ def test_prompt_id_of_the_client_is_kept_and_used_once(client: ComfyUI) -> None:
 
 def test_every_route_is_also_under_api(url: str) -> None:
     with comfyui(url, path="/api/ws") as client:
-        for path in ("/object_info", "/system_stats", "/features", "/embeddings", "/models"):
+        for path in (
+            *("/object_info", "/system_stats", "/features", "/embeddings", "/models", "/users"),
+            *("/extensions", "/settings", "/settings/Comfy.Locale", "/experiment/models"),
+        ):
             assert client.get(f"/api{path}").status_code == client.get(path).status_code == 200
         body = {"prompt": default_graph(steps=1), "client_id": client.client_id}
         prompt_id = client.post("/api/prompt", json=body).json()["prompt_id"]
@@ -400,7 +404,14 @@ def test_machine_and_models_are_told(client: ComfyUI) -> None:
     loader = client.get("/object_info/CheckpointLoaderSimple").json()["CheckpointLoaderSimple"]
     assert loader["input"]["required"]["ckpt_name"][0] == [name]
     assert client.get("/models/loras").json() == []
+    for folder in ("checkpoints", "diffusion_models", "text_encoders", "vae"):
+        assert client.get(f"/models/{folder}").json() == [name]
+        (entry,) = client.get(f"/experiment/models/{folder}").json()
+        assert entry["name"] == name
     assert client.get("/models/passwords").status_code == 404
+    assert client.get("/experiment/models/passwords").status_code == 404
+    assert client.get("/settings").json() == {}
+    assert client.get("/settings/Comfy.Locale").json() is None
     assert client.get("/object_info/NoSuchNode").json() == {}
 
 

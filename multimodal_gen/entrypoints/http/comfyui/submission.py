@@ -38,6 +38,8 @@ from multimodal_gen.serving.service import Service
 MAX_PROMPT_BYTES = 2 * 2**20
 """The prompt is kept, and written into images."""
 _MAX_ID = 128
+_PREVIEW_METHODS = ("auto", "latent2rgb", "taesd")
+"""Values of `extra_data.preview_method` that ask for previews; all give the same ones."""
 
 NodeErrors = dict[str, Any]
 
@@ -188,7 +190,8 @@ def _fields(given: Mapping[str, Any]) -> tuple[str, str | None, dict[str, Any]]:
 
 
 def _wants_previews(extra: Mapping[str, Any]) -> bool:
-    return extra.get("preview_method") != "none"
+    # ComfyUI's own default is none: clients take any picture on the socket for a result.
+    return extra.get("preview_method") in _PREVIEW_METHODS
 
 
 def _unpassed(graph: Graph, targets: list[Node], passed: set[str]) -> list[Node]:

@@ -15,6 +15,16 @@ from multimodal_gen.entrypoints.http.comfyui.submission import PromptSubmitter
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.serving.service import Service
 
+MODEL_FOLDERS = (
+    "checkpoints",
+    "clip_vision",
+    "diffusion_models",
+    "loras",
+    "text_encoders",
+    "vae",
+)
+"""Types of model files. Those other than `loras` hold the served model, under its one name."""
+
 
 def add_info_routes(
     routes: APIRouter, service: Service, submitter: PromptSubmitter, features: dict[str, Any]
@@ -49,10 +59,17 @@ def add_info_routes(
         """Return an empty list: prompts can't load textual inversions."""
         return []
 
+    async def files_in(folder: str) -> list[str]:
+        if folder not in MODEL_FOLDERS:
+            raise HTTPException(404, "no such folder")
+        if folder == "loras":
+            return [f"{name}.safetensors" for name in await asyncio.to_thread(submitter.loras)]
+        return [service.model.name]
+
     @routes.get("/models", responses=refusals())
     async def folders() -> list[str]:
         """List the types of model files that graphs may name."""
-        return ["checkpoints", "loras"]
+        return list(MODEL_FOLDERS)
 
     @routes.get("/models/{model}", responses=refusals(404, 503))
     async def models(model: str) -> list[str]:
@@ -60,8 +77,37 @@ def add_info_routes(
 
         The parameter is a folder; Hugging Face's `POST` to the same path determines its name.
         """
-        if model == "checkpoints":
-            return [service.model.name]
-        if model == "loras":
-            return [f"{name}.safetensors" for name in await asyncio.to_thread(submitter.loras)]
-        raise HTTPException(404, "no such folder")
+        return await files_in(model)
+
+    @routes.get("/experiment/models", responses=refusals())
+    async def folders_in_detail() -> list[dict[str, Any]]:
+        """List the types of model files, without their paths."""
+        return [{"name": folder, "folders": []} for folder in MODEL_FOLDERS]
+
+    @routes.get("/experiment/models/{folder}", responses=refusals(404, 503))
+    async def models_in_detail(folder: str) -> list[dict[str, Any]]:
+        """List the files of one type."""
+        return [{"name": name, "pathIndex": 0} for name in await files_in(folder)]
+
+
+def add_editor_routes(routes: APIRouter) -> None:
+    """Routes that clients share with ComfyUI's editor. There is none here, so nothing is stored."""
+
+    @routes.get("/extensions", responses=refusals())
+    async def extensions() -> list[str]:
+        """Return an empty list: there are no extensions."""
+        return []
+
+    @routes.get("/users", responses=refusals())
+    async def users() -> dict[str, Any]:
+        """Return where users are stored; clients don't choose one."""
+        return {"storage": "server", "migrated": True}
+
+    @routes.get("/settings", responses=refusals())
+    async def settings() -> dict[str, Any]:
+        """Return the editor's settings: none."""
+        return {}
+
+    @routes.get("/settings/{name}", responses=refusals())
+    async def setting(name: str) -> None:
+        """Return null: no setting is stored."""

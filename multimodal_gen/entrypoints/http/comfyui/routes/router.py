@@ -11,7 +11,7 @@ from multimodal_gen.entrypoints.http.comfyui.files import Files
 from multimodal_gen.entrypoints.http.comfyui.prompts import Prompts
 from multimodal_gen.entrypoints.http.comfyui.routes.channels import Channels
 from multimodal_gen.entrypoints.http.comfyui.routes.files import add_file_routes
-from multimodal_gen.entrypoints.http.comfyui.routes.info import add_info_routes
+from multimodal_gen.entrypoints.http.comfyui.routes.info import add_editor_routes, add_info_routes
 from multimodal_gen.entrypoints.http.comfyui.routes.prompts import (
     add_history_routes,
     add_prompt_routes,
@@ -38,6 +38,7 @@ def comfyui_routes(service: Service, jobs: Jobs, args: ServerArgs) -> APIRouter:
     add_history_routes(routes, prompts)
     add_file_routes(routes, files, args.max_input_pixels)
     add_info_routes(routes, service, submitter, features)
+    add_editor_routes(routes)
 
     @routes.websocket("/ws")
     async def follow(socket: WebSocket) -> None:
