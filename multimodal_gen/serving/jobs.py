@@ -20,19 +20,19 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import EngineNotReady, GenerationFailed, MultimodalGenError
 from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.messages.reply import WireError
-from multimodal_gen.serving.ledger import (
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.records import JobKind, JobRecord, JobRequest, PageOrder
+from multimodal_gen.serving.rendering import Render, render
+from multimodal_gen.serving.service import NO_PIXELS, Service
+from multimodal_gen.serving.storage.ledger import (
     IdempotencyKey,
     Ledger,
     Page,
     SqliteLedger,
     same_request,
 )
-from multimodal_gen.serving.owner import Owner
-from multimodal_gen.serving.records import JobKind, JobRecord, JobRequest, PageOrder
-from multimodal_gen.serving.rendering import Render, render
-from multimodal_gen.serving.results import Results
-from multimodal_gen.serving.service import NO_PIXELS, Service
-from multimodal_gen.serving.spool import Spool
+from multimodal_gen.serving.storage.results import Results
+from multimodal_gen.serving.storage.spool import Spool
 from multimodal_gen.serving.task import Event, Moved, Status, Task
 from multimodal_gen.serving.webhooks import Webhooks
 

@@ -21,7 +21,7 @@ import time
 import httpx2
 
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.serving.ledger import Ledger, Notice
+from multimodal_gen.serving.storage.ledger import Ledger, Notice
 
 log = logging.getLogger(__name__)
 _PREFIX = "whsec_"

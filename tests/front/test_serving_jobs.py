@@ -20,13 +20,13 @@ from http_serving import MODEL
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import Conflict, InvalidRequest, NotFound, OutOfMemory, QueueFull
-from multimodal_gen.serving.data_folder import DataFolder
 from multimodal_gen.serving.dispatcher import QueueLimits
 from multimodal_gen.serving.jobs import Jobs
-from multimodal_gen.serving.ledger import SqliteLedger
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.records import JobRecord
 from multimodal_gen.serving.service import Service
+from multimodal_gen.serving.storage.data_folder import DataFolder
+from multimodal_gen.serving.storage.ledger import SqliteLedger
 from multimodal_gen.serving.task import Made
 
 ANNE, BOB, ADMIN = Owner("anne"), Owner("bob"), Owner("root", admin=True)

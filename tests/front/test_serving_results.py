@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from multimodal_gen.errors import Expired, NotFound
-from multimodal_gen.serving.results import Results
+from multimodal_gen.serving.storage.results import Results
 
 
 class Clock:

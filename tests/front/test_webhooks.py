@@ -21,9 +21,9 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import GenerationFailed, InvalidRequest
 from multimodal_gen.serving import webhooks
 from multimodal_gen.serving.jobs import Jobs
-from multimodal_gen.serving.ledger import Notice
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.service import Service
+from multimodal_gen.serving.storage.ledger import Notice
 
 ANNE = Owner("anne")
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes ...").decode()

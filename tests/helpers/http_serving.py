@@ -24,9 +24,9 @@ from multimodal_gen.entrypoints.http.transport.connections import WEBSOCKETS
 from multimodal_gen.entrypoints.http.transport.listen import listen, listener_url
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
-from multimodal_gen.serving.data_folder import DataFolder
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
+from multimodal_gen.serving.storage.data_folder import DataFolder
 
 IMAGES = "/v1/images/generations"
 MODEL = ModelInfo(

@@ -21,9 +21,9 @@ from multimodal_gen.entrypoints.http.transport.connections import uvicorn_option
 from multimodal_gen.entrypoints.http.transport.listen import listen, listener_url
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.launch.supervisor import EngineSupervisor, Watcher
-from multimodal_gen.serving.data_folder import DataFolder
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
+from multimodal_gen.serving.storage.data_folder import DataFolder
 
 T = TypeVar("T")
 _LAST_ANSWERS_S = 5

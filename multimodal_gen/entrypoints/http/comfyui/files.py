@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from multimodal_gen.errors import Expired
 from multimodal_gen.serving.owner import Owner
-from multimodal_gen.serving.results import Results
+from multimodal_gen.serving.storage.results import Results
 
 FOLDERS = ("input", "output", "temp")
 MAX_FILES = 20_000

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 
 from multimodal_gen.entrypoints.http.transport.errors import documented
-from multimodal_gen.serving.results import Results
+from multimodal_gen.serving.storage.results import Results
 
 _HEADERS = {
     "cache-control": "private, max-age=3600",

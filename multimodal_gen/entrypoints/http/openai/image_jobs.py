@@ -15,7 +15,7 @@ from multimodal_gen.errors import NotFound
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.records import JobRecord
-from multimodal_gen.serving.results import Results
+from multimodal_gen.serving.storage.results import Results
 
 POLL_AFTER_MS = 1000
 

@@ -13,7 +13,7 @@ from multimodal_gen.entrypoints.http.jobs.files import absolute_url
 from multimodal_gen.entrypoints.http.transport.errors import ErrorInfo, envelope
 from multimodal_gen.errors import Expired
 from multimodal_gen.serving.records import JobKind, JobRecord
-from multimodal_gen.serving.results import Results
+from multimodal_gen.serving.storage.results import Results
 from multimodal_gen.serving.task import Status, Task
 
 _PRIVATE = ("image_path", "mask_path", "num_outputs_per_prompt")
