@@ -38,6 +38,13 @@ class Output:
     fps: int | None
     timings: dict[str, float]
     batch_sizes: list[int]
+    warnings: tuple[str, ...] = ()
+    """What of the request had no effect, or another than asked for."""
+
+
+def warnings_of(outputs: Sequence[Output]) -> tuple[str, ...]:
+    """Return the warnings of a request's outputs, each once."""
+    return tuple(dict.fromkeys(warning for output in outputs for warning in output.warnings))
 
 
 def longest_timings(outputs: Sequence[Output]) -> dict[str, float]:

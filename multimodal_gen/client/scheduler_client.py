@@ -263,6 +263,7 @@ def _event(message: Any, arrays: list[Any]) -> bool | RequestEvent:
                 message.fps,
                 message.timings,
                 message.batch_sizes,
+                message.warnings,
             )
         case Failed():
             return message.error.exception()

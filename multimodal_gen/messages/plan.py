@@ -81,6 +81,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     decode_chunks: int
     steps: int | None = None
     """User-visible steps; None when all requested steps are run."""
+    warnings: tuple[str, ...] = ()
+    """For the request's result."""
 
     @property
     def evaluations(self) -> int:
@@ -128,6 +130,8 @@ class LoraRead(msgspec.Struct, frozen=True, kw_only=True, tag="lora_read"):
 
     number: int
     rank: int
+    warnings: tuple[str, ...] = ()
+    """For the results of requests that use it."""
     error: WireError | None = None
 
 

@@ -69,6 +69,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     """Seconds: `queued`, each phase by name (total time of its batches), and `total`."""
     batch_sizes: list[int] = []
     """Number of requests that shared each evaluation."""
+    warnings: tuple[str, ...] = ()
+    """What of the request had no effect, or another than asked for."""
     frames: tuple[FrameHeader, ...] = ()
 
 

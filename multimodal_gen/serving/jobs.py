@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from multimodal_gen.client.request_handle import warnings_of
 from multimodal_gen.configs.arguments.job_args import JobArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import EngineNotReady, GenerationFailed, MultimodalGenError
@@ -236,6 +237,7 @@ class Jobs:
                 completed_at=now,
                 expires_at=now + self.results.ttl_s,
                 files=names,
+                request=record.request.warned(warnings_of(outputs)),
             )
         except Exception as error:
             if isinstance(error, EngineNotReady):  # The next server will resume it.

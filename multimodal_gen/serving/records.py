@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +25,11 @@ class JobRequest(msgspec.Struct, frozen=True):
 
     requests: list[Req]
     meta: dict[str, Any] = {}
+
+    def warned(self, warnings: Sequence[str]) -> JobRequest:
+        """Add the warnings of its results."""
+        known = [*self.meta.get("warnings", ()), *warnings]
+        return JobRequest(self.requests, {**self.meta, "warnings": known}) if warnings else self
 
 
 @dataclass(frozen=True, kw_only=True)

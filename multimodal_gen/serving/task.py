@@ -91,6 +91,11 @@ class Task:
         return self.error is not None or None not in self.outputs
 
     @property
+    def made(self) -> list[Output]:
+        """Outputs that are finished, in order."""
+        return [output for output in self.outputs if output is not None]
+
+    @property
     def progress(self) -> TaskProgress:
         alive = [u for u, output in zip(self._updates, self.outputs, strict=True) if output is None]
         etas = [update.eta_s for update in alive if update.eta_s is not None]
@@ -118,7 +123,7 @@ class Task:
             pass
         if self.error is not None:
             raise copy_of(self.error)
-        return [output for output in self.outputs if output is not None]
+        return self.made
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Yield the current state, then all events. A slow consumer misses older progress and

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import zmq
 from no_model import MODEL
@@ -15,7 +16,7 @@ from no_model import MODEL
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, EngineDied, EngineNotReady, InvalidRequest
-from multimodal_gen.messages.codec import Decoder, encode
+from multimodal_gen.messages.codec import Decoder, encode, header_of
 from multimodal_gen.messages.plan import Ack, BatchKey, LoraRead, Phase, Plan, Prepared, RankLoaded
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.messages.request import Req
@@ -272,3 +273,30 @@ def test_an_unknown_lora_is_refused_with_those_that_are_there(start: Start, tmp_
     ranks = start(lora_dir=str(tmp_path))
     with pytest.raises(InvalidRequest, match="not known; available: style"):
         ranks.client.submit(lora_request("../style")).result(30)
+
+
+def test_a_result_has_the_warnings_about_its_loras_and_its_own(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "ink.safetensors").touch()
+    ranks = start(lora_dir=str(tmp_path))
+    handle = ranks.client.submit(lora_request("ink"))
+    (load,) = ranks.plan().load
+    ranks.say(0, Ack(number=0, rank=0))
+    ranks.say(0, LoraRead(number=load.number, rank=0, warnings=("of the file",)))
+    pixels = np.zeros((1, 8, 8, 3), np.uint8)
+    prepared = Prepared(
+        batch_keys=((BatchKey(16), 1),), rows=1, decode_chunks=1, warnings=("its own",)
+    )
+    acks: dict[Phase, dict[str, Any]] = {
+        Phase.ENCODE: {"prepared": {handle.id: prepared}},
+        Phase.DENOISE: {},
+        Phase.DECODE: {"finished": (handle.id,), "frames": (header_of(pixels),)},
+    }
+    for phase in acks:
+        plan = ranks.plan()
+        assert plan.work is not None
+        assert plan.work.phase is phase
+        ack = Ack(number=plan.number, rank=0, advanced=1, seconds=0.001, **acks[phase])
+        ranks.sockets[0].send_multipart(encode(ack, [pixels] if phase is Phase.DECODE else []))
+    assert handle.result(30).warnings == ("its own", "of the file")

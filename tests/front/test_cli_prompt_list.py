@@ -137,3 +137,14 @@ def test_pictures_that_do_not_fit_in_memory_are_opened_again(
     monkeypatch.setattr(picture_cache, "KEPT_BYTES", np.zeros((32, 32, 3), np.uint8).nbytes)
     generate(QuickEngine(), monkeypatch)
     assert (opened["red.png"], opened["blue.png"]) == (1, 2)
+
+
+def test_a_warning_that_all_results_have_is_printed_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = QuickEngine()
+    engine.warnings = ("lora='ink': head has no effect",)
+    generate(engine, monkeypatch)
+    shown = capsys.readouterr()
+    assert shown.err.count("multimodal-gen: warning: lora='ink': head has no effect") == 1
+    assert "warning" not in shown.out

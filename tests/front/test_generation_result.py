@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,15 @@ def test_of_a_video_there_are_its_frames() -> None:
 def test_of_several_outputs_timings_are_the_longest_and_batch_sizes_the_first() -> None:
     assert result(1, outputs=3).timings == {"denoise": 3.0, "total": 2.0}
     assert result(1, outputs=3).batch_sizes == [1]
+
+
+def test_a_warning_of_all_outputs_is_in_the_result_once() -> None:
+    warned = [replace(output, warnings=("a",)) for output in result(1, outputs=2).outputs]
+    warned.append(replace(warned[0], warnings=("b", "a")))
+    assert GenerationResult(tuple(warned), SamplingParams(prompt="a"), "model").warnings == (
+        "a",
+        "b",
+    )
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.gif"])

@@ -18,6 +18,8 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.model = MODEL
+        self.warnings: tuple[str, ...] = ()
+        """Of every result."""
         self.num_ranks = 1
         self.died: MultimodalGenError | None = None
         self.alive: dict[str, Req] = {}
@@ -53,7 +55,7 @@ class FakeEngine:
         request_id, _ = self._named(prompt)
         seed = self.alive[request_id].params.seed or 0
         pixels = np.full((1, 8, 8, 3), seed % 256, np.uint8)
-        self._end(request_id, Output(request_id, pixels, seed, None, {}, []))
+        self._end(request_id, Output(request_id, pixels, seed, None, {}, [], self.warnings))
 
     def fail(self, prompt: str, error: MultimodalGenError) -> None:
         self._end(self._named(prompt)[0], error)

@@ -19,6 +19,7 @@ class ProgressBar:
         self._steps = steps
         self._done = [0] * len(steps)
         self._etas: dict[int, float] = {}
+        self._warned: set[str] = set()
         self._bar = tqdm(
             total=sum(steps),
             disable=None,
@@ -43,6 +44,13 @@ class ProgressBar:
             tqdm.write(str(path), file=sys.stdout)
         self._etas.pop(index, None)
         self._advance(index, self._steps[index])
+
+    def warn(self, warnings: Sequence[str]) -> None:
+        """Print warnings to stderr, each once for all prompts."""
+        for warning in dict.fromkeys(warnings):
+            if warning not in self._warned:
+                self._warned.add(warning)
+                tqdm.write(f"multimodal-gen: warning: {warning}", file=sys.stderr)
 
     def _advance(self, index: int, step: int) -> None:
         done, self._done[index] = self._done[index], step

@@ -51,6 +51,7 @@ class PromptList:
                 if isinstance(event, GenerationResult):
                     to = (destination, first[index], metadata)
                     bar.finish(index, await asyncio.to_thread(event.write_to, *to))
+                    bar.warn(event.warnings)
                 else:
                     bar.show(index, event)
 

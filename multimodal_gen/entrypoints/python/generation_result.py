@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multimodal_gen.client.request_handle import Output, longest_timings
+from multimodal_gen.client.request_handle import Output, longest_timings, warnings_of
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.postprocess.files import Destination
 from multimodal_gen.postprocess.images import to_pil
@@ -70,6 +70,11 @@ class GenerationResult:
     def batch_sizes(self) -> list[int]:
         """Number of requests that shared each evaluation of the first output."""
         return self.outputs[0].batch_sizes
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What of the request had no effect, or another than asked for."""
+        return warnings_of(self.outputs)
 
     def recipe(self, index: int = 0) -> Recipe:
         """Recipe that reproduces output `index` alone."""

@@ -255,6 +255,7 @@ class GPUWorker:
             rows=len(state.conditioning),
             decode_chunks=self.pipeline.decode_chunks(state.params),
             steps=None if first == 0 else -(-(end - first) // state.solver.order),
+            warnings=tuple(state.warnings),
         )
 
 

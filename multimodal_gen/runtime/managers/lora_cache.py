@@ -28,6 +28,8 @@ class _Entry:
     number: int
     unread: set[int]
     """Ranks that have not reported yet."""
+    warnings: tuple[str, ...] = ()
+    """About the file; all ranks read the same."""
     error: WireError | None = None
     users: set[str] = field(default_factory=set)
     """Queued or running requests that use it, or will once it is loaded."""
@@ -96,6 +98,11 @@ class LoraCache:
         """Load numbers of a ready request, in the order of its `params.lora`."""
         return tuple(self._entries[version].number for version in self._held.get(request_id, ()))
 
+    def warnings(self, request_id: str) -> list[str]:
+        """Warnings about the LoRAs of a ready request."""
+        versions = self._held.get(request_id, ())
+        return [warning for version in versions for warning in self._entries[version].warnings]
+
     # -- ranks
 
     def orders(self) -> tuple[tuple[int, ...], tuple[LoraLoad, ...]]:
@@ -119,6 +126,7 @@ class LoraCache:
         )
         entry.unread.discard(read.rank)
         entry.error = entry.error or read.error
+        entry.warnings = entry.warnings or read.warnings
         if entry.unread or entry.error is None:
             return {}
         self._remove(version)

@@ -24,6 +24,7 @@ class RequestRecord:
     timings: dict[str, float] = field(default_factory=dict)
     batch_sizes: list[int] = field(default_factory=list)
     evaluations: int = 0
+    warnings: list[str] = field(default_factory=list)
     reported_at: float = 0.0
     """Time of the last progress message to its client."""
 
@@ -38,6 +39,7 @@ class RequestRecord:
         """Add work that included it, as acknowledged by rank 0, and its duration in seconds."""
         if (prepared := ack.prepared.get(self.req.id)) is not None:
             self.evaluations = prepared.evaluations
+            self.warnings += prepared.warnings
         spent = self.timings.get(work.phase.value, 0.0)
         self.timings[work.phase.value] = spent + seconds
         if work.phase is Phase.DENOISE:
@@ -59,5 +61,6 @@ class RequestRecord:
             fps=params.fps,
             timings=self.timings,
             batch_sizes=self.batch_sizes,
+            warnings=tuple(dict.fromkeys(self.warnings)),
             frames=(header_of(pixels),),
         )

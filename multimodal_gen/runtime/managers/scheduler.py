@@ -296,8 +296,10 @@ class Scheduler:
                 self._tell(request_id, previews.get(request_id), now)
 
     def _deliver(self, request_id: str, pixels: Any, now: float) -> None:
-        result = self._forget(request_id).result(pixels, now)
-        self._gateway.send(request_id, result, [pixels])
+        record = self._requests[request_id]
+        record.warnings += self._loras.warnings(request_id)
+        self._forget(request_id)
+        self._gateway.send(request_id, record.result(pixels, now), [pixels])
 
     def _tell(self, request_id: str, preview: Any, now: float) -> None:
         record = self._requests[request_id]

@@ -30,6 +30,8 @@ class RequestState:
     """Input images of the request: `image` [H, W, 3], `mask` [H, W], uint8 and read-only."""
     loras: tuple[LoraUse, ...] = ()
     """LoRA terms that its rows add to the pipeline's modules."""
+    warnings: list[str] = field(default_factory=list)
+    """For its result; stages of the first phase may add to them."""
     conditioning: dict[str, Conditioning] = field(default_factory=dict)
     """Conditioning by branch, in the order of the request's rows in a batch."""
     latents: Tensor | None = None

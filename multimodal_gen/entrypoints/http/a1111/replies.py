@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from multimodal_gen.client.request_handle import warnings_of
 from multimodal_gen.configs.solvers import a1111_name
 from multimodal_gen.entrypoints.http.a1111.jobs import A1111Job
 from multimodal_gen.entrypoints.http.a1111.schema import Generation
@@ -85,7 +86,7 @@ class Reply:
             "clip_skip": 1,
             "is_using_inpainting_conditioning": False,
             "interrupted": self.job.stopped,
-            "warnings": self.warnings,
+            "warnings": [*self.warnings, *warnings_of(self.job.task.made)],
         }
 
     def _infotext(self, req: Req) -> str:

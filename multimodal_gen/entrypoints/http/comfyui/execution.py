@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from multimodal_gen.client.request_handle import Output
+from multimodal_gen.client.request_handle import Output, warnings_of
 from multimodal_gen.entrypoints.http.comfyui.files import Files
 from multimodal_gen.entrypoints.http.comfyui.graph.graph import Node
 from multimodal_gen.entrypoints.http.comfyui.prompts import Part, Prompt, Prompts
@@ -54,7 +54,8 @@ class Executor:
             for part in prompt.parts:
                 await self._sample(prompt, part)
                 await self._finish(prompt, part, model)
-            self._note(prompt, "execution_success")
+            warnings = [w for part in prompt.parts for w in warnings_of(part.task.made)]
+            self._note(prompt, "execution_success", **({"warnings": warnings} if warnings else {}))
         except Cancelled:
             self._note(prompt, "execution_interrupted", **_at(prompt))
         except MultimodalGenError as error:

@@ -15,6 +15,7 @@ from multimodal_gen.entrypoints.http.openai.image_replies import Encoding
 from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
 from multimodal_gen.entrypoints.http.transport.error_shapes import routes_that_err_as
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
+from multimodal_gen.entrypoints.http.transport.warnings import in_one_line
 from multimodal_gen.postprocess.images import QUALITY, ImageFormat
 
 _FORMATS: dict[str, ImageFormat] = {
@@ -86,10 +87,15 @@ def hugging_face_routes(maker: ImageMaker, max_pixels: int) -> APIRouter:
         (output,) = await unless_gone(request, task)
         file = await asyncio.to_thread(encoding.encode, task.requests[0], output)
         headers = {"x-seed": str(output.seed)}
+        response = Response(file, media_type=encoding.media_type, headers=headers)
         if asked.unknown:
             names = ", ".join(asked.unknown)
-            headers["x-hf-warning"] = f"parameters; these are unknown and were ignored: {names}"
-        return Response(file, media_type=encoding.media_type, headers=headers)
+            line = f"parameters; these are unknown and were ignored: {names}"
+            response.headers.append("x-hf-warning", line)
+        if output.warnings:  # the client shows one line per topic
+            line = f"result; {in_one_line('; '.join(output.warnings))}"
+            response.headers.append("x-hf-warning", line)
+        return response
 
     return routes
 

@@ -14,8 +14,9 @@ import msgspec
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict
 
-from multimodal_gen.client.request_handle import Output, longest_timings
+from multimodal_gen.client.request_handle import Output, longest_timings, warnings_of
 from multimodal_gen.entrypoints.http.openai.schema import ImageFields
+from multimodal_gen.entrypoints.http.transport.warnings import warning_headers
 from multimodal_gen.messages.request import Req
 from multimodal_gen.postprocess.images import QUALITY, ImageFormat, encode_image, to_pil
 from multimodal_gen.postprocess.metadata import Recipe
@@ -134,14 +135,15 @@ def reply(
         "seeds": [output.seed for output in outputs],
         "timings": longest_timings(outputs),
     }
-    if warnings := body.warnings():
+    if warnings := [*body.warnings(), *warnings_of(outputs)]:
         content["warnings"] = warnings
     return Response(msgspec.json.encode(content), media_type="application/json")
 
 
-def raw(encoding: Encoding, made: Sequence[FinishedImage]) -> Response:
+def raw(body: ImageFields, encoding: Encoding, made: Sequence[FinishedImage]) -> Response:
     """Return the image file, or a zip of several."""
     headers = {"x-seeds": ",".join(str(each.output.seed) for each in made)}
+    headers |= warning_headers([*body.warnings(), *warnings_of([each.output for each in made])])
     if len(made) == 1:
         return Response(made[0].file, media_type=encoding.media_type, headers=headers)
     out = io.BytesIO()

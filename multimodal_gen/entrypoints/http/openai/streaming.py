@@ -133,7 +133,7 @@ class ImageEvents:
     def _completed(self, event: Made) -> bytes:
         file = self.encoding.encode(self.task.requests[event.index], event.output)
         extra = {"usage": USAGE, **output_fields(event.output), "request_id": self.request_id}
-        if warnings := self.body.warnings():
+        if warnings := [*self.body.warnings(), *event.output.warnings]:
             extra["warnings"] = warnings
         return self._picture("completed", event.index, file, extra)
 

@@ -12,6 +12,7 @@ from multimodal_gen.entrypoints.http.media.pictures import file_of
 from multimodal_gen.entrypoints.http.openai.video_schema import RemixRequest, VideosRequest
 from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
+from multimodal_gen.entrypoints.http.transport.warnings import warning_headers
 from multimodal_gen.entrypoints.python.decoding import decode_picture
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
@@ -79,7 +80,9 @@ class VideoMaker:
             raise
         recipe = Recipe(task.requests[0].params, model.name)
         file = await asyncio.to_thread(encode_file, output.pixels, ".mp4", output.fps, recipe)
-        return Response(file, media_type="video/mp4", headers={"x-seed": str(output.seed)})
+        headers = warning_headers([*body.warnings(), *output.warnings])
+        headers["x-seed"] = str(output.seed)
+        return Response(file, media_type="video/mp4", headers=headers)
 
     def _pictures(self, body: RemixRequest, source: JobRecord | None = None) -> Pixels:
         if isinstance(body, VideosRequest) and body.input_reference is not None:
