@@ -9,11 +9,12 @@ from multimodal_gen.configs.parameter_spec import Bound, Need
 from multimodal_gen.configs.parameters import SamplingParameter
 from multimodal_gen.configs.sampling_params import PARAMETERS
 
-_TYPES = {int: "integer", float: "number", str: "text"}
+_TYPES = {int: "integer", float: "number", str: "text", bool: "boolean"}
 _NEEDS: dict[Need, str] = {
     "parameter": "a model that lists it in `parameters`",
     "image_model": "a model that takes an input image",
     "image": "an input image",
+    "mask": "an input image and a mask",
     "video": "a video model",
     "guidance": "a model with classifier-free guidance",
 }

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from multimodal_gen.configs.parameter_spec import Bound, ParameterSpec
 from multimodal_gen.errors import InvalidRequest
 
-_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text"}
-_CLASSES: Mapping[Any, Any] = {int: int, float: (int, float), str: str}
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_CLASSES: Mapping[Any, Any] = {int: int, float: (int, float), str: str, bool: bool}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class SamplingParameter:
         if self.choices:
             fits = value in self.choices
         elif self.kind in _CLASSES:
-            fits = isinstance(value, _CLASSES[self.kind]) and not isinstance(value, bool)
+            is_bool = isinstance(value, bool)  # which Python takes for an int
+            fits = isinstance(value, _CLASSES[self.kind]) and is_bool == (self.kind is bool)
         else:
             return  # SamplingParams converts it
         if not fits:

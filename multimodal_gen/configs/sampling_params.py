@@ -191,6 +191,13 @@ class SamplingParams:
             model_default=True,
         ),
     ] = None
+    keep_unmasked: Annotated[
+        bool,
+        ParameterSpec(
+            help="Lay the input image over the result where the mask is black; grey blends",
+            needs=("mask",),
+        ),
+    ] = False
     lora: Annotated[
         tuple[LoraChoice, ...],
         ParameterSpec(

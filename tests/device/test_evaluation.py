@@ -9,7 +9,7 @@ from support import CASES, Cell
 Report = dict[str, Any]
 
 _UNIPC = "diffusers.schedulers.scheduling_unipc_multistep.UniPCMultistepScheduler"
-_KEPT = "KeepUnmasked adds noise for a timestep that the solver keeps on the host"
+_KEPT = "UnmaskedLatents adds noise for a timestep that the solver keeps on the host"
 _SOLVE = "UniPC makes a small linear system of Python numbers in every step"
 ALWAYS = {
     f"copy to the device: {_UNIPC}.multistep_uni_p_bh_update": _SOLVE,

@@ -1,6 +1,7 @@
 """Requests with pictures share batches with one another, and with those that have none."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,29 @@ def test_pictures_by_strength_are_the_same_alone_and_in_a_mixed_batch(
     joined = run_joined(pipeline, requests, [0, 1, 1], pictures)
     for one, other in zip(alone, joined, strict=True):
         assert np.abs(one.pixels.astype(int) - other.pixels.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["flux-dev", "sd15"])
+def test_unmasked_pixels_are_the_images_own_where_they_are_to_be_kept(
+    name: str, checkpoints: Checkpoints
+) -> None:
+    pipeline = load(checkpoints(name))
+    mask = np.zeros((48, 80), np.uint8)
+    mask[:, 30:40], mask[:, 40:] = 64, 255
+    pictures: Pictures = {"image": np.asarray(picture(80, 48)), "mask": mask}
+    size = {key: SIZE[key] for key in ("width", "height", "num_inference_steps")}
+    params = SamplingParams(prompt="a dog", seed=1, strength=0.9, **size)
+    (free,) = run(pipeline, params, pictures).pixels.astype(float)
+    kept_params = replace(params, keep_unmasked=True)
+    kept, alike = (
+        each.pixels[0] for each in run_joined(pipeline, [kept_params] * 2, [0, 0], [pictures] * 2)
+    )
+    assert np.abs(free[:, :30] - pictures["image"][:, :30]).mean() > 3
+    assert (kept[:, :30] == pictures["image"][:, :30]).all()
+    half = (free[:, 30:40] + pictures["image"][:, 30:40]) / 2
+    assert np.abs(kept[:, 30:40] - half).max() <= 3
+    assert np.abs(kept[:, 40:] - free[:, 40:]).max() <= 1
+    assert np.abs(kept.astype(int) - alike).max() <= 1
 
 
 def test_kontext_shows_each_row_its_own_picture(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import math
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from http_serving import MODEL, app_with, ask
+from openai_client import encoded
+from PIL import Image
 
 from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.entrypoints.http.a1111.masks import mask_of
 from multimodal_gen.entrypoints.http.a1111.schema import ImageToImage, TextToImage
 from multimodal_gen.entrypoints.http.a1111.translation import (
     fitting,
@@ -112,6 +118,28 @@ def test_the_web_uis_own_strength_is_meant_where_none_is_given() -> None:
     changes = msgspec.structs.replace(MODEL, tasks=("image-to-image",))
     params, _ = to_sampling_params(ImageToImage(init_images=[""]), changes)
     assert params.strength == 0.75
+
+
+def test_a_masks_edges_are_blurred_as_the_web_ui_does() -> None:
+    given = np.zeros((64, 96), np.uint8)
+    given[:, 48:] = 255
+    smooth = [127.5 * (1 + math.erf((x - 47.5) / math.sqrt(2) / 4)) for x in range(96)]
+    assert np.abs(_mask(given) - np.array(smooth)).max() < 8
+    assert np.abs(_mask(given, mask_blur_y=0) - np.array(smooth)).max() < 8
+    assert (_mask(given, mask_blur=0) == given).all()
+    assert (_mask(given, mask_blur_x=0) == given).all()
+    assert (_mask(given, mask_blur=0, inpainting_mask_invert=1) == 255 - given).all()
+
+
+@pytest.mark.parametrize("blur", [-1, 257, float("nan"), 10**400])
+def test_a_blur_out_of_range_is_refused(blur: float) -> None:
+    with pytest.raises(InvalidRequest, match="must be 0 to 256"):
+        _mask(np.zeros((8, 8), np.uint8), mask_blur=blur)
+
+
+def _mask(given: np.ndarray[Any, Any], **body: Any) -> np.ndarray[Any, Any]:
+    mask = base64.b64encode(encoded(Image.fromarray(given))).decode()
+    return np.asarray(mask_of(ImageToImage(**body), mask, 10**6)).astype(float)
 
 
 def test_another_checkpoint_is_not_loaded_and_that_is_said() -> None:

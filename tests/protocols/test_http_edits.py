@@ -82,6 +82,10 @@ def test_a_mask_changes_what_it_shows_and_keeps_the_rest(
     direct = made_directly(engine, pictures, strength=1.0, num_inference_steps=4)
     made = pixels_of(reply.data[0])
     assert np.abs(made - direct).max() <= 1
+    extra = {"strength": 1.0, "num_inference_steps": 4, "keep_unmasked": True}
+    kept = pixels_of(edit(client, mask=encoded(mask), extra=extra).data[0])
+    assert (kept[:, WIDTH // 2 :] == np.asarray(PICTURE)[:, WIDTH // 2 :]).all()
+    assert np.abs(kept - made)[:, : WIDTH // 2].max() <= 1
     unlike = np.abs(made - np.asarray(PICTURE).astype(int)).mean(axis=(0, 2))
     assert unlike[: WIDTH // 4].mean() > unlike[-WIDTH // 4 :].mean()
 

@@ -379,6 +379,7 @@ def test_a_picture_and_a_mask_go_along(page: Page, server: Server) -> None:
     make(page, server, "a blue one", strength=0.75)
     (req,) = server.engine.alive.values()
     assert (set(req.pictures), req.params.strength) == ({"image", "mask"}, 0.75)
+    assert req.params.keep_unmasked
     assert [each.shape for each in server.engine.pictures[req.id]] == [(32, 32, 3), (32, 32)]
 
 

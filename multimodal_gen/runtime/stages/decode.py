@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from multimodal_gen.runtime.stages.overlay import with_unmasked
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.rows import join
 from multimodal_gen.runtime.stages.stage import Pipeline
@@ -24,7 +25,7 @@ class DecodeStage:
             for chunk in range(done, min(done + k, chunks)):
                 pixels = self._pipeline.decode(together, latents, chunk)
                 for state, own in zip(together, pixels.chunk(len(together)), strict=True):
-                    state.chunks.append(own)
+                    state.chunks.append(with_unmasked(state, own))
 
     def _groups(self, states: Sequence[RequestState]) -> list[list[RequestState]]:
         """Group states of equal size, if they can be decoded together."""

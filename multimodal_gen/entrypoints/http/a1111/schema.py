@@ -87,6 +87,10 @@ class ImageToImage(Generation):
     mask: str | None = None
     """White areas change; in a mask with transparency, opaque ones."""
     inpainting_mask_invert: int | bool | None = None
+    mask_blur: int | float | None = None
+    """Standard deviation in pixels, for both axes."""
+    mask_blur_x: int | float | None = None
+    mask_blur_y: int | float | None = None
     denoising_strength: int | float | None = None
     resize_mode: Any = None
 

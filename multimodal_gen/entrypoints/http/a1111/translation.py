@@ -75,6 +75,7 @@ class _Translator:
             num_outputs_per_prompt=self._count(),
             scheduler=self._solver(),
             strength=self._strength(),
+            keep_unmasked=isinstance(body, ImageToImage) and bool(body.mask),
             lora=loras,
             max_sequence_length=body.max_sequence_length,
             flow_shift=body.flow_shift,

@@ -11,7 +11,7 @@ from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.input_images import fit_image, fit_mask
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
-from multimodal_gen.runtime.pipelines.start.keep_unmasked import keep_unmasked
+from multimodal_gen.runtime.pipelines.start.unmasked_latents import restore_unmasked_latents
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 FirstStep = Callable[[int, float], int]
@@ -44,7 +44,7 @@ class PictureStart:
         self,
         layout: LatentLayout,
         first_step: FirstStep,
-        apply_mask: ApplyMask = keep_unmasked,
+        apply_mask: ApplyMask = restore_unmasked_latents,
         picture: Callable[[RequestState], Tensor] | None = None,
     ) -> None:
         """`picture` returns clean latents of a request's image; by default they are drawn from the

@@ -8,8 +8,8 @@ from torch import Tensor
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.input_images import fit_image, fit_mask
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
-from multimodal_gen.runtime.pipelines.start.keep_unmasked import keep_unmasked
 from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, noise_model_start
+from multimodal_gen.runtime.pipelines.start.unmasked_latents import restore_unmasked_latents
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 
@@ -37,7 +37,7 @@ class UNetStart:
         elif clean is not None:
             # The reference also encodes the masked image here, which draws from the generator.
             torch.randn(clean.shape, generator=state.generator, dtype=self._layout.vae.dtype)
-            keep_unmasked(state, clean, noise, mask)
+            restore_unmasked_latents(state, clean, noise, mask)
 
     def _begin_inpainting(
         self, state: RequestState, solver: Solver

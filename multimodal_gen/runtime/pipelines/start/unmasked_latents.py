@@ -7,7 +7,7 @@ from torch import Tensor
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 
-class KeepUnmasked:
+class UnmaskedLatents:
     """Called after each step of one request: restores the image where the mask is 0, with the noise
     of the current latents (RePaint, Lugmayr et al. 2022, eq. 8)."""
 
@@ -25,6 +25,8 @@ class KeepUnmasked:
         state.latents = (1 - self._mask) * kept + self._mask * latents
 
 
-def keep_unmasked(state: RequestState, clean: Tensor, noise: Tensor, mask: Tensor) -> None:
+def restore_unmasked_latents(
+    state: RequestState, clean: Tensor, noise: Tensor, mask: Tensor
+) -> None:
     """Let the request keep its image where the mask is 0."""
-    state.after_step.append(KeepUnmasked(clean, noise, mask))
+    state.after_step.append(UnmaskedLatents(clean, noise, mask))
