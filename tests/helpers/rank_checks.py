@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from native import evaluate, parts_of
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
 from multimodal_gen.runtime.distributed.rows import deal, gather_rows
@@ -71,6 +72,36 @@ def shared_attention_equals_one_rank(_: Mesh, mesh: Mesh) -> None:
 
 def shared_attention_honours_lengths(_: Mesh, mesh: Mesh) -> None:
     _compare_attention(mesh, torch.tensor([9, 4]))
+
+
+def shared_attention_with_lengths_indexes_nothing(_: Mesh, mesh: Mesh) -> None:
+    """An index of all tokens is a list on the host and a copy to the device, in every attention."""
+    sequence = make_sequence_parallel(mesh, attention)
+    whole = _random(3, 2, 11, 4, 8)
+    local = torch.cat([sequence.shard(part, 2) for part in whole.split([3, 8], dim=2)], dim=2)
+    with _Operations() as operations:
+        sequence.attention(*local, (3, 8), torch.tensor([11, 4]))
+    assert operations.names
+    assert not operations.names & {
+        "aten::index",
+        "aten::index_select",
+        "aten::sort",
+        "aten::gather",
+    }
+
+
+class _Operations(TorchDispatchMode):
+    """Collects the names of the operations that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        self.names.add(func.name().partition(".")[0])
+        return func(*args, **(kwargs or {}))
 
 
 def _compare_attention(mesh: Mesh, lengths: torch.Tensor | None) -> None:
@@ -273,6 +304,7 @@ CHECKS: list[Callable[[Mesh, Mesh], None]] = [
     sequences_are_sharded_and_gathered,
     shared_attention_equals_one_rank,
     shared_attention_honours_lengths,
+    shared_attention_with_lengths_indexes_nothing,
     flux_on_ranks_equals_flux_on_one,
     sd3_on_ranks_equals_sd3_on_one,
     wan_on_ranks_equals_wan_on_one,

@@ -92,24 +92,23 @@ class UlyssesSequenceParallel(SequenceParallel):
         lengths: Tensor | None = None,
     ) -> Tensor:
         heads = [len(share) for share in deal(q.shape[2], self._size)]
-        tokens = self._tokens(streams)
-        q, k, v = self._to_heads(torch.stack((q, k, v), dim=2), heads, tokens).unbind(2)
-        if lengths is not None:
-            order = self._whole_order(streams, q.device)
-            k, v = k[:, order], v[:, order]
+        shares = [[len(share) for share in deal(n, self._size)] for n in streams]
+        tokens = [sum(of_rank) for of_rank in zip(*shares, strict=True)]
+        parts = self._to_heads(torch.stack((q, k, v), dim=2), heads, tokens)
+        if lengths is None:
+            q, k, v = torch.cat(parts, dim=1).unbind(2)
+        else:  # valid keys must come first, so keys and values are put in whole order
+            q = torch.cat([part[:, :, 0] for part in parts], dim=1)
+            pieces = _by_stream([part[:, :, 1:] for part in parts], shares)
+            k, v = torch.cat(pieces, dim=1).unbind(2)
         out = self._attention(q, k, v, lengths) if q.numel() else q
         return self._to_tokens(out, heads, tokens)
 
-    def _tokens(self, streams: Sequence[int]) -> list[int]:
-        """Number of tokens of all streams together per rank."""
-        shares = [deal(length, self._size) for length in streams]
-        return [sum(map(len, of_rank)) for of_rank in zip(*shares, strict=True)]
-
-    def _to_heads(self, qkv: Tensor, heads: list[int], tokens: list[int]) -> Tensor:
-        """[B, S_local, 3, H, D] -> [B, S, 3, H_local, D], tokens in rank order."""
+    def _to_heads(self, qkv: Tensor, heads: list[int], tokens: list[int]) -> list[Tensor]:
+        """[B, S_local, 3, H, D] -> each rank's tokens, [B, S_rank, 3, H_local, D]."""
         batch, _, three, _, width = qkv.shape
         shapes = [torch.Size((batch, n, three, heads[self._rank], width)) for n in tokens]
-        return torch.cat(all_to_all(qkv.split_with_sizes(heads, dim=3), shapes, self._group), dim=1)
+        return all_to_all(qkv.split_with_sizes(heads, dim=3), shapes, self._group)
 
     def _to_tokens(self, out: Tensor, heads: list[int], tokens: list[int]) -> Tensor:
         """[B, S, H_local, D] -> [B, S_local, H, D]."""
@@ -119,16 +118,15 @@ class UlyssesSequenceParallel(SequenceParallel):
             all_to_all(out.split_with_sizes(tokens, dim=1), shapes, self._group), dim=2
         )
 
-    def _whole_order(self, streams: Sequence[int], device: torch.device) -> Tensor:
-        """Index of each token of the whole sequence in rank order."""
-        offsets = [sum(streams[:i]) for i in range(len(streams))]
-        by_rank = [
-            offset + token
-            for rank in range(self._size)
-            for offset, length in zip(offsets, streams, strict=True)
-            for token in deal(length, self._size)[rank]
-        ]
-        return torch.tensor(by_rank, device=device).argsort()
+
+def _by_stream(parts: Sequence[Tensor], shares: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Split each rank's tokens [B, S_rank, ...] into its `shares` of the streams, [stream][rank],
+    and return all pieces in the order of the whole sequence."""
+    by_rank = [
+        part.split_with_sizes(list(of_rank), dim=1)
+        for part, of_rank in zip(parts, zip(*shares, strict=True), strict=True)
+    ]
+    return [piece for stream in zip(*by_rank, strict=True) for piece in stream]
 
 
 def make_sequence_parallel(mesh: Mesh, attention: AttentionFunction) -> SequenceParallel:
