@@ -103,6 +103,14 @@ class GenerationFailed(MultimodalGenError):
     code = "generation_failed"
 
 
+def not_finite(place: str) -> GenerationFailed:
+    """Error for a request whose numbers became NaN or infinite at `place`, such as `decoding`."""
+    return GenerationFailed(
+        f"the result is not finite (NaN or infinite) from {place}: the checkpoint may be damaged, "
+        "or need another --dtype (bfloat16, float32), or the settings are too extreme for it"
+    )
+
+
 class ProtocolError(MultimodalGenError):
     code = "protocol_error"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -27,6 +28,7 @@ from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
 from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.runtime.stages.rows import Rows
 
 STEPS = 6
 
@@ -198,6 +200,74 @@ def test_of_pictures_decoded_together_only_the_one_that_fails_ends(
     assert ack.failures.keys() == {poison}
     assert ack.finished == (first, last)
     assert sizes == [3, 1, 1, 1]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_latents_that_are_not_finite_end_only_their_request_and_name_the_step(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    sound, poison = ids = driver.begin("a red heart", "poison")
+    pipeline = driver.worker.pipeline
+    predict = pipeline.predict
+
+    def faulty(rows: Rows) -> Tensor:
+        prediction = predict(rows)
+        for row, state in enumerate(rows.states):
+            if state.params.prompt == "poison" and state.evaluation == 3:
+                prediction[row, 0] = value
+        return prediction
+
+    monkeypatch.setattr(pipeline, "predict", faulty)
+    assert driver(Phase.DENOISE, ids, 3).failures == {}
+    ack = driver(Phase.DENOISE, ids, 2)
+    assert ack.failures.keys() == {poison}
+    assert ack.failures[poison].code == "generation_failed"
+    assert f"from step 4 of {STEPS}" in ack.failures[poison].message
+    assert driver(Phase.DENOISE, [sound], 1, drop=(poison,)).failures == {}
+    done = driver(Phase.DECODE, [sound])
+    assert (done.failures, done.finished) == ({}, (sound,))
+
+
+def test_pixels_that_are_not_finite_end_only_their_request(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound, poison = ids = driver.begin("a red heart", "poison")
+    vae = driver.worker.pipeline.vae
+    decode = vae.decode
+
+    def faulty(*args: Any, **options: Any) -> Any:
+        decoded, carry = decode(*args, **options)
+        decoded[1, 0, 0, 0] = math.nan
+        return decoded, carry
+
+    monkeypatch.setattr(vae, "decode", faulty)
+    assert driver(Phase.DENOISE, ids, STEPS).failures == {}
+    ack = driver(Phase.DECODE, ids)
+    assert ack.failures.keys() == {poison}
+    assert "not finite (NaN or infinite) from decoding" in ack.failures[poison].message
+    assert sound in ack.finished
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_the_retry_of_a_failed_decode_does_not_hold_the_failed_trys_memory(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = driver.worker.pipeline
+    decode, held = pipeline.decode, list[weakref.ref[Tensor]]()
+
+    def faulty(states: list[RequestState], latents: Tensor, chunk: int) -> Tensor:
+        if len(states) > 1:
+            large = torch.empty(8)
+            held.append(weakref.ref(large))
+            raise torch.OutOfMemoryError("planted")
+        assert held[0]() is None
+        return decode(states, latents, chunk)
+
+    monkeypatch.setattr(pipeline, "decode", faulty)
+    ids = driver.begin("a red heart", "a pizza")
+    assert driver(Phase.DENOISE, ids, STEPS).error is None
+    ack = driver(Phase.DECODE, ids)
+    assert (ack.failures, ack.finished) == ({}, tuple(ids))
 
 
 @pytest.mark.parametrize("attempts", [1, 2], ids=["passing", "lasting"])

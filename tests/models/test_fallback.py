@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import shutil
 import threading
 import weakref
@@ -19,7 +20,7 @@ from engineless import Output, finish, left, load, run, start
 from parity import check_parity
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.errors import GenerationFailed, InvalidCheckpoint, InvalidRequest
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -130,6 +131,18 @@ def test_an_error_inside_is_that_requests_own(
         lumina.forward(Phase.DENOISE, [failing], 1)
     lumina.forward(Phase.DENOISE, [other], left(other))
     assert np.array_equal(finish(lumina, other).pixels, expected.pixels)
+
+
+def test_pixels_that_are_not_finite_are_an_error(
+    lumina: ComposedPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vae = lumina.components["vae"]
+    decode = vae.decode
+    monkeypatch.setattr(vae, "decode", lambda *a, **o: (decode(*a, **o)[0] * math.nan,))
+    state = start(lumina, REQUEST)
+    lumina.forward(Phase.DENOISE, [state], left(state))
+    with pytest.raises(GenerationFailed, match=r"not finite .* from decoding"):
+        finish(lumina, state)
 
 
 def test_what_the_class_takes_is_offered_and_nothing_else(pipeline: ComposedPipeline) -> None:

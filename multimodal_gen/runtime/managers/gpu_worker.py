@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from multimodal_gen.errors import (
     InvalidRequest,
     MultimodalGenError,
     OutOfMemory,
+    not_finite,
 )
 from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.plan import Ack, Phase, Plan, Prepared, RankLoaded, Work
@@ -39,14 +40,34 @@ during a step is detected by rank 0's Scheduler."""
 
 
 class PlanOutcome:
-    """Result of a plan on this rank; the device may still be working on it."""
+    """Result of a plan on this rank; the device may still be working on it.
+
+    What the host reads of it is copied by the device itself, ahead of the event that ends the plan:
+    a copy made later would wait for the next plan.
+    """
 
     def __init__(self, plan: Plan, rank: int, device: torch.device) -> None:
         self.plan = plan
         self.rank = rank
         self.fields: dict[str, Any] = {}
-        self.pixels: list[torch.Tensor] = []
+        self._pixels: list[torch.Tensor] = []
+        self._places: list[tuple[str, str]] = []
+        self._magnitudes: torch.Tensor | None = None
         self._clock = _CudaClock() if device.type == "cuda" else _HostClock()
+
+    def give(self, pixels: Iterable[torch.Tensor]) -> None:
+        """Send these along with the acknowledgement."""
+        self._pixels += [each.to("cpu", non_blocking=True) for each in pixels]
+
+    def check(self, states: Sequence[RequestState]) -> None:
+        """Fail the requests whose numbers became NaN or infinite."""
+        noted = [(state.req.id, *note) for state in states for note in state.magnitudes]
+        for state in states:
+            state.magnitudes = []
+        if noted:
+            self._places = [(request_id, place) for request_id, place, _ in noted]
+            magnitudes = torch.stack([magnitude for _, _, magnitude in noted])
+            self._magnitudes = magnitudes.to("cpu", non_blocking=True)
 
     def queued(self) -> None:
         """Mark that everything is queued: on a GPU the end is an event, on a CPU it is now."""
@@ -55,15 +76,28 @@ class PlanOutcome:
     def ack(self) -> tuple[Ack, list[Any]]:
         """Wait for the device; returns the acknowledgement and its arrays."""
         seconds = self._clock.seconds()
-        arrays = [tensor.cpu().numpy() for tensor in self.pixels]
+        arrays = [tensor.numpy() for tensor in self._pixels]
+        failures = self._not_finite() | self.fields.pop("failures", {})
         ack = Ack(
             number=self.plan.number,
             rank=self.rank,
             seconds=seconds,
             frames=tuple(header_of(array) for array in arrays),
+            failures=failures,
             **self.fields,
         )
         return ack, arrays
+
+    def _not_finite(self) -> dict[str, WireError]:
+        """The first place of each request that has no finite magnitude."""
+        if self._magnitudes is None:
+            return {}
+        found: dict[str, WireError] = {}
+        finite: list[bool] = self._magnitudes.isfinite().tolist()
+        for (request_id, place), fine in zip(self._places, finite, strict=True):
+            if not fine:
+                found.setdefault(request_id, WireError.of(not_finite(place)))
+        return found
 
 
 class _HostClock:
@@ -190,7 +224,8 @@ class GPUWorker:
             error = _describe(raised)
         advanced = [state.evaluation - old for state, old in zip(states, before, strict=True)]
         previews = {s.req.id: s.preview for s in states if s.preview is not None}
-        outcome.pixels += previews.values()
+        outcome.give(previews.values())
+        outcome.check(states)
         for state in states:
             state.preview = None
         return {
@@ -221,12 +256,13 @@ class GPUWorker:
         try:
             self.pipeline.forward(Phase.DECODE, states, k)
         except Exception as raised:
-            if len(states) == 1:
-                failures = {states[0].req.id: _describe(raised)}
-            else:
-                failures = self._decode_apart(states, goals)
+            failures = dict.fromkeys((state.req.id for state in states), _describe(raised))
+        if failures and len(states) > 1:
+            # Not within `except`, whose traceback holds the failed try's memory.
+            failures = self._decode_apart(states, goals)
         finished = [s for s, total in zip(states, chunks, strict=True) if len(s.chunks) == total]
-        outcome.pixels += [torch.cat(state.chunks) for state in finished]
+        outcome.give(torch.cat(state.chunks) for state in finished)
+        outcome.check(states)
         return {
             "advanced": k,
             "failures": failures,

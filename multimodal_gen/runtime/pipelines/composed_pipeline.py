@@ -20,6 +20,7 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.denoiser import Denoiser, EagerDenoiser, WrappedDenoiser
 from multimodal_gen.runtime.models.schedulers import registry as solvers
 from multimodal_gen.runtime.models.schedulers.solver import Solver
+from multimodal_gen.runtime.models.vaes.pixels import to_uint8
 from multimodal_gen.runtime.models.vaes.vae import VAE
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
@@ -288,8 +289,10 @@ class ComposedPipeline(ABC):
         state = states[0]
         latents = self.layout.unpack(latents, state.params)
         carry = state.carry if chunk else None
-        pixels, state.carry = self.vae.decode(latents, chunk, carry, seed=state.params.seed or 0)
-        return pixels
+        decoded, state.carry = self.vae.decode(latents, chunk, carry, seed=state.params.seed or 0)
+        for one, own in zip(states, decoded.chunk(len(states)), strict=True):
+            one.measure(own, "decoding")
+        return to_uint8(decoded)
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor | None:
         """Small image [h, w, 3] uint8 of the estimate of x0; None if not supported."""

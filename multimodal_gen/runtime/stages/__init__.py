@@ -13,8 +13,9 @@ from multimodal_gen.runtime.stages.stage import Pipeline, Stage
 def make_stages(pipeline: Pipeline) -> dict[Phase, tuple[Stage, ...]]:
     """Create the stages that this rank runs: only rank 0 makes pixels."""
     is_output_rank = pipeline.context.mesh.rank == 0
+    prepare = PrepareStage(pipeline, is_output_rank=is_output_rank)
     return {
-        Phase.ENCODE: (EncodeStage(pipeline), PrepareStage(pipeline, previews=is_output_rank)),
+        Phase.ENCODE: (EncodeStage(pipeline), prepare),
         Phase.DENOISE: (DenoiseStage(pipeline),),
         Phase.DECODE: (DecodeStage(pipeline),) if is_output_rank else (),
     }

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from multimodal_gen.runtime.stages.preview import Preview
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.stage import Pipeline
 
 
+def measure_latents(state: RequestState, x0: Tensor) -> None:
+    """Called after each evaluation of a request, to find the step at which it fails."""
+    solver, latents = state.running()
+    done, total = state.evaluation, solver.num_evaluations
+    state.measure(latents, f"step {-(-done // solver.order)} of {-(-total // solver.order)}")
+
+
 class PrepareStage:
     """Draws the initial latents and creates the solver; repeatable with the same result."""
 
-    def __init__(self, pipeline: Pipeline, *, previews: bool) -> None:
+    def __init__(self, pipeline: Pipeline, *, is_output_rank: bool) -> None:
         self._pipeline = pipeline
-        self._previews = previews
+        self._is_output_rank = is_output_rank
         # for images to start from, or to condition on
         self.components = pipeline.components_of_kind("vae", "image_processor", "image_encoder")
 
@@ -29,7 +38,9 @@ class PrepareStage:
         state.after_step = []
         self._pipeline.prepare(state)
         solver, _ = state.running()
-        if self._previews and state.req.previews:
+        if self._is_output_rank:
+            state.after_step.append(measure_latents)
+        if self._is_output_rank and state.req.previews:
             state.after_step.append(
                 Preview(self._pipeline, state.evaluation, solver.num_evaluations)
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +46,9 @@ class RequestState:
     """Callbacks after each evaluation, with the state and the estimate of x0 [1, ...]."""
     preview: Tensor | None = None
     """[H, W, 3] uint8: newest preview, not sent yet."""
+    magnitudes: list[tuple[str, Tensor]] = field(default_factory=list)
+    """Places in its work, such as `step 3 of 20`, each with the largest absolute value there: a
+    float32 scalar on the device, not checked yet. NaN or infinity means that it has failed."""
     chunks: list[Tensor] = field(default_factory=list)
     """Chunks decoded so far, each [F, H, W, 3] uint8."""
     carry: Any = None
@@ -59,6 +63,11 @@ class RequestState:
         assert self.solver is not None
         assert self.latents is not None
         return self.solver, self.latents
+
+    def measure(self, values: Tensor, place: str) -> None:
+        """Note the largest absolute value for a later check, without waiting for the device."""
+        largest = torch.linalg.vector_norm(values, math.inf, dtype=torch.float32)
+        self.magnitudes.append((place, largest))
 
     @classmethod
     def of(cls, req: Req, pictures: Sequence[np.ndarray[Any, Any]] = ()) -> RequestState:

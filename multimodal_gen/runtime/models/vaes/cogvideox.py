@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from multimodal_gen.runtime.models.vaes.pixels import to_uint8
 from multimodal_gen.runtime.models.vaes.vae import Carry, VideoVAE
 
 
@@ -35,7 +34,7 @@ class CogVideoXVAE(VideoVAE):
             frames = module.post_quant_conv(frames)
         video, features = module.decoder(frames, conv_cache=carry)
         assert features is not None
-        return to_uint8(video[0].transpose(0, 1)), features
+        return video[0].transpose(0, 1), features
 
     def _normalized(self, latents: Tensor) -> Tensor:
         factor: float = self._module.config.scaling_factor

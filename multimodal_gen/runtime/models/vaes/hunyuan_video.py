@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from multimodal_gen.runtime.models.vaes.pixels import to_uint8
 from multimodal_gen.runtime.models.vaes.vae import Carry, VideoVAE
 
 
@@ -26,7 +25,7 @@ class HunyuanVideoVAE(VideoVAE):
             return self._decode_tile(latents, chunk, carry)
         latents = self._denormalized(latents.to(self._module.dtype))
         video = self._module.decode(latents, return_dict=False)[0]
-        return to_uint8(video.transpose(1, 2).flatten(0, 1)), None
+        return video.transpose(1, 2).flatten(0, 1), None
 
     def _decode_tile(
         self, latents: Tensor, chunk: int, before: Tensor | None
@@ -39,7 +38,7 @@ class HunyuanVideoVAE(VideoVAE):
         if before is not None:
             video = module.blend_t(before, video[:, :, 1:], blended)
         shown = video[0, :, : kept + (before is None)]
-        return to_uint8(shown.transpose(0, 1)), video[:, :, -blended:].clone()
+        return shown.transpose(0, 1), video[:, :, -blended:].clone()
 
     def _normalized(self, latents: Tensor) -> Tensor:
         factor: float = self._module.config.scaling_factor

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from multimodal_gen.runtime.models.vaes.pixels import to_uint8
 from multimodal_gen.runtime.models.vaes.vae import Carry, VideoVAE
 
 
@@ -28,7 +27,7 @@ class LTXVAE(VideoVAE):
         with torch.random.fork_rng([latents.device] if latents.is_cuda else []):
             torch.manual_seed(seed)
             video = module.decode(latents, timestep, return_dict=False)[0]
-        return to_uint8(video[0].transpose(0, 1)), None
+        return video[0].transpose(0, 1), None
 
     def _normalized(self, latents: Tensor) -> Tensor:
         """Omits the scaling factor, as the reference does here."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.models.vaes.constants import ChannelConstants
-from multimodal_gen.runtime.models.vaes.pixels import to_uint8
 from multimodal_gen.runtime.models.vaes.vae import VAE, Carry
 
 
@@ -46,7 +45,7 @@ class QwenImageVAE(VAE):
     ) -> tuple[Tensor, Carry]:
         latents = self._denormalized(latents.to(self._module.dtype)).unsqueeze(2)
         decoded = self._module.decode(latents, return_dict=False)[0]
-        return to_uint8(decoded[:, :, 0]), None
+        return decoded[:, :, 0], None
 
     # Multiplies by a reciprocal, like the reference, for equal rounding.
 

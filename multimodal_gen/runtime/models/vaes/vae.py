@@ -87,18 +87,19 @@ class VAE(ABC):
     def decode(
         self, latents: Tensor, chunk: int = 0, carry: Carry = None, *, seed: int = 0
     ) -> tuple[Tensor, Carry]:
-        """Pixels [B * F, H, W, 3] uint8 of a chunk of `latents`, and the state for the next chunk.
+        """Pixels [B * F, 3, H, W] in about -1..1 of a chunk of `latents`, and the state for the
+        next chunk.
 
         `carry` is the state that the previous chunk returned, None for the first. `seed` is for
         decoders that draw noise. B is 1 if there are several chunks, or `decodes_batches` is false.
         """
         latents = self._denormalized(latents.to(self._module.dtype))
-        return to_uint8(self._module.decode(latents, return_dict=False)[0]), None
+        return self._module.decode(latents, return_dict=False)[0], None
 
     def preview(self, latents: Tensor) -> Tensor:
         """Small image [h, w, 3] uint8 of latents [1, ...]; for a video, of its first frame."""
         pixels, _ = self.decode(shrunk(latents))
-        return pixels[0]
+        return to_uint8(pixels[:1])[0]
 
     # -- the scaling between VAE and denoiser
 
@@ -132,7 +133,7 @@ class VideoVAE(VAE):
 
     def preview(self, latents: Tensor) -> Tensor:
         pixels, _ = self.decode(shrunk(latents[:, :, 0]).unsqueeze(2))
-        return pixels[0]
+        return to_uint8(pixels[:1])[0]
 
 
 def shrunk(latents: Tensor) -> Tensor:

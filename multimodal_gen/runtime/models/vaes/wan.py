@@ -8,7 +8,6 @@ from diffusers.models.autoencoders import autoencoder_kl_wan
 from torch import Tensor
 
 from multimodal_gen.runtime.models.vaes.constants import ChannelConstants
-from multimodal_gen.runtime.models.vaes.pixels import to_uint8
 from multimodal_gen.runtime.models.vaes.vae import Carry, VideoVAE
 
 _unpatchify: Any = autoencoder_kl_wan.unpatchify
@@ -56,7 +55,7 @@ class WanVAE(VideoVAE):
         )
         if module.config.patch_size is not None:
             video = _unpatchify(video, patch_size=module.config.patch_size)
-        return to_uint8(video[0].clamp(-1, 1).transpose(0, 1)), features
+        return video[0].clamp(-1, 1).transpose(0, 1), features
 
     # Multiplies by a reciprocal, like the reference, for equal rounding.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import not_finite
 from multimodal_gen.runtime.pipelines.fallback.stepped_call import Pause, SteppedCall
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -133,6 +134,8 @@ def start_call(
 
 
 def _to_uint8(pixels: np.ndarray[Any, Any]) -> Tensor:
-    """[..., H, W, 3] in 0..1 -> [F, H, W, 3] uint8."""
+    """[..., H, W, 3] in 0..1 -> [F, H, W, 3] uint8. Raises GenerationFailed for NaN."""
+    if not np.isfinite(pixels).all():
+        raise not_finite("decoding")
     frames = pixels.reshape(-1, *pixels.shape[-3:])
     return torch.from_numpy((frames * 255).round().astype(np.uint8))

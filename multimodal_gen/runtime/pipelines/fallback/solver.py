@@ -32,6 +32,11 @@ class LibrarySolver(Solver):
         self.num_evaluations = 0
         self.timesteps = torch.empty(0)
 
+    @property
+    def order(self) -> int:
+        """1: only the library knows which of its callbacks belong to one step."""
+        return 1
+
     def start(self) -> None:
         """Run up to the first step. Raises InvalidRequest if the library's own check fails."""
         self._call = self._begin()

@@ -13,7 +13,6 @@ from multimodal_gen.configs.families.wan import (
     TEXT_IMAGE_DEFAULTS,
     WAN,
 )
-from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults, TaskName
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
@@ -150,9 +149,6 @@ class WanPipeline(ComposedPipeline):
             **{name: told[name] for name in _TEXT_AND_PICTURE if name in told},
         }
         return self._denoisers[expert](tensors, lora=rows.lora)
-
-    def preview(self, params: SamplingParams, x0: Tensor) -> None:
-        """None: this family has no previews."""
 
 
 PIPELINE = WanPipeline

@@ -127,9 +127,8 @@ CASES = {
     ("wan", "text-to-video"): Case(
         "wan22",
         changes=VIDEO | {"negative_prompt": "", "guidance_scale_2": 3.0},
-        previews=False,
     ),
     ("wan_image_to_video", "image-to-video"): Case(
-        "wan-i2v", changes=VIDEO | PICTURE | {"negative_prompt": ""}, previews=False
+        "wan-i2v", changes=VIDEO | PICTURE | {"negative_prompt": ""}
     ),
 }
