@@ -29,6 +29,21 @@ os.environ.update(
 Checkpoints = Callable[..., Path]
 
 
+def pytest_unconfigure() -> None:
+    _cache.cleanup()  # workers of xdist end without the interpreter's own
+
+
+@pytest.fixture(scope="session", autouse=True)
+def planted_faults() -> Iterator[None]:
+    """Let the ranks of this process hear which faults they are to have; see helpers/faults."""
+    from multimodal_gen.launch import child_environment
+
+    with pytest.MonkeyPatch.context() as patch:
+        known = " RANK_FAULTS RANK_THAT_FAILS"
+        patch.setattr(child_environment, "PASSED", child_environment.PASSED + known)
+        yield
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
     """`checkpoints(name, **options)`: the folder of a tiny checkpoint, built once a session.

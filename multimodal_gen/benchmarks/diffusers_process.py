@@ -12,7 +12,7 @@ import msgspec
 from multimodal_gen.benchmarks.protocol import BaselineReady, Load, Question, Ran, Run
 from multimodal_gen.benchmarks.workload import BenchmarkRequest
 from multimodal_gen.errors import MultimodalGenError
-from multimodal_gen.launch.engine_process import rank_environment
+from multimodal_gen.launch.child_environment import child_environment
 
 _A = TypeVar("_A", BaselineReady, Ran)
 MODULE = "multimodal_gen.benchmarks.diffusers_baseline"
@@ -28,7 +28,7 @@ class DiffusersProcess:
             [sys.executable, "-m", MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=rank_environment(num_gpus=1),
+            env=child_environment(),
         )
         self.loaded = self._ask(Load(folder, device, dtype), BaselineReady)
 

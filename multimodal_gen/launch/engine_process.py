@@ -5,26 +5,24 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-import os
-import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
-import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
-from multimodal_gen.configs.server_args import SECRETS
 from multimodal_gen.errors import EngineDied, MultimodalGenError
+from multimodal_gen.launch.child_environment import cache_folder, child_environment
 from multimodal_gen.launch.model_path import ModelFiles, find_model_files
+from multimodal_gen.launch.private_folder import PrivateFolder
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.rank_args import RankArgs, client_address
+from multimodal_gen.messages.rank_args import LONGEST_SOCKET_NAME, RankArgs, client_address
 
 log = logging.getLogger(__name__)
 RANK_MODULE = "multimodal_gen.runtime.rank"
@@ -39,11 +37,11 @@ class EngineProcess:
     """The ranks of one checkpoint, and a client connected to them. A context manager."""
 
     def __init__(
-        self, args: EngineArgs, processes: list[subprocess.Popen[bytes]], folder: Path
+        self, args: EngineArgs, processes: list[subprocess.Popen[bytes]], folder: PrivateFolder
     ) -> None:
         self.args = args
         self._processes = processes
-        self.address = client_address(str(folder))
+        self.address = client_address(str(folder.path))
         self.client = SchedulerClient(
             self.address, silence_timeout=args.step_timeout, describe_loss=self._how_it_ended
         )
@@ -62,15 +60,15 @@ class EngineProcess:
         Raises InvalidCheckpoint if the model can't be found.
         """
         model = find_model_files(args.model_path, args.revision, args.base_model_path)
-        folder = Path(tempfile.mkdtemp(prefix="multimodal-gen-"))
+        folder = PrivateFolder(longest_name=LONGEST_SOCKET_NAME)
         rank_args = RankArgs(
             rank=0,
-            engine=EngineArgs.of(args),
-            model_folder=str(model.folder),
-            model_file=None if model.file is None else str(model.file),
+            engine=_for_ranks(args),
+            model_folder=str(model.folder.absolute()),
+            model_file=None if model.file is None else str(model.file.absolute()),
             model_name=_model_name(args.model_path, model),
-            socket_folder=str(folder),
-            cache_folder=str(_cache_folder()),
+            socket_folder=str(folder.path),
+            cache_folder=str(cache_folder()),
         )
         processes: list[subprocess.Popen[bytes]] = []
         try:
@@ -111,9 +109,11 @@ class EngineProcess:
                 if self.client.model is not None:
                     self.client.shutdown_engine()
                     self._await_exits(GRACE_S)
-            finally:  # Runs also if the wait is interrupted.
-                self.client.close()
-                _end(self._processes, self._folder)
+            finally:  # Runs also if the wait is interrupted, as do both halves of this.
+                try:
+                    self.client.close()
+                finally:
+                    _end(self._processes, self._folder)
                 self._watcher.join()
                 atexit.unregister(self.close)
 
@@ -152,38 +152,23 @@ class EngineProcess:
             time.sleep(0.01)
 
 
-def _end(processes: list[subprocess.Popen[bytes]], folder: Path) -> None:
-    for process in processes:
-        if process.poll() is None:
-            process.kill()
-    for process in processes:
-        process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
-    shutil.rmtree(folder, ignore_errors=True)
+def _end(processes: list[subprocess.Popen[bytes]], folder: PrivateFolder) -> None:
+    try:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+        for process in processes:
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+    finally:  # Also if a second Ctrl-C interrupts the wait.
+        folder.remove()
 
 
-def rank_environment(num_gpus: int) -> dict[str, str]:
-    """Environment of each of `num_gpus` ranks: threads, caches, and no secrets."""
-    environment = dict(os.environ)
-    threads = max(1, (os.cpu_count() or 1) // num_gpus)
-    asked = environment.get("OMP_NUM_THREADS", "")
-    environment["OMP_NUM_THREADS"] = str(min(threads, int(asked)) if asked.isdigit() else threads)
-    if num_gpus > 1:
-        # Ranks that share cores must not spin while waiting for each other; a single rank is faster
-        # if it spins between two small operations.
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # torch creates this folder whether or not it compiles, by default among the temporary files.
-    environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_folder() / "torchinductor"))
-    for secret in SECRETS:
-        environment.pop(f"MULTIMODAL_GEN_{secret.upper()}", None)
-    home = str(Path(__file__).parents[2])
-    if home not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        # If the package is not installed but found on this process's sys.path: ranks run the same
-        # code.
-        paths = filter(None, [home, environment.get("PYTHONPATH")])
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
-    return environment
+def _for_ranks(args: EngineArgs) -> EngineArgs:
+    """What ranks need of `args`, which can be those of a server; paths hold in any folder."""
+    lora_dir = None if args.lora_dir is None else str(Path(args.lora_dir).absolute())
+    return replace(EngineArgs.of(args), lora_dir=lora_dir)
 
 
 def _spawn(args: RankArgs, module: str) -> subprocess.Popen[bytes]:
@@ -193,7 +178,8 @@ def _spawn(args: RankArgs, module: str) -> subprocess.Popen[bytes]:
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
-        env=rank_environment(args.engine.num_gpus),
+        env=child_environment(args.engine.num_gpus),
+        cwd=args.socket_folder,  # Libraries may take settings and code from the working folder.
         start_new_session=True,
     )
     assert process.stdin is not None
@@ -225,8 +211,3 @@ def _manner(code: int | None) -> str:
         known = {int(one): one.name for one in signal.Signals}
         return f"was killed by {known.get(-code, f'signal {-code}')}"
     return f"exited with status {code}"
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "multimodal_gen"

@@ -6,6 +6,8 @@ import msgspec
 
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 
+LONGEST_SOCKET_NAME = len("client")
+
 
 class RankArgs(msgspec.Struct, frozen=True, kw_only=True):
     rank: int

@@ -21,8 +21,9 @@ from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.server_args import SECRETS, ServerArgs
 from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError
-from multimodal_gen.launch import engine_process
-from multimodal_gen.launch.engine_process import EngineProcess, rank_environment
+from multimodal_gen.launch import engine_process, private_folder
+from multimodal_gen.launch.child_environment import child_environment
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.runtime import rank as rank_module
 
@@ -157,7 +158,7 @@ def test_ranks_get_no_secrets_by_their_standard_input_or_environment(
         EngineProcess.start(ServerArgs(device="cpu", **secrets))  # type: ignore[arg-type]
     assert given[0].engine == EngineArgs(device="cpu")
     assert b"//secret/" not in msgspec.msgpack.encode(given[0])
-    assert not set(secrets.values()).intersection(rank_environment(1).values())
+    assert not set(secrets.values()).intersection(child_environment().values())
 
 
 def test_closing_one_engine_leaves_another_of_the_process_alone(engine: EngineProcess) -> None:
@@ -209,3 +210,71 @@ def test_who_waits_for_a_loss_can_tell_it_from_closing() -> None:
     with start_engine() as engine:
         threading.Timer(0.2, engine.close).start()
         assert engine.wait_lost() is None
+
+
+def test_folders_of_killed_processes_are_removed_by_the_next_start(folders: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ABANDON, "loading", "wait"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as script:
+        assert script.stdout is not None
+        pids = [int(pid) for pid in script.stdout.readline().split()]
+        with start_engine():
+            assert len(left_in(folders)) == 2, "a folder in use was removed"
+        for pid in (*pids, script.pid):
+            os.kill(pid, signal.SIGSTOP)
+        for pid in (*pids, script.pid):
+            os.kill(pid, signal.SIGKILL)
+    assert len(left_in(folders)) == 1
+    engine = start_engine()
+    assert left_in(folders) == [Path(engine.address).parent.name]
+    engine.close()
+    assert left_in(folders) == []
+
+
+def test_a_folder_that_is_not_ours_to_remove_stays(folders: Path) -> None:
+    for name in ("multimodal-gen-without-lock", "another-lock"):
+        (folders / name).mkdir()
+    (folders / "another-lock" / "lock").touch()
+    (folders / "multimodal-gen-link").symlink_to(folders / "another-lock")
+    start_engine().close()
+    kept = {"multimodal-gen-without-lock", "another-lock", "multimodal-gen-link"}
+    assert {path.name for path in folders.iterdir()} == kept
+    assert (folders / "another-lock" / "lock").exists()
+
+
+def test_an_interrupted_close_removes_the_folder(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = start_engine()
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine.client, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.close()
+    assert gone(engine.pids, folders, within_s=0)
+
+
+def test_a_long_folder_of_temporary_files_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with start_engine() as engine:
+        assert Path(engine.address.removeprefix("ipc://")).parent.parent == Path("/tmp")
+        assert engine.wait_ready(300).name
+
+
+def test_without_room_for_a_socket_the_start_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.setattr(private_folder, "_FALLBACK", str(tmp_path / "none"))
+    with pytest.raises(MultimodalGenError, match=r"TMPDIR='.*xxx': must have at most \d+ bytes"):
+        start_engine()

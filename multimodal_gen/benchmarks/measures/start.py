@@ -16,7 +16,7 @@ from multimodal_gen.benchmarks.report import Figure, median, ratio
 from multimodal_gen.benchmarks.session import Session
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.errors import MultimodalGenError
-from multimodal_gen.launch.engine_process import rank_environment
+from multimodal_gen.launch.child_environment import child_environment
 
 COMMAND = (sys.executable, "-m", "multimodal_gen.entrypoints.cli")
 """Equivalent to the installed script `multimodal-gen`."""
@@ -82,7 +82,7 @@ def _plain_command(session: Session, path: Path) -> list[str]:
 def _seconds(command: Sequence[str]) -> float:
     started = time.perf_counter()
     done = subprocess.run(
-        command, env=rank_environment(num_gpus=1), capture_output=True, text=True, check=False
+        command, env=child_environment(), capture_output=True, text=True, check=False
     )
     seconds = time.perf_counter() - started
     if done.returncode:

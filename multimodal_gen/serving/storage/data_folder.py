@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -10,9 +9,7 @@ from pathlib import Path
 
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import InvalidRequest
-
-_TEMPORARY = "multimodal-gen-data-"
-_LOCK = "lock"
+from multimodal_gen.launch.private_folder import LOCK, PREFIX, remove_abandoned, take
 
 
 class DataFolder:
@@ -24,10 +21,10 @@ class DataFolder:
         self._temporary = temporary
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise InvalidRequest("data_dir", str(path), f"{error.strerror}") from error
-        if not _take(self._lock):
+        if not take(self._lock):
             os.close(self._lock)
             allowed = "is in use by another server; give each server its own folder"
             raise InvalidRequest("data_dir", str(path), allowed)
@@ -40,8 +37,8 @@ class DataFolder:
             return cls(Path(args.data_dir).expanduser())
         if args.port:
             return cls(_user_data() / "multimodal_gen" / f"port-{args.port}")
-        _remove_abandoned()
-        return cls(Path(tempfile.mkdtemp(prefix=_TEMPORARY)), temporary=True)
+        remove_abandoned(tempfile.gettempdir())
+        return cls(Path(tempfile.mkdtemp(prefix=f"{PREFIX}data-")), temporary=True)
 
     def close(self) -> None:
         """Unlock the folder. A temporary one is removed."""
@@ -52,23 +49,3 @@ class DataFolder:
 
 def _user_data() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-
-
-def _remove_abandoned() -> None:
-    """Remove temporary folders of servers that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
-        try:
-            lock = os.open(folder / _LOCK, os.O_RDWR)
-        except OSError:
-            continue
-        if _take(lock):
-            shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
-
-
-def _take(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -1,0 +1,69 @@
+"""The environment of every Python process that this project starts: a short list of variables, no
+secrets, and no search path that leads to the working folder."""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+from pathlib import Path
+
+PASSED = """
+    CC CONDA_PREFIX CPATH CXX HOME LANG LANGUAGE LD_LIBRARY_PATH LD_PRELOAD LIBRARY_PATH LOGNAME
+    MULTIMODAL_GEN_LOG_LEVEL MULTIMODAL_GEN_MEASUREMENTS_FILE NVIDIA_TF32_OVERRIDE
+    NVIDIA_VISIBLE_DEVICES PATH TEMP TMP TMPDIR TZ USER VIRTUAL_ENV XDG_CACHE_HOME
+"""
+"""Names of the variables that a child inherits, besides those of `_LIBRARIES`."""
+_LIBRARIES = """
+    ATEN_ CUBLAS_ CUDA_ CUDNN_ DNNL_ DYLD_ FI_ GLOO_ GOMP_ GPU_ HIP_ HSA_ KMP_ LC_ MALLOC_
+    MIOPEN_ MKL_ NCCL_ OMP_ ONEDNN_ OPENBLAS_ PYTHON PYTORCH_ RCCL_ ROCM_ ROCR_ TORCH TRITON_
+    UCX_
+"""
+"""Prefixes of variables that configure numerical libraries, compilers and Python itself."""
+_SECRET = ("KEY", "TOKEN", "SECRET", "PASSW", "CREDENTIAL")
+"""Never inherited, whatever the prefix."""
+_SEARCHED = ("PYTHONPATH", "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LIBRARY_PATH", "CPATH")
+"""Lists of folders in which an empty entry is the working folder."""
+
+
+def child_environment(num_gpus: int = 1) -> dict[str, str]:
+    """Environment of a child process that is one of `num_gpus` ranks, or does a rank's work."""
+    environment = {name: value for name, value in os.environ.items() if _is_passed(name)}
+    for name in _SEARCHED:
+        if name in environment:
+            environment[name] = _absolute_only(environment[name])
+    environment["PYTHONSAFEPATH"] = "1"
+    environment["HF_HUB_OFFLINE"] = "1"  # The front has fetched everything that is needed.
+    environment["OMP_NUM_THREADS"] = _threads(num_gpus, environment.get("OMP_NUM_THREADS", ""))
+    if num_gpus > 1:
+        # Ranks that share cores must not spin while waiting for each other; a single rank is faster
+        # if it spins between two small operations.
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # torch creates this folder whether or not it compiles, by default among the temporary files.
+    environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torchinductor"))
+    home = str(Path(__file__).absolute().parents[2])
+    if home not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        # The package is not installed but found on this process's sys.path: children run the same
+        # code.
+        paths = filter(None, [home, environment.get("PYTHONPATH")])
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    return environment
+
+
+def cache_folder() -> Path:
+    """Folder of what can be made again: measured costs, compiled kernels."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base).absolute() / "multimodal_gen"
+
+
+def _is_passed(name: str) -> bool:
+    secret = any(word in name.upper() for word in _SECRET)
+    return not secret and (name in PASSED.split() or name.startswith(tuple(_LIBRARIES.split())))
+
+
+def _absolute_only(folders: str) -> str:
+    return os.pathsep.join(filter(os.path.isabs, folders.split(os.pathsep)))
+
+
+def _threads(num_gpus: int, asked: str) -> str:
+    fair = max(1, (os.cpu_count() or 1) // num_gpus)
+    return str(min(fair, int(asked)) if asked.isdigit() else fair)

@@ -1,0 +1,94 @@
+"""What a process that we start can see: no code of the working folder, and no secret."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+from multimodal_gen.launch.child_environment import child_environment
+
+PLANTED = ("bitsandbytes", "random", "queue", "torch", "numpy", "transformers", "sitecustomize")
+"""Modules that Python, torch, diffusers and transformers import, or look for."""
+SCRIPT = """
+import sys
+sys.path[0] = "/the/folder/of/the/script"
+from multimodal_gen.entrypoints.cli.main import main
+sys.exit(main())
+"""
+COMMANDS = {"script": ["-c", SCRIPT], "module": ["-m", "multimodal_gen.entrypoints.cli"]}
+GENERATE = ["generate", "--prompt", "a red heart", "--num-inference-steps", "1", "-o", "out.png"]
+SECRETS = {
+    "MULTIMODAL_GEN_API_KEY": "hidden-1",
+    "MULTIMODAL_GEN_ADMIN_KEY": "hidden-2",
+    "MULTIMODAL_GEN_WEBHOOK_SECRET": "hidden-3",
+    "MULTIMODAL_GEN_WEBHOOK_URL": "http://hidden-4",
+    "HF_TOKEN": "hidden-5",
+    "HUGGING_FACE_HUB_TOKEN": "hidden-6",
+    "HTTPS_PROXY": "http://user:hidden-7@proxy",
+    "https_proxy": "http://user:hidden-8@proxy",
+    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=hidden-9",
+    "AWS_SECRET_ACCESS_KEY": "hidden-10",
+    "NVIDIA_API_KEY": "hidden-11",
+    "TORCH_HUB_TOKEN": "hidden-12",
+    "DATABASE_URL": "postgres://user:hidden-13@host/db",
+}
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A folder, such as a downloaded checkpoint, whose modules report that they were run."""
+    for name in PLANTED:
+        (tmp_path / f"{name}.py").write_text("open('executed', 'a').write(__name__ + '\\n')")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
+def test_no_code_of_the_working_folder_is_executed(hostile: Path, command: list[str]) -> None:
+    inherited = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *command, *GENERATE],
+        cwd=hostile,
+        env=inherited,
+        capture_output=True,
+        text=True,
+    )
+    assert (hostile / "out.png").is_file(), done.stderr
+    assert not (hostile / "executed").exists()
+
+
+def test_a_search_path_with_the_working_folder_is_not_passed_on(
+    hostile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(hostile)
+    for name in ("PYTHONPATH", "LD_LIBRARY_PATH", "PATH"):
+        monkeypatch.setenv(name, os.pathsep.join(["", ".", "here", "/opt/there", ""]))
+    environment = child_environment()
+    assert environment["PYTHONPATH"].split(os.pathsep)[-1] == "/opt/there"
+    assert environment["PATH"] == environment["LD_LIBRARY_PATH"] == "/opt/there"
+    look = "import sys; print(sys.path)"
+    shown = subprocess.check_output([sys.executable, "-c", look], env=environment, text=True)
+    assert str(hostile) not in shown
+    assert "''" not in shown
+
+
+def test_secrets_are_in_no_environment_of_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    environment = child_environment(num_gpus=2)
+    shown = " ".join(environment.values())
+    assert not [value for value in SECRETS.values() if value in shown]
+    assert environment.keys().isdisjoint(SECRETS)
+
+
+def test_a_child_keeps_what_configures_its_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"CUDA_VISIBLE_DEVICES": "1", "NCCL_DEBUG": "INFO", "OMP_WAIT_POLICY": "ACTIVE"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    environment = child_environment(num_gpus=2)
+    assert given.items() <= environment.items()
+    assert environment["HF_HUB_OFFLINE"] == "1"
