@@ -77,7 +77,8 @@ class SamplingParameter:
         if self.spec.multiple_of:
             self._check_multiple(value, attrgetter(self.spec.multiple_of)(model))
         if self.spec.one_of and value not in (allowed := attrgetter(self.spec.one_of)(model)):
-            raise InvalidRequest(self.name, value, f"this model allows {', '.join(allowed)}")
+            known = ", ".join(allowed) or "none"
+            raise InvalidRequest(self.name, value, f"this model allows {known}")
 
     def _check_range(self, value: Any, model: object) -> None:
         low, high = _bound(self.spec.lowest, model), _bound(self.spec.highest, model)

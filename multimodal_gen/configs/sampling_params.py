@@ -171,6 +171,15 @@ class SamplingParams:
             default="the first of the model's schedulers",
         ),
     ] = None
+    noise_schedule: Annotated[
+        str | None,
+        ParameterSpec(
+            help="Spacing of the noise levels: karras, exponential, beta, simple, …; `models` "
+            "lists those that fit",
+            one_of="noise_schedules",
+            default="normal: the model's own",
+        ),
+    ] = None
     image_path: Annotated[
         str | None,
         ParameterSpec(help="Image to start from", needs=("image_model",), local=True),

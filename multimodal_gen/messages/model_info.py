@@ -58,6 +58,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Optional sampling parameters that this model supports."""
     schedulers: tuple[str, ...] = ()
     """Short names allowed for `scheduler`; the first is the checkpoint's own."""
+    noise_schedules: tuple[str, ...] = ()
+    """Names allowed for `noise_schedule`; some solvers support only some of them."""
     dtype: str = "float32"
     device: str = "cpu"
 

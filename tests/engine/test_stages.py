@@ -37,7 +37,7 @@ NEIGHBOURS: dict[str, list[dict[str, Any]]] = {
         {"scheduler": "euler_a", "guidance_scale": 3.0, "num_inference_steps": 6, "seed": 1},
         {"scheduler": "ddpm", "negative_prompt": "blurry", "seed": 2},
         {"scheduler": "dpmpp_2m_sde", "guidance_scale": 1.0, "seed": 3},
-        {"scheduler": "edm_euler", "prompt": "a dog"},
+        {"scheduler": "heun", "prompt": "a dog"},
     ],
     "sdxl": [
         {},

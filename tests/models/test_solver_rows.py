@@ -25,21 +25,21 @@ from multimodal_gen.postprocess.infotext import write
 
 Checkpoints = Callable[..., Path]
 
-HEUN = SolverSpec(
-    name="heun_noise",
-    scheduler="HeunDiscreteScheduler",
+SA_SOLVER = SolverSpec(
+    name="sa_solver",
+    scheduler="SASolverScheduler",
     views={View.NOISE: {}},
-    a1111="Heun",
-    comfyui=("heun",),
-    aliases=("k_heun",),
+    a1111="SA-Solver",
+    comfyui=("sa_solver_pece",),
+    aliases=("k_sa_solver",),
 )
 
 
 @pytest.fixture
 def added(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a solver whose row stands in the table for one test."""
-    monkeypatch.setitem(SOLVERS, HEUN.name, HEUN)  # type: ignore[arg-type]
-    return HEUN.name
+    monkeypatch.setitem(SOLVERS, SA_SOLVER.name, SA_SOLVER)  # type: ignore[arg-type]
+    return SA_SOLVER.name
 
 
 @pytest.fixture
@@ -73,26 +73,32 @@ def test_a_checkpoint_of_its_view_takes_a_new_solver(added: str, folder: Path) -
 
 
 def test_a_checkpoint_whose_own_scheduler_is_a_new_solvers_loads(added: str, folder: Path) -> None:
-    with_scheduler(folder, HEUN.scheduler, num_train_timesteps=1000)
+    with_scheduler(folder, SA_SOLVER.scheduler, num_train_timesteps=1000)
     assert load(folder).model_info("test").schedulers[0] == added
 
 
 def test_other_programs_find_a_new_solver_by_their_names_for_it(added: str) -> None:
     model = msgspec.structs.replace(MODEL, schedulers=("ddim", "euler", added))
-    entry = {"name": "Heun", "aliases": [added, "k_heun"], "options": {}}
+    entry = {"name": "SA-Solver", "aliases": [added, "k_sa_solver"], "options": {}}
     listed = ask(app_with(model=model, ends=QueueFull("")), "GET", "/sdapi/v1/samplers")
     assert entry in listed.json()
-    assert samplers_of(model.schedulers) == {"ddim": "ddim", "euler": "euler", "heun": added}
-    assert solver_named("k_heun", model.schedulers) == added
-    assert "Sampler: Heun," in write(SamplingParams(prompt="x", scheduler=added), "model", "1")
-    assert f'"Heun": ["flow_heun", "{added}"]' in page().decode()
+    assert samplers_of(model.schedulers) == {
+        "ddim": "ddim",
+        "euler": "euler",
+        "sa_solver_pece": added,
+    }
+    assert solver_named("k_sa_solver", model.schedulers) == added
+    assert "Sampler: SA-Solver," in write(SamplingParams(prompt="x", scheduler=added), "model", "1")
+    assert f'"SA-Solver": ["{added}"]' in page().decode()
 
 
 def test_a_family_lists_what_its_published_checkpoints_come_with_first() -> None:
     listed = {family.name: family.schedulers for family in FAMILIES}
-    assert listed["flux"] == solvers_of(View.FLOW) == ("flow_euler", "flow_heun", "unipc")
-    assert listed["wan"] == ("unipc", "flow_euler", "flow_heun")
-    assert listed["sana"] == ("dpmpp_2m", "flow_euler", "flow_heun", "unipc")
+    assert (
+        listed["flux"] == solvers_of(View.FLOW) == ("flow_euler", "flow_heun", "flow_lcm", "unipc")
+    )
+    assert listed["wan"] == ("unipc", "flow_euler", "flow_heun", "flow_lcm")
+    assert listed["sana"] == ("dpmpp_2m", "flow_euler", "flow_heun", "flow_lcm", "unipc")
     assert listed["fallback"] == ()
 
 

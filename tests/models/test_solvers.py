@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from multimodal_gen.configs.solvers import SOLVERS
+from multimodal_gen.configs.solvers import SOLVERS, View
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.runtime.models.schedulers.registry import (
     default_solver_name,
@@ -139,10 +139,8 @@ def diffusers_scheduler(model: str, name: str) -> Any:
     """What `X.from_config(pipe.scheduler.config)` gives, its timesteps set as the pipeline does."""
     config, spec = CONFIGS[model], SOLVERS[name]
     shift = config.get("shift", config.get("flow_shift"))
-    extra: dict[str, Any] = {}
-    if name == "dpmpp_2m_sde":
-        extra = {"algorithm_type": "sde-dpmsolver++"}
-    elif name == "unipc" and shift is not None:
+    extra: dict[str, Any] = {**spec.views.get(View.NOISE, {})}
+    if name == "unipc" and shift is not None:
         extra = {**_FLOW_SIGMAS, "flow_shift": shift}
     elif name.startswith("flow_"):
         extra = {"shift": shift}
@@ -186,6 +184,9 @@ def evaluation_levels(scheduler: Any) -> list[tuple[float, float]]:
         alphas = scheduler.alphas_cumprod[scheduler.timesteps].double()
         return list(zip(alphas.sqrt().tolist(), (1 - alphas).sqrt().tolist(), strict=True))
     sigmas = scheduler.sigmas.double()[: len(scheduler.timesteps)]
+    if hasattr(scheduler, "sigmas_interpol"):  # what KDPM2's second evaluations are made at
+        first = 0 if hasattr(scheduler, "sigmas_down") else 1
+        sigmas[1::2] = scheduler.sigmas_interpol.double()[first::2][: len(sigmas) // 2]
     if scheduler.config.get("prediction_type", "flow_prediction") == "flow_prediction":
         return list(zip((1 - sigmas).tolist(), sigmas.tolist(), strict=True))
     alphas = 1 / (1 + sigmas**2).sqrt()
@@ -347,8 +348,8 @@ def test_flow_shift_of_the_request_replaces_the_checkpoints() -> None:
 @pytest.mark.parametrize(
     ("model", "allowed"),
     [
-        ("wan", ("flow_euler", "flow_heun", "unipc")),
-        ("sana", ("dpmpp_2m", "flow_euler", "flow_heun", "unipc")),
+        ("wan", ("flow_euler", "flow_heun", "flow_lcm", "unipc")),
+        ("sana", ("dpmpp_2m", "flow_euler", "flow_heun", "flow_lcm", "unipc")),
         (
             "sd15",
             (
@@ -357,9 +358,18 @@ def test_flow_shift_of_the_request_replaces_the_checkpoints() -> None:
                 "pndm",
                 "euler",
                 "euler_a",
+                "heun",
+                "lms",
+                "dpm2",
+                "dpm2_a",
                 "dpmpp_2m",
                 "dpmpp_2m_sde",
-                "edm_euler",
+                "dpmpp_3m_sde",
+                "dpmpp_2s",
+                "dpmpp_sde",
+                "deis",
+                "lcm",
+                "tcd",
                 "unipc",
             ),
         ),

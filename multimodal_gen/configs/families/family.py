@@ -8,7 +8,7 @@ from typing import Literal
 
 from multimodal_gen.configs.families.components import ComponentSpec
 from multimodal_gen.configs.families.single_file import SingleFile
-from multimodal_gen.configs.solvers import View, solvers_of
+from multimodal_gen.configs.solvers import View, noise_schedules_of, solvers_of
 from multimodal_gen.messages.model_info import Defaults, Limits, PictureSize, TaskName
 
 DenoiserKind = Literal["native", "adapter", "fallback"]
@@ -55,6 +55,11 @@ class FamilyConfig:
         """Names of the solvers that its checkpoints allow, the published one first."""
         own = (self.own_solver,) if self.own_solver else ()
         return tuple(dict.fromkeys((*own, *solvers_of(*self.views))))
+
+    @property
+    def noise_schedules(self) -> tuple[str, ...]:
+        """Names of the noise schedules that its solvers support, the checkpoint's own first."""
+        return noise_schedules_of(self.schedulers, self.views)
 
     @property
     def file_styles(self) -> tuple[str, ...]:

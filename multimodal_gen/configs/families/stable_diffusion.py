@@ -79,6 +79,6 @@ STABLE_DIFFUSION = FamilyConfig(
         inpainting_strength=1.0,
     ),
     limits=Limits(max_pixels=2048 * 2048),
-    views=(View.NOISE,),
+    views=(View.NOISE, View.PRECONDITIONED),
     single_files=_SINGLE_FILES,
 )

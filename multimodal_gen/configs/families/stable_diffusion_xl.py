@@ -71,6 +71,6 @@ STABLE_DIFFUSION_XL = FamilyConfig(
         inpainting_strength=0.9999,
     ),
     limits=Limits(max_pixels=2048 * 2048),
-    views=(View.NOISE,),
+    views=(View.NOISE, View.PRECONDITIONED),
     single_files=_SINGLE_FILES,
 )

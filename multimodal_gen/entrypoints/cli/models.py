@@ -67,9 +67,10 @@ def _description(family: FamilyConfig) -> str:
         "single files": f"safetensors, GGUF; {styles} names" if styles else "none",
         "denoiser": f"{family.denoiser}; ranks share {shared}",
         "schedulers": ", ".join(family.schedulers) or "the checkpoint's own",
+        "noise schedules": ", ".join(family.noise_schedules) or "the checkpoint's own",
         "parameters": ", ".join(family.parameters) or "none of its own",
         "sizes": f"multiples of {family.size_multiple}, up to {family.limits.max_pixels} pixels",
         "defaults": ", ".join(f"{name} {value}" for name, value in defaults.items()),
     }
-    lines = [f"  {name:<14}{value}" for name, value in rows.items()]
+    lines = [f"  {name:<17}{value}" for name, value in rows.items()]
     return "\n".join([f"{family.name} ({family.title})", *lines])

@@ -39,6 +39,9 @@ class SamplingKeywords(TypedDict, total=False):
     """Length that the prompt is padded or cut to, where the model has a choice (tokens)."""
     scheduler: str | None
     """Solver: euler, ddim, dpmpp_2m, flow_euler, …; `models` lists those that fit."""
+    noise_schedule: str | None
+    """Spacing of the noise levels: karras, exponential, beta, simple, …; `models` lists those that
+    fit."""
     image_path: str | None
     """Image to start from."""
     mask_path: str | None

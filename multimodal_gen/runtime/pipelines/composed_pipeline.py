@@ -12,6 +12,7 @@ from torch import Tensor
 
 from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.solvers import noise_schedules_of
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo, TaskName
 from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.runtime.distributed.rank_context import RankContext
@@ -162,6 +163,7 @@ class ComposedPipeline(ABC):
             frame_multiple=self.frame_multiple,
             parameters=(*self.parameters, *(("lora",) if self.supports_lora else ())),
             schedulers=self.schedulers,
+            noise_schedules=self.noise_schedules,
             dtype=str(self.context.dtype).removeprefix("torch."),
             device=self.context.device.type,
         )
@@ -186,6 +188,11 @@ class ComposedPipeline(ABC):
         """Short names of the solvers that a request may choose, the checkpoint's own first."""
         own = solvers.default_solver_name(self.scheduler_config)
         return (own, *(name for name in solvers.solver_names(self.scheduler_config) if name != own))
+
+    @property
+    def noise_schedules(self) -> tuple[str, ...]:
+        """Noise schedules that a request may choose with at least one of the solvers."""
+        return noise_schedules_of(self.schedulers, [solvers.view_of(self.scheduler_config)])
 
     # -- conditioning
 
@@ -257,6 +264,7 @@ class ComposedPipeline(ABC):
             generator=generator,
             device=self.context.device,
             flow_shift=params.flow_shift,
+            noise_schedule=params.noise_schedule,
             **self.schedule(params),
         )
 

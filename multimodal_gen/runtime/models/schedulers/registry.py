@@ -12,17 +12,34 @@ import diffusers
 import numpy as np
 import torch
 
-from multimodal_gen.configs.solvers import SOLVERS, View, scheduler_classes
+from multimodal_gen.configs.solvers import OWN_SPACING, SOLVERS, View, scheduler_classes
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.runtime.models.schedulers.cogvideox_dpm import CogVideoXDPMSolver
 from multimodal_gen.runtime.models.schedulers.flow_euler import FlowEulerSolver
 from multimodal_gen.runtime.models.schedulers.solver import Solver
+from multimodal_gen.runtime.models.schedulers.tcd import TCDSolver
 
 _SPECIAL: Mapping[str, type[Solver]] = {
     "CogVideoXDPMScheduler": CogVideoXDPMSolver,
     "FlowMatchEulerDiscreteScheduler": FlowEulerSolver,
+    "TCDScheduler": TCDSolver,
 }
 """Our own solvers for some of diffusers' classes; all others use `Solver`."""
+
+
+_CURVES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
+_EVEN = dict.fromkeys(_CURVES, False)
+_SCHEDULE_SETTINGS: Mapping[str, Mapping[str, object]] = {
+    "karras": {**_EVEN, "use_karras_sigmas": True, "sigma_schedule": "karras"},
+    "exponential": {**_EVEN, "use_exponential_sigmas": True, "sigma_schedule": "exponential"},
+    "beta": {**_EVEN, "use_beta_sigmas": True},
+    "lu": {**_EVEN, "use_lu_lambdas": True},
+    "simple": {**_EVEN, "timestep_spacing": "trailing"},
+    "sgm_uniform": {**_EVEN, "timestep_spacing": "trailing"},
+    "ddim_uniform": {**_EVEN, "timestep_spacing": "leading"},
+}
+"""Settings of diffusers' classes for each noise schedule, as its guide to other programs' names
+says."""
 
 
 def solver_names(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -41,7 +58,7 @@ def default_solver_name(config: Mapping[str, Any]) -> str:
     """
     own = own_scheduler_class(config).__name__
     rows = [row for row in SOLVERS.values() if row.scheduler == own]
-    marked = sorted(rows, key=lambda row: not row.marks)
+    marked = sorted(rows, key=lambda row: len(row.marks), reverse=True)
     return next(row.name for row in marked if _has_marks(config, row.marks))
 
 
@@ -80,6 +97,7 @@ def make_solver(
     mu: float | None = None,
     flow_shift: float | None = None,
     sigmas_for_all: bool = False,
+    noise_schedule: str | None = None,
 ) -> Solver:
     """Create the solver of one request.
 
@@ -98,7 +116,7 @@ def make_solver(
         raise InvalidRequest("flow_shift", flow_shift, "this model does not use flow matching")
     if flow_shift is not None and not 0 < flow_shift < math.inf:
         raise InvalidRequest("flow_shift", flow_shift, "must be a number above 0")
-    scheduler = _make_scheduler(config, name, view, flow_shift)
+    scheduler = _make_scheduler(config, name, view, flow_shift, noise_schedule)
     if scheduler.config.get("use_flow_sigmas") and not sigmas_for_all:
         sigmas = None
     _set_timesteps(scheduler, view, num_inference_steps, device, sigmas, mu)
@@ -126,7 +144,11 @@ def _suits(name: str, config: Mapping[str, Any]) -> bool:
 
 
 def _make_scheduler(
-    config: Mapping[str, Any], name: str | None, view: View, flow_shift: float | None
+    config: Mapping[str, Any],
+    name: str | None,
+    view: View,
+    flow_shift: float | None,
+    noise_schedule: str | None,
 ) -> Any:
     kind: Any = own_scheduler_class(config)
     overrides: Mapping[str, object] = {}
@@ -138,6 +160,7 @@ def _make_scheduler(
         # A null with a meaning for its own class (Euler's sigma_min) is unset for another class.
         config = {key: value for key, value in config.items() if value is not None}
     values = {**config, **overrides, **_shift(kind, config, view, flow_shift)}
+    values |= _SCHEDULE_SETTINGS.get(noise_schedule or OWN_SPACING, {})
     try:
         return kind(**{key: values[key] for key in _accepted(kind) if key in values})
     except (TypeError, ValueError, RuntimeError, IndexError, ImportError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ class Solver:
     it.
     """
 
+    returns_x0: ClassVar[bool] = True
+    """Whether a second result of the scheduler's step, if any, is the estimate of x0."""
     timesteps: Tensor
     """[E] on the device: the model's timestep per evaluation."""
     num_evaluations: int
@@ -98,5 +100,9 @@ class Solver:
         result = self._scheduler.step(
             prediction, self._host_timesteps[i], latents, return_dict=False, **self._step_options
         )
-        x0 = result[1] if len(result) > 1 else self._estimate_x0(prediction, i, latents)
+        x0 = (
+            result[1]
+            if len(result) > 1 and self.returns_x0
+            else self._estimate_x0(prediction, i, latents)
+        )
         return result[0], x0

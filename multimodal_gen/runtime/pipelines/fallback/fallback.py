@@ -140,6 +140,11 @@ class FallbackPipeline(ComposedPipeline):
         return ()
 
     @property
+    def noise_schedules(self) -> tuple[str, ...]:
+        """Empty, like `schedulers`."""
+        return ()
+
+    @property
     def size_multiple(self) -> int:
         return self.entry.size_multiple
 
