@@ -13,6 +13,7 @@ import msgspec
 
 from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.scheduling.curve import WINDOW, Curve
+from multimodal_gen.scheduling.row_limits import MORE_MEMORY, RowLimits
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class _Kept(_Header):
     curves: list[_KeptCurve]
     ratios: dict[Phase, list[float]]
     row_limits: list[tuple[BatchKey, int]]
+    memory_bytes: int = 0
+    """Free memory where the row limits were learned."""
 
 
 class CostModel:
@@ -66,7 +69,7 @@ class CostModel:
         self._path = path
         self._curves: dict[tuple[Phase, BatchKey], Curve] = {}
         self._ratios: dict[Phase, deque[float]] = {}
-        self._row_limits: dict[BatchKey, int] = {}
+        self._row_limits = RowLimits(MAX_KEYS)
         self._predicted: dict[tuple[Phase, BatchKey, int], float] = {}
         self.version = 0
         """Incremented whenever predictions change."""
@@ -93,6 +96,8 @@ class CostModel:
         self._predicted.clear()
         if phase is not Phase.DENOISE:
             n, seconds_per_unit = 1, seconds_per_unit / n
+        else:
+            self._row_limits.succeeded(key, n)
         curve = self._curves.pop((phase, key), None) or self._new_curve(phase, key)
         self._curves[phase, key] = curve
         if len(self._curves) > MAX_KEYS:
@@ -135,16 +140,13 @@ class CostModel:
 
     def fits(self, key: BatchKey, rows: int) -> bool:
         """True if this many rows may fit. If memory is unknown (0): until an allocation failed."""
-        if rows > self._row_limits.get(key, rows):
+        if not self._row_limits.allow(key, rows):
             return False
         return not self._memory_bytes or rows * self._row_bytes(key) <= self._memory_bytes
 
     def out_of_memory(self, key: BatchKey, rows: int) -> None:
         """Halve the row limit for this key, after an allocation for this many rows failed."""
-        limit = min(rows, self._row_limits.pop(key, rows)) // 2
-        self._row_limits[key] = max(1, limit)
-        if len(self._row_limits) > MAX_KEYS:
-            del self._row_limits[next(iter(self._row_limits))]
+        self._row_limits.failed(key, rows)
 
     def _row_bytes(self, key: BatchKey) -> float:
         """Activation bytes per row: a transformer's width grows with the root of its parameters."""
@@ -160,7 +162,8 @@ class CostModel:
             version=VERSION,
             curves=[_KeptCurve(p, key, curve.windows) for (p, key), curve in self._curves.items()],
             ratios={phase: list(ratios) for phase, ratios in self._ratios.items()},
-            row_limits=list(self._row_limits.items()),
+            row_limits=self._row_limits.kept(),
+            memory_bytes=self._memory_bytes,
         )
         part = self._path.with_name(f"{self._path.name}.{os.getpid()}.part")
         try:
@@ -198,7 +201,8 @@ class CostModel:
         for c in kept.curves[-MAX_KEYS:]:
             self._curves[c.phase, c.key] = self._new_curve(c.phase, c.key, c.seconds)
         self._ratios = {p: deque(r, maxlen=RECENT_RATIOS) for p, r in kept.ratios.items() if r}
-        self._row_limits = dict(kept.row_limits[-MAX_KEYS:])
+        if self._memory_bytes <= kept.memory_bytes * MORE_MEMORY:
+            self._row_limits.restore(kept.row_limits)
 
 
 def _sane(kept: _Kept) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.scheduling.cost_model import MAX_KEYS, CostModel
+from multimodal_gen.scheduling.row_limits import FIRST_PROOF
 
 KEY = BatchKey(36 + 77, "96x96")
 
@@ -151,6 +152,40 @@ def test_a_failed_allocation_halves_the_rows_for_that_key_only() -> None:
     assert cost.fits(BatchKey(64), 8)
     cost.out_of_memory(KEY, 4)
     assert not cost.fits(KEY, 3)
+
+
+def test_rows_at_the_limit_that_run_raise_it_again() -> None:
+    cost = make()
+    cost.out_of_memory(KEY, 8)
+    for _ in range(FIRST_PROOF - 1):
+        cost.observe(Phase.DENOISE, KEY, 4, 0.1)
+        cost.observe(Phase.DENOISE, KEY, 3, 0.1)  # below the limit, so it shows nothing
+    assert not cost.fits(KEY, 5)
+    cost.observe(Phase.DENOISE, KEY, 4, 0.1)
+    assert cost.fits(KEY, 5)
+    assert not cost.fits(KEY, 6)
+
+
+def test_a_limit_that_failed_again_takes_longer_to_be_raised() -> None:
+    cost = make()
+    for _ in range(2):
+        cost.out_of_memory(KEY, 8)
+    for _ in range(FIRST_PROOF):
+        cost.observe(Phase.DENOISE, KEY, 2, 0.1)
+    assert not cost.fits(KEY, 3)
+    for _ in range(FIRST_PROOF):
+        cost.observe(Phase.DENOISE, KEY, 2, 0.1)
+    assert cost.fits(KEY, 3)
+
+
+@pytest.mark.parametrize(("memory_bytes", "fits"), [(2**39, False), (2**40, False), (2**41, True)])
+def test_a_limit_holds_where_there_is_no_more_memory_than_where_it_was_learned(
+    tmp_path: Path, memory_bytes: int, fits: bool
+) -> None:
+    cost = make(tmp_path / "cost.json", memory_bytes=2**40)
+    cost.out_of_memory(KEY, 8)
+    cost.save()
+    assert make(tmp_path / "cost.json", memory_bytes=memory_bytes).fits(KEY, 8) is fits
 
 
 def test_what_was_learned_is_kept(tmp_path: Path) -> None:

@@ -248,6 +248,30 @@ def test_pixels_that_are_not_finite_end_only_their_request(
     assert sound in ack.finished
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "DefaultCPUAllocator: can't allocate memory",
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of memory'",
+    ],
+)
+def test_allocation_errors_of_the_libraries_are_out_of_memory(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    ids = driver.begin("a red heart")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(driver.worker.pipeline, "predict", fail)
+    error = driver(Phase.DENOISE, ids).error
+    assert error is not None
+    assert error.code == "out_of_memory"
+
+
 @pytest.mark.usefixtures("no_collector")
 def test_the_retry_of_a_failed_decode_does_not_hold_the_failed_trys_memory(
     driver: Driver, monkeypatch: pytest.MonkeyPatch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,16 @@ import pytest
 import zmq
 from no_model import MODEL
 
+from multimodal_gen.client.request_handle import RequestHandle
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.errors import Cancelled, EngineDied, EngineNotReady, InvalidRequest
+from multimodal_gen.errors import (
+    Cancelled,
+    EngineDied,
+    EngineNotReady,
+    InvalidRequest,
+    OutOfMemory,
+)
 from multimodal_gen.messages.codec import Decoder, encode, header_of
 from multimodal_gen.messages.plan import Ack, BatchKey, LoraRead, Phase, Plan, Prepared, RankLoaded
 from multimodal_gen.messages.reply import WireError
@@ -33,11 +40,6 @@ from multimodal_gen.scheduling.policy import Policy
 LORA_MODEL = msgspec.structs.replace(MODEL, parameters=("lora",))
 
 
-def make_policy(loaded: RankLoaded) -> tuple[Policy, CostModel]:
-    cost = CostModel(parameters=1000, memory_bytes=0, device="cpu", path=None)
-    return Policy(cost, max_batch=4, max_queue=8), cost
-
-
 class Ranks:
     """All ranks of an engine, played by the test, and a client of it."""
 
@@ -47,19 +49,30 @@ class Ranks:
         size: int = 1,
         step_timeout: float = 30.0,
         lora_dir: str | None = None,
+        cost_file: Path | None = None,
+        memory_bytes: Sequence[int] = (),
     ) -> None:
+        self._cost_file = cost_file
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         address = f"ipc://{folder}/client"
         links = RankLinks(self._context, ["inproc://ranks"], size)
         self.sockets = [self._connect(rank) for rank in range(size)]
         gateway = ClientGateway(address)
         loras = LoraCache(lora_dir, 2, size)
-        self.scheduler = Scheduler(self._context, links, gateway, step_timeout, make_policy, loras)
+        self.scheduler = Scheduler(
+            self._context, links, gateway, step_timeout, self._make_policy, loras
+        )
         self.scheduler.start()
         for rank in range(size):
-            self.say(rank, RankLoaded(rank=rank, model=LORA_MODEL))
+            memory = memory_bytes[rank] if memory_bytes else 0
+            self.say(rank, RankLoaded(rank=rank, model=LORA_MODEL, memory_bytes=memory))
         self.client = SchedulerClient(address)
         self.client.wait_ready(30)
+
+    def _make_policy(self, loaded: RankLoaded) -> tuple[Policy, CostModel]:
+        self.loaded = loaded
+        cost = CostModel(parameters=1000, memory_bytes=0, device="cpu", path=self._cost_file)
+        return Policy(cost, max_batch=4, max_queue=8), cost
 
     def _connect(self, rank: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)
@@ -220,6 +233,51 @@ def test_ranks_resume_once_nothing_decided_before_the_error_is_in_flight(start: 
         ranks.say(0, answer)
     with pytest.raises(Cancelled):
         handles[1].result(30)
+
+
+KEY = BatchKey(16)
+
+
+def run_out_of_memory_on_one_rank(ranks: Ranks, requests: Sequence[Req]) -> list[RequestHandle]:
+    """Let rank 0 of two run out of memory in the first step; the other never answers it."""
+    handles = [ranks.client.submit(req) for req in requests]
+    for handle in handles:  # Of two that are here, neither is denoised alone.
+        handle.accepted(30)
+    prepared = Prepared(batch_keys=((KEY, 400),), rows=1, decode_chunks=1)
+    while (plan := ranks.plan()).work is None or plan.work.phase is Phase.ENCODE:
+        work = {} if plan.work is None else dict.fromkeys(plan.work.ids, prepared)
+        for rank in range(2):
+            ranks.say(
+                rank, Ack(number=plan.number, rank=rank, advanced=1, seconds=0.1, prepared=work)
+            )
+    ranks.say(0, Ack(number=plan.number, rank=0, error=WireError.of(OutOfMemory("planted"))))
+    return handles
+
+
+def test_a_rank_that_runs_out_of_memory_alone_makes_the_next_engines_batches_smaller(
+    start: Start, tmp_path: Path
+) -> None:
+    ranks = start(size=2, cost_file=tmp_path / "cost.json")
+    for handle in run_out_of_memory_on_one_rank(ranks, [request(seed) for seed in range(2)]):
+        with pytest.raises(EngineDied, match="planted"):
+            handle.result(30)
+    ranks.scheduler.join()
+    next_engines = CostModel(
+        parameters=1000, memory_bytes=0, device="cpu", path=tmp_path / "cost.json"
+    )
+    assert next_engines.fits(KEY, 1)
+    assert not next_engines.fits(KEY, 2)
+
+
+def test_a_request_alone_for_which_a_rank_runs_out_of_memory_ends_with_that(start: Start) -> None:
+    (handle,) = run_out_of_memory_on_one_rank(start(size=2), [request()])
+    with pytest.raises(OutOfMemory, match="planted"):
+        handle.result(30)
+
+
+def test_batches_are_planned_for_the_rank_with_the_least_memory(start: Start) -> None:
+    ranks = start(size=3, memory_bytes=(900, 300, 500))
+    assert ranks.loaded.memory_bytes == 300
 
 
 def lora_request(*names: str) -> Req:

@@ -34,6 +34,15 @@ from multimodal_gen.runtime.pipelines.registry import family_of, load_pipeline
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 log = logging.getLogger(__name__)
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "out of memory",  # the CUDA driver, also through NCCL
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+)
+"""In messages of allocators and libraries whose errors have no class of their own."""
 JOIN_S = 300.0
 """Minimum timeout between ranks: loading takes longer than a step. A rank that stops responding
 during a step is detected by rank 0's Scheduler."""
@@ -171,6 +180,7 @@ class GPUWorker:
         """Report this rank's model to rank 0's Scheduler, for planning."""
         weights = sum(parameter.numel() for parameter in self.pipeline.denoiser_module.parameters())
         if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # what loading freed counts as used until then
             free, _ = torch.cuda.mem_get_info(self.device)
         else:
             free = psutil.virtual_memory().available // self.pipeline.context.mesh.world_size
@@ -324,13 +334,13 @@ def _describe(raised: Exception) -> WireError:
     if isinstance(raised, MultimodalGenError):
         return WireError.of(raised)
     if _is_out_of_memory(raised):
+        torch.cuda.empty_cache()  # the retry may need larger blocks than are cached
         return WireError.of(OutOfMemory("the request does not fit into memory; reduce its size"))
     log.error("a request failed", exc_info=raised)
     return WireError.of(GenerationFailed(f"{type(raised).__name__}: {raised}"[:500]))
 
 
 def _is_out_of_memory(raised: Exception) -> bool:
-    # torch's CPU allocator raises no error class of its own.
-    return isinstance(raised, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(raised, RuntimeError) and "DefaultCPUAllocator" in str(raised)
-    )
+    if isinstance(raised, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(raised, RuntimeError) and any(text in str(raised) for text in _OUT_OF_MEMORY)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from multimodal_gen.errors import EngineDied
+from multimodal_gen.errors import EngineDied, OutOfMemory
 from multimodal_gen.messages.plan import Ack, Plan
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.runtime.managers.request_record import RequestRecord
@@ -33,6 +33,12 @@ class IssuedPlan:
     def answers(self) -> list[Ack]:
         """Acknowledgements of all ranks, in rank order."""
         return [self.acks[rank] for rank in sorted(self.acks)]
+
+    @property
+    def out_of_memory(self) -> WireError | None:
+        """Error of a rank that ran out of memory, whether or not others reported the same."""
+        errors = (ack.error for ack in self.answers if ack.error is not None)
+        return next((error for error in errors if error.code == OutOfMemory.code), None)
 
     def error(self) -> WireError | None:
         """Error that all ranks reported. Raises EngineDied if only some reported one."""
@@ -80,14 +86,22 @@ class IssuedPlans:
         if ack.error is not None and issued.failed_at is None:
             issued.failed_at = now
 
-    def take_finished(self, now: float) -> IssuedPlan | None:
-        """Remove and return the first plan if every rank has acknowledged it."""
-        if not self._plans or len(self._plans[0].acks) < self._num_ranks:
-            return None
-        finished = self._plans.popleft()
+    @property
+    def first(self) -> IssuedPlan | None:
+        """The plan that the ranks are at."""
+        return self._plans[0] if self._plans else None
+
+    @property
+    def finished(self) -> IssuedPlan | None:
+        """The first plan, if every rank has acknowledged it."""
+        first = self.first
+        return first if first and len(first.acks) == self._num_ranks else None
+
+    def remove_first(self, now: float) -> None:
+        """Remove the first plan: the ranks are at the next one."""
+        self._plans.popleft()
         if self._plans:
             self._plans[0].began = now
-        return finished
 
     def check_silence(self, now: float) -> None:
         """Raise EngineDied if the first plan is late: measured from when the ranks could start it

@@ -127,6 +127,7 @@ class Scheduler:
         try:
             self._run()
         except EngineDied as error:
+            self._learn_from_loss()
             self._die(error)
         except Exception as error:
             log.exception("the scheduler failed")
@@ -161,7 +162,8 @@ class Scheduler:
                 self._gateway.close()
                 os._exit(3)
             loaded[message.rank] = message
-        first = loaded[0]
+        smallest = min(message.memory_bytes for message in loaded.values())
+        first = msgspec.structs.replace(loaded[0], memory_bytes=smallest)
         assert first.model is not None
         self._policy, self._cost = self._make_policy(first)
         self._gateway.open(self, self._links.size, first.model)
@@ -242,8 +244,10 @@ class Scheduler:
                 self._end(request_id, error.exception())
             return
         self._issued.acknowledge(ack, arrays, time.monotonic())
-        while (issued := self._issued.take_finished(time.monotonic())) is not None:
-            self._finish(issued, time.monotonic())
+        while (issued := self._issued.finished) is not None:
+            now = time.monotonic()
+            self._finish(issued, now)
+            self._issued.remove_first(now)
 
     def _finish(self, issued: IssuedPlan, now: float) -> None:
         """Book a plan that every rank has acknowledged, and send results and progress to
@@ -340,6 +344,21 @@ class Scheduler:
         for request_id in self._policy.expired(time.monotonic()):
             deadline = self._requests[request_id].req.params.deadline_s
             self._end(request_id, DeadlineExceeded(f"not finished within deadline_s={deadline:g}"))
+
+    def _learn_from_loss(self) -> None:
+        """If a rank ran out of memory while others were inside the step, let the next engine make
+        smaller batches. A request that was alone ends with that error, and is not tried again."""
+        with self._lock:
+            issued = self._issued.first
+            if issued is None or issued.plan.work is None:
+                return
+            if (error := issued.out_of_memory) is None:
+                return
+            for request_id in self._policy.failed(
+                issued.plan.work, advanced=0, out_of_memory=True, now=time.monotonic()
+            ):
+                self._end(request_id, error.exception())
+            self._cost.save()
 
     def _die(self, error: EngineDied) -> None:
         """End everything in flight, and this process: the ranks are lost. The front notices and
