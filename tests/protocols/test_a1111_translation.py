@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import numpy as np
 import pytest
+import webuiapi
 from http_serving import MODEL, app_with, ask
 from openai_client import encoded
 from PIL import Image
 
 from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.entrypoints.http.a1111.masks import mask_of
-from multimodal_gen.entrypoints.http.a1111.schema import ImageToImage, TextToImage
+from multimodal_gen.entrypoints.http.a1111.geometry import masked_region, resized
+from multimodal_gen.entrypoints.http.a1111.masks import filled, mask_of
+from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage, TextToImage
 from multimodal_gen.entrypoints.http.a1111.translation import (
     fitting,
     to_sampling_params,
@@ -85,7 +88,208 @@ def test_a_size_becomes_one_that_the_model_makes(
 def test_loras_are_taken_out_of_the_prompt() -> None:
     params, _ = wanted(prompt="a cat <lora:style:0.8>, red <lora:other> <lora:third:1:0.5>")
     assert params.prompt == "a cat, red"
-    assert params.lora == (LoraChoice("style", 0.8), LoraChoice("other"), LoraChoice("third", 1))
+    assert params.lora == (LoraChoice("style", 0.8), LoraChoice("other"), LoraChoice("third", 0.5))
+
+
+@pytest.mark.parametrize(
+    ("tag", "scale", "warning"),
+    [
+        ("<lora:a:1.0:0.5>", 0.5, "the text encoder's scale is 0.5 as well"),
+        ("<lora:a:0.5:0.5>", 0.5, None),
+        ("<lyco:a:0.5>", 0.5, None),
+        ("<lora:a:te=1:unet=0.5>", 0.5, "the text encoder's scale is 0.5 as well"),
+        ("<lora:a:0.5:unet=1>", 1, "the text encoder's scale is 1 as well"),
+        ("<lora:a:1:1:64>", 1, "its third number has no effect"),
+        ("<lora:a:1:lbw=IN>", 1, "lbw has no effect"),
+    ],
+)
+def test_a_loras_scale_is_the_models_and_what_else_is_said_of_it_is_named(
+    tag: str, scale: float, warning: str | None
+) -> None:
+    params, warnings = wanted(prompt=f"a cat {tag}")
+    assert (params.prompt, params.lora) == ("a cat", (LoraChoice("a", scale),))
+    if warning is None:
+        assert warnings == []
+    else:
+        assert warning in warnings[0]
+
+
+def test_a_prompt_can_leave_its_loras_out() -> None:
+    params, _ = wanted(prompt="a cat <lora:a:1>", disable_extra_networks=True)
+    assert (params.prompt, params.lora) == ("a cat", ())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "part"),
+    [
+        ("a (cat:1.3), red", "(cat:1.3)"),
+        ("a ((red) cat)", "(red)"),
+        ("[day:night:0.5]", "[day:night:0.5]"),
+        ("a cat AND a dog", "AND"),
+        ("a cat BREAK a dog", "BREAK"),
+        (r"a \(cat\)", None),
+        ("a cat and a dog", None),
+    ],
+)
+def test_weights_in_a_prompt_are_said_to_be_text(prompt: str, part: str | None) -> None:
+    params, warnings = wanted(prompt=prompt)
+    assert params.prompt == prompt
+    _, negative = wanted(negative_prompt=prompt)
+    if part is None:
+        assert (warnings, negative) == ([], [])
+    else:
+        said = f"{part} is read as text: weights have no effect on this server"
+        assert warnings == [f"prompt: {said}"]
+        assert negative == [f"negative_prompt: {said}"]
+
+
+def _sent_by_webuiapi(call: Callable[[webuiapi.WebUIApi], Any]) -> dict[str, Any]:
+    client, sent = webuiapi.WebUIApi(), []
+
+    class Session:
+        auth = None
+
+        def post(self, url: str, json: dict[str, Any]) -> NoReturn:
+            sent.append(json)
+            raise ConnectionError
+
+    client.session = Session()
+    with pytest.raises(ConnectionError):
+        call(client)
+    return sent[0]
+
+
+IMAGE = Image.new("RGB", (16, 16))
+SENT: dict[str, tuple[type[Generation], dict[str, Any]]] = {
+    "text": (
+        TextToImage,
+        _sent_by_webuiapi(lambda client: client.txt2img(alwayson_scripts={})),
+    ),
+    "image": (
+        ImageToImage,
+        _sent_by_webuiapi(
+            lambda client: client.img2img([IMAGE], mask_image=IMAGE, alwayson_scripts={})
+        ),
+    ),
+}
+"""Bodies with all keys of the web UI, at their defaults."""
+PAINTS = msgspec.structs.replace(
+    MODEL,
+    tasks=("text-to-image", "image-to-image", "inpainting"),
+    schedulers=("euler_a", "ddim", "euler"),
+    limits=Limits(max_pixels=512 * 512, max_side=1024),
+)
+
+
+@pytest.mark.parametrize("kind", SENT)
+def test_a_body_of_neutral_values_has_no_warnings(kind: str) -> None:
+    body, sent = SENT[kind]
+    sent = {**sent, "sampler_name": None, "sampler_index": None, "eta": None}
+    off = {
+        "ADetailer": {"args": [False]},
+        "ControlNet": {"args": []},
+        "controlnet": {"args": [{"enabled": False, "image": "x"}]},
+        "animatediff": {"args": {}},
+    }
+    settings = {"sd_vae": "Automatic", "CLIP_stop_at_last_layers": 1, "sd_model_checkpoint": None}
+    more = {"alwayson_scripts": off, "override_settings": settings, "clip_skip": 1}
+    assert to_sampling_params(body(**{**sent, **more}), PAINTS)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "warning"),
+    [
+        ({"clip_skip": 2}, "clip_skip has no effect on this server"),
+        ({"enable_hr": True, "hr_scale": 2}, "enable_hr has no effect on this server"),
+        ({"restore_faces": True}, "restore_faces has no effect"),
+        ({"tiling": True}, "tiling has no effect"),
+        ({"styles": ["ink"]}, "styles has no effect"),
+        ({"script_name": "X/Y/Z plot"}, "script_name has no effect"),
+        ({"subseed_strength": 0.3}, "subseed_strength has no effect"),
+        ({"seed_resize_from_w": 512}, "seed_resize_from_w has no effect"),
+        ({"refiner_checkpoint": "sdxl_refiner"}, "refiner_checkpoint has no effect"),
+        ({"s_churn": 1.0}, "s_churn has no effect"),
+        ({"s_tmin": 0.1}, "s_tmin has no effect"),
+        ({"s_tmax": 5}, "s_tmax has no effect"),
+        ({"s_noise": 1.1}, "s_noise has no effect"),
+        ({"s_min_uncond": 1}, "s_min_uncond has no effect"),
+        ({"save_images": True}, "save_images has no effect"),
+        ({"force_task_id": "x"}, "force_task_id has no effect"),
+        ({"firstphase_width": 512}, "firstphase_width has no effect"),
+        ({"initial_noise_multiplier": 1.1}, "initial_noise_multiplier has no effect"),
+        ({"latent_mask": "AAAA"}, "latent_mask has no effect"),
+        ({"inpainting_fill": 2}, "inpainting_fill=2: the image is used (1)"),
+        ({"resize_mode": 3}, "resize_mode=3: images are stretched (0)"),
+        ({"new_in_a_fork": 3}, "new_in_a_fork is unknown and was ignored"),
+        ({"sampler_name": "DDIM", "eta": 1}, "eta has no effect on this server: ddim has 0"),
+        ({"sampler_name": "Euler a", "eta": 0}, "eta has no effect on this server: euler_a has 1"),
+        ({"override_settings": {"sd_vae": "a"}}, "override_settings: sd_vae has no effect"),
+        ({"override_settings": {"eta_noise_seed_delta": 31337}}, "eta_noise_seed_delta has no"),
+        (
+            {"override_settings": {"CLIP_stop_at_last_layers": 2}},
+            "override_settings: CLIP_stop_at_last_layers has no effect on this server",
+        ),
+        (
+            {"alwayson_scripts": {"ADetailer": {"args": [True, {"ad_model": "face_yolov8n.pt"}]}}},
+            "alwayson_scripts: ADetailer has no effect on this server",
+        ),
+        (
+            {"alwayson_scripts": {"ControlNet": {"args": [{"enabled": True}]}}},
+            "alwayson_scripts: ControlNet has no effect on this server",
+        ),
+    ],
+)
+def test_what_has_no_effect_is_named(change: dict[str, Any], warning: str) -> None:
+    body, sent = SENT["image"]
+    neutral = {"sampler_name": None, "sampler_index": None, "eta": None}
+    (said,) = to_sampling_params(body(**{**sent, **neutral, **change}), PAINTS)[1]
+    assert said.startswith(warning) or warning in said
+
+
+def test_eta_is_silent_where_the_web_ui_does_not_use_it_either() -> None:
+    for name, eta in (("Euler", 0.7), ("DDIM", 0), ("Euler a", 1.0)):
+        assert wanted(PAINTS, sampler_name=name, eta=eta)[1] == []
+
+
+def test_crafted_keys_are_shortened_and_their_values_are_not_repeated() -> None:
+    body = TextToImage(**{"k" * 1000: "secret", **{f"k{i}": 1 for i in range(100)}})
+    _, warnings = to_sampling_params(body, MODEL)
+    assert len(warnings) == 40
+    assert max(map(len, warnings)) < 120
+    assert "secret" not in str(warnings) + str(body.echo())
+    "\n".join(warnings).encode()
+
+
+def test_a_small_region_is_widened_to_the_shape_of_the_request() -> None:
+    mask = Image.new("L", (100, 80))
+    assert masked_region(mask, 4, (64, 64)) == (0, 0, 100, 80)
+    mask.paste(255, (90, 30, 100, 50))
+    assert masked_region(mask, 0, None) == (90, 30, 100, 50)
+    assert masked_region(mask, 4, None) == (86, 26, 100, 54)
+    assert masked_region(mask, 0, (64, 64)) == (80, 30, 100, 50)
+    assert masked_region(mask, 0, (32, 64)) == (90, 30, 100, 50)
+    assert masked_region(mask, 10**9, (64, 64)) == (0, 0, 100, 80)
+
+
+def test_an_image_of_another_shape_is_stretched_cropped_or_extended() -> None:
+    bars = np.zeros((10, 30, 3), np.uint8)
+    bars[:, 10:20] = 255
+    image = Image.fromarray(bars)
+    made = [np.asarray(resized(image, (30, 30), mode)) for mode in (0, 1, 2)]
+    stretched, cropped, extended = made
+    assert [each.shape for each in made] == [(30, 30, 3)] * 3
+    assert stretched[:, 15].min() == 255
+    assert cropped.min() > 150
+    assert (extended == np.repeat(bars[:1], 30, 0)).all()
+
+
+def test_what_is_repainted_is_filled_with_colors_from_around_it() -> None:
+    image, mask = Image.new("RGB", (64, 64), (200, 40, 40)), Image.new("L", (64, 64))
+    image.paste((0, 0, 255), (24, 24, 40, 40))
+    mask.paste(255, (20, 20, 44, 44))
+    made = np.asarray(filled(image, mask)).astype(int)
+    assert np.abs(made - (200, 40, 40)).max() < 12
+    assert (made[:20] == (200, 40, 40)).all()
 
 
 @pytest.mark.parametrize("tag", ["<lora:>", "<lora::1>", "<lora:a:b>", "<lora:a:true>"])

@@ -120,8 +120,11 @@ def _difference(made: Image.Image, start: Image.Image) -> float:
     return float(np.abs(np.asarray(made).astype(int) - np.asarray(start)).mean())
 
 
+@pytest.mark.parametrize("only_masked", [False, True])
 @pytest.mark.parametrize("inverted", [0, 1])
-def test_outside_the_blurred_mask_the_image_is_left_as_it_is(url: str, inverted: int) -> None:
+def test_outside_the_blurred_mask_the_image_is_left_as_it_is(
+    url: str, inverted: int, only_masked: bool
+) -> None:
     start = np.asarray(picture(96, 64))
     right = np.zeros((64, 96), np.uint8)
     right[:, 48:] = 255
@@ -129,6 +132,7 @@ def test_outside_the_blurred_mask_the_image_is_left_as_it_is(url: str, inverted:
         "init_images": [base64_of(Image.fromarray(start))],
         "mask": base64_of(Image.fromarray(right)),
         "inpainting_mask_invert": inverted,
+        "inpaint_full_res": only_masked,
         "mask_blur": 2,
         "prompt": "a red heart on a white background",
         "seed": 1,
@@ -144,6 +148,30 @@ def test_outside_the_blurred_mask_the_image_is_left_as_it_is(url: str, inverted:
     assert changes[:40].max() == 0
     assert changes[56:].mean() > 20
     assert 0 < changes[44:48].mean() < changes[56:].mean()  # the soft edge
+
+
+def test_only_the_masked_region_is_generated_at_the_size_of_the_request(url: str) -> None:
+    start = np.asarray(picture(200, 150))
+    spot = np.zeros((150, 200), np.uint8)
+    spot[60:80, 100:120] = 255
+    body = {
+        "init_images": [base64_of(Image.fromarray(start))],
+        "mask": base64_of(Image.fromarray(spot)),
+        "inpaint_full_res_padding": 8,
+        "override_settings": {"samples_format": "webp"},
+        **QUICK,
+    }
+    reply = post(url, "img2img", body).json()
+    file = base64.b64decode(reply["images"][0])
+    assert Image.open(io.BytesIO(file)).format == "WEBP"
+    made = decoded(file).astype(int)
+    assert made.shape == start.shape
+    assert np.abs(made - start)[60:80, 100:120].mean() > 10
+    assert read_parameters(file).params.width == 96
+    body["override_settings"] = {}
+    made = decoded(base64.b64decode(post(url, "img2img", body).json()["images"][0])).astype(int)
+    spot[48:92, 88:132] = 255  # with the soft edge
+    assert (made == start)[spot == 0].all()
 
 
 def test_a_mask_with_transparency_paints_what_is_opaque(url: str) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from multimodal_gen.configs.parameters import alternatives
 from multimodal_gen.entrypoints.http.a1111.jobs import IDLE, A1111Job, RunningJobs
-from multimodal_gen.entrypoints.http.a1111.pictures import pictures_of
+from multimodal_gen.entrypoints.http.a1111.pictures import inputs_of
 from multimodal_gen.entrypoints.http.a1111.replies import Reply
 from multimodal_gen.entrypoints.http.a1111.schema import (
     Generation,
@@ -21,9 +22,10 @@ from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
 from multimodal_gen.entrypoints.http.openai.image_replies import Encoding, in_base64
 from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
-from multimodal_gen.errors import Cancelled
-from multimodal_gen.postprocess.images import QUALITY, encode_image
+from multimodal_gen.errors import Cancelled, InvalidRequest
+from multimodal_gen.postprocess.images import QUALITY, ImageFormat, encode_image
 
+_FORMATS: dict[str, ImageFormat] = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 LEAST_PROGRESS = 0.01
 """Minimum progress of a running job; 0 means that there is none."""
 
@@ -46,11 +48,12 @@ def add_generation(routes: APIRouter, maker: ImageMaker, max_pixels: int) -> Non
         model = maker.model()
         whole = with_infotext(body)
         params, warnings = to_sampling_params(whole, model)
-        pictures = await asyncio.to_thread(pictures_of, body, max_pixels)
-        task = maker.service.start(params, pictures, owner=owner_of(request), previews=True)
+        encoding = _encoding(body, model.name)
+        inputs = await asyncio.to_thread(inputs_of, body, params, max_pixels)
+        task = maker.service.start(params, inputs.pixels, owner=owner_of(request), previews=True)
         with jobs.under_way(task) as job:
             await _ended(request, job)
-            reply = Reply(whole, warnings, job, Encoding("png", QUALITY, model.name))
+            reply = Reply(whole, warnings, job, encoding, inputs.patch)
             content = await asyncio.to_thread(lambda: msgspec.json.encode(reply.content()))
         return Response(content, media_type="application/json")
 
@@ -85,6 +88,17 @@ def add_generation(routes: APIRouter, maker: ImageMaker, max_pixels: int) -> Non
     async def skip(request: Request) -> None:
         """Same as interrupt, because all images of a job are made in parallel."""
         jobs.stop(owner_of(request), skip=True)
+
+
+def _encoding(body: Generation, model: str) -> Encoding:
+    """Return the format that the body sets, png by default. Raises InvalidRequest."""
+    settings = body.override_settings or {}
+    named, quality = settings.get("samples_format") or "png", settings.get("jpeg_quality")
+    if not isinstance(named, str) or (format := _FORMATS.get(named.lower())) is None:
+        raise InvalidRequest("samples_format", named, f"must be {alternatives(tuple(_FORMATS))}")
+    if not isinstance(quality, int | float | None) or not 1 <= (quality or QUALITY) <= 100:
+        raise InvalidRequest("jpeg_quality", quality, "must be 1 to 100")
+    return Encoding(format, int(quality or QUALITY), model)
 
 
 async def _ended(request: Request, job: A1111Job) -> None:

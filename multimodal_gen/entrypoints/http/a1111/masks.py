@@ -1,4 +1,4 @@
-"""Masks of img2img requests."""
+"""Masks of img2img requests, and what is put under them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _OPAQUE = 128
+_REPAINTED = 128
+"""Lowest level of a mask that the engine repaints."""
+_FILL_PASSES = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2))
+"""(radius in pixels, number of times that the blurred image is laid over)"""
 _DEFAULT_BLUR = 4
 _MAX_BLUR = 256
 
@@ -27,6 +31,25 @@ def mask_of(body: ImageToImage, mask: str, max_pixels: int) -> Image:
     if body.inpainting_mask_invert:
         image = ImageOps.invert(image)
     return image.filter(ImageFilter.GaussianBlur(blur))
+
+
+def filled(image: Image, mask: Image) -> Image:
+    """Replace what a mask repaints by colors from around it: blurred copies of the rest of the
+    image, from coarse to fine."""
+    from PIL import Image, ImageFilter, ImageOps
+
+    rest = image.convert("RGBA")
+    rest.putalpha(ImageOps.invert(mask))
+    kept = Image.new("RGBa", image.size)
+    kept.paste(rest.convert("RGBa"))
+    colors = Image.new("RGBA", image.size)
+    for radius, times in _FILL_PASSES:
+        blurred = kept.filter(ImageFilter.GaussianBlur(radius)).convert("RGBA")
+        for _ in range(times):
+            colors.alpha_composite(blurred)
+    result = image.copy()
+    result.paste(colors.convert("RGB"), mask=mask.point(lambda level: 255 * (level >= _REPAINTED)))
+    return result
 
 
 def _decoded(file: bytes, max_pixels: int) -> Image:

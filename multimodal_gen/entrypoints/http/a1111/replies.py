@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from multimodal_gen.client.request_handle import warnings_of
+from multimodal_gen.client.request_handle import Output, warnings_of
 from multimodal_gen.configs.solvers import a1111_name
 from multimodal_gen.entrypoints.http.a1111.jobs import A1111Job
+from multimodal_gen.entrypoints.http.a1111.pictures import Patch
 from multimodal_gen.entrypoints.http.a1111.schema import Generation
 from multimodal_gen.entrypoints.http.openai.image_replies import Encoding, in_base64
 from multimodal_gen.messages.request import Req
+from multimodal_gen.postprocess.images import encode_image
 from multimodal_gen.postprocess.metadata import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,8 @@ class Reply:
     warnings: Sequence[str]
     job: A1111Job
     encoding: Encoding
+    patch: Patch | None = None
+    """Image that results are laid into."""
 
     def content(self) -> dict[str, Any]:
         """Build the body; slow, because images are encoded."""
@@ -41,10 +48,20 @@ class Reply:
         files = []
         for index, (req, output) in enumerate(zip(task.requests, task.outputs, strict=True)):
             if output is not None:
-                files.append(self.encoding.encode(req, output))
+                files.append(self._file(req, output))
             elif (preview := task.previews.get(index)) is not None:
-                files.append(self.encoding.encode_preview(req, preview))
+                files.append(self._preview(req, preview))
         return files
+
+    def _file(self, req: Req, output: Output) -> bytes:
+        if self.patch is not None:
+            output = replace(output, pixels=self.patch.lay(output.pixels[0])[None])
+        return self.encoding.encode(req, output)
+
+    def _preview(self, req: Req, pixels: np.ndarray[Any, Any]) -> bytes:
+        if self.patch is not None:
+            return encode_image(self.patch.lay(pixels), self.encoding.format)
+        return self.encoding.encode_preview(req, pixels)
 
     def _info(self) -> dict[str, Any]:
         """Generation info that clients read; `all_…` has one entry per image."""

@@ -1,7 +1,7 @@
 """Request bodies of `/sdapi/v1`, with the supported subset of their many keys.
 
-Clients send keys of every version and extension, and null for unset values; unknown keys are
-ignored.
+Clients send keys of every version and extension, and null for unset values. Keys that are not
+declared here have no effect; see ignored.py.
 """
 
 from __future__ import annotations
@@ -10,19 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-_NOT_REPEATED = {
-    "init_images",
-    "mask",
-    "infotext",
-    "override_settings",
-    "enable_hr",
-    "restore_faces",
-    "tiling",
-    "subseed_strength",
-    "styles",
-    "script_name",
-    "resize_mode",
-}
+_NOT_REPEATED = {"init_images", "mask", "infotext", "override_settings", "alwayson_scripts"}
 
 
 class Body(BaseModel):
@@ -31,6 +19,8 @@ class Body(BaseModel):
 
 class Generation(Body):
     """Common fields of txt2img and img2img. Unset fields take the model's default."""
+
+    model_config = ConfigDict(extra="allow")
 
     prompt: str | None = None
     """May contain LoRAs: `<lora:NAME:SCALE>`."""
@@ -51,6 +41,13 @@ class Generation(Body):
     sampler_index: str | int | None = None
     scheduler: str | None = None
     override_settings: dict[str, Any] | None = None
+    """`sd_model_checkpoint`, `samples_format` and `jpeg_quality` are supported."""
+    alwayson_scripts: dict[str, Any] | None = None
+    """No scripts are supported."""
+    disable_extra_networks: bool | None = None
+    """Ignore the LoRAs in the prompt."""
+    eta: int | float | None = None
+    """Only the solvers' own values are supported."""
     send_images: bool | None = None
     infotext: str | None = None
     """Source of values that the body omits."""
@@ -58,16 +55,9 @@ class Generation(Body):
     max_sequence_length: int | None = None
     flow_shift: int | float | None = None
 
-    enable_hr: Any = None
-    restore_faces: Any = None
-    tiling: Any = None
-    subseed_strength: Any = None
-    styles: Any = None
-    script_name: Any = None
-
     def echo(self) -> dict[str, Any]:
         """Parts of the request that the reply repeats."""
-        return self.model_dump(exclude=_NOT_REPEATED)
+        return self.model_dump(include=type(self).model_fields.keys() - _NOT_REPEATED)
 
     def count(self) -> int:
         """Number of images."""
@@ -92,7 +82,23 @@ class ImageToImage(Generation):
     mask_blur_x: int | float | None = None
     mask_blur_y: int | float | None = None
     denoising_strength: int | float | None = None
-    resize_mode: Any = None
+    inpainting_fill: int | None = None
+    """What is under the mask: 0 colors from around it (default), 1 the image."""
+    inpaint_full_res: int | bool | None = None
+    """Generate only the region of the mask, at the full size (default)."""
+    inpaint_full_res_padding: int | None = None
+    """Pixels that the region includes around the mask."""
+    resize_mode: int | None = None
+    """0 stretch, 1 crop, 2 repeat the border."""
+    include_init_images: bool | None = None
+
+    @property
+    def only_masked(self) -> bool:
+        return bool(self.mask) and (self.inpaint_full_res is None or bool(self.inpaint_full_res))
+
+    def echo(self) -> dict[str, Any]:
+        images = {"init_images", "mask"} if self.include_init_images else set()
+        return {**super().echo(), **self.model_dump(include=images)}
 
 
 class PictureBody(Body):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.solvers import a1111_name
+from multimodal_gen.entrypoints.http.a1111.ignored import ignored
+from multimodal_gen.entrypoints.http.a1111.prompt_syntax import number, parse_prompt, weights
 from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage
 from multimodal_gen.entrypoints.http.media.solvers import solver_named
 from multimodal_gen.errors import InvalidRequest
@@ -23,8 +22,6 @@ DENOISING_STRENGTH = 0.75
 """Default of the web UI."""
 ANY_SCHEDULE = ("", "automatic", "none")
 _LARGEST = 10**6
-_IDLE = ("enable_hr", "restore_faces", "tiling", "subseed_strength", "styles", "script_name")
-_LORA = re.compile(r" ?<lora:([^<>]*)>")
 _FROM_INFOTEXT = {
     "Prompt": "prompt",
     "Negative prompt": "negative_prompt",
@@ -61,11 +58,13 @@ class _Translator:
     def params(self) -> SamplingParams:
         """Return the sampling parameters. Raises InvalidRequest."""
         body = self.body
-        prompt, loras = without_loras(body.prompt or "")
-        self._warn_of_idle_keys()
+        prompt = parse_prompt(body.prompt or "")
+        self.warnings += [*prompt.warnings, *weights(body.negative_prompt or "", "negative_prompt")]
         width, height = self._size()
+        solver = self._solver()
+        self._warn_of_idle_keys(solver)
         return SamplingParams(
-            prompt=prompt,
+            prompt=prompt.text,
             # Clients send "" for no negative prompt.
             negative_prompt=body.negative_prompt or None,
             width=width,
@@ -73,10 +72,10 @@ class _Translator:
             num_inference_steps=body.steps,
             seed=None if body.seed is None or body.seed < 0 else body.seed,
             num_outputs_per_prompt=self._count(),
-            scheduler=self._solver(),
+            scheduler=solver,
             strength=self._strength(),
-            keep_unmasked=isinstance(body, ImageToImage) and bool(body.mask),
-            lora=loras,
+            keep_unmasked=self._keeps_unmasked(),
+            lora=() if body.disable_extra_networks else prompt.loras,
             max_sequence_length=body.max_sequence_length,
             flow_shift=body.flow_shift,
             **self._guidance(),
@@ -124,6 +123,10 @@ class _Translator:
         self.warnings.append("denoising_strength has no effect: this model takes the image itself")
         return None
 
+    def _keeps_unmasked(self) -> bool:
+        body = self.body
+        return isinstance(body, ImageToImage) and bool(body.mask) and not body.only_masked
+
     def _size(self) -> tuple[int | None, int | None]:
         """Return the nearest size that the model supports."""
         wanted = self.body.width, self.body.height
@@ -134,15 +137,21 @@ class _Translator:
             self.warnings.append(f"size={asked}: this model generates {made} instead")
         return width, height
 
-    def _warn_of_idle_keys(self) -> None:
-        idle = [key for key in _IDLE if getattr(self.body, key)]
-        self.warnings += [f"{key} has no effect on this server" for key in idle]
-        if isinstance(self.body, ImageToImage) and self.body.resize_mode:
-            self.warnings.append("resize_mode has no effect: images are always just resized")
+    def _warn_of_idle_keys(self, solver: str | None) -> None:
+        own = next(iter(self.model.schedulers), None)
+        self.warnings += ignored(self.body, solver or own)
+        if isinstance(self.body, ImageToImage):
+            self._warn_of_image_keys(self.body)
         wanted = (self.body.override_settings or {}).get("sd_model_checkpoint")
         if wanted and not is_model(wanted, self.model):
             what = f"sd_model_checkpoint={_shown(wanted)}"
             self.warnings.append(f"{what}: this server has only {self.model.name}")
+
+    def _warn_of_image_keys(self, body: ImageToImage) -> None:
+        if body.mask and body.inpainting_fill not in (None, 0, 1):
+            self.warnings.append(f"inpainting_fill={body.inpainting_fill}: the image is used (1)")
+        if body.resize_mode not in (None, 0, 1, 2):
+            self.warnings.append(f"resize_mode={body.resize_mode}: images are stretched (0)")
 
 
 def with_infotext(body: B) -> B:
@@ -153,17 +162,12 @@ def with_infotext(body: B) -> B:
     given = body.model_dump(exclude_none=True)
     for key, name in _FROM_INFOTEXT.items():
         if key in said:
-            given.setdefault(name, said[key] if name in _TEXTS else _number(said[key]))
+            given.setdefault(name, said[key] if name in _TEXTS else number(said[key]))
     try:
         return type(body).model_validate(given)
     except ValidationError as error:
         wrong = str(error.errors()[0]["loc"][0])
         raise InvalidRequest("infotext", given.get(wrong), f"is not a valid {wrong}") from None
-
-
-def without_loras(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
-    """Split a prompt into its text and the LoRAs that it names. Raises InvalidRequest."""
-    return _LORA.sub("", prompt), tuple(map(_lora, _LORA.findall(prompt)))
 
 
 def fitting(
@@ -191,24 +195,6 @@ def _floored(side: int | None, model: ModelInfo) -> int | None:
 def is_model(name: object, model: ModelInfo) -> bool:
     """Return whether a client's checkpoint name means the served model."""
     return isinstance(name, str) and name.partition(" [")[0].lower() == model.name.lower()
-
-
-def _lora(tag: str) -> LoraChoice:
-    name, _, scales = tag.partition(":")
-    scale = _number(scales.partition(":")[0] or "1.0")
-    if not name or not isinstance(scale, int | float):
-        raise InvalidRequest("prompt", f"<lora:{tag}>", "must be <lora:NAME:SCALE>")
-    return LoraChoice(name, scale)
-
-
-def _number(text: str) -> int | float | str:
-    """Parse a number and keep its type: files record 7 and 7.0 differently."""
-    try:
-        number = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    is_number = isinstance(number, int | float) and not isinstance(number, bool)
-    return number if is_number else text
 
 
 def _shown(value: object) -> str:

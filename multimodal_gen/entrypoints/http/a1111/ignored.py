@@ -1,0 +1,119 @@
+"""Names the keys of a request that have no effect on this server.
+
+A key is silent if it is empty, or has a value that changes nothing in the web UI either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from multimodal_gen.entrypoints.http.a1111.schema import Generation
+
+ANY = None
+"""For keys that never change an image by themselves."""
+
+_NEUTRAL: Mapping[str, Collection[Any] | None] = {
+    "comments": ANY,
+    "denoising_strength": ANY,  # of txt2img: only used by the second pass of enable_hr
+    "do_not_save_grid": ANY,
+    "do_not_save_samples": ANY,
+    "enable_hr": (),
+    "force_task_id": (),
+    "image_cfg_scale": ANY,  # only used by InstructPix2Pix
+    "initial_noise_multiplier": (1,),
+    "latent_mask": (),
+    "override_settings_restore_afterwards": ANY,
+    "refiner_checkpoint": ("None",),
+    "refiner_switch_at": ANY,
+    "restore_faces": (),
+    "s_churn": (),
+    "s_min_uncond": (),
+    "s_noise": (1,),
+    "s_tmax": (float("inf"),),
+    "s_tmin": (),
+    "save_images": (),
+    "script_args": ANY,
+    "script_name": ("None",),
+    "seed_resize_from_h": (-1,),
+    "seed_resize_from_w": (-1,),
+    "styles": (),
+    "subseed": ANY,
+    "subseed_strength": (),
+    "tiling": (),
+    # of forks
+    "clip_skip": (1,),
+    "firstphase_height": (),
+    "firstphase_width": (),
+}
+"""Known keys with their neutral values, besides empty ones. What belongs to `enable_hr` starts with
+`hr_`."""
+_NEUTRAL_SETTINGS: Mapping[str, Collection[Any] | None] = {
+    "CLIP_stop_at_last_layers": (1,),
+    "eta_ancestral": (1,),
+    "eta_ddim": (),
+    "eta_noise_seed_delta": (),
+    "live_previews_enable": ANY,
+    "sd_vae": ("Automatic", "None"),
+}
+_SETTINGS = ("sd_model_checkpoint", "samples_format", "jpeg_quality")
+"""Settings that have an effect."""
+_MAX_WARNINGS = 40
+
+
+def ignored(body: Generation, solver: str | None) -> list[str]:
+    """Return a warning per key without effect; `solver` is the one that is used."""
+    return [*_keys(body), *_settings(body), *_scripts(body), *_eta(body, solver)][:_MAX_WARNINGS]
+
+
+def _keys(body: Generation) -> Iterator[str]:
+    for name, value in (body.model_extra or {}).items():
+        if _is_empty(value) or name.startswith("hr_") or _is_neutral(_NEUTRAL, name, value):
+            continue
+        known = name in _NEUTRAL
+        what = "has no effect on this server" if known else "is unknown and was ignored"
+        yield f"{_shown(name)} {what}"
+
+
+def _settings(body: Generation) -> Iterator[str]:
+    for name, value in (body.override_settings or {}).items():
+        if name in _SETTINGS or _is_empty(value) or _is_neutral(_NEUTRAL_SETTINGS, name, value):
+            continue
+        yield f"override_settings: {_shown(name)} has no effect on this server"
+
+
+def _scripts(body: Generation) -> Iterator[str]:
+    for name, script in (body.alwayson_scripts or {}).items():
+        if _is_on(script):
+            yield f"alwayson_scripts: {_shown(name)} has no effect on this server"
+
+
+def _is_on(script: object) -> bool:
+    """Return whether a script does anything: it has arguments, and none says that it is off."""
+    args = script.get("args") if isinstance(script, dict) else script
+    values = list(args.values()) if isinstance(args, dict) else args
+    if not isinstance(values, list) or not values:
+        return False
+    units = [value for value in values if isinstance(value, dict)]
+    off = bool(units) and all(unit.get("enabled") is False for unit in units)
+    return values[0] is not False and not off
+
+
+def _eta(body: Generation, solver: str | None) -> Iterator[str]:
+    """The web UI uses eta for DDIM and ancestral solvers only; 0 and 1 are what they have here."""
+    neutral = {"ddim": 0, "euler_a": 1}
+    if body.eta is not None and body.eta != neutral.get(solver or "", body.eta):
+        yield f"eta has no effect on this server: {solver} has {neutral[solver or '']}"
+
+
+def _is_neutral(table: Mapping[str, Collection[Any] | None], name: str, value: object) -> bool:
+    neutral = table.get(name, ())
+    return neutral is ANY or value in neutral
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value in ("", 0, [], {})
+
+
+def _shown(name: str) -> str:
+    return f"{name[:60]!a}"[1:-1]

@@ -1,0 +1,75 @@
+"""The web UI's syntax within prompts: LoRAs and weights."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.errors import InvalidRequest
+
+_TAG = re.compile(r" ?<(lora|lyco|hypernet):([^<>]*)>")
+_WEIGHT = re.compile(r"(?<!\\)\([^()]*(?<!\\)\)|(?<!\\)\[[^\[\]]*(?<!\\)\]|\bAND\b|\bBREAK\b")
+
+
+@dataclass(frozen=True)
+class ParsedPrompt:
+    """A prompt without its tags, the LoRAs that these name, and what of it has no effect."""
+
+    text: str
+    loras: tuple[LoraChoice, ...]
+    warnings: list[str]
+
+
+def parse_prompt(prompt: str) -> ParsedPrompt:
+    """Split a prompt into its text and the LoRAs that it names. Raises InvalidRequest."""
+    loras, warnings = [], []
+    for kind, tag in _TAG.findall(prompt):
+        if kind == "hypernet":
+            warnings.append(f"prompt: <hypernet:{_shown(tag)}> has no effect on this server")
+            continue
+        lora, idle = _lora(tag)
+        loras.append(lora)
+        warnings += [f"prompt: <{kind}:{_shown(tag)}>: {what}" for what in idle]
+    text = _TAG.sub("", prompt)
+    return ParsedPrompt(text, tuple(loras), [*warnings, *weights(text, "prompt")])
+
+
+def weights(text: str, field: str) -> list[str]:
+    """Return a warning if the web UI would read a part of the text as weights."""
+    found = _WEIGHT.search(text)
+    if found is None:
+        return []
+    return [f"{field}: {_shown(found[0])} is read as text: weights have no effect on this server"]
+
+
+def number(text: str) -> int | float | str:
+    """Parse a number and keep its type: files record 7 and 7.0 differently."""
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    is_number = isinstance(parsed, int | float) and not isinstance(parsed, bool)
+    return parsed if is_number else text
+
+
+def _lora(tag: str) -> tuple[LoraChoice, list[str]]:
+    """Parse NAME[:TEXT_ENCODER_SCALE[:UNET_SCALE]], where scales may be named `te` and `unet`."""
+    name, *given = tag.split(":")
+    named = dict(part.split("=", 1) for part in given if "=" in part)
+    scales = [part or "1.0" for part in given if "=" not in part]
+    encoder = number(named.pop("te", scales[0] if scales else "1.0"))
+    scale = number(named.pop("unet", scales[1] if len(scales) > 1 else str(encoder)))
+    if not name or isinstance(encoder, str) or isinstance(scale, str):
+        raise InvalidRequest("prompt", f"<lora:{tag}>", "must be <lora:NAME:SCALE>")
+    idle = [f"{each} has no effect on this server" for each in named]
+    if len(scales) > 2:
+        idle.append("its third number has no effect on this server")
+    if encoder != scale:
+        idle.append(f"the text encoder's scale is {scale} as well")
+    return LoraChoice(name, scale), idle
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"
