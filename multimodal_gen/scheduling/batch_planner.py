@@ -43,16 +43,19 @@ class BatchPlanner:
         self._waiting = waiting
         self._max_batch = max_batch
 
-    def choose(self, head: SchedulerJob, ready: Sequence[SchedulerJob], now: float) -> Choice:
+    def choose(
+        self, head: SchedulerJob, ready: Sequence[SchedulerJob], alive: int, now: float
+    ) -> Choice:
         """Choose the next work. `ready`: started jobs that can continue, in order; may include the
-        head."""
+        head. `alive`: number of requests that are queued or running."""
         others = [] if head.alone else [j for j in ready if j is not head and not j.alone]
         if head.phase is Phase.DECODE:
             mates = [
                 j for j in others if j.phase is Phase.DECODE and j.decode_key == head.decode_key
             ]
             return self._in_turn(Phase.DECODE, head.decode_key, [head, *mates])
-        batch = EvaluationBatch(head, self._cost, max_batch=self._max_batch, now=now)
+        limit = self._max_batch
+        batch = EvaluationBatch(head, self._cost, max_batch=limit, alive=alive, now=now)
         for job in others:
             if job.phase is Phase.DENOISE and job.key == batch.key:
                 batch.add(job)

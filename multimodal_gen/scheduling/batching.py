@@ -10,19 +10,21 @@ GUEST_COST = 1.25
 """Maximum slowdown that a guest (lower priority, or much longer) may cause the other members."""
 MUCH_LONGER = 2.0
 """A job is a guest if its predicted total exceeds the shortest member's by this factor."""
-ABOUT_EQUAL = 1.1
-"""Sharing pays off if it takes at most this times as long as running separately."""
 
 
 class EvaluationBatch:
     """Jobs for the next evaluation, built around the job whose turn it is."""
 
-    def __init__(self, head: SchedulerJob, cost: CostModel, *, max_batch: int, now: float) -> None:
+    def __init__(
+        self, head: SchedulerJob, cost: CostModel, *, max_batch: int, alive: int, now: float
+    ) -> None:
+        """`alive`: number of requests that are queued or running, the head included."""
         self.jobs = [head]
         self.key = head.key
         self.rows = head.rows
         self._cost = cost
         self._max_batch = max_batch
+        self._alive = alive
         self._now = now
         self._level = head.level
         self._hosts_rows = head.rows
@@ -46,9 +48,7 @@ class EvaluationBatch:
             alone = cost.seconds(Phase.DENOISE, self.key, self._hosts_rows)
             if together > GUEST_COST * alone:
                 return False
-        apart = cost.seconds(Phase.DENOISE, self.key, self.rows)
-        apart += cost.seconds(Phase.DENOISE, self.key, job.rows)
-        if together > ABOUT_EQUAL * apart:
+        if not self._pays(job, together):
             return False
         if self._deadlines and self._misses_a_deadline(together):
             return False
@@ -59,6 +59,23 @@ class EvaluationBatch:
             self._hosts_rows += job.rows
             self._shortest = min(self._shortest, total)
         return True
+
+    def _pays(self, job: SchedulerJob, together: float) -> bool:
+        """True if sharing shortens the mean time of all requests.
+
+        Each member waits longer by what the job adds to the evaluation; the job, and everyone who
+        waits for the device, gains what it would add as an evaluation of its own less that. While
+        the gain is only guessed, up to twice the largest batch so far is tried, to measure it.
+        """
+        cost, rows = self._cost, self.rows + job.rows
+        measured = cost.measured_rows(self.key)
+        if len(measured) < 2:
+            return rows <= 2 * max(measured, default=0)
+        added = together - cost.seconds(Phase.DENOISE, self.key, self.rows)
+        saved = cost.seconds(Phase.DENOISE, self.key, job.rows) - added
+        members = len(self.jobs)
+        waiting = max(0, self._alive - members - 1)
+        return members * added <= (1 + waiting) * saved
 
     def _misses_a_deadline(self, together: float) -> bool:
         """True if a member that would meet its deadline now would miss it at this pace."""

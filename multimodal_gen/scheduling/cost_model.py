@@ -109,6 +109,11 @@ class CostModel:
         if curve.observe(n, seconds_per_unit) or recalibrated:
             self.version += 1
 
+    def measured_rows(self, key: BatchKey) -> list[int]:
+        """Numbers of rows whose evaluations have been measured of late."""
+        curve = self._curves.get((Phase.DENOISE, key))
+        return [] if curve is None else list(curve.windows)
+
     def doubt(self, key: BatchKey) -> float:
         """Factor by which a prediction for evaluations of this key may be too long."""
         if (Phase.DENOISE, key) in self._curves:

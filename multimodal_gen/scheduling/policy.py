@@ -147,7 +147,7 @@ class Policy:
         head = aged if aged and now >= self._turn_of_the_aged else self._first(ready)
         if head is None:
             return None
-        choice = self._planner.choose(head, ready, now)
+        choice = self._planner.choose(head, ready, len(self._jobs), now)
         if choice.phase is Phase.DENOISE and self._planned.encoding:
             return None
         if aged in choice.jobs:
