@@ -30,6 +30,15 @@ NOISE_SCHEDULES: Mapping[View, tuple[str, ...]] = {
 }
 """Ways to space a request's noise levels, in the names of k-diffusion, AUTOMATIC1111 and ComfyUI;
 `normal` is the checkpoint's own."""
+_A1111_SCHEDULES = {
+    OWN_SPACING: "Normal",
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "beta": "Beta",
+    "simple": "Simple",
+    "sgm_uniform": "SGM Uniform",
+    "ddim_uniform": "DDIM",
+}
 _CURVED = (OWN_SPACING, *_CURVES, *_SPACINGS)
 _STEPPED = (OWN_SPACING, *_SPACINGS)
 """For solvers that step over training timesteps, not over noise levels."""
@@ -309,6 +318,11 @@ def a1111_name(solver: str) -> str:
     """Name of a solver in AUTOMATIC1111, or our own name if that web UI does not have it."""
     row = SOLVERS.get(solver)
     return solver if row is None or row.a1111 is None else row.a1111
+
+
+def a1111_schedule(noise_schedule: str) -> str:
+    """Label of a noise schedule in AUTOMATIC1111, or our own name if that web UI lacks it."""
+    return _A1111_SCHEDULES.get(noise_schedule, noise_schedule)
 
 
 def noise_schedules_of(

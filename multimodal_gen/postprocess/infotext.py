@@ -6,7 +6,7 @@ import json
 import re
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.configs.solvers import a1111_name
+from multimodal_gen.configs.solvers import a1111_name, a1111_schedule
 
 _NEGATIVE = "Negative prompt: "
 _SETTING = re.compile(r'\s*(\w[\w \-/]{0,60}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
@@ -55,6 +55,7 @@ def _settings(params: SamplingParams, model: str, version: str) -> list[tuple[st
     settings = {
         "Steps": params.num_inference_steps,
         "Sampler": params.scheduler and a1111_name(params.scheduler),
+        "Schedule type": params.noise_schedule and a1111_schedule(params.noise_schedule),
         "CFG scale": params.true_cfg_scale if embedded else params.guidance_scale,
         "Distilled CFG Scale": params.guidance_scale if embedded else None,
         "Seed": params.seed,

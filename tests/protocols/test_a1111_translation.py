@@ -18,6 +18,7 @@ from PIL import Image
 
 from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.solvers import NOISE_SCHEDULES, View
 from multimodal_gen.entrypoints.http.a1111.geometry import masked_region, resized
 from multimodal_gen.entrypoints.http.a1111.masks import filled, mask_of
 from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage, TextToImage
@@ -62,6 +63,68 @@ def wanted(model: ModelInfo = MODEL, **body: Any) -> tuple[SamplingParams, list[
 )
 def test_a_solver_goes_by_many_names(name: str, allowed: tuple[str, ...], solver: str) -> None:
     assert solver_named(name, allowed) == solver
+
+
+NOISE_MODEL = msgspec.structs.replace(
+    MODEL, schedulers=("pndm", *NOISE, "lcm"), noise_schedules=NOISE_SCHEDULES[View.NOISE]
+)
+FLOW_MODEL = msgspec.structs.replace(
+    MODEL, schedulers=FLOW, noise_schedules=NOISE_SCHEDULES[View.FLOW]
+)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "scheduler", "solver", "schedule"),
+    [
+        ("DPM++ 2M Karras", None, "dpmpp_2m", "karras"),
+        ("DPM++ 2M SDE Exponential", "Automatic", "dpmpp_2m_sde", "exponential"),
+        ("k_dpmpp_2m_ka", None, "dpmpp_2m", "karras"),
+        ("DPM++ 2M SGM Uniform", None, "dpmpp_2m", "sgm_uniform"),
+        ("Euler A SGMUniform", None, "euler_a", "sgm_uniform"),
+        ("DPM++ 2M Karras", "Beta", "dpmpp_2m", "beta"),
+        ("DPM++ 2M", "karras", "dpmpp_2m", "karras"),
+        ("Euler", "DDIM", "euler", "ddim_uniform"),
+        ("Euler", "Polyexponential", "euler", "exponential"),
+        ("Euler", "Simple", "euler", "simple"),
+        ("Euler", "Normal", "euler", None),
+        ("Euler", "Uniform", "euler", None),
+        ("Automatic", "karras", None, None),
+        (None, None, None, None),
+    ],
+)
+def test_a_sampler_and_its_schedule_are_the_ones_that_the_web_ui_means(
+    sampler: str | None, scheduler: str | None, solver: str | None, schedule: str | None
+) -> None:
+    params, warnings = wanted(NOISE_MODEL, sampler_name=sampler, scheduler=scheduler)
+    assert (params.scheduler, params.noise_schedule) == (solver, schedule)
+    # PLMS, the model's own, has no Karras schedule
+    assert warnings == (
+        ["scheduler='karras': PLMS uses its own schedule instead"] if sampler == "Automatic" else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "sampler", "scheduler", "used", "warning"),
+    [
+        (NOISE_MODEL, "DPM++ 2M SDE Heun Karras", "", ("dpmpp_2m_sde", "karras"), "DPM++ 2M SDE"),
+        (NOISE_MODEL, "DPM++ 3M SDE Karras", "", ("dpmpp_2m_sde", "karras"), "DPM++ 2M SDE"),
+        (NOISE_MODEL, "DPM adaptive", "", ("dpmpp_2m", None), "DPM++ 2M"),
+        (NOISE_MODEL, "Euler CFG++", "", ("euler", None), "Euler"),
+        (NOISE_MODEL, "something new", "", ("pndm", None), "PLMS"),
+        (NOISE_MODEL, "LCM", "karras", ("lcm", None), "LCM uses its own schedule"),
+        (NOISE_MODEL, "Euler", "align_your_steps", ("euler", None), "Euler uses its own schedule"),
+        (FLOW_MODEL, "Euler a", "", ("flow_euler", None), "Euler"),
+        (FLOW_MODEL, "DPM++ 2M Karras", "", ("unipc", "karras"), "UniPC"),
+        (FLOW_MODEL, "Heun", "karras", ("flow_heun", None), "Heun uses its own schedule"),
+    ],
+)
+def test_what_a_model_lacks_is_replaced_by_the_nearest_and_that_is_said(
+    model: ModelInfo, sampler: str, scheduler: str, used: tuple[str, str | None], warning: str
+) -> None:
+    params, warnings = wanted(model, sampler_name=sampler, scheduler=scheduler)
+    assert (params.scheduler, params.noise_schedule) == used
+    (said,) = warnings
+    assert f": this model uses {warning} instead" in said or warning in said
 
 
 @pytest.mark.parametrize(
@@ -362,6 +425,7 @@ PARAMS = SamplingParams(
     guidance_scale=7,
     seed=2**62,
     scheduler="flow_euler",
+    noise_schedule="karras",
     flow_shift=3.0,
     max_sequence_length=16,
     lora=(LoraChoice("style", 0.5), LoraChoice("other", 1)),
@@ -370,7 +434,7 @@ PARAMS = SamplingParams(
 
 def test_parameters_survive_the_way_through_their_text() -> None:
     text = write(PARAMS, "some/model, v2", "1.0")
-    params, _ = to_sampling_params(with_infotext(TextToImage(infotext=text)), MODEL)
+    params, _ = to_sampling_params(with_infotext(TextToImage(infotext=text)), FLOW_MODEL)
     assert repr(params) == repr(PARAMS)  # 7 and 7.0 are equal, but not in a file
 
 

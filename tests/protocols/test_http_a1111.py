@@ -90,13 +90,18 @@ def test_a_negative_seed_is_any_seed(webui: webuiapi.WebUIApi) -> None:
 
 def test_what_a_model_has_not_is_replaced_and_said(webui: webuiapi.WebUIApi) -> None:
     made = webui.txt2img(
-        steps=2, width=100, height=70, sampler_name="Euler a", scheduler="karras", enable_hr=True
+        steps=2,
+        width=100,
+        height=70,
+        sampler_name="Euler a",
+        scheduler="kl_optimal",
+        enable_hr=True,
     )
     assert made.image.size == (96, 64)
     warnings = "\n".join(made.info["warnings"])
     assert "size=100x70: this model generates 96x64 instead" in warnings
     assert "sampler_name='Euler a': this model uses Euler instead" in warnings
-    assert "scheduler='karras'" in warnings
+    assert "scheduler='kl_optimal': Euler uses its own schedule instead" in warnings
     assert "enable_hr has no effect on this server" in warnings
 
 
@@ -250,8 +255,9 @@ def test_what_clients_ask_first_is_there(webui: webuiapi.WebUIApi, engine: Engin
     model = engine.wait_ready(90).name
     assert webui.get_options()["sd_model_checkpoint"] == model
     assert webui.util_get_model_names() == [model]
-    assert webui.util_get_sampler_names() == ["Euler", "Heun", "UniPC"]
-    assert webui.util_get_scheduler_names() == ["automatic"]
+    assert {"Euler", "Heun", "UniPC"} <= set(webui.util_get_sampler_names())
+    schedules = {"automatic", "normal", "karras", "exponential", "beta", "simple", "sgm_uniform"}
+    assert schedules <= set(webui.util_get_scheduler_names())
     assert webui.get_scripts() == {"txt2img": [], "img2img": []}
     assert webui.get_embeddings() == {"loaded": {}, "skipped": {}}
     assert webui.get_upscalers()[0]["name"] == "None"
@@ -296,6 +302,7 @@ def test_a_picture_that_tells_nothing_has_no_parameters(webui: webuiapi.WebUIApi
     [
         ("txt2img", {"prompt": "a, b", "negative_prompt": "c: d", "cfg_scale": 7, "seed": 4}),
         ("txt2img", {"prompt": "a\n\nb", "distilled_cfg_scale": 2, "cfg_scale": 3.5}),
+        ("txt2img", {"prompt": "a", "sampler_name": "Euler", "scheduler": "Karras"}),
         ("txt2img", {"prompt": " ❤ ", "sampler_name": "UniPC", "max_sequence_length": 8}),
         ("img2img", {"prompt": "a", "denoising_strength": 0.4}),
     ],

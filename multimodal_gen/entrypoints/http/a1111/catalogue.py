@@ -10,7 +10,7 @@ from fastapi import APIRouter
 
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
-from multimodal_gen.configs.solvers import a1111_name
+from multimodal_gen.configs.solvers import a1111_name, a1111_schedule
 from multimodal_gen.entrypoints.http.a1111.schema import PictureBody
 from multimodal_gen.entrypoints.http.a1111.translation import is_model
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
@@ -55,9 +55,9 @@ def add_lists(routes: APIRouter, service: Service, args: EngineArgs) -> None:
 
     @routes.get("/schedulers")
     async def schedulers() -> list[JsonObject]:
-        """List the only schedule, `automatic`."""
-        automatic = {"name": "automatic", "label": "Automatic", "aliases": None}
-        return [{**automatic, "default_rho": -1.0, "need_inner_model": False}]
+        """List `automatic`, which is the model's own schedule, and those that it supports."""
+        own = [_schedule(name) for name in service.model.noise_schedules]
+        return [_schedule("automatic", "Automatic"), *own]
 
     @routes.get("/upscalers")
     async def upscalers() -> list[JsonObject]:
@@ -92,6 +92,18 @@ def add_lists(routes: APIRouter, service: Service, args: EngineArgs) -> None:
     @routes.post("/refresh-loras")
     async def refresh() -> None:
         """No effect: the model is fixed, and LoRAs are looked up on use."""
+
+
+def _schedule(name: str, label: str | None = None) -> JsonObject:
+    label = label or a1111_schedule(name)
+    known_as = "ddim" if name == "ddim_uniform" else name
+    return {
+        "name": known_as,
+        "label": label,
+        "aliases": None if known_as == name else [name],
+        "default_rho": 7.0 if name == "karras" else -1.0,
+        "need_inner_model": False,
+    }
 
 
 def add_settings(routes: APIRouter, service: Service) -> None:

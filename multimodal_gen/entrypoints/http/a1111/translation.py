@@ -9,24 +9,23 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.configs.solvers import a1111_name
 from multimodal_gen.entrypoints.http.a1111.ignored import ignored
 from multimodal_gen.entrypoints.http.a1111.prompt_syntax import number, parse_prompt, weights
+from multimodal_gen.entrypoints.http.a1111.samplers import SamplerChoice
 from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage
-from multimodal_gen.entrypoints.http.media.solvers import solver_named
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.postprocess import infotext
 
 DENOISING_STRENGTH = 0.75
 """Default of the web UI."""
-ANY_SCHEDULE = ("", "automatic", "none")
 _LARGEST = 10**6
 _FROM_INFOTEXT = {
     "Prompt": "prompt",
     "Negative prompt": "negative_prompt",
     "Steps": "steps",
     "Sampler": "sampler_name",
+    "Schedule type": "scheduler",
     "CFG scale": "cfg_scale",
     "Distilled CFG Scale": "distilled_cfg_scale",
     "Seed": "seed",
@@ -36,7 +35,7 @@ _FROM_INFOTEXT = {
     "Shift": "flow_shift",
     "Max sequence length": "max_sequence_length",
 }
-_TEXTS = ("prompt", "negative_prompt", "sampler_name")
+_TEXTS = ("prompt", "negative_prompt", "sampler_name", "scheduler")
 B = TypeVar("B", bound=Generation)
 
 
@@ -61,8 +60,9 @@ class _Translator:
         prompt = parse_prompt(body.prompt or "")
         self.warnings += [*prompt.warnings, *weights(body.negative_prompt or "", "negative_prompt")]
         width, height = self._size()
-        solver = self._solver()
-        self._warn_of_idle_keys(solver)
+        chosen = SamplerChoice.of(body, self.model)
+        self.warnings += chosen.warnings
+        self._warn_of_idle_keys(chosen.solver)
         return SamplingParams(
             prompt=prompt.text,
             # Clients send "" for no negative prompt.
@@ -72,7 +72,8 @@ class _Translator:
             num_inference_steps=body.steps,
             seed=None if body.seed is None or body.seed < 0 else body.seed,
             num_outputs_per_prompt=self._count(),
-            scheduler=solver,
+            scheduler=chosen.solver,
+            noise_schedule=chosen.noise_schedule,
             strength=self._strength(),
             keep_unmasked=self._keeps_unmasked(),
             lora=() if body.disable_extra_networks else prompt.loras,
@@ -96,22 +97,6 @@ class _Translator:
                 "true_cfg_scale": body.cfg_scale,
             }
         return {"guidance_scale": body.cfg_scale}
-
-    def _solver(self) -> str | None:
-        body = self.body
-        schedule = (body.scheduler or "").lower()
-        if schedule not in ANY_SCHEDULE:
-            self.warnings.append(f"scheduler={_shown(schedule)}: the model's default is used")
-        index = body.sampler_index
-        name = body.sampler_name or (index if isinstance(index, str) else None)
-        if not name or name.lower() in ANY_SCHEDULE:
-            return None
-        solver = solver_named(name, self.model.schedulers)
-        if solver is None and self.model.schedulers:
-            own = self.model.schedulers[0]
-            used = a1111_name(own)
-            self.warnings.append(f"sampler_name={_shown(name)}: this model uses {used} instead")
-        return solver
 
     def _strength(self) -> float | None:
         if not isinstance(self.body, ImageToImage):
