@@ -24,6 +24,8 @@ from multimodal_gen.errors import GenerationFailed, InvalidCheckpoint, InvalidRe
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.fallback import previews
+from multimodal_gen.runtime.pipelines.fallback.solver import LibrarySolver
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
 
 Checkpoints = Callable[..., Path]
@@ -98,15 +100,53 @@ def test_requests_take_turns_and_share_nothing(lumina: ComposedPipeline, expecte
         assert np.array_equal(torch.cat(state.chunks).numpy(), output.pixels)
 
 
+@pytest.mark.parametrize("name", ["lumina2", "latte", "pixart-alpha"])
+def test_previews_show_the_estimate_of_x0_and_change_nothing(
+    checkpoints: Checkpoints, name: str
+) -> None:
+    pipeline = load(checkpoints(name))
+    request = replace(REQUEST, num_inference_steps=5)
+    state, shown = start(pipeline, request, previews=True), []
+    while left(state):
+        pipeline.forward(Phase.DENOISE, [state], 1)
+        shown.append(state.preview)
+        state.preview = None
+    assert shown[-1] is None  # the result itself follows
+    for preview in shown[:-1]:
+        assert preview is not None
+        assert max(preview.shape) <= 256
+        assert preview.shape[2] == 3
+        assert preview.dtype == torch.uint8
+    solver, latents = state.running()
+    assert isinstance(solver, LibrarySolver)
+    _, x0 = solver.step(latents, left(state), latents)
+    torch.testing.assert_close(x0, latents)  # the last step ends at x0
+    silent = start(pipeline, request)
+    pipeline.forward(Phase.DENOISE, [silent], left(silent))
+    pixels = [finish(pipeline, each).pixels for each in (state, silent)]
+    assert np.array_equal(*pixels)
+
+
+def test_a_scheduler_whose_x0_is_unknown_costs_the_previews_and_nothing_else(
+    lumina: ComposedPipeline, expected: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(previews, "x0_estimator", lambda scheduler: 1 / 0)
+    state = start(lumina, REQUEST, previews=True)
+    lumina.forward(Phase.DENOISE, [state], left(state))
+    assert state.preview is None
+    assert np.array_equal(finish(lumina, state).pixels, expected.pixels)
+
+
+@pytest.mark.parametrize("shown", [False, True])
 @pytest.mark.parametrize("steps", [0, 1, 3])
 def test_a_dropped_request_leaves_neither_thread_nor_tensors(
-    lumina: ComposedPipeline, steps: int
+    lumina: ComposedPipeline, steps: int, shown: bool
 ) -> None:
     before = set(threading.enumerate())
     gc.collect()
     gc.disable()
     try:
-        state = start(lumina, REQUEST)
+        state = start(lumina, REQUEST, previews=shown)
         (own,) = set(threading.enumerate()) - before
         if steps:
             lumina.forward(Phase.DENOISE, [state], steps)

@@ -41,9 +41,6 @@ class Case:
     patches: tuple[tuple[str, str, Any], ...] = ()
     """Names in modules that are something else meanwhile: a large constant, made small."""
 
-    previews: bool = True
-    """Whether what there is after an evaluation can be shown."""
-
     @property
     def call(self) -> dict[str, Any]:
         merged = COMMON | self.changes

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import not_finite
+from multimodal_gen.runtime.pipelines.fallback.previews import X0Recorder
 from multimodal_gen.runtime.pipelines.fallback.stepped_call import Pause, SteppedCall
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -94,12 +95,18 @@ class CallSignature:
 
 
 def start_call(
-    stock: Any, signature: CallSignature, params: SamplingParams, generator: torch.Generator
+    stock: Any,
+    signature: CallSignature,
+    params: SamplingParams,
+    generator: torch.Generator,
+    *,
+    previews: bool,
 ) -> SteppedCall:
     """Start a request's own call of the pipeline `stock`, to be resumed step by step.
 
-    It yields the number of steps before the first one; then the latents after each step; finally
-    the pixels, uint8 [F, H, W, 3]. Requests share the pipeline's modules, but not its scheduler or
+    It yields the number of steps before the first one; then, after each step, the latents and the
+    estimate of x0 (None if unknown, or without `previews`); finally the pixels, uint8
+    [F, H, W, 3]. Requests share the pipeline's modules, but not its scheduler or
     its settings.
     """
 
@@ -107,6 +114,7 @@ def start_call(
     def call(pause: Pause) -> Tensor:
         pipeline = copy.copy(stock)
         pipeline.scheduler = copy.deepcopy(stock.scheduler)
+        recorder = X0Recorder(pipeline.scheduler) if previews else None
         announced = False
 
         def progress_bar(iterable: Any = None, total: int | None = None) -> Any:
@@ -121,13 +129,17 @@ def start_call(
         try:
             output = pipeline(
                 **signature.arguments(params),
-                **signature.step_callback(pause),
+                **signature.step_callback(
+                    lambda latents: pause((latents, recorder.x0 if recorder else None))
+                ),
                 generator=generator,
                 output_type="np",
                 return_dict=False,
             )
         finally:
             del pipeline.progress_bar  # refers to the pipeline, which would be a cycle
+            if recorder is not None:
+                recorder.close()
         return _to_uint8(np.asarray(output[0]))
 
     return SteppedCall(call)

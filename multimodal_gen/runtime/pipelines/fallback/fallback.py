@@ -23,6 +23,7 @@ from multimodal_gen.runtime.loader.allowed import ALL_SCHEDULERS, ALLOWED
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.fallback.call import CallSignature
+from multimodal_gen.runtime.pipelines.fallback.previews import LibraryPreviews
 from multimodal_gen.runtime.pipelines.fallback.solver import LibrarySolver
 from multimodal_gen.runtime.pipelines.guidance import NoGuidance
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
@@ -58,6 +59,7 @@ class FallbackPipeline(ComposedPipeline):
         left_out = _left_out(self.library_class, parts)
         self._stock = self.library_class(**parts, **left_out, **options)
         self._stock.set_progress_bar_config(disable=True)
+        self._previews = LibraryPreviews(self.components.get("vae"), self.context)
 
     @classmethod
     def variant(cls, checkpoint: Checkpoint) -> type[Self]:
@@ -163,12 +165,12 @@ class FallbackPipeline(ComposedPipeline):
 
     def prepare(self, state: RequestState) -> None:
         """Start the call: it encodes the prompt and draws the noise, up to its loop."""
-        state.solver = solver = self.solver(state.params, state.generator)
+        shown = state.req.previews and self.context.mesh.rank == 0
+        state.solver = solver = LibrarySolver(
+            self._stock, self.signature, state.params, state.generator, previews=shown
+        )
         solver.start()
         state.latents = torch.empty(1, 0)  # known after the first step
-
-    def solver(self, params: SamplingParams, generator: torch.Generator) -> LibrarySolver:
-        return LibrarySolver(self._stock, self.signature, params, generator)
 
     def batch_key(self, state: RequestState, evaluation: int) -> BatchKey:
         """A unique key: each request is evaluated alone."""
@@ -197,8 +199,8 @@ class FallbackPipeline(ComposedPipeline):
         (state,) = states
         return _solver_of(state).finish()
 
-    def preview(self, params: SamplingParams, x0: Tensor) -> None:
-        """None: only the library knows the layout of the call's latents."""
+    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor | None:
+        return self._previews(params, x0)
 
 
 def _left_out(library_class: type[Any], parts: Mapping[str, Any]) -> dict[str, None]:

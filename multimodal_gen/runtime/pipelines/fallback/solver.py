@@ -24,11 +24,14 @@ class LibrarySolver(Solver):
         signature: CallSignature,
         params: SamplingParams,
         generator: torch.Generator,
+        *,
+        previews: bool,
     ) -> None:
-        self._begin = partial(start_call, stock, signature, params, generator)
+        self._begin = partial(start_call, stock, signature, params, generator, previews=previews)
         self._signature = signature
         self._params = params
         self._call: SteppedCall | None = None
+        self._x0: Tensor | None = None
         self.num_evaluations = 0
         self.timesteps = torch.empty(0)
 
@@ -52,8 +55,12 @@ class LibrarySolver(Solver):
     def advance(self, latents: Tensor) -> Tensor:
         """Latents after the next step; unchanged if the call made fewer steps than announced."""
         assert self._call is not None
-        after: Tensor = self._call.resume()
-        return latents if self._call.ended else after
+        after = self._call.resume()
+        if self._call.ended:
+            return latents
+        stepped: Tensor
+        stepped, self._x0 = after
+        return stepped
 
     def finish(self) -> Tensor:
         """Run to the end and return the pixels."""
@@ -67,4 +74,5 @@ class LibrarySolver(Solver):
         return latents
 
     def step(self, prediction: Tensor, i: int, latents: Tensor) -> tuple[Tensor, Tensor]:
-        return prediction, prediction
+        """The prediction, which is the step, and the estimate of x0: empty if it is not known."""
+        return prediction, torch.empty(0) if self._x0 is None else self._x0

@@ -112,8 +112,6 @@ CHECKPOINTS = {
     "lumina2": TinyCheckpoint(lumina2_pipeline, LUMINA2, call={"system_prompt": "a"}),
 }
 CASES = {
-    ("fallback", "text-to-image"): Case("lumina2", previews=False),
-    ("fallback", "text-to-video"): Case(
-        "latte", stock_call={"clean_caption": False}, previews=False
-    ),
+    ("fallback", "text-to-image"): Case("lumina2"),
+    ("fallback", "text-to-video"): Case("latte", stock_call={"clean_caption": False}),
 }
