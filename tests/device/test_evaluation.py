@@ -22,15 +22,15 @@ ALWAYS = {
 """What may wait in any evaluation, and why."""
 
 _NEW = "the rotary table of a size that has not been seen before"
+_MADE_THERE = "the schedule that a library's pipeline made on the device, for its previews"
 FIRST = {
     "copy to the device: multimodal_gen.runtime.models.dits.flux.model._positions": _NEW,
     "copy to the device: multimodal_gen.runtime.models.dits.qwen_image.model.positions_of": _NEW,
     "copy to the device: multimodal_gen.runtime.stages.rows.join_padded": (
         "the lengths of the rows of a batch that has just come together"
     ),
-    "read-back: multimodal_gen.runtime.models.schedulers.x0._flow_estimator": (
-        "the schedule that a library's pipeline made on the device, for its previews"
-    ),
+    "read-back: multimodal_gen.runtime.models.schedulers.x0._flow_estimator": _MADE_THERE,
+    "read-back: multimodal_gen.runtime.models.schedulers.x0._noise_levels": _MADE_THERE,
 }
 """What may wait when a batch has just come together, and why."""
 
