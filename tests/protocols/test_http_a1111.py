@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -276,6 +277,102 @@ def test_what_clients_ask_first_is_there(webui: webuiapi.WebUIApi, engine: Engin
         assert empty() == []
 
 
+NOT_SERVED = {
+    "interrogate": ([picture(8, 8)], "no captioning model"),
+    "controlnet_version": ([], "extension"),
+    "controlnet_model_list": ([], "extension"),
+    "controlnet_module_list": ([], "extension"),
+    "controlnet_detect": ([[picture(8, 8)]], "extension"),
+    "list_prompt_gen_models": ([], "extension"),
+    "prompt_gen": ([], "extension"),
+    "get_artists": ([], "removed from the web UI"),
+    "get_artist_categories": ([], "removed from the web UI"),
+}
+"""Methods of webuiapi, with arguments and the reason why they fail."""
+NO_REQUESTS = {"set_auth", "check_extensions", "get_endpoint", "post_and_get_api_result"} | {
+    "async_post",
+    "custom_get",
+    "custom_post",
+}
+
+
+def test_every_method_of_webuiapi_is_served_or_known_not_to_be(
+    webui: webuiapi.WebUIApi,
+) -> None:
+    own = webui.get_options()["sd_model_checkpoint"]
+    arguments: dict[str, dict[str, Any]] = {
+        "txt2img": QUICK,
+        "img2img": {"images": [picture(96, 64)], **QUICK},
+        "extra_single_image": {"image": picture(8, 8)},
+        "extra_batch_images": {"images": [picture(8, 8)]},
+        "png_info": {"image": picture(8, 8)},
+        "set_options": {"options": {}},
+        "util_set_model": {"name": own},
+    }
+    methods = {name for name in dir(webui) if callable(getattr(webui, name)) and name[0] != "_"}
+    for name in sorted(methods - NO_REQUESTS - NOT_SERVED.keys()):
+        answer = getattr(webui, name)(**arguments.get(name, {}))
+        assert not isinstance(answer, dict) or "error" not in answer, name
+    for name, (given, _) in NOT_SERVED.items():
+        try:
+            answer = getattr(webui, name)(*given)
+        except (RuntimeError, KeyError):
+            continue
+        assert "error" in answer, name
+
+
+def test_sillytaverns_calls_are_answered(url: str) -> None:
+    """As its src/endpoints/stable-diffusion.js sends them."""
+    api = f"{url}/sdapi/v1"
+    names = {
+        path: [each["name"] for each in httpx2.get(f"{api}/{path}").json()]
+        for path in ("upscalers", "latent-upscale-modes", "samplers", "schedulers")
+    }
+    assert [each["model_name"] for each in httpx2.get(f"{api}/sd-vae").json()] == []
+    (model,) = (each["title"] for each in httpx2.get(f"{api}/sd-models").json())
+    options = httpx2.get(f"{api}/options").json()
+    assert options["sd_model_checkpoint"] == model
+    assert "forge_preset" not in options
+    assert post(url, "options", {"sd_model_checkpoint": model}).status_code == 200
+    progress = httpx2.get(f"{api}/progress").json()
+    assert (progress["progress"], progress["state"]["job_count"]) == (0.0, 0)
+    body = {
+        "url": url,
+        "auth": "user:password",
+        "prompt": "a red heart",
+        "negative_prompt": "",
+        "sampler_name": names["samplers"][0],
+        "scheduler": names["schedulers"][1],
+        "cfg_scale": 7,
+        "restore_faces": False,
+        "enable_hr": False,
+        "hr_upscaler": names["upscalers"][1],
+        "hr_scale": 2,
+        "hr_additional_modules": [],
+        "denoising_strength": 0.7,
+        "hr_second_pass_steps": 0,
+        "override_settings": {"CLIP_stop_at_last_layers": 1},
+        "override_settings_restore_afterwards": True,
+        "clip_skip": 1,
+        "save_images": True,
+        "send_images": True,
+        "do_not_save_grid": False,
+        "do_not_save_samples": False,
+        **QUICK,
+    }
+    reply = post(url, "txt2img", body)
+    assert decoded(base64.b64decode(reply.json()["images"][0])).shape == (64, 96, 3)
+    assert "password" not in reply.text
+    assert json.loads(reply.json()["info"])["warnings"] == [
+        "url is unknown and was ignored",
+        "auth is unknown and was ignored",
+        "save_images has no effect on this server",
+    ]
+    face = {"ADetailer": {"args": [True, True, {"ad_model": "face_yolov8n.pt"}]}}
+    reply = post(url, "txt2img", {**QUICK, "alwayson_scripts": face})
+    assert "ADetailer has no effect" in reply.json()["info"]
+
+
 def test_options_are_taken_and_another_model_is_refused(webui: webuiapi.WebUIApi) -> None:
     own = webui.get_options()["sd_model_checkpoint"]
     assert webui.set_options({"sd_model_checkpoint": own, "samples_save": False}) is None
@@ -343,8 +440,6 @@ def test_open_webuis_body_is_answered(url: str) -> None:
 
 
 def test_librechats_body_is_answered(url: str) -> None:
-    import json
-
     body = {
         "prompt": "a red heart",
         "negative_prompt": "blue",

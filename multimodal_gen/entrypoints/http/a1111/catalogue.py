@@ -18,6 +18,7 @@ from multimodal_gen.entrypoints.http.media.solvers import components_of_kind
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.postprocess.infotext import parse_infotext
 from multimodal_gen.postprocess.metadata import read_infotext
+from multimodal_gen.postprocess.upscale import UPSCALERS
 from multimodal_gen.serving.service import Service
 
 JsonObject = dict[str, Any]
@@ -61,9 +62,9 @@ def add_lists(routes: APIRouter, service: Service, args: EngineArgs) -> None:
 
     @routes.get("/upscalers")
     async def upscalers() -> list[JsonObject]:
-        """List the only upscaler, `None`."""
+        """List the upscalers: `None` and interpolations."""
         unknown = {"model_name": None, "model_path": None, "model_url": None}
-        return [{"name": "None", **unknown, "scale": 1.0}]
+        return [{"name": name, **unknown, "scale": 4.0} for name in UPSCALERS]
 
     @routes.get("/loras")
     def loras() -> list[JsonObject]:
@@ -90,6 +91,7 @@ def add_lists(routes: APIRouter, service: Service, args: EngineArgs) -> None:
 
     @routes.post("/refresh-checkpoints")
     @routes.post("/refresh-loras")
+    @routes.post("/refresh-vae")
     async def refresh() -> None:
         """No effect: the model is fixed, and LoRAs are looked up on use."""
 

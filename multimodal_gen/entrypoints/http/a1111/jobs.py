@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any
 
+from multimodal_gen.messages.request import preview_stride
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.task import Task
 
@@ -20,10 +22,31 @@ class A1111Job:
         self.interrupted = False
         self.skipped = False
         self._furthest = 0.0
+        self._stopping: asyncio.Task[None] | None = None
 
     @property
     def stopped(self) -> bool:
         return self.interrupted or self.skipped
+
+    def stop(self, *, skip: bool) -> None:
+        """Stop it with what there is: a running one that has shown nothing yet goes on until it
+        has."""
+        self.skipped, self.interrupted = skip, not skip
+        if self.task.status == "queued" or self._has_pictures():
+            self.task.cancel()
+        else:
+            self._stopping = asyncio.create_task(self._stop_once_shown())
+
+    async def _stop_once_shown(self) -> None:
+        """Stop at the next preview, or if it is overdue: some models have none."""
+        began = self.task.progress
+        last = began.step + preview_stride(began.total)
+        async for _ in self.task.changes():
+            if self._has_pictures() or self.task.progress.step > last:
+                self.task.cancel()
+
+    def _has_pictures(self) -> bool:
+        return bool(self.task.previews) or any(each is not None for each in self.task.outputs)
 
     def fraction(self) -> float:
         """Progress from 0 to 1. It never decreases: while a job is replayed, it does not change."""
@@ -88,5 +111,4 @@ class RunningJobs:
         """Stop the current job; its result is what is done so far."""
         job = self.current(owner)
         if job is not None and not job.task.done:
-            job.skipped, job.interrupted = skip, not skip
-            job.task.cancel()
+            job.stop(skip=skip)

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.a1111.catalogue import add_lists, add_settings
+from multimodal_gen.entrypoints.http.a1111.extras import add_extras
 from multimodal_gen.entrypoints.http.a1111.generation import add_generation
 from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
 from multimodal_gen.entrypoints.http.transport.error_shapes import routes_that_err_as
@@ -42,6 +43,7 @@ def a1111_routes(maker: ImageMaker, args: ServerArgs) -> APIRouter:
         prefix="/sdapi/v1", route_class=routes_that_err_as(_failure, _NAMES), responses=_ERRORS
     )
     add_generation(routes, maker, args.max_input_pixels)
+    add_extras(routes, args.max_input_pixels)
     add_lists(routes, maker.service, args)
     add_settings(routes, maker.service)
     return routes
