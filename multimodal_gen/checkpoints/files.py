@@ -26,18 +26,22 @@ class WeightFiles:
     """`fp16` for files such as `model.fp16.safetensors`."""
     weight_map: Mapping[str, str] = field(default_factory=dict)
     """For shards: tensor name to file name."""
+    index: str | None = None
+    """For shards: name of their index."""
 
 
 def inside(root: Path, name: str) -> Path:
     """Path of `name` in a checkpoint. Raises InvalidCheckpoint if it leads outside of `root`.
 
-    One exception is the hub's cache: its `snapshots/REVISION` links into its `blobs` folder.
+    One exception is the hub's cache: its `snapshots/REVISION` links into its `blobs` folder, which
+    must not be a link itself.
     """
     path = root / name
     home = root.resolve()
     homes = [home]
-    if home.parent.name == "snapshots":
-        homes.append((home.parent.parent / "blobs").resolve())
+    blobs = home.parent.parent / "blobs"
+    if home.parent.name == "snapshots" and blobs.resolve() == blobs:
+        homes.append(blobs)
     outside = Path(name).is_absolute() or ".." in Path(name).parts
     try:
         target = path.resolve()
@@ -74,20 +78,15 @@ def weight_files(root: Path, component: str, stem: str) -> WeightFiles:
     if not candidates:
         raise InvalidCheckpoint(_none_found(component, stem, names))
     best = min(candidates)
-    # Every index is checked, not only the one used: a library may prefer another.
-    shards = {
-        found.name: _shards(root, f"{component}/{found.name}")
-        for found in candidates
-        if found.is_index
-    }
-    weight_map = shards.get(best.name, {})
+    weight_map = _shards(root, f"{component}/{best.name}") if best.is_index else {}
     files = sorted(set(weight_map.values())) or [best.name]
     paths = tuple(inside(root, f"{component}/{file}") for file in files)
     for path in paths:
         name = path.relative_to(root).as_posix()
         if read_header(path, name).format != "safetensors":
             raise InvalidCheckpoint(f"{name}: must be safetensors, is GGUF")
-    return WeightFiles(paths, best.variant or None, weight_map)
+    index = best.name if best.is_index else None
+    return WeightFiles(paths, best.variant or None, weight_map, index)
 
 
 class _WeightFile(NamedTuple):
@@ -142,8 +141,8 @@ def check_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return a component's config without keys that select code. Raises InvalidCheckpoint.
 
     Refused: `auto_map`, which names code in the checkpoint, and `quantization_config`, which
-    selects another loader. Removed: `_attn…` keys, which select (and in the past fetched) attention
-    kernels.
+    selects another loader. Removed: `_attn…` and `…_implementation`, which select kernels, even
+    those of a repository on the hub.
     """
     for key in ("auto_map", "quantization_config"):
         if config.get(key):
@@ -151,7 +150,7 @@ def check_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {
         key: check_config(value, name) if isinstance(value, dict) else value
         for key, value in config.items()
-        if not key.startswith("_attn")
+        if not key.startswith("_attn") and not key.endswith("_implementation")
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from multimodal_gen.checkpoints.files import (
+    WeightFiles,
     check_config,
     inside,
     module_config,
@@ -24,6 +25,12 @@ from multimodal_gen.checkpoints.tensor_info import is_float
 from multimodal_gen.configs.families.components import PROCESSORS
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.allowed import ALLOWED
+from multimodal_gen.runtime.loader.library_view import (
+    laid_out,
+    model_settings,
+    module_settings,
+    tokenizer_settings,
+)
 from multimodal_gen.runtime.loader.tensors.stored import Stored, assemble
 from multimodal_gen.runtime.loader.tensors.weights import fill
 
@@ -44,6 +51,8 @@ _VOCABULARIES = (
     "spiece.model",
     "tokenizer.model",
 )
+_BESIDE_VOCABULARIES = ("merges.txt", "added_tokens.json", "chat_template.jinja")
+_TOKENIZER_CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
 _SHOWN_CHARACTERS = 400
 """Maximum length of a library's message in errors; some print a page."""
 
@@ -56,17 +65,23 @@ WEIGHTS_STEM = {
 def load_tokenizer(root: Path, name: str, class_name: str) -> Any:
     """Load the tokenizer in folder `name`, by its class and without running code from the
     folder."""
-    if inside(root, f"{name}/tokenizer_config.json").is_file():
-        config_name = f"{name}/tokenizer_config.json"
-        check_config(read_json(root, config_name), config_name)
-    for file in inside(root, name).iterdir():
-        inside(root, f"{name}/{file.name}")
-    if not any(inside(root, f"{name}/{file}").is_file() for file in _VOCABULARIES):
+    files = _present(root, name, (*_VOCABULARIES, *_BESIDE_VOCABULARIES))
+    if not files.keys() & set(_VOCABULARIES):
         # Without one, the library creates a tokenizer without any words.
         raise InvalidCheckpoint(f"{name}: has no vocabulary ({', '.join(_VOCABULARIES)})")
+    configs = {
+        file: tokenizer_settings(check_config(read_json(root, f"{name}/{file}"), f"{name}/{file}"))
+        for file in _present(root, name, _TOKENIZER_CONFIGS)
+    }
     kind = getattr(quiet("transformers"), class_name)
-    with complaints(f"{name}: {class_name}"):
-        return kind.from_pretrained(root / name, local_files_only=True, trust_remote_code=False)
+    with complaints(f"{name}: {class_name}"), laid_out(name, configs, files) as folder:
+        return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _present(root: Path, name: str, files: Sequence[str]) -> dict[str, Path]:
+    """The files that folder `name` has. Raises InvalidCheckpoint for one that leads outside."""
+    found = {file: inside(root, f"{name}/{file}") for file in files}
+    return {file: path for file, path in found.items() if path.is_file()}
 
 
 def load_image_processor(root: Path, name: str, class_name: str) -> Any:
@@ -114,26 +129,45 @@ def load_module(
             f"{name}/adapter_config.json: adapters inside a checkpoint are not read"
         )
     kind = getattr(quiet(library), class_name)
+    options: dict[str, Any] = {"torch_dtype": dtype}
     with complaints(f"{name}: {class_name}"):
-        options: dict[str, Any] = {"torch_dtype": dtype}
+        settings = _settings(kind, library, config, name)
         if library == "transformers":
             options = {
                 "dtype": dtype,
-                "config": kind.config_class.from_dict(config),
+                "config": kind.config_class.from_dict(settings),
                 "ignore_mismatched_sizes": True,  # the library reports no names; we do
             }
-        module, info = kind.from_pretrained(
-            root / name,
-            use_safetensors=True,
-            local_files_only=True,
-            variant=files.variant,
-            output_loading_info=True,
-            **options,
-        )
+        configs = {"config.json": settings, **_index(files)}
+        with laid_out(name, configs, _named(files)) as folder:
+            module, info = kind.from_pretrained(
+                folder,
+                use_safetensors=True,
+                local_files_only=True,
+                variant=files.variant,
+                output_loading_info=True,
+                **options,
+            )
     check_keys(name, info)
     module = module.to(device).eval().requires_grad_(False)
     assert isinstance(module, nn.Module)
     return module
+
+
+def _settings(kind: Any, library: str, config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    if library == "transformers":
+        return model_settings(kind, config, f"{name}/config.json")
+    return module_settings(kind, config)
+
+
+def _named(files: WeightFiles) -> dict[str, Path]:
+    return {path.name: path for path in files.paths}
+
+
+def _index(files: WeightFiles) -> dict[str, dict[str, Any]]:
+    """Index of shards by its name; libraries need `metadata`, which some files lack."""
+    content = {"metadata": {}, "weight_map": dict(files.weight_map)}
+    return {files.index: content} if files.index else {}
 
 
 def module_of(
@@ -162,7 +196,7 @@ def _from_diffusers(
     dtype: torch.dtype,
 ) -> nn.Module:
     with complaints(f"{name}: {kind.__name__}"), init_empty_weights(include_buffers=False):
-        module: nn.Module = kind.from_config(dict(config))
+        module: nn.Module = kind.from_config(module_settings(kind, config))
     object.__setattr__(module, "keep_in_float32", tuple(kind._keep_in_fp32_modules or ()))
     key_map = {key: (key,) for key in module.state_dict()}
     fill(module, stored, key_map, name=name, dtype=dtype, device=torch.device("cpu"))
@@ -183,7 +217,7 @@ def _from_transformers(
     with complaints(f"{name}: {kind.__name__}"):
         module, info = kind.from_pretrained(
             None,
-            config=kind.config_class.from_dict(dict(config)),
+            config=kind.config_class.from_dict(model_settings(kind, config, name)),
             state_dict=state,
             dtype=dtype,
             ignore_mismatched_sizes=True,

@@ -39,17 +39,19 @@ class TransformerConfig:
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
         """Read config.json. Raises InvalidCheckpoint for an unsupported value or field.
 
-        Keys that start with `_` are diffusers' own metadata.
+        Keys that start with `_` are diffusers' own metadata. A field that is unknown and off (false
+        or null) is one that a later version of diffusers added.
         """
         known = {field.name for field in fields(cls)}
         values = {key: value for key, value in config.items() if not key.startswith("_")}
-        unknown = sorted(values.keys() - known)
+        off = {key for key, value in values.items() if value is None or value is False}
+        unknown = sorted(values.keys() - known - off)
         if unknown:
             raise InvalidCheckpoint(
                 f"transformer/config.json: {cls.title} has no field {unknown[0]!r}"
             )
         lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-        return cls(**{**values, **lists})
+        return cls(**{key: lists.get(key, values[key]) for key in values.keys() & known})
 
     def invalid(self, name: str, allowed: str) -> InvalidCheckpoint:
         return InvalidCheckpoint(
