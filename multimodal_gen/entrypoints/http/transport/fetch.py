@@ -25,6 +25,21 @@ _PORTS = {"http": 80, "https": 443}
 _PLAIN = re.compile(r"[!-~]{1,4096}", re.ASCII)
 _NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*(:\d{1,5})?", re.ASCII)
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+_SPECIAL = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "192.0.0.0/24",  # protocol assignments
+            "192.88.99.0/24",  # 6to4 relays, deprecated
+            "2001::/23",  # protocol assignments, Teredo among them
+            "2002::/16",  # 6to4, deprecated
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+"""Networks that Python's `is_global` does not know, in at least one of its versions."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -64,7 +79,7 @@ class MediaHosts:
         every = [address, *_inside(address)]
         if all(any(each in network for network in self._networks) for each in every):
             return True
-        return named and all(each.is_global and not each.is_multicast for each in every)
+        return named and all(map(_is_public, every))
 
 
 class MediaFetcher:
@@ -181,6 +196,16 @@ def _address(host: str) -> Address | None:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
+
+
+def _is_public(address: Address) -> bool:
+    """True for addresses of hosts on the internet, and for those that lead to them through the
+    network's own translation. The latter contain an address that is checked too."""
+    if not address.is_global or address.is_multicast:
+        return False
+    if address.version == 6 and not any(address in each for each in (_NAT64, _IPV4_MAPPED)):
+        return address in _GLOBAL_UNICAST and not any(address in each for each in _SPECIAL)
+    return not any(address in each for each in _SPECIAL)
 
 
 def _inside(address: Address) -> list[Address]:
