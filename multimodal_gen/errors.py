@@ -44,11 +44,18 @@ class InvalidRequest(MultimodalGenError):
     code = "invalid_value"
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
-        shown = repr(value)
+        shown = _shown(value)
         if len(shown) > 120:
             shown = shown[:100] + f"… ({len(shown)} characters)"
         super().__init__(f"{field}={shown}: {allowed}")
         self.field = field
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        return f"a {type(value).__name__} that is too large to show"
 
 
 class InvalidCheckpoint(MultimodalGenError):

@@ -140,7 +140,7 @@ class SamplingParams:
             help="Random seed; with several outputs, output j uses seed + j",
             lowest=0,
             highest="max_seed",
-            default="random",
+            default="random, as with -1",
             required=True,
         ),
     ] = None

@@ -3,7 +3,6 @@ requests early, rank 0 because it can't trust clients."""
 
 from __future__ import annotations
 
-import math
 import secrets
 from dataclasses import replace
 from types import MappingProxyType
@@ -17,6 +16,8 @@ from multimodal_gen.messages.pictures import Pictures, check_pictures, output_si
 from multimodal_gen.messages.request import Req
 
 MAX_LORA_SCALE = 100
+RANDOM_SEED = -1
+"""Means a random seed, as None does: a convention of many clients."""
 _OPTIONAL = tuple(name for name, each in PARAMETERS.items() if "parameter" in each.spec.needs)
 """Parameters that not every model supports."""
 _MODEL_DEFAULTS = tuple(name for name, each in PARAMETERS.items() if each.spec.model_default)
@@ -36,7 +37,7 @@ def resolve(
     filled["width"], filled["height"] = output_size(params, model, pictures)
     if "strength" in filled:
         filled["strength"] = strength_of(model, pictures)
-    if params.seed is None:
+    if params.seed in (None, RANDOM_SEED):
         filled["seed"] = secrets.randbelow(2**32)
     if params.scheduler is None and model.schedulers:
         filled["scheduler"] = model.schedulers[0]
@@ -84,6 +85,7 @@ def validate(params: SamplingParams, model: ModelInfo, pictures: Pictures = NO_P
     """Check parameters whose defaults are already filled in. Raises InvalidRequest."""
     _check_known(params, model)
     check_pictures(params, model, pictures)
+    _check_filled(params, model, pictures)
     _check_prompt("prompt", params.prompt, model)
     if params.negative_prompt is not None:
         _check_prompt("negative_prompt", params.negative_prompt, model)
@@ -92,6 +94,13 @@ def validate(params: SamplingParams, model: ModelInfo, pictures: Pictures = NO_P
     _check_noise_schedule(params, model)
     _check_pixels(params, model)
     _check_loras(params, model)
+
+
+def _check_filled(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> None:
+    """Raise InvalidRequest for a field that is None although the model has a default for it."""
+    for name, default in _model_defaults(params, model).items():
+        if (strength_of(model, pictures) if name == "strength" else default) is not None:
+            raise InvalidRequest(name, None, "must have a value: the client fills in defaults")
 
 
 def _check_known(params: SamplingParams, model: ModelInfo) -> None:
@@ -124,7 +133,8 @@ def _check_loras(params: SamplingParams, model: ModelInfo) -> None:
     for choice in params.lora:
         if names.count(choice.name) > 1:
             raise InvalidRequest("lora", choice.name, "is given twice")
-        if not math.isfinite(choice.scale) or abs(choice.scale) > MAX_LORA_SCALE:
+        _check_text("lora", choice.name)
+        if not -MAX_LORA_SCALE <= choice.scale <= MAX_LORA_SCALE:  # nor is it NaN
             allowed = f"scale must be {-MAX_LORA_SCALE} to {MAX_LORA_SCALE}"
             raise InvalidRequest("lora", f"{choice.name}:{choice.scale}", allowed)
 
@@ -133,8 +143,16 @@ def _check_prompt(name: str, text: str, model: ModelInfo) -> None:
     if len(text) > model.limits.max_prompt_characters:
         allowed = f"must have at most {model.limits.max_prompt_characters} characters"
         raise InvalidRequest(name, text, allowed)
-    if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
-        raise InvalidRequest(name, text, "must be valid Unicode")
+    _check_text(name, text)
+
+
+def _check_text(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(name, text, "must be valid Unicode") from None
+    if "\0" in text:
+        raise InvalidRequest(name, text, "must not contain NUL")
 
 
 def _check_pixels(params: SamplingParams, model: ModelInfo) -> None:

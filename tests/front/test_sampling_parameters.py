@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import msgspec
 import pytest
 from places import ROOT
 from snippets import titled
@@ -19,12 +21,14 @@ from snippets import titled
 import multimodal_gen
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.configs.parameter_reference import reference_rows
-from multimodal_gen.configs.sampling_params import PARAMETERS
+from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.configs.write_types import FILES
 from multimodal_gen.entrypoints.http.openai.schema import EditsRequest, ImagesRequest
 from multimodal_gen.entrypoints.http.openai.video_schema import VideosRequest
 from multimodal_gen.entrypoints.python.sampling_keywords import SamplingKeywords
+from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
+from multimodal_gen.messages.validation import resolve, validate
 
 PACKAGE = Path(multimodal_gen.__file__).parent
 MODEL = ModelInfo(
@@ -68,12 +72,12 @@ sharp, plain = model(("sharpness",), sharpness=20), model(())
 with contextlib.redirect_stdout(io.StringIO()) as help:
     main(["generate", "--help"])
 body = ImagesRequest(prompt="a", sharpness=30)
-hugging_face = b'{"inputs": "a", "parameters": {"sharpness": 40}}'
+hugging_face = {"inputs": "a", "parameters": {"sharpness": 40}}
 print(json.dumps({
     "help": " ".join(help.getvalue().replace("│", " ").split()),
     "schema": ImagesRequest.model_json_schema()["properties"]["sharpness"],
     "sent": [params.sharpness for params in body.sampling_params()],
-    "hugging face": understood(hugging_face, sharp, 100).params.sharpness,
+    "hugging face": understood(b"", hugging_face, sharp, 100).params.sharpness,
     "keyword": SamplingKeywords.__annotations__["sharpness"].__forward_arg__,
     "default": resolve(SamplingParams(prompt="a"), sharp).sharpness,
     "type": refusal(lambda: SamplingParams(sharpness="very")),
@@ -182,3 +186,39 @@ def test_keywords_are_all_parameters_but_the_prompt() -> None:
 def test_the_reference_has_every_parameter() -> None:
     assert [row.name for row in reference_rows()] == list(PARAMETERS)
     assert all(row.help and row.type for row in reference_rows())
+
+
+def test_minus_one_is_a_random_seed_everywhere() -> None:
+    seeds = {resolve(SamplingParams(seed=-1), MODEL).seed for _ in range(3)}
+    assert len(seeds) == 3
+    assert min(seed for seed in seeds if seed is not None) >= 0
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"width": 10**5000}, "width"),
+        ({"guidance_scale": 10**400}, "guidance_scale"),
+        ({"deadline_s": 10**400}, "deadline_s"),
+        ({"lora": {"name": "a", "scale": 10**400}}, "lora"),
+        ({"lora": {"name": "a", "scale": float("nan")}}, "lora"),
+        ({"lora": "\ud800"}, "lora"),
+        ({"prompt": "a\0b"}, "prompt"),
+        ({"negative_prompt": "\ud800"}, "negative_prompt"),
+    ],
+)
+def test_values_without_measure_are_refused_with_the_name_of_their_field(
+    given: dict[str, Any], field: str
+) -> None:
+    model = msgspec.structs.replace(MODEL, parameters=("lora",))
+    with pytest.raises(InvalidRequest) as caught:
+        resolve(SamplingParams(**given), model)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("name", ["guidance_scale", "num_inference_steps", "width", "seed"])
+def test_a_value_that_the_client_must_fill_in_is_checked_by_rank_0(name: str) -> None:
+    params = replace(resolve(SamplingParams(), MODEL), **{name: None})
+    with pytest.raises(InvalidRequest) as caught:
+        validate(params, MODEL)
+    assert caught.value.field == name
