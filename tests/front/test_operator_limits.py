@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from typing import Any
 
 import httpx2
 import msgspec
 import pytest
-from fastapi import FastAPI, Request
 from http_serving import IMAGES, MODEL, address_of, app_with, ask, serving
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.entrypoints.http.transport.middleware import BodyLimit
 from multimodal_gen.errors import QueueFull
 from multimodal_gen.messages.model_info import Limits
 from multimodal_gen.serving.operator_limits import bounded, within_time
@@ -65,37 +62,6 @@ def test_no_request_has_more_time_than_the_operator_gives(
     params = SamplingParams(prompt="a", deadline_s=asked)
     params = within_time(params, ServerArgs(max_request_s=most))
     assert params.deadline_s == given
-
-
-def test_bodies_share_the_room_there_is_and_give_it_back() -> None:
-    app = FastAPI()
-    release = asyncio.Event()
-    held: list[int] = []
-
-    @app.post("/")
-    async def hold(request: Request) -> int:
-        size = len(await request.body())
-        held.append(size)
-        await release.wait()
-        return size
-
-    limited = BodyLimit(app, limit=100)
-
-    async def statuses() -> tuple[list[int], int]:
-        bodies = [asyncio.create_task(posted(limited)) for _ in range(10)]
-        async with asyncio.timeout(30):
-            while len(held) < 8 or sum(body.done() for body in bodies) < 2:
-                await asyncio.sleep(0.01)
-        release.set()
-        return sorted(await asyncio.gather(*bodies)), await posted(limited)
-
-    assert asyncio.run(statuses()) == ([200] * 8 + [429] * 2, 200)
-
-
-async def posted(app: Any) -> int:
-    transport = httpx2.ASGITransport(app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        return (await client.post("/", content=b"x" * 100)).status_code
 
 
 def test_json_of_very_many_values_is_refused() -> None:

@@ -57,7 +57,7 @@ def refusal(response: httpx2.Response) -> dict[str, Any]:
         ("size", "-16x16", "invalid_value"),
         ("width", 100, "invalid_value"),
         ("height", 96.5, "invalid_type"),
-        ("seed", -1, "invalid_value"),
+        ("seed", -2, "invalid_value"),
         ("seed", 2**70, "invalid_value"),
         ("seed", "x", "invalid_type"),
         ("seed", [1, None, "x"], "invalid_type"),

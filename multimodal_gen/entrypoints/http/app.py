@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import FastAPI
 
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.entrypoints.http.a1111.routes import a1111_routes
+from multimodal_gen.entrypoints.http.a1111.routes import a1111_routes, as_a1111
+from multimodal_gen.entrypoints.http.bodies.reading import MAX_PARSERS
+from multimodal_gen.entrypoints.http.bodies.room import body_room, picture_room
+from multimodal_gen.entrypoints.http.comfyui.errors import as_comfyui
 from multimodal_gen.entrypoints.http.comfyui.routes.router import comfyui_routes
-from multimodal_gen.entrypoints.http.hugging_face.routes import hugging_face_routes
+from multimodal_gen.entrypoints.http.hugging_face.routes import as_hugging_face, hugging_face_routes
 from multimodal_gen.entrypoints.http.jobs.files import file_routes
 from multimodal_gen.entrypoints.http.jobs.routes import job_routes
 from multimodal_gen.entrypoints.http.openai.edits import edit_routes
@@ -30,7 +35,12 @@ from multimodal_gen.entrypoints.http.transport.errors import install_handlers
 from multimodal_gen.entrypoints.http.transport.fetch import MediaFetcher, MediaHosts
 from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
 from multimodal_gen.entrypoints.http.transport.keys import Keys
-from multimodal_gen.entrypoints.http.transport.middleware import BodyLimit, Drained, Observed
+from multimodal_gen.entrypoints.http.transport.middleware import (
+    BodyLimit,
+    Drained,
+    Observed,
+    PictureRoom,
+)
 from multimodal_gen.observability.metrics import Metrics
 from multimodal_gen.observability.tracing import tracing_from_environment
 from multimodal_gen.serving.jobs import Jobs
@@ -54,9 +64,13 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     metrics, tracing = Metrics(engine_state(service, args)), tracing_from_environment()
     service.observers.append(Reports(metrics, tracing, name_of_model(service)))
     app.state.media = MediaFetcher(MediaHosts(args.allowed_media_hosts), args.max_body_bytes)
-    install_handlers(app)
+    app.state.parsers = asyncio.Semaphore(MAX_PARSERS)
+    install_handlers(app, {"/sdapi/": as_a1111, "/hf": as_hugging_face, "/api/": as_comfyui})
     # The last one added handles a request first.
-    app.add_middleware(BodyLimit, limit=args.max_body_bytes)
+    pictures = picture_room(args.max_input_pixels, several_owners=ring.guards)
+    app.add_middleware(PictureRoom, room=pictures)
+    bodies = body_room(args.max_body_bytes, several_owners=ring.guards)
+    app.add_middleware(BodyLimit, limit=args.max_body_bytes, room=bodies)
     app.add_middleware(Keys, ring=ring)
     app.add_middleware(Drained, most=2 * args.max_body_bytes)
     app.add_middleware(Observed, metrics=metrics, tracing=tracing)

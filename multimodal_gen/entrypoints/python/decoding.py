@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING, Any, Literal
+import weakref
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.errors import InvalidRequest, QueueFull
 from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-"""For a GIF, the first image is used."""
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+"""For a GIF or TIFF, the first image is used."""
 MAX_INPUT_PIXELS = 50_000_000
 _MAX_SENT = MAX_CLIENT_FRAME_BYTES // 3
 """Maximum pixels that the engine accepts; larger images are shrunk."""
+_DECODING_BYTES = 16
+"""Memory per pixel while an image is decoded and converted, at most."""
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"})
 
 Mode = Literal["RGB", "L", "RGBA"]
+
+
+class PictureMemory(Protocol):
+    """Counts the memory of one image."""
+
+    def take(self, size: int) -> None:
+        """Raises QueueFull if other images leave no room for `size` bytes."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+picture_memory: ContextVar[Callable[[], PictureMemory] | None] = ContextVar(
+    "picture_memory", default=None
+)
+"""Counts the images of a server's clients; None: not counted."""
 
 
 def decode_picture(
@@ -28,11 +50,11 @@ def decode_picture(
     """uint8 [H, W, 3] (RGB, without alpha), [H, W] (L) or [H, W, 4], rotated by its EXIF.
 
     The format is determined by content, and the size is checked before pixels are decoded. Raises
-    InvalidRequest for data that is not an image, damaged or too large.
+    InvalidRequest for data that is not an image, damaged or too large, QueueFull.
     """
     import numpy as np
 
-    return np.asarray(_open(data, field, max_pixels).convert(mode))
+    return _decoded(data, field, max_pixels, lambda picture: np.asarray(picture.convert(mode)))
 
 
 def decode_mask(
@@ -41,11 +63,14 @@ def decode_mask(
     """uint8 [H, W], white where the image changes.
 
     A mask with transparency changes transparent parts, as in OpenAI's API; one without changes
-    white parts. Raises InvalidRequest.
+    white parts. Raises InvalidRequest, QueueFull.
     """
+    return _decoded(data, field, max_pixels, _mask_of)
+
+
+def _mask_of(picture: Image) -> np.ndarray[Any, Any]:
     import numpy as np
 
-    picture = _open(data, field, max_pixels)
     if not picture.has_transparency_data:
         return np.asarray(picture.convert("L"))
     alpha = np.asarray(picture.convert("RGBA"))[..., 3]
@@ -54,23 +79,62 @@ def decode_mask(
     return np.asarray(picture.convert("RGB").convert("L"))
 
 
-def _open(data: bytes, field: str, max_pixels: int) -> Image:
+def _decoded(
+    data: bytes, field: str, max_pixels: int, convert: Callable[[Image], np.ndarray[Any, Any]]
+) -> np.ndarray[Any, Any]:
+    """Decode an image and convert it. Its memory counts until the array is freed."""
+    counting = picture_memory.get()
+    if counting is None:
+        return convert(_open(data, field, max_pixels, None))
+    decoding, kept = counting(), counting()
+    try:
+        pixels = convert(_open(data, field, max_pixels, decoding))
+    finally:
+        decoding.close()
+    kept.take(pixels.nbytes)
+    weakref.finalize(pixels, kept.close)
+    return pixels
+
+
+def _open(data: bytes, field: str, max_pixels: int, memory: PictureMemory | None) -> Image:
     from PIL import Image, ImageOps
 
     shown = f"{len(data)} bytes"
     try:
+        _support_heic(data, field)
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            if picture.width * picture.height > max_pixels:
+            count = picture.width * picture.height
+            if count > max_pixels:
                 size = f"{picture.width}x{picture.height}"
                 raise InvalidRequest(field, size, f"must have at most {max_pixels} pixels")
+            if memory is not None:
+                memory.take(_DECODING_BYTES * count)
             return _fitting(_eight_bits(ImageOps.exif_transpose(picture)))
-    except InvalidRequest:
+    except (InvalidRequest, QueueFull):
         raise
     except Exception:
         # For crafted files Pillow raises exceptions of any type, and their messages may contain
         # addresses.
-        allowed = "can't be read as an image (PNG, JPEG, WebP, GIF, BMP)"
+        allowed = "can't be read as an image (PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF, HEIC)"
         raise InvalidRequest(field, shown, allowed) from None
+
+
+def _support_heic(data: bytes, field: str) -> None:
+    """Load the decoder for HEIC, which phones send. Raises InvalidRequest if it is missing."""
+    if not is_heic(data):
+        return
+    try:
+        import pillow_heif
+    except ImportError:
+        allowed = "HEIC needs an extra of this server: pip install 'multimodal-gen[heic]'"
+        raise InvalidRequest(field, f"{len(data)} bytes", allowed) from None
+    pillow_heif.register_heif_opener()
+
+
+def is_heic(data: bytes) -> bool:
+    """True if a file says that it has HEVC images; AVIF has the same container."""
+    brands = {data[start : start + 4] for start in range(8, 64, 4)}
+    return data[4:8] == b"ftyp" and not _HEIC_BRANDS.isdisjoint(brands)
 
 
 def _eight_bits(picture: Image) -> Image:

@@ -40,7 +40,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 def a1111_routes(maker: ImageMaker, args: ServerArgs) -> APIRouter:
     """Create all routes below `/sdapi/v1`."""
     routes = APIRouter(
-        prefix="/sdapi/v1", route_class=routes_that_err_as(_failure, _NAMES), responses=_ERRORS
+        prefix="/sdapi/v1", route_class=routes_that_err_as(as_a1111, _NAMES), responses=_ERRORS
     )
     add_generation(routes, maker, args.max_input_pixels)
     add_extras(routes, args.max_input_pixels)
@@ -49,6 +49,6 @@ def a1111_routes(maker: ImageMaker, args: ServerArgs) -> APIRouter:
     return routes
 
 
-def _failure(error: dict[str, Any]) -> dict[str, Any]:
+def as_a1111(error: dict[str, Any]) -> dict[str, Any]:
     message = error["message"]
     return {"error": error["code"], "detail": message, "body": "", "errors": message}

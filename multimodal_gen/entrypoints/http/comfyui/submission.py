@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from fastapi import HTTPException
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.entrypoints.http.bodies.reading import json_of
 from multimodal_gen.entrypoints.http.comfyui.errors import (
     InvalidInput,
     InvalidPrompt,
@@ -35,8 +36,6 @@ from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.service import Service
 
-MAX_PROMPT_BYTES = 2 * 2**20
-"""The prompt is kept, and written into images."""
 _MAX_ID = 128
 _PREVIEW_METHODS = ("auto", "latent2rgb", "taesd")
 """Values of `extra_data.preview_method` that ask for previews; all give the same ones."""
@@ -62,14 +61,11 @@ class PromptSubmitter:
         loras = [f"{name}.safetensors" for name in self.loras()]
         return definitions_for(self._service.model, uploads=self._files.uploads(owner), loras=loras)
 
-    async def submit(self, body: bytes, owner: Owner) -> tuple[Prompt, NodeErrors]:
-        """The prompt, and the errors of outputs that are left out.
+    async def submit(self, given: Mapping[str, Any], owner: Owner) -> tuple[Prompt, NodeErrors]:
+        """The prompt of a body, and the errors of outputs that are left out.
 
-        Raises InvalidPrompt, HTTPException, and the errors of its requests.
+        Raises InvalidPrompt, and the errors of its requests.
         """
-        if len(body) > MAX_PROMPT_BYTES:
-            raise HTTPException(413, f"a prompt must be at most {MAX_PROMPT_BYTES} bytes")
-        given = object_of(body)
         if "prompt" not in given:
             raise InvalidPrompt("no_prompt", "No prompt provided", "No prompt provided")
         prompt_id, client_id, extra = _fields(given)
@@ -165,11 +161,12 @@ class PromptSubmitter:
         return -self._prompts.next_number() if given.get("front") else self._prompts.next_number()
 
 
-def object_of(body: bytes) -> dict[str, Any]:
-    """Parse JSON regardless of the content type. Raises InvalidPrompt."""
+async def object_of(request: Request, body: bytes) -> dict[str, Any]:
+    """Parse JSON regardless of the content type. Raises InvalidPrompt, and InvalidRequest with the
+    place of a bad value."""
     try:
-        found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        found = await json_of(request, body)
+    except RequestValidationError:
         found = None
     if not isinstance(found, dict):
         raise InvalidPrompt("invalid_json", "The body must be a JSON object")

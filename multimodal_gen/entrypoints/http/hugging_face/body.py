@@ -7,8 +7,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
 from multimodal_gen.entrypoints.http.media.solvers import solver_named
@@ -25,7 +23,8 @@ _PASSED_ON = frozenset(
     for name, each in PARAMETERS.items()
     if not each.spec.local and "video" not in each.spec.needs and name not in _OWN_WAY
 )
-_PICTURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM")
+_PICTURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_OBJECT = re.compile(rb"[ \t\r\n]*\{")
 _ENOUGH = 64
 """Number of base64 characters that suffice to detect the file type."""
 _MAX_SHOWN = 20
@@ -41,24 +40,33 @@ class Asked:
     """Names of parameters that were ignored."""
 
 
-def understood(body: bytes, model: ModelInfo, max_pixels: int) -> Asked:
-    """Parse JSON with `inputs`, or a plain image file. Raises InvalidRequest."""
-    if not body.lstrip().startswith(b"{"):
+def understood(body: bytes, given: Any, model: ModelInfo, max_pixels: int) -> Asked:
+    """Convert `given`, the JSON of the body; None if the body is an image file. Slow. Raises
+    InvalidRequest."""
+    if given is None:
         return Asked(SamplingParams(), _picture(body, max_pixels))
-    try:
-        given = msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidRequest("body", f"{len(body)} bytes", f"is not valid JSON: {error}") from None
     inputs, parameters = given.get("inputs"), given.get("parameters")
     if not isinstance(inputs, str):
         raise InvalidRequest("inputs", type(inputs).__name__, "must be text, or a file in base64")
     if not isinstance(parameters, dict | None):
         raise InvalidRequest("parameters", type(parameters).__name__, "must be an object")
     parameters = {name: value for name, value in (parameters or {}).items() if value is not None}
-    return _asked(inputs, parameters, model, max_pixels)
+    others = [name for name in given if name not in ("inputs", "parameters")]
+    return _asked(inputs, parameters, model, max_pixels, others)
 
 
-def _asked(inputs: str, parameters: dict[str, Any], model: ModelInfo, max_pixels: int) -> Asked:
+def is_json(body: bytes) -> bool:
+    """Whether the body is JSON; everything else is an image file."""
+    return _OBJECT.match(body) is not None
+
+
+def _asked(
+    inputs: str,
+    parameters: dict[str, Any],
+    model: ModelInfo,
+    max_pixels: int,
+    others: list[str],
+) -> Asked:
     prompt, pictures = inputs, NO_PIXELS
     if "prompt" in parameters or _is_picture(inputs):
         prompt = parameters.pop("prompt", "")
@@ -69,8 +77,9 @@ def _asked(inputs: str, parameters: dict[str, Any], model: ModelInfo, max_pixels
         scheduler = _solver(scheduler, model)
     if (count := parameters.pop("num_images_per_prompt", 1)) != 1:
         raise InvalidRequest("num_images_per_prompt", count, "must be 1: the response is one file")
-    known = {name: value for name, value in parameters.items() if name in _PASSED_ON}
-    unknown = tuple(_shown(name) for name in parameters if name not in _PASSED_ON)[:_MAX_SHOWN]
+    known = {name: _whole(name, parameters[name]) for name in parameters if name in _PASSED_ON}
+    others += [name for name in parameters if name not in _PASSED_ON]
+    unknown = tuple(map(_shown, others[:_MAX_SHOWN]))
     return Asked(SamplingParams(prompt=prompt, scheduler=scheduler, **known), pictures, unknown)
 
 
@@ -86,7 +95,7 @@ def _is_picture(inputs: str) -> bool:
         start = binascii.a2b_base64(inputs[:_ENOUGH].encode("ascii"), strict_mode=True)
     except (binascii.Error, UnicodeEncodeError):
         return False
-    return len(inputs) > _ENOUGH and start.startswith(_PICTURES)
+    return len(inputs) > _ENOUGH and (start.startswith(_PICTURES) or start[4:8] == b"ftyp")
 
 
 def _sides(target: object) -> dict[str, Any]:
@@ -104,5 +113,13 @@ def _solver(name: object, model: ModelInfo) -> str:
     return solver
 
 
+def _whole(name: str, value: Any) -> Any:
+    """Convert a number such as 20.0 for a parameter that takes integers, as JavaScript has one
+    type of number."""
+    is_whole = isinstance(value, float) and value.is_integer()
+    return int(value) if is_whole and PARAMETERS[name].kind is int else value
+
+
 def _shown(name: str) -> str:
-    return re.sub(r"[^\w.-]", "?", name[:60], flags=re.ASCII)
+    """A name for a header, which must not be empty, nor end with a space."""
+    return re.sub(r"[^\w.-]", "?", name[:60], flags=re.ASCII) or '""'

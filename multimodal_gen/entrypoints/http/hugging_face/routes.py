@@ -9,7 +9,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from multimodal_gen.entrypoints.http.hugging_face.body import understood
+from multimodal_gen.entrypoints.http.bodies.reading import json_of, read_bytes
+from multimodal_gen.entrypoints.http.hugging_face.body import is_json, understood
 from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
 from multimodal_gen.entrypoints.http.openai.image_replies import Encoding
 from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
@@ -68,7 +69,7 @@ _FILES: dict[str, Any] = {
 def hugging_face_routes(maker: ImageMaker, max_pixels: int) -> APIRouter:
     """text_to_image and image_to_image, at any URL that such a client may use. Input images may
     have up to `max_pixels`."""
-    routes = APIRouter(route_class=routes_that_err_as(_failure, _NAMES), responses=_ERRORS)
+    routes = APIRouter(route_class=routes_that_err_as(as_hugging_face, _NAMES), responses=_ERRORS)
 
     @routes.post("/models/{model:path}", response_class=Response, openapi_extra=_BODY)
     async def infer_by_name(model: str, request: Request) -> Response:
@@ -81,7 +82,10 @@ def hugging_face_routes(maker: ImageMaker, max_pixels: int) -> APIRouter:
         """Generate an image from a prompt or an image. Unknown `parameters` are listed in
         `x-hf-warning`."""
         model = maker.model()
-        asked = await asyncio.to_thread(understood, await request.body(), model, max_pixels)
+        body = await read_bytes(request)
+        given = await json_of(request, body) if is_json(body) else None
+        asked = await asyncio.to_thread(understood, body, given, model, max_pixels)
+        del body, given  # not needed while the image is generated
         encoding = Encoding(_format(request.headers.get("accept", "")), QUALITY, model.name)
         task = maker.service.start(asked.params, asked.pictures, owner=owner_of(request))
         (output,) = await unless_gone(request, task)
@@ -100,7 +104,7 @@ def hugging_face_routes(maker: ImageMaker, max_pixels: int) -> APIRouter:
     return routes
 
 
-def _failure(error: dict[str, Any]) -> dict[str, Any]:
+def as_hugging_face(error: dict[str, Any]) -> dict[str, Any]:
     return {"error": error["message"], "error_type": error["code"], "field": error["param"]}
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -14,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
+from starlette.types import Scope
 
 from multimodal_gen.errors import (
     HTTP_STATUS,
@@ -35,13 +37,48 @@ _PHRASES = {499: "Cancelled", 507: "Out of Memory"}
 _ALLOWED = {"none_required": "server files can't be used over HTTP"}
 """Replacements for pydantic's messages."""
 
+ErrorShape = Callable[[dict[str, Any]], dict[str, Any]]
+"""Converts OpenAI's `{message, type, param, code}` to a response body."""
+NO_SHAPES: Mapping[str, ErrorShape] = MappingProxyType({})
 
-def install_handlers(app: FastAPI) -> None:
-    """Make `app` return every error, its own and ours, in the envelope."""
-    app.add_exception_handler(MultimodalGenError, _on_ours)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(RequestValidationError, _on_validation)
+
+def install_handlers(app: FastAPI, shapes: Mapping[str, ErrorShape] = NO_SHAPES) -> None:
+    """Make `app` return every error, its own and ours, in the envelope, or in the shape of the
+    protocol whose paths start with a key of `shapes`."""
+    app.state.error_shapes = shapes
+    for kind in (MultimodalGenError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _on_error)
     app.add_exception_handler(Exception, _on_bug)
+
+
+def answer(request: Request, error: Exception) -> Response:
+    """Response to a request that failed with `error`, in the envelope."""
+    if isinstance(error, MultimodalGenError):
+        return response_of(error)
+    if isinstance(error, RequestValidationError):
+        return _of_validation(error)
+    assert isinstance(error, HTTPException)
+    return _of_http(request, error)
+
+
+def shaped(response: Response, scope: Scope) -> Response:
+    """Convert an error response in the envelope for the protocol that owns the path."""
+    if "app" in scope:
+        for prefix, shape in scope["app"].state.error_shapes.items():
+            if scope["path"].startswith(prefix):
+                return reshaped(response, shape)
+    return response
+
+
+def reshaped(response: Response, shape: ErrorShape) -> Response:
+    """Convert an error response in the envelope; status and headers stay."""
+    body = json.dumps(shape(json.loads(bytes(response.body))["error"])).encode("ascii")
+    headers = {
+        name: value
+        for name, value in response.headers.items()
+        if name not in ("content-length", "content-type")
+    }
+    return Response(body, response.status_code, headers, media_type="application/json")
 
 
 def error_response(
@@ -114,13 +151,11 @@ def response_of(error: MultimodalGenError) -> Response:
     return error_response(status, content["message"], error.code, error.field, headers)
 
 
-async def _on_ours(_: Request, error: Exception) -> Response:
-    assert isinstance(error, MultimodalGenError)
-    return response_of(error)
+async def _on_error(request: Request, error: Exception) -> Response:
+    return shaped(answer(request, error), request.scope)
 
 
-async def _on_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+def _of_http(request: Request, error: HTTPException) -> Response:
     code, headers = _CODES.get(error.status_code, "http_error"), error.headers
     if error.status_code == 405:
         headers = {"allow": ", ".join(_methods(request))}
@@ -144,12 +179,12 @@ async def _on_bug(request: Request, _: Exception) -> Response:
     headers = {"x-should-retry": "false"}
     if "request_id" in request.scope:
         headers["x-request-id"] = request.scope["request_id"]
-    return error_response(500, "internal error", MultimodalGenError.code, headers=headers)
+    answer = error_response(500, "internal error", MultimodalGenError.code, headers=headers)
+    return shaped(answer, request.scope)
 
 
-async def _on_validation(_: Request, error: Exception) -> Response:
+def _of_validation(error: RequestValidationError) -> Response:
     """Report the first error that pydantic found in the body."""
-    assert isinstance(error, RequestValidationError)
     first: dict[str, Any] = error.errors()[0]
     kind, param = str(first["type"]), _param(first["loc"])
     if kind == "json_invalid":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, get_args
@@ -10,17 +9,16 @@ from typing import Any, TypeVar, get_args
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
 
+from multimodal_gen.entrypoints.http.bodies.form_body import FORMS, FormFile
+from multimodal_gen.entrypoints.http.bodies.json_body import parse_json
+from multimodal_gen.entrypoints.http.bodies.reading import read_form, read_json
 from multimodal_gen.entrypoints.http.transport.links import follow_links
+from multimodal_gen.errors import InvalidRequest
 
 M = TypeVar("M", bound=BaseModel)
-MAX_FIELDS = 200
-MAX_FILES = 20
-MAX_FIELD_BYTES = 32 * 2**20
-"""Maximum size of a field that is not a file: it may be an image in base64."""
 
-_JSON, _FORMS = "application/json", ("multipart/form-data", "application/x-www-form-urlencoded")
+_JSON = "application/json"
 _KEY = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 _MAX_DEPTH = 4
 _EMPTY_IS_TEXT = frozenset({"prompt", "negative_prompt"})
@@ -43,9 +41,13 @@ async def parse_body(request: Request, model: type[M]) -> M:
 async def _read(request: Request, model: type[M]) -> M:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == _JSON or kind.endswith("+json"):
-        return _validated(model, _from_json(await request.body()), strict=True)
-    if kind in _FORMS:
-        return _validated(model, _unpacked(model, fold(await _items(request))), strict=False)
+        return _validated(model, await read_json(request), strict=True)
+    if kind in FORMS:
+        fields = [
+            (name, value.content if isinstance(value, FormFile) else value)
+            for name, value in await read_form(request)
+        ]
+        return _validated(model, _unpacked(model, fold(fields)), strict=False)
     raise RequestValidationError([{"type": "missing", "loc": ("body",), "msg": "", "input": None}])
 
 
@@ -69,32 +71,9 @@ def body_schema(model: type[BaseModel], *kinds: str) -> dict[str, Any]:
     return {
         "requestBody": {
             "required": True,
-            "content": {kind: {"schema": schema} for kind in kinds or (_JSON, _FORMS[0])},
+            "content": {kind: {"schema": schema} for kind in kinds or (_JSON, FORMS[0])},
         }
     }
-
-
-def _from_json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except json.JSONDecodeError as error:
-        found = {"type": "json_invalid", "loc": ("body", error.pos), "msg": "", "input": None}
-        raise RequestValidationError([{**found, "ctx": {"error": error.msg}}]) from None
-    except (ValueError, RecursionError):
-        raise HTTPException(400, "the body is not valid JSON") from None
-
-
-async def _items(request: Request) -> list[tuple[str, Value]]:
-    limits: dict[str, int] = {
-        "max_files": MAX_FILES,
-        "max_fields": MAX_FIELDS,
-        "max_part_size": MAX_FIELD_BYTES,
-    }
-    async with request.form(**limits) as form:
-        return [
-            (name, await value.read() if isinstance(value, UploadFile) else value)
-            for name, value in form.multi_items()
-        ]
 
 
 def _put(into: dict[str, Any], name: str, path: list[str], value: Value) -> None:
@@ -147,8 +126,8 @@ def _maybe_json(text: str) -> Any:
     if text != "null" and text[:1] not in ("[", "{"):
         return text
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json(text.encode())
+    except (RequestValidationError, HTTPException, InvalidRequest):
         return text
 
 

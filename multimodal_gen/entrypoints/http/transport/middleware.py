@@ -1,4 +1,4 @@
-"""Handling of every request: id, logging, metrics, and a limit on its body."""
+"""Handling of every request: id, logging, metrics, HEAD, and a limit on its body."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from multimodal_gen.entrypoints.http.transport.errors import error_response, response_of
-from multimodal_gen.errors import QueueFull
+from multimodal_gen.entrypoints.http.bodies.room import Hold, Room
+from multimodal_gen.entrypoints.http.transport.errors import error_response, shaped
+from multimodal_gen.entrypoints.http.transport.owners import owner_name
+from multimodal_gen.entrypoints.python.decoding import picture_memory
 from multimodal_gen.observability.context import RequestContext, enter, leave, trace_id_of
 from multimodal_gen.observability.logging import ACCESS, fields
 from multimodal_gen.observability.metrics import Metrics
 from multimodal_gen.observability.tracing import Tracing
 
-_MAX_COMMAS = 200_000
-"""Limit on a JSON body: parsing time is proportional to its values, and blocks everything else."""
-_BODIES = 8
-"""Maximum number of bodies of the largest size in memory at once."""
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _QUIET = frozenset({"/health", "/healthz", "/liveness", "/metrics"})
 """Frequently polled routes, logged at DEBUG."""
@@ -94,7 +93,7 @@ class Observed:
         method = _method(scope)
         with self._tracing.request(method, Headers(scope=scope)) as span:
             yield
-            self._tracing.answered(span, method, _route(scope), status(), _owner(scope))
+            self._tracing.answered(span, method, _route(scope), status(), owner_name(scope))
 
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
         method, route = _method(scope), _route(scope)
@@ -127,11 +126,6 @@ def _method(scope: Scope) -> str:
 def _route(scope: Scope) -> str:
     """Path template of the route; there are few of them."""
     return getattr(scope.get("route"), "path", None) or _UNMATCHED
-
-
-def _owner(scope: Scope) -> str:
-    owner = scope.get("state", {}).get("owner")
-    return "" if owner is None else str(owner.name)
 
 
 class Drained:
@@ -168,46 +162,54 @@ class Drained:
 
 class BodyLimit:
     """Returns 413 for a body of more than `limit` bytes, by content-length or actual size, and 429
-    while bodies of other requests fill the available memory."""
+    while the bodies of other requests fill `room`, where each byte is counted as it arrives."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, room: Room) -> None:
         self._app = app
         self._limit = limit
-        self._held = 0
+        self._room = room
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        headers = Headers(scope=scope)
-        announced = headers.get("content-length", "")
-        expected = int(announced) if announced.isdecimal() else 0
-        if expected > self._limit:
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdecimal() and int(announced) > self._limit:
             response = error_response(413, self._message, "request_too_large")
-            return await response(scope, receive, send)
-        if expected and self._held + expected > _BODIES * self._limit:
-            error = QueueFull("too many large request bodies in flight; retry later")
-            return await response_of(error)(scope, receive, send)
-        is_json = "json" in headers.get("content-type", "")
-        received = commas = 0
+            return await shaped(response, scope)(scope, receive, send)
+        hold = scope["body_hold"] = Hold(self._room, owner_name(scope))
+        received = 0
 
         async def receive_bounded() -> Message:
-            nonlocal received, commas
+            nonlocal received
             message = await receive()
-            body = message.get("body", b"")
-            received += len(body)
-            self._held += len(body)
+            size = len(message.get("body", b""))
+            received += size
             if received > self._limit:
                 raise HTTPException(413, self._message)
-            commas += body.count(b",") if is_json else 0
-            if commas > _MAX_COMMAS:
-                raise HTTPException(413, f"the body must have at most {_MAX_COMMAS} values")
+            hold.take(size)
             return message
 
         try:
             await self._app(scope, receive_bounded, send)
         finally:
-            self._held -= received
+            hold.close()
 
     @property
     def _message(self) -> str:
         return f"the body must be at most {self._limit} bytes"
+
+
+class PictureRoom:
+    """Lets the images that a request decodes take room, until nobody holds them any more."""
+
+    def __init__(self, app: ASGIApp, room: Room) -> None:
+        self._app = app
+        self._room = room
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        owner = owner_name(scope)
+        token = picture_memory.set(partial(Hold, self._room, owner))
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            picture_memory.reset(token)

@@ -6,8 +6,9 @@ import asyncio
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import FileResponse
-from starlette.datastructures import UploadFile
 
+from multimodal_gen.entrypoints.http.bodies.form_body import FormFile
+from multimodal_gen.entrypoints.http.bodies.reading import read_form
 from multimodal_gen.entrypoints.http.comfyui.files import (
     FOLDERS,
     Files,
@@ -19,7 +20,6 @@ from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.entrypoints.python.decoding import decode_picture
 
 _HEADERS = {"cache-control": "private, no-cache", "x-content-type-options": "nosniff"}
-_FORM: dict[str, int] = {"max_files": 1, "max_fields": 10, "max_part_size": 2**16}
 
 
 def add_file_routes(routes: APIRouter, files: Files, max_pixels: int) -> None:
@@ -39,12 +39,12 @@ def add_file_routes(routes: APIRouter, files: Files, max_pixels: int) -> None:
     @routes.post("/upload/image", openapi_extra=UPLOAD, responses=refusals(400, 413, 429))
     async def upload(request: Request) -> dict[str, str]:
         """Store an image for LoadImage; the reply has its name."""
-        async with request.form(**_FORM) as form:
-            sent, folder = form.get("image"), form.get("type") or "input"
-            subfolder, overwrite = form.get("subfolder") or "", form.get("overwrite")
-            if not isinstance(sent, UploadFile) or not isinstance(subfolder, str):
-                raise HTTPException(400, "image must be a file")
-            data, parts = await sent.read(), sane_parts(sent.filename or "")
+        form = dict(await read_form(request))
+        sent, folder = form.get("image"), form.get("type") or "input"
+        subfolder, overwrite = form.get("subfolder") or "", form.get("overwrite")
+        if not isinstance(sent, FormFile) or not isinstance(subfolder, str):
+            raise HTTPException(400, "image must be a file")
+        data, parts = sent.content, sane_parts(sent.name)
         if folder not in FOLDERS or not parts:
             folders = ", ".join(FOLDERS)
             raise HTTPException(400, f"type must be one of {folders}; the file must have a name")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 
+from multimodal_gen.entrypoints.http.bodies.reading import read_bytes
 from multimodal_gen.entrypoints.http.comfyui.errors import InvalidPrompt, json_response
 from multimodal_gen.entrypoints.http.comfyui.execution import Executor
 from multimodal_gen.entrypoints.http.comfyui.prompts import Prompts
@@ -21,6 +22,8 @@ from multimodal_gen.entrypoints.http.comfyui.submission import PromptSubmitter, 
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.serving.service import Service
 
+MAX_PROMPT_BYTES = 2 * 2**20
+"""The prompt is kept, and written into images."""
 Offset = Annotated[int | None, Query(ge=-1)]
 MaxItems = Annotated[int | None, Query(ge=0)]
 
@@ -38,7 +41,10 @@ def add_prompt_routes(
         """Queue a graph. A 400 error names the node and input at fault."""
         owner = owner_of(request)
         try:
-            prompt, node_errors = await submitter.submit(await request.body(), owner)
+            body = await read_bytes(request)
+            if len(body) > MAX_PROMPT_BYTES:
+                raise HTTPException(413, f"a prompt must be at most {MAX_PROMPT_BYTES} bytes")
+            prompt, node_errors = await submitter.submit(await object_of(request, body), owner)
         except InvalidPrompt as error:
             return error.response()
         executor.start(prompt, service.model.name)
@@ -71,7 +77,7 @@ def add_queue_routes(routes: APIRouter, prompts: Prompts) -> None:
     async def edit_queue(request: Request) -> Response:
         """Remove queued prompts: the given ones, or all (`clear`)."""
         try:
-            cleared, named = _named(object_of(await request.body()))
+            cleared, named = _named(await object_of(request, await read_bytes(request)))
         except InvalidPrompt as error:
             return error.response()
         for prompt in prompts.queue(owner_of(request)):
@@ -88,9 +94,9 @@ def add_queue_routes(routes: APIRouter, prompts: Prompts) -> None:
     )
     async def interrupt(request: Request) -> Response:
         """Interrupt the longest-running prompt, or the given one if it is running."""
-        body = await request.body()
+        body = await read_bytes(request)
         try:
-            wanted = _wanted(object_of(body)) if body.strip() else None
+            wanted = _wanted(await object_of(request, body)) if body.strip() else None
         except InvalidPrompt as error:
             return error.response()
         running = [prompt for prompt in prompts.queue(owner_of(request)) if prompt.runs]
@@ -129,7 +135,7 @@ def add_history_routes(routes: APIRouter, prompts: Prompts) -> None:
         """Remove ended prompts: the given ones, or all (`clear`)."""
         owner = owner_of(request)
         try:
-            cleared, named = _named(object_of(await request.body()))
+            cleared, named = _named(await object_of(request, await read_bytes(request)))
         except InvalidPrompt as error:
             return error.response()
         for prompt_id in prompts.history(owner):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from typing import Any
 
-from fastapi import WebSocket, WebSocketDisconnect
+from fastapi import HTTPException, WebSocket, WebSocketDisconnect
+from fastapi.exceptions import RequestValidationError
 
+from multimodal_gen.entrypoints.http.bodies.json_body import parse_json
 from multimodal_gen.entrypoints.http.comfyui.execution import Executor
 from multimodal_gen.entrypoints.http.comfyui.prompts import Prompts
 from multimodal_gen.entrypoints.http.comfyui.routes.channels import Channel, Channels
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
+from multimodal_gen.errors import InvalidRequest
 
 _TRY_LATER = 1013
 _MAX_ID = 128
@@ -81,8 +83,8 @@ async def _send(socket: WebSocket, channel: Channel) -> None:
 
 def _flags(text: str) -> dict[str, Any] | None:
     try:
-        message = json.loads(text)
-    except (ValueError, RecursionError):
+        message = parse_json(text.encode())
+    except (HTTPException, RequestValidationError, InvalidRequest, UnicodeEncodeError):
         return None
     if not isinstance(message, dict) or message.get("type") != "feature_flags":
         return None
