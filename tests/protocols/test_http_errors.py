@@ -29,7 +29,7 @@ def app() -> FastAPI:
     return app_with(ends=FULL, max_body_bytes=MAX_BODY_BYTES)
 
 
-def post(app: FastAPI, **body: object) -> httpx2.Response:
+def post(app: FastAPI, /, **body: object) -> httpx2.Response:
     return ask(app, "POST", IMAGES, content=json.dumps(body), headers=JSON)
 
 

@@ -30,6 +30,10 @@ _SLICE = 2**20
 JsonPath = tuple[str | int, ...]
 
 
+class NumberOutOfRange(InvalidRequest):
+    """A number that is not finite, or does not fit 64 bits."""
+
+
 def count_values(body: bytes) -> int:
     """Upper bound on the values in JSON, without parsing it. Raises HTTPException for too many."""
     # In slices: other threads have to wait while bytes are counted.
@@ -66,7 +70,7 @@ def check_values(value: Any, place: JsonPath = ()) -> None:
     elif isinstance(value, str):
         check_text(value, place)
     elif isinstance(value, int | float) and not _is_usable(value):
-        raise InvalidRequest(name_of(place), value, "must be a finite number of at most 64 bits")
+        raise NumberOutOfRange(name_of(place), value, "must be a finite number of at most 64 bits")
 
 
 def check_text(text: str, place: JsonPath) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from fastapi import Response
 
+from multimodal_gen.entrypoints.http.bodies.json_body import NumberOutOfRange
+from multimodal_gen.errors import InvalidRequest
+
 _MAX_SHOWN = 200
+_IN_NODE = re.compile(r"prompt\.([^.]+)\.inputs\.([^.]+)")
 
 
 class InvalidPrompt(Exception):
@@ -63,6 +68,18 @@ def failed(node_errors: Mapping[str, Any]) -> InvalidPrompt:
     )
     message = "Prompt outputs failed validation"
     return InvalidPrompt("prompt_outputs_failed_validation", message, details, node_errors)
+
+
+def unusable(error: InvalidRequest) -> InvalidPrompt:
+    """Error for a value in a body that no field takes, with its node if it is in one."""
+    if (place := _IN_NODE.fullmatch(error.field or "")) is None:
+        return InvalidPrompt("invalid_json", error.message)
+    node, input_name = place.groups()
+    is_number = isinstance(error, NumberOutOfRange)
+    kind = "value_bigger_than_max" if is_number else "invalid_input_type"
+    found = problem(kind, error.message, input_name, input_name=input_name)
+    entry = {"errors": [found], "dependent_outputs": [], "class_type": None}
+    return failed({node: entry})
 
 
 def as_comfyui(error: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from multimodal_gen.entrypoints.http.comfyui.errors import (
     InvalidInput,
     InvalidPrompt,
     failed,
+    unusable,
 )
 from multimodal_gen.entrypoints.http.comfyui.files import Files, Place
 from multimodal_gen.entrypoints.http.comfyui.graph.graph import Graph, Node
@@ -162,10 +163,11 @@ class PromptSubmitter:
 
 
 async def object_of(request: Request, body: bytes) -> dict[str, Any]:
-    """Parse JSON regardless of the content type. Raises InvalidPrompt, and InvalidRequest with the
-    place of a bad value."""
+    """Parse JSON regardless of the content type. Raises InvalidPrompt."""
     try:
         found = await json_of(request, body)
+    except InvalidRequest as error:
+        raise unusable(error) from None
     except RequestValidationError:
         found = None
     if not isinstance(found, dict):
