@@ -203,7 +203,7 @@ class SamplingParams:
     keep_unmasked: Annotated[
         bool,
         ParameterSpec(
-            help="Lay the input image over the result where the mask is black; grey blends",
+            help="Keep the image exactly where the mask is black; grey blends",
             needs=("mask",),
         ),
     ] = False

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from PIL import Image
@@ -20,6 +21,7 @@ import multimodal_gen
 from multimodal_gen import ServerArgs
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.families import FAMILIES
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.cli.main import main
 from multimodal_gen.entrypoints.python import diffusion_generator
 from multimodal_gen.launch.engine_process import EngineProcess
@@ -103,6 +105,63 @@ def test_jsonl_has_parameters_for_each_prompt() -> None:
     assert found == [("a", 5, 32), ("b", 9, 48), ("b", 10, 48)]
 
 
+@pytest.mark.usefixtures("started")
+def test_each_of_several_prompts_is_a_request(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--prompt", "a red heart", "--prompt", "a dog", *SMALL]) == 0
+    made = [read_parameters(path).params.prompt for path in written(capsys)]
+    assert made == ["a red heart", "a dog"]
+
+
+Paths = list[tuple[str, str | None, str | None]]
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ("--prompt=a --prompt=b --image-path=x", [("a", "x", None), ("b", "x", None)]),
+        ("--prompt=a --image-path=x --image-path=y", [("a", "x", None), ("a", "y", None)]),
+        (
+            "--prompt=a --prompt=b --image-path=x --image-path=y --mask-path=m",
+            [("a", "x", "m"), ("b", "y", "m")],
+        ),
+        (
+            "--prompt=a --image-path=x --mask-path=m --mask-path=n",
+            [("a", "x", "m"), ("a", "x", "n")],
+        ),
+        ("--prompt-path=p.txt --image-path=x --image-path=y", [("c", "x", None), ("d", "y", None)]),
+    ],
+)
+def test_each_prompt_has_its_image(
+    given: str, asked: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("p.txt").write_text("c\nd")
+    assert _asked(given.split(), monkeypatch) == asked
+
+
+@pytest.mark.parametrize("way", ["variable", "file"])
+def test_a_prompt_from_elsewhere_is_one_however_many_words_it_has(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("c.yaml").write_text("prompt: a red heart")
+    if way == "variable":
+        monkeypatch.setenv("MULTIMODAL_GEN_PROMPT", "a red heart")
+    argv = ["--config=c.yaml"] if way == "file" else []
+    assert _asked(argv, monkeypatch) == [("a red heart", None, None)]
+
+
+def _asked(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> Paths:
+    """The prompts, images and masks of a command's requests."""
+    asked: Paths = []
+
+    def stop(prompts: list[SamplingParams]) -> NoReturn:
+        asked.extend((each.prompt, each.image_path, each.mask_path) for each in prompts)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("multimodal_gen.entrypoints.cli.prompt_list.PromptList", stop)
+    main(["generate", *argv])
+    return asked
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -164,6 +223,11 @@ def test_an_output_that_cannot_be_written_is_a_failure(capsys: pytest.CaptureFix
         ([], "missing command: must be one of generate, "),
         (["paint"], 'Unknown command "paint"'),
         (["generate"], "must not be empty without prompt_path"),
+        (["generate", "--prompt=a", "--prompt="], "must not be empty without prompt_path"),
+        (
+            ["generate", *["--prompt=a"] * 3, *["--image-path=x"] * 2],
+            "image_path='2 files': must be one, or one for each of 3 requests",
+        ),
         (["generate", "--prompt=a", "--steps=3"], "Unknown option: --steps"),
         (["generate", "--prompt=a", "--width=wide"], "Invalid value for --width: unable to"),
         (["generate", "--prompt=a", "--num-gpus=0"], "num_gpus=0: must be at least 1"),

@@ -11,7 +11,7 @@ from multimodal_gen.entrypoints.cli.main import BAD_USE, app, main
 
 def params_of(*tokens: str) -> SamplingParams:
     _, bound, _ = app.parse_args(["generate", "--prompt", "x", *tokens])
-    params = bound.arguments["params"]
+    params = bound.arguments["params"].common()
     assert isinstance(params, SamplingParams)
     return params
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -56,13 +57,17 @@ def generate(
     return 1 if errors else 0
 
 
-def _prompts(params: SamplingParams, prompt_path: Path | None) -> list[SamplingParams]:
-    from multimodal_gen.entrypoints.cli.prompts import read_prompts
+def _prompts(flags: RequestFlags, prompt_path: Path | None) -> list[SamplingParams]:
+    from multimodal_gen.entrypoints.cli.prompts import read_prompts, with_paths
 
-    if prompt_path is not None and params.prompt:
-        raise InvalidRequest("prompt", params.prompt, "can't be combined with prompt_path")
+    common = flags.common()
+    if prompt_path is not None and flags.prompt:
+        raise InvalidRequest("prompt", flags.prompt[0], "can't be combined with prompt_path")
     if prompt_path is not None:
-        return read_prompts(prompt_path, params)
-    if not params.prompt:
-        raise InvalidRequest("prompt", params.prompt, "must not be empty without prompt_path")
-    return [params]
+        prompts = read_prompts(prompt_path, common)
+    else:
+        prompts = [replace(common, prompt=prompt) for prompt in flags.prompt or ("",)]
+        if not all(each.prompt for each in prompts):
+            raise InvalidRequest("prompt", "", "must not be empty without prompt_path")
+    prompts = with_paths(prompts, "image_path", flags.image_path)
+    return with_paths(prompts, "mask_path", flags.mask_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,21 @@ def read_prompts(path: Path, common: SamplingParams) -> list[SamplingParams]:
     if not prompts:
         raise InvalidRequest("prompt_path", str(path), "must contain at least one prompt")
     return prompts
+
+
+def with_paths(
+    prompts: list[SamplingParams], name: str, paths: Sequence[str]
+) -> list[SamplingParams]:
+    """Give each prompt its image or mask; one prompt is repeated for several. Raises
+    InvalidRequest."""
+    if len(paths) < 2:
+        return prompts  # all have it already
+    if len(prompts) == 1:
+        prompts = prompts * len(paths)
+    if len(prompts) != len(paths):
+        allowed = f"must be one, or one for each of {len(prompts)} requests"
+        raise InvalidRequest(name, f"{len(paths)} files", allowed)
+    return [prompt.updated(**{name: path}) for prompt, path in zip(prompts, paths, strict=True)]
 
 
 def _of_text(line: str, common: SamplingParams) -> SamplingParams:

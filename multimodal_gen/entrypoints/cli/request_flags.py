@@ -17,26 +17,61 @@ def _loras(kind: Any, tokens: Sequence[Token]) -> tuple[LoraChoice, ...]:
     return tuple(LoraChoice.of(token.value) for token in tokens)
 
 
-_LORA_HELP = " Each is NAME or NAME:SCALE; repeat the flag for several."
+def _whole(kind: Any, value: str, *, delimiter: str | None = None) -> list[str]:
+    """An environment variable is one value, spaces included."""
+    return [value]
+
+
+_MORE_HELP = {
+    "prompt": "Repeatable: each is a request.",
+    "image_path": "Repeatable: one per prompt, or all for one prompt.",
+    "mask_path": "Repeatable.",
+    "lora": "Each is NAME or NAME:SCALE; repeat the flag for several.",
+}
+_REPEATED = ("prompt", "image_path", "mask_path")
+"""Parameters of which a command takes several, for several requests."""
 _ONE_WORD = Parameter(converter=_loras, n_tokens=1, accepts_keys=False)
 
 
 def _flag(parameter: SamplingParameter) -> tuple[str, Any, Any]:
     """Return the parameter as a field of a dataclass whose fields are flags."""
-    flag = Parameter(help=parameter.summary)
-    if parameter.name == "lora":
-        flag = Parameter.combine(_ONE_WORD, Parameter(help=parameter.summary + _LORA_HELP))
+    name = parameter.name
+    flag = Parameter(help=" ".join(filter(None, (parameter.summary, _MORE_HELP.get(name)))))
     kind: Any = Annotated
-    return parameter.name, kind[parameter.annotation, flag], field(default=parameter.default)
+    if name in _REPEATED:
+        several = Parameter.combine(Parameter(env_var_split=_whole), flag)
+        return name, kind[tuple[str, ...], several], field(default=())
+    if name == "lora":
+        flag = Parameter.combine(_ONE_WORD, flag)
+    return name, kind[parameter.annotation, flag], field(default=parameter.default)
+
+
+class _Requests:
+    """What the flags ask for."""
+
+    def common(self) -> SamplingParams:
+        """Return the parameters that all requests share; a single image or mask is one of them."""
+        given = {name: getattr(self, name) for name in PARAMETERS if name not in _REPEATED}
+        for name in ("image_path", "mask_path"):
+            paths = getattr(self, name)
+            given[name] = paths[0] if len(paths) == 1 else None
+        return SamplingParams(**given)
 
 
 if TYPE_CHECKING:
-    RequestFlags = SamplingParams
+
+    class RequestFlags(_Requests):
+        """The flags that code reads by name."""
+
+        prompt: tuple[str, ...]
+        image_path: tuple[str, ...]
+        mask_path: tuple[str, ...]
+
 else:
     RequestFlags = make_dataclass(
         "RequestFlags",
         map(_flag, PARAMETERS.values()),
-        bases=(SamplingParams,),
+        bases=(_Requests,),
         namespace={"__module__": __name__},
         frozen=True,
         kw_only=True,

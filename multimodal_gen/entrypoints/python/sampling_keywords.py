@@ -49,7 +49,7 @@ class SamplingKeywords(TypedDict, total=False):
     strength: float | None
     """How much of the input image to replace (more than 0 and at most 1)."""
     keep_unmasked: bool
-    """Lay the input image over the result where the mask is black; grey blends."""
+    """Keep the image exactly where the mask is black; grey blends."""
     lora: LoraLike | Sequence[LoraLike]
     """LoRAs from the folder given by --lora-dir."""
     priority: Literal["low", "normal", "high"]
