@@ -12,6 +12,16 @@ PREVIEWS_PER_REQUEST = 10
 """Maximum; each preview costs a small decode."""
 
 
+class Standing(msgspec.Struct, frozen=True):
+    """Whose request it is, for an engine that several owners share."""
+
+    owner: str = ""
+    weight: float = 1.0
+    """Share of the device, relative to other owners."""
+    priorities: bool = False
+    """A request of high priority goes before those of other owners."""
+
+
 class Req(msgspec.Struct, frozen=True, kw_only=True):
     """One image or video. Immutable: all defaults are filled in and the seed is chosen.
 
@@ -24,6 +34,7 @@ class Req(msgspec.Struct, frozen=True, kw_only=True):
     """Send previews of the current estimate with the progress."""
     pictures: dict[str, FrameHeader] = {}
     """Input images, as frames in this order: `image` [H, W, 3], `mask` [H, W]."""
+    standing: Standing = Standing()
 
 
 def preview_stride(evaluations: int) -> int:

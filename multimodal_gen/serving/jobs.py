@@ -108,7 +108,7 @@ class Jobs:
             request=JobRequest(requests, meta or {}),
         )
         async with self._in_order:
-            self._service.check_room(len(requests))
+            self._service.check_room(len(requests), owner)
             kept = await asyncio.to_thread(self._keep, record, pictures, key)
             if kept.id == record.id:
                 self._begin(kept, pictures)

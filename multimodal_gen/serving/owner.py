@@ -1,4 +1,4 @@
-"""The owner of a request."""
+"""The owner of a request, and what it is entitled to."""
 
 from __future__ import annotations
 
@@ -15,3 +15,15 @@ class Owner:
 
     def may_see(self, owner_name: str) -> bool:
         return self.admin or self.name == owner_name
+
+
+@dataclass(frozen=True)
+class Share:
+    """What the operator grants an owner, besides others."""
+
+    max_concurrent: int | None = None
+    """Maximum number of its requests in the engine at a time; None means no limit."""
+    weight: float = 1.0
+    """Its share of the engine and of the queue's places, relative to others."""
+    priorities: bool = False
+    """Its requests of high priority go before those of other owners."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -25,13 +26,14 @@ from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import Pixels, headers_of
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
-from multimodal_gen.serving.dispatcher import Dispatcher, QueueLimits
+from multimodal_gen.serving.dispatch.dispatcher import Dispatcher, QueueLimits
+from multimodal_gen.serving.dispatch.ticket import Ticket
 from multimodal_gen.serving.observer import Observer
 from multimodal_gen.serving.operator_limits import bounded, within_time
-from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.owner import Owner, Share
 from multimodal_gen.serving.task import Task
-from multimodal_gen.serving.ticket import Ticket
 
+log = logging.getLogger(__name__)
 ServerPhase = Literal["loading", "ready", "restarting", "stopping", "failed"]
 
 NO_PIXELS: Pixels = MappingProxyType({})
@@ -83,10 +85,9 @@ class Service:
         service.engine_up(client)
         return service
 
-    def limit_owners(self, concurrency: Mapping[str, int]) -> None:
-        """Set the maximum number of requests in the engine per owner's name; looked up on each
-        use."""
-        self._dispatcher.limit_owners(concurrency)
+    def grant(self, shares: Mapping[str, Share]) -> None:
+        """Set what each owner is entitled to, by name; looked up on each use."""
+        self._dispatcher.grant(shares)
 
     # -- state
 
@@ -172,13 +173,12 @@ class Service:
             self._tell(task, index, event)
 
         self._alive[task.id] = task, []
-        for observer in self.observers:
-            observer.started(task)
+        self._observe(lambda observer: observer.started(task))
         try:
             tickets = self._dispatcher.put(
                 requests, [*pictures.values()], owner, tell, durable=kept, bounded=not kept
             )
-        except MultimodalGenError:
+        except Exception:
             self._cancel(task)
             raise
         if task.done:  # Its first output was refused immediately.
@@ -204,9 +204,9 @@ class Service:
             req for one in several for req in requests_of(one, model, headers, previews=previews)
         ]
 
-    def check_room(self, count: int) -> None:
-        """Raise QueueFull if `count` more requests exceed the capacity."""
-        self._dispatcher.check_room(count)
+    def check_room(self, count: int, owner: Owner) -> None:
+        """Raise QueueFull if `count` more requests exceed the capacity, or the owner's share."""
+        self._dispatcher.check_room(count, owner)
 
     # -- callbacks of the engine's supervisor
 
@@ -241,7 +241,7 @@ class Service:
         """Accept nothing more, and let current work finish, for at most `seconds`. Durable requests
         that have not started are left to the next server."""
         self._phase = "stopping"
-        self._dispatcher.hold_durable = True
+        self._dispatcher.hold_durable()
         end = asyncio.get_running_loop().time() + seconds
         while self._has_work() and (left := end - asyncio.get_running_loop().time()) > 0:
             self._changed.clear()
@@ -263,19 +263,25 @@ class Service:
     def _tell(self, task: Task, index: int, event: RequestEvent) -> None:
         task.receive(index, self._reason(event) if isinstance(event, MultimodalGenError) else event)
         if isinstance(event, Output):
-            for observer in self.observers:
-                observer.made(task, event)
+            self._observe(lambda observer: observer.made(task, event))
         if task.done:
             self._alive.pop(task.id, None)
             self._changed.set()
 
     def _cancel(self, task: Task) -> None:
         _, tickets = self._alive.pop(task.id, (task, []))
-        for observer in self.observers:
-            observer.ended_early(task)
+        self._observe(lambda observer: observer.ended_early(task))
         self._changed.set()
         for ticket in tickets:
             self._dispatcher.drop(ticket)
+
+    def _observe(self, tell: Callable[[Observer], None]) -> None:
+        """Tell every observer; what one can't digest is no failure of the task."""
+        for observer in self.observers:
+            try:
+                tell(observer)
+            except Exception:
+                log.exception("%s failed", type(observer).__name__)
 
     def _reason(self, error: MultimodalGenError) -> MultimodalGenError:
         if self._phase == "stopping" and isinstance(error, Cancelled | EngineDied):

@@ -20,7 +20,7 @@ from http_serving import MODEL
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import Conflict, InvalidRequest, NotFound, OutOfMemory, QueueFull
-from multimodal_gen.serving.dispatcher import QueueLimits
+from multimodal_gen.serving.dispatch.dispatcher import QueueLimits
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.records import JobRecord

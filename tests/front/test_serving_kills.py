@@ -156,6 +156,6 @@ def test_a_request_that_ends_the_engine_twice_fails_and_its_neighbours_succeed(
         assert "killed the engine twice" in job["error"]
         for name in neighbours:
             pixels_of(server.job(name))
-        # Twice at the same step, which may follow a death of which nobody knew the step; and the
-        # last engine may still be loading.
-        assert eventually(lambda: server.restarts() >= 2, READY_S)
+        assert "the second time alone" in job["error"]
+        # The last engine may still be loading.
+        assert eventually(lambda: server.restarts() == 2, READY_S)

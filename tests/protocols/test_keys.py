@@ -19,7 +19,7 @@ from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing, read_key
 from multimodal_gen.entrypoints.http.transport.keys import admin_only
 from multimodal_gen.entrypoints.http.transport.listen import listen
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.owner import Owner, Share
 
 FILE = """
 # who: key
@@ -207,11 +207,11 @@ def test_the_file_is_read_again_when_it_changes(
 ) -> None:
     monkeypatch.setattr(key_ring, "_LOOK_S", 0)
     ring = KeyRing(ServerArgs(api_keys_file=str(file)))
-    assert ring.concurrency == {"bob": 2}
+    assert ring.shares == {"alice": Share(), "bob": Share(max_concurrent=2)}
     replaced(file, "carol: {key: sk-carol, max_concurrent: 1}")
     assert ring.owner_of(b"sk-carol") == Owner("carol")
     assert ring.owner_of(b"sk-alice#1") is None
-    assert ring.concurrency == {"carol": 1}
+    assert ring.shares == {"carol": Share(max_concurrent=1)}
 
 
 @pytest.mark.parametrize("broken", ["", "a: [", "a: {}", "alice: x\nalice: y"])
@@ -224,6 +224,14 @@ def test_a_file_that_got_broken_leaves_the_keys_as_they_were(
     assert ring.owner_of(b"sk-alice#1") == Owner("alice")
     file.unlink()
     assert ring.owner_of(b"sk-alice#1") == Owner("alice")
+
+
+def test_an_entry_says_what_the_key_is_entitled_to(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    path.write_text("a: {key: x, weight: 2.5, priorities: true}\nb: {key: y, priorities: false}")
+    ring = KeyRing(ServerArgs(api_keys_file=str(path), api_key="z", admin_key="root"))
+    named = {"a": Share(weight=2.5, priorities=True), "b": Share()}
+    assert ring.shares == {**named, "default": Share()}
 
 
 def replaced(file: Path, text: str) -> None:
@@ -246,6 +254,10 @@ def replaced(file: Path, text: str) -> None:
         "a: {key: x, admin: true}",
         "a: {key: x, max_concurrent: 0}",
         "a: {key: x, max_concurrent: many}",
+        "a: {key: x, weight: 0}",
+        "a: {key: x, weight: .nan}",
+        "a: {key: x, weight: [1]}",
+        "a: {key: x, priorities: 2}",
         "a: x\na: y",
         "anonymous: x",
         "admin: x",

@@ -12,7 +12,7 @@ class KeyArgs(ArgumentGroup):
     api_key: str | None = None
     """Key that clients send as a bearer token."""
     api_keys_file: str | None = None
-    """YAML file of keys, `name: key` or `name: {key: …, max_concurrent: 2}`; reread on change."""
+    """YAML file of keys, `name: key` or `name: {key: …, weight: 2}`; reread on change."""
     admin_key: str | None = None
     """Key for administrative routes; also accepted everywhere else."""
 

@@ -60,7 +60,7 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
         redirect_slashes=False,
     )
     ring = KeyRing(args)
-    service.limit_owners(ring.concurrency)
+    service.grant(ring.shares)
     metrics, tracing = Metrics(engine_state(service, args)), tracing_from_environment()
     service.observers.append(Reports(metrics, tracing, name_of_model(service)))
     app.state.media = MediaFetcher(MediaHosts(args.allowed_media_hosts), args.max_body_bytes)

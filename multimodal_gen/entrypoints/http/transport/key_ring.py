@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hmac
 import logging
+import math
 import os
 import re
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from multimodal_gen.configs.arguments.key_args import KeyArgs
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
-from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.owner import Owner, Share
 
 log = logging.getLogger(__name__)
 API_KEY_OWNER, ADMIN = "default", "admin"
@@ -32,8 +35,7 @@ class NamedKey:
 
     name: str
     key: str
-    max_concurrent: int | None = None
-    """Maximum number of the owner's requests in the engine at a time; None means no limit."""
+    share: Share
 
 
 class KeyRing:
@@ -43,8 +45,8 @@ class KeyRing:
         """Raises InvalidRequest for an invalid or unreadable file."""
         self._args = args
         self._salt = secrets.token_bytes(32)
-        self.concurrency: dict[str, int] = {}
-        """Maximum number of requests in the engine at a time, per owner with a limit."""
+        self.shares: dict[str, Share] = {}
+        """What each owner is entitled to, by name; without the administrator."""
         self._path = None if args.api_keys_file is None else Path(args.api_keys_file).expanduser()
         self._seen = self._look()
         self._looked = time.monotonic()
@@ -98,16 +100,17 @@ class KeyRing:
         if len({known for known, _ in owners}) < len(owners):
             raise InvalidRequest("api_keys_file", str(self._path), "two names have the same key")
         self._owners = owners
-        limits = {each.name: each.max_concurrent for each in named}
-        self.concurrency.clear()
-        self.concurrency.update({name: n for name, n in limits.items() if n is not None})
+        granted = {each.name: each.share for each in named}
+        self.shares.clear()
+        self.shares.update({o.name: granted.get(o.name, Share()) for _, o in owners if not o.admin})
 
     def _hash(self, key: bytes) -> bytes:
         return hmac.digest(self._salt, key, "sha256")
 
 
 def read_keys(path: Path) -> list[NamedKey]:
-    """Read the keys of a YAML file: `name: key`, or `name: {key: …, max_concurrent: 2}`.
+    """Read the keys of a YAML file: `name: key`, or `name: {key: …, max_concurrent: 2, weight: 1.5,
+    priorities: true}`, each of which but the key may be left out.
 
     Raises InvalidRequest, which reveals only names from the file, not keys.
     """
@@ -135,12 +138,14 @@ def _entry(name_node: yaml.Node, value: yaml.Node) -> NamedKey:
         allowed = f"a name must have 1 to 64 letters, digits and ._@-, and must not be {reserved}"
         raise InvalidRequest("api_keys_file", name, allowed)
     if not isinstance(value, yaml.MappingNode):
-        return NamedKey(name, _key(name, value))
+        return NamedKey(name, _key(name, value), Share())
     given = {str(field.value): node for field, node in value.value}
-    if "key" not in given or given.keys() - {"key", "max_concurrent"}:
-        raise InvalidRequest("api_keys_file", name, "an entry takes key and max_concurrent only")
-    limit = given.get("max_concurrent")
-    return NamedKey(name, _key(name, given["key"]), None if limit is None else _count(name, limit))
+    if "key" not in given or given.keys() - {"key", *_GRANTS}:
+        allowed = f"an entry takes key, and may have {', '.join(_GRANTS)}"
+        raise InvalidRequest("api_keys_file", name, allowed)
+    key = _key(name, given.pop("key"))
+    granted = {field: _GRANTS[field](name, node) for field, node in given.items()}
+    return NamedKey(name, key, Share(**granted))
 
 
 def _key(name: str, node: yaml.Node) -> str:
@@ -156,3 +161,27 @@ def _count(name: str, node: yaml.Node) -> int:
             "api_keys_file", name, "max_concurrent must be an integer of 1 or more"
         )
     return int(node.value)
+
+
+def _weight(name: str, node: yaml.Node) -> float:
+    try:
+        weight = float(node.value)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not 0.01 <= weight <= 100:
+        raise InvalidRequest("api_keys_file", name, "weight must be a number from 0.01 to 100")
+    return weight
+
+
+def _yes(name: str, node: yaml.Node) -> bool:
+    if node.value not in ("true", "false"):
+        raise InvalidRequest("api_keys_file", name, "priorities must be true or false")
+    return bool(node.value == "true")
+
+
+_GRANTS: dict[str, Callable[[str, yaml.Node], Any]] = {
+    "max_concurrent": _count,
+    "weight": _weight,
+    "priorities": _yes,
+}
+"""Fields of an entry besides the key, as in Share, with their readers."""

@@ -1,0 +1,307 @@
+"""Chooses the next request for the engine, and retries requests whose engine died."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from multimodal_gen.client.request_handle import Output, RequestEvent, RequestHandle, Update
+from multimodal_gen.client.scheduler_client import SchedulerClient
+from multimodal_gen.errors import EngineDied, GenerationFailed, MultimodalGenError, QueueFull
+from multimodal_gen.messages.request import Req
+from multimodal_gen.serving.dispatch.deadline_timer import DeadlineTimer
+from multimodal_gen.serving.dispatch.places import Places
+from multimodal_gen.serving.dispatch.ticket import Ticket
+from multimodal_gen.serving.dispatch.waiting_room import WaitingRoom
+from multimodal_gen.serving.owner import Owner, Share
+
+if TYPE_CHECKING:
+    import numpy as np
+
+log = logging.getLogger(__name__)
+RETRY_S = 1.0
+KEPT_PART = 8
+"""One in so many places in the engine is kept for owners that have nothing there."""
+
+
+@dataclass(frozen=True)
+class QueueLimits:
+    """Limits on accepted requests and on those sent to the engine."""
+
+    capacity: int = 256
+    """Maximum number of queued and running requests."""
+    in_flight: int = 64
+    """Maximum number of requests in the engine: enough to choose and batch well."""
+    shares: Mapping[str, Share] = field(default_factory=dict)
+    """By owner's name. Where there are several, each has a share of the queue's places."""
+
+
+class Dispatcher:
+    """The queue in front of the engine. Runs on one event loop.
+
+    The owner with the fewest requests in flight for its weight goes next, then the one served
+    least; per owner by priority and age. With `replay`, requests whose engine died wait for the
+    next engine; without, they fail with its error. Whatever goes wrong with one request ends that
+    one only.
+    """
+
+    def __init__(self, limits: QueueLimits, *, replay: bool = True) -> None:
+        self._limits = limits
+        self._replay = replay
+        self._client: SchedulerClient | None = None
+        self._waiting = WaitingRoom(self._share_of)
+        self._flying: dict[Ticket, None] = {}
+        self._alive: Counter[str] = Counter()
+        self._deadlines = DeadlineTimer(self._expire)
+        self._places = Places(lambda: self._waiting.tickets, self._tell_place)
+        self._numbers = itertools.count()
+        self._following: set[asyncio.Task[None]] = set()
+
+    def grant(self, shares: Mapping[str, Share]) -> None:
+        """Use this mapping for owners' shares; it is looked up on each use."""
+        self._limits = replace(self._limits, shares=shares)
+
+    def hold_durable(self) -> None:
+        """Keep back queued requests that the next server can resume."""
+        self._waiting.hold_durable()
+
+    @property
+    def several_owners(self) -> bool:
+        return len(self._limits.shares) > 1
+
+    @property
+    def running(self) -> int:
+        """Number of requests that the engine has started."""
+        return sum(ticket.begun is True for ticket in self._flying)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting) + len(self._flying) - self.running
+
+    def put(
+        self,
+        requests: Sequence[Req],
+        pictures: Sequence[np.ndarray[Any, Any]],
+        owner: Owner,
+        tell: Callable[[int, RequestEvent], None],
+        *,
+        durable: bool = False,
+        bounded: bool = True,
+    ) -> list[Ticket]:
+        """Accept all of `requests` or none. `tell` receives the events of each with its index.
+        Raises QueueFull."""
+        if bounded:
+            self.check_room(len(requests), owner)
+        tickets = [
+            Ticket(
+                req=req,
+                pictures=pictures,
+                owner=owner,
+                number=next(self._numbers),
+                tell=partial(tell, index),
+                durable=durable,
+            )
+            for index, req in enumerate(requests)
+        ]
+        for ticket in tickets:
+            self._alive[owner.name] += 1
+            self._waiting.enter(ticket)
+            self._wait(ticket)
+        self.pump()
+        return tickets
+
+    def check_room(self, count: int, owner: Owner) -> None:
+        """Raise QueueFull if there are no `count` places, or the owner has its share of them: as
+        many, times its weight, as are free."""
+        alive, most = self._alive.total(), self._limits.capacity
+        if alive + count > most:
+            what = f"{alive} of at most {most} requests are queued or running"
+            raise QueueFull(f"no room for {count} more: {what}", self._room_in_s())
+        own, free = self._alive[owner.name], most - alive
+        if self.several_owners and own + count > max(1, self._share_of(owner.name).weight * free):
+            what = f"{own} of this key's are queued or running, and the {free} free places are kept"
+            raise QueueFull(f"no room for {count} more: {what} for other keys", self._room_in_s())
+
+    def drop(self, ticket: Ticket) -> None:
+        """Cancel a request: it ends as soon as the engine has released it."""
+        ticket.dropped = True
+        if ticket in self._flying:
+            if ticket.handle is not None:
+                ticket.handle.cancel()
+        elif ticket in self._waiting:
+            self._leave(ticket)
+
+    def attach(self, client: SchedulerClient) -> None:
+        """Send requests to this engine from now on."""
+        self._client = client
+        self.pump()
+
+    def detach(self) -> None:
+        """Stop sending: the engine is lost. Its client fails each of its requests with the
+        error."""
+        self._client = None
+
+    def fail_all(self, error: MultimodalGenError) -> None:
+        """Fail all requests with `error`."""
+        self._client = None
+        for ticket in self._flying:
+            ticket.dropped = True
+        for ticket in [*self._flying, *self._waiting.tickets]:
+            self._tell(ticket, error)
+        for ticket in self._waiting.tickets:
+            self._leave(ticket)
+
+    # -- sending
+
+    def pump(self) -> None:
+        """Send as many requests as the limits allow."""
+        while self._client is not None and (ticket := self._next()) is not None:
+            self._send(ticket, self._client)
+
+    def _next(self) -> Ticket | None:
+        """The next request to send. What may have killed an engine flies without neighbours."""
+        flying = self._flying
+        if any(ticket.suspect for ticket in flying):
+            return None
+        if self._waiting.suspects:
+            if not flying:
+                return self._waiting.suspect()
+            if not any(ticket.cleared for ticket in flying):
+                return None
+        most = self._limits.in_flight
+        if len(flying) >= most:
+            return None
+        return self._waiting.first(newcomers_only=len(flying) >= most - most // KEPT_PART)
+
+    def _send(self, ticket: Ticket, client: SchedulerClient) -> None:
+        self._stop_waiting(ticket)
+        try:
+            request = ticket.request(self._share_of(ticket.owner.name), time.monotonic())
+            handle = client.submit(request, ticket.pictures)
+        except Exception as error:
+            if self._replay and client.died is not None:
+                self._client = None
+                self._wait(ticket)
+            else:
+                self._end(ticket, _ours(error))
+            return
+        ticket.handle = handle
+        self._flying[ticket] = None
+        self._waiting.sent(ticket)
+        following = asyncio.get_running_loop().create_task(self._follow(ticket, handle, client))
+        self._following.add(following)
+        following.add_done_callback(self._following.discard)
+
+    # -- hearing
+
+    async def _follow(self, ticket: Ticket, handle: RequestHandle, client: SchedulerClient) -> None:
+        try:
+            await handle.report(lambda event: self._hear(ticket, event, client))
+        except Exception as error:
+            if ticket in self._flying:
+                handle.cancel()
+                self._land(ticket)
+                self._end(ticket, _ours(error))
+        self.pump()
+
+    def _hear(self, ticket: Ticket, event: RequestEvent, client: SchedulerClient) -> None:
+        if not isinstance(event, Update):
+            self._ended(ticket, event, client)
+            return
+        suspected = ticket.suspect
+        ticket.update(event, time.monotonic())
+        if not ticket.dropped:
+            self._tell(ticket, event)
+        if suspected and not ticket.suspect:
+            self.pump()
+
+    def _ended(
+        self, ticket: Ticket, outcome: Output | MultimodalGenError, client: SchedulerClient
+    ) -> None:
+        self._land(ticket)
+        died = isinstance(outcome, EngineDied) and self._replay
+        if died and self._client is client:
+            self._client = None  # before the supervisor notices
+        if ticket.dropped:
+            self._leave(ticket)
+        elif isinstance(outcome, EngineDied) and self._replay:
+            verdict = ticket.outlived(outcome)
+            if verdict is not None:
+                self._end(ticket, verdict)
+            else:
+                ticket.come_back()
+                self._wait(ticket)
+        else:
+            self._end(ticket, outcome)
+
+    def _land(self, ticket: Ticket) -> None:
+        del self._flying[ticket]
+        self._waiting.came_out(ticket)
+
+    # -- waiting and leaving
+
+    def _wait(self, ticket: Ticket) -> None:
+        self._waiting.add(ticket)
+        self._deadlines.watch(ticket)
+        self._places.changed()
+        self._tell_place(ticket, len(self._waiting) - 1)
+
+    def _stop_waiting(self, ticket: Ticket) -> None:
+        self._waiting.discard(ticket)
+        self._deadlines.discard(ticket)
+        self._places.changed()
+
+    def _expire(self, ticket: Ticket) -> None:
+        self._end(ticket, ticket.too_late())
+
+    def _end(self, ticket: Ticket, outcome: Output | MultimodalGenError) -> None:
+        """Tell a request's end, and forget it."""
+        self._leave(ticket)
+        self._tell(ticket, outcome)
+
+    def _leave(self, ticket: Ticket) -> None:
+        self._stop_waiting(ticket)
+        self._waiting.leave(ticket)
+        self._alive[ticket.owner.name] -= 1
+        ticket.pictures = ()
+
+    def _tell(self, ticket: Ticket, event: RequestEvent) -> None:
+        """Pass an event on. A receiver that fails ends its own request only."""
+        try:
+            ticket.tell(event)
+        except Exception as error:
+            failure = _ours(error)
+            try:
+                ticket.tell(failure)
+            except Exception:
+                log.exception("request %s: its end could not be told", ticket.req.id)
+            self.drop(ticket)
+
+    def _tell_place(self, ticket: Ticket, place: int) -> None:
+        """Report a queue position: requests here are behind all of those in the engine."""
+        if ticket in self._waiting:
+            total = ticket.req.params.num_inference_steps or 1
+            ahead = max(1, len(self._flying) + place)
+            self._tell(ticket, Update(ticket.req.id, 0, total, ahead, None, None))
+
+    def _room_in_s(self) -> float:
+        """Seconds until the first request in the engine is done."""
+        etas = [ticket.eta_s for ticket in self._flying if ticket.eta_s is not None]
+        return max(RETRY_S, min(etas, default=RETRY_S))
+
+    def _share_of(self, name: str) -> Share:
+        return self._limits.shares.get(name) or Share()
+
+
+def _ours(error: Exception) -> MultimodalGenError:
+    if isinstance(error, MultimodalGenError):
+        return error
+    log.error("a request failed in the queue", exc_info=error)
+    return GenerationFailed(f"the request failed in the queue: {type(error).__name__}")
