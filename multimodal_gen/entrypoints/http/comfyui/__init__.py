@@ -1,11 +1,13 @@
 """ComfyUI's protocol, for graphs of a fixed set of nodes.
 
 A graph is read as data: its nodes determine the parameters of one request per sampler, which is
-handled like any other request. No node is executed.
+handled like any other request. No node is executed: each has a meaning, a description of its result.
 
-    graph/node_definitions   the nodes, their inputs and outputs
+    graph/definition         what a node is: its inputs, outputs and meaning
+    graph/nodes              the nodes
+    graph/values             what nodes pass to each other
     graph/graph              a prompt checked against the definitions
-    graph/graph_translation  the parameters of a checked graph
+    graph/graph_translation  from a checked graph to the parameters of requests
     graph/pictures           the images and masks that a graph loads
     submission               from a request's body to running tasks
     files                    uploads and results by name, in memory

@@ -14,9 +14,9 @@ from multimodal_gen.entrypoints.http.comfyui.files import Files
 from multimodal_gen.entrypoints.http.comfyui.graph.graph import Node
 from multimodal_gen.entrypoints.http.comfyui.prompts import Part, Prompt, Prompts
 from multimodal_gen.entrypoints.http.comfyui.routes.channels import JPEG, PNG, Channel, Channels
+from multimodal_gen.entrypoints.http.comfyui.videos import encode_video
 from multimodal_gen.entrypoints.http.transport.errors import log_and_envelope
 from multimodal_gen.errors import Cancelled, MultimodalGenError
-from multimodal_gen.postprocess.files import encode_file
 from multimodal_gen.postprocess.images import encode_image
 from multimodal_gen.postprocess.metadata import Recipe
 from multimodal_gen.serving.owner import Owner
@@ -54,7 +54,8 @@ class Executor:
             for part in prompt.parts:
                 await self._sample(prompt, part)
                 await self._finish(prompt, part, model)
-            warnings = [w for part in prompt.parts for w in warnings_of(part.task.made)]
+            made = (w for part in prompt.parts for w in warnings_of(part.task.made))
+            warnings = [*prompt.warnings, *made]
             self._note(prompt, "execution_success", **({"warnings": warnings} if warnings else {}))
         except Cancelled:
             self._note(prompt, "execution_interrupted", **_at(prompt))
@@ -119,10 +120,9 @@ class Executor:
         """Encode and save the input of an output node; returns the node's event data."""
         folder = "temp" if node.kind.name == "PreviewImage" else "output"
         prefix = str(node.inputs.get("filename_prefix", "ComfyUI_temp"))
-        suffix = ".mp4" if node.id in part.fps else ".png"
-        if suffix == ".mp4":
-            fps = part.fps[node.id]
-            files = [encode_file(output.pixels, suffix, fps, recipe) for output, recipe in made]
+        saved = part.sampling.outputs[node.id]
+        if saved.video is not None:
+            files = [encode_video(output.pixels, saved.video, recipe) for output, recipe in made]
         else:
             text = _workflow(prompt)
             files = [
@@ -130,9 +130,10 @@ class Executor:
                 for output, recipe in made
                 for frame in output.pixels
             ]
+        suffix = ".png" if saved.video is None else saved.video.suffix
         places = [self._files.save(prompt.owner, folder, prefix, suffix, file) for file in files]
-        result: dict[str, Any] = {"images": [place.to_json() for place in places]}
-        if suffix == ".mp4":
+        result: dict[str, Any] = {saved.key: [place.to_json() for place in places]}
+        if saved.video is not None:
             result["animated"] = [True]
         return result
 

@@ -27,8 +27,6 @@ class Part:
     task: Task
     before: Sequence[Node]
     after: Sequence[Node]
-    fps: Mapping[str, int]
-    """Frames per second of video outputs, by node id."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -53,7 +51,13 @@ class Prompt:
 
     @property
     def outputs(self) -> list[str]:
-        return [node.id for part in self.parts for node in part.sampling.outputs]
+        return [node for part in self.parts for node in part.sampling.outputs]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What of the graph has no effect, or another than asked for; each once."""
+        found = (warning for part in self.parts for warning in part.sampling.warnings)
+        return list(dict.fromkeys(found))
 
     @property
     def runs(self) -> bool:

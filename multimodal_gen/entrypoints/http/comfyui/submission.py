@@ -21,16 +21,14 @@ from multimodal_gen.entrypoints.http.comfyui.errors import (
     unusable,
 )
 from multimodal_gen.entrypoints.http.comfyui.files import Files, Place
+from multimodal_gen.entrypoints.http.comfyui.graph.definition import NodeDefinitions
 from multimodal_gen.entrypoints.http.comfyui.graph.graph import Graph, Node
 from multimodal_gen.entrypoints.http.comfyui.graph.graph_translation import (
     GraphTranslator,
     Sampling,
 )
-from multimodal_gen.entrypoints.http.comfyui.graph.node_definitions import (
-    NodeDefinitions,
-    definitions_for,
-)
-from multimodal_gen.entrypoints.http.comfyui.graph.pictures import load_pictures
+from multimodal_gen.entrypoints.http.comfyui.graph.node_definitions import definitions_for
+from multimodal_gen.entrypoints.http.comfyui.graph.pictures import PictureLoader
 from multimodal_gen.entrypoints.http.comfyui.prompts import Part, Prompt, Prompts
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.pictures import Pixels
@@ -97,10 +95,12 @@ class PromptSubmitter:
             _, problems = graph.order(output)
             try:
                 if not problems:
-                    sampler = translator.sampler_of(output)
-                    if sampler.id not in samplings:
-                        samplings[sampler.id] = translator.translate(sampler)
-                    samplings[sampler.id].outputs.append(output)
+                    saved = translator.result_of(output)
+                    key = saved.sampled.node
+                    if key not in samplings:
+                        samplings[key] = translator.translate(saved.sampled)
+                    samplings[key].outputs[output.id] = saved
+                    samplings[key].warnings += translator.idle(output)
             except InvalidInput as error:
                 problems.append(error)
             for each in problems:
@@ -116,11 +116,10 @@ class PromptSubmitter:
         def read(name: str) -> bytes | None:
             return self._files.read(owner, Place.of(name))
 
+        loader = PictureLoader(read, model.size_multiple, most)
         try:
-            pictures = await asyncio.to_thread(
-                load_pictures, sampling, read, model.size_multiple, most
-            )
-            if "image" in pictures:
+            pictures = await asyncio.to_thread(loader.load, sampling.image, sampling.mask)
+            if "image" in pictures and sampling.sized_by_image:
                 height, width = pictures["image"].shape[:2]
                 sampling.params = sampling.params.updated(width=width, height=height)
             self._service.resolve(sampling.params, pictures)
@@ -138,17 +137,14 @@ class PromptSubmitter:
         owner: Owner,
         previews: bool,
     ) -> list[Part]:
-        translator = GraphTranslator(graph, self._service.model)
         parts: list[Part] = []
         passed: set[str] = set()
         try:
             for sampling, pixels in zip(samplings, pictures, strict=True):
                 task = self._service.start(sampling.params, pixels, owner=owner, previews=previews)
                 before = _unpassed(graph, [sampling.sampler], passed)
-                after = _unpassed(graph, sampling.outputs, passed)
-                fps = {node.id: translator.fps_of(node) for node in sampling.outputs}
-                videos = {node: rate for node, rate in fps.items() if rate is not None}
-                parts.append(Part(sampling, task, before, after, videos))
+                outputs = [graph.nodes[output] for output in sampling.outputs]
+                parts.append(Part(sampling, task, before, _unpassed(graph, outputs, passed)))
         except MultimodalGenError:
             for part in parts:
                 part.task.cancel()
@@ -219,5 +215,5 @@ def _blame(node_errors: NodeErrors, graph: Graph, error: InvalidInput, output: N
 def _refused(graph: Graph, sampling: Sampling, error: InvalidInput) -> InvalidPrompt:
     node_errors: NodeErrors = {}
     for output in sampling.outputs:
-        _blame(node_errors, graph, error, output)
+        _blame(node_errors, graph, error, graph.nodes[output])
     return failed(node_errors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,12 @@ from multimodal_gen.entrypoints.http.comfyui.errors import (
     problem,
     shown,
 )
-from multimodal_gen.entrypoints.http.comfyui.graph.node_definitions import (
+from multimodal_gen.entrypoints.http.comfyui.graph.definition import (
     Input,
     NodeClass,
     NodeDefinitions,
 )
+from multimodal_gen.entrypoints.http.comfyui.graph.unsupported import why_unsupported
 
 MAX_NODES = 200
 
@@ -41,31 +42,52 @@ class Node:
 class Graph:
     """Nodes by id. Inputs are checked when they are read."""
 
-    def __init__(self, nodes: Mapping[str, Node]) -> None:
+    def __init__(self, nodes: Mapping[str, Node], targets: Container[str] | None = None) -> None:
         self.nodes = nodes
-        self.outputs = [node for node in nodes.values() if node.kind.is_output]
+        self.outputs = [
+            node
+            for node in nodes.values()
+            if node.kind.is_output and (targets is None or node.id in targets)
+        ]
 
     @classmethod
-    def of(cls, prompt: object, definitions: NodeDefinitions) -> Graph:
-        """Raises InvalidPrompt for an invalid graph, and for nodes missing in `definitions`."""
+    def of(
+        cls,
+        prompt: object,
+        definitions: NodeDefinitions,
+        targets: Container[str] | None = None,
+    ) -> Graph:
+        """`targets` are the ids of the outputs to produce; None: all.
+
+        Raises InvalidPrompt for an invalid graph, and for nodes missing in `definitions`.
+        """
         if not isinstance(prompt, dict) or not prompt:
             message = "the prompt must be an object of nodes, in ComfyUI's API format"
             raise InvalidPrompt("invalid_prompt", message)
         if len(prompt) > MAX_NODES:
             message = f"the prompt has {len(prompt)} nodes; at most {MAX_NODES} are allowed"
             raise InvalidPrompt("invalid_prompt", message)
-        graph = cls({key: _node(key, entry, definitions) for key, entry in prompt.items()})
+        nodes = {key: _node(key, entry, definitions) for key, entry in prompt.items()}
+        graph = cls(nodes, targets)
         if not graph.outputs:
             raise InvalidPrompt("prompt_no_outputs", "Prompt has no outputs")
         return graph
 
     def value(self, node: Node, name: str) -> Any:
         """Input value, converted to its type. Raises InvalidInput."""
+        return self.checked(node, name, self._given(node, name, node.kind.inputs[name]))
+
+    def checked(self, node: Node, name: str, given: Any) -> Any:
+        """`given` as the value of an input. Raises InvalidInput."""
         spec = node.kind.inputs[name]
-        given = self._given(node, name, spec)
         value = _converted(node, name, spec, given)
         _check_range(node, name, spec, value)
         return value
+
+    def is_linked(self, node: Node, name: str) -> bool:
+        """Whether an input is linked to an output of another node; ComfyUI takes any list for a
+        link."""
+        return isinstance(node.inputs.get(name), list)
 
     def source(self, node: Node, name: str) -> tuple[Node, int]:
         """Source node and output index of an input. Raises InvalidInput."""
@@ -80,7 +102,7 @@ class Graph:
             raise _invalid(node, name, "bad_linked_input", message, details, **extra)
         outputs = source.kind.outputs
         received = outputs[link.slot] if link.slot < len(outputs) else None
-        if received != spec.type:
+        if not spec.accepts(received):
             details = f"{name}, received_type({received}) mismatch input_type({spec.type})"
             message = "Return type mismatch between linked nodes"
             extra["received_type"] = received
@@ -111,8 +133,10 @@ class Graph:
     def _sources(self, node: Node, problems: list[InvalidInput]) -> list[tuple[str, Node]]:
         found = []
         for name, spec in node.kind.inputs.items():
+            if spec.optional and name not in node.inputs:
+                continue
             try:
-                if spec.is_value:
+                if spec.is_value and not self.is_linked(node, name):
                     self.value(node, name)
                 else:
                     found.append((name, self.source(node, name)[0]))
@@ -133,7 +157,7 @@ def _node(key: str, entry: Any, definitions: NodeDefinitions) -> Node:
         raise _refused("invalid_prompt", message, key, None)
     name = entry["class_type"]
     if (kind := definitions.get(name)) is None:
-        message = f"Node {shown(name)!r} not found. This server has {', '.join(definitions)}."
+        message = f"Node {shown(name)!r} not found: {why_unsupported(name)}."
         raise _refused("missing_node_type", message, key, name)
     inputs = entry.get("inputs", {})
     if not isinstance(inputs, dict):
@@ -166,6 +190,8 @@ def _link(node: Node, name: str, spec: Input, given: Any) -> Link:
 
 def _converted(node: Node, name: str, spec: Input, given: Any) -> Any:
     kinds = {"INT": int, "FLOAT": float, "STRING": str, "COMBO": str, "BOOLEAN": bool}
+    if given is None and spec.type == "STRING":
+        return ""
     try:
         if isinstance(given, list | dict) or given is None:
             raise TypeError("not a value")

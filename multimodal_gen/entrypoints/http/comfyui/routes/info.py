@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from multimodal_gen.entrypoints.http.comfyui.errors import json_response
-from multimodal_gen.entrypoints.http.comfyui.graph.node_definitions import NodeDefinitions
+from multimodal_gen.entrypoints.http.comfyui.graph.definition import NodeDefinitions
 from multimodal_gen.entrypoints.http.comfyui.routes.schema import refusals
 from multimodal_gen.entrypoints.http.comfyui.routes.system import system_stats
 from multimodal_gen.entrypoints.http.comfyui.submission import PromptSubmitter

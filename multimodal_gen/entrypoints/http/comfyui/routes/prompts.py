@@ -49,7 +49,7 @@ def add_prompt_routes(
             return error.response()
         executor.start(prompt, service.model.name)
         said = {"prompt_id": prompt.id, "number": prompt.number, "node_errors": node_errors}
-        return json_response(said)
+        return json_response({**said, "warnings": prompt.warnings})
 
     @routes.get("/prompt", responses=refusals())
     async def remaining(request: Request) -> dict[str, Any]:

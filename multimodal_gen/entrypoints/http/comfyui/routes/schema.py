@@ -38,6 +38,8 @@ class Accepted(BaseModel):
     prompt_id: str
     number: float
     node_errors: dict[str, NodeProblems]
+    warnings: list[str]
+    """What of the graph has no effect, or another than asked for."""
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:

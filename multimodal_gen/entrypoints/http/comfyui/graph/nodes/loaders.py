@@ -1,0 +1,196 @@
+"""Loaders, and patches of the model. All names of files stand for the served model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from multimodal_gen.entrypoints.http.comfyui.graph.definition import (
+    MAX_SIDE,
+    Input,
+    NodeClass,
+    choice,
+    flag,
+    integer,
+    link,
+    named,
+    real,
+)
+from multimodal_gen.entrypoints.http.comfyui.graph.node_inputs import NodeInputs
+from multimodal_gen.entrypoints.http.comfyui.graph.values import (
+    EncoderValue,
+    LoraUse,
+    ModelValue,
+    SeenImage,
+    VaeValue,
+    VisionEncoderValue,
+)
+from multimodal_gen.messages.model_info import ModelInfo
+
+_ENCODERS = (
+    *("stable_diffusion", "sd3", "flux", "flux2", "wan", "qwen_image", "hunyuan_video", "ltxv"),
+    *("pixart", "lumina2", "sdxl", "stable_cascade", "stable_audio", "mochi", "cosmos", "hidream"),
+    *("chroma", "ace", "omnigen2", "hunyuan_image", "ovis"),
+)
+_DTYPES = ("default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")
+
+
+def loaders(model: ModelInfo, loras: Sequence[str]) -> tuple[NodeClass, ...]:
+    return (*_loaders(named(model.name)), *_loras(named(*loras)), *_patches())
+
+
+def _loaders(name: Input) -> tuple[NodeClass, ...]:
+    kind = Input("COMBO", choices=_ENCODERS, open=True)
+    device = choice("default", "cpu", optional=True)
+    dtype = {"weight_dtype": choice(*_DTYPES)}
+    one = {"clip_name": name, "type": kind}
+    two = {"clip_name1": name, "clip_name2": name, "type": kind}
+    three = {f"clip_name{number}": name for number in (1, 2, 3)}
+    four = {**three, "clip_name4": name}
+    return (
+        _loader("CheckpointLoaderSimple", {"ckpt_name": name}, "MODEL", "CLIP", "VAE"),
+        _loader("UNETLoader", {"unet_name": name, **dtype}, "MODEL"),
+        _loader("UnetLoaderGGUF", {"unet_name": name}, "MODEL"),
+        _loader("CLIPLoader", {**one, "device": device}, "CLIP"),
+        _loader("CLIPLoaderGGUF", one, "CLIP"),
+        _loader("DualCLIPLoader", {**two, "device": device}, "CLIP"),
+        _loader("DualCLIPLoaderGGUF", two, "CLIP"),
+        _loader("TripleCLIPLoader", three, "CLIP"),
+        _loader("QuadrupleCLIPLoader", four, "CLIP"),
+        _loader("VAELoader", {"vae_name": name}, "VAE"),
+        _loader("CLIPVisionLoader", {"clip_name": name}, "CLIP_VISION"),
+    )
+
+
+def _loader(name: str, inputs: dict[str, Input], *outputs: str) -> NodeClass:
+    idle = "the served model is always used"
+    return NodeClass(name, _TITLES.get(name, name), "loaders", inputs, _load, outputs, idle=idle)
+
+
+def _load(inputs: NodeInputs) -> tuple[object, ...]:
+    values = {
+        "MODEL": ModelValue(inputs.node.id),
+        "CLIP": EncoderValue(),
+        "VAE": VaeValue(),
+        "CLIP_VISION": VisionEncoderValue(),
+    }
+    return tuple(values[type] for type in inputs.node.kind.outputs)
+
+
+def _loras(name: Input) -> tuple[NodeClass, ...]:
+    strength = real(1.0, -100.0, 100.0)
+    model_only = {"model": link("MODEL"), "lora_name": name, "strength_model": strength}
+    both = {
+        "model": link("MODEL"),
+        "clip": link("CLIP"),
+        "lora_name": name,
+        "strength_model": strength,
+        "strength_clip": strength,
+    }
+    return (
+        NodeClass(
+            "LoraLoader",
+            "Load LoRA",
+            "loaders",
+            both,
+            _add_lora,
+            ("MODEL", "CLIP"),
+            idle="a LoRA has one strength, strength_model",
+        ),
+        NodeClass(
+            "LoraLoaderModelOnly",
+            "LoraLoaderModelOnly",
+            "loaders",
+            model_only,
+            _add_lora,
+            ("MODEL",),
+        ),
+    )
+
+
+def _add_lora(inputs: NodeInputs) -> tuple[object, ...]:
+    model = inputs.linked("model", ModelValue)
+    scale = inputs.value("strength_model")
+    if "strength_clip" in inputs.node.kind.inputs:
+        same = inputs.peek("strength_clip") == scale
+        (inputs.read if same else inputs.ignored).add("strength_clip")
+    used = LoraUse(inputs.given("lora_name"), scale)
+    return replace(model, loras=(*model.loras, used)), EncoderValue()
+
+
+def _patches() -> tuple[NodeClass, ...]:
+    model = {"model": link("MODEL")}
+    shifts = {"max_shift": real(1.15, 0.0, 100.0), "base_shift": real(0.5, 0.0, 100.0)}
+    sides = {side: integer(1024, 16, MAX_SIDE, 8) for side in ("width", "height")}
+    ltx = {"max_shift": real(2.05, 0.0, 100.0), "base_shift": real(0.95, 0.0, 100.0)}
+    latent = {"latent": link("LATENT", optional=True)}
+    sampling = choice("eps", "v_prediction", "lcm", "x0", "img_to_img")
+    own = "the model's own schedule is used"
+    last = {"clip": link("CLIP"), "stop_at_clip_layer": integer(-1, -24, -1)}
+    return (
+        _patch("ModelSamplingSD3", {**model, "shift": real(3.0, 0.0, 100.0)}, _shift),
+        _patch("ModelSamplingAuraFlow", {**model, "shift": real(1.73, 0.0, 100.0)}, _shift),
+        _patch("ModelSamplingFlux", {**model, **shifts, **sides}, _keep_sides, own),
+        _patch("ModelSamplingLTXV", {**model, **ltx, **latent}, _keep, own),
+        _patch(
+            "ModelSamplingDiscrete",
+            {**model, "sampling": sampling, "zsnr": flag(False)},
+            _keep,
+            "the prediction type is the checkpoint's",
+        ),
+        # Qwen-Image's pipeline rescales its guidance in this way.
+        _patch("CFGNorm", {**model, "strength": real(1.0, 0.0, 100.0)}, _keep),
+        _patch("DifferentialDiffusion", model, _keep),
+        _patch("TorchCompileModel", {**model, "backend": choice("inductor", "cudagraphs")}, _keep),
+        NodeClass(
+            "CLIPSetLastLayer",
+            "CLIP Set Last Layer",
+            "conditioning",
+            last,
+            lambda _: (EncoderValue(),),
+            ("CLIP",),
+            idle="prompts are encoded as the model was trained",
+        ),
+        NodeClass(
+            "CLIPVisionEncode",
+            "CLIP Vision Encode",
+            "conditioning",
+            {
+                "clip_vision": link("CLIP_VISION"),
+                "image": link("IMAGE"),
+                "crop": choice("center", "none", optional=True),
+            },
+            lambda inputs: (SeenImage(inputs.image()),),
+            ("CLIP_VISION_OUTPUT",),
+        ),
+    )
+
+
+def _patch(
+    name: str, inputs: dict[str, Input], meaning: object, idle: str = "not supported by this server"
+) -> NodeClass:
+    assert callable(meaning)
+    return NodeClass(name, name, "advanced/model", inputs, meaning, ("MODEL",), idle=idle)
+
+
+def _shift(inputs: NodeInputs) -> tuple[object, ...]:
+    return (replace(inputs.linked("model", ModelValue), shift=inputs.given("shift")),)
+
+
+def _keep(inputs: NodeInputs) -> tuple[object, ...]:
+    return (inputs.linked("model", ModelValue),)
+
+
+def _keep_sides(inputs: NodeInputs) -> tuple[object, ...]:
+    """The size only determines the shift, which the model derives from the output's size."""
+    inputs.side("width"), inputs.side("height")
+    return _keep(inputs)
+
+
+_TITLES = {
+    "CheckpointLoaderSimple": "Load Checkpoint",
+    "UNETLoader": "Load Diffusion Model",
+    "CLIPLoader": "Load CLIP",
+    "VAELoader": "Load VAE",
+    "CLIPVisionLoader": "Load CLIP Vision",
+}

@@ -1,0 +1,279 @@
+"""The parameters of a request that mean what a sampler's inputs mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.entrypoints.http.comfyui.errors import meaningless, shown
+from multimodal_gen.entrypoints.http.comfyui.graph.samplers import UNSPECIFIC, nearest
+from multimodal_gen.entrypoints.http.comfyui.graph.values import (
+    Conditioning,
+    Given,
+    LatentValue,
+    LoadedImage,
+    LoadedMask,
+    LoraUse,
+    SampledLatent,
+    SizeOf,
+)
+from multimodal_gen.messages.model_info import ModelInfo
+
+_SHOWN = 20
+
+
+@dataclass
+class RequestParameters:
+    """Parameters, their origins and warnings found so far."""
+
+    model: ModelInfo
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, tuple[str, str]] = field(default_factory=dict)
+    image: LoadedImage | None = None
+    mask: LoadedMask | None = None
+    sized_by_image: bool = False
+    warnings: list[tuple[Given[Any], str]] = field(default_factory=list)
+    """Inputs that have no effect, or another than asked for, each with what happens instead."""
+
+    @classmethod
+    def of(
+        cls, sampled: SampledLatent, model: ModelInfo, loras: Sequence[str]
+    ) -> RequestParameters:
+        """Raises InvalidInput for what the model can't do."""
+        found = cls(model)
+        stages = [each for each in (sampled.first, sampled) if each is not None]
+        if len(stages) == 2:
+            found._check_experts(sampled)
+        for stage in stages:
+            found._add_loras(stage.guider.model.loras, loras)
+        found._prompts(stages[0])
+        found._guidance(stages)
+        found._solver(stages[0])
+        found._shift(sampled)
+        found._start(stages[0])
+        return found
+
+    def put(self, parameter: str, given: Given[Any], value: Any = None) -> None:
+        self.values[parameter] = given.value if value is None else value
+        self.origins[parameter] = given.node, given.name
+
+    # -- prompts and guidance
+
+    def _prompts(self, sampled: SampledLatent) -> None:
+        guider = sampled.guider
+        if guider.positive.text is None:
+            raise meaningless(sampled.node, "positive", "must be a text: there is nothing to show")
+        self.put("prompt", guider.positive.text)
+        self._frame_rate(guider.positive)
+        negative = guider.negative
+        if negative is None:
+            return
+        if negative.text is not None:
+            self.put("negative_prompt", negative.text)
+        elif self.model.defaults.negative_prompt is not None:
+            self.values["negative_prompt"] = ""
+
+    def _frame_rate(self, positive: Conditioning) -> None:
+        rate = positive.frame_rate
+        if rate is None:
+            return
+        if "fps" in self.model.parameters:
+            self.put("fps", rate, max(1, round(rate.value)))
+        else:
+            self._idle(rate, f"{self.model.family} has no frame rate")
+
+    def _guidance(self, stages: Sequence[SampledLatent]) -> None:
+        guidance = stages[0].guider.positive.guidance
+        if guidance is not None and self._guidance_is_embedded:
+            self.put("guidance_scale", guidance)
+        elif guidance is not None:
+            self._idle(guidance, f"{self.model.family} only has the sampler's cfg")
+        parameter = "true_cfg_scale" if self._guidance_is_embedded else "guidance_scale"
+        names = (parameter, "guidance_scale_2")
+        for name, stage in zip(names, stages, strict=False):
+            if stage.guider.cfg is not None:
+                self.put(name, stage.guider.cfg)
+            elif not self._guidance_is_embedded:
+                self.values[name] = 1.0
+
+    @property
+    def _guidance_is_embedded(self) -> bool:
+        """Whether guidance_scale is embedded in the model, and cfg is true_cfg_scale."""
+        return "true_cfg_scale" in self.model.parameters
+
+    def _check_experts(self, sampled: SampledLatent) -> None:
+        if "guidance_scale_2" not in self.model.parameters:
+            why = f"must be an empty latent: {self.model.family} has no second expert"
+            raise meaningless(sampled.node, "latent_image", why)
+        stage = sampled.first.stage if sampled.first is not None else None
+        assert stage is not None
+        self._idle(stage.end_input, "the experts take turns at the model's own boundary")
+
+    # -- the model
+
+    def _add_loras(self, used: Sequence[LoraUse], known: Sequence[str]) -> None:
+        # The last one is blamed first if several are unknown.
+        names = [self._lora(use, known) for use in reversed(used)]
+        for use, name in zip(used, reversed(names), strict=True):
+            scales = {each.name: each.scale for each in self.values.get("lora", ())}
+            scales[name] = scales.get(name, 0.0) + use.scale
+            chosen = tuple(LoraChoice(name, scale) for name, scale in scales.items())
+            self.put("lora", use.name, chosen)
+
+    def _lora(self, use: LoraUse, known: Sequence[str]) -> str:
+        """Return the LoRA's name from the file name in the graph."""
+        given = str(use.name.value)
+        name = given.removesuffix(".safetensors")
+        if name in known:
+            return name
+        listed = ", ".join(known[:_SHOWN]) or "none"
+        why = f"{shown(given)} is unknown; available: {listed}"
+        raise meaningless(use.name.node, use.name.name, why)
+
+    def _shift(self, sampled: SampledLatent) -> None:
+        shift = sampled.guider.model.shift
+        if shift is None or shift.value == self.model.defaults.flow_shift:
+            return
+        if "flow_shift" in self.model.parameters:
+            self.put("flow_shift", shift)
+        else:
+            self._idle(shift, f"{self.model.family} has its own shift")
+
+    # -- the solver
+
+    def _solver(self, sampled: SampledLatent) -> None:
+        # ComfyUI's seeds have one more bit.
+        self.put("seed", sampled.seed, sampled.seed.value % (self.model.max_seed + 1))
+        self.put("num_inference_steps", sampled.schedule.steps)
+        asked = sampled.solver
+        solver, is_same = nearest(asked.value, self.model.schedulers)
+        if solver is not None:
+            self.put("scheduler", asked, solver)
+        if not is_same:
+            used = solver or "its own"
+            self.warnings.append((asked, f"is not available: {self.model.family} uses {used}"))
+        schedule = sampled.schedule.name
+        name = schedule if isinstance(schedule, str) else schedule.value
+        if name not in UNSPECIFIC:
+            where = sampled.schedule.steps if isinstance(schedule, str) else schedule
+            self.warnings.append((where, f"has the model's own schedule instead of {name}"))
+
+    # -- where it starts
+
+    def _start(self, sampled: SampledLatent) -> None:
+        latent = sampled.latent
+        references = sampled.guider.positive.references
+        if latent.batch is not None:
+            self.put("num_outputs_per_prompt", latent.batch)
+        self._size(latent)
+        if references:
+            self._edit(sampled, references)
+        elif latent.first_frame is not None:
+            self._use(latent.first_frame, "image-to-video", sampled)
+        elif latent.image is not None:
+            self._begin_with(latent.image, sampled)
+        if latent.image is None:
+            self._check_denoise(sampled)
+            self._check_size(latent)
+
+    def _size(self, latent: LatentValue) -> None:
+        for name, side in (("width", latent.width), ("height", latent.height)):
+            if isinstance(side, Given):
+                self.put(name, side)
+        given = latent.width
+        self.origins["size"] = (
+            (given.node, given.name) if isinstance(given, Given) else (latent.node, "width")
+        )
+        if latent.frames is not None:
+            self.put("num_frames", latent.frames)
+        elif self.model.defaults.num_frames > 1:
+            self.values["num_frames"] = 1
+            self.origins["num_frames"] = latent.node, "batch_size"
+
+    def _check_size(self, latent: LatentValue) -> None:
+        """The size of an image can only be the output's if the request has that image."""
+        sides = [side for side in (latent.width, latent.height) if isinstance(side, SizeOf)]
+        if not sides:
+            return
+        files = {side.image.file for side in sides}
+        if len(sides) < 2 or self.image is None or files != {self.image.file}:
+            why = "only the image that is edited can give the size, and it gives both sides"
+            raise meaningless(latent.node, "width", why)
+        self.sized_by_image = True
+
+    def _check_denoise(self, sampled: SampledLatent) -> None:
+        denoise = sampled.schedule.denoise
+        if denoise is not None and denoise.value != 1:
+            why = "must be 1 if the sampler starts from an empty latent"
+            if denoise.name == "start_at_step":
+                why = "must be 0 if the sampler starts from an empty latent"
+            raise meaningless(denoise.node, denoise.name, why)
+
+    def _edit(self, sampled: SampledLatent, references: Sequence[LoadedImage]) -> None:
+        """Condition on an image. The latent only gives the size."""
+        latent, image = sampled.latent, references[0]
+        if len({reference.file for reference in references}) > 1:
+            why = "more than one image: this server conditions on one"
+            raise meaningless(references[1].node, "image", why)
+        started = latent.image
+        if started is not None and started.file != image.file:
+            raise meaningless(latent.node, "pixels", "must be the image that is edited")
+        self._use(image if started is None else started, "image-edit", sampled)
+        if started is not None:
+            self.sized_by_image = not started.resized_by_model
+            self._check_denoise(sampled)
+
+    def _begin_with(self, image: LoadedImage, sampled: SampledLatent) -> None:
+        latent, denoise = sampled.latent, sampled.schedule.denoise
+        self._set_image(image)
+        self.sized_by_image = True
+        if (mask := latent.mask) is not None:
+            self.mask = mask
+            self.origins["mask_path"] = latent.mask_from or latent.node, "mask"
+        task = "image-to-image" if mask is None else "inpainting"
+        strength = 1.0 if denoise is None else denoise.value
+        # Models that take the image as conditioning don't start from it: no strength applies.
+        if strength < 1 or task in self.model.tasks:
+            self._strength(sampled, strength)
+
+    def _strength(self, sampled: SampledLatent, strength: float) -> None:
+        """ComfyUI does all steps, at the end of a schedule that is longer by the strength."""
+        denoise, steps = sampled.schedule.denoise, sampled.schedule.steps
+        given = steps if denoise is None else denoise
+        if 0 < strength < 1:
+            # `start_at_step` is a step of the schedule itself.
+            whole = given.name == "denoise"
+            total = int(steps.value / strength) if whole else steps.value
+            part = steps.value if whole else round(steps.value * strength)
+            total = _exact(part, total)
+            self.put("num_inference_steps", steps, total)
+            strength = part / total
+        self.put("strength", given, strength)
+
+    def _use(self, image: LoadedImage, task: str, sampled: SampledLatent) -> None:
+        if task not in self.model.tasks:
+            tasks = ", ".join(self.model.tasks)
+            why = f"not used by {self.model.family}, which supports {tasks}"
+            raise meaningless(image.node, "image", why)
+        self._set_image(image)
+
+    def _set_image(self, image: LoadedImage) -> None:
+        self.image = image
+        for name in ("image_path", "size", "width", "height"):
+            self.origins.setdefault(name, (image.node, "image"))
+        self.origins["image_path"] = image.node, "image"
+
+    # -- warnings
+
+    def _idle(self, given: Given[Any], why: str) -> None:
+        self.warnings.append((given, f"has no effect: {why}"))
+
+
+def _exact(part: int, whole: int) -> int:
+    """The first number from `whole` on, `part` of which are `part` also in floating point: the
+    engine rounds up for some models and down for others."""
+    while part / whole * whole != part:
+        whole += 1
+    return whole
