@@ -1,7 +1,8 @@
 """ComfyUI's protocol, for graphs of a fixed set of nodes.
 
 A graph is read as data: its nodes determine the parameters of one request per sampler, which is
-handled like any other request. No node is executed: each has a meaning, a description of its result.
+handled like any other request. No node is executed: each has a meaning, which describes its
+result.
 
     graph/definition         what a node is: its inputs, outputs and meaning
     graph/nodes              the nodes

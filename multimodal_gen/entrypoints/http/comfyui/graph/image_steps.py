@@ -28,7 +28,7 @@ class ImageStep(Protocol):
 
 
 @dataclass(frozen=True)
-class Scaled:
+class ScaleStep:
     """Scales to a size, which may be derived from the image's; `centre` crops to its shape."""
 
     method: str
@@ -58,7 +58,7 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Cropped:
+class CropStep:
     x: int
     y: int
     width: int
@@ -77,7 +77,7 @@ class Cropped:
 
 
 @dataclass(frozen=True)
-class Padded:
+class PadStep:
     """Adds a grey border, which is transparent; its inner edge is soft over `feathering` pixels."""
 
     left: int

@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.solvers import OWN_SPACING
 from multimodal_gen.entrypoints.http.comfyui.errors import meaningless, shown
-from multimodal_gen.entrypoints.http.comfyui.graph.samplers import UNSPECIFIC, nearest
+from multimodal_gen.entrypoints.http.comfyui.graph.samplers import nearest, noise_schedule_of
 from multimodal_gen.entrypoints.http.comfyui.graph.values import (
-    Conditioning,
+    ConditioningValue,
     Given,
     LatentValue,
     LoadedImage,
     LoadedMask,
-    LoraUse,
+    LoraValue,
     SampledLatent,
     SizeOf,
 )
@@ -75,7 +76,7 @@ class RequestParameters:
         elif self.model.defaults.negative_prompt is not None:
             self.values["negative_prompt"] = ""
 
-    def _frame_rate(self, positive: Conditioning) -> None:
+    def _frame_rate(self, positive: ConditioningValue) -> None:
         rate = positive.frame_rate
         if rate is None:
             return
@@ -113,7 +114,7 @@ class RequestParameters:
 
     # -- the model
 
-    def _add_loras(self, used: Sequence[LoraUse], known: Sequence[str]) -> None:
+    def _add_loras(self, used: Sequence[LoraValue], known: Sequence[str]) -> None:
         # The last one is blamed first if several are unknown.
         names = [self._lora(use, known) for use in reversed(used)]
         for use, name in zip(used, reversed(names), strict=True):
@@ -122,7 +123,7 @@ class RequestParameters:
             chosen = tuple(LoraChoice(name, scale) for name, scale in scales.items())
             self.put("lora", use.name, chosen)
 
-    def _lora(self, use: LoraUse, known: Sequence[str]) -> str:
+    def _lora(self, use: LoraValue, known: Sequence[str]) -> str:
         """Return the LoRA's name from the file name in the graph."""
         given = str(use.name.value)
         name = given.removesuffix(".safetensors")
@@ -154,11 +155,20 @@ class RequestParameters:
         if not is_same:
             used = solver or "its own"
             self.warnings.append((asked, f"is not available: {self.model.family} uses {used}"))
-        schedule = sampled.schedule.name
-        name = schedule if isinstance(schedule, str) else schedule.value
-        if name not in UNSPECIFIC:
-            where = sampled.schedule.steps if isinstance(schedule, str) else schedule
-            self.warnings.append((where, f"has the model's own schedule instead of {name}"))
+        self._noise_schedule(sampled, solver)
+
+    def _noise_schedule(self, sampled: SampledLatent, solver: str | None) -> None:
+        given = sampled.schedule.name
+        name = given if isinstance(given, str) else given.value
+        where = sampled.schedule.steps if isinstance(given, str) else given
+        schedule, is_same = noise_schedule_of(name, solver, self.model)
+        if schedule != OWN_SPACING:
+            self.put("noise_schedule", where, schedule)
+        if not is_same:
+            what = f"has the model's own schedule: {name} is not available"
+            if solver is not None:
+                what += f" for {solver}"
+            self.warnings.append((where, what))
 
     # -- where it starts
 

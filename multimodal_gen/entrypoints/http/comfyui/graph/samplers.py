@@ -1,62 +1,34 @@
-"""Maps ComfyUI's names of samplers to solvers."""
+"""Maps ComfyUI's names of samplers and schedulers to solvers and noise schedules."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from multimodal_gen.configs.solvers import SOLVERS
+from multimodal_gen.configs.solvers import OWN_SPACING, SOLVERS
+from multimodal_gen.entrypoints.http.media.solvers import (
+    has_schedule,
+    nearest_solver,
+    schedule_named,
+)
+from multimodal_gen.messages.model_info import ModelInfo
 
-_NEXT = {
-    "euler": "ddim",
-    "euler_cfg_pp": "euler",
-    "euler_ancestral": "euler",
-    "euler_ancestral_cfg_pp": "euler_ancestral",
-    "heun": "dpm_2",
-    "heunpp2": "heun",
-    "exp_heun_2_x0": "heun",
-    "exp_heun_2_x0_sde": "dpmpp_sde",
-    "dpm_2": "dpmpp_2m",
-    "dpm_2_ancestral": "euler_ancestral",
-    "lms": "dpmpp_2m",
-    "dpm_fast": "dpmpp_2m",
-    "dpm_adaptive": "dpmpp_2m",
-    "dpmpp_2s_ancestral": "euler_ancestral",
-    "dpmpp_2s_ancestral_cfg_pp": "dpmpp_2s_ancestral",
-    "dpmpp_sde": "dpmpp_2m_sde",
-    "dpmpp_2m": "uni_pc",
-    "dpmpp_2m_cfg_pp": "dpmpp_2m",
-    "dpmpp_2m_sde": "dpmpp_2m",
-    "dpmpp_2m_sde_heun": "dpmpp_2m_sde",
-    "dpmpp_3m_sde": "dpmpp_2m_sde",
-    "ddpm": "euler_ancestral",
-    "lcm": "euler",
-    "ipndm": "dpmpp_2m",
-    "ipndm_v": "ipndm",
-    "deis": "dpmpp_2m",
-    "res_multistep": "dpmpp_2m",
-    "res_multistep_cfg_pp": "res_multistep",
-    "res_multistep_ancestral": "euler_ancestral",
-    "res_multistep_ancestral_cfg_pp": "res_multistep_ancestral",
-    "gradient_estimation": "euler",
-    "gradient_estimation_cfg_pp": "gradient_estimation",
-    "er_sde": "dpmpp_2m_sde",
-    "seeds_2": "dpmpp_sde",
-    "seeds_3": "seeds_2",
-    "sa_solver": "dpmpp_2m_sde",
-    "sa_solver_pece": "sa_solver",
-    "ddim": "",
-    "uni_pc": "euler",
-    "uni_pc_bh2": "uni_pc",
-}
-"""ComfyUI's samplers in about the order of its menu, each with the next nearest one: of the same
-kind (deterministic or not), then of a lower order."""
+SAMPLERS = (
+    *("euler", "euler_cfg_pp", "euler_ancestral", "euler_ancestral_cfg_pp", "heun", "heunpp2"),
+    *("exp_heun_2_x0", "exp_heun_2_x0_sde", "dpm_2", "dpm_2_ancestral", "lms", "dpm_fast"),
+    *("dpm_adaptive", "dpmpp_2s_ancestral", "dpmpp_2s_ancestral_cfg_pp", "dpmpp_sde"),
+    *("dpmpp_sde_gpu", "dpmpp_2m", "dpmpp_2m_cfg_pp", "dpmpp_2m_sde", "dpmpp_2m_sde_gpu"),
+    *("dpmpp_2m_sde_heun", "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "ddpm"),
+    *("lcm", "ipndm", "ipndm_v", "deis", "res_multistep", "res_multistep_cfg_pp"),
+    *("res_multistep_ancestral", "res_multistep_ancestral_cfg_pp", "gradient_estimation"),
+    *("gradient_estimation_cfg_pp", "er_sde", "seeds_2", "seeds_3", "sa_solver"),
+    *("sa_solver_pece", "ddim", "uni_pc", "uni_pc_bh2"),
+)
+"""ComfyUI's own menu of samplers."""
 SCHEDULES = (
     *("normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta"),
     *("linear_quadratic", "kl_optimal"),
 )
-"""Schedules of noise levels, by ComfyUI's names."""
-UNSPECIFIC = ("own", "normal", "simple", "sgm_uniform", "ddim_uniform")
-"""Those that graphs name by default: the model's own spacing is used."""
+"""ComfyUI's schedulers; the first is the model's own spacing."""
 
 
 def samplers_of(schedulers: Sequence[str]) -> dict[str, str]:
@@ -66,8 +38,7 @@ def samplers_of(schedulers: Sequence[str]) -> dict[str, str]:
     for solver in schedulers:
         for sampler in _names_of(solver):
             named.setdefault(sampler, solver)
-    order = list(_NEXT)
-    named = dict(sorted(named.items(), key=lambda item: order.index(item[0])))
+    named = dict(sorted(named.items(), key=lambda item: SAMPLERS.index(item[0])))
     unnamed = {solver: solver for solver in schedulers if solver not in named.values()}
     own = schedulers[0] if schedulers else None
     return dict(sorted((named | unnamed).items(), key=lambda item: item[1] != own))
@@ -75,20 +46,28 @@ def samplers_of(schedulers: Sequence[str]) -> dict[str, str]:
 
 def menu_of(schedulers: Sequence[str]) -> tuple[str, ...]:
     """All names that are accepted: first those with a solver of their own."""
-    gpu = [f"{name}_gpu" for name in _NEXT if name.endswith(("sde", "sde_heun"))]
-    return tuple(dict.fromkeys((*samplers_of(schedulers), *_NEXT, *gpu)))
+    return tuple(dict.fromkeys((*samplers_of(schedulers), *SAMPLERS)))
 
 
 def nearest(sampler: str, schedulers: Sequence[str]) -> tuple[str | None, bool]:
-    """The solver for a sampler, and whether it is the same one; None is the model's own. `_gpu`
-    only moves the noise."""
+    """The solver for a sampler, or else the nearest one; and whether it is the same. None is the
+    model's own."""
     known = samplers_of(schedulers)
-    wanted = name = sampler if sampler in known else sampler.removesuffix("_gpu")
-    while name and name not in known:
-        name = _NEXT.get(name, "")
-    return (known[name], name == wanted) if name else (next(iter(schedulers), None), False)
+    if sampler in known:
+        return known[sampler], True
+    return nearest_solver(sampler, schedulers), False
+
+
+def noise_schedule_of(scheduler: str, solver: str | None, model: ModelInfo) -> tuple[str, bool]:
+    """The noise schedule for a scheduler, or else `normal`; and whether it is the same."""
+    schedule = schedule_named(scheduler)
+    if schedule == OWN_SPACING:
+        return schedule, True
+    if schedule is not None and has_schedule(solver, schedule, model.noise_schedules):
+        return schedule, True
+    return OWN_SPACING, False
 
 
 def _names_of(solver: str) -> tuple[str, ...]:
     row = SOLVERS.get(solver)
-    return () if row is None else tuple(name for name in row.comfyui if name in _NEXT)
+    return () if row is None else tuple(name for name in row.comfyui if name in SAMPLERS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, TypeVar
 
-from multimodal_gen.entrypoints.http.comfyui.graph.image_steps import ImageStep, Padded
+from multimodal_gen.entrypoints.http.comfyui.graph.image_steps import ImageStep, PadStep
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class Given(Generic[T]):
 
 
 @dataclass(frozen=True)
-class LoraUse:
+class LoraValue:
     name: Given[str]
     scale: float
 
@@ -39,7 +39,7 @@ class ModelValue(NodeValue):
     what: ClassVar[str] = "a model"
     loader: str
     """Id of the node that names its file."""
-    loras: tuple[LoraUse, ...] = ()
+    loras: tuple[LoraValue, ...] = ()
     shift: Given[float] | None = None
 
 
@@ -86,7 +86,7 @@ class LoadedMask(NodeValue):
     """Pixels by which it grows."""
     erases: bool = False
     """Whether the masked area of the image is first filled with grey."""
-    border: Padded | None = None
+    border: PadStep | None = None
     """Padding of the image, which is the mask."""
 
 
@@ -105,7 +105,7 @@ class SeenImage(NodeValue):
 
 
 @dataclass(frozen=True)
-class Conditioning(NodeValue):
+class ConditioningValue(NodeValue):
     """A prompt."""
 
     what: ClassVar[str] = "a prompt"
@@ -153,7 +153,7 @@ class ScheduleValue(NodeValue):
 
     what: ClassVar[str] = "sigmas"
     name: Given[str] | str
-    """A scheduler's name as given, or that of a node's own schedule; `own` is the model's."""
+    """A scheduler's name as given, or that of a node's own schedule."""
     steps: Given[int]
     denoise: Given[float] | None = None
     """None: 1."""
@@ -163,13 +163,13 @@ class ScheduleValue(NodeValue):
 class GuiderValue(NodeValue):
     what: ClassVar[str] = "a guider"
     model: ModelValue
-    positive: Conditioning
-    negative: Conditioning | None = None
+    positive: ConditioningValue
+    negative: ConditioningValue | None = None
     cfg: Given[float] | None = None
 
 
 @dataclass(frozen=True)
-class Stage:
+class SampledPart:
     """Part of the schedule that one of two samplers does."""
 
     start: int
@@ -189,7 +189,7 @@ class SampledLatent(NodeValue):
     solver: Given[str]
     schedule: ScheduleValue
     latent: LatentValue
-    stage: Stage | None = None
+    stage: SampledPart | None = None
     first: SampledLatent | None = None
     """The sampler of the other expert, which ran before."""
 

@@ -16,10 +16,10 @@ from multimodal_gen.entrypoints.http.comfyui.graph.definition import (
     prompt_text,
     real,
 )
-from multimodal_gen.entrypoints.http.comfyui.graph.image_steps import Scaled
+from multimodal_gen.entrypoints.http.comfyui.graph.image_steps import ScaleStep
 from multimodal_gen.entrypoints.http.comfyui.graph.node_inputs import NodeInputs
 from multimodal_gen.entrypoints.http.comfyui.graph.values import (
-    Conditioning,
+    ConditioningValue,
     LatentValue,
     LoadedImage,
     LoadedMask,
@@ -70,7 +70,7 @@ def _encode(*names: str) -> Meaning:
             if texts[name] in (text.value, ""):
                 inputs.given(name)
         guidance = inputs.given("guidance") if "guidance" in inputs.node.kind.inputs else None
-        return (Conditioning(text, guidance),)
+        return (ConditioningValue(text, guidance),)
 
     return meaning
 
@@ -111,21 +111,21 @@ def _one(name: str, inputs: dict[str, Input], meaning: Meaning | None = None) ->
 
 
 def _same(inputs: NodeInputs) -> tuple[object, ...]:
-    return (inputs.linked("conditioning", Conditioning),)
+    return (inputs.linked("conditioning", ConditioningValue),)
 
 
 def _guide(inputs: NodeInputs) -> tuple[object, ...]:
-    before = inputs.linked("conditioning", Conditioning)
+    before = inputs.linked("conditioning", ConditioningValue)
     return (replace(before, guidance=inputs.given("guidance")),)
 
 
 def _zero(inputs: NodeInputs) -> tuple[object, ...]:
-    return (replace(inputs.linked("conditioning", Conditioning), text=None),)
+    return (replace(inputs.linked("conditioning", ConditioningValue), text=None),)
 
 
 def _combine(inputs: NodeInputs) -> tuple[object, ...]:
     """One prompt, which SD 3's graphs combine with zeros for a part of the time."""
-    given = [inputs.linked(name, Conditioning) for name in _PAIR]
+    given = [inputs.linked(name, ConditioningValue) for name in _PAIR]
     texts = [each for each in given if each.text is not None]
     if len(texts) == 2:
         raise inputs.refused(_PAIR[1], "an image has one prompt, which only zeros can be added to")
@@ -133,7 +133,7 @@ def _combine(inputs: NodeInputs) -> tuple[object, ...]:
 
 
 def _refer(inputs: NodeInputs) -> tuple[object, ...]:
-    before = inputs.linked("conditioning", Conditioning)
+    before = inputs.linked("conditioning", ConditioningValue)
     latent = inputs.optional("latent", LatentValue)
     if latent is None:
         return (before,)
@@ -144,7 +144,7 @@ def _refer(inputs: NodeInputs) -> tuple[object, ...]:
 
 def _set_frame_rate(inputs: NodeInputs) -> tuple[object, ...]:
     rate = inputs.given("frame_rate")
-    both = (inputs.linked(name, Conditioning) for name in ("positive", "negative"))
+    both = (inputs.linked(name, ConditioningValue) for name in _SIGNS)
     return tuple(replace(each, frame_rate=rate) for each in both)
 
 
@@ -192,7 +192,7 @@ def _edit(*names: str) -> Meaning:
     def meaning(inputs: NodeInputs) -> tuple[object, ...]:
         images = (inputs.optional(name, LoadedImage) for name in names)
         given = tuple(image for image in images if image is not None)
-        return (Conditioning(inputs.given("prompt"), references=given),)
+        return (ConditioningValue(inputs.given("prompt"), references=given),)
 
     return meaning
 
@@ -207,8 +207,10 @@ def _first_frame(inputs: NodeInputs) -> tuple[object, ...]:
     return *_both(inputs), _video_latent(inputs)
 
 
-def _both(inputs: NodeInputs) -> tuple[Conditioning, Conditioning]:
-    return inputs.linked("positive", Conditioning), inputs.linked("negative", Conditioning)
+def _both(inputs: NodeInputs) -> tuple[ConditioningValue, ConditioningValue]:
+    return inputs.linked("positive", ConditioningValue), inputs.linked(
+        "negative", ConditioningValue
+    )
 
 
 def _video_latent(inputs: NodeInputs) -> LatentValue:
@@ -219,7 +221,7 @@ def _video_latent(inputs: NodeInputs) -> LatentValue:
     if seen is not None and image is not None and seen.image.file != image.file:
         raise inputs.refused(_SEEN, f"must be of the same image as {name}")
     if image is not None and not (isinstance(width, SizeOf) or isinstance(height, SizeOf)):
-        image = image.then(Scaled("bilinear", width.value, height.value, centre=True))
+        image = image.then(ScaleStep("bilinear", width.value, height.value, centre=True))
     return LatentValue(
         inputs.node.id,
         width,
@@ -230,4 +232,5 @@ def _video_latent(inputs: NodeInputs) -> LatentValue:
     )
 
 
+_SIGNS = ("positive", "negative")
 _SEEN = "clip_vision_output"

@@ -18,9 +18,9 @@ from multimodal_gen.entrypoints.http.comfyui.graph.definition import (
 )
 from multimodal_gen.entrypoints.http.comfyui.graph.image_steps import (
     METHODS,
-    Cropped,
-    Padded,
-    Scaled,
+    CropStep,
+    PadStep,
+    ScaleStep,
 )
 from multimodal_gen.entrypoints.http.comfyui.graph.node_inputs import NodeInputs
 from multimodal_gen.entrypoints.http.comfyui.graph.values import LoadedImage, LoadedMask, SizeOf
@@ -104,28 +104,28 @@ def _step(name: str, inputs: dict[str, Input], meaning: Meaning) -> NodeClass:
 def _scale(inputs: NodeInputs) -> tuple[object, ...]:
     width, height = inputs.value("width"), inputs.value("height")
     centre = inputs.value("crop") == "center"
-    step = Scaled(inputs.value("upscale_method"), width, height, centre)
+    step = ScaleStep(inputs.value("upscale_method"), width, height, centre)
     return (inputs.image().then(step),)
 
 
 def _scale_by(inputs: NodeInputs) -> tuple[object, ...]:
-    step = Scaled(inputs.value("upscale_method"), factor=inputs.value("scale_by"))
+    step = ScaleStep(inputs.value("upscale_method"), factor=inputs.value("scale_by"))
     return (inputs.image().then(step),)
 
 
 def _scale_to_pixels(inputs: NodeInputs) -> tuple[object, ...]:
-    step = Scaled(inputs.value("upscale_method"), megapixels=inputs.value("megapixels"))
+    step = ScaleStep(inputs.value("upscale_method"), megapixels=inputs.value("megapixels"))
     return (inputs.image().then(step),)
 
 
 def _scale_to(inputs: NodeInputs) -> tuple[object, ...]:
-    step = Scaled(inputs.value("upscale_method"), longest=inputs.value("largest_size"))
+    step = ScaleStep(inputs.value("upscale_method"), longest=inputs.value("largest_size"))
     return (inputs.image().then(step),)
 
 
 def _crop(inputs: NodeInputs) -> tuple[object, ...]:
     x, y, width, height = (inputs.value(name) for name in ("x", "y", "width", "height"))
-    return (inputs.image().then(Cropped(x, y, width, height)),)
+    return (inputs.image().then(CropStep(x, y, width, height)),)
 
 
 def _resize_by_model(inputs: NodeInputs) -> tuple[object, ...]:
@@ -138,7 +138,7 @@ def _same(inputs: NodeInputs) -> tuple[object, ...]:
 
 def _pad(inputs: NodeInputs) -> tuple[object, ...]:
     left, top, right, bottom = (inputs.value(n) for n in ("left", "top", "right", "bottom"))
-    border = Padded(left, top, right, bottom, inputs.value("feathering"))
+    border = PadStep(left, top, right, bottom, inputs.value("feathering"))
     image = inputs.image()
     return image.then(border), LoadedMask(image, border=border)
 

@@ -19,7 +19,7 @@ from multimodal_gen.entrypoints.http.comfyui.graph.definition import (
 from multimodal_gen.entrypoints.http.comfyui.graph.node_inputs import NodeInputs
 from multimodal_gen.entrypoints.http.comfyui.graph.values import (
     EncoderValue,
-    LoraUse,
+    LoraValue,
     ModelValue,
     SeenImage,
     VaeValue,
@@ -114,7 +114,7 @@ def _add_lora(inputs: NodeInputs) -> tuple[object, ...]:
     if "strength_clip" in inputs.node.kind.inputs:
         same = inputs.peek("strength_clip") == scale
         (inputs.read if same else inputs.ignored).add("strength_clip")
-    used = LoraUse(inputs.given("lora_name"), scale)
+    used = LoraValue(inputs.given("lora_name"), scale)
     return replace(model, loras=(*model.loras, used)), EncoderValue()
 
 

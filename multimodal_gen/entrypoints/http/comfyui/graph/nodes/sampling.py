@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multimodal_gen.configs.solvers import OWN_SPACING
 from multimodal_gen.entrypoints.http.comfyui.graph.definition import (
     MAX_SIDE,
     Input,
@@ -17,16 +18,16 @@ from multimodal_gen.entrypoints.http.comfyui.graph.definition import (
 from multimodal_gen.entrypoints.http.comfyui.graph.node_inputs import NodeInputs
 from multimodal_gen.entrypoints.http.comfyui.graph.samplers import SCHEDULES, menu_of
 from multimodal_gen.entrypoints.http.comfyui.graph.values import (
-    Conditioning,
+    ConditioningValue,
     Given,
     GuiderValue,
     LatentValue,
     ModelValue,
     NoiseValue,
     SampledLatent,
+    SampledPart,
     ScheduleValue,
     SolverValue,
-    Stage,
 )
 from multimodal_gen.messages.model_info import ModelInfo
 
@@ -98,14 +99,14 @@ def _guider(name: str, inputs: dict[str, Input], meaning: Meaning) -> NodeClass:
 
 def _basic(inputs: NodeInputs) -> tuple[object, ...]:
     model = inputs.linked("model", ModelValue)
-    return (GuiderValue(model, inputs.linked("conditioning", Conditioning)),)
+    return (GuiderValue(model, inputs.linked("conditioning", ConditioningValue)),)
 
 
 def _guider_of(inputs: NodeInputs) -> GuiderValue:
     return GuiderValue(
         inputs.linked("model", ModelValue),
-        inputs.linked("positive", Conditioning),
-        inputs.linked("negative", Conditioning),
+        inputs.linked("positive", ConditioningValue),
+        inputs.linked("negative", ConditioningValue),
         inputs.given("cfg"),
     )
 
@@ -171,7 +172,7 @@ def _run_part(inputs: NodeInputs) -> tuple[object, ...]:
         inputs.given("sampler_name"),
         _chosen_schedule(inputs, denoise),
         latent,
-        Stage(start.value, last, leaves, end),
+        SampledPart(start.value, last, leaves, end),
         first,
     )
     if first is not None:
@@ -211,9 +212,9 @@ def _schedules(steps: Input) -> tuple[NodeClass, ...]:
         _schedule("KarrasScheduler", {**count, **ends, **rho}, _own("karras")),
         _schedule("ExponentialScheduler", {**count, **ends}, _own("exponential")),
         _schedule("BetaSamplingScheduler", {**used, **count, **beta}, _own("beta")),
-        _schedule("SDTurboScheduler", {**used, **count, **denoise}, _own("own")),
-        _schedule("Flux2Scheduler", {**count, **sides}, _own("own", "width", "height")),
-        _schedule("LTXVScheduler", {**count, **ltx, **stretch, **latent}, _own("own")),
+        _schedule("SDTurboScheduler", {**used, **count, **denoise}, _own(OWN_SPACING)),
+        _schedule("Flux2Scheduler", {**count, **sides}, _own(OWN_SPACING, "width", "height")),
+        _schedule("LTXVScheduler", {**count, **ltx, **stretch, **latent}, _own(OWN_SPACING)),
     )
 
 
