@@ -15,6 +15,8 @@ MultimodalGenError
 ├── OutOfMemory         the request does not fit on the device even alone
 ├── GenerationFailed    this request failed; others in its batch did not
 ├── ProtocolError       a message that violates the wire protocol
+├── StorageUnavailable  the ledger or the data folder can't be written to now: says when to retry
+├── StorageFull         no space is left for jobs and results
 ├── EngineNotReady      still loading, or stopping
 └── EngineDied          a rank died, stopped responding, or failed inside collective work
 """
@@ -122,6 +124,14 @@ class ProtocolError(MultimodalGenError):
     code = "protocol_error"
 
 
+class StorageUnavailable(MultimodalGenError):
+    code = "storage_unavailable"
+
+
+class StorageFull(MultimodalGenError):
+    code = "storage_full"
+
+
 class EngineNotReady(MultimodalGenError):
     code = "engine_not_ready"
 
@@ -145,6 +155,8 @@ HTTP_STATUS: dict[type[MultimodalGenError], int] = {
     OutOfMemory: 507,
     GenerationFailed: 500,
     ProtocolError: 400,
+    StorageUnavailable: 503,
+    StorageFull: 507,
     EngineNotReady: 503,
     EngineDied: 503,
     MultimodalGenError: 500,

@@ -97,11 +97,11 @@ def encode_file(
     return encode_image(pixels[0], _PICTURES[suffix], recipe, quality)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write the file atomically: readers never see a part of it."""
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Write the file atomically: readers never see a part of it. The umask is taken off `mode`."""
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(data)
         temporary.replace(path)
     except BaseException:

@@ -7,9 +7,9 @@ import contextlib
 import hashlib
 import logging
 import secrets
-import sqlite3
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.records import JobKind, JobRecord, JobRequest, PageOrder
 from multimodal_gen.serving.rendering import Render, render
 from multimodal_gen.serving.service import NO_PIXELS, Service
+from multimodal_gen.serving.storage.data_folder import usable
 from multimodal_gen.serving.storage.ledger import (
     IdempotencyKey,
     Ledger,
@@ -32,19 +33,28 @@ from multimodal_gen.serving.storage.ledger import (
     SqliteLedger,
     same_request,
 )
+from multimodal_gen.serving.storage.persistence import RecordWriter, persist
 from multimodal_gen.serving.storage.results import Results
 from multimodal_gen.serving.storage.spool import Spool
-from multimodal_gen.serving.task import Event, Moved, Status, Task
+from multimodal_gen.serving.storage.steady_clock import SteadyClock
+from multimodal_gen.serving.task import Event, Moved, Task
 from multimodal_gen.serving.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 RECORDS_KEPT_S = 7 * 86400
 """Time that a finished job stays known after its files were deleted."""
 SWEEP_S = 60.0
+PATIENCE_S = 2.0
+"""Time for the ledger to take a job, before its client is told to come back."""
+_MAX_REASON = 300
 
 
 class Jobs:
-    """All jobs of a server. Runs on one event loop; blocking work is done in threads."""
+    """All jobs of a server. Runs on one event loop; blocking work is done in threads.
+
+    A job has ended when the ledger says so. Its end is tried until storage takes it; clients see it
+    in progress meanwhile, and new jobs are refused.
+    """
 
     def __init__(
         self,
@@ -52,6 +62,7 @@ class Jobs:
         ledger: Ledger,
         results: Results,
         spool: Spool,
+        clock: SteadyClock,
         render: Render = render,
         webhooks: Webhooks | None = None,
     ) -> None:
@@ -60,19 +71,30 @@ class Jobs:
         self._service = service
         self._ledger = ledger
         self._spool = spool
+        self._clock = clock
         self._render = render
         self._tasks: dict[str, Task] = {}
         self._runs: dict[str, asyncio.Task[None]] = {}
+        self._records = RecordWriter(ledger)
         self._in_order = asyncio.Lock()
 
     @classmethod
     def in_folder(cls, folder: Path, service: Service, args: JobArgs) -> Jobs:
-        """Those kept in `folder`, which exists."""
-        results = Results(folder, ttl_s=args.result_ttl, quota_gb=args.result_quota_gb)
+        """Those kept in `folder`, which exists. Raises InvalidRequest."""
+        with usable(folder):
+            clock = SteadyClock(folder / "clock")
+            results = Results(
+                folder,
+                ttl_s=args.result_ttl,
+                quota_gb=args.result_quota_gb,
+                clock=clock.now,
+                jump=clock.jump,
+            )
+            spool = Spool(folder)
         ledger, webhooks = SqliteLedger(folder / "jobs.sqlite"), None
         if args.webhook_url is not None:
             webhooks = Webhooks(ledger, args.webhook_url, args.webhook_secret or "")
-        return cls(service, ledger, results, Spool(folder), webhooks=webhooks)
+        return cls(service, ledger, results, spool, clock=clock, webhooks=webhooks)
 
     # -- API
 
@@ -90,8 +112,10 @@ class Jobs:
         """Accept a job. Once this returns, the job survives a restart of this process.
 
         `meta` is plain data of the protocol. An idempotency key that the owner already used returns
-        the earlier job. Raises InvalidRequest, QueueFull, EngineNotReady, Conflict.
+        the earlier job. Raises InvalidRequest, QueueFull, EngineNotReady, Conflict, StorageFull,
+        StorageUnavailable.
         """
+        give_up_at = asyncio.get_running_loop().time() + PATIENCE_S
         asked = msgspec.msgpack.encode((kind, params, meta))
         key = None
         if idempotency_key is not None:
@@ -109,7 +133,8 @@ class Jobs:
         )
         async with self._in_order:
             self._service.check_room(len(requests), owner)
-            kept = await asyncio.to_thread(self._keep, record, pictures, key)
+            keep = partial(self._keep, record, pictures, key)
+            kept = await persist(keep, lambda: give_up_at)
             if kept.id == record.id:
                 self._begin(kept, pictures)
         return kept
@@ -134,13 +159,13 @@ class Jobs:
         return Page([self._live(record) for record in page.records], page.has_more)
 
     async def cancel(self, job_id: str, owner: Owner) -> JobRecord:
-        """Cancel a job; its record is kept. Raises NotFound."""
+        """Cancel a job; its record is kept. Raises NotFound, StorageFull, StorageUnavailable."""
         record = await self.get(job_id, owner)
         await self._end(job_id)
         return await self.get(record.id, owner)
 
     async def delete(self, job_id: str, owner: Owner) -> JobRecord:
-        """Cancel and delete a job; returns its last record. Raises NotFound."""
+        """Cancel and delete a job; returns its last record. Raises like `cancel`."""
         record = await self.get(job_id, owner)
         await self._end(job_id)
         await asyncio.to_thread(self._forget, job_id)
@@ -178,23 +203,27 @@ class Jobs:
         """Restart jobs that an earlier server left, in order. Called once, when a model is
         ready."""
         async with self._in_order:
-            left = await asyncio.to_thread(self._ledger.unfinished)
+            left = await persist(self._ledger.unfinished, self._records.give_up_at)
             await asyncio.to_thread(self._spool.keep_only, {record.id for record in left})
             for record in left:
                 if record.id not in self._runs:
                     await self._take_up(record)
+            failed = [run for name, run in self._runs.items() if name not in self._tasks]
+        if failed:
+            await asyncio.wait(failed)
 
     async def sweep(self) -> None:
         """Delete expired files and records, now and every minute, until cancelled."""
         while True:
             try:
                 await asyncio.to_thread(self._sweep)
-            except (OSError, sqlite3.Error):  # a full disk is no reason to stop
+            except Exception:  # a full disk is no reason to stop
                 log.exception("deleting expired results failed")
             await asyncio.sleep(SWEEP_S)
 
     async def close(self) -> None:
         """Call after the service has stopped: leaves unfinished jobs to the next server."""
+        self._records.stop_soon()
         runs = [*self._runs.values()]
         await asyncio.gather(*runs, return_exceptions=True)
         await asyncio.to_thread(self._ledger.close)
@@ -207,65 +236,78 @@ class Jobs:
             pictures=pictures, owner=owner, task_id=record.id, requests=record.request.requests
         )
         self._tasks[record.id] = task
-        run = asyncio.get_running_loop().create_task(self._run(record, task))
-        self._runs[record.id] = run
-        run.add_done_callback(lambda _: self._runs.pop(record.id, None))
+        self._spawn(record.id, self._run(record, task))
+
+    def _spawn(self, job_id: str, work: Coroutine[Any, Any, None]) -> None:
+        run = self._runs[job_id] = asyncio.get_running_loop().create_task(work)
+        run.add_done_callback(lambda _: self._runs.pop(job_id, None))
 
     async def _take_up(self, record: JobRecord) -> None:
         try:
+            if record.error is not None:  # It can't be read.
+                raise record.error.exception()
             if record.model != self._service.model.name:
                 what = f"it was accepted for {record.model}, which is no longer served"
                 raise GenerationFailed(what)
             req = record.request.requests[0]
             pictures = await asyncio.to_thread(self._spool.read, record.id, req)
-            await self._update(record.id, status="queued", started_at=None)
             self._begin(record, pictures)
-        except (MultimodalGenError, OSError, ValueError) as error:
-            await self._failed(record, _ours(error))
+        except EngineNotReady:  # The server stops.
+            return
+        except Exception as error:
+            self._spawn(record.id, self._end_as(record, _end_of(_ours(error))))
+            return
+        if record.status != "queued":
+            await self._records.note(record.id, status="queued", started_at=None)
 
     async def _run(self, record: JobRecord, task: Task) -> None:
         try:
-            await _begun(task)
-            await self._update(record.id, status="in_progress", started_at=time.time())
-            outputs = await task.wait()
-            names = await asyncio.to_thread(self._write, record, outputs)
-            now = time.time()
-            await self._ended(
-                record.id,
-                status="completed",
-                progress=100,
-                completed_at=now,
-                expires_at=now + self.results.ttl_s,
-                files=names,
-                request=record.request.warned(warnings_of(outputs)),
-            )
-        except Exception as error:
-            if isinstance(error, EngineNotReady):  # The next server will resume it.
-                await self._update(record.id, status="queued", started_at=None)
-            else:
-                await self._failed(record, _ours(error), task)
-        else:
-            await asyncio.to_thread(self._spool.remove, record.id)
+            end = await self._outcome(record, task)
+            await self._end_as(record, end)
+        except EngineNotReady:  # The next server will resume it.
+            await self._records.note(record.id, status="queued", started_at=None)
         finally:
             self._tasks.pop(record.id, None)
 
-    async def _failed(
-        self, record: JobRecord, error: MultimodalGenError, task: Task | None = None
-    ) -> None:
-        cancelled = task is not None and task.status == "cancelled"
-        await self._ended(
-            record.id,
-            status="cancelled" if cancelled else "failed",
-            completed_at=time.time(),
-            error=WireError.of(error),
-        )
-        await asyncio.to_thread(self._spool.remove, record.id)
+    async def _outcome(self, record: JobRecord, task: Task) -> dict[str, Any]:
+        """Wait until the job has ended and its files are written; return the changes to its record.
+        Raises EngineNotReady."""
+        try:
+            await _begun(task)
+            started_at = time.time()
+            await self._records.note(record.id, status="in_progress", started_at=started_at)
+            outputs = await task.wait()
+            names = await asyncio.to_thread(self._write, record, outputs)
+        except EngineNotReady:
+            raise
+        except Exception as error:
+            return _end_of(_ours(error), cancelled=task.status == "cancelled")
+        now = time.time()
+        return {
+            "status": "completed",
+            "progress": 100,
+            "started_at": started_at,
+            "completed_at": now,
+            "expires_at": now + self.results.ttl_s,
+            "files": names,
+            "request": record.request.warned(warnings_of(outputs)),
+        }
+
+    async def _end_as(self, record: JobRecord, end: dict[str, Any]) -> None:
+        """Record the end of a job. Cancelled jobs send no webhook."""
+        notice = self.webhooks is not None and end["status"] != "cancelled"
+        if await self._records.end(record.id, end, notice=notice):
+            await asyncio.to_thread(self._spool.remove, record)
+            if self.webhooks is not None:
+                self.webhooks.look()
 
     async def _end(self, job_id: str) -> None:
+        """Cancel a job, and wait for its end. Raises StorageFull, StorageUnavailable."""
         if (task := self._tasks.get(job_id)) is not None:
             task.cancel()
-        if (run := self._runs.get(job_id)) is not None:
-            await asyncio.wait([run])
+        while (run := self._runs.get(job_id)) is not None:
+            await asyncio.wait([run], timeout=0.1)
+            self._records.check(job_id)
 
     def _live(self, record: JobRecord) -> JobRecord:
         """Add the current progress, which the ledger does not store."""
@@ -276,32 +318,22 @@ class Jobs:
             return record.updated(status="queued", progress=0)
         return record.updated(status="in_progress", progress=int(99 * task.progress.fraction))
 
-    async def _ended(self, job_id: str, *, status: Status, **changes: Any) -> None:
-        """Record the end of a job. Cancelled jobs send no webhook."""
-        notice = self.webhooks is not None and status != "cancelled"
-        await self._update(job_id, notice=notice, status=status, **changes)
-        if self.webhooks is not None:
-            self.webhooks.look()
-
-    async def _update(self, job_id: str, **changes: Any) -> None:
-        await asyncio.to_thread(self._ledger.update, job_id, **changes)
-
     # -- threads
 
     def _keep(self, record: JobRecord, pictures: Pixels, key: IdempotencyKey | None) -> JobRecord:
-        self._spool.write(record.id, pictures)
-        kept = record
+        kept = None
         try:
+            self._spool.write(record.id, pictures)
             kept = self._ledger.add(record, key)
         finally:
-            if kept.id != record.id:
-                self._spool.remove(record.id)
+            if kept is None or kept.id != record.id:
+                self._spool.remove(record)
         return kept
 
     def _write(self, record: JobRecord, outputs: Sequence[Any]) -> tuple[str, ...]:
         files = self._render(record, outputs)
         for name, data in files.items():
-            self.results.write(name, data)
+            self.results.write(name, data, record.owner)
         return tuple(files)
 
     def _forget(self, job_id: str) -> None:
@@ -311,8 +343,10 @@ class Jobs:
             self.results.remove(name)
 
     def _sweep(self) -> None:
+        self._clock.mark()
         self.results.sweep()
-        self._ledger.forget(time.time() - self.results.ttl_s - RECORDS_KEPT_S)
+        now = self._clock.now() - self._clock.jump
+        self._ledger.forget(now - self.results.ttl_s - RECORDS_KEPT_S)
 
 
 async def _begun(task: Task) -> None:
@@ -335,8 +369,20 @@ def _fingerprint(asked: bytes, pictures: Pixels) -> bytes:
     return digest.digest()
 
 
+def _end_of(error: MultimodalGenError, *, cancelled: bool = False) -> dict[str, Any]:
+    """Changes to the record of a job that failed."""
+    # What can't be encoded could not be stored.
+    message = error.message.encode("utf-8", "backslashreplace").decode()
+    return {
+        "status": "cancelled" if cancelled else "failed",
+        "completed_at": time.time(),
+        "error": msgspec.structs.replace(WireError.of(error), message=message),
+    }
+
+
 def _ours(error: Exception) -> MultimodalGenError:
     if isinstance(error, MultimodalGenError):
         return error
     log.error("job failed", exc_info=error)
-    return GenerationFailed(f"the result could not be saved: {type(error).__name__}")
+    reason = f"{type(error).__name__}: {error}"[:_MAX_REASON]
+    return GenerationFailed(f"the result could not be saved: {reason}")

@@ -7,75 +7,25 @@ import contextlib
 import os
 import sqlite3
 import tempfile
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from fake_engine import FakeEngine, settle
+from fake_engine import settle
 from http_serving import MODEL
+from job_service import ADMIN, ANNE, BOB, PICTURE, JobService, in_ledger, run_jobs
 
-from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import Conflict, InvalidRequest, NotFound, OutOfMemory, QueueFull
-from multimodal_gen.serving.dispatch.dispatcher import QueueLimits
-from multimodal_gen.serving.jobs import Jobs
-from multimodal_gen.serving.owner import Owner
-from multimodal_gen.serving.records import JobRecord
-from multimodal_gen.serving.service import Service
 from multimodal_gen.serving.storage.data_folder import DataFolder
 from multimodal_gen.serving.storage.ledger import SqliteLedger
 from multimodal_gen.serving.task import Made
 
-ANNE, BOB, ADMIN = Owner("anne"), Owner("bob"), Owner("root", admin=True)
-MODEL_WITH_PICTURES = msgspec.structs.replace(MODEL, tasks=("text-to-image", "image-to-image"))
-PICTURE = {"image": np.arange(32 * 48 * 3, dtype=np.uint8).reshape(32, 48, 3)}
-
-
-class Server:
-    """Service and jobs over a fake engine and a folder that may have been used before."""
-
-    def __init__(self, folder: Path, *, in_flight: int = 64, capacity: int = 256) -> None:
-        self.engine = FakeEngine()
-        self.engine.model = MODEL_WITH_PICTURES
-        limits = QueueLimits(capacity=capacity, in_flight=in_flight)
-        self.service = Service(ServerArgs(), limits)
-        self.jobs = Jobs.in_folder(folder, self.service, ServerArgs())
-
-    async def up(self) -> None:
-        self.service.engine_up(self.engine)  # type: ignore[arg-type]
-        await self.jobs.resume()
-        await settle()
-
-    async def submit(self, prompt: str, owner: Owner = ANNE, **more: Any) -> Any:
-        params = SamplingParams(prompt=prompt)
-        return await self.jobs.submit("image", params, owner=owner, **more)
-
-    async def stop(self) -> None:
-        await self.service.drain(0)
-        self.service.stop()
-        await self.jobs.close()
-
-
-async def ledgers(server: Server, job_id: str) -> JobRecord:
-    """A job as it is on disk."""
-    return await asyncio.to_thread(server.jobs._ledger.get, job_id, None)
-
-
-def run(folder: Path, test: Callable[[Server], Awaitable[None]], **limits: int) -> None:
-    async def whole() -> None:
-        server = Server(folder, **limits)
-        await server.up()
-        await test(server)
-        await server.stop()
-
-    asyncio.run(whole())
-
 
 def test_a_job_is_known_from_acceptance_to_its_file(tmp_path: Path) -> None:
-    async def test(server: Server) -> None:
+    async def test(server: JobService) -> None:
         record = await server.submit("a heart", meta={"size": "auto"})
         assert (record.status, record.owner, record.meta) == ("queued", "anne", {"size": "auto"})
         server.engine.step("a heart", 10)
@@ -88,23 +38,23 @@ def test_a_job_is_known_from_acceptance_to_its_file(tmp_path: Path) -> None:
         assert done.expires_at == pytest.approx(done.completed_at + 86400)
         assert server.jobs.results.path(done.files[0]).read_bytes().startswith(b"\x89PNG")
 
-    run(tmp_path, test)
+    run_jobs(tmp_path, test)
 
 
 def test_what_a_killed_server_left_is_taken_up_in_order_with_the_same_requests(
     tmp_path: Path,
 ) -> None:
     async def test() -> None:
-        killed = Server(tmp_path)
+        killed = JobService(tmp_path)
         await killed.up()
         records = [await killed.submit(prompt, pictures=PICTURE) for prompt in ("a", "b", "c")]
         killed.engine.finish("a")
         await killed.jobs.finished(records[0].id, ANNE)
         killed.engine.step("b", 3)
-        while (await ledgers(killed, records[1].id)).status != "in_progress":
+        while (await in_ledger(killed, records[1].id)).status != "in_progress":
             await asyncio.sleep(0.01)  # What is killed writes nothing any more.
 
-        following = Server(tmp_path)
+        following = JobService(tmp_path)
         await following.up()
         assert following.engine.alive == killed.engine.alive
         assert following.engine.prompts == ["b", "c"]
@@ -122,23 +72,23 @@ def test_what_a_killed_server_left_is_taken_up_in_order_with_the_same_requests(
 
 
 def test_a_server_told_to_stop_leaves_its_jobs_to_the_next(tmp_path: Path) -> None:
-    async def first(server: Server) -> None:
+    async def first(server: JobService) -> None:
         for prompt in ("running", "waiting"):
             await server.submit(prompt)
         server.engine.step("running", 3)
         await settle()
 
-    async def second(server: Server) -> None:
+    async def second(server: JobService) -> None:
         assert server.engine.prompts == ["running", "waiting"]
         page = await server.jobs.page(ANNE, order="asc")
         assert [record.status for record in page.records] == ["queued", "queued"]
 
-    run(tmp_path, first)
-    run(tmp_path, second)
+    run_jobs(tmp_path, first)
+    run_jobs(tmp_path, second)
 
 
 def test_draining_waits_for_the_job_that_runs_and_begins_no_other(tmp_path: Path) -> None:
-    async def test(server: Server) -> None:
+    async def test(server: JobService) -> None:
         running = await server.submit("running")
         waiting = await server.submit("waiting")
         server.engine.step("running", 3)
@@ -151,15 +101,15 @@ def test_draining_waits_for_the_job_that_runs_and_begins_no_other(tmp_path: Path
         assert (await server.jobs.finished(running.id, ANNE)).status == "completed"
         assert (await server.jobs.get(waiting.id, ANNE)).status == "queued"
 
-    run(tmp_path, test, in_flight=1)
+    run_jobs(tmp_path, test, in_flight=1)
 
 
 def test_jobs_of_a_model_that_is_not_served_any_more_fail(tmp_path: Path) -> None:
     async def test() -> None:
-        killed = Server(tmp_path)
+        killed = JobService(tmp_path)
         await killed.up()
         record = await killed.submit("a")
-        following = Server(tmp_path)
+        following = JobService(tmp_path)
         following.engine.model = msgspec.structs.replace(MODEL, name="another")
         await following.up()
         failed = await following.jobs.get(record.id, ANNE)
@@ -173,7 +123,7 @@ def test_jobs_of_a_model_that_is_not_served_any_more_fail(tmp_path: Path) -> Non
 
 
 def test_the_same_request_with_the_same_key_is_one_job(tmp_path: Path) -> None:
-    async def test(server: Server) -> None:
+    async def test(server: JobService) -> None:
         first = await server.submit("a", idempotency_key="k", pictures=PICTURE)
         again = await server.submit("a", idempotency_key="k", pictures=PICTURE)
         assert first.id == again.id
@@ -185,22 +135,22 @@ def test_the_same_request_with_the_same_key_is_one_job(tmp_path: Path) -> None:
         with pytest.raises(Conflict):
             await server.submit("a", idempotency_key="k")
 
-    run(tmp_path, test)
+    run_jobs(tmp_path, test)
 
 
 def test_the_same_key_at_the_same_time_is_one_job(tmp_path: Path) -> None:
-    async def test(server: Server) -> None:
+    async def test(server: JobService) -> None:
         sent = [server.submit("a", idempotency_key="k", pictures=PICTURE) for _ in range(4)]
         records = await asyncio.gather(*sent)
         assert len({record.id for record in records}) == 1
         assert server.engine.prompts == ["a"]
         assert len(list((tmp_path / "pictures").iterdir())) == 1
 
-    run(tmp_path, test)
+    run_jobs(tmp_path, test)
 
 
 def test_jobs_are_their_owners_and_the_admins(tmp_path: Path) -> None:
-    async def test(server: Server) -> None:
+    async def test(server: JobService) -> None:
         record = await server.submit("a", ANNE)
         assert (await server.jobs.get(record.id, ADMIN)).id == record.id
         assert not (await server.jobs.page(BOB)).records
@@ -209,11 +159,11 @@ def test_jobs_are_their_owners_and_the_admins(tmp_path: Path) -> None:
                 await ask(record.id, BOB)
         assert server.engine.prompts == ["a"]
 
-    run(tmp_path, test)
+    run_jobs(tmp_path, test)
 
 
 def test_pages_follow_one_another_both_ways(tmp_path: Path) -> None:
-    async def test(server: Server) -> None:
+    async def test(server: JobService) -> None:
         records = [await server.submit(str(index)) for index in range(5)]
         await server.submit("other", BOB)
         names = [record.id for record in records]
@@ -233,11 +183,11 @@ def test_pages_follow_one_another_both_ways(tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             await server.jobs.page(ANNE, after="nothing")
 
-    run(tmp_path, test)
+    run_jobs(tmp_path, test)
 
 
 def test_deleting_stops_the_work_and_leaves_nothing(tmp_path: Path) -> None:
-    async def test(server: Server) -> None:
+    async def test(server: JobService) -> None:
         running = await server.submit("running", pictures=PICTURE)
         server.engine.step("running", 3)
         await settle()
@@ -254,21 +204,21 @@ def test_deleting_stops_the_work_and_leaves_nothing(tmp_path: Path) -> None:
         assert not list((tmp_path / "pictures").iterdir())
         assert not list((tmp_path / "results").iterdir())
 
-    run(tmp_path, test)
+    run_jobs(tmp_path, test)
 
 
 def test_a_cancelled_job_is_known_as_such(tmp_path: Path) -> None:
-    async def test(server: Server) -> None:
+    async def test(server: JobService) -> None:
         record = await server.submit("a")
         assert (await server.jobs.cancel(record.id, ANNE)).status == "cancelled"
         await settle()
         assert not server.engine.alive
 
-    run(tmp_path, test)
+    run_jobs(tmp_path, test)
 
 
 def test_a_failure_is_kept_with_its_reason(tmp_path: Path) -> None:
-    async def test(server: Server) -> None:
+    async def test(server: JobService) -> None:
         record = await server.submit("a")
         server.engine.fail("a", OutOfMemory("too large for the device"))
         failed = await server.jobs.finished(record.id, ANNE)
@@ -279,21 +229,21 @@ def test_a_failure_is_kept_with_its_reason(tmp_path: Path) -> None:
             "too large for the device",
         )
 
-    run(tmp_path, test)
+    run_jobs(tmp_path, test)
 
 
 def test_what_finds_no_room_is_not_kept(tmp_path: Path) -> None:
-    async def test(server: Server) -> None:
+    async def test(server: JobService) -> None:
         await server.submit("a")
         with pytest.raises(QueueFull):
             await server.submit("b")
         assert len((await server.jobs.page(ANNE)).records) == 1
 
-    run(tmp_path, test, capacity=1)
+    run_jobs(tmp_path, test, capacity=1)
 
 
 def test_a_job_is_followed_to_its_end_and_after(tmp_path: Path) -> None:
-    async def test(server: Server) -> None:
+    async def test(server: JobService) -> None:
         record = await server.submit("a")
 
         hears = asyncio.Event()
@@ -312,7 +262,7 @@ def test_a_job_is_followed_to_its_end_and_after(tmp_path: Path) -> None:
         await server.jobs.finished(record.id, ANNE)
         assert await follow() == []
 
-    run(tmp_path, test)
+    run_jobs(tmp_path, test)
 
 
 def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:

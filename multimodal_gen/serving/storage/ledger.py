@@ -6,15 +6,14 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
-
 from multimodal_gen.errors import Conflict, InvalidRequest, NotFound
-from multimodal_gen.messages.reply import WireError
-from multimodal_gen.serving.records import FINAL, JobKind, JobRecord, JobRequest, PageOrder
+from multimodal_gen.serving.records import FINAL, JobKind, JobRecord, PageOrder
+from multimodal_gen.serving.storage.failures import storing
+from multimodal_gen.serving.storage.rows import packed, record_of, row_of
 
 VERSION = 1
 _SCHEMA = f"""
@@ -45,21 +44,17 @@ CREATE TABLE idempotency_keys (
 );
 PRAGMA user_version = {VERSION};
 """
-_NOTICES = """
+_ADDED = """
 CREATE TABLE IF NOT EXISTS notices (
     job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,
     tries INTEGER NOT NULL DEFAULT 0,
     due_at REAL NOT NULL
-)
+);
+CREATE INDEX IF NOT EXISTS jobs_by_end ON jobs (completed_at);
 """
 """Added later: a file of this version may lack it."""
-_COLUMNS = tuple(field.name for field in fields(JobRecord))
-_PACKED: dict[str, Any] = {
-    "request": JobRequest,
-    "error": WireError | None,
-    "files": tuple[str, ...],
-}
-"""Columns that hold msgpack."""
+_OPENING_S = 5.0
+"""Time for another program to let go of the file when it is opened; later, nothing waits."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,9 @@ class Notice:
 
 
 class Ledger(Protocol):
-    """Storage interface of Jobs. All methods may block; `owner` None means all owners."""
+    """Storage interface of Jobs. All methods may block, and raise StorageUnavailable and
+    StorageFull; `owner` None means all owners. What can't be read is a failed job (see
+    `record_of`)."""
 
     def add(self, record: JobRecord, key: IdempotencyKey | None = None) -> JobRecord:
         """Store `record`. If its owner used the key before, return the earlier record instead;
@@ -116,16 +113,19 @@ class Ledger(Protocol):
     def delete(self, job_id: str) -> None: ...
 
     def unfinished(self) -> Sequence[JobRecord]:
-        """Unfinished jobs in order of acceptance."""
+        """Unfinished jobs in order of acceptance; those that can't be read have failed."""
 
     def forget(self, completed_before: float) -> None:
         """Delete jobs that finished before this time."""
 
     def notices(self, due_at: float, limit: int) -> Sequence[Notice]:
-        """Up to `limit` notices due by this time, in order."""
+        """Up to `limit` notices due by this time of a monotonic clock, in order."""
 
     def put_off(self, job_id: str, due_at: float) -> None:
         """Delay the job's notice after a failed attempt."""
+
+    def all_due(self) -> None:
+        """Make all notices due: their times are of another server's clock."""
 
     def remove_notice(self, job_id: str) -> None:
         """Remove the job's notice."""
@@ -137,17 +137,19 @@ class SqliteLedger:
     """A Ledger in one SQLite file."""
 
     def __init__(self, path: Path) -> None:
-        """Raises InvalidRequest for a file that this version can't use."""
-        self._lock = threading.Lock()
-        # Transactions are started and ended explicitly, in `_writing`.
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._db.row_factory = sqlite3.Row
-        try:
-            self._open()
-        except sqlite3.Error as error:
-            self._db.close()
-            allowed = f"{path.name} can't be used: {error}"
-            raise InvalidRequest("data_dir", str(path.parent), allowed) from error
+        """Raises InvalidRequest for a file that can't be used."""
+        # One connection writes, the other reads: a reader never waits for a writer.
+        self._writing_lock, self._reading_lock = threading.Lock(), threading.Lock()
+        with contextlib.ExitStack() as opened:
+            try:
+                path.touch(mode=0o600)
+                self._db = opened.enter_context(contextlib.closing(_connected(path)))
+                self._reader = opened.enter_context(contextlib.closing(_connected(path)))
+                self._open()
+            except (sqlite3.Error, OSError) as error:
+                allowed = f"{path.name} can't be used: {error}"
+                raise InvalidRequest("data_dir", str(path.parent), allowed) from error
+            self._opened = opened.pop_all()
 
     def _open(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -158,13 +160,18 @@ class SqliteLedger:
             self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
         elif version != VERSION:
             raise sqlite3.DatabaseError(f"it has version {version}, not {VERSION}")
-        self._db.execute(_NOTICES)
+        (damage,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if damage != "ok":
+            raise sqlite3.DatabaseError(f"it is damaged; move it away or repair it ({damage})")
+        self._db.executescript(_ADDED)
+        for db in (self._db, self._reader):
+            db.execute("PRAGMA busy_timeout = 0")
 
     def add(self, record: JobRecord, key: IdempotencyKey | None = None) -> JobRecord:
         with self._writing():
-            if key is not None and (known := self._find(key.key, record.owner)) is not None:
+            if key is not None and (known := _find(self._db, key.key, record.owner)) is not None:
                 return same_request(known, key)
-            row = _row(record)
+            row = row_of(record)
             names, marks = ", ".join(row), ", ".join("?" * len(row))
             self._db.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", [*row.values()])
             if key is not None:
@@ -175,12 +182,12 @@ class SqliteLedger:
         return record
 
     def find(self, key: str, owner: str) -> tuple[JobRecord, bytes] | None:
-        with self._lock:
-            return self._find(key, owner)
+        with self._reading() as db:
+            return _find(db, key, owner)
 
     def get(self, job_id: str, owner: str | None) -> JobRecord:
-        with self._lock:
-            return _record(self._one(job_id, owner))
+        with self._reading() as db:
+            return record_of(_one(db, job_id, owner))
 
     def page(
         self,
@@ -192,20 +199,20 @@ class SqliteLedger:
     ) -> Page:
         wanted: dict[str, Any] = {"owner = ?": owner, "kind = ?": kind}
         sign, direction = (">", "ASC") if order == "asc" else ("<", "DESC")
-        with self._lock:
+        with self._reading() as db:
             if after is not None:
-                wanted[f"number {sign} ?"] = self._one(after, owner)["number"]
+                wanted[f"number {sign} ?"] = _one(db, after, owner)["number"]
             wanted = {test: value for test, value in wanted.items() if value is not None}
             where = " AND ".join(wanted) or "1"
-            rows = self._db.execute(
+            rows = db.execute(
                 f"SELECT * FROM jobs WHERE {where} ORDER BY number {direction} LIMIT ?",
                 [*wanted.values(), limit + 1],
             ).fetchall()
-        return Page([_record(row) for row in rows[:limit]], len(rows) > limit)
+        return Page([record_of(row) for row in rows[:limit]], len(rows) > limit)
 
     def update(self, job_id: str, *, notice: bool = False, **changes: Any) -> None:
         sets = ", ".join(f"{name} = ?" for name in changes)
-        values = [_packed(name, value) for name, value in changes.items()]
+        values = [packed(name, value) for name, value in changes.items()]
         with self._writing():
             self._db.execute(f"UPDATE jobs SET {sets} WHERE id = ?", [*values, job_id])
             if notice:
@@ -221,24 +228,24 @@ class SqliteLedger:
 
     def unfinished(self) -> Sequence[JobRecord]:
         marks = ", ".join("?" * len(FINAL))
-        with self._lock:
-            rows = self._db.execute(
+        with self._reading() as db:
+            rows = db.execute(
                 f"SELECT * FROM jobs WHERE status NOT IN ({marks}) ORDER BY number", FINAL
             ).fetchall()
-        return [_record(row) for row in rows]
+        return [record_of(row) for row in rows]
 
     def forget(self, completed_before: float) -> None:
         with self._writing():
             self._db.execute("DELETE FROM jobs WHERE completed_at < ?", (completed_before,))
 
     def notices(self, due_at: float, limit: int) -> Sequence[Notice]:
-        with self._lock:
-            rows = self._db.execute(
+        with self._reading() as db:
+            rows = db.execute(
                 "SELECT jobs.*, tries FROM notices JOIN jobs ON jobs.id = job "
                 "WHERE due_at <= ? ORDER BY due_at, number LIMIT ?",
                 (due_at, limit),
             ).fetchall()
-        return [Notice(_record(row), row["tries"]) for row in rows]
+        return [Notice(record_of(row), row["tries"]) for row in rows]
 
     def put_off(self, job_id: str, due_at: float) -> None:
         with self._writing():
@@ -246,41 +253,66 @@ class SqliteLedger:
                 "UPDATE notices SET tries = tries + 1, due_at = ? WHERE job = ?", (due_at, job_id)
             )
 
+    def all_due(self) -> None:
+        with self._writing():
+            self._db.execute("UPDATE notices SET due_at = 0")
+
     def remove_notice(self, job_id: str) -> None:
         with self._writing():
             self._db.execute("DELETE FROM notices WHERE job = ?", (job_id,))
 
     def close(self) -> None:
-        with self._lock:
-            self._db.close()
+        with self._writing_lock, self._reading_lock:
+            self._opened.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """Transaction: commits everything inside, or nothing."""
-        with self._lock:
+        with self._writing_lock, storing():
+            self._roll_back()  # what could not be rolled back before
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.Error):
+                    self._roll_back()
                 raise
-            self._db.execute("COMMIT")
 
-    def _find(self, key: str, owner: str) -> tuple[JobRecord, bytes] | None:
-        row = self._db.execute(
-            "SELECT jobs.*, fingerprint FROM idempotency_keys JOIN jobs ON jobs.id = job "
-            "WHERE idempotency_keys.owner = ? AND key = ?",
-            (owner, key),
-        ).fetchone()
-        return None if row is None else (_record(row), row["fingerprint"])
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:  # SQLite ends some itself
+            self._db.execute("ROLLBACK")
 
-    def _one(self, job_id: str, owner: str | None) -> sqlite3.Row:
-        row: sqlite3.Row | None = self._db.execute(
-            "SELECT * FROM jobs WHERE id = ? AND owner = coalesce(?, owner)", (job_id, owner)
-        ).fetchone()
-        if row is None:
-            raise NotFound(f"no job {job_id[:100]!r}")
-        return row
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._reading_lock, storing():
+            yield self._reader
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    # Transactions are started and ended explicitly, in `_writing`.
+    db = sqlite3.connect(path, _OPENING_S, check_same_thread=False, isolation_level=None)
+    db.row_factory = sqlite3.Row
+    db.text_factory = lambda text: text.decode("utf-8", "replace")
+    return db
+
+
+def _find(db: sqlite3.Connection, key: str, owner: str) -> tuple[JobRecord, bytes] | None:
+    row = db.execute(
+        "SELECT jobs.*, fingerprint FROM idempotency_keys JOIN jobs ON jobs.id = job "
+        "WHERE idempotency_keys.owner = ? AND key = ?",
+        (owner, key),
+    ).fetchone()
+    return None if row is None else (record_of(row), row["fingerprint"])
+
+
+def _one(db: sqlite3.Connection, job_id: str, owner: str | None) -> sqlite3.Row:
+    row: sqlite3.Row | None = db.execute(
+        "SELECT * FROM jobs WHERE id = ? AND owner = coalesce(?, owner)", (job_id, owner)
+    ).fetchone()
+    if row is None:
+        raise NotFound(f"no job {job_id[:100]!r}")
+    return row
 
 
 def same_request(known: tuple[JobRecord, bytes], key: IdempotencyKey) -> JobRecord:
@@ -289,18 +321,3 @@ def same_request(known: tuple[JobRecord, bytes], key: IdempotencyKey) -> JobReco
     if fingerprint != key.fingerprint:
         raise Conflict("the idempotency key was already used for another request")
     return record
-
-
-def _row(record: JobRecord) -> dict[str, Any]:
-    return {name: _packed(name, getattr(record, name)) for name in _COLUMNS}
-
-
-def _packed(column: str, value: Any) -> Any:
-    return msgspec.msgpack.encode(value) if column in _PACKED else value
-
-
-def _record(row: sqlite3.Row) -> JobRecord:
-    values = {name: row[name] for name in _COLUMNS}
-    for name, kind in _PACKED.items():
-        values[name] = msgspec.msgpack.decode(values[name], type=kind)
-    return JobRecord(**values)

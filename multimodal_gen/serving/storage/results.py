@@ -1,25 +1,56 @@
-"""Result files: written atomically, limited by age and total size, and linked to."""
+"""Result files: written atomically, limited by age and each owner's total size, and linked to."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import hmac
 import os
 import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from multimodal_gen.errors import Expired, NotFound
 from multimodal_gen.postprocess.files import write_atomically
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.storage.failures import storing
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 _GIGABYTE = 10**9
+_MARK = "@"
+"""Between the owner and the name of a file; no name contains it."""
+_NOTICED_S = 1.0
+"""A smaller jump changes no ages."""
+ANYONE = Owner().name
+"""Owner of all files where there are no keys."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    path: Path
+    owner: str
+    size: int
+    made_at: float
+
+
+@dataclass
+class _Share:
+    """An owner's files by name, oldest first."""
+
+    files: OrderedDict[str, _Kept] = field(default_factory=OrderedDict)
+    size: int = 0
 
 
 class Results:
-    """Result files in a folder. All methods may block, and are thread-safe."""
+    """Result files in a folder. All methods may block, and are thread-safe.
+
+    What is kept is known from memory, so no call looks through the folder.
+    """
 
     def __init__(
         self,
@@ -28,41 +59,46 @@ class Results:
         ttl_s: float = 86400.0,
         quota_gb: float = 20.0,
         clock: Callable[[], float] = time.time,
+        jump: float = 0.0,
     ) -> None:
+        """`quota_gb` is each owner's; `jump` is how much younger files are than their time stamps
+        say. Raises OSError."""
         self.ttl_s = ttl_s
         self._folder = folder / "results"
         self._quota = int(quota_gb * _GIGABYTE)
         self._clock = clock
         self._lock = threading.Lock()
+        self._kept: dict[str, _Kept] = {}
+        self._shares: dict[str, _Share] = {}
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        for left in self._folder.glob(".*.tmp"):  # left by a server that was killed
-            left.unlink()
         self._secret = _secret(folder / "secret")
+        self._find(jump)
         self.sweep()
 
-    def write(self, name: str, data: bytes) -> None:
-        """Save `data` as `name`, replacing any earlier file."""
-        path = self._folder / _checked(name)
-        write_atomically(path, data)
-        os.utime(path, (self._clock(), self._clock()))
-        self.sweep(keep=path)
+    def write(self, name: str, data: bytes, owner: str = ANYONE) -> None:
+        """Save `data` as `name`, replacing any earlier file. Raises StorageFull,
+        StorageUnavailable."""
+        now = self._clock()
+        path = self._folder / (_prefix(owner) + _checked(name))
+        with storing():
+            write_atomically(path, data, mode=0o600)
+            os.utime(path, (now, now))
+        with self._lock:
+            self._hold(name, _Kept(path, _prefix(owner), len(data), now))
+            self._shrink(self._shares[_prefix(owner)])
 
-    def add(self, data: bytes, suffix: str) -> str:
+    def add(self, data: bytes, suffix: str, owner: str = ANYONE) -> str:
         """Save `data` under a new name that ends in `suffix`; returns the name."""
         name = f"{secrets.token_hex(16)}{suffix}"
-        self.write(name, data)
+        self.write(name, data, owner)
         return name
 
     def path(self, name: str) -> Path:
         """Path of a file that was saved. Raises Expired."""
-        path = self._folder / _checked(name)
-        try:
-            expired = path.stat().st_mtime + self.ttl_s <= self._clock()
-        except FileNotFoundError:
-            expired = True
-        if expired:
+        kept = self._kept.get(_checked(name))
+        if kept is None or self._is_old(kept) or not kept.path.exists():
             raise Expired("the file was deleted: results are only kept for a limited time")
-        return path
+        return kept.path
 
     def link(self, name: str) -> str:
         """Return an unguessable URL path for `name`."""
@@ -78,30 +114,77 @@ class Results:
         return self.path(name)
 
     def remove(self, name: str) -> None:
-        (self._folder / _checked(name)).unlink(missing_ok=True)
-
-    def sweep(self, keep: Path | None = None) -> None:
-        """Delete expired files, then the oldest while the total exceeds the quota; never `keep`."""
         with self._lock:
-            files = sorted(_files(self._folder))
-            total = sum(size for _, size, _ in files)
-            for made_at, size, path in files:
-                old = made_at + self.ttl_s <= self._clock()
-                if path != keep and (old or total > self._quota):
-                    path.unlink(missing_ok=True)
-                    total -= size
+            self._drop(_checked(name))
+
+    def sweep(self) -> None:
+        """Delete expired files."""
+        with self._lock:
+            for share in list(self._shares.values()):
+                while share.files and self._is_old(next(iter(share.files.values()))):
+                    self._drop(next(iter(share.files)))
+
+    def _is_old(self, kept: _Kept) -> bool:
+        return kept.made_at + self.ttl_s <= self._clock()
+
+    def _find(self, jump: float) -> None:
+        """Take up what an earlier server left."""
+        for made_at, size, path in sorted(_files(self._folder)):
+            if abs(jump) > _NOTICED_S:
+                made_at += jump
+                with contextlib.suppress(OSError):
+                    os.utime(path, (made_at, made_at))
+            owner, mark, name = path.name.rpartition(_MARK)
+            self._hold(name, _Kept(path, owner + mark, size, made_at))
+        for share in list(self._shares.values()):
+            self._shrink(share)
+
+    def _hold(self, name: str, kept: _Kept) -> None:
+        self._let_go(name)
+        share = self._shares.setdefault(kept.owner, _Share())
+        self._kept[name] = share.files[name] = kept
+        share.size += kept.size
+
+    def _let_go(self, name: str) -> _Kept | None:
+        """Forget a file, which stays in the folder."""
+        if (kept := self._kept.pop(name, None)) is not None:
+            share = self._shares[kept.owner]
+            del share.files[name]
+            share.size -= kept.size
+            if not share.files:
+                del self._shares[kept.owner]
+        return kept
+
+    def _drop(self, name: str) -> None:
+        if (kept := self._let_go(name)) is not None:
+            with contextlib.suppress(OSError):
+                kept.path.unlink()
+
+    def _shrink(self, share: _Share) -> None:
+        """Delete an owner's oldest files beyond the quota, but not the newest one."""
+        while share.size > self._quota and len(share.files) > 1:
+            self._drop(next(iter(share.files)))
 
     def _token(self, name: str) -> str:
         return hmac.new(self._secret, name.encode(), "sha256").hexdigest()[:32]
 
 
-def _files(folder: Path) -> list[tuple[float, int, Path]]:
-    found = []
+def _files(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """Time, size and path of each file; half-written ones of a killed server are removed."""
     for entry in os.scandir(folder):
-        if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
+        if entry.name.startswith("."):
+            with contextlib.suppress(OSError):
+                os.unlink(entry)
+        elif entry.is_file(follow_symlinks=False):
             stat = entry.stat(follow_symlinks=False)
-            found.append((stat.st_mtime, stat.st_size, Path(entry.path)))
-    return found
+            yield stat.st_mtime, stat.st_size, Path(entry.path)
+
+
+def _prefix(owner: str) -> str:
+    """Owner in a file's name, which must neither contain a key's name nor grow with it."""
+    if owner == ANYONE:
+        return ""
+    return hashlib.sha256(owner.encode("utf-8", "replace")).hexdigest()[:16] + _MARK
 
 
 def _checked(name: str) -> str:
@@ -113,6 +196,5 @@ def _checked(name: str) -> str:
 def _secret(path: Path) -> bytes:
     """Read or create the secret; it is stored so that links survive a restart."""
     if not path.exists():
-        write_atomically(path, secrets.token_bytes(32))
-        path.chmod(0o600)
+        write_atomically(path, secrets.token_bytes(32), mode=0o600)
     return path.read_bytes()

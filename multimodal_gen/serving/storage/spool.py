@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Collection
 from pathlib import Path
 
 from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.messages.request import Req
 from multimodal_gen.postprocess.files import write_atomically
+from multimodal_gen.serving.records import JobRecord
+from multimodal_gen.serving.storage.failures import storing
+
+log = logging.getLogger(__name__)
 
 
 class Spool:
     """Folder of stored images. All methods may block."""
 
     def __init__(self, folder: Path) -> None:
+        """Raises OSError."""
         self._folder = folder / "pictures"
         self._folder.mkdir(mode=0o700, exist_ok=True)
 
     def write(self, job_id: str, pictures: Pixels) -> None:
-        for name, pixels in pictures.items():
-            write_atomically(self._path(job_id, name), pixels.tobytes())
+        """Raises StorageFull, StorageUnavailable."""
+        with storing():
+            for name, pixels in pictures.items():
+                write_atomically(self._path(job_id, name), pixels.tobytes(), mode=0o600)
 
     def read(self, job_id: str, req: Req) -> Pixels:
-        """Read the images that `req` lists. Raises OSError."""
+        """Read the images that `req` lists. Raises OSError, ValueError."""
         import numpy as np
 
         return {
@@ -30,15 +39,20 @@ class Spool:
             for name, header in req.pictures.items()
         }
 
-    def remove(self, job_id: str) -> None:
-        for path in self._folder.glob(f"{job_id}.*"):
-            path.unlink(missing_ok=True)
+    def remove(self, record: JobRecord) -> None:
+        """Remove a job's images; those that can't be are left to `keep_only`."""
+        for name in record.request.requests[0].pictures:
+            with contextlib.suppress(OSError):
+                self._path(record.id, name).unlink(missing_ok=True)
 
     def keep_only(self, job_ids: Collection[str]) -> None:
         """Remove images of other jobs, left when a server was killed."""
         for path in self._folder.iterdir():
             if path.stem not in job_ids or path.suffix == ".tmp":
-                path.unlink()
+                try:
+                    path.unlink()
+                except OSError as error:
+                    log.warning("%s can't be removed: %s", path, error.strerror)
 
     def _path(self, job_id: str, name: str) -> Path:
         return self._folder / f"{job_id}.{name}"

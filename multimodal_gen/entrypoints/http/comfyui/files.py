@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from multimodal_gen.serving.storage.results import Results
 
 FOLDERS = ("input", "output", "temp")
 MAX_FILES = 20_000
+"""Of each owner."""
 _MAX_NAME = 100
 _UNUSUAL = re.compile(r"[^\w .()-]")
 _ANNOTATED = re.compile(r"(.*) \[(input|output|temp)\]", re.DOTALL)
@@ -42,12 +43,13 @@ class Place(NamedTuple):
 
 
 class Files:
-    """Files per owner; the oldest are forgotten first. Methods may block, and are thread-safe."""
+    """Files per owner; an owner's oldest are forgotten first. Methods may block, and are
+    thread-safe."""
 
     def __init__(self, results: Results) -> None:
         self._results = results
         self._lock = threading.Lock()
-        self._files: OrderedDict[tuple[str, Place], str] = OrderedDict()
+        self._files: defaultdict[str, OrderedDict[Place, str]] = defaultdict(OrderedDict)
         self._counts: Counter[str] = Counter()
 
     def save(self, owner: Owner, folder: str, prefix: str, suffix: str, data: bytes) -> Place:
@@ -74,7 +76,7 @@ class Files:
     def path(self, owner: Owner, place: Place) -> Path | None:
         """Path of the file; None if it does not exist or has expired."""
         with self._lock:
-            result = self._files.get((owner.name, place))
+            result = self._files[owner.name].get(place)
         try:
             return None if result is None else self._results.path(result)
         except Expired:
@@ -87,17 +89,18 @@ class Files:
     def uploads(self, owner: Owner) -> list[str]:
         """Names of uploads for LoadImage."""
         with self._lock:
-            places = [place for name, place in self._files if name == owner.name]
+            places = list(self._files[owner.name])
         named = (f"{place.subfolder}/{place.name}" for place in places if place.folder == "input")
         return sorted(name.lstrip("/") for name in named)
 
     def _put(self, owner: Owner, place: Place, data: bytes, suffix: str) -> None:
-        result = self._results.add(data, suffix)
+        result = self._results.add(data, suffix, owner.name)
         with self._lock:
-            gone = [self._files.pop((owner.name, place), None)]
-            self._files[owner.name, place] = result
-            while len(self._files) > MAX_FILES:
-                gone.append(self._files.popitem(last=False)[1])
+            mine = self._files[owner.name]
+            gone = [mine.pop(place, None)]
+            mine[place] = result
+            while len(mine) > MAX_FILES:
+                gone.append(mine.popitem(last=False)[1])
         for old in gone:
             if old is not None:
                 self._results.remove(old)

@@ -27,7 +27,7 @@ def job_routes(service: Service, jobs: Jobs) -> APIRouter:
     started_tasks = StartedTasks()
     service.observers.append(started_tasks)
 
-    @routes.get("/v1/jobs", response_model=JobPage, responses=documented(400, 401, 404))
+    @routes.get("/v1/jobs", response_model=JobPage, responses=documented(400, 401, 404, 503))
     async def list_jobs(
         request: Request,
         kind: JobKind | None = None,
@@ -48,14 +48,18 @@ def job_routes(service: Service, jobs: Jobs) -> APIRouter:
         """Stream server-sent events about all of the client's jobs, until it disconnects."""
         return EventStream(JobFeed(request, service, jobs, started_tasks))
 
-    @routes.get("/v1/jobs/{job_id}", response_model=Job, responses=documented(401, 404))
+    @routes.get("/v1/jobs/{job_id}", response_model=Job, responses=documented(401, 404, 503))
     async def retrieve_job(job_id: str, request: Request) -> Response:
         """Get a job's parameters, progress and result links."""
         record = await jobs.get(job_id, owner_of(request))
         (job,) = await asyncio.to_thread(_all, request, [record], jobs)
         return _json(job)
 
-    @routes.delete("/v1/jobs/{job_id}", response_model=DeletedJob, responses=documented(401, 404))
+    @routes.delete(
+        "/v1/jobs/{job_id}",
+        response_model=DeletedJob,
+        responses=documented(401, 404, 503, 507),
+    )
     async def delete_job(job_id: str, request: Request) -> dict[str, Any]:
         """Cancel a job, and delete it with its files."""
         await jobs.delete(job_id, owner_of(request))

@@ -47,12 +47,12 @@ def image_job_routes(jobs: Jobs) -> APIRouter:
     routes = APIRouter()
     path = "/v1/images/jobs/{job_id}"
 
-    @routes.get(path, response_model=ImageJob, responses=documented(401, 404))
+    @routes.get(path, response_model=ImageJob, responses=documented(401, 404, 503))
     async def retrieve_image_job(job_id: str, request: Request) -> Response:
         """Get an image job's progress and, when it has completed, links to its images."""
         return job_reply(request, await _known(jobs, job_id, owner_of(request)), jobs.results)
 
-    @routes.delete(path, response_model=DeletedImageJob, responses=documented(401, 404))
+    @routes.delete(path, response_model=DeletedImageJob, responses=documented(401, 404, 503, 507))
     async def delete_image_job(job_id: str, request: Request) -> dict[str, Any]:
         """Cancel an image job, and delete it with its images."""
         owner = owner_of(request)

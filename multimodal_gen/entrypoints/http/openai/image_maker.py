@@ -93,7 +93,7 @@ class ImageMaker:
         results = self.jobs.results
 
         def place(file: bytes) -> Mapping[str, Any]:
-            name = results.add(file, f".{encoding.format}")
+            name = results.add(file, f".{encoding.format}", owner_of(request).name)
             expires = int(time.time() + results.ttl_s)
             return {"url": absolute_url(request, results.link(name)), "expires_at": expires}
 

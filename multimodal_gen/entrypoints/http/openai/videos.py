@@ -30,7 +30,7 @@ MAX_PAGE = 100
 Variant = Literal["video", "thumbnail", "spritesheet"]
 _SUFFIXES: dict[Variant, str] = {"video": ".mp4", "thumbnail": ".webp", "spritesheet": ".jpg"}
 _FORM_FIRST = ("multipart/form-data", "application/json")
-_ASKED = documented(400, 401, 409, 413, 429, 500, 503)
+_ASKED = documented(400, 401, 409, 413, 429, 500, 503, 507)
 _FILES: dict[str, Any] = {
     "content": {kind: {} for kind in ("video/mp4", "image/webp", "image/jpeg")}
 }
@@ -56,14 +56,14 @@ def video_routes(maker: VideoMaker) -> APIRouter:
     @routes.post(
         "/v1/videos/sync",
         response_class=Response,
-        responses={200: {"content": {"video/mp4": {}}}, **_ASKED, **documented(408, 499, 507)},
+        responses={200: {"content": {"video/mp4": {}}}, **_ASKED, **documented(408, 499)},
         openapi_extra=forms.body_schema(VideosRequest, *_FORM_FIRST),
     )
     async def create_now(request: Request) -> Response:
         """Return the video itself, when it is done. Disconnecting cancels the request."""
         return await maker.make(request, await forms.parse_body(request, VideosRequest))
 
-    @routes.get("/v1/videos", response_model=VideoPage, responses=documented(400, 401, 404))
+    @routes.get("/v1/videos", response_model=VideoPage, responses=documented(400, 401, 404, 503))
     async def list_videos(
         request: Request,
         after: str | None = None,
@@ -81,12 +81,12 @@ def video_routes(maker: VideoMaker) -> APIRouter:
         ends = {"first_id": first, "last_id": last, "has_more": page.has_more}
         return _json({"object": "list", "data": videos, **ends})
 
-    @routes.get(path, response_model=Video, responses=documented(401, 404))
+    @routes.get(path, response_model=Video, responses=documented(401, 404, 503))
     async def retrieve(video_id: str, request: Request) -> Response:
         """Get a video's progress; `openai-poll-after-ms` is the suggested polling interval."""
         return _reply(await _known(jobs, video_id, owner_of(request)), jobs)
 
-    @routes.delete(path, response_model=DeletedVideo, responses=documented(401, 404))
+    @routes.delete(path, response_model=DeletedVideo, responses=documented(401, 404, 503, 507))
     async def delete(video_id: str, request: Request) -> dict[str, Any]:
         """Cancel a video job, and delete it with its files."""
         owner = owner_of(request)
@@ -97,7 +97,7 @@ def video_routes(maker: VideoMaker) -> APIRouter:
     @routes.get(
         f"{path}/content",
         response_class=FileResponse,
-        responses={200: _FILES, **documented(400, 401, 404, 410)},
+        responses={200: _FILES, **documented(400, 401, 404, 410, 503)},
     )
     async def download(video_id: str, request: Request, variant: Variant = "video") -> FileResponse:
         """Download the video as MP4, a frame as WebP, or a sheet of frames as JPEG."""

@@ -15,6 +15,7 @@ from multimodal_gen.entrypoints.http.bodies.reading import ParsedRequest
 from multimodal_gen.entrypoints.http.transport.errors import ErrorShape, answer, reshaped
 from multimodal_gen.errors import MultimodalGenError
 
+_ANSWERED = (MultimodalGenError, OSError, HTTPException, RequestValidationError)
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -29,7 +30,7 @@ def routes_that_err_as(shape: ErrorShape, names: Mapping[str, str] = NO_NAMES) -
             async def shaping(request: Request) -> Response:
                 try:
                     return await handle(ParsedRequest(request.scope, request.receive))
-                except (MultimodalGenError, HTTPException, RequestValidationError) as error:
+                except _ANSWERED as error:
                     cause = _cause(error)
                     if isinstance(cause, MultimodalGenError):
                         _rename(cause, names)
@@ -42,7 +43,7 @@ def routes_that_err_as(shape: ErrorShape, names: Mapping[str, str] = NO_NAMES) -
 
 def _cause(error: Exception) -> Exception:
     """The error of the body's parser, which FastAPI replaces by one of its own."""
-    ours = MultimodalGenError | RequestValidationError
+    ours = MultimodalGenError | OSError | RequestValidationError
     return error.__cause__ if isinstance(error.__cause__, ours) else error
 
 

@@ -23,7 +23,10 @@ from multimodal_gen.errors import (
     InvalidRequest,
     MultimodalGenError,
     QueueFull,
+    StorageFull,
+    StorageUnavailable,
 )
+from multimodal_gen.serving.storage.failures import no_space
 
 log = logging.getLogger(__name__)
 _RETRY_AFTER_S = 1.0
@@ -33,7 +36,8 @@ _CODES = {
     405: "method_not_allowed",
     413: "request_too_large",
 }
-_PHRASES = {499: "Cancelled", 507: "Out of Memory"}
+_PHRASES = {499: "Cancelled", 507: "Out of memory, or no space left to store it"}
+_WORTH_RETRYING = (QueueFull, EngineNotReady, StorageUnavailable, StorageFull)
 _ALLOWED = {"none_required": "server files can't be used over HTTP"}
 """Replacements for pydantic's messages."""
 
@@ -46,13 +50,18 @@ def install_handlers(app: FastAPI, shapes: Mapping[str, ErrorShape] = NO_SHAPES)
     """Make `app` return every error, its own and ours, in the envelope, or in the shape of the
     protocol whose paths start with a key of `shapes`."""
     app.state.error_shapes = shapes
-    for kind in (MultimodalGenError, HTTPException, RequestValidationError):
+    for kind in (MultimodalGenError, OSError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _on_error)
     app.add_exception_handler(Exception, _on_bug)
 
 
 def answer(request: Request, error: Exception) -> Response:
-    """Response to a request that failed with `error`, in the envelope."""
+    """Response to a request that failed with `error`, in the envelope. Raises an OSError that isn't
+    a full disk, wherever that was met: also where uploads are kept while they arrive."""
+    if isinstance(error, OSError):
+        if (full := no_space(error)) is None:
+            raise error
+        error = full
     if isinstance(error, MultimodalGenError):
         return response_of(error)
     if isinstance(error, RequestValidationError):
@@ -141,12 +150,12 @@ def response_of(error: MultimodalGenError) -> Response:
     """Response to a request that ended with `error`."""
     status, content = log_and_envelope(error)
     headers = {}
-    if status in (429, 503):
-        seconds = error.retry_after_s or _RETRY_AFTER_S
+    seconds = error.retry_after_s or (_RETRY_AFTER_S if status in (429, 503) else None)
+    if seconds is not None:
         headers["retry-after"] = str(max(1, math.ceil(seconds)))
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    if not isinstance(error, QueueFull | EngineNotReady):
+    if not isinstance(error, _WORTH_RETRYING):
         headers["x-should-retry"] = "false"
     return error_response(status, content["message"], error.code, error.field, headers)
 

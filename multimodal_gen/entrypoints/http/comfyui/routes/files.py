@@ -36,7 +36,7 @@ def add_file_routes(routes: APIRouter, files: Files, max_pixels: int) -> None:
             path, headers=_HEADERS, filename=filename, content_disposition_type="inline"
         )
 
-    @routes.post("/upload/image", openapi_extra=UPLOAD, responses=refusals(400, 413, 429))
+    @routes.post("/upload/image", openapi_extra=UPLOAD, responses=refusals(400, 413, 429, 503, 507))
     async def upload(request: Request) -> dict[str, str]:
         """Store an image for LoadImage; the reply has its name."""
         form = dict(await read_form(request))

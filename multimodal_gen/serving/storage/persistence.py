@@ -1,0 +1,90 @@
+"""Writes to the ledger that wait until storage takes them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from multimodal_gen.client.request_handle import copy_of
+from multimodal_gen.errors import MultimodalGenError, StorageFull, StorageUnavailable
+from multimodal_gen.serving.storage.ledger import Ledger
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+STORAGE_ERRORS = (StorageFull, StorageUnavailable)
+LAST_TRIES_S = 10.0
+"""Time for the ledger to take the ends of jobs when the server stops."""
+_FIRST_DELAY_S = 0.05
+_LONGEST_DELAY_S = 1.0
+
+
+async def persist(
+    write: Callable[[], T],
+    give_up_at: Callable[[], float],
+    failing: Callable[[MultimodalGenError], None] = lambda _: None,
+) -> T:
+    """Run `write` in a thread, again and again while storage fails, and return its result.
+
+    After `give_up_at()`, a time of the loop, a failure is raised: StorageFull or
+    StorageUnavailable. `failing` hears of each failure before that.
+    """
+    loop, delay = asyncio.get_running_loop(), _FIRST_DELAY_S
+    while True:
+        try:
+            return await asyncio.to_thread(write)
+        except STORAGE_ERRORS as error:
+            if loop.time() >= give_up_at():
+                raise
+            failing(error)
+        await asyncio.sleep(min(delay, max(0.0, give_up_at() - loop.time())))
+        delay = min(2 * delay, _LONGEST_DELAY_S)
+
+
+class RecordWriter:
+    """Changes records of jobs, and remembers the ends that storage has not taken yet."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._waiting: dict[str, MultimodalGenError] = {}
+        """By job: why its end is not stored."""
+        self._give_up_at = math.inf
+
+    async def end(self, job_id: str, end: dict[str, Any], *, notice: bool) -> bool:
+        """Write the end of a job, however long storage refuses it; False if the server stops
+        before that: then the next one runs the job again."""
+        update = partial(self._ledger.update, job_id, notice=notice, **end)
+        try:
+            await persist(update, self.give_up_at, partial(self._wait, job_id))
+        except STORAGE_ERRORS as error:
+            log.error("job %s is left to the next server: %s", job_id, error)
+            return False
+        finally:
+            self._waiting.pop(job_id, None)
+        return True
+
+    async def note(self, job_id: str, **changes: Any) -> None:
+        """Change a record if storage allows it now: the job's end will say all that matters."""
+        with contextlib.suppress(*STORAGE_ERRORS):
+            await asyncio.to_thread(self._ledger.update, job_id, **changes)
+
+    def check(self, job_id: str) -> None:
+        """Raise StorageFull or StorageUnavailable if that keeps the job from ending."""
+        if (error := self._waiting.get(job_id)) is not None:
+            raise copy_of(error)
+
+    def give_up_at(self) -> float:
+        """Time of the loop after which nothing is tried again."""
+        return self._give_up_at
+
+    def stop_soon(self) -> None:
+        self._give_up_at = asyncio.get_running_loop().time() + LAST_TRIES_S
+
+    def _wait(self, job_id: str, error: MultimodalGenError) -> None:
+        if job_id not in self._waiting:
+            log.warning("the end of job %s can't be stored yet: %s", job_id, error)
+        self._waiting[job_id] = error
