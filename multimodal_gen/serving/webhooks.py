@@ -15,23 +15,29 @@ import hashlib
 import hmac
 import json
 import logging
-import sqlite3
+import math
 import time
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
 
 import httpx2
 
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.serving.storage.ledger import Ledger, Notice
+from multimodal_gen.serving.storage.persistence import STORAGE_ERRORS, persist
 
 log = logging.getLogger(__name__)
 _PREFIX = "whsec_"
 _TIMEOUT_S = 15.0
+"""For a whole delivery, and for each of its waits."""
 _AT_ONCE = 8
 _LOOK_S = 5.0
 """Interval of checks for due notices; a job's end also triggers one."""
 _DELAYS_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0)
 """Delays before retries; the last one repeats."""
 _GIVEN_UP_AFTER_S = 86400.0
+"""Sum of the delays before the last try, whatever the system's clock says."""
 
 
 class Webhooks:
@@ -43,6 +49,8 @@ class Webhooks:
         self._url = _address(url)
         self._key = _key(secret)
         self._news = asyncio.Event()
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        """By job: deliveries, none of which waits for another."""
 
     def look(self) -> None:
         """Check for due notices; called when a job has ended."""
@@ -51,35 +59,61 @@ class Webhooks:
     async def run(self) -> None:
         """Send due notices until cancelled."""
         async with httpx2.AsyncClient(timeout=_TIMEOUT_S) as client:
-            while True:
-                self._news.clear()
-                try:
-                    due = await asyncio.to_thread(self._ledger.notices, time.time(), _AT_ONCE)
-                    await asyncio.gather(*(self._tell(client, notice) for notice in due))
-                except sqlite3.Error:  # a full disk is no reason to stop
-                    log.exception("reading due webhooks failed")
-                    due = []
-                if len(due) < _AT_ONCE:
+            try:
+                await persist(self._ledger.all_due, _never)
+                while True:
+                    self._news.clear()
+                    await self._send_due(client)
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._news.wait(), _LOOK_S)
+                        async with asyncio.timeout(_LOOK_S):
+                            await self._news.wait()
+            finally:
+                for sending in self._sending.values():
+                    sending.cancel()
+                await asyncio.gather(*self._sending.values(), return_exceptions=True)
+
+    async def _send_due(self, client: httpx2.AsyncClient) -> None:
+        """Start as many deliveries as may be under way at once."""
+        look = partial(self._ledger.notices, time.monotonic(), 2 * _AT_ONCE)
+        try:
+            due = await asyncio.to_thread(look)
+        except STORAGE_ERRORS as error:  # a full disk is no reason to stop
+            log.warning("due webhooks can't be read: %s", error)
+            return
+        for notice in due:
+            if notice.job.id not in self._sending and len(self._sending) < _AT_ONCE:
+                self._start(notice.job.id, self._tell(client, notice))
+
+    def _start(self, job_id: str, delivery: Coroutine[Any, Any, None]) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            del self._sending[job_id]
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("the webhook for job %s failed", job_id, exc_info=error)
+            else:
+                self.look()
+
+        self._sending[job_id] = asyncio.get_running_loop().create_task(delivery)
+        self._sending[job_id].add_done_callback(ended)
 
     async def _tell(self, client: httpx2.AsyncClient, notice: Notice) -> None:
+        """Deliver a notice, and record the outcome, however long storage refuses it."""
         try:
-            status = await self._post(client, notice)
+            async with asyncio.timeout(_TIMEOUT_S):  # also of a receiver that drips
+                status = await self._post(client, notice)
             why = f"status {status}"
-        except (httpx2.HTTPError, OSError) as error:
+        except Exception as error:
             status, why = 0, f"{type(error).__name__}: {error}"
+        job_id, delay = notice.job.id, _delay(notice.tries)
+        done = partial(self._ledger.remove_notice, job_id)
         if 200 <= status < 300:
-            await asyncio.to_thread(self._ledger.remove_notice, notice.job.id)
-            return
-        delay = _DELAYS_S[min(notice.tries, len(_DELAYS_S) - 1)]
-        ended = notice.job.completed_at or 0.0
-        if status == 410 or time.time() + delay > ended + _GIVEN_UP_AFTER_S:
-            log.warning("giving up on the webhook for job %s: %s", notice.job.id, why)
-            await asyncio.to_thread(self._ledger.remove_notice, notice.job.id)
+            await persist(done, _never)
+        elif status == 410 or sum(map(_delay, range(notice.tries + 1))) > _GIVEN_UP_AFTER_S:
+            log.warning("giving up on the webhook for job %s: %s", job_id, why)
+            await persist(done, _never)
         else:
-            log.info("retrying the webhook for job %s: %s", notice.job.id, why)
-            await asyncio.to_thread(self._ledger.put_off, notice.job.id, time.time() + delay)
+            log.info("retrying the webhook for job %s: %s", job_id, why)
+            due_at = time.monotonic() + delay
+            await persist(partial(self._ledger.put_off, job_id, due_at), _never)
 
     async def _post(self, client: httpx2.AsyncClient, notice: Notice) -> int:
         """Post a notice and return the status of the response; redirects are not followed."""
@@ -103,6 +137,15 @@ class Webhooks:
         # The response body is not read.
         async with client.stream("POST", self._url, content=body, headers=headers) as response:
             return response.status_code
+
+
+def _delay(tries: int) -> float:
+    """Seconds until the next try, after `tries` failed ones and another."""
+    return _DELAYS_S[min(tries, len(_DELAYS_S) - 1)]
+
+
+def _never() -> float:
+    return math.inf
 
 
 def _address(url: str) -> httpx2.URL:
