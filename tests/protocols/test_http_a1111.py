@@ -164,6 +164,8 @@ def test_only_the_masked_region_is_generated_at_the_size_of_the_request(url: str
         "init_images": [base64_of(Image.fromarray(start))],
         "mask": base64_of(Image.fromarray(spot)),
         "inpaint_full_res_padding": 8,
+        "seed": 1,
+        "denoising_strength": 1.0,
         "override_settings": {"samples_format": "webp"},
         **QUICK,
     }

@@ -7,7 +7,7 @@ import math
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from multimodal_gen.errors import InvalidRequest, QueueFull
 from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES
@@ -26,6 +26,7 @@ _DECODING_BYTES = 16
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"})
 
 Mode = Literal["RGB", "L", "RGBA"]
+T = TypeVar("T")
 
 
 class PictureMemory(Protocol):
@@ -86,14 +87,21 @@ def _decoded(
     counting = picture_memory.get()
     if counting is None:
         return convert(_open(data, field, max_pixels, None))
-    decoding, kept = counting(), counting()
+    decoding = counting()
     try:
         pixels = convert(_open(data, field, max_pixels, decoding))
     finally:
         decoding.close()
-    kept.take(pixels.nbytes)
-    weakref.finalize(pixels, kept.close)
-    return pixels
+    return count_until_freed(pixels, pixels.nbytes)
+
+
+def count_until_freed(image: T, size: int) -> T:
+    """Return an image whose `size` bytes count until it is freed. Raises QueueFull."""
+    if (counting := picture_memory.get()) is not None:
+        kept = counting()
+        kept.take(size)
+        weakref.finalize(image, kept.close)
+    return image
 
 
 def _open(data: bytes, field: str, max_pixels: int, memory: PictureMemory | None) -> Image:

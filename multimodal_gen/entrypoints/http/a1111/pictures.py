@@ -10,7 +10,7 @@ from multimodal_gen.entrypoints.http.a1111.geometry import CROP, FILL, Box, mask
 from multimodal_gen.entrypoints.http.a1111.masks import filled, mask_of
 from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
-from multimodal_gen.entrypoints.python.decoding import decode_picture
+from multimodal_gen.entrypoints.python.decoding import count_until_freed, decode_picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.serving.service import NO_PIXELS
@@ -60,13 +60,14 @@ def inputs_of(body: Generation, params: SamplingParams, max_pixels: int) -> Inpu
     if len(images) != 1:
         raise InvalidRequest("init_images", f"{len(images)} images", "must be one image")
     file = bytes_of(images[0], "init_images")
-    image = Image.fromarray(decode_picture(file, "init_images", max_pixels=max_pixels))
+    pixels = decode_picture(file, "init_images", max_pixels=max_pixels)
     if body.mask:
-        return _masked(body, params, image, mask_of(body, body.mask, max_pixels))
+        mask = mask_of(body, body.mask, max_pixels)
+        return _masked(body, params, Image.fromarray(pixels), mask)
     size = _size(params)
-    if size is not None and body.resize_mode in (CROP, FILL):
-        image = resized(image, size, body.resize_mode)
-    return Inputs(_pixels(image=image))
+    if size is None or body.resize_mode not in (CROP, FILL):
+        return Inputs({"image": pixels})
+    return Inputs(_pixels(image=resized(Image.fromarray(pixels), size, body.resize_mode)))
 
 
 def _masked(body: ImageToImage, params: SamplingParams, image: Image, mask: Image) -> Inputs:
@@ -75,6 +76,7 @@ def _masked(body: ImageToImage, params: SamplingParams, image: Image, mask: Imag
         mask = resized(mask, image.size, 0)
     if body.only_masked:
         box = masked_region(mask, body.inpaint_full_res_padding or 0, size)
+        image, mask = (count_until_freed(each, _bytes(each)) for each in (image, mask))
         patch = Patch(image, mask, box)
         image, mask = image.crop(box), mask.crop(box)
     if size is not None:
@@ -95,4 +97,10 @@ def _size(params: SamplingParams) -> tuple[int, int] | None:
 def _pixels(**images: Image) -> Pixels:
     import numpy as np
 
-    return {name: np.asarray(image) for name, image in images.items()}
+    return {
+        name: count_until_freed(np.asarray(image), _bytes(image)) for name, image in images.items()
+    }
+
+
+def _bytes(image: Image) -> int:
+    return image.width * image.height * len(image.getbands())
