@@ -68,6 +68,8 @@ class Description:
     base: str | None = None
     """Source of the components that a single file lacks: a folder or hub name."""
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What a server would do differently from the checkpoint's settings."""
 
     @property
     def complaints(self) -> tuple[str, ...]:

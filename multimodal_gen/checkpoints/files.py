@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from multimodal_gen.checkpoints.config_numbers import check_vae
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.errors import InvalidCheckpoint
 
@@ -162,11 +164,14 @@ def module_config(root: Path, component: str) -> dict[str, Any]:
     name = f"{component}/config.json"
     config = check_config(read_json(root, name), name)
     check_sizes(config, name)
+    if component == "vae":
+        check_vae(config, name)
     return config
 
 
 def check_sizes(config: Mapping[str, Any], name: str) -> None:
-    """Raise InvalidCheckpoint for a number of layers, or another size, that no real model has."""
+    """Raise InvalidCheckpoint for a number of layers, or another size, that no real model has, and
+    for a number that is not finite."""
     for key, value in config.items():
         _check_size(key, value, name)
 
@@ -174,6 +179,8 @@ def check_sizes(config: Mapping[str, Any], name: str) -> None:
 def _check_size(key: str, value: object, name: str) -> None:
     for item in value if isinstance(value, list) else ():
         _check_size(key, item, name)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidCheckpoint(f"{name}: {key}={value} must be a finite number")
     if not isinstance(value, int) or key.endswith("_token_id"):
         return
     counts_layers = "layers" in key or "blocks" in key

@@ -7,9 +7,11 @@ from pathlib import Path
 from multimodal_gen.checkpoints.description import Component, Description
 from multimodal_gen.checkpoints.files import inside, module_config, read_json, weight_files
 from multimodal_gen.checkpoints.header import WEIGHT_SUFFIXES, read_header
+from multimodal_gen.checkpoints.scheduler_config import scheduler_config
 from multimodal_gen.checkpoints.single_file import DENOISER, recognise
 from multimodal_gen.checkpoints.tensor_info import TensorInfo
 from multimodal_gen.configs.families import family_named
+from multimodal_gen.configs.solver_choice import replacement_warning
 from multimodal_gen.errors import InvalidCheckpoint
 
 INDEX = "model_index.json"
@@ -81,6 +83,13 @@ def _folder(folder: Path) -> Description:
         for name, value in index.items()
         if not name.startswith("_") and isinstance(value, list) and value != [None, None]
     }
+    warning = None
+    if family is not None and family.views and "scheduler" in listed:
+        try:
+            _, scheduler = _class(listed["scheduler"])
+            warning = replacement_warning(scheduler_config(folder, scheduler))
+        except InvalidCheckpoint as error:
+            problems.append(error.message)
     for names in _NEEDED:
         if not any(name in listed for name in names):
             problems.append(f"{INDEX}: lists no {' or '.join(names)}")
@@ -91,13 +100,14 @@ def _folder(folder: Path) -> Description:
         family=family,
         components=tuple(_component(folder, name, value) for name, value in listed.items()),
         problems=tuple(problems),
+        warnings=() if warning is None else (warning,),
     )
 
 
 def _component(folder: Path, name: str, value: list[object]) -> Component:
-    library, class_name = (str(part) for part in (*value, "", "")[:2])
+    library, class_name = _class(value)
     try:
-        if library not in _LIBRARIES:
+        if library not in _LIBRARIES and name != "scheduler":
             raise InvalidCheckpoint(
                 f"{INDEX}: {name}={library}.{class_name} is not an allowed class"
             )
@@ -105,11 +115,17 @@ def _component(folder: Path, name: str, value: list[object]) -> Component:
             return Component(name=name, class_name=class_name)
         if not inside(folder, name).is_dir():
             raise InvalidCheckpoint(f"{name}: no such folder in {folder}")
-        if class_name.endswith(_NO_WEIGHTS):
+        if name == "scheduler" or class_name.endswith(_NO_WEIGHTS):
             return Component(name=name, class_name=class_name)
         return _with_weights(folder, name, class_name, library)
     except InvalidCheckpoint as error:
         return Component(name=name, class_name=class_name, problem=error.message)
+
+
+def _class(value: list[object]) -> tuple[str, str]:
+    """Library and class of an entry of the index."""
+    library, class_name = (str(part) for part in (*value, "", "")[:2])
+    return library, class_name
 
 
 def _with_weights(folder: Path, name: str, class_name: str, library: str) -> Component:

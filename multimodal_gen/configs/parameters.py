@@ -11,7 +11,14 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from multimodal_gen.configs.parameter_spec import Bound, ParameterSpec
 from multimodal_gen.errors import InvalidRequest
 
-_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+NUMBERS: Any = tuple[float, ...]
+_TYPE_NAMES: Mapping[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    NUMBERS: "a list of numbers",
+}
 _CLASSES: Mapping[Any, Any] = {int: int, float: (int, float), str: str, bool: bool}
 
 
@@ -61,8 +68,9 @@ class SamplingParameter:
         if self.choices:
             fits = value in self.choices
         elif self.kind in _CLASSES:
-            is_bool = isinstance(value, bool)  # which Python takes for an int
-            fits = isinstance(value, _CLASSES[self.kind]) and is_bool == (self.kind is bool)
+            fits = _is(value, self.kind)
+        elif self.kind == NUMBERS:
+            fits = isinstance(value, list | tuple) and all(_is(each, float) for each in value)
         else:
             return  # SamplingParams converts it
         if not fits:
@@ -73,7 +81,8 @@ class SamplingParameter:
         """Check a value of the right type against a `ModelInfo`. Raises InvalidRequest."""
         if value is None and not self.spec.required:
             return
-        self._check_range(value, model)
+        for each in value if self.kind == NUMBERS else (value,):
+            self._check_range(each, model)
         if self.spec.multiple_of:
             self._check_multiple(value, attrgetter(self.spec.multiple_of)(model))
         if self.spec.one_of and value not in (allowed := attrgetter(self.spec.one_of)(model)):
@@ -102,6 +111,11 @@ class SamplingParameter:
         nearest = f"{lower} or {lower + multiple} are the nearest"
         allowed = f"must be {more}a multiple of {multiple}; {nearest}"
         raise InvalidRequest(self.name, value, allowed)
+
+
+def _is(value: object, kind: type) -> bool:
+    is_bool = isinstance(value, bool)  # which Python takes for an int
+    return isinstance(value, _CLASSES[kind]) and is_bool == (kind is bool)
 
 
 def parameters_of(declaration: type) -> Mapping[str, SamplingParameter]:

@@ -180,6 +180,25 @@ class SamplingParams:
             default="normal: the model's own",
         ),
     ] = None
+    timestep_spacing: Annotated[
+        Literal["leading", "trailing", "linspace"] | None,
+        ParameterSpec(
+            help="Where the training timesteps of the steps lie; few-step models want trailing",
+            needs=("parameter",),
+            default="the checkpoint's",
+        ),
+    ] = None
+    sigmas: Annotated[
+        tuple[float, ...],
+        ParameterSpec(
+            help="Noise levels of the steps, falling, before any shift; instead of a noise "
+            "schedule",
+            lowest=0,
+            highest=1000,
+            needs=("parameter",),
+            keyword_type="Sequence[float]",
+        ),
+    ] = ()
     image_path: Annotated[
         str | None,
         ParameterSpec(help="Image to start from", needs=("image_model",), local=True),
@@ -231,11 +250,17 @@ class SamplingParams:
             parameter.check_type(getattr(self, name))
         given = self.lora if isinstance(self.lora, list | tuple) else (self.lora,)
         object.__setattr__(self, "lora", tuple(LoraChoice.of(choice) for choice in given))
+        object.__setattr__(self, "sigmas", tuple(self.sigmas))
 
     @classmethod
     def from_fields(cls, **given: Any) -> SamplingParams:
         """Construct from fields. Raises InvalidRequest, which lists the known names, for others."""
         return cls().updated(**given)
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """`sigmas` without a final 0, which every schedule ends with: one per step."""
+        return self.sigmas[:-1] if self.sigmas and self.sigmas[-1] == 0 else self.sigmas
 
     def updated(self, **given: Any) -> SamplingParams:
         """Return a copy with these fields. Raises InvalidRequest, which lists the known names."""

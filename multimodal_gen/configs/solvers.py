@@ -39,6 +39,13 @@ _A1111_SCHEDULES = {
     "sgm_uniform": "SGM Uniform",
     "ddim_uniform": "DDIM",
 }
+SCHEDULE_PARAMETERS: Mapping[View, tuple[str, ...]] = {
+    View.NOISE: ("timestep_spacing", "sigmas"),
+    View.SHIFTED_NOISE: ("timestep_spacing",),
+    View.PRECONDITIONED: (),
+    View.FLOW: ("flow_shift", "sigmas"),
+}
+"""Sampling parameters that models of a view support."""
 _CURVED = (OWN_SPACING, *_CURVES, *_SPACINGS)
 _STEPPED = (OWN_SPACING, *_SPACINGS)
 """For solvers that step over training timesteps, not over noise levels."""
@@ -65,6 +72,10 @@ class SolverSpec:
     """Its name in AUTOMATIC1111."""
     comfyui: tuple[str, ...] = ()
     """Its names in ComfyUI; without one, its own name is used there."""
+    explicit_sigmas: bool = False
+    """Whether its class takes the noise levels of a request one by one."""
+    replaces: tuple[str, ...] = ()
+    """Other classes of diffusers that it stands in for, where a checkpoint names one."""
     aliases: tuple[str, ...] = ()
     """Other names: diffusers' classes, and short names of k-diffusion and related projects."""
 
@@ -76,7 +87,8 @@ _ROWS = (
         views={View.NOISE: {}},
         a1111="DDPM",
         comfyui=("ddpm",),
-        aliases=("DDPMScheduler", "DDPMParallelScheduler"),
+        aliases=("DDPMScheduler",),
+        replaces=("DDPMParallelScheduler",),
     ),
     SolverSpec(
         name="ddim",
@@ -84,7 +96,8 @@ _ROWS = (
         views={View.NOISE: {}},
         a1111="DDIM",
         comfyui=("ddim",),
-        aliases=("DDIMScheduler", "DDIMParallelScheduler"),
+        aliases=("DDIMScheduler",),
+        replaces=("DDIMParallelScheduler",),
     ),
     SolverSpec(
         name="pndm",
@@ -99,6 +112,7 @@ _ROWS = (
         scheduler="EulerDiscreteScheduler",
         views={View.NOISE: {}},
         noise_schedules=_CURVED,
+        explicit_sigmas=True,
         a1111="Euler",
         comfyui=("euler",),
         aliases=("EulerDiscreteScheduler", "k_euler"),
@@ -169,7 +183,8 @@ _ROWS = (
         noise_schedules=(*_CURVED, "lu"),
         a1111="DPM++ 2M SDE",
         comfyui=("dpmpp_2m_sde", "dpmpp_2m_sde_gpu"),
-        aliases=("k_dpmpp_2m_sde", "SASolverScheduler"),
+        aliases=("k_dpmpp_2m_sde",),
+        replaces=("SASolverScheduler",),
     ),
     SolverSpec(
         name="dpmpp_3m_sde",
@@ -196,7 +211,8 @@ _ROWS = (
         noise_schedules=(OWN_SPACING, *_CURVES),
         a1111="DPM++ SDE",
         comfyui=("dpmpp_sde", "dpmpp_sde_gpu"),
-        aliases=("DPMSolverSDEScheduler", "k_dpmpp_sde"),
+        aliases=("k_dpmpp_sde",),
+        replaces=("DPMSolverSDEScheduler",),
     ),
     SolverSpec(
         name="deis",
@@ -205,7 +221,8 @@ _ROWS = (
         noise_schedules=_CURVED,
         a1111="DEIS",
         comfyui=("deis",),
-        aliases=("DEISMultistepScheduler", "IPNDMScheduler"),
+        aliases=("DEISMultistepScheduler",),
+        replaces=("IPNDMScheduler",),
     ),
     SolverSpec(
         name="lcm",
@@ -238,6 +255,7 @@ _ROWS = (
         name="edm_dpmpp_2m",
         scheduler="EDMDPMSolverMultistepScheduler",
         views={View.PRECONDITIONED: {"algorithm_type": "dpmsolver++", "solver_order": 2}},
+        sample_prediction=False,
         noise_schedules=NOISE_SCHEDULES[View.PRECONDITIONED],
         a1111="DPM++ 2M",
         comfyui=("dpmpp_2m",),
@@ -254,6 +272,7 @@ _ROWS = (
         views={View.FLOW: {}},
         inverted_sigmas=True,
         noise_schedules=NOISE_SCHEDULES[View.FLOW],
+        explicit_sigmas=True,
         a1111="Euler",
         comfyui=("euler",),
         aliases=("FlowMatchEulerDiscreteScheduler", "EulerDiscreteScheduler", "k_euler", "euler"),
@@ -272,6 +291,7 @@ _ROWS = (
         scheduler="FlowMatchLCMScheduler",
         views={View.FLOW: {}},
         noise_schedules=NOISE_SCHEDULES[View.FLOW],
+        explicit_sigmas=True,
         a1111="LCM",
         comfyui=("lcm",),
         aliases=("FlowMatchLCMScheduler", "LCMScheduler", "lcm"),
@@ -284,6 +304,7 @@ _ROWS = (
             View.FLOW: {"prediction_type": "flow_prediction", "use_flow_sigmas": True},
         },
         noise_schedules=(*_CURVED, "linear_quadratic"),
+        explicit_sigmas=True,
         a1111="UniPC",
         comfyui=("uni_pc", "uni_pc_bh2"),
         aliases=("UniPCMultistepScheduler", "uni_pc", "uni_pc_bh2"),

@@ -60,6 +60,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Short names allowed for `scheduler`; the first is the checkpoint's own."""
     noise_schedules: tuple[str, ...] = ()
     """Names allowed for `noise_schedule`; some solvers support only some of them."""
+    warnings: tuple[str, ...] = ()
+    """What this server does differently from the checkpoint's settings."""
     dtype: str = "float32"
     device: str = "cpu"
 

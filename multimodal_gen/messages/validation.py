@@ -9,11 +9,11 @@ from types import MappingProxyType
 from typing import Any
 
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
-from multimodal_gen.configs.solvers import noise_schedules_of
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import Pictures, check_pictures, output_size, strength_of
 from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.schedule_checks import check_schedule
 
 MAX_LORA_SCALE = 100
 RANDOM_SEED = -1
@@ -37,6 +37,8 @@ def resolve(
     filled["width"], filled["height"] = output_size(params, model, pictures)
     if "strength" in filled:
         filled["strength"] = strength_of(model, pictures)
+    if params.num_inference_steps is None and params.sigmas:
+        filled["num_inference_steps"] = len(params.levels)
     if params.seed in (None, RANDOM_SEED):
         filled["seed"] = secrets.randbelow(2**32)
     if params.scheduler is None and model.schedulers:
@@ -91,7 +93,7 @@ def validate(params: SamplingParams, model: ModelInfo, pictures: Pictures = NO_P
         _check_prompt("negative_prompt", params.negative_prompt, model)
     for name, parameter in PARAMETERS.items():
         parameter.check_value(getattr(params, name), model)
-    _check_noise_schedule(params, model)
+    check_schedule(params, model)
     _check_pixels(params, model)
     _check_loras(params, model)
 
@@ -112,17 +114,6 @@ def _check_known(params: SamplingParams, model: ModelInfo) -> None:
         known = ", ".join(model.parameters) or "none"
         allowed = f"not supported by {model.family} ({', '.join(model.tasks)}); supported: {known}"
         raise InvalidRequest(name, value, allowed)
-
-
-def _check_noise_schedule(params: SamplingParams, model: ModelInfo) -> None:
-    """Check that the solver supports the noise schedule, which others of the model's do."""
-    name, solver = params.noise_schedule, params.scheduler
-    if name is None or solver is None:
-        return
-    supported = noise_schedules_of([solver])
-    if name not in supported:
-        known = ", ".join(each for each in model.noise_schedules if each in supported)
-        raise InvalidRequest("noise_schedule", name, f"{solver} allows {known}")
 
 
 def _check_loras(params: SamplingParams, model: ModelInfo) -> None:

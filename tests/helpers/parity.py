@@ -22,8 +22,9 @@ OWN_LATENTS = 1e-3
 product is summed, so even equal weights may give other bits."""
 
 
-def stock_scheduler(folder: Path, name: str, view: View) -> Any:
-    """The stock pipeline's scheduler exchanged for the class behind a short name.
+def stock_scheduler(folder: Path, name: str, view: View, **settings: Any) -> Any:
+    """The stock pipeline's scheduler exchanged for the class behind a short name, with these
+    settings.
 
     A flow's shift goes along: diffusers has two names for it, and so forgets it.
     """
@@ -31,7 +32,8 @@ def stock_scheduler(folder: Path, name: str, view: View) -> Any:
     config = stock_pipeline(folder).scheduler.config
     shift = config.get("shift", config.get("flow_shift", 1.0))
     kind = getattr(diffusers, spec.scheduler)
-    return kind.from_config(config, **spec.views[view], shift=shift, flow_shift=shift)
+    values = {**spec.views[view], "shift": shift, "flow_shift": shift, **settings}
+    return kind.from_config(config, **values)
 
 
 def check_parity(
@@ -42,17 +44,22 @@ def check_parity(
     view: View = View.NOISE,
     stock: Any = None,
     stock_call: dict[str, Any] | None = None,
+    stock_settings: dict[str, Any] | None = None,
+    own_call: dict[str, Any] | None = None,
     **call: Any,
 ) -> None:
     """The same request, given as diffusers' arguments, on both sides. Seed 0 where none is said.
 
     `stock` is the pipeline class of diffusers that does the task, where it is not the checkpoint's
-    own; `image` and `mask_image` are PIL pictures. `stock_call` is for the stock pipeline only.
+    own; `image` and `mask_image` are PIL pictures. `stock_call` is for the stock pipeline only,
+    `stock_settings` for its scheduler, and `own_call` for this engine.
     """
-    scheduler = None if solver is None else stock_scheduler(folder, solver, view)
+    settings = stock_settings or {}
+    scheduler = None if solver is None else stock_scheduler(folder, solver, view, **settings)
     theirs = reference(folder, scheduler=scheduler, kind=stock, **call, **(stock_call or {}))
     pictures = take_pictures(call)
-    ours = run(pipeline, replace(SamplingParams(**call), scheduler=solver), pictures)
+    params = SamplingParams(**call, **(own_call or {}))
+    ours = run(pipeline, replace(params, scheduler=solver), pictures)
     assert relative(ours, theirs) <= LATENTS
     assert pixels_apart(ours, theirs) <= PIXELS
 

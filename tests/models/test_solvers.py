@@ -12,13 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from multimodal_gen.configs.solver_choice import default_solver_name, solver_names
 from multimodal_gen.configs.solvers import SOLVERS, View
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
-from multimodal_gen.runtime.models.schedulers.registry import (
-    default_solver_name,
-    make_solver,
-    solver_names,
-)
+from multimodal_gen.runtime.models.schedulers.registry import make_solver
+from multimodal_gen.runtime.models.schedulers.schedule import Schedule
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 
 _LATENT_DIFFUSION = {
@@ -104,19 +102,18 @@ def solver_of(
     noise = torch.randn(SHAPE, generator=generator).to(dtype)
     solver = make_solver(
         CONFIGS[model],
+        Schedule(num_inference_steps=STEPS, **flow_schedule(model)),
         name=name,
-        num_inference_steps=STEPS,
         generator=generator,
         device=CPU,
-        **flow_schedule(model),
     )
     return solver, solver.init_noise(noise)
 
 
 def solver_from(config: Mapping[str, Any], seed: int = 0, **options: Any) -> Solver:
-    options = {"name": None, "num_inference_steps": 4, **options}
+    name, schedule = options.pop("name", None), Schedule(**{"num_inference_steps": 4, **options})
     generator = torch.Generator().manual_seed(seed)
-    return make_solver(config, generator=generator, device=CPU, **options)
+    return make_solver(config, schedule, name=name, generator=generator, device=CPU)
 
 
 def toy_model(seen: Tensor, timestep: Tensor) -> Tensor:

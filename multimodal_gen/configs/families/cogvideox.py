@@ -43,7 +43,8 @@ COGVIDEOX = FamilyConfig(
     limits=Limits(max_pixels=1360 * 1360, max_frames=161, max_sequence_length=512),
     frame_multiple=4,
     single_files=_SINGLE_FILES,
-    views=(View.SHIFTED_NOISE, View.NOISE),
+    views=(View.SHIFTED_NOISE,),
+    other_views=(View.NOISE,),
 )
 
 FPS_1_5 = 16

@@ -8,7 +8,7 @@ from typing import Literal
 
 from multimodal_gen.configs.families.components import ComponentSpec
 from multimodal_gen.configs.families.single_file import SingleFile
-from multimodal_gen.configs.solvers import View, noise_schedules_of, solvers_of
+from multimodal_gen.configs.solvers import SCHEDULE_PARAMETERS, View, noise_schedules_of, solvers_of
 from multimodal_gen.messages.model_info import Defaults, Limits, PictureSize, TaskName
 
 DenoiserKind = Literal["native", "adapter", "fallback"]
@@ -41,6 +41,8 @@ class FamilyConfig:
     """How width and height follow from the input image if they are not given."""
     views: tuple[View, ...]
     """Prediction types of its models, which determine the suitable solvers."""
+    other_views: tuple[View, ...] = ()
+    """Prediction types of further checkpoints, not of the published ones."""
     own_solver: str | None = None
     """Solver that its checkpoints are published with, if not the first for `views`; it may suit
     these checkpoints only."""
@@ -55,6 +57,12 @@ class FamilyConfig:
         """Names of the solvers that its checkpoints allow, the published one first."""
         own = (self.own_solver,) if self.own_solver else ()
         return tuple(dict.fromkeys((*own, *solvers_of(*self.views))))
+
+    @property
+    def schedule_parameters(self) -> tuple[str, ...]:
+        """Optional sampling parameters that follow from what its models predict."""
+        known = (name for view in self.views for name in SCHEDULE_PARAMETERS[view])
+        return tuple(dict.fromkeys(known))
 
     @property
     def noise_schedules(self) -> tuple[str, ...]:

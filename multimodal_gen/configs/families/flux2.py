@@ -60,7 +60,7 @@ FLUX2 = FamilyConfig(
         ("transformers", "PixtralProcessor"),
     ),
     tasks=("text-to-image", "image-edit", "inpainting"),
-    parameters=("max_sequence_length", "flow_shift"),
+    parameters=("max_sequence_length",),
     size_multiple=16,
     picture_size="within",
     defaults=Defaults(

@@ -41,7 +41,7 @@ HUNYUAN_VIDEO = FamilyConfig(
         "vae": module("AutoencoderKLHunyuanVideo"),
     },
     tasks=("text-to-video",),
-    parameters=("num_frames", "fps", "flow_shift", "true_cfg_scale", "max_sequence_length"),
+    parameters=("num_frames", "fps", "true_cfg_scale", "max_sequence_length"),
     size_multiple=16,
     defaults=Defaults(
         width=1280,

@@ -35,7 +35,7 @@ LTX = FamilyConfig(
         "vae": module("AutoencoderKLLTXVideo"),
     },
     tasks=("text-to-video", "image-to-video"),
-    parameters=("num_frames", "fps", "flow_shift", "max_sequence_length"),
+    parameters=("num_frames", "fps", "max_sequence_length"),
     size_multiple=32,
     defaults=Defaults(
         width=704,

@@ -26,7 +26,7 @@ SANA = FamilyConfig(
         "vae": module("AutoencoderDC"),
     },
     tasks=("text-to-image",),
-    parameters=("flow_shift", "max_sequence_length"),
+    parameters=("max_sequence_length",),
     size_multiple=32,
     defaults=Defaults(
         width=1024,

@@ -79,6 +79,7 @@ STABLE_DIFFUSION = FamilyConfig(
         inpainting_strength=1.0,
     ),
     limits=Limits(max_pixels=2048 * 2048),
-    views=(View.NOISE, View.PRECONDITIONED),
+    views=(View.NOISE,),
+    other_views=(View.PRECONDITIONED,),
     single_files=_SINGLE_FILES,
 )

@@ -71,6 +71,7 @@ STABLE_DIFFUSION_XL = FamilyConfig(
         inpainting_strength=0.9999,
     ),
     limits=Limits(max_pixels=2048 * 2048),
-    views=(View.NOISE, View.PRECONDITIONED),
+    views=(View.NOISE,),
+    other_views=(View.PRECONDITIONED,),
     single_files=_SINGLE_FILES,
 )

@@ -14,7 +14,7 @@ from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
-PARAMETERS = ("num_frames", "fps", "flow_shift", "max_sequence_length")
+PARAMETERS = ("num_frames", "fps", "max_sequence_length")
 EXPERT_PARAMETERS = (*PARAMETERS, "guidance_scale_2")
 """For models with two experts."""
 LIMITS = Limits(max_pixels=1280 * 1280, max_frames=241, max_sequence_length=512)

@@ -42,7 +42,7 @@ Z_IMAGE = FamilyConfig(
         "vae": module("AutoencoderKL"),
     },
     tasks=("text-to-image", "image-to-image", "inpainting"),
-    parameters=("max_sequence_length", "flow_shift"),
+    parameters=("max_sequence_length",),
     size_multiple=16,
     picture_size="own",
     defaults=Defaults(

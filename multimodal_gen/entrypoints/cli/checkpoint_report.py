@@ -18,6 +18,8 @@ def report(path: Path) -> int:
     print("\n".join([str(path), *(f"  {name:<11}{value}" for name, value in _facts(found))]))
     rows = [_HEAD, *map(_row, found.components)]
     print("\n".join(["", *(f"  {line}" for line in columns(rows))]))
+    for warning in found.warnings:
+        print(f"  warning: {warning}")
     for complaint in found.complaints:
         print(f"  can't be loaded: {complaint}")
     return 1 if found.complaints else 0

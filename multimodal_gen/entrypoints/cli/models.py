@@ -68,7 +68,8 @@ def _description(family: FamilyConfig) -> str:
         "denoiser": f"{family.denoiser}; ranks share {shared}",
         "schedulers": ", ".join(family.schedulers) or "the checkpoint's own",
         "noise schedules": ", ".join(family.noise_schedules) or "the checkpoint's own",
-        "parameters": ", ".join(family.parameters) or "none of its own",
+        "parameters": ", ".join((*family.parameters, *family.schedule_parameters))
+        or "none of its own",
         "sizes": f"multiples of {family.size_multiple}, up to {family.limits.max_pixels} pixels",
         "defaults": ", ".join(f"{name} {value}" for name, value in defaults.items()),
     }

@@ -42,6 +42,11 @@ class SamplingKeywords(TypedDict, total=False):
     noise_schedule: str | None
     """Spacing of the noise levels: karras, exponential, beta, simple, …; `models` lists those that
     fit."""
+    timestep_spacing: Literal["leading", "trailing", "linspace"] | None
+    """Where the training timesteps of the steps lie; few-step models want trailing."""
+    sigmas: Sequence[float]
+    """Noise levels of the steps, falling, before any shift; instead of a noise schedule (0 to
+    1000)."""
     image_path: str | None
     """Image to start from."""
     mask_path: str | None

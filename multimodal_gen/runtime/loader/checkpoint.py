@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from multimodal_gen.checkpoints.files import (
-    check_sizes,
     inside,
     module_config,
     read_json,
     weight_files,
 )
+from multimodal_gen.checkpoints.scheduler_config import PATH, scheduler_config
+from multimodal_gen.configs.solver_choice import PREDICTION_TYPES
 from multimodal_gen.configs.solvers import scheduler_classes
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults
@@ -39,7 +40,6 @@ from multimodal_gen.runtime.loader.tensors.weights import fill
 
 _INDEX = "model_index.json"
 _DEFAULTS = "generation_defaults.json"
-_PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Checkpoint:
     folder: Path
     pipeline_class: str
     components: Mapping[str, tuple[str, str]]
-    """Name -> (library, class); all are in `ALLOWED`."""
+    """Name -> (library, class); all are in `ALLOWED`, but for a scheduler, which a solver may
+    replace."""
     options: Mapping[str, Any]
     """Pipeline settings in the index."""
     file: SingleFileWeights | None = None
@@ -113,17 +114,16 @@ class Checkpoint:
         return module_config(self.folder, name)
 
     def scheduler_config(self, allowed: tuple[str, ...] | None = None) -> dict[str, Any]:
-        """Read scheduler_config.json. Its class is the index's; by default it must be a
-        solver's."""
-        self.require("scheduler", allowed or scheduler_classes())
-        path = "scheduler/scheduler_config.json"
-        config = read_json(self.folder, path)
-        check_sizes(config, path)
-        class_name, predicts = self.components["scheduler"][1], config.get("prediction_type")
-        if class_name in scheduler_classes() and predicts not in (None, *_PREDICTION_TYPES):
-            known = ", ".join(_PREDICTION_TYPES)
-            raise InvalidCheckpoint(f"{path}: prediction_type={predicts!r} must be one of {known}")
-        return {**config, "_class_name": class_name}
+        """Read scheduler_config.json. Its class is the index's; by default it may be any, since a
+        solver replaces an unknown one."""
+        own = [self.components[name][1] for name in ("scheduler",) if name in self.components]
+        self.require("scheduler", allowed or (*own, *scheduler_classes()))
+        config = scheduler_config(self.folder, own[0])
+        predicts = config.get("prediction_type")
+        if allowed is None and predicts not in (None, *PREDICTION_TYPES):
+            known = ", ".join(PREDICTION_TYPES)
+            raise InvalidCheckpoint(f"{PATH}: prediction_type={predicts!r} must be one of {known}")
+        return config
 
     def load(self, name: str, dtype: torch.dtype, device: torch.device) -> Any:
         """Load a tokenizer, a processor, or a module of diffusers or transformers."""
@@ -199,7 +199,7 @@ def _allowed(name: str, value: list[Any]) -> tuple[str, str]:
     if len(value) != 2 or not all(isinstance(part, str) for part in value):
         raise InvalidCheckpoint(f"{_INDEX}: {name}={value!r} must be a library and a class")
     library, class_name = value
-    if (library, class_name) not in ALLOWED:
+    if (library, class_name) not in ALLOWED and name != "scheduler":
         known = ", ".join(f"{a}.{b}" for a, b in ALLOWED)
         raise InvalidCheckpoint(
             f"{_INDEX}: {name}={library}.{class_name} is not an allowed class; allowed: {known}"

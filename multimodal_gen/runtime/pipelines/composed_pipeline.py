@@ -12,14 +12,21 @@ from torch import Tensor
 
 from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.configs.solvers import noise_schedules_of
+from multimodal_gen.configs.solver_choice import (
+    default_solver_name,
+    replacement_warning,
+    solver_names,
+    view_of,
+)
+from multimodal_gen.configs.solvers import OWN_SPACING, SCHEDULE_PARAMETERS, noise_schedules_of
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo, TaskName
 from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.denoiser import Denoiser, EagerDenoiser, WrappedDenoiser
-from multimodal_gen.runtime.models.schedulers import registry as solvers
+from multimodal_gen.runtime.models.schedulers.registry import make_solver
+from multimodal_gen.runtime.models.schedulers.schedule import Schedule
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.pixels import to_uint8
 from multimodal_gen.runtime.models.vaes.vae import VAE
@@ -161,9 +168,14 @@ class ComposedPipeline(ABC):
             picture_size=family.picture_size,
             size_multiple=self.size_multiple,
             frame_multiple=self.frame_multiple,
-            parameters=(*self.parameters, *(("lora",) if self.supports_lora else ())),
+            parameters=(
+                *self.parameters,
+                *self.schedule_parameters,
+                *(("lora",) if self.supports_lora else ()),
+            ),
             schedulers=self.schedulers,
             noise_schedules=self.noise_schedules,
+            warnings=self.warnings,
             dtype=str(self.context.dtype).removeprefix("torch."),
             device=self.context.device.type,
         )
@@ -186,13 +198,26 @@ class ComposedPipeline(ABC):
     @property
     def schedulers(self) -> tuple[str, ...]:
         """Short names of the solvers that a request may choose, the checkpoint's own first."""
-        own = solvers.default_solver_name(self.scheduler_config)
-        return (own, *(name for name in solvers.solver_names(self.scheduler_config) if name != own))
+        own = default_solver_name(self.scheduler_config)
+        return (own, *(name for name in solver_names(self.scheduler_config) if name != own))
 
     @property
     def noise_schedules(self) -> tuple[str, ...]:
         """Noise schedules that a request may choose with at least one of the solvers."""
-        return noise_schedules_of(self.schedulers, [solvers.view_of(self.scheduler_config)])
+        if self.scheduler_config.get("invert_sigmas"):
+            return (OWN_SPACING,)
+        return noise_schedules_of(self.schedulers, [view_of(self.scheduler_config)])
+
+    @property
+    def schedule_parameters(self) -> tuple[str, ...]:
+        """Optional sampling parameters that follow from what the model predicts."""
+        return SCHEDULE_PARAMETERS[view_of(self.scheduler_config)]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What differs from the checkpoint's settings."""
+        warning = replacement_warning(self.scheduler_config)
+        return () if warning is None else (warning,)
 
     # -- conditioning
 
@@ -246,7 +271,7 @@ class ComposedPipeline(ABC):
     def prepare(self, state: RequestState) -> None:
         """Set the request's solver, latents and callbacks after each step."""
         params, generator = state.params, state.generator
-        solver = state.solver = self.solver(params, generator)
+        solver = state.solver = self.solver(params, generator, "image" in state.pictures)
         task = "inpainting" if "mask" in state.pictures else "image-to-image"
         if "image" in state.pictures and task in self.tasks:
             self.start(state, solver)
@@ -255,21 +280,29 @@ class ComposedPipeline(ABC):
 
     # -- schedule
 
-    def solver(self, params: SamplingParams, generator: torch.Generator) -> Solver:
+    def solver(
+        self, params: SamplingParams, generator: torch.Generator, pictured: bool = False
+    ) -> Solver:
+        """Create a request's solver. `pictured`: the request has an image."""
         assert params.num_inference_steps is not None
-        return solvers.make_solver(
-            self.scheduler_config,
-            name=params.scheduler,
+        schedule = Schedule(
             num_inference_steps=params.num_inference_steps,
+            noise_schedule=params.noise_schedule or OWN_SPACING,
+            timestep_spacing=params.timestep_spacing,
+            explicit_sigmas=params.levels,
+            flow_shift=params.flow_shift,
+            **self.schedule(params, pictured),
+        )
+        return make_solver(
+            self.scheduler_config,
+            schedule,
+            name=params.scheduler,
             generator=generator,
             device=self.context.device,
-            flow_shift=params.flow_shift,
-            noise_schedule=params.noise_schedule,
-            **self.schedule(params),
         )
 
-    def schedule(self, params: SamplingParams) -> dict[str, Any]:
-        """`sigmas` and `mu`, if the family sets them."""
+    def schedule(self, params: SamplingParams, pictured: bool) -> dict[str, Any]:
+        """`sigmas`, `sigmas_for_all` and `mu` of `Schedule`, if the family sets them."""
         return {}
 
     # -- prediction

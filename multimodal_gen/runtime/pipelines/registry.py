@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+
+log = logging.getLogger(__name__)
 
 
 def family_of(folder: Path) -> FamilyConfig:
@@ -41,6 +44,8 @@ def load_pipeline(
     kind: type[ComposedPipeline] = module.PIPELINE.variant(checkpoint)
     pipeline = _load(kind, checkpoint, RankContext(device, dtype, mesh, attention_backend))
     _check_defaults(pipeline)
+    for warning in pipeline.warnings if mesh.rank == 0 else ():
+        log.warning("%s", warning)
     return pipeline
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.configs.families.components import ComponentSpec
+from multimodal_gen.configs.solver_choice import view_of
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.models.schedulers.registry import view_of
 
 IsAbsent = Callable[[Checkpoint, str], bool]
 
@@ -32,7 +32,7 @@ def check_components(
 
 def check_view(scheduler_config: Mapping[str, Any], family: FamilyConfig) -> None:
     """Raise InvalidCheckpoint if the scheduler does not suit what the family's models predict."""
-    if (view := view_of(scheduler_config)) not in family.views:
+    if (view := view_of(scheduler_config)) not in (*family.views, *family.other_views):
         wanted = " or ".join(each.value for each in family.views)
         raise InvalidCheckpoint(
             f"scheduler_config.json: {scheduler_config['_class_name']} is configured for "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field, create_model
 
-from multimodal_gen.configs.parameters import SamplingParameter
+from multimodal_gen.configs.parameters import NUMBERS, SamplingParameter
 from multimodal_gen.configs.sampling_params import PARAMETERS
 
 
@@ -27,7 +27,7 @@ def _field(parameter: SamplingParameter) -> tuple[Any, None]:
         # Documented only: SamplingParams checks the range, with the same errors for all clients.
         annotated: Any = Annotated
         kind = annotated[kind, Field(json_schema_extra=_bounds(parameter))]
-    return kind | None, None
+    return (list[float] if kind == NUMBERS else kind) | None, None
 
 
 def _bounds(parameter: SamplingParameter) -> dict[str, Any]:

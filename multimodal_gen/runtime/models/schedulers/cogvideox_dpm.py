@@ -13,8 +13,8 @@ from multimodal_gen.runtime.models.schedulers.solver import Solver
 class CogVideoXDPMSolver(Solver):
     """Keeps the estimate of x0 from one evaluation to the next, for CogVideoXDPMScheduler."""
 
-    def __init__(self, scheduler: Any, generator: torch.Generator) -> None:
-        super().__init__(scheduler, generator)
+    def __init__(self, scheduler: Any, generator: torch.Generator, device: torch.device) -> None:
+        super().__init__(scheduler, generator, device)
         self._last_x0: Tensor | None = None
 
     def step(self, prediction: Tensor, i: int, latents: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,10 +23,10 @@ class FlowEulerSolver(Solver):
         """False for a scheduler that draws noise at every step."""
         return not scheduler.config.get("stochastic_sampling")
 
-    def __init__(self, scheduler: Any, generator: torch.Generator) -> None:
+    def __init__(self, scheduler: Any, generator: torch.Generator, device: torch.device) -> None:
         self._sigmas: list[float] = scheduler.sigmas.tolist()
-        self._sigma_steps = (scheduler.sigmas[1:] - scheduler.sigmas[:-1]).unbind()
-        super().__init__(scheduler, generator)
+        self._sigma_steps = scheduler.sigmas.diff().to(device).unbind()
+        super().__init__(scheduler, generator, device)
 
     def add_noise(self, clean: Tensor, noise: Tensor, i: int) -> Tensor:
         sigma = self._sigmas[i]

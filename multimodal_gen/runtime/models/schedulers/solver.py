@@ -31,20 +31,15 @@ class Solver:
     num_evaluations: int
     """E. Some solvers have more than steps: 20 steps are 39 for Heun, 21 for PNDM."""
 
-    def __init__(self, scheduler: Any, generator: torch.Generator) -> None:
-        """`scheduler` has its timesteps set, on the device, and must not be shared from now on.
+    def __init__(self, scheduler: Any, generator: torch.Generator, device: torch.device) -> None:
+        """`scheduler` has its timesteps set, on the CPU, and must not be shared from now on.
 
         `generator` is the request's own, after the initial noise was drawn.
         """
-        self.timesteps = scheduler.timesteps
+        self.timesteps = scheduler.timesteps.to(device)
         self.num_evaluations = len(self.timesteps)
         self._scheduler = scheduler
-        # One wait for the device here, instead of one per step: some classes look up timesteps in
-        # theirs, or branch on a sigma.
-        scheduler.timesteps = self.timesteps.cpu()
         self._host_timesteps: list[float] = scheduler.timesteps.tolist()
-        if hasattr(scheduler, "sigmas"):
-            scheduler.sigmas = scheduler.sigmas.cpu()
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)
         self._scale_model_input = getattr(scheduler, "scale_model_input", None)

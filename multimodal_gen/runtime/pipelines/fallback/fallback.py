@@ -32,6 +32,8 @@ from multimodal_gen.runtime.stages.rows import Rows
 
 _DENOISERS = ("transformer", "unet")
 _NEVER_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
+_NOT_MODULES = ("scheduler", "unused", None)
+"""Kinds of components that are not loaded; None is a scheduler of an unknown class."""
 _TOKEN_SIDE = 16
 """Pixels per token and side, as in most models: for the first cost estimate."""
 
@@ -69,7 +71,7 @@ class FallbackPipeline(ComposedPipeline):
         loaded = {
             part: ComponentSpec(ALLOWED[library, class_name], (class_name,))
             for part, (library, class_name) in checkpoint.components.items()
-            if part in known and ALLOWED[library, class_name] not in ("scheduler", "unused")
+            if part in known and ALLOWED.get((library, class_name)) not in _NOT_MODULES
         }
         attributes = {
             "library_class": library_class,
@@ -144,6 +146,14 @@ class FallbackPipeline(ComposedPipeline):
     @property
     def noise_schedules(self) -> tuple[str, ...]:
         """Empty, like `schedulers`."""
+        return ()
+
+    @property
+    def schedule_parameters(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
         return ()
 
     @property

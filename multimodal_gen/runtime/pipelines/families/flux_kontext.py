@@ -18,6 +18,7 @@ class FluxKontextPipeline(FluxPipeline):
     """Latents of an input image follow the denoised ones. Without one it is FLUX.1."""
 
     family = FLUX_KONTEXT
+    sigmas_for_all = True
     pictures_told = ("picture",)
 
     def __init__(self, *args: Any) -> None:

@@ -14,7 +14,7 @@ from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults, TaskName
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.models.schedulers.registry import own_scheduler_class
+from multimodal_gen.runtime.models.schedulers.registry import solver_class
 from multimodal_gen.runtime.models.vaes.image import ImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
@@ -76,9 +76,8 @@ class StableDiffusionPipeline(ComposedPipeline):
     @classmethod
     def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         config = super().solver_config(checkpoint)
-        own = own_scheduler_class(config)
         # Includes the file's settings for other classes, which a request may choose.
-        known = {*config, *inspect.signature(own).parameters}
+        known = {*config, *inspect.signature(solver_class(config)).parameters}
         corrections = cls.corrections.get(checkpoint.pipeline_class, {})
         return config | {key: value for key, value in corrections.items() if key in known}
 
