@@ -10,6 +10,8 @@ result.
     graph/graph              a prompt checked against the definitions
     graph/graph_translation  from a checked graph to the parameters of requests
     graph/pictures           the images and masks that a graph loads
+    part_planning            the samplers of a graph that have to run
+    result_cache             results for graphs that are sent again
     submission               from a request's body to running tasks
     files                    uploads and results by name, in memory
     prompts                  accepted prompts: the queue and the history

@@ -7,12 +7,13 @@ import json
 import logging
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from multimodal_gen.client.request_handle import Output, warnings_of
 from multimodal_gen.entrypoints.http.comfyui.files import Files
 from multimodal_gen.entrypoints.http.comfyui.graph.graph import Node
 from multimodal_gen.entrypoints.http.comfyui.prompts import Part, Prompt, Prompts
+from multimodal_gen.entrypoints.http.comfyui.result_cache import ResultCache
 from multimodal_gen.entrypoints.http.comfyui.routes.channels import JPEG, PNG, Channel, Channels
 from multimodal_gen.entrypoints.http.comfyui.videos import encode_video
 from multimodal_gen.entrypoints.http.transport.errors import log_and_envelope
@@ -28,10 +29,13 @@ log = logging.getLogger(__name__)
 class Executor:
     """Follows prompts, notifies their clients, and stores results."""
 
-    def __init__(self, prompts: Prompts, channels: Channels, files: Files) -> None:
+    def __init__(
+        self, prompts: Prompts, channels: Channels, files: Files, cache: ResultCache
+    ) -> None:
         self._prompts = prompts
         self._channels = channels
         self._files = files
+        self._cache = cache
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, prompt: Prompt, model: str) -> None:
@@ -51,15 +55,19 @@ class Executor:
 
     async def _run(self, prompt: Prompt, model: str) -> None:
         try:
+            if not prompt.parts:
+                self._begin(prompt)
             for part in prompt.parts:
                 await self._sample(prompt, part)
                 await self._finish(prompt, part, model)
             made = (w for part in prompt.parts for w in warnings_of(part.task.made))
             warnings = [*prompt.warnings, *made]
+            self._stop(prompt, "finished")
             self._note(prompt, "execution_success", **({"warnings": warnings} if warnings else {}))
         except Cancelled:
             self._note(prompt, "execution_interrupted", **_at(prompt))
         except MultimodalGenError as error:
+            self._stop(prompt, "error")
             self._note(prompt, "execution_error", **_at(prompt), **_why(error))
         except Exception:
             log.exception("a prompt failed")
@@ -71,18 +79,30 @@ class Executor:
             self.tell_status(prompt.owner)
             self._tell(prompt, "executing", node=None)
 
+    def _begin(self, prompt: Prompt) -> None:
+        """Report the start, and the results that need not be made again."""
+        self._note(prompt, "execution_start")
+        self._note(prompt, "execution_cached", nodes=prompt.cached_nodes)
+        for node in prompt.cached_nodes:
+            prompt.progress.skip(node)
+        if prompt.cached_nodes:
+            self._tell_progress(prompt)
+        for node, result in prompt.cached.items():
+            self._add(prompt, node, result)
+
     async def _sample(self, prompt: Prompt, part: Part) -> None:
         """Wait for all its outputs. Raises the task's error."""
         node, step = part.sampling.sampler, 0
         async for event in part.task.events():
             if part.task.status != "queued" and prompt.node != node.id:
                 if prompt.node is None:
-                    self._note(prompt, "execution_start")
-                    self._note(prompt, "execution_cached", nodes=[])
+                    self._begin(prompt)
                 self._pass(prompt, part.before)
             if isinstance(event, Moved) and event.progress.step != step:
                 step, total = event.progress.step, event.progress.total
                 content = {"value": step, "max": total, "node": node.id}
+                prompt.progress.advance(step, total)
+                self._tell_progress(prompt)
                 self._tell(prompt, "progress", passing=step < total, **content)
             elif isinstance(event, Previewed) and self._channel(prompt) is not None:
                 file = await asyncio.to_thread(encode_image, event.pixels, "jpeg")
@@ -103,8 +123,12 @@ class Executor:
                 await self._send(prompt, node, outputs)
                 continue
             result = await asyncio.to_thread(self._keep, prompt, node, part, made)
-            prompt.results[node.id] = result
-            self._tell(prompt, "executed", node=node.id, display_node=node.id, output=result)
+            self._cache.keep(part.keys[node.id], result)
+            self._add(prompt, node.id, result)
+
+    def _add(self, prompt: Prompt, node: str, result: dict[str, Any]) -> None:
+        prompt.results[node] = result
+        self._tell(prompt, "executed", node=node, display_node=node, output=result)
 
     async def _send(self, prompt: Prompt, node: Node, outputs: list[Output]) -> None:
         frames = [frame for output in outputs for frame in output.pixels]
@@ -142,7 +166,17 @@ class Executor:
     def _pass(self, prompt: Prompt, nodes: Iterable[Node]) -> None:
         for node in nodes:
             prompt.node = node.id
+            prompt.progress.start(node.id)
             self._tell(prompt, "executing", node=node.id, display_node=node.id)
+            self._tell_progress(prompt)
+
+    def _stop(self, prompt: Prompt, state: Literal["finished", "error"]) -> None:
+        prompt.progress.stop(state)
+        self._tell_progress(prompt)
+
+    def _tell_progress(self, prompt: Prompt) -> None:
+        if (channel := self._channel(prompt)) is not None:
+            channel.tell("progress_state", prompt.progress.to_json(), passing=True)
 
     def _note(self, prompt: Prompt, type: str, **data: Any) -> None:
         """Send an event that the history keeps."""
@@ -172,7 +206,7 @@ def _at(prompt: Prompt) -> dict[str, Any]:
     kinds = {
         node.id: node.kind.name for part in prompt.parts for node in (*part.before, *part.after)
     }
-    node = prompt.node or prompt.parts[0].sampling.sampler.id
+    node = prompt.node or next((part.sampling.sampler.id for part in prompt.parts), "")
     return {"node_id": node, "node_type": kinds.get(node), "executed": list(prompt.results)}
 
 

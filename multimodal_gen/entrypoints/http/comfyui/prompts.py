@@ -12,6 +12,8 @@ import msgspec
 
 from multimodal_gen.entrypoints.http.comfyui.graph.graph import Node
 from multimodal_gen.entrypoints.http.comfyui.graph.graph_translation import Sampling
+from multimodal_gen.entrypoints.http.comfyui.node_progress import NodeProgress
+from multimodal_gen.entrypoints.http.comfyui.result_cache import ResultKey
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.task import Task
 
@@ -27,6 +29,8 @@ class Part:
     task: Task
     before: Sequence[Node]
     after: Sequence[Node]
+    keys: Mapping[str, ResultKey | None]
+    """Keys for the cache, by id of the output node."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -40,6 +44,14 @@ class Prompt:
     graph: Mapping[str, Any]
     extra_data: Mapping[str, Any]
     parts: Sequence[Part]
+    outputs: Sequence[str]
+    """Ids of the output nodes."""
+    warnings: Sequence[str]
+    """What of the graph has no effect, or another than asked for."""
+    cached: Mapping[str, Any] = field(default_factory=dict)
+    """Results of output nodes that need not run, by node id."""
+    cached_nodes: Sequence[str] = ()
+    """Ids of all nodes that need not run."""
     node: str | None = None
     """Node being executed."""
     results: dict[str, Any] = field(default_factory=dict)
@@ -50,18 +62,11 @@ class Prompt:
     """Removed from the queue: nothing is kept."""
 
     @property
-    def outputs(self) -> list[str]:
-        return [node for part in self.parts for node in part.sampling.outputs]
-
-    @property
-    def warnings(self) -> list[str]:
-        """What of the graph has no effect, or another than asked for; each once."""
-        found = (warning for part in self.parts for warning in part.sampling.warnings)
-        return list(dict.fromkeys(found))
-
-    @property
     def runs(self) -> bool:
         return any(part.task.status != "queued" for part in self.parts)
+
+    def __post_init__(self) -> None:
+        self.progress = NodeProgress(self.id)
 
     def cancel(self) -> None:
         for part in self.parts:

@@ -29,8 +29,10 @@ from multimodal_gen.entrypoints.http.comfyui.graph.graph_translation import (
 )
 from multimodal_gen.entrypoints.http.comfyui.graph.node_definitions import definitions_for
 from multimodal_gen.entrypoints.http.comfyui.graph.pictures import PictureLoader
-from multimodal_gen.entrypoints.http.comfyui.prompts import Part, Prompt, Prompts
-from multimodal_gen.errors import InvalidRequest, MultimodalGenError
+from multimodal_gen.entrypoints.http.comfyui.part_planning import PartPlanner
+from multimodal_gen.entrypoints.http.comfyui.prompts import Prompt, Prompts
+from multimodal_gen.entrypoints.http.comfyui.result_cache import ResultCache, digest_of
+from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.service import Service
@@ -45,11 +47,19 @@ NodeErrors = dict[str, Any]
 class PromptSubmitter:
     """Reads graphs, and starts their tasks."""
 
-    def __init__(self, service: Service, args: ServerArgs, files: Files, prompts: Prompts) -> None:
+    def __init__(
+        self,
+        service: Service,
+        args: ServerArgs,
+        files: Files,
+        prompts: Prompts,
+        cache: ResultCache,
+    ) -> None:
         self._service = service
         self._args = args
         self._files = files
         self._prompts = prompts
+        self._cache = cache
 
     def loras(self) -> list[str]:
         folder = self._args.lora_dir
@@ -68,13 +78,15 @@ class PromptSubmitter:
         if "prompt" not in given:
             raise InvalidPrompt("no_prompt", "No prompt provided", "No prompt provided")
         prompt_id, client_id, extra = _fields(given)
-        graph = Graph.of(given["prompt"], self.node_definitions(owner))
+        graph = Graph.of(given["prompt"], self.node_definitions(owner), _targets(given))
         samplings, node_errors = self._translate(graph)
-        pictures = [await self._check(graph, each, owner) for each in samplings]
+        loaded = [await self._check(graph, each, owner) for each in samplings]
         if self._prompts.knows(owner, prompt_id):
             message = "prompt_id is in use: it must be unique"
             raise InvalidPrompt("invalid_prompt_id", message, prompt_id)
         number, previews = self._number(given), client_id is not None and _wants_previews(extra)
+        plan = PartPlanner(graph, self._service, self._cache, owner)
+        parts = plan.start(samplings, loaded, previews)
         prompt = Prompt(
             id=prompt_id,
             number=number,
@@ -82,7 +94,11 @@ class PromptSubmitter:
             client_id=client_id,
             graph=given["prompt"],
             extra_data=extra,
-            parts=self._start(graph, samplings, pictures, owner, previews),
+            parts=parts,
+            outputs=[output for each in samplings for output in each.outputs],
+            warnings=list(dict.fromkeys(text for each in samplings for text in each.warnings)),
+            cached=plan.cached,
+            cached_nodes=plan.cached_nodes,
         )
         return prompt, node_errors
 
@@ -109,8 +125,9 @@ class PromptSubmitter:
             raise failed(node_errors)
         return list(samplings.values()), node_errors
 
-    async def _check(self, graph: Graph, sampling: Sampling, owner: Owner) -> Pixels:
-        """Input images of a request, checked against the model. Raises InvalidPrompt."""
+    async def _check(self, graph: Graph, sampling: Sampling, owner: Owner) -> tuple[Pixels, bytes]:
+        """Input images of a request, checked against the model, and their digest. Raises
+        InvalidPrompt."""
         model, most = self._service.model, self._args.max_input_pixels
 
         def read(name: str) -> bytes | None:
@@ -127,29 +144,7 @@ class PromptSubmitter:
             raise _refused(graph, sampling, sampling.blamed(error)) from error
         except InvalidInput as error:
             raise _refused(graph, sampling, error) from error
-        return pictures
-
-    def _start(
-        self,
-        graph: Graph,
-        samplings: list[Sampling],
-        pictures: list[Pixels],
-        owner: Owner,
-        previews: bool,
-    ) -> list[Part]:
-        parts: list[Part] = []
-        passed: set[str] = set()
-        try:
-            for sampling, pixels in zip(samplings, pictures, strict=True):
-                task = self._service.start(sampling.params, pixels, owner=owner, previews=previews)
-                before = _unpassed(graph, [sampling.sampler], passed)
-                outputs = [graph.nodes[output] for output in sampling.outputs]
-                parts.append(Part(sampling, task, before, _unpassed(graph, outputs, passed)))
-        except MultimodalGenError:
-            for part in parts:
-                part.task.cancel()
-            raise
-        return parts
+        return pictures, await asyncio.to_thread(digest_of, pictures)
 
     def _number(self, given: Mapping[str, Any]) -> float:
         number = given.get("number")
@@ -184,17 +179,20 @@ def _fields(given: Mapping[str, Any]) -> tuple[str, str | None, dict[str, Any]]:
     return prompt_id, client_id or None, extra
 
 
+def _targets(given: Mapping[str, Any]) -> list[str] | None:
+    """Ids of the only outputs to produce; None: all."""
+    targets = given.get("partial_execution_targets")
+    if targets is None:
+        return None
+    if not isinstance(targets, list) or not all(isinstance(each, str) for each in targets):
+        message = "partial_execution_targets must be a list of node ids"
+        raise InvalidPrompt("invalid_partial_execution_targets", message)
+    return targets
+
+
 def _wants_previews(extra: Mapping[str, Any]) -> bool:
     # ComfyUI's own default is none: clients take any picture on the socket for a result.
     return extra.get("preview_method") in _PREVIEW_METHODS
-
-
-def _unpassed(graph: Graph, targets: list[Node], passed: set[str]) -> list[Node]:
-    """`targets` and the nodes they depend on, sources first, without those `passed` before."""
-    found = [node for target in targets for node in graph.order(target)[0]]
-    new = {node.id: node for node in found if node.id not in passed}
-    passed.update(new)
-    return list(new.values())
 
 
 def _blame(node_errors: NodeErrors, graph: Graph, error: InvalidInput, output: Node) -> None:

@@ -28,7 +28,7 @@ class Channel:
         self.wants_metadata = False
         """The client supports previews that name their node."""
         self.lost = asyncio.Event()
-        """Set when the client reads too slowly to be served."""
+        """Set when the client reads too slowly to be served, or has another socket."""
         self._waiting: asyncio.Queue[str | bytes] = asyncio.Queue(_WAITING)
 
     def tell(self, type: str, data: dict[str, Any], *, passing: bool = False) -> None:
@@ -74,6 +74,8 @@ class Channels:
 
     def open(self, owner: Owner, client_id: str) -> Channel:
         """Open a channel, replacing the client's previous one."""
+        if (before := self._open.get((owner.name, client_id))) is not None:
+            before.lost.set()
         channel = self._open[owner.name, client_id] = Channel()
         return channel
 

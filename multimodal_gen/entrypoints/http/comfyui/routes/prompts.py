@@ -11,7 +11,9 @@ from multimodal_gen.entrypoints.http.bodies.reading import read_bytes
 from multimodal_gen.entrypoints.http.comfyui.errors import InvalidPrompt, json_response
 from multimodal_gen.entrypoints.http.comfyui.execution import Executor
 from multimodal_gen.entrypoints.http.comfyui.prompts import Prompts
+from multimodal_gen.entrypoints.http.comfyui.result_cache import ResultCache
 from multimodal_gen.entrypoints.http.comfyui.routes.schema import (
+    FREE,
     INTERRUPT,
     PROMPT,
     QUEUE,
@@ -57,7 +59,7 @@ def add_prompt_routes(
         return executor.status(owner_of(request))
 
 
-def add_queue_routes(routes: APIRouter, prompts: Prompts) -> None:
+def add_queue_routes(routes: APIRouter, prompts: Prompts, cache: ResultCache) -> None:
     @routes.get("/queue", responses=refusals())
     async def queue(request: Request) -> Response:
         """List the client's running and queued prompts."""
@@ -104,6 +106,19 @@ def add_queue_routes(routes: APIRouter, prompts: Prompts) -> None:
             if wanted in (None, prompt.id):
                 prompt.cancel()
                 break
+        return Response()
+
+    @routes.post(
+        "/free", openapi_extra=FREE, response_class=Response, responses=refusals(400, 413, 429)
+    )
+    async def free(request: Request) -> Response:
+        """Forget the client's cached results (`free_memory`). The model stays loaded."""
+        try:
+            given = await object_of(request, await read_bytes(request))
+        except InvalidPrompt as error:
+            return error.response()
+        if given.get("free_memory"):
+            cache.forget(owner_of(request))
         return Response()
 
 

@@ -9,6 +9,7 @@ from multimodal_gen.entrypoints.http.comfyui.errors import as_comfyui
 from multimodal_gen.entrypoints.http.comfyui.execution import Executor
 from multimodal_gen.entrypoints.http.comfyui.files import Files
 from multimodal_gen.entrypoints.http.comfyui.prompts import Prompts
+from multimodal_gen.entrypoints.http.comfyui.result_cache import ResultCache
 from multimodal_gen.entrypoints.http.comfyui.routes.channels import Channels
 from multimodal_gen.entrypoints.http.comfyui.routes.files import add_file_routes
 from multimodal_gen.entrypoints.http.comfyui.routes.info import add_editor_routes, add_info_routes
@@ -27,14 +28,15 @@ from multimodal_gen.serving.service import Service
 def comfyui_routes(service: Service, jobs: Jobs, args: ServerArgs) -> APIRouter:
     """Create all routes. Prompts, their history and file names are lost when the server stops."""
     prompts, channels, files = Prompts(), Channels(), Files(jobs.results)
-    executor = Executor(prompts, channels, files)
-    submitter = PromptSubmitter(service, args, files, prompts)
+    cache = ResultCache(files)
+    executor = Executor(prompts, channels, files, cache)
+    submitter = PromptSubmitter(service, args, files, prompts, cache)
     features = {"supports_preview_metadata": True, "max_upload_size": args.max_body_bytes}
     sockets = Sockets(channels, prompts, executor, features)
 
     routes = APIRouter(route_class=routes_that_err_as(as_comfyui))
     add_prompt_routes(routes, service, submitter, executor)
-    add_queue_routes(routes, prompts)
+    add_queue_routes(routes, prompts, cache)
     add_history_routes(routes, prompts)
     add_file_routes(routes, files, args.max_input_pixels)
     add_info_routes(routes, service, submitter, features)

@@ -75,7 +75,9 @@ PROMPT = json_body(
     extra_data={"type": "object"},
     number={"type": "number"},
     front=FLAG,
+    partial_execution_targets=IDS,
 )
+FREE = json_body(unload_models=FLAG, free_memory=FLAG)
 QUEUE = json_body(clear=FLAG, delete=IDS)
 INTERRUPT = json_body(optional=True, prompt_id={"type": ["string", "null"]})
 UPLOAD: dict[str, Any] = {
