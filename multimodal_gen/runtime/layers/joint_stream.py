@@ -136,7 +136,7 @@ def join_streams(
     qk = rms_norm(qk, inputs[0][0].eps)
     parts = qk.split_with_sizes([part.shape[1] for part in projected], dim=1)
     for norm, part in zip(norms, parts, strict=True):
-        norm.scale_(part)
+        norm.scale_(part, lora)
     return qk, v
 
 

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
+from multimodal_gen.runtime.layers.elementwise import Elementwise
 from multimodal_gen.runtime.layers.linear import Linear
-from multimodal_gen.runtime.layers.lora import Lora, LoraBank, LoraRows, LoraUse
+from multimodal_gen.runtime.layers.lora import Lora, LoraRows, LoraUse, TermBank
 from multimodal_gen.runtime.layers.lora_hooks import LoraHooks
+
+_BANKED = (Linear, Elementwise)
+"""Modules that are passed the rows, and keep the terms themselves."""
 
 
 class LoadedLoras:
@@ -17,18 +21,18 @@ class LoadedLoras:
     def __init__(self, device: torch.device) -> None:
         self.hooks = LoraHooks()
         self._device = device
-        self._banks: dict[int, list[LoraBank]] = {}
+        self._banks: dict[int, list[TermBank]] = {}
         self._of_encoders: set[int] = set()
         self._last: tuple[list[Sequence[LoraUse]], LoraRows | None] = ([], None)
 
     def add(self, key: int, lora: Lora) -> None:
         """Add a LoRA under `key`, which must be new."""
-        self._banks[key] = [m.loras for m in lora.parts if isinstance(m, Linear)]
-        for module, parts in lora.parts.items():
-            if isinstance(module, Linear):
-                module.loras.add(key, parts)
+        self._banks[key] = [m.loras for m in lora.terms if isinstance(m, _BANKED)]
+        for module, terms in lora.terms.items():
+            if isinstance(module, _BANKED):
+                module.loras.add(key, terms)
             else:
-                self.hooks.add(module, key, parts)
+                self.hooks.add(module, key, terms)
         if lora.of_encoders:
             self._of_encoders.add(key)
 

@@ -1,13 +1,13 @@
 """LoRA for single rows of a batch (Hu et al. 2021, arXiv:2106.09685): y += scale * up(down(x)).
 
-The model's weights stay unchanged. A layer holds its parts of all loaded LoRAs in a `LoraBank`; the
+The model's weights stay unchanged. A layer holds its terms of all loaded LoRAs in a `LoraBank`; the
 rows that use each LoRA are an argument of the evaluation, `LoraRows`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,18 +39,53 @@ class LowRank:
     start: int
     """First output channel that it applies to."""
 
+    @property
+    def channels(self) -> int:
+        return len(self.up)
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return (self.down, self.up, self.bias)
+
     def product(self, x: Tensor) -> Tensor:
         """up(down(x)) of a linear layer: [..., in] -> [..., channels]."""
-        return F.linear(F.linear(x, self.down.flatten(1)), self.up.flatten(1), self.bias)
+        return F.linear(F.linear(x, self.down.flatten(1)), self.up.flatten(1))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One LoRA's term of full size: differences of a layer's weight and bias, or of some rows."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+    start: int
+    scale: float = 1.0
+
+    @property
+    def channels(self) -> int:
+        return next(len(tensor) for tensor in self.tensors if tensor is not None)
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return (self.weight, self.bias)
+
+    def product(self, x: Tensor) -> Tensor | None:
+        """Product of a linear layer: [..., in] -> [..., channels]."""
+        return None if self.weight is None else F.linear(x, self.weight.flatten(1))
+
+
+Term = LowRank | Difference
 
 
 @dataclass(frozen=True)
 class Lora:
     """A LoRA on the device: its terms by module."""
 
-    parts: Mapping[nn.Module, Sequence[LowRank]]
+    terms: Mapping[nn.Module, Sequence[Term]]
     of_encoders: bool
     """True if it changes the encoding of prompts."""
+    warnings: tuple[str, ...] = ()
+    """What of its file has no effect."""
 
 
 class RowGroup(NamedTuple):
@@ -77,47 +112,72 @@ class LoraRows:
         self.groups: Mapping[int, Sequence[RowGroup]] = groups
 
 
-class LoraBank:
-    """Terms of all loaded LoRAs for one layer."""
+class TermBank:
+    """Terms of all loaded LoRAs for one module."""
 
-    def __init__(
-        self, product: Callable[[LowRank, Tensor], Tensor] = LowRank.product, channels: int = -1
-    ) -> None:
-        """`channels` is the output dimension that a `LowRank` applies to."""
-        self._product = product
-        self._channels = channels
-        self._parts: dict[int, Sequence[LowRank]] = {}
+    def __init__(self) -> None:
+        self._terms: dict[int, Sequence[Term]] = {}
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self._terms)
 
-    def add(self, key: int, parts: Sequence[LowRank]) -> None:
-        self._parts[key] = parts
+    def add(self, key: int, terms: Sequence[Term]) -> None:
+        self._terms[key] = terms
 
     def remove(self, key: int) -> None:
-        """Free the term of LoRA `key`; no effect if there is none."""
-        self._parts.pop(key, None)
+        """Free the terms of LoRA `key`; no effect if there are none."""
+        self._terms.pop(key, None)
+
+    def used(self, rows: LoraRows) -> Iterator[tuple[RowGroup, Term]]:
+        """Terms that some rows use."""
+        for key, terms in self._terms.items():
+            for group in rows.groups.get(key, ()):
+                for term in terms:
+                    yield group, term
+
+
+class LoraBank(TermBank):
+    """Terms for a layer that is a product with a weight."""
+
+    def __init__(
+        self,
+        product: Callable[[Term, Tensor], Tensor | None] = lambda term, x: term.product(x),
+        channels: int = -1,
+    ) -> None:
+        """`channels` is the output dimension that a term applies to."""
+        super().__init__()
+        self._product = product
+        self._channels = channels
 
     def delta(self, x: Tensor, rows: LoraRows, output: Tensor) -> None:
-        """Add the rows' LoRA terms for the layer's input `x` to `output`, in place.
+        """Add the rows' terms for the layer's input `x` to `output`, in place.
 
         The first dimension of both is the rows: [R, ...], or [R * n, ...] row by row.
         """
-        for key, parts in self._parts.items():
-            for group in rows.groups.get(key, ()):
-                for part in parts:
-                    self._add(part, x, group, rows.total, output)
+        for group, term in self.used(rows):
+            self._add(term, x, group, rows.total, output)
 
-    def _add(self, part: LowRank, x: Tensor, group: RowGroup, total: int, output: Tensor) -> None:
-        output = output.narrow(self._channels, part.start, part.up.shape[0])
-        scale = part.scale * group.scale
+    def _add(self, term: Term, x: Tensor, group: RowGroup, total: int, output: Tensor) -> None:
+        output = output.narrow(self._channels, term.start, term.channels)
+        scale = term.scale * group.scale
         if group.rows is None:
-            output.add_(self._product(part, x), alpha=scale)
-        elif len(x) == total:
-            output.index_add_(0, group.rows, self._product(part, x[group.rows]), alpha=scale)
-        else:
-            if len(x) % total:
-                raise RuntimeError(f"LoRA needs {total} rows, not input of shape {tuple(x.shape)}")
-            chosen = x.unflatten(0, (total, -1))[group.rows]
-            added = self._product(part, chosen.flatten(0, 1)).unflatten(0, chosen.shape[:2])
-            output.unflatten(0, (total, -1)).index_add_(0, group.rows, added, alpha=scale)
+            if (product := self._product(term, x)) is not None:
+                output.add_(product, alpha=scale)
+            if term.bias is not None:
+                output.add_(self._aligned(term.bias, output), alpha=scale)
+            return
+        if len(x) % total:
+            raise RuntimeError(f"LoRA needs {total} rows, not input of shape {tuple(x.shape)}")
+        rows = output.unflatten(0, (total, -1))  # [R, n, ...]
+        chosen = x.unflatten(0, (total, -1))[group.rows].flatten(0, 1)
+        if (product := self._product(term, chosen)) is not None:
+            added = product.unflatten(0, (len(group.rows), -1))
+            rows.index_add_(0, group.rows, added, alpha=scale)
+        if term.bias is not None:
+            added = self._aligned(term.bias, output).expand(len(group.rows), *rows.shape[1:])
+            rows.index_add_(0, group.rows, added, alpha=scale)
+
+    def _aligned(self, bias: Tensor, output: Tensor) -> Tensor:
+        """A bias [channels] that is broadcast to `output`."""
+        after = 0 if self._channels == -1 else output.dim() - 1 - self._channels
+        return bias.view(-1, *[1] * after)

@@ -7,18 +7,22 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from diffusers.models.normalization import RMSNorm as DiffusersRMSNorm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal_gen.runtime.layers.lora import LoraBank, LoraRows, LowRank
+from multimodal_gen.runtime.layers.lora import Difference, LoraBank, LoraRows, LowRank, Term
 
 _CONVOLUTIONS: Mapping[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv1d: F.conv1d,
     nn.Conv2d: F.conv2d,
     nn.Conv3d: F.conv3d,
 }
-HOOKABLE: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVOLUTIONS)
+LAYERS: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVOLUTIONS)
 """Types of library modules that support LoRA."""
+_RMS_NORMS = (nn.RMSNorm, DiffusersRMSNorm)
+NORMS: tuple[type[nn.Module], ...] = (nn.LayerNorm, nn.GroupNorm, *_RMS_NORMS)
+"""Types of library modules whose weights may differ from row to row."""
 
 
 class LoraHooks:
@@ -28,10 +32,10 @@ class LoraHooks:
         self._banks: dict[nn.Module, tuple[LoraBank, Any]] = {}
         self._rows: LoraRows | None = None
 
-    def add(self, module: nn.Module, key: int, parts: Sequence[LowRank]) -> None:
+    def add(self, module: nn.Module, key: int, terms: Sequence[Term]) -> None:
         if module not in self._banks:
             self._banks[module] = (_bank_for(module), module.register_forward_hook(self._hook))
-        self._banks[module][0].add(key, parts)
+        self._banks[module][0].add(key, terms)
 
     def remove(self, key: int) -> None:
         """Free the terms of LoRA `key` in all modules."""
@@ -57,6 +61,9 @@ class LoraHooks:
 
 
 def _bank_for(module: nn.Module) -> LoraBank:
+    if isinstance(module, NORMS):
+        channels = 1 if isinstance(module, nn.GroupNorm) else -1
+        return LoraBank(partial(_normalised, module), channels)
     convolve = _CONVOLUTIONS.get(type(module))
     if convolve is None:
         return LoraBank()
@@ -65,7 +72,22 @@ def _bank_for(module: nn.Module) -> LoraBank:
 
 
 def _convolved(
-    module: nn.modules.conv._ConvNd, convolve: Callable[..., Tensor], part: LowRank, x: Tensor
-) -> Tensor:
-    """up(down(x)) with the module's own stride and padding."""
-    return convolve(module._conv_forward(x, part.down, None), part.up, part.bias)
+    module: nn.modules.conv._ConvNd, convolve: Callable[..., Tensor], term: Term, x: Tensor
+) -> Tensor | None:
+    """up(down(x)), or the product with a difference, with the module's own stride and padding."""
+    if isinstance(term, LowRank):
+        return convolve(module._conv_forward(x, term.down, None), term.up)
+    return None if term.weight is None else module._conv_forward(x, term.weight, None)
+
+
+def _normalised(module: nn.Module, term: Term, x: Tensor) -> Tensor | None:
+    """x, normalised as the module does, times the difference of its weight."""
+    assert isinstance(term, Difference)
+    if term.weight is None:
+        return None
+    if isinstance(module, nn.GroupNorm):
+        return F.group_norm(x, module.num_groups, term.weight, None, module.eps)
+    if isinstance(module, nn.LayerNorm):
+        return F.layer_norm(x, module.normalized_shape, term.weight, None, module.eps)
+    assert isinstance(module, _RMS_NORMS)
+    return F.rms_norm(x.float(), x.shape[-1:], None, module.eps).to(x.dtype) * term.weight

@@ -1,4 +1,4 @@
-"""RMS norms: of queries and keys, and of whole tokens."""
+"""Norms of queries and keys, and of whole tokens."""
 
 from __future__ import annotations
 
@@ -6,20 +6,52 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multimodal_gen.runtime.layers.elementwise import Elementwise
+from multimodal_gen.runtime.layers.lora import LoraRows
 
-class QKNorm(nn.Module):
+
+class QKNorm(Elementwise):
     """RMS norm of queries and keys over the head dimension, each with its own weight.
 
     `weight` [2 * D] holds the queries' weight, then the keys'.
     """
 
     def __init__(self, head_dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(2 * head_dim))
+        super().__init__(2 * head_dim)
 
-    def scale_(self, normalised: Tensor) -> None:
+    def scale_(self, normalised: Tensor, lora: LoraRows | None = None) -> None:
         """Multiply an output of `rms_norm` [B, S, 2, H, D] by the weight, in place."""
-        normalised.mul_(self.weight.view(2, 1, -1))
+        weight = self.weight_of(lora)
+        normalised.mul_(weight.unflatten(-1, (2, 1, -1)))
+
+
+class RMSNorm(Elementwise):
+    """RMS norm of tokens [B, S, D] over D."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__(width)
+        self.eps = eps
+
+    def forward(self, x: Tensor, lora: LoraRows | None = None) -> Tensor:
+        weight = self.weight_of(lora)
+        if weight.dim() == 1:
+            return F.rms_norm(x, x.shape[-1:], weight, self.eps)
+        return F.rms_norm(x, x.shape[-1:], None, self.eps) * weight
+
+
+class LayerNorm(Elementwise):
+    """Layer norm of tokens [B, S, D] over D."""
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__(width)
+        self.bias = nn.Parameter(torch.empty(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor, lora: LoraRows | None = None) -> Tensor:
+        weight, bias = self.weight_of(lora), self.loras.value("bias", self.bias, lora)
+        if weight.dim() == 1:
+            return F.layer_norm(x, x.shape[-1:], weight, bias, self.eps)
+        return torch.addcmul(bias, F.layer_norm(x, x.shape[-1:], eps=self.eps), weight)
 
 
 def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:

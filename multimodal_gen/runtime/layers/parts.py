@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
 from multimodal_gen.runtime.layers.linear import Linear, PatchLinear
-from multimodal_gen.runtime.layers.norm import QKNorm
+from multimodal_gen.runtime.layers.norm import QKNorm, RMSNorm
 
 
 class Parts:
@@ -48,9 +48,9 @@ class Parts:
         """Patch embedding, complete on each rank."""
         return PatchLinear((outputs, channels, *patch))
 
-    def norm(self, width: int, eps: float) -> nn.RMSNorm:
+    def norm(self, width: int, eps: float) -> RMSNorm:
         """An RMS norm over a width that ranks may share: all heads."""
-        return nn.RMSNorm(width, eps)
+        return RMSNorm(width, eps)
 
     def qk_norm(self, width: int) -> QKNorm:
         """An RMS norm of queries and keys, over one head or over all of them."""

@@ -61,8 +61,8 @@ class LoraLoader:
         )
 
     def _put_in_place(self, number: int, lora: Lora) -> None:
-        for low_rank in chain.from_iterable(lora.parts.values() if self._cuda else ()):
-            for tensor in (low_rank.down, low_rank.up, low_rank.bias):
+        for term in chain.from_iterable(lora.terms.values() if self._cuda else ()):
+            for tensor in term.tensors:
                 if tensor is not None:  # freed only once the work that uses it is done
                     tensor.record_stream(torch.cuda.current_stream())
         self._loras.add(number, lora)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from multimodal_gen.runtime.loader.lora.converters import lora_converter
 from multimodal_gen.runtime.loader.lora.reader import LoraReader
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
@@ -12,6 +11,5 @@ def lora_reader(pipeline: ComposedPipeline) -> LoraReader:
     names = pipeline.components_of_kind(pipeline.denoiser_name, "text_encoder")
     ordered = sorted(names, key=lambda name: name != pipeline.denoiser_name)
     modules = {name: pipeline.components[name] for name in ordered}
-    config = getattr(pipeline.denoiser_module, "config", None)
-    converter = lora_converter(pipeline.family.pipeline_classes, config)
-    return LoraReader(modules, converter, pipeline.context.device)
+    class_name = pipeline.family.components[pipeline.denoiser_name].classes[0]
+    return LoraReader(modules, class_name, pipeline.context.device)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,116 +15,105 @@ from multimodal_gen.checkpoints.files import read_json
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.lora_folder import LoraFile
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
-from multimodal_gen.runtime.layers.linear import Linear
-from multimodal_gen.runtime.layers.lora import Lora, LowRank
-from multimodal_gen.runtime.layers.lora_hooks import HOOKABLE
-from multimodal_gen.runtime.loader.lora.layouts import (
-    LoraConverter,
-    Names,
-    Pair,
-    Pairs,
-    pairs_of,
-    refused,
-    scaled_by,
-)
+from multimodal_gen.runtime.layers.lora import Lora, Term
+from multimodal_gen.runtime.loader.lora.experts import for_expert
+from multimodal_gen.runtime.loader.lora.keys import other_form
+from multimodal_gen.runtime.loader.lora.names import LoraPlace, Names
+from multimodal_gen.runtime.loader.lora.pairs import Pair, SortedFile, scaled_by, sort_file
+from multimodal_gen.runtime.loader.lora.targets import Target, joined, misfit, targets_in, terms_of
+from multimodal_gen.runtime.loader.original.names import original_names
 from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.loader.tensors.safetensors_copy import copy_safetensors
 
 _MAX_BYTES = 8 << 30
-_LOW_NOISE = re.compile("low[-_ ]?noise", re.IGNORECASE)
-"""File name of a LoRA for the second of two denoisers, which its keys don't show."""
 _SHOWN = 8
 _METADATA = "lora_adapter_metadata"
 """Metadata key where diffusers stores PEFT's config, with the component before each key."""
-
-
-class Target(NamedTuple):
-    """Where a LoRA for one of diffusers' modules applies: a module, or some of its channels."""
-
-    module: nn.Module
-    start: int
-    shape: tuple[int, ...]
-    """Shape of the checkpoint's weight for it."""
+_NO_MODULE = "this model has no such modules"
+_NO_WEIGHTS = "they have no weights beside them"
 
 
 class LoraReader:
     """Reads LoRAs for the modules of one pipeline; thread-safe."""
 
     def __init__(
-        self,
-        modules: Mapping[str, nn.Module],
-        converter: LoraConverter | None,
-        device: torch.device,
+        self, modules: Mapping[str, nn.Module], class_name: str, device: torch.device
     ) -> None:
-        """`modules`: components that support LoRA, by name, the denoiser first."""
+        """`modules`: components that support LoRA, by name, the denoiser first; `class_name` is its
+        class in diffusers."""
         self._denoisers = [name for name in modules if not name.startswith("text_encoder")]
-        self._targets = {name: dict(_targets(module)) for name, module in modules.items()}
-        self._names = Names(self._targets)
-        self._converter = converter
+        self._targets = {name: dict(targets_in(module)) for name, module in modules.items()}
+        own = self._targets[self._denoisers[0]]
+        self._names = Names(self._targets, original_names(class_name, own))
         self._device = device
 
-    def read(self, file: LoraFile) -> Lora:
-        """Read a LoRA. Raises InvalidRequest, which says what is wrong or does not match."""
+    def read(self, file: LoraFile, target: str | None = None) -> Lora:
+        """Read a LoRA, or only what is for component `target`.
+
+        Raises InvalidRequest, which says what is wrong or does not match.
+        """
         try:
             with complaints(file.weights.name):
-                pairs = self._read(file)
+                return self._read(file, target)
         except InvalidCheckpoint as error:
             raise InvalidRequest("lora", file.name, error.message) from error
-        return self._fitted(pairs)
 
-    def _read(self, file: LoraFile) -> Pairs:
+    def _read(self, file: LoraFile, target: str | None) -> Lora:
         tensors, metadata = _load(file.weights)
-        if what := refused(tensors):
-            raise InvalidCheckpoint(f"has {what}, but only LoRA is supported")
+        if (other := other_form(tensors)) is not None:
+            what, keys = other
+            raise InvalidCheckpoint(f"has {what}, but only LoRA is supported: {_listed(keys)}")
+        found = sort_file(tensors, self._names)
         config = _peft_config(file.config)
-        pairs, unknown = pairs_of(tensors, self._names, self._converter)
-        if _LOW_NOISE.search(f"{file.name}/{file.weights.name}"):
-            pairs = self._for_second(pairs)
-        shown = {key for key in unknown if not key.endswith(".alpha")} or unknown
-        problems = [f"{key} {_shape(unknown[key])}: no such module" for key in sorted(shown)]
         configs = dict.fromkeys(self._targets, config) if config else _by_component(metadata)
-        scaled_by(pairs, configs)
-        problems += self._misfits(pairs)
+        unmatched = scaled_by(found.pairs, configs)
+        self._set_aside(found)
+        self._check(found, tensors)
+        said = f"{file.name}/{file.weights.name}"
+        pairs, warnings = for_expert(found.pairs, self._denoisers, target, said)
+        warnings += _idle_warnings(found.idle)
+        if unmatched:
+            warnings.append(f"alpha_pattern: {_listed(unmatched)}: without effect, as not found")
+        return self._fitted(pairs, tuple(f"lora={file.name!r}: {each}" for each in warnings))
+
+    def _set_aside(self, found: SortedFile) -> None:
+        """Move to `idle` what the model has no modules for, and alphas alone."""
+        for place, pair in list(found.pairs.items()):
+            known = self._targets[place.component]
+            alone = pair.alpha is not None and len(pair.keys) == 1
+            if alone or not all(module in known for module in place.modules):
+                reason = _NO_WEIGHTS if alone else _NO_MODULE
+                found.idle |= dict.fromkeys(pair.keys, reason)
+                del found.pairs[place]
+
+    def _check(self, found: SortedFile, tensors: Mapping[str, Tensor]) -> None:
+        """Raise InvalidCheckpoint with all that does not match."""
+        shown = [key for key in found.unknown if not key.endswith(".alpha")] or found.unknown
+        problems = [f"{key} {list(tensors[key].shape)}: no such module" for key in sorted(shown)]
+        problems += self._misfits(found.pairs)
         if problems:
-            more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-            raise InvalidCheckpoint(
-                "does not match the model: " + "; ".join(problems[:_SHOWN]) + more
-            )
-        if not pairs:
-            raise InvalidCheckpoint("has no weights")
-        return pairs
+            raise InvalidCheckpoint(f"does not match the model: {_listed(problems, '; ')}")
+        if not found.pairs:
+            idle = "".join(f"; {each}" for each in _idle_warnings(found.idle))
+            raise InvalidCheckpoint(f"has no weights{' for this model' if idle else ''}{idle}")
 
-    def _for_second(self, pairs: Pairs) -> Pairs:
-        """Move the first denoiser's pairs to the last one, if there are two."""
-        first, last = self._denoisers[0], self._denoisers[-1]
-        return {(last if part == first else part, name): p for (part, name), p in pairs.items()}
+    def _misfits(self, pairs: Mapping[LoraPlace, Pair]) -> Iterator[str]:
+        for place, pair in sorted(pairs.items(), key=lambda item: item[0]):
+            if (problem := misfit(pair, self._of(place))) is not None:
+                yield f"{place.component}.{' + '.join(place.modules)}: {problem}"
 
-    def _misfits(self, pairs: Pairs) -> Iterator[str]:
-        for (component, name), pair in sorted(pairs.items(), key=lambda item: item[0]):
-            target = self._targets[component][name]
-            if not _fits(pair, target):
-                found = f"down {_shape(pair.down)}, up {_shape(pair.up)}"
-                yield f"{component}.{name}: {found}, the model has {list(target.shape)}"
+    def _of(self, place: LoraPlace) -> list[Target]:
+        known = self._targets[place.component]
+        return joined([known[module] for module in place.modules])
 
-    def _fitted(self, pairs: Pairs) -> Lora:
-        parts: defaultdict[nn.Module, list[LowRank]] = defaultdict(list)
-        for (component, name), pair in pairs.items():
-            target = self._targets[component][name]
-            parts[target.module].append(_low_rank(pair, target, self._device))
-        beside = any(component not in self._denoisers for component, _ in pairs)
-        return Lora(dict(parts), of_encoders=beside)
-
-
-def _targets(root: nn.Module) -> Iterator[tuple[str, Target]]:
-    """Targets by diffusers' name; one of our layers may combine several in one weight."""
-    for name, module in root.named_modules():
-        if isinstance(module, Linear):
-            for segment in module.segments:
-                theirs, shape = segment.name.removesuffix(".weight"), module.weight.shape[1:]
-                yield theirs, Target(module, segment.start, (segment.rows, *shape))
-        elif isinstance(module, HOOKABLE) and getattr(module, "groups", 1) == 1:
-            assert isinstance(module.weight, Tensor)
-            yield name, Target(module, 0, tuple(module.weight.shape))
+    def _fitted(self, pairs: Mapping[LoraPlace, Pair], warnings: tuple[str, ...]) -> Lora:
+        terms: defaultdict[nn.Module, list[Term]] = defaultdict(list)
+        for place, pair in pairs.items():
+            targets = self._of(place)
+            for module, term in terms_of(pair, targets, swapped=place.swapped, device=self._device):
+                terms[module].append(term)
+        beside = any(place.component not in self._denoisers for place in pairs)
+        return Lora(dict(terms), of_encoders=beside, warnings=warnings)
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
@@ -158,33 +146,14 @@ def _by_component(metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return configs
 
 
-def _fits(pair: Pair, target: Target) -> bool:
-    if pair.down is None or pair.up is None:
-        return False
-    rank, channels = len(pair.down), target.shape[0]
-    kernel = [1] * (len(target.shape) - 2)
-    return (
-        rank > 0
-        and list(pair.down.shape) == [rank, *target.shape[1:]]
-        and list(pair.up.shape) == [channels, rank, *kernel]
-        and (pair.bias is None or list(pair.bias.shape) == [channels])
-    )
+def _idle_warnings(idle: Mapping[str, str]) -> list[str]:
+    """One warning for each reason, with the keys."""
+    by_reason: defaultdict[str, list[str]] = defaultdict(list)
+    for key, reason in idle.items():
+        by_reason[reason].append(key)
+    return [f"{_listed(keys)}: without effect, as {why}" for why, keys in by_reason.items()]
 
 
-def _low_rank(pair: Pair, target: Target, device: torch.device) -> LowRank:
-    assert pair.down is not None
-    assert pair.up is not None
-    rank = len(pair.down)
-    dtype = target.module.weight.dtype
-    assert isinstance(dtype, torch.dtype)
-    return LowRank(
-        down=pair.down.to(device, dtype),
-        up=pair.up.to(device, dtype).contiguous(),
-        bias=None if pair.bias is None else pair.bias.to(device, dtype),
-        scale=1.0 if pair.alpha is None else pair.alpha / rank,
-        start=target.start,
-    )
-
-
-def _shape(tensor: Any) -> str:
-    return "missing" if tensor is None else str(list(getattr(tensor, "shape", ())))
+def _listed(items: list[str], between: str = ", ") -> str:
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return between.join(items[:_SHOWN]) + more

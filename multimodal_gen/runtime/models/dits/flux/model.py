@@ -198,7 +198,7 @@ class FluxSingleBlock(nn.Module):
         qkv, mlp = projected.split_with_sizes(self.widths, dim=-1)
         qkv = qkv.view(*qkv.shape[:2], *self.heads)  # [B, S, 3, H, D]
         qk = rms_norm(qkv[:, :, :2])
-        self.qk_norm.scale_(qk)
+        self.qk_norm.scale_(qk, context.lora)
         attended = joint_attention(self.parts, qk, qkv[:, :, 2], context)
         update = self.proj_out(torch.cat((attended, gelu_tanh(mlp)), dim=-1), context.lora)
         return within_fp16(gated_add(x, gate, update))

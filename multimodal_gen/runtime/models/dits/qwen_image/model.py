@@ -41,7 +41,7 @@ class QwenImageTransformer(nn.Module):
         self.sequence = parts.sequence
         dim = config.inner_dim
         self.x_embedder = parts.linear(config.in_channels, dim)
-        self.context_norm = nn.RMSNorm(config.joint_attention_dim, eps=1e-6)
+        self.context_norm = parts.norm(config.joint_attention_dim, 1e-6)
         self.context_embedder = parts.linear(config.joint_attention_dim, dim)
         self.time_embedder = EmbeddingMLP(parts, 256, dim)
         blocks = (QwenImageBlock(config, parts) for _ in range(config.num_layers))
@@ -74,7 +74,7 @@ class QwenImageTransformer(nn.Module):
 
         context = BlockContext(rotary, streams, lengths, lora)
         image = self.x_embedder(torch.cat(shares, dim=1), lora)  # [B, S_local, dim]
-        text = self.context_norm(self.sequence.shard(encoder_hidden_states))
+        text = self.context_norm(self.sequence.shard(encoder_hidden_states), lora)
         text = self.context_embedder(text, lora)
         check_table(rotary, image.shape[1] + text.shape[1])
         moments, moment_of = self._moments(timestep, [tokens.shape[1] for tokens in shares], lora)

@@ -19,8 +19,8 @@ def wan_key_map(config: WanConfig) -> dict[str, tuple[str, ...]]:
         layers |= _layers(block, config)
         norms |= _norms(block, config)
     names = keys.parameters(layers, norms)
-    names |= {f"{block}.modulation": (f"{block}.scale_shift_table",) for block in blocks}
-    names["out_modulation"] = ("scale_shift_table",)
+    names |= {f"{block}.modulation.weight": (f"{block}.scale_shift_table",) for block in blocks}
+    names["out_modulation.weight"] = ("scale_shift_table",)
     if config.image_dim is not None and config.pos_embed_seq_len is not None:
         names["image_embedder.pos_embed"] = ("condition_embedder.image_embedder.pos_embed",)
     return names

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multimodal_gen.runtime.layers.activation import gelu_tanh
+from multimodal_gen.runtime.layers.elementwise import VectorTable
 from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
 from multimodal_gen.runtime.layers.joint_stream import BlockContext, joint_attention
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
-from multimodal_gen.runtime.layers.norm import rms_norm
+from multimodal_gen.runtime.layers.norm import LayerNorm, rms_norm
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
 from multimodal_gen.runtime.models.dits.wan.config import WanConfig
@@ -57,7 +58,7 @@ class WanTransformer(nn.Module):
             else ImageEmbedding(parts, config.image_dim, dim, config.pos_embed_seq_len)
         )
         self.blocks = nn.ModuleList(WanBlock(config, parts) for _ in range(config.num_layers))
-        self.out_modulation = nn.Parameter(torch.empty(1, 2, dim))  # shift and scale
+        self.out_modulation = VectorTable(1, 2, dim)  # shift and scale
         volume = torch.Size(config.patch_size).numel()
         self.proj_out = parts.linear(dim, config.velocity_channels * volume)
         self._rotary_tables = RotaryTables()
@@ -88,7 +89,7 @@ class WanTransformer(nn.Module):
         context = BlockContext(rotary, (tokens,), lora=lora)
         for block in self.blocks:
             x = block(x, seen, vectors, counts, context)
-        shift, scale = (self.out_modulation + embedded.unsqueeze(2)).unbind(2)  # [B, G, dim]
+        shift, scale = (self.out_modulation(lora) + embedded.unsqueeze(2)).unbind(2)  # [B, G, dim]
         x = self.proj_out(_modulated(x, shift, scale + 1, counts, self.config.eps), lora)
         return self._unpatchify(self.sequence.gather(x, tokens), grid)
 
@@ -157,11 +158,11 @@ class WanBlock(nn.Module):
         self.parts = parts
         self.eps = config.eps
         self.heads = (parts.heads(config.num_attention_heads), width)
-        self.modulation = nn.Parameter(torch.empty(1, _VECTORS, dim))
+        self.modulation = VectorTable(1, _VECTORS, dim)
         self.qkv = parts.column(dim, (dim, dim, dim), unit=width)
         self.qk_norm = parts.qk_norm(dim)  # across all heads
         self.attention_out = parts.row((dim,), dim, unit=width)
-        self.cross_norm = nn.LayerNorm(dim, config.eps) if config.cross_attn_norm else None
+        self.cross_norm = LayerNorm(dim, config.eps) if config.cross_attn_norm else None
         self.cross = CrossAttention(config, parts)
         self.mlp_in = parts.column(dim, (config.ffn_dim,))
         self.mlp_out = parts.row((config.ffn_dim,), dim)
@@ -177,10 +178,11 @@ class WanBlock(nn.Module):
         """Apply the block to x [B, S_local, dim]. `seen` are text and image tokens, `vectors` [B,
         G, 6, dim] is added to the block's own, and `counts` as in `_modulated`."""
         lora = context.lora
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (self.modulation + vectors).unbind(2)
+        vectors = self.modulation(lora) + vectors
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = vectors.unbind(2)
         attended = self._attend(_modulated(x, shift, scale, counts, self.eps), context)
         x = _gated(x, gate, self.attention_out(attended, lora), counts)
-        normalised = x if self.cross_norm is None else _norm(self.cross_norm, x)
+        normalised = x if self.cross_norm is None else _norm(self.cross_norm, x, lora)
         x = x + self.cross(normalised, *seen, lora)
         hidden = self.mlp_in(_modulated(x, mlp_shift, mlp_scale, counts, self.eps), lora)
         return _gated(x, mlp_gate, self.mlp_out(gelu_tanh(hidden), lora), counts)
@@ -188,7 +190,7 @@ class WanBlock(nn.Module):
     def _attend(self, x: Tensor, context: BlockContext) -> Tensor:
         qkv = self.qkv(x, context.lora).unflatten(2, (3, -1))  # [B, S, 3, dim]
         qk = rms_norm(qkv[:, :, :2].unsqueeze(3), self.eps)
-        self.qk_norm.scale_(qk)
+        self.qk_norm.scale_(qk, context.lora)
         qk, v = qk.unflatten(-1, self.heads).squeeze(3), qkv[:, :, 2].unflatten(-1, self.heads)
         return joint_attention(self.parts, qk, v, context)
 
@@ -211,7 +213,7 @@ class CrossAttention(nn.Module):
     def forward(
         self, x: Tensor, text: Tensor, image: Tensor | None, lora: LoraRows | None
     ) -> Tensor:
-        q = self.norm_q(self.q(x, lora)).unflatten(-1, self.heads)
+        q = self.norm_q(self.q(x, lora), lora).unflatten(-1, self.heads)
         attended = self.parts.cross_attention(q, *self.text(text, lora))
         if self.image is not None and image is not None and image.shape[1]:
             attended = attended + self.parts.cross_attention(q, *self.image(image, lora))
@@ -232,7 +234,7 @@ class KeysAndValues(nn.Module):
     def forward(self, seen: Tensor, lora: LoraRows | None) -> tuple[Tensor, Tensor]:
         """Keys and values, both [B, S, H, D], of tokens [B, S, width]."""
         k, v = self.kv(seen, lora).chunk(2, dim=-1)
-        return self.norm_k(k).unflatten(-1, self.heads), v.unflatten(-1, self.heads)
+        return self.norm_k(k, lora).unflatten(-1, self.heads), v.unflatten(-1, self.heads)
 
 
 class TextEmbedding(nn.Module):
@@ -258,16 +260,16 @@ class ImageEmbedding(nn.Module):
         self.pos_embed = (
             None if positions is None else nn.Parameter(torch.empty(1, positions, in_features))
         )
-        self.norm1 = nn.LayerNorm(in_features)
+        self.norm1 = LayerNorm(in_features)
         self.linear_1 = parts.linear(in_features, in_features)
         self.linear_2 = parts.linear(in_features, out_features)
-        self.norm2 = nn.LayerNorm(out_features)
+        self.norm2 = LayerNorm(out_features)
 
     def forward(self, x: Tensor, lora: LoraRows | None) -> Tensor:
         if self.pos_embed is not None:
             x = x + self.pos_embed
-        hidden = F.gelu(self.linear_1(_norm(self.norm1, x), lora))
-        return _norm(self.norm2, self.linear_2(hidden, lora))
+        hidden = F.gelu(self.linear_1(_norm(self.norm1, x, lora), lora))
+        return _norm(self.norm2, self.linear_2(hidden, lora), lora)
 
 
 def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
@@ -277,9 +279,9 @@ def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
     return x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
 
 
-def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+def _norm(norm: LayerNorm, x: Tensor, lora: LoraRows | None) -> Tensor:
     """Apply the norm in float32, like all of Wan's layer norms."""
-    normalised: Tensor = norm(x.float())
+    normalised: Tensor = norm(x.float(), lora)
     return normalised.to(x.dtype)
 
 

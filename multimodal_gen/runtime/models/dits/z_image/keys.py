@@ -15,7 +15,7 @@ _LAYERS = {
     "proj_out": f"all_final_layer.{_PATCHES}.linear",
 }
 _PARAMETERS = {
-    "text_norm": "cap_embedder.0.weight",
+    "text_norm.weight": "cap_embedder.0.weight",
     "x_pad_token": "x_pad_token",
     "text_pad_token": "cap_pad_token",
 }
@@ -50,10 +50,10 @@ def _block(ours: str, theirs: str, *, qk_norm: bool) -> Modules:
         "attention_out.weight": (f"{attention}.to_out.0.weight",),
         "mlp_in.weight": (f"{mlp}.w1.weight", f"{mlp}.w3.weight"),
         "mlp_out.weight": (f"{mlp}.w2.weight",),
-        "attention_norm_in": (f"{theirs}.attention_norm1.weight",),
-        "attention_norm_out": (f"{theirs}.attention_norm2.weight",),
-        "mlp_norm_in": (f"{theirs}.ffn_norm1.weight",),
-        "mlp_norm_out": (f"{theirs}.ffn_norm2.weight",),
+        "attention_norm_in.weight": (f"{theirs}.attention_norm1.weight",),
+        "attention_norm_out.weight": (f"{theirs}.attention_norm2.weight",),
+        "mlp_norm_in.weight": (f"{theirs}.ffn_norm1.weight",),
+        "mlp_norm_out.weight": (f"{theirs}.ffn_norm2.weight",),
     }
     if qk_norm:
         keys["qk_norm.weight"] = each(f"{attention}.norm_{{}}.weight", "qk")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multimodal_gen.runtime.layers.activation import swiglu
+from multimodal_gen.runtime.layers.elementwise import Elementwise
 from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
 from multimodal_gen.runtime.layers.joint_stream import BlockContext, joint_attention
 from multimodal_gen.runtime.layers.lora import LoraRows
@@ -43,7 +44,7 @@ class ZImageTransformer(nn.Module):
         self.sequence = parts.sequence
         dim, width = config.dim, config.modulation_dim
         self.x_embedder = parts.linear(config.token_channels, dim)
-        self.text_norm = nn.Parameter(torch.empty(config.cap_feat_dim))
+        self.text_norm = Elementwise(config.cap_feat_dim)
         self.text_embedder = parts.linear(config.cap_feat_dim, dim)
         self.x_pad_token = nn.Parameter(torch.empty(1, dim))
         self.text_pad_token = nn.Parameter(torch.empty(1, dim))
@@ -127,7 +128,8 @@ class ZImageTransformer(nn.Module):
         self, states: Tensor, lengths: Tensor | None, length: int, lora: LoraRows | None
     ) -> Tensor:
         """The same for the text."""
-        text = scaled_rms_norm(self._share(states, length), self.text_norm, self.config.norm_eps)
+        norm = self.text_norm.weight_of(lora)
+        text = scaled_rms_norm(self._share(states, length), norm, self.config.norm_eps)
         valid = states.shape[1] if lengths is None else lengths[:, None]
         text = self.text_embedder(text, lora)
         return self._with_padding(text, self.text_pad_token, valid, length)
@@ -187,29 +189,32 @@ class ZImageBlock(nn.Module):
         self.eps = config.norm_eps
         self.heads = (3, parts.heads(config.n_heads), width)
         self.modulation = parts.linear(config.modulation_dim, _VECTORS * dim) if modulated else None
-        self.attention_norm_in = nn.Parameter(torch.empty(dim))
+        self.attention_norm_in = Elementwise(dim)
         self.qkv = parts.column(dim, (dim, dim, dim), unit=width, bias=False)
         self.qk_norm = parts.qk_norm(width) if config.qk_norm else None
         self.attention_out = parts.row((dim,), dim, unit=width, bias=False)
-        self.attention_norm_out = nn.Parameter(torch.empty(dim))
-        self.mlp_norm_in = nn.Parameter(torch.empty(dim))
+        self.attention_norm_out = Elementwise(dim)
+        self.mlp_norm_in = Elementwise(dim)
         self.mlp_in = parts.column(dim, (config.mlp_dim, config.mlp_dim), bias=False)
         self.mlp_out = parts.row((config.mlp_dim,), dim, bias=False)
-        self.mlp_norm_out = nn.Parameter(torch.empty(dim))
+        self.mlp_norm_out = Elementwise(dim)
 
     def forward(
         self, x: Tensor, context: BlockContext, modulation: Sequence[Tensor] | None = None
     ) -> Tensor:
         """x [B, S_local, dim]."""
-        norms: Sequence[Tensor] = (
-            self.attention_norm_in,
-            self.attention_norm_out,
-            self.mlp_norm_in,
-            self.mlp_norm_out,
-        )
+        lora = context.lora
+        norms: Sequence[Tensor] = [
+            norm.weight_of(lora)
+            for norm in (
+                self.attention_norm_in,
+                self.attention_norm_out,
+                self.mlp_norm_in,
+                self.mlp_norm_out,
+            )
+        ]
         if modulation is not None:  # scales and gates are multiplied into the norms' weights
             norms = [norm * vector for norm, vector in zip(norms, modulation, strict=True)]
-        lora = context.lora
         attended = self._attend(scaled_rms_norm(x, norms[0], self.eps), context)
         x = x + scaled_rms_norm(attended, norms[1], self.eps)
         hidden = swiglu(self.mlp_in(scaled_rms_norm(x, norms[2], self.eps), lora))
@@ -222,7 +227,7 @@ class ZImageBlock(nn.Module):
             qk = qk.float()
         else:
             qk = rms_norm(qk, _QK_EPS)
-            self.qk_norm.scale_(qk)
+            self.qk_norm.scale_(qk, context.lora)
         out: Tensor = self.attention_out(
             joint_attention(self.parts, qk, qkv[:, :, 2], context), context.lora
         )

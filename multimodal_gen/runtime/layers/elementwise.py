@@ -1,0 +1,66 @@
+"""Weights that are applied element by element, and that LoRAs may change for single rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from multimodal_gen.runtime.layers.lora import Difference, LoraRows, TermBank
+from multimodal_gen.runtime.layers.take import Segment, Sources, take_parameters
+
+
+class DifferenceBank(TermBank):
+    """Differences of all loaded LoRAs to the parameters of one module."""
+
+    def value(self, name: str, own: Tensor, rows: LoraRows | None) -> Tensor:
+        """Parameter `name`, which is `own` [*shape]; [R, 1, *shape] if some rows differ."""
+        used = [] if rows is None else [*self.used(rows)]
+        if rows is None or not used:
+            return own
+        value = own.expand(rows.total, 1, *own.shape).clone()
+        for group, term in used:
+            assert isinstance(term, Difference)
+            difference = term.weight if name == "weight" else term.bias
+            if difference is None:
+                continue
+            part = value.narrow(2, term.start, len(difference))
+            if group.rows is None:
+                part.add_(difference, alpha=group.scale)
+            else:
+                added = difference.expand(len(group.rows), 1, *difference.shape)
+                part.index_add_(0, group.rows, added, alpha=group.scale)
+        return value
+
+
+class Elementwise(nn.Module):
+    """A module with a weight, and perhaps a bias, of this kind."""
+
+    segments: Sequence[Segment] = ()
+    """Source tensors of the checkpoint for the weight's elements."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.loras = DifferenceBank()
+
+    def weight_of(self, lora: LoraRows | None) -> Tensor:
+        """The weight [*shape], or [R, 1, *shape] if some rows differ."""
+        return self.loras.value("weight", self.weight, lora)
+
+    def take(
+        self, sources: Mapping[str, Sources], dtype: torch.dtype, device: torch.device
+    ) -> None:
+        take_parameters(self, sources, dtype, device)
+        if "weight" in sources:
+            self.segments = tuple(sources["weight"].segments)
+
+
+class VectorTable(Elementwise):
+    """Vectors [1, N, D] that are added to those of each row."""
+
+    def forward(self, lora: LoraRows | None = None) -> Tensor:
+        """The vectors [1, N, D], or [R, 1, N, D] if some rows differ."""
+        weight = self.weight_of(lora)
+        return weight if weight.dim() == self.weight.dim() else weight.squeeze(2)

@@ -1,0 +1,119 @@
+"""Sorts the tensors of a LoRA file by module, and accounts for each of them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.loader.lora.keys import LoraPart, part_of
+from multimodal_gen.runtime.loader.lora.names import LoraPlace, Names
+
+_EMBEDDINGS = "bundle_emb."
+NO_EMBEDDINGS = "embeddings for words of the prompt are not supported"
+NO_ENCODER = "this checkpoint has no such text encoder"
+
+
+@dataclass
+class Pair:
+    """One module's part of a LoRA, as stored in the file."""
+
+    name: str
+    """Its module's name in the file."""
+    keys: list[str] = field(default_factory=list)
+    down: Tensor | None = None
+    up: Tensor | None = None
+    lora_bias: Tensor | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    """`weight` and `bias` are differences of full size."""
+    alpha: float | None = None
+    """None: the rank, so that up(down(x)) is not scaled."""
+
+
+@dataclass
+class SortedFile:
+    """All tensors of a file."""
+
+    pairs: dict[LoraPlace, Pair] = field(default_factory=dict)
+    idle: dict[str, str] = field(default_factory=dict)
+    """Keys without effect, and why."""
+    unknown: list[str] = field(default_factory=list)
+
+
+def sort_file(tensors: Mapping[str, Tensor], names: Names) -> SortedFile:
+    """Group the tensors by module. Raises InvalidCheckpoint for one that is there twice."""
+    found = SortedFile()
+    for key, tensor in tensors.items():
+        part = part_of(key)
+        place = None if part is None else names.find(_module(part))
+        if place is not None and part is not None:
+            _put(found.pairs.setdefault(place, Pair(part.module)), part, key, tensor)
+        elif key.startswith(_EMBEDDINGS):
+            found.idle[key] = NO_EMBEDDINGS
+        elif names.lacks_encoder(key):
+            found.idle[key] = NO_ENCODER
+        else:
+            found.unknown.append(key)
+    return found
+
+
+def _module(part: LoraPart) -> str:
+    """A table of Wan's is a tensor of its own."""
+    return f"{part.module}.modulation" if part.kind == "modulation" else part.module
+
+
+def _put(pair: Pair, part: LoraPart, key: str, tensor: Tensor) -> None:
+    name = "weight" if part.kind == "modulation" else part.kind
+    if getattr(pair, name) is not None:
+        raise InvalidCheckpoint(f"{key}: is there twice, like {', '.join(pair.keys)}")
+    setattr(pair, name, float(tensor) if name == "alpha" else tensor)
+    pair.keys.append(key)
+
+
+def scaled_by(
+    pairs: Mapping[LoraPlace, Pair], configs: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Set alphas from PEFT's config of each component, which override those in the file.
+
+    Returns patterns that match no module. Raises InvalidCheckpoint.
+    """
+    unmatched = {
+        pattern: None
+        for config in configs.values()
+        for pattern in config.get("alpha_pattern") or {}
+    }
+    for place, pair in pairs.items():
+        config = configs.get(place.component)
+        if config and pair.down is not None:
+            spellings = {pair.name, *place.modules}
+            spellings |= {f"{place.component}.{name}" for name in place.modules}
+            pair.alpha = _alpha(config, spellings, len(pair.down), unmatched)
+    return list(unmatched)
+
+
+def _alpha(
+    config: Mapping[str, Any], names: set[str], rank: int, unmatched: dict[str, None]
+) -> float:
+    """Compute alpha as PEFT does: by pattern or for all, relative to the rank or its root."""
+    alpha = float(config.get("lora_alpha", 8))
+    for pattern, own in (config.get("alpha_pattern") or {}).items():
+        if any(_matches(pattern, name) for name in names):
+            unmatched.pop(pattern, None)
+            alpha = float(own)
+            break
+    return alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """Match like PEFT, whose patterns are regular expressions; any pattern that is not a plain name
+    is refused, because matching an untrusted one could take forever."""
+    plain = pattern.removeprefix("^").replace("\\.", ".")
+    if not re.fullmatch(r"[\w.-]+", plain):
+        raise InvalidCheckpoint(f"alpha_pattern: {pattern!r:.100} must be the name of a module")
+    return name == plain or (not pattern.startswith("^") and name.endswith(f".{plain}"))

@@ -1,0 +1,280 @@
+"""Every tensor of a LoRA file is used, is named as without effect, or has the file refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from engineless import load
+from loras import diffusers_keys, kohya_keys, peft_folder, random_lora, write
+from tiny_checkpoints import stock_pipeline
+from torch import Tensor
+
+from multimodal_gen.checkpoints.lora_folder import LoraFolder
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.runtime.layers.lora import Lora, LowRank
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.lora_reading import lora_reader
+
+Keys = dict[str, Tensor]
+Checkpoints = Callable[..., Path]
+
+
+def read(pipeline: ComposedPipeline, keys: Keys, folder: Path, name: str = "ink") -> Lora:
+    write(folder / f"{name}.safetensors", keys)
+    return lora_reader(pipeline).read(LoraFolder(folder).find(name))
+
+
+def refusal(pipeline: ComposedPipeline, keys: Keys, folder: Path) -> str:
+    with pytest.raises(InvalidRequest, match="lora='ink'") as caught:
+        read(pipeline, keys, folder)
+    return caught.value.message
+
+
+def low_rank(name: str, out: int, into: int) -> Keys:
+    return {
+        f"{name}.lora_down.weight": torch.ones(4, into),
+        f"{name}.lora_up.weight": torch.ones(out, 4),
+    }
+
+
+def scales(lora: Lora) -> list[float]:
+    return [term.scale for terms in lora.terms.values() for term in terms]
+
+
+@pytest.fixture(scope="module")
+def flux(checkpoints: Checkpoints) -> ComposedPipeline:
+    return load(checkpoints("flux-dev"))
+
+
+@pytest.fixture(scope="module")
+def wan(checkpoints: Checkpoints) -> ComposedPipeline:
+    return load(checkpoints("wan"))
+
+
+def width(pipeline: ComposedPipeline) -> int:
+    config = getattr(pipeline.denoiser_module, "config")  # noqa: B009
+    return int(config.inner_dim)
+
+
+def test_kohyas_alpha_of_fluxs_last_layer_counts(flux: ComposedPipeline, tmp_path: Path) -> None:
+    dim = width(flux)
+    keys = low_rank("lora_unet_final_layer_adaLN_modulation_1", 2 * dim, dim)
+    keys["lora_unet_final_layer_adaLN_modulation_1.alpha"] = torch.tensor(1.0)
+    assert scales(read(flux, keys, tmp_path)) == [0.25]
+
+
+@pytest.mark.parametrize("prefix", ["lora_te2", "lora_te3"])
+def test_t5_of_flux_is_found_by_kohyas_and_onetrainers_number(
+    flux: ComposedPipeline, prefix: str, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    weights = random_lora(
+        stock_pipeline(checkpoints("flux-dev")).text_encoder_2, "Attention.q wi_0"
+    )
+    lora = read(flux, kohya_keys(prefix, weights), tmp_path)
+    assert lora.warnings == ()
+    assert lora.of_encoders
+    encoder = set(flux.components["text_encoder_2"].modules())
+    assert len(lora.terms) == len(weights)
+    assert encoder.issuperset(lora.terms)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_comfyuis_names_of_text_encoders_are_known(
+    number: int, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = checkpoints("sd3")
+    component = "text_encoder" if number == 1 else f"text_encoder_{number}"
+    name = ("clip_l", "clip_g", "t5xxl")[number - 1]
+    weights = random_lora(getattr(stock_pipeline(folder), component), "q_proj Attention.q")
+    pipeline = load(folder)
+    lora = read(pipeline, diffusers_keys(f"text_encoders.{name}.transformer", weights), tmp_path)
+    assert set(pipeline.components[component].modules()).issuperset(lora.terms)
+
+
+def test_the_t5_of_sd3_is_named_where_the_checkpoint_lacks_it(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = checkpoints("sd3-without-t5")
+    keys = kohya_keys("lora_te1", random_lora(stock_pipeline(folder).text_encoder, "q_proj"))
+    module = "lora_te3_encoder_block_0_layer_0_SelfAttention_q"
+    keys |= low_rank(module, 8, 8)
+    lora = read(load(folder), keys, tmp_path)
+    assert lora.terms
+    assert lora.warnings == (
+        f"lora='ink': {module}.lora_down.weight, {module}.lora_up.weight: without effect, as this "
+        "checkpoint has no such text encoder",
+    )
+
+
+def test_embeddings_in_onetrainers_files_are_named(flux: ComposedPipeline, tmp_path: Path) -> None:
+    dim = width(flux)
+    keys = low_rank("lora_transformer_transformer_blocks_0_attn_to_q", dim, dim)
+    lora = read(flux, {**keys, "bundle_emb.thing.clip_l": torch.ones(2, 8)}, tmp_path)
+    assert len(lora.terms) == 1
+    assert lora.warnings == (
+        "lora='ink': bundle_emb.thing.clip_l: without effect, as embeddings for words of the "
+        "prompt are not supported",
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["diffusion_model.blocks.0.cross_attn.{}_img", "lora_unet_blocks_0_cross_attn_{}_img"]
+)
+def test_an_image_to_video_lora_applies_without_its_image_part(
+    wan: ComposedPipeline, name: str, tmp_path: Path
+) -> None:
+    dim = width(wan)
+    image = {
+        key: t for letter in "kv" for key, t in low_rank(name.format(letter), dim, dim).items()
+    }
+    rest = low_rank(name.replace("{}_img", "q"), dim, dim)
+    if name.startswith("diffusion"):
+        image["diffusion_model.blocks.0.cross_attn.norm_k_img.diff"] = torch.ones(dim)
+        image["diffusion_model.img_emb.proj.1.diff_b"] = torch.ones(dim)
+    lora = read(wan, image | rest, tmp_path)
+    (module,) = lora.terms
+    assert module is wan.denoiser_module.get_submodule("blocks.0.cross.q")
+    (warning,) = lora.warnings
+    assert set(image) == set(warning.removeprefix("lora='ink': ").split(": ")[0].split(", "))
+    assert warning.endswith("without effect, as this model has no such modules")
+
+
+def test_an_image_to_video_lora_for_more_blocks_is_refused(
+    wan: ComposedPipeline, tmp_path: Path
+) -> None:
+    keys = low_rank("diffusion_model.blocks.77.cross_attn.k_img", 8, 8)
+    assert "blocks.77.cross_attn.k_img.lora_down.weight [4, 8]: no such module" in refusal(
+        wan, keys, tmp_path
+    )
+
+
+def test_a_file_with_nothing_for_the_model_is_refused(
+    wan: ComposedPipeline, tmp_path: Path
+) -> None:
+    dim = width(wan)
+    keys = low_rank("diffusion_model.blocks.0.cross_attn.k_img", dim, dim)
+    assert "has no weights for this model; diffusion_model.blocks.0" in refusal(wan, keys, tmp_path)
+
+
+def test_the_guidance_embedding_of_dev_is_named_on_schnell(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    schnell = load(checkpoints("flux-schnell"))
+    dim = width(schnell)
+    keys = low_rank("lora_unet_guidance_in_in_layer", dim, 256)
+    keys |= low_rank("lora_unet_double_blocks_0_img_attn_proj", dim, dim)
+    (warning,) = read(schnell, keys, tmp_path).warnings
+    assert "lora_unet_guidance_in_in_layer.lora_down.weight" in warning
+
+
+def test_an_alpha_alone_is_named(flux: ComposedPipeline, tmp_path: Path) -> None:
+    dim = width(flux)
+    keys = low_rank("lora_unet_double_blocks_0_img_attn_proj", dim, dim)
+    keys["lora_unet_double_blocks_0_txt_attn_proj.alpha"] = torch.tensor(1.0)
+    (warning,) = read(flux, keys, tmp_path).warnings
+    assert "lora_unet_double_blocks_0_txt_attn_proj.alpha: without effect" in warning
+
+
+def test_two_tensors_for_one_part_of_a_module_are_refused(
+    flux: ComposedPipeline, tmp_path: Path
+) -> None:
+    dim = width(flux)
+    keys = low_rank("lora_unet_double_blocks_0_img_attn_proj", dim, dim)
+    keys |= low_rank("transformer.transformer_blocks.0.attn.to_out.0", dim, dim)
+    assert "transformer_blocks.0.attn.to_out.0.lora_" in refusal(flux, keys, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "what"),
+    [
+        ("lokr_w1", "LoKr"),
+        ("hada_w1_a", "LoHa"),
+        ("dora_scale", "DoRA"),
+        ("lora_magnitude_vector", "DoRA"),
+        ("oft_blocks", "OFT"),
+        ("a1.weight", "GLoRA"),
+        ("lora_mid.weight", "Tucker"),
+        ("set_weight", "replace"),
+        ("reshape_weight", "another shape"),
+        ("scale_shift", "no such module"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["lora_unet_double_blocks_0_img_attn_proj", "lycoris_proj_out"])
+def test_another_form_is_refused_with_its_keys(
+    flux: ComposedPipeline, prefix: str, suffix: str, what: str, tmp_path: Path
+) -> None:
+    dim = width(flux)
+    keys = low_rank("lora_unet_double_blocks_0_img_attn_proj", dim, dim)
+    message = refusal(flux, {**keys, f"{prefix}.{suffix}": torch.ones(1)}, tmp_path)
+    assert what in message
+    assert f"{prefix}.{suffix}" in message
+
+
+def test_low_rank_weights_for_a_norm_are_refused(wan: ComposedPipeline, tmp_path: Path) -> None:
+    keys = low_rank("diffusion_model.blocks.0.norm3", width(wan), 1)
+    assert "blocks.0.norm2: low-rank weights can't be applied to it" in refusal(wan, keys, tmp_path)
+
+
+def test_a_bias_for_a_norm_without_one_is_refused(wan: ComposedPipeline, tmp_path: Path) -> None:
+    keys = {"diffusion_model.blocks.0.self_attn.norm_q.diff_b": torch.ones(width(wan))}
+    assert "blocks.0.attn1.norm_q: it has no bias" in refusal(wan, keys, tmp_path)
+
+
+def test_differences_of_nought_cost_nothing(wan: ComposedPipeline, tmp_path: Path) -> None:
+    dim = width(wan)
+    keys = low_rank("diffusion_model.blocks.0.self_attn.q", dim, dim)
+    keys["diffusion_model.blocks.0.self_attn.q.diff_b"] = torch.zeros(dim)
+    lora = read(wan, keys, tmp_path)
+    (terms,) = lora.terms.values()
+    assert [type(term) for term in terms] == [LowRank]
+    assert lora.warnings == ()
+
+
+@pytest.mark.parametrize("pattern", ["{}", "transformer.{}", "^transformer.{}"])
+@pytest.mark.parametrize("inside", [False, True], ids=["adapter_config", "metadata"])
+def test_an_alpha_pattern_may_name_the_component(
+    flux: ComposedPipeline, pattern: str, inside: bool, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    weights = random_lora(stock_pipeline(checkpoints("flux-dev")).transformer, "attn.to_q")
+    odd = min(weights)
+    config = {"lora_alpha": 4, "alpha_pattern": {pattern.format(odd): 1}}
+    if inside:
+        packed = {f"transformer.{key}": value for key, value in config.items()}
+        metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(packed)}
+        write(tmp_path / "ink.safetensors", diffusers_keys("transformer", weights), metadata)
+    else:
+        peft_folder(tmp_path / "ink", weights, **config)
+    lora = lora_reader(flux).read(LoraFolder(tmp_path).find("ink"))
+    assert lora.warnings == ()
+    assert sorted(scales(lora)) == [0.25] + [1.0] * (len(weights) - 1)
+
+
+def test_an_alpha_pattern_may_have_the_name_that_the_file_has(
+    flux: ComposedPipeline, tmp_path: Path
+) -> None:
+    dim = width(flux)
+    peft_folder(
+        tmp_path / "ink",
+        {
+            name: (torch.ones(4, dim), torch.ones(dim, 4))
+            for name in ("double_blocks.0.img_attn.proj", "double_blocks.0.txt_attn.proj")
+        },
+        alpha_pattern={"img_attn.proj": 1},
+    )
+    lora = lora_reader(flux).read(LoraFolder(tmp_path).find("ink"))
+    assert sorted(scales(lora)) == [0.25, 1.0]
+
+
+def test_an_alpha_pattern_that_matches_nothing_is_named(
+    flux: ComposedPipeline, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    weights = random_lora(stock_pipeline(checkpoints("flux-dev")).transformer, "attn.to_q")
+    peft_folder(tmp_path / "ink", weights, alpha_pattern={"unet.mid_block.x": 1})
+    lora = lora_reader(flux).read(LoraFolder(tmp_path).find("ink"))
+    assert lora.warnings == (
+        "lora='ink': alpha_pattern: unet.mid_block.x: without effect, as not found",
+    )
