@@ -8,6 +8,7 @@ once.
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,8 +26,9 @@ from multimodal_gen.client.request_handle import (
     copy_of,
 )
 from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError, ProtocolError
-from multimodal_gen.messages.codec import Buffer, Decoder, encode
+from multimodal_gen.messages.codec import MAX_FRAME_BYTES, Buffer, Decoder, encode
 from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.rank_args import token_file
 from multimodal_gen.messages.reply import (
     EngineHealth,
     EngineMessage,
@@ -164,6 +166,8 @@ class SchedulerClient:
     def _open(self, silence_timeout: float) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)
         socket.linger = 0
+        socket.setsockopt(zmq.IDENTITY, _token(self.address) + secrets.token_bytes(16))
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
         socket.setsockopt(zmq.SNDHWM, 0)  # A frozen engine must not block this thread.
         socket.setsockopt(zmq.RECONNECT_IVL, 20)
         socket.setsockopt(zmq.HEARTBEAT_IVL, int(HEARTBEAT_S * 1000))
@@ -242,6 +246,14 @@ class SchedulerClient:
                 self._handles.pop(message.id, None)
         if handle is not None:
             handle._deliver(_event(message, arrays))
+
+
+def _token(address: str) -> bytes:
+    """The token of the engine at `address`; without one, an engine gives no answer."""
+    try:
+        return token_file(address).read_bytes()
+    except OSError:
+        return b"\x01"  # An identity must not begin with 0.
 
 
 def _event(message: Any, arrays: list[Any]) -> bool | RequestEvent:

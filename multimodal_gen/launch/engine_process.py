@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -22,7 +24,13 @@ from multimodal_gen.launch.child_environment import cache_folder, child_environm
 from multimodal_gen.launch.model_path import ModelFiles, find_model_files
 from multimodal_gen.launch.private_folder import PrivateFolder
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.rank_args import LONGEST_SOCKET_NAME, RankArgs, client_address
+from multimodal_gen.messages.rank_args import (
+    LONGEST_SOCKET_NAME,
+    RankArgs,
+    client_address,
+    client_token,
+    token_file,
+)
 
 log = logging.getLogger(__name__)
 RANK_MODULE = "multimodal_gen.runtime.rank"
@@ -69,9 +77,11 @@ class EngineProcess:
             model_name=_model_name(args.model_path, model),
             socket_folder=str(folder.path),
             cache_folder=str(cache_folder()),
+            token=secrets.token_hex(),
         )
         processes: list[subprocess.Popen[bytes]] = []
         try:
+            _write_private(token_file(rank_args.client_address), client_token(rank_args.token))
             for rank in range(args.num_gpus):
                 processes.append(_spawn(msgspec.structs.replace(rank_args, rank=rank), rank_module))
             return cls(args, processes, folder)
@@ -163,6 +173,11 @@ def _end(processes: list[subprocess.Popen[bytes]], folder: PrivateFolder) -> Non
                 process.stdin.close()
     finally:  # Also if a second Ctrl-C interrupts the wait.
         folder.remove()
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
 
 
 def _for_ranks(args: EngineArgs) -> EngineArgs:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import msgspec
 
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
@@ -17,9 +20,11 @@ class RankArgs(msgspec.Struct, frozen=True, kw_only=True):
     """A single weight file that replaces some of the folder's weights."""
     model_name: str
     socket_folder: str
-    """Folder private to the user (0700) for the client socket, the ranks' socket and the
-    rendezvous."""
+    """Folder private to the user (0700) for the client socket, the ranks' socket, the
+    rendezvous and the clients' token."""
     cache_folder: str
+    token: str = ""
+    """Secret of this launch: ranks prove with it that they are of this engine."""
 
     @property
     def client_address(self) -> str:
@@ -36,3 +41,13 @@ class RankArgs(msgspec.Struct, frozen=True, kw_only=True):
 
 def client_address(socket_folder: str) -> str:
     return f"ipc://{socket_folder}/client"
+
+
+def client_token(token: str) -> bytes:
+    """What clients begin their socket's identity with; it does not tell the ranks' token."""
+    return hashlib.sha256(token.encode()).hexdigest().encode() if token else b""
+
+
+def token_file(address: str) -> Path:
+    """File (0600) in which clients of the engine at `address` find their token."""
+    return Path(address.removeprefix("ipc://")).with_name("token")

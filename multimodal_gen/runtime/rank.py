@@ -20,7 +20,7 @@ import zmq
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.plan import RankLoaded
-from multimodal_gen.messages.rank_args import RankArgs
+from multimodal_gen.messages.rank_args import RankArgs, client_token
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.observability.logging import configure_logging
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
@@ -43,7 +43,9 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, args=(args,), daemon=True).start()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     scheduler = _start_scheduler(context, args) if args.rank == 0 else None
-    own = RankScheduler(context, OWN_RANK if scheduler else args.ranks_address, args.rank)
+    own = RankScheduler(
+        context, OWN_RANK if scheduler else args.ranks_address, args.rank, args.token
+    )
     status = 0
     try:
         _serve(own, args)
@@ -72,8 +74,8 @@ def _end_with_parent(args: RankArgs) -> None:
 
 def _start_scheduler(context: zmq.Context[zmq.Socket[bytes]], args: RankArgs) -> Scheduler:
     engine = args.engine
-    gateway = ClientGateway(args.client_address)
-    links = RankLinks(context, [OWN_RANK, args.ranks_address], engine.num_gpus)
+    gateway = ClientGateway(args.client_address, client_token(args.token))
+    links = RankLinks(context, [OWN_RANK, args.ranks_address], engine.num_gpus, args.token)
 
     def make_policy(loaded: RankLoaded) -> tuple[Policy, CostModel]:
         assert loaded.model is not None

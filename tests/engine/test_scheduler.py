@@ -173,13 +173,8 @@ def test_a_death_is_told_though_the_gateway_asks_for_the_lock(start: Start) -> N
 
 @pytest.mark.parametrize(
     "message",
-    [
-        Ack(number=0, rank=0),
-        Ack(number=0, rank=2),
-        Ack(number=7, rank=1),
-        RankLoaded(rank=1, model=MODEL),
-    ],
-    ids=["another's rank", "no rank", "plan not due", "loaded again"],
+    [Ack(number=7, rank=1), RankLoaded(rank=1, model=MODEL)],
+    ids=["plan not due", "loaded again"],
 )
 def test_an_answer_that_no_rank_would_give_ends_the_engine(
     start: Start, message: msgspec.Struct
@@ -190,6 +185,19 @@ def test_an_answer_that_no_rank_would_give_ends_the_engine(
     ranks.say(1, message)
     with pytest.raises(EngineDied):
         handle.result(30)
+
+
+@pytest.mark.parametrize("rank", [0, 2], ids=["another's rank", "no rank"])
+def test_an_answer_under_another_name_is_dropped(start: Start, rank: int) -> None:
+    ranks = start(size=2)
+    handle = ranks.client.submit(request())
+    ranks.plan(1)
+    ranks.say(1, Ack(number=0, rank=rank))
+    ranks.sockets[1].send(b"\xc1")
+    ranks.say(1, Ack(number=7, rank=1))  # heard after them, and ends the engine
+    with pytest.raises(EngineDied):
+        handle.result(30)
+    assert ranks.scheduler._links.dropped.count == 2
 
 
 def test_every_request_ends_once_when_the_engine_is_told_to_stop(start: Start) -> None:

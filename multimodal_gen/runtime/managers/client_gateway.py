@@ -11,6 +11,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from functools import partial
+from hmac import compare_digest
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -45,6 +46,7 @@ from multimodal_gen.messages.request import (
 )
 from multimodal_gen.messages.validation import validate
 from multimodal_gen.messages.wakeup import Wakeup
+from multimodal_gen.runtime.managers.dropped_messages import DroppedMessages
 from multimodal_gen.runtime.managers.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -77,7 +79,10 @@ class ClientGateway:
     """Owns the client socket. `send` may be called from any thread; other methods have their
     threads noted below."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, token: bytes = b"") -> None:
+        """Serve clients whose sockets' identities begin with `token`."""
+        self._token = token
+        self._dropped = DroppedMessages("the clients' socket")
         # A context of its own: terminating it waits until the last messages were sent.
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context = context
@@ -185,10 +190,14 @@ class ClientGateway:
 
     def _receive(self, decoder: Decoder) -> None:
         client, *frames = self._socket.recv_multipart()
+        if not compare_digest(client[: len(self._token)], self._token):
+            self._dropped.add("a client without the engine's token")
+            return
         try:
             message, arrays = decoder.decode(frames)
             self._handle(client, message, arrays)
         except Exception as error:
+            self._dropped.add(str(error))
             self._reply(client, Failed("", _reason(error)))
 
     def _handle(self, client: bytes, message: Any, arrays: Sequence[Any]) -> None:

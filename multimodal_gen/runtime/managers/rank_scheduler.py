@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from multimodal_gen.errors import ProtocolError
-from multimodal_gen.messages.codec import Decoder, encode
+from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, Decoder, encode
 from multimodal_gen.messages.plan import LoraRead, Plan, RankLoaded
 from multimodal_gen.runtime.managers.rank_links import socket_name
 
@@ -32,9 +32,11 @@ class RankScheduler:
     is still being sent; on a GPU, while the last plan still runs.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, rank: int) -> None:
-        self._plans = _connect(context, address, socket_name(rank))
-        self._answers = _connect(context, address, socket_name(rank, "answers"))
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], address: str, rank: int, token: str
+    ) -> None:
+        self._plans = _connect(context, address, socket_name(rank, token=token))
+        self._answers = _connect(context, address, socket_name(rank, "answers", token))
         self._received: SimpleQueue[tuple[Plan, list[Any]]] = SimpleQueue()
         self._begun: SimpleQueue[PlanOutcome | LoraRead | None] = SimpleQueue()
 
@@ -94,6 +96,7 @@ def _connect(
 ) -> zmq.Socket[bytes]:
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.IDENTITY, identity)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_CLIENT_FRAME_BYTES)
     socket.linger = 500
     socket.connect(address)
     return socket

@@ -155,7 +155,10 @@ class Scheduler:
                 os._exit(0)
             if not self._links.socket.poll(200):
                 continue
-            message, _ = self._links.receive()
+            received = self._links.receive()
+            if received is None:
+                continue
+            message, _ = received
             assert isinstance(message, RankLoaded)
             if message.error is not None:
                 self._gateway.refuse(message.error.exception())
@@ -173,9 +176,9 @@ class Scheduler:
         if self._wakeup.socket in ready:
             self._wakeup.clear()
         while self._links.socket.poll(0):
-            message, arrays = self._links.receive()
-            with self._lock:
-                self._take(message, arrays)
+            if (received := self._links.receive()) is not None:
+                with self._lock:
+                    self._take(*received)
 
     def _patience(self) -> float:
         """Seconds until something is due even if no message arrives."""
