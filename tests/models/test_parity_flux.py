@@ -115,3 +115,17 @@ def test_flux_fill_equals_diffusers(checkpoints: Callable[..., Path], strength: 
     folder = checkpoints("flux-fill")
     pictures = {"image": picture(70, 61), "mask_image": picture(50, 40, "L")}
     check_parity(load(folder), folder, guidance_scale=30.0, strength=strength, **pictures, **CALL)
+
+
+UNIPC: dict[str, Any] = {"solver": "unipc", "view": View.FLOW, "guidance_scale": 2.5}
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_flux_kontext_with_unipc_equals_diffusers(
+    kontext: tuple[ComposedPipeline, Path], monkeypatch: pytest.MonkeyPatch, shown: bool
+) -> None:
+    """Its pipeline sets the sigmas of solvers that have their own; FLUX.1's does not."""
+    monkeypatch.setattr(pipeline_flux_kontext, "PREFERRED_KONTEXT_RESOLUTIONS", SMALL)
+    area = {"max_area": CALL["width"] * CALL["height"]}
+    pictures = {"image": picture(70, 61)} if shown else {}
+    check_parity(*kontext, stock_call=area, **UNIPC, **pictures, **CALL)

@@ -160,7 +160,8 @@ def diffusers_loop(model: str, name: str, dtype: torch.dtype, seed: int = 5) -> 
     latents = torch.randn(SHAPE, generator=generator).to(dtype)
     latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
     accepted = inspect.signature(scheduler.step).parameters
-    options = {"generator": generator} if "generator" in accepted else {}
+    options: dict[str, Any] = {"generator": generator} if "generator" in accepted else {}
+    options |= {"eta": 0.0} if "eta" in accepted else {}  # what pipelines give
     x0 = before = None
     for timestep in scheduler.timesteps:
         seen = latents

@@ -271,7 +271,7 @@ class ComposedPipeline(ABC):
     def prepare(self, state: RequestState) -> None:
         """Set the request's solver, latents and callbacks after each step."""
         params, generator = state.params, state.generator
-        solver = state.solver = self.solver(params, generator, "image" in state.pictures)
+        solver = state.solver = self.solver(params, generator)
         task = "inpainting" if "mask" in state.pictures else "image-to-image"
         if "image" in state.pictures and task in self.tasks:
             self.start(state, solver)
@@ -280,10 +280,7 @@ class ComposedPipeline(ABC):
 
     # -- schedule
 
-    def solver(
-        self, params: SamplingParams, generator: torch.Generator, pictured: bool = False
-    ) -> Solver:
-        """Create a request's solver. `pictured`: the request has an image."""
+    def solver(self, params: SamplingParams, generator: torch.Generator) -> Solver:
         assert params.num_inference_steps is not None
         schedule = Schedule(
             num_inference_steps=params.num_inference_steps,
@@ -291,7 +288,7 @@ class ComposedPipeline(ABC):
             timestep_spacing=params.timestep_spacing,
             explicit_sigmas=params.levels,
             flow_shift=params.flow_shift,
-            **self.schedule(params, pictured),
+            **self.schedule(params),
         )
         return make_solver(
             self.scheduler_config,
@@ -301,7 +298,7 @@ class ComposedPipeline(ABC):
             device=self.context.device,
         )
 
-    def schedule(self, params: SamplingParams, pictured: bool) -> dict[str, Any]:
+    def schedule(self, params: SamplingParams) -> dict[str, Any]:
         """`sigmas`, `sigmas_for_all` and `mu` of `Schedule`, if the family sets them."""
         return {}
 

@@ -44,7 +44,8 @@ class Solver:
             scheduler.set_begin_index(0)
         self._scale_model_input = getattr(scheduler, "scale_model_input", None)
         accepted = inspect.signature(scheduler.step).parameters
-        self._step_options = {"generator": generator} if "generator" in accepted else {}
+        given = {"generator": generator, "eta": 0.0}  # the default of diffusers' pipelines
+        self._step_options = {name: value for name, value in given.items() if name in accepted}
         self._estimate_x0 = x0_estimator(scheduler)
 
     @classmethod

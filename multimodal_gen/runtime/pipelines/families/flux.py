@@ -35,8 +35,7 @@ class FluxPipeline(ComposedPipeline):
     native = NativeTransformer(FluxConfig, FluxTransformer, flux_key_map)
     vae_class = ImageVAE
     sigmas_for_all: ClassVar[bool] = False
-    """Whether the schedule is also for solvers that have their own, as with an image. The
-    reference's text-to-image leaves it out."""
+    """Whether the schedule is also for solvers that have their own."""
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",) * PATCH**2,
         "transformer.joint_attention_dim": ("text_encoder_2.d_model",),
@@ -75,10 +74,10 @@ class FluxPipeline(ComposedPipeline):
         dtype = self.context.dtype
         return {"encoder_hidden_states": states.to(dtype), "pooled_projections": pooled.to(dtype)}
 
-    def schedule(self, params: SamplingParams, pictured: bool) -> dict[str, Any]:
+    def schedule(self, params: SamplingParams) -> dict[str, Any]:
         mu = linear_shift(self.scheduler_config, self.layout.tokens(params))
-        for_all = pictured or self.sigmas_for_all
-        return {"sigmas": falling_sigmas(params), "mu": mu, "sigmas_for_all": for_all}
+        sigmas = falling_sigmas(params)
+        return {"sigmas": sigmas, "mu": mu, "sigmas_for_all": self.sigmas_for_all}
 
     def grids(self, state: RequestState) -> tuple[Grid, ...]:
         """Tokens down and across of the output and of conditioning images."""

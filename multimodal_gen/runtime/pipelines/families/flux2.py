@@ -99,7 +99,7 @@ class Flux2KleinPipeline(ComposedPipeline):
     def batch_kind(self, state: RequestState, evaluation: int) -> str:
         return f"{self._grids(state)} text {self.text_tokens(state)}"
 
-    def schedule(self, params: SamplingParams, pictured: bool) -> dict[str, Any]:
+    def schedule(self, params: SamplingParams) -> dict[str, Any]:
         steps = params.num_inference_steps
         assert steps is not None
         mu = _shift(self.layout.tokens(params), steps)

@@ -24,7 +24,6 @@ class FluxFillPipeline(FluxPipeline):
     """Tokens also contain the image's latents, blank where it changes, and the mask's pixels."""
 
     family = FLUX_FILL
-    sigmas_for_all = True
     widths: ClassVar = {
         "transformer.out_channels": ("vae.latent_channels",) * PATCH**2,
         **{

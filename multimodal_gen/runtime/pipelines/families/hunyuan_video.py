@@ -85,7 +85,7 @@ class HunyuanVideoPipeline(ComposedPipeline):
             "pooled_projections": pooled.to(dtype),
         }
 
-    def schedule(self, params: SamplingParams, pictured: bool) -> dict[str, Any]:
+    def schedule(self, params: SamplingParams) -> dict[str, Any]:
         steps = params.num_inference_steps
         assert steps is not None
         sigmas = torch.linspace(1, 0, steps + 1, dtype=torch.float64)[:-1].tolist()

@@ -97,7 +97,7 @@ class LTXPipeline(ComposedPipeline):
         """Include the frame rate: the model gets positions in seconds."""
         return f"{super().batch_kind(state, evaluation)} {state.params.fps} fps"
 
-    def schedule(self, params: SamplingParams, pictured: bool) -> dict[str, Any]:
+    def schedule(self, params: SamplingParams) -> dict[str, Any]:
         mu = linear_shift(self.scheduler_config, self.layout.tokens(params))
         return {"sigmas": falling_sigmas(params), "mu": mu, "sigmas_for_all": True}
 

@@ -89,7 +89,7 @@ class QwenImagePipeline(ComposedPipeline):
     def text_tokens(self, state: RequestState) -> int:
         return text_bucket(super().text_tokens(state))
 
-    def schedule(self, params: SamplingParams, pictured: bool) -> dict[str, Any]:
+    def schedule(self, params: SamplingParams) -> dict[str, Any]:
         mu = linear_shift(self.scheduler_config, self.layout.tokens(params))
         return {"sigmas": falling_sigmas(params), "mu": mu, "sigmas_for_all": True}
 

@@ -109,7 +109,7 @@ class StableDiffusion3Pipeline(ComposedPipeline):
         limits = self.family.limits
         return msgspec.structs.replace(limits, max_side=min(limits.max_side, places))
 
-    def schedule(self, params: SamplingParams, pictured: bool) -> dict[str, Any]:
+    def schedule(self, params: SamplingParams) -> dict[str, Any]:
         tokens = self.layout.tokens(params)
         return {"mu": linear_shift(self.scheduler_config, tokens, _LARGEST_SHIFT)}
 

@@ -80,7 +80,7 @@ class ZImagePipeline(ComposedPipeline):
     def text_tokens(self, state: RequestState) -> int:
         return padded(text_bucket(super().text_tokens(state)))
 
-    def schedule(self, params: SamplingParams, pictured: bool) -> dict[str, Any]:
+    def schedule(self, params: SamplingParams) -> dict[str, Any]:
         steps = params.num_inference_steps
         assert steps is not None
         sigmas = torch.linspace(1.0, 1 / steps, steps).tolist()

@@ -1,0 +1,67 @@
+"""Numbers in configs that would give noise, black pictures or errors are refused at the start."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from engineless import load
+
+from multimodal_gen.checkpoints.identify import identify
+from multimodal_gen.errors import InvalidCheckpoint
+
+SCHEDULER, VAE = "scheduler/scheduler_config.json", "vae/config.json"
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.fixture
+def folder(checkpoints: Callable[..., Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoints("sd15"), tmp_path / "checkpoint"))
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value", "allowed"),
+    [
+        (VAE, "scaling_factor", NAN, "finite"),
+        (VAE, "scaling_factor", -INFINITY, "finite"),
+        (VAE, "scaling_factor", 0, "at least 1e-06 and at most 1000000.0"),
+        (VAE, "scaling_factor", 1e300, "at most"),
+        (VAE, "scaling_factor", "big", "at least"),
+        (VAE, "shift_factor", INFINITY, "finite"),
+        (VAE, "latents_std", [1.0, 0.0, 1.0, 1.0], "more than 0"),
+        (VAE, "latents_mean", [0.0, NAN, 0.0, 0.0], "finite"),
+        (VAE, "norm_eps", NAN, "finite"),
+        (SCHEDULER, "beta_start", NAN, "finite"),
+        (SCHEDULER, "beta_start", 0, "more than 0 and at most 1"),
+        (SCHEDULER, "beta_end", 1.5, "more than 0 and at most 1"),
+        (SCHEDULER, "trained_betas", [0.1, -0.1], "at least 0 and at most 1"),
+        (SCHEDULER, "num_train_timesteps", 0, "at least 1 and at most 100000"),
+        (SCHEDULER, "num_train_timesteps", True, "at least 1"),
+        (SCHEDULER, "steps_offset", -1, "at least 0"),
+        (SCHEDULER, "shift", 0.0, "more than 0"),
+        (SCHEDULER, "flow_shift", 1e9, "at most 1000"),
+        (SCHEDULER, "sigma_data", 0, "more than 0"),
+        (SCHEDULER, "solver_order", 7, "at most 3"),
+    ],
+)
+def test_a_number_that_can_not_be_is_refused_with_its_range(
+    folder: Path, file: str, field: str, value: object, allowed: str
+) -> None:
+    config = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**config, field: value}))
+    with pytest.raises(InvalidCheckpoint) as error:
+        load(folder)
+    shown = value[1] if isinstance(value, list) else value
+    assert error.value.message.startswith(f"{file}: {field}={shown} must be ")
+    assert allowed in error.value.message
+    assert any(f"{field}={shown}" in complaint for complaint in identify(folder).complaints)
+
+
+def test_numbers_that_are_not_set_are_fine(folder: Path) -> None:
+    for file, field in ((VAE, "scaling_factor"), (SCHEDULER, "trained_betas")):
+        config = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps({**config, field: None if field[0] == "t" else 1}))
+    assert load(folder).model_info("test").warnings == ()
