@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from multimodal_gen.errors import Expired, NotFound
 from multimodal_gen.serving.storage.results import Results
+from multimodal_gen.serving.storage.steady_clock import MOST_AWAY_S, SteadyClock
 
 
 class Clock:
@@ -52,6 +54,133 @@ def test_the_oldest_go_when_the_quota_is_full(tmp_path: Path, clock: Clock) -> N
     assert names(tmp_path) == {"a", "b"}
     with pytest.raises(Expired):
         kept.path("c")
+
+
+def test_no_owners_files_go_for_anothers(tmp_path: Path, clock: Clock) -> None:
+    kept = results(tmp_path, clock, quota_gb=250e-9)
+    kept.write("first", bytes(200), "anne")
+    for number in range(5):
+        clock.now += 1
+        kept.write(f"flood-{number}", bytes(100), "bob")
+    following = results(tmp_path, clock, quota_gb=250e-9)
+    clock.now += 1
+    following.write("flood-5", bytes(100), "bob")
+    following.write("unowned", bytes(200))
+    for each in (kept, following):
+        assert each.path("first").read_bytes() == bytes(200)
+    assert not any(owner in name for name in names(tmp_path) for owner in ("anne", "bob"))
+    assert len(names(tmp_path)) == 4
+
+
+def test_what_is_written_again_is_counted_once_and_is_new(tmp_path: Path, clock: Clock) -> None:
+    kept = results(tmp_path, clock, quota_gb=250e-9)
+    for name in ("a", "b", "a", "c"):
+        clock.now += 1
+        kept.write(name, bytes(100))
+    assert names(tmp_path) == {"a", "c"}
+
+
+def test_nothing_looks_through_the_folder_once_it_is_open(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        results(tmp_path, clock).add(b"data", f"{number}.png")
+    kept = results(tmp_path, clock, quota_gb=61e-9)
+    assert len(names(tmp_path)) == 15
+    listed = names(tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the folder was listed")
+
+    with monkeypatch.context() as patch:
+        for name in ("scandir", "listdir"):
+            patch.setattr(os, name, refuse)
+        name = kept.add(b"data", ".png")
+        kept.path(name)
+        kept.remove(name)
+        kept.sweep()
+    assert len(listed - names(tmp_path)) == 1
+
+
+def test_a_file_that_someone_removed_is_gone(tmp_path: Path, clock: Clock) -> None:
+    kept = results(tmp_path, clock)
+    kept.write("a", b"data")
+    kept.path("a").unlink()
+    with pytest.raises(Expired):
+        kept.path("a")
+    kept.write("a", b"new")
+    assert kept.path("a").read_bytes() == b"new"
+
+
+DAY = 86400.0
+
+
+class System:
+    """Clocks of a machine: the one that people set, and the one that only counts."""
+
+    def __init__(self) -> None:
+        self.wall = 1.7e9
+        self.counted = 50.0
+
+    def passes(self, seconds: float) -> None:
+        self.wall += seconds
+        self.counted += seconds
+
+    def server(self, folder: Path) -> tuple[SteadyClock, Results]:
+        clock = SteadyClock(folder / "clock", lambda: self.wall, lambda: self.counted)
+        kept = Results(folder, ttl_s=DAY, clock=clock.now, jump=clock.jump)
+        return clock, kept
+
+
+def is_kept(kept: Results, name: str) -> bool:
+    kept.sweep()
+    try:
+        return kept.path(name).exists()
+    except Expired:
+        return False
+
+
+@pytest.mark.parametrize("step", [DAY, -DAY, 400 * DAY])
+@pytest.mark.parametrize("running", [True, False])
+def test_steps_of_the_systems_clock_neither_delete_results_nor_keep_them(
+    tmp_path: Path, step: float, running: bool
+) -> None:
+    system = System()
+    clock, kept = system.server(tmp_path)
+    kept.write("a", b"data")
+    system.passes(DAY / 2)
+    clock.mark()
+    system.wall += step
+    if not running:
+        clock, kept = system.server(tmp_path)
+    kept.write("b", b"data")
+    system.passes(DAY / 2 - 2 * MOST_AWAY_S)
+    assert is_kept(kept, "a")
+    clock.mark()
+    clock, kept = system.server(tmp_path)
+    assert is_kept(kept, "a")
+    system.passes(2 * MOST_AWAY_S)
+    assert not is_kept(kept, "a")
+    assert is_kept(kept, "b")
+    system.passes(DAY / 2)
+    assert not is_kept(kept, "b")
+
+
+def test_time_without_a_server_counts_as_far_as_it_is_believed(tmp_path: Path) -> None:
+    system = System()
+    for away in (MOST_AWAY_S / 2, MOST_AWAY_S, 7 * DAY):
+        folder = tmp_path / str(away)
+        folder.mkdir()
+        clock, kept = system.server(folder)
+        kept.write("a", b"data")
+        clock.mark()
+        system.passes(away)
+        _, following = system.server(folder)
+        left = DAY - min(away, MOST_AWAY_S)
+        system.passes(left - 1)
+        assert is_kept(following, "a")
+        system.passes(2)
+        assert not is_kept(following, "a")
 
 
 def test_what_is_larger_than_the_quota_is_kept_until_the_next(tmp_path: Path, clock: Clock) -> None:

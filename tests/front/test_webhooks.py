@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import threading
 import time
@@ -196,6 +197,102 @@ def test_what_one_server_did_not_tell_the_next_one_does(tmp_path: Path, receiver
 
     asyncio.run(test())
     assert [event["type"] for event in receiver.events] == ["image.completed"]
+
+
+class Dripping:
+    """Sends one byte of a header after another, to whom connects first; 204 to all others."""
+
+    def __init__(self) -> None:
+        self.given_up = asyncio.Event()
+        self.taken: list[bytes] = []
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.taken.append(await reader.readuntil(b"}}"))
+        first = len(self.taken) == 1
+        writer.write(b"HTTP/1.1 204 No Content\r\n" + (b"x-slow: " if first else b"\r\n"))
+        with contextlib.suppress(ConnectionError):
+            while first and not reader.at_eof():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+            writer.close()
+            await writer.wait_closed()
+        if first:
+            self.given_up.set()
+
+
+def test_a_receiver_that_drips_is_given_up_and_keeps_no_other_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "_DELAYS_S", (0.0,))
+
+    async def test() -> None:
+        dripping = Dripping()
+        listening = await asyncio.start_server(dripping.answer, "127.0.0.1", 0)
+        port = listening.sockets[0].getsockname()[1]
+        server = Server(tmp_path, f"http://127.0.0.1:{port}/hook")
+        await server.up()
+        server.tell()
+        for count, prompt in enumerate(("slow", "quick"), start=1):
+            await server.submit(prompt)
+            server.engine.finish(prompt)
+            while len(dripping.taken) < count:
+                await asyncio.sleep(0.01)
+        while await server.untold() > 1:  # The quick one is told while the slow one drips.
+            await asyncio.sleep(0.01)
+        assert not dripping.given_up.is_set()
+        await server.stop()
+        await dripping.given_up.wait()
+        listening.close()
+
+    asyncio.run(test())
+
+
+def test_a_delivery_has_a_time_limit_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "_DELAYS_S", (0.0,))
+    monkeypatch.setattr(webhooks, "_TIMEOUT_S", 0.3)
+
+    async def test() -> None:
+        dripping = Dripping()
+        listening = await asyncio.start_server(dripping.answer, "127.0.0.1", 0)
+        port = listening.sockets[0].getsockname()[1]
+        server = Server(tmp_path, f"http://127.0.0.1:{port}/hook")
+        await server.up()
+        server.tell()
+        await server.submit("a")
+        server.engine.finish("a")
+        await asyncio.wait_for(dripping.given_up.wait(), 30)
+        await server.all_told()
+        await server.stop()
+        assert len(dripping.taken) == 2
+        listening.close()
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("step", [86400.0, -86400.0])
+def test_a_step_of_the_systems_clock_neither_ends_nor_delays_notices(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    monkeypatch.setattr(webhooks, "_DELAYS_S", (0.0,))
+    receiver.statuses = [500, 200]
+    now = time.time
+
+    async def test() -> None:
+        server = Server(tmp_path, receiver.url)
+        await server.up()
+        job = await server.submit("a")
+        server.engine.finish("a")
+        await server.jobs.finished(job, ANNE)
+        monkeypatch.setattr(time, "time", lambda: now() + step)
+        server.tell()
+        await receiver.heard(2)
+        await server.all_told()
+        await server.stop()
+
+    asyncio.run(test())
 
 
 def test_an_address_that_can_not_be_reached_keeps_its_notices(tmp_path: Path) -> None:

@@ -31,9 +31,11 @@ class SteadyClock:
         self._file = file
         self._monotonic = monotonic
         self._offset = wall() - monotonic()
-        known = file.exists()
-        file.touch(mode=0o600)
-        away = self.now() - file.stat().st_mtime if known else 0.0
+        away = 0.0
+        if file.exists():
+            away = self.now() - file.stat().st_mtime
+        else:
+            file.touch(mode=0o600)
         self.jump = away - min(max(away, 0.0), MOST_AWAY_S)
         self.mark()
 
