@@ -6,10 +6,13 @@ import asyncio
 import json
 import logging
 import re
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_engine import FakeEngine
 from fastapi import FastAPI
 from http_serving import IMAGES, app_over, app_with, app_without_engine, ask
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -18,14 +21,17 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from starlette.types import Message
 
 from multimodal_gen import errors
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.http import app as http_app
 from multimodal_gen.entrypoints.http.ops.docs import schema_of
-from multimodal_gen.entrypoints.http.ops.metrics import since_acceptance
+from multimodal_gen.entrypoints.http.ops.metrics import Reports, since_acceptance
 from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.observability import logging as our_logging
 from multimodal_gen.observability.context import RequestContext, enter, leave, trace_id_of
 from multimodal_gen.observability.logging import JsonLines, configure_logging
 from multimodal_gen.observability.tracing import Tracing, tracing_from_environment
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.service import Service
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
@@ -129,6 +135,31 @@ def test_requests_that_end_otherwise_are_counted_so(
     ask(app, "POST", IMAGES, json={"prompt": "a", "n": 3})
     name = f'multimodal_gen_requests_total{{model="owner/name",status="{status}"}}'
     assert scraped(app)[name] == 3
+
+
+@pytest.mark.parametrize("ends", ["finish", "cancel"])
+def test_durations_do_not_follow_a_step_of_the_systems_clock(
+    monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    now, seconds = time.time, []
+    metrics = SimpleNamespace(made=lambda *_: None, ended=lambda *given: seconds.append(given[-1]))
+
+    async def test() -> None:
+        engine = FakeEngine()
+        service = Service.over(engine)  # type: ignore[arg-type]
+        service.observers.append(Reports(metrics, None, lambda: "model"))  # type: ignore[arg-type]
+        task = service.start(SamplingParams(prompt="a"), owner=Owner())
+        monkeypatch.setattr(time, "time", lambda: now() - 86400)
+        if ends == "finish":
+            engine.finish("a")
+        else:
+            task.cancel()
+        async for _ in task.changes():
+            pass
+
+    asyncio.run(test())
+    assert len(seconds) == 1
+    assert 0 <= seconds[0] < 60
 
 
 def test_requests_for_which_there_is_no_room_are_counted_so(engine: EngineProcess) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,8 +132,6 @@ def test_another_error_of_the_system_is_a_bug(
 def test_a_job_of_a_row_that_can_not_be_read_is_listed_and_shown(
     app: FastAPI, tmp_path: Path
 ) -> None:
-    import sqlite3
-
     def submit() -> str:
         body = {"prompt": "a", "run_in_background": True}
         return str(ask(app, "POST", IMAGES, json=body).json()["id"])

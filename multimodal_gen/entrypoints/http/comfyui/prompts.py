@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,8 @@ from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.task import Task
 
 MAX_HISTORY = 1000
-MAX_HISTORY_BYTES = 64 * 2**20
+MAX_HISTORY_BYTES = 16 * 2**20
+"""Both of each owner."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +98,32 @@ class Prompt:
         }
 
 
+@dataclass
+class _History:
+    """An owner's entries by prompt id, oldest first, as JSON: small, and without references."""
+
+    entries: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
+    size: int = 0
+
+    def add(self, prompt_id: str, entry: bytes) -> None:
+        """Add an entry, and drop the oldest ones that are too many."""
+        self.remove(prompt_id)
+        self.entries[prompt_id] = entry
+        self.size += len(entry)
+        while len(self.entries) > MAX_HISTORY or self.size > MAX_HISTORY_BYTES:
+            self.remove(next(iter(self.entries)))
+
+    def remove(self, prompt_id: str) -> None:
+        self.size -= len(self.entries.pop(prompt_id, b""))
+
+
 class Prompts:
-    """Prompts of all owners; each sees only their own."""
+    """Prompts of all owners; each sees only their own, and none are dropped for another's."""
 
     def __init__(self) -> None:
         self._queue: dict[tuple[str, str], Prompt] = {}
-        self._history: OrderedDict[tuple[str, str], bytes] = OrderedDict()
-        """Entries as JSON, which is small and holds no references."""
+        self._history: defaultdict[str, _History] = defaultdict(_History)
         self._numbers = itertools.count()
-        self._history_bytes = 0
 
     def next_number(self) -> int:
         return next(self._numbers)
@@ -114,15 +132,11 @@ class Prompts:
         self._queue[prompt.owner.name, prompt.id] = prompt
 
     def end(self, prompt: Prompt) -> None:
-        """Move a prompt from the queue to the history, which drops its oldest entries."""
-        key = prompt.owner.name, prompt.id
-        self._queue.pop(key, None)
-        if prompt.dropped:
-            return
-        entry = self._history[key] = msgspec.json.encode(prompt.ended())
-        self._history_bytes += len(entry)
-        while len(self._history) > MAX_HISTORY or self._history_bytes > MAX_HISTORY_BYTES:
-            self._history_bytes -= len(self._history.popitem(last=False)[1])
+        """Move a prompt from the queue to the history."""
+        self._queue.pop((prompt.owner.name, prompt.id), None)
+        if not prompt.dropped:
+            entry = msgspec.json.encode(prompt.ended())
+            self._history[prompt.owner.name].add(prompt.id, entry)
 
     def queue(self, owner: Owner) -> list[Prompt]:
         """Prompts in order of acceptance."""
@@ -130,16 +144,13 @@ class Prompts:
 
     def history(self, owner: Owner) -> dict[str, msgspec.Raw]:
         """JSON entries by prompt id, oldest first."""
-        return {
-            prompt_id: msgspec.Raw(entry)
-            for (name, prompt_id), entry in self._history.items()
-            if name == owner.name
-        }
+        entries = self._history[owner.name].entries
+        return {prompt_id: msgspec.Raw(entry) for prompt_id, entry in entries.items()}
 
     def knows(self, owner: Owner, prompt_id: str) -> bool:
-        key = owner.name, prompt_id
-        return key in self._queue or key in self._history
+        queued = (owner.name, prompt_id) in self._queue
+        return queued or prompt_id in self._history[owner.name].entries
 
     def forget(self, owner: Owner, prompt_id: str) -> None:
         """Remove from the history."""
-        self._history_bytes -= len(self._history.pop((owner.name, prompt_id), b""))
+        self._history[owner.name].remove(prompt_id)

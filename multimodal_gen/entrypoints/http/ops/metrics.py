@@ -54,15 +54,16 @@ class Reports:
         self._metrics = metrics
         self._tracing = tracing
         self._model_name = model_name
-        self._alive: dict[str, tuple[str, Context | None]] = {}
+        self._alive: dict[str, tuple[str, Context | None, float]] = {}
+        """By task: its model, the span around it, and when it started, on a monotonic clock."""
 
     def started(self, task: Task) -> None:
         here = None if self._tracing is None else self._tracing.here()
-        self._alive[task.id] = self._model_name(), here
+        self._alive[task.id] = self._model_name(), here, time.monotonic()
 
     def made(self, task: Task, output: Output) -> None:
-        model, parent = self._alive[task.id]
-        elapsed = time.time() - task.created_at
+        model, parent, started = self._alive[task.id]
+        elapsed = time.monotonic() - started
         timings = since_acceptance(output.timings, elapsed)
         self._metrics.made(model, output.pixels.shape, timings, output.batch_sizes)
         self._metrics.ended(model, "completed", elapsed)
@@ -77,13 +78,13 @@ class Reports:
             del self._alive[task.id]
 
     def ended_early(self, task: Task) -> None:
-        model, _ = self._alive.pop(task.id, (None, None))
-        if model is None:
+        if task.id not in self._alive:
             return
+        model, _, started = self._alive.pop(task.id)
         status = task.status if task.done else "refused"
         for output in task.outputs:
             if output is None:
-                self._metrics.ended(model, status, time.time() - task.created_at)
+                self._metrics.ended(model, status, time.monotonic() - started)
 
 
 def since_acceptance(timings: Mapping[str, float], elapsed: float) -> dict[str, float]:

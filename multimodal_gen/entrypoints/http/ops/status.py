@@ -20,7 +20,7 @@ from multimodal_gen.version import __version__
 def status_routes(service: Service, args: ServerArgs) -> APIRouter:
     """Create `/v1/models` and the health checks."""
     routes = APIRouter()
-    created = time.time()
+    created, started = time.time(), time.monotonic()
 
     @routes.get("/liveness")
     async def liveness() -> dict[str, str]:
@@ -56,7 +56,7 @@ def status_routes(service: Service, args: ServerArgs) -> APIRouter:
             model = None
         return {
             "version": __version__,
-            "uptime_s": round(time.time() - created, 3),
+            "uptime_s": round(time.monotonic() - started, 3),
             "model": model,
             "health": asdict(service.health()),
             "server_args": asdict(args.without_secrets),
