@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import struct
 import uuid
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
+import numpy as np
+from PIL import Image
 from websockets.sync.client import ClientConnection, connect
 
 Graph = dict[str, Any]
@@ -152,3 +155,9 @@ def comfyui(url: str, key: str | None = None, path: str = "/ws") -> Iterator[Com
 
 def header_of(message: bytes) -> tuple[int, ...]:
     return struct.unpack(">II", message[:8])
+
+
+def png_of(pixels: np.ndarray[Any, Any]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()

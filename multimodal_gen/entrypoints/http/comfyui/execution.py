@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -24,6 +25,7 @@ from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.task import Moved, Previewed
 
 log = logging.getLogger(__name__)
+_ANSWER_S = 1.0
 
 
 class Executor:
@@ -56,6 +58,7 @@ class Executor:
     async def _run(self, prompt: Prompt, model: str) -> None:
         try:
             if not prompt.parts:
+                await _answered(prompt)
                 self._begin(prompt)
             for part in prompt.parts:
                 await self._sample(prompt, part)
@@ -190,6 +193,12 @@ class Executor:
 
     def _channel(self, prompt: Prompt) -> Channel | None:
         return self._channels.of(prompt.owner, prompt.client_id)
+
+
+async def _answered(prompt: Prompt) -> None:
+    """Wait for the reply to the client, which looks for events of an id that it knows."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(prompt.answered.wait(), _ANSWER_S)
 
 
 def _workflow(prompt: Prompt) -> dict[str, str]:

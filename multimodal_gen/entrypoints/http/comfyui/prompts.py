@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
@@ -59,6 +60,8 @@ class Prompt:
     """Results of output nodes, by node id."""
     messages: list[list[Any]] = field(default_factory=list)
     """Events of its start and its end."""
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the client has the prompt's id."""
     dropped: bool = False
     """Removed from the queue: nothing is kept."""
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
+from starlette.background import BackgroundTask
 
 from multimodal_gen.entrypoints.http.bodies.reading import read_bytes
 from multimodal_gen.entrypoints.http.comfyui.errors import InvalidPrompt, json_response
@@ -51,7 +52,9 @@ def add_prompt_routes(
             return error.response()
         executor.start(prompt, service.model.name)
         said = {"prompt_id": prompt.id, "number": prompt.number, "node_errors": node_errors}
-        return json_response({**said, "warnings": prompt.warnings})
+        response = json_response({**said, "warnings": prompt.warnings})
+        response.background = BackgroundTask(prompt.answered.set)
+        return response
 
     @routes.get("/prompt", responses=refusals())
     async def remaining(request: Request) -> dict[str, Any]:
@@ -113,8 +116,9 @@ def add_queue_routes(routes: APIRouter, prompts: Prompts, cache: ResultCache) ->
     )
     async def free(request: Request) -> Response:
         """Forget the client's cached results (`free_memory`). The model stays loaded."""
+        body = await read_bytes(request)
         try:
-            given = await object_of(request, await read_bytes(request))
+            given = await object_of(request, body) if body.strip() else {}
         except InvalidPrompt as error:
             return error.response()
         if given.get("free_memory"):

@@ -77,7 +77,7 @@ PROMPT = json_body(
     front=FLAG,
     partial_execution_targets=IDS,
 )
-FREE = json_body(unload_models=FLAG, free_memory=FLAG)
+FREE = json_body(optional=True, unload_models=FLAG, free_memory=FLAG)
 QUEUE = json_body(clear=FLAG, delete=IDS)
 INTERRUPT = json_body(optional=True, prompt_id={"type": ["string", "null"]})
 UPLOAD: dict[str, Any] = {
