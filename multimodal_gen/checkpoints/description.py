@@ -67,6 +67,8 @@ class Description:
     """Other families that a single file may belong to; its base checkpoint decides."""
     base: str | None = None
     """Source of the components that a single file lacks: a folder or hub name."""
+    scheduler_settings: Mapping[str, object] = field(default_factory=dict)
+    """Settings of the scheduler that a single file states."""
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     """What a server would do differently from the checkpoint's settings."""

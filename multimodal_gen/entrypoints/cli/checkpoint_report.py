@@ -34,6 +34,9 @@ def _facts(found: Description) -> list[tuple[str, str]]:
     if found.alike:
         others = ", ".join(family.title for family in found.alike)
         facts.append(("or", f"{others}: with a base of that family"))
+    if found.scheduler_settings:
+        told = ", ".join(f"{name} {value}" for name, value in found.scheduler_settings.items())
+        facts.append(("scheduler", told))
     if found.quantisation:
         facts.append(("quantised", ", ".join(found.quantisation)))
     if found.base is not None:

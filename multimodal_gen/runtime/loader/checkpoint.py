@@ -119,6 +119,8 @@ class Checkpoint:
         own = [self.components[name][1] for name in ("scheduler",) if name in self.components]
         self.require("scheduler", allowed or (*own, *scheduler_classes()))
         config = scheduler_config(self.folder, own[0])
+        if self.file is not None:
+            config |= self.file.found.scheduler_settings
         predicts = config.get("prediction_type")
         if allowed is None and predicts not in (None, *PREDICTION_TYPES):
             known = ", ".join(PREDICTION_TYPES)

@@ -1,0 +1,60 @@
+"""What a single file says about the prediction of its model."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from math import isfinite
+from statistics import pstdev
+
+from multimodal_gen.checkpoints.tensor_info import Header, TensorInfo
+
+MARKERS: Mapping[str, Mapping[str, object]] = {
+    "v_pred": {"prediction_type": "v_prediction"},
+    "ztsnr": {"rescale_betas_zero_snr": True},
+    "edm_mean": {"_class_name": "EDMDPMSolverMultistepScheduler"},
+    "edm_vpred.sigma_max": {
+        "_class_name": "EDMEulerScheduler",
+        "prediction_type": "v_prediction",
+        "sigma_data": 1.0,
+        "sigma_max": 120.0,
+        "sigma_min": 0.002,
+        "sigma_schedule": "exponential",
+    },
+}
+"""Names of tensors that are only there to say it, as NoobAI (v), Playground 2.5 (edm_mean) and
+CosXL have them, with settings of the scheduler."""
+NOTES = (*MARKERS, "edm_std", "edm_vpred.sigma_min")
+"""Tensors that no module has."""
+_FORMATS = {"F64": ("d", 8), "F32": ("f", 4), "F16": ("e", 2)}
+_MOST = 1 << 20  # bytes
+
+
+def scheduler_settings(names: Iterable[str]) -> dict[str, object]:
+    """Settings of the scheduler that follow from the names of a file's tensors."""
+    found = set(names)
+    told = (settings for marker, settings in MARKERS.items() if marker in found)
+    return {key: value for settings in told for key, value in settings.items()}
+
+
+def spread(header: Header, name: str) -> float | None:
+    """Standard deviation of a small tensor; None if there is none, or not in a plain type."""
+    info = header.tensors.get(name)
+    if info is None or not 0 < info.size <= _MOST:
+        return None
+    with header.path.open("rb") as file:
+        file.seek(info.start)
+        values = _numbers(info, file.read(info.size))
+    return pstdev(values) if values and all(map(isfinite, values)) else None
+
+
+def _numbers(info: TensorInfo, data: bytes) -> list[float]:
+    if info.dtype == "BF16":  # the upper half of a float32
+        pairs = (data[i : i + 2] for i in range(0, len(data), 2))
+        data = b"".join(b"\0\0" + pair for pair in pairs)
+        return [value for (value,) in struct.iter_unpack("<f", data)]
+    if info.dtype not in _FORMATS:
+        return []
+    code, size = _FORMATS[info.dtype]
+    whole = data[: len(data) // size * size]
+    return [value for (value,) in struct.iter_unpack(f"<{code}", whole)]
