@@ -145,3 +145,14 @@ def test_the_first_of_a_moving_picture_is_taken() -> None:
     out = io.BytesIO()
     RED.save(out, "GIF", save_all=True, append_images=[Image.new("RGB", (6, 4), "blue")])
     assert decode_picture(out.getvalue(), "image")[0, 0, 0] > 150
+
+
+@pytest.mark.parametrize("size", [0, 1, 3 * 2**18 - 1, 3 * 2**18, 3 * 2**18 + 1])
+@pytest.mark.parametrize("line", [76, 10**9])
+def test_base64_is_decoded_however_long_it_is_and_wherever_its_lines_end(
+    size: int, line: int
+) -> None:
+    file = bytes(range(256)) * 4096
+    text = base64.b64encode(file[:size]).decode()
+    lines = (text[start : start + line] for start in range(0, len(text), line))
+    assert bytes_of("\r\n".join(lines), "image") == file[:size]

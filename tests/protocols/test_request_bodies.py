@@ -13,15 +13,16 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from http_serving import IMAGES, MODEL, app_with, ask
 from openai_client import encoded
 from PIL import Image
 
-from multimodal_gen.entrypoints.http.bodies import json_body, reading
+from multimodal_gen.entrypoints.http.bodies import json_body, reading, room
+from multimodal_gen.entrypoints.http.bodies.form_body import FORMS, FormFile, parse_form
 from multimodal_gen.entrypoints.http.bodies.json_body import parse_json
-from multimodal_gen.entrypoints.http.bodies.room import Hold, Room
+from multimodal_gen.entrypoints.http.bodies.room import Hold, Room, body_room, picture_room
 from multimodal_gen.entrypoints.python.decoding import decode_picture, picture_memory
 from multimodal_gen.errors import InvalidRequest, QueueFull
 
@@ -130,6 +131,52 @@ def test_a_form_in_another_charset_is_refused(app: FastAPI, charset: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (b"", [("a", "1"), ("b", FormFile("f", b"\r\n--b"))]),
+        (b"preamble\r\n", [("a", "1"), ("b", FormFile("f", b"\r\n--b"))]),
+    ],
+)
+def test_a_form_is_split_at_its_boundary(body: bytes, fields: list[Any]) -> None:
+    body += (
+        b'--bound \r\nContent-Type: text/plain\r\ncontent-disposition: form-data; name="a"\r\n\r\n1'
+        b'\r\n--bound\r\nContent-Disposition: form-data; name="b"; filename="f"\r\n\r\n\r\n--b'
+        b"\r\n--bound--\r\nepilogue"
+    )
+    assert parse_form("multipart/form-data; boundary=bound", body) == fields
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"--b",
+        b"--b--"[:-1],
+        b"--b\r\n\r\n--b--",
+        b"--b\r\nx: y\r\n\r\n1\r\n--b--",
+        b'--b\r\ncontent-disposition: form-data; name="a"\r\n\r\n1',
+        b'--b\r\ncontent-disposition: form-data; name="a"\r\n\r\n1\r\n--b\r\n',
+        b"--b\r\n" + b"x: y\r\n" * 5000 + b"\r\n\r\n1\r\n--b--",
+    ],
+)
+def test_a_form_without_its_parts_is_refused(body: bytes) -> None:
+    with pytest.raises(HTTPException) as caught:
+        parse_form("multipart/form-data; boundary=b", body)
+    assert caught.value.status_code == 400
+
+
+def test_forms_have_a_limited_number_of_fields_and_escapes() -> None:
+    part = b'--b\r\ncontent-disposition: form-data; name="a"\r\n\r\n1\r\n'
+    with pytest.raises(HTTPException, match="200"):
+        parse_form("multipart/form-data; boundary=b", part * 201 + b"--b--")
+    assert len(parse_form("multipart/form-data; boundary=b", part * 200 + b"--b--")) == 200
+    with pytest.raises(HTTPException, match="200"):
+        parse_form(FORMS[1], b"a=1&" * 201)
+    with pytest.raises(HTTPException, match="escapes"):
+        parse_form(FORMS[1], b"a=" + b"%41" * 500_001)
+
+
+@pytest.mark.parametrize(
     ("method", "path"),
     [
         ("GET", "/files/{}/{}"),
@@ -223,7 +270,7 @@ def test_large_bodies_are_parsed_by_threads_few_at_a_time(
         return {"prompt": "a"}
 
     monkeypatch.setattr(reading, "parse_json", parse)
-    statuses = asyncio.run(all_posted(app, [b" " * (reading.LARGE + 1)] * 6, IMAGES))
+    statuses = asyncio.run(all_posted(app, [b" " * (room.SMALL + 1)] * 6, IMAGES))
     assert statuses == [429] * 6  # the queue's
     assert most == reading.MAX_PARSERS
     assert threading.main_thread() not in seen
@@ -270,33 +317,45 @@ def test_bodies_share_the_room_there_is_and_give_it_back(chunked: bool) -> None:
 
 
 def test_one_owner_of_several_has_half_of_the_room() -> None:
-    room = Room(capacity=100, share=50, what="things")
-    room.take("a", 50)
-    with pytest.raises(QueueFull, match="too many things"):
-        room.take("a", 1)
-    room.take("b", 50)
+    shared = body_room(1000, several_owners=True)
+    shared.take("a", 4000, large=False)
+    with pytest.raises(QueueFull, match="too many large request bodies"):
+        shared.take("a", 1, large=False)
+    shared.take("b", 4000, large=False)
     with pytest.raises(QueueFull):
-        room.take("c", 1)
-    room.give("a", 50)
-    room.take("c", 50)
-    assert room.held == 100
+        shared.take("c", 1, large=False)
+    shared.give("a", 4000)
+    shared.take("c", 4000, large=False)
+    assert shared.held == 8000
+
+
+def test_large_requests_leave_room_for_small_ones() -> None:
+    shared = body_room(room.SMALL, several_owners=False)
+    large = [Hold(shared, "a") for _ in range(7)]
+    for hold in large:
+        hold.take(room.SMALL // 2)
+        hold.take(room.SMALL // 2)
+    with pytest.raises(QueueFull):
+        Hold(shared, "b").take(room.SMALL + 1)
+    Hold(shared, "b").take(room.SMALL)
+    assert shared.held == 8 * room.SMALL
 
 
 def test_a_request_that_has_ended_takes_no_more_room() -> None:
-    room = Room(100, 100, "things")
-    hold = Hold(room, "a")
+    shared = body_room(1000, several_owners=False)
+    hold = Hold(shared, "a")
     hold.take(60)
     hold.close()
     hold.take(60)
-    assert room.held == 0
+    assert shared.held == 0
 
 
 @pytest.fixture
 def pictures() -> Iterator[Room]:
     """Room for the images that the test decodes."""
-    room = Room(16 * 10_000, 16 * 10_000, "images")
-    token = picture_memory.set(lambda: Hold(room, "a"))
-    yield room
+    shared = picture_room(10_000, several_owners=True)
+    token = picture_memory.set(lambda: Hold(shared, "a"))
+    yield shared
     picture_memory.reset(token)
 
 

@@ -18,9 +18,9 @@ class LimitArgs(ArgumentGroup):
     max_request_s: float | None = None
     """Maximum seconds from acceptance to the end of a request. Default: no limit."""
     max_body_bytes: int = 64 * 2**20
-    """Maximum size of an HTTP request body, in bytes."""
+    """Maximum size of an HTTP request body, in bytes; all together have 8 times as many."""
     max_input_pixels: int = 50_000_000
-    """Maximum pixels of an image that a client sends."""
+    """Maximum pixels of an image that a client sends; all together have 32 bytes per pixel."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -28,6 +28,8 @@ from multimodal_gen.serving.storage.data_folder import DataFolder
 T = TypeVar("T")
 _LAST_ANSWERS_S = 5
 """Time for connections to receive their responses on shutdown."""
+_SWITCH_S = 0.0005
+"""How long a thread that parses a body may keep the event loop waiting, each time."""
 
 
 def serve(args: ServerArgs) -> int:
@@ -38,6 +40,7 @@ def serve(args: ServerArgs) -> int:
     InvalidRequest for an address that requires an api_key if there is none, and for an unusable
     data folder.
     """
+    sys.setswitchinterval(_SWITCH_S)
     try:
         listener = listen(args)
     except OSError as error:

@@ -21,8 +21,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 MAX_INPUT_PIXELS = 50_000_000
 _MAX_SENT = MAX_CLIENT_FRAME_BYTES // 3
 """Maximum pixels that the engine accepts; larger images are shrunk."""
-_DECODING_BYTES = 16
-"""Memory per pixel while an image is decoded and converted, at most."""
+DECODING_BYTES = 24
+"""Memory per pixel while an image is decoded and converted, at most: several copies of RGBA."""
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"})
 
 Mode = Literal["RGB", "L", "RGBA"]
@@ -116,7 +116,7 @@ def _open(data: bytes, field: str, max_pixels: int, memory: PictureMemory | None
                 size = f"{picture.width}x{picture.height}"
                 raise InvalidRequest(field, size, f"must have at most {max_pixels} pixels")
             if memory is not None:
-                memory.take(_DECODING_BYTES * count)
+                memory.take(DECODING_BYTES * count)
             return _fitting(_eight_bits(ImageOps.exif_transpose(picture)))
     except (InvalidRequest, QueueFull):
         raise

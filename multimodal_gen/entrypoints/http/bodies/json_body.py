@@ -6,8 +6,10 @@ values nor their depth is large. Everything else is refused here, once for all p
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -16,7 +18,7 @@ from fastapi.exceptions import RequestValidationError
 
 from multimodal_gen.errors import InvalidRequest
 
-MAX_VALUES = 200_000
+MAX_VALUES = 50_000
 """Parsing takes time and memory in proportion to them."""
 MAX_DEPTH = 64
 MAX_TEXT = 2**20
@@ -27,6 +29,7 @@ _INTEGERS = range(-(2**63), 2**64)
 _MAX_DIGITS = 100
 _SLICE = 2**20
 
+Body = bytes | bytearray
 JsonPath = tuple[str | int, ...]
 
 
@@ -34,7 +37,7 @@ class NumberOutOfRange(InvalidRequest):
     """A number that is not finite, or does not fit 64 bits."""
 
 
-def count_values(body: bytes) -> int:
+def count_values(body: Body) -> int:
     """Upper bound on the values in JSON, without parsing it. Raises HTTPException for too many."""
     # In slices: other threads have to wait while bytes are counted.
     slices = range(0, len(body), _SLICE)
@@ -44,7 +47,7 @@ def count_values(body: bytes) -> int:
     return count
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: Body) -> Any:
     """Parse UTF-8 JSON. Raises RequestValidationError if it is invalid, InvalidRequest with the
     name of the field that has a bad value, and HTTPException for too many values."""
     count_values(body)
@@ -56,20 +59,47 @@ def parse_json(body: bytes) -> Any:
     return found
 
 
-def check_values(value: Any, place: JsonPath = ()) -> None:
+def check_values(value: Any) -> None:
     """Check a parsed value and all that it contains. Raises InvalidRequest."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        if not all(map(_is_usable, level)):
+            _find(value, ())
+        level = [inner for each in level for inner in _inside(each)]
+        if not level:
+            return
+    _find(value, ())
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    """Values in a list or object, and the object's keys."""
+    if isinstance(value, dict):
+        return itertools.chain(value, value.values())
+    return value if isinstance(value, list) else ()
+
+
+def _is_usable(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.isascii() and "\0" not in value
+    if isinstance(value, int):
+        return value in _INTEGERS
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _find(value: Any, place: JsonPath) -> None:
+    """Raise InvalidRequest with the place of an unusable value, if there is one."""
     if len(place) > MAX_DEPTH:
         raise InvalidRequest(name_of(place[:3]), "…", f"must be nested at most {MAX_DEPTH} deep")
     if isinstance(value, dict):
         for key, inner in value.items():
             check_name(key, (*place, key))
-            check_values(inner, (*place, key))
+            _find(inner, (*place, key))
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            check_values(inner, (*place, index))
+            _find(inner, (*place, index))
     elif isinstance(value, str):
         check_text(value, place)
-    elif isinstance(value, int | float) and not _is_usable(value):
+    elif not _is_usable(value):
         raise NumberOutOfRange(name_of(place), value, "must be a finite number of at most 64 bits")
 
 
@@ -97,11 +127,7 @@ def name_of(place: JsonPath) -> str:
     return name.encode("ascii", "backslashreplace").decode()
 
 
-def _is_usable(number: float) -> bool:
-    return number in _INTEGERS if isinstance(number, int) else math.isfinite(number)
-
-
-def _slowly(body: bytes) -> Any:
+def _slowly(body: Body) -> Any:
     """Parse what the fast parser refuses, to name what is wrong with it."""
     try:
         return json.loads(body.decode("utf-8-sig"), parse_int=_integer)

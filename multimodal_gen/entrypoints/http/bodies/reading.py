@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from fastapi import Request
 
 from multimodal_gen.entrypoints.http.bodies.form_body import FormField, parse_form
 from multimodal_gen.entrypoints.http.bodies.json_body import (
     VALUE_BYTES,
+    Body,
     count_values,
     parse_json,
 )
-from multimodal_gen.entrypoints.http.bodies.room import Hold
+from multimodal_gen.entrypoints.http.bodies.room import SMALL, Hold
 
-LARGE = 256 * 2**10
-"""Bodies of more bytes are parsed by threads."""
 MAX_PARSERS = 2
 T = TypeVar("T")
 
 
-async def read_bytes(request: Request) -> bytes:
-    """Read the body. Other than `request.body`, this keeps no copy."""
-    return b"".join([piece async for piece in request.stream()])
+async def read_bytes(request: Request) -> Body:
+    """Read the body. Other than `request.body`, this keeps no copy, nor joins all at once."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+    return body
 
 
 async def read_json(request: Request) -> Any:
@@ -32,7 +34,7 @@ async def read_json(request: Request) -> Any:
     return await json_of(request, await read_bytes(request))
 
 
-async def json_of(request: Request, body: bytes) -> Any:
+async def json_of(request: Request, body: Body) -> Any:
     """Parse the body of `request` as JSON. Raises like `parse_json`, and QueueFull."""
     return await _parsed(request, body, lambda: _measured(request, body))
 
@@ -45,21 +47,27 @@ async def read_form(request: Request) -> list[FormField]:
 
 
 class ParsedRequest(Request):
-    """A request whose JSON is parsed here; FastAPI calls `json` for routes that declare a body."""
+    """A request whose JSON is parsed here; FastAPI calls this for routes that declare a body."""
+
+    async def body(self) -> bytes:
+        if not hasattr(self, "_body"):
+            # A copy that is bytes would hold up the event loop; FastAPI only passes it on.
+            self._body = cast(bytes, await read_bytes(self))
+        return self._body
 
     async def json(self) -> Any:
         return await json_of(self, await self.body())
 
 
-def _measured(request: Request, body: bytes) -> Any:
+def _measured(request: Request, body: Body) -> Any:
     hold = hold_of(request)
     if hold is not None:
         hold.take(count_values(body) * VALUE_BYTES)
     return parse_json(body)
 
 
-async def _parsed(request: Request, body: bytes, parse: Callable[[], T]) -> T:
-    if len(body) <= LARGE:
+async def _parsed(request: Request, body: Body, parse: Callable[[], T]) -> T:
+    if len(body) <= SMALL:
         return parse()
     hold = hold_of(request)
     if hold is not None:

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.entrypoints.http.bodies.json_body import Body
 from multimodal_gen.entrypoints.http.bodies.reading import json_of
 from multimodal_gen.entrypoints.http.comfyui.errors import (
     InvalidInput,
@@ -153,7 +154,7 @@ class PromptSubmitter:
         return -self._prompts.next_number() if given.get("front") else self._prompts.next_number()
 
 
-async def object_of(request: Request, body: bytes) -> dict[str, Any]:
+async def object_of(request: Request, body: Body) -> dict[str, Any]:
     """Parse JSON regardless of the content type. Raises InvalidPrompt."""
     try:
         found = await json_of(request, body)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
+from multimodal_gen.entrypoints.http.bodies.json_body import Body
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
 from multimodal_gen.entrypoints.http.media.solvers import solver_named
 from multimodal_gen.entrypoints.python.decoding import decode_picture
@@ -40,11 +41,11 @@ class Asked:
     """Names of parameters that were ignored."""
 
 
-def understood(body: bytes, given: Any, model: ModelInfo, max_pixels: int) -> Asked:
+def understood(body: Body, given: Any, model: ModelInfo, max_pixels: int) -> Asked:
     """Convert `given`, the JSON of the body; None if the body is an image file. Slow. Raises
     InvalidRequest."""
     if given is None:
-        return Asked(SamplingParams(), _picture(body, max_pixels))
+        return Asked(SamplingParams(), _picture(bytes(body), max_pixels))
     inputs, parameters = given.get("inputs"), given.get("parameters")
     if not isinstance(inputs, str):
         raise InvalidRequest("inputs", type(inputs).__name__, "must be text, or a file in base64")
@@ -55,7 +56,7 @@ def understood(body: bytes, given: Any, model: ModelInfo, max_pixels: int) -> As
     return _asked(inputs, parameters, model, max_pixels, others)
 
 
-def is_json(body: bytes) -> bool:
+def is_json(body: Body) -> bool:
     """Whether the body is JSON; everything else is an image file."""
     return _OBJECT.match(body) is not None
 

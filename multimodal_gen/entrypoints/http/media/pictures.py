@@ -11,7 +11,7 @@ from multimodal_gen.errors import InvalidRequest
 
 _DATA_URL = re.compile(r"data:[^,]{0,200},", re.ASCII | re.IGNORECASE)
 _PIECE = 2**20
-"""Characters decoded at once: a multiple of four."""
+"""Characters decoded at once."""
 
 
 def file_of(given: PictureSource, field: str) -> bytes:
@@ -27,7 +27,7 @@ def bytes_of(text: str, field: str) -> bytes:
     elif re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://", text):
         raise InvalidRequest(field, text, "URLs are not fetched: send the image itself")
     try:
-        return _decoded("".join(text.split()))
+        return _decoded(text)
     except (binascii.Error, ValueError):
         allowed = "must be a file, a data URL or base64"
         raise InvalidRequest(field, text, allowed) from None
@@ -35,6 +35,10 @@ def bytes_of(text: str, field: str) -> bytes:
 
 def _decoded(text: str) -> bytes:
     """Decode base64 in pieces: other threads have to wait while one is decoded."""
-    starts = range(0, len(text) or 1, _PIECE)
-    pieces = (text[start : start + _PIECE] for start in starts)
-    return b"".join(base64.b64decode(piece, validate=True) for piece in pieces)
+    decoded, rest = [], ""
+    for start in range(0, len(text) or 1, _PIECE):
+        piece = rest + "".join(text[start : start + _PIECE].split())
+        end = len(piece) if start + _PIECE >= len(text) else len(piece) // 4 * 4
+        decoded.append(base64.b64decode(piece[:end], validate=True))
+        rest = piece[end:]
+    return b"".join(decoded)

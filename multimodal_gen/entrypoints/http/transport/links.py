@@ -27,7 +27,7 @@ async def follow_links(request: Request, body: BaseModel) -> None:
 
 async def _file(fetcher: MediaFetcher, value: Any, field: str) -> Any:
     url = value.image_url if isinstance(value, PictureLink) else value
-    if isinstance(url, str) and url.lower().startswith(_SCHEMES):
+    if isinstance(url, str) and url[:8].lower().startswith(_SCHEMES):
         return await fetcher.fetch(url, field)
     return value
 

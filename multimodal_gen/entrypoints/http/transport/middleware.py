@@ -12,13 +12,14 @@ from functools import partial
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from multimodal_gen.entrypoints.http.bodies.room import Hold, Room
-from multimodal_gen.entrypoints.http.transport.errors import error_response, shaped
+from multimodal_gen.entrypoints.http.transport.errors import answer, shaped
 from multimodal_gen.entrypoints.http.transport.owners import owner_name
 from multimodal_gen.entrypoints.python.decoding import picture_memory
+from multimodal_gen.errors import QueueFull
 from multimodal_gen.observability.context import RequestContext, enter, leave, trace_id_of
 from multimodal_gen.observability.logging import ACCESS, fields
 from multimodal_gen.observability.metrics import Metrics
@@ -162,7 +163,8 @@ class Drained:
 
 class BodyLimit:
     """Returns 413 for a body of more than `limit` bytes, by content-length or actual size, and 429
-    while the bodies of other requests fill `room`, where each byte is counted as it arrives."""
+    while the bodies of other requests fill `room`: where the length is announced before the body is
+    read, else as its bytes arrive."""
 
     def __init__(self, app: ASGIApp, limit: int, room: Room) -> None:
         self._app = app
@@ -172,31 +174,36 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > self._limit:
-            response = error_response(413, self._message, "request_too_large")
-            return await shaped(response, scope)(scope, receive, send)
         hold = scope["body_hold"] = Hold(self._room, owner_name(scope))
-        received = 0
+        try:
+            bounded = self._bounded(receive, hold, Headers(scope=scope).get("content-length", ""))
+        except (HTTPException, QueueFull) as error:
+            return await shaped(answer(Request(scope), error), scope)(scope, receive, send)
+        try:
+            await self._app(scope, bounded, send)
+        finally:
+            hold.close()
+
+    def _bounded(self, receive: Receive, hold: Hold, length: str) -> Receive:
+        received, room = 0, 0
+
+        def check(size: int) -> None:
+            nonlocal room
+            if size > self._limit:
+                raise HTTPException(413, f"the body must be at most {self._limit} bytes")
+            if size > room:
+                hold.take(size - room)
+                room = size
 
         async def receive_bounded() -> Message:
             nonlocal received
             message = await receive()
-            size = len(message.get("body", b""))
-            received += size
-            if received > self._limit:
-                raise HTTPException(413, self._message)
-            hold.take(size)
+            received += len(message.get("body", b""))
+            check(received)
             return message
 
-        try:
-            await self._app(scope, receive_bounded, send)
-        finally:
-            hold.close()
-
-    @property
-    def _message(self) -> str:
-        return f"the body must be at most {self._limit} bytes"
+        check(int(length) if length.isdecimal() else 0)
+        return receive_bounded
 
 
 class PictureRoom:
