@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.a1111.routes import a1111_routes, as_a1111
@@ -33,6 +34,7 @@ from multimodal_gen.entrypoints.http.ops.playground import playground_routes
 from multimodal_gen.entrypoints.http.ops.status import status_routes
 from multimodal_gen.entrypoints.http.transport.errors import install_handlers
 from multimodal_gen.entrypoints.http.transport.fetch import MediaFetcher, MediaHosts
+from multimodal_gen.entrypoints.http.transport.head import HeadAsGet
 from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
 from multimodal_gen.entrypoints.http.transport.keys import Keys
 from multimodal_gen.entrypoints.http.transport.middleware import (
@@ -67,12 +69,21 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     app.state.parsers = asyncio.Semaphore(MAX_PARSERS)
     install_handlers(app, {"/sdapi/": as_a1111, "/hf": as_hugging_face, "/api/": as_comfyui})
     # The last one added handles a request first.
+    app.add_middleware(HeadAsGet)
     pictures = picture_room(args.max_input_pixels, several_owners=ring.guards)
     app.add_middleware(PictureRoom, room=pictures)
     bodies = body_room(args.max_body_bytes, several_owners=ring.guards)
     app.add_middleware(BodyLimit, limit=args.max_body_bytes, room=bodies)
-    app.add_middleware(Keys, ring=ring)
+    app.add_middleware(Keys, ring=ring, origins=args.allowed_origins)
     app.add_middleware(Drained, most=2 * args.max_body_bytes)
+    if args.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=args.allowed_origins,
+            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=("*",),
+        )
     app.add_middleware(Observed, metrics=metrics, tracing=tracing)
     app.include_router(status_routes(service, args))
     app.include_router(docs_routes(app, needs_key=ring.guards))

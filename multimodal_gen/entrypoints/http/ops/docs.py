@@ -28,7 +28,7 @@ def docs_routes(app: FastAPI, *, needs_key: bool) -> APIRouter:
         "cache-control": "no-cache",
     }
 
-    @routes.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
+    @routes.get("/docs", include_in_schema=False)
     async def docs() -> Response:
         return Response(html, headers=headers, media_type="text/html; charset=utf-8")
 

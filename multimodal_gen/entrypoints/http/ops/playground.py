@@ -43,7 +43,6 @@ def playground_routes(service: Service, ring: KeyRing, args: EngineArgs) -> APIR
         "etag": etag,
     }
 
-    @routes.head("/", include_in_schema=False)
     @routes.get("/", response_class=HTMLResponse)
     async def playground(request: Request) -> Response:
         """Return the playground page."""

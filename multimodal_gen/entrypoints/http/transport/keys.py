@@ -15,12 +15,13 @@ import base64
 import binascii
 import ipaddress
 import re
+from collections.abc import Collection
 
 from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from multimodal_gen.entrypoints.http.transport.errors import response_of
+from multimodal_gen.entrypoints.http.transport.errors import response_of, shaped
 from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
 from multimodal_gen.errors import Forbidden, MultimodalGenError, Unauthorized
 from multimodal_gen.observability.context import current
@@ -37,9 +38,11 @@ _POLICY_VIOLATION = 1008
 class Keys:
     """Authenticates requests and attaches the key's owner."""
 
-    def __init__(self, app: ASGIApp, ring: KeyRing) -> None:
+    def __init__(self, app: ASGIApp, ring: KeyRing, origins: Collection[str] = ()) -> None:
+        """`origins`: pages that may use a server without keys."""
         self._app = app
         self._ring = ring
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -63,7 +66,7 @@ class Keys:
             return owner
         if self._ring.guards:
             raise Unauthorized("API key required: Authorization: Bearer <key>")
-        _check_origin(scope)
+        _check_origin(scope, self._origins)
         return Owner()
 
 
@@ -108,16 +111,18 @@ def _is_open(scope: Scope) -> bool:
     return reads and _OPEN_PAGES.fullmatch(path) is not None
 
 
-def _check_origin(scope: Scope) -> None:
-    """Without keys, pages of other sites must not reach the server through a visitor's browser,
-    even by a host name that resolves to this machine. Raises Forbidden."""
+def _check_origin(scope: Scope, allowed: Collection[str]) -> None:
+    """Without keys, pages of sites that are not allowed must not reach the server through a
+    visitor's browser, even by a host name that resolves to this machine. Raises Forbidden."""
     headers = Headers(scope=scope)
     host, origin = headers.get("host", ""), headers.get("origin")
     if host and not _is_local(host):
         why = f"a server without keys only accepts its address or localhost, not {host[:100]!a}"
         raise Forbidden(f"{why}: set api_key")
-    if origin is not None and origin.partition("://")[2].lower() != host.lower():
-        why = f"pages of {origin[:100]!a} may not use a server without keys: set api_key"
+    if origin is None or origin in allowed or "*" in allowed:
+        return
+    if origin.partition("://")[2].lower() != host.lower():
+        why = f"pages of {origin[:100]!a} may not use it: set api_key or allowed_origins"
         raise Forbidden(why)
 
 
@@ -135,7 +140,7 @@ def _is_local(host: str) -> bool:
 
 async def _refuse(error: MultimodalGenError, scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
-        await response_of(error)(scope, receive, send)
+        await shaped(response_of(error), scope)(scope, receive, send)
     else:
         await receive()
         reason = error.message[:100]
