@@ -16,8 +16,9 @@ from PIL import Image
 
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.configs.lora_choice import LoraChoice
-from multimodal_gen.configs.solvers import View, noise_schedules_of, solvers_of
+from multimodal_gen.configs.solvers import SCHEDULE_PARAMETERS, View, noise_schedules_of, solvers_of
 from multimodal_gen.entrypoints.http.comfyui.errors import InvalidInput, InvalidPrompt
+from multimodal_gen.entrypoints.http.comfyui.graph.arithmetic import evaluate
 from multimodal_gen.entrypoints.http.comfyui.graph.definition import Input
 from multimodal_gen.entrypoints.http.comfyui.graph.graph import Graph
 from multimodal_gen.entrypoints.http.comfyui.graph.graph_translation import (
@@ -49,7 +50,7 @@ def model_of(family: str, view: View = View.FLOW, **defaults: Any) -> ModelInfo:
         limits=Limits(max_frames=121),
         size_multiple=16,
         frame_multiple=4 if video else 1,
-        parameters=(*config.parameters, "lora"),
+        parameters=(*config.parameters, *SCHEDULE_PARAMETERS[view], "lora"),
         schedulers=solvers_of(view),
         noise_schedules=noise_schedules_of(solvers_of(view), [view]),
     )
@@ -184,8 +185,7 @@ def test_qwen_image_with_its_shift_and_cfg() -> None:
     model = model_of("qwen_image")
     sampling = read(graph, model)
     assert asked(sampling, "true_cfg_scale", "negative_prompt") == (4.0, "blurry")
-    z_image = read(graph, model_of("z_image"))
-    assert z_image.params.flow_shift == 3.1
+    assert sampling.params.flow_shift == 3.1
 
 
 def test_shift_that_the_model_can_not_change_is_named() -> None:
@@ -195,8 +195,7 @@ def test_shift_that_the_model_can_not_change_is_named() -> None:
             "13": sampled(model=["4", 0]),
         },
     )
-    model = model_of("stable_diffusion_3")
-    warnings = read(graph, model).warnings
+    warnings = read(graph, SDXL).warnings
     assert any("ModelSamplingSD3 4: shift=3.0 has no effect" in warning for warning in warnings)
 
 
@@ -646,6 +645,15 @@ def test_schedulers_are_noise_schedules(
     assert any(f"scheduler={scheduler} has" in each for each in sampling.warnings) is warned
 
 
+@pytest.mark.parametrize(("steps", "warned"), [(1, False), (4, True)])
+def test_turbo_scheduler(steps: int, warned: bool) -> None:
+    graph = advanced_flux()
+    graph["11"] = node("SDTurboScheduler", model=["1", 0], steps=steps, denoise=1.0)
+    sampling = read(graph, SDXL)
+    assert asked(sampling, "noise_schedule", "num_inference_steps") == (None, steps)
+    assert any("SDTurboScheduler 11" in warning for warning in sampling.warnings) is warned
+
+
 def test_karras_scheduler_with_limits_of_its_own() -> None:
     graph = advanced_flux()
     limits = {"sigma_max": 14.614642, "sigma_min": 0.1, "rho": 7.0}
@@ -732,3 +740,75 @@ def test_any_graph_of_known_nodes_is_taken_or_refused(sent: Sent) -> None:
                 translator.translate(translator.result_of(output).sampled)
     except (InvalidPrompt, InvalidInput):
         pass
+
+
+def switched(on: bool) -> Sent:
+    """A LoRA and fewer steps, if a switch is on."""
+    lora = {"lora_name": "fast", "strength_model": 1.0}
+    return separate_files(
+        "qwen_image",
+        **{
+            "20": node("PrimitiveBoolean", value=on),
+            "21": node("LoraLoaderModelOnly", model=["1", 0], **lora),
+            "22": node("ComfySwitchNode", switch=["20", 0], on_false=["1", 0], on_true=["21", 0]),
+            "23": node("PrimitiveInt", value=20),
+            "24": node(
+                "ComfyMathExpression", expression="floor(a / 3) + 1", **{"values.a": ["23", 0]}
+            ),
+            "25": node("ComfySwitchNode", switch=["20", 0], on_false=["23", 0], on_true=["24", 1]),
+            "13": sampled(model=["22", 0], steps=["25", 0]),
+        },
+    )
+
+
+def test_switch_needs_one_of_its_inputs() -> None:
+    model = model_of("qwen_image")
+    on, off = read(switched(True), model, ("fast",)), read(switched(False), model)
+    assert asked(on, "num_inference_steps", "lora") == (7, (LoraChoice("fast"),))
+    assert asked(off, "num_inference_steps", "lora") == (20, ())
+    assert not any("LoraLoader" in warning for warning in off.warnings)
+    graph = switched(False)
+    graph["21"]["inputs"]["model"] = ["77", 0]  # Not needed, therefore not looked at.
+    assert read(graph, model).params.lora == ()
+
+
+def test_texts_and_sizes_can_be_computed() -> None:
+    graph = separate_files(
+        **{
+            "20": node("StringConcatenate", string_a="a red", string_b="heart", delimiter=" "),
+            "21": node("ResolutionSelector", aspect_ratio="16:9 (Widescreen)", megapixels=1.0),
+            "13": sampled(),
+        }
+    )
+    graph["5"]["inputs"]["text"] = ["20", 0]
+    graph["7"]["inputs"] |= {"width": ["21", 0], "height": ["21", 1]}
+    params = read(graph, SDXL).params
+    assert (params.prompt, params.width, params.height) == ("a red heart", 1368, 768)
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("a * b + 1", 21),
+        ("((a + 15) // 16) * 16", 16),
+        ("max(5, round(a * 24)) % 17", 11),
+        ("b & ~1", 4),
+        ("-a / 2", -2.0),
+        ("a > 2", True),
+    ],
+)
+def test_arithmetic(expression: str, value: float) -> None:
+    assert evaluate(expression, {"a": 4, "b": 5}) == value
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *("2 ** 99", "a << 99", "c", "__import__('os')", "a.real", "(lambda: 1)()", "[1][0]"),
+        *("", "a +", "1 / 0", "'x' * 9", "f'{a}'", "a if a else b", "(" * 150, "1" * 999),
+        *("min(a, key=a)", "round(1e308 * 10)", "int('9')", "a and b"),
+    ],
+)
+def test_other_code_is_no_arithmetic(expression: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        evaluate(expression, {"a": 4, "b": 5})

@@ -22,7 +22,8 @@ class Input:
     """One input of a node: an output type of another node, or a value."""
 
     type: str
-    """`INT`, `FLOAT`, `STRING`, `BOOLEAN`, `COMBO`, or an output type: `MODEL`, `LATENT`, …"""
+    """`INT`, `FLOAT`, `STRING`, `BOOLEAN`, `COMBO`, or an output type: `MODEL`, `LATENT`, …; `*`
+    is any."""
     options: Mapping[str, Any] = field(default_factory=dict)
     choices: tuple[str, ...] = ()
     open: bool = False
@@ -40,6 +41,8 @@ class Input:
 
     def accepts(self, type: str | None) -> bool:
         """Whether an output of this type can be linked to it."""
+        if "*" in (type, self.type):
+            return type is not None
         return type == self.type or (self.type == "COMBO" and type == "STRING")
 
     def to_json(self) -> list[Any]:
@@ -60,6 +63,9 @@ class NodeClass:
     output_names: tuple[str, ...] = ()
     is_output: bool = False
     """True for nodes that produce results."""
+    branches: tuple[str, str, str] | None = None
+    """For a node that needs one of two inputs: a flag, the input if it is false, and if it is
+    true."""
     idle: str = "not supported by this server"
     """Why those of its inputs that `meaning` does not read have no effect."""
 

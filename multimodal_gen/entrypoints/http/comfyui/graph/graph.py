@@ -132,8 +132,9 @@ class Graph:
 
     def _sources(self, node: Node, problems: list[InvalidInput]) -> list[tuple[str, Node]]:
         found = []
+        needless = self._needless(node)
         for name, spec in node.kind.inputs.items():
-            if spec.optional and name not in node.inputs:
+            if name == needless or (spec.optional and name not in node.inputs):
                 continue
             try:
                 if spec.is_value and not self.is_linked(node, name):
@@ -143,6 +144,29 @@ class Graph:
             except InvalidInput as error:
                 problems.append(error)
         return found
+
+    def _needless(self, node: Node) -> str | None:
+        """The branch that a node does not need, if the other one is there."""
+        if node.kind.branches is None:
+            return None
+        flag, on_false, on_true = node.kind.branches
+        chosen = self._constant(node, flag)
+        if not isinstance(chosen, bool):
+            return None
+        used, other = (on_true, on_false) if chosen else (on_false, on_true)
+        return other if used in node.inputs else None
+
+    def _constant(self, node: Node, name: str) -> Any:
+        """A literal, or that of a primitive which is linked; None if it is neither."""
+        for _ in range(MAX_NODES):
+            given = node.inputs.get(name)
+            if not isinstance(given, list):
+                return given
+            source = self.nodes.get(str(given[0])) if given else None
+            if source is None or not source.kind.name.startswith("Primitive"):
+                return None
+            node, name = source, "value"
+        return None
 
     def _given(self, node: Node, name: str, spec: Input) -> Any:
         if name not in node.inputs:

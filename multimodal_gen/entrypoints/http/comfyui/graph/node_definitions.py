@@ -9,8 +9,8 @@ from multimodal_gen.entrypoints.http.comfyui.graph.nodes.conditioning import con
 from multimodal_gen.entrypoints.http.comfyui.graph.nodes.images import images
 from multimodal_gen.entrypoints.http.comfyui.graph.nodes.latents import latents
 from multimodal_gen.entrypoints.http.comfyui.graph.nodes.loaders import loaders
+from multimodal_gen.entrypoints.http.comfyui.graph.nodes.logic import logic
 from multimodal_gen.entrypoints.http.comfyui.graph.nodes.outputs import outputs
-from multimodal_gen.entrypoints.http.comfyui.graph.nodes.primitives import primitives
 from multimodal_gen.entrypoints.http.comfyui.graph.nodes.sampling import sampling
 from multimodal_gen.messages.model_info import ModelInfo
 
@@ -27,6 +27,6 @@ def definitions_for(
             *images(uploads),
             *sampling(model),
             *outputs(model),
-            *primitives(),
+            *logic(),
         )
     )

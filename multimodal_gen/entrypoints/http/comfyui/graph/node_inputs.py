@@ -64,6 +64,11 @@ class NodeInputs:
             return found
         return self.given(name)
 
+    def anything(self, name: str) -> object:
+        """Value of the output that an input is linked to, whatever it is."""
+        self.read.add(name)
+        return self._source(name)
+
     def linked(self, name: str, kind: type[V]) -> V:
         """Value of the output that an input is linked to. Raises InvalidInput."""
         self.read.add(name)

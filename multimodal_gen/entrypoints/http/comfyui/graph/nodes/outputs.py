@@ -31,8 +31,10 @@ def outputs(model: ModelInfo) -> tuple[NodeClass, ...]:
 
 def _images(prefix: dict[str, Input]) -> tuple[NodeClass, ...]:
     images = {"images": link("IMAGE")}
+    advanced = {**images, **prefix, "format": Input("COMBO", choices=("png",), open=True)}
     return (
         _output("SaveImage", "Save Image", {**images, **prefix}, _save),
+        _output("SaveImageAdvanced", "Save Image (Advanced)", advanced, _save_png),
         _output("PreviewImage", "Preview Image", images, _save),
         _output("SaveImageWebsocket", "SaveImageWebsocket", images, _save),
     )
@@ -90,6 +92,12 @@ def _save(inputs: NodeInputs) -> tuple[object, ...]:
     if inputs.has("filename_prefix"):
         inputs.given("filename_prefix")
     return (SavedResult(inputs.linked("images", DecodedImages).sampled),)
+
+
+def _save_png(inputs: NodeInputs) -> tuple[object, ...]:
+    if inputs.peek("format") == "png":
+        inputs.given("format")
+    return _save(inputs)
 
 
 def _create_video(inputs: NodeInputs) -> tuple[object, ...]:

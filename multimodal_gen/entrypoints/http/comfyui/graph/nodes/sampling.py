@@ -212,7 +212,7 @@ def _schedules(steps: Input) -> tuple[NodeClass, ...]:
         _schedule("KarrasScheduler", {**count, **ends, **rho}, _own("karras")),
         _schedule("ExponentialScheduler", {**count, **ends}, _own("exponential")),
         _schedule("BetaSamplingScheduler", {**used, **count, **beta}, _own("beta")),
-        _schedule("SDTurboScheduler", {**used, **count, **denoise}, _own(OWN_SPACING)),
+        _schedule("SDTurboScheduler", {**used, **count, **denoise}, _turbo),
         _schedule("Flux2Scheduler", {**count, **sides}, _own(OWN_SPACING, "width", "height")),
         _schedule("LTXVScheduler", {**count, **ltx, **stretch, **latent}, _own(OWN_SPACING)),
     )
@@ -238,3 +238,10 @@ def _own(name: str, *sides: str) -> Meaning:
         return (ScheduleValue(name, inputs.given("steps"), denoise),)
 
     return meaning
+
+
+def _turbo(inputs: NodeInputs) -> tuple[object, ...]:
+    """The first of ten steps, which for one step is the model's own schedule."""
+    steps = inputs.given("steps")
+    name = OWN_SPACING if steps.value == 1 else "sd_turbo"
+    return (ScheduleValue(name, steps, inputs.given("denoise")),)
