@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +27,23 @@ class LoraFile:
 
     @property
     def stamp(self) -> str:
-        """Fingerprint that changes with the files. Raises OSError if they are gone."""
-        found = [path.stat() for path in (self.weights, self.config) if path is not None]
+        """Fingerprint that changes with the files, on this host. Raises OSError if they are
+        gone."""
+        found = [path.stat() for path in self._paths]
         return " ".join(f"{stat.st_mtime_ns}:{stat.st_size}:{stat.st_ino}" for stat in found)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the files' content; slow. Raises OSError if they are gone."""
+        whole = hashlib.blake2b(digest_size=32)
+        for path in self._paths:
+            with path.open("rb") as file:
+                whole.update(hashlib.file_digest(file, "blake2b").digest())
+        return whole.hexdigest()
+
+    @property
+    def _paths(self) -> list[Path]:
+        return [path for path in (self.weights, self.config) if path is not None]
 
 
 class LoraFolder:

@@ -62,6 +62,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Names allowed for `noise_schedule`; some solvers support only some of them."""
     warnings: tuple[str, ...] = ()
     """What this server does differently from the checkpoint's settings."""
+    lora_targets: tuple[str, ...] = ()
+    """Components that a LoRA may apply to, the denoisers first."""
     dtype: str = "float32"
     device: str = "cpu"
 

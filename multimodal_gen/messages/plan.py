@@ -33,8 +33,8 @@ class LoraLoad(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int
     name: str
-    stamp: str
-    """Fingerprint of its files, taken by rank 0."""
+    target: str | None = None
+    """Component that it applies to; None: where its keys and its name say."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
@@ -130,6 +130,8 @@ class LoraRead(msgspec.Struct, frozen=True, kw_only=True, tag="lora_read"):
 
     number: int
     rank: int
+    digest: str = ""
+    """Digest of its files, which must be equal on all ranks."""
     warnings: tuple[str, ...] = ()
     """For the results of requests that use it."""
     error: WireError | None = None

@@ -117,17 +117,20 @@ def _check_known(params: SamplingParams, model: ModelInfo) -> None:
 
 
 def _check_loras(params: SamplingParams, model: ModelInfo) -> None:
-    names = [choice.name for choice in params.lora]
-    if len(names) > model.limits.max_loras:
+    places = [(choice.name, choice.target) for choice in params.lora]
+    if len(places) > model.limits.max_loras:
         allowed = f"must be at most {model.limits.max_loras}"
-        raise InvalidRequest("lora", names, allowed)
+        raise InvalidRequest("lora", [name for name, _ in places], allowed)
     for choice in params.lora:
-        if names.count(choice.name) > 1:
+        if places.count((choice.name, choice.target)) > 1:
             raise InvalidRequest("lora", choice.name, "is given twice")
         _check_text("lora", choice.name)
+        if choice.target is not None and choice.target not in model.lora_targets:
+            allowed = f"target must be {' or '.join(model.lora_targets) or 'left out'}"
+            raise InvalidRequest("lora", choice.target, allowed)
         if not -MAX_LORA_SCALE <= choice.scale <= MAX_LORA_SCALE:  # nor is it NaN
             allowed = f"scale must be {-MAX_LORA_SCALE} to {MAX_LORA_SCALE}"
-            raise InvalidRequest("lora", f"{choice.name}:{choice.scale}", allowed)
+            raise InvalidRequest("lora", str(choice), allowed)
 
 
 def _check_prompt(name: str, text: str, model: ModelInfo) -> None:

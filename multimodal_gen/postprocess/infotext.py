@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.solvers import a1111_name, a1111_schedule
 
@@ -19,7 +20,7 @@ _SIZE = re.compile(r"([0-9]+)x([0-9]+)", re.ASCII)
 
 def write(params: SamplingParams, model: str, version: str) -> str:
     """Format parameters whose defaults are filled in."""
-    loras = "".join(f" <lora:{lora.name}:{lora.scale}>" for lora in params.lora)
+    loras = "".join(f" {_tag(lora)}" for lora in params.lora)
     lines = [params.prompt.replace("\0", "") + loras]
     if params.negative_prompt:
         lines.append(_NEGATIVE + params.negative_prompt.replace("\0", ""))
@@ -67,6 +68,11 @@ def _settings(params: SamplingParams, model: str, version: str) -> list[tuple[st
         "Version": f"multimodal_gen {version}",
     }
     return [(key, value) for key, value in settings.items() if value is not None]
+
+
+def _tag(lora: LoraChoice) -> str:
+    target = f":target={lora.target}" if lora.target else ""
+    return f"<lora:{lora.name}:{lora.scale}{target}>"
 
 
 def _quoted(value: object) -> str:

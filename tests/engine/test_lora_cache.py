@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import LoraRead
@@ -88,6 +90,50 @@ def test_a_file_that_changed_is_another_lora(rank: Rank) -> None:
     (rank.folder / "a.safetensors").write_bytes(b"changed")
     assert rank.ask("2", "a")
     assert rank.cache.numbers("1") != rank.cache.numbers("2")
+
+
+def test_a_lora_for_another_target_is_another_lora(rank: Rank) -> None:
+    choices = [LoraChoice("a"), LoraChoice("a", 0.5, "transformer_2")]
+    rank.cache.wait("1", rank.cache.find(choices))
+    assert rank.settle() == ["1"]
+    assert len(set(rank.cache.numbers("1"))) == 2
+
+
+def loads(folder: Path, ranks: int) -> tuple[LoraCache, int]:
+    """A cache that waits for the ranks to read LoRA a, and the number of the load."""
+    (folder / "a.safetensors").touch()
+    cache = LoraCache(str(folder), capacity=2, ranks=ranks)
+    cache.wait("1", cache.find([LoraChoice("a")]))
+    _, (load,) = cache.orders()
+    return cache, load.number
+
+
+def test_ranks_that_read_different_files_end_the_request(tmp_path: Path) -> None:
+    cache, number = loads(tmp_path, ranks=2)
+    cache.reported(LoraRead(number=number, rank=0, digest="x"))
+    failed = cache.reported(LoraRead(number=number, rank=1, digest="y"))
+    assert "is not the same file for all ranks" in failed["1"].message
+
+
+def test_ranks_that_read_equal_files_agree(tmp_path: Path) -> None:
+    cache, number = loads(tmp_path, ranks=2)
+    for rank in range(2):
+        assert not cache.reported(LoraRead(number=number, rank=rank, digest="x"))
+    assert cache.take_ready() == ["1"]
+
+
+def test_the_digest_is_of_the_content_alone(tmp_path: Path) -> None:
+    """As on another host, where times and inodes differ."""
+    digests = []
+    for host in ("a", "b", "c"):
+        folder = tmp_path / host / "ink"
+        folder.mkdir(parents=True)
+        (folder / "adapter_model.safetensors").write_bytes(b"weights")
+        (folder / "adapter_config.json").write_bytes(b"{}" if host != "c" else b"{ }")
+        os.utime(folder / "adapter_model.safetensors", (0, len(digests)))
+        digests.append(LoraFolder(folder.parent).find("ink").digest)
+    assert digests[0] == digests[1]
+    assert digests[0] != digests[2]
 
 
 def test_a_request_ends_when_one_rank_fails_and_all_have_reported(tmp_path: Path) -> None:

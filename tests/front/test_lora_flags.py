@@ -27,6 +27,22 @@ def test_a_name_may_be_a_number_or_have_a_colon() -> None:
     assert params.lora == (LoraChoice("7"), LoraChoice("a:b"), LoraChoice("c:d", -0.5))
 
 
+def test_a_target_is_a_component_after_the_scale_or_the_name() -> None:
+    params = params_of(
+        "--lora", "a:0.5@transformer_2", "--lora", "b@text_encoder", "--lora", "c@2x"
+    )
+    assert params.lora == (
+        LoraChoice("a", 0.5, "transformer_2"),
+        LoraChoice("b", 1.0, "text_encoder"),
+        LoraChoice("c@2x"),
+    )
+    assert [str(choice) for choice in params.lora] == [
+        "a:0.5@transformer_2",
+        "b:1.0@text_encoder",
+        "c@2x:1.0",
+    ]
+
+
 def test_a_lora_without_a_name_is_bad_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--prompt", "x", "--lora", ":0.5"]) == BAD_USE
     assert "NAME:SCALE" in capsys.readouterr().err

@@ -177,6 +177,14 @@ def test_a_loras_scale_is_the_models_and_what_else_is_said_of_it_is_named(
         assert warning in warnings[0]
 
 
+def test_the_target_of_a_lora_survives_the_text_of_a_file() -> None:
+    loras = (LoraChoice("a", 0.5, "transformer_2"), LoraChoice("a", 1.0, "transformer"))
+    text = write(SamplingParams(prompt="a cat", lora=loras, seed=1), "model", "1")
+    assert "<lora:a:0.5:target=transformer_2>" in text
+    params, warnings = wanted(prompt=parse_infotext(text)["Prompt"])
+    assert (params.prompt, params.lora, warnings) == ("a cat", loras, [])
+
+
 def test_a_prompt_can_leave_its_loras_out() -> None:
     params, _ = wanted(prompt="a cat <lora:a:1>", disable_extra_networks=True)
     assert (params.prompt, params.lora) == ("a cat", ())

@@ -374,6 +374,20 @@ def test_two_samplers_are_the_two_experts_of_a_model() -> None:
     assert any("end_at_step=4 has no effect" in warning for warning in sampling.warnings)
 
 
+def test_a_lora_before_each_sampler_goes_to_its_expert() -> None:
+    graph = experts()
+    graph["14"] = node(
+        "LoraLoaderModelOnly", model=["10", 0], lora_name="fast_high", strength_model=0.25
+    )
+    graph["13"]["inputs"]["model"] = ["14", 0]
+    targets = ("transformer", "transformer_2", "text_encoder")
+    model = msgspec.structs.replace(EXPERTS, lora_targets=targets)
+    assert read(graph, model, ("fast_high",)).params.lora == (
+        LoraChoice("fast_high", 1.0, "transformer"),
+        LoraChoice("fast_high", 0.25, "transformer_2"),
+    )
+
+
 @pytest.mark.parametrize(("model", "start"), [(WAN, 4), (EXPERTS, 5)])
 def test_other_pairs_of_samplers_are_refused(model: ModelInfo, start: int) -> None:
     graph = experts(start)

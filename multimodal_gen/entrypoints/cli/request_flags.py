@@ -26,7 +26,7 @@ _MORE_HELP = {
     "prompt": "Repeatable: each is a request.",
     "image_path": "Repeatable: one per prompt, or all for one prompt.",
     "mask_path": "Repeatable.",
-    "lora": "Each is NAME or NAME:SCALE; repeat the flag for several.",
+    "lora": "Each is NAME, NAME:SCALE or NAME:SCALE@TARGET; repeat the flag for several.",
 }
 _REPEATED = ("prompt", "image_path", "mask_path")
 """Parameters of which a command takes several, for several requests."""

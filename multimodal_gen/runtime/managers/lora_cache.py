@@ -16,11 +16,12 @@ from multimodal_gen.messages.reply import WireError
 
 
 class LoraVersion(NamedTuple):
-    """A LoRA at the current state of its files: changed files under the same name are a new
-    version."""
+    """A LoRA for one target at the current state of its files: changed files under the same name
+    are a new version."""
 
     name: str
     stamp: str
+    target: str | None
 
 
 @dataclass
@@ -28,6 +29,8 @@ class _Entry:
     number: int
     unread: set[int]
     """Ranks that have not reported yet."""
+    digest: str | None = None
+    """Of what ranks have read."""
     warnings: tuple[str, ...] = ()
     """About the file; all ranks read the same."""
     error: WireError | None = None
@@ -59,15 +62,15 @@ class LoraCache:
         """Resolve names to the current versions on disk. Raises InvalidRequest."""
         if choices and self._folder is None:
             raise InvalidRequest("lora", choices[0].name, "the server was started without lora_dir")
-        return tuple(self._version(choice.name) for choice in choices)
+        return tuple(self._version(choice) for choice in choices)
 
-    def _version(self, name: str) -> LoraVersion:
+    def _version(self, choice: LoraChoice) -> LoraVersion:
         assert self._folder is not None
         try:
-            return LoraVersion(name, self._folder.find(name).stamp)
+            return LoraVersion(choice.name, self._folder.find(choice.name).stamp, choice.target)
         except OSError as error:
             allowed = f"can't be read: {error.strerror}"
-            raise InvalidRequest("lora", name, allowed) from error
+            raise InvalidRequest("lora", choice.name, allowed) from error
 
     # -- requests
 
@@ -125,7 +128,8 @@ class LoraCache:
             if entry.number == read.number
         )
         entry.unread.discard(read.rank)
-        entry.error = entry.error or read.error
+        entry.error = entry.error or read.error or _differing(version, entry, read)
+        entry.digest = read.digest
         entry.warnings = entry.warnings or read.warnings
         if entry.unread or entry.error is None:
             return {}
@@ -165,9 +169,18 @@ class LoraCache:
         entry = self._entries.pop(version, None)
         if entry is None:
             entry = _Entry(next(self._numbers), set(range(self._ranks)))
-            self._load.append(LoraLoad(number=entry.number, name=version.name, stamp=version.stamp))
+            load = LoraLoad(number=entry.number, name=version.name, target=version.target)
+            self._load.append(load)
         entry.users.add(request_id)
         self._entries[version] = entry
 
     def _remove(self, version: LoraVersion) -> None:
         self._unload.append(self._entries.pop(version).number)
+
+
+def _differing(version: LoraVersion, entry: _Entry, read: LoraRead) -> WireError | None:
+    """Error if ranks, perhaps on several hosts, have read different files."""
+    if entry.digest in (None, read.digest):
+        return None
+    what = "is not the same file for all ranks: their hosts need equal folders"
+    return WireError.of(InvalidRequest("lora", version.name, what))

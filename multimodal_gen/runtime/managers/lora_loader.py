@@ -73,8 +73,10 @@ class LoraLoader:
         while True:
             order = self._orders.get()
             error: MultimodalGenError | None = None
+            lora, digest = None, ""
             try:
-                self._read[order.number] = self._loaded(order)
+                lora, digest = self._loaded(order)
+                self._read[order.number] = lora
             except MultimodalGenError as raised:
                 error = raised
             except (torch.OutOfMemoryError, MemoryError):
@@ -83,20 +85,31 @@ class LoraLoader:
                 log.exception("reading a LoRA failed")
                 error = InvalidRequest("lora", order.name, f"can't be read: {raised}")
             reason = None if error is None else WireError.of(error)
-            report(LoraRead(number=order.number, rank=self._rank, error=reason))
+            report(
+                LoraRead(
+                    number=order.number,
+                    rank=self._rank,
+                    digest=digest,
+                    warnings=() if lora is None else lora.warnings,
+                    error=reason,
+                )
+            )
 
-    def _loaded(self, order: LoraLoad) -> Lora:
+    def _loaded(self, order: LoraLoad) -> tuple[Lora, str]:
+        """The LoRA, and the digest of its files."""
         file = self._folder.find(order.name)
-        lora = _beside_the_work(self._reader, file) if self._cuda else self._reader.read(file)
-        if file.stamp != order.stamp:
+        before = file.stamp
+        read = _read_beside_the_work if self._cuda else LoraReader.read
+        lora, digest = read(self._reader, file, order.target), file.digest
+        if file.stamp != before:
             raise InvalidRequest("lora", order.name, "was changed during loading; try again")
-        return lora
+        return lora, digest
 
 
-def _beside_the_work(reader: LoraReader, file: LoraFile) -> Lora:
+def _read_beside_the_work(reader: LoraReader, file: LoraFile, target: str | None) -> Lora:
     """Copy to the GPU on a separate stream: neither waits for the steps nor delays them."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        lora = reader.read(file)
+        lora = reader.read(file, target)
     stream.synchronize()
     return lora

@@ -139,6 +139,12 @@ class ComposedPipeline(ABC):
         return tuple(name for name in self.components if _kind(name) in kinds)
 
     @property
+    def lora_targets(self) -> tuple[str, ...]:
+        """Components that a LoRA may apply to: the denoisers, then the text encoders."""
+        denoisers = self.components_of_kind(self.denoiser_name)
+        return (*denoisers, *self.components_of_kind("text_encoder"))
+
+    @property
     def denoiser_module(self) -> torch.nn.Module:
         """Module that evaluates; with two experts, the first one that is present."""
         module = self.components[self.components_of_kind(self.denoiser_name)[0]]
@@ -176,6 +182,7 @@ class ComposedPipeline(ABC):
             schedulers=self.schedulers,
             noise_schedules=self.noise_schedules,
             warnings=self.warnings,
+            lora_targets=self.lora_targets if self.supports_lora else (),
             dtype=str(self.context.dtype).removeprefix("torch."),
             device=self.context.device.type,
         )

@@ -8,8 +8,6 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 def lora_reader(pipeline: ComposedPipeline) -> LoraReader:
     """Create a reader of LoRAs for a pipeline's denoisers and text encoders."""
-    names = pipeline.components_of_kind(pipeline.denoiser_name, "text_encoder")
-    ordered = sorted(names, key=lambda name: name != pipeline.denoiser_name)
-    modules = {name: pipeline.components[name] for name in ordered}
+    modules = {name: pipeline.components[name] for name in pipeline.lora_targets}
     class_name = pipeline.family.components[pipeline.denoiser_name].classes[0]
     return LoraReader(modules, class_name, pipeline.context.device)

@@ -24,6 +24,8 @@ class LoraField(BaseModel):
 
     name: str
     scale: float = 1.0
+    target: str | None = None
+    """Component of the model that it applies to, one of the model's `lora_targets`."""
 
 
 class SamplingFields(ParameterFields):
@@ -57,7 +59,7 @@ class SamplingFields(ParameterFields):
         given = {name: getattr(self, name) for name in known if getattr(self, name) is not None}
         given |= self._sides()
         if self.lora:
-            given["lora"] = tuple(LoraChoice(lora.name, lora.scale) for lora in self.lora)
+            given["lora"] = tuple(LoraChoice(**lora.model_dump()) for lora in self.lora)
         return given
 
     def warnings(self) -> list[str]:

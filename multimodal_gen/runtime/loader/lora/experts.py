@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.lora.names import LoraPlace
 from multimodal_gen.runtime.loader.lora.pairs import Pair
 
@@ -27,8 +26,7 @@ def for_expert(
 ) -> tuple[dict[LoraPlace, Pair], list[str]]:
     """Apply the denoiser's part to the target or, without one, to the denoiser that the name says.
 
-    With a target, what is for other components is left out. Returns warnings too. Raises
-    InvalidCheckpoint.
+    With a target, what is for other components is left out. Returns warnings too.
     """
     warnings: list[str] = []
     denoiser = denoisers[0] if target is None or target not in denoisers else target
@@ -48,5 +46,5 @@ def for_expert(
     if target is not None:
         moved = {place: pair for place, pair in moved.items() if place.component == target}
     if not moved:
-        raise InvalidCheckpoint(f"has no weights for target={target!r}")
+        warnings.append(f"without effect, as it has no weights for {target}")
     return moved, warnings

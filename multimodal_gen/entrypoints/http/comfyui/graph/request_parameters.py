@@ -47,8 +47,10 @@ class RequestParameters:
         stages = [each for each in (sampled.first, sampled) if each is not None]
         if len(stages) == 2:
             found._check_experts(sampled)
-        for stage in stages:
-            found._add_loras(stage.guider.model.loras, loras)
+        experts = [name for name in model.lora_targets if not name.startswith("text_encoder")]
+        targets = experts if len(stages) == 2 == len(experts) else [None] * len(stages)
+        for stage, target in zip(stages, targets, strict=True):
+            found._add_loras(stage.guider.model.loras, loras, target)
         found._prompts(stages[0])
         found._guidance(stages)
         found._solver(stages[0])
@@ -114,13 +116,15 @@ class RequestParameters:
 
     # -- the model
 
-    def _add_loras(self, used: Sequence[LoraValue], known: Sequence[str]) -> None:
+    def _add_loras(
+        self, used: Sequence[LoraValue], known: Sequence[str], target: str | None
+    ) -> None:
         # The last one is blamed first if several are unknown.
         names = [self._lora(use, known) for use in reversed(used)]
         for use, name in zip(used, reversed(names), strict=True):
-            scales = {each.name: each.scale for each in self.values.get("lora", ())}
-            scales[name] = scales.get(name, 0.0) + use.scale
-            chosen = tuple(LoraChoice(name, scale) for name, scale in scales.items())
+            scales = {(each.name, each.target): each.scale for each in self.values.get("lora", ())}
+            scales[name, target] = scales.get((name, target), 0.0) + use.scale
+            chosen = tuple(LoraChoice(of, scale, to) for (of, to), scale in scales.items())
             self.put("lora", use.name, chosen)
 
     def _lora(self, use: LoraValue, known: Sequence[str]) -> str:
