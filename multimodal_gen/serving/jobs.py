@@ -33,7 +33,7 @@ from multimodal_gen.serving.storage.ledger import (
     SqliteLedger,
     same_request,
 )
-from multimodal_gen.serving.storage.persistence import RecordWriter, persist
+from multimodal_gen.serving.storage.persistence import STORAGE_ERRORS, RecordWriter, persist
 from multimodal_gen.serving.storage.results import Results
 from multimodal_gen.serving.storage.spool import Spool
 from multimodal_gen.serving.storage.steady_clock import SteadyClock
@@ -217,7 +217,9 @@ class Jobs:
         while True:
             try:
                 await asyncio.to_thread(self._sweep)
-            except Exception:  # a full disk is no reason to stop
+            except STORAGE_ERRORS as error:  # no reason to stop
+                log.warning("expired results and records can't be deleted now: %s", error)
+            except Exception:
                 log.exception("deleting expired results failed")
             await asyncio.sleep(SWEEP_S)
 

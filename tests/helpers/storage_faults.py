@@ -46,20 +46,28 @@ def full() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, size: str = "1m") -> Iterator[Path]:
-    """A disk of its own at `folder`; skips the test where that is not allowed."""
+def mounted(folder: Path, size: str) -> Iterator[bool]:
+    """A new folder, which is a disk of its own where that is allowed."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
     try:
         allowed = subprocess.run(mount, capture_output=True).returncode == 0
     except OSError:
         allowed = False
-    if not allowed:
-        pytest.skip("no disk can be mounted here")
     try:
-        yield folder
+        yield allowed
     finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+        if allowed:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A small disk; skips the test where none can be mounted."""
+    with mounted(folder, "1m") as allowed:
+        if not allowed:
+            pytest.skip("no disk can be mounted here")
+        yield folder
 
 
 def fill(folder: Path) -> Path:
