@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection
 from itertools import accumulate
 from typing import NamedTuple
@@ -15,11 +15,32 @@ from multimodal_gen.scheduling.job import Order, SchedulerJob
 ALWAYS_FRESH = 32
 """Up to this many jobs are sorted on every query; for more, a snapshot is reused for a while."""
 MAX_AGE_S = 1.0
+JOBS_PER_S = 1000
+"""A snapshot of more jobs is used for longer, so that taking it is a small part of the work."""
 
 
 class Ahead(NamedTuple):
     jobs: int
     seconds: float
+
+
+class _Line:
+    """One owner's jobs in their probable order of execution."""
+
+    def __init__(self, jobs: list[tuple[Order, float]], weight: float) -> None:
+        """`jobs`: the order of each, and the share of the device that it takes, in seconds."""
+        jobs.sort()
+        self.weight = weight
+        self.orders = [order for order, _ in jobs]
+        self.seconds = [0.0, *accumulate(share for _, share in jobs)]
+
+    def before(self, order: Order) -> Ahead:
+        at = bisect_left(self.orders, order)
+        return Ahead(at, self.seconds[at])
+
+    def within(self, seconds: float) -> Ahead:
+        """What is done when the owner has had so much of the device."""
+        return Ahead(bisect_right(self.seconds, seconds) - 1, min(self.seconds[-1], seconds))
 
 
 class Backlog:
@@ -29,16 +50,26 @@ class Backlog:
         self._cost = cost
         self._max_batch = max_batch
         self._taken = -math.inf
-        self._orders: list[Order] = []
-        self._seconds = [0.0]
+        self._lines: dict[str, _Line] = {}
 
     def ahead_of(self, job: SchedulerJob, jobs: Collection[SchedulerJob], now: float) -> Ahead:
         """Number of jobs that go before this one (which need not be queued), and their total
-        time."""
-        if len(jobs) <= ALWAYS_FRESH or now >= self._taken + MAX_AGE_S:
+        time. Other owners get the device for as long as its owner, until they are done."""
+        age = MAX_AGE_S * max(1.0, len(jobs) / JOBS_PER_S)
+        if len(jobs) <= ALWAYS_FRESH or now >= self._taken + age:
             self._take(jobs, now)
-        at = bisect_left(self._orders, job.order(self._cost))
-        return Ahead(at, self._seconds[at])
+        own, strangers = Ahead(0, 0.0), []
+        for owner, line in self._lines.items():
+            if owner == job.owner:
+                own = line.before(job.order(self._cost))
+            elif not job.precedes:
+                strangers.append(line)
+        until = (own.seconds + job.remaining(self._cost)) / job.weight
+        others = [line.within(until * line.weight) for line in strangers]
+        return Ahead(
+            own.jobs + sum(other.jobs for other in others),
+            own.seconds + sum(other.seconds for other in others),
+        )
 
     def seconds_left(self, job: SchedulerJob) -> float:
         """Seconds left for the job in its current batch, or alone."""
@@ -49,9 +80,12 @@ class Backlog:
 
     def _take(self, jobs: Collection[SchedulerJob], now: float) -> None:
         self._taken = now
-        ordered = sorted((job.order(self._cost), self._share(job)) for job in jobs)
-        self._orders = [order for order, _ in ordered]
-        self._seconds = [0.0, *accumulate(share for _, share in ordered)]
+        shares: dict[str, list[tuple[Order, float]]] = {}
+        for job in jobs:
+            share = job.order(self._cost), self._share(job)
+            shares.setdefault(job.owner, []).append(share)
+        weights = {job.owner: job.weight for job in jobs}
+        self._lines = {owner: _Line(line, weights[owner]) for owner, line in shares.items()}
 
     def _share(self, job: SchedulerJob) -> float:
         """Share of the device that the job takes when batches are full."""

@@ -9,7 +9,8 @@ from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.scheduling.batching import EvaluationBatch
 from multimodal_gen.scheduling.cost_model import PROMPT, CostModel
 from multimodal_gen.scheduling.job import SchedulerJob
-from multimodal_gen.scheduling.waiting import WaitingQueue
+from multimodal_gen.scheduling.turns import Turns
+from multimodal_gen.scheduling.waiting import WaitingLines
 
 REACTION_S = 0.05
 """Upper bound on when a new or cancelled request takes effect (or one unit of work, if that is
@@ -38,9 +39,12 @@ class Choice(NamedTuple):
 class BatchPlanner:
     """Turns the head job's next phase, or what should run before it, into a choice."""
 
-    def __init__(self, cost: CostModel, waiting: WaitingQueue, *, max_batch: int) -> None:
+    def __init__(
+        self, cost: CostModel, waiting: WaitingLines, turns: Turns, *, max_batch: int
+    ) -> None:
         self._cost = cost
         self._waiting = waiting
+        self._turns = turns
         self._max_batch = max_batch
 
     def choose(
@@ -55,7 +59,10 @@ class BatchPlanner:
             ]
             return self._in_turn(Phase.DECODE, head.decode_key, [head, *mates])
         limit = self._max_batch
-        batch = EvaluationBatch(head, self._cost, max_batch=limit, alive=alive, now=now)
+        slowdown = self._turns.slowdown(head.owner)
+        batch = EvaluationBatch(
+            head, self._cost, max_batch=limit, alive=alive, slowdown=slowdown, now=now
+        )
         for job in others:
             if job.phase is Phase.DENOISE and job.key == batch.key:
                 batch.add(job)
@@ -69,11 +76,11 @@ class BatchPlanner:
     def _newcomers(
         self, batch: EvaluationBatch, head: SchedulerJob, begun: int
     ) -> list[SchedulerJob]:
-        """Waiting jobs that would share the evaluation: encoded first, so that they join at
-        once."""
+        """Waiting jobs of the head's owner that would share the evaluation: encoded first, so that
+        they join at once."""
         if head.alone or batch.full or begun >= MAX_BEGUN * self._max_batch:
             return []
-        mates = self._waiting.of_geometry(head.geometry, self._max_batch)
+        mates = self._waiting.mates_of(head, self._max_batch)
         return [j for j in mates if j is not head and not j.alone and batch.add(j)]
 
     def _together(self, batch: EvaluationBatch) -> Choice:

@@ -16,20 +16,33 @@ class EvaluationBatch:
     """Jobs for the next evaluation, built around the job whose turn it is."""
 
     def __init__(
-        self, head: SchedulerJob, cost: CostModel, *, max_batch: int, alive: int, now: float
+        self,
+        head: SchedulerJob,
+        cost: CostModel,
+        *,
+        max_batch: int,
+        alive: int,
+        slowdown: float,
+        now: float,
     ) -> None:
-        """`alive`: number of requests that are queued or running, the head included."""
+        """`alive`: number of requests that are queued or running, the head included; `slowdown`: as
+        of `Turns`, for the head's owner."""
         self.jobs = [head]
         self.key = head.key
         self.rows = head.rows
         self._cost = cost
         self._max_batch = max_batch
         self._alive = alive
+        self._owner = head.owner
+        self._owners_rows = head.rows
+        self._slowdown = slowdown
         self._now = now
         self._level = head.level
         self._hosts_rows = head.rows
         self._shortest = head.total(cost)
         self._deadlines = head.deadline is not None
+        self._refused: set[int] = set()
+        """Numbers of rows of jobs that don't fit or don't pay, nor would in a larger batch."""
 
     @property
     def full(self) -> bool:
@@ -38,22 +51,26 @@ class EvaluationBatch:
     def add(self, job: SchedulerJob) -> bool:
         """Add the job if it fits, saves time and delays no member unduly; returns whether it
         did."""
-        cost, rows = self._cost, self.rows + job.rows
-        if self.full or not cost.fits(self.key, rows):
+        rows = self.rows + job.rows
+        if self.full or job.rows in self._refused:
             return False
-        total = job.total(cost)
-        guest = job.level < self._level or total > MUCH_LONGER * self._shortest
-        together = cost.seconds(Phase.DENOISE, self.key, rows)
-        if guest:
-            alone = cost.seconds(Phase.DENOISE, self.key, self._hosts_rows)
-            if together > GUEST_COST * alone:
-                return False
-        if not self._pays(job, together):
+        together = self._seconds(rows)
+        if not self._cost.fits(self.key, rows) or not self._pays(job, together):
+            self._refused.add(job.rows)
+            return False
+        total = job.total(self._cost)
+        stranger = job.owner != self._owner
+        guest = total > MUCH_LONGER * self._shortest
+        guest = guest or (job.level < self._level and not stranger)
+        if guest and together > GUEST_COST * self._seconds(self._hosts_rows):
+            return False
+        if stranger and together > self._slowdown * self._seconds(self._owners_rows):
             return False
         if self._deadlines and self._misses_a_deadline(together):
             return False
         self.jobs.append(job)
         self.rows = rows
+        self._owners_rows += 0 if stranger else job.rows
         self._deadlines = self._deadlines or job.deadline is not None
         if not guest:
             self._hosts_rows += job.rows
@@ -71,15 +88,18 @@ class EvaluationBatch:
         measured = cost.measured_rows(self.key)
         if len(measured) < 2:
             return rows <= 2 * max(measured, default=0)
-        added = together - cost.seconds(Phase.DENOISE, self.key, self.rows)
-        saved = cost.seconds(Phase.DENOISE, self.key, job.rows) - added
+        added = together - self._seconds(self.rows)
+        saved = self._seconds(job.rows) - added
         members = len(self.jobs)
         waiting = max(0, self._alive - members - 1)
         return members * added <= (1 + waiting) * saved
 
+    def _seconds(self, rows: int) -> float:
+        return self._cost.seconds(Phase.DENOISE, self.key, rows)
+
     def _misses_a_deadline(self, together: float) -> bool:
         """True if a member that would meet its deadline now would miss it at this pace."""
-        pace = self._cost.seconds(Phase.DENOISE, self.key, self.rows)
+        pace = self._seconds(self.rows)
         for job in self.jobs:
             if job.deadline is None:
                 continue

@@ -44,6 +44,10 @@ class SchedulerJob:
         self.id = req.id
         self.number = number
         """Order of arrival."""
+        self.owner = req.standing.owner
+        self.weight = req.standing.weight
+        self.precedes = req.standing.priorities and params.priority == "high"
+        """It goes before the jobs of all owners."""
         self.deadline = None if params.deadline_s is None else now + params.deadline_s
         self.priority = LEVELS[params.priority]
         self.aged_at = now + AGEING_S * (ABOVE_ALL - self.priority)

@@ -1,16 +1,20 @@
 """Decides what runs next: a pure function of the queue, the cost model and the given time.
 
+Owners take turns, by the time of the device that they took; a request of another owner joins a
+batch while that is no slower for the owner whose turn it is than to take turns. Among one owner's:
+
 Order: priority (one level up near a deadline), then the least predicted remaining time times total
 time, then arrival. For jobs that have not started, the product orders by time. It also keeps a long
 job that is nearly half done from going before a short one: a job that is longer by a factor f goes
 first only if its time left is less than 1/f of the short one's.
 
-Ageing: the longest-waiting of the aged jobs gets a fixed share of the device, whatever the order.
-So nothing starves, and no job is delayed by more than that share.
+Ageing: the longest-waiting of the owner's aged jobs gets a fixed share of the device, whatever the
+order. So nothing starves, and no job is delayed by more than that share.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from multimodal_gen.errors import DeadlineExceeded, QueueFull
@@ -23,12 +27,14 @@ from multimodal_gen.scheduling.deadlines import Deadlines
 from multimodal_gen.scheduling.job import (
     Geometry,
     GeometryEstimate,
+    Order,
     SchedulerJob,
     decode_key_of,
     geometry_of,
 )
 from multimodal_gen.scheduling.planned_work import PlannedWork
-from multimodal_gen.scheduling.waiting import WaitingQueue
+from multimodal_gen.scheduling.turns import Turns
+from multimodal_gen.scheduling.waiting import WaitingLines
 
 AGED_SHARE = 1 / 6
 """Share of the device for aged jobs."""
@@ -54,14 +60,15 @@ class Policy:
         self._jobs: dict[str, SchedulerJob] = {}
         self._begun: dict[str, SchedulerJob] = {}
         self._held: dict[str, SchedulerJob] = {}
-        self._waiting = WaitingQueue()
+        self._waiting = WaitingLines()
+        self._turns = Turns()
         self._deadlines = Deadlines(cost)
         self._planned = PlannedWork()
-        self._planner = BatchPlanner(cost, self._waiting, max_batch=max_batch)
+        self._planner = BatchPlanner(cost, self._waiting, self._turns, max_batch=max_batch)
         self._backlog = Backlog(cost, max_batch)
         self._estimates: dict[Geometry, GeometryEstimate] = {}
         self._arrivals = 0
-        self._turn_of_the_aged = 0.0
+        self._turn_of_the_aged: dict[str | None, float] = {}
         self.wake_at: float | None = None
         """Time to call `next` again after it returned None, if nothing happens before."""
 
@@ -95,6 +102,7 @@ class Policy:
         job = SchedulerJob(req, self._arrivals, now, self._estimate_of(req))
         self._check_deadline(job, now)
         self._jobs[job.id] = job
+        self._turns.enter(job.owner, job.weight)
         if held:
             self._held[job.id] = job
         else:
@@ -117,6 +125,9 @@ class Policy:
         if self._begun.pop(request_id, None) is None and self._held.pop(request_id, None) is None:
             self._waiting.discard(job)
         self._deadlines.discard(job)
+        self._turns.leave(job.owner)
+        if not self._jobs:
+            self._turn_of_the_aged.clear()
         return True
 
     def expired(self, now: float) -> list[str]:
@@ -143,15 +154,19 @@ class Policy:
             return None
         self._heed_deadlines(now)
         ready = sorted((j for j in self._begun.values() if j.phase is not None), key=self._order)
-        aged = self._longest_waiting(ready, now)
-        head = aged if aged and now >= self._turn_of_the_aged else self._first(ready)
+        head = self._first(ready)
         if head is None:
             return None
+        owner = None if head.precedes else head.owner
+        aged = self._longest_waiting(owner, ready, now)
+        if aged is not None and now >= self._turn_of_the_aged.get(owner, 0.0):
+            head = aged
         choice = self._planner.choose(head, ready, len(self._jobs), now)
         if choice.phase is Phase.DENOISE and self._planned.encoding:
             return None
         if aged in choice.jobs:
-            self._turn_of_the_aged = now + choice.k * choice.unit_s / AGED_SHARE
+            self._turn_of_the_aged[owner] = now + choice.k * choice.unit_s / AGED_SHARE
+        self._turns.begin(head.owner)
         return self._decide(choice, now)
 
     def completed(
@@ -171,6 +186,7 @@ class Policy:
         planned = self._planned.finish(work, advanced, now, failed=False)
         if advanced:
             self._cost.observe(work.phase, planned.key, planned.rows, seconds / advanced)
+        self._charge(planned.jobs, seconds - planned.seconds)
         for job in planned.jobs:
             job.ran += seconds
             job.alone = job.alone and not (advanced and len(planned.jobs) == 1)
@@ -209,19 +225,20 @@ class Policy:
     # -- deciding
 
     def _first(self, ready: list[SchedulerJob]) -> SchedulerJob | None:
-        waiting = self._waiting.first()
-        firsts = [*ready[:1], *([waiting] if waiting else [])]
-        return min(firsts, key=self._order, default=None)
+        return min([*ready[:1], *self._waiting.firsts()], key=self._order, default=None)
 
-    def _longest_waiting(self, ready: list[SchedulerJob], now: float) -> SchedulerJob | None:
-        oldest = self._waiting.oldest()
-        aged = [job for job in ready if job.aged(now)]
+    def _longest_waiting(
+        self, owner: str | None, ready: list[SchedulerJob], now: float
+    ) -> SchedulerJob | None:
+        """The aged job of this owner, or of all if None, that has waited longest."""
+        oldest = self._waiting.oldest(owner)
+        aged = [job for job in ready if owner in (None, job.owner) and job.aged(now)]
         if oldest is not None and oldest.aged(now):
             aged.append(oldest)
         return min(aged, key=lambda job: (job.aged_at, job.number), default=None)
 
-    def _order(self, job: SchedulerJob) -> tuple[float, float, int]:
-        return job.order(self._cost)
+    def _order(self, job: SchedulerJob) -> tuple[bool, float, Order]:
+        return not job.precedes, self._turns.account(job.owner), job.order(self._cost)
 
     def _decide(self, choice: Choice, now: float) -> Work:
         if choice.phase is Phase.ENCODE:
@@ -231,7 +248,13 @@ class Policy:
         if choice.phase is Phase.DENOISE:
             for job in choice.jobs:
                 job.batch_rows = choice.rows
+        self._charge(choice.jobs, choice.k * choice.unit_s)
         return self._planned.add(choice, now)
+
+    def _charge(self, jobs: Sequence[SchedulerJob], seconds: float) -> None:
+        """Book the time of the device to the owners of these jobs, in equal parts."""
+        for job in jobs:
+            self._turns.charge(job.owner, seconds / len(jobs))
 
     def _heed_deadlines(self, now: float) -> None:
         for job in self._deadlines.hurried(now):
@@ -273,9 +296,6 @@ class Policy:
 
     def _retry_after(self) -> float:
         """Seconds until the next request finishes and frees a place."""
-        alive = list(self._begun.values())
-        first = self._waiting.first()
-        if first is not None:
-            alive.append(first)
+        alive = [*self._begun.values(), *self._waiting.firsts()]
         soonest = min((job.remaining(self._cost) for job in alive), default=0.0)
         return min(max(soonest + self._planned.seconds, SOONEST_RETRY_S), LONGEST_RETRY_S)

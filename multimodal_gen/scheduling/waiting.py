@@ -79,5 +79,39 @@ class WaitingQueue:
         return len(self._by_order)
 
 
+class WaitingLines:
+    """A queue for each owner that has waiting jobs."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, WaitingQueue] = {}
+
+    def add(self, job: SchedulerJob) -> None:
+        self._lines.setdefault(job.owner, WaitingQueue()).add(job)
+
+    def discard(self, job: SchedulerJob) -> None:
+        if (line := self._lines.get(job.owner)) is not None:
+            line.discard(job)
+            if not line:
+                del self._lines[job.owner]
+
+    def firsts(self) -> list[SchedulerJob]:
+        """The first job of each owner."""
+        return [first for line in self._lines.values() if (first := line.first()) is not None]
+
+    def oldest(self, owner: str | None) -> SchedulerJob | None:
+        """The job of this owner, or of all if None, that counts as aged first."""
+        lines = self._lines.values() if owner is None else filter(None, [self._lines.get(owner)])
+        oldest = [job for line in lines if (job := line.oldest()) is not None]
+        return min(oldest, key=lambda job: (job.aged_at, job.number), default=None)
+
+    def mates_of(self, job: SchedulerJob, count: int) -> list[SchedulerJob]:
+        """First `count` jobs of the same owner and geometry."""
+        line = self._lines.get(job.owner)
+        return [] if line is None else line.of_geometry(job.geometry, count)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lines.values()))
+
+
 def _order(job: SchedulerJob) -> Key:
     return (-job.level, job.size)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_simulation import Simulation, Time, cost_model, linear, prepared_of, request
+from policy_simulation import SHAPES, Simulation, Time, cost_model, linear, prepared_of, request
 
 from multimodal_gen.configs.sampling_params import Priority
 from multimodal_gen.errors import DeadlineExceeded, QueueFull
@@ -20,14 +20,6 @@ from multimodal_gen.scheduling.policy import Policy
 
 Arrival = tuple[float, int, int, Priority, float | None, str]
 """When, steps, side, priority, deadline, and what becomes of it."""
-SHAPES: dict[str, Time] = {
-    "per row": linear(1e-4, 0.02),
-    "half fixed": linear(0.02, 0.02),
-    "mostly fixed": linear(0.03, 0.01),
-    "nearly all fixed": linear(0.05, 0.005),
-    "worse than per row": lambda n: 0.02 * n**1.3,
-    "free rows": lambda n: 0.03,
-}
 
 
 def simulate(

@@ -9,17 +9,28 @@ from dataclasses import dataclass, field
 
 from multimodal_gen.configs.sampling_params import Priority, SamplingParams
 from multimodal_gen.messages.plan import BatchKey, Phase, Prepared, Work
-from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.request import Req, Standing
 from multimodal_gen.scheduling.cost_model import CostModel
 from multimodal_gen.scheduling.policy import Policy
 
 Time = Callable[[int], float]
 """Seconds of one evaluation of n rows of the smallest picture."""
 SIDE = 64
+NOBODYS = Standing()
 
 
 def linear(fixed: float, per_row: float) -> Time:
     return lambda n: fixed + per_row * n
+
+
+SHAPES: dict[str, Time] = {
+    "per row": linear(1e-4, 0.02),
+    "half fixed": linear(0.02, 0.02),
+    "mostly fixed": linear(0.03, 0.01),
+    "nearly all fixed": linear(0.05, 0.005),
+    "worse than per row": lambda n: 0.02 * n**1.3,
+    "free rows": lambda n: 0.03,
+}
 
 
 def request(
@@ -29,6 +40,7 @@ def request(
     side: int = SIDE,
     priority: Priority = "normal",
     deadline_s: float | None = None,
+    standing: Standing = NOBODYS,
 ) -> Req:
     params = SamplingParams(
         prompt="a red heart",
@@ -39,7 +51,7 @@ def request(
         priority=priority,
         deadline_s=deadline_s,
     )
-    return Req(id=id, params=params)
+    return Req(id=id, params=params, standing=standing)
 
 
 def prepared_of(req: Req, *, rows: int = 1, chunks: int = 1) -> Prepared:
