@@ -199,6 +199,27 @@ class SamplingParams:
             keyword_type="Sequence[float]",
         ),
     ] = ()
+    decode_timestep: Annotated[
+        float | None,
+        ParameterSpec(
+            help="Noise level that the decoder is told; 0.05 suits LTX-Video since 0.9.1",
+            lowest=0,
+            highest=1,
+            needs=("parameter",),
+            model_default=True,
+        ),
+    ] = None
+    decode_noise_scale: Annotated[
+        float | None,
+        ParameterSpec(
+            help="Share of noise in the latents that are decoded",
+            lowest=0,
+            highest=1,
+            needs=("parameter",),
+            default="decode_timestep, or the model's",
+            model_default=True,
+        ),
+    ] = None
     image_path: Annotated[
         str | None,
         ParameterSpec(help="Image to start from", needs=("image_model",), local=True),

@@ -19,6 +19,8 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     true_cfg_scale: float | None = None
     flow_shift: float | None = None
     max_sequence_length: int | None = None
+    decode_timestep: float | None = None
+    decode_noise_scale: float | None = None
     strength: float | None = None
     inpainting_strength: float | None = None
     """Default of strength for a request with a mask."""

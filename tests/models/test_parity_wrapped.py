@@ -169,6 +169,26 @@ def test_a_preview_is_a_small_picture(name: str, pipelines: Pipelines) -> None:
     assert 0 < height < width <= 256
 
 
+@pytest.mark.parametrize(
+    "noise",
+    [{"decode_timestep": 0.05, "decode_noise_scale": 0.025}, {"decode_timestep": 0.3}],
+    ids=lambda noise: ",".join(noise),
+)
+def test_ltx_decodes_with_noise_as_diffusers_does(
+    noise: dict[str, float], pipelines: Pipelines, checkpoints: Checkpoints
+) -> None:
+    pipeline, folder = pipelines("ltx-0.9.1"), checkpoints("ltx-0.9.1")
+    check_parity(pipeline, folder, **VIDEO, own_call=noise, stock_call=noise)
+    plain, noisy = (run(pipeline, SamplingParams(**VIDEO, **each)) for each in ({}, noise))
+    assert apart(plain, noisy) > 1
+
+
+def test_a_decoder_that_is_told_no_noise_level_has_no_such_parameter(pipelines: Pipelines) -> None:
+    told, plain = (pipelines(name).model_info("test") for name in ("ltx-0.9.1", "ltx"))
+    assert {"decode_timestep", "decode_noise_scale"} <= set(told.parameters)
+    assert {"decode_timestep", "decode_noise_scale"}.isdisjoint(plain.parameters)
+
+
 def test_the_noise_that_an_ltx_decoder_draws_is_the_requests_own(pipelines: Pipelines) -> None:
     own = pipelines("ltx-0.9.1").components["vae"].config
     config = {**own, "decoder_inject_noise": (True, True, True)}

@@ -24,6 +24,9 @@ _SINGLE_FILES = (
     ),
 )
 
+DECODER_PARAMETERS = ("decode_timestep", "decode_noise_scale")
+"""For models since version 0.9.1, whose decoder is told a noise level."""
+
 LTX = FamilyConfig(
     name="ltx",
     title="LTX-Video",

@@ -47,6 +47,10 @@ class SamplingKeywords(TypedDict, total=False):
     sigmas: Sequence[float]
     """Noise levels of the steps, falling, before any shift; instead of a noise schedule (0 to
     1000)."""
+    decode_timestep: float | None
+    """Noise level that the decoder is told; 0.05 suits LTX-Video since 0.9.1 (0 to 1)."""
+    decode_noise_scale: float | None
+    """Share of noise in the latents that are decoded (0 to 1)."""
     image_path: str | None
     """Image to start from."""
     mask_path: str | None

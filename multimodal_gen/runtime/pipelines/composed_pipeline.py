@@ -334,10 +334,14 @@ class ComposedPipeline(ABC):
         state = states[0]
         latents = self.layout.unpack(latents, state.params)
         carry = state.carry if chunk else None
-        decoded, state.carry = self.vae.decode(latents, chunk, carry, seed=state.params.seed or 0)
+        decoded, state.carry = self.vae.decode(latents, chunk, carry, **self.decoding(state))
         for one, own in zip(states, decoded.chunk(len(states)), strict=True):
             one.measure(own, "decoding")
         return to_uint8(decoded)
+
+    def decoding(self, state: RequestState) -> dict[str, Any]:
+        """Keyword arguments of the VAE's `decode` for a request."""
+        return {"seed": state.params.seed or 0}
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor | None:
         """Small image [h, w, 3] uint8 of the estimate of x0; None if not supported."""

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from multimodal_gen.runtime.models.vaes.vae import Carry, VideoVAE
+
+
+@dataclass(frozen=True)
+class DecodeNoise:
+    """Noise that a decoder removes."""
+
+    timestep: float
+    scale: float
+    """Share of noise in the latents."""
+    generator: torch.Generator
+    dtype: torch.dtype
+    """In which it is drawn and added."""
+
+    def added(self, latents: Tensor) -> Tensor:
+        drawn = torch.randn(latents.shape, generator=self.generator, dtype=self.dtype)
+        return (1 - self.scale) * latents.to(self.dtype) + self.scale * drawn.to(latents.device)
 
 
 class LTXVAE(VideoVAE):
@@ -16,14 +34,22 @@ class LTXVAE(VideoVAE):
         return self._normalized(self._posterior(pixels, generator).float())
 
     def decode(
-        self, latents: Tensor, chunk: int = 0, carry: Carry = None, *, seed: int = 0
+        self,
+        latents: Tensor,
+        chunk: int = 0,
+        carry: Carry = None,
+        *,
+        seed: int = 0,
+        noise: DecodeNoise | None = None,
     ) -> tuple[Tensor, Carry]:
-        """Adds no noise before decoding, like the reference with `decode_timestep=0`. Some
-        versions add noise inside, from torch's global generator: it is seeded for this video,
-        and restored."""
-        module = self._module
-        latents = self._denormalized(latents).to(module.dtype)
-        timestep = latents.new_zeros(1) if module.config.timestep_conditioning else None
+        """`noise` is for decoders that are told a noise level; without it, 0. Some versions add
+        noise inside, from torch's global generator: it is seeded for this video, and restored."""
+        module, timestep = self._module, None
+        latents = self._denormalized(latents)
+        if module.config.timestep_conditioning:
+            timestep = latents.new_full((1,), noise.timestep if noise else 0.0, dtype=module.dtype)
+            latents = noise.added(latents) if noise else latents
+        latents = latents.to(module.dtype)
         with torch.random.fork_rng([latents.device] if latents.is_cuda else []):
             torch.manual_seed(seed)
             video = module.decode(latents, timestep, return_dict=False)[0]

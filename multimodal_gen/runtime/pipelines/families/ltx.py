@@ -8,14 +8,14 @@ import msgspec
 import torch
 from torch import Tensor
 
-from multimodal_gen.configs.families.ltx import LTX
+from multimodal_gen.configs.families.ltx import DECODER_PARAMETERS, LTX
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.input_images import fit_image
-from multimodal_gen.runtime.models.vaes.ltx import LTXVAE
+from multimodal_gen.runtime.models.vaes.ltx import LTXVAE, DecodeNoise
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.flow_schedules import falling_sigmas, linear_shift
 from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
@@ -116,6 +116,23 @@ class LTXPipeline(ComposedPipeline):
             "rope_interpolation_scale": (self.frame_multiple / params.fps, pixels, pixels),
         }
         return self._denoiser(tensors, static, rows.lora)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        told = self.components["vae"].config.timestep_conditioning
+        return (*super().parameters, *DECODER_PARAMETERS) if told else super().parameters
+
+    def decoding(self, state: RequestState) -> dict[str, Any]:
+        """The decoder's noise level, and noise that follows the request's other noise."""
+        params, timestep = state.params, state.params.decode_timestep or 0.0
+        scale = params.decode_noise_scale
+        noise = DecodeNoise(
+            timestep,
+            timestep if scale is None else scale,
+            state.generator.clone_state(),  # so that decoding again draws the same
+            self.context.dtype,
+        )
+        return {**super().decoding(state), "noise": noise}
 
 
 class KeptTokensGuidance(ClassifierFreeGuidance):
