@@ -59,6 +59,16 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"_class_name": "EDMDPMSolverMultistepScheduler", "solver_order": 2, **_EDM},
         "edm_dpmpp_2m",
     ),
+    "edm sigma_min": (
+        "sdxl",
+        {
+            "_class_name": "EDMDPMSolverMultistepScheduler",
+            "final_sigmas_type": "sigma_min",
+            "lower_order_final": False,
+            **_EDM,
+        },
+        "edm_dpmpp_2m",
+    ),
     "edm-euler": ("sdxl", {"_class_name": "EDMEulerScheduler", **_EDM}, "edm_euler"),
     "sigma_min": (
         "sd15",

@@ -175,11 +175,13 @@ def _is_finite(scheduler: Any) -> bool:
 def _too_many(steps: int, scheduler: Any) -> bool:
     """True if steps coincide (multistep solvers divide by their distance) or leave the schedule.
 
-    The last step may be empty: it ends at the lowest level, where karras spacing arrives early.
+    The last step may be empty, but for rounding: it ends at the lowest level, where karras spacing
+    arrives early.
     """
     if hasattr(scheduler, "model_outputs"):
         distances = scheduler.sigmas.diff()
-        return bool((distances[:-1] >= 0).any() or distances[-1] > 0)
+        rounding = 1e-5 * scheduler.sigmas[-1]
+        return bool((distances[:-1] >= 0).any() or distances[-1] > rounding)
     if hasattr(scheduler, "alphas_cumprod"):
         trained: int = scheduler.config.num_train_timesteps
         return steps > trained or bool(scheduler.timesteps.max() >= trained)
