@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx2
+import msgspec
 import uvicorn
 from fastapi import FastAPI
 
@@ -37,6 +38,14 @@ MODEL = ModelInfo(
     limits=Limits(),
     size_multiple=16,
     schedulers=("flow_euler",),
+)
+VIDEO_MODEL = msgspec.structs.replace(
+    MODEL,
+    tasks=("text-to-video", "image-to-video"),
+    defaults=Defaults(width=96, height=64, num_inference_steps=2, num_frames=5, fps=8),
+    limits=Limits(max_frames=81),
+    parameters=("num_frames", "fps"),
+    frame_multiple=4,
 )
 
 

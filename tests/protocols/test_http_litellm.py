@@ -7,25 +7,15 @@ import base64
 from typing import Any
 
 import httpx2
-import msgspec
-from http_serving import MODEL, app_with, ask
+from http_serving import VIDEO_MODEL, app_with, ask
 from openai_client import decoded, encoded
 from tiny_checkpoints.pictures import picture
 
 from multimodal_gen.errors import QueueFull
-from multimodal_gen.messages.model_info import Defaults, Limits
 
 BOUNDARY = "6a9e31af5200732537dab961b00a43c4"
 PNG = "Content-Type: image/png"
 HEADERS = {"authorization": "Bearer none", "accept": "*/*", "user-agent": "litellm/1.106.2"}
-VIDEO_MODEL = msgspec.structs.replace(
-    MODEL,
-    tasks=("text-to-video", "image-to-video"),
-    defaults=Defaults(width=96, height=64, num_inference_steps=2, num_frames=5, fps=8),
-    limits=Limits(max_frames=81),
-    parameters=("num_frames", "fps"),
-    frame_multiple=4,
-)
 
 
 def form(*fields: tuple[str, str], **files: bytes) -> dict[str, Any]:

@@ -83,6 +83,7 @@ def test_as_many_partial_pictures_come_as_were_asked_for(
             engine.show("a red heart", step)
             shown: Any = next(events)
             assert (shown.type, shown.partial_image_index) == (f"{kind}.partial_image", index)
+            type(shown).model_validate(shown.model_dump(), strict=True)
         engine.finish("a red heart")
         assert [event.type for event in events] == [f"{kind}.completed"]
 

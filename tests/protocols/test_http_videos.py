@@ -175,7 +175,7 @@ def test_the_list_has_pages_in_both_orders(client: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize(
     ("query", "status", "param"),
-    [("limit=0", 400, "limit"), ("order=up", 400, "order"), ("after=nothing", 404, "after")],
+    [("limit=0", 400, "limit"), ("order=up", 400, "order")],
 )
 def test_a_bad_page_is_refused(url: str, query: str, status: int, param: str) -> None:
     reply = httpx2.get(f"{url}{VIDEOS}?{query}")
@@ -278,7 +278,6 @@ def test_hanging_up_ends_the_work_on_a_video(url: str, engine: EngineProcess) ->
         ({"seconds": "soon"}, "seconds"),
         ({"seconds": "-1"}, "seconds"),
         ({"seconds": "9000", "extra": {"num_frames": None}}, "seconds"),
-        ({"seconds": "1", "extra": {"num_frames": 13}}, "num_frames"),
         ({"extra": {"num_frames": 6}}, "num_frames"),
         ({"extra": {"fps": "x"}}, "fps"),
         ({"extra": {"n": 2}}, "n"),

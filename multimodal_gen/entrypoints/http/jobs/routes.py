@@ -10,7 +10,13 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
 from multimodal_gen.entrypoints.http.jobs.feed import JobFeed, StartedTasks
-from multimodal_gen.entrypoints.http.openai.job_objects import DeletedJob, Job, JobPage, job_of
+from multimodal_gen.entrypoints.http.openai.job_objects import (
+    DeletedJob,
+    Job,
+    JobPage,
+    job_of,
+    page_of,
+)
 from multimodal_gen.entrypoints.http.openai.streaming import EventStream
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
@@ -36,7 +42,7 @@ def job_routes(service: Service, jobs: Jobs) -> APIRouter:
         order: PageOrder = "desc",
     ) -> Response:
         """List jobs by time of acceptance; `after` is the last id of the previous page."""
-        page = await jobs.page(owner_of(request), kind, after, limit, order)
+        page = await page_of(jobs, owner_of(request), kind, after, limit, order)
         data = await asyncio.to_thread(_all, request, page.records, jobs)
         first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
         ends = {"first_id": first, "last_id": last, "has_more": page.has_more}

@@ -83,9 +83,9 @@ class ImageMaker:
             FinishedImage(req, output, file)
             for (req, output), file in zip(pairs, files, strict=True)
         ]
-        if body.response_format == "file":
+        if body.delivery == "file":
             return await asyncio.to_thread(raw, body, encoding, made)
-        place = self._linked(request, encoding) if body.response_format == "url" else _inside
+        place = self._linked(request, encoding) if body.delivery == "url" else _inside
         request_id = request.scope["request_id"]
         return await asyncio.to_thread(reply, body, encoding, made, request_id, place)
 

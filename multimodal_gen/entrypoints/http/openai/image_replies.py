@@ -84,7 +84,8 @@ class ImagesReply(BaseModel):
     data: list[Picture]
     background: str
     output_format: str
-    quality: str
+    quality: str | None = None
+    """Only if the request named one."""
     size: str
     usage: dict[str, Any]
 
@@ -100,12 +101,14 @@ class FinishedImage:
 
 def common(body: ImageFields, encoding: Encoding, req: Req) -> dict[str, Any]:
     """Fields shared by a reply and the events of a stream."""
-    return {
+    fields = {
         "background": "opaque",
         "output_format": encoding.format,
-        "quality": _quality(body),
         "size": f"{req.params.width}x{req.params.height}",
     }
+    if identifier := body.safety_identifier or body.user:
+        fields["safety_identifier"] = identifier
+    return fields
 
 
 def output_fields(output: Output) -> dict[str, Any]:
@@ -135,6 +138,8 @@ def reply(
         "seeds": [output.seed for output in outputs],
         "timings": longest_timings(outputs),
     }
+    if (quality := quality_of(body)) != "auto":  # not a value of this field, unlike in events
+        content["quality"] = quality
     if warnings := [*body.warnings(), *warnings_of(outputs)]:
         content["warnings"] = warnings
     return Response(msgspec.json.encode(content), media_type="application/json")
@@ -153,7 +158,7 @@ def raw(body: ImageFields, encoding: Encoding, made: Sequence[FinishedImage]) ->
     return Response(out.getvalue(), media_type="application/zip", headers=headers)
 
 
-def _quality(body: ImageFields) -> str:
+def quality_of(body: ImageFields) -> str:
     """Quality in OpenAI's current terms."""
     given = body.quality or "auto"
     return {"standard": "medium", "hd": "high"}.get(given, given)

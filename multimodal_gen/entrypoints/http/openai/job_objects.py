@@ -11,8 +11,11 @@ from pydantic import BaseModel
 
 from multimodal_gen.entrypoints.http.jobs.files import absolute_url
 from multimodal_gen.entrypoints.http.transport.errors import ErrorInfo, envelope
-from multimodal_gen.errors import Expired
-from multimodal_gen.serving.records import JobKind, JobRecord
+from multimodal_gen.errors import Expired, NotFound
+from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.records import JobKind, JobRecord, PageOrder
+from multimodal_gen.serving.storage.ledger import Page
 from multimodal_gen.serving.storage.results import Results
 from multimodal_gen.serving.task import Status, Task
 
@@ -100,6 +103,16 @@ def job_of(
         "error": None if record.error is None else envelope(record.error.exception()),
         "warnings": record.meta.get("warnings", []),
     }
+
+
+async def page_of(
+    jobs: Jobs, owner: Owner, kind: JobKind | None, after: str | None, limit: int, order: PageOrder
+) -> Page:
+    """A page of an owner's jobs; empty after a job that no longer exists."""
+    try:
+        return await jobs.page(owner, kind, after, limit, order)
+    except NotFound:
+        return Page([], has_more=False)
 
 
 def times_of(record: JobRecord) -> dict[str, int | None]:

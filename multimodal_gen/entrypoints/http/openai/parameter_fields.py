@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import BaseModel, Field, create_model
 
 from multimodal_gen.configs.parameters import NUMBERS, SamplingParameter
 from multimodal_gen.configs.sampling_params import PARAMETERS
+
+NESTED = ("extra_body", "extra_args", "extra_params", "video_params", "diffusers_kwargs")
+"""Objects whose fields clients mean as fields of the body: the openai package merges extra_body by
+itself, other clients send it, and the others are of other servers."""
+
+
+def types_in(annotation: Any) -> set[Any]:
+    """Return the types that an annotation consists of."""
+    inner = (types_in(each) for each in get_args(annotation))
+    return {annotation}.union(*inner)
 
 
 def describe(schema: dict[str, Any]) -> None:

@@ -6,11 +6,16 @@ import re
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
 from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.configs.sampling_params import PARAMETERS
-from multimodal_gen.entrypoints.http.openai.parameter_fields import ParameterFields, describe
+from multimodal_gen.entrypoints.http.openai.parameter_fields import (
+    NESTED,
+    ParameterFields,
+    describe,
+    types_in,
+)
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 
 _SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})", re.ASCII)
@@ -47,8 +52,25 @@ class SamplingFields(ParameterFields):
     generator_device: Literal["cpu"] | None = None
     """Noise is always drawn on the CPU: a seed gives the same image on every device."""
 
+    _overruled: list[str] = PrivateAttr(default_factory=list)
+    """Warnings about fields that others with the same meaning overrule."""
     _own_way: ClassVar = {"seed", "num_outputs_per_prompt", "lora"}
     """Parameters that subclasses convert themselves."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tolerated(cls, given: object) -> object:
+        """Take what other servers take: 20.0 for an integer, as JavaScript has one type of number,
+        and a single LoRA without a list."""
+        if not isinstance(given, dict):
+            return given
+        whole = {
+            name: int(value)
+            for name, value in given.items()
+            if isinstance(value, float) and value.is_integer() and _is_integer(cls, name)
+        }
+        lora = {"lora": [given["lora"]]} if isinstance(given.get("lora"), dict) else {}
+        return {**given, **whole, **lora}
 
     def given(self) -> dict[str, Any]:
         """Return the sampling parameters that the body sets, except seeds and number of outputs.
@@ -64,8 +86,8 @@ class SamplingFields(ParameterFields):
 
     def warnings(self) -> list[str]:
         """Return a warning per field that has no effect."""
-        unknown = [f"{name[:60]!a} is unknown and was ignored" for name in self.model_extra or ()]
-        return [*self._idle(), *unknown][:_MAX_WARNINGS]
+        extras = map(_warning_about, self.model_extra or ())
+        return [*self._overruled, *self._idle(), *extras][:_MAX_WARNINGS]
 
     def names_sent(self) -> dict[str, str]:
         """Map parameters to the names under which the body gave them, where these differ."""
@@ -89,13 +111,31 @@ class SamplingFields(ParameterFields):
         return ()
 
     def _sides(self) -> dict[str, int]:
-        if self.size is None or self.size == "auto":
+        if self.size in (None, "", "auto"):
             return {}
-        match = _SIZE.fullmatch(self.size)
+        match = _SIZE.fullmatch(self.size or "")
         if match is None:
             raise InvalidRequest("size", self.size, "must be auto or WIDTHxHEIGHT, as in 1024x1024")
         sides = {"width": int(match[1]), "height": int(match[2])}
-        for name, side in sides.items():
-            if getattr(self, name) not in (None, side):
-                raise InvalidRequest(name, getattr(self, name), f"conflicts with size={self.size}")
-        return sides
+        explicit = {name: getattr(self, name) for name in sides if getattr(self, name) is not None}
+        for name, side in explicit.items():
+            if side != sides[name]:
+                self._overrule(f"{name}={side} overrules size={self.size}")
+        return sides | explicit
+
+    def _overrule(self, warning: str) -> None:
+        if warning not in self._overruled:
+            self._overruled.append(warning)
+
+
+def _is_integer(model: type[BaseModel], name: str) -> bool:
+    """Whether a field takes integers but no other numbers."""
+    field = model.model_fields.get(name)
+    kinds = types_in(field.annotation) if field is not None else set()
+    return int in kinds and float not in kinds
+
+
+def _warning_about(extra: str) -> str:
+    if extra in NESTED:
+        return f"{extra}: its fields were taken as fields of the body itself"
+    return f"{extra[:60]!a} is unknown and was ignored"

@@ -15,6 +15,9 @@ from multimodal_gen.errors import InvalidRequest
 MAX_IMAGES = 10
 
 OutputCount = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
+Delivery = Literal["b64_json", "url", "file"]
+_LINKING_MODELS = ("dall-e-2", "dall-e-3")
+"""Names for which OpenAI's default is a link: clients of these models only read links."""
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
 
@@ -40,8 +43,9 @@ class ImageFields(SamplingFields):
     output_format: Literal["png", "jpeg", "webp"] | None = None
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
     """Quality of JPEG and WebP, 0 to 100."""
-    response_format: Literal["b64_json", "url", "file"] | None = None
-    """url: an expiring link; file: the image itself, or a zip of several."""
+    response_format: Delivery | None = None
+    """url: an expiring link; file: the image itself, or a zip of several. Default: b64_json, or url
+    if the model is dall-e-2 or dall-e-3."""
     background: Literal["auto", "opaque"] | None = None
     quality: Quality | None = None
     moderation: Literal["auto", "low"] | None = None
@@ -68,6 +72,14 @@ class ImageFields(SamplingFields):
                 raise PydanticCustomError("seed_type", "must be an integer or a list of integers")
         return value
 
+    @field_validator("output_format", mode="before")
+    @classmethod
+    def _format(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        name = value.lower()
+        return "jpeg" if name == "jpg" else name
+
     @field_validator("background", "output_format", mode="before")
     @classmethod
     def _can_be_made(cls, value: object) -> object:
@@ -85,6 +97,13 @@ class ImageFields(SamplingFields):
         if isinstance(self.seed, list):
             return [SamplingParams(**given, seed=seed) for seed in self.seed]
         return [SamplingParams(**given, seed=self.seed, num_outputs_per_prompt=count)]
+
+    @property
+    def delivery(self) -> Delivery:
+        """Where the images go: as requested, else as the clients of the named model expect."""
+        if self.response_format is None and self.model in _LINKING_MODELS and not self.stream:
+            return "url"
+        return self.response_format or "b64_json"
 
     def check_answer(self) -> None:
         """Raise InvalidRequest for options that exclude each other."""
@@ -105,7 +124,7 @@ class ImageFields(SamplingFields):
         return names
 
     def _idle(self) -> Iterable[str]:
-        for name in ("quality", "style", "complexity", "input_fidelity"):
+        for name in ("quality", "style", "complexity", "input_fidelity", "moderation"):
             if getattr(self, name) not in (None, "auto"):
                 yield f"{name} has no effect on this server"
         if self.output_compression is not None and self.output_format in (None, "png"):
@@ -148,10 +167,22 @@ PictureSource = bytes | str | PictureLink
 """A file in a form; in JSON a data URL or base64."""
 
 
+def _has_no_file_id(value: object) -> object:
+    for each in value if isinstance(value, list) else [value]:
+        if isinstance(each, dict) and each.get("file_id") is not None:
+            allowed = 'file ids are not supported; send a file, or {"image_url": a data URL}'
+            raise PydanticCustomError("not_offered", allowed)
+    return value
+
+
+PictureSources = Annotated[PictureSource | list[PictureSource], BeforeValidator(_has_no_file_id)]
+SentPicture = Annotated[PictureSource, BeforeValidator(_has_no_file_id)]
+
+
 class VariationsRequest(ImageFields):
     """Generate images similar to an image."""
 
-    image: PictureSource | list[PictureSource]
+    image: PictureSources
     markup: NotOffered = None
 
 
@@ -159,22 +190,27 @@ class EditsRequest(ImageFields):
     """Edit an image as the prompt says."""
 
     prompt: str
-    image: PictureSource | list[PictureSource]
-    """May also be called images in JSON."""
-    mask: PictureSource | None = None
+    image: PictureSources
+    """Also called images in JSON, or url (for data URLs) by clients of other servers."""
+    mask: SentPicture | None = None
     """The image changes where it is transparent or, without transparency, white."""
-    markup: PictureSource | None = None
+    markup: SentPicture | None = None
     """Marks that guide the edit, on a transparent background: drawn over the image."""
 
     @model_validator(mode="before")
     @classmethod
     def _images(cls, given: object) -> object:
-        if isinstance(given, dict) and "images" in given and "image" not in given:
-            given = {**given, "image": given["images"]}
-            del given["images"]
+        if not isinstance(given, dict) or given.get("image") is not None:
+            return given
+        for name in _OTHER_NAMES:
+            if given.get(name) is not None:
+                others = {key: value for key, value in given.items() if key not in (name, "image")}
+                return {**others, "image": given[name]}
         return given
 
 
+_OTHER_NAMES = ("images", "url")
+"""Names that clients give the image of an edit."""
 _NOT_MADE: dict[str, Any] = {
     "transparent": "not supported: images are opaque; use auto or opaque",
     "gif": "not supported: only still images; use png, jpeg or webp",

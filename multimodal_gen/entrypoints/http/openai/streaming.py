@@ -19,6 +19,7 @@ from multimodal_gen.entrypoints.http.openai.image_replies import (
     common,
     in_base64,
     output_fields,
+    quality_of,
 )
 from multimodal_gen.entrypoints.http.openai.schema import ImageFields
 from multimodal_gen.entrypoints.http.transport.errors import log_and_envelope
@@ -142,6 +143,7 @@ class ImageEvents:
             "b64_json": in_base64(file),
             "created_at": int(time.time()),
             **common(self.body, self.encoding, self.task.requests[index]),
+            "quality": quality_of(self.body),
             "image_index": index,
             **extra,
         }

@@ -97,7 +97,7 @@ class VideoMaker:
 
 def _meta(body: RemixRequest, source: JobRecord | None) -> dict[str, object]:
     meta: dict[str, object] = {}
-    if body.seconds is not None:
+    if body.seconds is not None and body.num_frames is None:
         meta["seconds"] = str(body.seconds)
     if source is not None:
         meta["remixed_from_video_id"] = source.id

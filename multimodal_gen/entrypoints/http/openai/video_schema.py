@@ -52,9 +52,8 @@ class RemixRequest(SamplingFields):
             longest = f"{model.limits.max_frames / fps:g} seconds at fps={fps}"
             raise InvalidRequest("seconds", self.seconds, f"{model.name} allows at most {longest}")
         if self.num_frames not in (None, frames):
-            allowed = f"does not match seconds={self.seconds} at fps={fps}, which gives {frames}"
-            raise InvalidRequest("num_frames", self.num_frames, allowed)
-        return frames
+            self._overrule(f"num_frames={self.num_frames} overrules seconds={self.seconds}")
+        return self.num_frames or frames
 
 
 class VideosRequest(RemixRequest):

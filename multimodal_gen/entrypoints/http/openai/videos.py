@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
+from multimodal_gen.entrypoints.http.openai.job_objects import page_of
 from multimodal_gen.entrypoints.http.openai.video_maker import VideoMaker
 from multimodal_gen.entrypoints.http.openai.video_objects import (
     DeletedVideo,
@@ -70,12 +71,9 @@ def video_routes(maker: VideoMaker) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
         order: PageOrder = "desc",
     ) -> Response:
-        """List videos by time of acceptance; `after` is the last id of the previous page."""
-        try:
-            page = await jobs.page(owner_of(request), "video", after, limit, order)
-        except NotFound as error:
-            error.field = "after"
-            raise
+        """List videos by time of acceptance; `after` is the last id of the previous page. After an
+        id that no longer exists, the page is empty."""
+        page = await page_of(jobs, owner_of(request), "video", after, limit, order)
         videos = [video_of(record, jobs.task(record.id)) for record in page.records]
         first, last = (videos[0]["id"], videos[-1]["id"]) if videos else (None, None)
         ends = {"first_id": first, "last_id": last, "has_more": page.has_more}

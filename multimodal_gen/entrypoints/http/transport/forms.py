@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from multimodal_gen.entrypoints.http.bodies.form_body import FORMS, FormFile
 from multimodal_gen.entrypoints.http.bodies.json_body import parse_json
 from multimodal_gen.entrypoints.http.bodies.reading import read_form, read_json
+from multimodal_gen.entrypoints.http.openai.parameter_fields import NESTED
 from multimodal_gen.entrypoints.http.transport.links import follow_links
 from multimodal_gen.errors import InvalidRequest
 
@@ -41,13 +42,13 @@ async def parse_body(request: Request, model: type[M]) -> M:
 async def _read(request: Request, model: type[M]) -> M:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == _JSON or kind.endswith("+json"):
-        return _validated(model, await read_json(request), strict=True)
+        return _validated(model, _flat(await read_json(request)), strict=True)
     if kind in FORMS:
         fields = [
             (name, value.content if isinstance(value, FormFile) else value)
             for name, value in await read_form(request)
         ]
-        return _validated(model, _unpacked(model, fold(fields)), strict=False)
+        return _validated(model, _flat(_unpacked(model, fold(fields))), strict=False)
     raise RequestValidationError([{"type": "missing", "loc": ("body",), "msg": "", "input": None}])
 
 
@@ -131,6 +132,19 @@ def _maybe_json(text: str) -> Any:
         return text
 
 
+def _flat(given: Any) -> Any:
+    """Move the fields of nested objects up to where they are meant; explicit ones win. The objects
+    stay, so that they are named in a warning."""
+    if not isinstance(given, dict):
+        return given
+    nested = {name: given[name] for name in NESTED if name in given}
+    for value in nested.values():
+        inner = _maybe_json(value) if isinstance(value, str) else value
+        if isinstance(inner, dict):
+            given = inner | given
+    return given
+
+
 def _validated(model: type[M], given: Any, *, strict: bool) -> M:
     try:
         return model.model_validate(given, strict=strict)
@@ -149,7 +163,7 @@ def _place(loc: Sequence[int | str], given: Any, missing: bool) -> Iterator[int 
         if inside or (isinstance(given, list) and isinstance(part, int)):
             given = given[part]
             yield part
-        elif missing and depth == len(loc):
+        elif depth == 1 or (missing and depth == len(loc)):
             yield part
 
 

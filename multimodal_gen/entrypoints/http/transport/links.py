@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 from fastapi import Request
 from pydantic import BaseModel
 
+from multimodal_gen.entrypoints.http.openai.parameter_fields import types_in
 from multimodal_gen.entrypoints.http.openai.schema import PictureLink
 from multimodal_gen.entrypoints.http.transport.fetch import MediaFetcher
 
@@ -17,7 +18,7 @@ async def follow_links(request: Request, body: BaseModel) -> None:
     """Replace URLs by files, in image fields of `body`. Raises InvalidRequest."""
     fetcher: MediaFetcher = request.app.state.media
     for name, field in type(body).model_fields.items():
-        if PictureLink in _parts(field.annotation):
+        if PictureLink in types_in(field.annotation):
             value = getattr(body, name)
             if isinstance(value, list):
                 setattr(body, name, [await _file(fetcher, each, name) for each in value])
@@ -30,9 +31,3 @@ async def _file(fetcher: MediaFetcher, value: Any, field: str) -> Any:
     if isinstance(url, str) and url[:8].lower().startswith(_SCHEMES):
         return await fetcher.fetch(url, field)
     return value
-
-
-def _parts(annotation: Any) -> set[Any]:
-    """Types that an annotation consists of."""
-    inner = (_parts(each) for each in get_args(annotation))
-    return {annotation}.union(*inner) if get_args(annotation) else {annotation}
