@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from comfyui_client import ComfyUI, comfyui, default_graph, node, png_of
+from comfyui_client import ComfyUI, comfyui, default_graph, long_graph, node, png_of
 from PIL import Image
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosedOK
 from websockets.sync.client import connect
 
 
@@ -149,8 +149,60 @@ def test_second_socket_of_a_client_closes_the_first(url: str) -> None:
     address = f"ws{url.removeprefix('http')}/ws?clientId=mine"
     with connect(address) as first, connect(address) as second:
         assert json.loads(first.recv(timeout=30))["type"] == "status"
-        with pytest.raises(ConnectionClosed):
+        with pytest.raises(ConnectionClosedOK):
             first.recv(timeout=30)
         assert json.loads(second.recv(timeout=30))["type"] == "status"
         second.send(json.dumps({"type": "feature_flags", "data": {}}))
         assert json.loads(second.recv(timeout=30))["type"] == "feature_flags"
+
+
+def test_jobs_are_prompts_in_any_state(client: ComfyUI) -> None:
+    info = {"extra_pnginfo": {"workflow": {"id": "mine"}}}
+    prompt_id = client.start(default_graph(seed=61, steps=2), extra_data=info)
+    client.hear(prompt_id)
+    job = client.get(f"/api/jobs/{prompt_id}").json()
+    assert (job["status"], job["workflow_id"], job["outputs_count"]) == ("completed", "mine", 1)
+    assert job["create_time"] <= job["execution_start_time"] <= job["execution_end_time"]
+    assert job["outputs"] == client.history(prompt_id)["outputs"]
+    preview = job["preview_output"]
+    assert (preview["nodeId"], preview["mediaType"], preview["type"]) == ("9", "images", "output")
+    mine = client.get("/api/jobs", params={"workflow_id": "mine", "status": "completed"}).json()
+    assert [each["id"] for each in mine["jobs"]] == [prompt_id]
+    assert mine["pagination"] == {"offset": 0, "limit": None, "total": 1, "has_more": False}
+    assert client.get("/api/jobs/nothing").status_code == 404
+
+
+def test_jobs_run_are_interrupted_and_paged(client: ComfyUI) -> None:
+    running = client.start(long_graph())
+    client.hear(running, until="progress")
+    assert client.get(f"/api/jobs/{running}").json()["status"] == "in_progress"
+    client.post("/interrupt")
+    client.hear(running)
+    listed = client.get("/api/jobs", params={"status": "cancelled"}).json()["jobs"]
+    assert running in [job["id"] for job in listed]
+    first, second = (
+        client.get("/api/jobs", params={"limit": 1, "offset": offset}).json() for offset in (0, 1)
+    )
+    assert first["jobs"][0]["create_time"] >= second["jobs"][0]["create_time"]
+    assert first["pagination"]["has_more"]
+    rising = client.get("/api/jobs", params={"sort_order": "asc"}).json()["jobs"]
+    times = [job["create_time"] for job in rising]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "error"),
+    [
+        ("/history", "max_items=x", "max_items must be an integer"),
+        ("/history", "offset=x", "offset must be an integer"),
+        ("/api/jobs", "limit=x", "limit must be an integer"),
+        ("/api/jobs", "limit=0", "limit must be a positive integer"),
+        ("/api/jobs", "sort_by=size", "sort_by must be 'created_at' or 'execution_duration'"),
+        ("/api/jobs", "sort_order=up", "sort_order must be 'asc' or 'desc'"),
+    ],
+)
+def test_wrong_queries_are_told_as_by_comfyui(
+    client: ComfyUI, path: str, query: str, error: str
+) -> None:
+    response = client.get(f"{path}?{query}")
+    assert (response.status_code, response.json()) == (400, {"error": error})

@@ -14,6 +14,7 @@ import msgspec
 from multimodal_gen.entrypoints.http.comfyui.graph.graph import Node
 from multimodal_gen.entrypoints.http.comfyui.graph.graph_translation import Sampling
 from multimodal_gen.entrypoints.http.comfyui.node_progress import NodeProgress
+from multimodal_gen.entrypoints.http.comfyui.prompt_jobs import job_of
 from multimodal_gen.entrypoints.http.comfyui.result_cache import ResultKey
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.task import Task
@@ -106,17 +107,20 @@ class _History:
     """An owner's entries by prompt id, oldest first, as JSON: small, and without references."""
 
     entries: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Their entries in `/api/jobs`."""
     size: int = 0
 
-    def add(self, prompt_id: str, entry: bytes) -> None:
+    def add(self, prompt_id: str, entry: bytes, job: dict[str, Any]) -> None:
         """Add an entry, and drop the oldest ones that are too many."""
         self.remove(prompt_id)
-        self.entries[prompt_id] = entry
+        self.entries[prompt_id], self.jobs[prompt_id] = entry, job
         self.size += len(entry)
         while len(self.entries) > MAX_HISTORY or self.size > MAX_HISTORY_BYTES:
             self.remove(next(iter(self.entries)))
 
     def remove(self, prompt_id: str) -> None:
+        self.jobs.pop(prompt_id, None)
         self.size -= len(self.entries.pop(prompt_id, b""))
 
 
@@ -139,7 +143,7 @@ class Prompts:
         self._queue.pop((prompt.owner.name, prompt.id), None)
         if not prompt.dropped:
             entry = msgspec.json.encode(prompt.ended())
-            self._history[prompt.owner.name].add(prompt.id, entry)
+            self._history[prompt.owner.name].add(prompt.id, entry, job_of(prompt))
 
     def queue(self, owner: Owner) -> list[Prompt]:
         """Prompts in order of acceptance."""
@@ -149,6 +153,10 @@ class Prompts:
         """JSON entries by prompt id, oldest first."""
         entries = self._history[owner.name].entries
         return {prompt_id: msgspec.Raw(entry) for prompt_id, entry in entries.items()}
+
+    def ended_jobs(self, owner: Owner) -> Mapping[str, dict[str, Any]]:
+        """Entries of `/api/jobs` by prompt id, oldest first."""
+        return self._history[owner.name].jobs
 
     def knows(self, owner: Owner, prompt_id: str) -> bool:
         queued = (owner.name, prompt_id) in self._queue

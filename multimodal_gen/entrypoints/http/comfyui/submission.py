@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,7 +95,7 @@ class PromptSubmitter:
             owner=owner,
             client_id=client_id,
             graph=given["prompt"],
-            extra_data=extra,
+            extra_data={**extra, "create_time": int(time.time() * 1000)},
             parts=parts,
             outputs=[output for each in samplings for output in each.outputs],
             warnings=list(dict.fromkeys(text for each in samplings for text in each.warnings)),

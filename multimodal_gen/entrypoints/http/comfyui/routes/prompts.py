@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from starlette.background import BackgroundTask
 
 from multimodal_gen.entrypoints.http.bodies.reading import read_bytes
@@ -13,9 +13,11 @@ from multimodal_gen.entrypoints.http.comfyui.errors import InvalidPrompt, json_r
 from multimodal_gen.entrypoints.http.comfyui.execution import Executor
 from multimodal_gen.entrypoints.http.comfyui.prompts import Prompts
 from multimodal_gen.entrypoints.http.comfyui.result_cache import ResultCache
+from multimodal_gen.entrypoints.http.comfyui.routes.queries import InvalidQuery, whole_number
 from multimodal_gen.entrypoints.http.comfyui.routes.schema import (
     FREE,
     INTERRUPT,
+    PAGE,
     PROMPT,
     QUEUE,
     Accepted,
@@ -27,8 +29,6 @@ from multimodal_gen.serving.service import Service
 
 MAX_PROMPT_BYTES = 2 * 2**20
 """The prompt is kept, and written into images."""
-Offset = Annotated[int | None, Query(ge=-1)]
-MaxItems = Annotated[int | None, Query(ge=0)]
 
 
 def add_prompt_routes(
@@ -127,16 +127,19 @@ def add_queue_routes(routes: APIRouter, prompts: Prompts, cache: ResultCache) ->
 
 
 def add_history_routes(routes: APIRouter, prompts: Prompts) -> None:
-    @routes.get("/history", responses=refusals(400))
-    async def history(
-        request: Request, max_items: MaxItems = None, offset: Offset = None
-    ) -> Response:
+    @routes.get("/history", openapi_extra=PAGE, responses=refusals(400))
+    async def history(request: Request) -> Response:
         """List ended prompts, oldest first: the last `max_items`, or those from `offset` on."""
+        try:
+            most = whole_number(request.query_params, "max_items")
+            offset = whole_number(request.query_params, "offset")
+        except InvalidQuery as error:
+            return json_response({"error": str(error)}, 400)
         found = list(prompts.history(owner_of(request)).items())
+        most = None if most is None else max(0, most)
         if offset is None or offset < 0:
-            offset = 0 if max_items is None else max(0, len(found) - max_items)
-        end = None if max_items is None else offset + max_items
-        return json_response(dict(found[offset:end]))
+            offset = 0 if most is None else max(0, len(found) - most)
+        return json_response(dict(found[offset : None if most is None else offset + most]))
 
     @routes.get("/history/{prompt_id}", responses=refusals())
     async def history_of(prompt_id: str, request: Request) -> Response:

@@ -13,6 +13,7 @@ from multimodal_gen.entrypoints.http.comfyui.result_cache import ResultCache
 from multimodal_gen.entrypoints.http.comfyui.routes.channels import Channels
 from multimodal_gen.entrypoints.http.comfyui.routes.files import add_file_routes
 from multimodal_gen.entrypoints.http.comfyui.routes.info import add_editor_routes, add_info_routes
+from multimodal_gen.entrypoints.http.comfyui.routes.jobs import add_job_routes
 from multimodal_gen.entrypoints.http.comfyui.routes.prompts import (
     add_history_routes,
     add_prompt_routes,
@@ -46,7 +47,8 @@ def comfyui_routes(service: Service, jobs: Jobs, args: ServerArgs) -> APIRouter:
     async def follow(socket: WebSocket) -> None:
         await sockets.serve(socket)
 
-    both = APIRouter()
+    both = APIRouter(route_class=routes_that_err_as(as_comfyui))
+    add_job_routes(both, prompts)
     both.include_router(routes)
     both.include_router(routes, prefix="/api", include_in_schema=False)
     return both

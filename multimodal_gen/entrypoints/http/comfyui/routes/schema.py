@@ -77,6 +77,12 @@ PROMPT = json_body(
     front=FLAG,
     partial_execution_targets=IDS,
 )
+PAGE: dict[str, Any] = {
+    "parameters": [
+        {"name": name, "in": "query", "required": False, "schema": {"type": "integer"}}
+        for name in ("max_items", "offset")
+    ]
+}
 FREE = json_body(optional=True, unload_models=FLAG, free_memory=FLAG)
 QUEUE = json_body(clear=FLAG, delete=IDS)
 INTERRUPT = json_body(optional=True, prompt_id={"type": ["string", "null"]})

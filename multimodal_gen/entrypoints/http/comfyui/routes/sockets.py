@@ -60,6 +60,8 @@ class Sockets:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+        if channel.lost.is_set():
+            await socket.close()
 
     async def _hear(self, socket: WebSocket, channel: Channel) -> None:
         """Read messages; clients only send their feature flags."""
