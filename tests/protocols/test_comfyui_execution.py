@@ -206,3 +206,35 @@ def test_wrong_queries_are_told_as_by_comfyui(
 ) -> None:
     response = client.get(f"{path}?{query}")
     assert (response.status_code, response.json()) == (400, {"error": error})
+
+
+def test_template_of_separate_files_makes_the_same_image(client: ComfyUI) -> None:
+    """FLUX's template, with all its loaders and a custom sampler, against the default graph."""
+    entry, _ = client.make(default_graph(seed=71, steps=3))
+    graph = {
+        "1": node("UNETLoader", unet_name="flux1-schnell.safetensors", weight_dtype="default"),
+        "2": node("DualCLIPLoader", clip_name1="t5", clip_name2="clip_l", type="flux"),
+        "3": node("VAELoader", vae_name="ae.safetensors"),
+        "4": node("CLIPTextEncode", clip=["2", 0], text="a red heart"),
+        "5": node("EmptySD3LatentImage", width=96, height=96, batch_size=1),
+        "6": node("BasicGuider", model=["1", 0], conditioning=["4", 0]),
+        "7": node("KSamplerSelect", sampler_name="euler"),
+        "8": node("BasicScheduler", model=["1", 0], scheduler="normal", steps=3, denoise=1.0),
+        "10": node("RandomNoise", noise_seed=71),
+        "11": node(
+            "SamplerCustomAdvanced",
+            noise=["10", 0],
+            guider=["6", 0],
+            sampler=["7", 0],
+            sigmas=["8", 0],
+            latent_image=["5", 0],
+        ),
+        "12": node("VAEDecode", samples=["11", 0], vae=["3", 0]),
+        "9": node("SaveImage", images=["12", 0], filename_prefix="flux"),
+    }
+    template, heard = client.make(graph)
+    assert {data["node"] for data in heard.of("progress")} == {"11"}
+    first, second = (
+        np.asarray(Image.open(io.BytesIO(client.picture(each)))) for each in (entry, template)
+    )
+    assert np.array_equal(first, second)
