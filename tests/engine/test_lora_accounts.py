@@ -15,7 +15,7 @@ from torch import Tensor
 
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.runtime.layers.lora import Lora, LowRank
+from multimodal_gen.runtime.layers.lora import Difference, Lora, LowRank
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.lora_reading import lora_reader
 
@@ -143,6 +143,20 @@ def test_an_image_to_video_lora_applies_without_its_image_part(
     assert warning.endswith("without effect, as this model has no such modules")
 
 
+def test_the_patches_of_an_image_to_video_lora_are_named(
+    wan: ComposedPipeline, tmp_path: Path
+) -> None:
+    dim = width(wan)
+    patches = {"diffusion_model.patch_embedding.diff": torch.ones(dim, 36, 1, 2, 2)}
+    rest = low_rank("diffusion_model.blocks.0.cross_attn.q", dim, dim)
+    lora = read(wan, patches | rest, tmp_path)
+    assert len(lora.terms) == 1
+    assert lora.warnings == (
+        "lora='ink': diffusion_model.patch_embedding.diff: without effect, as this model has "
+        "other inputs there",
+    )
+
+
 def test_an_image_to_video_lora_for_more_blocks_is_refused(
     wan: ComposedPipeline, tmp_path: Path
 ) -> None:
@@ -177,6 +191,29 @@ def test_an_alpha_alone_is_named(flux: ComposedPipeline, tmp_path: Path) -> None
     keys["lora_unet_double_blocks_0_txt_attn_proj.alpha"] = torch.tensor(1.0)
     (warning,) = read(flux, keys, tmp_path).warnings
     assert "lora_unet_double_blocks_0_txt_attn_proj.alpha: without effect" in warning
+
+
+def test_an_alpha_beside_a_difference_is_named(wan: ComposedPipeline, tmp_path: Path) -> None:
+    name = "diffusion_model.blocks.0.self_attn.q"
+    keys = {f"{name}.diff_b": torch.ones(width(wan)), f"{name}.alpha": torch.tensor(0.5)}
+    lora = read(wan, keys, tmp_path)
+    assert scales(lora) == [1.0]
+    assert lora.warnings == (
+        f"lora='ink': {name}.alpha: without effect, as there are no low-rank weights beside it",
+    )
+
+
+def test_the_bias_of_a_lora_counts_without_its_weights(
+    wan: ComposedPipeline, tmp_path: Path
+) -> None:
+    name = "diffusion_model.blocks.0.self_attn.q"
+    keys = low_rank(name, width(wan), width(wan))
+    keys[f"{name}.lora_up.weight"].zero_()
+    keys |= {f"{name}.lora_up.bias": torch.ones(width(wan)), f"{name}.alpha": torch.tensor(2.0)}
+    (terms,) = read(wan, keys, tmp_path).terms.values()
+    assert [(type(term), term.scale) for term in terms] == [(Difference, 0.5)]
+    del keys[f"{name}.lora_up.weight"], keys[f"{name}.lora_down.weight"]
+    assert "down missing, up missing" in refusal(wan, keys, tmp_path)
 
 
 def test_two_tensors_for_one_part_of_a_module_are_refused(

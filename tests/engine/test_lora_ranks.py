@@ -90,6 +90,17 @@ def test_a_lora_that_does_not_fit_leaves_its_neighbours_alone(ranks: EngineProce
     neighbour.result(300)
 
 
+def test_what_of_a_lora_has_no_effect_is_in_the_result(
+    ranks: EngineProcess, folder: Path, root: Path
+) -> None:
+    stock = stock_pipeline(folder)
+    keys = diffusers_keys("transformer", random_lora(stock.transformer, "attn.to_q"))
+    write(root / "bundle.safetensors", {**keys, "bundle_emb.thing.clip_l": torch.ones(2, 8)})
+    both = submit_to(ranks, **CALL, lora=["bundle:0.5", "a"]).result(300)
+    assert [warning.split(":")[0] for warning in both.warnings] == ["lora='bundle'"]
+    assert submit_to(ranks, **CALL, lora="a").result(300).warnings == ()
+
+
 def test_a_lora_that_was_overwritten_is_read_again(
     ranks: EngineProcess, folder: Path, root: Path
 ) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from multimodal_gen.runtime.loader.original.names import OriginalNames
 
 _DENOISER = re.compile(r"(?:lora_unet|lora_transformer|lycoris)_")
-_WRAPPERS = ("base_model.model.", "model.", "diffusion_model.", "pipe.", "dit.")
+_WRAPPERS = ("base_model.model.", "model.", "diffusion_model.", "unet.", "pipe.", "dit.")
 _ENCODERS = (
     (re.compile(r"lora_te1?_|text_encoder\.|text_encoders\.clip_l\.(?:transformer\.)?"), 1),
     (re.compile(r"lora_te2_|text_encoder_2\.|text_encoders\.clip_g\.(?:transformer\.)?"), 2),

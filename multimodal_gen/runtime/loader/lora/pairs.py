@@ -35,6 +35,15 @@ class Pair:
     alpha: float | None = None
     """None: the rank, so that up(down(x)) is not scaled."""
 
+    @property
+    def has_rank(self) -> bool:
+        return any(part is not None for part in (self.down, self.up, self.lora_bias))
+
+    @property
+    def scale(self) -> float:
+        """Scale of its low-rank weights."""
+        return 1.0 if self.alpha is None or self.down is None else self.alpha / len(self.down)
+
 
 @dataclass
 class SortedFile:

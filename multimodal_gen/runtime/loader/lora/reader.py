@@ -30,7 +30,8 @@ _SHOWN = 8
 _METADATA = "lora_adapter_metadata"
 """Metadata key where diffusers stores PEFT's config, with the component before each key."""
 _NO_MODULE = "this model has no such modules"
-_NO_WEIGHTS = "they have no weights beside them"
+_NO_INPUT = "this model has other inputs there"
+_NO_WEIGHTS = "there are no low-rank weights beside it"
 
 
 class LoraReader:
@@ -44,7 +45,8 @@ class LoraReader:
         self._denoisers = [name for name in modules if not name.startswith("text_encoder")]
         self._targets = {name: dict(targets_in(module)) for name, module in modules.items()}
         own = self._targets[self._denoisers[0]]
-        self._names = Names(self._targets, original_names(class_name, own))
+        self._originals = original_names(class_name, own)
+        self._names = Names(self._targets, self._originals)
         self._device = device
 
     def read(self, file: LoraFile, target: str | None = None) -> Lora:
@@ -77,14 +79,22 @@ class LoraReader:
         return self._fitted(pairs, tuple(f"lora={file.name!r}: {each}" for each in warnings))
 
     def _set_aside(self, found: SortedFile) -> None:
-        """Move to `idle` what the model has no modules for, and alphas alone."""
+        """Move to `idle` what the model has no modules or inputs for, and alphas alone."""
         for place, pair in list(found.pairs.items()):
-            known = self._targets[place.component]
-            alone = pair.alpha is not None and len(pair.keys) == 1
-            if alone or not all(module in known for module in place.modules):
-                reason = _NO_WEIGHTS if alone else _NO_MODULE
-                found.idle |= dict.fromkeys(pair.keys, reason)
+            idle = self._idle(place, pair)
+            found.idle |= idle
+            if len(idle) == len(pair.keys):
                 del found.pairs[place]
+
+    def _idle(self, place: LoraPlace, pair: Pair) -> dict[str, str]:
+        """Keys of a module's part that have no effect on this model, and why."""
+        if not self._targets[place.component].keys() >= set(place.modules):
+            return dict.fromkeys(pair.keys, _NO_MODULE)
+        varying = self._originals.varying
+        if place.modules[0] in varying and misfit(pair, self._of(place)) is not None:
+            return dict.fromkeys(pair.keys, _NO_INPUT)
+        alphas = [] if pair.has_rank else [key for key in pair.keys if key.endswith(".alpha")]
+        return dict.fromkeys(alphas, _NO_WEIGHTS)
 
     def _check(self, found: SortedFile, tensors: Mapping[str, Tensor]) -> None:
         """Raise InvalidCheckpoint with all that does not match."""

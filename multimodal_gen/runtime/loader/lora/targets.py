@@ -70,7 +70,7 @@ def misfit(pair: Pair, targets: list[Target]) -> str | None:
     """Say what does not fit; None if all does."""
     channels, tail = sum(target.shape[0] for target in targets), targets[0].shape[1:]
     model = f"the model has {[channels, *tail]}"
-    has_rank = pair.down is not None or pair.up is not None
+    has_rank = pair.has_rank
     if has_rank and not all(target.takes_rank for target in targets):
         return f"low-rank weights can't be applied to it; {model}"
     if has_rank and not _rank_fits(pair, channels, tail):
@@ -92,20 +92,25 @@ def terms_of(
     counts = [target.shape[0] for target in targets]
 
     def rows(tensor: Tensor | None, at: int) -> Tensor | None:
+        """Rows for one target, still in the file's memory; None if they are all 0."""
         if tensor is None:
             return None
         whole = torch.cat(tensor.chunk(2)[::-1]) if swapped else tensor
-        part = whole.split_with_sizes(counts)[at]
-        return part.to(device, _dtype(targets[at].module)).contiguous()
+        part = whole.split_with_sizes(counts)[at].to(_dtype(targets[at].module))
+        return part if part.any() else None
+
+    def here(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.to(device).contiguous()
 
     for at, target in enumerate(targets):
-        if pair.down is not None and (up := rows(pair.up, at)) is not None:
-            rank = len(pair.down)
-            scale = 1.0 if pair.alpha is None else pair.alpha / rank
-            down = pair.down.to(device, _dtype(target.module))
-            yield target.module, LowRank(down, up, rows(pair.lora_bias, at), scale, target.start)
-        weight, bias = rows(pair.weight, at), rows(pair.bias, at)
-        if any(each is not None and bool(each.any()) for each in (weight, bias)):
+        up, bias = here(rows(pair.up, at)), here(rows(pair.lora_bias, at))
+        if pair.down is not None and up is not None:
+            down = pair.down.to(device, up.dtype)
+            yield target.module, LowRank(down, up, bias, pair.scale, target.start)
+        elif bias is not None:
+            yield target.module, Difference(None, bias, target.start, pair.scale)
+        weight, bias = here(rows(pair.weight, at)), here(rows(pair.bias, at))
+        if weight is not None or bias is not None:
             yield target.module, Difference(weight, bias, target.start)
 
 

@@ -39,6 +39,9 @@ _SIBLINGS: Mapping[str, Sequence[str]] = {
 }
 
 
+_VARYING: Mapping[str, Sequence[str]] = {"WanTransformer3DModel": wan.VARYING}
+
+
 class Original(NamedTuple):
     """Modules of diffusers that one of the original ones is split into, in order of its rows."""
 
@@ -54,6 +57,8 @@ class OriginalNames:
     names: Mapping[str, Original] = field(default_factory=dict)
     siblings: Collection[str] = ()
     """Diffusers' names of modules that other models of this class have."""
+    varying: Collection[str] = ()
+    """Those whose inputs differ between models of this class."""
 
 
 def original_names(class_name: str, modules: Collection[str]) -> OriginalNames:
@@ -74,6 +79,7 @@ def original_names(class_name: str, modules: Collection[str]) -> OriginalNames:
             if known.issuperset((original := _original(filled)).modules)
         },
         siblings,
+        _VARYING.get(class_name, ()),
     )
 
 

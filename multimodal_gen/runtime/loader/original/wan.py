@@ -56,3 +56,5 @@ SIBLINGS = (
     "blocks.#.attn2.norm_added_q",
 )
 """Modules that only image-to-video models have."""
+VARYING = ("patch_embedding",)
+"""Modules that take an image's channels too in image-to-video models."""
