@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from command_line import command_reference, sampling_parameters, server_arguments
 from http_api import body_fields, error_codes, routes
-from model_tables import families, solvers
+from model_tables import families, noise_schedules, solvers
 
 _MARKER = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
 _TABLES = {
@@ -23,6 +23,7 @@ _TABLES = {
     "errors": error_codes,
     "families": families,
     "solvers": solvers,
+    "noise-schedules": noise_schedules,
 }
 
 

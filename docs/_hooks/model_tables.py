@@ -5,7 +5,7 @@ from __future__ import annotations
 from markdown_table import code, table
 
 from multimodal_gen.configs.families import FAMILIES
-from multimodal_gen.configs.solvers import SOLVERS
+from multimodal_gen.configs.solvers import SOLVERS, noise_schedules_of
 
 _KINDS = {"native": "native", "adapter": "wrapped", "fallback": "fallback"}
 
@@ -37,10 +37,20 @@ def solvers() -> str:
             code(row.scheduler),
             row.a1111 or "",
             ", ".join(map(code, row.comfyui)),
+            _mark(row.explicit_sigmas),
         )
         for row in SOLVERS.values()
     ]
-    return table(("name", "models", "diffusers class", "AUTOMATIC1111", "ComfyUI"), rows)
+    return table(("name", "models", "diffusers class", "AUTOMATIC1111", "ComfyUI", "sigmas"), rows)
+
+
+def noise_schedules() -> str:
+    """Return each solver's noise schedules for the models that it suits."""
+    rows = [
+        (code(row.name), ", ".join(map(code, noise_schedules_of([row.name], row.views)[1:])))
+        for row in SOLVERS.values()
+    ]
+    return table(("name", "noise schedules"), rows)
 
 
 def _mark(true: bool) -> str:

@@ -16,7 +16,7 @@ from snippets import PAGES
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.configs.solvers import SOLVERS
+from multimodal_gen.configs.solvers import NOISE_SCHEDULES, SOLVERS
 from multimodal_gen.errors import HTTP_STATUS, MultimodalGenError
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -42,6 +42,15 @@ def test_every_family_and_solver_is_listed(rendered: Callable[[str], str]) -> No
     page = rendered("models")
     for name in (*(family.title for family in FAMILIES), *(f"`{name}`" for name in SOLVERS)):
         assert f"| {name} |" in page
+
+
+def test_the_noise_schedules_of_every_solver_are_listed(rendered: Callable[[str], str]) -> None:
+    _, _, table = rendered("models").partition("## Noise schedules")
+    rows = {line.split(" | ")[0].strip("| `"): line for line in table.splitlines()}
+    for name, row in SOLVERS.items():
+        for schedule in row.noise_schedules[1:]:
+            known = any(schedule in NOISE_SCHEDULES[view] for view in row.views)
+            assert (f"`{schedule}`" in rows[name]) == known, (name, schedule)
 
 
 def test_every_sampling_parameter_is_listed(rendered: Callable[[str], str]) -> None:

@@ -30,6 +30,7 @@ PICTURES = msgspec.structs.replace(
     tasks=("text-to-image", "image-to-image", "inpainting"),
     parameters=("lora", "max_sequence_length"),
     schedulers=("flow_euler", "unipc"),
+    noise_schedules=("normal", "beta", "simple"),
 )
 VIDEOS = msgspec.structs.replace(
     MODEL,

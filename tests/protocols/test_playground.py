@@ -193,12 +193,13 @@ def test_the_form_has_the_models_defaults_and_limits(page: Page, server: Server)
 def test_only_what_differs_from_the_defaults_is_asked_for(page: Page, server: Server) -> None:
     opened(page, server.url)
     page.select_option("#scheduler", "unipc")
+    page.select_option("#noise_schedule", "beta")
     make(page, server, "a rocket", width=128, seed=7, negative_prompt="blue", guidance_scale=2.5)
     (req,) = server.engine.alive.values()
     asked = req.params
     assert (asked.width, asked.height, asked.seed) == (128, 96, 7)
     assert (asked.negative_prompt, asked.guidance_scale) == ("blue", 2.5)
-    assert asked.scheduler == "unipc"
+    assert (asked.scheduler, asked.noise_schedule) == ("unipc", "beta")
 
 
 def test_a_picture_is_seen_while_it_is_made(page: Page, server: Server) -> None:
