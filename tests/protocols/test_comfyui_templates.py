@@ -59,7 +59,11 @@ def model_of(family: str, view: View = View.FLOW, **defaults: Any) -> ModelInfo:
 FLUX = model_of("flux")
 SDXL = model_of("stable_diffusion_xl", View.NOISE)
 WAN = model_of("wan", flow_shift=5.0)
-EXPERTS = msgspec.structs.replace(WAN, parameters=(*WAN.parameters, "guidance_scale_2"))
+EXPERTS = msgspec.structs.replace(
+    WAN,
+    parameters=(*WAN.parameters, "guidance_scale_2"),
+    lora_targets=("transformer", "transformer_2", "text_encoder"),
+)
 
 
 def read(sent: Sent, model: ModelInfo, loras: tuple[str, ...] = ()) -> Sampling:
@@ -140,9 +144,10 @@ def test_flux_with_a_custom_sampler() -> None:
     sampling = read(advanced_flux(), FLUX)
     names = ("prompt", "width", "height", "seed", "num_inference_steps", "guidance_scale")
     assert asked(sampling, *names) == ("a red heart", 512, 256, 42, 20, 3.5)
+    # The guider has no guidance, whatever the model's default is.
     assert asked(sampling, "scheduler", "true_cfg_scale", "negative_prompt") == (
         "flow_euler",
-        None,
+        1.0,
         None,
     )
     (warning,) = sampling.warnings
@@ -370,7 +375,7 @@ def test_two_samplers_are_the_two_experts_of_a_model() -> None:
     sampling = read(experts(), EXPERTS, ("fast_high",))
     names = ("guidance_scale", "guidance_scale_2", "num_inference_steps", "seed")
     assert asked(sampling, *names) == (3.5, 3.0, 8, 5)
-    assert sampling.params.lora == (LoraChoice("fast_high"),)
+    assert sampling.params.lora == (LoraChoice("fast_high", target="transformer"),)
     assert any("end_at_step=4 has no effect" in warning for warning in sampling.warnings)
 
 
@@ -385,6 +390,17 @@ def test_a_lora_before_each_sampler_goes_to_its_expert() -> None:
     assert read(graph, model, ("fast_high",)).params.lora == (
         LoraChoice("fast_high", 1.0, "transformer"),
         LoraChoice("fast_high", 0.25, "transformer_2"),
+    )
+
+
+def test_lora_of_the_second_expert_is_the_second_experts() -> None:
+    graph = experts()
+    lora = {"lora_name": "fast_high", "strength_model": 0.5}
+    graph["14"] = node("LoraLoaderModelOnly", model=["10", 0], **lora)
+    graph["13"]["inputs"]["model"] = ["14", 0]
+    assert read(graph, EXPERTS, ("fast_high",)).params.lora == (
+        LoraChoice("fast_high", 1.0, "transformer"),
+        LoraChoice("fast_high", 0.5, "transformer_2"),
     )
 
 

@@ -98,7 +98,7 @@ class RequestParameters:
         for name, stage in zip(names, stages, strict=False):
             if stage.guider.cfg is not None:
                 self.put(name, stage.guider.cfg)
-            elif not self._guidance_is_embedded:
+            else:
                 self.values[name] = 1.0
 
     @property
