@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from multimodal_gen.client.own_process import OwnProcess
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.reply import WireError
 
@@ -63,6 +64,7 @@ class RequestHandle:
     """One submitted request. Any thread or coroutine can wait for it or cancel it."""
 
     def __init__(self, request_id: str, cancel: Callable[[str], None]) -> None:
+        self._process = OwnProcess()
         self.id = request_id
         self._cancel = cancel
         self._changed = threading.Condition()
@@ -153,11 +155,13 @@ class RequestHandle:
             return update
 
     def _wait(self, condition: Callable[[], bool], timeout: float | None) -> None:
+        self._process.check()
         with self._changed:
             if not self._changed.wait_for(condition, timeout):
                 raise TimeoutError(f"request {self.id} is still running after {timeout} s")
 
     async def _await(self, condition: Callable[[], bool]) -> None:
+        self._process.check()
         waker = (asyncio.get_running_loop(), asyncio.Event())
         with self._changed:
             self._wakers.add(waker)

@@ -18,6 +18,7 @@ import msgspec
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from multimodal_gen.client.own_process import OwnProcess
 from multimodal_gen.client.request_handle import (
     Output,
     RequestEvent,
@@ -62,6 +63,7 @@ class SchedulerClient:
     ) -> None:
         """`silence_timeout`: seconds without a heartbeat until the engine counts as dead;
         `describe_loss` returns the reason once the connection is lost."""
+        self._process = OwnProcess()
         self.address = address
         self.model: ModelInfo | None = None
         self.num_ranks = 0
@@ -86,6 +88,7 @@ class SchedulerClient:
 
     def wait_ready(self, timeout: float | None = None) -> ModelInfo:
         """Wait until the model is loaded. Raises the loading error, EngineDied or TimeoutError."""
+        self._process.check()
         with self._lock:
             done = self._lock.wait_for(lambda: self.model is not None or bool(self.died), timeout)
             if self.died is not None:
@@ -97,6 +100,7 @@ class SchedulerClient:
     def submit(self, req: Req, pictures: Sequence[np.ndarray[Any, Any]] = ()) -> RequestHandle:
         """Send a request and the images that it announces. A repeated id returns the existing
         RequestHandle."""
+        self._process.check()
         with self._lock:
             self._raise_if_gone()
             if req.id in self._handles:
@@ -107,6 +111,7 @@ class SchedulerClient:
 
     def health(self, timeout: float = 5.0) -> EngineHealth:
         """Ask rank 0 for its running and waiting requests; it answers at once, even in a step."""
+        self._process.check()
         with self._lock:
             self._raise_if_gone()
             self._health.clear()
@@ -133,7 +138,10 @@ class SchedulerClient:
             handle._deliver(self.died)
 
     def close(self) -> None:
-        """Disconnect; the engine cancels requests that are still in flight."""
+        """Disconnect; the engine cancels requests that are still in flight. No effect in a forked
+        process."""
+        if not self._process.is_this:
+            return
         with self._lock:
             if self._closing:
                 return

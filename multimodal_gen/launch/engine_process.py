@@ -17,8 +17,10 @@ from pathlib import Path
 
 import msgspec
 
+from multimodal_gen.client.own_process import OwnProcess
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
+from multimodal_gen.configs.user_path import user_path
 from multimodal_gen.errors import EngineDied, MultimodalGenError
 from multimodal_gen.launch.child_environment import cache_folder, child_environment
 from multimodal_gen.launch.model_path import ModelFiles, find_model_files
@@ -31,6 +33,7 @@ from multimodal_gen.messages.rank_args import (
     client_token,
     token_file,
 )
+from multimodal_gen.observability.logging import log_level
 
 log = logging.getLogger(__name__)
 RANK_MODULE = "multimodal_gen.runtime.rank"
@@ -47,6 +50,7 @@ class EngineProcess:
     def __init__(
         self, args: EngineArgs, processes: list[subprocess.Popen[bytes]], folder: PrivateFolder
     ) -> None:
+        self._process = OwnProcess()
         self.args = args
         self._processes = processes
         self.address = client_address(str(folder.path))
@@ -65,8 +69,10 @@ class EngineProcess:
         """Start the ranks and return at once; `wait_ready` waits for the model.
 
         `rank_module` is the module that each rank runs; a benchmark uses one that measures itself.
-        Raises InvalidCheckpoint if the model can't be found.
+        Raises InvalidCheckpoint if the model can't be found, and InvalidRequest for a log level
+        that there is not.
         """
+        log_level()  # Ranks would end without saying so.
         model = find_model_files(args.model_path, args.revision, args.base_model_path)
         folder = PrivateFolder(longest_name=LONGEST_SOCKET_NAME)
         rank_args = RankArgs(
@@ -110,7 +116,10 @@ class EngineProcess:
         return None if self._closing.is_set() else self.client.died
 
     def close(self) -> None:
-        """End all ranks, and cancel requests in flight. May be called again."""
+        """End all ranks, and cancel requests in flight. May be called again; no effect in a forked
+        process."""
+        if not self._process.is_this:
+            return
         with self._closed:
             if self._closing.is_set():
                 return
@@ -207,7 +216,7 @@ def _spawn(args: RankArgs, module: str) -> subprocess.Popen[bytes]:
 
 def _model_name(model_path: str | None, model: ModelFiles) -> str:
     """Model name for clients: its hub name, or the last part of its path."""
-    if model_path is None or Path(model_path).expanduser().exists():
+    if model_path is None or user_path(model_path).exists():
         return model.folder.resolve().name if model.file is None else model.file.stem
     return model_path
 

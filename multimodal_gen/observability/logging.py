@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from multimodal_gen.configs.arguments.engine_args import LogFormat
+from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.observability.context import current
 
 LEVEL_VARIABLE = "MULTIMODAL_GEN_LOG_LEVEL"
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 ACCESS = "multimodal_gen.access"
 LOGGERS = ("multimodal_gen", "uvicorn", "asyncio")
 """Warnings of these libraries are shown like our own."""
@@ -21,8 +23,9 @@ LOGGERS = ("multimodal_gen", "uvicorn", "asyncio")
 
 def configure_logging(process: str, log_format: LogFormat = "text") -> None:
     """Log this project's messages to stderr. The level is WARNING unless the environment sets
-    another; HTTP requests are always logged, except at CRITICAL."""
-    level = os.environ.get(LEVEL_VARIABLE, "WARNING").upper()
+    another; HTTP requests are always logged, except at CRITICAL. Raises InvalidRequest for a level
+    that there is not."""
+    level = log_level()
     handler = handler_of(process, log_format)
     for name in LOGGERS:
         logger = logging.getLogger(name)
@@ -31,6 +34,14 @@ def configure_logging(process: str, log_format: LogFormat = "text") -> None:
         logger.setLevel(level)
     access = logging.getLogger(ACCESS)
     access.setLevel(logging.NOTSET if level == "CRITICAL" else logging.INFO)
+
+
+def log_level() -> str:
+    """The level that the environment sets. Raises InvalidRequest if there is no such level."""
+    given = os.environ.get(LEVEL_VARIABLE) or "WARNING"
+    if given.upper() not in LEVELS:
+        raise InvalidRequest(LEVEL_VARIABLE, given, f"must be one of {', '.join(LEVELS)}")
+    return given.upper()
 
 
 def handler_of(process: str, log_format: LogFormat) -> logging.Handler:

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
+from multimodal_gen.client.own_process import OwnProcess
 from multimodal_gen.errors import EngineNotReady
 
 CLOSED = "the generator was closed"
@@ -19,6 +20,7 @@ class LoopThread:
     """Runs coroutines for threads that block on them."""
 
     def __init__(self, name: str) -> None:
+        self._process = OwnProcess()
         self._started = threading.Event()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._main()), name=name, daemon=True
@@ -38,12 +40,17 @@ class LoopThread:
             raise
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run a coroutine without waiting for it. Raises EngineNotReady after `close`."""
+        """Run a coroutine without waiting for it. Raises EngineNotReady after `close`, and in a
+        forked process."""
         try:
+            self._process.check()
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         except RuntimeError:
             coroutine.close()
             raise EngineNotReady(CLOSED) from None
+        except EngineNotReady:
+            coroutine.close()
+            raise
 
     def close(self) -> None:
         """Stop the loop once its work has ended."""
