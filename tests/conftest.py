@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from multimodal_gen.launch.private_folder import PrivateFolder
 
 if TYPE_CHECKING:
     import openai
@@ -16,21 +17,22 @@ if TYPE_CHECKING:
     from multimodal_gen.launch.engine_process import EngineProcess
     from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
-_cache = tempfile.TemporaryDirectory(prefix="multimodal-gen-tests-")
+_cache = PrivateFolder(longest_name=0)
+"""For all that tests would keep elsewhere. If they are killed, the next run removes it."""
 _workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 os.environ.update(
     OMP_NUM_THREADS=str(max(1, 2 // _workers)),
     OMP_WAIT_POLICY="PASSIVE",
     HF_HUB_OFFLINE="1",
-    XDG_CACHE_HOME=_cache.name,
-    XDG_DATA_HOME=_cache.name,
+    XDG_CACHE_HOME=str(_cache.path),
+    XDG_DATA_HOME=str(_cache.path),
 )
 
 Checkpoints = Callable[..., Path]
 
 
 def pytest_unconfigure() -> None:
-    _cache.cleanup()  # workers of xdist end without the interpreter's own
+    _cache.remove()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import os
 import tempfile
 import threading
 import time
@@ -62,7 +63,8 @@ def app_over(client: SchedulerClient, **given: Any) -> FastAPI:
 
 
 def _app(service: Service, args: ServerArgs) -> FastAPI:
-    folder = DataFolder(Path(tempfile.mkdtemp(prefix="multimodal-gen-app-")), temporary=True)
+    parent = os.environ["XDG_CACHE_HOME"]  # conftest's
+    folder = DataFolder(Path(tempfile.mkdtemp(prefix="app-", dir=parent)), temporary=True)
     atexit.register(folder.close)
     return create_app(service, Jobs.in_folder(folder.path, service, args), args)
 
