@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from multimodal_gen.checkpoints.header import WEIGHT_SUFFIXES
 from multimodal_gen.checkpoints.identify import INDEX, index_missing
 from multimodal_gen.checkpoints.single_file import Recognised, recognise
+from multimodal_gen.configs.user_path import user_path
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.launch.hub import (
     WithoutWeights,
@@ -71,7 +72,7 @@ def locate(model_path: str, revision: str | None = None) -> Path:
 
     Raises InvalidCheckpoint if there is none.
     """
-    local = Path(model_path).expanduser()
+    local = user_path(model_path)
     if local.exists():
         return local
     if (named := _hub_file(model_path)) is not None:
@@ -85,7 +86,7 @@ def locate(model_path: str, revision: str | None = None) -> Path:
 
 def _file(model_path: str, revision: str | None) -> Path | None:
     """Single file that `model_path` refers to; None if it refers to a folder."""
-    local = Path(model_path).expanduser()
+    local = user_path(model_path)
     if local.exists():
         return local if local.is_file() else None
     named = _hub_file(model_path)
@@ -103,7 +104,7 @@ def _hub_file(model_path: str) -> tuple[str, str] | None:
 
 
 def _folder(field: str, path: str, revision: str | None, found: Recognised | None = None) -> Path:
-    local = Path(path).expanduser()
+    local = user_path(path)
     if local.exists():
         if not local.is_dir():
             raise InvalidCheckpoint(f"{field}={path!r}: must be a folder in diffusers layout")

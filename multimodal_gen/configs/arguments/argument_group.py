@@ -45,9 +45,21 @@ class ArgumentGroup:
         self.require("must be a number of 0 or more", lambda value: 0 <= value < math.inf, *names)
 
     def _check_type(self, name: str, kind: Any) -> None:
+        value = getattr(self, name)
+        if isinstance(value, str) and not _is_unicode(value):
+            raise InvalidRequest(name, "…", "must be valid Unicode")
         try:
-            msgspec.convert(getattr(self, name), kind)
+            msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
             choices = ", ".join(get_args(kind)) if get_origin(kind) is Literal else ""
             allowed = f"must be one of {choices}" if choices else str(error)
-            raise InvalidRequest(name, getattr(self, name), allowed) from error
+            raise InvalidRequest(name, value, allowed) from error
+
+
+def _is_unicode(text: str) -> bool:
+    """Returns False for bytes of a command line that are not in its encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

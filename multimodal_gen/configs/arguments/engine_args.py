@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from multimodal_gen.configs.arguments.argument_group import ArgumentGroup
@@ -58,7 +58,7 @@ class EngineArgs(ArgumentGroup):
         self.require_at_least_1(
             "num_gpus", "batching_max_size", "max_queue_size", "max_loaded_loras"
         )
-        self.require("must be a folder", lambda path: Path(path).is_dir(), "lora_dir")
+        self.require("must be a folder", os.path.isdir, "lora_dir")
         allowed = f"must be more than 0 and at most {LONGEST_STEP_S} seconds"
         self.require(allowed, lambda seconds: 0 < seconds <= LONGEST_STEP_S, "step_timeout")
         self._check_ranks()

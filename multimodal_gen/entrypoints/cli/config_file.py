@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import CycloptsError, Parameter
 from cyclopts.config import Dict
 
+from multimodal_gen.configs.user_path import user_path
 from multimodal_gen.entrypoints.cli.option_owners import OptionOwners, takes
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _read(path: str) -> object:
     import yaml
 
     try:
-        with Path(path).expanduser().open("rb") as file:
+        with user_path(path).open("rb") as file:
             return yaml.safe_load(file) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error)) from error

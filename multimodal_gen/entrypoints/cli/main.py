@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from cyclopts.config import Env
 
 from multimodal_gen.entrypoints.cli.config_file import ConfigFile
 from multimodal_gen.entrypoints.cli.option_owners import OptionOwners
+from multimodal_gen.entrypoints.cli.standard_output import may_be_closed
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.version import __version__
 
@@ -65,17 +65,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not tokens:
         commands = ", ".join(_COMMANDS)
         return _fail(f"missing command: must be one of {commands} (see {NAME} --help)", BAD_USE)
+    status: Any = 0
     try:
-        status = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        with may_be_closed():
+            status = app(
+                tokens, exit_on_error=False, print_error=False, result_action="return_value"
+            )
     except UnknownOptionError as error:
         return _fail(f"{_owners().explain(error)} (see {NAME} --help)", BAD_USE)
     except CycloptsError as error:
-        return _fail(f"{_one_line(str(error))} (see {NAME} --help)", BAD_USE)
+        return _fail(f"{error} (see {NAME} --help)", BAD_USE)
     except InvalidRequest as error:
         return _fail(error.message, BAD_USE)
-    except BrokenPipeError:  # the reader of the output has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (MultimodalGenError, OSError) as error:
         return _fail(str(error), FAILED)
     except KeyboardInterrupt:
@@ -84,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"{NAME}: {message}", file=sys.stderr)
+    shown = _one_line(message).encode(errors="backslashreplace").decode()
+    print(f"{NAME}: {shown}", file=sys.stderr)
     return status
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from multimodal_gen.entrypoints.cli.standard_output import may_be_closed
 from multimodal_gen.entrypoints.python.generation_result import Progress
 
 
@@ -40,8 +41,9 @@ class ProgressBar:
 
     def finish(self, index: int, written: Sequence[Path]) -> None:
         """Mark prompt `index` as done; prints the paths to stdout."""
-        for path in written:
-            tqdm.write(str(path), file=sys.stdout)
+        with may_be_closed():  # The pictures that are still to come are written all the same.
+            for path in written:
+                tqdm.write(str(path), file=sys.stdout)
         self._etas.pop(index, None)
         self._advance(index, self._steps[index])
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.user_path import user_path
 from multimodal_gen.entrypoints.python.decoding import decode_mask, decode_picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.pictures import Pixels
@@ -37,7 +37,7 @@ def open_pictures(
 
 def _read(field: str, path: str) -> bytes:
     try:
-        return Path(path).expanduser().read_bytes()
+        return user_path(path).read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidRequest(field, path, f"can't be read: {reason}") from error

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.user_path import user_path
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.launch.private_folder import LOCK, PREFIX, remove_abandoned, take
 
@@ -41,7 +42,7 @@ class DataFolder:
         one."""
         if args.data_dir is not None:
             with usable(Path(args.data_dir)):
-                path = Path(args.data_dir).expanduser()
+                path = user_path(args.data_dir)
             return cls(path)
         if args.port:
             return cls(_user_data() / "multimodal_gen" / f"port-{args.port}")

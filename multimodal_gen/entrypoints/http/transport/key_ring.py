@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from multimodal_gen.configs.arguments.key_args import KeyArgs
+from multimodal_gen.configs.user_path import user_path
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.serving.owner import Owner, Share
 
@@ -47,7 +48,7 @@ class KeyRing:
         self._salt = secrets.token_bytes(32)
         self.shares: dict[str, Share] = {}
         """What each owner is entitled to, by name; without the administrator."""
-        self._path = None if args.api_keys_file is None else Path(args.api_keys_file).expanduser()
+        self._path = None if args.api_keys_file is None else user_path(args.api_keys_file)
         self._seen = self._look()
         self._looked = time.monotonic()
         self._read()
@@ -119,7 +120,7 @@ def read_keys(path: Path) -> list[NamedKey]:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
         raise InvalidRequest("api_keys_file", str(path), f"{error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
         raise InvalidRequest("api_keys_file", str(path), "is not valid YAML") from None
     if not isinstance(root, yaml.MappingNode) or not root.value:
         raise InvalidRequest("api_keys_file", str(path), "must have lines of the form `name: key`")

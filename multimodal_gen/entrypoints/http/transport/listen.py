@@ -15,12 +15,16 @@ _SILENCE_S = 60
 def listen(args: ServerArgs) -> socket.socket:
     """Listen at `args.host` and `args.port`.
 
-    Raises InvalidRequest for an address that others can reach if no key is set (names are
-    resolved), OSError if the address is not available.
+    Raises InvalidRequest for a name that is not known, or an address that others can reach if no
+    key is set (names are resolved), OSError if the address is not available.
     """
-    found = socket.getaddrinfo(
-        args.host or None, args.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
+    try:
+        found = socket.getaddrinfo(
+            args.host or None, args.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (socket.gaierror, UnicodeError) as error:
+        allowed = f"must be an address, or the name of one: {error}"
+        raise InvalidRequest("host", args.host, allowed) from error
     family, kind, protocol, _, address = found[0]
     keyless = args.api_key is None and args.api_keys_file is None
     if keyless and not ipaddress.ip_address(address[0]).is_loopback:
