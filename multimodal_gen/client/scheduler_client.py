@@ -28,6 +28,7 @@ from multimodal_gen.client.request_handle import (
 )
 from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError, ProtocolError
 from multimodal_gen.messages.codec import MAX_FRAME_BYTES, Buffer, Decoder, encode
+from multimodal_gen.messages.evaluation_costs import EvaluationCosts
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.rank_args import token_file
 from multimodal_gen.messages.reply import (
@@ -66,6 +67,8 @@ class SchedulerClient:
         self._process = OwnProcess()
         self.address = address
         self.model: ModelInfo | None = None
+        self.costs = EvaluationCosts()
+        """Newest prediction of the engine."""
         self.num_ranks = 0
         self.died: MultimodalGenError | None = None
         self._handles: dict[str, RequestHandle] = {}
@@ -238,6 +241,8 @@ class SchedulerClient:
                 with self._lock:
                     self.model, self.num_ranks = message.model, message.num_ranks
                     self._lock.notify_all()
+            case EvaluationCosts():
+                self.costs = message
             case NotReady():
                 self.fail(message.error.exception())
             case EngineHealth():

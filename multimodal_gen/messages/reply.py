@@ -6,6 +6,7 @@ import msgspec
 
 from multimodal_gen import errors
 from multimodal_gen.messages.codec import FrameHeader
+from multimodal_gen.messages.evaluation_costs import EvaluationCosts
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.request import PROTOCOL_VERSION
 
@@ -87,5 +88,12 @@ class EngineHealth(msgspec.Struct, frozen=True, kw_only=True, tag="health"):
 
 
 EngineMessage = (
-    Ready | NotReady | RequestAccepted | RequestProgress | Result | Failed | EngineHealth
+    EvaluationCosts
+    | Ready
+    | NotReady
+    | RequestAccepted
+    | RequestProgress
+    | Result
+    | Failed
+    | EngineHealth
 )

@@ -23,6 +23,8 @@ FIXED_S = {"cuda": 5e-3, "cpu": 2e-3}
 MAX_KEYS = 512
 """Maximum number of keys, which depend on user input; the least recently used is dropped."""
 RECENT_RATIOS = 9
+MEASURED_DOUBT, UNMEASURED_DOUBT = 2.0, 10.0
+"""A prediction may be too long by this factor if only other keys, or none, were measured."""
 PROMPT = BatchKey(256)
 """Key for encoding any prompt: the time hardly depends on the text, which is mostly padding."""
 VERSION = 2
@@ -64,6 +66,7 @@ class CostModel:
         kind = device.partition(":")[0]
         self._fixed_s = FIXED_S.get(kind, FIXED_S["cpu"])
         self._token_s = 2 * parameters / FLOPS_PER_S.get(kind, FLOPS_PER_S["cpu"])
+        self._parameters = max(1, parameters)
         self._token_bytes = 4 * math.sqrt(parameters)
         self._memory_bytes = memory_bytes
         self._path = path
@@ -118,7 +121,31 @@ class CostModel:
         """Factor by which a prediction for evaluations of this key may be too long."""
         if (Phase.DENOISE, key) in self._curves:
             return 1.0
-        return 2.0 if Phase.DENOISE in self._ratios else 10.0
+        return MEASURED_DOUBT if Phase.DENOISE in self._ratios else UNMEASURED_DOUBT
+
+    def least_seconds(self, tokens: int, rows: int) -> float:
+        """The least seconds that an evaluation of so many tokens may take, whatever its key.
+
+        Known from the nearest number of tokens that was measured more than once, as a first call
+        may be slow; further away, the prediction may be too long by as much as `doubt` says.
+        """
+        curves = {
+            key.tokens: curve
+            for (phase, key), curve in self._curves.items()
+            if phase is Phase.DENOISE and max(map(len, curve.windows.values())) > 1
+        }
+        expected = self._full_formula(tokens, rows)
+        if not curves:
+            return expected / UNMEASURED_DOUBT
+        near = min(curves, key=lambda known: abs(math.log(max(1, known) / tokens)))
+        doubt = 1.0 if near / 2 <= tokens <= 2 * near else MEASURED_DOUBT
+        return curves[near].seconds(rows) * expected / self._full_formula(near, rows) / doubt
+
+    def _full_formula(self, tokens: int, rows: int) -> float:
+        """Like `_formula`, with attention: it adds tokens / (6 * width) to a transformer's work,
+        whose parameters are 12 * depth * width squared; depth is about a 80th of the width."""
+        width = math.cbrt(80 * self._parameters / 12)
+        return self._fixed_s + rows * self._token_s * tokens * (1 + tokens / (6 * width))
 
     def _curve_seconds(self, phase: Phase, key: BatchKey, n: int) -> float:
         curve = self._curves.get((phase, key))

@@ -15,9 +15,11 @@ order. So nothing starves, and no job is delayed by more than that share.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from multimodal_gen.errors import DeadlineExceeded, QueueFull
+from multimodal_gen.messages.evaluation_costs import EvaluationCosts
 from multimodal_gen.messages.plan import Phase, Prepared, Work
 from multimodal_gen.messages.request import Req
 from multimodal_gen.scheduling.backlog import Backlog
@@ -40,6 +42,8 @@ AGED_SHARE = 1 / 6
 """Share of the device for aged jobs."""
 LONGEST_RETRY_S = 3600.0
 SOONEST_RETRY_S = 0.1
+TOLD_TOKENS = tuple(2**power for power in range(4, 22))
+"""Numbers of tokens for which clients are told the seconds of an evaluation."""
 
 
 class ProgressEstimate(NamedTuple):
@@ -67,6 +71,8 @@ class Policy:
         self._planner = BatchPlanner(cost, self._waiting, self._turns, max_batch=max_batch)
         self._backlog = Backlog(cost, max_batch)
         self._estimates: dict[Geometry, GeometryEstimate] = {}
+        self._usual_rows = 1
+        """Rows of the last request that was encoded."""
         self._arrivals = 0
         self._turn_of_the_aged: dict[str | None, float] = {}
         self.wake_at: float | None = None
@@ -192,6 +198,7 @@ class Policy:
             job.alone = job.alone and not (advanced and len(planned.jobs) == 1)
             if job.id in prepared:
                 job.prepare(prepared[job.id])
+                self._usual_rows = job.rows
         return self._leave([job for job in planned.jobs if job.finished])
 
     def failed(self, work: Work, *, advanced: int, out_of_memory: bool, now: float) -> list[str]:
@@ -221,6 +228,11 @@ class Policy:
         ahead = self._backlog.ahead_of(job, self._jobs.values(), now)
         position = 0 if request_id in self._begun else ahead.jobs
         return ProgressEstimate(job.steps_done(), job.steps, position, ahead.seconds + own)
+
+    def evaluation_costs(self) -> EvaluationCosts:
+        """Predicted seconds of one evaluation of a request, by tokens."""
+        seconds = [self._cost.least_seconds(tokens, self._usual_rows) for tokens in TOLD_TOKENS]
+        return EvaluationCosts(tuple(zip(TOLD_TOKENS, accumulate(seconds, max), strict=True)))
 
     # -- deciding
 

@@ -28,6 +28,7 @@ from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.serving.dispatch.dispatcher import Dispatcher, QueueLimits
 from multimodal_gen.serving.dispatch.ticket import Ticket
+from multimodal_gen.serving.evaluation_limit import DEFAULT_S, check_evaluation
 from multimodal_gen.serving.observer import Observer
 from multimodal_gen.serving.operator_limits import bounded, within_time
 from multimodal_gen.serving.owner import Owner, Share
@@ -200,9 +201,19 @@ class Service:
         headers = headers_of(pictures)
         several = [params] if isinstance(params, SamplingParams) else params
         several = [within_time(one, self._args) for one in several]
-        return [
+        requests = [
             req for one in several for req in requests_of(one, model, headers, previews=previews)
         ]
+        if (limit_s := self._evaluation_limit(model)) and self._client is not None:
+            for req in requests:
+                check_evaluation(req.params, model, self._client.costs, limit_s)
+        return requests
+
+    def _evaluation_limit(self, model: ModelInfo) -> float | None:
+        """Maximum seconds of one evaluation; 0 or None: no limit."""
+        shared = self._dispatcher.several_owners or model.device != "cpu"
+        given = self._args.max_evaluation_s
+        return DEFAULT_S if given is None and shared else given
 
     def check_room(self, count: int, owner: Owner) -> None:
         """Raise QueueFull if `count` more requests exceed the capacity, or the owner's share."""

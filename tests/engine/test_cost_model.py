@@ -254,3 +254,33 @@ def test_the_number_of_keys_is_bounded(tmp_path: Path) -> None:
         cost.out_of_memory(BatchKey(i + 1), 8)
     cost.save()
     assert len((tmp_path / "cost.json").read_bytes()) < 100 * MAX_KEYS
+
+
+# -- what clients are told
+
+
+def measured(tokens: int, seconds: float, *, times: int = 3) -> CostModel:
+    cost = make()
+    for _ in range(times):
+        cost.observe(Phase.DENOISE, BatchKey(tokens, "picture"), 1, seconds)
+    return cost
+
+
+def test_a_measured_evaluation_is_told_as_measured_whatever_its_kind() -> None:
+    assert measured(1000, 0.5).least_seconds(1000, 1) == pytest.approx(0.5)
+
+
+def test_attention_makes_larger_pictures_take_more_than_in_proportion() -> None:
+    cost = measured(8192, 10.0)
+    assert cost.least_seconds(16384, 1) > 2.5 * 10.0
+
+
+def test_what_is_only_guessed_is_told_as_the_least_that_it_may_take() -> None:
+    near, far = measured(1000, 0.5).least_seconds(2000, 1), make().least_seconds(2000, 1)
+    assert near > 0.9
+    assert measured(1000, 0.5).least_seconds(2001, 1) == pytest.approx(near / 2, rel=0.01)
+    assert far < make().seconds(Phase.DENOISE, BatchKey(2000), 1)
+
+
+def test_one_measurement_which_may_be_a_first_call_is_not_believed() -> None:
+    assert measured(1000, 40.0, times=1).least_seconds(1000, 1) < 1

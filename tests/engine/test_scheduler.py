@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
+from http_serving import eventually
 from no_model import MODEL
 
 from multimodal_gen.client.request_handle import RequestHandle
@@ -28,7 +29,7 @@ from multimodal_gen.messages.plan import Ack, BatchKey, LoraRead, Phase, Plan, P
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
-from multimodal_gen.runtime.managers import client_gateway
+from multimodal_gen.runtime.managers import client_gateway, cost_bulletin
 from multimodal_gen.runtime.managers import scheduler as module
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
 from multimodal_gen.runtime.managers.lora_cache import LoraCache
@@ -216,7 +217,7 @@ def test_every_request_ends_once_when_the_engine_is_told_to_stop(start: Start) -
 def test_ranks_resume_once_nothing_decided_before_the_error_is_in_flight(start: Start) -> None:
     ranks, reqs = start(), [request(seed) for seed in range(2)]
     handles = [ranks.client.submit(req) for req in reqs]
-    for handle in handles:  # Of two that are here, neither is denoised alone.
+    for handle in handles:
         handle.accepted(30)
     resumed = 0
     failed = False
@@ -246,17 +247,26 @@ def test_ranks_resume_once_nothing_decided_before_the_error_is_in_flight(start: 
 KEY = BatchKey(16)
 
 
+def is_step_of(plan: Plan, requests: int) -> bool:
+    """Whether so many requests share the step. The first runs alone, to measure it."""
+    work = plan.work
+    return work is not None and work.phase is Phase.DENOISE and len(work.ids) == requests
+
+
 def run_out_of_memory_on_one_rank(ranks: Ranks, requests: Sequence[Req]) -> list[RequestHandle]:
-    """Let rank 0 of two run out of memory in the first step; the other never answers it."""
+    """Let rank 0 of two run out of memory in the first step that all share; the other never answers
+    it."""
     handles = [ranks.client.submit(req) for req in requests]
-    for handle in handles:  # Of two that are here, neither is denoised alone.
+    for handle in handles:
         handle.accepted(30)
     prepared = Prepared(batch_keys=((KEY, 400),), rows=1, decode_chunks=1)
-    while (plan := ranks.plan()).work is None or plan.work.phase is Phase.ENCODE:
-        work = {} if plan.work is None else dict.fromkeys(plan.work.ids, prepared)
+    while not is_step_of(plan := ranks.plan(), len(requests)):
+        encoded = plan.work is not None and plan.work.phase is Phase.ENCODE
+        work = dict.fromkeys(plan.work.ids, prepared) if plan.work and encoded else {}
+        k = 1 if plan.work is None else plan.work.k
         for rank in range(2):
             ranks.say(
-                rank, Ack(number=plan.number, rank=rank, advanced=1, seconds=0.1, prepared=work)
+                rank, Ack(number=plan.number, rank=rank, advanced=k, seconds=0.1, prepared=work)
             )
     ranks.say(0, Ack(number=plan.number, rank=0, error=WireError.of(OutOfMemory("planted"))))
     return handles
@@ -366,3 +376,26 @@ def test_a_result_has_the_warnings_about_its_loras_and_its_own(
         ack = Ack(number=plan.number, rank=0, advanced=1, seconds=0.001, **acks[phase])
         ranks.sockets[0].send_multipart(encode(ack, [pixels] if phase is Phase.DECODE else []))
     assert handle.result(30).warnings == ("its own", "of the file")
+
+
+def test_clients_are_told_how_long_evaluations_take_and_again_when_that_changes(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost_bulletin, "PAUSE_S", 0)
+    ranks, req = start(), request()
+    assert eventually(lambda: bool(ranks.client.costs.points))
+    before = ranks.client.costs
+    ranks.client.submit(req)
+    encoding = ranks.plan()
+    key = BatchKey(36, "picture")
+    prepared = {req.id: Prepared(batch_keys=((key, 20),), rows=2, decode_chunks=1)}
+    ranks.say(0, Ack(number=encoding.number, rank=0, advanced=1, prepared=prepared, seconds=0.1))
+    for _ in range(3):
+        plan = ranks.plan()
+        assert plan.work is not None
+        took = 40.0 * plan.work.k
+        ranks.say(0, Ack(number=plan.number, rank=0, advanced=plan.work.k, seconds=took))
+    assert eventually(lambda: ranks.client.costs.seconds(36) > 30), before
+    later = SchedulerClient(ranks.client.address)
+    assert eventually(lambda: later.costs == ranks.client.costs)
+    later.close()

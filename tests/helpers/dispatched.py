@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from fake_engine import FakeEngine, settle
+from http_serving import MODEL
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.serving.dispatch.dispatcher import QueueLimits
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.service import Service
@@ -22,12 +24,15 @@ ANNE, BOB = Owner("anne"), Owner("bob")
 class Front:
     """A service whose engines are the test's."""
 
-    def __init__(self, args: ServerArgs | None = None, **limits: Any) -> None:
+    def __init__(
+        self, args: ServerArgs | None = None, model: ModelInfo = MODEL, **limits: Any
+    ) -> None:
+        self._model = model
         self.service = Service(args or ServerArgs(), QueueLimits(**limits))
         self.engine = FakeEngine()
 
     def up(self) -> None:
-        self.engine = FakeEngine()
+        self.engine = FakeEngine(self._model)
         self.service.engine_up(self.engine)  # type: ignore[arg-type]
 
     async def die(self) -> None:

@@ -10,14 +10,17 @@ from http_serving import MODEL
 
 from multimodal_gen.client.request_handle import Output, RequestHandle, Update
 from multimodal_gen.errors import Cancelled, EngineDied, MultimodalGenError
+from multimodal_gen.messages.evaluation_costs import EvaluationCosts
+from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.request import Req
 
 
 class FakeEngine:
     """Keeps what was submitted; the test tells what becomes of it, from any thread."""
 
-    def __init__(self) -> None:
-        self.model = MODEL
+    def __init__(self, model: ModelInfo = MODEL) -> None:
+        self.model = model
+        self.costs = EvaluationCosts()
         self.warnings: tuple[str, ...] = ()
         """Of every result."""
         self.num_ranks = 1

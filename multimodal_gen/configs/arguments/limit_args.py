@@ -17,6 +17,10 @@ class LimitArgs(ArgumentGroup):
     """Maximum num_inference_steps. Default: the model's limit."""
     max_request_s: float | None = None
     """Maximum seconds from acceptance to the end of a request. Default: no limit."""
+    max_evaluation_s: float | None = None
+    """Maximum predicted seconds of one evaluation (step): within one, no other request runs, and
+    cancelling has no effect. Larger sizes and longer videos are refused, with what fits. 0: no
+    limit. Default: 30 with several keys or on a GPU, else no limit."""
     max_body_bytes: int = 64 * 2**20
     """Maximum size of an HTTP request body, in bytes; all together have 8 times as many."""
     max_input_pixels: int = 50_000_000
@@ -28,3 +32,4 @@ class LimitArgs(ArgumentGroup):
             "max_pixels", "max_frames", "max_steps", "max_body_bytes", "max_input_pixels"
         )
         self.require_seconds("max_request_s")
+        self.require_from_0("max_evaluation_s")

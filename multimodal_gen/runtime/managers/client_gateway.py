@@ -24,6 +24,7 @@ from multimodal_gen.errors import (
     ProtocolError,
 )
 from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, Buffer, Decoder, encode
+from multimodal_gen.messages.evaluation_costs import EvaluationCosts
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.reply import (
     EngineHealth,
@@ -99,6 +100,10 @@ class ClientGateway:
         self._owners: dict[str, bytes] = {}
         self._greeted: set[bytes] = set()
         self._ready: Ready | NotReady | None = None
+        self._costs: EvaluationCosts | None = None
+        self._costs_told: EvaluationCosts | None = None
+        self._clients: set[bytes] = set()
+        """Clients that were told that the engine is ready."""
         self._scheduler: SchedulerApi | None = None
         self._stopping = False
         self.shutdown_asked = False
@@ -114,6 +119,12 @@ class ClientGateway:
         with self._lock:
             self._scheduler = scheduler
             self._ready = Ready(num_ranks=num_ranks, model=model)
+        self._wakeup.ring()
+
+    def publish(self, costs: EvaluationCosts) -> None:
+        """Tell all clients, now and later ones, how long evaluations take."""
+        with self._lock:
+            self._costs = costs
         self._wakeup.ring()
 
     def refuse(self, error: MultimodalGenError) -> None:
@@ -186,6 +197,7 @@ class ClientGateway:
     def _tell(self) -> None:
         self._take_sent()
         self._greet()
+        self._tell_costs()
         self._flush()
 
     def _receive(self, decoder: Decoder) -> None:
@@ -262,8 +274,18 @@ class ClientGateway:
         if self._ready is not None:
             for client in self._greeted:
                 self._reply(client, self._ready)
+                if self._costs_told is not None:
+                    self._reply(client, self._costs_told)
                 self._told.set()
+            self._clients |= self._greeted
             self._greeted.clear()
+
+    def _tell_costs(self) -> None:
+        costs = self._costs
+        if costs is not None and costs is not self._costs_told:
+            self._costs_told = costs
+            for client in self._clients:
+                self._reply(client, costs)
 
     def _reply(self, client: bytes, message: msgspec.Struct) -> None:
         self._outboxes[client].put(encode(message))
@@ -287,6 +309,7 @@ class ClientGateway:
     def _forget(self, client: bytes) -> None:
         """Cancel the requests of a client that is gone."""
         del self._outboxes[client]
+        self._clients.discard(client)
         theirs = [request_id for request_id, owner in self._owners.items() if owner == client]
         if theirs:
             log.info("a client disconnected; cancelling %d of its requests", len(theirs))

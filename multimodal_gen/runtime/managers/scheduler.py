@@ -31,6 +31,7 @@ from multimodal_gen.messages.reply import EngineHealth, Failed, RequestProgress,
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.wakeup import Wakeup
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
+from multimodal_gen.runtime.managers.cost_bulletin import CostBulletin
 from multimodal_gen.runtime.managers.issued_plans import AGREE_S, IssuedPlan, IssuedPlans
 from multimodal_gen.runtime.managers.lora_cache import LoraCache
 from multimodal_gen.runtime.managers.rank_links import RankLinks
@@ -65,6 +66,7 @@ class Scheduler:
         self._policy: Policy
         self._cost: CostModel
         self._cost_kept = True
+        self._bulletin = CostBulletin(gateway.publish)
         self._lock = threading.RLock()
         self._requests: dict[str, RequestRecord] = {}
         self._drops: list[str] = []
@@ -169,6 +171,7 @@ class Scheduler:
         first = msgspec.structs.replace(loaded[0], memory_bytes=smallest)
         assert first.model is not None
         self._policy, self._cost = self._make_policy(first)
+        self._bulletin.renew(self._policy, self._cost, at_once=True)
         self._gateway.open(self, self._links.size, first.model)
 
     def _wait(self) -> None:
@@ -198,6 +201,7 @@ class Scheduler:
         if not self._issued and not self._cost_kept:
             self._cost.save()
             self._cost_kept = True
+            self._bulletin.renew(self._policy, self._cost, at_once=True)
 
     @property
     def _due(self) -> bool:
@@ -276,6 +280,7 @@ class Scheduler:
                 now=now,
             )
             self._cost_kept = False
+            self._bulletin.renew(self._policy, self._cost)
         self._report(work, issued, acks, now)
 
     def _recover(self, work: Work, ack: Ack, error: WireError, now: float) -> None:
