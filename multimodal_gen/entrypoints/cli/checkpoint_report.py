@@ -6,7 +6,7 @@ from pathlib import Path
 
 from multimodal_gen.checkpoints.description import Component, Description
 from multimodal_gen.checkpoints.identify import identify
-from multimodal_gen.entrypoints.cli.text_table import columns
+from multimodal_gen.entrypoints.cli.text_output import columns
 
 _HEAD = ("component", "class", "parameters", "bytes", "types", "files")
 _SHOWN = 3

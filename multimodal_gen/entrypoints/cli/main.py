@@ -11,7 +11,7 @@ from cyclopts.config import Env
 
 from multimodal_gen.entrypoints.cli.config_file import ConfigFile
 from multimodal_gen.entrypoints.cli.option_owners import OptionOwners
-from multimodal_gen.entrypoints.cli.standard_output import may_be_closed
+from multimodal_gen.entrypoints.cli.text_output import may_be_closed
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.version import __version__
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from multimodal_gen.configs.families import FAMILIES, FamilyConfig
-from multimodal_gen.entrypoints.cli.text_table import columns
+from multimodal_gen.entrypoints.cli.text_output import columns
 from multimodal_gen.errors import InvalidRequest
 
 

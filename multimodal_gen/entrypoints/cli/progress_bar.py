@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from multimodal_gen.entrypoints.cli.standard_output import may_be_closed
+from multimodal_gen.entrypoints.cli.text_output import may_be_closed
 from multimodal_gen.entrypoints.python.generation_result import Progress
 
 
