@@ -3,6 +3,7 @@ told has no effect."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from PIL import Image
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.configs.solvers import SCHEDULE_PARAMETERS, View, noise_schedules_of, solvers_of
+from multimodal_gen.entrypoints.http.bodies.room import Hold, Room
 from multimodal_gen.entrypoints.http.comfyui.errors import InvalidInput, InvalidPrompt
 from multimodal_gen.entrypoints.http.comfyui.graph.arithmetic import evaluate
 from multimodal_gen.entrypoints.http.comfyui.graph.definition import Input
@@ -27,9 +29,15 @@ from multimodal_gen.entrypoints.http.comfyui.graph.graph_translation import (
 )
 from multimodal_gen.entrypoints.http.comfyui.graph.image_steps import CropStep, PadStep, ScaleStep
 from multimodal_gen.entrypoints.http.comfyui.graph.node_definitions import definitions_for
-from multimodal_gen.entrypoints.http.comfyui.graph.pictures import PictureLoader
+from multimodal_gen.entrypoints.http.comfyui.graph.pictures import PictureLoader, _grown
 from multimodal_gen.entrypoints.http.comfyui.graph.samplers import menu_of, nearest
-from multimodal_gen.entrypoints.http.comfyui.graph.values import LoadedImage, SavedResult
+from multimodal_gen.entrypoints.http.comfyui.graph.values import (
+    LoadedImage,
+    LoadedMask,
+    SavedResult,
+)
+from multimodal_gen.entrypoints.python.decoding import picture_memory
+from multimodal_gen.errors import QueueFull
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 from multimodal_gen.postprocess.images import encode_image
 
@@ -639,6 +647,60 @@ def test_scaled_image_must_not_exceed_the_limit() -> None:
     image = LoadedImage("1", "a.png", (ScaleStep("area", 16384, 16384),))
     with pytest.raises(InvalidInput, match="Custom validation failed"):
         PictureLoader({"a.png": file}.get, 16, 10**6).load(image, None)
+
+
+def test_steps_of_an_image_are_limited() -> None:
+    scale = {"upscale_method": "area", "scale_by": 1.0}
+    steps = {str(n): node("ImageScaleBy", image=[str(n - 1), 0], **scale) for n in range(21, 40)}
+    graph = separate_files(
+        **{
+            "20": node("LoadImage", image="a.png"),
+            **steps,
+            "7": node("VAEEncode", pixels=["39", 0], vae=["3", 0]),
+            "13": sampled(),
+        }
+    )
+    with pytest.raises(InvalidInput) as error:
+        read(graph, SDXL)
+    assert (error.value.node, error.value.input_name) == ("29", "image")
+
+
+def test_border_of_a_mask_must_not_exceed_the_limit() -> None:
+    file = encode_image(np.zeros((64, 64, 3), np.uint8), "png")
+    image = LoadedImage("1", "a.png")
+    mask = LoadedMask(image, border=PadStep(16384, 0, 16384, 0))
+    with pytest.raises(InvalidInput, match="Custom validation failed"):
+        PictureLoader({"a.png": file}.get, 16, 10**6).load(image, mask)
+
+
+def test_memory_of_steps_counts_until_the_result_is_freed() -> None:
+    room = Room(10**7, 10**7, "large input images")
+    file = encode_image(np.zeros((64, 64, 3), np.uint8), "png")
+    image = LoadedImage("1", "a.png", (ScaleStep("area", 512, 512),))
+    loader = PictureLoader({"a.png": file}.get, 16, 10**7)
+    token = picture_memory.set(partial(Hold, room, "me"))
+    try:
+        pictures = loader.load(image, None)
+        assert room.held == pictures["image"].nbytes == 512 * 512 * 3
+        del pictures
+        assert room.held == 0
+        with pytest.raises(QueueFull):
+            loader.load(image.then(ScaleStep("area", 3000, 3000)), None)
+        assert room.held == 0
+    finally:
+        picture_memory.reset(token)
+
+
+@given(by=st.integers(0, 70), sides=st.tuples(st.integers(1, 24), st.integers(1, 24)))
+def test_mask_grows_by_squares(by: int, sides: tuple[int, int]) -> None:
+    mask = np.random.default_rng(by).integers(0, 256, sides, dtype=np.uint8)
+    half = by // 2
+    padded = np.pad(mask, half)
+    expected = [
+        [padded[y : y + 2 * half + 1, x : x + 2 * half + 1].max() for x in range(sides[1])]
+        for y in range(sides[0])
+    ]
+    assert np.array_equal(_grown(mask, by), expected)
 
 
 @pytest.mark.parametrize(

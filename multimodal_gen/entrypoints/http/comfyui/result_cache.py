@@ -85,5 +85,5 @@ def digest_of(pictures: Pixels) -> bytes:
     digest = hashlib.sha256()
     for name, pixels in pictures.items():
         digest.update(f"{name} {pixels.shape} ".encode())
-        digest.update(pixels.tobytes())
+        digest.update(pixels.data)
     return digest.digest()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image, Resampling
 
 METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
@@ -103,25 +104,25 @@ class PadStep:
 
         width, height = size
         whole = np.full(self.size(size)[::-1], 255, np.uint8)
-        inner = np.zeros((height, width))
-        if 0 < 2 * self.feathering < min(size):
-            rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]
-            distances = [
-                np.broadcast_to(distance, inner.shape)
-                for distance, side in (
-                    (rows, self.top),
-                    (height - rows, self.bottom),
-                    (columns, self.left),
-                    (width - columns, self.right),
-                )
-                if side
-            ]
-            if distances:
-                near = self.feathering - np.minimum.reduce(distances)
-                inner = (np.clip(near, 0, None) / self.feathering) ** 2
+        feathering = self.feathering if 2 * self.feathering < min(size) else 0
+        rows = _edge(height, self.top, self.bottom, feathering)
+        columns = _edge(width, self.left, self.right, feathering)
         top, left = self.top, self.left
-        whole[top : top + height, left : left + width] = (inner * 255).astype(np.uint8)
+        # The nearest side determines the value, which falls with the distance.
+        whole[top : top + height, left : left + width] = np.maximum(rows[:, None], columns)
         return Image.fromarray(whole)
+
+
+def _edge(length: int, before: int, after: int, feathering: int) -> np.ndarray[Any, Any]:
+    """Softness along a side with a border `before` or `after` it, [length] uint8."""
+    import numpy as np
+
+    places = np.arange(length)
+    far = np.full(length, feathering)
+    nearest = np.minimum(places if before else far, length - places if after else far)
+    near = np.clip(feathering - nearest, 0, None) / max(1, feathering)
+    soft: np.ndarray[Any, Any] = (255 * near**2).astype(np.uint8)
+    return soft
 
 
 def _sides(width: int, height: int, before: Size) -> Size:

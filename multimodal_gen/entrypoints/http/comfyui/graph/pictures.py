@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.entrypoints.http.comfyui.errors import meaningless, shown
+from multimodal_gen.entrypoints.http.comfyui.graph.image_steps import Size
 from multimodal_gen.entrypoints.http.comfyui.graph.values import LoadedImage, LoadedMask
-from multimodal_gen.entrypoints.python.decoding import decode_picture
+from multimodal_gen.entrypoints.python.decoding import (
+    PictureMemory,
+    count_until_freed,
+    decode_picture,
+    picture_memory,
+)
 from multimodal_gen.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -18,6 +25,8 @@ if TYPE_CHECKING:
 
 _CHANNELS = {"red": 0, "green": 1, "blue": 2}
 _HALF = 128
+_STEP_BYTES = 8
+"""Memory per pixel of a step's result: RGBA, and a copy."""
 
 
 class PictureLoader:
@@ -28,13 +37,31 @@ class PictureLoader:
         self._read = read
         self._multiple = multiple
         self._max_pixels = max_pixels
+        self._memory: PictureMemory | None = None
 
     def load(self, image: LoadedImage | None, mask: LoadedMask | None) -> dict[str, Array]:
-        """`image` [H, W, 3] and `mask` [H, W], as far as they are given."""
-        import numpy as np
-
+        """`image` [H, W, 3] and `mask` [H, W], as far as they are given. Raises QueueFull if the
+        images of other requests leave no memory for them."""
         if image is None:
             return {}
+        with self._counting():
+            loaded = self._load(image, mask)
+        return {name: count_until_freed(each, each.nbytes) for name, each in loaded.items()}
+
+    @contextlib.contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Count the images between loading and the result."""
+        counting = picture_memory.get()
+        self._memory = None if counting is None else counting()
+        try:
+            yield
+        finally:
+            if self._memory is not None:
+                self._memory.close()
+
+    def _load(self, image: LoadedImage, mask: LoadedMask | None) -> dict[str, Array]:
+        import numpy as np
+
         pixels = np.asarray(self._image(image).convert("RGB"))
         if min(pixels.shape[:2]) < self._multiple:
             why = f"must have sides of at least {self._multiple} pixels"
@@ -61,12 +88,18 @@ class PictureLoader:
             raise meaningless(image.node, "image", error.message) from error
         loaded = Image.fromarray(pixels)
         for step in image.steps:
-            width, height = step.size(loaded.size)
-            if width * height > self._max_pixels:
-                why = f"must have at most {self._max_pixels} pixels, not {width}x{height}"
-                raise meaningless(image.node, "image", why)
+            self._check_size(image, step.size(loaded.size))
             loaded = step.apply(loaded)
         return loaded
+
+    def _check_size(self, image: LoadedImage, size: Size) -> None:
+        """Take memory for a result of this size."""
+        width, height = size
+        if width * height > self._max_pixels:
+            why = f"must have at most {self._max_pixels} pixels, not {width}x{height}"
+            raise meaningless(image.node, "image", why)
+        if self._memory is not None:
+            self._memory.take(_STEP_BYTES * width * height)
 
     def _mask(self, mask: LoadedMask, size: tuple[int, ...]) -> Array:
         """White where the image changes, [H, W]."""
@@ -75,6 +108,7 @@ class PictureLoader:
 
         loaded = self._image(mask.image)
         if mask.border is not None:
+            self._check_size(mask.image, mask.border.size(loaded.size))
             white = np.asarray(mask.border.mask(loaded.size))
         else:
             rgba, index = np.asarray(loaded), _CHANNELS.get(mask.channel)
@@ -100,12 +134,21 @@ def _grown(mask: Array, by: int) -> Array:
     """Maximum over the square of `by` pixels around each pixel."""
     import numpy as np
 
-    half = by // 2
     for axis in (0, 1):
+        half = min(by // 2, mask.shape[axis])
         padding = [(0, 0), (0, 0)]
         padding[axis] = half, half
-        windows = np.lib.stride_tricks.sliding_window_view(
-            np.pad(mask, padding), 2 * half + 1, axis=axis
-        )
-        mask = windows.max(axis=-1)
+        mask = _running_maximum(np.pad(mask, padding), 2 * half + 1, axis)
     return mask
+
+
+def _running_maximum(values: Array, window: int, axis: int) -> Array:
+    """Maximum of each `window` neighbours along an axis, by doubling."""
+    import numpy as np
+
+    values, covered = np.moveaxis(values, axis, 0), 1
+    while covered < window:
+        more = min(covered, window - covered)
+        values = np.maximum(values[:-more], values[more:])
+        covered += more
+    return np.moveaxis(values, 0, axis)

@@ -8,6 +8,8 @@ from typing import ClassVar, Generic, TypeVar
 from multimodal_gen.entrypoints.http.comfyui.graph.image_steps import ImageStep, PadStep
 
 T = TypeVar("T")
+MAX_STEPS = 8
+"""Of one image, each of which can take seconds."""
 
 
 class NodeValue:
@@ -70,6 +72,9 @@ class LoadedImage(NodeValue):
     """The model's own choice of size for it."""
 
     def then(self, step: ImageStep) -> LoadedImage:
+        """Raises ValueError for too many steps."""
+        if len(self.steps) == MAX_STEPS:
+            raise ValueError(f"an image can have at most {MAX_STEPS} steps")
         return replace(self, steps=(*self.steps, step))
 
 

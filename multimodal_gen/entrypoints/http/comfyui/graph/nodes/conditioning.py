@@ -221,7 +221,8 @@ def _video_latent(inputs: NodeInputs) -> LatentValue:
     if seen is not None and image is not None and seen.image.file != image.file:
         raise inputs.refused(_SEEN, f"must be of the same image as {name}")
     if image is not None and not (isinstance(width, SizeOf) or isinstance(height, SizeOf)):
-        image = image.then(ScaleStep("bilinear", width.value, height.value, centre=True))
+        fitting = ScaleStep("bilinear", width.value, height.value, centre=True)
+        image = replace(image, steps=(*image.steps, fitting))
     return LatentValue(
         inputs.node.id,
         width,

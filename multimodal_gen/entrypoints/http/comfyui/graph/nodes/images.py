@@ -19,6 +19,7 @@ from multimodal_gen.entrypoints.http.comfyui.graph.definition import (
 from multimodal_gen.entrypoints.http.comfyui.graph.image_steps import (
     METHODS,
     CropStep,
+    ImageStep,
     PadStep,
     ScaleStep,
 )
@@ -101,31 +102,38 @@ def _step(name: str, inputs: dict[str, Input], meaning: Meaning) -> NodeClass:
     return NodeClass(name, name, "image", inputs, meaning, ("IMAGE",))
 
 
+def _then(inputs: NodeInputs, step: ImageStep) -> LoadedImage:
+    try:
+        return inputs.image().then(step)
+    except ValueError as error:
+        raise inputs.refused("image", str(error)) from error
+
+
 def _scale(inputs: NodeInputs) -> tuple[object, ...]:
     width, height = inputs.value("width"), inputs.value("height")
     centre = inputs.value("crop") == "center"
     step = ScaleStep(inputs.value("upscale_method"), width, height, centre)
-    return (inputs.image().then(step),)
+    return (_then(inputs, step),)
 
 
 def _scale_by(inputs: NodeInputs) -> tuple[object, ...]:
     step = ScaleStep(inputs.value("upscale_method"), factor=inputs.value("scale_by"))
-    return (inputs.image().then(step),)
+    return (_then(inputs, step),)
 
 
 def _scale_to_pixels(inputs: NodeInputs) -> tuple[object, ...]:
     step = ScaleStep(inputs.value("upscale_method"), megapixels=inputs.value("megapixels"))
-    return (inputs.image().then(step),)
+    return (_then(inputs, step),)
 
 
 def _scale_to(inputs: NodeInputs) -> tuple[object, ...]:
     step = ScaleStep(inputs.value("upscale_method"), longest=inputs.value("largest_size"))
-    return (inputs.image().then(step),)
+    return (_then(inputs, step),)
 
 
 def _crop(inputs: NodeInputs) -> tuple[object, ...]:
     x, y, width, height = (inputs.value(name) for name in ("x", "y", "width", "height"))
-    return (inputs.image().then(CropStep(x, y, width, height)),)
+    return (_then(inputs, CropStep(x, y, width, height)),)
 
 
 def _resize_by_model(inputs: NodeInputs) -> tuple[object, ...]:
@@ -139,8 +147,7 @@ def _same(inputs: NodeInputs) -> tuple[object, ...]:
 def _pad(inputs: NodeInputs) -> tuple[object, ...]:
     left, top, right, bottom = (inputs.value(n) for n in ("left", "top", "right", "bottom"))
     border = PadStep(left, top, right, bottom, inputs.value("feathering"))
-    image = inputs.image()
-    return image.then(border), LoadedMask(image, border=border)
+    return _then(inputs, border), LoadedMask(inputs.image(), border=border)
 
 
 def _measure(inputs: NodeInputs) -> tuple[object, ...]:
