@@ -313,5 +313,10 @@ def test_an_alpha_pattern_that_matches_nothing_is_named(
     peft_folder(tmp_path / "ink", weights, alpha_pattern={"unet.mid_block.x": 1})
     lora = lora_reader(flux).read(LoraFolder(tmp_path).find("ink"))
     assert lora.warnings == (
-        "lora='ink': alpha_pattern: unet.mid_block.x: without effect, as not found",
+        "lora='ink': alpha_pattern: 'unet.mid_block.x': without effect, as not found",
     )
+
+
+def test_long_names_are_cut_in_what_is_said_of_them(flux: ComposedPipeline, tmp_path: Path) -> None:
+    keys = low_rank("diffusion_model." * 2000 + "x", 8, 8)
+    assert len(refusal(flux, keys, tmp_path)) < 1000

@@ -10,6 +10,7 @@ from multimodal_gen.runtime.loader.original.names import OriginalNames
 
 _DENOISER = re.compile(r"(?:lora_unet|lora_transformer|lycoris)_")
 _WRAPPERS = ("base_model.model.", "model.", "diffusion_model.", "unet.", "pipe.", "dit.")
+_MOST_WRAPPERS = 3
 _ENCODERS = (
     (re.compile(r"lora_te1?_|text_encoder\.|text_encoders\.clip_l\.(?:transformer\.)?"), 1),
     (re.compile(r"lora_te2_|text_encoder_2\.|text_encoders\.clip_g\.(?:transformer\.)?"), 2),
@@ -105,6 +106,9 @@ def _spellings(name: str) -> Iterator[str]:
 def _unwrapped(name: str) -> Iterator[str]:
     """A name, and what is left without one wrapper after the other."""
     yield name
-    for wrapper in _WRAPPERS:
-        if name.startswith(wrapper):
-            yield from _unwrapped(name.removeprefix(wrapper))
+    for _ in range(_MOST_WRAPPERS):
+        wrapper = next((each for each in _WRAPPERS if name.startswith(each)), None)
+        if wrapper is None:
+            return
+        name = name.removeprefix(wrapper)
+        yield name

@@ -26,7 +26,7 @@ from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.loader.tensors.safetensors_copy import copy_safetensors
 
 _MAX_BYTES = 8 << 30
-_SHOWN = 8
+_SHOWN, _LONGEST = 8, 300
 _METADATA = "lora_adapter_metadata"
 """Metadata key where diffusers stores PEFT's config, with the component before each key."""
 _NO_MODULE = "this model has no such modules"
@@ -75,7 +75,9 @@ class LoraReader:
         pairs, warnings = for_expert(found.pairs, self._denoisers, target, said)
         warnings += _idle_warnings(found.idle)
         if unmatched:
-            warnings.append(f"alpha_pattern: {_listed(unmatched)}: without effect, as not found")
+            warnings.append(
+                f"alpha_pattern: {_listed([*map(repr, unmatched)])}: without effect, as not found"
+            )
         return self._fitted(pairs, tuple(f"lora={file.name!r}: {each}" for each in warnings))
 
     def _set_aside(self, found: SortedFile) -> None:
@@ -166,4 +168,4 @@ def _idle_warnings(idle: Mapping[str, str]) -> list[str]:
 
 def _listed(items: list[str], between: str = ", ") -> str:
     more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return between.join(items[:_SHOWN]) + more
+    return between.join(item[:_LONGEST] for item in items[:_SHOWN]) + more
