@@ -102,7 +102,7 @@ def test_what_has_no_effect_is_told(client: openai.OpenAI) -> None:
         ({"extra": {"num_inference_steps": -1}}, "num_inference_steps"),
         ({"extra": {"scheduler": "nonsense"}}, "scheduler"),
         ({"stream": True, "partial_images": 4}, "partial_images"),
-        ({"stream": True, "response_format": "url"}, "response_format"),
+        ({"stream": True, "response_format": "file"}, "response_format"),
         ({"background": "transparent"}, "background"),
         ({"output_format": "gif"}, "output_format"),
     ],

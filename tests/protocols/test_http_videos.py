@@ -175,7 +175,7 @@ def test_the_list_has_pages_in_both_orders(client: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize(
     ("query", "status", "param"),
-    [("limit=0", 400, "limit"), ("order=up", 400, "order")],
+    [("limit=-1", 400, "limit"), ("order=up", 400, "order")],
 )
 def test_a_bad_page_is_refused(url: str, query: str, status: int, param: str) -> None:
     reply = httpx2.get(f"{url}{VIDEOS}?{query}")

@@ -251,6 +251,33 @@ def test_file_ids_are_refused_with_what_to_send_instead(
     assert "image_url" in error["message"]
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"json": {**HEART, "image_reference": {"image_url": DATA_URL}}},
+        {"data": {**HEART, "image_reference": json.dumps({"image_url": DATA_URL})}},
+        {"data": {**HEART, "input_reference": DATA_URL}},
+    ],
+)
+def test_the_image_of_a_video_has_other_names_and_forms(
+    videos: FastAPI, sent: dict[str, Any]
+) -> None:
+    made = ask(videos, "POST", VIDEOS, **sent).json()
+    assert "warnings" not in made
+    assert ask(videos, "GET", f"/v1/jobs/{made['id']}").json()["pictures"] == ["image"]
+
+
+def test_a_stream_ignores_where_images_should_go_with_a_warning(app: FastAPI) -> None:
+    (event,) = events(app, IMAGES, response_format="url")
+    assert event["b64_json"]
+    assert "response_format" in event["warnings"][0]
+
+
+@pytest.mark.parametrize("path", ["/v1/videos", "/v1/jobs"])
+def test_a_page_without_entries_is_empty(videos: FastAPI, path: str) -> None:
+    assert ask(videos, "GET", f"{path}?limit=0").json()["data"] == []
+
+
 @pytest.mark.parametrize("path", ["/v1/videos", "/v1/jobs"])
 def test_the_page_after_an_unknown_id_is_empty(videos: FastAPI, path: str) -> None:
     page = ask(videos, "GET", f"{path}?after=nothing").json()

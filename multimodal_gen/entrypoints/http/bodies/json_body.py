@@ -59,6 +59,16 @@ def parse_json(body: Body) -> Any:
     return found
 
 
+def maybe_json(text: str) -> Any:
+    """Parse text that is a list, a dict or null in JSON; other text is left to pydantic."""
+    if text != "null" and text[:1] not in ("[", "{"):
+        return text
+    try:
+        return parse_json(text.encode())
+    except (RequestValidationError, HTTPException, InvalidRequest):
+        return text
+
+
 def check_values(value: Any) -> None:
     """Check a parsed value and all that it contains. Raises InvalidRequest."""
     level = [value]

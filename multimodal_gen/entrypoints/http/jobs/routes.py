@@ -38,7 +38,7 @@ def job_routes(service: Service, jobs: Jobs) -> APIRouter:
         request: Request,
         kind: JobKind | None = None,
         after: str | None = None,
-        limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
+        limit: Annotated[int, Query(ge=0, le=MAX_PAGE)] = 20,
         order: PageOrder = "desc",
     ) -> Response:
         """List jobs by time of acceptance; `after` is the last id of the previous page."""

@@ -108,8 +108,10 @@ def job_of(
 async def page_of(
     jobs: Jobs, owner: Owner, kind: JobKind | None, after: str | None, limit: int, order: PageOrder
 ) -> Page:
-    """A page of an owner's jobs; empty after a job that no longer exists."""
+    """A page of an owner's jobs; empty after a job that no longer exists, and for a limit of 0."""
     try:
+        if limit == 0:
+            return Page([], has_more=False)
         return await jobs.page(owner, kind, after, limit, order)
     except NotFound:
         return Page([], has_more=False)

@@ -109,10 +109,8 @@ class ImageFields(SamplingFields):
         """Raise InvalidRequest for options that exclude each other."""
         if self.stream and self.run_in_background:
             raise InvalidRequest("run_in_background", True, "can't be combined with stream")
-        if self.stream and self.response_format in ("url", "file"):
-            raise InvalidRequest(
-                "response_format", self.response_format, "must be b64_json with stream"
-            )
+        if self.stream and self.response_format == "file":
+            raise InvalidRequest("response_format", "file", "can't be combined with stream")
         if self.run_in_background and self.response_format in ("b64_json", "file"):
             allowed = "can't be set for a job, which returns links"
             raise InvalidRequest("response_format", self.response_format, allowed)
@@ -129,6 +127,8 @@ class ImageFields(SamplingFields):
                 yield f"{name} has no effect on this server"
         if self.output_compression is not None and self.output_format in (None, "png"):
             yield "output_compression has no effect on png"
+        if self.stream and self.response_format == "url":
+            yield "response_format has no effect on a stream: its events have the image itself"
         if self.partial_images and not self.stream:
             yield "partial_images has no effect without stream"
         if self.previews and not self.run_in_background:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.entrypoints.http.bodies.json_body import maybe_json
 from multimodal_gen.entrypoints.http.openai.sampling_fields import SamplingFields
 from multimodal_gen.entrypoints.http.openai.schema import PictureSource
 from multimodal_gen.errors import InvalidRequest
@@ -62,9 +63,20 @@ class VideosRequest(RemixRequest):
     input_reference: PictureSource | None = None
     """First frame of the video: a file, or `{"image_url": a data URL}` in JSON."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _other_name(cls, given: object) -> object:
+        """Take image_reference, as vLLM-Omni calls it."""
+        if not isinstance(given, dict) or given.get("input_reference") is not None:
+            return given
+        others = {key: value for key, value in given.items() if key != "image_reference"}
+        return {**others, "input_reference": given.get("image_reference")}
+
     @field_validator("input_reference", mode="before")
     @classmethod
     def _is_sent(cls, value: object) -> object:
+        if isinstance(value, str) and value.startswith("{"):  # an object in a form
+            value = maybe_json(value)
         if not isinstance(value, dict):
             return value
         if value.get("image_url") is None:

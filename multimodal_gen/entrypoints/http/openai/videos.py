@@ -68,7 +68,7 @@ def video_routes(maker: VideoMaker) -> APIRouter:
     async def list_videos(
         request: Request,
         after: str | None = None,
-        limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
+        limit: Annotated[int, Query(ge=0, le=MAX_PAGE)] = 20,
         order: PageOrder = "desc",
     ) -> Response:
         """List videos by time of acceptance; `after` is the last id of the previous page. After an

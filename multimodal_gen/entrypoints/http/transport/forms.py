@@ -6,16 +6,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, get_args
 
-from fastapi import HTTPException, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from multimodal_gen.entrypoints.http.bodies.form_body import FORMS, FormFile
-from multimodal_gen.entrypoints.http.bodies.json_body import parse_json
+from multimodal_gen.entrypoints.http.bodies.json_body import maybe_json
 from multimodal_gen.entrypoints.http.bodies.reading import read_form, read_json
 from multimodal_gen.entrypoints.http.openai.parameter_fields import NESTED
 from multimodal_gen.entrypoints.http.transport.links import follow_links
-from multimodal_gen.errors import InvalidRequest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -118,18 +117,8 @@ def _unpacked(model: type[BaseModel], given: dict[str, Any]) -> dict[str, Any]:
         value = kept.get(name)
         is_text = str in (field.annotation, *get_args(field.annotation))
         if isinstance(value, str) and not is_text:
-            kept[name] = _maybe_json(value)
+            kept[name] = maybe_json(value)
     return kept
-
-
-def _maybe_json(text: str) -> Any:
-    """Parse text that is a list, a dict or null in JSON; other text is left to pydantic."""
-    if text != "null" and text[:1] not in ("[", "{"):
-        return text
-    try:
-        return parse_json(text.encode())
-    except (RequestValidationError, HTTPException, InvalidRequest):
-        return text
 
 
 def _flat(given: Any) -> Any:
@@ -139,7 +128,7 @@ def _flat(given: Any) -> Any:
         return given
     nested = {name: given[name] for name in NESTED if name in given}
     for value in nested.values():
-        inner = _maybe_json(value) if isinstance(value, str) else value
+        inner = maybe_json(value) if isinstance(value, str) else value
         if isinstance(inner, dict):
             given = inner | given
     return given
