@@ -6,6 +6,7 @@ import base64
 import contextlib
 import io
 import struct
+import sys
 import zlib
 from typing import Any
 
@@ -17,7 +18,7 @@ from openai_client import encoded
 from PIL import Image
 
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
-from multimodal_gen.entrypoints.python.decoding import decode_mask, decode_picture
+from multimodal_gen.entrypoints.python.decoding import decode_mask, decode_picture, is_heic
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES
 
@@ -156,3 +157,56 @@ def test_base64_is_decoded_however_long_it_is_and_wherever_its_lines_end(
     text = base64.b64encode(file[:size]).decode()
     lines = (text[start : start + line] for start in range(0, len(text), line))
     assert bytes_of("\r\n".join(lines), "image") == file[:size]
+
+
+@pytest.mark.parametrize("format", ["TIFF", "AVIF"])
+def test_pictures_of_cameras_and_scanners_are_read(format: str) -> None:
+    pixels = decode_picture(encoded(Image.new("RGB", (40, 30), "navy"), format), "image")
+    assert pixels.shape == (30, 40, 3)
+    assert np.abs(pixels.astype(int) - (0, 0, 128)).max() <= 3
+
+
+@pytest.mark.parametrize("format", ["TIFF", "AVIF"])
+def test_their_size_is_checked_before_pixels_are_decoded(format: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"40x30.*at most 1000 pixels"):
+        decode_picture(encoded(Image.new("RGB", (40, 30)), format), "image", max_pixels=1000)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16", "I", "F"])
+def test_every_kind_of_pixels_in_a_tiff_is_read(mode: str) -> None:
+    picture = Image.new("L", (40, 30), 128).convert(mode)
+    assert decode_picture(encoded(picture, "TIFF"), "image").shape == (30, 40, 3)
+
+
+HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"
+
+
+@pytest.mark.parametrize(
+    ("start", "heic"),
+    [
+        (HEIC, True),
+        (b"\x00\x00\x00\x18ftypmif1\x00\x00\x00\x00mif1heic", True),
+        (b"\x00\x00\x00\x1cftypavif\x00\x00\x00\x00avifmif1miaf", False),
+        (b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomheic"[:16], False),
+        (b"", False),
+    ],
+)
+def test_heic_is_told_from_its_relatives(start: bytes, heic: bool) -> None:
+    assert is_heic(start + bytes(40)) is heic
+
+
+def test_without_the_extra_heic_is_refused_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(InvalidRequest, match=r"multimodal-gen\[heic\]"):
+        decode_picture(HEIC + bytes(40), "image")
+
+
+def test_with_the_extra_heic_is_read() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    out = io.BytesIO()
+    pillow_heif.from_pillow(Image.new("RGB", (64, 48), "navy")).save(out)
+    pixels = decode_picture(out.getvalue(), "image")
+    assert pixels.shape == (48, 64, 3)
+    assert np.abs(pixels.astype(int) - (0, 0, 128)).max() <= 5
+    with pytest.raises(InvalidRequest, match="64x48"):
+        decode_picture(out.getvalue(), "image", max_pixels=1000)
