@@ -49,6 +49,7 @@ class Graph:
             for node in nodes.values()
             if node.kind.is_output and (targets is None or node.id in targets)
         ]
+        self._checked: dict[str, tuple[list[tuple[str, Node]], list[InvalidInput]]] = {}
 
     @classmethod
     def of(
@@ -131,7 +132,16 @@ class Graph:
         return list(ordered.values()), problems
 
     def _sources(self, node: Node, problems: list[InvalidInput]) -> list[tuple[str, Node]]:
-        found = []
+        """Sources of a node, by input; adds the errors of its inputs, which are checked once."""
+        if node.id not in self._checked:
+            self._checked[node.id] = self._check_inputs(node)
+        found, wrong = self._checked[node.id]
+        problems += wrong
+        return found
+
+    def _check_inputs(self, node: Node) -> tuple[list[tuple[str, Node]], list[InvalidInput]]:
+        found: list[tuple[str, Node]] = []
+        problems: list[InvalidInput] = []
         needless = self._needless(node)
         for name, spec in node.kind.inputs.items():
             if name == needless or (spec.optional and name not in node.inputs):
@@ -143,7 +153,7 @@ class Graph:
                     found.append((name, self.source(node, name)[0]))
             except InvalidInput as error:
                 problems.append(error)
-        return found
+        return found, problems
 
     def _needless(self, node: Node) -> str | None:
         """The branch that a node does not need, if the other one is there."""

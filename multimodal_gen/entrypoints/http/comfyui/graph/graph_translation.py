@@ -57,6 +57,7 @@ class GraphTranslator:
         self._loras = loras
         self._results: dict[str, tuple[object, ...]] = {}
         self._inputs: dict[str, NodeInputs] = {}
+        self._warned: set[str] = set()
 
     def result_of(self, output: Node) -> SavedResult:
         """What an output node saves; all its inputs are valid."""
@@ -89,8 +90,10 @@ class GraphTranslator:
         )
 
     def idle(self, output: Node) -> list[str]:
-        """Warnings for inputs without an effect, of all nodes that an output depends on."""
-        nodes = self._graph.order(output)[0]
+        """Warnings for inputs without an effect, of nodes that an output depends on; of each node
+        once."""
+        nodes = [node for node in self._graph.order(output)[0] if node.id not in self._warned]
+        self._warned.update(node.id for node in nodes)
         return [warning for node in nodes for warning in idle_inputs(self._inputs[node.id])]
 
     def _warning(self, given: Given[Any], what: str) -> str:
