@@ -202,12 +202,16 @@ class Jobs:
     async def resume(self) -> None:
         """Restart jobs that an earlier server left, in order. Called once, when a model is
         ready."""
+        try:
+            model = self._service.model.name
+        except EngineNotReady:  # The server stops: the next one resumes them.
+            return
         async with self._in_order:
             left = await persist(self._ledger.unfinished, self._records.give_up_at)
             await asyncio.to_thread(self._spool.keep_only, {record.id for record in left})
             for record in left:
                 if record.id not in self._runs:
-                    await self._take_up(record)
+                    await self._take_up(record, model)
             failed = [run for name, run in self._runs.items() if name not in self._tasks]
         if failed:
             await asyncio.wait(failed)
@@ -244,18 +248,16 @@ class Jobs:
         run = self._runs[job_id] = asyncio.get_running_loop().create_task(work)
         run.add_done_callback(lambda _: self._runs.pop(job_id, None))
 
-    async def _take_up(self, record: JobRecord) -> None:
+    async def _take_up(self, record: JobRecord, model: str) -> None:
         try:
             if record.error is not None:  # It can't be read.
                 raise record.error.exception()
-            if record.model != self._service.model.name:
+            if record.model != model:
                 what = f"it was accepted for {record.model}, which is no longer served"
                 raise GenerationFailed(what)
             req = record.request.requests[0]
             pictures = await asyncio.to_thread(self._spool.read, record.id, req)
             self._begin(record, pictures)
-        except EngineNotReady:  # The server stops.
-            return
         except Exception as error:
             self._spawn(record.id, self._end_as(record, _end_of(_ours(error))))
             return
@@ -264,25 +266,25 @@ class Jobs:
 
     async def _run(self, record: JobRecord, task: Task) -> None:
         try:
-            end = await self._outcome(record, task)
-            await self._end_as(record, end)
-        except EngineNotReady:  # The next server will resume it.
-            await self._records.note(record.id, status="queued", started_at=None)
+            if (end := await self._outcome(record, task)) is not None:
+                await self._end_as(record, end)
+            else:
+                await self._records.note(record.id, status="queued", started_at=None)
         finally:
             self._tasks.pop(record.id, None)
 
-    async def _outcome(self, record: JobRecord, task: Task) -> dict[str, Any]:
+    async def _outcome(self, record: JobRecord, task: Task) -> dict[str, Any] | None:
         """Wait until the job has ended and its files are written; return the changes to its record.
-        Raises EngineNotReady."""
+        None if the server stops: the next one will resume it."""
         try:
             await _begun(task)
             started_at = time.time()
             await self._records.note(record.id, status="in_progress", started_at=started_at)
             outputs = await task.wait()
             names = await asyncio.to_thread(self._write, record, outputs)
-        except EngineNotReady:
-            raise
         except Exception as error:
+            if isinstance(error, EngineNotReady) and self._service.health().phase == "stopping":
+                return None
             return _end_of(_ours(error), cancelled=task.status == "cancelled")
         now = time.time()
         return {

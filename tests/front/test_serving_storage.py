@@ -16,7 +16,13 @@ from storage_faults import fill, full, locked, small_disk
 
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.cli.main import main
-from multimodal_gen.errors import InvalidRequest, OutOfMemory, StorageFull, StorageUnavailable
+from multimodal_gen.errors import (
+    EngineNotReady,
+    InvalidRequest,
+    OutOfMemory,
+    StorageFull,
+    StorageUnavailable,
+)
 from multimodal_gen.serving import jobs
 from multimodal_gen.serving.service import Service
 from multimodal_gen.serving.storage import persistence
@@ -228,6 +234,29 @@ def test_an_error_that_can_not_be_encoded_ends_its_job(tmp_path: Path) -> None:
         assert ended.error.message == "no room for \\ud800"
 
     run_jobs(tmp_path, test)
+
+
+def test_a_job_whose_engine_was_stopped_by_another_ends(tmp_path: Path) -> None:
+    async def test(server: JobService) -> None:
+        job = (await server.submit("a")).id
+        server.engine.fail("a", EngineNotReady("the engine is stopping"))
+        ended = await server.jobs.finished(job, ANNE)
+        assert (ended.status, ended.error and ended.error.code) == ("failed", "engine_not_ready")
+
+    run_jobs(tmp_path, test)
+
+
+@pytest.mark.parametrize("owner", [None, "anne"])
+@pytest.mark.parametrize("kind", [None, "image"])
+def test_pages_are_read_in_order_and_not_sorted(
+    tmp_path: Path, owner: str | None, kind: Any
+) -> None:
+    with contextlib.closing(SqliteLedger(tmp_path / "jobs.sqlite")) as ledger:
+        asked: list[str] = []
+        ledger._reader.set_trace_callback(asked.append)
+        ledger.page(owner, kind, None, 20, "desc")
+        plan = ledger._reader.execute(f"EXPLAIN QUERY PLAN {asked[0]}").fetchall()
+    assert not any("TEMP B-TREE" in row["detail"] for row in plan)
 
 
 def damaged(path: Path) -> None:

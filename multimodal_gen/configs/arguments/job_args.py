@@ -15,7 +15,7 @@ class JobArgs(ArgumentGroup):
     result_ttl: float = 86400.0
     """Seconds that results are kept."""
     result_quota_gb: float = 20.0
-    """Maximum size of all results, in gigabytes; the oldest are removed first."""
+    """Maximum size of each API key's results, in gigabytes; its oldest are removed first."""
     drain_timeout: float = 30.0
     """Seconds that running requests have to finish when the server is stopped."""
     webhook_url: str | None = None

@@ -51,6 +51,7 @@ CREATE TABLE IF NOT EXISTS notices (
     due_at REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS jobs_by_end ON jobs (completed_at);
+CREATE INDEX IF NOT EXISTS jobs_of_owner_in_order ON jobs (owner, number);
 """
 """Added later: a file of this version may lack it."""
 _OPENING_S = 5.0

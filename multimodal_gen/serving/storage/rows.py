@@ -23,8 +23,16 @@ _TYPES: dict[str, Any] = get_type_hints(JobRecord) | {
     "expires_at": _Time | None,
     "progress": Annotated[int, msgspec.Meta(ge=0, le=100)],
 }
-_PACKED = frozenset({"request", "error", "files"})
+_DECODERS: dict[str, msgspec.msgpack.Decoder[Any]] = {
+    name: msgspec.msgpack.Decoder(_TYPES[name]) for name in ("request", "error", "files")
+}
 """Columns that hold msgpack."""
+_CHECKS = {
+    name: msgspec.defstruct(name, [(name, kind)])
+    for name, kind in _TYPES.items()
+    if name not in _DECODERS
+}
+"""Other columns, each as a type of its own: those are parsed only once."""
 _IN_PLACE: dict[str, Any] = {
     "id": "",
     "kind": "image",
@@ -44,7 +52,7 @@ def row_of(record: JobRecord) -> dict[str, Any]:
 
 
 def packed(column: str, value: Any) -> Any:
-    return msgspec.msgpack.encode(value) if column in _PACKED else value
+    return msgspec.msgpack.encode(value) if column in _DECODERS else value
 
 
 def record_of(row: sqlite3.Row) -> JobRecord:
@@ -64,10 +72,9 @@ def record_of(row: sqlite3.Row) -> JobRecord:
 
 
 def _unpacked(column: str, value: Any) -> Any:
-    kind = _TYPES[column]
-    if column in _PACKED:
-        return msgspec.msgpack.decode(value, type=kind)
-    return msgspec.convert(value, kind)
+    if column in _DECODERS:
+        return _DECODERS[column].decode(value)
+    return getattr(msgspec.convert({column: value}, _CHECKS[column]), column)
 
 
 def _failed(values: dict[str, Any], reasons: list[str]) -> JobRecord:
