@@ -76,3 +76,36 @@ def test_a_request_that_ends_the_engine_twice_fails_and_its_neighbours_succeed(
         assert "the second time alone" in job["error"]
         # The last engine may still be loading.
         assert eventually(lambda: server.restarts() == 2, READY_S)
+
+
+POISON = {
+    "segfault": "killed the engine twice, the second time alone",
+    "exit": "killed the engine twice, the second time alone",
+    "hang": "killed the engine twice, the second time alone",
+    "memory": "memory",
+    "thread": None,
+}
+"""How a request may go wrong, and what its error says; None: it does no harm."""
+
+
+@pytest.mark.parametrize("num_gpus", [1, 2])
+def test_poison_of_five_kinds_ends_and_twenty_good_ones_beside_it_succeed(
+    start: Start, num_gpus: int
+) -> None:
+    faults = " ".join(f"{how}=predict:{num_gpus - 1}:{how}:3" for how in POISON)
+    faults = faults.replace(f"memory=predict:{num_gpus - 1}:memory", "memory=predict:all:memory")
+    with start(faults, num_gpus=num_gpus, step_timeout=10) as server:
+        good, poison = [], {}
+        for how in POISON:
+            good += [server.submit(f"a dog {i}", num_inference_steps=8) for i in range(4)]
+            poison[how] = server.submit(how, num_inference_steps=8)
+        assert eventually(server.all_ended, 600)
+        for name in good:
+            pixels_of(server.job(name))
+        for how, reason in POISON.items():
+            job = server.job(poison[how])
+            assert job["status"] == ("completed" if reason is None else "failed"), job
+            assert reason is None or reason in job["error"]
+        assert eventually(server.is_ready, READY_S)
+        deadly = sum("twice" in (reason or "") for reason in POISON.values())
+        assert deadly < server.restarts() <= 2 * deadly

@@ -12,7 +12,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http import app, server
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
-from multimodal_gen.launch import child_environment
+from multimodal_gen.launch import child_environment, supervisor
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.records import JobRecord
 from multimodal_gen.serving.service import Service
@@ -54,5 +54,6 @@ def shown(record: JobRecord, jobs: Jobs) -> dict[str, Any]:
 
 if __name__ == "__main__":
     child_environment.PASSED += " RANK_FAULTS"
+    supervisor.LONGEST_DELAY_S = 0.5
     server.create_app = create_app
     sys.exit(server.serve(ServerArgs(**json.loads(sys.argv[1]))))
