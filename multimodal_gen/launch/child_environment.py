@@ -29,8 +29,8 @@ def child_environment(num_gpus: int = 1) -> dict[str, str]:
     """Environment of a child process that is one of `num_gpus` ranks, or does a rank's work."""
     environment = {name: value for name, value in os.environ.items() if _is_passed(name)}
     for name in _SEARCHED:
-        if name in environment:
-            environment[name] = _absolute_only(environment[name])
+        if folders := _absolute_only(environment.pop(name, "")):
+            environment[name] = folders
     environment["PYTHONSAFEPATH"] = "1"
     environment["HF_HUB_OFFLINE"] = "1"  # The front has fetched everything that is needed.
     environment["OMP_NUM_THREADS"] = _threads(num_gpus, environment.get("OMP_NUM_THREADS", ""))

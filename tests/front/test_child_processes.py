@@ -70,6 +70,8 @@ def test_a_search_path_with_the_working_folder_is_not_passed_on(
     environment = child_environment()
     assert environment["PYTHONPATH"].split(os.pathsep)[-1] == "/opt/there"
     assert environment["PATH"] == environment["LD_LIBRARY_PATH"] == "/opt/there"
+    monkeypatch.setenv("LD_LIBRARY_PATH", os.pathsep)
+    assert "LD_LIBRARY_PATH" not in child_environment()
     look = "import sys; print(sys.path)"
     shown = subprocess.check_output([sys.executable, "-c", look], env=environment, text=True)
     assert str(hostile) not in shown

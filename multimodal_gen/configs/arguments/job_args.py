@@ -21,7 +21,8 @@ class JobArgs(ArgumentGroup):
     webhook_url: str | None = None
     """URL that receives a signed POST when a job has completed or failed."""
     webhook_secret: str | None = None
-    """Secret that webhooks are signed with: whsec_ and base64. Required with --webhook-url."""
+    """Secret that webhooks are signed with: whsec_ and base64. Required with --webhook-url. As a
+    flag: see --api-key."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
