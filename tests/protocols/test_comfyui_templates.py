@@ -269,6 +269,37 @@ def test_null_text_is_empty_with_a_warning() -> None:
     assert "CLIPTextEncode 7: text is null, and read as an empty text" in sampling.warnings
 
 
+@pytest.mark.parametrize(
+    ("patch", "family", "warned"),
+    [
+        (node("CFGNorm", model=["1", 0], strength=1.0), "qwen_image", False),
+        (node("CFGNorm", model=["1", 0], strength=1.0), "flux", True),
+        (node("DifferentialDiffusion", model=["1", 0]), "flux", True),
+        (node("TorchCompileModel", model=["1", 0], backend="inductor"), "flux", False),
+    ],
+)
+def test_patches_without_an_effect_are_named(patch: Sent, family: str, warned: bool) -> None:
+    graph = separate_files(**{"20": patch, "13": sampled(model=["20", 0])})
+    warnings = read(graph, model_of(family)).warnings
+    assert any(f"{patch['class_type']} 20 has no effect" in each for each in warnings) is warned
+
+
+def test_steps_of_images_without_an_effect_are_named() -> None:
+    graph = separate_files(
+        **{
+            "20": node("LoadImage", image="a.png"),
+            "21": node("LTXVPreprocess", image=["20", 0], img_compression=35),
+            "22": node("GrowMask", mask=["20", 1], expand=4, tapered_corners=True),
+            "23": node("VAEEncode", pixels=["21", 0], vae=["3", 0]),
+            "7": node("SetLatentNoiseMask", samples=["23", 0], mask=["22", 0]),
+            "13": sampled(),
+        }
+    )
+    said = " ".join(read(graph, SDXL).warnings)
+    assert "LTXVPreprocess 21: img_compression=35 has no effect" in said
+    assert "GrowMask 22: tapered_corners=True has no effect" in said
+
+
 def test_unknown_inputs_are_named() -> None:
     graph = default_graph()
     graph["3"]["inputs"]["eta"] = 0.5

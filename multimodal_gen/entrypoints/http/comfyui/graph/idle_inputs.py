@@ -17,7 +17,8 @@ def idle_inputs(inputs: NodeInputs) -> list[str]:
     idle = [name for name in kind.inputs if _is_idle(inputs, name)]
     empty = [name for name in kind.inputs if name in inputs.read and _is_null(node, name)]
     unknown = [name for name in node.inputs if name not in kind.inputs and name not in _BUTTONS]
-    warnings = [f"{where}: {name} is null, and read as an empty text" for name in empty]
+    warnings = [f"{where} {warning}" for warning in inputs.warnings]
+    warnings += [f"{where}: {name} is null, and read as an empty text" for name in empty]
     if idle:
         listed = ", ".join(f"{name}={shown(node.inputs[name])}" for name in idle)
         warnings.append(f"{where}: {listed} has no effect: {kind.idle}")

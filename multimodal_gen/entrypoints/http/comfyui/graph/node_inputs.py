@@ -26,6 +26,8 @@ class NodeInputs:
         self.read: set[str] = set()
         self.ignored: set[str] = set()
         """Values that have no effect, even if they are defaults."""
+        self.warnings: list[str] = []
+        """What the node as a whole does not do."""
         self._graph = graph
         self._results = results
 

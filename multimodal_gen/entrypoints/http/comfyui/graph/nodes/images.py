@@ -73,7 +73,7 @@ def _steps() -> tuple[NodeClass, ...]:
         _step("ImageScaleToMaxDimension", {**image, **method, "largest_size": _LARGEST}, _scale_to),
         _step("ImageCrop", {**image, **box, **corner}, _crop),
         _step("FluxKontextImageScale", image, _resize_by_model),
-        _step("LTXVPreprocess", {**image, "img_compression": integer(35, 0, 100)}, _same),
+        _step("LTXVPreprocess", {**image, "img_compression": integer(35, 0, 100)}, _uncompressed),
         NodeClass(
             "ImagePadForOutpaint",
             "Pad Image for Outpainting",
@@ -140,7 +140,9 @@ def _resize_by_model(inputs: NodeInputs) -> tuple[object, ...]:
     return (replace(inputs.image(), resized_by_model=True),)
 
 
-def _same(inputs: NodeInputs) -> tuple[object, ...]:
+def _uncompressed(inputs: NodeInputs) -> tuple[object, ...]:
+    if inputs.peek("img_compression"):
+        inputs.ignored.add("img_compression")
     return (inputs.image(),)
 
 
@@ -187,5 +189,7 @@ def _grow(inputs: NodeInputs) -> tuple[object, ...]:
     mask, by = inputs.linked("mask", LoadedMask), inputs.value("expand")
     if by < 0:
         raise inputs.refused("expand", "must be at least 0")
+    if by and inputs.peek("tapered_corners"):
+        inputs.ignored.add("tapered_corners")
     # Grown by half of it on each side; see `_grown`.
     return (replace(mask, grow=mask.grow + 2 * by),)

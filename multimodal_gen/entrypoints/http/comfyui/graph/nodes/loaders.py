@@ -8,6 +8,7 @@ from dataclasses import replace
 from multimodal_gen.entrypoints.http.comfyui.graph.definition import (
     MAX_SIDE,
     Input,
+    Meaning,
     NodeClass,
     choice,
     flag,
@@ -36,7 +37,7 @@ _DTYPES = ("default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")
 
 
 def loaders(model: ModelInfo, loras: Sequence[str]) -> tuple[NodeClass, ...]:
-    return (*_loaders(named(model.name)), *_loras(named(*loras)), *_patches())
+    return (*_loaders(named(model.name)), *_loras(named(*loras)), *_patches(model))
 
 
 def _loaders(name: Input) -> tuple[NodeClass, ...]:
@@ -118,7 +119,7 @@ def _add_lora(inputs: NodeInputs) -> tuple[object, ...]:
     return replace(model, loras=(*model.loras, used)), EncoderValue()
 
 
-def _patches() -> tuple[NodeClass, ...]:
+def _patches(served: ModelInfo) -> tuple[NodeClass, ...]:
     model = {"model": link("MODEL")}
     shifts = {"max_shift": real(1.15, 0.0, 100.0), "base_shift": real(0.5, 0.0, 100.0)}
     sides = {side: integer(1024, 16, MAX_SIDE, 8) for side in ("width", "height")}
@@ -138,9 +139,8 @@ def _patches() -> tuple[NodeClass, ...]:
             _keep,
             "the prediction type is the checkpoint's",
         ),
-        # Qwen-Image's pipeline rescales its guidance in this way.
-        _patch("CFGNorm", {**model, "strength": real(1.0, 0.0, 100.0)}, _keep),
-        _patch("DifferentialDiffusion", model, _keep),
+        _patch("CFGNorm", {**model, "strength": real(1.0, 0.0, 100.0)}, _norm_for(served)),
+        _patch("DifferentialDiffusion", model, _soften),
         _patch("TorchCompileModel", {**model, "backend": choice("inductor", "cudagraphs")}, _keep),
         NodeClass(
             "CLIPSetLastLayer",
@@ -167,9 +167,11 @@ def _patches() -> tuple[NodeClass, ...]:
 
 
 def _patch(
-    name: str, inputs: dict[str, Input], meaning: object, idle: str = "not supported by this server"
+    name: str,
+    inputs: dict[str, Input],
+    meaning: Meaning,
+    idle: str = "not supported by this server",
 ) -> NodeClass:
-    assert callable(meaning)
     return NodeClass(name, name, "advanced/model", inputs, meaning, ("MODEL",), idle=idle)
 
 
@@ -179,6 +181,22 @@ def _shift(inputs: NodeInputs) -> tuple[object, ...]:
 
 def _keep(inputs: NodeInputs) -> tuple[object, ...]:
     return (inputs.linked("model", ModelValue),)
+
+
+def _norm_for(served: ModelInfo) -> Meaning:
+    """Qwen-Image's pipeline rescales its guidance in this way, and no other does."""
+
+    def meaning(inputs: NodeInputs) -> tuple[object, ...]:
+        if not served.family.startswith("qwen_image"):
+            inputs.warnings.append(f"has no effect: {served.family} has its own guidance")
+        return _keep(inputs)
+
+    return meaning
+
+
+def _soften(inputs: NodeInputs) -> tuple[object, ...]:
+    inputs.warnings.append("has no effect: masks are used as in diffusers' inpainting")
+    return _keep(inputs)
 
 
 def _keep_sides(inputs: NodeInputs) -> tuple[object, ...]:
