@@ -113,6 +113,31 @@ def test_a_name_that_says_no_expert_is_warned_about(
     assert reader.read(folder.find("ink_HIGH")).warnings == ()
 
 
+def test_a_file_with_keys_of_both_experts_applies_as_they_say(
+    wan22: ComposedPipeline, checkpoints: Callable[..., Path], tmp_path: Path
+) -> None:
+    module = stock_pipeline(checkpoints("wan22")).transformer
+    keys = diffusers_keys("transformer_2", random_lora(module, "to_q"))
+    write(tmp_path / "second_HIGH.safetensors", keys)
+    keys |= diffusers_keys("transformer", random_lora(module, "to_q", seed=1))
+    write(tmp_path / "both.safetensors", keys)
+    reader, found = lora_reader(wan22), LoraFolder(tmp_path)
+    for name, target, expected in (
+        ("second_HIGH", None, ["transformer_2"]),
+        ("second_HIGH", "transformer", ["transformer"]),
+        ("both", None, ["transformer", "transformer_2"]),
+        ("both", "transformer_2", ["transformer_2"]),
+    ):
+        lora = reader.read(found.find(name), target)
+        assert lora.warnings == ()
+        assert [
+            each
+            for each in ("transformer", "transformer_2")
+            if not set(wan22.components[each].modules()).isdisjoint(lora.terms)
+        ] == expected
+        assert all(len(terms) == 1 for terms in lora.terms.values())
+
+
 def test_one_file_applies_to_both_experts_at_two_scales(
     wan22: ComposedPipeline, folder: LoraFolder
 ) -> None:

@@ -24,27 +24,28 @@ def expert_of(name: str) -> int | None:
 def for_expert(
     pairs: Mapping[LoraPlace, Pair], denoisers: Sequence[str], target: str | None, name: str
 ) -> tuple[dict[LoraPlace, Pair], list[str]]:
-    """Apply the denoiser's part to the target or, without one, to the denoiser that the name says.
+    """Apply the denoiser's part to the target or, without one, to the denoiser that the keys or the
+    name say.
 
     With a target, what is for other components is left out. Returns warnings too.
     """
-    warnings: list[str] = []
-    denoiser = denoisers[0] if target is None or target not in denoisers else target
-    if target is None and len(denoisers) > 1:
-        number = expert_of(name)
-        denoiser = denoisers[number or 0]
-        if number is None and any(place.component == denoiser for place in pairs):
-            known = ", ".join(denoisers)
-            warnings.append(
-                f"applied to {denoiser} only, as its name says neither high nor low noise; "
-                f"a target says it: {known}"
-            )
-    moved = {
-        place._replace(component=denoiser) if place.component in denoisers else place: pair
-        for place, pair in pairs.items()
-    }
+    held = [each for each in denoisers if any(place.component == each for place in pairs)]
     if target is not None:
-        moved = {place: pair for place, pair in moved.items() if place.component == target}
-    if not moved:
-        warnings.append(f"without effect, as it has no weights for {target}")
-    return moved, warnings
+        source = held[0] if held and target in denoisers and target not in held else target
+        found = _moved({p: pair for p, pair in pairs.items() if p.component == source}, target)
+        return found, [] if found else [f"without effect, as it has no weights for {target}"]
+    if len(denoisers) == 1 or held != denoisers[:1]:  # no choice, or the keys have made it
+        return dict(pairs), []
+    expert = expert_of(name)
+    if expert is None:
+        return dict(pairs), [
+            f"applied to {held[0]} only, as its name says neither high nor low noise; a target "
+            f"says it: {', '.join(denoisers)}"
+        ]
+    own = {place: pair for place, pair in pairs.items() if place.component == held[0]}
+    others = {place: pair for place, pair in pairs.items() if place not in own}
+    return others | _moved(own, denoisers[expert]), []
+
+
+def _moved(pairs: Mapping[LoraPlace, Pair], component: str) -> dict[LoraPlace, Pair]:
+    return {place._replace(component=component): pair for place, pair in pairs.items()}

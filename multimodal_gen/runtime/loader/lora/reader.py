@@ -69,16 +69,19 @@ class LoraReader:
         config = _peft_config(file.config)
         configs = dict.fromkeys(self._targets, config) if config else _by_component(metadata)
         unmatched = scaled_by(found.pairs, configs)
+        said = f"{file.name}/{file.weights.name}"
+        found.pairs, warnings = for_expert(found.pairs, self._denoisers, target, said)
         self._set_aside(found)
         self._check(found, tensors)
-        said = f"{file.name}/{file.weights.name}"
-        pairs, warnings = for_expert(found.pairs, self._denoisers, target, said)
+        if not found.pairs and target is None:
+            idle = "".join(f"; {each}" for each in _idle_warnings(found.idle))
+            raise InvalidCheckpoint(f"has no weights{' for this model' if idle else ''}{idle}")
         warnings += _idle_warnings(found.idle)
         if unmatched:
             warnings.append(
                 f"alpha_pattern: {_listed([*map(repr, unmatched)])}: without effect, as not found"
             )
-        return self._fitted(pairs, tuple(f"lora={file.name!r}: {each}" for each in warnings))
+        return self._fitted(found.pairs, tuple(f"lora={file.name!r}: {each}" for each in warnings))
 
     def _set_aside(self, found: SortedFile) -> None:
         """Move to `idle` what the model has no modules or inputs for, and alphas alone."""
@@ -105,9 +108,6 @@ class LoraReader:
         problems += self._misfits(found.pairs)
         if problems:
             raise InvalidCheckpoint(f"does not match the model: {_listed(problems, '; ')}")
-        if not found.pairs:
-            idle = "".join(f"; {each}" for each in _idle_warnings(found.idle))
-            raise InvalidCheckpoint(f"has no weights{' for this model' if idle else ''}{idle}")
 
     def _misfits(self, pairs: Mapping[LoraPlace, Pair]) -> Iterator[str]:
         for place, pair in sorted(pairs.items(), key=lambda item: item[0]):
