@@ -4,6 +4,7 @@ told has no effect."""
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -806,6 +807,12 @@ def test_sampler_without_a_solver_is_named_with_the_one_used() -> None:
         in said
     )
     assert "scheduler=kl_optimal" in said
+
+
+def test_documentation_lists_all_nodes() -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "comfyui.md"
+    listed = page.read_text().partition("`GET /object_info`")[0]
+    assert [name for name in definitions_for(FLUX) if f"`{name}`" not in listed] == []
 
 
 @pytest.mark.parametrize(
