@@ -134,7 +134,9 @@ def _support_heic(data: bytes, field: str) -> None:
     try:
         import pillow_heif
     except ImportError:
-        allowed = "HEIC needs an extra of this server: pip install 'multimodal-gen[heic]'"
+        allowed = (
+            "HEIC needs pillow-heif: install multimodal-gen with its extra, multimodal-gen[heic]"
+        )
         raise InvalidRequest(field, f"{len(data)} bytes", allowed) from None
     pillow_heif.register_heif_opener()
 

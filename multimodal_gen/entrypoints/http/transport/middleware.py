@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -15,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from multimodal_gen.entrypoints.http.bodies.room import Hold, Room
+from multimodal_gen.entrypoints.http.bodies.room import SMALL, Hold, Room
 from multimodal_gen.entrypoints.http.transport.errors import answer, shaped
 from multimodal_gen.entrypoints.http.transport.owners import owner_name
 from multimodal_gen.entrypoints.python.decoding import picture_memory
@@ -29,6 +30,8 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _QUIET = frozenset({"/health", "/healthz", "/liveness", "/metrics"})
 """Frequently polled routes, logged at DEBUG."""
 _UNMATCHED = "unmatched"
+_AT_ONCE, _MOST_TURNS = 2, 32
+"""Large bodies that are read in one round of the event loop, and the most rounds to wait."""
 _LEFT = 499
 """Status of a request whose client disconnected before the response."""
 
@@ -131,11 +134,16 @@ def _route(scope: Scope) -> str:
 
 class Drained:
     """Reads up to `most` remaining bytes of a body before the response is sent: a client that is
-    still sending when the connection closes would see that instead of the response."""
+    still sending when the connection closes would see that instead of the response.
+
+    Large bodies are read in turns, so that many at once don't keep the event loop from others.
+    """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self._app = app
         self._most = most
+        self._large = 0
+        """Number of large bodies that are being read."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
@@ -145,20 +153,34 @@ class Drained:
             return await self._app(scope, receive, send)
         # A client that expects 100-continue does not send unless reading starts.
         more = expected <= self._most and "expect" not in headers
+        received, is_large = 0, False
 
         async def receiving() -> Message:
-            nonlocal more
+            nonlocal more, received, is_large
+            if is_large:
+                await self._take_turns()
             message = await receive()
+            received += len(message.get("body", b""))
             more = bool(message.get("more_body"))
+            self._large -= is_large
+            is_large = more and received > SMALL
+            self._large += is_large
             return message
 
         async def sending(message: Message) -> None:
-            dropped = 0
-            while more and dropped < self._most and message["type"] == "http.response.start":
-                dropped += len((await receiving()).get("body", b""))
+            until = received + self._most
+            while more and received < until and message["type"] == "http.response.start":
+                await receiving()
             await send(message)
 
-        await self._app(scope, receiving, sending)
+        try:
+            await self._app(scope, receiving, sending)
+        finally:
+            self._large -= is_large
+
+    async def _take_turns(self) -> None:
+        for _ in range(min(self._large // _AT_ONCE, _MOST_TURNS)):
+            await asyncio.sleep(0)
 
 
 class BodyLimit:
