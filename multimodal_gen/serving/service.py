@@ -257,7 +257,8 @@ class Service:
         while self._has_work() and (left := end - asyncio.get_running_loop().time()) > 0:
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._changed.wait()
 
     def stop(self) -> None:
         """Cancel all remaining work."""
