@@ -132,16 +132,18 @@ Paths = list[tuple[str, str | None, str | None]]
     ],
 )
 def test_each_prompt_has_its_image(
-    given: str, asked: Paths, monkeypatch: pytest.MonkeyPatch
+    given: str, asked: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     Path("p.txt").write_text("c\nd")
     assert _asked(given.split(), monkeypatch) == asked
 
 
 @pytest.mark.parametrize("way", ["variable", "file"])
 def test_a_prompt_from_elsewhere_is_one_however_many_words_it_has(
-    way: str, monkeypatch: pytest.MonkeyPatch
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     Path("c.yaml").write_text("prompt: a red heart")
     if way == "variable":
         monkeypatch.setenv("MULTIMODAL_GEN_PROMPT", "a red heart")
