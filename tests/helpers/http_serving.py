@@ -25,6 +25,7 @@ from multimodal_gen.entrypoints.http.app import create_app
 from multimodal_gen.entrypoints.http.transport.connections import WEBSOCKETS
 from multimodal_gen.entrypoints.http.transport.listen import listen, listener_url
 from multimodal_gen.errors import MultimodalGenError
+from multimodal_gen.messages.evaluation_costs import EvaluationCosts
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
@@ -81,7 +82,8 @@ def app_with(
     def submit(*_: object) -> None:
         raise ends
 
-    client = SimpleNamespace(model=model, died=dead, num_ranks=1, submit=submit)
+    costs = EvaluationCosts()
+    client = SimpleNamespace(model=model, died=dead, num_ranks=1, submit=submit, costs=costs)
     return app_over(client, **given)  # type: ignore[arg-type]
 
 

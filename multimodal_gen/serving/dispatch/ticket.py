@@ -12,6 +12,7 @@ import msgspec
 from multimodal_gen.client.request_handle import RequestEvent, RequestHandle, Update
 from multimodal_gen.errors import DeadlineExceeded, EngineDied
 from multimodal_gen.messages.request import Req, Standing
+from multimodal_gen.scheduling.job import AGEING_S, LEVELS
 from multimodal_gen.serving.owner import Owner, Share
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ CLEAR_STEPS = 3
 CLEAR_S = 1.0
 """A suspect is cleared once it ran this long, and so many steps, past the step that was heard last
 before the engine died: progress is told at most every 0.1 s, and plans are made ahead."""
-AGEING_S = 10.0
-"""Waiting this long is worth one priority level."""
-_LEVELS = {"low": 0, "normal": 1, "high": 2}
 
 
 @dataclass(eq=False, kw_only=True)
@@ -42,7 +40,8 @@ class Ticket:
     durable: bool = False
     born: float = field(default_factory=time.monotonic)
     order: float = field(init=False)
-    """Sort key among its owner's; smaller goes first. Constant, as all age alike."""
+    """Sort key among its owner's; smaller goes first: a priority level is worth `AGEING_S` of
+    waiting. Constant, as all age alike."""
 
     handle: RequestHandle | None = None
     """Set while it is in an engine."""
@@ -65,7 +64,7 @@ class Ticket:
     """Time at which it got past `died_at`."""
 
     def __post_init__(self) -> None:
-        self.order = self.born - AGEING_S * _LEVELS[self.req.params.priority]
+        self.order = self.born - AGEING_S * LEVELS[self.req.params.priority]
 
     @property
     def deadline(self) -> float | None:
