@@ -173,14 +173,21 @@ def check_sizes(config: Mapping[str, Any], name: str) -> None:
     """Raise InvalidCheckpoint for a number of layers, or another size, that no real model has, and
     for a number that is not finite."""
     for key, value in config.items():
+        _check_finite(key, value, name)
         _check_size(key, value, name)
+
+
+def _check_finite(key: str, value: object, name: str) -> None:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        _check_finite(key, part, name)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidCheckpoint(f"{name}: {key}={value} must be a finite number")
 
 
 def _check_size(key: str, value: object, name: str) -> None:
     for item in value if isinstance(value, list) else ():
         _check_size(key, item, name)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidCheckpoint(f"{name}: {key}={value} must be a finite number")
     if not isinstance(value, int) or key.endswith("_token_id"):
         return
     counts_layers = "layers" in key or "blocks" in key

@@ -66,7 +66,7 @@ class SolverSpec:
     """True if it also supports models that predict x0."""
     inverted_sigmas: bool = False
     """True if it also supports schedules with noise at sigma 0 instead of 1."""
-    noise_schedules: tuple[str, ...] = _STEPPED
+    noise_schedules: tuple[str, ...] = (OWN_SPACING,)
     """Those of `NOISE_SCHEDULES` that its class, or its arithmetic, supports."""
     a1111: str | None = None
     """Its name in AUTOMATIC1111."""
@@ -85,6 +85,7 @@ _ROWS = (
         name="ddpm",
         scheduler="DDPMScheduler",
         views={View.NOISE: {}},
+        noise_schedules=_STEPPED,
         a1111="DDPM",
         comfyui=("ddpm",),
         aliases=("DDPMScheduler",),
@@ -94,6 +95,7 @@ _ROWS = (
         name="ddim",
         scheduler="DDIMScheduler",
         views={View.NOISE: {}},
+        noise_schedules=_STEPPED,
         a1111="DDIM",
         comfyui=("ddim",),
         aliases=("DDIMScheduler",),
@@ -103,6 +105,7 @@ _ROWS = (
         name="pndm",
         scheduler="PNDMScheduler",
         views={View.NOISE: {}},
+        noise_schedules=_STEPPED,
         sample_prediction=False,
         a1111="PLMS",
         aliases=("PNDMScheduler", "PNDM"),
@@ -228,7 +231,6 @@ _ROWS = (
         name="lcm",
         scheduler="LCMScheduler",
         views={View.NOISE: {}},
-        noise_schedules=(OWN_SPACING,),
         a1111="LCM",
         comfyui=("lcm",),
         aliases=("LCMScheduler",),
@@ -237,7 +239,6 @@ _ROWS = (
         name="tcd",
         scheduler="TCDScheduler",
         views={View.NOISE: {}},
-        noise_schedules=(OWN_SPACING,),
         a1111="TCD",
         aliases=("TCDScheduler",),
     ),
@@ -281,7 +282,6 @@ _ROWS = (
         name="flow_heun",
         scheduler="FlowMatchHeunDiscreteScheduler",
         views={View.FLOW: {}},
-        noise_schedules=(OWN_SPACING,),
         a1111="Heun",
         comfyui=("heun",),
         aliases=("FlowMatchHeunDiscreteScheduler", "HeunDiscreteScheduler", "k_heun", "heun"),
@@ -313,11 +313,13 @@ _ROWS = (
         name="cogvideox_ddim",
         scheduler="CogVideoXDDIMScheduler",
         views={View.SHIFTED_NOISE: {}},
+        noise_schedules=_STEPPED,
     ),
     SolverSpec(
         name="cogvideox_dpm",
         scheduler="CogVideoXDPMScheduler",
         views={View.SHIFTED_NOISE: {}},
+        noise_schedules=_STEPPED,
     ),
 )
 

@@ -34,6 +34,7 @@ def folder(checkpoints: Callable[..., Path], tmp_path: Path) -> Path:
         (VAE, "latents_std", [1.0, 0.0, 1.0, 1.0], "more than 0"),
         (VAE, "latents_mean", [0.0, NAN, 0.0, 0.0], "finite"),
         (VAE, "norm_eps", NAN, "finite"),
+        (VAE, "extra", [0, {"deep": [NAN]}], "finite"),
         (SCHEDULER, "beta_start", NAN, "finite"),
         (SCHEDULER, "beta_start", 0, "more than 0 and at most 1"),
         (SCHEDULER, "beta_end", 1.5, "more than 0 and at most 1"),
@@ -55,6 +56,7 @@ def test_a_number_that_can_not_be_is_refused_with_its_range(
     with pytest.raises(InvalidCheckpoint) as error:
         load(folder)
     shown = value[1] if isinstance(value, list) else value
+    shown = NAN if isinstance(shown, dict) else shown
     assert error.value.message.startswith(f"{file}: {field}={shown} must be ")
     assert allowed in error.value.message
     assert any(f"{field}={shown}" in complaint for complaint in identify(folder).complaints)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, Token
 
 from multimodal_gen.configs.lora_choice import LoraChoice
-from multimodal_gen.configs.parameters import SamplingParameter
+from multimodal_gen.configs.parameters import NUMBERS, SamplingParameter
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 
 
@@ -41,6 +41,8 @@ def _flag(parameter: SamplingParameter) -> tuple[str, Any, Any]:
     if name in _REPEATED:
         several = Parameter.combine(Parameter(env_var_split=_whole), flag)
         return name, kind[tuple[str, ...], several], field(default=())
+    if parameter.kind == NUMBERS:
+        flag = Parameter.combine(Parameter(consume_multiple=True), flag)
     if name == "lora":
         flag = Parameter.combine(_ONE_WORD, flag)
     return name, kind[parameter.annotation, flag], field(default=parameter.default)
