@@ -75,7 +75,9 @@ def replacement_warning(config: Mapping[str, Any]) -> str | None:
 
 
 def _own_rows(config: Mapping[str, Any]) -> list[SolverSpec]:
-    return [row for row in SOLVERS.values() if row.scheduler == config.get("_class_name")]
+    """Rows of the checkpoint's class, if that supports what the model predicts."""
+    rows = (row for row in SOLVERS.values() if row.scheduler == config.get("_class_name"))
+    return [row for row in rows if _takes_prediction(row, config)]
 
 
 def _views(config: Mapping[str, Any]) -> set[View]:
@@ -111,9 +113,13 @@ def _has_marks(config: Mapping[str, Any], marks: Mapping[str, str]) -> bool:
     return all(mark in str(config.get(key)) for key, mark in marks.items())
 
 
+def _takes_prediction(row: SolverSpec, config: Mapping[str, Any]) -> bool:
+    return row.sample_prediction or config.get("prediction_type") != "sample"
+
+
 def _suits(row: SolverSpec, config: Mapping[str, Any]) -> bool:
     if config.get("invert_sigmas"):
         return row.inverted_sigmas
-    if config.get("prediction_type") == "sample" and not row.sample_prediction:
+    if not _takes_prediction(row, config):
         return False
     return view_of(config) in row.views

@@ -139,6 +139,7 @@ FOREIGN = [
     ({**SD15, "_class_name": "SASolverScheduler"}, "dpmpp_2m_sde"),
     ({**SD15, "_class_name": "RestartScheduler"}, "dpmpp_2m"),
     ({**SD15, "_class_name": "RestartScheduler", "prediction_type": "sample"}, "dpmpp_2m"),
+    ({**SD15, "_class_name": "PNDMScheduler", "prediction_type": "sample"}, "dpmpp_2m"),
     ({"_class_name": "IPNDMScheduler", "num_train_timesteps": 1000}, "deis"),
     ({**_BETAS, "_class_name": "X", "prediction_type": "v_prediction"}, "dpmpp_2m"),
     ({**_BETAS, "_class_name": "X", "snr_shift_scale": 3.0}, "cogvideox_ddim"),
