@@ -117,7 +117,9 @@ def _open(data: bytes, field: str, max_pixels: int, memory: PictureMemory | None
                 raise InvalidRequest(field, size, f"must have at most {max_pixels} pixels")
             if memory is not None:
                 memory.take(DECODING_BYTES * count)
-            return _fitting(_eight_bits(ImageOps.exif_transpose(picture)))
+            picture.load()
+            ImageOps.exif_transpose(picture, in_place=True)  # the other way always copies
+            return _fitting(_eight_bits(picture))
     except (InvalidRequest, QueueFull):
         raise
     except Exception:
