@@ -13,6 +13,8 @@ from multimodal_gen.checkpoints.config_numbers import check_vae
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.errors import InvalidCheckpoint
 
+_SHARED_STORE = ".huggingface-shared-blobs"
+"""Marks the folder of a cache in which repositories share files."""
 _MAX_JSON_BYTES = 64 << 20
 _MAX_LAYERS = 1000
 _MAX_SIZE = 1 << 20
@@ -35,15 +37,10 @@ class WeightFiles:
 def inside(root: Path, name: str) -> Path:
     """Path of `name` in a checkpoint. Raises InvalidCheckpoint if it leads outside of `root`.
 
-    One exception is the hub's cache: its `snapshots/REVISION` links into its `blobs` folder, which
-    must not be a link itself.
+    One exception is the hub's cache, whose snapshots link to blobs.
     """
     path = root / name
-    home = root.resolve()
-    homes = [home]
-    blobs = home.parent.parent / "blobs"
-    if home.parent.name == "snapshots" and blobs.resolve() == blobs:
-        homes.append(blobs)
+    homes = _homes(root.resolve())
     outside = Path(name).is_absolute() or ".." in Path(name).parts
     try:
         target = path.resolve()
@@ -54,6 +51,18 @@ def inside(root: Path, name: str) -> Path:
     if outside or not any(target.is_relative_to(home) for home in homes):
         raise InvalidCheckpoint(f"{name}: is outside of the checkpoint's folder {root}")
     return path
+
+
+def _homes(root: Path) -> list[Path]:
+    """Folders in which the files of a checkpoint may lie: its own and, of the hub's cache, the
+    blobs of its repository and those that repositories share. A link is not taken for these."""
+    repository = root.parent.parent
+    if root.parent.name != "snapshots":
+        return [root]
+    stores = [repository / "blobs"]
+    if (repository.parent / "blobs" / _SHARED_STORE).is_file():
+        stores.append(repository.parent / "blobs")
+    return [root, *(store for store in stores if store.resolve() == store)]
 
 
 def read_json(root: Path, name: str) -> dict[str, Any]:

@@ -202,7 +202,7 @@ def _spawn(args: RankArgs, module: str) -> subprocess.Popen[bytes]:
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
-        env=child_environment(args.engine.num_gpus),
+        env=child_environment(args.engine.num_gpus) | {"TMPDIR": args.socket_folder},
         cwd=args.socket_folder,  # Libraries may take settings and code from the working folder.
         start_new_session=True,
     )

@@ -21,7 +21,7 @@ class RankArgs(msgspec.Struct, frozen=True, kw_only=True):
     model_name: str
     socket_folder: str
     """Folder private to the user (0700) for the client socket, the ranks' socket, the
-    rendezvous and the clients' token."""
+    rendezvous, the clients' token and temporary files; it is removed with the engine."""
     cache_folder: str
     token: str = ""
     """Secret of this launch: ranks prove with it that they are of this engine."""

@@ -195,6 +195,24 @@ def test_the_hubs_blobs_must_be_a_folder_of_the_repository(tmp_path: Path) -> No
         blobs.unlink()
 
 
+def test_files_that_repositories_of_the_hubs_cache_share_are_followed(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "123"
+    blobs, shared = tmp_path / "models--a--b" / "blobs", tmp_path / "blobs" / "ab"
+    for folder in (snapshot, blobs, shared):
+        folder.mkdir(parents=True)
+    (shared / "ab12").write_text("{}")
+    (blobs / "1").symlink_to("../../blobs/ab/ab12")
+    (snapshot / "x.json").symlink_to("../../blobs/1")
+    with pytest.raises(InvalidCheckpoint, match=r"x\.json: is outside of"):
+        inside(snapshot, "x.json")
+    (tmp_path / "blobs" / ".huggingface-shared-blobs").write_text("1\n")
+    assert inside(snapshot, "x.json").read_text() == "{}"
+    (shared / "ab12").unlink()
+    (shared / "ab12").symlink_to("/etc/hostname")
+    with pytest.raises(InvalidCheckpoint, match=r"x\.json: is outside of"):
+        inside(snapshot, "x.json")
+
+
 def test_a_link_inside_the_hubs_blobs_leads_nowhere_else(tmp_path: Path) -> None:
     snapshot, blobs = (tmp_path / "models--a--b" / name for name in ("snapshots/123", "blobs"))
     snapshot.mkdir(parents=True)

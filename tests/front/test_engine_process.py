@@ -244,6 +244,14 @@ def test_a_folder_that_is_not_ours_to_remove_stays(folders: Path) -> None:
     assert (folders / "another-lock" / "lock").exists()
 
 
+def test_ranks_keep_temporary_files_in_the_folder_that_is_removed(folders: Path) -> None:
+    with start_engine() as engine:
+        (name,) = left_in(folders)
+        environment = Path(f"/proc/{engine.pids[0]}/environ").read_bytes().split(b"\0")
+        assert f"TMPDIR={folders / name}".encode() in environment
+        assert Path(f"/proc/{engine.pids[0]}/cwd").resolve() == folders / name
+
+
 def test_an_interrupted_close_removes_the_folder(
     folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
