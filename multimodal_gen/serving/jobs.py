@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,12 @@ RECORDS_KEPT_S = 7 * 86400
 SWEEP_S = 60.0
 PATIENCE_S = 2.0
 """Time for the ledger to take a job, before its client is told to come back."""
+RESULTS_PATIENCE_S = 60.0
+"""Time for the disk to take a job's files, before the job fails."""
 _MAX_REASON = 300
+
+_PASSING = (EngineNotReady, *STORAGE_ERRORS)
+"""Errors that the next server may not meet."""
 
 
 class Jobs:
@@ -119,7 +123,7 @@ class Jobs:
         asked = msgspec.msgpack.encode((kind, params, meta))
         key = None
         if idempotency_key is not None:
-            key = IdempotencyKey(idempotency_key, _fingerprint(asked, pictures))
+            key = IdempotencyKey.of(idempotency_key, asked, pictures)
             known = await asyncio.to_thread(self._ledger.find, idempotency_key, owner.name)
             if known is not None:
                 return same_request(known, key)
@@ -281,9 +285,10 @@ class Jobs:
             started_at = time.time()
             await self._records.note(record.id, status="in_progress", started_at=started_at)
             outputs = await task.wait()
-            names = await asyncio.to_thread(self._write, record, outputs)
+            files = await asyncio.to_thread(self._render, record, outputs)
+            await self._save(record, files)
         except Exception as error:
-            if isinstance(error, EngineNotReady) and self._service.health().phase == "stopping":
+            if isinstance(error, _PASSING) and self._service.health().phase == "stopping":
                 return None
             return _end_of(_ours(error), cancelled=task.status == "cancelled")
         now = time.time()
@@ -293,9 +298,18 @@ class Jobs:
             "started_at": started_at,
             "completed_at": now,
             "expires_at": now + self.results.ttl_s,
-            "files": names,
+            "files": tuple(files),
             "request": record.request.warned(warnings_of(outputs)),
         }
+
+    async def _save(self, record: JobRecord, files: Mapping[str, bytes]) -> None:
+        """Write a job's files. Raises StorageFull and StorageUnavailable, but not soon."""
+        fail_at = asyncio.get_running_loop().time() + RESULTS_PATIENCE_S
+        await persist(
+            partial(self._write, record, files),
+            lambda: min(fail_at, self._records.give_up_at()),
+            partial(self._records.delayed, record.id),
+        )
 
     async def _end_as(self, record: JobRecord, end: dict[str, Any]) -> None:
         """Record the end of a job. Cancelled jobs send no webhook."""
@@ -334,11 +348,9 @@ class Jobs:
                 self._spool.remove(record)
         return kept
 
-    def _write(self, record: JobRecord, outputs: Sequence[Any]) -> tuple[str, ...]:
-        files = self._render(record, outputs)
+    def _write(self, record: JobRecord, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
             self.results.write(name, data, record.owner)
-        return tuple(files)
 
     def _forget(self, job_id: str) -> None:
         record = self._ledger.get(job_id, None)
@@ -363,14 +375,6 @@ async def _begun(task: Task) -> None:
 
 def _seen_by(owner: Owner) -> str | None:
     return None if owner.admin else owner.name
-
-
-def _fingerprint(asked: bytes, pictures: Pixels) -> bytes:
-    digest = hashlib.sha256(asked)
-    for name, pixels in sorted(pictures.items()):
-        digest.update(f"{name} {pixels.shape}".encode())
-        digest.update(pixels.tobytes())
-    return digest.digest()
 
 
 def _end_of(error: MultimodalGenError, *, cancelled: bool = False) -> dict[str, Any]:

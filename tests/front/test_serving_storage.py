@@ -49,6 +49,7 @@ def refusal(request: pytest.FixtureRequest, fault: Fault) -> type[Exception]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(jobs, "RESULTS_PATIENCE_S", 0.0)
     monkeypatch.setattr(persistence, "LAST_TRIES_S", 0.0)
 
 
@@ -88,6 +89,44 @@ def test_ends_wait_for_storage_and_new_jobs_are_told_to_come_back(
         assert len((await server.jobs.page(ANNE)).records) == 3
 
     run_jobs(tmp_path, test)
+
+
+def test_results_wait_for_a_disk_that_is_full_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "RESULTS_PATIENCE_S", 60.0)
+
+    async def test(server: JobService) -> None:
+        job = (await server.submit("a")).id
+        with full():
+            server.engine.finish("a")
+            await waits(server, job)
+            with pytest.raises(StorageFull):
+                await server.jobs.delete(job, ANNE)
+        assert (await server.jobs.finished(job, ANNE)).status == "completed"
+
+    run_jobs(tmp_path, test)
+
+
+def test_results_that_the_disk_never_takes_are_made_again_by_the_next_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "RESULTS_PATIENCE_S", 60.0)
+
+    async def stopped_while_full() -> None:
+        server = JobService(tmp_path)
+        await server.up()
+        job = (await server.submit("a")).id
+        with full():
+            server.engine.finish("a")
+            await waits(server, job)
+            await server.stop()
+
+    async def resumed(server: JobService) -> None:
+        assert server.engine.prompts == ["a"]
+
+    asyncio.run(stopped_while_full())
+    run_jobs(tmp_path, resumed)
 
 
 def test_ends_that_storage_never_takes_are_left_to_the_next_server(tmp_path: Path) -> None:
@@ -295,9 +334,7 @@ def test_what_is_in_the_way_in_the_data_folder_is_named(tmp_path: Path, name: st
         jobs.Jobs.in_folder(tmp_path, Service(ServerArgs()), ServerArgs())
 
 
-@pytest.mark.parametrize(
-    "path", ["file", "file/below", "~nobody-of-that-name/x", "nul\0", "x" * 300, "/proc/data"]
-)
+@pytest.mark.parametrize("path", ["file", "file/below", "nul\0", "x" * 300, "/proc/data"])
 def test_a_data_folder_that_can_not_be_is_a_mistake_of_use(
     tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from multimodal_gen.errors import Conflict, InvalidRequest, NotFound
+from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.serving.records import FINAL, JobKind, JobRecord, PageOrder
 from multimodal_gen.serving.storage.failures import storing
 from multimodal_gen.serving.storage.rows import packed, record_of, row_of
@@ -65,6 +67,15 @@ class IdempotencyKey:
     key: str
     fingerprint: bytes
     """Digest of the request; equal only for equal requests."""
+
+    @classmethod
+    def of(cls, key: str, asked: bytes, pictures: Pixels) -> IdempotencyKey:
+        """`asked` is all of the request but its images."""
+        digest = hashlib.sha256(asked)
+        for name, pixels in sorted(pictures.items()):
+            digest.update(f"{name} {pixels.shape}".encode())
+            digest.update(pixels.tobytes())
+        return cls(key, digest.digest())
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ async def persist(
 
 
 class RecordWriter:
-    """Changes records of jobs, and remembers the ends that storage has not taken yet."""
+    """Changes records of jobs, and remembers which ends storage has not taken yet."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -59,7 +59,7 @@ class RecordWriter:
         before that: then the next one runs the job again."""
         update = partial(self._ledger.update, job_id, notice=notice, **end)
         try:
-            await persist(update, self.give_up_at, partial(self._wait, job_id))
+            await persist(update, self.give_up_at, partial(self.delayed, job_id))
         except STORAGE_ERRORS as error:
             log.error("job %s is left to the next server: %s", job_id, error)
             return False
@@ -72,6 +72,12 @@ class RecordWriter:
         with contextlib.suppress(*STORAGE_ERRORS):
             await asyncio.to_thread(self._ledger.update, job_id, **changes)
 
+    def delayed(self, job_id: str, error: MultimodalGenError) -> None:
+        """Remember why a job has not ended yet."""
+        if job_id not in self._waiting:
+            log.warning("the end of job %s can't be stored yet: %s", job_id, error)
+        self._waiting[job_id] = error
+
     def check(self, job_id: str) -> None:
         """Raise StorageFull or StorageUnavailable if that keeps the job from ending."""
         if (error := self._waiting.get(job_id)) is not None:
@@ -83,8 +89,3 @@ class RecordWriter:
 
     def stop_soon(self) -> None:
         self._give_up_at = asyncio.get_running_loop().time() + LAST_TRIES_S
-
-    def _wait(self, job_id: str, error: MultimodalGenError) -> None:
-        if job_id not in self._waiting:
-            log.warning("the end of job %s can't be stored yet: %s", job_id, error)
-        self._waiting[job_id] = error
