@@ -21,6 +21,7 @@ from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, DeadlineExceeded, InvalidRequest, QueueFull
 from multimodal_gen.launch.engine_process import EngineProcess
+from multimodal_gen.messages.rank_args import token_file
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
 
@@ -193,6 +194,7 @@ def test_garbage_on_the_socket_disturbs_nobody(
 ) -> None:
     running = submit(num_inference_steps=40)
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.IDENTITY, token_file(engine.address).read_bytes() + b"peer")
         socket.linger = 0
         socket.connect(engine.address)
         socket.send_multipart(frames)
