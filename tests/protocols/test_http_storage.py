@@ -9,6 +9,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import httpx2
@@ -18,12 +19,13 @@ from fastapi import FastAPI
 from http_serving import IMAGES, ask
 from job_service import MODEL_WITH_PICTURES
 from PIL import Image
-from starlette.datastructures import UploadFile
 from storage_faults import full, locked
 
 from multimodal_gen.client.request_handle import RequestHandle
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.app import create_app
+from multimodal_gen.entrypoints.http.comfyui.routes import files as comfyui_files
+from multimodal_gen.entrypoints.http.openai import edits
 from multimodal_gen.messages.request import Req
 from multimodal_gen.serving import jobs
 from multimodal_gen.serving.service import Service
@@ -99,34 +101,32 @@ def test_an_upload_that_can_not_be_stored_is_refused_as_comfyui_would(
 
 
 @pytest.mark.parametrize(
-    ("path", "files"),
+    ("path", "module", "files"),
     [
-        ("/v1/images/edits", {"image": png(), "prompt": (None, "a")}),
-        ("/upload/image", {"image": png()}),
-        ("/api/upload/image", {"image": png()}),
+        ("/v1/images/edits", edits, {"image": png(), "prompt": (None, "a")}),
+        ("/upload/image", comfyui_files, {"image": png()}),
+        ("/api/upload/image", comfyui_files, {"image": png()}),
     ],
 )
-def test_an_upload_that_can_not_be_held_is_refused(
-    app: FastAPI, monkeypatch: pytest.MonkeyPatch, path: str, files: dict[str, Any]
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 507), (errno.ENOENT, 500)])
+def test_a_full_disk_is_said_wherever_it_is_met_and_no_other_error_of_the_system(
+    app: FastAPI,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    module: ModuleType,
+    files: dict[str, Any],
+    number: int,
+    status: int,
 ) -> None:
-    async def write(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def decode(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "secret")
 
-    monkeypatch.setattr(UploadFile, "write", write)
-    refused = check(ask(app, "POST", path, files=files), 507, "storage_full")
-    assert ("node_errors" in refused) == ("upload" in path)
-
-
-def test_another_error_of_the_system_is_a_bug(
-    app: FastAPI, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def write(*_: object) -> None:
-        raise FileNotFoundError(errno.ENOENT, "secret/path")
-
-    monkeypatch.setattr(UploadFile, "write", write)
-    answer = ask(app, "POST", "/upload/image", files={"image": png()})
-    assert answer.status_code == 500
+    monkeypatch.setattr(module, "decode_picture", decode)
+    answer = ask(app, "POST", path, files=files)
     assert "secret" not in answer.text
+    if status == 507:
+        assert ("node_errors" in check(answer, 507, "storage_full")) == ("upload" in path)
+    assert answer.status_code == status
 
 
 def test_a_job_of_a_row_that_can_not_be_read_is_listed_and_shown(

@@ -56,8 +56,8 @@ def install_handlers(app: FastAPI, shapes: Mapping[str, ErrorShape] = NO_SHAPES)
 
 
 def answer(request: Request, error: Exception) -> Response:
-    """Response to a request that failed with `error`, in the envelope. Raises an OSError that isn't
-    a full disk, wherever that was met: also where uploads are kept while they arrive."""
+    """Response to a request that failed with `error`, in the envelope. A full disk is said to be one
+    wherever it was met; any other OSError is raised."""
     if isinstance(error, OSError):
         if (full := no_space(error)) is None:
             raise error
