@@ -80,6 +80,8 @@ class SolverSpec:
     """Other names: diffusers' classes, and short names of k-diffusion and related projects."""
 
 
+_LOWER = {"lower_order_final": True}
+"""A last step of full order divides by zero, but configs of single-step DPM-Solver ask for it."""
 _ROWS = (
     SolverSpec(
         name="ddpm",
@@ -192,7 +194,7 @@ _ROWS = (
     SolverSpec(
         name="dpmpp_3m_sde",
         scheduler="DPMSolverMultistepScheduler",
-        views={View.NOISE: {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}},
+        views={View.NOISE: {"algorithm_type": "sde-dpmsolver++", "solver_order": 3, **_LOWER}},
         marks={"algorithm_type": "sde", "solver_order": "3"},
         noise_schedules=(*_CURVED, "lu"),
         a1111="DPM++ 3M SDE",
@@ -300,8 +302,8 @@ _ROWS = (
         name="unipc",
         scheduler="UniPCMultistepScheduler",
         views={
-            View.NOISE: {},
-            View.FLOW: {"prediction_type": "flow_prediction", "use_flow_sigmas": True},
+            View.NOISE: _LOWER,
+            View.FLOW: {"prediction_type": "flow_prediction", "use_flow_sigmas": True, **_LOWER},
         },
         noise_schedules=(*_CURVED, "linear_quadratic"),
         explicit_sigmas=True,

@@ -124,6 +124,15 @@ def test_cogvideox_with_ddim_gives_the_video_of_diffusers(checkpoints: Checkpoin
     check_parity(pipeline, folder, **{**CALL, **video, "num_inference_steps": 3})
 
 
+@pytest.mark.parametrize("solver", ["unipc", "dpmpp_2m", "dpmpp_3m_sde", "deis"])
+def test_what_one_class_wants_of_its_last_step_does_not_ruin_anothers(
+    checkpoints: Checkpoints, solver: str
+) -> None:
+    config = {**PUBLISHED["single-step"][1], "lower_order_final": False}
+    pipeline = load(checkpoints("sd15", scheduler=config))
+    assert run(pipeline, SamplingParams(**CALL, scheduler=solver)).latents.isfinite().all()
+
+
 def test_edm_checkpoints_take_edm_solvers_only() -> None:
     """The others would tell the model timesteps that it was not trained with."""
     config = PUBLISHED["playground-2.5"][1]
