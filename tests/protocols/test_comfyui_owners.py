@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
+import msgspec
 import pytest
 
 from multimodal_gen.entrypoints.http.comfyui import files as comfyui_files
 from multimodal_gen.entrypoints.http.comfyui import prompts as comfyui_prompts
 from multimodal_gen.entrypoints.http.comfyui.files import Files, Place
-from multimodal_gen.entrypoints.http.comfyui.prompts import Prompts
+from multimodal_gen.entrypoints.http.comfyui.prompts import Prompt, Prompts
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.storage.results import Results
 
@@ -35,8 +34,8 @@ def test_one_keys_uploads_never_make_anothers_go(
     assert files.uploads(BOB) == ["7.png", "8.png", "9.png"]
 
 
-def ended(owner: Owner, name: str) -> Any:
-    return SimpleNamespace(owner=owner, id=name, dropped=False, ended=lambda: {"id": name})
+def ended(owner: Owner, name: str) -> Prompt:
+    return Prompt(id=name, number=0, owner=owner, client_id=None, graph={}, extra_data={}, parts=[])
 
 
 def test_one_keys_prompts_never_push_anothers_out_of_the_history(
@@ -52,7 +51,8 @@ def test_one_keys_prompts_never_push_anothers_out_of_the_history(
 
 
 def test_an_owners_history_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comfyui_prompts, "MAX_HISTORY_BYTES", 25)
+    size = len(msgspec.json.encode(ended(ANNE, "a").ended()))
+    monkeypatch.setattr(comfyui_prompts, "MAX_HISTORY_BYTES", 2 * size)
     prompts = Prompts()
     for name in ("a", "b", "b", "c"):
         prompts.end(ended(ANNE, name))

@@ -56,7 +56,7 @@ def install_handlers(app: FastAPI, shapes: Mapping[str, ErrorShape] = NO_SHAPES)
 
 
 def answer(request: Request, error: Exception) -> Response:
-    """Response to a request that failed with `error`, in the envelope. A full disk is said to be one
+    """Response to a request that failed with `error`, in the envelope. A full disk is named so
     wherever it was met; any other OSError is raised."""
     if isinstance(error, OSError):
         if (full := no_space(error)) is None:
