@@ -257,6 +257,7 @@ def test_file_ids_are_refused_with_what_to_send_instead(
         {"json": {**HEART, "image_reference": {"image_url": DATA_URL}}},
         {"data": {**HEART, "image_reference": json.dumps({"image_url": DATA_URL})}},
         {"data": {**HEART, "input_reference": DATA_URL}},
+        {"data": {**HEART, "reference_url": DATA_URL}},
     ],
 )
 def test_the_image_of_a_video_has_other_names_and_forms(

@@ -23,6 +23,7 @@ from multimodal_gen.entrypoints.http.bodies import json_body, reading, room
 from multimodal_gen.entrypoints.http.bodies.form_body import FORMS, FormFile, parse_form
 from multimodal_gen.entrypoints.http.bodies.json_body import parse_json
 from multimodal_gen.entrypoints.http.bodies.room import Hold, Room, body_room, picture_room
+from multimodal_gen.entrypoints.http.transport.middleware import Drained
 from multimodal_gen.entrypoints.python.decoding import decode_picture, picture_memory
 from multimodal_gen.errors import InvalidRequest, QueueFull
 
@@ -318,6 +319,42 @@ def test_bodies_share_the_room_there_is_and_give_it_back(chunked: bool) -> None:
 
     assert asyncio.run(statuses()) == ([200] * 8, [429] * 2, [200])
     assert held == [100] * 9
+
+
+def test_large_bodies_are_read_in_turns() -> None:
+    """Of 20 that have data all the time, few pieces are read in one round of the event loop."""
+
+    async def read_all(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["more_body"]:
+            pass
+
+    async def rounds() -> int:
+        drained = Drained(read_all, most=0)
+
+        async def read() -> None:
+            left = 40
+
+            async def receive() -> dict[str, Any]:
+                nonlocal left
+                left -= 1
+                await asyncio.sleep(0)
+                return {"type": "http.request", "body": b"x" * 2**16, "more_body": left > 0}
+
+            async def send(_: Any) -> None:
+                pass
+
+            headers = [(b"transfer-encoding", b"chunked")]
+            await drained({"type": "http", "headers": headers}, receive, send)
+
+        readers = [asyncio.ensure_future(read()) for _ in range(20)]
+        count = 0
+        while not all(reader.done() for reader in readers):
+            await asyncio.sleep(0)
+            count += 1
+        return count
+
+    # At first they are small; then two pieces of all are read in each round.
+    assert asyncio.run(rounds()) > 20 * 30 // 2
 
 
 def test_one_owner_of_several_has_half_of_the_room() -> None:

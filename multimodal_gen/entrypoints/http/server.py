@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import signal
 import socket
 import sys
@@ -47,7 +48,9 @@ def serve(args: ServerArgs) -> int:
         _complain(f"can't listen on {args.host} port {args.port}: {error.strerror}")
         return 1
     with contextlib.closing(listener), contextlib.closing(DataFolder.of(args)) as data:
-        return asyncio.run(HttpServer(args, listener, data.path).run())
+        server = HttpServer(args, listener, data.path)
+        gc.freeze()  # what is loaded stays; collecting garbage stops everything
+        return asyncio.run(server.run())
 
 
 class HttpServer:

@@ -23,8 +23,9 @@ MAX_VALUES = 50_000
 MAX_DEPTH = 64
 MAX_TEXT = 2**20
 """Characters of a string that is not ASCII, which takes up to four bytes for each."""
-VALUE_BYTES = 300
-"""Memory of a parsed value, at most: an object with one key."""
+VALUE_BYTES = 1000
+"""Memory that a parsed value counts for: up to 300 bytes of an object with one key, and more since
+the garbage collector stops everything for a time in proportion to such objects."""
 _INTEGERS = range(-(2**63), 2**64)
 _MAX_DIGITS = 100
 _SLICE = 2**20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
@@ -71,6 +71,13 @@ class SamplingFields(ParameterFields):
         }
         lora = {"lora": [given["lora"]]} if isinstance(given.get("lora"), dict) else {}
         return {**given, **whole, **lora}
+
+    @model_validator(mode="after")
+    def _forget_extras(self) -> Self:
+        """Only the names of unknown fields are of use; their values may be large."""
+        for name in self.model_extra or ():
+            setattr(self, name, None)
+        return self
 
     def given(self) -> dict[str, Any]:
         """Return the sampling parameters that the body sets, except seeds and number of outputs.

@@ -66,11 +66,14 @@ class VideosRequest(RemixRequest):
     @model_validator(mode="before")
     @classmethod
     def _other_name(cls, given: object) -> object:
-        """Take image_reference, as vLLM-Omni calls it."""
+        """Take the image under the names that vLLM-Omni and SGLang give it."""
         if not isinstance(given, dict) or given.get("input_reference") is not None:
             return given
-        others = {key: value for key, value in given.items() if key != "image_reference"}
-        return {**others, "input_reference": given.get("image_reference")}
+        for name in ("image_reference", "reference_url"):
+            if given.get(name) is not None:
+                others = {key: value for key, value in given.items() if key != name}
+                return {**others, "input_reference": given[name]}
+        return given
 
     @field_validator("input_reference", mode="before")
     @classmethod
