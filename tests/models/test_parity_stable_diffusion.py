@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engineless import load, run
+from engineless import load
 from parity import check_parity
 from tiny_checkpoints.schedulers import SD15
 
-from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.solvers import View, solvers_of
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
@@ -56,7 +55,7 @@ def test_stable_diffusion_with_each_solver_equals_diffusers(
     ("own", "solver"),
     [
         ({"_class_name": "PNDMScheduler", "clip_sample": True, "steps_offset": 1}, "ddim"),
-        ({"_class_name": "EulerDiscreteScheduler", "sigma_min": None}, "edm_euler"),
+        ({"_class_name": "EulerDiscreteScheduler", "sigma_min": None}, "unipc"),
     ],
     ids=["clip_sample of another class", "null"],
 )
@@ -65,7 +64,4 @@ def test_another_solver_is_made_from_a_config_with_odd_values(
     own: dict[str, Any], solver: str, checkpoints: Callable[..., Path]
 ) -> None:
     folder = checkpoints("sd15", scheduler={**SD15, **own})
-    if own.get("sigma_min", 0) is None:  # which the stock class does not survive
-        assert run(load(folder), SamplingParams(**CALL, scheduler=solver)).pixels.std() > 1
-    else:
-        check_parity(load(folder), folder, solver=solver, **CALL)
+    check_parity(load(folder), folder, solver=solver, **CALL)
