@@ -35,7 +35,17 @@ def test_one_keys_uploads_never_make_anothers_go(
 
 
 def ended(owner: Owner, name: str) -> Prompt:
-    return Prompt(id=name, number=0, owner=owner, client_id=None, graph={}, extra_data={}, parts=[])
+    return Prompt(
+        id=name,
+        number=0,
+        owner=owner,
+        client_id=None,
+        graph={},
+        extra_data={},
+        parts=[],
+        outputs=[],
+        warnings=[],
+    )
 
 
 def test_one_keys_prompts_never_push_anothers_out_of_the_history(
