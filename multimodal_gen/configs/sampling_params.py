@@ -95,7 +95,7 @@ class SamplingParams:
     guidance_scale: Annotated[
         float | None,
         ParameterSpec(
-            help="Guidance scale; higher follows the prompt more closely",
+            help="Higher follows the prompt more closely",
             lowest=0,
             highest=100,
             needs=("guidance",),
@@ -106,7 +106,7 @@ class SamplingParams:
     guidance_scale_2: Annotated[
         float | None,
         ParameterSpec(
-            help="Guidance scale of the second expert, for models that have two",
+            help="Guidance scale of the second of two experts",
             lowest=0,
             highest=100,
             needs=("parameter", "video"),
@@ -155,7 +155,7 @@ class SamplingParams:
     max_sequence_length: Annotated[
         int | None,
         ParameterSpec(
-            help="Length that the prompt is padded or cut to, where the model has a choice",
+            help="Length that prompts are padded or cut to",
             unit="tokens",
             lowest=1,
             highest="limits.max_sequence_length",
@@ -166,7 +166,7 @@ class SamplingParams:
     scheduler: Annotated[
         str | None,
         ParameterSpec(
-            help="Solver: euler, ddim, dpmpp_2m, flow_euler, …; `models` lists those that fit",
+            help="Solver: euler, dpmpp_2m, …; `models` lists those that fit",
             one_of="schedulers",
             default="the first of the model's schedulers",
         ),
@@ -174,8 +174,7 @@ class SamplingParams:
     noise_schedule: Annotated[
         str | None,
         ParameterSpec(
-            help="Spacing of the noise levels: karras, exponential, beta, simple, …; `models` "
-            "lists those that fit",
+            help="Noise levels: karras, beta, …; `models` lists what fits",
             one_of="noise_schedules",
             default="normal: the model's own",
         ),
@@ -191,8 +190,7 @@ class SamplingParams:
     sigmas: Annotated[
         tuple[float, ...],
         ParameterSpec(
-            help="Noise levels of the steps, falling, before any shift; instead of a noise "
-            "schedule",
+            help="Noise levels of the steps, falling, unshifted",
             lowest=0,
             highest=1000,
             needs=("parameter",),
@@ -202,7 +200,7 @@ class SamplingParams:
     decode_timestep: Annotated[
         float | None,
         ParameterSpec(
-            help="Noise level that the decoder is told; 0.05 suits LTX-Video since 0.9.1",
+            help="Noise level told to the decoder; 0.05 for LTX-Video",
             lowest=0,
             highest=1,
             needs=("parameter",),

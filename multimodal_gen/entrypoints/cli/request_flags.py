@@ -24,9 +24,9 @@ def _whole(kind: Any, value: str, *, delimiter: str | None = None) -> list[str]:
 
 _MORE_HELP = {
     "prompt": "Repeatable: each is a request.",
-    "image_path": "Repeatable: one per prompt, or all for one prompt.",
+    "image_path": "One per prompt, or all for one.",
     "mask_path": "Repeatable.",
-    "lora": "Each is NAME, NAME:SCALE or NAME:SCALE@TARGET; repeat the flag for several.",
+    "lora": "Each is NAME, NAME:SCALE or NAME:SCALE@TARGET; repeatable.",
 }
 _REPEATED = ("prompt", "image_path", "mask_path")
 """Parameters of which a command takes several, for several requests."""

@@ -24,9 +24,9 @@ class SamplingKeywords(TypedDict, total=False):
     num_inference_steps: int | None
     """Denoising steps; more take longer and show more detail."""
     guidance_scale: float | None
-    """Guidance scale; higher follows the prompt more closely (0 to 100)."""
+    """Higher follows the prompt more closely (0 to 100)."""
     guidance_scale_2: float | None
-    """Guidance scale of the second expert, for models that have two (0 to 100)."""
+    """Guidance scale of the second of two experts (0 to 100)."""
     true_cfg_scale: float | None
     """Classifier-free guidance scale, for models like FLUX that embed guidance_scale (0 to 100)."""
     flow_shift: float | None
@@ -36,19 +36,17 @@ class SamplingKeywords(TypedDict, total=False):
     num_outputs_per_prompt: int
     """Number of outputs per prompt."""
     max_sequence_length: int | None
-    """Length that the prompt is padded or cut to, where the model has a choice (tokens)."""
+    """Length that prompts are padded or cut to (tokens)."""
     scheduler: str | None
-    """Solver: euler, ddim, dpmpp_2m, flow_euler, …; `models` lists those that fit."""
+    """Solver: euler, dpmpp_2m, …; `models` lists those that fit."""
     noise_schedule: str | None
-    """Spacing of the noise levels: karras, exponential, beta, simple, …; `models` lists those that
-    fit."""
+    """Noise levels: karras, beta, …; `models` lists what fits."""
     timestep_spacing: Literal["leading", "trailing", "linspace"] | None
     """Where the training timesteps of the steps lie; few-step models want trailing."""
     sigmas: Sequence[float]
-    """Noise levels of the steps, falling, before any shift; instead of a noise schedule (0 to
-    1000)."""
+    """Noise levels of the steps, falling, unshifted (0 to 1000)."""
     decode_timestep: float | None
-    """Noise level that the decoder is told; 0.05 suits LTX-Video since 0.9.1 (0 to 1)."""
+    """Noise level told to the decoder; 0.05 for LTX-Video (0 to 1)."""
     decode_noise_scale: float | None
     """Share of noise in the latents that are decoded (0 to 1)."""
     image_path: str | None
