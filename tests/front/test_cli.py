@@ -108,7 +108,7 @@ def test_jsonl_has_parameters_for_each_prompt() -> None:
 @pytest.mark.usefixtures("started")
 def test_each_of_several_prompts_is_a_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--prompt", "a red heart", "--prompt", "a dog", *SMALL]) == 0
-    made = [read_parameters(path).params.prompt for path in written(capsys)]
+    made = [read_parameters(path).params.prompt for path in sorted(written(capsys))]
     assert made == ["a red heart", "a dog"]
 
 
