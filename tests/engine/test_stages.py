@@ -91,6 +91,13 @@ def test_same_seed_same_picture_alone_or_joined_to_a_batch(name: str, pipeline_o
         assert apart(a, b) <= 1
 
 
+def test_prompts_are_cut_even_where_only_the_end_token_fits(flux: ComposedPipeline) -> None:
+    guided = replace(BASE, true_cfg_scale=2.0, negative_prompt="", max_sequence_length=1)
+    state = start(flux, replace(guided, prompt="a dog and a cat"))
+    lengths = [each["encoder_hidden_states"].shape[1] for each in state.conditioning.values()]
+    assert lengths == [1, 1]
+
+
 def test_requests_of_one_evaluation_share_one_call_of_the_denoiser(
     flux: ComposedPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

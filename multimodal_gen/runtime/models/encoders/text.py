@@ -47,7 +47,9 @@ class TextEncoder:
             return_tensors="pt",
         )
         device = self._module.device
-        return tokens.input_ids.to(device), tokens.attention_mask.to(device)
+        # Tokenizers cut nothing if no more than their special tokens fit.
+        ids, mask = tokens.input_ids[:, :length], tokens.attention_mask[:, :length]
+        return ids.to(device), mask.to(device)
 
     def __call__(
         self, text: str, length: int, *, masked: bool = False, hidden_states: bool = False
