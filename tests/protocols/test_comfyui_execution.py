@@ -133,6 +133,16 @@ def test_what_has_no_effect_is_in_the_reply_and_the_history(client: ComfyUI) -> 
     assert status["messages"][-1][1]["warnings"] == said["warnings"]
 
 
+def test_keys_of_paid_nodes_are_not_kept(client: ComfyUI) -> None:
+    keys = {"api_key_comfy_org": "sk-1", "auth_token_comfy_org": "sk-2"}
+    prompt_id = client.start(default_graph(seed=43, steps=1), extra_data={**keys, "mine": 1})
+    client.hear(prompt_id)
+    entry = client.history(prompt_id)
+    assert entry["prompt"][3]["mine"] == 1
+    job = client.get(f"/api/jobs/{prompt_id}").text
+    assert "sk-" not in json.dumps(entry) + job
+
+
 def test_several_frames_are_an_animated_webp(client: ComfyUI) -> None:
     graph = default_graph(seed=42, steps=1)
     saved = {"fps": 6.0, "lossless": True, "quality": 80, "method": "default"}

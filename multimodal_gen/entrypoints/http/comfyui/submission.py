@@ -40,6 +40,8 @@ from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.service import Service
 
 _MAX_ID = 128
+_SECRETS = frozenset({"api_key_comfy_org", "auth_token_comfy_org"})
+"""Parts of `extra_data` that are neither needed here nor shown to clients."""
 _PREVIEW_METHODS = ("auto", "latent2rgb", "taesd")
 """Values of `extra_data.preview_method` that ask for previews; all give the same ones."""
 
@@ -178,7 +180,8 @@ def _fields(given: Mapping[str, Any]) -> tuple[str, str | None, dict[str, Any]]:
             raise InvalidPrompt(f"invalid_{name}", message)
     if not isinstance(extra, dict):
         raise InvalidPrompt("invalid_extra_data", "extra_data must be an object")
-    return prompt_id, client_id or None, extra
+    kept = {name: value for name, value in extra.items() if name not in _SECRETS}
+    return prompt_id, client_id or None, kept
 
 
 def _targets(given: Mapping[str, Any]) -> list[str] | None:
