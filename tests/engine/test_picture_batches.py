@@ -65,6 +65,16 @@ def test_unmasked_pixels_are_the_images_own_where_they_are_to_be_kept(
     assert np.abs(kept.astype(int) - alike).max() <= 1
 
 
+def test_keeping_what_no_mask_protects_is_said_to_have_no_effect(
+    checkpoints: Checkpoints,
+) -> None:
+    pipeline = load(checkpoints("flux-dev"))
+    params = SamplingParams(prompt="a dog", strength=0.9, keep_unmasked=True, **SIZE)
+    assert start(pipeline, params, IMAGE).warnings == ["keep_unmasked has no effect without a mask"]
+    masked = {**IMAGE, "mask": np.full(IMAGE["image"].shape[:2], 255, np.uint8)}
+    assert start(pipeline, params, masked).warnings == []
+
+
 def test_kontext_shows_each_row_its_own_picture(
     checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,8 +73,10 @@ class RequestState:
     def of(cls, req: Req, pictures: Sequence[np.ndarray[Any, Any]] = ()) -> RequestState:
         """Create the state. `pictures` are the images that the request lists, in that order."""
         assert req.params.seed is not None
+        idle = req.params.keep_unmasked and "mask" not in req.pictures
         return cls(
             req=req,
+            warnings=["keep_unmasked has no effect without a mask"] if idle else [],
             generator=torch.Generator("cpu").manual_seed(req.params.seed),
             pictures=dict(zip(req.pictures, pictures, strict=True)),
         )
