@@ -83,6 +83,17 @@ def test_what_is_missing_is_named_and_the_nearest_is_used(webui: webuiapi.WebUIA
     )
 
 
+def test_keys_of_extensions_are_named(webui: webuiapi.WebUIApi) -> None:
+    keys = {"upscale_first": True, "codeformer_weight": 0, "rembg_model": "u2net"}
+    reply = webui.session.post(
+        f"{webui.baseurl}/extra-single-image", json={"image": base64_of(IMAGE), **keys}
+    )
+    assert reply.json()["html_info"] == (
+        "<p>upscale_first has no effect on this server</p>"
+        "<p>rembg_model has no effect on this server</p>"
+    )
+
+
 def test_the_upscalers_are_listed(webui: webuiapi.WebUIApi) -> None:
     assert [each["name"] for each in webui.get_upscalers()] == ["None", "Lanczos", "Nearest"]
 
@@ -118,6 +129,11 @@ ENOUGH = app_with(ends=QueueFull(""), max_input_pixels=10_000)
         ("single-image", {"image": base64_of(IMAGE), "resize_mode": 2}, "resize_mode"),
         ("batch-images", {"imageList": [{"data": base64_of(IMAGE)}] * 9}, "in sum"),
         ("batch-images", {"imageList": ["AAAA"]}, "imageList"),
+        (
+            "single-image",
+            {"image": base64_of(IMAGE), "extras_upscaler_2_visibility": 1.5},
+            "extras_upscaler_2_visibility",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused(path: str, body: Any, message: str) -> None:

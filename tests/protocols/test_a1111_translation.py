@@ -283,10 +283,12 @@ def test_a_body_of_neutral_values_has_no_warnings(kind: str) -> None:
         ({"s_tmin": 0.1}, "s_tmin has no effect"),
         ({"s_tmax": 5}, "s_tmax has no effect"),
         ({"s_noise": 1.1}, "s_noise has no effect"),
+        ({"s_noise": 0}, "s_noise has no effect"),
         ({"s_min_uncond": 1}, "s_min_uncond has no effect"),
         ({"save_images": True}, "save_images has no effect"),
         ({"force_task_id": "x"}, "force_task_id has no effect"),
         ({"firstphase_width": 512}, "firstphase_width has no effect"),
+        ({"initial_noise_multiplier": 0}, "initial_noise_multiplier has no effect"),
         ({"initial_noise_multiplier": 1.1}, "initial_noise_multiplier has no effect"),
         ({"latent_mask": "AAAA"}, "latent_mask has no effect"),
         ({"inpainting_fill": 2}, "inpainting_fill=2: the image is used (1)"),
@@ -294,6 +296,8 @@ def test_a_body_of_neutral_values_has_no_warnings(kind: str) -> None:
         ({"new_in_a_fork": 3}, "new_in_a_fork is unknown and was ignored"),
         ({"sampler_name": "DDIM", "eta": 1}, "eta has no effect on this server: ddim has 0"),
         ({"sampler_name": "Euler a", "eta": 0}, "eta has no effect on this server: euler_a has 1"),
+        ({"override_settings": {"enable_pnginfo": False}}, "enable_pnginfo has no effect"),
+        ({"override_settings": {"eta_ancestral": 0}}, "eta_ancestral has no effect"),
         ({"override_settings": {"sd_vae": "a"}}, "override_settings: sd_vae has no effect"),
         ({"override_settings": {"eta_noise_seed_delta": 31337}}, "eta_noise_seed_delta has no"),
         (
@@ -326,6 +330,7 @@ def test_crafted_keys_are_shortened_and_their_values_are_not_repeated() -> None:
     body = TextToImage(**{"k" * 1000: "secret", **{f"k{i}": 1 for i in range(100)}})
     _, warnings = to_sampling_params(body, MODEL)
     assert len(warnings) == 40
+    assert warnings[-1] == "and 62 more"
     assert max(map(len, warnings)) < 120
     assert "secret" not in str(warnings) + str(body.echo())
     "\n".join(warnings).encode()

@@ -382,6 +382,20 @@ def test_options_are_taken_and_another_model_is_refused(webui: webuiapi.WebUIApi
     assert f"must be '{own}'" in refusal["detail"]
 
 
+def test_options_without_effect_are_named_in_a_header(url: str) -> None:
+    own = httpx2.get(f"{url}/sdapi/v1/options").json()
+    for options, named in (
+        (own, None),
+        (
+            {**own, "CLIP_stop_at_last_layers": 2, "enable_pnginfo": False},
+            "CLIP_stop_at_last_layers has no effect on this server; "
+            "enable_pnginfo has no effect on this server",
+        ),
+    ):
+        reply = httpx2.post(f"{url}/sdapi/v1/options", json=options)
+        assert (reply.json(), reply.headers.get("x-warnings")) == (None, named)
+
+
 def test_a_png_tells_its_parameters(webui: webuiapi.WebUIApi, url: str) -> None:
     reply = post(url, "txt2img", {"prompt": "a cat, red", "seed": 3, **QUICK}).json()
     file = base64.b64decode(reply["images"][0])

@@ -336,6 +336,16 @@ def test_names_of_files_lead_nowhere(client: ComfyUI, name: str) -> None:
     assert client.picture(entry)
 
 
+def test_file_is_viewed_as_it_is_stored_and_that_is_said(client: ComfyUI) -> None:
+    file = png_of(np.full((8, 8, 3), 9, np.uint8))
+    place = {"filename": client.upload(file, "viewed.png")["name"], "type": "input"}
+    plain = client.get("/view", params=place)
+    assert (plain.content, plain.headers.get("x-warnings")) == (file, None)
+    converted = client.get("/view", params={**place, "channel": "a", "preview": "webp;50"})
+    assert converted.content == file
+    assert converted.headers["x-warnings"] == "channel has no effect; preview has no effect"
+
+
 def test_upload_that_is_no_picture_is_refused(client: ComfyUI) -> None:
     response = client.post("/upload/image", files={"image": ("a.png", b"GIF89a <script>")})
     assert response.status_code == 400

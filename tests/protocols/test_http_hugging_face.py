@@ -141,14 +141,19 @@ def test_unknown_parameters_are_named_in_a_warning_that_the_client_shows(
     assert 'eta, n??, "", ?' in caplog.text
 
 
+def test_a_solver_that_the_model_lacks_is_the_nearest_with_a_warning(
+    hf: InferenceClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "huggingface_hub"):
+        hf.text_to_image("a red heart", **QUICK, scheduler="KDPM2DiscreteScheduler")
+    assert "scheduler='KDPM2DiscreteScheduler': this model uses flow_euler instead" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
         ({"width": 50}, "width=50: must be a multiple of 16; 48 or 64 are the nearest"),
-        (
-            {"scheduler": "KarrasVeScheduler"},
-            "scheduler='KarrasVeScheduler': this model allows",
-        ),
+        ({"extra_body": {"scheduler": 3}}, "scheduler=3: must be text"),
         ({"num_inference_steps": 0}, "num_inference_steps=0: must be 1 to"),
         ({"extra_body": {"num_images_per_prompt": 2}}, "num_images_per_prompt=2: "),
         ({"extra_body": {"target_size": [64, 64]}}, "target_size="),

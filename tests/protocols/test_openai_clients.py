@@ -296,6 +296,7 @@ def test_the_page_after_an_unknown_id_is_empty(videos: FastAPI, path: str) -> No
         ("partial_images", 2),
         ("output_compression", 50),
         ("previews", True),
+        ("stream_progress", True),
         ("unheard_of", 1),
     ],
 )
@@ -304,3 +305,9 @@ def test_every_field_without_effect_is_named_in_warnings(
 ) -> None:
     (warning,) = answered(app, **{field: value})["warnings"]
     assert field in warning
+
+
+def test_warnings_beyond_the_limit_are_counted(app: FastAPI) -> None:
+    warnings = answered(app, **{f"key{index}": 1 for index in range(30)})["warnings"]
+    assert len(warnings) == 20
+    assert warnings[-1] == "and 11 more"

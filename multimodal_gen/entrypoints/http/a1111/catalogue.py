@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.solvers import a1111_name, a1111_schedule
+from multimodal_gen.entrypoints.http.a1111.ignored import without_effect
 from multimodal_gen.entrypoints.http.a1111.schema import PictureBody
 from multimodal_gen.entrypoints.http.a1111.translation import is_model
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
 from multimodal_gen.entrypoints.http.media.solvers import components_of_kind
+from multimodal_gen.entrypoints.http.transport.warnings import warning_headers
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.postprocess.infotext import parse_infotext
 from multimodal_gen.postprocess.metadata import read_infotext
@@ -125,12 +127,16 @@ def add_settings(routes: APIRouter, service: Service) -> None:
         }
 
     @routes.post("/options")
-    async def set_options(body: JsonObject) -> None:
-        """Accept options without effect. Returns 400 for a model that is not served."""
+    async def set_options(body: JsonObject, response: Response) -> None:
+        """Accept options without effect; `x-warnings` names those that differ from this server's.
+        Returns 400 for a model that is not served."""
         wanted = body.get("sd_model_checkpoint")
         if wanted and not is_model(wanted, service.model):
             allowed = f"must be {service.model.name!r}: a server has one model"
             raise InvalidRequest("sd_model_checkpoint", wanted, allowed)
+        own = {**await options(), "sd_model_checkpoint": wanted}
+        idle = {name: True for name in body if name not in own or body[name] != own[name]}
+        response.headers.update(warning_headers(without_effect(idle)))
 
     @routes.get("/cmd-flags")
     async def cmd_flags() -> JsonObject:

@@ -7,11 +7,12 @@ import html
 import io
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
+from multimodal_gen.entrypoints.http.a1111.ignored import without_effect
 from multimodal_gen.entrypoints.http.a1111.schema import Body
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
 from multimodal_gen.entrypoints.http.openai.image_replies import in_base64
@@ -24,23 +25,26 @@ if TYPE_CHECKING:
 
 
 _LARGEST = 100_000
+Visibility = Annotated[float, Field(ge=0, le=1)]
 
 
 class Extras(Body):
     """Common fields of both routes. Faces are not restored."""
 
+    model_config = ConfigDict(extra="allow")
+
     resize_mode: Literal[0, 1] | None = None
     """0: by `upscaling_resize`; 1: to at least `upscaling_resize_w` x `upscaling_resize_h`."""
     show_extras_results: bool | None = None
-    gfpgan_visibility: float | None = None
-    codeformer_visibility: float | None = None
+    gfpgan_visibility: Visibility | None = None
+    codeformer_visibility: Visibility | None = None
     upscaling_resize: float | None = None
     upscaling_resize_w: int | None = None
     upscaling_resize_h: int | None = None
     upscaling_crop: bool | None = None
     upscaler_1: str | None = None
     upscaler_2: str | None = None
-    extras_upscaler_2_visibility: float | None = None
+    extras_upscaler_2_visibility: Visibility | None = None
 
     def target(self) -> TargetSize:
         """Return the size of the result. Raises InvalidRequest."""
@@ -124,7 +128,7 @@ def _enlarged(body: Extras, image: Image, target: TargetSize) -> Image:
     first, second = _known(body.upscaler_1), _known(body.upscaler_2)
     result = upscale(image, first, target)
     share = body.extras_upscaler_2_visibility or 0
-    if first == "None" or second == "None" or not 0 < share <= 1:
+    if first == "None" or second == "None" or share == 0:
         return result
     return Image.blend(result, upscale(image, second, target), share)
 
@@ -164,6 +168,6 @@ def _notes(body: Extras) -> str:
         for name, upscaler in upscalers.items()
         if upscaler is not None and upscaler not in UPSCALERS
     ]
-    faces = ("gfpgan_visibility", "codeformer_visibility")
-    notes += [f"{name} has no effect on this server" for name in faces if getattr(body, name)]
+    faces = {name: getattr(body, name) for name in ("gfpgan_visibility", "codeformer_visibility")}
+    notes += without_effect({**faces, **(body.model_extra or {})})
     return "".join(f"<p>{html.escape(note)}</p>" for note in notes)

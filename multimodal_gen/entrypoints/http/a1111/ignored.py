@@ -9,53 +9,57 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from multimodal_gen.entrypoints.http.a1111.schema import Generation
+from multimodal_gen.entrypoints.http.transport.warnings import at_most
 
 ANY = None
 """For keys that never change an image by themselves."""
+OFF = (0,)
+"""Also false. What is empty is neutral for every key."""
 
 _NEUTRAL: Mapping[str, Collection[Any] | None] = {
     "comments": ANY,
     "denoising_strength": ANY,  # of txt2img: only used by the second pass of enable_hr
     "do_not_save_grid": ANY,
     "do_not_save_samples": ANY,
-    "enable_hr": (),
-    "force_task_id": (),
+    "enable_hr": OFF,
+    "force_task_id": OFF,
     "image_cfg_scale": ANY,  # only used by InstructPix2Pix
     "initial_noise_multiplier": (1,),
-    "latent_mask": (),
+    "latent_mask": OFF,
     "override_settings_restore_afterwards": ANY,
     "refiner_checkpoint": ("None",),
     "refiner_switch_at": ANY,
-    "restore_faces": (),
-    "s_churn": (),
-    "s_min_uncond": (),
+    "restore_faces": OFF,
+    "s_churn": OFF,
+    "s_min_uncond": OFF,
     "s_noise": (1,),
-    "s_tmax": (float("inf"),),
-    "s_tmin": (),
-    "save_images": (),
+    "s_tmax": (0, float("inf")),  # 0 means no limit
+    "s_tmin": OFF,
+    "save_images": OFF,
     "script_args": ANY,
     "script_name": ("None",),
-    "seed_resize_from_h": (-1,),
-    "seed_resize_from_w": (-1,),
-    "styles": (),
+    "seed_resize_from_h": (-1, 0),
+    "seed_resize_from_w": (-1, 0),
+    "styles": OFF,
     "subseed": ANY,
-    "subseed_strength": (),
-    "tiling": (),
+    "subseed_strength": OFF,
+    "tiling": OFF,
     # of forks
-    "clip_skip": (1,),
-    "firstphase_height": (),
-    "firstphase_width": (),
+    "clip_skip": (0, 1),
+    "firstphase_height": OFF,
+    "firstphase_width": OFF,
 }
-"""Known keys with their neutral values, besides empty ones. What belongs to `enable_hr` starts with
-`hr_`."""
+"""Known keys with their neutral values; those of unknown keys are OFF. What belongs to `enable_hr`
+starts with `hr_`."""
 _NEUTRAL_SETTINGS: Mapping[str, Collection[Any] | None] = {
-    "CLIP_stop_at_last_layers": (1,),
+    "CLIP_stop_at_last_layers": (0, 1),
     "eta_ancestral": (1,),
-    "eta_ddim": (),
-    "eta_noise_seed_delta": (),
+    "eta_ddim": OFF,
+    "eta_noise_seed_delta": OFF,
     "live_previews_enable": ANY,
     "sd_vae": ("Automatic", "None"),
 }
+"""Other settings have no neutral value: many are on unless a client turns them off."""
 _SETTINGS = ("sd_model_checkpoint", "samples_format", "jpeg_quality")
 """Settings that have an effect."""
 _MAX_WARNINGS = 40
@@ -63,12 +67,23 @@ _MAX_WARNINGS = 40
 
 def ignored(body: Generation, solver: str | None) -> list[str]:
     """Return a warning per key without effect; `solver` is the one that is used."""
-    return [*_keys(body), *_settings(body), *_scripts(body), *_eta(body, solver)][:_MAX_WARNINGS]
+    found = [*_keys(body), *_settings(body), *_scripts(body), *_eta(body, solver)]
+    return at_most(_MAX_WARNINGS, found)
+
+
+def without_effect(values: Mapping[str, Any]) -> list[str]:
+    """Return a warning per key of another body that is neither empty nor off."""
+    idle = [
+        f"{_shown(name)} has no effect on this server"
+        for name, value in values.items()
+        if not (_is_empty(value) or value in OFF)
+    ]
+    return at_most(_MAX_WARNINGS, idle)
 
 
 def _keys(body: Generation) -> Iterator[str]:
     for name, value in (body.model_extra or {}).items():
-        if _is_empty(value) or name.startswith("hr_") or _is_neutral(_NEUTRAL, name, value):
+        if name.startswith("hr_") or _is_neutral(_NEUTRAL.get(name, OFF), value):
             continue
         known = name in _NEUTRAL
         what = "has no effect on this server" if known else "is unknown and was ignored"
@@ -77,7 +92,7 @@ def _keys(body: Generation) -> Iterator[str]:
 
 def _settings(body: Generation) -> Iterator[str]:
     for name, value in (body.override_settings or {}).items():
-        if name in _SETTINGS or _is_empty(value) or _is_neutral(_NEUTRAL_SETTINGS, name, value):
+        if name in _SETTINGS or _is_neutral(_NEUTRAL_SETTINGS.get(name, ()), value):
             continue
         yield f"override_settings: {_shown(name)} has no effect on this server"
 
@@ -106,13 +121,12 @@ def _eta(body: Generation, solver: str | None) -> Iterator[str]:
         yield f"eta has no effect on this server: {solver} has {neutral[solver or '']}"
 
 
-def _is_neutral(table: Mapping[str, Collection[Any] | None], name: str, value: object) -> bool:
-    neutral = table.get(name, ())
-    return neutral is ANY or value in neutral
+def _is_neutral(neutral: Collection[Any] | None, value: object) -> bool:
+    return neutral is ANY or _is_empty(value) or value in neutral
 
 
 def _is_empty(value: object) -> bool:
-    return value is None or value in ("", 0, [], {})
+    return value is None or value in ("", [], {})
 
 
 def _shown(name: str) -> str:

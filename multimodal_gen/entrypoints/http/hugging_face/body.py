@@ -10,7 +10,8 @@ from typing import Any
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.entrypoints.http.bodies.json_body import Body
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
-from multimodal_gen.entrypoints.http.media.solvers import solver_named
+from multimodal_gen.entrypoints.http.media.solvers import nearest_solver, solver_named
+from multimodal_gen.entrypoints.http.transport.warnings import at_most
 from multimodal_gen.entrypoints.python.decoding import decode_picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
@@ -39,6 +40,7 @@ class Asked:
     pictures: Pixels
     unknown: tuple[str, ...] = ()
     """Names of parameters that were ignored."""
+    warnings: tuple[str, ...] = ()
 
 
 def understood(body: Body, given: Any, model: ModelInfo, max_pixels: int) -> Asked:
@@ -74,14 +76,14 @@ def _asked(
         pictures = _picture(bytes_of(inputs, "inputs"), max_pixels)
     if (target := parameters.pop("target_size", None)) is not None:
         parameters |= _sides(target)
-    if (scheduler := parameters.pop("scheduler", None)) is not None:
-        scheduler = _solver(scheduler, model)
+    scheduler, warnings = _solver(parameters.pop("scheduler", None), model)
     if (count := parameters.pop("num_images_per_prompt", 1)) != 1:
         raise InvalidRequest("num_images_per_prompt", count, "must be 1: the response is one file")
     known = {name: _whole(name, parameters[name]) for name in parameters if name in _PASSED_ON}
     others += [name for name in parameters if name not in _PASSED_ON]
-    unknown = tuple(map(_shown, others[:_MAX_SHOWN]))
-    return Asked(SamplingParams(prompt=prompt, scheduler=scheduler, **known), pictures, unknown)
+    unknown = tuple(at_most(_MAX_SHOWN, list(map(_shown, others))))
+    params = SamplingParams(prompt=prompt, scheduler=scheduler, **known)
+    return Asked(params, pictures, unknown, warnings)
 
 
 def _picture(file: bytes, max_pixels: int) -> Pixels:
@@ -106,12 +108,16 @@ def _sides(target: object) -> dict[str, Any]:
     return target
 
 
-def _solver(name: object, model: ModelInfo) -> str:
-    solver = solver_named(name, model.schedulers) if isinstance(name, str) else None
-    if solver is None:
-        allowed = f"this model allows {', '.join(model.schedulers)}"
-        raise InvalidRequest("scheduler", name, allowed)
-    return solver
+def _solver(name: object, model: ModelInfo) -> tuple[str | None, tuple[str, ...]]:
+    """Return the solver that is named, else the nearest with a warning."""
+    if name is None:
+        return None, ()
+    if not isinstance(name, str):
+        raise InvalidRequest("scheduler", name, "must be text")
+    if (solver := solver_named(name, model.schedulers)) is not None:
+        return solver, ()
+    nearest = nearest_solver(name, model.schedulers)
+    return nearest, (f"scheduler={name[:60]!a}: this model uses {nearest} instead",)
 
 
 def _whole(name: str, value: Any) -> Any:

@@ -96,8 +96,8 @@ def hugging_face_routes(maker: ImageMaker, max_pixels: int) -> APIRouter:
             names = ", ".join(asked.unknown)
             line = f"parameters; these are unknown and were ignored: {names}"
             response.headers.append("x-hf-warning", line)
-        if output.warnings:  # the client shows one line per topic
-            line = f"result; {in_one_line('; '.join(output.warnings))}"
+        if warnings := [*asked.warnings, *output.warnings]:  # the client shows a line per topic
+            line = f"result; {in_one_line('; '.join(warnings))}"
             response.headers.append("x-hf-warning", line)
         return response
 

@@ -16,6 +16,7 @@ from multimodal_gen.entrypoints.http.openai.parameter_fields import (
     describe,
     types_in,
 )
+from multimodal_gen.entrypoints.http.transport.warnings import at_most
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 
 _SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})", re.ASCII)
@@ -94,7 +95,7 @@ class SamplingFields(ParameterFields):
     def warnings(self) -> list[str]:
         """Return a warning per field that has no effect."""
         extras = map(_warning_about, self.model_extra or ())
-        return [*self._overruled, *self._idle(), *extras][:_MAX_WARNINGS]
+        return at_most(_MAX_WARNINGS, [*self._overruled, *self._idle(), *extras])
 
     def names_sent(self) -> dict[str, str]:
         """Map parameters to the names under which the body gave them, where these differ."""

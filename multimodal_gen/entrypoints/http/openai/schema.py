@@ -131,6 +131,8 @@ class ImageFields(SamplingFields):
             yield "response_format has no effect on a stream: its events have the image itself"
         if self.partial_images and not self.stream:
             yield "partial_images has no effect without stream"
+        if self.stream_progress and not self.stream:
+            yield "stream_progress has no effect without stream"
         if self.previews and not self.run_in_background:
             yield "previews has no effect without run_in_background"
 

@@ -1,11 +1,18 @@
-"""Warnings about a request whose reply is a file."""
+"""Warnings about a request: their number, and headers for replies that have no other place."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _LONGEST = 1000
+
+
+def at_most(most: int, warnings: Sequence[str]) -> list[str]:
+    """Return the warnings; if they are more than `most`, the last one counts those left out."""
+    if len(warnings) <= most:
+        return list(warnings)
+    return [*warnings[: most - 1], f"and {len(warnings) - most + 1} more"]
 
 
 def warning_headers(warnings: Iterable[str]) -> dict[str, str]:

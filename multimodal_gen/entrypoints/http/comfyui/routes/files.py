@@ -17,8 +17,10 @@ from multimodal_gen.entrypoints.http.comfyui.files import (
 )
 from multimodal_gen.entrypoints.http.comfyui.routes.schema import FILE, UPLOAD, refusals
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
+from multimodal_gen.entrypoints.http.transport.warnings import warning_headers
 from multimodal_gen.entrypoints.python.decoding import decode_picture
 
+_CONVERSIONS = ("channel", "preview")
 _HEADERS = {"cache-control": "private, no-cache", "x-content-type-options": "nosniff"}
 
 
@@ -27,13 +29,16 @@ def add_file_routes(routes: APIRouter, files: Files, max_pixels: int) -> None:
     async def view(
         request: Request, filename: str, subfolder: str = "", type: str = "output"
     ) -> FileResponse:
-        """Return a file of the client, named as in its prompt's history or upload."""
+        """Return a file of the client, named as in its prompt's history or upload: always as it is
+        stored. `x-warnings` names `channel` and `preview`, which would convert it."""
         place = Place(type, subfolder, filename)
         path = await asyncio.to_thread(files.path, owner_of(request), place)
         if path is None:
             raise HTTPException(404, "no such file")
+        idle = [f"{name} has no effect" for name in _CONVERSIONS if name in request.query_params]
+        headers = {**_HEADERS, **warning_headers(idle)}
         return FileResponse(
-            path, headers=_HEADERS, filename=filename, content_disposition_type="inline"
+            path, headers=headers, filename=filename, content_disposition_type="inline"
         )
 
     @routes.post("/upload/image", openapi_extra=UPLOAD, responses=refusals(400, 413, 429, 503, 507))
