@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ class _Range(NamedTuple):
         return f"{'more than' if self.above else 'at least'} {self.low} and at most {self.high}"
 
 
+MAY_BE_INFINITE = "lambda_min_clipped"
+"""Its usual value, also in files that diffusers saves, is minus infinity: nothing is clipped."""
 _FRACTION = _Range(0, 1)
 _POSITIVE = _Range(0, 1e6, above=True)
 _ANY = _Range(-1e6, 1e6)
@@ -50,6 +53,7 @@ _SCHEDULER = {
     "clip_sample_range": _POSITIVE,
     "sample_max_value": _POSITIVE,
     "dynamic_thresholding_ratio": _FRACTION,
+    MAY_BE_INFINITE: _Range(-math.inf, 100),
 }
 _VAE = {
     "scaling_factor": _Range(1e-6, 1e6),
@@ -57,6 +61,7 @@ _VAE = {
     "latents_mean": _ANY,
     "latents_std": _POSITIVE,
 }
+_LISTS = ("trained_betas", "latents_mean", "latents_std")
 
 
 def check_scheduler(config: Mapping[str, Any], name: str) -> None:
@@ -72,6 +77,6 @@ def check_vae(config: Mapping[str, Any], name: str) -> None:
 def _check(config: Mapping[str, Any], ranges: Mapping[str, _Range], name: str) -> None:
     for key, allowed in ranges.items():
         value = config.get(key)
-        for each in value if isinstance(value, list) else (value,):
+        for each in value if isinstance(value, list) and key in _LISTS else (value,):
             if each is not None and each not in allowed:
                 raise InvalidCheckpoint(f"{name}: {key}={each} must be {allowed}")

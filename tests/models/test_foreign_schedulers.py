@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import msgspec
 import pytest
 from engineless import load, run
@@ -17,7 +18,7 @@ from tiny_checkpoints.schedulers import FLUX_DEV, SD15, SDXL
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.solver_choice import default_solver_name, solver_names, view_of
-from multimodal_gen.configs.solvers import SOLVERS, View
+from multimodal_gen.configs.solvers import SOLVERS, View, scheduler_classes
 from multimodal_gen.entrypoints.cli.models import models
 from multimodal_gen.errors import InvalidCheckpoint
 
@@ -113,6 +114,36 @@ def test_a_published_scheduler_gives_the_picture_of_diffusers(
     info = pipeline.model_info("test")
     assert (info.schedulers[0], info.warnings) == (solver, ())
     check_parity(pipeline, folder, **CALL)
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        name
+        for name in scheduler_classes()
+        if not name.startswith(("EDM", "FlowMatch", "CogVideoX"))
+    ),
+)
+def test_a_config_as_diffusers_saves_it_gives_the_picture_of_diffusers(
+    checkpoints: Checkpoints, tmp_path: Path, name: str
+) -> None:
+    """With all settings of its class, some of which aren't finite numbers."""
+    kind: Any = getattr(diffusers, name)
+    kind.from_config(SD15, clip_sample=False).save_config(tmp_path)
+    saved = json.loads((tmp_path / "scheduler_config.json").read_text())
+    folder = checkpoints("sd15", scheduler=saved)
+    check_parity(load(folder), folder, **CALL)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e9, "low", [0.0]])
+def test_a_clipping_of_everything_is_refused(
+    checkpoints: Checkpoints, tmp_path: Path, value: object
+) -> None:
+    folder = Path(shutil.copytree(checkpoints("sd15"), tmp_path / "checkpoint"))
+    path = folder / "scheduler/scheduler_config.json"
+    path.write_text(json.dumps({**SD15, "lambda_min_clipped": value}))
+    with pytest.raises(InvalidCheckpoint, match="lambda_min_clipped="):
+        load(folder)
 
 
 def test_cogvideox_with_ddim_gives_the_video_of_diffusers(checkpoints: Checkpoints) -> None:
