@@ -73,6 +73,15 @@ def test_a_newcomer_is_sent_although_others_fill_the_engine() -> None:
         front.ask("bob 1", BOB)
         assert front.engine.prompts[7:] == ["bob 0"]
 
+    run(test, in_flight=8, shares={"anne": Share(), "bob": Share()})
+
+
+def test_an_owner_that_is_the_only_one_may_fill_the_engine() -> None:
+    async def test(front: Front) -> None:
+        for index in range(10):
+            front.ask(f"anne {index}")
+        assert len(front.engine.prompts) == 8
+
     run(test, in_flight=8)
 
 

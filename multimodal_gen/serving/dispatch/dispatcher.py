@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 RETRY_S = 1.0
 KEPT_PART = 8
-"""One in so many places in the engine is kept for owners that have nothing there."""
+"""Where there are several owners, one in so many places in the engine is kept for those that have
+nothing there."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,8 @@ class Dispatcher:
         most = self._limits.in_flight
         if len(flying) >= most:
             return None
-        return self._waiting.first(newcomers_only=len(flying) >= most - most // KEPT_PART)
+        kept = most // KEPT_PART if self.several_owners else 0
+        return self._waiting.first(newcomers_only=len(flying) >= most - kept)
 
     def _send(self, ticket: Ticket, client: SchedulerClient) -> None:
         self._stop_waiting(ticket)
