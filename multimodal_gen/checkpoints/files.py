@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from multimodal_gen.errors import InvalidCheckpoint
 _SHARED_STORE = ".huggingface-shared-blobs"
 """Marks the folder of a cache in which repositories share files."""
 _MAX_JSON_BYTES = 64 << 20
+_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+"""Escape of half a surrogate pair, in JSON."""
 _MAX_LAYERS = 1000
 _MAX_SIZE = 1 << 20
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5")
@@ -32,6 +35,11 @@ class WeightFiles:
     """For shards: tensor name to file name."""
     index: str | None = None
     """For shards: name of their index."""
+
+
+def is_told(name: str) -> bool:
+    """Whether the name of a file is text: that of another can neither be asked for nor shown."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def inside(root: Path, name: str) -> Path:
@@ -73,7 +81,10 @@ def read_json(root: Path, name: str) -> dict[str, Any]:
     if path.stat().st_size > _MAX_JSON_BYTES:
         raise InvalidCheckpoint(f"{name}: larger than {_MAX_JSON_BYTES} bytes")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        if _HALF_PAIR.search(text):  # Alone it is valid JSON, but no text that could be told.
+            json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidCheckpoint(f"{name}: not valid JSON: {error}") from error
     if not isinstance(content, dict):
@@ -84,8 +95,9 @@ def read_json(root: Path, name: str) -> dict[str, Any]:
 def weight_files(root: Path, component: str, stem: str) -> WeightFiles:
     """Find the weights of `component`, named `stem`: plain before variants, each file checked."""
     folder = inside(root, component)
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    candidates = [found for name in names if (found := _weight_file(name, stem))]
+    found = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    names = sorted(name for name in found if is_told(name))
+    candidates = [each for name in names if (each := _weight_file(name, stem))]
     if not candidates:
         raise InvalidCheckpoint(_none_found(component, stem, names))
     best = min(candidates)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from multimodal_gen.checkpoints.files import inside
+from multimodal_gen.checkpoints.files import inside, is_told
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 
 PEFT_CONFIG = "adapter_config.json"
@@ -57,8 +58,11 @@ class LoraFolder:
 
     def names(self) -> list[str]:
         """Names of the LoRAs currently in the folder."""
-        found = (entry for entry in self._root.iterdir() if not entry.name.startswith("."))
-        return sorted({name for entry in found if (name := _name_of(entry))})
+        try:
+            found = [entry for entry in self._root.iterdir() if not entry.name.startswith(".")]
+        except OSError:  # It is gone.
+            return []
+        return sorted({name for entry in found if (name := _name_of(entry)) and is_told(name)})
 
     def find(self, name: str) -> LoraFile:
         """Return the LoRA of this name. Raises InvalidRequest, which lists the available ones."""
@@ -91,13 +95,18 @@ class LoraFolder:
 def _name_of(entry: Path) -> str | None:
     if entry.is_file():
         return entry.stem if entry.suffix in _SUFFIXES else None
-    if entry.is_dir() and any(file.suffix in _SUFFIXES for file in entry.iterdir()):
-        return entry.name
+    with contextlib.suppress(OSError):  # another user's folder
+        return entry.name if entry.is_dir() and _weights_in(entry) else None
     return None
 
 
+def _weights_in(folder: Path) -> list[str]:
+    files = (file for file in folder.iterdir() if file.suffix in _SUFFIXES)
+    return sorted(file.name for file in files if is_told(file.name))
+
+
 def _weights_of(folder: Path) -> str:
-    files = sorted(file.name for file in folder.iterdir() if file.suffix in _SUFFIXES)
+    files = _weights_in(folder)
     for preferred in _PREFERRED:
         if preferred in files:
             return preferred

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.client.own_process import OwnProcess
-from multimodal_gen.errors import MultimodalGenError
-from multimodal_gen.messages.reply import WireError
+from multimodal_gen.errors import MultimodalGenError, from_wire
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,7 +175,7 @@ class RequestHandle:
 
 def copy_of(error: MultimodalGenError) -> MultimodalGenError:
     """Copy an error for each waiter, as a raised error keeps its traceback's frames."""
-    return WireError.of(error).exception()
+    return from_wire(error.code, error.message, error.field, error.retry_after_s)
 
 
 def _newest(old: Update | None, new: Update) -> Update:

@@ -23,13 +23,18 @@ class WireError(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, error: errors.MultimodalGenError) -> WireError:
         return cls(
             code=error.code,
-            message=error.message,
-            field=error.field,
+            message=_encodable(error.message),
+            field=None if error.field is None else _encodable(error.field),
             retry_after_s=error.retry_after_s,
         )
 
     def exception(self) -> errors.MultimodalGenError:
         return errors.from_wire(self.code, self.message, self.field, self.retry_after_s)
+
+
+def _encodable(text: str) -> str:
+    """`text`, with an escape for each half surrogate pair: names of files may contain some."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):

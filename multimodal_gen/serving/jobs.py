@@ -379,12 +379,10 @@ def _seen_by(owner: Owner) -> str | None:
 
 def _end_of(error: MultimodalGenError, *, cancelled: bool = False) -> dict[str, Any]:
     """Changes to the record of a job that failed."""
-    # What can't be encoded could not be stored.
-    message = error.message.encode("utf-8", "backslashreplace").decode()
     return {
         "status": "cancelled" if cancelled else "failed",
         "completed_at": time.time(),
-        "error": msgspec.structs.replace(WireError.of(error), message=message),
+        "error": WireError.of(error),
     }
 
 

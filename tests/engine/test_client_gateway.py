@@ -46,6 +46,8 @@ class FakeScheduler:
     def submit(self, req: Req, pictures: object = ()) -> None:
         if req.id == "breaks":
             raise ZeroDivisionError
+        if req.id == "no text":  # as the name of a file that an error lists
+            raise InvalidRequest("\udcff", "\udcff", "is not \udcff")
         self.alive.add(req.id)
 
     def cancel(self, request_id: str) -> None:
@@ -231,6 +233,15 @@ def test_what_cannot_be_sent_is_the_callers_error(address: str) -> None:
         with pytest.raises(UnicodeEncodeError):
             client.submit(msgspec.structs.replace(request(), id="\ud800"))
         assert client.health(30).running == 0
+
+
+def test_an_error_with_text_that_nothing_can_encode_is_told(address: str) -> None:
+    with SchedulerClient(address) as client:
+        client.wait_ready(30)
+        handle = client.submit(msgspec.structs.replace(request(), id="no text"))
+        with pytest.raises(InvalidRequest, match=r"is not \\udcff") as caught:
+            handle.result(30)
+        assert caught.value.field == "\\udcff"
 
 
 def test_what_arrived_before_a_client_is_closed_is_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,24 @@ def test_a_folder_with_several_files_must_have_one_that_is_named_as_peft_or_diff
 def test_a_name_that_is_not_in_the_folder_is_refused(rank: Rank, name: str) -> None:
     with pytest.raises(InvalidRequest, match="available: a, b, c, d"):
         rank.cache.find([LoraChoice(name)])
+
+
+def test_files_whose_names_are_no_text_are_not_loras(rank: Rank) -> None:
+    for name in (b"\xff.safetensors", b"f/\xff.safetensors"):
+        path = Path(os.fsdecode(os.fsencode(rank.folder) + b"/" + name))
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert LoraFolder(rank.folder).names() == ["a", "b", "c", "d"]
+    with pytest.raises(InvalidRequest, match=r"exactly one safetensors file, not none"):
+        rank.cache.find([LoraChoice("f")])
+
+
+def test_a_folder_that_is_gone_has_no_loras(rank: Rank) -> None:
+    folder = LoraFolder(rank.folder)
+    shutil.rmtree(rank.folder)
+    assert folder.names() == []
+    with pytest.raises(InvalidRequest, match="available: none"):
+        rank.cache.find([LoraChoice("a")])
 
 
 def test_a_link_out_of_the_folder_is_refused(

@@ -15,7 +15,7 @@ import transformers
 from engineless import load
 from safetensors.torch import save_file
 
-from multimodal_gen.checkpoints.files import inside
+from multimodal_gen.checkpoints.files import inside, read_json
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.library_view import model_settings, tokenizer_settings
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
@@ -110,6 +110,24 @@ def test_a_link_to_a_file_outside_is_refused(name: str, folder: Path) -> None:
     (folder / name).symlink_to(folder.parent / OUTSIDE / "tokenizer.json")
     with pytest.raises(InvalidCheckpoint, match=f"{name}: is outside of"):
         load(folder)
+
+
+@pytest.mark.parametrize("name", ["tokenizer/tokenizer.json", "tokenizer/chat_template.jinja"])
+def test_a_vocabulary_that_would_fill_the_memory_is_refused(name: str, folder: Path) -> None:
+    with (folder / name).open("ab") as file:
+        file.truncate(20 << 30)  # takes no space on disk
+    with pytest.raises(InvalidCheckpoint, match=f"{name}: larger than"):
+        load(folder)
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "\\uDFFF", "\\udc00\\ud800"])
+def test_text_that_nothing_can_encode_is_refused(half: str, tmp_path: Path) -> None:
+    for content in (f'{{"_class_name": "{half}"}}', f'{{"a": [{{"{half}": 1}}]}}'):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(InvalidCheckpoint, match=r"config\.json: not valid JSON: .*surrogates"):
+            read_json(tmp_path, "config.json")
+    (tmp_path / "config.json").write_text('{"bos_token": "\\ud83d\\ude00"}')
+    assert read_json(tmp_path, "config.json") == {"bos_token": "\U0001f600"}
 
 
 def test_files_that_nothing_needs_are_not_opened(folder: Path, opened: list[str]) -> None:

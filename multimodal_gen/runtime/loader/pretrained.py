@@ -53,6 +53,8 @@ _VOCABULARIES = (
 )
 _BESIDE_VOCABULARIES = ("merges.txt", "added_tokens.json", "chat_template.jinja")
 _TOKENIZER_CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
+_MAX_VOCABULARY_BYTES = 256 << 20
+"""Libraries read these files as a whole; known ones have up to 35 MB."""
 _SHOWN_CHARACTERS = 400
 """Maximum length of a library's message in errors; some print a page."""
 
@@ -79,9 +81,14 @@ def load_tokenizer(root: Path, name: str, class_name: str) -> Any:
 
 
 def _present(root: Path, name: str, files: Sequence[str]) -> dict[str, Path]:
-    """The files that folder `name` has. Raises InvalidCheckpoint for one that leads outside."""
+    """The files that folder `name` has. Raises InvalidCheckpoint for one that leads outside, or
+    that no library could hold in memory."""
     found = {file: inside(root, f"{name}/{file}") for file in files}
-    return {file: path for file, path in found.items() if path.is_file()}
+    present = {file: path for file, path in found.items() if path.is_file()}
+    for file, path in present.items():
+        if path.stat().st_size > _MAX_VOCABULARY_BYTES:
+            raise InvalidCheckpoint(f"{name}/{file}: larger than {_MAX_VOCABULARY_BYTES} bytes")
+    return present
 
 
 def load_image_processor(root: Path, name: str, class_name: str) -> Any:
