@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ import msgspec
 from multimodal_gen.client.request_handle import warnings_of
 from multimodal_gen.configs.arguments.job_args import JobArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.errors import EngineNotReady, GenerationFailed, MultimodalGenError
+from multimodal_gen.errors import Cancelled, EngineNotReady, GenerationFailed, MultimodalGenError
 from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.serving.owner import Owner
@@ -134,6 +133,7 @@ class Jobs:
             owner=owner.name,
             model=self._service.model.name,
             request=JobRequest(requests, meta or {}),
+            created_at=self._clock.now(),
         )
         async with self._in_order:
             self._service.check_room(len(requests), owner)
@@ -164,14 +164,13 @@ class Jobs:
 
     async def cancel(self, job_id: str, owner: Owner) -> JobRecord:
         """Cancel a job; its record is kept. Raises NotFound, StorageFull, StorageUnavailable."""
-        record = await self.get(job_id, owner)
-        await self._end(job_id)
-        return await self.get(record.id, owner)
+        await self._end(await self.get(job_id, owner))
+        return await self.get(job_id, owner)
 
     async def delete(self, job_id: str, owner: Owner) -> JobRecord:
         """Cancel and delete a job; returns its last record. Raises like `cancel`."""
         record = await self.get(job_id, owner)
-        await self._end(job_id)
+        await self._end(record)
         await asyncio.to_thread(self._forget, job_id)
         return record
 
@@ -211,10 +210,11 @@ class Jobs:
         except EngineNotReady:  # The server stops: the next one resumes them.
             return
         async with self._in_order:
+            own = {*self._runs}  # While the others are taken up some of these may end.
             left = await persist(self._ledger.unfinished, self._records.give_up_at)
             await asyncio.to_thread(self._spool.keep_only, {record.id for record in left})
             for record in left:
-                if record.id not in self._runs:
+                if record.id not in own:
                     await self._take_up(record, model)
             failed = [run for name, run in self._runs.items() if name not in self._tasks]
         if failed:
@@ -234,8 +234,7 @@ class Jobs:
     async def close(self) -> None:
         """Call after the service has stopped: leaves unfinished jobs to the next server."""
         self._records.stop_soon()
-        runs = [*self._runs.values()]
-        await asyncio.gather(*runs, return_exceptions=True)
+        await asyncio.gather(*self._runs.values(), return_exceptions=True)
         await asyncio.to_thread(self._ledger.close)
 
     # -- one job
@@ -261,12 +260,11 @@ class Jobs:
                 raise GenerationFailed(what)
             req = record.request.requests[0]
             pictures = await asyncio.to_thread(self._spool.read, record.id, req)
+            if record.status != "queued":  # before it can end
+                await self._records.note(record.id, status="queued", started_at=None)
             self._begin(record, pictures)
         except Exception as error:
-            self._spawn(record.id, self._end_as(record, _end_of(_ours(error))))
-            return
-        if record.status != "queued":
-            await self._records.note(record.id, status="queued", started_at=None)
+            self._spawn(record.id, self._end_as(record, self._end_of(_ours(error))))
 
     async def _run(self, record: JobRecord, task: Task) -> None:
         try:
@@ -278,11 +276,10 @@ class Jobs:
             self._tasks.pop(record.id, None)
 
     async def _outcome(self, record: JobRecord, task: Task) -> dict[str, Any] | None:
-        """Wait until the job has ended and its files are written; return the changes to its record.
-        None if the server stops: the next one will resume it."""
+        """Wait for its files; return changes to its record, or None: the next server resumes it."""
         try:
             await _begun(task)
-            started_at = time.time()
+            started_at = self._clock.now()
             await self._records.note(record.id, status="in_progress", started_at=started_at)
             outputs = await task.wait()
             files = await asyncio.to_thread(self._render, record, outputs)
@@ -290,8 +287,8 @@ class Jobs:
         except Exception as error:
             if isinstance(error, _PASSING) and self._service.health().phase == "stopping":
                 return None
-            return _end_of(_ours(error), cancelled=task.status == "cancelled")
-        now = time.time()
+            return self._end_of(_ours(error), cancelled=task.status == "cancelled")
+        now = self._clock.now()
         return {
             "status": "completed",
             "progress": 100,
@@ -311,6 +308,14 @@ class Jobs:
             partial(self._records.delayed, record.id),
         )
 
+    def _end_of(self, error: MultimodalGenError, *, cancelled: bool = False) -> dict[str, Any]:
+        """Changes to the record of a job that failed."""
+        return {
+            "status": "cancelled" if cancelled else "failed",
+            "completed_at": self._clock.now(),
+            "error": WireError.of(error),
+        }
+
     async def _end_as(self, record: JobRecord, end: dict[str, Any]) -> None:
         """Record the end of a job. Cancelled jobs send no webhook."""
         notice = self.webhooks is not None and end["status"] != "cancelled"
@@ -319,13 +324,23 @@ class Jobs:
             if self.webhooks is not None:
                 self.webhooks.look()
 
-    async def _end(self, job_id: str) -> None:
+    async def _end(self, record: JobRecord) -> None:
         """Cancel a job, and wait for its end. Raises StorageFull, StorageUnavailable."""
-        if (task := self._tasks.get(job_id)) is not None:
+        if not record.done and record.id not in self._runs:
+            await self._end_left(record.id)
+        if (task := self._tasks.get(record.id)) is not None:
             task.cancel()
-        while (run := self._runs.get(job_id)) is not None:
+        while (run := self._runs.get(record.id)) is not None:
             await asyncio.wait([run], timeout=0.1)
-            self._records.check(job_id)
+            self._records.check(record.id)
+
+    async def _end_left(self, job_id: str) -> None:
+        """Begin to end an earlier server's job, unless it is taken up."""
+        async with self._in_order:
+            record = await asyncio.to_thread(self._ledger.get, job_id, None)
+            if job_id not in self._runs and not record.done:
+                end = self._end_of(Cancelled("the request was cancelled"), cancelled=True)
+                self._spawn(job_id, self._end_as(record, end))
 
     def _live(self, record: JobRecord) -> JobRecord:
         """Add the current progress, which the ledger does not store."""
@@ -375,15 +390,6 @@ async def _begun(task: Task) -> None:
 
 def _seen_by(owner: Owner) -> str | None:
     return None if owner.admin else owner.name
-
-
-def _end_of(error: MultimodalGenError, *, cancelled: bool = False) -> dict[str, Any]:
-    """Changes to the record of a job that failed."""
-    return {
-        "status": "cancelled" if cancelled else "failed",
-        "completed_at": time.time(),
-        "error": WireError.of(error),
-    }
 
 
 def _ours(error: Exception) -> MultimodalGenError:

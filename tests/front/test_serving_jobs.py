@@ -7,6 +7,7 @@ import contextlib
 import os
 import sqlite3
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,87 @@ def test_what_a_killed_server_left_is_taken_up_in_order_with_the_same_requests(
         await killed.stop()
 
     asyncio.run(test())
+
+
+def test_a_job_that_ends_while_those_of_an_earlier_server_are_taken_up_is_not_run_again(
+    tmp_path: Path,
+) -> None:
+    async def test() -> None:
+        killed = JobService(tmp_path)
+        await killed.up()
+        old = (await killed.submit("old")).id
+        following = JobService(tmp_path)
+        following.service.engine_up(following.engine)  # type: ignore[arg-type]
+        new = (await following.submit("new")).id
+        read = following.jobs._ledger.unfinished
+
+        def slowly() -> Any:
+            left = read()
+            following.engine.finish("new")
+            while not following.jobs._ledger.get(new, None).done or new in following.jobs._runs:
+                time.sleep(0.01)
+            return left
+
+        following.jobs._ledger.unfinished = slowly  # type: ignore[method-assign]
+        await following.jobs.resume()
+        await settle()
+        assert following.engine.prompts == ["old"]
+        assert (await following.jobs.get(new, ANNE)).status == "completed"
+        following.engine.finish("old")
+        assert (await following.jobs.finished(old, ANNE)).status == "completed"
+        await following.stop()
+        await killed.stop()
+
+    asyncio.run(test())
+
+
+def test_a_job_of_an_earlier_server_can_be_cancelled_before_it_is_taken_up(tmp_path: Path) -> None:
+    async def test() -> None:
+        killed = JobService(tmp_path)
+        await killed.up()
+        cancelled, deleted = [(await killed.submit(prompt, pictures=PICTURE)).id for prompt in "ab"]
+        following = JobService(tmp_path)
+        assert (await following.jobs.cancel(cancelled, ANNE)).status == "cancelled"
+        await following.jobs.delete(deleted, ANNE)
+        await following.up()
+        assert following.engine.prompts == []
+        assert not list((tmp_path / "pictures").iterdir())
+        await following.stop()
+        await killed.stop()
+
+    asyncio.run(test())
+
+
+def test_a_job_is_not_forgotten_because_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(server: JobService) -> None:
+        made, failed = [(await server.submit(prompt)).id for prompt in ("made", "failed")]
+        monkeypatch.setattr(time, "time", lambda: 0.0)  # as without a battery, until NTP answers
+        server.engine.finish("made")
+        server.engine.fail("failed", OutOfMemory("too large"))
+        await server.jobs.finished(made, ANNE)
+        await server.jobs.finished(failed, ANNE)
+        await asyncio.to_thread(server.jobs._sweep)
+        assert (await server.jobs.get(made, ANNE)).status == "completed"
+        assert (await server.jobs.get(failed, ANNE)).status == "failed"
+
+    run_jobs(tmp_path, test)
+
+
+def test_a_folder_of_images_that_is_gone_keeps_no_job_from_being_resumed(tmp_path: Path) -> None:
+    async def second() -> None:
+        server = JobService(tmp_path)
+        (tmp_path / "pictures").rmdir()
+        await server.up()
+        assert server.engine.prompts == ["a"]
+        await server.stop()
+
+    async def first(server: JobService) -> None:
+        await server.submit("a")
+
+    run_jobs(tmp_path, first)
+    asyncio.run(second())
 
 
 def test_a_server_told_to_stop_leaves_its_jobs_to_the_next(tmp_path: Path) -> None:

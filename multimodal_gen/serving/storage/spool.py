@@ -47,7 +47,12 @@ class Spool:
 
     def keep_only(self, job_ids: Collection[str]) -> None:
         """Remove images of other jobs, left when a server was killed."""
-        for path in self._folder.iterdir():
+        try:
+            found = [*self._folder.iterdir()]
+        except OSError as error:
+            log.warning("images of former jobs can't be removed: %s", error)
+            return
+        for path in found:
             if path.stem not in job_ids or path.suffix == ".tmp":
                 try:
                     path.unlink()
