@@ -293,6 +293,11 @@ def test_a_body_of_neutral_values_has_no_warnings(kind: str) -> None:
         ({"latent_mask": "AAAA"}, "latent_mask has no effect"),
         ({"inpainting_fill": 2}, "inpainting_fill=2: the image is used (1)"),
         ({"resize_mode": 3}, "resize_mode=3: images are stretched (0)"),
+        ({"mask_round": False}, "mask_round has no effect"),
+        (
+            {"infotext": "a\nSteps: 2, Seed: 3, Size: 64x64, Clip skip: 2, RNG: CPU, VAE hash: 0a"},
+            "infotext: Clip skip has no effect on this server",
+        ),
         ({"new_in_a_fork": 3}, "new_in_a_fork is unknown and was ignored"),
         ({"sampler_name": "DDIM", "eta": 1}, "eta has no effect on this server: ddim has 0"),
         ({"sampler_name": "Euler a", "eta": 0}, "eta has no effect on this server: euler_a has 1"),

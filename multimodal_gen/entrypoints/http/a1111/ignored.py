@@ -26,6 +26,7 @@ _NEUTRAL: Mapping[str, Collection[Any] | None] = {
     "image_cfg_scale": ANY,  # only used by InstructPix2Pix
     "initial_noise_multiplier": (1,),
     "latent_mask": OFF,
+    "mask_round": (1,),
     "override_settings_restore_afterwards": ANY,
     "refiner_checkpoint": ("None",),
     "refiner_switch_at": ANY,
@@ -62,6 +63,10 @@ _NEUTRAL_SETTINGS: Mapping[str, Collection[Any] | None] = {
 """Other settings have no neutral value: many are on unless a client turns them off."""
 _SETTINGS = ("sd_model_checkpoint", "samples_format", "jpeg_quality")
 """Settings that have an effect."""
+_OF_THE_MODEL = ("Model", "VAE", "Version", "Lora hashes", "TI hashes", "Hashes")
+"""How the names of settings start that describe how a file was made; pasted, they change nothing
+but the model."""
+_AS_HERE = (("Clip skip", "1"), ("RNG", "CPU"))
 _MAX_WARNINGS = 40
 
 
@@ -69,6 +74,16 @@ def ignored(body: Generation, solver: str | None) -> list[str]:
     """Return a warning per key without effect; `solver` is the one that is used."""
     found = [*_keys(body), *_settings(body), *_scripts(body), *_eta(body, solver)]
     return at_most(_MAX_WARNINGS, found)
+
+
+def ignored_infotext(said: Mapping[str, str], heeded: Collection[str]) -> list[str]:
+    """Return a warning per setting of an infotext that is neither heeded nor about the model."""
+    idle = [
+        f"infotext: {_shown(name)} has no effect on this server"
+        for name, value in said.items()
+        if not (name in heeded or name.startswith(_OF_THE_MODEL) or (name, value) in _AS_HERE)
+    ]
+    return at_most(_MAX_WARNINGS, idle)
 
 
 def without_effect(values: Mapping[str, Any]) -> list[str]:

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.entrypoints.http.a1111.ignored import ignored
+from multimodal_gen.entrypoints.http.a1111.ignored import ignored, ignored_infotext
 from multimodal_gen.entrypoints.http.a1111.prompt_syntax import number, parse_prompt, weights
 from multimodal_gen.entrypoints.http.a1111.samplers import SamplerChoice
 from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.postprocess import infotext
+from multimodal_gen.postprocess.infotext import parse_infotext
 
 DENOISING_STRENGTH = 0.75
 """Default of the web UI."""
@@ -125,6 +125,9 @@ class _Translator:
     def _warn_of_idle_keys(self, solver: str | None) -> None:
         own = next(iter(self.model.schedulers), None)
         self.warnings += ignored(self.body, solver or own)
+        if self.body.infotext:
+            said = parse_infotext(self.body.infotext)
+            self.warnings += ignored_infotext(said, _FROM_INFOTEXT)
         if isinstance(self.body, ImageToImage):
             self._warn_of_image_keys(self.body)
         wanted = (self.body.override_settings or {}).get("sd_model_checkpoint")
@@ -143,7 +146,7 @@ def with_infotext(body: B) -> B:
     """Return the body, with unset fields filled from its infotext. Raises InvalidRequest."""
     if body.infotext is None:
         return body
-    said = infotext.parse_infotext(body.infotext)
+    said = parse_infotext(body.infotext)
     given = body.model_dump(exclude_none=True)
     for key, name in _FROM_INFOTEXT.items():
         if key in said:
