@@ -235,6 +235,17 @@ def test_the_image_of_an_edit_has_other_names_in_forms(app: FastAPI, name: str) 
     assert "warnings" not in response.json()
 
 
+@pytest.mark.parametrize("nothing", [[], "", None])
+def test_an_image_that_is_empty_gives_way_to_other_names(app: FastAPI, nothing: Any) -> None:
+    assert answered(app, EDITS, image=nothing, url=[DATA_URL])["data"]
+    assert refused(app, EDITS, image=nothing)["message"] == "image is missing"
+
+
+def test_a_lora_by_its_path_is_refused(app: FastAPI) -> None:
+    error = refused(app, IMAGES, lora={"name": "x", "path": "/x"})
+    assert (error["param"], "leave it out" in error["message"]) == ("lora.path", True)
+
+
 @pytest.mark.parametrize(
     "fields",
     [

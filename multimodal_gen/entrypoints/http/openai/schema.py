@@ -202,15 +202,17 @@ class EditsRequest(ImageFields):
     @model_validator(mode="before")
     @classmethod
     def _images(cls, given: object) -> object:
-        if not isinstance(given, dict) or given.get("image") is not None:
+        """Take the image under other names; OpenAI's client can't be called without `image`."""
+        if not isinstance(given, dict) or given.get("image") not in _NOTHING:
             return given
-        for name in _OTHER_NAMES:
-            if given.get(name) is not None:
-                others = {key: value for key, value in given.items() if key not in (name, "image")}
-                return {**others, "image": given[name]}
-        return given
+        others = {key: value for key, value in given.items() if key != "image"}
+        name = next((name for name in _OTHER_NAMES if others.get(name) not in _NOTHING), None)
+        if name is not None:
+            others["image"] = others.pop(name)
+        return others
 
 
+_NOTHING: tuple[Any, ...] = (None, "", [])
 _OTHER_NAMES = ("images", "url")
 """Names that clients give the image of an edit."""
 _NOT_MADE: dict[str, Any] = {

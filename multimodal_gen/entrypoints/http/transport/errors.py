@@ -38,7 +38,10 @@ _CODES = {
 }
 _PHRASES = {499: "Cancelled", 507: "Out of memory, or no space left to store it"}
 _WORTH_RETRYING = (QueueFull, EngineNotReady, StorageUnavailable, StorageFull)
-_ALLOWED = {"none_required": "server files can't be used over HTTP"}
+_ALLOWED = {
+    "none_required": "server files can't be used over HTTP",
+    "extra_forbidden": "is not a field of this object; leave it out",
+}
 """Replacements for pydantic's messages."""
 
 ErrorShape = Callable[[dict[str, Any]], dict[str, Any]]
