@@ -62,6 +62,41 @@ def test_a_number_that_can_not_be_is_refused_with_its_range(
     assert any(f"{field}={shown}" in complaint for complaint in identify(folder).complaints)
 
 
+UNET, TEXT = "unet/config.json", "text_encoder/config.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value", "allowed"),
+    [
+        (VAE, "scaling_factor", None, "a number"),
+        (VAE, "norm_num_groups", 0, "a whole number of at least 1"),
+        (VAE, "norm_num_groups", True, "a whole number of at least 1"),
+        (VAE, "in_channels", "x", "a whole number of at least 0"),
+        (VAE, "block_out_channels", 8, "a list of numbers"),
+        (VAE, "block_out_channels", [8, "x"], "a list of numbers"),
+        (VAE, "layers_per_block", 0.5, "a whole number of at least 0"),
+        (UNET, "norm_eps", None, "a number"),
+        (UNET, "mid_block_scale_factor", "x", "a number"),
+        (UNET, "downsample_padding", [0], "a whole number of at least 0"),
+        (UNET, "freq_shift", {}, "a whole number of at least 0"),
+        (TEXT, "layer_norm_eps", "x", "a number"),
+        (TEXT, "num_attention_heads", -1, "a whole number of at least 1"),
+        (TEXT, "hidden_size", None, "a whole number of at least 0"),
+        (SCHEDULER, "beta_start", None, "a number"),
+        (SCHEDULER, "num_train_timesteps", None, "a whole number of at least 0"),
+    ],
+)
+def test_what_a_class_declares_as_a_number_is_one(
+    folder: Path, file: str, field: str, value: object, allowed: str
+) -> None:
+    """Without the check, some of these fail each request, and the others don't name the field."""
+    config = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**config, field: value}))
+    with pytest.raises(InvalidCheckpoint) as error:
+        load(folder)
+    assert error.value.message == f"{file}: {field}={value!r} must be {allowed}"
+
+
 def test_numbers_that_are_not_set_are_fine(folder: Path) -> None:
     for file, field in ((VAE, "scaling_factor"), (SCHEDULER, "trained_betas")):
         config = json.loads((folder / file).read_text())

@@ -24,6 +24,7 @@ from multimodal_gen.configs.solvers import scheduler_classes
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.allowed import ALLOWED
+from multimodal_gen.runtime.loader.declared_numbers import check_numbers
 from multimodal_gen.runtime.loader.pretrained import (
     WEIGHTS_STEM,
     complaints,
@@ -32,6 +33,7 @@ from multimodal_gen.runtime.loader.pretrained import (
     load_processor,
     load_tokenizer,
     module_of,
+    quiet,
 )
 from multimodal_gen.runtime.loader.single_file.weights import SingleFileWeights
 from multimodal_gen.runtime.loader.tensors.safetensors_file import open_safetensors
@@ -119,6 +121,8 @@ class Checkpoint:
         own = [self.components[name][1] for name in ("scheduler",) if name in self.components]
         self.require("scheduler", allowed or (*own, *scheduler_classes()))
         config = scheduler_config(self.folder, own[0])
+        if own[0] in scheduler_classes():  # not one that a solver replaces
+            check_numbers(getattr(quiet("diffusers"), own[0]), config, PATH)
         if self.file is not None:
             config |= self.file.found.scheduler_settings
         predicts = config.get("prediction_type")

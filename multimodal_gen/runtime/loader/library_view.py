@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.loader.declared_numbers import check_numbers
 
 _OLD_KEYS = frozenset(
     {
@@ -77,7 +78,8 @@ def laid_out(
 def model_settings(kind: Any, config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the settings that class `kind` of transformers declares, also in nested configs.
 
-    Raises InvalidCheckpoint if a nested config is of another model than the class has there.
+    Raises InvalidCheckpoint if a nested config is of another model than the class has there, and
+    for what should be a number and is not.
     """
     return _declared(kind.config_class, config, where)
 
@@ -97,6 +99,7 @@ def _declared(config_class: Any, config: Mapping[str, Any], where: str) -> dict[
                 raise InvalidCheckpoint(
                     f"{where}: {name}: model_type={found!r} must be {each.model_type}"
                 )
+    check_numbers(config_class, settings, where)
     return settings
 
 
@@ -106,10 +109,11 @@ def _class_of(config_class: Any, name: str) -> Any:
     return declared if hasattr(declared, "attribute_map") else type(getattr(config_class(), name))
 
 
-def module_settings(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that class `kind` of diffusers declares."""
+def module_settings(kind: Any, config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the settings that class `kind` of diffusers declares. Raises InvalidCheckpoint."""
     known = inspect.signature(kind.__init__).parameters
     settings = {key: value for key, value in config.items() if key in known}
+    check_numbers(kind, settings, where)
     return {**settings, "_class_name": kind.__name__}
 
 

@@ -164,7 +164,7 @@ def load_module(
 def _settings(kind: Any, library: str, config: Mapping[str, Any], name: str) -> dict[str, Any]:
     if library == "transformers":
         return model_settings(kind, config, f"{name}/config.json")
-    return module_settings(kind, config)
+    return module_settings(kind, config, f"{name}/config.json")
 
 
 def _named(files: WeightFiles) -> dict[str, Path]:
@@ -203,7 +203,7 @@ def _from_diffusers(
     dtype: torch.dtype,
 ) -> nn.Module:
     with complaints(f"{name}: {kind.__name__}"), init_empty_weights(include_buffers=False):
-        module: nn.Module = kind.from_config(module_settings(kind, config))
+        module: nn.Module = kind.from_config(module_settings(kind, config, f"{name}/config.json"))
     object.__setattr__(module, "keep_in_float32", tuple(kind._keep_in_fp32_modules or ()))
     key_map = {key: (key,) for key in module.state_dict()}
     fill(module, stored, key_map, name=name, dtype=dtype, device=torch.device("cpu"))
@@ -224,7 +224,7 @@ def _from_transformers(
     with complaints(f"{name}: {kind.__name__}"):
         module, info = kind.from_pretrained(
             None,
-            config=kind.config_class.from_dict(model_settings(kind, config, name)),
+            config=kind.config_class.from_dict(model_settings(kind, config, f"{name}/config.json")),
             state_dict=state,
             dtype=dtype,
             ignore_mismatched_sizes=True,
