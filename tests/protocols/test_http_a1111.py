@@ -391,6 +391,7 @@ def test_options_without_effect_are_named_in_a_header(url: str) -> None:
             "CLIP_stop_at_last_layers has no effect on this server; "
             "enable_pnginfo has no effect on this server",
         ),
+        ({"": 1}, '"" has no effect on this server'),
     ):
         reply = httpx2.post(f"{url}/sdapi/v1/options", json=options)
         assert (reply.json(), reply.headers.get("x-warnings")) == (None, named)

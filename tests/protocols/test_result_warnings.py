@@ -15,6 +15,7 @@ from http_serving import IMAGES, app_over, eventually, serving
 from huggingface_hub import InferenceClient, constants
 
 from multimodal_gen.client.request_handle import RequestHandle
+from multimodal_gen.entrypoints.http.transport.warnings import warning_headers
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.messages.request import Req
 
@@ -142,3 +143,10 @@ def test_comfyuis_history_has_them_where_the_prompt_succeeded(url: str) -> None:
     assert eventually(lambda: bool(httpx2.get(history).json()), 30)
     entry = httpx2.get(history).json()[prompt["prompt_id"]]
     assert dict(entry["status"]["messages"])["execution_success"]["warnings"][-1] == WARNING
+
+
+@pytest.mark.parametrize("warning", ["a" * 999 + " b", " a", "a ", "\n"])
+def test_warnings_never_make_a_header_that_can_not_be_sent(warning: str) -> None:
+    for value in warning_headers([warning]).values():
+        assert value == value.strip()
+        assert value.isprintable()

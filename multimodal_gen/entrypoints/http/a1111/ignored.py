@@ -145,4 +145,4 @@ def _is_empty(value: object) -> bool:
 
 
 def _shown(name: str) -> str:
-    return f"{name[:60]!a}"[1:-1]
+    return f"{name[:60]!a}"[1:-1] or '""'

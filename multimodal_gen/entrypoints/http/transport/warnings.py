@@ -22,5 +22,5 @@ def warning_headers(warnings: Iterable[str]) -> dict[str, str]:
 
 
 def in_one_line(text: str) -> str:
-    """Return text as a header allows it: printable ASCII, not too long."""
-    return re.sub(r"[^ -~]", "?", text)[:_LONGEST]
+    """Return text as a header allows it: printable ASCII, not too long, no space at its ends."""
+    return re.sub(r"[^ -~]", "?", text)[:_LONGEST].strip()
