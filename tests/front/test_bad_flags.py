@@ -49,6 +49,8 @@ FILES = {
     "too large a number": f"num_gpus: {'9' * 5000}",
     "no date": "num_gpus: 2020-13-45",
     "a key that is no text": "? [a]\n: b",
+    "no truth": "num_gpus: !!bool x",
+    "no character": 'num_gpus: "\\UFFFFFFFF"',
     "a control character": "num_gpus: \x07",
 }
 

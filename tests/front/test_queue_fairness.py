@@ -120,6 +120,18 @@ def test_a_weight_gives_more_of_the_places() -> None:
     run(test, capacity=100, shares={"anne": Share(weight=3), "bob": Share()})
 
 
+def test_a_key_of_small_weight_gets_one_request_of_several_pictures_at_a_time() -> None:
+    async def test(front: Front) -> None:
+        front.ask("anne", ANNE, n=4)
+        with pytest.raises(QueueFull):
+            front.ask("anne again", ANNE)
+        front.ask("bob", BOB)
+        with pytest.raises(QueueFull, match="no room for 6 more"):
+            front.ask("carol", CAROL, n=6)
+
+    run(test, capacity=10, shares={"anne": Share(weight=0.01), "bob": Share(), "carol": Share()})
+
+
 @pytest.mark.parametrize("shares", [{}, {"anne": Share()}])
 def test_a_key_without_others_has_all_places(shares: dict[str, Share]) -> None:
     async def test(front: Front) -> None:

@@ -214,7 +214,7 @@ def test_the_file_is_read_again_when_it_changes(
     assert ring.shares == {"carol": Share(max_concurrent=1)}
 
 
-@pytest.mark.parametrize("broken", ["", "a: [", "a: {}", "alice: x\nalice: y"])
+@pytest.mark.parametrize("broken", ["", "a: [", "a: {}", "alice: x\nalice: y", 'a: "\\UFFFFFFFF"'])
 def test_a_file_that_got_broken_leaves_the_keys_as_they_were(
     file: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -263,6 +263,8 @@ def replaced(file: Path, text: str) -> None:
         "admin: x",
         "a b: x",
         "? [a]\n: x",
+        'a: "\\UFFFFFFFF"',
+        "a: {key: x, max_concurrent: " + "9" * 5000 + "}",
     ],
 )
 def test_a_file_that_says_something_else_is_refused(tmp_path: Path, text: str) -> None:

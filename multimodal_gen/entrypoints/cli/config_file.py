@@ -64,5 +64,7 @@ def _read(path: str) -> object:
     try:
         with user_path(path).open("rb") as file:
             return yaml.safe_load(file) or {}
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+    except OSError:
+        raise
+    except Exception as error:  # The library raises what it happens to raise, as for `!!bool x`.
+        raise ValueError(f"invalid YAML: {error}") from error

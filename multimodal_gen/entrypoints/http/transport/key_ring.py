@@ -120,7 +120,7 @@ def read_keys(path: Path) -> list[NamedKey]:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
         raise InvalidRequest("api_keys_file", str(path), f"{error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+    except Exception:  # The library raises what it happens to raise, as for "\UFFFFFFFF".
         raise InvalidRequest("api_keys_file", str(path), "is not valid YAML") from None
     if not isinstance(root, yaml.MappingNode) or not root.value:
         raise InvalidRequest("api_keys_file", str(path), "must have lines of the form `name: key`")
@@ -133,7 +133,7 @@ def read_keys(path: Path) -> list[NamedKey]:
 
 
 def _entry(name_node: yaml.Node, value: yaml.Node) -> NamedKey:
-    name = str(name_node.value)
+    name = name_node.value if isinstance(name_node, yaml.ScalarNode) else "?"
     if not _NAME.fullmatch(name) or name in _RESERVED:
         reserved = ", ".join(sorted(_RESERVED))
         allowed = f"a name must have 1 to 64 letters, digits and ._@-, and must not be {reserved}"
@@ -157,11 +157,12 @@ def _key(name: str, node: yaml.Node) -> str:
 
 
 def _count(name: str, node: yaml.Node) -> int:
-    if not (isinstance(node.value, str) and node.value.isdecimal() and int(node.value) >= 1):
+    given = node.value
+    if not (isinstance(given, str) and given.isdecimal() and len(given) < 10 and int(given) >= 1):
         raise InvalidRequest(
             "api_keys_file", name, "max_concurrent must be an integer of 1 or more"
         )
-    return int(node.value)
+    return int(given)
 
 
 def _weight(name: str, node: yaml.Node) -> float:
