@@ -60,6 +60,8 @@ _VAE = {
     "shift_factor": _ANY,
     "latents_mean": _ANY,
     "latents_std": _POSITIVE,
+    "scale_factor_spatial": _Range(1, 64),
+    "scale_factor_temporal": _Range(1, 64),
 }
 _LISTS = ("trained_betas", "latents_mean", "latents_std")
 
@@ -72,6 +74,11 @@ def check_scheduler(config: Mapping[str, Any], name: str) -> None:
 def check_vae(config: Mapping[str, Any], name: str) -> None:
     """Raise InvalidCheckpoint for a number in a VAE's config.json that can't be."""
     _check(config, _VAE, name)
+    channels = config.get("z_dim", config.get("latent_channels"))
+    for key in ("latents_mean", "latents_std"):
+        value = config.get(key)
+        if isinstance(value, list) and isinstance(channels, int) and len(value) != channels:
+            raise InvalidCheckpoint(f"{name}: {key} must have {channels} numbers, not {len(value)}")
 
 
 def _check(config: Mapping[str, Any], ranges: Mapping[str, _Range], name: str) -> None:

@@ -62,6 +62,31 @@ def test_a_number_that_can_not_be_is_refused_with_its_range(
     assert any(f"{field}={shown}" in complaint for complaint in identify(folder).complaints)
 
 
+@pytest.mark.parametrize("field", ["latents_mean", "latents_std"])
+@pytest.mark.parametrize("count", [0, 3, 17])
+@pytest.mark.parametrize("name", ["sd15", "wan"])
+def test_there_is_one_number_for_each_channel(
+    checkpoints: Callable[..., Path], tmp_path: Path, name: str, field: str, count: int
+) -> None:
+    folder = Path(shutil.copytree(checkpoints(name), tmp_path / "checkpoint"))
+    config = json.loads((folder / VAE).read_text())
+    (folder / VAE).write_text(json.dumps({**config, field: [1.0] * count}))
+    with pytest.raises(InvalidCheckpoint, match=rf"{field} must have \d+ numbers, not {count}"):
+        load(folder)
+
+
+@pytest.mark.parametrize("field", ["scale_factor_spatial", "scale_factor_temporal"])
+@pytest.mark.parametrize("value", [0, -1, 999])
+def test_a_scale_of_wans_vae_that_can_not_be_is_refused(
+    checkpoints: Callable[..., Path], tmp_path: Path, field: str, value: int
+) -> None:
+    folder = Path(shutil.copytree(checkpoints("wan"), tmp_path / "checkpoint"))
+    config = json.loads((folder / VAE).read_text())
+    (folder / VAE).write_text(json.dumps({**config, field: value}))
+    with pytest.raises(InvalidCheckpoint, match=f"{field}={value} must be at least 1"):
+        load(folder)
+
+
 UNET, TEXT = "unet/config.json", "text_encoder/config.json"
 
 

@@ -59,9 +59,9 @@ def _allowed(key: str, declared: _Declared) -> str | None:
     kinds = declared.kinds - {NoneType}
     if isinstance(declared.default, bool):  # declared wrongly, as in CogVideoX's VAE
         return None
-    if kinds in ({list, int}, {list, float}):
+    if list in kinds and len(kinds) == 2:
         return "a list of numbers"
-    if kinds in ({float}, {int, float}):
+    if float in kinds and kinds <= {int, float}:
         return "a number"
     if kinds == {int}:
         whole = "whole " if declared.kinds == kinds else ""

@@ -81,5 +81,6 @@ def _check_defaults(pipeline: ComposedPipeline) -> None:
     except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
         # Raised by diffusers' classes and the schedule for values of a wrong type.
         raise InvalidCheckpoint(
-            f"scheduler_config.json: can't be used: {type(error).__name__}: {error}"
+            f"scheduler_config.json or vae/config.json: can't be used: "
+            f"{type(error).__name__}: {error}"
         ) from error
