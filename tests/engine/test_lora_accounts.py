@@ -320,3 +320,153 @@ def test_an_alpha_pattern_that_matches_nothing_is_named(
 def test_long_names_are_cut_in_what_is_said_of_them(flux: ComposedPipeline, tmp_path: Path) -> None:
     keys = low_rank("diffusion_model." * 2000 + "x", 8, 8)
     assert len(refusal(flux, keys, tmp_path)) < 1000
+
+
+MODULE = "lora_unet_double_blocks_0_img_attn_proj"
+
+
+@pytest.mark.parametrize(
+    "alpha", [torch.tensor(float("nan")), torch.tensor(float("-inf")), torch.ones(4), torch.ones(0)]
+)
+def test_an_alpha_that_is_no_number_is_refused_by_name(
+    flux: ComposedPipeline, alpha: Tensor, tmp_path: Path
+) -> None:
+    keys = low_rank(MODULE, width(flux), width(flux)) | {f"{MODULE}.alpha": alpha}
+    assert f"{MODULE}.alpha {[*alpha.shape]}: must be one finite number" in refusal(
+        flux, keys, tmp_path
+    )
+
+
+@pytest.mark.parametrize("part", ["lora_down.weight", "lora_up.weight", "diff_b"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_refused_by_name(
+    flux: ComposedPipeline, part: str, value: float, tmp_path: Path
+) -> None:
+    keys = low_rank(MODULE, width(flux), width(flux))
+    keys[f"{MODULE}.diff_b"] = torch.ones(width(flux))
+    keys[f"{MODULE}.{part}"][0] = value
+    assert f"{MODULE}: its numbers are not finite" in refusal(flux, keys, tmp_path)
+
+
+def test_numbers_too_large_for_the_models_data_type_are_refused(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    pipeline = load(checkpoints("flux-dev"), torch.float16)
+    keys = low_rank(MODULE, width(pipeline), width(pipeline))
+    keys[f"{MODULE}.lora_up.weight"] *= 1e6
+    assert "too large for torch.float16" in refusal(pipeline, keys, tmp_path)
+
+
+@pytest.mark.parametrize("part", ["lora_down.weight", "lora_up.weight", "diff"])
+def test_a_part_without_dimensions_is_refused_by_name(
+    flux: ComposedPipeline, part: str, tmp_path: Path
+) -> None:
+    keys = low_rank(MODULE, width(flux), width(flux)) | {f"{MODULE}.{part}": torch.tensor(1.0)}
+    assert f"{MODULE}.{part}: must have dimensions" in refusal(flux, keys, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "stored"),
+    [
+        ("attn1.to_q", lambda part: part[..., None, None]),
+        ("proj_in", lambda part: part.flatten(1)),
+        ("conv1", lambda part: part.flatten(1)),
+    ],
+    ids=["matrix as kernel", "kernel as matrix", "kernel as flat matrix"],
+)
+def test_weights_are_taken_with_another_number_of_dimensions(
+    checkpoints: Checkpoints, words: str, stored: Callable[[Tensor], Tensor], tmp_path: Path
+) -> None:
+    folder = checkpoints("sd15")
+    weights = random_lora(stock_pipeline(folder).unet, words)
+    pipeline = load(folder)
+    plain = read(pipeline, diffusers_keys("unet", weights), tmp_path)
+    shaped = {name: (stored(down), stored(up)) for name, (down, up) in weights.items()}
+    other = read(pipeline, diffusers_keys("unet", shaped), tmp_path)
+    assert len(plain.terms) == len(weights)
+    for module, (term,) in plain.terms.items():
+        (same,) = other.terms[module]
+        for ours, theirs in zip(term.tensors, same.tensors, strict=True):
+            assert ours is theirs is None or torch.equal(ours, theirs)  # type: ignore[arg-type]
+
+
+def test_the_names_of_wans_fun_models_have_two_underscores(
+    wan: ComposedPipeline, tmp_path: Path
+) -> None:
+    keys = low_rank("lora_unet__blocks_0_cross_attn_q", width(wan), width(wan))
+    (module,) = read(wan, keys, tmp_path).terms
+    assert module is wan.denoiser_module.get_submodule("blocks.0.cross.q")
+
+
+def test_a_target_says_for_which_encoder_keys_without_a_component_are(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = checkpoints("sdxl")
+    pipeline = load(folder)
+    peft_folder(tmp_path / "ink", random_lora(stock_pipeline(folder).text_encoder_2, "q_proj"))
+    file = LoraFolder(tmp_path).find("ink")
+    lora = lora_reader(pipeline).read(file, "text_encoder_2")
+    assert lora.terms
+    assert set(pipeline.components["text_encoder_2"].modules()).issuperset(lora.terms)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"lora_alpha": "x"}, "lora_alpha='x' must be a finite number"),
+        ({"lora_alpha": None}, "lora_alpha=None must be a finite number"),
+        ({"lora_alpha": float("nan")}, "lora_alpha=nan must be a finite number"),
+        ({"lora_alpha": 10**400}, "must be a finite number"),
+        ({"alpha_pattern": "x"}, "alpha_pattern='x' must be an object"),
+        ({"alpha_pattern": {"img_attn.proj": [1]}}, "img_attn.proj=[1] must be a finite number"),
+        ({"use_dora": True}, "is DoRA; only LoRA"),
+        ({"peft_type": "LOHA"}, "is LOHA; only LoRA"),
+        ({"init_lora_weights": "pissa_niter_4"}, "belongs to changed weights"),
+        ({"init_lora_weights": "OLoRA"}, "belongs to changed weights"),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True], ids=["adapter_config", "metadata"])
+def test_a_config_that_gives_no_weights_is_refused_by_its_field(
+    flux: ComposedPipeline, config: dict[str, object], message: str, inside: bool, tmp_path: Path
+) -> None:
+    """Of LoRAs that start from parts of the model's weights, PEFT changes those weights too."""
+    dim = width(flux)
+    name = "double_blocks.0.img_attn.proj"
+    weights = {name: (torch.ones(4, dim), torch.ones(dim, 4))}
+    if inside:
+        packed = {f"transformer.{key}": value for key, value in config.items()}
+        metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(packed)}
+        write(tmp_path / "ink.safetensors", diffusers_keys("diffusion_model", weights), metadata)
+        where = "lora_adapter_metadata: transformer: "
+    else:
+        peft_folder(tmp_path / "ink", weights, **config)
+        where = "adapter_config.json: "
+    with pytest.raises(InvalidRequest) as caught:
+        lora_reader(flux).read(LoraFolder(tmp_path).find("ink"))
+    assert where in caught.value.message
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "null", '"x"'])
+def test_metadata_that_is_no_object_is_refused(
+    flux: ComposedPipeline, content: str, tmp_path: Path
+) -> None:
+    keys = low_rank(MODULE, width(flux), width(flux))
+    write(tmp_path / "ink.safetensors", keys, {"lora_adapter_metadata": content})
+    with pytest.raises(InvalidRequest, match="lora_adapter_metadata: "):
+        lora_reader(flux).read(LoraFolder(tmp_path).find("ink"))
+
+
+@pytest.mark.parametrize("kind", ["lora_A.weight", "other", "lora_A"])
+def test_names_that_a_terminal_would_obey_are_escaped(
+    flux: ComposedPipeline, kind: str, tmp_path: Path
+) -> None:
+    keys = {f"a\n\x1b[31m.{kind}": torch.ones(2, dtype=torch.int8 if kind == "other" else None)}
+    message = refusal(flux, keys, tmp_path)
+    assert message.isprintable()
+    assert "a\\n\\x1b[31m." in message
+
+
+def test_a_long_name_of_a_wrong_type_is_cut(flux: ComposedPipeline, tmp_path: Path) -> None:
+    keys = {"x" * 100_000: torch.ones(2, dtype=torch.int8)}
+    assert len(refusal(flux, keys, tmp_path)) < 5000

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from multimodal_gen.runtime.loader.original.names import OriginalNames
 
-_DENOISER = re.compile(r"(?:lora_unet|lora_transformer|lycoris)_")
+_DENOISER = re.compile(r"(?:lora_unet|lora_transformer|lycoris)__?")
 _WRAPPERS = ("base_model.model.", "model.", "diffusion_model.", "unet.", "pipe.", "dit.")
 _MOST_WRAPPERS = 3
 _ENCODERS = (
@@ -42,8 +42,9 @@ class Names:
         }
         self._places = {component: _flat(places) | places for component, places in own.items()}
 
-    def find(self, name: str) -> LoraPlace | None:
-        """Return the place of a module by its name in a file."""
+    def find(self, name: str, wanted: str | None = None) -> LoraPlace | None:
+        """Return the place of a module by its name in a file, in component `wanted` if the name
+        does not say which."""
         if (encoder := _encoder(name)) is not None:
             component, rest = encoder
             encoders = [each for each in self._places if each.startswith("text_encoder")]
@@ -54,7 +55,8 @@ class Names:
             component, _, rest = plain.partition(".")
             if component in self._places:
                 return self._first([component], rest)
-            if (found := self._first(self._places, plain)) is not None:
+            in_order = sorted(self._places, key=lambda component: component != wanted)
+            if (found := self._first(in_order, plain)) is not None:
                 return found
         return None
 

@@ -55,12 +55,15 @@ class SortedFile:
     unknown: list[str] = field(default_factory=list)
 
 
-def sort_file(tensors: Mapping[str, Tensor], names: Names) -> SortedFile:
-    """Group the tensors by module. Raises InvalidCheckpoint for one that is there twice."""
+def sort_file(tensors: Mapping[str, Tensor], names: Names, target: str | None = None) -> SortedFile:
+    """Group the tensors by module, of component `target` where the keys name none.
+
+    Raises InvalidCheckpoint for one that is there twice.
+    """
     found = SortedFile()
     for key, tensor in tensors.items():
         part = part_of(key)
-        place = None if part is None else names.find(_module(part))
+        place = None if part is None else names.find(_module(part), target)
         if place is not None and part is not None:
             _put(found.pairs.setdefault(place, Pair(part.module)), part, key, tensor)
         elif key.startswith(_EMBEDDINGS):
@@ -81,8 +84,16 @@ def _put(pair: Pair, part: LoraPart, key: str, tensor: Tensor) -> None:
     name = "weight" if part.kind == "modulation" else part.kind
     if getattr(pair, name) is not None:
         raise InvalidCheckpoint(f"{key}: is there twice, like {', '.join(pair.keys)}")
-    setattr(pair, name, float(tensor) if name == "alpha" else tensor)
+    if name != "alpha" and not tensor.dim():
+        raise InvalidCheckpoint(f"{key}: must have dimensions")
+    setattr(pair, name, _alpha_in(key, tensor) if name == "alpha" else tensor)
     pair.keys.append(key)
+
+
+def _alpha_in(key: str, tensor: Tensor) -> float:
+    if tensor.numel() != 1 or not math.isfinite(alpha := float(tensor)):
+        raise InvalidCheckpoint(f"{key} {list(tensor.shape)}: must be one finite number")
+    return alpha
 
 
 def scaled_by(

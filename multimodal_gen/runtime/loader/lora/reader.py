@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,24 +10,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multimodal_gen.checkpoints.files import read_json
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.lora_folder import LoraFile
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.runtime.layers.lora import Lora, Term
+from multimodal_gen.runtime.loader.lora.adapter_config import adapter_config, configs_in
 from multimodal_gen.runtime.loader.lora.experts import for_expert
 from multimodal_gen.runtime.loader.lora.keys import other_form
 from multimodal_gen.runtime.loader.lora.names import LoraPlace, Names
 from multimodal_gen.runtime.loader.lora.pairs import Pair, SortedFile, scaled_by, sort_file
-from multimodal_gen.runtime.loader.lora.targets import Target, joined, misfit, targets_in, terms_of
+from multimodal_gen.runtime.loader.lora.targets import (
+    Target,
+    joined,
+    misfit,
+    reshape,
+    targets_in,
+    terms_of,
+)
 from multimodal_gen.runtime.loader.original.names import original_names
 from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.loader.tensors.safetensors_copy import copy_safetensors
 
 _MAX_BYTES = 8 << 30
-_SHOWN, _LONGEST = 8, 300
-_METADATA = "lora_adapter_metadata"
-"""Metadata key where diffusers stores PEFT's config, with the component before each key."""
+_SHOWN, _LONGEST, _MOST = 8, 300, 4000
+"""Keys in a message, and characters of a key and of a message."""
 _NO_MODULE = "this model has no such modules"
 _NO_INPUT = "this model has other inputs there"
 _NO_WEIGHTS = "there are no low-rank weights beside it"
@@ -58,16 +63,16 @@ class LoraReader:
             with complaints(file.weights.name):
                 return self._read(file, target)
         except InvalidCheckpoint as error:
-            raise InvalidRequest("lora", file.name, error.message) from error
+            raise InvalidRequest("lora", file.name, _plain(error.message)[:_MOST]) from error
 
     def _read(self, file: LoraFile, target: str | None) -> Lora:
         tensors, metadata = _load(file.weights)
         if (other := other_form(tensors)) is not None:
             what, keys = other
             raise InvalidCheckpoint(f"has {what}, but only LoRA is supported: {_listed(keys)}")
-        found = sort_file(tensors, self._names)
-        config = _peft_config(file.config)
-        configs = dict.fromkeys(self._targets, config) if config else _by_component(metadata)
+        found = sort_file(tensors, self._names, target)
+        config = adapter_config(file.config)
+        configs = dict.fromkeys(self._targets, config) if config else configs_in(metadata)
         unmatched = scaled_by(found.pairs, configs)
         said = f"{file.name}/{file.weights.name}"
         found.pairs, warnings = for_expert(found.pairs, self._denoisers, target, said)
@@ -95,6 +100,7 @@ class LoraReader:
         """Keys of a module's part that have no effect on this model, and why."""
         if not self._targets[place.component].keys() >= set(place.modules):
             return dict.fromkeys(pair.keys, _NO_MODULE)
+        reshape(pair, self._of(place))
         varying = self._originals.varying
         if place.modules[0] in varying and misfit(pair, self._of(place)) is not None:
             return dict.fromkeys(pair.keys, _NO_INPUT)
@@ -140,24 +146,6 @@ def _load(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     return copy_safetensors(header), header.metadata
 
 
-def _peft_config(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    config = read_json(path.parent, path.name)
-    kind = config.get("peft_type", "LORA")
-    if kind != "LORA" or config.get("use_dora"):
-        raise InvalidCheckpoint(f"{path.name}: is {kind} or DoRA; only LoRA is supported")
-    return config
-
-
-def _by_component(metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    configs: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-    for key, value in json.loads(metadata.get(_METADATA) or "{}").items():
-        component, _, name = key.partition(".")
-        configs[component][name] = value
-    return configs
-
-
 def _idle_warnings(idle: Mapping[str, str]) -> list[str]:
     """One warning for each reason, with the keys."""
     by_reason: defaultdict[str, list[str]] = defaultdict(list)
@@ -168,4 +156,9 @@ def _idle_warnings(idle: Mapping[str, str]) -> list[str]:
 
 def _listed(items: list[str], between: str = ", ") -> str:
     more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return between.join(item[:_LONGEST] for item in items[:_SHOWN]) + more
+    return between.join(_plain(item[:_LONGEST]) for item in items[:_SHOWN]) + more
+
+
+def _plain(text: str) -> str:
+    """Escape what a terminal or a header would take for a command."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.layers.elementwise import Elementwise
 from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.lora import Difference, LowRank, Term
@@ -66,6 +68,21 @@ def joined(targets: list[Target]) -> list[Target]:
     return found
 
 
+def reshape(pair: Pair, targets: list[Target]) -> None:
+    """Give the parts the layer's number of dimensions: some files have matrices for kernels, and
+    kernels of 1 for matrices."""
+    tail = targets[0].shape[1:]
+    pair.down, pair.weight = _with_tail(pair.down, tail), _with_tail(pair.weight, tail)
+    if pair.down is not None:
+        pair.up = _with_tail(pair.up, (len(pair.down), *[1] * (len(tail) - 1)))
+
+
+def _with_tail(tensor: Tensor | None, tail: tuple[int, ...]) -> Tensor | None:
+    if tensor is None or tensor.dim() < 2 or tensor.numel() != len(tensor) * math.prod(tail):
+        return tensor
+    return tensor.reshape(len(tensor), *tail)
+
+
 def misfit(pair: Pair, targets: list[Target]) -> str | None:
     """Say what does not fit; None if all does."""
     channels, tail = sum(target.shape[0] for target in targets), targets[0].shape[1:]
@@ -88,7 +105,8 @@ def misfit(pair: Pair, targets: list[Target]) -> str | None:
 def terms_of(
     pair: Pair, targets: list[Target], *, swapped: bool, device: torch.device
 ) -> Iterator[tuple[nn.Module, Term]]:
-    """Terms for each target, on the device."""
+    """Terms for each target, on the device. Raises InvalidCheckpoint for numbers that are not
+    finite, or become so in the layer's data type."""
     counts = [target.shape[0] for target in targets]
 
     def rows(tensor: Tensor | None, at: int) -> Tensor | None:
@@ -96,7 +114,7 @@ def terms_of(
         if tensor is None:
             return None
         whole = torch.cat(tensor.chunk(2)[::-1]) if swapped else tensor
-        part = whole.split_with_sizes(counts)[at].to(_dtype(targets[at].module))
+        part = _in_dtype(whole.split_with_sizes(counts)[at], targets[at].module, pair.name)
         return part if part.any() else None
 
     def here(tensor: Tensor | None) -> Tensor | None:
@@ -105,7 +123,8 @@ def terms_of(
     for at, target in enumerate(targets):
         up, bias = here(rows(pair.up, at)), here(rows(pair.lora_bias, at))
         if pair.down is not None and up is not None:
-            down = pair.down.to(device, up.dtype)
+            down = here(_in_dtype(pair.down, target.module, pair.name))
+            assert down is not None
             yield target.module, LowRank(down, up, bias, pair.scale, target.start)
         elif bias is not None:
             yield target.module, Difference(None, bias, target.start, pair.scale)
@@ -125,10 +144,13 @@ def _rank_fits(pair: Pair, channels: int, tail: tuple[int, ...]) -> bool:
     )
 
 
-def _dtype(module: nn.Module) -> torch.dtype:
+def _in_dtype(tensor: Tensor, module: nn.Module, name: str) -> Tensor:
     dtype = module.weight.dtype
     assert isinstance(dtype, torch.dtype)
-    return dtype
+    converted = tensor.to(dtype)
+    if not converted.isfinite().all():
+        raise InvalidCheckpoint(f"{name}: its numbers are not finite, or too large for {dtype}")
+    return converted
 
 
 def _shape(tensor: Tensor | None) -> str:
