@@ -205,6 +205,7 @@ def _spawn(args: RankArgs, module: str) -> subprocess.Popen[bytes]:
         env=child_environment(args.engine.num_gpus) | {"TMPDIR": args.socket_folder},
         cwd=args.socket_folder,  # Libraries may take settings and code from the working folder.
         start_new_session=True,
+        umask=0o077,  # Compiled kernels, for one, are code that others must not write.
     )
     assert process.stdin is not None
     with contextlib.suppress(

@@ -17,9 +17,11 @@ PLANTED = ("bitsandbytes", "random", "queue", "torch", "numpy", "transformers", 
 SCRIPT = """
 import sys
 sys.path[0] = "/the/folder/of/the/script"
-from multimodal_gen.entrypoints.cli.main import main
-sys.exit(main())
+from multimodal_gen.entrypoints.cli.__main__ import run
+sys.exit(run())
 """
+ITS_OWN = "sitecustomize"
+"""Module that an interpreter looks for itself, before any code of ours."""
 COMMANDS = {"script": ["-c", SCRIPT], "module": ["-m", "multimodal_gen.entrypoints.cli"]}
 GENERATE = ["generate", "--prompt", "a red heart", "--num-inference-steps", "1", "-o", "out.png"]
 SECRETS = {
@@ -59,6 +61,23 @@ def test_no_code_of_the_working_folder_is_executed(hostile: Path, command: list[
     )
     assert (hostile / "out.png").is_file(), done.stderr
     assert not (hostile / "executed").exists()
+
+
+@pytest.mark.parametrize("entry", ["", ".", "sub"])
+def test_the_command_searches_no_relative_folder_for_modules(tmp_path: Path, entry: str) -> None:
+    (tmp_path / entry).mkdir(exist_ok=True)
+    for name in {*PLANTED, "cyclopts", "yaml", "msgspec"} - {ITS_OWN}:
+        planted = f"open({str(tmp_path / 'executed')!r}, 'a').write(__name__)"
+        (tmp_path / entry / f"{name}.py").write_text(planted)
+    for given in (f"{ROOT}:{entry}", f"{entry}:{ROOT}"):
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, "models"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": given},
+            capture_output=True,
+        )
+        assert b"flux" in done.stdout, done.stderr
+        assert not (tmp_path / "executed").exists()
 
 
 def test_a_search_path_with_the_working_folder_is_not_passed_on(

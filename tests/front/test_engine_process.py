@@ -252,6 +252,16 @@ def test_ranks_keep_temporary_files_in_the_folder_that_is_removed(folders: Path)
         assert Path(f"/proc/{engine.pids[0]}/cwd").resolve() == folders / name
 
 
+def test_what_ranks_write_is_their_users_own_whatever_the_umask() -> None:
+    before = os.umask(0)
+    try:
+        with start_engine() as engine:
+            status = Path(f"/proc/{engine.pids[0]}/status").read_text()
+    finally:
+        os.umask(before)
+    assert "Umask:\t0077\n" in status
+
+
 def test_an_interrupted_close_removes_the_folder(
     folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

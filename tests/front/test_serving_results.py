@@ -46,6 +46,15 @@ def test_what_is_written_is_read_until_its_time_is_over(tmp_path: Path, clock: C
     assert not names(tmp_path)
 
 
+def test_what_lies_in_a_files_place_is_not_the_file(tmp_path: Path, clock: Clock) -> None:
+    kept = results(tmp_path, clock)
+    kept.write("a.png", b"data")
+    kept.path("a.png").unlink()
+    os.mkfifo(tmp_path / "results" / "a.png")
+    with pytest.raises(Expired):
+        kept.path("a.png")
+
+
 def test_the_oldest_go_when_the_quota_is_full(tmp_path: Path, clock: Clock) -> None:
     kept = results(tmp_path, clock, quota_gb=250e-9)
     for name in ("c", "a", "b"):

@@ -1,11 +1,22 @@
-"""`python -m multimodal_gen.entrypoints.cli` is `multimodal-gen`."""
+"""The process of `multimodal-gen`, also as `python -m multimodal_gen.entrypoints.cli`."""
 
 import os
 import sys
 
-# `python -m` puts the working folder first, where a downloaded checkpoint may hold a `queue.py`.
-sys.path[:] = [folder for folder in sys.path if folder not in ("", os.getcwd())]
 
-from multimodal_gen.entrypoints.cli.main import main  # noqa: E402
+def run() -> int:
+    """Run one command without modules of the working folder, where a downloaded checkpoint may hold
+    a `queue.py`: `python -m` searches it first, and so does an empty entry of PYTHONPATH."""
+    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    try:
+        here = {os.path.abspath(name) for name in (*named, "") if not os.path.isabs(name)}
+    except OSError:  # The working folder is gone, and so are its modules.
+        here = set()
+    sys.path[:] = [folder for folder in sys.path if folder and folder not in here]
+    from multimodal_gen.entrypoints.cli.main import main
 
-sys.exit(main())
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -96,7 +96,7 @@ class Results:
     def path(self, name: str) -> Path:
         """Path of a file that was saved. Raises Expired."""
         kept = self._kept.get(_checked(name))
-        if kept is None or self._is_old(kept) or not kept.path.exists():
+        if kept is None or self._is_old(kept) or not kept.path.is_file():
             raise Expired("the file was deleted: results are only kept for a limited time")
         return kept.path
 
