@@ -8,6 +8,8 @@ from multimodal_gen.scheduling.job import SchedulerJob
 
 GUEST_COST = 1.25
 """Maximum slowdown that a guest (lower priority, or much longer) may cause the other members."""
+LONGEST_SHARED_S = 30.0
+"""Maximum seconds of a shared evaluation: nothing can interrupt it."""
 MUCH_LONGER = 2.0
 """A job is a guest if its predicted total exceeds the shortest member's by this factor."""
 
@@ -55,7 +57,8 @@ class EvaluationBatch:
         if self.full or job.rows in self._refused:
             return False
         together = self._seconds(rows)
-        if not self._cost.fits(self.key, rows) or not self._pays(job, together):
+        fits = self._cost.fits(self.key, rows) and together <= LONGEST_SHARED_S
+        if not fits or not self._pays(job, together):
             self._refused.add(job.rows)
             return False
         total = job.total(self._cost)

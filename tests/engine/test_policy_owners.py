@@ -104,6 +104,17 @@ def device_time(simulation: Simulation, seconds: float) -> Counter[str]:
     return got
 
 
+def test_slow_evaluations_are_shared_only_as_far_as_others_can_wait() -> None:
+    simulation = simulate(linear(10.0, 2.5))
+    Flood(simulation, steps=4, in_flight=16)
+    simulation.run(until=2000.0)
+    evaluations = [w for _, w, _ in simulation.works if w.phase is Phase.DENOISE]
+    assert max(len(work.ids) for work in evaluations) == 8  # 30 s, where 16 would take 50
+    simulation.arrive(simulation.now, request("bob", steps=2, standing=BOB))
+    run_until_done(simulation, "bob")
+    assert simulation.done["bob"].took <= 2 * 2 * 12.5 + 30.0 + 1.0
+
+
 @pytest.mark.parametrize("weight", [1, 3])
 def test_two_floods_share_the_device_by_weight_however_long_their_requests_are(
     weight: float,
