@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import isfinite
 from statistics import pstdev
 
+from multimodal_gen.checkpoints.config_numbers import check_scheduler
 from multimodal_gen.checkpoints.tensor_info import Header, TensorInfo
 
 MARKERS: Mapping[str, Mapping[str, object]] = {
@@ -26,26 +27,39 @@ MARKERS: Mapping[str, Mapping[str, object]] = {
 CosXL have them, with settings of the scheduler."""
 NOTES = (*MARKERS, "edm_std", "edm_vpred.sigma_min")
 """Tensors that no module has."""
+_VALUES = {"edm_vpred.sigma_max": "sigma_max", "edm_vpred.sigma_min": "sigma_min"}
+"""Settings that are a marker's own number, if it has one."""
 _FORMATS = {"F64": ("d", 8), "F32": ("f", 4), "F16": ("e", 2)}
 _MOST = 1 << 20  # bytes
 
 
-def scheduler_settings(names: Iterable[str]) -> dict[str, object]:
-    """Settings of the scheduler that follow from the names of a file's tensors."""
-    found = set(names)
-    told = (settings for marker, settings in MARKERS.items() if marker in found)
-    return {key: value for settings in told for key, value in settings.items()}
+def scheduler_settings(header: Header) -> dict[str, object]:
+    """Settings of the scheduler that follow from a file's markers. Raises InvalidCheckpoint for a
+    number that can't be."""
+    told = (settings for marker, settings in MARKERS.items() if marker in header.tensors)
+    found = {key: value for settings in told for key, value in settings.items()}
+    for marker, key in _VALUES.items():
+        values = _values(header, marker)
+        if key in found and len(values) == 1:
+            found[key] = values[0]
+    check_scheduler(found, header.path.name)
+    return found
 
 
 def spread(header: Header, name: str) -> float | None:
     """Standard deviation of a small tensor; None if there is none, or not in a plain type."""
+    values = _values(header, name)
+    return pstdev(values) if values and all(map(isfinite, values)) else None
+
+
+def _values(header: Header, name: str) -> list[float]:
+    """Numbers of a small tensor; empty if there is none, or not in a plain type."""
     info = header.tensors.get(name)
     if info is None or not 0 < info.size <= _MOST:
-        return None
+        return []
     with header.path.open("rb") as file:
         file.seek(info.start)
-        values = _numbers(info, file.read(info.size))
-    return pstdev(values) if values and all(map(isfinite, values)) else None
+        return _numbers(info, file.read(info.size))
 
 
 def _numbers(info: TensorInfo, data: bytes) -> list[float]:

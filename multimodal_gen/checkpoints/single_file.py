@@ -52,7 +52,7 @@ class Recognised:
     @property
     def scheduler_settings(self) -> dict[str, object]:
         """Settings of the scheduler that the file states, whatever its base does."""
-        return scheduler_settings(self.header.tensors)
+        return scheduler_settings(self.header)
 
     def parts(self) -> dict[str, dict[str, TensorInfo]]:
         """Tensors per component, without prefixes; `DENOISER` first."""

@@ -21,6 +21,7 @@ from multimodal_gen.configs.families.single_file import BaseModel
 from multimodal_gen.configs.families.stable_diffusion import STABLE_DIFFUSION
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.entrypoints.cli.models import models
+from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
@@ -93,6 +94,28 @@ def test_markers_of_a_file_decide_over_its_base(
     file = write(tmp_path / "x.safetensors", tensors(folder) | marked(*markers))
     config = from_file(folder, file).scheduler_config
     assert {key: config[key] for key in settings} == settings
+
+
+def test_the_numbers_of_markers_are_heeded(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    folder = checkpoints("sdxl")
+    markers = {
+        "edm_vpred.sigma_max": torch.tensor(80.0, dtype=torch.bfloat16),
+        "edm_vpred.sigma_min": torch.tensor([0.25]),
+    }
+    file = write(tmp_path / "cos.safetensors", sdxl(folder) | markers)
+    config = from_file(folder, file).scheduler_config
+    assert (config["sigma_max"], config["sigma_min"]) == (80.0, 0.25)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0])
+def test_a_marker_with_a_number_that_can_not_be_is_refused(
+    checkpoints: Checkpoints, tmp_path: Path, value: float
+) -> None:
+    folder = checkpoints("sdxl")
+    marker = {"edm_vpred.sigma_max": torch.tensor(value)}
+    file = write(tmp_path / "cos.safetensors", sdxl(folder) | marker)
+    with pytest.raises(InvalidCheckpoint, match="sigma_max="):
+        from_file(folder, file)
 
 
 def test_markers_are_no_weights_of_a_bare_denoiser(
