@@ -1,10 +1,13 @@
 """Guidance objects: which branches there are, and what becomes of their predictions."""
 
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from engineless import load, start
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.pipelines.guidance import (
@@ -75,3 +78,28 @@ def test_guidance_may_be_computed_in_float32() -> None:
         torch.float32
     )
     assert guided(ClassifierFreeGuidance(), half, guidance_scale=2.0).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "idle"),
+    [
+        ("flux-schnell", {}, []),
+        ("flux-schnell", {"guidance_scale": 7.0}, ["guidance_scale"]),
+        ("flux-schnell", {"negative_prompt": "a dog"}, ["negative_prompt"]),
+        ("flux-schnell", {"negative_prompt": "a dog", "true_cfg_scale": 4.0}, []),
+        ("flux-schnell", {"true_cfg_scale": 4.0}, ["true_cfg_scale"]),
+        ("flux-dev", {"guidance_scale": 7.0}, []),
+        ("flux2-klein", {"negative_prompt": "a dog"}, ["negative_prompt"]),
+        ("flux2-klein-base", {"negative_prompt": "a dog", "guidance_scale": 2.0}, []),
+        ("qwenimage", {"guidance_scale": 7.0}, ["guidance_scale"]),
+        ("sd15", {"negative_prompt": "a dog", "guidance_scale": 3.0}, []),
+        ("sd15", {"negative_prompt": "a dog", "guidance_scale": 1.0}, ["negative_prompt"]),
+        ("lumina2", {"negative_prompt": "a dog", "guidance_scale": 1.0}, []),
+    ],
+)
+def test_guidance_that_does_nothing_is_named_in_the_warnings(
+    checkpoints: Callable[..., Path], name: str, params: dict[str, Any], idle: list[str]
+) -> None:
+    asked_for = asked(width=64, height=64, num_inference_steps=2, **params)
+    warnings = start(load(checkpoints(name)), asked_for).warnings
+    assert [warning.partition(" has no effect")[0] for warning in warnings] == idle

@@ -44,7 +44,8 @@ def test_extras_arrive_beside_the_fields_of_openai(url: str) -> None:
     reply = httpx2.post(f"{url}/v1/images/generations", content=body, headers=headers, timeout=60)
     assert [made.shape for made in pictures_in(reply)] == [(64, 96, 3)] * 2
     assert reply.json()["seeds"] == [3, 4]
-    assert "warnings" not in reply.json()
+    (warning,) = reply.json()["warnings"]
+    assert warning.startswith("guidance_scale has no effect")
 
 
 def test_the_body_for_a_gpt_model_is_answered(url: str) -> None:

@@ -31,6 +31,7 @@ from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.pixels import to_uint8
 from multimodal_gen.runtime.models.vaes.vae import VAE
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
+from multimodal_gen.runtime.pipelines.guidance import guidance_without_effect
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
 from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.pipelines.prompts import EncodedPrompts
@@ -232,6 +233,10 @@ class ComposedPipeline(ABC):
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         """Denoiser conditioning of a branch. Each prompt is encoded separately, so that no image
         depends on other requests."""
+
+    def without_effect(self, state: RequestState) -> list[str]:
+        """Warnings about guidance that the request, once conditioned, asks for and does not get."""
+        return guidance_without_effect(self.guidance, state, self.defaults)
 
     def join(self, branches: Sequence[Conditioning]) -> Conditioning:
         """Join the conditioning of a batch's rows, each tensor [R, ...]; R may be 0."""

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.runtime.stages.stage import Guidance
 
 Combine = Callable[[Tensor, Tensor, float], Tensor]
 """(positive, negative, scale) -> the guided prediction, all [1, ...]."""
@@ -15,6 +17,8 @@ Combine = Callable[[Tensor, Tensor, float], Tensor]
 
 class NoGuidance:
     """For a model that takes guidance as an input, or is distilled to need none."""
+
+    scale_name: str | None = None
 
     def branches(self, params: SamplingParams) -> tuple[str, ...]:
         return ("positive",)
@@ -43,6 +47,8 @@ def keeping_norm(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
 
 class ClassifierFreeGuidance:
     """Guides by `guidance_scale` if it is more than `above`."""
+
+    scale_name: str | None = "guidance_scale"
 
     def __init__(
         self, combine: Combine = beyond_negative, *, above: float = 1, float32: bool = False
@@ -75,8 +81,33 @@ class TrueCfgGuidance(ClassifierFreeGuidance):
     """Guides by `true_cfg_scale`, only if there is a negative prompt: for models that also take a
     guidance scale as an input."""
 
+    scale_name: str | None = "true_cfg_scale"
+
     def branches(self, params: SamplingParams) -> tuple[str, ...]:
         return ("positive",) if params.negative_prompt is None else super().branches(params)
 
     def scale(self, params: SamplingParams) -> float:
         return 1.0 if params.true_cfg_scale is None else params.true_cfg_scale
+
+
+def guidance_without_effect(
+    guidance: Guidance, state: RequestState, defaults: Defaults
+) -> list[str]:
+    """Name the guidance parameters that a request sets and its model, or its other parameters,
+    leave without effect. Call it once the request has its conditioning."""
+    params, by, found = state.params, guidance.scale_name, []
+
+    def is_set(name: str) -> bool:
+        value = getattr(params, name)
+        return bool(value) and value != getattr(defaults, name)
+
+    taken = by == "guidance_scale" or "guidance" in state.conditioning["positive"]
+    if params.guidance_scale != defaults.guidance_scale and not taken:
+        found.append("guidance_scale has no effect: this model does not use it")
+    if "negative" not in state.conditioning:
+        if is_set("negative_prompt"):
+            why = "this model has no guidance" if by is None else f"it needs a larger {by}"
+            found.append(f"negative_prompt has no effect: {why}")
+        elif is_set("true_cfg_scale"):
+            found.append("true_cfg_scale has no effect without a negative prompt")
+    return found

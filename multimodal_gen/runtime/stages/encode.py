@@ -23,3 +23,4 @@ class EncodeStage:
                     branch: self._pipeline.condition(state, branch)
                     for branch in self._pipeline.guidance.branches(state.params)
                 }
+            state.warnings += self._pipeline.without_effect(state)

@@ -26,6 +26,9 @@ class Stage(Protocol):
 class Guidance(Protocol):
     """Combines the predictions of a request's branches."""
 
+    scale_name: str | None
+    """Sampling parameter that it guides by, if it guides at all."""
+
     def branches(self, params: SamplingParams) -> tuple[str, ...]:
         """("positive",), or ("positive", "negative"): one batch row each."""
 
@@ -46,6 +49,8 @@ class Pipeline(Protocol):
     def components_of_kind(self, *kinds: str) -> tuple[str, ...]: ...
 
     def condition(self, state: RequestState, branch: str) -> Conditioning: ...
+
+    def without_effect(self, state: RequestState) -> list[str]: ...
 
     def prepare(self, state: RequestState) -> None: ...
 

@@ -173,6 +173,10 @@ class FallbackPipeline(ComposedPipeline):
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         return {}
 
+    def without_effect(self, state: RequestState) -> list[str]:
+        """Nothing is known: the library's call takes the parameters."""
+        return []
+
     def prepare(self, state: RequestState) -> None:
         """Start the call: it encodes the prompt and draws the noise, up to its loop."""
         shown = state.req.previews and self.context.mesh.rank == 0
