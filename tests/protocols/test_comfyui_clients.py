@@ -137,7 +137,9 @@ def test_sillytavern_lists_models_and_gets_an_image(url: str) -> None:
 
     assert eventually(ended)
     assert found["status"]["status_str"] == "success"
-    assert found["status"]["messages"][-1][1].get("warnings") is None
+    assert found["status"]["messages"][-1][1]["warnings"] == [
+        "negative_prompt has no effect: it needs a larger true_cfg_scale"
+    ]
     (image,) = (image for each in found["outputs"].values() for image in each["images"])
     query = f"filename={image['filename']}&subfolder={image['subfolder']}&type={image['type']}"
     assert size_of(httpx2.get(f"{url}/view?{query}").content) == (96, 96)

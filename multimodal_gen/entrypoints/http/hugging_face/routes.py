@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from zlib import crc32
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
@@ -94,14 +95,18 @@ def hugging_face_routes(maker: ImageMaker, max_pixels: int) -> APIRouter:
         response = Response(file, media_type=encoding.media_type, headers=headers)
         if asked.unknown:
             names = ", ".join(asked.unknown)
-            line = f"parameters; these are unknown and were ignored: {names}"
-            response.headers.append("x-hf-warning", line)
-        if warnings := [*asked.warnings, *output.warnings]:  # the client shows a line per topic
-            line = f"result; {in_one_line('; '.join(warnings))}"
-            response.headers.append("x-hf-warning", line)
+            _warn(response, f"these parameters are unknown and were ignored: {names}")
+        if warnings := [*asked.warnings, *output.warnings]:
+            _warn(response, "; ".join(warnings))
         return response
 
     return routes
+
+
+def _warn(response: Response, text: str) -> None:
+    """Add a warning, with a topic of its own: clients show only the first of each topic."""
+    line = in_one_line(text)
+    response.headers.append("x-hf-warning", f"{crc32(line.encode()):08x}; {line}")
 
 
 def as_hugging_face(error: dict[str, Any]) -> dict[str, Any]:
