@@ -38,7 +38,7 @@ class WeightFiles:
 
 
 def is_told(name: str) -> bool:
-    """Whether the name of a file is text: that of another can neither be asked for nor shown."""
+    """True if the name of a file is text: other names can neither be requested nor shown."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 

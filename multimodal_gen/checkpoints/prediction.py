@@ -1,4 +1,4 @@
-"""What a single file says about the prediction of its model."""
+"""Reads from a single file what its model predicts."""
 
 from __future__ import annotations
 

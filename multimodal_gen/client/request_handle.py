@@ -39,7 +39,7 @@ class Output:
     timings: dict[str, float]
     batch_sizes: list[int]
     warnings: tuple[str, ...] = ()
-    """What of the request had no effect, or another than asked for."""
+    """Parts of the request that had no effect, or another than requested."""
 
 
 def warnings_of(outputs: Sequence[Output]) -> tuple[str, ...]:

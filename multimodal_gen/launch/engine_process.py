@@ -190,7 +190,7 @@ def _write_private(path: Path, content: bytes) -> None:
 
 
 def _for_ranks(args: EngineArgs) -> EngineArgs:
-    """What ranks need of `args`, which can be those of a server; paths hold in any folder."""
+    """Reduce `args`, which may be a server's, to those of ranks, with absolute paths."""
     lora_dir = None if args.lora_dir is None else str(Path(args.lora_dir).absolute())
     return replace(EngineArgs.of(args), lora_dir=lora_dir)
 

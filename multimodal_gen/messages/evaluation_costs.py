@@ -1,4 +1,4 @@
-"""How long one evaluation takes, as an engine tells its clients."""
+"""Durations of one evaluation, as an engine reports them to its clients."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def client_address(socket_folder: str) -> str:
 
 
 def client_token(token: str) -> bytes:
-    """What clients begin their socket's identity with; it does not tell the ranks' token."""
+    """Prefix of a client socket's identity; it does not reveal the ranks' token."""
     return hashlib.sha256(token.encode()).hexdigest().encode() if token else b""
 
 

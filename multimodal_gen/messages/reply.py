@@ -76,7 +76,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     batch_sizes: list[int] = []
     """Number of requests that shared each evaluation."""
     warnings: tuple[str, ...] = ()
-    """What of the request had no effect, or another than asked for."""
+    """Parts of the request that had no effect, or another than requested."""
     frames: tuple[FrameHeader, ...] = ()
 
 

@@ -39,7 +39,7 @@ class _Line:
         return Ahead(at, self.seconds[at])
 
     def within(self, seconds: float) -> Ahead:
-        """What is done when the owner has had so much of the device."""
+        """Work that is done once the owner has had so much of the device."""
         return Ahead(bisect_right(self.seconds, seconds) - 1, min(self.seconds[-1], seconds))
 
 

@@ -46,7 +46,7 @@ class Turns:
             self._accounts[owner] += amount / self._weights[owner]
 
     def account(self, owner: str) -> float:
-        """What the owner received, divided by its weight."""
+        """Service that the owner received, divided by its weight."""
         return self._accounts.get(owner, 0.0)
 
     def slowdown(self, owner: str) -> float:

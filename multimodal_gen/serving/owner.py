@@ -19,7 +19,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class Share:
-    """What the operator grants an owner, besides others."""
+    """Share of the server that the operator grants an owner, beside others."""
 
     max_concurrent: int | None = None
     """Maximum number of its requests in the engine at a time; None means no limit."""

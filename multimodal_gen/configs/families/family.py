@@ -76,7 +76,7 @@ class FamilyConfig:
 
     @property
     def shares_rows(self) -> bool:
-        """Whether its requests share batches, and ranks the rows of a batch."""
+        """True if its requests share batches, and ranks share the rows of a batch."""
         return self.denoiser != "fallback"
 
     @property

@@ -49,7 +49,7 @@ def _flag(parameter: SamplingParameter) -> tuple[str, Any, Any]:
 
 
 class _Requests:
-    """What the flags ask for."""
+    """Requests that the flags ask for."""
 
     def common(self) -> SamplingParams:
         """Return the parameters that all requests share; a single image or mask is one of them."""

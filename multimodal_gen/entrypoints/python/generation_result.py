@@ -73,7 +73,7 @@ class GenerationResult:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What of the request had no effect, or another than asked for."""
+        """Parts of the request that had no effect, or another than requested."""
         return warnings_of(self.outputs)
 
     def recipe(self, index: int = 0) -> Recipe:

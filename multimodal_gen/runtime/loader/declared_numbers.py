@@ -55,7 +55,7 @@ def _kinds(annotation: Any) -> frozenset[Any]:
 
 
 def _allowed(key: str, declared: _Declared) -> str | None:
-    """What a setting may be, in words; None if that is not a number or numbers."""
+    """Describe the values that a setting may have; None if they are not numbers."""
     kinds = declared.kinds - {NoneType}
     if isinstance(declared.default, bool):  # declared wrongly, as in CogVideoX's VAE
         return None

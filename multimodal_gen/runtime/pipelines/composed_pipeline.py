@@ -223,7 +223,7 @@ class ComposedPipeline(ABC):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What differs from the checkpoint's settings."""
+        """Differences from the checkpoint's settings."""
         warning = replacement_warning(self.scheduler_config)
         return () if warning is None else (warning,)
 

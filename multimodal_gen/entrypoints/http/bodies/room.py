@@ -52,7 +52,7 @@ class Room:
 
 
 class Hold:
-    """What one request holds of a room. Thread-safe."""
+    """One request's share of a room. Thread-safe."""
 
     def __init__(self, room: Room, owner: str) -> None:
         self._room = room

@@ -19,7 +19,7 @@ _ENDS = {
 
 @dataclass(frozen=True)
 class JobQuery:
-    """Which jobs to list, and in which order."""
+    """Selection and order of listed jobs."""
 
     statuses: tuple[str, ...] = STATUSES
     workflow_id: str | None = None

@@ -59,7 +59,7 @@ def understood(body: Body, given: Any, model: ModelInfo, max_pixels: int) -> Ask
 
 
 def is_json(body: Body) -> bool:
-    """Whether the body is JSON; everything else is an image file."""
+    """True if the body is JSON; everything else is an image file."""
     return _OBJECT.match(body) is not None
 
 

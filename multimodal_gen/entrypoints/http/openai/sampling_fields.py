@@ -137,7 +137,7 @@ class SamplingFields(ParameterFields):
 
 
 def _is_integer(model: type[BaseModel], name: str) -> bool:
-    """Whether a field takes integers but no other numbers."""
+    """True if a field takes integers but no other numbers."""
     field = model.model_fields.get(name)
     kinds = types_in(field.annotation) if field is not None else set()
     return int in kinds and float not in kinds

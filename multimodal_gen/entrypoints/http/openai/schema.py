@@ -100,7 +100,7 @@ class ImageFields(SamplingFields):
 
     @property
     def delivery(self) -> Delivery:
-        """Where the images go: as requested, else as the clients of the named model expect."""
+        """Destination of the images: as requested, or as clients of the named model expect."""
         if self.response_format is None and self.model in _LINKING_MODELS and not self.stream:
             return "url"
         return self.response_format or "b64_json"

@@ -55,7 +55,7 @@ class KeyRing:
 
     @property
     def guards(self) -> bool:
-        """Whether non-administrative routes require a key."""
+        """True if non-administrative routes require a key."""
         return self._args.api_key is not None or self._path is not None
 
     def owner_of(self, key: bytes) -> Owner | None:

@@ -1,4 +1,4 @@
-"""Which of two denoisers a LoRA is for, which its keys don't show."""
+"""Finds which of two denoisers a LoRA is for, if its keys do not show it."""
 
 from __future__ import annotations
 

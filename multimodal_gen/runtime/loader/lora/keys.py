@@ -37,7 +37,7 @@ _OTHERS = {
 
 
 class LoraPart(NamedTuple):
-    """What a tensor of the file is: the part `kind` of the LoRA for `module`."""
+    """Meaning of a tensor of the file: the part `kind` of the LoRA for `module`."""
 
     module: str
     kind: PartKind

@@ -1,4 +1,4 @@
-"""Where the parts of a LoRA apply: modules of a pipeline, or some of their channels."""
+"""Places where the parts of a LoRA apply: modules of a pipeline, or some of their channels."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Target(NamedTuple):
 
     @property
     def takes_rank(self) -> bool:
-        """Whether its weight is a matrix or a kernel."""
+        """True if its weight is a matrix or a kernel."""
         return isinstance(self.module, (Linear, *LAYERS))
 
     @property
     def takes_bias(self) -> bool:
-        """Whether something can be added to its output."""
+        """True if something can be added to its output."""
         return not isinstance(self.module, Elementwise) or hasattr(self.module, "bias")
 
     def followed_by(self, other: Target) -> Target | None:

@@ -36,7 +36,7 @@ _LARGEST = 1 - 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """What a request and its family say about the noise levels."""
+    """Settings of a request and its family for the noise levels."""
 
     num_inference_steps: int
     noise_schedule: str = OWN_SPACING

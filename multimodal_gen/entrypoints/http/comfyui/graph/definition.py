@@ -40,7 +40,7 @@ class Input:
         return self.options.get("default", self.choices[0] if self.choices else None)
 
     def accepts(self, type: str | None) -> bool:
-        """Whether an output of this type can be linked to it."""
+        """True if an output of this type can be linked to it."""
         if "*" in (type, self.type):
             return type is not None
         return type == self.type or (self.type == "COMBO" and type == "STRING")

@@ -86,7 +86,7 @@ class Graph:
         return value
 
     def is_linked(self, node: Node, name: str) -> bool:
-        """Whether an input is linked to an output of another node; ComfyUI takes any list for a
+        """True if an input is linked to an output of another node; ComfyUI takes any list for a
         link."""
         return isinstance(node.inputs.get(name), list)
 

@@ -60,7 +60,7 @@ class GraphTranslator:
         self._warned: set[str] = set()
 
     def result_of(self, output: Node) -> SavedResult:
-        """What an output node saves; all its inputs are valid."""
+        """Return the result that an output node saves; all its inputs are valid."""
         for node in self._graph.order(output)[0]:
             if node.id not in self._results:
                 inputs = NodeInputs(self._graph, node, self._results)

@@ -103,7 +103,7 @@ class RequestParameters:
 
     @property
     def _guidance_is_embedded(self) -> bool:
-        """Whether guidance_scale is embedded in the model, and cfg is true_cfg_scale."""
+        """True if guidance_scale is embedded in the model, and cfg is true_cfg_scale."""
         return "true_cfg_scale" in self.model.parameters
 
     def _check_experts(self, sampled: SampledLatent) -> None:

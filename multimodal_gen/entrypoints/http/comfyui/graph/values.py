@@ -214,7 +214,7 @@ class VideoValue(NodeValue):
 
 @dataclass(frozen=True)
 class VideoFormat:
-    """How a video is encoded."""
+    """Encoding of a video."""
 
     suffix: str
     fps: int
@@ -224,7 +224,7 @@ class VideoFormat:
 
 @dataclass(frozen=True)
 class SavedResult(NodeValue):
-    """What an output node saves."""
+    """Result that an output node saves."""
 
     what: ClassVar[str] = "a result"
     sampled: SampledLatent
