@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +45,21 @@ def planted_faults() -> Iterator[None]:
         known = " RANK_FAULTS RANK_THAT_FAILS"
         patch.setattr(child_environment, "PASSED", child_environment.PASSED + known)
         yield
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_before() -> Iterator[None]:
+    """Undo what a test that runs `serve` in this process does to the loggers: its handlers write
+    to a stream that ends with the test, and `caplog` hears nothing of a logger that does not
+    propagate."""
+    from multimodal_gen.observability.logging import ACCESS, LOGGERS
+
+    loggers = [logging.getLogger(name) for name in (*LOGGERS, ACCESS)]
+    before = [(each.handlers, each.propagate, each.level) for each in loggers]
+    yield
+    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -242,21 +242,15 @@ def test_what_is_no_traceparent_names_no_trace(given: str) -> None:
 
 
 @pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+def lines(capsys: pytest.CaptureFixture[str]) -> Any:
     """`lines(app, …)`: what the front logs of a request, as JSON."""
-    loggers = [logging.getLogger(name) for name in our_logging.LOGGERS]
-    before = [(each.handlers, each.propagate, each.level) for each in loggers]
 
     def logged(app: FastAPI, method: str, path: str, **request: Any) -> list[dict[str, Any]]:
         configure_logging("front", "json")  # to the stderr of now
         ask(app, method, path, **request)
         return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
-    yield logged
-    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
-    logging.getLogger(our_logging.ACCESS).setLevel(logging.NOTSET)
+    return logged
 
 
 def test_an_answer_is_a_line_with_what_is_known_of_it(lines: Any) -> None:
