@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multimodal_gen.runtime.layers.lora import LoraBank, LoraRows
+from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
 from multimodal_gen.runtime.layers.take import Segment, Sources, take_parameters
 
 
 class Linear(nn.Module):
     """x [..., in] -> x Wᵀ + b [..., out], plus the LoRAs of the rows."""
 
+    weight: nn.Parameter | None
     bias: nn.Parameter | None
     segments: Sequence[Segment] = ()
     """Source tensors of the checkpoint for the rows of the weight."""
@@ -24,7 +26,30 @@ class Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(shape))
         self.register_parameter("bias", nn.Parameter(torch.empty(shape[0])) if bias else None)
+        self.kept: KeptWeight | None = None
+        """The weight if it keeps a form of its own; then `weight` is None."""
         self.loras = LoraBank()
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the weight, [out, in]."""
+        return self._whole.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of inputs and outputs."""
+        return self._whole.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._whole.device
+
+    @property
+    def _whole(self) -> Tensor | KeptWeight:
+        if self.kept is not None:
+            return self.kept
+        assert self.weight is not None
+        return self.weight
 
     def forward(self, x: Tensor, lora: LoraRows | None = None) -> Tensor:
         output = self.product(x)
@@ -34,14 +59,21 @@ class Linear(nn.Module):
 
     def product(self, x: Tensor) -> Tensor:
         """Output without LoRAs."""
+        if self.kept is not None:
+            return self.kept.product(x, self.bias)
+        assert self.weight is not None
         return F.linear(x, self.weight, self.bias)
 
     def take(
         self, sources: Mapping[str, Sources], dtype: torch.dtype, device: torch.device
     ) -> None:
-        take_parameters(self, sources, dtype, device)
         if "weight" in sources:
             self.segments = tuple(sources["weight"].segments)
+            if storages := sources["weight"].storages(self.shape, dtype, device):
+                self.kept = KeptWeight(storages, dtype)
+                self.weight = None
+                sources = {name: each for name, each in sources.items() if name != "weight"}
+        take_parameters(self, sources, dtype, device)
 
 
 class PatchLinear(Linear):
@@ -52,4 +84,5 @@ class PatchLinear(Linear):
     """
 
     def product(self, x: Tensor) -> Tensor:
+        assert self.weight is not None  # A kernel keeps no form of its own.
         return F.linear(x, self.weight.flatten(1), self.bias)

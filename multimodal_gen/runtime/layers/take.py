@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from multimodal_gen.runtime.layers.quantized.storage import Storage
+
 
 class Segment(NamedTuple):
     """Rows of a parameter that come from one tensor of the checkpoint."""
@@ -25,6 +27,12 @@ class Sources(Protocol):
 
     def read(self, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Read all of them as one tensor, without holding a second copy."""
+
+    def storages(
+        self, shape: torch.Size, dtype: torch.dtype, device: torch.device
+    ) -> Sequence[Storage]:
+        """All of them as they are stored, for a layer that computes in `dtype`; empty if they are
+        to be read as numbers."""
 
 
 def take_parameters(

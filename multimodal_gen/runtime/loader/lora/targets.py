@@ -47,8 +47,9 @@ def targets_in(root: nn.Module) -> Iterator[tuple[str, Target]]:
     """Targets by diffusers' name; one of our layers may combine several in one weight."""
     for name, module in root.named_modules():
         if isinstance(module, Linear | Elementwise):
+            whole = module if isinstance(module, Linear) else module.weight
             for segment in module.segments:
-                theirs, shape = segment.name.removesuffix(".weight"), module.weight.shape[1:]
+                theirs, shape = segment.name.removesuffix(".weight"), whole.shape[1:]
                 yield theirs, Target(module, segment.start, (segment.rows, *shape))
             continue
         weight = getattr(module, "weight", None)
@@ -145,7 +146,7 @@ def _rank_fits(pair: Pair, channels: int, tail: tuple[int, ...]) -> bool:
 
 
 def _in_dtype(tensor: Tensor, module: nn.Module, name: str) -> Tensor:
-    dtype = module.weight.dtype
+    dtype = module.dtype if isinstance(module, Linear) else module.weight.dtype
     assert isinstance(dtype, torch.dtype)
     converted = tensor.to(dtype)
     if not converted.isfinite().all():

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from multimodal_gen.runtime.layers.quantized.storage import PlainStorage, Storage
+
 _CHUNK = 1 << 18
 """Numbers computed at a time: what fits into a cache. A whole tensor at once takes up to ten times
 as long."""
+_WIDTHS = {"F16": 2, "BF16": 2}
+"""Bytes of the numbers that can be kept narrower than a layer computes."""
 
 
 class Stored(Protocol):
@@ -35,6 +39,14 @@ class Stored(Protocol):
 
         Floating point of any width, or integers if the file has those.
         """
+
+
+@runtime_checkable
+class Quantized(Stored, Protocol):
+    """One matrix of a file that a linear layer can keep as it is stored."""
+
+    def keep(self, start: int, stop: int) -> Storage:
+        """A range of its rows in the form of the file: the file's own pages where possible."""
 
 
 class Span(NamedTuple):
@@ -148,6 +160,56 @@ def assemble(
             flat[at : at + chunk.numel()].copy_(chunk.reshape(-1))
             at += chunk.numel()
     return joined
+
+
+def storages(
+    sources: Sequence[Stored],
+    shape: torch.Size,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    keep_narrow: bool,
+) -> list[Storage]:
+    """The rows of a matrix of this shape as they are stored, for a layer that computes in `dtype`.
+
+    Empty if none of them is quantised; with `keep_narrow`, numbers that are narrower than `dtype`
+    are kept as well.
+    """
+    spans = _merged(
+        [leaf for source in sources for span in spans_of(source) for leaf in _leaves(span)]
+    )
+    if len(shape) != 2 or not any(_is_kept(span, shape[1], dtype, keep_narrow) for span in spans):
+        return []
+    return [_storage(span, shape[1], dtype).to(device) for span in spans]
+
+
+def _leaves(span: Span) -> Iterator[Span]:
+    """The rows of a span in tensors that are not rearranged themselves."""
+    if not isinstance(span.origin, Rearranged):
+        yield span
+        return
+    before = 0
+    for inner in span.origin.spans:
+        count = inner.stop - inner.start
+        first, last = max(span.start - before, 0), min(span.stop - before, count)
+        if first < last:
+            yield from _leaves(Span(inner.origin, inner.start + first, inner.start + last))
+        before += count
+
+
+def _is_kept(span: Span, columns: int, dtype: torch.dtype, keep_narrow: bool) -> bool:
+    origin = span.origin
+    if isinstance(origin, Quantized):
+        return origin.shape[1:] == (columns,)
+    narrow = _WIDTHS.get(origin.dtype, 8) < dtype.itemsize
+    return keep_narrow and narrow and not origin.computed
+
+
+def _storage(span: Span, columns: int, dtype: torch.dtype) -> Storage:
+    if isinstance(span.origin, Quantized) and span.origin.shape[1:] == (columns,):
+        return span.origin.keep(span.start, span.stop)
+    numbers = span.origin.rows(span.start, span.stop).reshape(-1, columns)
+    return PlainStorage(numbers if numbers.dtype.itemsize < dtype.itemsize else numbers.to(dtype))
 
 
 def _merged(spans: Sequence[Span]) -> list[Span]:

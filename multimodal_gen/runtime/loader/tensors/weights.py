@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from multimodal_gen.checkpoints.tensor_info import is_float
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.layers.quantized.library import KEPT_LAYERS
+from multimodal_gen.runtime.layers.quantized.storage import KeptWeight, Storage
 from multimodal_gen.runtime.layers.take import Segment, take_parameters
-from multimodal_gen.runtime.loader.tensors.stored import Stored, assemble
+from multimodal_gen.runtime.loader.tensors.stored import Stored, assemble, storages
 
 _SHOWN = 8
 """Maximum number of names listed per kind of mistake."""
+_MANY_NUMBERS = 1 << 27
+"""From this size on, a component on a CPU keeps 16-bit numbers in the file's pages and casts them
+whenever they are used: half the memory, for a few percent of the time."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class StoredSources:
     """Tensors of files that make up one parameter, by name, in order along dim 0."""
 
     tensors: Mapping[str, Stored]
+    keep_narrow: bool = False
 
     @property
     def segments(self) -> list[Segment]:
@@ -36,6 +43,12 @@ class StoredSources:
 
     def read(self, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
         return assemble([*self.tensors.values()], shape, dtype, device)
+
+    def storages(
+        self, shape: torch.Size, dtype: torch.dtype, device: torch.device
+    ) -> list[Storage]:
+        tensors = [*self.tensors.values()]
+        return storages(tensors, shape, dtype, device, keep_narrow=self.keep_narrow)
 
 
 def fill(
@@ -62,21 +75,48 @@ def fill(
     exact = getattr(module, "keep_in_float32", ())
     wanted = module.state_dict()
     _check(wanted, key_map, stored, name)
+    numbers = sum(math.prod(tensor.shape) for tensor in wanted.values())
+    keep_narrow = device.type == "cpu" and numbers >= _MANY_NUMBERS
     groups: defaultdict[tuple[str, torch.dtype], dict[str, StoredSources]] = defaultdict(dict)
     for key in wanted:
         owner, _, parameter = key.rpartition(".")
         group = groups[owner, torch.float32 if _has_part(key, exact) else dtype]
-        group[parameter] = StoredSources({source: stored[source] for source in key_map[key]})
+        group[parameter] = StoredSources(
+            {source: stored[source] for source in key_map[key]}, keep_narrow
+        )
     for (owner, own_dtype), sources in groups.items():
         part = module.get_submodule(owner)
-        take = getattr(part, "take", None) or partial(take_parameters, part)
-        take(sources, own_dtype, device)
+        if take := getattr(part, "take", None):
+            take(sources, own_dtype, device)
+        elif not _keep_library_layer(module, owner, sources, own_dtype, device):
+            take_parameters(part, sources, own_dtype, device)
     left = [
         key
         for key, tensor in (*module.named_parameters(), *module.named_buffers())
         if tensor.is_meta
     ]
     assert not left, left
+
+
+def _keep_library_layer(
+    module: nn.Module,
+    owner: str,
+    sources: Mapping[str, StoredSources],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> bool:
+    """Replace a library's layer by one that keeps its weight as it is stored. False if it is to
+    be read as numbers."""
+    layer: Any = module.get_submodule(owner)
+    make = KEPT_LAYERS.get(type(layer))
+    if make is None or "weight" not in sources:
+        return False
+    shape = layer.weight.shape
+    if not (kept := sources["weight"].storages(shape, dtype, device)):
+        return False
+    bias = sources["bias"].read(shape[:1], dtype, device) if "bias" in sources else None
+    module.set_submodule(owner, make(layer, KeptWeight(kept, dtype), bias))
+    return True
 
 
 def _has_part(key: str, parts: Sequence[str]) -> bool:

@@ -128,7 +128,7 @@ class FluxTransformer(nn.Module):
     def rotary(self, text: int, grids: Sequence[Grid]) -> Tensor:
         """Rotary table of this rank, [S_local, head_dim / 2, 2]: of `text` tokens, the image on
         `grids[0]` (h, w), and an input image on `grids[1]`."""
-        device = self.x_embedder.weight.device
+        device = self.x_embedder.device
 
         def make() -> Tensor:
             positions = _positions(text, grids, device)

@@ -126,7 +126,7 @@ class Flux2Transformer(nn.Module):
     def rotary(self, text: int, grids: Sequence[Grid]) -> Tensor:
         """Rotary table of this rank, [S_local, head_dim / 2, 2]: of `text` tokens, the image on
         `grids[0]` (h, w), and reference images on the others."""
-        device = self.x_embedder.weight.device
+        device = self.x_embedder.device
 
         def table() -> Tensor:
             shares = [self.sequence.shard(part, 0) for part in _positions(text, grids, device)]

@@ -98,7 +98,7 @@ class QwenImageTransformer(nn.Module):
         if self.config.zero_cond_t and len(counts) > 1:
             moments = F.pad(moments, (0, 1))
             moment_of = torch.arange(sum(counts), device=timestep.device).ge(counts[0]).long()
-        dtype = self.x_embedder.weight.dtype
+        dtype = self.x_embedder.dtype
         embedded = sinusoidal_embedding(moments.flatten().to(dtype), scale=1000)
         hidden: Tensor = F.silu(self.time_embedder(embedded.to(dtype), lora))
         return hidden.view(*moments.shape, -1), moment_of
@@ -106,7 +106,7 @@ class QwenImageTransformer(nn.Module):
     def rotary(self, text: int, grids: Sequence[Grid]) -> Tensor:
         """Rotary table of this rank, [S_local, head_dim / 2, 2]: of the image on `grids[0]` (h, w),
         input images on the others, and `text` tokens."""
-        device = self.x_embedder.weight.device
+        device = self.x_embedder.device
 
         def make() -> Tensor:
             image, *pictures = (height * width for height, width in grids)

@@ -107,7 +107,7 @@ class WanTransformer(nn.Module):
         """Embedded timesteps [B, G, dim], and their part of all blocks' modulation vectors, [B, G,
         6, dim]; 1 has been added to the scales."""
         values = sinusoidal_embedding(timestep.flatten(), self.config.freq_dim)
-        values = values.to(self.time_embedder.linear_1.weight.dtype)
+        values = values.to(self.time_embedder.linear_1.dtype)
         embedded = self.time_embedder(values, lora).to(dtype).unflatten(0, timestep.shape)
         vectors = self.time_proj(F.silu(embedded), lora).float().unflatten(-1, (_VECTORS, -1))
         vectors[:, :, 1::3].add_(1)
@@ -135,7 +135,7 @@ class WanTransformer(nn.Module):
 
     def rotary(self, sizes: Sequence[int]) -> Tensor:
         """Rotary table of this rank, [S_local, head_dim / 2, 2], for latents of sizes (T, H, W)."""
-        grid, device = self._grid(sizes), self.time_proj.weight.device
+        grid, device = self._grid(sizes), self.time_proj.device
 
         def make() -> Tensor:
             positions = torch.cartesian_prod(*(torch.arange(n, device=device) for n in grid))

@@ -1,0 +1,1 @@
+"""Weights of linear layers in the forms that files have them in."""
