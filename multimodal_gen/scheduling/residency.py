@@ -1,0 +1,261 @@
+"""Plans where the weights of each component are while it is idle and while it works.
+
+Pure: sizes, times and a budget in, a plan out. The same numbers give the same plan on every rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, product
+from typing import Literal, NamedTuple
+
+from multimodal_gen.errors import InvalidRequest
+
+ResidencyChoice = Literal["auto", "device", "host", "streamed"]
+ResidencyMode = Literal["device", "host", "streamed"]
+"""On the device all the time; on the host between the phases that need it; streamed block by block
+into the device in each evaluation, and on the host between its phases."""
+MODES: dict[ResidencyChoice, tuple[ResidencyMode, ...]] = {
+    "auto": ("device", "host", "streamed"),
+    "device": ("device",),
+    "host": ("device", "host"),
+    "streamed": ("streamed",),
+}
+LINK_BYTES_PER_S = 12e9
+"""Assumed speed of copies to the device from pinned memory: a PCIe 4.0 link in practice."""
+PREFETCHED = 2
+"""Blocks of a streamed component that are on the device at once: the one that runs, and the next.
+If not even two fit, each is copied when it is needed."""
+GIGABYTE = 1e9
+_WORTH_TELLING = 1.05
+"""Smaller slowdowns are not mentioned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentMemory:
+    """One component of a checkpoint, in the form in which it is kept."""
+
+    name: str
+    size: int
+    """Bytes of all of its weights."""
+    blocks: tuple[int, ...] = ()
+    """Bytes of each block that can be streamed, in order of execution."""
+    evaluations: int = 1
+    """Number of times that a request runs it."""
+    evaluation_s: float = 0.0
+    """Predicted seconds that one of them takes with all weights on the device."""
+
+
+class Moment(NamedTuple):
+    """Components that are needed at once, and the memory that their work takes meanwhile: such as
+    the denoiser and, for previews, the VAE."""
+
+    components: frozenset[str]
+    working: int = 0
+    """Bytes of activations, LoRAs and caches."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one component's weights are."""
+
+    name: str
+    mode: ResidencyMode
+    streamed: tuple[int, ...] = ()
+    """Numbers of the blocks that are streamed; the others stay while the component is in use."""
+    blocks: int = 0
+    """Number of blocks that it has."""
+    slots: int = 0
+    """Streamed blocks that are on the device at once."""
+
+
+@dataclass(frozen=True)
+class ResidencyPlan:
+    """Placements of all components, and what they cost."""
+
+    placements: tuple[Placement, ...]
+    needed: int
+    """Bytes on the device at most, with the working memory."""
+    slowdown: float = 1.0
+    """Predicted time of a request, relative to one with everything on the device."""
+
+    def __getitem__(self, name: str) -> Placement:
+        return next(each for each in self.placements if each.name == name)
+
+    @property
+    def sentence(self) -> str:
+        """Such as `text encoders on the host between phases, transformer streamed 38 of 57 blocks,
+        about 1.4× slower`."""
+        moved = [each for each in self.placements if each.mode != "device"]
+        if not moved:
+            return "all components on the device"
+        told = [
+            f"{_called([each.name for each in alike])} {where}"
+            for where, alike in groupby(sorted(moved, key=_where), key=_where)
+        ]
+        if self.slowdown >= _WORTH_TELLING:
+            told.append(f"about {self.slowdown:.1f}× slower")
+        return ", ".join(told)
+
+
+def plan_residency(
+    components: Sequence[ComponentMemory],
+    moments: Sequence[Moment],
+    budget: int,
+    *,
+    choice: ResidencyChoice = "auto",
+    link: float = LINK_BYTES_PER_S,
+) -> ResidencyPlan:
+    """Find the fastest plan that keeps within `budget` bytes, of those that `choice` allows.
+
+    `link` is the speed of copies to the device in bytes per second. Raises InvalidRequest that says
+    how much is needed at least, if there is no such plan.
+    """
+    planner = _Planner(components, moments, budget, link)
+    plans = [*planner.plans(choice)]
+    if not plans:
+        raise _does_not_fit(planner, choice)
+    return min(plans, key=lambda plan: plan.slowdown)
+
+
+class _Planner:
+    def __init__(
+        self,
+        components: Sequence[ComponentMemory],
+        moments: Sequence[Moment],
+        budget: int,
+        link: float,
+    ) -> None:
+        self.components = components
+        self.moments = moments
+        self.budget = budget
+        self._link = link
+
+    def plans(self, choice: ResidencyChoice) -> Iterator[ResidencyPlan]:
+        """Yield the best plan for each combination of modes that fits; the first is the simplest.
+
+        Of several components that are streamed, those get room for blocks first that run most
+        often.
+        """
+        for modes in product(*(_modes(each, choice) for each in self.components)):
+            least = {
+                each.name: _streamed(each, len(each.blocks), 1)
+                if mode == "streamed"
+                else Placement(each.name, mode)
+                for each, mode in zip(self.components, modes, strict=True)
+            }
+            if self.needed(least) <= self.budget:
+                yield self._improved(least)
+
+    def _improved(self, placements: dict[str, Placement]) -> ResidencyPlan:
+        """Give streamed components the room that is left."""
+        by_use = sorted(self.components, key=lambda each: -each.evaluations)
+        for each in by_use:
+            if placements[each.name].mode == "streamed":
+                options = ({**placements, each.name: option} for option in _from_fastest(each))
+                placements = next(p for p in options if self.needed(p) <= self.budget)
+        return ResidencyPlan(
+            tuple(placements.values()), self.needed(placements), self._slowdown(placements)
+        )
+
+    def needed(self, placements: Mapping[str, Placement]) -> int:
+        """Bytes on the device at the moment that needs most."""
+        return max(
+            moment.working
+            + sum(
+                occupied(each, placements[each.name])
+                for each in self.components
+                if each.name in moment.components or placements[each.name].mode == "device"
+            )
+            for moment in self.moments
+        )
+
+    def least(self, choice: ResidencyChoice) -> int:
+        """Bytes that the smallest plan needs."""
+        return self.needed({each.name: _smallest(each, choice) for each in self.components})
+
+    def _slowdown(self, placements: Mapping[str, Placement]) -> float:
+        alone = sum(each.evaluations * each.evaluation_s for each in self.components)
+        lost = sum(self._lost(each, placements[each.name]) for each in self.components)
+        return 1.0 + lost / alone if alone else 1.0 + lost
+
+    def _lost(self, each: ComponentMemory, placement: Placement) -> float:
+        """Seconds of a request in which the device waits for this component's weights.
+
+        With prefetch, blocks are copied while others run; the first one is waited for.
+        """
+        if placement.mode == "device":
+            return 0.0
+        streamed = [each.blocks[i] for i in placement.streamed]
+        visits = sum(each.name in moment.components for moment in self.moments)
+        entering = visits * (each.size - sum(streamed)) / self._link
+        if not streamed:
+            return entering
+        copying = sum(streamed) / self._link
+        if placement.slots >= PREFETCHED:
+            copying = max(copying - each.evaluation_s, 0.0) + streamed[0] / self._link
+        return entering + each.evaluations * copying
+
+
+def occupied(component: ComponentMemory, placement: Placement) -> int:
+    """Bytes on the device while the component is in use."""
+    streamed = [component.blocks[i] for i in placement.streamed]
+    return component.size - sum(streamed) + placement.slots * max(streamed, default=0)
+
+
+def _modes(component: ComponentMemory, choice: ResidencyChoice) -> list[ResidencyMode]:
+    """Modes that are allowed for it: what can't be streamed is on the host between phases."""
+    modes = MODES[choice]
+    if len(component.blocks) > 1:
+        return [*modes]
+    return [mode for mode in modes if mode != "streamed"] or ["host"]
+
+
+def _streamed(component: ComponentMemory, count: int, slots: int) -> Placement:
+    """Stream `count` of its blocks, spread evenly: while resident ones run, others are copied."""
+    total = len(component.blocks)
+    chosen = [i for i in range(total) if (i + 1) * count // total > i * count // total]
+    return Placement(component.name, "streamed", tuple(chosen), total, min(slots, count))
+
+
+def _from_fastest(component: ComponentMemory) -> Iterator[Placement]:
+    for slots in (PREFETCHED, 1):
+        for count in range(1, len(component.blocks) + 1):
+            yield _streamed(component, count, slots)
+
+
+def _smallest(component: ComponentMemory, choice: ResidencyChoice) -> Placement:
+    modes = _modes(component, choice)
+    if modes[-1] == "streamed":
+        return _streamed(component, len(component.blocks), 1)
+    return Placement(component.name, modes[-1])
+
+
+def _does_not_fit(planner: _Planner, choice: ResidencyChoice) -> InvalidRequest:
+    needed = f"{_gigabytes(planner.least(choice)):.2f}"
+    if choice != "auto" and (least := planner.least("auto")) <= planner.budget:
+        allowed = f"needs device_memory_gb={needed} or more; auto needs {_gigabytes(least):.2f}"
+        return InvalidRequest("residency", choice, allowed)
+    given = round(_gigabytes(planner.budget), 2)
+    allowed = f"must be at least {needed} (GB) for this checkpoint: what it needs at once"
+    return InvalidRequest("device_memory_gb", given, allowed)
+
+
+def _gigabytes(size: int) -> float:
+    return size / GIGABYTE
+
+
+def _where(placement: Placement) -> str:
+    if placement.mode == "host":
+        return "on the host between phases"
+    return f"streamed {len(placement.streamed)} of {placement.blocks} blocks"
+
+
+def _called(names: Sequence[str]) -> str:
+    """Names for a sentence: `text encoders` for text_encoder and text_encoder_2."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(name.rstrip("_0123456789"), []).append(name)
+    told = [f"{kind}s" if len(alike) > 1 else alike[0] for kind, alike in kinds.items()]
+    return " and ".join(each.replace("_", " ") for each in told)

@@ -1,0 +1,111 @@
+"""The plan of where weights are: it fits, there is one wherever one is possible, and it says so."""
+
+import pytest
+
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.scheduling.residency import (
+    MODES,
+    ComponentMemory,
+    Moment,
+    ResidencyChoice,
+    plan_residency,
+)
+
+GB = 10**9
+FLUX = (
+    ComponentMemory(name="text_encoder", size=GB // 4),
+    ComponentMemory(
+        name="text_encoder_2", size=9_500_000_000, blocks=(380_000_000,) * 24, evaluation_s=0.05
+    ),
+    ComponentMemory(
+        name="transformer",
+        size=23_800_000_000,
+        blocks=(680_000_000,) * 19 + (280_000_000,) * 38,
+        evaluations=28,
+        evaluation_s=1.1,
+    ),
+    ComponentMemory(name="vae", size=170_000_000, evaluation_s=0.3),
+)
+MOMENTS = (
+    Moment(frozenset({"text_encoder", "text_encoder_2"}), GB // 10),
+    Moment(frozenset({"transformer", "vae"}), 2 * GB),
+    Moment(frozenset({"vae"}), 3 * GB),
+)
+
+
+def test_everything_is_on_the_device_if_it_fits() -> None:
+    plan = plan_residency(FLUX, MOMENTS, 40 * GB)
+    assert {each.mode for each in plan.placements} == {"device"}
+    assert plan.sentence == "all components on the device"
+    assert plan.slowdown == 1
+
+
+def test_the_sentence_names_what_is_where_and_how_much_slower_it_is() -> None:
+    plan = plan_residency(FLUX, MOMENTS, 12 * GB)
+    assert plan.sentence == (
+        "text encoders on the host between phases, transformer streamed 38 of 57 blocks, "
+        "about 1.3× slower"
+    )
+
+
+@pytest.mark.parametrize("choice", MODES)
+@pytest.mark.parametrize("budget_gb", [3.2, 4, 6, 8, 12, 16, 24, 32, 48])
+def test_a_plan_keeps_within_the_budget_at_each_moment(
+    choice: ResidencyChoice, budget_gb: float
+) -> None:
+    budget = int(budget_gb * GB)
+    try:
+        plan = plan_residency(FLUX, MOMENTS, budget, choice=choice)
+    except InvalidRequest:
+        assert choice in ("device", "host")
+        return
+    assert plan.needed <= budget
+    for component in FLUX:
+        placement = plan[component.name]
+        assert placement.mode in (*MODES[choice], "host")
+        assert len(placement.streamed) <= len(component.blocks)
+
+
+def test_more_memory_is_never_slower() -> None:
+    slowdowns = [
+        plan_residency(FLUX, MOMENTS, gb * GB // 2).slowdown for gb in (7, 10, 16, 24, 48, 96)
+    ]
+    assert slowdowns == sorted(slowdowns, reverse=True)
+
+
+def test_there_is_a_plan_from_the_least_that_the_error_names() -> None:
+    with pytest.raises(InvalidRequest, match=r"device_memory_gb=2\.5: must be at least 3\.17"):
+        plan_residency(FLUX, MOMENTS, 2_500_000_000)
+    plan = plan_residency(FLUX, MOMENTS, 3_170_000_000)
+    assert len(plan["transformer"].streamed) == 57
+
+
+def test_a_choice_that_does_not_fit_is_told_what_would() -> None:
+    with pytest.raises(InvalidRequest, match=r"residency='host': needs device_memory_gb=25\.97"):
+        plan_residency(FLUX, MOMENTS, 8 * GB, choice="host")
+
+
+def test_streamed_blocks_are_spread_evenly_and_the_first_one_stays() -> None:
+    one = ComponentMemory(name="transformer", size=8 * GB, blocks=(GB,) * 8)
+    plan = plan_residency([one], [Moment(frozenset({"transformer"}))], 6 * GB)
+    assert plan["transformer"].streamed == (1, 3, 5, 7)
+
+
+def test_without_room_for_two_blocks_each_is_copied_when_it_is_needed() -> None:
+    one = ComponentMemory(name="transformer", size=8 * GB, blocks=(GB,) * 8)
+    plan = plan_residency([one], [Moment(frozenset({"transformer"}))], GB)
+    assert plan["transformer"].slots == 1
+    assert plan.needed == GB
+
+
+def test_of_two_experts_only_one_is_on_the_device_at_once() -> None:
+    experts = [ComponentMemory(name=name, size=10 * GB) for name in ("expert", "expert_2")]
+    moments = [Moment(frozenset({each.name})) for each in experts]
+    plan = plan_residency(experts, moments, 12 * GB)
+    assert {each.mode for each in plan.placements} == {"host"}
+    assert plan.needed == 10 * GB
+
+
+def test_a_faster_link_never_makes_a_plan_slower() -> None:
+    slow, fast = (plan_residency(FLUX, MOMENTS, 8 * GB, link=link).slowdown for link in (6e9, 50e9))
+    assert fast <= slow
