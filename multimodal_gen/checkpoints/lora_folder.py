@@ -64,6 +64,14 @@ class LoraFolder:
             return []
         return sorted({name for entry in found if (name := _name_of(entry)) and is_told(name)})
 
+    def sizes(self) -> list[int]:
+        """Bytes of the LoRAs currently in the folder, the largest first."""
+        found = []
+        for name in self.names():
+            with contextlib.suppress(InvalidRequest, OSError):
+                found.append(self.find(name).weights.stat().st_size)
+        return sorted(found, reverse=True)
+
     def find(self, name: str) -> LoraFile:
         """Return the LoRA of this name. Raises InvalidRequest, which lists the available ones."""
         try:

@@ -38,6 +38,9 @@ def child_environment(num_gpus: int = 1) -> dict[str, str]:
         # Ranks that share cores must not spin while waiting for each other; a single rank is faster
         # if it spins between two small operations.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "PYTORCH_CUDA_ALLOC_CONF" not in environment:  # the older name of the same variable
+        # Sizes vary from batch to batch: without it, blocks of one size are of no use for another.
+        environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     # torch creates this folder whether or not it compiles, by default among the temporary files.
     environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torchinductor"))
     home = str(Path(__file__).absolute().parents[2])

@@ -26,6 +26,10 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase
     ids: tuple[str, ...]
     k: int = 1
+    untried_bytes: int = 0
+    """For evaluations larger than any that ran before: the memory that they are expected to need on
+    a rank. Ranks agree that each has it, since one that ran out of it inside an evaluation would
+    leave the others waiting there."""
 
 
 class LoraLoad(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +114,8 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
     prepared: dict[str, Prepared] = {}
     finished: tuple[str, ...] = ()
     previewed: tuple[str, ...] = ()
+    peak_bytes: int = 0
+    """The most memory that the evaluations added on this rank's GPU; 0 if unknown."""
     frames: tuple[FrameHeader, ...] = ()
 
 
@@ -122,6 +128,8 @@ class RankLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     """Number of parameters of the denoiser."""
     memory_bytes: int = 0
     """Bytes free for requests after loading."""
+    device_name: str = ""
+    """Name and memory of its device: what is learned there holds for others of the same."""
     error: WireError | None = None
 
 

@@ -83,7 +83,7 @@ def _start_scheduler(context: zmq.Context[zmq.Socket[bytes]], args: RankArgs) ->
             parameters=loaded.parameters,
             memory_bytes=loaded.memory_bytes,
             device=loaded.model.device,
-            path=_cost_file(args, loaded.model.device, loaded.model.dtype),
+            path=_cost_file(args, loaded),
         )
         limits = {"max_batch": engine.batching_max_size, "max_queue": engine.max_queue_size}
         return Policy(cost, **limits), cost
@@ -94,9 +94,11 @@ def _start_scheduler(context: zmq.Context[zmq.Socket[bytes]], args: RankArgs) ->
     return scheduler
 
 
-def _cost_file(args: RankArgs, device: str, dtype: str) -> Path:
-    """Costs are kept for each checkpoint on each kind of device."""
-    machine = f"{device} {dtype} x{args.engine.num_gpus} {os.environ.get('OMP_NUM_THREADS')}"
+def _cost_file(args: RankArgs, loaded: RankLoaded) -> Path:
+    """Costs, and what fits, are kept for each checkpoint on each kind of device."""
+    assert loaded.model is not None
+    ranks, threads = args.engine.num_gpus, os.environ.get("OMP_NUM_THREADS")
+    machine = f"{loaded.device_name} {loaded.model.dtype} x{ranks} {threads}"
     told = f"{args.model_folder} {args.model_file} {machine}"
     digest = hashlib.sha256(told.encode()).hexdigest()[:16]
     return Path(args.cache_folder) / "costs" / f"{digest}.json"

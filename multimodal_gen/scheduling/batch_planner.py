@@ -34,6 +34,8 @@ class Choice(NamedTuple):
     k: int
     unit_s: float
     """Predicted seconds for one unit of the whole batch."""
+    untried_bytes: int = 0
+    """As of `Work`."""
 
 
 class BatchPlanner:
@@ -85,7 +87,8 @@ class BatchPlanner:
 
     def _together(self, batch: EvaluationBatch) -> Choice:
         seconds = self._cost.seconds(Phase.DENOISE, batch.key, batch.rows)
-        return _sized(Phase.DENOISE, batch.jobs, batch.key, batch.rows, seconds)
+        chosen = _sized(Phase.DENOISE, batch.jobs, batch.key, batch.rows, seconds)
+        return chosen._replace(untried_bytes=self._cost.untried_bytes(batch.key, batch.rows))
 
     def _in_turn(self, phase: Phase, key: BatchKey, jobs: Sequence[SchedulerJob]) -> Choice:
         """As many of the jobs, in order, as fit into one plan; at least the first."""

@@ -13,6 +13,7 @@ import msgspec
 
 from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.scheduling.curve import WINDOW, Curve
+from multimodal_gen.scheduling.memory_estimate import MemoryEstimate
 from multimodal_gen.scheduling.row_limits import MORE_MEMORY, RowLimits
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ class CostModel:
         self._fixed_s = FIXED_S.get(kind, FIXED_S["cpu"])
         self._token_s = 2 * parameters / FLOPS_PER_S.get(kind, FLOPS_PER_S["cpu"])
         self._parameters = max(1, parameters)
-        self._token_bytes = 4 * math.sqrt(parameters)
+        # A transformer's width grows with the root of its parameters.
+        self._memory = MemoryEstimate(4 * math.sqrt(parameters), MAX_KEYS)
         self._memory_bytes = memory_bytes
         self._path = path
         self._curves: dict[tuple[Phase, BatchKey], Curve] = {}
@@ -92,8 +94,11 @@ class CostModel:
             self._predicted[phase, key, n] = found
         return found
 
-    def observe(self, phase: Phase, key: BatchKey, n: int, seconds_per_unit: float) -> None:
-        """Record the measured time of a unit for n rows or requests."""
+    def observe(
+        self, phase: Phase, key: BatchKey, n: int, seconds_per_unit: float, peak_bytes: int = 0
+    ) -> None:
+        """Record the measured time of a unit for n rows or requests, and the memory that it added
+        (0 if unknown)."""
         if n < 1 or not 0 < seconds_per_unit < math.inf:
             return
         self._predicted.clear()
@@ -101,6 +106,7 @@ class CostModel:
             n, seconds_per_unit = 1, seconds_per_unit / n
         else:
             self._row_limits.succeeded(key, n)
+            self._memory.observe(key, n, peak_bytes)
         curve = self._curves.pop((phase, key), None) or self._new_curve(phase, key)
         self._curves[phase, key] = curve
         if len(self._curves) > MAX_KEYS:
@@ -174,15 +180,15 @@ class CostModel:
         """True if this many rows may fit. If memory is unknown (0): until an allocation failed."""
         if not self._row_limits.allow(key, rows):
             return False
-        return not self._memory_bytes or rows * self._row_bytes(key) <= self._memory_bytes
+        return not self._memory_bytes or self._memory.bytes(key, rows) <= self._memory_bytes
+
+    def untried_bytes(self, key: BatchKey, rows: int) -> int:
+        """Bytes that an evaluation may need; 0 once one of as many rows has run."""
+        return 0 if self._memory.has_run(key, rows) else int(self._memory.bytes(key, rows))
 
     def out_of_memory(self, key: BatchKey, rows: int) -> None:
         """Halve the row limit for this key, after an allocation for this many rows failed."""
         self._row_limits.failed(key, rows)
-
-    def _row_bytes(self, key: BatchKey) -> float:
-        """Activation bytes per row: a transformer's width grows with the root of its parameters."""
-        return key.tokens * self._token_bytes
 
     # -- persistence
 

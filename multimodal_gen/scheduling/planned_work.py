@@ -58,7 +58,12 @@ class PlannedWork:
         return early if early > CLOCK_S else 0.0
 
     def add(self, choice: Choice, now: float) -> Work:
-        work = Work(phase=choice.phase, ids=tuple(job.id for job in choice.jobs), k=choice.k)
+        work = Work(
+            phase=choice.phase,
+            ids=tuple(job.id for job in choice.jobs),
+            k=choice.k,
+            untried_bytes=choice.untried_bytes,
+        )
         seconds = choice.k * choice.unit_s
         batch = PlannedBatch(work, tuple(choice.jobs), choice.key, choice.rows, seconds)
         if not self._planned:

@@ -183,15 +183,17 @@ class Policy:
         seconds: float,
         prepared: dict[str, Prepared],
         now: float,
+        peak_bytes: int = 0,
     ) -> list[str]:
         """Record that work ended after `advanced` units (fewer than k if it was cut short or
-        skipped).
+        skipped), and the memory that it added on a rank (0 if unknown).
 
         Removes requests whose last chunk is decoded, and returns their ids.
         """
         planned = self._planned.finish(work, advanced, now, failed=False)
         if advanced:
-            self._cost.observe(work.phase, planned.key, planned.rows, seconds / advanced)
+            unit_s = seconds / advanced
+            self._cost.observe(work.phase, planned.key, planned.rows, unit_s, peak_bytes)
         self._charge(planned.jobs, seconds - planned.seconds)
         for job in planned.jobs:
             job.ran += seconds

@@ -144,6 +144,32 @@ def test_memory_bounds_the_rows_of_a_batch() -> None:
     assert make(memory_bytes=0).fits(KEY, 1000)
 
 
+def test_measured_memory_is_believed_instead_of_the_formula() -> None:
+    cost, other = make(memory_bytes=2**30), BatchKey(2 * KEY.tokens)
+    cost.observe(Phase.DENOISE, KEY, 2, 0.1, peak_bytes=2**27)
+    assert cost.fits(KEY, 16)
+    assert not cost.fits(KEY, 17)
+    assert cost.fits(other, 8)
+    assert not cost.fits(other, 9)
+
+
+def test_the_memory_of_a_smaller_batch_does_not_replace_that_of_a_larger() -> None:
+    cost = make(memory_bytes=2**30)
+    cost.observe(Phase.DENOISE, KEY, 8, 0.1, peak_bytes=2**29)
+    cost.observe(Phase.DENOISE, KEY, 1, 0.1, peak_bytes=2**29)
+    assert cost.fits(KEY, 16)
+
+
+def test_only_a_batch_larger_than_any_that_ran_has_untried_memory() -> None:
+    cost = make()
+    first = cost.untried_bytes(KEY, 2)
+    assert first > 0
+    cost.observe(Phase.DENOISE, KEY, 2, 0.1)
+    assert [cost.untried_bytes(KEY, rows) for rows in (1, 2)] == [0, 0]
+    assert cost.untried_bytes(KEY, 4) == 2 * first
+    assert cost.untried_bytes(BatchKey(KEY.tokens, "another"), 2) == first
+
+
 def test_a_failed_allocation_halves_the_rows_for_that_key_only() -> None:
     cost = make()
     cost.out_of_memory(KEY, 8)

@@ -25,6 +25,7 @@ from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.managers import gpu_worker
 from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
+from multimodal_gen.runtime.managers.rank_device import choose_device, choose_dtype
 from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.stages.request_state import RequestState
@@ -107,13 +108,32 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_reason(
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(torch.version, "hip", hip)
     with pytest.raises(InvalidRequest, match=f"device='cuda': {said}.*use cpu"):
-        gpu_worker._device(EngineArgs(device="cuda"))
+        choose_device(EngineArgs(device="cuda"), 0)
 
 
 def test_a_rocm_build_of_torch_is_used_as_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.version, "hip", "7.0")
-    assert gpu_worker._device(EngineArgs()) == torch.device("cuda")
+    assert choose_device(EngineArgs(num_gpus=2), 1) == torch.device("cuda", 1)
+
+
+def test_more_ranks_than_gpus_are_refused_with_their_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InvalidRequest, match="num_gpus=3: there are 2 GPUs"):
+        choose_device(EngineArgs(num_gpus=3), 0)
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_weights_are_bfloat16_where_the_gpu_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, native: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    assert choose_dtype(EngineArgs(), torch.device("cuda", 0)) is dtype
+    assert choose_dtype(EngineArgs(dtype="float32"), torch.device("cuda", 0)) is torch.float32
 
 
 @pytest.fixture
@@ -255,6 +275,7 @@ def test_pixels_that_are_not_finite_end_only_their_request(
         "CUDA error: out of memory",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: HIPBLAS_STATUS_ALLOC_FAILED when calling `hipblasCreate(handle)`",
         "NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of memory'",
     ],
 )

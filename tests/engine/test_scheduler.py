@@ -73,6 +73,7 @@ class Ranks:
     def _make_policy(self, loaded: RankLoaded) -> tuple[Policy, CostModel]:
         self.loaded = loaded
         cost = CostModel(parameters=1000, memory_bytes=0, device="cpu", path=self._cost_file)
+        self.cost = cost
         return Policy(cost, max_batch=4, max_queue=8), cost
 
     def _connect(self, rank: int) -> zmq.Socket[bytes]:
@@ -88,6 +89,7 @@ class Ranks:
         assert self.sockets[rank].poll(30_000), "no plan came"
         plan, _ = Decoder(Plan).decode(self.sockets[rank].recv_multipart())
         assert isinstance(plan, Plan)
+        self.last = plan
         return plan
 
     def close(self) -> None:
@@ -291,6 +293,47 @@ def test_a_request_alone_for_which_a_rank_runs_out_of_memory_ends_with_that(star
     (handle,) = run_out_of_memory_on_one_rank(start(size=2), [request()])
     with pytest.raises(OutOfMemory, match="planted"):
         handle.result(30)
+
+
+def test_ranks_agree_on_memory_before_their_first_step_of_a_size_only(start: Start) -> None:
+    ranks = start(size=2)
+    handle = ranks.client.submit(request())
+    handle.accepted(30)
+    prepared = Prepared(batch_keys=((KEY, 400),), rows=1, decode_chunks=1)
+    untried: list[int] = []
+    acknowledged = 0
+    while len(untried) < 4:
+        plan = ranks.plan()
+        assert plan.work is not None
+        if plan.work.phase is Phase.DENOISE:
+            untried.append(plan.work.untried_bytes)
+        work = dict.fromkeys(plan.work.ids, prepared) if plan.work.phase is Phase.ENCODE else {}
+        for rank in range(2):
+            ranks.say(
+                rank,
+                Ack(number=plan.number, rank=rank, advanced=1, seconds=0.1, prepared=work),
+            )
+        acknowledged += plan.work.phase is Phase.DENOISE
+    assert untried[0] > 0
+    assert untried[-1] == 0
+
+
+def test_a_size_that_some_rank_has_no_memory_for_costs_no_engine(start: Start) -> None:
+    """They found that before the step, so all say the same."""
+    ranks = start(size=2)
+    requests = [request(seed) for seed in range(2)]
+    handles = run_out_of_memory_on_one_rank(ranks, requests)
+    failed = ranks.last
+    ranks.say(1, Ack(number=failed.number, rank=1, error=WireError.of(OutOfMemory("planted"))))
+    while not is_step_of(plan := ranks.plan(), 1):
+        for rank in range(2):
+            skipped = plan.work is not None and not plan.resume
+            ranks.say(rank, Ack(number=plan.number, rank=rank, skipped=skipped))
+    assert plan.resume
+    assert not ranks.cost.fits(KEY, 2)
+    for handle in handles:
+        with pytest.raises(TimeoutError):
+            handle.result(0.01)
 
 
 def test_batches_are_planned_for_the_rank_with_the_least_memory(start: Start) -> None:

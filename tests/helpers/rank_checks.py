@@ -20,11 +20,13 @@ from native import evaluate, parts_of
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from multimodal_gen.errors import OutOfMemory
 from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
 from multimodal_gen.runtime.distributed.rows import deal, gather_rows
 from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.layers.parts import Parts
+from multimodal_gen.runtime.managers.rank_device import agree_on_memory
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
 from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
@@ -43,6 +45,16 @@ attention = select_attention("sdpa")
 
 def _random(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def memory_is_agreed_on_before_it_is_needed(mesh: Mesh, _: Mesh) -> None:
+    device, too_much = torch.device("cpu"), 2**55
+    agree_on_memory(2**20, device)
+    try:
+        agree_on_memory(too_much if mesh.rank == 1 else 2**20, device)
+    except OutOfMemory:
+        return
+    raise AssertionError("a rank goes on without the memory that another lacks")
 
 
 def rows_are_gathered_whole(rows_mesh: Mesh, _: Mesh) -> None:
@@ -300,6 +312,7 @@ def both_axes_share_one_world(_: Mesh, __: Mesh) -> None:
 
 
 CHECKS: list[Callable[[Mesh, Mesh], None]] = [
+    memory_is_agreed_on_before_it_is_needed,
     rows_are_gathered_whole,
     sequences_are_sharded_and_gathered,
     shared_attention_equals_one_rank,

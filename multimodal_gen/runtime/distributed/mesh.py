@@ -54,6 +54,8 @@ class Mesh:
 def _own_group(partition: list[list[int]]) -> dist.ProcessGroup | None:
     """Group of `partition` that contains this rank. torch requires every rank to create every
     group."""
+    if len(partition) == 1:  # of all ranks: a second communicator would only take memory
+        return dist.group.WORLD if len(partition[0]) > 1 else None
     own = None
     for members in partition:
         if len(members) > 1:
@@ -73,10 +75,9 @@ def init_process_group(
     """Join the ranks of this machine: NCCL for CUDA tensors, gloo for CPU tensors.
 
     The rendezvous is the file `store_path`, new for each group and in a private folder, so no port
-    is opened. A rank uses the CUDA device of its number. A single rank needs no group.
+    is opened. A single rank needs no group.
     """
     if device.type == "cuda":
-        device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
     if world_size == 1:
         return

@@ -11,14 +11,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
-from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.parallel import ParallelConfig
 from multimodal_gen.errors import (
     GenerationFailed,
-    InvalidRequest,
     MultimodalGenError,
     OutOfMemory,
     not_finite,
@@ -29,20 +26,20 @@ from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
 from multimodal_gen.runtime.managers.lora_loader import LoraLoader
+from multimodal_gen.runtime.managers.rank_device import (
+    PeakMemory,
+    agree_on_memory,
+    choose_device,
+    choose_dtype,
+    describe_device,
+    free_bytes,
+    is_out_of_memory,
+)
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import family_of, load_pipeline
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 log = logging.getLogger(__name__)
-_OUT_OF_MEMORY = (
-    "DefaultCPUAllocator",
-    "out of memory",  # the CUDA driver, also through NCCL
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
-    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
-)
-"""In messages of allocators and libraries whose errors have no class of their own."""
 JOIN_S = 300.0
 """Minimum timeout between ranks: loading takes longer than a step. A rank that stops responding
 during a step is detected by rank 0's Scheduler."""
@@ -62,7 +59,7 @@ class PlanOutcome:
         self._pixels: list[torch.Tensor] = []
         self._places: list[tuple[str, str]] = []
         self._magnitudes: torch.Tensor | None = None
-        self._clock = _CudaClock() if device.type == "cuda" else _HostClock()
+        self._clock = _CudaClock(device) if device.type == "cuda" else _HostClock()
 
     def give(self, pixels: Iterable[torch.Tensor]) -> None:
         """Send these along with the acknowledgement."""
@@ -126,15 +123,19 @@ class _HostClock:
 class _CudaClock:
     """Times work on the GPU's own stream, which may still be busy with the previous plan."""
 
-    def __init__(self) -> None:
-        self._started = torch.cuda.Event(enable_timing=True)
-        self._stopped = torch.cuda.Event(enable_timing=True)
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        # Blocking: a wait must not spin, as that takes a core from every rank.
+        self._started = torch.cuda.Event(enable_timing=True, blocking=True)
+        self._stopped = torch.cuda.Event(enable_timing=True, blocking=True)
         self._started.record()
 
     def stop(self) -> None:
         self._stopped.record()
 
     def seconds(self) -> float:
+        # Another thread than the worker's: without this it would use the memory of device 0.
+        torch.cuda.set_device(self._device)
         self._stopped.synchronize()
         return float(self._started.elapsed_time(self._stopped)) / 1000
 
@@ -149,12 +150,13 @@ class GPUWorker:
         self.rank = pipeline.context.mesh.rank
         self.states: dict[str, RequestState] = {}
         self._faulted = False
+        self._lora_bytes = 0 if loras is None else loras.expected_bytes
 
     @classmethod
     def load(cls, args: RankArgs) -> GPUWorker:
         """Join the other ranks and load. Raises InvalidCheckpoint, InvalidRequest."""
         engine, folder = args.engine, Path(args.model_folder)
-        device = _device(engine)
+        device = choose_device(engine, args.rank)
         parallel = ParallelConfig.choose(engine, ulysses_supported=family_of(folder).ulysses)
         init_process_group(
             args.rank,
@@ -167,28 +169,25 @@ class GPUWorker:
         pipeline = load_pipeline(
             folder,
             device=device,
-            dtype=_dtype(engine, device),
+            dtype=choose_dtype(engine, device),
             mesh=mesh,
             attention_backend=engine.attention_backend,
             file=None if args.model_file is None else Path(args.model_file),
         )
         if engine.lora_dir is None or not pipeline.supports_lora:
             return cls(pipeline)
-        return cls(pipeline, LoraLoader(pipeline, Path(engine.lora_dir)))
+        return cls(pipeline, LoraLoader(pipeline, Path(engine.lora_dir), engine.max_loaded_loras))
 
     def loaded(self, name: str) -> RankLoaded:
         """Report this rank's model to rank 0's Scheduler, for planning."""
         weights = sum(parameter.numel() for parameter in self.pipeline.denoiser_module.parameters())
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()  # what loading freed counts as used until then
-            free, _ = torch.cuda.mem_get_info(self.device)
-        else:
-            free = psutil.virtual_memory().available // self.pipeline.context.mesh.world_size
+        free = free_bytes(self.device, self.pipeline.context.mesh.world_size)
         return RankLoaded(
             rank=self.rank,
             model=self.pipeline.model_info(name),
             parameters=weights,
-            memory_bytes=free,
+            memory_bytes=max(free // 2, free - self._lora_bytes),
+            device_name=describe_device(self.device),
         )
 
     def execute(self, plan: Plan, pictures: Sequence[Any] = ()) -> PlanOutcome:
@@ -218,20 +217,24 @@ class GPUWorker:
         if work.phase is Phase.ENCODE:
             return self._encode(states)
         if work.phase is Phase.DENOISE:
-            return self._denoise(states, work.k, outcome)
+            return self._denoise(states, work, outcome)
         return self._decode(states, work.k, outcome)
 
     def _denoise(
-        self, states: Sequence[RequestState], k: int, outcome: PlanOutcome
+        self, states: Sequence[RequestState], work: Work, outcome: PlanOutcome
     ) -> dict[str, Any]:
         """Collective: after an error, the batch stops on every rank until a plan resumes it."""
         before = [state.evaluation for state in states]
         error: WireError | None = None
+        peak = PeakMemory(self.device)
         try:
-            self.pipeline.forward(Phase.DENOISE, states, k)
+            agree_on_memory(work.untried_bytes, self.device)
+            with peak:
+                self.pipeline.forward(Phase.DENOISE, states, work.k)
         except Exception as raised:
             self._faulted = True
             error = _describe(raised)
+        _empty_cache_after(() if error is None else (error,))
         advanced = [state.evaluation - old for state, old in zip(states, before, strict=True)]
         previews = {s.req.id: s.preview for s in states if s.preview is not None}
         outcome.give(previews.values())
@@ -241,6 +244,7 @@ class GPUWorker:
         return {
             "advanced": min(advanced, default=0),
             "error": error,
+            "peak_bytes": peak.bytes,
             "previewed": tuple(previews),
         }
 
@@ -254,6 +258,7 @@ class GPUWorker:
                 prepared[state.req.id] = self._prepared(state)
             except Exception as raised:
                 failures[state.req.id] = _describe(raised)
+        _empty_cache_after(failures.values())
         return {"advanced": 1, "failures": failures, "prepared": prepared}
 
     def _decode(
@@ -267,8 +272,8 @@ class GPUWorker:
             self.pipeline.forward(Phase.DECODE, states, k)
         except Exception as raised:
             failures = dict.fromkeys((state.req.id for state in states), _describe(raised))
+        _empty_cache_after(failures.values())
         if failures and len(states) > 1:
-            # Not within `except`, whose traceback holds the failed try's memory.
             failures = self._decode_apart(states, goals)
         finished = [s for s, total in zip(states, chunks, strict=True) if len(s.chunks) == total]
         outcome.give(torch.cat(state.chunks) for state in finished)
@@ -305,42 +310,19 @@ class GPUWorker:
         )
 
 
-def _device(engine: EngineArgs) -> torch.device:
-    available = torch.cuda.is_available()
-    if engine.device == "cuda" and not available:
-        raise InvalidRequest("device", engine.device, _why_no_gpu())
-    if engine.device == "cpu" or not available:
-        return torch.device("cpu")
-    return torch.device("cuda")
-
-
-def _why_no_gpu() -> str:
-    """A ROCm build of torch has AMD GPUs under the name cuda."""
-    if torch.version.cuda is None and torch.version.hip is None:
-        return "this build of torch is for CPUs only; install one for CUDA or ROCm, or use cpu"
-    kind = "CUDA" if torch.version.hip is None else "ROCm"
-    return f"there is no {kind} device here; use cpu"
-
-
-def _dtype(engine: EngineArgs, device: torch.device) -> torch.dtype:
-    if engine.dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    dtype = getattr(torch, engine.dtype)
-    assert isinstance(dtype, torch.dtype)
-    return dtype
-
-
 def _describe(raised: Exception) -> WireError:
     if isinstance(raised, MultimodalGenError):
         return WireError.of(raised)
-    if _is_out_of_memory(raised):
-        torch.cuda.empty_cache()  # the retry may need larger blocks than are cached
+    if is_out_of_memory(raised):
         return WireError.of(OutOfMemory("the request does not fit into memory; reduce its size"))
     log.error("a request failed", exc_info=raised)
     return WireError.of(GenerationFailed(f"{type(raised).__name__}: {raised}"[:500]))
 
 
-def _is_out_of_memory(raised: Exception) -> bool:
-    if isinstance(raised, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(raised, RuntimeError) and any(text in str(raised) for text in _OUT_OF_MEMORY)
+def _empty_cache_after(errors: Iterable[WireError]) -> None:
+    """Free the allocator's cache after an out-of-memory: a retry may need larger blocks.
+
+    Not within `except`, whose traceback holds the failed try's memory.
+    """
+    if any(error.code == OutOfMemory.code for error in errors):
+        torch.cuda.empty_cache()

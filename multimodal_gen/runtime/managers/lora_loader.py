@@ -18,6 +18,7 @@ from multimodal_gen.messages.plan import LoraLoad, LoraRead, Plan
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.runtime.layers.lora import Lora, LoraUse
 from multimodal_gen.runtime.loader.lora.reader import LoraReader
+from multimodal_gen.runtime.managers.rank_device import is_out_of_memory
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.lora_reading import lora_reader
 
@@ -27,8 +28,11 @@ log = logging.getLogger(__name__)
 class LoraLoader:
     """Carries out the LoRA orders of plans. Only the reading is done on its own thread."""
 
-    def __init__(self, pipeline: ComposedPipeline, folder: Path) -> None:
+    def __init__(self, pipeline: ComposedPipeline, folder: Path, most: int) -> None:
+        """`most`: how many LoRAs may be loaded at a time."""
         self._folder = LoraFolder(folder)
+        self.expected_bytes = sum(self._folder.sizes()[:most])
+        """Memory that as many LoRAs as may be loaded take, if they are the largest."""
         self._reader = lora_reader(pipeline)
         self._loras = pipeline.loras
         self._rank = pipeline.context.mesh.rank
@@ -79,11 +83,8 @@ class LoraLoader:
                 self._read[order.number] = lora
             except MultimodalGenError as raised:
                 error = raised
-            except (torch.OutOfMemoryError, MemoryError):
-                error = OutOfMemory(f"lora={order.name!r} does not fit into memory")
             except Exception as raised:
-                log.exception("reading a LoRA failed")
-                error = InvalidRequest("lora", order.name, f"can't be read: {raised}")
+                error = _described(order, raised)
             reason = None if error is None else WireError.of(error)
             report(
                 LoraRead(
@@ -104,6 +105,13 @@ class LoraLoader:
         if file.stamp != before:
             raise InvalidRequest("lora", order.name, "was changed during loading; try again")
         return lora, digest
+
+
+def _described(order: LoraLoad, raised: Exception) -> MultimodalGenError:
+    if is_out_of_memory(raised):
+        return OutOfMemory(f"lora={order.name!r} does not fit into memory")
+    log.error("reading a LoRA failed", exc_info=raised)
+    return InvalidRequest("lora", order.name, f"can't be read: {raised}")
 
 
 def _read_beside_the_work(reader: LoraReader, file: LoraFile, target: str | None) -> Lora:

@@ -278,6 +278,7 @@ class Scheduler:
                 seconds=seconds,
                 prepared=acks[0].prepared,
                 now=now,
+                peak_bytes=max(ack.peak_bytes for ack in acks),
             )
             self._cost_kept = False
             self._bulletin.renew(self._policy, self._cost)
