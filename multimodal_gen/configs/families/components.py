@@ -27,6 +27,8 @@ class ComponentSpec:
     classes: tuple[str, ...]
     optional: bool = False
     """True if a checkpoint may lack it."""
+    idle: tuple[str, ...] = ()
+    """Layers of it, by name, that no request of the family uses."""
 
     @property
     def library(self) -> str:
@@ -44,9 +46,9 @@ def module(*classes: str, optional: bool = False) -> ComponentSpec:
     return ComponentSpec("diffusers", classes, optional)
 
 
-def encoder(*classes: str, optional: bool = False) -> ComponentSpec:
+def encoder(*classes: str, optional: bool = False, idle: tuple[str, ...] = ()) -> ComponentSpec:
     """Return the spec of a transformers model."""
-    return ComponentSpec("transformers", classes, optional)
+    return ComponentSpec("transformers", classes, optional, idle)
 
 
 def tokenizer(*classes: str, optional: bool = False) -> ComponentSpec:
@@ -64,6 +66,8 @@ def processor(*classes: str, optional: bool = False) -> ComponentSpec:
     return ComponentSpec("processor", classes, optional)
 
 
+HEAD = "lm_head"
+"""Layer of a language model that predicts words, which an encoder does not."""
 _ANY_TOKENIZER = ("PreTrainedTokenizerFast", "TokenizersBackend")  # the old and the new name
 CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", *_ANY_TOKENIZER)
 GEMMA_TOKENIZERS = ("GemmaTokenizer", "GemmaTokenizerFast", *_ANY_TOKENIZER)

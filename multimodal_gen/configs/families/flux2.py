@@ -3,6 +3,7 @@
 import msgspec
 
 from multimodal_gen.configs.families.components import (
+    HEAD,
     QWEN_TOKENIZERS,
     encoder,
     module,
@@ -51,7 +52,7 @@ FLUX2 = FamilyConfig(
     refused_classes={"Flux2Pipeline": _NO_PROCESSOR},
     components={
         "tokenizer": tokenizer(*QWEN_TOKENIZERS),
-        "text_encoder": encoder("Qwen3ForCausalLM", "Qwen3Model"),
+        "text_encoder": encoder("Qwen3ForCausalLM", "Qwen3Model", idle=(HEAD,)),
         "transformer": native("Flux2Transformer2DModel"),
         "vae": module("AutoencoderKLFlux2"),
     },

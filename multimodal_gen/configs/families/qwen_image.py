@@ -1,6 +1,7 @@
 """Qwen-Image: a 20B transformer over the states of a Qwen2.5-VL."""
 
 from multimodal_gen.configs.families.components import (
+    HEAD,
     QWEN_TOKENIZERS,
     encoder,
     module,
@@ -33,7 +34,7 @@ QWEN_IMAGE = FamilyConfig(
     ),
     components={
         "tokenizer": tokenizer(*QWEN_TOKENIZERS),
-        "text_encoder": encoder("Qwen2_5_VLForConditionalGeneration"),
+        "text_encoder": encoder("Qwen2_5_VLForConditionalGeneration", idle=(HEAD, "model.visual")),
         "transformer": native("QwenImageTransformer2DModel"),
         "vae": module("AutoencoderKLQwenImage"),
     },

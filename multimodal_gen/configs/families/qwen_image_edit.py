@@ -1,6 +1,7 @@
 """Qwen-Image-Edit: Qwen-Image with an image as input, changed as the prompt says."""
 
 from multimodal_gen.configs.families.components import (
+    HEAD,
     PROCESSORS,
     encoder,
     module,
@@ -19,7 +20,7 @@ QWEN_IMAGE_EDIT = FamilyConfig(
     pipeline_classes=("QwenImageEditPipeline", "QwenImageEditPlusPipeline"),
     components={
         "processor": processor(*PROCESSORS),
-        "text_encoder": encoder("Qwen2_5_VLForConditionalGeneration"),
+        "text_encoder": encoder("Qwen2_5_VLForConditionalGeneration", idle=(HEAD,)),
         "transformer": native("QwenImageTransformer2DModel"),
         "vae": module("AutoencoderKLQwenImage"),
     },

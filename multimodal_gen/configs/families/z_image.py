@@ -3,6 +3,7 @@
 import msgspec
 
 from multimodal_gen.configs.families.components import (
+    HEAD,
     QWEN_TOKENIZERS,
     encoder,
     module,
@@ -37,7 +38,7 @@ Z_IMAGE = FamilyConfig(
     pipeline_classes=("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"),
     components={
         "tokenizer": tokenizer(*QWEN_TOKENIZERS),
-        "text_encoder": encoder("Qwen3Model", "Qwen3ForCausalLM"),
+        "text_encoder": encoder("Qwen3Model", "Qwen3ForCausalLM", idle=(HEAD,)),
         "transformer": native("ZImageTransformer2DModel"),
         "vae": module("AutoencoderKL"),
     },

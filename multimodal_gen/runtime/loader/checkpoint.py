@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +25,12 @@ from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.allowed import ALLOWED
 from multimodal_gen.runtime.loader.declared_numbers import check_numbers
+from multimodal_gen.runtime.loader.library_modules import LibraryModule
 from multimodal_gen.runtime.loader.pretrained import (
-    WEIGHTS_STEM,
     complaints,
     load_image_processor,
-    load_module,
     load_processor,
     load_tokenizer,
-    module_of,
     quiet,
 )
 from multimodal_gen.runtime.loader.single_file.weights import SingleFileWeights
@@ -42,6 +40,7 @@ from multimodal_gen.runtime.loader.tensors.weights import fill
 
 _INDEX = "model_index.json"
 _DEFAULTS = "generation_defaults.json"
+_WEIGHTS_STEM = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 
 
 @dataclass(frozen=True)
@@ -131,8 +130,11 @@ class Checkpoint:
             raise InvalidCheckpoint(f"{PATH}: prediction_type={predicts!r} must be one of {known}")
         return config
 
-    def load(self, name: str, dtype: torch.dtype, device: torch.device) -> Any:
-        """Load a tokenizer, a processor, or a module of diffusers or transformers."""
+    def load(
+        self, name: str, dtype: torch.dtype, device: torch.device, idle: Sequence[str] = ()
+    ) -> Any:
+        """Load a tokenizer, a processor, or a module of diffusers or transformers without the
+        layers `idle`."""
         library, class_name = self.components[name]
         kind = ALLOWED[library, class_name]
         if kind == "tokenizer":
@@ -141,18 +143,14 @@ class Checkpoint:
             return load_image_processor(self.folder, name, class_name)
         if kind == "processor":
             return load_processor(self.folder, name, class_name)
-        if self.file is None or name not in self.file.parts:
-            return load_module(self.folder, name, library, class_name, dtype, device)
-        with self._tensors(name) as stored:
-            return module_of(
-                stored,
-                library=library,
-                class_name=class_name,
-                config=self.config(name),
-                name=self._called(name),
-                dtype=dtype,
-                device=device,
+        if inside(self.folder, f"{name}/adapter_config.json").exists():
+            raise InvalidCheckpoint(
+                f"{name}/adapter_config.json: adapters inside a checkpoint are not read"
             )
+        config, called = self.config(name), self._called(name)
+        module = LibraryModule(library, class_name, config, called, idle)
+        with self._tensors(name) as stored:
+            return module.load(stored, dtype, device)
 
     def load_native(
         self,
@@ -181,7 +179,7 @@ class Checkpoint:
             with self.file.tensors(name, class_name, self.config(name)) as stored:
                 yield stored
             return
-        files = weight_files(self.folder, name, WEIGHTS_STEM[library])
+        files = weight_files(self.folder, name, _WEIGHTS_STEM[library])
         with open_safetensors(files.paths, name) as stored:
             yield stored
 

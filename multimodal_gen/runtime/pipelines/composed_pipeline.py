@@ -123,7 +123,8 @@ class ComposedPipeline(ABC):
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
         if cls.native is not None and _kind(name) == cls.denoiser_name:
             return cls.native.load(checkpoint, name, context)
-        loaded = checkpoint.load(name, cls.dtype_of(checkpoint, name, context), context.device)
+        dtype, idle = cls.dtype_of(checkpoint, name, context), cls.family.components[name].idle
+        loaded = checkpoint.load(name, dtype, context.device, idle)
         return cls.vae_class.transform(loaded) if name == "vae" else loaded
 
     @classmethod

@@ -57,15 +57,15 @@ def fill(
     key_map: Mapping[str, tuple[str, ...]],
     *,
     name: str,
-    dtype: torch.dtype,
     device: torch.device,
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Set the weights of all of its modules, in `dtype` on `device`.
+    """Set the weights of all of its modules on `device`, in `dtype`, by default each in its own.
 
     `key_map` lists the checkpoint's tensors for each of the module's, concatenated along dim 0. On
-    a CPU, a tensor that is stored in `dtype` stays in the file's pages. Raises InvalidCheckpoint
-    that lists tensors that are missing, unexpected or of the wrong shape; `name` is the
-    component's.
+    a CPU, a tensor that is stored in the right type stays in the file's pages. Raises
+    InvalidCheckpoint that lists tensors that are missing, unexpected or of the wrong shape; `name`
+    is the component's.
 
     A module's class may define `keep_in_float32`, parts of tensor names that are not cast to
     `dtype`, and `ignored`, parts of a checkpoint's names that it does not use.
@@ -78,9 +78,10 @@ def fill(
     numbers = sum(math.prod(tensor.shape) for tensor in wanted.values())
     keep_narrow = device.type == "cpu" and numbers >= _MANY_NUMBERS
     groups: defaultdict[tuple[str, torch.dtype], dict[str, StoredSources]] = defaultdict(dict)
-    for key in wanted:
+    for key, tensor in wanted.items():
         owner, _, parameter = key.rpartition(".")
-        group = groups[owner, torch.float32 if _has_part(key, exact) else dtype]
+        own = dtype or tensor.dtype
+        group = groups[owner, torch.float32 if _has_part(key, exact) else own]
         group[parameter] = StoredSources(
             {source: stored[source] for source in key_map[key]}, keep_narrow
         )
@@ -130,6 +131,12 @@ def _check(
     name: str,
 ) -> None:
     sources = [source for key in wanted for source in key_map[key]]
+    floating = [
+        source
+        for key, tensor in wanted.items()
+        if tensor.is_floating_point()
+        for source in key_map[key]
+    ]
     missing = [source for source in sources if source not in stored]
     unexpected = sorted(stored.keys() - set(sources))
     misshapen = [] if missing else _misshapen(wanted, key_map, stored)
@@ -137,7 +144,7 @@ def _check(
         ("missing", missing),
         ("unexpected", unexpected),
         ("wrong shape", misshapen),
-        ("not floating point (quantised?)", [] if missing else _not_floating(sources, stored)),
+        ("not floating point (quantised?)", [] if missing else _not_floating(floating, stored)),
     )
     complaints = [f"{what}: {_listed(keys)}" for what, keys in found if keys]
     if complaints:
