@@ -9,6 +9,7 @@ from pathlib import Path
 
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.prediction import NOTES, scheduler_settings, spread
+from multimodal_gen.checkpoints.quantized_layers import understood
 from multimodal_gen.checkpoints.tensor_info import Header, TensorInfo
 from multimodal_gen.configs.families import FAMILIES, FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
@@ -75,7 +76,7 @@ class Recognised:
 
 def recognise(path: Path) -> Recognised:
     """Recognise a file. Raises InvalidCheckpoint that describes an unknown or damaged one."""
-    header = read_header(path)
+    header = understood(read_header(path))
     shapes = _shapes(header)
     found = [
         Recognised(header, family, layout, prefix)

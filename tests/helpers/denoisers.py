@@ -6,10 +6,12 @@ import importlib
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from multimodal_gen.configs.families import family_named
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rank_context import RankContext
+from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 
 
@@ -30,11 +32,8 @@ def load_denoiser(
 
 
 def differences(one: torch.nn.Module, other: torch.nn.Module) -> list[str]:
-    """Names of parameters and buffers that differ in anything."""
-    mine, theirs = (
-        {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        for module in (one, other)
-    )
+    """Names of parameters and buffers that differ in anything but the form they are kept in."""
+    mine, theirs = tensors(one), tensors(other)
     return [
         name
         for name in mine.keys() | theirs.keys()
@@ -43,3 +42,14 @@ def differences(one: torch.nn.Module, other: torch.nn.Module) -> list[str]:
         or mine[name].dtype != theirs[name].dtype
         or not torch.equal(mine[name], theirs[name])
     ]
+
+
+def tensors(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, with the numbers of weights that keep a form of their own."""
+    found = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    for name, kept in module.named_modules():
+        if isinstance(kept, KeptWeight):
+            found = {key: each for key, each in found.items() if not key.startswith(f"{name}.")}
+            whole = torch.cat([each.dequantized(kept.dtype) for each in kept.storages])
+            found[f"{name.removesuffix('kept')}weight"] = whole
+    return found

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from multimodal_gen.checkpoints.header import read_header
+from multimodal_gen.checkpoints.quantized_layers import quantized_layers
 from multimodal_gen.checkpoints.single_file import DENOISER, Recognised, recognise
-from multimodal_gen.checkpoints.tensor_info import is_float
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.loader.quantized.forms import with_forms
 from multimodal_gen.runtime.loader.single_file.conversion import convert
 from multimodal_gen.runtime.loader.single_file.converters import converter_for
 from multimodal_gen.runtime.loader.tensors.gguf_file import gguf_tensors
 from multimodal_gen.runtime.loader.tensors.safetensors_file import open_safetensors
-from multimodal_gen.runtime.loader.tensors.stored import Scaled, Stored
+from multimodal_gen.runtime.loader.tensors.stored import Stored
 
 log = logging.getLogger(__name__)
-_SCALES = (".scale_weight", ".weight_scale")
-"""Name endings of float8 scales in ComfyUI's files, old and new."""
-_NOTES = ("scaled_fp8", ".scale_input", ".input_scale", ".comfy_quant")
-"""Name endings of data for float8 matrix kernels."""
 _LEFTOVERS = ("logit_scale", "position_ids", "text_projection")
 """Left over from training, and from how CLIP used to be saved."""
 _EXPERTS = (("high", ""), ("low", "_2"))
@@ -67,7 +62,6 @@ class SingleFileWeights:
                 owner, own_key = self.found.place(key)
                 if owner == part:
                     own[own_key] = tensor
-            own = _scaled(own)
             if part == DENOISER and self.found.layout.style == "diffusers":
                 yield own
                 return
@@ -87,7 +81,7 @@ class SingleFileWeights:
             yield gguf_tensors(header)
             return
         with open_safetensors([header.path], str(header.path.parent)) as stored:
-            yield stored
+            yield with_forms(stored, quantized_layers([read_header(header.path)]))
 
 
 def _denoiser(found: Recognised, components: Mapping[str, tuple[str, str]], base: str) -> str:
@@ -114,24 +108,3 @@ def _denoiser(found: Recognised, components: Mapping[str, tuple[str, str]], base
             "name must say which one it is: high (noise, the first) or low (noise, the second)"
         )
     return told[0]
-
-
-def _scale(key: str, scale: Stored, weight: Stored) -> Tensor:
-    rows = weight.shape[0] if weight.shape else 1
-    if math.prod(scale.shape) not in (1, rows) or not is_float(scale.dtype):
-        raise InvalidCheckpoint(
-            f"{key}: {scale.dtype} {list(scale.shape)} must be one scale, or one per row of the "
-            f"{rows} rows of its weight"
-        )
-    return scale.rows(0, scale.shape[0] if scale.shape else 1).float()
-
-
-def _scaled(stored: Mapping[str, Stored]) -> dict[str, Stored]:
-    """Apply the scales of float8 weights."""
-    kept = {key: tensor for key, tensor in stored.items() if not key.endswith(_NOTES + _SCALES)}
-    for key, tensor in stored.items():
-        for suffix in _SCALES:
-            weight = key.removesuffix(suffix) + ".weight"
-            if key.endswith(suffix) and weight in kept:
-                kept[weight] = Scaled(kept[weight], _scale(key, tensor, kept[weight]))
-    return kept

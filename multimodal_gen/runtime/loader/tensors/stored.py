@@ -107,33 +107,6 @@ class Transposed:
         return self.origin.rows(0, self.origin.shape[0]).T[start:stop]
 
 
-@dataclass(frozen=True, eq=False)
-class Scaled:
-    """float8 numbers with scales: one in total, or one per row."""
-
-    numbers: Stored
-    scale: Tensor
-
-    @property
-    def computed(self) -> bool:
-        return True
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.numbers.shape
-
-    @property
-    def dtype(self) -> str:
-        return self.numbers.dtype
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        numbers = self.numbers.rows(start, stop).to(torch.float32)
-        scale = self.scale.reshape(-1)
-        if len(scale) > 1:
-            scale = scale[start:stop].reshape(-1, *[1] * (numbers.dim() - 1))
-        return numbers * scale
-
-
 def spans_of(stored: Stored) -> tuple[Span, ...]:
     """Source rows that a tensor consists of, in order."""
     if isinstance(stored, Rearranged):

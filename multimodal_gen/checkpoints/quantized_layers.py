@@ -1,0 +1,271 @@
+"""Finds layers of a weight file whose weights are quantised, from the header and what it notes.
+
+A quantised weight consists of several tensors: its numbers, their scales, and notes for kernels.
+ComfyUI and the tools that make files for it note the form of each layer, as JSON: in the header's
+metadata, or in a small tensor beside the weight. Other files tell it by the types of their tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from multimodal_gen.checkpoints.tensor_info import Header, TensorInfo
+from multimodal_gen.errors import InvalidCheckpoint
+
+FORMS: Mapping[str, int] = {
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+    "mxfp8": 1,
+    "nvfp4": 2,
+    "scaled": 1,
+}
+"""Forms that can be read, with the number of weights in each number that is stored."""
+_SYNONYMS = {
+    "float8_e4m3fn_rowwise": "float8_e4m3fn",
+    "float8_e4m3fn_blockwise": "float8_e4m3fn",
+    "float8_e4m3fn_block3d": "float8_e4m3fn",
+    "hybrid_mxfp8": "mxfp8",
+}
+"""Names that converters give to the same numbers with other shapes of scales."""
+WEIGHTS = ("weight", "weight_packed")
+SCALES = ("weight_scale", "scale_weight", "weight_scale_inv")
+"""Names of scales of weights; the second is ComfyUI's older one."""
+_PARTS = frozenset(
+    {
+        *WEIGHTS,
+        *SCALES,
+        "weight_scale_2",
+        "weight_global_scale",
+        "weight_scalar",
+        "pre_quant_scale",
+        "comfy_quant",
+    }
+)
+"""Last parts of names of tensors that belong to one quantised weight."""
+_UNUSED = frozenset(
+    {"input_scale", "scale_input", "input_global_scale", "activation_scale", "scaled_fp8"}
+)
+"""Last parts of names of notes for kernels that compute in float8."""
+_NOTE = "comfy_quant"
+_METADATA = "_quantization_metadata"
+_MARKER = "scaled_fp8"
+"""Name of an empty tensor by which ComfyUI recognised its older files. If it has two numbers, then
+products are to be computed in full precision."""
+_FULL_PRECISION = "full_precision_matrix_mult"
+_PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "model.")
+"""Prefixes of tensors' names that either they or the notes may lack."""
+_MAX_NOTE_BYTES = 1 << 14
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """A layer with a quantised weight."""
+
+    name: str
+    """Name of its tensors in the file, without the last part."""
+    form: str
+    tensors: Mapping[str, TensorInfo]
+    """What belongs to the weight, by the last part of its name."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the file notes about it."""
+
+    @property
+    def weight(self) -> TensorInfo:
+        """Its numbers as stored."""
+        return next(self.tensors[part] for part in WEIGHTS if part in self.tensors)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight after unpacking, without the padding that a converter notes."""
+        *rows, columns = self.weight.shape or (1,)
+        whole = (*rows, columns * FORMS[self.form])
+        own = self.settings.get("orig_shape")
+        return tuple(own) if isinstance(own, list) and _is_part(own, whole) else whole
+
+    @property
+    def info(self) -> TensorInfo:
+        """All of it as one tensor whose type is the form."""
+        size = sum(info.size for info in self.tensors.values())
+        return TensorInfo(self.form, self.shape, self.weight.start, size)
+
+
+def _is_part(own: list[Any], whole: tuple[int, ...]) -> bool:
+    """True for a shape that becomes `whole` if it is padded to multiples of 32 or 16."""
+    return (
+        len(own) == len(whole) == 2
+        and all(isinstance(size, int) for size in own)
+        and all(0 <= all_ - size < 32 for size, all_ in zip(own, whole, strict=True))
+    )
+
+
+@dataclass(frozen=True)
+class _Notes:
+    layers: Mapping[str, Mapping[str, Any]]
+    common: Mapping[str, Any]
+
+
+def quantized_layers(
+    headers: Sequence[Header], settings: Mapping[str, Any] | None = None
+) -> dict[str, QuantizedLayer]:
+    """Layers with quantised weights in the files of a component, by name. `settings` apply to all
+    of them, unless a file notes others.
+
+    Raises InvalidCheckpoint that names layer and form: for notes that can't be read, for unknown
+    forms, and for scales without a weight.
+    """
+    headers = [header for header in headers if header.format == "safetensors"]
+    groups = _groups(headers)
+    notes = _notes(headers, groups)
+    found = {}
+    for name, tensors in groups.items():
+        own = {**(settings or {}), **notes.common, **notes.layers.get(name, {})}
+        form = own.pop("format", None) or _implied(tensors)
+        if form is not None:
+            found[name] = _checked(QuantizedLayer(name, form, tensors, own), headers[0])
+    return found
+
+
+def is_unused(name: str) -> bool:
+    """True for the name of a tensor that only kernels of others use."""
+    return name.rpartition(".")[2] in _UNUSED
+
+
+def understood(header: Header, settings: Mapping[str, Any] | None = None) -> Header:
+    """The header with one tensor for each quantised weight. Raises InvalidCheckpoint."""
+    return replace(header, tensors=logical_tensors([header], settings))
+
+
+def logical_tensors(
+    headers: Sequence[Header], settings: Mapping[str, Any] | None = None
+) -> dict[str, TensorInfo]:
+    """Tensors of a component's files, with one for each quantised weight, whose type is its form.
+
+    Raises InvalidCheckpoint.
+    """
+    layers = quantized_layers(headers, settings)
+    owners = {f"{name}.{part}": layer for name, layer in layers.items() for part in layer.tensors}
+    tensors = {}
+    for name, info in _all(headers).items():
+        layer = owners.get(name)
+        if layer is not None:
+            tensors[f"{layer.name}.weight"] = layer.info
+        elif not is_unused(name):
+            tensors[name] = info
+    return tensors
+
+
+def _all(headers: Sequence[Header]) -> dict[str, TensorInfo]:
+    return {name: info for header in headers for name, info in header.tensors.items()}
+
+
+def _groups(headers: Sequence[Header]) -> dict[str, dict[str, TensorInfo]]:
+    """Tensors that may be part of a quantised weight, by layer and last part of the name."""
+    groups: defaultdict[str, dict[str, TensorInfo]] = defaultdict(dict)
+    for name, info in _all(headers).items():
+        layer, _, part = name.rpartition(".")
+        if part in _PARTS:
+            groups[layer][part] = info
+    return groups
+
+
+def _implied(tensors: Mapping[str, TensorInfo]) -> str | None:
+    """Form that the types of a layer's tensors imply; None for a plain weight."""
+    weight = next((tensors[part] for part in WEIGHTS if part in tensors), None)
+    scale = next((tensors[part] for part in SCALES if part in tensors), None)
+    match weight and weight.dtype, scale and scale.dtype:
+        case "F8_E4M3", "U8" | "F8_E8M0":
+            return "mxfp8"
+        case "F8_E4M3", _:
+            return "float8_e4m3fn"
+        case "F8_E5M2", _:
+            return "float8_e5m2"
+        case "U8", "F8_E4M3":
+            return "nvfp4"
+        case _, None:
+            return None
+    return "scaled"
+
+
+def _checked(layer: QuantizedLayer, header: Header) -> QuantizedLayer:
+    where = f"{header.path.name}: {layer.name:.100}"
+    layer = replace(layer, form=_SYNONYMS.get(layer.form, layer.form))
+    if layer.form not in FORMS:
+        raise InvalidCheckpoint(
+            f"{where}: form {layer.form!r:.40} is not supported; {', '.join(FORMS)} are"
+        )
+    if not layer.tensors.keys() & set(WEIGHTS):
+        raise InvalidCheckpoint(
+            f"{where} ({layer.form}): has {', '.join(layer.tensors)}, but no weight"
+        )
+    return layer
+
+
+# -- what the file notes
+
+
+def _notes(headers: Sequence[Header], groups: Mapping[str, Mapping[str, TensorInfo]]) -> _Notes:
+    layers: dict[str, dict[str, Any]] = {}
+    full = False
+    for header in headers:
+        layers |= _from_metadata(header, groups)
+        for name, info in header.tensors.items():
+            layer, _, part = name.rpartition(".")
+            if part == _NOTE:
+                layers[layer] = _from_tensor(header, name, info)
+            full |= part == _MARKER and math.prod(info.shape) == 2
+    return _Notes(layers, {_FULL_PRECISION: True} if full else {})
+
+
+def _from_metadata(
+    header: Header, groups: Mapping[str, Mapping[str, TensorInfo]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    text = header.metadata.get(_METADATA)
+    if text is None:
+        return
+    noted = _decoded(text.encode(), f"{header.path.name}: {_METADATA}").get("layers")
+    if not isinstance(noted, dict):
+        raise InvalidCheckpoint(f"{header.path.name}: {_METADATA}: has no layers")
+    for name, settings in noted.items():
+        where = f"{header.path.name}: {_METADATA}: {name:.100}"
+        own = _settings(settings, where)
+        names = (each for p in _PREFIXES for each in (p + name, name.removeprefix(p)))
+        known = next((each for each in names if each in groups), None)
+        if known is None:
+            raise InvalidCheckpoint(f"{where} ({own['format']:.40}): there is no such weight")
+        yield known, own
+
+
+def _from_tensor(header: Header, name: str, info: TensorInfo) -> dict[str, Any]:
+    where = f"{header.path.name}: {name:.100}"
+    if info.dtype not in ("U8", "I8") or info.size > _MAX_NOTE_BYTES:
+        raise InvalidCheckpoint(
+            f"{where}: {info.dtype} of {info.size} bytes must be JSON in U8 of at most "
+            f"{_MAX_NOTE_BYTES} bytes"
+        )
+    with header.path.open("rb") as file:
+        file.seek(info.start)
+        content = file.read(info.size)
+    return _settings(_decoded(content, where), where)
+
+
+def _decoded(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(content, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidCheckpoint(f"{where}: not valid JSON: {error}") from error
+
+
+def _settings(noted: object, where: str) -> dict[str, Any]:
+    """Settings of a layer, those in `params` included. Some files note just the name of a form."""
+    if isinstance(noted, str):
+        noted = {"format": noted}
+    if not isinstance(noted, dict) or not isinstance(noted.get("format"), str):
+        raise InvalidCheckpoint(f"{where}: {noted!s:.60} must name a format")
+    params = noted.get("params")
+    return {**(params if isinstance(params, dict) else {}), **noted}

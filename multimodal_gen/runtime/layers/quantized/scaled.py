@@ -1,0 +1,105 @@
+"""Weights of narrow floating-point numbers with scales: float8, MXFP8 and NVFP4."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from multimodal_gen.runtime.layers.quantized.block_scales import BlockScales, as_bytes
+from multimodal_gen.runtime.layers.quantized.storage import Storage
+
+_CHUNK = {"cpu": 1 << 18}
+"""Numbers computed at a time in float32: what fits into a cache of a CPU."""
+_CHUNK_OF_DEVICES = 1 << 24
+_E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+
+
+class ScaledStorage(Storage):
+    """Floating-point numbers [rows, columns], times a factor, times scales of blocks."""
+
+    values: Tensor
+    factor: Tensor | None
+    scales: BlockScales | None
+    smoothing: Tensor | None
+    per_byte = 1
+
+    def __init__(
+        self,
+        form: str,
+        values: Tensor,
+        *,
+        factor: Tensor | None = None,
+        scales: BlockScales | None = None,
+        smoothing: Tensor | None = None,
+    ) -> None:
+        """`factor` is a number; `smoothing` [columns] are factors of the layer's inputs."""
+        super().__init__(len(values), values.shape[1] * self.per_byte)
+        self.form = form
+        self.dtype = values.dtype
+        self.scales = scales
+        self.register_buffer("values", as_bytes(values))
+        self.register_buffer("factor", factor)
+        self.register_buffer("smoothing", smoothing)
+
+    def numbers(self, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
+        count = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+        found = self.values.new_empty(count, self.columns, dtype=dtype)
+        chunk = _CHUNK.get(found.device.type, _CHUNK_OF_DEVICES)
+        step = max(1, chunk // self.columns)
+        for start in range(0, count, step):
+            stop = min(start + step, count)
+            found[start:stop] = self._scaled(_part(rows, start, stop))
+        return found
+
+    def _scaled(self, rows: slice | Tensor) -> Tensor:
+        values = self._as_float32(self.values[rows])
+        if self.scales is not None:
+            scales, width = self.scales.of(rows), self.scales.block[1]
+            if self.columns % width:
+                values *= scales.repeat_interleave(width, dim=1)[:, : self.columns]
+            else:
+                values.unflatten(1, (-1, width)).mul_(scales[:, :, None])
+        for factor in (self.factor, self.smoothing):
+            if factor is not None:
+                values *= factor
+        return values
+
+    def _as_float32(self, values: Tensor) -> Tensor:
+        """A new tensor of these numbers."""
+        return values.view(self.dtype).to(torch.float32, copy=True)
+
+
+class Float4Storage(ScaledStorage):
+    """Numbers of 4 bits (E2M1), two in a byte: NVFP4."""
+
+    pairs: Tensor
+    """The two numbers, as float32, that each byte stands for: 64 bits."""
+    per_byte = 2
+
+    def __init__(
+        self,
+        form: str,
+        values: Tensor,
+        *,
+        high_first: bool,
+        factor: Tensor | None = None,
+        scales: BlockScales | None = None,
+        smoothing: Tensor | None = None,
+    ) -> None:
+        """`high_first`: the first number of a pair is in the high bits of the byte."""
+        super().__init__(form, values, factor=factor, scales=scales, smoothing=smoothing)
+        self.high_first = high_first
+        e2m1 = torch.tensor([*_E2M1, *(-number for number in _E2M1)])
+        pairs = torch.cartesian_prod(e2m1, e2m1)  # [256, 2]: high, low
+        pairs = pairs if high_first else pairs.flip(1).contiguous()
+        self.register_buffer("pairs", pairs.view(torch.int64).squeeze(1).to(values.device))
+
+    def _as_float32(self, values: Tensor) -> Tensor:
+        pairs = self.pairs.index_select(0, values.flatten().int())
+        return pairs.view(torch.float32).view(len(values), self.columns)
+
+
+def _part(rows: slice | Tensor, start: int, stop: int) -> slice | Tensor:
+    if isinstance(rows, slice):
+        return slice(rows.start + start, rows.start + stop)
+    return rows[start:stop]

@@ -1,0 +1,1 @@
+"""Reads quantised weights in the forms that files have them in."""
