@@ -164,8 +164,8 @@ def check_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return a component's config without keys that select code. Raises InvalidCheckpoint.
 
     Refused: `auto_map`, which names code in the checkpoint, and `quantization_config`, which
-    selects another loader. Removed: `_attn…` and `…_implementation`, which select kernels, even
-    those of a repository on the hub.
+    selects a library's other loader. Removed: `_attn…` and `…_implementation`, which select
+    kernels, even those of a repository on the hub.
     """
     for key in ("auto_map", "quantization_config"):
         if config.get(key):
@@ -183,7 +183,9 @@ def module_config(root: Path, component: str) -> dict[str, Any]:
     Without the check, just creating a module of 10^9 layers would exhaust the memory.
     """
     name = f"{component}/config.json"
-    config = check_config(read_json(root, name), name)
+    config = read_json(root, name)
+    config.pop("quantization_config", None)  # quantization_settings() reads it.
+    config = check_config(config, name)
     check_sizes(config, name)
     if component == "vae":
         check_vae(config, name)

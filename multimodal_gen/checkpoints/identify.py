@@ -7,9 +7,10 @@ from pathlib import Path
 from multimodal_gen.checkpoints.description import Component, Description
 from multimodal_gen.checkpoints.files import inside, module_config, read_json, weight_files
 from multimodal_gen.checkpoints.header import WEIGHT_SUFFIXES, read_header
+from multimodal_gen.checkpoints.quantization_config import quantization_settings
+from multimodal_gen.checkpoints.quantized_layers import logical_tensors
 from multimodal_gen.checkpoints.scheduler_config import scheduler_config
 from multimodal_gen.checkpoints.single_file import DENOISER, recognise
-from multimodal_gen.checkpoints.tensor_info import TensorInfo
 from multimodal_gen.configs.families import family_named
 from multimodal_gen.configs.solver_choice import replacement_warning
 from multimodal_gen.errors import InvalidCheckpoint
@@ -133,15 +134,16 @@ def _with_weights(folder: Path, name: str, class_name: str, library: str) -> Com
     module_config(folder, name)
     stem = "diffusion_pytorch_model" if library == "diffusers" else "model"
     files = weight_files(folder, name, stem)
-    tensors: dict[str, TensorInfo] = {}
+    headers = []
     for path in files.paths:
-        held = read_header(path, path.relative_to(folder).as_posix()).tensors
+        header = read_header(path, path.relative_to(folder).as_posix())
         lacking = [key for key, file in files.weight_map.items() if file == path.name]
-        lacking = sorted(set(lacking) - held.keys())
+        lacking = sorted(set(lacking) - header.tensors.keys())
         if lacking:
             raise InvalidCheckpoint(
                 f"{name}/{path.name}: lacks {len(lacking)} tensors that the index lists: "
                 f"{', '.join(lacking[:_SHOWN])}"
             )
-        tensors |= held
+        headers.append(header)
+    tensors = logical_tensors(headers, quantization_settings(folder, name))
     return Component.of(name, class_name, tensors.values(), files.paths, files.variant)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from multimodal_gen.checkpoints.header import read_header
-from multimodal_gen.checkpoints.quantized_layers import quantized_layers
-from multimodal_gen.runtime.loader.quantized.forms import with_forms
-from multimodal_gen.runtime.loader.tensors.safetensors_file import open_safetensors
-from multimodal_gen.runtime.loader.tensors.stored import Quantized, Stored
+from multimodal_gen.runtime.loader.quantized.forms import open_weights
+from multimodal_gen.runtime.loader.tensors.stored import Quantized
 
 ROWS, COLUMNS = 300, 288
 BIG = torch.randn(ROWS, COLUMNS, generator=torch.Generator().manual_seed(0))
@@ -77,12 +73,6 @@ FORMS: dict[str, tuple[str, Callable[[Tensor], Parts]]] = {
 }
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[dict[str, Stored]]:
-    with open_safetensors([path], "transformer") as stored:
-        yield with_forms(stored, quantized_layers([read_header(path)]))
-
-
 def written(folder: Path, tensors: dict[str, Tensor], **options: dict[str, str]) -> Path:
     path = folder / "weights.safetensors"
     save_file({name: each.contiguous() for name, each in tensors.items()}, path, **options)
@@ -97,7 +87,7 @@ def test_what_is_kept_gives_the_products_of_the_numbers_it_stands_for(
     tensors, exact = make(BIG)
     path = written(tmp_path, {f"layer.{part}": each for part, each in tensors.items()})
     x = torch.randn(2, 5, COLUMNS)
-    with opened(path) as stored:
+    with open_weights([path], "transformer") as stored:
         assert stored.keys() == {"layer.weight"}
         weight = stored["layer.weight"]
         assert isinstance(weight, Quantized)

@@ -18,6 +18,7 @@ from multimodal_gen.checkpoints.files import (
     read_json,
     weight_files,
 )
+from multimodal_gen.checkpoints.quantization_config import quantization_settings
 from multimodal_gen.checkpoints.scheduler_config import PATH, scheduler_config
 from multimodal_gen.configs.solver_choice import PREDICTION_TYPES
 from multimodal_gen.configs.solvers import scheduler_classes
@@ -33,8 +34,8 @@ from multimodal_gen.runtime.loader.pretrained import (
     load_tokenizer,
     quiet,
 )
+from multimodal_gen.runtime.loader.quantized.forms import open_weights
 from multimodal_gen.runtime.loader.single_file.weights import SingleFileWeights
-from multimodal_gen.runtime.loader.tensors.safetensors_file import open_safetensors
 from multimodal_gen.runtime.loader.tensors.stored import Stored
 from multimodal_gen.runtime.loader.tensors.weights import fill
 
@@ -180,7 +181,7 @@ class Checkpoint:
                 yield stored
             return
         files = weight_files(self.folder, name, _WEIGHTS_STEM[library])
-        with open_safetensors(files.paths, name) as stored:
+        with open_weights(files.paths, name, quantization_settings(self.folder, name)) as stored:
             yield stored
 
     def defaults(self, family: Defaults) -> Defaults:

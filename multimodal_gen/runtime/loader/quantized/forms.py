@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from multimodal_gen.checkpoints.quantized_layers import QuantizedLayer, is_unused
+from multimodal_gen.checkpoints.header import read_header
+from multimodal_gen.checkpoints.quantized_layers import is_unused, quantized_layers
 from multimodal_gen.runtime.loader.quantized.scaled_forms import float8, mxfp8, nvfp4, scaled
 from multimodal_gen.runtime.loader.quantized.stored_layer import StoredLayer
+from multimodal_gen.runtime.loader.tensors.safetensors_file import open_safetensors
 from multimodal_gen.runtime.loader.tensors.stored import Quantized, Stored
 
 READERS: Mapping[str, Callable[[StoredLayer], Quantized]] = {
@@ -22,14 +27,21 @@ READERS: Mapping[str, Callable[[StoredLayer], Quantized]] = {
 """What reads a layer in each of `checkpoints.quantized_layers.FORMS`."""
 
 
-def with_forms(
-    stored: Mapping[str, Stored], layers: Mapping[str, QuantizedLayer]
-) -> dict[str, Stored]:
-    """The tensors of a file with one for each quantised weight, `NAME.weight`, instead of its
-    parts. Raises InvalidCheckpoint."""
-    found = {name: tensor for name, tensor in stored.items() if not is_unused(name)}
-    for layer in layers.values():
-        tensors = {part: found.pop(f"{layer.name}.{part}") for part in layer.tensors}
-        whole = StoredLayer(layer.name, layer.form, layer.shape, tensors, layer.settings)
-        found[f"{layer.name}.weight"] = READERS[layer.form](whole)
-    return found
+@contextmanager
+def open_weights(
+    files: Sequence[Path], name: str, settings: Mapping[str, Any] | None = None
+) -> Iterator[dict[str, Stored]]:
+    """Yield the tensors of safetensors files, while they are open, with one for each quantised
+    weight instead of its parts.
+
+    `name` is the component in errors, `settings` are those of `quantized_layers`. Raises
+    InvalidCheckpoint.
+    """
+    layers = quantized_layers([read_header(file) for file in files], settings)
+    with open_safetensors(files, name) as stored:
+        found = {key: tensor for key, tensor in stored.items() if not is_unused(key)}
+        for layer in layers.values():
+            tensors = {part: found.pop(f"{layer.name}.{part}") for part in layer.tensors}
+            whole = StoredLayer(layer.name, layer.form, layer.shape, tensors, layer.settings)
+            found[f"{layer.name}.weight"] = READERS[layer.form](whole)
+        yield found

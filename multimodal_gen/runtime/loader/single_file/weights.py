@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multimodal_gen.checkpoints.header import read_header
-from multimodal_gen.checkpoints.quantized_layers import quantized_layers
 from multimodal_gen.checkpoints.single_file import DENOISER, Recognised, recognise
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.loader.quantized.forms import with_forms
+from multimodal_gen.runtime.loader.quantized.forms import open_weights
 from multimodal_gen.runtime.loader.single_file.conversion import convert
 from multimodal_gen.runtime.loader.single_file.converters import converter_for
 from multimodal_gen.runtime.loader.tensors.gguf_file import gguf_tensors
-from multimodal_gen.runtime.loader.tensors.safetensors_file import open_safetensors
 from multimodal_gen.runtime.loader.tensors.stored import Stored
 
 log = logging.getLogger(__name__)
@@ -80,8 +77,8 @@ class SingleFileWeights:
         if header.format == "gguf":
             yield gguf_tensors(header)
             return
-        with open_safetensors([header.path], str(header.path.parent)) as stored:
-            yield with_forms(stored, quantized_layers([read_header(header.path)]))
+        with open_weights([header.path], str(header.path.parent)) as stored:
+            yield stored
 
 
 def _denoiser(found: Recognised, components: Mapping[str, tuple[str, str]], base: str) -> str:
