@@ -1,20 +1,20 @@
-"""Tensors of GGUF files, memory-mapped, and dequantised by the gguf package when read."""
+"""Tensors of GGUF files, memory-mapped. Blocks are kept, or unpacked when they are read."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-from gguf.quants import dequantize
 from torch import Tensor
 
-from multimodal_gen.checkpoints.tensor_info import Header, TensorInfo, is_float
+from multimodal_gen.checkpoints.tensor_info import Header, TensorInfo
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.layers.quantized.gguf.blocks import FORMS, unpack
+from multimodal_gen.runtime.layers.quantized.gguf.storage import GgufStorage
+from multimodal_gen.runtime.layers.quantized.storage import Storage
 from multimodal_gen.runtime.loader.tensors.stored import Stored
 
 _PLAIN = {
@@ -22,14 +22,20 @@ _PLAIN = {
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
 }
 
 
 @dataclass(frozen=True, eq=False)
-class GgufTensor:
+class _InFile:
+    """A tensor of a file."""
+
     info: TensorInfo
-    content: npt.NDArray[np.uint8]
-    """Bytes of the tensor in the file."""
+    content: Tensor
+    """Bytes of the tensor in the file, uint8."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -39,51 +45,67 @@ class GgufTensor:
     def dtype(self) -> str:
         return self.info.dtype
 
-    @property
-    def computed(self) -> bool:
-        return self.dtype not in _PLAIN
+
+class GgufPlain(_InFile):
+    """Plain numbers."""
+
+    computed = False
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Read plain types unchanged, quantised ones as float32."""
         per_row = math.prod(self.shape[1:])
-        if self.dtype in _PLAIN:
-            plain = torch.from_numpy(self.content).view(_PLAIN[self.dtype])
-            return plain[start * per_row : stop * per_row].reshape(-1, *self.shape[1:])
-        kind = GGMLQuantizationType[self.dtype]
-        block, block_bytes = GGML_QUANT_SIZES[kind]
-        if per_row % block:  # Rows share blocks, for example in a flattened small tensor.
-            return _numbers(self.content, kind).reshape(self.shape)[start:stop]
-        row_bytes = per_row // block * block_bytes
-        numbers = _numbers(self.content[start * row_bytes : stop * row_bytes], kind)
+        plain = self.content.view(_PLAIN[self.dtype])
+        return plain[start * per_row : stop * per_row].reshape(-1, *self.shape[1:])
+
+
+class GgufFlattened(_InFile):
+    """Blocks that are shared by rows, as in a small tensor that was flattened."""
+
+    computed = True
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Unpack to float32."""
+        numbers = unpack(self.dtype, self.content[None], self.info.parameters, torch.float32)
+        return numbers.reshape(self.shape)[start:stop]
+
+
+class GgufBlocks(_InFile):
+    """Rows of whole blocks."""
+
+    computed = True
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Unpack to float32."""
+        columns = math.prod(self.shape[1:])
+        numbers = unpack(self.dtype, self._blocks(start, stop), columns, torch.float32)
         return numbers.reshape(-1, *self.shape[1:])
+
+    def keep(self, start: int, stop: int) -> Storage:
+        """The rows in the file's pages."""
+        return GgufStorage(self.dtype, self._blocks(start, stop), math.prod(self.shape[1:]))
+
+    def _blocks(self, start: int, stop: int) -> Tensor:
+        return self.content.view(self.shape[0], -1)[start:stop]
 
 
 def gguf_tensors(header: Header) -> dict[str, Stored]:
-    """Tensors of a file. Raises InvalidCheckpoint for a type that can't be dequantised."""
+    """Tensors of a file. Raises InvalidCheckpoint for a type that can't be unpacked."""
     if not header.tensors:
         raise InvalidCheckpoint(f"{header.path.name}: holds no tensors")
-    # Copy on write, because torch requires writable memory.
-    content = np.memmap(header.path, mode="c")
-    for name, info in {info.dtype: (name, info) for name, info in header.tensors.items()}.values():
-        _check(name, info, header.path)
+    # Copy on write, because torch requires writable memory; nothing writes to it.
+    content = torch.from_numpy(np.memmap(header.path, mode="c"))
     return {
-        name: GgufTensor(info, content[info.start : info.start + info.size])
+        name: _stored(name, info, content[info.start : info.start + info.size], header)
         for name, info in header.tensors.items()
     }
 
 
-def _numbers(blocks: npt.NDArray[np.uint8], kind: GGMLQuantizationType) -> Tensor:
-    with np.errstate(all="ignore"):  # Overflowing scales come from the file.
-        return torch.from_numpy(dequantize(blocks, kind))
-
-
-def _check(name: str, info: TensorInfo, path: Path) -> None:
-    if info.dtype in _PLAIN or not is_float(info.dtype):
-        return
-    kind = GGMLQuantizationType[info.dtype]
-    try:
-        _numbers(np.zeros(GGML_QUANT_SIZES[kind][1], np.uint8), kind)
-    except NotImplementedError as error:
+def _stored(name: str, info: TensorInfo, content: Tensor, header: Header) -> Stored:
+    if info.dtype in _PLAIN:
+        return GgufPlain(info, content)
+    if info.dtype not in FORMS:
         raise InvalidCheckpoint(
-            f"{path.name}: {name} is {info.dtype}, which can't be dequantised"
-        ) from error
+            f"{header.path.name}: {name} is {info.dtype}, which can't be unpacked"
+        )
+    block, _ = GGML_QUANT_SIZES[GGMLQuantizationType[info.dtype]]
+    shared = math.prod(info.shape[1:]) % block
+    return (GgufFlattened if shared else GgufBlocks)(info, content)

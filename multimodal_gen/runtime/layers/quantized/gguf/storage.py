@@ -1,0 +1,24 @@
+"""Rows of a linear layer's weight in GGUF's blocks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from multimodal_gen.runtime.layers.quantized.gguf.blocks import unpack
+from multimodal_gen.runtime.layers.quantized.storage import Storage
+
+
+class GgufStorage(Storage):
+    """Rows that consist of whole blocks of one type."""
+
+    blocks: Tensor
+
+    def __init__(self, form: str, blocks: Tensor, columns: int) -> None:
+        """`form` is ggml's name of the type, `blocks` uint8 [rows, bytes]."""
+        super().__init__(len(blocks), columns)
+        self.form = form
+        self.register_buffer("blocks", blocks)
+
+    def numbers(self, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
+        return unpack(self.form, self.blocks[rows], self.columns, dtype)
