@@ -23,6 +23,9 @@ FORMS: Mapping[str, int] = {
     "float8_e5m2": 1,
     "mxfp8": 1,
     "nvfp4": 2,
+    "int8": 1,
+    "int8-ConvRot": 1,
+    "int8_blockwise": 1,
     "scaled": 1,
 }
 """Forms that can be read, with the number of weights in each number that is stored."""
@@ -31,6 +34,8 @@ _SYNONYMS = {
     "float8_e4m3fn_blockwise": "float8_e4m3fn",
     "float8_e4m3fn_block3d": "float8_e4m3fn",
     "hybrid_mxfp8": "mxfp8",
+    "int8_tensorwise": "int8",
+    "int8_rowwise": "int8",
 }
 """Names that converters give to the same numbers with other shapes of scales."""
 WEIGHTS = ("weight", "weight_packed")
@@ -45,6 +50,8 @@ _PARTS = frozenset(
         "weight_scalar",
         "pre_quant_scale",
         "comfy_quant",
+        "SCB",
+        "weight_format",
     }
 )
 """Last parts of names of tensors that belong to one quantised weight."""
@@ -187,6 +194,8 @@ def _implied(tensors: Mapping[str, TensorInfo]) -> str | None:
             return "float8_e5m2"
         case "U8", "F8_E4M3":
             return "nvfp4"
+        case "I8", _ if scale or "SCB" in tensors:
+            return "int8"
         case _, None:
             return None
     return "scaled"
@@ -195,6 +204,8 @@ def _implied(tensors: Mapping[str, TensorInfo]) -> str | None:
 def _checked(layer: QuantizedLayer, header: Header) -> QuantizedLayer:
     where = f"{header.path.name}: {layer.name:.100}"
     layer = replace(layer, form=_SYNONYMS.get(layer.form, layer.form))
+    if layer.form == "int8" and layer.settings.get("convrot"):
+        layer = replace(layer, form="int8-ConvRot")
     if layer.form not in FORMS:
         raise InvalidCheckpoint(
             f"{where}: form {layer.form!r:.40} is not supported; {', '.join(FORMS)} are"

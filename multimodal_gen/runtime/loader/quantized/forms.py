@@ -12,6 +12,7 @@ import torch
 
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.quantized_layers import is_unused, quantized_layers
+from multimodal_gen.runtime.loader.quantized.int8_forms import int8, int8_blocks, int8_rotated
 from multimodal_gen.runtime.loader.quantized.scaled_forms import float8, mxfp8, nvfp4, scaled
 from multimodal_gen.runtime.loader.quantized.stored_layer import StoredLayer
 from multimodal_gen.runtime.loader.tensors.safetensors_file import open_safetensors
@@ -22,6 +23,9 @@ READERS: Mapping[str, Callable[[StoredLayer], Quantized]] = {
     "float8_e5m2": partial(float8, dtype=torch.float8_e5m2),
     "mxfp8": mxfp8,
     "nvfp4": nvfp4,
+    "int8": int8,
+    "int8-ConvRot": int8_rotated,
+    "int8_blockwise": int8_blocks,
     "scaled": scaled,
 }
 """What reads a layer in each of `checkpoints.quantized_layers.FORMS`."""

@@ -1,0 +1,36 @@
+"""Weights of 8-bit integers with a scale per row, or one for all."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from multimodal_gen.runtime.layers.quantized.int8_product import has_int8_product, int8_product
+from multimodal_gen.runtime.layers.quantized.storage import Storage
+
+
+class Int8Storage(Storage):
+    """Integers [rows, columns] times scales [rows, 1] or [1, 1].
+
+    If `quantizes_inputs`, then each row of the inputs is quantised as well, to the range of its
+    largest number, where the device multiplies such integers faster than it does floats.
+    """
+
+    form = "int8"
+    values: Tensor
+    scales: Tensor
+
+    def __init__(self, values: Tensor, scales: Tensor, *, quantizes_inputs: bool) -> None:
+        super().__init__(*values.shape)
+        self.quantizes_inputs = quantizes_inputs
+        self.register_buffer("values", values)
+        self.register_buffer("scales", scales)
+
+    def numbers(self, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
+        scales = self.scales if len(self.scales) == 1 else self.scales[rows]
+        return (self.values[rows] * scales).to(dtype)
+
+    def product(self, x: Tensor) -> Tensor:
+        if self.quantizes_inputs and has_int8_product(self.values):
+            return int8_product(x, self.values, self.scales)
+        return super().product(x)

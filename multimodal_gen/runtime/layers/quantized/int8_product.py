@@ -1,0 +1,56 @@
+"""Products of 8-bit integers: of quantised weights with inputs that are quantised row by row."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+_PIECE = {"cpu": 1 << 22, "cuda": 1 << 28}
+"""Outputs that exist as integers at once: what fits a cache, or a small part of a device."""
+_LEAST_ROWS = 32
+"""Rows that torch's product needs on a GPU: more than 16."""
+_UNIT = 8
+"""Rows and columns of weights come in units of this many on a GPU."""
+
+
+def has_int8_product(values: Tensor) -> bool:
+    """True where products with these weights [rows, columns] are faster in integers than in
+    floats."""
+    if values.is_cuda:
+        return not any(size % _UNIT for size in values.shape)
+    return values.device.type == "cpu" and _has_vnni()
+
+
+@cache
+def _has_vnni() -> bool:
+    """True for CPUs with instructions that add up products of four bytes exactly; others would
+    saturate."""
+    return torch.cpu._is_vnni_supported()
+
+
+def quantized_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers from -127 to 127 and scales [..., 1], which give x [..., columns] as a product.
+
+    Not finite scales belong to rows that are not finite.
+    """
+    scales = x.abs().amax(-1, keepdim=True).float().div_(127).clamp_(min=1e-30)
+    return (x / scales).round_().to(torch.int8), scales
+
+
+def int8_product(x: Tensor, values: Tensor, scales: Tensor) -> Tensor:
+    """x Wᵀ: [..., columns] -> [..., rows] for W = values [rows, columns] * scales, [rows, 1] or
+    [1, 1]."""
+    flat = x.reshape(-1, x.shape[-1])
+    count = len(flat)
+    if flat.is_cuda and count < _LEAST_ROWS:
+        flat = torch.cat((flat, flat.new_zeros(_LEAST_ROWS - count, flat.shape[1])))
+    integers, factors = quantized_rows(flat)
+    output = flat.new_empty(len(flat), len(values))
+    step = max(_LEAST_ROWS, _PIECE.get(x.device.type, _PIECE["cpu"]) // len(values))
+    for start in range(0, len(flat), step):
+        part = slice(start, start + step)
+        sums = torch._int_mm(integers[part], values.T)  # [tokens, rows], int32
+        output[part] = (sums * factors[part]).mul_(scales.T)
+    return output[:count].view(*x.shape[:-1], len(values))
