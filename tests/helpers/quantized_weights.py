@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6])
@@ -93,3 +95,39 @@ def metadata(forms: Mapping[str, str]) -> dict[str, str]:
     """ComfyUI's notes in a file's header, by layer."""
     layers = {name: {"format": form} for name, form in forms.items()}
     return {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
+
+
+def quantized(
+    tensors: Mapping[str, Tensor], *makers: Callable[[Tensor], Parts]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A model's tensors with its matrices in quantised forms, one maker after the other, and the
+    same in the numbers that these stand for. Widths that split into no blocks stay as they are."""
+    stored, exact, turn = {}, {}, 0
+    for name, tensor in tensors.items():
+        layer, _, part = name.rpartition(".")
+        if part != "weight" or tensor.dim() != 2 or tensor.shape[1] % 32:
+            stored[name] = exact[name] = tensor
+            continue
+        made = makers[turn % len(makers)](tensor)
+        turn += 1
+        stored |= {f"{layer}.{each}": values for each, values in made.tensors.items()}
+        exact[name] = made.exact
+    assert turn >= len(makers)
+    return stored, exact
+
+
+def rewrite(folder: Path, component: str, *makers: Callable[[Tensor], Parts], exact: Path) -> None:
+    """Put a component's weights into quantised forms in `folder`, and in the folder `exact` into
+    the numbers that these stand for."""
+    (file,) = (folder / component).glob("*.safetensors")
+    stored, numbers = quantized(load_file(file), *makers)
+    save_file({name: each.contiguous() for name, each in stored.items()}, file)
+    save_file(
+        {name: each.contiguous() for name, each in numbers.items()},
+        exact / component / file.name,
+    )
+
+
+def set_config(folder: Path, component: str, **values: Any) -> None:
+    path = folder / component / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
