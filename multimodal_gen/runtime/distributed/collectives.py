@@ -31,6 +31,17 @@ def all_gather_shares(
     return gathered.movedim(0, dim)
 
 
+def send(tensor: Tensor, rank: int) -> None:
+    """Send a tensor to a rank, which waits for it in `receive`."""
+    dist.send(tensor.contiguous(), rank)
+
+
+def receive(buffer: Tensor, rank: int) -> Tensor:
+    """Fill `buffer`, of the shape that the rank sends."""
+    dist.recv(buffer, rank)
+    return buffer
+
+
 def all_to_all(
     pieces: Sequence[Tensor], received: Sequence[torch.Size], group: dist.ProcessGroup
 ) -> list[Tensor]:

@@ -267,7 +267,7 @@ class GPUWorker:
         """Decode together; if that fails, separately, so that only the faulty request ends."""
         failures: dict[str, WireError] = {}
         chunks = [self.pipeline.decode_chunks(state.params) for state in states]
-        goals = [min(len(s.chunks) + k, total) for s, total in zip(states, chunks, strict=True)]
+        goals = [min(s.decoded + k, total) for s, total in zip(states, chunks, strict=True)]
         try:
             self.pipeline.forward(Phase.DECODE, states, k)
         except Exception as raised:
@@ -275,8 +275,17 @@ class GPUWorker:
         _empty_cache_after(failures.values())
         if failures and len(states) > 1:
             failures = self._decode_apart(states, goals)
-        finished = [s for s, total in zip(states, chunks, strict=True) if len(s.chunks) == total]
-        outcome.give(torch.cat(state.chunks) for state in finished)
+        failures |= {
+            state.req.id: _describe(state.tiles.failure)
+            for state in states
+            if state.tiles is not None and state.tiles.failure is not None
+        }
+        finished = [
+            state
+            for state, total in zip(states, chunks, strict=True)
+            if state.decoded == total and state.chunks and state.req.id not in failures
+        ]
+        outcome.give(_joined(state.chunks) for state in finished)
         outcome.check(states)
         return {
             "advanced": k,
@@ -291,7 +300,7 @@ class GPUWorker:
         failures: dict[str, WireError] = {}
         for state, goal in zip(states, goals, strict=True):
             try:
-                if missing := goal - len(state.chunks):
+                if missing := goal - state.decoded:
                     self.pipeline.forward(Phase.DECODE, [state], missing)
             except Exception as raised:
                 failures[state.req.id] = _describe(raised)
@@ -308,6 +317,10 @@ class GPUWorker:
             steps=None if first == 0 else -(-(end - first) // state.solver.order),
             warnings=tuple(state.warnings),
         )
+
+
+def _joined(chunks: Sequence[torch.Tensor]) -> torch.Tensor:
+    return chunks[0] if len(chunks) == 1 else torch.cat([*chunks])
 
 
 def _describe(raised: Exception) -> WireError:

@@ -29,10 +29,12 @@ from multimodal_gen.runtime.models.schedulers.registry import make_solver
 from multimodal_gen.runtime.models.schedulers.schedule import Schedule
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.pixels import to_uint8
+from multimodal_gen.runtime.models.vaes.tiles.geometry import TileGrid
+from multimodal_gen.runtime.models.vaes.tiles.tile_run import TileRun
 from multimodal_gen.runtime.models.vaes.vae import VAE
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.pipelines.guidance import guidance_without_effect
-from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
+from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
 from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.pipelines.prompts import EncodedPrompts
 from multimodal_gen.runtime.pipelines.requirements import check_components, check_view
@@ -41,6 +43,9 @@ from multimodal_gen.runtime.stages import make_stages
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState, shapes_of
 from multimodal_gen.runtime.stages.rows import Rows, join_rows
 from multimodal_gen.runtime.stages.stage import Guidance
+
+MAX_DECODED = 64
+"""Maximum number of pictures in one call of a decoder."""
 
 
 class ComposedPipeline(ABC):
@@ -324,13 +329,48 @@ class ComposedPipeline(ABC):
 
     # -- decoding
 
-    def decode_chunks(self, params: SamplingParams) -> int:
-        """Number of chunks that decoding takes."""
-        return self.vae.chunks(self.layout.frames(params))
+    def limit_decoding(self, room: int) -> None:
+        """Set the bytes of activations that encoding or decoding pixels may take at once. It is the
+        same on all ranks; pixels depend on it where it makes them be decoded in tiles."""
+        self.vae.room = room
 
-    def decodes_together(self, params: SamplingParams) -> bool:
-        """True if requests of this size may be decoded in one call."""
-        return self.vae.decodes_batches and self.decode_chunks(params) == 1
+    def decode_chunks(self, params: SamplingParams) -> int:
+        """Number of units that decoding takes: chunks, or turns of tiles."""
+        chunks, grid = self.vae.chunks(self.layout.frames(params)), self._grid(params)
+        return chunks if grid is None else TileRun.units(grid, self.context.mesh, chunks)
+
+    def _grid(self, params: SamplingParams) -> TileGrid | None:
+        """Tiles that a request is decoded in, if it is."""
+        return self.vae.grid(*size_of(params), self.layout.frames(params))
+
+    def decoded_at_once(self, params: SamplingParams) -> int:
+        """Maximum number of requests of this size that are decoded in one call."""
+        vae, frames = self.vae, self.layout.frames(params)
+        in_pieces = self.decode_chunks(params) > 1 or self._grid(params) is not None
+        if in_pieces or not vae.decodes_batches:
+            return 1
+        if vae.room is None:
+            return MAX_DECODED
+        return min(max(1, vae.room // vae.decode_bytes(*size_of(params), frames)), MAX_DECODED)
+
+    def tile_run(self, state: RequestState) -> TileRun | None:
+        """Start decoding a request in tiles, if its size needs them."""
+        grid = self._grid(state.params)
+        if grid is None:
+            return None
+        _, latents = state.running()
+        return TileRun(
+            self.vae,
+            grid,
+            self.vae_latents([state], latents),
+            self.context.mesh,
+            chunks=self.vae.chunks(self.layout.frames(state.params)),
+            options=self.decoding(state),
+        )
+
+    def vae_latents(self, states: Sequence[RequestState], latents: Tensor) -> Tensor:
+        """Convert latents of requests of one size to the VAE's layout."""
+        return self.layout.unpack(latents, states[0].params)
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
         """Decode chunk `chunk` of `latents` [B, ...] to pixels [B * F, H, W, 3] uint8.
@@ -338,7 +378,7 @@ class ComposedPipeline(ABC):
         B is 1 unless the requests, all of one size, are decoded together.
         """
         state = states[0]
-        latents = self.layout.unpack(latents, state.params)
+        latents = self.vae_latents(states, latents)
         carry = state.carry if chunk else None
         decoded, state.carry = self.vae.decode(latents, chunk, carry, **self.decoding(state))
         for one, own in zip(states, decoded.chunk(len(states)), strict=True):

@@ -11,11 +11,11 @@ from multimodal_gen.runtime.stages.stage import Pipeline, Stage
 
 
 def make_stages(pipeline: Pipeline) -> dict[Phase, tuple[Stage, ...]]:
-    """Create the stages that this rank runs: only rank 0 makes pixels."""
+    """Create the stages that this rank runs: only rank 0 has the pixels in the end."""
     is_output_rank = pipeline.context.mesh.rank == 0
     prepare = PrepareStage(pipeline, is_output_rank=is_output_rank)
     return {
         Phase.ENCODE: (EncodeStage(pipeline), prepare),
         Phase.DENOISE: (DenoiseStage(pipeline),),
-        Phase.DECODE: (DecodeStage(pipeline),) if is_output_rank else (),
+        Phase.DECODE: (DecodeStage(pipeline, is_output_rank=is_output_rank),),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from multimodal_gen.runtime.stages.overlay import with_unmasked
 from multimodal_gen.runtime.stages.request_state import RequestState
@@ -11,28 +12,46 @@ from multimodal_gen.runtime.stages.stage import Pipeline
 
 
 class DecodeStage:
-    """Decodes the next k chunks of each request."""
+    """Decodes the next k units of each request: chunks on rank 0, or tiles on all ranks."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, *, is_output_rank: bool) -> None:
         self._pipeline = pipeline
+        self._is_output_rank = is_output_rank
         self.components = pipeline.components_of_kind("vae")
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for together in self._groups(states):
+            first = together[0]
+            units = self._pipeline.decode_chunks(first.params)
+            for unit in range(first.decoded, min(first.decoded + k, units)):
+                self._decode(together, unit)
+                for state in together:
+                    state.decoded += 1
+
+    def _decode(self, together: Sequence[RequestState], unit: int) -> None:
+        first = together[0]
+        if first.tiles is not None:
+            first.chunks += first.tiles.advance(
+                lambda pixels: first.measure(pixels, "decoding"), partial(with_unmasked, first)
+            )
+        elif self._is_output_rank:
             latents = join([state.running()[1] for state in together])
-            done = len(together[0].chunks)
-            chunks = self._pipeline.decode_chunks(together[0].params)
-            for chunk in range(done, min(done + k, chunks)):
-                pixels = self._pipeline.decode(together, latents, chunk)
-                for state, own in zip(together, pixels.chunk(len(together)), strict=True):
-                    state.chunks.append(with_unmasked(state, own))
+            pixels = self._pipeline.decode(together, latents, unit)
+            for state, own in zip(together, pixels.chunk(len(together)), strict=True):
+                state.chunks.append(with_unmasked(state, own))
 
     def _groups(self, states: Sequence[RequestState]) -> list[list[RequestState]]:
-        """Group states of equal size, if they can be decoded together."""
-        groups: dict[object, list[RequestState]] = {}
+        """Group states of equal size, as many as can be decoded together."""
+        groups: list[list[RequestState]] = []
+        open_groups: dict[object, list[RequestState]] = {}
         for state in states:
+            if state.tiles is None:
+                state.tiles = self._pipeline.tile_run(state)
             _, latents = state.running()
             size = (state.params.width, state.params.height, latents.shape)
-            alone = not self._pipeline.decodes_together(state.params)
-            groups.setdefault(id(state) if alone else size, []).append(state)
-        return list(groups.values())
+            group = open_groups.get(size)
+            if group is None or len(group) >= self._pipeline.decoded_at_once(state.params):
+                group = open_groups[size] = []
+                groups.append(group)
+            group.append(state)
+        return groups

@@ -15,6 +15,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.request import Req
 from multimodal_gen.runtime.layers.lora import LoraUse
 from multimodal_gen.runtime.models.schedulers.solver import Solver
+from multimodal_gen.runtime.models.vaes.tiles.tile_run import TileRun
 
 Conditioning = dict[str, Tensor]
 """Denoiser inputs of one branch by name; each tensor has a leading dimension of 1."""
@@ -51,8 +52,12 @@ class RequestState:
     float32 scalar on the device, not checked yet. NaN or infinity means that it has failed."""
     chunks: list[Tensor] = field(default_factory=list)
     """Chunks decoded so far, each [F, H, W, 3] uint8."""
+    decoded: int = 0
+    """Units of decoding done: chunks, or turns of tiles."""
     carry: Any = None
     """VAE state after the last decoded chunk, needed for the next one."""
+    tiles: TileRun | None = None
+    """Its tiles, from the first one on, if it is decoded in tiles."""
 
     @property
     def params(self) -> SamplingParams:

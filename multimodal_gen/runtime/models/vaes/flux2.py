@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from multimodal_gen.runtime.models.vaes.image import image_values, square_tiles
+from multimodal_gen.runtime.models.vaes.tiles.geometry import TileAxis
 from multimodal_gen.runtime.models.vaes.vae import VAE
 
 PATCH = 2
@@ -29,7 +31,20 @@ class Flux2VAE(VAE):
 
     @property
     def pixels_per_latent(self) -> int:
-        return PATCH * int(2 ** (len(self._module.config.block_out_channels) - 1))
+        return PATCH * self.module_scale
+
+    @property
+    def module_scale(self) -> int:
+        return int(2 ** (len(self._module.config.block_out_channels) - 1))
+
+    @property
+    def live_values(self) -> float:
+        config = self._module.config
+        return image_values(config.get("decoder_block_out_channels") or config.block_out_channels)
+
+    @property
+    def tile_axes(self) -> tuple[TileAxis, TileAxis] | None:
+        return square_tiles(self._module, self.module_scale)
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         pixels = pixels.to(self._module.device, self._module.dtype)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from multimodal_gen.runtime.models.vaes.constants import ChannelConstants
+from multimodal_gen.runtime.models.vaes.tiles.geometry import TileAxis
+from multimodal_gen.runtime.models.vaes.tiles.tiled_decoder import overlapping
 from multimodal_gen.runtime.models.vaes.vae import VAE
 
 
 class ImageVAE(VAE):
-    """Untiled, in channels last, which is the fastest layout for convolutions."""
+    """Uses channels last, which is the fastest layout for convolutions."""
 
     def __init__(self, module: Any) -> None:
         super().__init__(module)
@@ -32,6 +35,19 @@ class ImageVAE(VAE):
         config = self._module.config
         blocks = config.get("block_out_channels") or config.encoder_block_out_channels
         return int(2 ** (len(blocks) - 1))
+
+    @property
+    def live_values(self) -> float:
+        config = self._module.config
+        widths = config.get("block_out_channels") or config.decoder_block_out_channels
+        return image_values(widths)
+
+    @property
+    def tile_axes(self) -> tuple[TileAxis, TileAxis] | None:
+        module = self._module
+        if not hasattr(module, "tile_sample_min_size"):  # AutoencoderDC
+            return super().tile_axes
+        return square_tiles(module, self.module_scale)
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         pixels = pixels.to(self._module.device, self._module.dtype)
@@ -58,3 +74,19 @@ class ImageVAE(VAE):
         shift: float | None = self._module.config.get("shift_factor")
         latents = latents / factor
         return latents if shift is None else latents + shift
+
+
+def image_values(widths: Sequence[int]) -> float:
+    """Numbers that are alive at once in a decoder of these widths, per pixel. The first block of a
+    level is given the width of the level below, and has three tensors of it at once."""
+    below = [*widths[1:], widths[-1]]
+    return max(3.0 * width / 4.0**level for level, width in enumerate(below))
+
+
+def square_tiles(module: Any, scale: int) -> tuple[TileAxis, TileAxis] | None:
+    """Tiles of an AutoencoderKL or AutoencoderKLFlux2, of the size that it was trained with."""
+    tile = module.tile_sample_min_size
+    if not isinstance(tile, int):
+        return None
+    axis = overlapping(tile, module.tile_latent_min_size, module.tile_overlap_factor, scale)
+    return None if axis is None else (axis, axis)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,15 @@ class DecodeNoise:
 class LTXVAE(VideoVAE):
     """Decodes in one chunk, because the convolutions look ahead in time."""
 
+    @property
+    def live_values(self) -> float:
+        """Those of one frame."""
+        config = self._module.config
+        return float(5 * config.decoder_block_out_channels[0] / config.patch_size**2)
+
+    def decode_bytes(self, height: int, width: int, frames: int = 1) -> int:
+        return super().decode_bytes(height, width) * self.tile_values(frames)[1]
+
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Latents are float32."""
         return self._normalized(self._posterior(pixels, generator).float())
@@ -44,16 +54,25 @@ class LTXVAE(VideoVAE):
     ) -> tuple[Tensor, Carry]:
         """`noise` is for decoders that are told a noise level; without it, 0. Some versions add
         noise inside, from torch's global generator: it is seeded for this video, and restored."""
-        module, timestep = self._module, None
-        latents = self._denormalized(latents)
+        options = {"seed": seed, "noise": noise}
+        latents = self.module_latents(latents, **options)
+        return self.finished(self.decode_tile(latents, chunk, carry, **options)[0]), None
+
+    def module_latents(self, latents: Tensor, **options: Any) -> Tensor:
+        latents, noise = self._denormalized(latents), options.get("noise")
+        if self._module.config.timestep_conditioning and noise is not None:
+            latents = noise.added(latents)
+        return latents.to(self._module.dtype)
+
+    def decode_tile(
+        self, latents: Tensor, chunk: int, carry: Carry, **options: Any
+    ) -> tuple[Tensor, Carry]:
+        module, noise, timestep = self._module, options.get("noise"), None
         if module.config.timestep_conditioning:
             timestep = latents.new_full((1,), noise.timestep if noise else 0.0, dtype=module.dtype)
-            latents = noise.added(latents) if noise else latents
-        latents = latents.to(module.dtype)
         with torch.random.fork_rng([latents.device] if latents.is_cuda else []):
-            torch.manual_seed(seed)
-            video = module.decode(latents, timestep, return_dict=False)[0]
-        return video[0].transpose(0, 1), None
+            torch.manual_seed(options["seed"])
+            return module.decoder(latents, timestep), None
 
     def _normalized(self, latents: Tensor) -> Tensor:
         """Omits the scaling factor, as the reference does here."""

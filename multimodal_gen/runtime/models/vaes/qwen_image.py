@@ -37,6 +37,10 @@ class QwenImageVAE(VAE):
     def pixels_per_latent(self) -> int:
         return int(2 ** len(self._module.config.temperal_downsample))
 
+    @property
+    def live_values(self) -> float:
+        return 19 * float(self._module.config.base_dim)
+
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self._normalized(self._posterior(pixels.unsqueeze(2), generator)[:, :, 0])
 
@@ -46,6 +50,11 @@ class QwenImageVAE(VAE):
         latents = self._denormalized(latents.to(self._module.dtype)).unsqueeze(2)
         decoded = self._module.decode(latents, return_dict=False)[0]
         return decoded[:, :, 0], None
+
+    def decode_tile(
+        self, latents: Tensor, chunk: int, carry: Carry, **options: Any
+    ) -> tuple[Tensor, Carry]:
+        return self._module.decoder(self._module.post_quant_conv(latents)), None
 
     # Multiplies by a reciprocal, like the reference, for equal rounding.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from multimodal_gen.runtime.models.vaes.pixels import to_uint8
+from multimodal_gen.runtime.models.vaes.tiles.tiled_decoder import TiledDecoder
 
 _PREVIEW_SIDE = 32  # latents; 256 pixels of an 8x VAE
 
@@ -17,7 +18,7 @@ Carry = Any
 """State from decoding one chunk for the next. The caller keeps it, with the request."""
 
 
-class VAE(ABC):
+class VAE(TiledDecoder):
     """Wraps a module of diffusers. Latents are [B, C, h, w], normalized for the denoiser.
 
     It keeps the module but no tensors of it, nor any made from them: weights may move between two
@@ -27,19 +28,10 @@ class VAE(ABC):
     decodes_batches: ClassVar[bool] = True
     """True if latents of one chunk may be decoded as a batch."""
 
-    def __init__(self, module: Any) -> None:
-        self._module = module
-
     @classmethod
     def transform(cls, module: Any) -> Any:
         """Rewrite the weights of a newly loaded module, once."""
         return module
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the module's weights, in which it computes."""
-        dtype: torch.dtype = self._module.dtype
-        return dtype
 
     # -- geometry
 
@@ -47,11 +39,6 @@ class VAE(ABC):
     def channels(self) -> int:
         """C of the latents."""
         return int(self._module.config.latent_channels)
-
-    @property
-    @abstractmethod
-    def pixels_per_latent(self) -> int:
-        """Pixels per latent along each side."""
 
     @property
     def frame_multiple(self) -> int:
@@ -74,7 +61,10 @@ class VAE(ABC):
 
     def _posterior(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         pixels = pixels.to(self._module.device, self._module.dtype)
-        posterior = self._module.encode(pixels, return_dict=False)[0]
+        frames = (pixels.shape[2] - 1) // self.frame_multiple + 1 if pixels.dim() == 5 else 1
+        height, width = pixels.shape[-2:]
+        with self.tiled_encode(height, width, frames):
+            posterior = self._module.encode(pixels, return_dict=False)[0]
         latents: Tensor = posterior.mode() if generator is None else posterior.sample(generator)
         return latents
 
@@ -95,6 +85,17 @@ class VAE(ABC):
         """
         latents = self._denormalized(latents.to(self._module.dtype))
         return self._module.decode(latents, return_dict=False)[0], None
+
+    def module_latents(self, latents: Tensor, **options: Any) -> Tensor:
+        return self._denormalized(latents.to(self._module.dtype)).unsqueeze(2)
+
+    def decode_tile(
+        self, latents: Tensor, chunk: int, carry: Carry, **options: Any
+    ) -> tuple[Tensor, Carry]:
+        before: Any = getattr(self._module, "post_quant_conv", None)
+        tile = latents[:, :, 0].contiguous(memory_format=torch.channels_last)
+        decoded: Tensor = self._module.decoder(tile if before is None else before(tile))
+        return decoded.unsqueeze(2), None
 
     def preview(self, latents: Tensor) -> Tensor:
         """Small image [h, w, 3] uint8 of latents [1, ...]; for a video, of its first frame."""
@@ -125,6 +126,12 @@ class VideoVAE(VAE):
     @property
     def frame_multiple(self) -> int:
         return int(self._module.temporal_compression_ratio)
+
+    def module_latents(self, latents: Tensor, **options: Any) -> Tensor:
+        return self._denormalized(latents.to(self._module.dtype))
+
+    def tile_values(self, frames: int) -> tuple[int, int]:
+        return 3, (frames - 1) * self.frame_multiple + 1
 
     def latent_shape(self, height: int, width: int, frames: int | None = None) -> tuple[int, ...]:
         assert frames is not None

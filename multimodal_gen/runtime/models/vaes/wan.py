@@ -37,6 +37,18 @@ class WanVAE(VideoVAE):
     def frame_multiple(self) -> int:
         return int(self._module.config.scale_factor_temporal)
 
+    @property
+    def decoder_scale(self) -> int:
+        return int(self._module.config.patch_size or 1)
+
+    @property
+    def live_values(self) -> float:
+        """Those of four frames, and of the two that each convolution looks back to."""
+        config = self._module.config
+        per_channel = 86 if config.is_residual else 52
+        width = config.decoder_base_dim or config.base_dim
+        return per_channel * float(width) / self.decoder_scale**2
+
     def chunks(self, frames: int) -> int:
         return frames
 
@@ -44,8 +56,27 @@ class WanVAE(VideoVAE):
         self, latents: Tensor, chunk: int = 0, carry: Carry = None, *, seed: int = 0
     ) -> tuple[Tensor, Carry]:
         """The first chunk is one frame of the video; each other one is `frame_multiple` frames."""
+        latents = self.module_latents(latents[:, :, chunk : chunk + 1])
+        video, features = self._decode_frame(latents, carry)
+        return self.finished(video), features
+
+    def decode_tile(
+        self, latents: Tensor, chunk: int, carry: Carry, **options: Any
+    ) -> tuple[Tensor, Carry]:
+        return self._decode_frame(latents[:, :, chunk : chunk + 1], carry)
+
+    def tile_values(self, frames: int) -> tuple[int, int]:
+        channels, frames = super().tile_values(frames)
+        return channels * self.decoder_scale**2, frames
+
+    def finished(self, decoded: Tensor) -> Tensor:
+        if self.decoder_scale > 1:
+            decoded = _unpatchify(decoded, patch_size=self.decoder_scale)
+        return super().finished(decoded.clamp(-1, 1))
+
+    def _decode_frame(self, latents: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        """Decode a latent frame of the module, [1, C, 1, h, w]."""
         module = self._module
-        latents = self._denormalized(latents[:, :, chunk : chunk + 1].to(module.dtype))
         features = [None] * module._cached_conv_counts["decoder"] if carry is None else carry[:]
         video = module.decoder(
             module.post_quant_conv(latents),
@@ -53,9 +84,7 @@ class WanVAE(VideoVAE):
             feat_idx=[0],
             first_chunk=carry is None,
         )
-        if module.config.patch_size is not None:
-            video = _unpatchify(video, patch_size=module.config.patch_size)
-        return video[0].clamp(-1, 1).transpose(0, 1), features
+        return video, features
 
     # Multiplies by a reciprocal, like the reference, for equal rounding.
 

@@ -21,6 +21,7 @@ from multimodal_gen.messages.plan import BatchKey
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.allowed import ALL_SCHEDULERS, ALLOWED
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
+from multimodal_gen.runtime.models.vaes.tiles.tile_run import TileRun
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.fallback.call import CallSignature
 from multimodal_gen.runtime.pipelines.fallback.previews import LibraryPreviews
@@ -206,8 +207,14 @@ class FallbackPipeline(ComposedPipeline):
     def decode_chunks(self, params: SamplingParams) -> int:
         return 1
 
-    def decodes_together(self, params: SamplingParams) -> bool:
-        return False
+    def decoded_at_once(self, params: SamplingParams) -> int:
+        return 1
+
+    def tile_run(self, state: RequestState) -> TileRun | None:
+        """None: the library's call decodes."""
+        return None
+
+    def limit_decoding(self, room: int) -> None: ...
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
         (state,) = states

@@ -117,13 +117,13 @@ class StableDiffusion3Pipeline(ComposedPipeline):
         tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}
         return self._denoiser(tensors, lora=rows.lora)
 
-    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
+    def vae_latents(self, states: Sequence[RequestState], latents: Tensor) -> Tensor:
         config = self.components["vae"].config
         shift: float = config.scaling_factor * (config.shift_factor or 0.0)
         # The reference's inpainting omits the VAE's shift.
         inpainted = [shift if "mask" in state.pictures else 0.0 for state in states]
         latents = latents - latents.new_tensor(inpainted).view(-1, 1, 1, 1)
-        return super().decode(states, latents, chunk)
+        return super().vae_latents(states, latents)
 
 
 PIPELINE = StableDiffusion3Pipeline

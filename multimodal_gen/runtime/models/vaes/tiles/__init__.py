@@ -1,0 +1,1 @@
+"""Decodes in overlapping tiles: their geometry, their blending, and their order over ranks."""
