@@ -1,7 +1,10 @@
 """How many operations an evaluation is, so that it gets no more of them unnoticed."""
 
+from typing import Any
+
 import pytest
-from device_process import run_on_device
+
+Seen = dict[str, Any]
 
 MOST = {
     "flux": 366,
@@ -16,9 +19,9 @@ MOST = {
 One for each request checks that its latents are finite."""
 
 
-@pytest.fixture(scope="module")
-def operations() -> dict[str, int]:
-    operations: dict[str, int] = run_on_device("see_on_device.py", "--json", "operations")
+@pytest.fixture
+def operations(seen: Seen) -> dict[str, int]:
+    operations: dict[str, int] = seen["operations"]
     return operations
 
 

@@ -1,7 +1,8 @@
 """Runs tiny checkpoints on the device that only pretends.
 
 `python tests/helpers/see_on_device.py` prints how many operations one evaluation of two requests
-is, for each native family; with `--json operations` or `--json generations`, tests read it.
+is, for each native family; with `--json`, everything that is seen of families, tasks and solvers,
+for tests to read.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ import pretend_device
 def main(arguments: list[str]) -> None:
     import torch
     from device_cases import NATIVE, generations, operations
+    from device_solvers import solver_waits
 
     torch.set_num_threads(1)
-    if arguments == ["--json", "generations"]:
-        print(json.dumps(generations()))
-    elif arguments == ["--json", "operations"]:
-        print(json.dumps({family: operations(family) for family in NATIVE}))
+    counted = {family: operations(family) for family in NATIVE}
+    if arguments == ["--json"]:
+        seen = {"operations": counted, "generations": generations(), "solvers": solver_waits()}
+        print(json.dumps(seen))
     else:
-        for family in NATIVE:
-            print(f"{family:20} {operations(family):6}")
+        for family, operations_of_it in counted.items():
+            print(f"{family:20} {operations_of_it:6}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multimodal_gen.runtime.distributed.device_copies import tensor_of
+
 
 class LoraUse(NamedTuple):
     """A loaded LoRA with the scale of one request."""
@@ -106,7 +108,7 @@ class LoraRows:
                 users[use].append(row)
         groups: defaultdict[int, list[RowGroup]] = defaultdict(list)
         for use, rows in users.items():
-            which = None if len(rows) == len(uses) else torch.tensor(rows, device=device)
+            which = None if len(rows) == len(uses) else tensor_of(rows, device)
             groups[use.key].append(RowGroup(use.scale, which))
         self.total = len(uses)
         self.groups: Mapping[int, Sequence[RowGroup]] = groups

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.distributed.device_copies import tensor_of
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 
@@ -61,7 +62,7 @@ def join_padded(branches: Sequence[Conditioning], names: Sequence[str]) -> Condi
         for branch in branches
     ]
     device = branches[0][names[0]].device
-    return {**join_rows(padded), "lengths": torch.tensor(lengths, device=device)}
+    return {**join_rows(padded), "lengths": tensor_of(lengths, device)}
 
 
 def text_bucket(length: int) -> int:

@@ -16,6 +16,7 @@ from multimodal_gen.configs.solvers import OWN_SPACING, SOLVERS, View
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.runtime.models.schedulers.cogvideox_dpm import CogVideoXDPMSolver
 from multimodal_gen.runtime.models.schedulers.flow_euler import FlowEulerSolver
+from multimodal_gen.runtime.models.schedulers.noise import draw_without_waiting
 from multimodal_gen.runtime.models.schedulers.schedule import (
     Schedule,
     accepted,
@@ -27,6 +28,7 @@ from multimodal_gen.runtime.models.schedulers.schedule import (
 )
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.schedulers.tcd import TCDSolver
+from multimodal_gen.runtime.models.schedulers.unipc import UniPCMultistepScheduler
 
 _SPECIAL: Mapping[str, type[Solver]] = {
     "CogVideoXDPMScheduler": CogVideoXDPMSolver,
@@ -34,6 +36,8 @@ _SPECIAL: Mapping[str, type[Solver]] = {
     "TCDScheduler": TCDSolver,
 }
 """Our own solvers for some of diffusers' classes; all others use `Solver`."""
+_OWN = {"UniPCMultistepScheduler": UniPCMultistepScheduler}
+"""Classes that take the place of diffusers'."""
 _CURVED = ("karras", "exponential", "beta")
 _OWN_CURVES = {"use_karras_sigmas", "sigma_schedule"}
 """Settings of classes that have these schedules themselves."""
@@ -80,7 +84,8 @@ def make_solver(
 
 @cache
 def _scheduler_class(name: str) -> type[Any]:
-    kind: type[Any] = getattr(diffusers, name)
+    kind: type[Any] = _OWN.get(name) or getattr(diffusers, name)
+    draw_without_waiting(kind)
     return kind
 
 

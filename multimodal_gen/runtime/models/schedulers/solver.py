@@ -19,9 +19,8 @@ class Solver:
     `step` only once. Multistep solvers keep the tensors passed to `step`, so the caller must not
     write to them afterwards.
 
-    A step never waits for the device, except in UniPC, whose linear solve checks its result.
-    Stochastic solvers draw their noise on the CPU, as diffusers does with a CPU generator, and copy
-    it.
+    A step never waits for the device. Stochastic solvers draw their noise on the CPU, as diffusers
+    does with a CPU generator, and copy it.
     """
 
     returns_x0: ClassVar[bool] = True
@@ -69,12 +68,19 @@ class Solver:
 
     def add_noise(self, clean: Tensor, noise: Tensor, i: int) -> Tensor:
         """Add noise to `clean` latents up to the level of evaluation i, which is the next one."""
+        kept, added = self._noise_level(i, clean.dtype)
+        return kept * clean + added * noise
+
+    def _noise_level(self, i: int, dtype: torch.dtype) -> list[float]:
+        """Factors of the clean latents and of the noise: the scheduler tells them on the CPU, as
+        what it makes of (1, 0) and (0, 1), since it would wait for a device."""
+        clean, noise = torch.eye(2, dtype=dtype)
         timestep = self._scheduler.timesteps[i : i + 1]
         if hasattr(self._scheduler, "scale_noise"):
-            noisy: Tensor = self._scheduler.scale_noise(clean, timestep, noise)
+            factors: Tensor = self._scheduler.scale_noise(clean, timestep, noise)
         else:
-            noisy = self._scheduler.add_noise(clean, noise, timestep)
-        return noisy
+            factors = self._scheduler.add_noise(clean, noise, timestep)
+        return factors.tolist()
 
     def init_noise(self, noise: Tensor) -> Tensor:
         """Scale unit normal `noise` to starting latents."""

@@ -142,7 +142,7 @@ def _positions(text: int, grids: Sequence[Grid], device: torch.device) -> list[T
     """Image index, row and column of each token, [S, 3] per stream; the text is at the origin."""
     pictures = (
         torch.cartesian_prod(
-            torch.tensor([picture], device=device),
+            torch.full((1,), picture, device=device),
             torch.arange(height, device=device),
             torch.arange(width, device=device),
         )

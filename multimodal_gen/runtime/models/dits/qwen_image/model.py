@@ -162,7 +162,7 @@ def positions_of(grids: Sequence[Grid], text: int, device: torch.device) -> Tens
     continues along the diagonal from the end of the largest."""
     pictures = [
         torch.cartesian_prod(
-            torch.tensor([frame], device=device),
+            torch.full((1,), frame, device=device),
             torch.arange(height, device=device) - (height - height // 2),
             torch.arange(width, device=device) - (width - width // 2),
         )

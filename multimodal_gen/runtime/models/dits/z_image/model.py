@@ -160,7 +160,7 @@ class ZImageTransformer(nn.Module):
             return table(padded(lengths))
 
         def alike() -> Tensor:
-            return table(torch.tensor(streams[1:], device=device))
+            return table(torch.full((1,), streams[1], device=device))
 
         return self._rotary_tables.get((grid, streams, device), alike)
 
