@@ -186,10 +186,15 @@ def module_config(root: Path, component: str) -> dict[str, Any]:
     config = read_json(root, name)
     config.pop("quantization_config", None)  # quantization_settings() reads it.
     config = check_config(config, name)
+    check_module(config, component, name)
+    return config
+
+
+def check_module(config: Mapping[str, Any], component: str, name: str) -> None:
+    """Check the sizes in a module's config, called `name` in errors. Raises InvalidCheckpoint."""
     check_sizes(config, name)
     if component == "vae":
         check_vae(config, name)
-    return config
 
 
 def check_sizes(config: Mapping[str, Any], name: str) -> None:

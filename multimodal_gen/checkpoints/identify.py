@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from multimodal_gen.checkpoints.description import Component, Description
+from multimodal_gen.checkpoints.file_parts import FilePart
 from multimodal_gen.checkpoints.files import inside, module_config, read_json, weight_files
 from multimodal_gen.checkpoints.header import WEIGHT_SUFFIXES, read_header
 from multimodal_gen.checkpoints.quantization_config import quantization_settings
 from multimodal_gen.checkpoints.quantized_layers import logical_tensors
 from multimodal_gen.checkpoints.scheduler_config import scheduler_config
-from multimodal_gen.checkpoints.single_file import DENOISER, recognise
+from multimodal_gen.checkpoints.single_file import recognise
+from multimodal_gen.checkpoints.tensor_info import Header
 from multimodal_gen.configs.families import family_named
 from multimodal_gen.configs.solver_choice import replacement_warning
 from multimodal_gen.errors import InvalidCheckpoint
@@ -50,10 +52,15 @@ def index_missing(folder: Path) -> str:
 def _file(path: Path) -> Description:
     found = recognise(path)
     layout = found.layout
-    classes = {DENOISER: layout.denoiser}
+    classes = {name: spec.classes for name, spec in found.family.components.items()}
     components = tuple(
-        Component.of(name, classes.get(name, ""), tensors.values(), (path,))
-        for name, tensors in found.parts().items()
+        _part(
+            path,
+            found.header,
+            part,
+            "denoiser" if part.is_denoiser else part.place(classes) or part.component,
+        )
+        for part in found.parts
     )
     own = path.parent
     base = str(own) if (own / INDEX).is_file() else found.base.repository
@@ -67,6 +74,11 @@ def _file(path: Path) -> Description:
         components=components,
         base=base,
     )
+
+
+def _part(path: Path, header: Header, part: FilePart, name: str) -> Component:
+    tensors = [header.tensors[each] for each in part.names.values()]
+    return Component.of(name, " or ".join(part.classes), tensors, (path,))
 
 
 def _folder(folder: Path) -> Description:

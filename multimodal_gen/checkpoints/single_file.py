@@ -7,16 +7,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from multimodal_gen.checkpoints.file_parts import FilePart, part_of, split_parts
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.prediction import NOTES, scheduler_settings, spread
 from multimodal_gen.checkpoints.quantized_layers import understood
-from multimodal_gen.checkpoints.tensor_info import Header, TensorInfo
+from multimodal_gen.checkpoints.tensor_info import Header
 from multimodal_gen.configs.families import FAMILIES, FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.errors import InvalidCheckpoint
 
-DENOISER = "denoiser"
-"""Part of a file that is the transformer or UNet, whatever the pipeline calls it."""
 _OTHERS = (
     (
         ("lora_up", "lora_down", "lora_A", "lora_B", "hada_w1", "lokr_w1"),
@@ -55,28 +54,59 @@ class Recognised:
         """Settings of the scheduler that the file states, whatever its base does."""
         return scheduler_settings(self.header)
 
-    def parts(self) -> dict[str, dict[str, TensorInfo]]:
-        """Tensors per component, without prefixes; `DENOISER` first."""
-        parts: dict[str, dict[str, TensorInfo]] = {DENOISER: {}}
-        for name, info in self.header.tensors.items():
-            part, own = self.place(name)
-            if part is not None:
-                parts.setdefault(part, {})[own] = info
-        return parts
+    @property
+    def parts(self) -> list[FilePart]:
+        """The denoiser, then the file's other components."""
+        return [self.denoiser, *split_parts(self.header.tensors)[0]]
 
-    def place(self, name: str) -> tuple[str | None, str]:
-        """Component of a tensor (None if it isn't part of a model), and its name there."""
-        for prefix, part in self.layout.parts.items():
-            if name.startswith(prefix):
-                return part, name.removeprefix(prefix)
-        own = name.removeprefix(self.prefix)
-        mine = name.startswith(self.prefix) and own not in (*self.layout.ignored, *NOTES)
-        return DENOISER if mine else None, own
+    @property
+    def denoiser(self) -> FilePart:
+        """The file's transformer or UNet."""
+        names = {
+            name.removeprefix(self.prefix): name
+            for name in split_parts(self.header.tensors)[1]
+            if name.startswith(self.prefix)
+        }
+        kind = "UNet" if self.layout.denoiser.startswith("UNet") else "transformer"
+        return FilePart(
+            title=f"the {kind} of {self.family.title}",
+            component=kind.lower(),
+            classes=(self.layout.denoiser,),
+            prefix=self.prefix,
+            names={own: name for own, name in names.items() if own not in self._unused},
+            converted=self.layout.style == "diffusers",
+        )
+
+    @property
+    def ignored(self) -> list[str]:
+        """Tensors that are part of no component."""
+        used = {name for part in self.parts for name in part.names.values()}
+        return [name for name in self.header.tensors if name not in used]
+
+    @property
+    def _unused(self) -> tuple[str, ...]:
+        return (*self.layout.ignored, *NOTES)
+
+
+def held_parts(header: Header) -> list[FilePart]:
+    """Components that a file holds. Raises InvalidCheckpoint if there is none that is known."""
+    try:
+        return _recognised(header).parts
+    except InvalidCheckpoint:
+        parts, _ = split_parts(header.tensors)
+        whole = None if parts else part_of({name: name for name in header.tensors})
+        parts = [whole] if whole is not None else parts
+        if not parts:
+            raise
+        return parts
 
 
 def recognise(path: Path) -> Recognised:
     """Recognise a file. Raises InvalidCheckpoint that describes an unknown or damaged one."""
-    header = understood(read_header(path))
+    return _recognised(understood(read_header(path)))
+
+
+def _recognised(header: Header) -> Recognised:
     shapes = _shapes(header)
     found = [
         Recognised(header, family, layout, prefix)
@@ -88,7 +118,7 @@ def recognise(path: Path) -> Recognised:
         most = max(len(each.layout.has) for each in found)
         first, *others = [each for each in found if len(each.layout.has) == most]
         return replace(first, alike=tuple(each.family for each in others))
-    raise InvalidCheckpoint(f"{path.name}: {_looks_like(header)}")
+    raise InvalidCheckpoint(f"{header.path.name}: {_looks_like(header)}")
 
 
 def _shapes(header: Header) -> Mapping[str, tuple[int, ...]]:

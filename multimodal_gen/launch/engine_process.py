@@ -73,13 +73,16 @@ class EngineProcess:
         that there is not.
         """
         log_level()  # Ranks would end without saying so.
-        model = find_model_files(args.model_path, args.revision, args.base_model_path)
+        model = find_model_files(
+            args.model_path, args.revision, args.base_model_path, args.component_files
+        )
         folder = PrivateFolder(longest_name=LONGEST_SOCKET_NAME)
         rank_args = RankArgs(
             rank=0,
             engine=_for_ranks(args),
             model_folder=str(model.folder.absolute()),
             model_file=None if model.file is None else str(model.file.absolute()),
+            component_files={name: str(file.absolute()) for name, file in model.components.items()},
             model_name=_model_name(args.model_path, model),
             socket_folder=str(folder.path),
             cache_folder=str(cache_folder()),

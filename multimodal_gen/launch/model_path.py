@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from multimodal_gen.checkpoints.file_parts import FilePart
 from multimodal_gen.checkpoints.header import WEIGHT_SUFFIXES
 from multimodal_gen.checkpoints.identify import INDEX, index_missing
-from multimodal_gen.checkpoints.single_file import Recognised, recognise
+from multimodal_gen.checkpoints.single_file import recognise
 from multimodal_gen.configs.user_path import user_path
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.launch.hub import (
@@ -30,18 +31,33 @@ class ModelFiles(NamedTuple):
     """Folder in diffusers layout."""
     file: Path | None = None
     """A single weight file that replaces weights in the folder."""
+    components: Mapping[str, Path] = {}
+    """Weight files that replace those of one component each."""
 
 
 def find_model_files(
-    model_path: str | None, revision: str | None = None, base_model_path: str | None = None
+    model_path: str | None,
+    revision: str | None = None,
+    base_model_path: str | None = None,
+    component_files: Mapping[str, str] | None = None,
 ) -> ModelFiles:
     """Find the files of `model_path`. None is the bundled model; else a local folder or single
     file, or on the hub `owner/name` or `owner/name/file.safetensors` (or .gguf).
 
     Components that a single file lacks come from `base_model_path`, a folder or hub name. Its
     default is the file's folder if that is in diffusers layout, else the matching published
-    checkpoint. `revision` applies to `model_path`. Raises InvalidCheckpoint, which says what to do.
+    checkpoint. `revision` applies to `model_path`. `component_files` are local or on the hub, as
+    single files. Raises InvalidCheckpoint, which says what to do.
     """
+    given = component_files or {}
+    own = {name: _component_file(name, path) for name, path in given.items()}
+    return _whole_model(model_path, revision, base_model_path, own)._replace(components=own)
+
+
+def _whole_model(
+    model_path: str | None, revision: str | None, base_model_path: str | None, own: Collection[str]
+) -> ModelFiles:
+    """The folder and the single file of a model of which `own` components have other files."""
     if model_path is None:
         return ModelFiles(BUNDLED_MODEL)
     file = _file(model_path, revision)
@@ -51,14 +67,15 @@ def find_model_files(
             f"model_path, and {model_path} is not one"
         )
     if file is None:
-        return ModelFiles(_folder("model_path", model_path, revision))
+        return ModelFiles(_folder("model_path", model_path, revision, _held_by((), own)))
     found = recognise(file)
+    held = _held_by(found.parts, own)
     if base_model_path is None and (file.parent / INDEX).is_file():
         return ModelFiles(file.parent, file)
     if base_model_path is not None:
-        return ModelFiles(_folder("base_model_path", base_model_path, None, found), file)
+        return ModelFiles(_folder("base_model_path", base_model_path, None, held), file)
     try:
-        return ModelFiles(fetch_checkpoint(found.base.repository, None, _held_by(found)), file)
+        return ModelFiles(fetch_checkpoint(found.base.repository, None, held), file)
     except InvalidCheckpoint as error:
         raise InvalidCheckpoint(
             f"{file.name}: is {found.family.title}; the components that it lacks (tokenizers, "
@@ -93,6 +110,16 @@ def _file(model_path: str, revision: str | None) -> Path | None:
     return None if named is None else fetch_file(*named, revision)
 
 
+def _component_file(name: str, path: str) -> Path:
+    found = _file(path, None)
+    if found is None:
+        raise InvalidCheckpoint(
+            f"component={name}={path}: must be a weight file ({', '.join(WEIGHT_SUFFIXES)}), local "
+            "or on the hub as owner/name/file.safetensors"
+        )
+    return found
+
+
 def _hub_file(model_path: str) -> tuple[str, str] | None:
     """Split `owner/name/file.safetensors` into repository and file."""
     owner, _, rest = model_path.partition("/")
@@ -103,7 +130,7 @@ def _hub_file(model_path: str) -> tuple[str, str] | None:
     return repository, file
 
 
-def _folder(field: str, path: str, revision: str | None, found: Recognised | None = None) -> Path:
+def _folder(field: str, path: str, revision: str | None, held: WithoutWeights) -> Path:
     local = user_path(path)
     if local.exists():
         if not local.is_dir():
@@ -115,16 +142,20 @@ def _folder(field: str, path: str, revision: str | None, found: Recognised | Non
         raise InvalidCheckpoint(
             f"{field}={path!r}: no such file or folder, and not a hub name such as 'owner/name'"
         )
-    return fetch_checkpoint(path, revision, None if found is None else _held_by(found))
+    return fetch_checkpoint(path, revision, held)
 
 
-def _held_by(found: Recognised) -> WithoutWeights:
-    """Select a base's components whose weights are in the file."""
+def _held_by(parts: Iterable[FilePart], own: Collection[str]) -> WithoutWeights:
+    """Select a base's components whose weights are among the parts of a single file, or in files of
+    their own."""
 
     def held(index: Mapping[str, Any]) -> set[str]:
-        wanted = ["diffusers", found.layout.denoiser]
-        denoisers = [name for name, value in index.items() if value == wanted]
-        # With two experts, the file holds only one.
-        return {*found.parts(), *(denoisers if len(denoisers) == 1 else ())}
+        classes = {
+            name: (str(value[1]),)
+            for name, value in index.items()
+            if isinstance(value, list) and len(value) == 2
+        }
+        # With two experts, a single file holds only one.
+        return {*own, *(name for part in parts if (name := part.place(classes)))}
 
     return held

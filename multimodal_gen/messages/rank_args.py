@@ -18,6 +18,8 @@ class RankArgs(msgspec.Struct, frozen=True, kw_only=True):
     model_folder: str
     model_file: str | None = None
     """A single weight file that replaces some of the folder's weights."""
+    component_files: dict[str, str] = {}
+    """Weight files that replace those of one component each."""
     model_name: str
     socket_folder: str
     """Folder private to the user (0700) for the client socket, the ranks' socket, the

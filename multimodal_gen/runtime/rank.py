@@ -99,7 +99,8 @@ def _cost_file(args: RankArgs, loaded: RankLoaded) -> Path:
     assert loaded.model is not None
     ranks, threads = args.engine.num_gpus, os.environ.get("OMP_NUM_THREADS")
     machine = f"{loaded.device_name} {loaded.model.dtype} x{ranks} {threads}"
-    told = f"{args.model_folder} {args.model_file} {machine}"
+    files = " ".join(f"{name}={file}" for name, file in sorted(args.component_files.items()))
+    told = f"{args.model_folder} {args.model_file} {files} {machine}"
     digest = hashlib.sha256(told.encode()).hexdigest()[:16]
     return Path(args.cache_folder) / "costs" / f"{digest}.json"
 

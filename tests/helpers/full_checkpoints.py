@@ -15,7 +15,7 @@ from torch import Tensor
 def sd15(folder: Path) -> Tensors:
     return {
         **prefixed(unet(folder), COMFY),
-        **prefixed(_vae(folder), "first_stage_model."),
+        **prefixed(vae(folder), "first_stage_model."),
         **prefixed(_clip(folder, "text_encoder"), "cond_stage_model.transformer."),
         "cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(77)[None],
         "alphas_cumprod": torch.ones(1000),
@@ -27,7 +27,7 @@ def sd2(folder: Path) -> Tensors:
     """With the text encoder as OpenCLIP names it, and a projection that nothing uses."""
     return {
         **prefixed(unet(folder), COMFY),
-        **prefixed(_vae(folder), "first_stage_model."),
+        **prefixed(vae(folder), "first_stage_model."),
         **prefixed(_open_clip(folder, "text_encoder"), "cond_stage_model.model."),
         "cond_stage_model.model.text_projection": torch.ones(32, 32),
     }
@@ -36,7 +36,7 @@ def sd2(folder: Path) -> Tensors:
 def sdxl(folder: Path) -> Tensors:
     return {
         **prefixed(unet(folder), COMFY),
-        **prefixed(_vae(folder), "first_stage_model."),
+        **prefixed(vae(folder), "first_stage_model."),
         **prefixed(_clip(folder, "text_encoder"), "conditioner.embedders.0.transformer."),
         **prefixed(_open_clip(folder, "text_encoder_2"), "conditioner.embedders.1.model."),
         "conditioner.embedders.1.model.logit_scale": torch.ones(()),
@@ -47,7 +47,7 @@ def sd3_with_encoders(folder: Path) -> Tensors:
     encoders = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5xxl": "text_encoder_3"}
     return {
         **prefixed(sd3(folder), COMFY),
-        **prefixed(_vae(folder), "first_stage_model."),
+        **prefixed(vae(folder), "first_stage_model."),
         **_encoders(folder, encoders),
     }
 
@@ -55,7 +55,7 @@ def sd3_with_encoders(folder: Path) -> Tensors:
 def flux_with_encoders(folder: Path) -> Tensors:
     return {
         **prefixed(flux(folder), COMFY),
-        **prefixed(_vae(folder), "vae."),
+        **prefixed(vae(folder), "vae."),
         **_encoders(folder, {"clip_l": "text_encoder", "t5xxl": "text_encoder_2"}),
         "text_encoders.clip_l.logit_scale": torch.ones(()),
     }
@@ -111,7 +111,7 @@ def unet(folder: Path) -> Tensors:
     return renamed(renamed(blocks, resnet) | others, table)
 
 
-def _vae(folder: Path) -> Tensors:
+def vae(folder: Path) -> Tensors:
     tensors = weights(folder, "vae")
     blocks = 1 + max(int(n) for name in tensors for n in re.findall(r"up_blocks\.(\d+)", name))
     table = {

@@ -171,9 +171,7 @@ def test_of_two_experts_the_files_name_says_which(
         with pytest.raises(InvalidCheckpoint, match="must say which"):
             Checkpoint.open(folder, file)
     else:
-        single = Checkpoint.open(folder, file).file
-        assert single is not None
-        assert list(single.parts) == [component]
+        assert list(Checkpoint.open(folder, file).files) == [component]
 
 
 def test_a_shard_that_lacks_what_the_index_says_is_named(

@@ -25,6 +25,8 @@ class EngineArgs(ArgumentGroup):
     """Folder, hub name or single weight file. Default: the bundled model."""
     base_model_path: str | None = None
     """Checkpoint (folder or hub name) that completes a single file."""
+    component: tuple[str, ...] = ()
+    """NAME=FILE: a weight file of one component (vae=ae.sft). Repeatable."""
     revision: str | None = None
     """Branch, tag or commit of --model-path on the hub."""
     device: Device = "auto"
@@ -48,7 +50,7 @@ class EngineArgs(ArgumentGroup):
     max_queue_size: int = 256
     """Maximum number of queued and running requests; further ones get 429 with Retry-After."""
     step_timeout: float = 300.0
-    """Seconds without a message from a rank until the engine counts as dead."""
+    """Seconds until a silent rank counts as dead."""
     log_format: LogFormat = "text"
     """Log format, on standard error."""
 
@@ -59,9 +61,22 @@ class EngineArgs(ArgumentGroup):
             "num_gpus", "batching_max_size", "max_queue_size", "max_loaded_loras"
         )
         self.require("must be a folder", os.path.isdir, "lora_dir")
+        self.component_files  # noqa: B018 checks them
         allowed = f"must be more than 0 and at most {LONGEST_STEP_S} seconds"
         self.require(allowed, lambda seconds: 0 < seconds <= LONGEST_STEP_S, "step_timeout")
         self._check_ranks()
+
+    @property
+    def component_files(self) -> dict[str, str]:
+        """Weight files by component. Raises InvalidRequest."""
+        files: dict[str, str] = {}
+        for given in self.component:
+            name, mark, file = given.partition("=")
+            if not (name and mark and file) or name in files:
+                allowed = "must be NAME=FILE, each NAME once, such as vae=ae.safetensors"
+                raise InvalidRequest("component", given, allowed)
+            files[name] = file
+        return files
 
     def _check_ranks(self) -> None:
         degree = self.ulysses_degree

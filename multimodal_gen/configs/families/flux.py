@@ -25,11 +25,6 @@ _SINGLE_FILES = (
         denoiser="FluxTransformer2DModel",
         style="original",
         keys=("double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight"),
-        parts={
-            "vae.": "vae",
-            "text_encoders.clip_l.transformer.": "text_encoder",
-            "text_encoders.t5xxl.transformer.": "text_encoder_2",
-        },
         bases=(_dev("guidance_in.in_layer.weight"), _SCHNELL),
     ),
     SingleFile(

@@ -52,8 +52,6 @@ class SingleFile:
     """Names in an otherwise identical layout of another model."""
     ignored: tuple[str, ...] = ()
     """Names that no model uses."""
-    parts: Mapping[str, str] = field(default_factory=dict)
-    """Other components of full checkpoints, by tensor prefix."""
     bases: tuple[BaseModel, ...]
     """Bases in the order they are tried; the last one fits all files."""
 

@@ -37,11 +37,6 @@ _SINGLE_FILES = (
         style="original",
         keys=(_INPUT, _MIDDLE),
         without=("label_emb.0.0.weight", "input_hint_block.0.weight"),
-        parts={
-            "first_stage_model.": "vae",
-            "cond_stage_model.transformer.": "text_encoder",
-            "cond_stage_model.model.": "text_encoder",
-        },
         bases=_bases(_INPUT, _MIDDLE, _LAST),
     ),
     SingleFile(

@@ -27,12 +27,6 @@ _SINGLE_FILES = (
         denoiser="SD3Transformer2DModel",
         style="original",
         keys=("joint_blocks.0.context_block.attn.qkv.weight", "x_embedder.proj.weight"),
-        parts={
-            "first_stage_model.": "vae",
-            "text_encoders.clip_l.transformer.": "text_encoder",
-            "text_encoders.clip_g.transformer.": "text_encoder_2",
-            "text_encoders.t5xxl.transformer.": "text_encoder_3",
-        },
         bases=(
             _version_3_5("medium", "joint_blocks.0.x_block.attn2.qkv.weight"),
             _version_3_5("large", "joint_blocks.37.x_block.attn.qkv.weight"),

@@ -26,11 +26,6 @@ _SINGLE_FILES = (
             "middle_block.1.transformer_blocks.0.attn2.to_k.weight",
         ),
         without=("input_hint_block.0.weight",),
-        parts={
-            "first_stage_model.": "vae",
-            "conditioner.embedders.0.transformer.": "text_encoder",
-            "conditioner.embedders.1.model.": "text_encoder_2",
-        },
         bases=_bases("input_blocks.0.0.weight"),
     ),
     SingleFile(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from multimodal_gen.checkpoints.files import (
+    check_module,
     inside,
     module_config,
     read_json,
@@ -35,13 +36,18 @@ from multimodal_gen.runtime.loader.pretrained import (
     quiet,
 )
 from multimodal_gen.runtime.loader.quantized.forms import open_weights
-from multimodal_gen.runtime.loader.single_file.weights import SingleFileWeights
+from multimodal_gen.runtime.loader.single_file.component_files import (
+    in_component_file,
+    in_single_file,
+)
+from multimodal_gen.runtime.loader.single_file.weights import ComponentWeights
 from multimodal_gen.runtime.loader.tensors.stored import Stored
 from multimodal_gen.runtime.loader.tensors.weights import fill
 
 _INDEX = "model_index.json"
 _DEFAULTS = "generation_defaults.json"
 _WEIGHTS_STEM = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
+_WITH_WEIGHTS = ("native", "diffusers", "transformers")
 
 
 @dataclass(frozen=True)
@@ -55,14 +61,21 @@ class Checkpoint:
     replace."""
     options: Mapping[str, Any]
     """Pipeline settings in the index."""
-    file: SingleFileWeights | None = None
-    """A single file that replaces some components' weights in the folder."""
+    files: Mapping[str, ComponentWeights] = field(default_factory=dict)
+    """Components whose weights are in files, in place of the folder's."""
+    unused: tuple[str, ...] = ()
+    """Warnings about parts of a single file that are not used."""
 
     @classmethod
-    def open(cls, folder: Path, file: Path | None = None) -> Checkpoint:
-        """Read the index, and the header of `file`, a single weight file that replaces some
-        components' weights. Raises InvalidCheckpoint for anything missing, damaged or not
-        allowed."""
+    def open(
+        cls,
+        folder: Path,
+        file: Path | None = None,
+        component_files: Mapping[str, Path] | None = None,
+    ) -> Checkpoint:
+        """Read the index, and the headers of `file`, a single weight file that replaces the weights
+        of components, and of `component_files`, each of which replaces those of one. Raises
+        InvalidCheckpoint for anything missing, damaged or not allowed."""
         if not folder.is_dir():
             raise InvalidCheckpoint(f"{folder}: no such folder")
         index = read_json(folder, _INDEX)
@@ -77,8 +90,10 @@ class Checkpoint:
                 options[name] = value
             elif value != [None, None]:
                 components[name] = _allowed(name, value)
-        single = SingleFileWeights.open(file, components, str(folder)) if file else None
-        return cls(folder, pipeline_class, components, options, single)
+        own = component_files or {}
+        files, unused = in_single_file(file, components, str(folder), own) if file else ({}, [])
+        files |= {name: _in_file(name, path, components) for name, path in own.items()}
+        return cls(folder, pipeline_class, components, options, files, tuple(unused))
 
     def require(self, name: str, allowed: tuple[str, ...]) -> None:
         """Check that the component exists and is of an allowed class. Raises InvalidCheckpoint."""
@@ -112,8 +127,13 @@ class Checkpoint:
         return self.config(component).get(key)
 
     def config(self, name: str) -> dict[str, Any]:
-        """Read config.json of a component."""
-        return module_config(self.folder, name)
+        """Read config.json of a component; what its own file states differently counts."""
+        config = module_config(self.folder, name)
+        if name not in self.files:
+            return config
+        config = self.files[name].config(self.components[name][1], config)
+        check_module(config, name, self.files[name].called)
+        return config
 
     def scheduler_config(self, allowed: tuple[str, ...] | None = None) -> dict[str, Any]:
         """Read scheduler_config.json. Its class is the index's; by default it may be any, since a
@@ -123,8 +143,8 @@ class Checkpoint:
         config = scheduler_config(self.folder, own[0])
         if own[0] in scheduler_classes():  # not one that a solver replaces
             check_numbers(getattr(quiet("diffusers"), own[0]), config, PATH)
-        if self.file is not None:
-            config |= self.file.found.scheduler_settings
+        for weights in self.files.values():
+            config |= weights.scheduler_settings
         predicts = config.get("prediction_type")
         if allowed is None and predicts not in (None, *PREDICTION_TYPES):
             known = ", ".join(PREDICTION_TYPES)
@@ -170,14 +190,14 @@ class Checkpoint:
 
     def _called(self, name: str) -> str:
         """Name of a component's weights in errors."""
-        return name if self.file is None else self.file.called(name)
+        return self.files[name].called if name in self.files else name
 
     @contextmanager
     def _tensors(self, name: str) -> Iterator[Mapping[str, Stored]]:
         """Yield a component's tensors under diffusers' names, from the folder or the file."""
         library, class_name = self.components[name]
-        if self.file is not None and name in self.file.parts:
-            with self.file.tensors(name, class_name, self.config(name)) as stored:
+        if name in self.files:
+            with self.files[name].tensors(class_name, self.config(name)) as stored:
                 yield stored
             return
         files = weight_files(self.folder, name, _WEIGHTS_STEM[library])
@@ -198,6 +218,16 @@ class Checkpoint:
         except msgspec.ValidationError as error:
             known = ", ".join(Defaults.__struct_fields__)
             raise InvalidCheckpoint(f"{_DEFAULTS}: {error}; allowed: {known}") from error
+
+
+def _in_file(name: str, path: Path, components: Mapping[str, tuple[str, str]]) -> ComponentWeights:
+    """Open the file of one component. Raises InvalidCheckpoint."""
+    with_weights = [each for each, own in components.items() if ALLOWED.get(own) in _WITH_WEIGHTS]
+    if name not in with_weights:
+        raise InvalidCheckpoint(
+            f"component={name}={path.name}: {name} must be one of {', '.join(with_weights)}"
+        )
+    return in_component_file(name, path, components)
 
 
 def _allowed(name: str, value: list[Any]) -> tuple[str, str]:

@@ -173,6 +173,7 @@ class GPUWorker:
             mesh=mesh,
             attention_backend=engine.attention_backend,
             file=None if args.model_file is None else Path(args.model_file),
+            component_files={name: Path(file) for name, file in args.component_files.items()},
         )
         if engine.lora_dir is None or not pipeline.supports_lora:
             return cls(pipeline)

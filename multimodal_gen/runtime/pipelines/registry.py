@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -35,16 +36,17 @@ def load_pipeline(
     mesh: Mesh,
     attention_backend: str = "auto",
     file: Path | None = None,
+    component_files: Mapping[str, Path] | None = None,
 ) -> ComposedPipeline:
-    """Load the components in `folder`, replaced by those in `file`, ready to run. Raises
+    """Load the components in `folder`, replaced by those in files, ready to run. Raises
     InvalidCheckpoint, InvalidRequest."""
-    checkpoint = Checkpoint.open(folder, file)
+    checkpoint = Checkpoint.open(folder, file, component_files)
     family = family_named(checkpoint.pipeline_class)
     module = importlib.import_module(f"multimodal_gen.runtime.pipelines.{family.module}")
     kind: type[ComposedPipeline] = module.PIPELINE.variant(checkpoint)
     pipeline = _load(kind, checkpoint, RankContext(device, dtype, mesh, attention_backend))
     _check_defaults(pipeline)
-    for warning in pipeline.warnings if mesh.rank == 0 else ():
+    for warning in (*checkpoint.unused, *pipeline.warnings) if mesh.rank == 0 else ():
         log.warning("%s", warning)
     return pipeline
 

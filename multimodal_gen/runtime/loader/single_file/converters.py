@@ -12,6 +12,16 @@ from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.loader.original.encoders import (
+    LANGUAGE_MODELS,
+    clip_vision_names,
+    language_model_names,
+    t5_names,
+)
+from multimodal_gen.runtime.loader.original.vaes.dc import dc_names
+from multimodal_gen.runtime.loader.original.vaes.kl import kl_names
+from multimodal_gen.runtime.loader.original.vaes.ltx import ltx_vae_names
+from multimodal_gen.runtime.loader.original.vaes.wan import wan_vae_names
 from multimodal_gen.runtime.loader.single_file.conversion import Converter
 from multimodal_gen.runtime.loader.single_file.flux_names import flux_names
 
@@ -21,6 +31,18 @@ _OPEN_CLIP = {
     "CLIPTextModelWithProjection": "conditioner.embedders.1.model.",
 }
 """OpenCLIP text encoders of Stable Diffusion 2 and XL; the last layer of the former is unused."""
+
+_CONVERTERS: Mapping[str, Converter] = {
+    **dict.fromkeys(("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLHunyuanVideo"), kl_names),
+    "AutoencoderKLCogVideoX": partial(kl_names, norm_out="norm_out"),
+    "AutoencoderDC": dc_names,
+    "AutoencoderKLLTXVideo": ltx_vae_names,
+    "AutoencoderKLQwenImage": wan_vae_names,
+    "AutoencoderKLWan": wan_vae_names,
+    **dict.fromkeys(("CLIPVisionModel", "CLIPVisionModelWithProjection"), clip_vision_names),
+    **dict.fromkeys(("T5EncoderModel", "UMT5EncoderModel"), t5_names),
+    **dict.fromkeys(LANGUAGE_MODELS, language_model_names),
+}
 
 
 def converter_for(class_name: str, config: Mapping[str, Any]) -> Converter:
@@ -37,12 +59,10 @@ def converter_for(class_name: str, config: Mapping[str, Any]) -> Converter:
             return lambda tensors: library.convert_ldm_unet_checkpoint(
                 {_UNET + name: tensor for name, tensor in tensors.items()}, dict(config)
             )
-        case "AutoencoderKL":
-            return lambda tensors: library.convert_ldm_vae_checkpoint(tensors, dict(config))
         case "CLIPTextModel" | "CLIPTextModelWithProjection":
             return partial(_clip_names, class_name=class_name, width=config.get("hidden_size"))
-        case "T5EncoderModel":
-            return dict
+    if class_name in _CONVERTERS:
+        return _CONVERTERS[class_name]
     known: Any = SINGLE_FILE_LOADABLE_CLASSES.get(class_name)
     if known is None:
         raise InvalidCheckpoint(f"{class_name}: no converter for its original names")
@@ -79,9 +99,17 @@ def _clip_names(
 ) -> Mapping[str, Tensor]:
     """CLIP's text encoder in transformers' names or OpenCLIP's."""
     if not any(".resblocks." in name for name in tensors):
-        return tensors
+        return _projected(tensors)
     prefix = _OPEN_CLIP[class_name]
     encoder = SimpleNamespace(config=SimpleNamespace(hidden_size=width))
     named = {prefix + name: tensor for name, tensor in tensors.items()}
     converted: Mapping[str, Tensor] = library.convert_open_clip_checkpoint(encoder, named, prefix)
     return converted
+
+
+def _projected(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With the projection as transformers has it; older tools of ComfyUI saved OpenCLIP's."""
+    projection = tensors.pop("text_projection", None)
+    if projection is not None:
+        tensors["text_projection.weight"] = projection.T
+    return tensors

@@ -73,7 +73,12 @@ def fill(
     ignored = getattr(module, "ignored", ())
     stored = {key: tensor for key, tensor in stored.items() if not _has_part(key, ignored)}
     exact = getattr(module, "keep_in_float32", ())
-    wanted = module.state_dict()
+    wanted = {
+        key: tensor
+        for key, tensor in module.state_dict().items()
+        # Counters of training, which files may lack, are what the class makes them.
+        if tensor.is_floating_point() or stored.keys() >= set(key_map[key])
+    }
     _check(wanted, key_map, stored, name)
     numbers = sum(math.prod(tensor.shape) for tensor in wanted.values())
     keep_narrow = device.type == "cpu" and numbers >= _MANY_NUMBERS
