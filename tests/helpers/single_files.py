@@ -306,8 +306,8 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> Path:
 
 
 @contextmanager
-def gguf_writer(path: Path) -> Iterator[gguf.GGUFWriter]:
-    writer = gguf.GGUFWriter(path, "flux")
+def gguf_writer(path: Path, architecture: str = "flux") -> Iterator[gguf.GGUFWriter]:
+    writer = gguf.GGUFWriter(path, architecture)
     yield writer
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -1,0 +1,70 @@
+"""Tensors that follow from one of a file: its rows in another order, its numbers with an offset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from multimodal_gen.runtime.layers.quantized.reordered import ReorderedStorage
+from multimodal_gen.runtime.layers.quantized.storage import Storage
+from multimodal_gen.runtime.loader.tensors.stored import Quantized, Stored
+
+
+@dataclass(frozen=True, eq=False)
+class _Derived:
+    origin: Stored
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.origin.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.origin.dtype
+
+    @property
+    def computed(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class Offset(_Derived):
+    """A tensor plus a number."""
+
+    added: float
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self.origin.rows(start, stop).float() + self.added
+
+
+@dataclass(frozen=True, eq=False)
+class Reordered(_Derived):
+    """A tensor whose row `i` is row `order[i]` of another."""
+
+    order: Tensor
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        chosen = self.order[start:stop]
+        first = int(chosen.min())
+        return self.origin.rows(first, int(chosen.max()) + 1)[chosen - first]
+
+
+@dataclass(frozen=True, eq=False)
+class ReorderedBlocks(Reordered):
+    """The same for a matrix that can be kept."""
+
+    origin: Quantized
+
+    def keep(self, start: int, stop: int) -> Storage:
+        """The rows in the file's pages and order, which change places when they are read."""
+        chosen = self.order[start:stop]
+        first = int(chosen.min())
+        return ReorderedStorage(self.origin.keep(first, int(chosen.max()) + 1), chosen - first)
+
+
+def reordered(origin: Stored, order: Tensor) -> Stored:
+    """Rows `order` of a tensor."""
+    if isinstance(origin, Quantized):
+        return ReorderedBlocks(origin, order)
+    return Reordered(origin, order)

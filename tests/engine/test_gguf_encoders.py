@@ -1,0 +1,114 @@
+"""Text encoders of llama.cpp's GGUF files give the states that transformers' own weights give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from llama_cpp_files import write_encoder
+from tiny_checkpoints.encoders import t5, umt5
+from tiny_checkpoints.llms import gemma2, llama
+from tiny_checkpoints.qwen3 import qwen3
+from torch import Tensor
+
+from multimodal_gen.checkpoints.header import read_header
+from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
+from multimodal_gen.runtime.loader.library_modules import LibraryModule
+from multimodal_gen.runtime.loader.original.llama_cpp import is_llama_cpp, transformers_tensors
+from multimodal_gen.runtime.loader.tensors.gguf_file import gguf_tensors
+
+TEXT = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+def qwen_vl() -> Any:
+    config = transformers.Qwen2_5_VLConfig(
+        text_config={**TEXT, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}},
+        vision_config={"depth": 1, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 32},
+    )
+    return transformers.Qwen2_5_VLForConditionalGeneration(config)
+
+
+def mistral3() -> Any:
+    config = transformers.Mistral3Config(
+        text_config=transformers.MistralConfig(**TEXT, head_dim=16),
+        vision_config=transformers.PixtralVisionConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
+        ),
+    )
+    return transformers.Mistral3ForConditionalGeneration(config)
+
+
+def gemma3() -> Any:
+    return transformers.Gemma3TextModel(transformers.Gemma3TextConfig(**TEXT, head_dim=16))
+
+
+ENCODERS: dict[str, tuple[str, Callable[[], Any]]] = {
+    "t5": ("t5", t5),
+    "t5 alone": ("t5encoder", t5),
+    "umt5": ("t5encoder", umt5),
+    "llama": ("llama", llama),
+    "qwen3": ("qwen3", lambda: qwen3(2)),
+    "qwen2.5-vl": ("qwen2vl", qwen_vl),
+    "mistral 3": ("llama", mistral3),
+    "ministral 3": ("mistral3", mistral3),
+    "gemma2": ("gemma2", gemma2),
+    "gemma3": ("gemma3", gemma3),
+}
+IDLE = ("lm_head", "model.visual", "model.vision_tower", "model.multi_modal_projector")
+
+
+def states(module: Any) -> Tensor:
+    """Hidden states of the text model within `module`."""
+    module = getattr(module.base_model, "language_model", module.base_model)
+    index = torch.arange(3, 20)[None]
+    with torch.inference_mode():
+        found = module(input_ids=index, output_hidden_states=True)
+    return torch.stack(found.hidden_states)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_states_are_those_of_the_weights_that_were_converted(name: str, tmp_path: Path) -> None:
+    architecture, make = ENCODERS[name]
+    torch.manual_seed(0)
+    module = make().eval().requires_grad_(False)
+    for parameter in module.parameters():
+        parameter.data.normal_(std=0.2)
+    file = write_encoder(tmp_path / "encoder.gguf", module, architecture)
+    stored = gguf_tensors(read_header(file))
+    assert is_llama_cpp(stored)
+    class_name, config = type(module).__name__, module.config.to_dict()
+    tensors = transformers_tensors(stored, class_name, config, "encoder.gguf")
+    own = LibraryModule("transformers", class_name, config, "text_encoder", IDLE)
+    loaded: Any = own.load(tensors, torch.float32, torch.device("cpu"))
+    forms = [part.forms for part in loaded.modules() if isinstance(part, KeptWeight)]
+    assert set(forms) == {("Q8_0",)}
+    torch.testing.assert_close(states(loaded), states(module), rtol=1e-5, atol=1e-5)
+
+
+def test_names_that_no_encoder_has_are_refused(tmp_path: Path) -> None:
+    module = llama()
+    file = write_encoder(tmp_path / "x.gguf", module, "llama")
+    stored = gguf_tensors(read_header(file))
+    stored["blk.0.ffn_gate_exps.weight"] = stored["output_norm.weight"]
+    with pytest.raises(InvalidCheckpoint, match=r"x\.gguf: unexpected: blk\.0\.ffn_gate_exps"):
+        transformers_tensors(stored, "LlamaModel", module.config.to_dict(), "x.gguf")
+
+
+def test_rows_that_do_not_split_into_heads_are_refused(tmp_path: Path) -> None:
+    module = llama()
+    file = write_encoder(tmp_path / "x.gguf", module, "llama")
+    config = {**module.config.to_dict(), "num_attention_heads": 5}
+    with pytest.raises(InvalidCheckpoint, match=r"blk\.0\.attn_q\.weight \[32, 32\] .* 5 heads"):
+        transformers_tensors(gguf_tensors(read_header(file)), "LlamaModel", config, "x.gguf")
