@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from denoisers import differences
 from llama_cpp_files import write_encoder
 from tiny_checkpoints.encoders import t5, umt5
 from tiny_checkpoints.llms import gemma2, llama
@@ -16,12 +18,15 @@ from tiny_checkpoints.qwen3 import qwen3
 from torch import Tensor
 
 from multimodal_gen.checkpoints.header import read_header
+from multimodal_gen.configs.families import family_named
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.library_modules import LibraryModule
 from multimodal_gen.runtime.loader.original.llama_cpp import is_llama_cpp, transformers_tensors
 from multimodal_gen.runtime.loader.tensors.gguf_file import gguf_tensors
 
+CPU = torch.device("cpu")
 TEXT = {
     "vocab_size": 50,
     "hidden_size": 32,
@@ -91,7 +96,7 @@ def test_states_are_those_of_the_weights_that_were_converted(name: str, tmp_path
     class_name, config = type(module).__name__, module.config.to_dict()
     tensors = transformers_tensors(stored, class_name, config, "encoder.gguf")
     own = LibraryModule("transformers", class_name, config, "text_encoder", IDLE)
-    loaded: Any = own.load(tensors, torch.float32, torch.device("cpu"))
+    loaded: Any = own.load(tensors, torch.float32, CPU)
     forms = [part.forms for part in loaded.modules() if isinstance(part, KeptWeight)]
     assert set(forms) == {("Q8_0",)}
     torch.testing.assert_close(states(loaded), states(module), rtol=1e-5, atol=1e-5)
@@ -112,3 +117,28 @@ def test_rows_that_do_not_split_into_heads_are_refused(tmp_path: Path) -> None:
     config = {**module.config.to_dict(), "num_attention_heads": 5}
     with pytest.raises(InvalidCheckpoint, match=r"blk\.0\.attn_q\.weight \[32, 32\] .* 5 heads"):
         transformers_tensors(gguf_tensors(read_header(file)), "LlamaModel", config, "x.gguf")
+
+
+COMPONENTS = {
+    "flux-schnell": ("text_encoder_2", "t5encoder"),
+    "wan": ("text_encoder", "t5encoder"),
+    "hunyuan-video": ("text_encoder", "llama"),
+    "zimage": ("text_encoder", "qwen3"),
+    "flux2-klein": ("text_encoder", "qwen3"),
+    "qwenimage": ("text_encoder", "qwen2vl"),
+    "sana": ("text_encoder", "gemma2"),
+}
+"""Text encoders of tiny checkpoints, with their architectures."""
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_a_checkpoint_takes_its_text_encoder_from_a_gguf_file(
+    name: str, checkpoints: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder, (component, architecture) = checkpoints(name), COMPONENTS[name]
+    whole, dtype = Checkpoint.open(folder), torch.float32
+    idle = family_named(whole.pipeline_class).components[component].idle
+    module = copy.deepcopy(whole.load(component, dtype, CPU, idle))
+    file = write_encoder(tmp_path / "encoder.gguf", module, architecture)
+    in_file = Checkpoint.open(folder, None, {component: file})
+    assert differences(module, in_file.load(component, dtype, CPU, idle)) == []

@@ -68,6 +68,8 @@ def requantise(module: Any, kind: str) -> None:
             blocks = gguf.quants.quantize(parameter.detach().numpy(), quantisation)
             rounded = gguf.quants.dequantize(blocks, quantisation)
             parameter.data.copy_(torch.from_numpy(rounded))
+        else:  # to what 1 can be added to and taken from
+            parameter.data.add_(1).sub_(1)
 
 
 def _has_blocks(tensor: Tensor) -> bool:

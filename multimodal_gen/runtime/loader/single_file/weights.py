@@ -12,6 +12,7 @@ from multimodal_gen.checkpoints.file_parts import FilePart, listed
 from multimodal_gen.checkpoints.prediction import scheduler_settings
 from multimodal_gen.checkpoints.tensor_info import Header
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.loader.original.llama_cpp import is_llama_cpp, transformers_tensors
 from multimodal_gen.runtime.loader.quantized.forms import open_weights
 from multimodal_gen.runtime.loader.single_file.conversion import convert
 from multimodal_gen.runtime.loader.single_file.converters import converter_for
@@ -54,6 +55,8 @@ class ComponentWeights:
             if self.part.converted:
                 yield own
                 return
+            if is_llama_cpp(own):
+                own = transformers_tensors(own, class_name, config, self.called)
             own, unused = convert(own, converter_for(class_name, config), self.called)
             if unused and self.part.is_denoiser:
                 raise InvalidCheckpoint(f"{self.called}: unexpected: {listed(unused)}")
