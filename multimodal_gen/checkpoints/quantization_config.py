@@ -74,10 +74,18 @@ def _fp8(config: Mapping[str, Any], where: str) -> Settings:
     return {"linear_scales": True, "weight_block_size": config.get("weight_block_size")}
 
 
+def _told_by_tensors(config: Mapping[str, Any], where: str) -> Settings:
+    """Which layers are quantised, and how, the weight files tell."""
+    return {}
+
+
 _METHODS: Mapping[str, Callable[[Mapping[str, Any], str], Settings]] = {
     "modelopt": _modelopt,
     "compressed-tensors": _compressed_tensors,
     "fp8": _fp8,
+    **dict.fromkeys(("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit"), _told_by_tensors),
+    "torchao": _told_by_tensors,
+    "quanto": _told_by_tensors,
 }
 
 

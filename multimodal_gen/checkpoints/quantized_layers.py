@@ -10,25 +10,23 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
-
+from multimodal_gen.checkpoints.quantized.bitsandbytes import bitsandbytes_layers
+from multimodal_gen.checkpoints.quantized.layer import (
+    FORMS,
+    SCALES,
+    WEIGHTS,
+    QuantizedLayer,
+    decoded,
+    note_in,
+)
+from multimodal_gen.checkpoints.quantized.quanto import quanto_layers
+from multimodal_gen.checkpoints.quantized.torchao import torchao_layers
 from multimodal_gen.checkpoints.tensor_info import Header, TensorInfo
 from multimodal_gen.errors import InvalidCheckpoint
 
-FORMS: Mapping[str, int] = {
-    "float8_e4m3fn": 1,
-    "float8_e5m2": 1,
-    "mxfp8": 1,
-    "nvfp4": 2,
-    "int8": 1,
-    "int8-ConvRot": 1,
-    "int8_blockwise": 1,
-    "scaled": 1,
-}
-"""Forms that can be read, with the number of weights in each number that is stored."""
 _SYNONYMS = {
     "float8_e4m3fn_rowwise": "float8_e4m3fn",
     "float8_e4m3fn_blockwise": "float8_e4m3fn",
@@ -38,9 +36,6 @@ _SYNONYMS = {
     "int8_rowwise": "int8",
 }
 """Names that converters give to the same numbers with other shapes of scales."""
-WEIGHTS = ("weight", "weight_packed")
-SCALES = ("weight_scale", "scale_weight", "weight_scale_inv")
-"""Names of scales of weights; the second is ComfyUI's older one."""
 _PARTS = frozenset(
     {
         *WEIGHTS,
@@ -56,9 +51,16 @@ _PARTS = frozenset(
 )
 """Last parts of names of tensors that belong to one quantised weight."""
 _UNUSED = frozenset(
-    {"input_scale", "scale_input", "input_global_scale", "activation_scale", "scaled_fp8"}
+    {
+        "input_scale",
+        "scale_input",
+        "input_global_scale",
+        "activation_scale",
+        "output_scale",
+        "scaled_fp8",
+    }
 )
-"""Last parts of names of notes for kernels that compute in float8."""
+"""Last parts of names of notes for kernels that compute in float8, and of scales of outputs."""
 _NOTE = "comfy_quant"
 _METADATA = "_quantization_metadata"
 _MARKER = "scaled_fp8"
@@ -67,48 +69,6 @@ products are to be computed in full precision."""
 _FULL_PRECISION = "full_precision_matrix_mult"
 _PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "model.")
 """Prefixes of tensors' names that either they or the notes may lack."""
-_MAX_NOTE_BYTES = 1 << 14
-
-
-@dataclass(frozen=True)
-class QuantizedLayer:
-    """A layer with a quantised weight."""
-
-    name: str
-    """Name of its tensors in the file, without the last part."""
-    form: str
-    tensors: Mapping[str, TensorInfo]
-    """What belongs to the weight, by the last part of its name."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """What the file notes about it."""
-
-    @property
-    def weight(self) -> TensorInfo:
-        """Its numbers as stored."""
-        return next(self.tensors[part] for part in WEIGHTS if part in self.tensors)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the weight after unpacking, without the padding that a converter notes."""
-        *rows, columns = self.weight.shape or (1,)
-        whole = (*rows, columns * FORMS[self.form])
-        own = self.settings.get("orig_shape")
-        return tuple(own) if isinstance(own, list) and _is_part(own, whole) else whole
-
-    @property
-    def info(self) -> TensorInfo:
-        """All of it as one tensor whose type is the form."""
-        size = sum(info.size for info in self.tensors.values())
-        return TensorInfo(self.form, self.shape, self.weight.start, size)
-
-
-def _is_part(own: list[Any], whole: tuple[int, ...]) -> bool:
-    """True for a shape that becomes `whole` if it is padded to multiples of 32 or 16."""
-    return (
-        len(own) == len(whole) == 2
-        and all(isinstance(size, int) for size in own)
-        and all(0 <= all_ - size < 32 for size, all_ in zip(own, whole, strict=True))
-    )
 
 
 @dataclass(frozen=True)
@@ -127,9 +87,10 @@ def quantized_layers(
     forms, and for scales without a weight.
     """
     headers = [header for header in headers if header.format == "safetensors"]
-    groups = _groups(headers)
+    libraries = (*torchao_layers(headers), *bitsandbytes_layers(headers), *quanto_layers(headers))
+    found = {layer.name: layer for layer in libraries}
+    groups = {name: group for name, group in _groups(headers).items() if name not in found}
     notes = _notes(headers, groups)
-    found = {}
     for name, tensors in groups.items():
         own = {**(settings or {}), **notes.common, **notes.layers.get(name, {})}
         form = own.pop("format", None) or _implied(tensors)
@@ -156,7 +117,7 @@ def logical_tensors(
     Raises InvalidCheckpoint.
     """
     layers = quantized_layers(headers, settings)
-    owners = {f"{name}.{part}": layer for name, layer in layers.items() for part in layer.tensors}
+    owners = {layer.name_of(part): layer for layer in layers.values() for part in layer.tensors}
     tensors = {}
     for name, info in _all(headers).items():
         layer = owners.get(name)
@@ -228,7 +189,8 @@ def _notes(headers: Sequence[Header], groups: Mapping[str, Mapping[str, TensorIn
         for name, info in header.tensors.items():
             layer, _, part = name.rpartition(".")
             if part == _NOTE:
-                layers[layer] = _from_tensor(header, name, info)
+                where = f"{header.path.name}: {name:.100}"
+                layers[layer] = _settings(note_in(header, name, info), where)
             full |= part == _MARKER and math.prod(info.shape) == 2
     return _Notes(layers, {_FULL_PRECISION: True} if full else {})
 
@@ -239,7 +201,7 @@ def _from_metadata(
     text = header.metadata.get(_METADATA)
     if text is None:
         return
-    noted = _decoded(text.encode(), f"{header.path.name}: {_METADATA}").get("layers")
+    noted = decoded(text.encode(), f"{header.path.name}: {_METADATA}").get("layers")
     if not isinstance(noted, dict):
         raise InvalidCheckpoint(f"{header.path.name}: {_METADATA}: has no layers")
     for name, settings in noted.items():
@@ -250,26 +212,6 @@ def _from_metadata(
         if known is None:
             raise InvalidCheckpoint(f"{where} ({own['format']:.40}): there is no such weight")
         yield known, own
-
-
-def _from_tensor(header: Header, name: str, info: TensorInfo) -> dict[str, Any]:
-    where = f"{header.path.name}: {name:.100}"
-    if info.dtype not in ("U8", "I8") or info.size > _MAX_NOTE_BYTES:
-        raise InvalidCheckpoint(
-            f"{where}: {info.dtype} of {info.size} bytes must be JSON in U8 of at most "
-            f"{_MAX_NOTE_BYTES} bytes"
-        )
-    with header.path.open("rb") as file:
-        file.seek(info.start)
-        content = file.read(info.size)
-    return _settings(_decoded(content, where), where)
-
-
-def _decoded(content: bytes, where: str) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(content, type=dict[str, Any])
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidCheckpoint(f"{where}: not valid JSON: {error}") from error
 
 
 def _settings(noted: object, where: str) -> dict[str, Any]:

@@ -9,26 +9,38 @@ from multimodal_gen.runtime.layers.quantized.storage import Storage
 
 
 class GroupedStorage(Storage):
-    """Integers times scales plus shifts, one for each group of columns in each row."""
+    """(integer - zero) * scale + shift, with one of each for a group of columns in a row."""
 
     values: Tensor
     scales: Tensor
+    zeros: Tensor | None
     shifts: Tensor | None
 
-    def __init__(self, form: str, values: Tensor, scales: Tensor, shifts: Tensor | None) -> None:
+    def __init__(
+        self,
+        form: str,
+        values: Tensor,
+        scales: Tensor,
+        *,
+        zeros: Tensor | None = None,
+        shifts: Tensor | None = None,
+    ) -> None:
         """`values` [rows, columns] are int8, or uint8 [rows, columns / 2] with two signed numbers
-        of 4 bits each, the first in the low bits; `scales` and `shifts` [rows, groups]."""
+        of 4 bits each, the first in the low bits; `scales`, `zeros` and `shifts` [rows, groups]."""
         is_packed = values.dtype == torch.uint8
         super().__init__(len(values), values.shape[1] * (2 if is_packed else 1))
         self.is_packed = is_packed
         self.form = form
         self.register_buffer("values", values)
         self.register_buffer("scales", scales)
+        self.register_buffer("zeros", zeros)
         self.register_buffer("shifts", shifts)
 
     def numbers(self, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
-        integers = self._integers(rows).unflatten(1, (self.scales.shape[1], -1))
-        found: Tensor = integers * self.scales[rows].float()[:, :, None]
+        found: Tensor = self._integers(rows).unflatten(1, (self.scales.shape[1], -1))
+        if self.zeros is not None:
+            found = found - self.zeros[rows].float()[:, :, None]
+        found = found * self.scales[rows].float()[:, :, None]
         if self.shifts is not None:
             found += self.shifts[rows].float()[:, :, None]
         return found.flatten(1).to(dtype)

@@ -12,6 +12,8 @@ import torch
 
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.quantized_layers import is_unused, quantized_layers
+from multimodal_gen.runtime.loader.quantized.codebook_forms import codebook
+from multimodal_gen.runtime.loader.quantized.grouped_forms import grouped
 from multimodal_gen.runtime.loader.quantized.int8_forms import int8, int8_blocks, int8_rotated
 from multimodal_gen.runtime.loader.quantized.scaled_forms import float8, mxfp8, nvfp4, scaled
 from multimodal_gen.runtime.loader.quantized.stored_layer import StoredLayer
@@ -26,9 +28,13 @@ READERS: Mapping[str, Callable[[StoredLayer], Quantized]] = {
     "int8": int8,
     "int8-ConvRot": int8_rotated,
     "int8_blockwise": int8_blocks,
+    "int4": grouped,
+    "intx": grouped,
+    "nf4": codebook,
+    "fp4": codebook,
     "scaled": scaled,
 }
-"""What reads a layer in each of `checkpoints.quantized_layers.FORMS`."""
+"""What reads a layer in each of `checkpoints.quantized.layer.FORMS`."""
 
 
 @contextmanager
@@ -45,7 +51,9 @@ def open_weights(
     with open_safetensors(files, name) as stored:
         found = {key: tensor for key, tensor in stored.items() if not is_unused(key)}
         for layer in layers.values():
-            tensors = {part: found.pop(f"{layer.name}.{part}") for part in layer.tensors}
-            whole = StoredLayer(layer.name, layer.form, layer.shape, tensors, layer.settings)
+            tensors = {part: found.pop(layer.name_of(part)) for part in layer.tensors}
+            whole = StoredLayer(
+                layer.name, layer.form, layer.shape, tensors, layer.settings, layer.names
+            )
             found[f"{layer.name}.weight"] = READERS[layer.form](whole)
         yield found

@@ -10,13 +10,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from multimodal_gen.checkpoints.quantized_layers import SCALES
+from multimodal_gen.checkpoints.quantized.layer import SCALES
 from multimodal_gen.runtime.layers.quantized.grouped import GroupedStorage
 from multimodal_gen.runtime.layers.quantized.int8 import Int8Storage
 from multimodal_gen.runtime.layers.quantized.rotated import GROUPS, RotatedStorage
 from multimodal_gen.runtime.layers.quantized.storage import Storage
+from multimodal_gen.runtime.loader.quantized.grouped_forms import grouped
 from multimodal_gen.runtime.loader.quantized.stored_layer import PLAIN, StoredLayer, whole
-from multimodal_gen.runtime.loader.tensors.stored import Stored
+from multimodal_gen.runtime.loader.tensors.stored import Quantized, Stored
 
 _OUTLIERS = "SCB"
 """bitsandbytes' name for the largest number of each row, which 127 stands for."""
@@ -50,12 +51,19 @@ class Int8Numbers:
         return self.make(values, slice(start, stop))
 
 
-def int8(layer: StoredLayer) -> Int8Numbers:
-    """Scales of rows, or one. Raises InvalidCheckpoint.
+def int8(layer: StoredLayer) -> Quantized:
+    """Scales of rows, or one; torchao's may be of groups of columns, with zero points. Raises
+    InvalidCheckpoint.
 
     Inputs are quantised as well unless the file says otherwise. bitsandbytes would compute with
     those inputs in full precision that are larger than others; here all of them are.
     """
+    if _is_grouped(layer):
+        return grouped(layer)
+    return _by_rows(layer)
+
+
+def _by_rows(layer: StoredLayer) -> Int8Numbers:
     exact = bool(layer.settings.get("full_precision_matrix_mult"))
     scales = _row_scales(layer)
     quantizes_inputs = not exact and _OUTLIERS not in layer.tensors
@@ -65,7 +73,7 @@ def int8(layer: StoredLayer) -> Int8Numbers:
 def int8_rotated(layer: StoredLayer) -> Int8Numbers:
     """Scales of rows, of a weight whose groups of columns are rotated. Raises InvalidCheckpoint."""
     group = layer.settings.get("convrot_groupsize", _USUAL_GROUP)
-    found = int8(layer)
+    found = _by_rows(layer)
     if len(layer.shape) != 2:
         raise layer.error("weight", f"{list(layer.shape)} must be a matrix")
     if group not in GROUPS or layer.shape[1] % group:
@@ -94,6 +102,12 @@ def int8_blocks(layer: StoredLayer) -> Int8Numbers:
     return Int8Numbers(layer, _integers(layer), partial(_by_block, _scales(layer, stored), size))
 
 
+def _is_grouped(layer: StoredLayer) -> bool:
+    zeros, scales = layer.tensor("weight_zero_point"), layer.tensor("weight_scale")
+    several = scales is not None and scales.shape[:1] == layer.shape[:1] and scales.shape[1:] > (1,)
+    return several or (zeros is not None and bool(whole(zeros).any()))
+
+
 def _by_row(scales: Tensor, quantizes_inputs: bool, values: Tensor, rows: slice) -> Storage:
     own = scales if len(scales) == 1 else scales[rows]
     return Int8Storage(values, own, quantizes_inputs=quantizes_inputs)
@@ -101,7 +115,7 @@ def _by_row(scales: Tensor, quantizes_inputs: bool, values: Tensor, rows: slice)
 
 def _by_block(scales: Tensor, size: int, values: Tensor, rows: slice) -> Storage:
     own = scales[torch.arange(rows.start, rows.stop) // size]
-    return GroupedStorage("int8_blockwise", values, own, None)
+    return GroupedStorage("int8_blockwise", values, own)
 
 
 def _integers(layer: StoredLayer) -> Stored:
@@ -121,7 +135,12 @@ def _row_scales(layer: StoredLayer) -> Tensor:
             f"{list(layer.shape)}",
         )
     scales = _scales(layer, stored).reshape(-1, 1)
-    return scales / 127 if _OUTLIERS in layer.tensors else scales
+    if _OUTLIERS not in layer.tensors:
+        return scales
+    order = layer.tensor("weight_format")
+    if order is not None and whole(order).any():
+        raise layer.error("weight_format", "must be 0: rows")
+    return scales / 127
 
 
 def _scales(layer: StoredLayer, stored: Stored) -> Tensor:

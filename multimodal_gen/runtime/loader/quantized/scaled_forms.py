@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from multimodal_gen.checkpoints.quantized_layers import FORMS, SCALES, WEIGHTS
+from multimodal_gen.checkpoints.quantized.layer import FORMS, SCALES, WEIGHTS
 from multimodal_gen.runtime.layers.quantized.scaled import Float4Storage, ScaledStorage
 from multimodal_gen.runtime.layers.quantized.storage import Storage
 from multimodal_gen.runtime.loader.quantized.scales import StoredScales, blocks_of, grid_of

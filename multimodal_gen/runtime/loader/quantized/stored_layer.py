@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -25,12 +25,15 @@ class StoredLayer:
     shape: tuple[int, ...]
     """Shape of the weight, [out, in] for a linear layer."""
     tensors: Mapping[str, Stored]
-    """Its tensors by the last part of their names: weight, weight_scale …"""
+    """Its tensors by what they are: weight, weight_scale …"""
     settings: Mapping[str, Any]
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Names of those tensors in the file that are not called NAME.PART."""
 
     def error(self, part: str, reason: str) -> InvalidCheckpoint:
         """Error about one of its tensors, or a setting."""
-        return InvalidCheckpoint(f"{self.name}.{part}: {reason} ({self.form})")
+        name = self.names.get(part, f"{self.name}.{part}")
+        return InvalidCheckpoint(f"{name}: {reason} ({self.form})")
 
     def tensor(self, *parts: str) -> Stored | None:
         """The first of these tensors that exists."""

@@ -1,0 +1,1 @@
+"""Quantised weights, as headers of files describe them."""
