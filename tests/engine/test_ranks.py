@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,8 @@ from multimodal_gen.errors import (
 from multimodal_gen.launch.engine_process import EngineProcess
 
 FAULTS = (
-    "softly=condition:1:raise everywhere=predict:all:raise crowded=predict:all:memory "
+    "softly=condition:0:raise lonely=prepare:1:raise cramped=condition:0:memory "
+    "everywhere=predict:all:raise crowded=predict:all:memory "
     "harshly=predict:1:raise silently=predict:1:hang"
 )
 GEOMETRIES = {
@@ -69,6 +71,20 @@ def test_same_seed_same_picture_on_any_number_of_ranks(
         assert np.abs(difference).max() <= 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_encoders_are_on_one_rank_and_ranks_share_the_pages_of_other_files(
+    checkpoints: Callable[..., Path],
+) -> None:
+    with start_engine(model_path=str(checkpoints("flux-schnell")), num_gpus=2) as engine:
+        engine.wait_ready(300)
+        first, second = (Path(f"/proc/{pid}/maps").read_text() for pid in engine.pids)
+    for component in ("text_encoder", "text_encoder_2", "transformer", "vae"):
+        assert f"/{component}/" in first
+    assert "/transformer/" in second
+    assert "/vae/" in second
+    assert "/text_encoder" not in second
+
+
 def test_ranks_share_the_rows_of_an_adapted_model_too(checkpoints: Callable[..., Path]) -> None:
     pixels = []
     for num_gpus in (1, 2):
@@ -83,12 +99,15 @@ def test_ranks_share_the_rows_of_an_adapted_model_too(checkpoints: Callable[...,
 
 def test_errors_end_their_request_only_unless_they_are_hard(faulty: EngineProcess) -> None:
     healthy = submit_to(faulty, "a red heart", num_inference_steps=150)
-    soft = [submit_to(faulty, prompt) for prompt in ("fail softly", "fail everywhere")]
+    soft = [
+        submit_to(faulty, prompt) for prompt in ("fail softly", "fail lonely", "fail everywhere")
+    ]
     for request in soft:
         with pytest.raises(GenerationFailed, match="planted"):
             request.result(200)
-    with pytest.raises(OutOfMemory):
-        submit_to(faulty, "far too crowded").result(200)
+    for prompt in ("far too crowded", "far too cramped"):
+        with pytest.raises(OutOfMemory):
+            submit_to(faulty, prompt).result(200)
     assert healthy.result(200).pixels.any()
 
     bystander = submit_to(faulty, "a red heart", num_inference_steps=1000, width=128)

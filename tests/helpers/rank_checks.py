@@ -14,13 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from native import evaluate, parts_of
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from multimodal_gen.errors import OutOfMemory
+from multimodal_gen.errors import GenerationFailed, InvalidRequest, OutOfMemory
+from multimodal_gen.runtime.distributed.first_rank import Branches, make_sharing
 from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
 from multimodal_gen.runtime.distributed.rows import deal, gather_rows
 from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
@@ -55,6 +57,46 @@ def memory_is_agreed_on_before_it_is_needed(mesh: Mesh, _: Mesh) -> None:
     except OutOfMemory:
         return
     raise AssertionError("a rank goes on without the memory that another lacks")
+
+
+def every_rank_has_what_the_first_makes(mesh: Mesh, _: Mesh) -> None:
+    """Any type and shape, in any layout; a tensor of two branches stays one."""
+    share = make_sharing(mesh, torch.device("cpu"))
+    states, text = _random(3, 4).T, torch.tensor([[True, False]])
+    made = {
+        "positive": {"states": states, "mask": text, "nothing": torch.empty(0, 2)},
+        "negative": {"states": states, "half": _random(2).bfloat16(), "scale": torch.tensor(7)},
+    }
+    calls: list[int] = []
+
+    def make() -> Branches:
+        calls.append(mesh.rank)
+        return made
+
+    received = share(make)
+    assert calls == ([0] if mesh.rank == 0 else [])
+    assert [*received] == [*made]
+    for branch, named in made.items():
+        assert [*received[branch]] == [*named]
+        for name, tensor in named.items():
+            assert received[branch][name].dtype == tensor.dtype
+            assert torch.equal(received[branch][name], tensor), name
+    assert received["positive"]["states"] is received["negative"]["states"]
+
+
+def every_rank_has_the_error_of_the_first(mesh: Mesh, _: Mesh) -> None:
+    share = make_sharing(mesh, torch.device("cpu"))
+    refused = InvalidRequest("prompt", "x", "must be something else")
+    for error, kind in ((refused, InvalidRequest), (KeyError("a key"), GenerationFailed)):
+
+        def make(error: Exception = error) -> Branches:
+            raise error
+
+        with pytest.raises((kind, type(error))) as raised:
+            share(make)
+        assert raised.value is error if mesh.rank == 0 else raised.type is kind
+        assert str(error) in str(raised.value)
+    assert share(lambda: {"positive": {}}) == {"positive": {}}  # still in step
 
 
 def rows_are_gathered_whole(rows_mesh: Mesh, _: Mesh) -> None:
@@ -313,6 +355,8 @@ def both_axes_share_one_world(_: Mesh, __: Mesh) -> None:
 
 CHECKS: list[Callable[[Mesh, Mesh], None]] = [
     memory_is_agreed_on_before_it_is_needed,
+    every_rank_has_what_the_first_makes,
+    every_rank_has_the_error_of_the_first,
     rows_are_gathered_whole,
     sequences_are_sharded_and_gathered,
     shared_attention_equals_one_rank,

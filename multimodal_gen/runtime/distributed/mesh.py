@@ -86,7 +86,7 @@ def init_process_group(
     # Documented, but not exported for type checkers.
     store = dist.FileStore(str(store_path), world_size)  # type: ignore[attr-defined]
     dist.init_process_group(
-        backend="nccl" if device.type == "cuda" else "gloo",
+        backend="cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=store,
         rank=rank,
         world_size=world_size,

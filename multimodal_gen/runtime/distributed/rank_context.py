@@ -8,6 +8,9 @@ import torch
 
 from multimodal_gen.runtime.distributed.mesh import Mesh
 
+ENCODERS = ("tokenizer", "processor", "text_encoder", "image_processor", "image_encoder")
+"""Kinds of components that only the rank that encodes needs."""
+
 
 @dataclass(frozen=True)
 class RankContext:
@@ -17,3 +20,13 @@ class RankContext:
     dtype: torch.dtype
     mesh: Mesh
     attention_backend: str
+
+    @property
+    def encodes(self) -> bool:
+        """True on the rank that encodes prompts and pictures for all."""
+        return self.mesh.rank == 0
+
+    def place(self, kind: str) -> torch.device:
+        """Device of components of a kind: meta if this rank does not use them."""
+        idle = kind in ENCODERS and not self.encodes
+        return torch.device("meta") if idle else self.device

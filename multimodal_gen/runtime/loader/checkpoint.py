@@ -155,9 +155,14 @@ class Checkpoint:
         self, name: str, dtype: torch.dtype, device: torch.device, idle: Sequence[str] = ()
     ) -> Any:
         """Load a tokenizer, a processor, or a module of diffusers or transformers without the
-        layers `idle`."""
+        layers `idle`.
+
+        On the meta device a module is made without weights, and anything else is None.
+        """
         library, class_name = self.components[name]
         kind = ALLOWED[library, class_name]
+        if device.type == "meta" and kind not in _WITH_WEIGHTS:
+            return None
         if kind == "tokenizer":
             return load_tokenizer(self.folder, name, class_name)
         if kind == "image_processor":
@@ -170,6 +175,8 @@ class Checkpoint:
             )
         config, called = self.config(name), self._called(name)
         module = LibraryModule(library, class_name, config, called, idle)
+        if device.type == "meta":
+            return module.outline(dtype)
         with self._tensors(name) as stored:
             return module.load(stored, dtype, device)
 

@@ -53,11 +53,7 @@ class LibraryModule:
         self, stored: Mapping[str, Stored], dtype: torch.dtype, device: torch.device
     ) -> nn.Module:
         """Create the module and fill it. Raises InvalidCheckpoint."""
-        with complaints(f"{self.name}: {self.class_name}"), _by_default(dtype):
-            module = self._create(dtype)
-        for name in self.idle:
-            if has_layer(module, name):  # Some classes are another's part.
-                set_layer(module, name, None)
+        module = self.outline(dtype)
         renamed = self._renamed(module, self._completed(stored))
         if renamed is None:
             module = self._converted(stored, dtype)
@@ -65,6 +61,15 @@ class LibraryModule:
             self._fill(module, renamed, device)
         loaded: nn.Module = module.to(device).eval().requires_grad_(False)
         return loaded
+
+    def outline(self, dtype: torch.dtype) -> Any:
+        """Create the module with all parameters on the meta device. Raises InvalidCheckpoint."""
+        with complaints(f"{self.name}: {self.class_name}"), _by_default(dtype):
+            module = self._create(dtype)
+        for name in self.idle:
+            if has_layer(module, name):  # Some classes are another's part.
+                set_layer(module, name, None)
+        return module
 
     @property
     def _kind(self) -> Any:

@@ -295,7 +295,8 @@ class Scheduler:
             self._end(request_id, error.exception())
 
     def _report(self, work: Work, issued: IssuedPlan, acks: Sequence[Ack], now: float) -> None:
-        failures = {key: failure for ack in acks for key, failure in ack.failures.items()}
+        # Of several ranks that report one, the first knows its cause best.
+        failures = {key: failure for ack in reversed(acks) for key, failure in ack.failures.items()}
         finished = dict(zip(acks[0].finished, issued.arrays, strict=False))
         previews = dict(zip(acks[0].previewed, issued.arrays, strict=False))
         for request_id, record in issued.records.items():

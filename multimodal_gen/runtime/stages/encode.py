@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.runtime.distributed.first_rank import make_sharing
+from multimodal_gen.runtime.distributed.rank_context import ENCODERS
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.stage import Pipeline
 
 
 class EncodeStage:
-    """Sets the conditioning of each request's branches."""
+    """Sets the conditioning of each request's branches: one rank encodes for all."""
 
     def __init__(self, pipeline: Pipeline) -> None:
+        context = pipeline.context
         self._pipeline = pipeline
-        self.components = pipeline.components_of_kind("tokenizer", "processor", "text_encoder")
+        self._shared = make_sharing(context.mesh, context.device)
+        self.components = pipeline.components_of_kind(*ENCODERS) if context.encodes else ()
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:
-            rows = self._pipeline.loras.rows([state.loras])
-            with self._pipeline.loras.hooks.applied(rows):
-                state.conditioning = {
-                    branch: self._pipeline.condition(state, branch)
-                    for branch in self._pipeline.guidance.branches(state.params)
-                }
+            state.conditioning = self._shared(partial(self._encoded, state))
             state.warnings += self._pipeline.without_effect(state)
+
+    def _encoded(self, state: RequestState) -> dict[str, Conditioning]:
+        rows = self._pipeline.loras.rows([state.loras])
+        with self._pipeline.loras.hooks.applied(rows):
+            return {
+                branch: self._pipeline.condition(state, branch)
+                for branch in self._pipeline.guidance.branches(state.params)
+            }

@@ -25,7 +25,7 @@ class PrepareStage:
         self._pipeline = pipeline
         self._is_output_rank = is_output_rank
         # for images to start from, or to condition on
-        self.components = pipeline.components_of_kind("vae", "image_processor", "image_encoder")
+        self.components = pipeline.components_of_kind("vae")
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:

@@ -17,12 +17,13 @@ class QwenEncoder:
     """A tokenizer and its transformers module; `image_processor` for images."""
 
     def __init__(self, tokenizer: Any, module: Any, image_processor: Any = None) -> None:
-        """Raises InvalidCheckpoint if they don't match."""
+        """Raises InvalidCheckpoint if they don't match. The tokenizer is None on a rank that does
+        not encode."""
         self._tokenizer = tokenizer
         self._module = module
         self._image_processor = image_processor
         known = module.get_input_embeddings().num_embeddings
-        if len(tokenizer) > known:
+        if tokenizer is not None and len(tokenizer) > known:
             raise InvalidCheckpoint(
                 f"tokenizer: has {len(tokenizer)} tokens, but its text encoder supports {known}"
             )

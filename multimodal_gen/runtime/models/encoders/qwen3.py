@@ -18,7 +18,7 @@ class Qwen3Encoder(TextEncoder):
     def __init__(self, tokenizer: Any, module: Any) -> None:
         """Raises InvalidCheckpoint if the two don't match."""
         super().__init__(tokenizer, module.base_model)
-        if tokenizer.chat_template is None:
+        if tokenizer is not None and tokenizer.chat_template is None:
             raise InvalidCheckpoint("tokenizer: has no chat_template")
 
     def require_layers(self, layers: int) -> None:

@@ -14,10 +14,15 @@ from multimodal_gen.errors import InvalidCheckpoint
 class TextEncoder:
     """A tokenizer and its transformers module."""
 
-    def __init__(self, tokenizer: Any, module: Any) -> None:
-        """Raises InvalidCheckpoint if the two don't match."""
+    def __init__(self, tokenizer: Any, module: Any, padding_side: str | None = None) -> None:
+        """Raises InvalidCheckpoint if the two don't match. The tokenizer is None on a rank that
+        does not encode."""
         self._tokenizer = tokenizer
         self._module = module
+        if tokenizer is None:
+            return
+        if padding_side is not None:
+            tokenizer.padding_side = padding_side
         name, longest = Path(tokenizer.name_or_path).name, tokenizer.model_max_length
         if tokenizer.pad_token_id is None:
             raise InvalidCheckpoint(f"{name}: has no pad_token")

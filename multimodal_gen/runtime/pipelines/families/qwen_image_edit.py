@@ -48,7 +48,7 @@ class QwenImageEditPipeline(QwenImagePipeline):
         return {"plus": checkpoint.pipeline_class == "QwenImageEditPlusPipeline"}
 
     def make_encoder(self) -> QwenEncoder:
-        processor: PictureProcessor = self.components["processor"]
+        processor: PictureProcessor = self.components["processor"] or PictureProcessor(None, None)
         text_encoder = self.components["text_encoder"]
         return QwenEncoder(processor.tokenizer, text_encoder, processor.image_processor)
 

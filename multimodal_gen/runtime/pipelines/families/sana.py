@@ -6,6 +6,7 @@ Images are made at the requested size, as with `use_resolution_binning=False` th
 from __future__ import annotations
 
 import inspect
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -43,9 +44,8 @@ class SanaPipeline(ComposedPipeline):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        tokenizer = self.components["tokenizer"]
-        tokenizer.padding_side = "right"
-        self._gemma = TextEncoder(tokenizer, self.components["text_encoder"])
+        named = self.components["tokenizer"], self.components["text_encoder"]
+        self._gemma = TextEncoder(*named, padding_side="right")
         self._denoiser = self.make_denoiser("transformer")
         self._config = self.components["transformer"].config
         self.layout = LatentLayout(
@@ -57,7 +57,11 @@ class SanaPipeline(ComposedPipeline):
         )
         self.guidance = ClassifierFreeGuidance(float32=True)
         self._instruction = "\n".join(_INSTRUCTION)
-        self._instruction_length = len(tokenizer.encode(self._instruction))
+
+    @cached_property
+    def _instruction_length(self) -> int:
+        """Its tokens."""
+        return len(self.components["tokenizer"].encode(self._instruction))
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:

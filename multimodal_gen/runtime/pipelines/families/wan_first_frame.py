@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
-import PIL.Image
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from multimodal_gen.runtime.models.vaes.input_images import InputImage, fit_image
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
-from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
+from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
 
@@ -74,23 +73,18 @@ class KeepFirstFrame:
 
 
 class ShownFirstFrame:
-    """I2V: the image is concatenated to the noise, as channels with a mask of the given frames;
-    models with an image encoder also get the image's CLIP tokens."""
+    """I2V: the image is concatenated to the noise, as channels with a mask of the given frames."""
 
-    def __init__(
-        self, layout: LatentLayout, dtype: torch.dtype, processor: Any, encoder: Any
-    ) -> None:
-        """`dtype` is the transformer's; `processor` and `encoder` are CLIP's or None."""
+    def __init__(self, layout: LatentLayout, dtype: torch.dtype) -> None:
+        """`dtype` is the transformer's."""
         self._layout = layout
         self._dtype = dtype
-        self._processor = processor
-        self._encoder = encoder
 
     def prepare(self, state: RequestState) -> None:
         picture = state.pictures["image"]
-        shown = {"first_frame": self._channels(state, picture), **self._tokens(picture)}
+        channels = self._channels(state, picture)
         for conditioning in state.conditioning.values():
-            conditioning |= shown
+            conditioning["first_frame"] = channels
 
     def inputs(self, rows: Rows) -> tuple[Tensor, Tensor]:
         latents = rows.latents.to(self._dtype)
@@ -107,13 +101,3 @@ class ShownFirstFrame:
         mask = latents.new_zeros(1, vae.frame_multiple, *latents.shape[2:])
         mask[:, :, 0] = 1
         return torch.cat((mask, latents), dim=1).to(self._dtype)
-
-    def _tokens(self, picture: InputImage) -> Conditioning:
-        """States of CLIP's last layer but one, if the model uses them."""
-        encoder = self._encoder
-        if encoder is None:
-            return {}
-        inputs = self._processor(images=PIL.Image.fromarray(picture), return_tensors="pt")
-        pixels = inputs["pixel_values"].to(encoder.device, encoder.dtype)
-        states: Tensor = encoder(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
-        return {"encoder_hidden_states_image": states.to(self._dtype)}

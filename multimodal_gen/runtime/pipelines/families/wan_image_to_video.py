@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, ClassVar
+
+import PIL.Image
+from torch import Tensor
 
 from multimodal_gen.configs.families.wan_image_to_video import (
     IMAGE_EXPERTS_DEFAULTS,
     WAN_IMAGE_TO_VIDEO,
 )
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
+from multimodal_gen.runtime.models.vaes.input_images import InputImage
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.families.wan import WanPipeline
 from multimodal_gen.runtime.pipelines.families.wan_first_frame import ShownFirstFrame
+from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 
 _CLIP = ("image_processor", "image_encoder")
 
@@ -27,8 +33,24 @@ class WanImageToVideoPipeline(WanPipeline):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        processor, encoder = (self.components.get(name) for name in _CLIP)
-        self._first_frame = ShownFirstFrame(self.layout, self.context.dtype, processor, encoder)
+        self._first_frame = ShownFirstFrame(self.layout, self.context.dtype)
+
+    def condition(self, state: RequestState, branch: str) -> Conditioning:
+        """The text's states and, for models with an image encoder, the image's."""
+        conditioning = super().condition(state, branch)
+        if _CLIP[-1] not in self.components:
+            return conditioning
+        picture = state.pictures["image"]
+        key = picture.shape, hashlib.sha256(picture.tobytes()).digest()
+        return conditioning | self.prompts.remembered(state, key, lambda: self._see(picture))
+
+    def _see(self, picture: InputImage) -> Conditioning:
+        """States of CLIP's last layer but one."""
+        processor, encoder = (self.components[name] for name in _CLIP)
+        inputs = processor(images=PIL.Image.fromarray(picture), return_tensors="pt")
+        pixels = inputs["pixel_values"].to(encoder.device, encoder.dtype)
+        states: Tensor = encoder(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
+        return {"encoder_hidden_states_image": states.to(self.context.dtype)}
 
     @classmethod
     def variant(cls, checkpoint: Checkpoint) -> type[ComposedPipeline]:
