@@ -6,13 +6,13 @@ Pure: sizes, times and a budget in, a plan out. The same numbers give the same p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, product
 from typing import Literal, NamedTuple
 
+from multimodal_gen.configs.arguments.engine_args import ResidencyChoice
 from multimodal_gen.errors import InvalidRequest
 
-ResidencyChoice = Literal["auto", "device", "host", "streamed"]
 ResidencyMode = Literal["device", "host", "streamed"]
 """On the device all the time; on the host between the phases that need it; streamed block by block
 into the device in each evaluation, and on the host between its phases."""
@@ -27,6 +27,8 @@ LINK_BYTES_PER_S = 12e9
 PREFETCHED = 2
 """Blocks of a streamed component that are on the device at once: the one that runs, and the next.
 If not even two fit, each is copied when it is needed."""
+ROOMS = (1.0, 1 / 4, 1 / 16, 1 / 64, 1 / 256)
+"""Shares of the working memory of usual requests that a plan may leave: all of it if it can."""
 GIGABYTE = 1e9
 _WORTH_TELLING = 1.05
 """Smaller slowdowns are not mentioned."""
@@ -75,10 +77,15 @@ class ResidencyPlan:
     """Placements of all components, and what they cost."""
 
     placements: tuple[Placement, ...]
+    moments: tuple[Moment, ...]
+    """With the working memory that the plan leaves."""
+    budget: int
     needed: int
     """Bytes on the device at most, with the working memory."""
     slowdown: float = 1.0
     """Predicted time of a request, relative to one with everything on the device."""
+    room: float = 1.0
+    """Share of the working memory of usual requests that is left."""
 
     def __getitem__(self, name: str) -> Placement:
         return next(each for each in self.placements if each.name == name)
@@ -88,15 +95,15 @@ class ResidencyPlan:
         """Such as `text encoders on the host between phases, transformer streamed 38 of 57 blocks,
         about 1.4× slower`."""
         moved = [each for each in self.placements if each.mode != "device"]
-        if not moved:
-            return "all components on the device"
         told = [
             f"{_called([each.name for each in alike])} {where}"
             for where, alike in groupby(sorted(moved, key=_where), key=_where)
         ]
         if self.slowdown >= _WORTH_TELLING:
             told.append(f"about {self.slowdown:.1f}× slower")
-        return ", ".join(told)
+        if self.room < 1:
+            told.append(f"room for requests of 1/{1 / self.room:.0f} of the usual size")
+        return ", ".join(told if moved else ["all components on the device", *told])
 
 
 def plan_residency(
@@ -109,14 +116,16 @@ def plan_residency(
 ) -> ResidencyPlan:
     """Find the fastest plan that keeps within `budget` bytes, of those that `choice` allows.
 
-    `link` is the speed of copies to the device in bytes per second. Raises InvalidRequest that says
-    how much is needed at least, if there is no such plan.
+    `link` is the speed of copies to the device in bytes per second. Where nothing fits, less
+    working memory is left, for smaller requests. Raises InvalidRequest that says how much is needed
+    at least, if there is no plan.
     """
-    planner = _Planner(components, moments, budget, link)
-    plans = [*planner.plans(choice)]
-    if not plans:
-        raise _does_not_fit(planner, choice)
-    return min(plans, key=lambda plan: plan.slowdown)
+    for room in ROOMS:
+        scaled = [Moment(each.components, int(each.working * room)) for each in moments]
+        planner = _Planner(components, scaled, budget, link)
+        if plans := [*planner.plans(choice)]:
+            return replace(min(plans, key=lambda plan: plan.slowdown), room=room)
+    raise _does_not_fit(planner, choice)
 
 
 class _Planner:
@@ -146,17 +155,21 @@ class _Planner:
                 for each, mode in zip(self.components, modes, strict=True)
             }
             if self.needed(least) <= self.budget:
-                yield self._improved(least)
+                yield self._improved(least, choice)
 
-    def _improved(self, placements: dict[str, Placement]) -> ResidencyPlan:
-        """Give streamed components the room that is left."""
-        by_use = sorted(self.components, key=lambda each: -each.evaluations)
-        for each in by_use:
+    def _improved(self, placements: dict[str, Placement], choice: ResidencyChoice) -> ResidencyPlan:
+        """Give streamed components the room that is left, unless they were chosen to be small."""
+        for each in sorted(self.components, key=lambda each: -each.evaluations):
             if placements[each.name].mode == "streamed":
-                options = ({**placements, each.name: option} for option in _from_fastest(each))
+                fewest = 1 if choice == "auto" else len(each.blocks)
+                options = ({**placements, each.name: o} for o in _from_fastest(each, fewest))
                 placements = next(p for p in options if self.needed(p) <= self.budget)
         return ResidencyPlan(
-            tuple(placements.values()), self.needed(placements), self._slowdown(placements)
+            placements=tuple(placements.values()),
+            moments=tuple(self.moments),
+            budget=self.budget,
+            needed=self.needed(placements),
+            slowdown=self._slowdown(placements),
         )
 
     def needed(self, placements: Mapping[str, Placement]) -> int:
@@ -219,9 +232,10 @@ def _streamed(component: ComponentMemory, count: int, slots: int) -> Placement:
     return Placement(component.name, "streamed", tuple(chosen), total, min(slots, count))
 
 
-def _from_fastest(component: ComponentMemory) -> Iterator[Placement]:
+def _from_fastest(component: ComponentMemory, fewest: int) -> Iterator[Placement]:
+    """Ways to stream `fewest` of its blocks, or more."""
     for slots in (PREFETCHED, 1):
-        for count in range(1, len(component.blocks) + 1):
+        for count in range(fewest, len(component.blocks) + 1):
             yield _streamed(component, count, slots)
 
 
@@ -233,17 +247,17 @@ def _smallest(component: ComponentMemory, choice: ResidencyChoice) -> Placement:
 
 
 def _does_not_fit(planner: _Planner, choice: ResidencyChoice) -> InvalidRequest:
-    needed = f"{_gigabytes(planner.least(choice)):.2f}"
+    needed = planner.least(choice)
     if choice != "auto" and (least := planner.least("auto")) <= planner.budget:
-        allowed = f"needs device_memory_gb={needed} or more; auto needs {_gigabytes(least):.2f}"
+        allowed = f"needs device_memory_gb={_up(needed)} or more; auto needs {_up(least)}"
         return InvalidRequest("residency", choice, allowed)
-    given = round(_gigabytes(planner.budget), 2)
-    allowed = f"must be at least {needed} (GB) for this checkpoint: what it needs at once"
-    return InvalidRequest("device_memory_gb", given, allowed)
+    allowed = f"must be at least {_up(needed)} (GB): what this checkpoint needs at once"
+    return InvalidRequest("device_memory_gb", float(f"{planner.budget / GIGABYTE:.4g}"), allowed)
 
 
-def _gigabytes(size: int) -> float:
-    return size / GIGABYTE
+def _up(size: int) -> str:
+    """Gigabytes of a size, rounded up to four digits."""
+    return f"{size * 1.0005 / GIGABYTE:.4g}"
 
 
 def _where(placement: Placement) -> str:

@@ -2,12 +2,12 @@
 
 import pytest
 
+from multimodal_gen.configs.arguments.engine_args import ResidencyChoice
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.scheduling.residency import (
     MODES,
     ComponentMemory,
     Moment,
-    ResidencyChoice,
     plan_residency,
 )
 
@@ -74,15 +74,25 @@ def test_more_memory_is_never_slower() -> None:
 
 
 def test_there_is_a_plan_from_the_least_that_the_error_names() -> None:
-    with pytest.raises(InvalidRequest, match=r"device_memory_gb=2\.5: must be at least 3\.17"):
-        plan_residency(FLUX, MOMENTS, 2_500_000_000)
-    plan = plan_residency(FLUX, MOMENTS, 3_170_000_000)
+    with pytest.raises(InvalidRequest, match=r"device_memory_gb=0\.5: must be at least") as raised:
+        plan_residency(FLUX, MOMENTS, GB // 2)
+    least = float(raised.value.message.split("at least ")[1].split()[0])
+    plan = plan_residency(FLUX, MOMENTS, int(least * GB))
     assert len(plan["transformer"].streamed) == 57
+    with pytest.raises(InvalidRequest):
+        plan_residency(FLUX, MOMENTS, int((least - 0.02) * GB))
 
 
 def test_a_choice_that_does_not_fit_is_told_what_would() -> None:
-    with pytest.raises(InvalidRequest, match=r"residency='host': needs device_memory_gb=25\.97"):
+    with pytest.raises(InvalidRequest, match=r"residency='host': needs device_memory_gb=23\.99"):
         plan_residency(FLUX, MOMENTS, 8 * GB, choice="host")
+
+
+def test_room_for_usual_requests_is_left_before_weights_are_kept() -> None:
+    assert plan_residency(FLUX, MOMENTS, 4 * GB).room == 1
+    small = plan_residency(FLUX, MOMENTS, 2 * GB)
+    assert small.room == 1 / 4
+    assert small.sentence.endswith("room for requests of 1/4 of the usual size")
 
 
 def test_streamed_blocks_are_spread_evenly_and_the_first_one_stays() -> None:

@@ -17,6 +17,7 @@ from multimodal_gen.messages.request import PREVIEWS_PER_REQUEST
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
+from multimodal_gen.runtime.residency.residency import Residency
 from multimodal_gen.runtime.stages.batch import Batch
 from multimodal_gen.runtime.stages.rows import Rows
 
@@ -244,7 +245,7 @@ def test_the_rows_of_a_batch_are_dealt_over_the_ranks_once_each(flux: ComposedPi
 
 def test_a_pipeline_is_closed(flux: ComposedPipeline) -> None:
     stages = flux.executor.stages
-    used = {name for phase in stages.values() for stage in phase for name in stage.components}
+    used = {name for phase in stages.values() for stage in phase for name in stage.uses}
     assert used == flux.components.keys()
     with pytest.raises(LookupError, match="vae"):
-        SyncExecutor(dict.fromkeys(used - {"vae"}, 0), stages)
+        SyncExecutor(dict.fromkeys(used - {"vae"}, 0), stages, Residency())

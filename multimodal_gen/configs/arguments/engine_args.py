@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,9 @@ from multimodal_gen.errors import InvalidRequest
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 LogFormat = Literal["text", "json"]
+ResidencyChoice = Literal["auto", "device", "host", "streamed"]
+"""device: all weights on it; host: components there only in the phases that need them; streamed:
+block by block in each evaluation."""
 
 LONGEST_STEP_S = 86400
 
@@ -30,9 +34,13 @@ class EngineArgs(ArgumentGroup):
     revision: str | None = None
     """Branch, tag or commit of --model-path on the hub."""
     device: Device = "auto"
-    """auto: cuda if available, otherwise cpu. cuda includes AMD GPUs (ROCm builds of torch)."""
+    """auto: a GPU if available."""
     dtype: DType = "auto"
     """auto: bfloat16 on cuda, float32 on cpu."""
+    device_memory_gb: float | None = None
+    """GB of each GPU to use. Default: what is free."""
+    residency: ResidencyChoice = "auto"
+    """Where weights are while idle and at work; auto: the fastest way that fits."""
     num_gpus: int = 1
     """Ranks (processes) that share each step; also on CPU."""
     ulysses_degree: int | None = None
@@ -48,7 +56,7 @@ class EngineArgs(ArgumentGroup):
     batching_max_size: int = 16
     """Maximum number of requests per batch."""
     max_queue_size: int = 256
-    """Maximum number of queued and running requests; further ones get 429 with Retry-After."""
+    """Maximum number of queued and running requests."""
     step_timeout: float = 300.0
     """Seconds until a silent rank counts as dead."""
     log_format: LogFormat = "text"
@@ -60,6 +68,7 @@ class EngineArgs(ArgumentGroup):
         self.require_at_least_1(
             "num_gpus", "batching_max_size", "max_queue_size", "max_loaded_loras"
         )
+        self.require("must be more than 0", lambda size: 0 < size < math.inf, "device_memory_gb")
         self.require("must be a folder", os.path.isdir, "lora_dir")
         self.component_files  # noqa: B018 checks them
         allowed = f"must be more than 0 and at most {LONGEST_STEP_S} seconds"

@@ -13,6 +13,7 @@ from multimodal_gen.configs.arguments.engine_args import (
     DType,  # noqa: F401  an inherited field's annotation is looked up here
     EngineArgs,
     LogFormat,  # noqa: F401
+    ResidencyChoice,  # noqa: F401
 )
 from multimodal_gen.configs.arguments.http_args import HttpArgs
 from multimodal_gen.configs.arguments.job_args import JobArgs

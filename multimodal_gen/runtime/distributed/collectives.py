@@ -42,6 +42,15 @@ def receive(buffer: Tensor, rank: int) -> Tensor:
     return buffer
 
 
+def smallest(number: int, device: torch.device) -> int:
+    """The smallest of all ranks' numbers."""
+    if not dist.is_initialized():
+        return number
+    least = torch.tensor(number, device=device)
+    dist.all_reduce(least, op=dist.ReduceOp.MIN)
+    return int(least)
+
+
 def all_to_all(
     pieces: Sequence[Tensor], received: Sequence[torch.Size], group: dist.ProcessGroup
 ) -> list[Tensor]:

@@ -174,6 +174,8 @@ class GPUWorker:
             attention_backend=engine.attention_backend,
             file=None if args.model_file is None else Path(args.model_file),
             component_files={name: Path(file) for name, file in args.component_files.items()},
+            device_memory_gb=engine.device_memory_gb,
+            residency=engine.residency,
         )
         if engine.lora_dir is None or not pipeline.supports_lora:
             return cls(pipeline)

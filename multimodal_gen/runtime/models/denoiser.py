@@ -1,7 +1,7 @@
 """One evaluation of a denoiser: takes tensors and static facts, returns a prediction.
 
 A denoiser is pure: the same arguments give the same prediction, and nothing else changes. Each way
-to run the module (only eager today) is a class with this call, selected when the pipeline is made.
+to run the module is a class with this call, selected when the pipeline is made.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.lora_hooks import LoraHooks
+from multimodal_gen.runtime.residency.block_stream import BlockStream
 
 Tensors = Mapping[str, Tensor | None]
 """Module arguments that may differ between evaluations, [R, ...] for R rows."""
@@ -39,6 +40,20 @@ class EagerDenoiser:
     ) -> Tensor:
         prediction: Tensor = self._module(**tensors, **(static or {}), lora=lora)
         return prediction
+
+
+class StreamedDenoiser:
+    """Runs a module whose blocks are copied to the device while others run."""
+
+    def __init__(self, denoiser: Denoiser, stream: BlockStream) -> None:
+        self._denoiser = denoiser
+        self._stream = stream
+
+    def __call__(
+        self, tensors: Tensors, static: Static | None = None, lora: LoraRows | None = None
+    ) -> Tensor:
+        with self._stream.evaluation():
+            return self._denoiser(tensors, static, lora)
 
 
 class WrappedDenoiser:

@@ -24,7 +24,12 @@ from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.models.denoiser import Denoiser, EagerDenoiser, WrappedDenoiser
+from multimodal_gen.runtime.models.denoiser import (
+    Denoiser,
+    EagerDenoiser,
+    StreamedDenoiser,
+    WrappedDenoiser,
+)
 from multimodal_gen.runtime.models.schedulers.registry import make_solver
 from multimodal_gen.runtime.models.schedulers.schedule import Schedule
 from multimodal_gen.runtime.models.schedulers.solver import Solver
@@ -39,6 +44,7 @@ from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.pipelines.prompts import EncodedPrompts
 from multimodal_gen.runtime.pipelines.requirements import check_components, check_view
 from multimodal_gen.runtime.pipelines.start.picture_start import Start
+from multimodal_gen.runtime.residency.residency import Residency
 from multimodal_gen.runtime.stages import make_stages
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState, shapes_of
 from multimodal_gen.runtime.stages.rows import Rows, join_rows
@@ -79,14 +85,16 @@ class ComposedPipeline(ABC):
         scheduler_config: Mapping[str, Any],
         defaults: Defaults,
         context: RankContext,
+        residency: Residency | None = None,
     ) -> None:
         self.components = dict(components)
         self.scheduler_config = dict(scheduler_config)
         self.defaults = defaults
         self.context = context
         self.loras = LoadedLoras(context.device)
-        self.prompts = EncodedPrompts(self.loras)
-        self.executor = SyncExecutor(self.components, make_stages(self))
+        self.residency = residency or Residency()
+        self.prompts = EncodedPrompts(self.loras, self._hold_encoders)
+        self.executor = SyncExecutor(self.components, make_stages(self), self.residency)
 
     # -- from a checkpoint
 
@@ -160,9 +168,32 @@ class ComposedPipeline(ABC):
 
     def make_denoiser(self, name: str, added: tuple[str, ...] = ()) -> Denoiser:
         """Create a denoiser that runs component `name`; see `WrappedDenoiser` for `added`."""
-        if self.native is not None:
-            return EagerDenoiser(self.components[name])
-        return WrappedDenoiser(self.components[name], self.loras.hooks, added)
+        module, stream = self.components[name], self.residency.stream_of(name)
+        denoiser: Denoiser = (
+            EagerDenoiser(module)
+            if self.native is not None
+            else WrappedDenoiser(module, self.loras.hooks, added)
+        )
+        return denoiser if stream is None else StreamedDenoiser(denoiser, stream)
+
+    def _hold_encoders(self) -> None:
+        self.residency.hold(self.components_of_kind("text_encoder"))
+
+    @classmethod
+    def needed_together(cls, names: Sequence[str]) -> list[tuple[str, ...]]:
+        """Components, of these, that are on the device at once at some time: to encode prompts, to
+        prepare images, to denoise with previews, to decode."""
+
+        def of_kind(*kinds: str) -> tuple[str, ...]:
+            return tuple(name for name in names if _kind(name) in kinds)
+
+        denoising = [(name, *of_kind("vae")) for name in of_kind(cls.denoiser_name)]
+        preparing = of_kind("vae", "image_encoder")
+        return [of_kind("text_encoder"), preparing, *denoising, of_kind("vae")]
+
+    def denoisers_now(self, states: Sequence[RequestState]) -> tuple[str, ...]:
+        """Components that the next evaluation of these requests runs."""
+        return self.components_of_kind(self.denoiser_name)
 
     @torch.inference_mode()
     def forward(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:

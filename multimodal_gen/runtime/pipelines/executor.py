@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from multimodal_gen.messages.plan import Phase
+from multimodal_gen.runtime.residency.residency import Residency
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.stage import Stage
 
@@ -13,19 +14,23 @@ from multimodal_gen.runtime.stages.stage import Stage
 class SyncExecutor:
     """Runs the stages of a phase in order, in this thread.
 
-    It knows which components each stage uses, and is the place to move them to the device if they
-    are kept elsewhere; currently all are loaded there and stay.
+    Before each stage, the components that it needs now are made resident.
     """
 
     def __init__(
-        self, components: Mapping[str, Any], stages: Mapping[Phase, Sequence[Stage]]
+        self,
+        components: Mapping[str, Any],
+        stages: Mapping[Phase, Sequence[Stage]],
+        residency: Residency,
     ) -> None:
         """Raises LookupError if a stage uses a component that the checkpoint lacks."""
         self.stages = stages
-        used = {name for phase in stages.values() for stage in phase for name in stage.components}
+        self._residency = residency
+        used = {name for phase in stages.values() for stage in phase for name in stage.uses}
         if missing := used - components.keys():
             raise LookupError(f"stages use {sorted(missing)}, which is not loaded")
 
     def run(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:
         for stage in self.stages[phase]:
+            self._residency.hold(stage.components(states, k))
             stage(states, k)

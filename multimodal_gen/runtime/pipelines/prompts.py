@@ -13,9 +13,11 @@ from multimodal_gen.runtime.stages.request_state import Conditioning, RequestSta
 class EncodedPrompts:
     """Cache of prompts' conditioning, which also depends on LoRAs that change the encoders."""
 
-    def __init__(self, loras: LoadedLoras) -> None:
+    def __init__(self, loras: LoadedLoras, hold_encoders: Callable[[], None]) -> None:
+        """`hold_encoders` makes the text encoders resident: only new prompts need them."""
         self.cache = ConditioningCache()
         self._loras = loras
+        self._hold_encoders = hold_encoders
 
     def encoded(
         self, state: RequestState, branch: str, encode: Callable[[str, int], Conditioning]
@@ -30,7 +32,12 @@ class EncodedPrompts:
         self, state: RequestState, key: Hashable, encode: Callable[[], Conditioning]
     ) -> Conditioning:
         """Return the conditioning for `key`; calls `encode` if it is not cached."""
-        return self.cache.get((key, self._loras.of_encoders(state.loras)), encode)
+
+        def encode_here() -> Conditioning:
+            self._hold_encoders()
+            return encode()
+
+        return self.cache.get((key, self._loras.of_encoders(state.loras)), encode_here)
 
 
 def text_of(params: SamplingParams, branch: str) -> str:

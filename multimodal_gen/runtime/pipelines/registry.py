@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from multimodal_gen.configs.arguments.engine_args import ResidencyChoice
 from multimodal_gen.configs.families import FamilyConfig, family_named
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
@@ -19,6 +21,8 @@ from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.placement import MemoryBudget, place
+from multimodal_gen.runtime.residency.residency import Residency
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +41,21 @@ def load_pipeline(
     attention_backend: str = "auto",
     file: Path | None = None,
     component_files: Mapping[str, Path] | None = None,
+    device_memory_gb: float | None = None,
+    residency: ResidencyChoice = "auto",
 ) -> ComposedPipeline:
     """Load the components in `folder`, replaced by those in files, ready to run. Raises
-    InvalidCheckpoint, InvalidRequest."""
+    InvalidCheckpoint, InvalidRequest.
+
+    `device_memory_gb` and `residency` are as in EngineArgs.
+    """
     checkpoint = Checkpoint.open(folder, file, component_files)
     family = family_named(checkpoint.pipeline_class)
     module = importlib.import_module(f"multimodal_gen.runtime.pipelines.{family.module}")
     kind: type[ComposedPipeline] = module.PIPELINE.variant(checkpoint)
-    pipeline = _load(kind, checkpoint, RankContext(device, dtype, mesh, attention_backend))
+    context = RankContext(device, dtype, mesh, attention_backend)
+    budget = MemoryBudget.of(context, device_memory_gb, residency)
+    pipeline = _load(kind, checkpoint, context, budget)
     _check_defaults(pipeline)
     for warning in (*checkpoint.unused, *pipeline.warnings) if mesh.rank == 0 else ():
         log.warning("%s", warning)
@@ -52,7 +63,10 @@ def load_pipeline(
 
 
 def _load(
-    kind: type[ComposedPipeline], checkpoint: Checkpoint, context: RankContext
+    kind: type[ComposedPipeline],
+    checkpoint: Checkpoint,
+    context: RankContext,
+    budget: MemoryBudget | None,
 ) -> ComposedPipeline:
     if context.mesh.world_size > 1 and not kind.supports_ranks:
         allowed = f"must be 1: {checkpoint.pipeline_class} runs as a fallback, on one rank only"
@@ -60,14 +74,19 @@ def _load(
     kind.check(checkpoint)
     scheduler_config = kind.solver_config(checkpoint)
     defaults = checkpoint.defaults(kind.default_params(checkpoint))
+    stays = budget is None or budget.holds(checkpoint, context.dtype)
+    loading = context if stays else replace(context, device=torch.device("cpu"))
     components = {
-        name: kind.load_component(checkpoint, name, context)
+        name: kind.load_component(checkpoint, name, loading)
         for name in kind.family.components
         if not kind.is_absent(checkpoint, name)
     }
     settings = kind.settings(checkpoint)
+    residency = Residency()
+    if budget is not None and not stays:
+        residency = place(kind, components, defaults, context, budget)
     with complaints("config.json of a component"):
-        return kind(components, scheduler_config, defaults, context, **settings)
+        return kind(components, scheduler_config, defaults, context, residency, **settings)
 
 
 def _check_defaults(pipeline: ComposedPipeline) -> None:

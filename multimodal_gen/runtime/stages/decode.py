@@ -17,7 +17,10 @@ class DecodeStage:
     def __init__(self, pipeline: Pipeline, *, is_output_rank: bool) -> None:
         self._pipeline = pipeline
         self._is_output_rank = is_output_rank
-        self.components = pipeline.components_of_kind("vae")
+        self.uses = pipeline.components_of_kind("vae")
+
+    def components(self, states: Sequence[RequestState], k: int) -> tuple[str, ...]:
+        return self.uses
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for together in self._groups(states):

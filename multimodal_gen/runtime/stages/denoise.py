@@ -8,6 +8,7 @@ from torch import Tensor
 
 from multimodal_gen.runtime.distributed.rows import gather_rows
 from multimodal_gen.runtime.stages.batch import Batch
+from multimodal_gen.runtime.stages.preview import Preview
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.rows import Rows, join
 from multimodal_gen.runtime.stages.stage import Pipeline
@@ -24,7 +25,18 @@ class DenoiseStage:
         self._pipeline = pipeline
         self._mesh = pipeline.context.mesh
         self._batch: Batch | None = None
-        self.components = pipeline.components_of_kind(pipeline.denoiser_name)
+        self._decoders = pipeline.components_of_kind("vae")
+        self.uses = pipeline.components_of_kind(pipeline.denoiser_name)
+
+    def components(self, states: Sequence[RequestState], k: int) -> tuple[str, ...]:
+        """The denoiser of these evaluations, and what shows a preview after them."""
+        names = self._pipeline.denoisers_now(states)
+        shown = any(
+            isinstance(each, Preview) and each.is_due(state, k)
+            for state in states
+            for each in state.after_step
+        )
+        return (*names, *self._decoders) if shown else names
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         batch = self._batch_of(states)

@@ -18,7 +18,11 @@ class EncodeStage:
         context = pipeline.context
         self._pipeline = pipeline
         self._shared = make_sharing(context.mesh, context.device)
-        self.components = pipeline.components_of_kind(*ENCODERS) if context.encodes else ()
+        self.uses = pipeline.components_of_kind(*ENCODERS) if context.encodes else ()
+
+    def components(self, states: Sequence[RequestState], k: int) -> tuple[str, ...]:
+        """Components that are needed in any case: encoders are held for prompts that are new."""
+        return self._pipeline.components_of_kind()
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:

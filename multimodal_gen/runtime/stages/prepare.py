@@ -25,7 +25,11 @@ class PrepareStage:
         self._pipeline = pipeline
         self._is_output_rank = is_output_rank
         # for images to start from, or to condition on
-        self.components = pipeline.components_of_kind("vae")
+        self.uses = pipeline.components_of_kind("vae")
+
+    def components(self, states: Sequence[RequestState], k: int) -> tuple[str, ...]:
+        shown = any(state.pictures for state in states)
+        return self.uses if shown else self._pipeline.components_of_kind()
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:

@@ -24,9 +24,17 @@ class Preview:
         self._every = preview_stride(self._evaluations)
         self._broken = False
 
-    def __call__(self, state: RequestState, x0: Tensor) -> None:
+    def is_due(self, state: RequestState, k: int) -> bool:
+        """True if it shows one after the next `k` evaluations, or after one of them."""
         done = state.evaluation - self._first
-        if self._broken or done % self._every or done >= self._evaluations:
+        return any(self._shows(after) for after in range(done + 1, done + k + 1))
+
+    def _shows(self, done: int) -> bool:
+        """True if it shows one after so many evaluations of the request."""
+        return not (self._broken or done % self._every or done >= self._evaluations)
+
+    def __call__(self, state: RequestState, x0: Tensor) -> None:
+        if not self._shows(state.evaluation - self._first):
             return
         try:
             state.preview = self._pipeline.preview(state.params, x0)

@@ -18,8 +18,11 @@ from multimodal_gen.runtime.stages.rows import Rows
 class Stage(Protocol):
     """One part of a phase: advances the given states by k units."""
 
-    components: tuple[str, ...]
-    """Components of the checkpoint that it uses."""
+    uses: tuple[str, ...]
+    """Components of the checkpoint that it may use."""
+
+    def components(self, states: Sequence[RequestState], k: int) -> tuple[str, ...]:
+        """Components that must be on the device for the next `k` units of these requests."""
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None: ...
 
@@ -48,6 +51,8 @@ class Pipeline(Protocol):
     def denoiser_name(self) -> str: ...
 
     def components_of_kind(self, *kinds: str) -> tuple[str, ...]: ...
+
+    def denoisers_now(self, states: Sequence[RequestState]) -> tuple[str, ...]: ...
 
     def condition(self, state: RequestState, branch: str) -> Conditioning: ...
 

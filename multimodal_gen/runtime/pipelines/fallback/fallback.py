@@ -171,6 +171,10 @@ class FallbackPipeline(ComposedPipeline):
         named = super().components_of_kind(*kinds)
         return (*named, *(name for name in self.components if name not in named))
 
+    @classmethod
+    def needed_together(cls, names: Sequence[str]) -> list[tuple[str, ...]]:
+        return [tuple(names)]
+
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         return {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -137,6 +138,9 @@ class WanPipeline(ComposedPipeline):
 
     def batch_kind(self, state: RequestState, evaluation: int) -> str:
         return f"{super().batch_kind(state, evaluation)} {self._experts.name(state, evaluation)}"
+
+    def denoisers_now(self, states: Sequence[RequestState]) -> tuple[str, ...]:
+        return (self._experts.name(states[0], states[0].evaluation),)
 
     def predict(self, rows: Rows) -> Tensor:
         state, told = rows.states[0], rows.conditioning

@@ -62,6 +62,11 @@ class FluxTransformer(nn.Module):
         self.proj_out = parts.linear(dim, config.token_channels)
         self._rotary_tables = RotaryTables()
 
+    @property
+    def layers_ahead(self) -> Sequence[nn.Module]:
+        """Layers of blocks that run before the first block."""
+        return self._modulations
+
     def forward(
         self,
         hidden_states: Tensor,

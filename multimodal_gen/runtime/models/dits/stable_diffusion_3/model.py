@@ -53,6 +53,11 @@ class SD3Transformer(nn.Module):
         self._vectors = [_OUT, *(count for block in blocks for count in block.vectors)]
         self.proj_out = parts.linear(dim, config.in_channels * patch**2)
 
+    @property
+    def layers_ahead(self) -> Sequence[nn.Module]:
+        """Layers of blocks that run before the first block."""
+        return self._modulations
+
     def forward(
         self,
         latents: Tensor,

@@ -58,6 +58,11 @@ class ZImageTransformer(nn.Module):
         self.proj_out = parts.linear(dim, config.token_channels)
         self._rotary_tables = RotaryTables()
 
+    @property
+    def layers_ahead(self) -> Sequence[nn.Module]:
+        """Layers of blocks that run before the first block."""
+        return self._modulations
+
     def forward(
         self,
         latents: Tensor,

@@ -1,0 +1,123 @@
+"""Decides where the components of a checkpoint are, before its pipeline is made of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from multimodal_gen.configs.arguments.engine_args import ResidencyChoice
+from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.runtime.distributed.collectives import smallest
+from multimodal_gen.runtime.distributed.rank_context import RankContext
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.residency.residency import Residency, memory_of
+from multimodal_gen.scheduling.cost_model import FLOPS_PER_S
+from multimodal_gen.scheduling.residency import (
+    GIGABYTE,
+    ComponentMemory,
+    Moment,
+    plan_residency,
+)
+from multimodal_gen.scheduling.working_memory import (
+    TEXT_TOKENS,
+    decoding_bytes,
+    evaluation_bytes,
+    tokens_of,
+)
+
+log = logging.getLogger(__name__)
+_WEIGHTS = ("*.safetensors", "*.gguf")
+_SURE = 0.5
+"""Share of the budget that weights may have without a closer look."""
+
+
+@dataclass(frozen=True)
+class MemoryBudget:
+    """Memory of a device that an engine may use, and the modes that it may choose from."""
+
+    size: int
+    """Bytes, on each rank's device."""
+    choice: ResidencyChoice = "auto"
+
+    @classmethod
+    def of(
+        cls, context: RankContext, gigabytes: float | None, choice: ResidencyChoice
+    ) -> MemoryBudget | None:
+        """The smallest of all ranks, which so agree on one plan; by default what is free.
+
+        None on a CPU, whose weights are pages of their files wherever that is possible.
+        """
+        if context.device.type == "cpu":
+            return None
+        if gigabytes is None and context.device.type != "cuda":
+            return None
+        if gigabytes is None:
+            size, _ = torch.cuda.mem_get_info(context.device)
+        else:
+            size = int(gigabytes * GIGABYTE)
+        return cls(smallest(size, context.device), choice)
+
+    def holds(self, checkpoint: Checkpoint, dtype: torch.dtype) -> bool:
+        """True if everything in a checkpoint's files is sure to stay on the device: then it can be
+        loaded there at once."""
+        files = {path for kind in _WEIGHTS for path in checkpoint.folder.rglob(kind)}
+        files |= {own.header.path for own in checkpoint.files.values()}
+        widened = max(1, dtype.itemsize // 2)
+        size = widened * sum(path.stat().st_size for path in files)
+        return self.choice in ("auto", "device") and size <= _SURE * self.size
+
+
+def place(
+    kind: type[ComposedPipeline],
+    components: Mapping[str, Any],
+    defaults: Defaults,
+    context: RankContext,
+    budget: MemoryBudget,
+) -> Residency:
+    """Plan for components that were loaded on the host, and move those to the device that stay
+    there. Raises InvalidRequest if there is no plan."""
+    modules = {name: each for name, each in components.items() if isinstance(each, nn.Module)}
+    sizes = [_memory(kind, name, module, defaults) for name, module in modules.items()]
+    moments = [*_moments(kind, modules, defaults, context)]
+    plan = plan_residency(sizes, moments, budget.size, choice=budget.choice)
+    if context.mesh.rank == 0:
+        needed, given = plan.needed / GIGABYTE, budget.size / GIGABYTE
+        log.info("%s (%.2f GB of %.2f)", plan.sentence, needed, given)
+    return Residency.of(modules, plan, context.device)
+
+
+def _memory(
+    kind: type[ComposedPipeline], name: str, module: nn.Module, defaults: Defaults
+) -> ComponentMemory:
+    denoises = name.startswith(kind.denoiser_name)
+    tokens = tokens_of(defaults) if denoises else TEXT_TOKENS
+    evaluations = defaults.num_inference_steps if denoises else 1
+    seconds = 2 * _parameters(module) * tokens / FLOPS_PER_S["cuda"]
+    return memory_of(name, module, evaluations=evaluations, evaluation_s=seconds)
+
+
+def _moments(
+    kind: type[ComposedPipeline],
+    modules: Mapping[str, nn.Module],
+    defaults: Defaults,
+    context: RankContext,
+) -> Iterable[Moment]:
+    for names in kind.needed_together([*modules]):
+        sizes = [
+            decoding_bytes(defaults, context.dtype.itemsize)
+            if name == "vae"
+            else evaluation_bytes(_parameters(modules[name]), tokens_of(defaults))
+            for name in names
+        ]
+        yield Moment(frozenset(names), max(sizes, default=0))
+
+
+def _parameters(module: nn.Module) -> int:
+    tensors = (*module.parameters(), *module.buffers())
+    return sum(tensor.numel() for tensor in tensors)
