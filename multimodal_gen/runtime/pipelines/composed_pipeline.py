@@ -12,14 +12,8 @@ from torch import Tensor
 
 from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.configs.solver_choice import (
-    default_solver_name,
-    replacement_warning,
-    solver_names,
-    view_of,
-)
-from multimodal_gen.configs.solvers import OWN_SPACING, SCHEDULE_PARAMETERS, noise_schedules_of
-from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo, TaskName
+from multimodal_gen.configs.solvers import OWN_SPACING
+from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
@@ -37,6 +31,7 @@ from multimodal_gen.runtime.models.vaes.pixels import to_uint8
 from multimodal_gen.runtime.models.vaes.tiles.geometry import TileGrid
 from multimodal_gen.runtime.models.vaes.tiles.tile_run import TileRun
 from multimodal_gen.runtime.models.vaes.vae import VAE
+from multimodal_gen.runtime.pipelines.described_pipeline import DescribedPipeline
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.pipelines.guidance import guidance_without_effect
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
@@ -54,7 +49,7 @@ MAX_DECODED = 64
 """Maximum number of pictures in one call of a decoder."""
 
 
-class ComposedPipeline(ABC):
+class ComposedPipeline(DescribedPipeline, ABC):
     """The components of a checkpoint and the stages of a generation.
 
     A family subclasses it, sets `layout`, `guidance` and `start` in its constructor, and overrides
@@ -199,70 +194,6 @@ class ComposedPipeline(ABC):
     def forward(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:
         """Run `k` units (evaluations, chunks) of one phase's stages for these requests."""
         self.executor.run(phase, states, k)
-
-    def model_info(self, name: str) -> ModelInfo:
-        """Describe this checkpoint to clients."""
-        family = self.family
-        return ModelInfo(
-            name=name,
-            family=family.name,
-            tasks=self.tasks,
-            defaults=self.defaults,
-            limits=self.limits,
-            picture_size=family.picture_size,
-            size_multiple=self.size_multiple,
-            frame_multiple=self.frame_multiple,
-            parameters=(
-                *self.parameters,
-                *self.schedule_parameters,
-                *(("lora",) if self.supports_lora else ()),
-            ),
-            schedulers=self.schedulers,
-            noise_schedules=self.noise_schedules,
-            warnings=self.warnings,
-            lora_targets=self.lora_targets if self.supports_lora else (),
-            dtype=str(self.context.dtype).removeprefix("torch."),
-            device=self.context.device.type,
-        )
-
-    @property
-    def tasks(self) -> tuple[TaskName, ...]:
-        """Tasks that this checkpoint supports."""
-        return self.family.tasks
-
-    @property
-    def limits(self) -> Limits:
-        """Maximum request size that this checkpoint supports."""
-        return self.family.limits
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Optional sampling parameters that this checkpoint supports."""
-        return self.family.parameters
-
-    @property
-    def schedulers(self) -> tuple[str, ...]:
-        """Short names of the solvers that a request may choose, the checkpoint's own first."""
-        own = default_solver_name(self.scheduler_config)
-        return (own, *(name for name in solver_names(self.scheduler_config) if name != own))
-
-    @property
-    def noise_schedules(self) -> tuple[str, ...]:
-        """Noise schedules that a request may choose with at least one of the solvers."""
-        if self.scheduler_config.get("invert_sigmas"):
-            return (OWN_SPACING,)
-        return noise_schedules_of(self.schedulers, [view_of(self.scheduler_config)])
-
-    @property
-    def schedule_parameters(self) -> tuple[str, ...]:
-        """Optional sampling parameters that follow from what the model predicts."""
-        return SCHEDULE_PARAMETERS[view_of(self.scheduler_config)]
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Differences from the checkpoint's settings."""
-        warning = replacement_warning(self.scheduler_config)
-        return () if warning is None else (warning,)
 
     # -- conditioning
 

@@ -1,0 +1,106 @@
+"""What a pipeline tells clients about its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from multimodal_gen.configs.families import FamilyConfig
+from multimodal_gen.configs.solver_choice import (
+    default_solver_name,
+    replacement_warning,
+    solver_names,
+    view_of,
+)
+from multimodal_gen.configs.solvers import OWN_SPACING, SCHEDULE_PARAMETERS, noise_schedules_of
+from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo, TaskName
+from multimodal_gen.runtime.distributed.rank_context import RankContext
+
+
+class DescribedPipeline:
+    """The properties that `ModelInfo` is made of; families override some of them."""
+
+    family: ClassVar[FamilyConfig]
+    supports_lora: ClassVar[bool] = True
+    scheduler_config: Mapping[str, Any]
+    defaults: Defaults
+    context: RankContext
+
+    @property
+    def lora_targets(self) -> tuple[str, ...]:
+        """Components that a LoRA may apply to: the denoisers, then the text encoders."""
+        raise LookupError
+
+    @property
+    def size_multiple(self) -> int:
+        """Multiple that width and height must be of, in pixels."""
+        raise LookupError
+
+    @property
+    def frame_multiple(self) -> int:
+        """num_frames must be 1 more than a multiple of it."""
+        raise LookupError
+
+    def model_info(self, name: str) -> ModelInfo:
+        """Describe this checkpoint to clients."""
+        family = self.family
+        return ModelInfo(
+            name=name,
+            family=family.name,
+            tasks=self.tasks,
+            defaults=self.defaults,
+            limits=self.limits,
+            picture_size=family.picture_size,
+            size_multiple=self.size_multiple,
+            frame_multiple=self.frame_multiple,
+            parameters=(
+                *self.parameters,
+                *self.schedule_parameters,
+                *(("lora",) if self.supports_lora else ()),
+            ),
+            schedulers=self.schedulers,
+            noise_schedules=self.noise_schedules,
+            warnings=self.warnings,
+            lora_targets=self.lora_targets if self.supports_lora else (),
+            dtype=str(self.context.dtype).removeprefix("torch."),
+            device=self.context.device.type,
+        )
+
+    @property
+    def tasks(self) -> tuple[TaskName, ...]:
+        """Tasks that this checkpoint supports."""
+        return self.family.tasks
+
+    @property
+    def limits(self) -> Limits:
+        """Maximum request size that this checkpoint supports."""
+        return self.family.limits
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Optional sampling parameters that this checkpoint supports."""
+        return self.family.parameters
+
+    @property
+    def schedulers(self) -> tuple[str, ...]:
+        """Short names of the solvers that a request may choose, the checkpoint's own first."""
+        own = default_solver_name(self.scheduler_config)
+        return (own, *(name for name in solver_names(self.scheduler_config) if name != own))
+
+    @property
+    def noise_schedules(self) -> tuple[str, ...]:
+        """Noise schedules that a request may choose with at least one of the solvers."""
+        if self.scheduler_config.get("invert_sigmas"):
+            return (OWN_SPACING,)
+        return noise_schedules_of(self.schedulers, [view_of(self.scheduler_config)])
+
+    @property
+    def schedule_parameters(self) -> tuple[str, ...]:
+        """Optional sampling parameters that follow from what the model predicts."""
+        return SCHEDULE_PARAMETERS[view_of(self.scheduler_config)]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Differences from the checkpoint's settings."""
+        warning = replacement_warning(self.scheduler_config)
+        return () if warning is None else (warning,)
