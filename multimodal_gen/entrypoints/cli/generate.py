@@ -33,7 +33,7 @@ def generate(
     Parameters
     ----------
     prompt_path
-        File with one prompt per line, or .jsonl with one object of parameters per line.
+        File with a prompt per line, or .jsonl with an object of parameters.
     output_path
         File (.png, .jpg, .webp; .mp4, .gif), or folder for numbered files.
     metadata
