@@ -51,6 +51,19 @@ def smallest(number: int, device: torch.device) -> int:
     return int(least)
 
 
+def from_first_rank(message: bytes) -> bytes:
+    """The first rank's message, on every rank."""
+    if not dist.is_initialized():
+        return message
+    size = torch.tensor([len(message)])
+    dist.broadcast(size, src=0)
+    sent = torch.zeros(int(size), dtype=torch.uint8)
+    if dist.get_rank() == 0:
+        sent = torch.frombuffer(bytearray(message), dtype=torch.uint8)
+    dist.broadcast(sent, src=0)
+    return sent.numpy().tobytes()
+
+
 def all_to_all(
     pieces: Sequence[Tensor], received: Sequence[torch.Size], group: dist.ProcessGroup
 ) -> list[Tensor]:

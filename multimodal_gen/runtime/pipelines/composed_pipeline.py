@@ -172,19 +172,18 @@ class ComposedPipeline(DescribedPipeline, ABC):
         return denoiser if stream is None else StreamedDenoiser(denoiser, stream)
 
     def _hold_encoders(self) -> None:
-        self.residency.hold(self.components_of_kind("text_encoder"))
+        self.residency.hold(self.components_of_kind("text_encoder", "image_encoder"))
 
     @classmethod
     def needed_together(cls, names: Sequence[str]) -> list[tuple[str, ...]]:
         """Components, of these, that are on the device at once at some time: to encode prompts, to
-        prepare images, to denoise with previews, to decode."""
+        denoise with previews, to decode and to encode images."""
 
         def of_kind(*kinds: str) -> tuple[str, ...]:
             return tuple(name for name in names if _kind(name) in kinds)
 
         denoising = [(name, *of_kind("vae")) for name in of_kind(cls.denoiser_name)]
-        preparing = of_kind("vae", "image_encoder")
-        return [of_kind("text_encoder"), preparing, *denoising, of_kind("vae")]
+        return [of_kind("text_encoder", "image_encoder"), *denoising, of_kind("vae")]
 
     def denoisers_now(self, states: Sequence[RequestState]) -> tuple[str, ...]:
         """Components that the next evaluation of these requests runs."""

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import torch
 from torch import nn
 
 from multimodal_gen.configs.arguments.engine_args import ResidencyChoice
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.distributed.collectives import smallest
+from multimodal_gen.runtime.distributed.collectives import from_first_rank, smallest
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -22,6 +23,7 @@ from multimodal_gen.scheduling.residency import (
     GIGABYTE,
     ComponentMemory,
     Moment,
+    ResidencyPlan,
     plan_residency,
 )
 from multimodal_gen.scheduling.working_memory import (
@@ -83,13 +85,29 @@ def place(
     """Plan for components that were loaded on the host, and move those to the device that stay
     there. Raises InvalidRequest if there is no plan."""
     modules = {name: each for name, each in components.items() if isinstance(each, nn.Module)}
-    sizes = [_memory(kind, name, module, defaults) for name, module in modules.items()]
-    moments = [*_moments(kind, modules, defaults, context)]
-    plan = plan_residency(sizes, moments, budget.size, choice=budget.choice)
+    plan = _agreed_plan(kind, modules, defaults, context, budget)
     if context.mesh.rank == 0:
         needed, given = plan.needed / GIGABYTE, budget.size / GIGABYTE
         log.info("%s (%.2f GB of %.2f)", plan.sentence, needed, given)
-    return Residency.of(modules, plan, context.device)
+    here = {name: each for name, each in modules.items() if not _is_outline(each)}
+    return Residency.of(here, plan, context.device)
+
+
+def _agreed_plan(
+    kind: type[ComposedPipeline],
+    modules: Mapping[str, nn.Module],
+    defaults: Defaults,
+    context: RankContext,
+    budget: MemoryBudget,
+) -> ResidencyPlan:
+    """The first rank's, which has all components."""
+    found = b""
+    if context.mesh.rank == 0:
+        sizes = [_memory(kind, name, module, defaults) for name, module in modules.items()]
+        moments = [*_moments(kind, modules, defaults, context)]
+        plan = plan_residency(sizes, moments, budget.size, choice=budget.choice)
+        found = msgspec.msgpack.encode(plan)
+    return msgspec.msgpack.decode(from_first_rank(found), type=ResidencyPlan)
 
 
 def _memory(
@@ -116,6 +134,11 @@ def _moments(
             for name in names
         ]
         yield Moment(frozenset(names), max(sizes, default=0))
+
+
+def _is_outline(module: nn.Module) -> bool:
+    """True for an encoder on a rank that does not encode."""
+    return any(parameter.is_meta for parameter in module.parameters())
 
 
 def _parameters(module: nn.Module) -> int:
