@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -20,8 +21,9 @@ def load_denoiser(
     file: Path | None = None,
     dtype: torch.dtype = torch.float32,
     name: str | None = None,
+    files: Mapping[str, Path] | None = None,
 ) -> torch.nn.Module:
-    checkpoint = Checkpoint.open(folder, file)
+    checkpoint = Checkpoint.open(folder, file, files)
     family = family_named(checkpoint.pipeline_class)
     module = importlib.import_module(f"multimodal_gen.runtime.pipelines.{family.module}")
     kind = module.PIPELINE.variant(checkpoint)

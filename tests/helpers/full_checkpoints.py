@@ -112,7 +112,10 @@ def unet(folder: Path) -> Tensors:
 
 
 def vae(folder: Path) -> Tensors:
-    tensors = weights(folder, "vae")
+    return kl_vae(weights(folder, "vae"))
+
+
+def kl_vae(tensors: Tensors) -> Tensors:
     blocks = 1 + max(int(n) for name in tensors for n in re.findall(r"up_blocks\.(\d+)", name))
     table = {
         "mid_block.resnets.0": "mid.block_1",

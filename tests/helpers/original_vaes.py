@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from full_checkpoints import vae
@@ -45,11 +46,14 @@ _CONVOLUTIONS = re.compile(r"((?:down_blocks|resnets|middle)\.\d+)\.conv([12])\.
 
 
 def wan(folder: Path) -> Tensors:
+    return wan_vae(weights(folder, "vae"), vae_config(folder))
+
+
+def wan_vae(tensors: Tensors, config: Mapping[str, Any]) -> Tensors:
     """2.1's, whose decoder has one list of resnets and upsamplers."""
-    config = json.loads((folder / "vae/config.json").read_text())
     layers = config["num_res_blocks"] + 1
     found = {}
-    for name, tensor in _wan_names(weights(folder, "vae")).items():
+    for name, tensor in _wan_names(tensors).items():
         if up := re.match(r"decoder\.up_blocks\.(\d+)\.(resnets|upsamplers)\.(\d+)\.", name):
             at = layers if up[2] == "upsamplers" else int(up[3])
             name = f"decoder.upsamples.{int(up[1]) * (layers + 1) + at}.{name[up.end() :]}"
@@ -59,7 +63,7 @@ def wan(folder: Path) -> Tensors:
 
 def wan_2_2(folder: Path) -> Tensors:
     """2.2's, with lists within lists."""
-    config = json.loads((folder / "vae/config.json").read_text())
+    config = vae_config(folder)
     found = {}
     for name, tensor in _wan_names(weights(folder, "vae")).items():
         half, way, layers = (
@@ -87,10 +91,14 @@ def _wan_names(tensors: Tensors) -> Tensors:
 
 
 def dc(folder: Path) -> Tensors:
-    tensors = weights(folder, "vae")
-    for half in ("encoder.down", "decoder.up"):
-        parts = tuple(f"{half}_blocks.3.0.attn.to_{x}." for x in "qkv")
-        tensors = fused(tensors, f"{half}_blocks.3.0.attn.qkv.conv.", parts)
+    return dc_vae(weights(folder, "vae"))
+
+
+def dc_vae(tensors: Tensors) -> Tensors:
+    attending = {name.partition(".attn.")[0] for name in tensors if ".attn.to_q." in name}
+    for block in attending:
+        parts = tuple(f"{block}.attn.to_{x}." for x in "qkv")
+        tensors = fused(tensors, f"{block}.attn.qkv.conv.", parts)
     table = {
         "to_qkv_multiscale.0.proj_in": "aggreg.0.0",
         "to_qkv_multiscale.0.proj_out": "aggreg.0.1",
@@ -118,9 +126,15 @@ def dc(folder: Path) -> Tensors:
 
 
 def ltx(folder: Path) -> Tensors:
+    return ltx_vae(weights(folder, "vae"), vae_config(folder))
+
+
+def vae_config(folder: Path) -> Any:
+    return json.loads((folder / "vae/config.json").read_text())
+
+
+def ltx_vae(tensors: Tensors, config: Mapping[str, Any]) -> Tensors:
     """Its blocks in one list for each half: resnets, samplers, and resnets that widen."""
-    config = json.loads((folder / "vae/config.json").read_text())
-    tensors = weights(folder, "vae")
     places: dict[str, str] = {}
     down = len(config["down_block_types"])
     _list(places, tensors, "encoder.down_blocks", range(down), ("", "downsamplers.0.", "conv_out."))

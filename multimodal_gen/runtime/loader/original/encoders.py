@@ -57,8 +57,3 @@ def language_model_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if name.startswith(("model.", "visual.", "lm_head.")):
             converted[name] = tensor
     return converted
-
-
-def clip_vision_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Convert names of an image encoder."""
-    return {name: t for name, t in tensors.items() if name.startswith(("vision_model.", "visual_"))}

@@ -14,7 +14,6 @@ from torch import Tensor
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.original.encoders import (
     LANGUAGE_MODELS,
-    clip_vision_names,
     language_model_names,
     t5_names,
 )
@@ -39,7 +38,7 @@ _CONVERTERS: Mapping[str, Converter] = {
     "AutoencoderKLLTXVideo": ltx_vae_names,
     "AutoencoderKLQwenImage": wan_vae_names,
     "AutoencoderKLWan": wan_vae_names,
-    **dict.fromkeys(("CLIPVisionModel", "CLIPVisionModelWithProjection"), clip_vision_names),
+    **dict.fromkeys(("CLIPVisionModel", "CLIPVisionModelWithProjection"), dict),
     **dict.fromkeys(("T5EncoderModel", "UMT5EncoderModel"), t5_names),
     **dict.fromkeys(LANGUAGE_MODELS, language_model_names),
 }
