@@ -13,11 +13,13 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
 from native import evaluate, parts_of
+from tiled_vaes import decoded_in_tiles, picture_vae, video_vae
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -343,6 +345,39 @@ def _compare(pair: tuple[nn.Module, nn.Module], **inputs: Any) -> None:
     assert (ours - expected).norm() < 1e-5 * expected.norm(), (alone, shapes)
 
 
+def tiles_on_ranks_are_those_on_one(_: Mesh, mesh: Mesh) -> None:
+    """Pictures of 12 tiles, and videos whose tiles are decoded in chunks."""
+    for vae, latents, size in (picture_vae(), video_vae()):
+        expected = decoded_in_tiles(vae, latents, size, Mesh())
+        pixels = decoded_in_tiles(vae, latents, size, mesh)
+        if mesh.rank == 0:
+            assert torch.equal(torch.cat(pixels.frames), torch.cat(expected.frames))
+        else:
+            assert not pixels.frames
+        assert pixels.failure is None
+        chunks = vae.chunks(size[2])
+        turns = -(-expected.units // (chunks * mesh.world_size))
+        assert pixels.units == turns * chunks
+
+
+def a_rank_that_fails_in_a_tile_leaves_nobody_waiting(_: Mesh, mesh: Mesh) -> None:
+    """It reports its error, and rank 0 sees pixels that are not finite."""
+    vae, latents, size = picture_vae()
+    plain, failing = vae.decode_tile, mesh.world_size - 1
+
+    def faulty(tile: torch.Tensor, *args: Any, **options: Any) -> Any:
+        if mesh.rank == failing:
+            raise MemoryError("planted")
+        return plain(tile, *args, **options)
+
+    with mock.patch.object(vae, "decode_tile", faulty):
+        pixels = decoded_in_tiles(vae, latents, size, mesh)
+    assert isinstance(pixels.failure, MemoryError) == (mesh.rank == failing)
+    if mesh.rank == 0:
+        assert not all(magnitude.isfinite() for magnitude in pixels.magnitudes)
+    assert decoded_in_tiles(vae, latents, size, mesh).failure is None  # in step as before
+
+
 def both_axes_share_one_world(_: Mesh, __: Mesh) -> None:
     mesh = Mesh.create(dist.get_rank(), cfg_size=2, ulysses_size=dist.get_world_size() // 2)
     assert mesh.rank == mesh.cfg_rank * mesh.ulysses_size + mesh.ulysses_rank
@@ -368,6 +403,8 @@ CHECKS: list[Callable[[Mesh, Mesh], None]] = [
     flux2_on_ranks_equals_flux2_on_one,
     z_image_on_ranks_equals_z_image_on_one,
     qwen_image_on_ranks_equals_qwen_image_on_one,
+    tiles_on_ranks_are_those_on_one,
+    a_rank_that_fails_in_a_tile_leaves_nobody_waiting,
     both_axes_share_one_world,
 ]
 

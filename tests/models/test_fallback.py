@@ -225,3 +225,25 @@ def test_what_cannot_run_is_refused_when_it_is_loaded(
     (folder / "model_index.json").write_text(json.dumps({**index, **change}))
     with pytest.raises(InvalidCheckpoint, match=reason):
         load(folder)
+
+
+def test_the_librarys_own_vae_decodes_in_tiles_what_does_not_fit(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = load(checkpoints("lumina2"))
+    untiled = run(pipeline, REQUEST)
+    vae, calls = pipeline.components["vae"], [0]
+    plain = vae.tiled_decode
+
+    def counted(*args: Any, **options: Any) -> Any:
+        calls[0] += 1
+        return plain(*args, **options)
+
+    monkeypatch.setattr(vae, "tiled_decode", counted)
+    pipeline.limit_decoding(10**9)
+    assert np.array_equal(run(pipeline, REQUEST).pixels, untiled.pixels)
+    assert calls == [0]
+    pipeline.limit_decoding(0)
+    assert not np.array_equal(run(pipeline, REQUEST).pixels, untiled.pixels)
+    assert calls == [1]
+    assert not vae.use_tiling

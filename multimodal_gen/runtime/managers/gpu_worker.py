@@ -31,6 +31,7 @@ from multimodal_gen.runtime.managers.rank_device import (
     agree_on_memory,
     choose_device,
     choose_dtype,
+    decoding_room,
     describe_device,
     free_bytes,
     is_out_of_memory,
@@ -177,6 +178,7 @@ class GPUWorker:
             device_memory_gb=engine.device_memory_gb,
             residency=engine.residency,
         )
+        pipeline.limit_decoding(decoding_room(device))
         if engine.lora_dir is None or not pipeline.supports_lora:
             return cls(pipeline)
         return cls(pipeline, LoraLoader(pipeline, Path(engine.lora_dir), engine.max_loaded_loras))

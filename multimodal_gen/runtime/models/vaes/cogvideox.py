@@ -24,8 +24,8 @@ class CogVideoXVAE(VideoVAE):
 
     @property
     def live_values(self) -> float:
-        """Those of the frames of a chunk, and of the past ones that each convolution uses."""
-        return 23 * float(self._module.config.block_out_channels[0])
+        """Those of the eight frames of a chunk, and of the past ones that each convolution uses."""
+        return 180 * float(self._module.config.block_out_channels[0])
 
     @property
     def tile_axes(self) -> tuple[TileAxis, TileAxis] | None:

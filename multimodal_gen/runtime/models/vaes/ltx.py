@@ -34,10 +34,11 @@ class LTXVAE(VideoVAE):
     def live_values(self) -> float:
         """Those of one frame."""
         config = self._module.config
-        return float(5 * config.decoder_block_out_channels[0] / config.patch_size**2)
+        width = config.decoder_block_out_channels[0] / config.upsample_factor[0]
+        return float(5 * width / config.patch_size**2)
 
     def decode_bytes(self, height: int, width: int, frames: int = 1) -> int:
-        return super().decode_bytes(height, width) * self.tile_values(frames)[1]
+        return super().decode_bytes(height, width) * (self.tile_values(frames)[1] + 1)
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Latents are float32."""

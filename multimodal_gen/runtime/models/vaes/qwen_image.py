@@ -10,6 +10,7 @@ from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.models.vaes.constants import ChannelConstants
+from multimodal_gen.runtime.models.vaes.image import image_values
 from multimodal_gen.runtime.models.vaes.vae import VAE, Carry
 
 
@@ -39,7 +40,8 @@ class QwenImageVAE(VAE):
 
     @property
     def live_values(self) -> float:
-        return 19 * float(self._module.config.base_dim)
+        config = self._module.config
+        return image_values([config.base_dim * factor for factor in config.dim_mult])
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self._normalized(self._posterior(pixels.unsqueeze(2), generator)[:, :, 0])

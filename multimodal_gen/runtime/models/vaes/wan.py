@@ -43,9 +43,10 @@ class WanVAE(VideoVAE):
 
     @property
     def live_values(self) -> float:
-        """Those of four frames, and of the two that each convolution looks back to."""
+        """Those of four frames, and of the two that each convolution looks back to, before and
+        after."""
         config = self._module.config
-        per_channel = 86 if config.is_residual else 52
+        per_channel = 97 if config.is_residual else 72
         width = config.decoder_base_dim or config.base_dim
         return per_channel * float(width) / self.decoder_scale**2
 

@@ -24,6 +24,7 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.vaes.tiles.tile_run import TileRun
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.fallback.call import CallSignature
+from multimodal_gen.runtime.pipelines.fallback.library_vae import LibraryVAE
 from multimodal_gen.runtime.pipelines.fallback.previews import LibraryPreviews
 from multimodal_gen.runtime.pipelines.fallback.solver import LibrarySolver
 from multimodal_gen.runtime.pipelines.guidance import NoGuidance
@@ -62,6 +63,7 @@ class FallbackPipeline(ComposedPipeline):
         left_out = _left_out(self.library_class, parts)
         self._stock = self.library_class(**parts, **left_out, **options)
         self._stock.set_progress_bar_config(disable=True)
+        self._vae = LibraryVAE(self.components.get("vae"))
         self._previews = LibraryPreviews(self.components.get("vae"), self.context)
 
     @classmethod
@@ -188,7 +190,8 @@ class FallbackPipeline(ComposedPipeline):
         state.solver = solver = LibrarySolver(
             self._stock, self.signature, state.params, state.generator, previews=shown
         )
-        solver.start()
+        with self._vae.tiled(state.params):
+            solver.start()
         state.latents = torch.empty(1, 0)  # known after the first step
 
     def batch_key(self, state: RequestState, evaluation: int) -> BatchKey:
@@ -218,11 +221,13 @@ class FallbackPipeline(ComposedPipeline):
         """None: the library's call decodes."""
         return None
 
-    def limit_decoding(self, room: int) -> None: ...
+    def limit_decoding(self, room: int) -> None:
+        self._vae.room = room
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
         (state,) = states
-        return _solver_of(state).finish()
+        with self._vae.tiled(state.params):
+            return _solver_of(state).finish()
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor | None:
         return self._previews(params, x0)

@@ -59,6 +59,20 @@ class TiledDecoder(ABC):
         in the chunks that it has in time."""
         return int(self.live_values * height * width * self.dtype.itemsize)
 
+    def peak_bytes(self, height: int, width: int, frames: int = 1) -> int:
+        """Bytes that decoding `frames` latent frames of this size takes at most, besides weights
+        and latents: those of a tile, all frames in uint8, and the edges of tiles."""
+        grid, axes = self.grid(height, width, frames), self.tile_axes
+        if grid is None or axes is None or not self.is_tiled(height, width, frames):
+            return self.decode_bytes(height, width, frames)
+        (down, across), scale = axes, self.module_scale
+        tile_height, tile_width = down.tile * scale, across.tile * scale
+        lower_edges = -(-width // (across.stride * scale)) * tile_width * down.blend
+        kept = 2 * tile_height * tile_width + (lower_edges + tile_height * across.blend)
+        shown = 3 * self.tile_values(frames)[1]
+        floats = kept * shown * self.dtype.itemsize
+        return self.decode_bytes(tile_height, tile_width, frames) + height * width * shown + floats
+
     def is_tiled(self, height: int, width: int, frames: int = 1) -> bool:
         """True if pictures of this size in pixels are encoded and decoded in tiles."""
         axes, scale = self.tile_axes, self.module_scale
