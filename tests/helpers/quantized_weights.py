@@ -97,6 +97,13 @@ def metadata(forms: Mapping[str, str]) -> dict[str, str]:
     return {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
 
 
+def written(folder: Path, tensors: Mapping[str, Tensor], **options: dict[str, str]) -> Path:
+    """A file with these tensors."""
+    path = folder / "weights.safetensors"
+    save_file({name: each.contiguous() for name, each in tensors.items()}, path, **options)
+    return path
+
+
 def quantized(
     tensors: Mapping[str, Tensor], *makers: Callable[[Tensor], Parts]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

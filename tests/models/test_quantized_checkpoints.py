@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -194,3 +195,17 @@ def test_no_more_is_kept_than_the_file_has(
     path = tmp_path / "kept.safetensors"
     save_file(stored, path)
     assert kept_bytes(load_denoiser(folder, path)) <= 1.05 * path.stat().st_size
+
+
+def test_a_form_without_a_kernel_is_told_with_what_it_costs(
+    pair: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept, exact = pair("flux-schnell")
+    rewrite(kept, "transformer", nvfp4, float8, exact=exact)
+    pipeline = load(kept)
+    (warning,) = pipeline.model_info("flux").warnings
+    said = "transformer: this device has no kernel for weights in "
+    assert warning.startswith((f"{said}nvfp4, float8_e4m3fn:", f"{said}float8_e4m3fn, nvfp4:"))
+    assert re.search(r"which takes about \d+\.\d times as long as 16-bit weights", warning)
+    assert [record.getMessage() for record in caplog.records] == [warning]
+    assert load(exact).model_info("flux").warnings == ()

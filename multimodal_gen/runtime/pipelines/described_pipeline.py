@@ -25,6 +25,8 @@ class DescribedPipeline:
     scheduler_config: Mapping[str, Any]
     defaults: Defaults
     context: RankContext
+    unpacked: tuple[str, ...] = ()
+    """Warnings about weights that are unpacked for each product; set when they are loaded."""
 
     @property
     def lora_targets(self) -> tuple[str, ...]:
@@ -103,4 +105,4 @@ class DescribedPipeline:
     def warnings(self) -> tuple[str, ...]:
         """Differences from the checkpoint's settings."""
         warning = replacement_warning(self.scheduler_config)
-        return () if warning is None else (warning,)
+        return (*(() if warning is None else (warning,)), *self.unpacked)

@@ -18,6 +18,7 @@ from multimodal_gen.messages.pictures import placeholder_inputs
 from multimodal_gen.messages.validation import resolve
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rank_context import RankContext
+from multimodal_gen.runtime.layers.quantized.unpacking import unpacking_warnings
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -57,6 +58,9 @@ def load_pipeline(
     budget = MemoryBudget.of(context, device_memory_gb, residency)
     pipeline = _load(kind, checkpoint, context, budget)
     _check_defaults(pipeline)
+    names = pipeline.components_of_kind(pipeline.denoiser_name)
+    denoisers = {name: pipeline.components[name] for name in names}
+    pipeline.unpacked = unpacking_warnings(denoisers, device, dtype)
     for warning in (*checkpoint.unused, *pipeline.warnings) if mesh.rank == 0 else ():
         log.warning("%s", warning)
     return pipeline

@@ -30,7 +30,11 @@ class Int8Storage(Storage):
         scales = self.scales if len(self.scales) == 1 else self.scales[rows]
         return (self.values[rows] * scales).to(dtype)
 
+    @property
+    def unpacks(self) -> bool:
+        return not (self.quantizes_inputs and has_int8_product(self.values))
+
     def product(self, x: Tensor) -> Tensor:
-        if self.quantizes_inputs and has_int8_product(self.values):
-            return int8_product(x, self.values, self.scales)
-        return super().product(x)
+        if self.unpacks:
+            return super().product(x)
+        return int8_product(x, self.values, self.scales)

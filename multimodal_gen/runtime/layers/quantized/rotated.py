@@ -37,6 +37,10 @@ class RotatedStorage(Storage):
     def numbers(self, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
         return self._rotate(self.rotated.numbers(rows, torch.float32)).to(dtype)
 
+    @property
+    def unpacks(self) -> bool:
+        return self.rotated.unpacks
+
     def product(self, x: Tensor) -> Tensor:
         return self.rotated.product(self._rotate(x))
 

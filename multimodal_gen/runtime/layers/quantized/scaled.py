@@ -6,6 +6,11 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.runtime.layers.quantized.block_scales import BlockScales, as_bytes
+from multimodal_gen.runtime.layers.quantized.float8_product import (
+    WEIGHTS,
+    float8_product,
+    has_float8_product,
+)
 from multimodal_gen.runtime.layers.quantized.storage import Storage
 
 _CHUNK = {"cpu": 1 << 18}
@@ -31,10 +36,15 @@ class ScaledStorage(Storage):
         factor: Tensor | None = None,
         scales: BlockScales | None = None,
         smoothing: Tensor | None = None,
+        rounds_inputs: bool = False,
     ) -> None:
-        """`factor` is a number; `smoothing` [columns] are factors of the layer's inputs."""
+        """`factor` is a number; `smoothing` [columns] are factors of the layer's inputs.
+
+        `rounds_inputs`: inputs may be rounded to float8, where products with such are faster.
+        """
         super().__init__(len(values), values.shape[1] * self.per_byte)
         self.form = form
+        self.rounds_inputs = rounds_inputs
         self.dtype = values.dtype
         self.scales = scales
         self.register_buffer("values", as_bytes(values))
@@ -50,6 +60,27 @@ class ScaledStorage(Storage):
             stop = min(start + step, count)
             found[start:stop] = self._scaled(_part(rows, start, stop))
         return found
+
+    @property
+    def unpacks(self) -> bool:
+        by_row = self.scales is None or self.scales.block == (1, self.columns)
+        rounds = self.rounds_inputs and self.dtype == WEIGHTS and by_row
+        return not (rounds and has_float8_product(self.values))
+
+    def product(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float32 or self.unpacks:
+            return super().product(x)
+        if self.smoothing is not None:
+            x = x * self.smoothing
+        return float8_product(x, self.values.view(self.dtype), self._row_scales())
+
+    def _row_scales(self) -> Tensor:
+        """Scales [rows, 1]."""
+        if self.scales is not None:
+            scales = self.scales.of(slice(0, self.rows))
+        else:
+            scales = torch.ones(self.rows, 1, device=self.values.device)
+        return scales if self.factor is None else scales * self.factor
 
     def _scaled(self, rows: slice | Tensor) -> Tensor:
         values = self._as_float32(self.values[rows])

@@ -34,6 +34,11 @@ class Storage(nn.Module, ABC):
     def numbers(self, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
         """The numbers [n, columns] of a range of rows, or of the rows that `rows` [n] lists."""
 
+    @property
+    def unpacks(self) -> bool:
+        """True if products unpack the numbers on its device, which has no kernel for the form."""
+        return True
+
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         """All numbers, [rows, columns]."""
         return self.numbers(slice(0, self.rows), dtype)
@@ -61,6 +66,10 @@ class PlainStorage(Storage):
         super().__init__(*values.shape)
         self.register_buffer("values", values)
         self.form = str(values.dtype).removeprefix("torch.")
+
+    @property
+    def unpacks(self) -> bool:
+        return False
 
     def numbers(self, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
         return self.values[rows].to(dtype)

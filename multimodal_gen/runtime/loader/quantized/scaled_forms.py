@@ -46,6 +46,10 @@ class ScaledNumbers:
     def dtype(self) -> str:
         return self.layer.form
 
+    @property
+    def has_scales(self) -> bool:
+        return self.factor is not None or self.scales is not None
+
     def rows(self, start: int, stop: int) -> Tensor:
         numbers = self.keep(start, stop).dequantized(torch.float32)
         return numbers.reshape(-1, *self.shape[1:])
@@ -65,9 +69,16 @@ class ScaledNumbers:
 
 
 def float8(layer: StoredLayer, dtype: torch.dtype) -> ScaledNumbers:
-    """float8 without scales, or with one in total, per row or per block."""
+    """float8 without scales, or with one in total, per row or per block.
+
+    Inputs may be rounded as well where the file has scales, unless it says otherwise. Those without
+    were made to be small, not for such products.
+    """
     names = [name for name, each in _FLOAT8.items() if each == dtype]
-    return _with_scales(_numbers(layer, (*names, *_BYTES), dtype))
+    found = _with_scales(_numbers(layer, (*names, *_BYTES), dtype))
+    exact = bool(layer.settings.get("full_precision_matrix_mult"))
+    rounds = found.has_scales and not exact
+    return replace(found, make=partial(ScaledStorage, rounds_inputs=rounds))
 
 
 def scaled(layer: StoredLayer) -> ScaledNumbers:
@@ -112,6 +123,8 @@ def nvfp4(layer: StoredLayer) -> ScaledNumbers:
 def _numbers(layer: StoredLayer, dtypes: tuple[str, ...], dtype: torch.dtype) -> ScaledNumbers:
     numbers = layer.needed(*WEIGHTS)
     part = layer.part_of(numbers)
+    if layer.settings.get("convrot"):
+        raise layer.error("comfy_quant", "convrot is supported for int8 only")
     if numbers.dtype not in dtypes:
         raise layer.error(part, f"{numbers.dtype} must be {' or '.join(dtypes)}")
     if layer.form not in _ANY_RANK and len(numbers.shape) != 2:

@@ -157,7 +157,7 @@ class FallbackPipeline(ComposedPipeline):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return ()
+        return self.unpacked
 
     @property
     def size_multiple(self) -> int:
