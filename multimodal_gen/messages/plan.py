@@ -119,6 +119,15 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
     frames: tuple[FrameHeader, ...] = ()
 
 
+class PhaseSwitch(msgspec.Struct, frozen=True):
+    """Going from one phase to another, where their weights aren't on the device together."""
+
+    before: Phase
+    after: Phase
+    seconds: float
+    """Until the weights have been copied."""
+
+
 class RankLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     """A rank has loaded its model (`model`, and inputs of the cost model) or failed to."""
 
@@ -128,6 +137,7 @@ class RankLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     """Number of parameters of the denoiser."""
     memory_bytes: int = 0
     """Bytes free for requests after loading."""
+    switches: tuple[PhaseSwitch, ...] = ()
     device_name: str = ""
     """Name and memory of its device: what is learned there holds for others of the same."""
     error: WireError | None = None

@@ -9,6 +9,7 @@ from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.scheduling.batching import EvaluationBatch
 from multimodal_gen.scheduling.cost_model import PROMPT, CostModel
 from multimodal_gen.scheduling.job import SchedulerJob
+from multimodal_gen.scheduling.phase_changes import PhaseChanges
 from multimodal_gen.scheduling.turns import Turns
 from multimodal_gen.scheduling.waiting import WaitingLines
 
@@ -34,19 +35,33 @@ class Choice(NamedTuple):
     k: int
     unit_s: float
     """Predicted seconds for one unit of the whole batch."""
+    switch_s: float = 0.0
+    """Predicted seconds until the weights of the phase are on the device."""
     untried_bytes: int = 0
     """As of `Work`."""
+
+    @property
+    def seconds(self) -> float:
+        """Predicted seconds of all of its units."""
+        return self.k * self.unit_s + self.switch_s
 
 
 class BatchPlanner:
     """Turns the head job's next phase, or what should run before it, into a choice."""
 
     def __init__(
-        self, cost: CostModel, waiting: WaitingLines, turns: Turns, *, max_batch: int
+        self,
+        cost: CostModel,
+        waiting: WaitingLines,
+        turns: Turns,
+        changes: PhaseChanges,
+        *,
+        max_batch: int,
     ) -> None:
         self._cost = cost
         self._waiting = waiting
         self._turns = turns
+        self._changes = changes
         self._max_batch = max_batch
 
     def choose(
@@ -68,12 +83,16 @@ class BatchPlanner:
         for job in others:
             if job.phase is Phase.DENOISE and job.key == batch.key:
                 batch.add(job)
-        newcomers = self._newcomers(batch, head, len(ready))
+        newcomers = self._newcomers(batch, head, len(ready)) if self._may_encode(head) else []
         if head.phase is Phase.ENCODE:
             return self._in_turn(Phase.ENCODE, PROMPT, [head, *newcomers])
         if newcomers:
             return self._in_turn(Phase.ENCODE, PROMPT, newcomers)
         return self._together(batch)
+
+    def _may_encode(self, head: SchedulerJob) -> bool:
+        """False if the device would leave the head's phase for that, at too high a price."""
+        return head.phase is Phase.ENCODE or self._changes.pays(Phase.ENCODE)
 
     def _newcomers(
         self, batch: EvaluationBatch, head: SchedulerJob, begun: int

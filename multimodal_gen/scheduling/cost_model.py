@@ -7,11 +7,12 @@ import logging
 import math
 import os
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from multimodal_gen.messages.plan import BatchKey, Phase
+from multimodal_gen.messages.plan import BatchKey, Phase, PhaseSwitch
 from multimodal_gen.scheduling.curve import WINDOW, Curve
 from multimodal_gen.scheduling.memory_estimate import MemoryEstimate
 from multimodal_gen.scheduling.row_limits import MORE_MEMORY, RowLimits
@@ -62,7 +63,13 @@ class CostModel:
     """
 
     def __init__(
-        self, *, parameters: int, memory_bytes: int, device: str, path: Path | None
+        self,
+        *,
+        parameters: int,
+        memory_bytes: int,
+        device: str,
+        path: Path | None,
+        switches: Sequence[PhaseSwitch] = (),
     ) -> None:
         kind = device.partition(":")[0]
         self._fixed_s = FIXED_S.get(kind, FIXED_S["cpu"])
@@ -71,6 +78,7 @@ class CostModel:
         # A transformer's width grows with the root of its parameters.
         self._memory = MemoryEstimate(4 * math.sqrt(parameters), MAX_KEYS)
         self._memory_bytes = memory_bytes
+        self._switch_s = {(each.before, each.after): each.seconds for each in switches}
         self._path = path
         self._curves: dict[tuple[Phase, BatchKey], Curve] = {}
         self._ratios: dict[Phase, deque[float]] = {}
@@ -93,6 +101,15 @@ class CostModel:
                 found = n * self._curve_seconds(phase, key, 1)
             self._predicted[phase, key, n] = found
         return found
+
+    def switch_s(self, before: Phase, after: Phase) -> float:
+        """Seconds to bring the weights for one phase to the device, where another's were used."""
+        return self._switch_s.get((before, after), 0.0)
+
+    @property
+    def changes_s(self) -> float:
+        """Seconds that a request waits for weights if nothing shares its phases."""
+        return sum(max(self.switch_s(before, after) for before in Phase) for after in Phase)
 
     def observe(
         self, phase: Phase, key: BatchKey, n: int, seconds_per_unit: float, peak_bytes: int = 0

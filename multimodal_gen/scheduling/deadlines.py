@@ -41,12 +41,16 @@ class Deadlines:
             self._by_hurry.discard((hurry_at,), job)
             del self._hurry_at[job.id]
             assert job.deadline is not None
-            if job.deadline - 2 * job.remaining(self._cost) <= now:
+            if job.deadline - 2 * self._needed(job) <= now:
                 jobs.append(job)
             else:
                 self._watch(job, job.deadline)
         return jobs
 
     def _watch(self, job: SchedulerJob, deadline: float) -> None:
-        self._hurry_at[job.id] = deadline - 2 * job.remaining(self._cost)
+        self._hurry_at[job.id] = deadline - 2 * self._needed(job)
         self._by_hurry.add((self._hurry_at[job.id],), job)
+
+    def _needed(self, job: SchedulerJob) -> float:
+        """Seconds of the job alone, with a change to each of its phases."""
+        return job.remaining(self._cost) + self._cost.changes_s

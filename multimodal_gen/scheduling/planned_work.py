@@ -20,6 +20,8 @@ class PlannedBatch(NamedTuple):
     rows: int
     seconds: float
     """Predicted seconds for all of its units."""
+    switch_s: float
+    """Those until its first unit can begin."""
 
 
 class PlannedWork:
@@ -64,8 +66,9 @@ class PlannedWork:
             k=choice.k,
             untried_bytes=choice.untried_bytes,
         )
-        seconds = choice.k * choice.unit_s
-        batch = PlannedBatch(work, tuple(choice.jobs), choice.key, choice.rows, seconds)
+        batch = PlannedBatch(
+            work, tuple(choice.jobs), choice.key, choice.rows, choice.seconds, choice.switch_s
+        )
         if not self._planned:
             self._began = now
         self._planned.append(batch)

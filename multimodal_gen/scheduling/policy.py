@@ -23,7 +23,7 @@ from multimodal_gen.messages.evaluation_costs import EvaluationCosts
 from multimodal_gen.messages.plan import Phase, Prepared, Work
 from multimodal_gen.messages.request import Req
 from multimodal_gen.scheduling.backlog import Backlog
-from multimodal_gen.scheduling.batch_planner import BatchPlanner, Choice
+from multimodal_gen.scheduling.batch_planner import MAX_BEGUN, BatchPlanner, Choice
 from multimodal_gen.scheduling.cost_model import MAX_KEYS, CostModel
 from multimodal_gen.scheduling.deadlines import Deadlines
 from multimodal_gen.scheduling.job import (
@@ -34,12 +34,15 @@ from multimodal_gen.scheduling.job import (
     decode_key_of,
     geometry_of,
 )
+from multimodal_gen.scheduling.phase_changes import PhaseChanges
 from multimodal_gen.scheduling.planned_work import PlannedWork
 from multimodal_gen.scheduling.turns import Turns
 from multimodal_gen.scheduling.waiting import WaitingLines
 
 AGED_SHARE = 1 / 6
 """Share of the device for aged jobs."""
+_BEGUN_TOGETHER = 16
+"""Requests that may be encoded before others go on, where a change of phase has a price."""
 LONGEST_RETRY_S = 3600.0
 SOONEST_RETRY_S = 0.1
 TOLD_TOKENS = tuple(2**power for power in range(4, 22))
@@ -61,6 +64,7 @@ class Policy:
     def __init__(self, cost: CostModel, *, max_batch: int, max_queue: int) -> None:
         self._cost = cost
         self._max_queue = max_queue
+        self._max_batch = max_batch
         self._jobs: dict[str, SchedulerJob] = {}
         self._begun: dict[str, SchedulerJob] = {}
         self._held: dict[str, SchedulerJob] = {}
@@ -68,7 +72,10 @@ class Policy:
         self._turns = Turns()
         self._deadlines = Deadlines(cost)
         self._planned = PlannedWork()
-        self._planner = BatchPlanner(cost, self._waiting, self._turns, max_batch=max_batch)
+        self._changes = PhaseChanges(cost)
+        self._planner = BatchPlanner(
+            cost, self._waiting, self._turns, self._changes, max_batch=max_batch
+        )
         self._backlog = Backlog(cost, max_batch)
         self._estimates: dict[Geometry, GeometryEstimate] = {}
         self._usual_rows = 1
@@ -163,15 +170,18 @@ class Policy:
         head = self._first(ready)
         if head is None:
             return None
+        head = self._changes.kept_in_phase(head, [*ready, *self._newcomers(ready)], self._order)
         owner = None if head.precedes else head.owner
         aged = self._longest_waiting(owner, ready, now)
-        if aged is not None and now >= self._turn_of_the_aged.get(owner, 0.0):
+        due = now >= self._turn_of_the_aged.get(owner, 0.0)
+        if aged is not None and due and self._changes.pays(aged.phase):
             head = aged
         choice = self._planner.choose(head, ready, len(self._jobs), now)
+        choice = choice._replace(switch_s=self._changes.price(choice.phase))
         if choice.phase is Phase.DENOISE and self._planned.encoding:
             return None
         if aged in choice.jobs:
-            self._turn_of_the_aged[owner] = now + choice.k * choice.unit_s / AGED_SHARE
+            self._turn_of_the_aged[owner] = now + choice.seconds / AGED_SHARE
         self._turns.begin(head.owner)
         return self._decide(choice, now)
 
@@ -192,7 +202,7 @@ class Policy:
         """
         planned = self._planned.finish(work, advanced, now, failed=False)
         if advanced:
-            unit_s = seconds / advanced
+            unit_s = max(seconds - planned.switch_s, seconds / 2) / advanced
             self._cost.observe(work.phase, planned.key, planned.rows, unit_s, peak_bytes)
         self._charge(planned.jobs, seconds - planned.seconds)
         for job in planned.jobs:
@@ -238,6 +248,11 @@ class Policy:
 
     # -- deciding
 
+    def _newcomers(self, ready: Sequence[SchedulerJob]) -> list[SchedulerJob]:
+        """Jobs that can be encoded next, unless many have begun: each of those holds memory."""
+        many = len(ready) >= max(MAX_BEGUN * self._max_batch, _BEGUN_TOGETHER)
+        return [] if many else self._waiting.firsts()
+
     def _first(self, ready: list[SchedulerJob]) -> SchedulerJob | None:
         return min([*ready[:1], *self._waiting.firsts()], key=self._order, default=None)
 
@@ -262,7 +277,8 @@ class Policy:
         if choice.phase is Phase.DENOISE:
             for job in choice.jobs:
                 job.batch_rows = choice.rows
-        self._charge(choice.jobs, choice.k * choice.unit_s)
+        self._changes.note(choice.phase, choice.k * choice.unit_s)
+        self._charge(choice.jobs, choice.seconds)
         return self._planned.add(choice, now)
 
     def _charge(self, jobs: Sequence[SchedulerJob], seconds: float) -> None:

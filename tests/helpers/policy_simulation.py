@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from multimodal_gen.configs.sampling_params import Priority, SamplingParams
-from multimodal_gen.messages.plan import BatchKey, Phase, Prepared, Work
+from multimodal_gen.messages.plan import BatchKey, Phase, PhaseSwitch, Prepared, Work
 from multimodal_gen.messages.request import Req, Standing
 from multimodal_gen.scheduling.cost_model import CostModel
 from multimodal_gen.scheduling.policy import Policy
@@ -61,8 +62,10 @@ def prepared_of(req: Req, *, rows: int = 1, chunks: int = 1) -> Prepared:
     return Prepared(batch_keys=keys, rows=rows, decode_chunks=chunks)
 
 
-def cost_model(*, parameters: int = 5_000_000) -> CostModel:
-    return CostModel(parameters=parameters, memory_bytes=0, device="cpu", path=None)
+def cost_model(*, parameters: int = 5_000_000, switches: Sequence[PhaseSwitch] = ()) -> CostModel:
+    return CostModel(
+        parameters=parameters, memory_bytes=0, device="cpu", path=None, switches=switches
+    )
 
 
 @dataclass
@@ -85,6 +88,8 @@ class Simulation:
     decode_s: float = 0.01
     rows: int = 1
     chunks: int = 1
+    switches: Mapping[tuple[Phase, Phase], float] = field(default_factory=dict)
+    """Seconds that the device takes from one phase to another."""
     now: float = 0.0
     on_done: Callable[[str], Iterable[Req]] = lambda id: ()
     done: dict[str, Done] = field(default_factory=dict)
@@ -112,7 +117,19 @@ class Simulation:
             if self._queue and self._ends_at <= at:
                 self._finish()
 
+    @property
+    def phase_changes(self) -> int:
+        """How often a work had another phase than the one before it."""
+        phases = [work.phase for _, work, _ in self.works]
+        return sum(before is not after for before, after in pairwise(phases))
+
     def seconds(self, work: Work) -> float:
+        """Of a work, with the weights' way to the device if the one before had another phase."""
+        last = self._queue[-1][0] if self._queue else self.works[-1][1] if self.works else None
+        switch = self.switches.get((last.phase, work.phase), 0.0) if last is not None else 0.0
+        return switch + self._working(work)
+
+    def _working(self, work: Work) -> float:
         if work.phase is Phase.ENCODE:
             return self.encode_s * len(work.ids) * work.k
         if work.phase is Phase.DECODE:
@@ -130,9 +147,10 @@ class Simulation:
 
     def _ask(self) -> None:
         while (work := self.policy.next(self.now)) is not None:
+            seconds = self.seconds(work)
             if not self._queue:
-                self._ends_at = self.now + self.seconds(work)
-            self._queue.append((work, self.seconds(work)))
+                self._ends_at = self.now + seconds
+            self._queue.append((work, seconds))
 
     def _next_event(self) -> float | None:
         times = [self._arrivals[0][0]] if self._arrivals else []
