@@ -193,6 +193,7 @@ def test_only_a_piece_of_the_numbers_exists_at_a_time(
     kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(storage._PIECE, "cpu", 24)
+    monkeypatch.setattr(storage, "_LEAST_ROWS", 1)
     values = torch.randint(-9, 9, (10, 8), dtype=torch.int8)
     whole = kind(values if kind is Halves else values.bfloat16())
     pieces: list[int] = []

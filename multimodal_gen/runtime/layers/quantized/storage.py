@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_PIECE = {"cpu": 1 << 22, "cuda": 1 << 26}
+_PIECE = {"cpu": 1 << 20, "cuda": 1 << 26}
 """Numbers of a weight that exist at once: what fits a cache, or keeps a device busy."""
+_LEAST_ROWS = 128
+"""Rows of a piece below which a product is slower."""
 
 
 class Storage(nn.Module, ABC):
@@ -45,7 +47,7 @@ class Storage(nn.Module, ABC):
 
     def product(self, x: Tensor) -> Tensor:
         """x Wᵀ: [..., columns] -> [..., rows]. Only a piece of W exists at a time."""
-        step = max(1, _PIECE.get(x.device.type, _PIECE["cpu"]) // self.columns)
+        step = max(_LEAST_ROWS, _PIECE.get(x.device.type, _PIECE["cpu"]) // self.columns)
         if step >= self.rows:
             return F.linear(x, self.dequantized(x.dtype))
         flat = x.reshape(-1, self.columns)

@@ -22,7 +22,7 @@ from multimodal_gen.runtime.layers.quantized.gguf.fields import (
     six_bit_scales,
 )
 
-_STEP = 1 << 18
+_STEP = 1 << 20
 """Numbers that a CPU unpacks at a time: what fits into a cache."""
 
 Scales = tuple[Tensor, Tensor | None]
