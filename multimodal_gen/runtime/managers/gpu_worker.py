@@ -25,6 +25,7 @@ from multimodal_gen.messages.plan import Ack, Phase, Plan, Prepared, RankLoaded,
 from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
+from multimodal_gen.runtime.layers.quantized.storage import count_numbers
 from multimodal_gen.runtime.managers.lora_loader import LoraLoader
 from multimodal_gen.runtime.managers.rank_device import (
     PeakMemory,
@@ -34,6 +35,7 @@ from multimodal_gen.runtime.managers.rank_device import (
     decoding_room,
     describe_device,
     free_bytes,
+    give_back_memory,
     is_out_of_memory,
 )
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -185,7 +187,7 @@ class GPUWorker:
 
     def loaded(self, name: str) -> RankLoaded:
         """Report this rank's model to rank 0's Scheduler, for planning."""
-        weights = sum(parameter.numel() for parameter in self.pipeline.denoiser_module.parameters())
+        weights = count_numbers(self.pipeline.denoiser_module)
         free = free_bytes(self.device, self.pipeline.context.mesh.world_size)
         return RankLoaded(
             rank=self.rank,
@@ -204,6 +206,8 @@ class GPUWorker:
             self.loras.carry_out(plan)
         for request_id in plan.drop:
             self.states.pop(request_id, None)
+        if plan.drop and not plan.admit and not self.states:
+            give_back_memory()
         arriving = iter(pictures)
         for req in plan.admit:
             own = list(itertools.islice(arriving, len(req.pictures)))

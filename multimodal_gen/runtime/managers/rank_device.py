@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from pathlib import Path
 
 import psutil
@@ -105,6 +106,12 @@ def _total_bytes(device: torch.device) -> int:
         with contextlib.suppress(OSError, ValueError):  # absent, or "max"
             total = min(total, int(path.read_text()))
     return total
+
+
+def give_back_memory() -> None:
+    """Return free memory to the system: glibc keeps what large tensors have left of the heap."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 class PeakMemory:

@@ -121,3 +121,10 @@ class KeptWeight(nn.Module):
             found[here] = each.numbers(flat[here] - start, self.dtype)
             start += each.rows
         return found.view(*index.shape, -1)
+
+
+def count_numbers(module: nn.Module) -> int:
+    """Numbers of all weights of a module, whatever form they are kept in."""
+    kept = (part for part in module.modules() if isinstance(part, KeptWeight))
+    plain = sum(parameter.numel() for parameter in module.parameters())
+    return plain + sum(each.shape.numel() for each in kept)
