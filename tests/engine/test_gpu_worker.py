@@ -353,3 +353,19 @@ def test_evaluations_in_a_row_at_one_expert_are_announced_as_one_run(
     assert high[0] != low[0]
     assert len(msgspec.msgpack.encode(ack)) < 500
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(ack), type=Ack) == ack
+
+
+def test_free_memory_is_given_back_when_no_request_is_left(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back: list[int] = []
+    monkeypatch.setattr(
+        gpu_worker, "give_back_memory", lambda: given_back.append(len(driver.worker.states))
+    )
+    first, second = driver.begin("a heart", "a dog")
+    driver(drop=(first,))
+    driver(drop=(second,), admit=(driver.request("a cat", 2, False),))
+    (third,) = driver.worker.states
+    assert given_back == []
+    driver(drop=(third,))
+    assert given_back == [0]

@@ -14,7 +14,12 @@ from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.layers.linear import Linear, PatchLinear
 from multimodal_gen.runtime.layers.lora import LoraRows, LoraUse, LowRank
 from multimodal_gen.runtime.layers.quantized import storage
-from multimodal_gen.runtime.layers.quantized.storage import KeptWeight, PlainStorage, Storage
+from multimodal_gen.runtime.layers.quantized.storage import (
+    KeptWeight,
+    PlainStorage,
+    Storage,
+    count_numbers,
+)
 from multimodal_gen.runtime.loader.tensors import weights
 from multimodal_gen.runtime.loader.tensors.stored import Rearranged, Span, Transposed
 from multimodal_gen.runtime.loader.tensors.weights import fill
@@ -219,3 +224,8 @@ def test_its_tensors_move_with_the_module() -> None:
 def test_a_shape_that_does_not_fit_is_refused() -> None:
     with pytest.raises(InvalidCheckpoint, match=r"weight\.0 \[6, 4\] \(expected \[6, 8\]"):
         filled(on_meta(Linear, (6, 8), bias=False), weight=[halves(6, 4)])
+
+
+def test_what_is_kept_counts_as_the_numbers_that_it_stands_for() -> None:
+    layer = filled(on_meta(Linear, (6, 8)), weight=[halves(4, 8), plain(2, 8)], bias=[plain(6)])
+    assert count_numbers(layer) == 6 * 8 + 6
