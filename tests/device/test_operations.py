@@ -12,7 +12,7 @@ MOST = {
     "z_image": 540,
     "qwen_image": 364,
     "flux2": 348,
-    "wan": 567,
+    "wan": 437,
 }
 """By native family, for two requests: see `device_cases.operations`. Lower it when it gets less.
 
