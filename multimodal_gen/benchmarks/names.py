@@ -1,4 +1,4 @@
-"""Names that `bench --only` takes, in a module of their own so that `--help` loads nothing else."""
+"""Names that `bench` takes, in a module of their own so that `--help` loads nothing else."""
 
 from __future__ import annotations
 
@@ -7,3 +7,5 @@ from typing import Literal
 MeasureName = Literal[
     "one_picture", "concurrent", "short_job", "host_gap", "help", "cold_start", "memory"
 ]
+Scale = Literal["full", "tiny"]
+"""Sizes of the models on a device: those that are published, and small ones for tests."""

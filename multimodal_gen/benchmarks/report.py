@@ -35,11 +35,16 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str | int]
     figures: list[Figure]
+    failures: dict[str, str] = {}
+    """What could not be measured, or not all of it, and why."""
 
     def to_json(self) -> bytes:
         rows = [{**msgspec.structs.asdict(figure), "met": figure.met} for figure in self.figures]
         return msgspec.json.format(
-            msgspec.json.encode({"environment": self.environment, "figures": rows}), indent=2
+            msgspec.json.encode(
+                {"environment": self.environment, "figures": rows, "failures": self.failures}
+            ),
+            indent=2,
         )
 
     def table(self) -> str:
@@ -54,7 +59,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         lines.insert(1, "  ".join("-" * width for width in widths))
         settings = ", ".join(f"{name} {value}" for name, value in self.environment.items())
         notes = [f"{figure.name}: {figure.what}" for figure in self.figures]
-        return "\n".join([settings, "", *lines, "", *notes])
+        failed = [f"{name}: NOT MEASURED: {reason}" for name, reason in self.failures.items()]
+        return "\n".join([settings, "", *lines, "", *notes, *failed])
 
 
 def ratio(
@@ -93,6 +99,28 @@ def median(
         low=min(values),
         high=max(values),
         target=target,
+    )
+
+
+def single(
+    name: str,
+    what: str,
+    value: float,
+    unit: str,
+    *,
+    target: float | None = None,
+    bound: Bound = "at most",
+) -> Figure:
+    """A value that was measured once."""
+    return Figure(
+        name=name,
+        what=what,
+        value=value,
+        unit=unit,
+        low=value,
+        high=value,
+        target=target,
+        bound=bound,
     )
 
 

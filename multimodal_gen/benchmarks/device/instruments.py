@@ -1,0 +1,112 @@
+"""What is measured of one evaluation: time, memory, operations, and waits of the host."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Call = Callable[[], object]
+
+
+class Instruments:
+    """Measures calls on one device. On a CPU, where nothing is queued, there are no waits, and
+    memory is not counted."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._on_gpu = device.type == "cuda"
+
+    def wait(self) -> None:
+        """Wait until the device has done everything that is queued."""
+        if self._on_gpu:
+            torch.cuda.synchronize(self._device)
+
+    def seconds(self, call: Call) -> tuple[float, float]:
+        """Seconds until the call returned, and until the device had done its work."""
+        self.wait()
+        started = time.perf_counter()
+        call()
+        returned = time.perf_counter()
+        self.wait()
+        return returned - started, time.perf_counter() - started
+
+    def peak_bytes(self, call: Call) -> int:
+        """Most bytes allocated at once meanwhile, weights included; 0 on a CPU."""
+        if not self._on_gpu:
+            call()
+            return 0
+        torch.cuda.reset_peak_memory_stats(self._device)
+        call()
+        self.wait()
+        return torch.cuda.max_memory_allocated(self._device)
+
+    def waits(self, call: Call) -> Counter[str]:
+        """Operations for which the host waited for the device, by file and line."""
+        if not self._on_gpu:
+            call()
+            return Counter()
+        self.wait()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                call()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        synchronizing = (each for each in told if "synchroniz" in str(each.message))
+        return Counter(f"{each.filename}:{each.lineno}" for each in synchronizing)
+
+    def attention_seconds(self, call: Call) -> float:
+        """Seconds that the device spends in attention."""
+        spans: list[tuple[Any, Any]] = []
+        attend = F.scaled_dot_product_attention
+
+        def timed(*args: Any, **options: Any) -> torch.Tensor:
+            start = self._mark()
+            attended = attend(*args, **options)
+            spans.append((start, self._mark()))
+            return attended
+
+        with mock.patch.object(F, "scaled_dot_product_attention", timed):
+            call()
+        self.wait()
+        return sum(self._between(*span) for span in spans)
+
+    def _mark(self) -> Any:
+        if not self._on_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def _between(self, start: Any, end: Any) -> float:
+        seconds: float = start.elapsed_time(end) / 1000 if self._on_gpu else end - start
+        return seconds
+
+
+class _Operations(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def counted_operations() -> Iterator[_Operations]:
+    """Count operations that are not views."""
+    with _Operations() as operations:
+        yield operations

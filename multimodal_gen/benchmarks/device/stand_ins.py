@@ -1,0 +1,78 @@
+"""Stand-ins for what a benchmark without a checkpoint lacks: weights, tokenizers and encoders."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from multimodal_gen.runtime.layers.quantized.storage import Storage
+from multimodal_gen.runtime.layers.take import Segment, take_parameters
+
+_SPREAD = 0.02
+"""Standard deviation of random weights: activations stay finite through all layers."""
+
+
+@dataclass(frozen=True)
+class RandomSources:
+    """Takes the place of a checkpoint's tensors, and makes random numbers on the device."""
+
+    rows: int
+    segments: Sequence[Segment] = ()
+
+    def read(self, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=device).normal_(std=_SPREAD)
+
+    def storages(
+        self, shape: torch.Size, dtype: torch.dtype, device: torch.device
+    ) -> list[Storage]:
+        return []
+
+
+def fill_randomly(module: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    """Give a module on the meta device random weights, as `fill` gives it those of a file."""
+    exact = getattr(module, "keep_in_float32", ())
+    groups: defaultdict[tuple[str, torch.dtype], dict[str, RandomSources]] = defaultdict(dict)
+    for key, tensor in module.state_dict().items():
+        owner, _, parameter = key.rpartition(".")
+        kept = any(part in exact for part in key.split("."))
+        rows = tensor.shape[0] if tensor.shape else 1
+        groups[owner, torch.float32 if kept else dtype][parameter] = RandomSources(rows)
+    for (owner, own_dtype), sources in groups.items():
+        part = module.get_submodule(owner)
+        if take := getattr(part, "take", None):
+            take(sources, own_dtype, device)
+        else:
+            take_parameters(part, sources, own_dtype, device)
+
+
+class StandInTokenizer:
+    """Satisfies the checks of encoders; it is never called."""
+
+    name_or_path = "stand-in"
+    model_max_length = 512
+    pad_token_id = 0
+    chat_template = ""
+
+    def __len__(self) -> int:
+        return 1
+
+
+class StandInEncoder(nn.Module):
+    """A text encoder of which only the width of the states is known; it is never called."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embeddings = nn.Embedding(1, width)
+        self.config = SimpleNamespace(vocab_size=1, hidden_size=width)
+
+    @property
+    def base_model(self) -> StandInEncoder:
+        return self
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embeddings

@@ -1,0 +1,92 @@
+"""`bench --device cuda` in its smallest form, on the CPU: that nothing breaks before a GPU is
+reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from multimodal_gen.benchmarks.device import runner
+from multimodal_gen.benchmarks.device.measures import measured
+from multimodal_gen.benchmarks.device.runner import measure_device
+from multimodal_gen.benchmarks.device.sections import SECTIONS, WHOLE_S
+from multimodal_gen.benchmarks.report import Figure, Report, single
+from multimodal_gen.entrypoints.cli.main import main
+
+MODELS = ("flux", "qwen_image", "wan", "z_image")
+OF_A_MODEL = {
+    "first",
+    "evaluation",
+    "host",
+    "operations",
+    "waits",
+    "memory",
+    "attention",
+    "decode",
+    "decode_memory",
+}
+
+
+@pytest.fixture
+def few_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def figures_of(section: str) -> dict[str, Figure]:
+    found = measured(section, torch.device("cpu"), "tiny")
+    return {figure.name: figure for figure in found}
+
+
+@pytest.mark.usefixtures("few_threads")
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_of_random_weights_is_measured_from_its_first_evaluation_to_its_pixels(
+    model: str,
+) -> None:
+    figures = figures_of(model)
+    assert figures.keys() == {f"{model}/{name}" for name in OF_A_MODEL}
+    assert figures[f"{model}/evaluation"].value > 0
+    assert figures[f"{model}/operations"].value > 50
+    assert 0 < figures[f"{model}/attention"].value < 1
+
+
+@pytest.mark.usefixtures("few_threads")
+@pytest.mark.parametrize("check", ["pictures", "products", "recovery"])
+def test_a_check_passes_where_it_can_not_fail(check: str) -> None:
+    figures = figures_of(check)
+    assert figures
+    assert [figure.name for figure in figures.values() if figure.met is False] == []
+
+
+def test_all_sections_but_the_engines_are_tested_here() -> None:
+    assert {*MODELS, "pictures", "products", "recovery", "cancel"} == SECTIONS.keys()
+    assert WHOLE_S < 600
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_without_a_gpu_the_reason_is_all_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--device", "cuda"]) == 2
+    assert "device='cuda'" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_sections_that_are_late_broken_or_not_begun_cost_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = {"no such section": 60.0, "flux": 0.01, "wan": 0.0}
+    monkeypatch.setattr(runner, "SECTIONS", limits)
+    report = measure_device("cpu", "tiny", lambda what: None, tuple(limits))
+    assert report.failures.keys() == {"no such section", "flux", "wan"}
+    assert "KeyError" in report.failures["no such section"]
+    assert "ended after" in report.failures["flux"]
+    assert "no time was left" in report.failures["wan"]
+    assert report.environment["device"]
+
+
+def test_a_table_says_what_is_missing_from_it() -> None:
+    figure = single("flux/evaluation", "ms of an evaluation", 12.0, "ms")
+    table = Report(environment={}, figures=[figure], failures={"wan": "ended after 9 s"}).table()
+    assert "wan: NOT MEASURED: ended after 9 s" in table
