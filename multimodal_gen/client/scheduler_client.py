@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,6 +31,7 @@ from multimodal_gen.client.request_handle import (
 from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError, ProtocolError
 from multimodal_gen.messages.codec import MAX_FRAME_BYTES, Buffer, Decoder, encode
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
+from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.rank_args import token_file
 from multimodal_gen.messages.reply import (
@@ -67,6 +70,8 @@ class SchedulerClient:
         self._process = OwnProcess()
         self.address = address
         self.model: ModelInfo | None = None
+        self.loading: LoadingProgress | None = None
+        """Newest progress of an engine that is not ready yet."""
         self.costs = EvaluationCosts()
         """Newest prediction of the engine."""
         self.num_ranks = 0
@@ -89,16 +94,34 @@ class SchedulerClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def wait_ready(self, timeout: float | None = None) -> ModelInfo:
-        """Wait until the model is loaded. Raises the loading error, EngineDied or TimeoutError."""
+    def wait_ready(
+        self,
+        timeout: float | None = None,
+        show: Callable[[LoadingProgress], None] = lambda progress: None,
+    ) -> ModelInfo:
+        """Wait until the model is loaded; meanwhile, `show` the progress. Raises the loading error,
+        EngineDied or TimeoutError."""
         self._process.check()
-        with self._lock:
-            done = self._lock.wait_for(lambda: self.model is not None or bool(self.died), timeout)
-            if self.died is not None:
-                raise copy_of(self.died)
-            if not done or self.model is None:
+        end = None if timeout is None else time.monotonic() + timeout
+        shown = None
+        while True:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            with self._lock:
+                waited = self._lock.wait_for(partial(self._has_news, shown), left)
+                if self.died is not None:
+                    raise copy_of(self.died)
+                if self.model is not None:
+                    return self.model
+                progress = self.loading
+            if not waited:
                 raise TimeoutError(f"the engine at {self.address} is not ready after {timeout} s")
-            return self.model
+            if progress is not None:
+                shown = progress
+                show(progress)
+
+    def _has_news(self, shown: LoadingProgress | None) -> bool:
+        """True if a client that waits has something else than `shown` to hear."""
+        return self.model is not None or bool(self.died) or self.loading is not shown
 
     def submit(self, req: Req, pictures: Sequence[np.ndarray[Any, Any]] = ()) -> RequestHandle:
         """Send a request and the images that it announces. A repeated id returns the existing
@@ -240,6 +263,10 @@ class SchedulerClient:
             case Ready():
                 with self._lock:
                     self.model, self.num_ranks = message.model, message.num_ranks
+                    self._lock.notify_all()
+            case LoadingProgress():
+                with self._lock:
+                    self.loading = message
                     self._lock.notify_all()
             case EvaluationCosts():
                 self.costs = message

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from multimodal_gen.errors import EngineDied, MultimodalGenError
 from multimodal_gen.launch.child_environment import cache_folder, child_environment
 from multimodal_gen.launch.model_path import ModelFiles, find_model_files
 from multimodal_gen.launch.private_folder import PrivateFolder
+from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.rank_args import (
     LONGEST_SOCKET_NAME,
@@ -109,9 +111,14 @@ class EngineProcess:
         """Process ids of the ranks, in rank order."""
         return [process.pid for process in self._processes]
 
-    def wait_ready(self, timeout: float | None = None) -> ModelInfo:
-        """Wait until the model is loaded. Raises the error that prevented it, or TimeoutError."""
-        return self.client.wait_ready(timeout)
+    def wait_ready(
+        self,
+        timeout: float | None = None,
+        show: Callable[[LoadingProgress], None] = lambda progress: None,
+    ) -> ModelInfo:
+        """Wait until the model is loaded; meanwhile, `show` the progress. Raises the error that
+        prevented it, or TimeoutError."""
+        return self.client.wait_ready(timeout, show)
 
     def wait_lost(self) -> MultimodalGenError | None:
         """Wait for the engine's end. Returns its cause, or None if it was closed."""

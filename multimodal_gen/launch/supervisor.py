@@ -12,6 +12,7 @@ from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.errors import EngineDied, MultimodalGenError
 from multimodal_gen.launch.engine_process import EngineProcess
+from multimodal_gen.messages.loading import LoadingProgress
 
 log = logging.getLogger(__name__)
 FIRST_DELAY_S = 0.5
@@ -23,6 +24,7 @@ HEALTHY_S = 60.0
 class Watcher(Protocol):
     """Receives engine state changes, on the supervisor's thread."""
 
+    def engine_loading(self, progress: LoadingProgress) -> None: ...
     def engine_up(self, client: SchedulerClient) -> None: ...
     def engine_lost(self, error: MultimodalGenError) -> None: ...
     def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None: ...
@@ -76,7 +78,7 @@ class EngineSupervisor:
             return self._failed(error)
         with engine:
             try:
-                engine.wait_ready()
+                engine.wait_ready(show=self._watcher.engine_loading)
             except Exception as error:
                 return self._failed(error)
             self._ever_ready, ready_at = True, time.monotonic()

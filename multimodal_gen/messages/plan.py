@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from multimodal_gen.messages.codec import FrameHeader
+from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.messages.request import Req
@@ -155,4 +156,4 @@ class LoraRead(msgspec.Struct, frozen=True, kw_only=True, tag="lora_read"):
     error: WireError | None = None
 
 
-RankMessage = Ack | RankLoaded | LoraRead
+RankMessage = Ack | RankLoaded | LoadingProgress | LoraRead

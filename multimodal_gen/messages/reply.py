@@ -7,6 +7,7 @@ import msgspec
 from multimodal_gen import errors
 from multimodal_gen.messages.codec import FrameHeader
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
+from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.request import PROTOCOL_VERSION
 
@@ -94,6 +95,7 @@ class EngineHealth(msgspec.Struct, frozen=True, kw_only=True, tag="health"):
 
 EngineMessage = (
     EvaluationCosts
+    | LoadingProgress
     | Ready
     | NotReady
     | RequestAccepted

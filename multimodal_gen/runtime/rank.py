@@ -113,7 +113,7 @@ def _serve(own: RankScheduler, args: RankArgs) -> None:
     from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
 
     try:
-        worker = GPUWorker.load(args)
+        worker = GPUWorker.load(args, own.report)
     except Exception as error:
         log.debug("loading failed", exc_info=error)
         own.report(RankLoaded(rank=args.rank, error=_reason(error)))

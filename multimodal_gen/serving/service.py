@@ -22,6 +22,7 @@ from multimodal_gen.errors import (
     ModelNotFound,
     MultimodalGenError,
 )
+from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import Pixels, headers_of
 from multimodal_gen.messages.request import Req
@@ -44,6 +45,15 @@ IN_FLIGHT_PER_BATCH = 4
 
 
 @dataclass(frozen=True)
+class LoadedSoFar:
+    """Progress of loading."""
+
+    component: str
+    loaded_gb: float
+    total_gb: float
+
+
+@dataclass(frozen=True)
 class ServerHealth:
     """Current state, without asking the engine."""
 
@@ -55,6 +65,8 @@ class ServerHealth:
     restarts: int
     reason: str | None
     """Reason that it is not ready, if it is not."""
+    loading: LoadedSoFar | None = None
+    """Progress of an engine that is loading."""
 
 
 class Service:
@@ -73,6 +85,7 @@ class Service:
         self._ranks = 0
         self._phase: ServerPhase = "loading"
         self._failure: MultimodalGenError | None = None
+        self._loading: LoadedSoFar | None = None
         self._loss: MultimodalGenError | None = None
         """Error of the last engine that was lost."""
         self._restarts = 0
@@ -145,6 +158,7 @@ class Service:
             waiting=self._dispatcher.waiting,
             restarts=self._restarts,
             reason=None if reason is None else reason.message,
+            loading=self._loading if phase in ("loading", "restarting") else None,
         )
 
     # -- requests
@@ -221,8 +235,16 @@ class Service:
 
     # -- callbacks of the engine's supervisor
 
+    def engine_loading(self, progress: LoadingProgress) -> None:
+        """An engine has loaded a part of its weights."""
+        loaded, total = (
+            round(size / 1e9, 2) for size in (progress.loaded_bytes, progress.total_bytes)
+        )
+        self._loading = LoadedSoFar(progress.component, loaded, total)
+
     def engine_up(self, client: SchedulerClient) -> None:
         """An engine is ready."""
+        self._loading = None
         if self._loss is not None:
             self._restarts, self._loss = self._restarts + 1, None
         self._client = client
@@ -241,6 +263,7 @@ class Service:
 
     def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None:
         """The engine could not be started; it is retried unless `for_good`."""
+        self._loading = None
         if self._phase != "stopping":
             self._failure = error
             if for_good:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace, TracebackType
 from typing import Any
 
@@ -13,7 +14,9 @@ from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.errors import EngineDied, InvalidCheckpoint, MultimodalGenError
 from multimodal_gen.launch import supervisor
 from multimodal_gen.launch.supervisor import EngineSupervisor
+from multimodal_gen.messages.loading import LoadingProgress
 
+LOADING = LoadingProgress(component="vae", loaded_bytes=1, total_bytes=2)
 DIED = EngineDied("rank 0 was killed by SIGKILL")
 
 
@@ -32,7 +35,8 @@ class OneEngine:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, *, show: Callable[[LoadingProgress], None]) -> None:
+        show(LOADING)
         if self._refuses is not None:
             raise self._refuses
 
@@ -60,6 +64,9 @@ class Kept:
         if isinstance(engine, Exception):
             raise engine
         return engine
+
+    def engine_loading(self, progress: LoadingProgress) -> None:
+        assert progress is LOADING
 
     def engine_up(self, client: Any) -> None:
         self.told.put(("up", client.engine))

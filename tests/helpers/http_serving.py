@@ -54,16 +54,16 @@ VIDEO_MODEL = msgspec.structs.replace(
 def app_without_engine(api_key: str | None = None, **given: Any) -> FastAPI:
     """An app whose model is still loading."""
     args = ServerArgs(api_key=api_key, **given)
-    return _app(Service(args), args)
+    return app_of(Service(args), args)
 
 
 def app_over(client: SchedulerClient, **given: Any) -> FastAPI:
     """An app over an engine that is ready."""
     args = ServerArgs(**given)
-    return _app(Service.over(client, args), args)
+    return app_of(Service.over(client, args), args)
 
 
-def _app(service: Service, args: ServerArgs) -> FastAPI:
+def app_of(service: Service, args: ServerArgs) -> FastAPI:
     parent = os.environ["XDG_CACHE_HOME"]  # conftest's
     folder = DataFolder(Path(tempfile.mkdtemp(prefix="app-", dir=parent)), temporary=True)
     atexit.register(folder.close)

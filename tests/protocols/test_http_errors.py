@@ -9,13 +9,26 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
+from fake_engine import FakeEngine
 from fastapi import FastAPI
-from http_serving import IMAGES, MODEL, address_of, app_with, app_without_engine, ask, serving
+from http_serving import (
+    IMAGES,
+    MODEL,
+    address_of,
+    app_of,
+    app_with,
+    app_without_engine,
+    ask,
+    serving,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multimodal_gen import errors
+from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.openai.schema import ImagesRequest
+from multimodal_gen.messages.loading import LoadingProgress
+from multimodal_gen.serving.service import Service
 
 JSON = {"content-type": "application/json"}
 FULL = errors.QueueFull("no room for more requests", 2.3)
@@ -285,6 +298,23 @@ def test_health_is_503_while_the_model_loads_and_after_a_rank_died() -> None:
     assert (dead.status_code, refusal(dead)["code"]) == (503, "engine_died")
     assert ask(app_with(ends=FULL), "GET", "/health").status_code == 200
     assert ask(app_without_engine(), "GET", "/liveness").status_code == 200
+
+
+def test_health_says_how_far_the_model_is_loaded() -> None:
+    args = ServerArgs()
+    service = Service(args)
+    progress = LoadingProgress(
+        component="transformer", loaded_bytes=9_870_000_000, total_bytes=33_700_000_000
+    )
+    service.engine_loading(progress)
+    app = app_of(service, args)
+    told = {"component": "transformer", "loaded_gb": 9.87, "total_gb": 33.7}
+    loading = ask(app, "GET", "/health")
+    assert (loading.status_code, loading.json()["loading"]) == (503, told)
+    assert ask(app, "GET", "/liveness").status_code == 200
+    service.engine_up(FakeEngine())  # type: ignore[arg-type]
+    ready = ask(app, "GET", "/health")
+    assert (ready.status_code, ready.json()["loading"]) == (200, None)
 
 
 @pytest.mark.parametrize(

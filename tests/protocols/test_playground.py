@@ -20,8 +20,9 @@ from playground_server import HEIGHT, VIDEOS, WIDTH, Server
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.errors import OutOfMemory
+from multimodal_gen.errors import EngineDied, OutOfMemory
 from multimodal_gen.launch.engine_process import EngineProcess
+from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.postprocess.images import ImageFormat, encode_image
 from multimodal_gen.postprocess.metadata import Recipe, read_parameters
 
@@ -459,6 +460,20 @@ def test_the_page_connects_again_by_itself(
     assert server.has("a rocket")
     server.finish("a rocket")
     expect(page.locator(PICTURE)).to_be_visible()
+
+
+def test_the_page_says_how_far_the_model_is_loaded(page: Page, start_server: StartServer) -> None:
+    server = start_server()
+    progress = LoadingProgress(
+        component="text_encoder", loaded_bytes=1_200_000_000, total_bytes=33_700_000_000
+    )
+    for tell, what in (
+        (server.service.engine_lost, EngineDied("rank 0 was killed")),
+        (server.service.engine_loading, progress),
+    ):
+        server._loop.call_soon_threadsafe(tell, what)
+    page.goto(server.url)
+    expect(page.locator("#server-notice")).to_contain_text("text encoder: 1.2 of 33.7 GB")
 
 
 def test_a_key_is_asked_for_and_kept(page: Page, start_server: StartServer) -> None:

@@ -48,9 +48,12 @@ def generate(
     check_writable(output_path)
     from multimodal_gen.entrypoints.cli.prompt_list import PromptList
     from multimodal_gen.entrypoints.python.diffusion_generator import start_engine
+    from multimodal_gen.launch.loading_display import LoadingDisplay
 
     prompt_list = PromptList(prompts)
-    with start_engine(EngineArgs.of(engine)) as running:
+    with LoadingDisplay() as display:
+        started = start_engine(EngineArgs.of(engine), display.show)
+    with started as running:
         errors = prompt_list.run(running.client, output_path, metadata)
     for prompt, error in errors:
         print(f"multimodal-gen: {prompt!r}: {error.message}", file=sys.stderr)

@@ -21,7 +21,9 @@ from multimodal_gen.entrypoints.http.app import create_app
 from multimodal_gen.entrypoints.http.transport.connections import uvicorn_options
 from multimodal_gen.entrypoints.http.transport.listen import listen, listener_url
 from multimodal_gen.errors import MultimodalGenError
+from multimodal_gen.launch.loading_display import LoadingDisplay
 from multimodal_gen.launch.supervisor import EngineSupervisor, Watcher
+from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
 from multimodal_gen.serving.storage.data_folder import DataFolder
@@ -61,6 +63,7 @@ class HttpServer:
         self._listener = listener
         self._url = listener_url(listener)
         self._service = Service(args)
+        self._display = LoadingDisplay()
         self._jobs = Jobs.in_folder(data, self._service, args)
         self._status = 0
         self._stop = asyncio.Event()
@@ -115,7 +118,12 @@ class HttpServer:
 
     # -- callbacks of the supervisor, on the loop
 
+    def engine_loading(self, progress: LoadingProgress) -> None:
+        self._service.engine_loading(progress)
+        self._display.show(progress)
+
     def engine_up(self, client: SchedulerClient) -> None:
+        self._display.close()
         self._service.engine_up(client)
         if self._resuming is None and client.model is not None:
             self._resuming = asyncio.create_task(self._jobs.resume())
@@ -126,6 +134,7 @@ class HttpServer:
         _complain(f"the engine died and is restarting: {error.message}")
 
     def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None:
+        self._display.close()
         self._service.engine_failed(error, for_good=for_good)
         if not self._stop.is_set():
             again = "" if for_good else "the engine could not be started, retrying: "
@@ -141,6 +150,9 @@ class _OnLoop:
     def __init__(self, loop: asyncio.AbstractEventLoop, watcher: Watcher) -> None:
         self._loop = loop
         self._watcher = watcher
+
+    def engine_loading(self, progress: LoadingProgress) -> None:
+        self._pass(self._watcher.engine_loading, progress)
 
     def engine_up(self, client: SchedulerClient) -> None:
         self._pass(self._watcher.engine_up, client)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from typing import Any, Unpack, overload
@@ -19,6 +19,7 @@ from multimodal_gen.entrypoints.python.loop_thread import LoopThread
 from multimodal_gen.entrypoints.python.sampling_keywords import SamplingKeywords
 from multimodal_gen.errors import EngineNotReady, InvalidRequest, MultimodalGenError
 from multimodal_gen.launch.engine_process import EngineProcess
+from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
 
 PromptLike = str | SamplingParams
@@ -165,12 +166,14 @@ class DiffusionGenerator:
         return stream_one(self._client, _params(prompt, sampling_params), previews=previews)
 
 
-def start_engine(args: EngineArgs) -> EngineProcess:
-    """Start an engine and wait until its model is loaded."""
+def start_engine(
+    args: EngineArgs, show: Callable[[LoadingProgress], None] = lambda progress: None
+) -> EngineProcess:
+    """Start an engine and wait until its model is loaded; meanwhile, `show` the progress."""
     engine = EngineProcess.start(args)
     try:
         _import_while_loading()
-        engine.wait_ready()
+        engine.wait_ready(show=show)
     except BaseException:
         engine.close()
         raise

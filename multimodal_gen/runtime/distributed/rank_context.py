@@ -26,7 +26,7 @@ class RankContext:
         """True on the rank that encodes prompts and pictures for all."""
         return self.mesh.rank == 0
 
-    def place(self, kind: str) -> torch.device:
-        """Device of components of a kind: meta if this rank does not use them."""
-        idle = kind in ENCODERS and not self.encodes
+    def place(self, component: str) -> torch.device:
+        """Device of a component: meta if this rank does not use it."""
+        idle = component.startswith(ENCODERS) and not self.encodes
         return torch.device("meta") if idle else self.device

@@ -65,6 +65,8 @@ class Checkpoint:
     """Components whose weights are in files, in place of the folder's."""
     unused: tuple[str, ...] = ()
     """Warnings about parts of a single file that are not used."""
+    loaded: Callable[[float], None] = lambda fraction: None
+    """Told, now and then, which fraction of a component is loaded."""
 
     @classmethod
     def open(
@@ -178,7 +180,7 @@ class Checkpoint:
         if device.type == "meta":
             return module.outline(dtype)
         with self._tensors(name) as stored:
-            return module.load(stored, dtype, device)
+            return module.load(stored, dtype, device, self.loaded)
 
     def load_native(
         self,
@@ -192,8 +194,26 @@ class Checkpoint:
         with complaints(f"{name}/config.json"), torch.device("meta"):
             module = make().eval().requires_grad_(False)
         with self._tensors(name) as stored:
-            fill(module, stored, key_map, name=self._called(name), dtype=dtype, device=device)
+            fill(
+                module,
+                stored,
+                key_map,
+                name=self._called(name),
+                dtype=dtype,
+                device=device,
+                loaded=self.loaded,
+            )
         return module
+
+    def size(self, name: str) -> int:
+        """Bytes of a component's weights in their files; 0 for a tokenizer and the like."""
+        library, class_name = self.components[name]
+        if ALLOWED.get((library, class_name)) not in _WITH_WEIGHTS:
+            return 0
+        if name in self.files:
+            return self.files[name].size
+        paths = weight_files(self.folder, name, _WEIGHTS_STEM[library]).paths
+        return sum(path.stat().st_size for path in paths)
 
     def _called(self, name: str) -> str:
         """Name of a component's weights in errors."""

@@ -50,17 +50,21 @@ class LibraryModule:
     """Layers that nothing uses; they are left out."""
 
     def load(
-        self, stored: Mapping[str, Stored], dtype: torch.dtype, device: torch.device
+        self,
+        stored: Mapping[str, Stored],
+        dtype: torch.dtype,
+        device: torch.device,
+        loaded: Callable[[float], None] = lambda fraction: None,
     ) -> nn.Module:
-        """Create the module and fill it. Raises InvalidCheckpoint."""
+        """Create the module and fill it; `loaded` as for `fill`. Raises InvalidCheckpoint."""
         module = self.outline(dtype)
         renamed = self._renamed(module, self._completed(stored))
         if renamed is None:
             module = self._converted(stored, dtype)
         else:
-            self._fill(module, renamed, device)
-        loaded: nn.Module = module.to(device).eval().requires_grad_(False)
-        return loaded
+            self._fill(module, renamed, device, loaded)
+        filled: nn.Module = module.to(device).eval().requires_grad_(False)
+        return filled
 
     def outline(self, dtype: torch.dtype) -> Any:
         """Create the module with all parameters on the meta device. Raises InvalidCheckpoint."""
@@ -112,7 +116,13 @@ class LibraryModule:
         idle, named = tuple(f"{name}." for name in self.idle), with_owners(module, renamed)
         return {key: each for key, each in named.items() if not key.startswith(idle)}
 
-    def _fill(self, module: nn.Module, stored: dict[str, Stored], device: torch.device) -> None:
+    def _fill(
+        self,
+        module: nn.Module,
+        stored: dict[str, Stored],
+        device: torch.device,
+        loaded: Callable[[float], None],
+    ) -> None:
         tied = tied_layers(module, stored)
         sharers = {name: module.get_submodule(name) for name in tied}
         for name in tied:
@@ -121,7 +131,8 @@ class LibraryModule:
         if unused := sorted(stored.keys() - wanted):
             log.warning("%s: unused weights: %s", self.name, unused[:_SHOWN])
         own = {key: each for key, each in stored.items() if key in wanted}
-        fill(module, own, {key: (key,) for key in wanted}, name=self.name, device=device)
+        names = {key: (key,) for key in wanted}
+        fill(module, own, names, name=self.name, device=device, loaded=loaded)
         for name, owner in tied.items():
             set_layer(module, name, _sharing(sharers[name], module.get_submodule(owner)))
 

@@ -25,6 +25,7 @@ from multimodal_gen.errors import (
 )
 from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, Buffer, Decoder, encode
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
+from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.reply import (
     EngineHealth,
@@ -100,6 +101,8 @@ class ClientGateway:
         self._owners: dict[str, bytes] = {}
         self._greeted: set[bytes] = set()
         self._ready: Ready | NotReady | None = None
+        self._loading: LoadingProgress | None = None
+        self._loading_told: LoadingProgress | None = None
         self._costs: EvaluationCosts | None = None
         self._costs_told: EvaluationCosts | None = None
         self._clients: set[bytes] = set()
@@ -125,6 +128,12 @@ class ClientGateway:
         """Tell all clients, now and later ones, how long evaluations take."""
         with self._lock:
             self._costs = costs
+        self._wakeup.ring()
+
+    def announce(self, loading: LoadingProgress) -> None:
+        """Tell clients that wait for the model how far it is loaded."""
+        with self._lock:
+            self._loading = loading
         self._wakeup.ring()
 
     def refuse(self, error: MultimodalGenError) -> None:
@@ -196,6 +205,7 @@ class ClientGateway:
 
     def _tell(self) -> None:
         self._take_sent()
+        self._tell_loading()
         self._greet()
         self._tell_costs()
         self._flush()
@@ -220,6 +230,7 @@ class ClientGateway:
                     self._reply(client, NotReady(WireError.of(ProtocolError(what))))
                 else:
                     self._greeted.add(client)
+                    self._loading_told = None
             case Submit(req=req):
                 self._submit(client, req, arrays)
             case Cancel(id=request_id):
@@ -279,6 +290,13 @@ class ClientGateway:
                 self._told.set()
             self._clients |= self._greeted
             self._greeted.clear()
+
+    def _tell_loading(self) -> None:
+        loading = self._loading
+        if self._ready is None and loading is not None and loading is not self._loading_told:
+            self._loading_told = loading
+            for client in self._greeted:
+                self._reply(client, loading)
 
     def _tell_costs(self) -> None:
         costs = self._costs

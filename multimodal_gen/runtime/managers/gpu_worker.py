@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from multimodal_gen.errors import (
     not_finite,
 )
 from multimodal_gen.messages.codec import header_of
+from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.plan import Ack, Phase, Plan, Prepared, RankLoaded, Work
 from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.messages.reply import WireError
@@ -156,7 +157,9 @@ class GPUWorker:
         self._lora_bytes = 0 if loras is None else loras.expected_bytes
 
     @classmethod
-    def load(cls, args: RankArgs) -> GPUWorker:
+    def load(
+        cls, args: RankArgs, report: Callable[[LoadingProgress], None] = lambda progress: None
+    ) -> GPUWorker:
         """Join the other ranks and load. Raises InvalidCheckpoint, InvalidRequest."""
         engine, folder = args.engine, Path(args.model_folder)
         device = choose_device(engine, args.rank)
@@ -179,6 +182,11 @@ class GPUWorker:
             component_files={name: Path(file) for name, file in args.component_files.items()},
             device_memory_gb=engine.device_memory_gb,
             residency=engine.residency,
+            report=lambda name, loaded, total: report(
+                LoadingProgress(
+                    rank=args.rank, component=name, loaded_bytes=loaded, total_bytes=total
+                )
+            ),
         )
         pipeline.limit_decoding(decoding_room(device))
         if engine.lora_dir is None or not pipeline.supports_lora:

@@ -15,6 +15,7 @@ import zmq
 
 from multimodal_gen.errors import ProtocolError
 from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, Decoder, encode
+from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.plan import LoraRead, Plan, RankLoaded
 from multimodal_gen.runtime.managers.rank_links import socket_name
 
@@ -40,9 +41,9 @@ class RankScheduler:
         self._received: SimpleQueue[tuple[Plan, list[Any]]] = SimpleQueue()
         self._begun: SimpleQueue[PlanOutcome | LoraRead | None] = SimpleQueue()
 
-    def report(self, loaded: RankLoaded) -> None:
-        """Report to rank 0 that the model is loaded, or why not."""
-        self._plans.send_multipart(encode(loaded))
+    def report(self, news: RankLoaded | LoadingProgress) -> None:
+        """Report to rank 0 how far the model is loaded, that it is, or why not."""
+        self._plans.send_multipart(encode(news))
 
     def run(self, worker: GPUWorker) -> None:
         """Carry out plans until a shutdown."""

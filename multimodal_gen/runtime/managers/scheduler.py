@@ -26,7 +26,8 @@ from multimodal_gen.errors import (
     OutOfMemory,
 )
 from multimodal_gen.messages.codec import header_of
-from multimodal_gen.messages.plan import Ack, LoraRead, Phase, Plan, RankLoaded, Work
+from multimodal_gen.messages.loading import LoadingProgress
+from multimodal_gen.messages.plan import Ack, LoraRead, Phase, Plan, RankLoaded, RankMessage, Work
 from multimodal_gen.messages.reply import EngineHealth, Failed, RequestProgress, WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.wakeup import Wakeup
@@ -151,6 +152,7 @@ class Scheduler:
     def _load(self) -> None:
         """Wait until every rank has loaded its model or reported why not."""
         loaded: dict[int, RankLoaded] = {}
+        loading: dict[int, LoadingProgress] = {}
         while len(loaded) < self._links.size:
             if self._gateway.shutdown_asked:
                 self._gateway.close()
@@ -161,6 +163,10 @@ class Scheduler:
             if received is None:
                 continue
             message, _ = received
+            if isinstance(message, LoadingProgress):
+                loading[message.rank] = message
+                self._gateway.announce(min(loading.values(), key=lambda each: each.fraction))
+                continue
             assert isinstance(message, RankLoaded)
             if message.error is not None:
                 self._gateway.refuse(message.error.exception())
@@ -243,8 +249,8 @@ class Scheduler:
 
     # -- replies of the ranks
 
-    def _take(self, ack: Ack | RankLoaded | LoraRead, arrays: list[Any]) -> None:
-        if isinstance(ack, RankLoaded):
+    def _take(self, ack: RankMessage, arrays: list[Any]) -> None:
+        if isinstance(ack, RankLoaded | LoadingProgress):
             raise EngineDied(f"rank {ack.rank} loaded its model twice")
         if isinstance(ack, LoraRead):
             for request_id, error in self._loras.reported(ack).items():

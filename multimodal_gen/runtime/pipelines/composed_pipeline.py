@@ -132,7 +132,7 @@ class ComposedPipeline(DescribedPipeline, ABC):
         if cls.native is not None and _kind(name) == cls.denoiser_name:
             return cls.native.load(checkpoint, name, context)
         dtype, idle = cls.dtype_of(checkpoint, name, context), cls.family.components[name].idle
-        loaded = checkpoint.load(name, dtype, context.place(_kind(name)), idle)
+        loaded = checkpoint.load(name, dtype, context.place(name), idle)
         return cls.vae_class.transform(loaded) if name == "vae" else loaded
 
     @classmethod

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,6 +21,7 @@ from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.quantized.unpacking import unpacking_warnings
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
+from multimodal_gen.runtime.loader.loading_meter import LoadingMeter
 from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.placement import MemoryBudget, place
@@ -44,11 +46,12 @@ def load_pipeline(
     component_files: Mapping[str, Path] | None = None,
     device_memory_gb: float | None = None,
     residency: ResidencyChoice = "auto",
+    report: Callable[[str, int, int], None] = lambda name, loaded, total: None,
 ) -> ComposedPipeline:
     """Load the components in `folder`, replaced by those in files, ready to run. Raises
     InvalidCheckpoint, InvalidRequest.
 
-    `device_memory_gb` and `residency` are as in EngineArgs.
+    `device_memory_gb` and `residency` are as in EngineArgs; `report` as for `LoadingMeter`.
     """
     checkpoint = Checkpoint.open(folder, file, component_files)
     family = family_named(checkpoint.pipeline_class)
@@ -56,7 +59,7 @@ def load_pipeline(
     kind: type[ComposedPipeline] = module.PIPELINE.variant(checkpoint)
     context = RankContext(device, dtype, mesh, attention_backend)
     budget = MemoryBudget.of(context, device_memory_gb, residency)
-    pipeline = _load(kind, checkpoint, context, budget)
+    pipeline = _load(kind, checkpoint, context, budget, report)
     _check_defaults(pipeline)
     names = pipeline.components_of_kind(pipeline.denoiser_name)
     denoisers = {name: pipeline.components[name] for name in names}
@@ -71,6 +74,7 @@ def _load(
     checkpoint: Checkpoint,
     context: RankContext,
     budget: MemoryBudget | None,
+    report: Callable[[str, int, int], None],
 ) -> ComposedPipeline:
     if context.mesh.world_size > 1 and not kind.supports_ranks:
         allowed = f"must be 1: {checkpoint.pipeline_class} runs as a fallback, on one rank only"
@@ -80,17 +84,34 @@ def _load(
     defaults = checkpoint.defaults(kind.default_params(checkpoint))
     stays = budget is None or budget.holds(checkpoint, context.dtype)
     loading = context if stays else replace(context, device=torch.device("cpu"))
-    components = {
-        name: kind.load_component(checkpoint, name, loading)
-        for name in kind.family.components
-        if not kind.is_absent(checkpoint, name)
-    }
+    components = _components(kind, checkpoint, loading, report)
     settings = kind.settings(checkpoint)
     residency = Residency()
     if budget is not None and not stays:
         residency = place(kind, components, defaults, context, budget)
     with complaints("config.json of a component"):
         return kind(components, scheduler_config, defaults, context, residency, **settings)
+
+
+def _components(
+    kind: type[ComposedPipeline],
+    checkpoint: Checkpoint,
+    context: RankContext,
+    report: Callable[[str, int, int], None],
+) -> dict[str, Any]:
+    names = [name for name in kind.family.components if not kind.is_absent(checkpoint, name)]
+    meter = LoadingMeter({name: _size(checkpoint, name, context) for name in names}, report)
+    checkpoint = replace(checkpoint, loaded=meter.within)
+    components = {}
+    for name in names:
+        with meter.component(name):
+            components[name] = kind.load_component(checkpoint, name, context)
+    return components
+
+
+def _size(checkpoint: Checkpoint, name: str, context: RankContext) -> int:
+    """Bytes that this rank loads of a component."""
+    return 0 if context.place(name).type == "meta" else checkpoint.size(name)
 
 
 def _check_defaults(pipeline: ComposedPipeline) -> None:

@@ -9,10 +9,10 @@ from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
 plain_load = GPUWorker.load
 
 
-def load(args):
+def load(args, report):
     if args.rank == int(os.environ["RANK_THAT_FAILS"]):
         raise RuntimeError("a planted fault")
-    return plain_load(args)
+    return plain_load(args, report)
 
 
 if __name__ == "__main__":

@@ -6,5 +6,5 @@ from multimodal_gen.runtime import rank
 from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
 
 if __name__ == "__main__":
-    GPUWorker.load = lambda _: threading.Event().wait()
+    GPUWorker.load = lambda *_: threading.Event().wait()
     rank.main()

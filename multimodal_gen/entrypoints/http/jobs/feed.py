@@ -102,7 +102,7 @@ class JobFeed:
         for task in self.service.tasks:
             counts[task.owner.name == owner.name] += task.outputs.count(None)
         health = asdict(self.service.health())
-        state = {name: health[name] for name in ("phase", "reason")}
+        state = {name: health[name] for name in ("phase", "reason", "loading")}
         return {**state, "own": counts[True], "others": counts[False]}
 
     async def _news(self, job_id: str, shown: dict[str, _Shown]) -> AsyncIterator[bytes]:

@@ -38,6 +38,11 @@ class ComponentWeights:
         return f"{self.name} in {self.header.path.name}"
 
     @property
+    def size(self) -> int:
+        """Bytes of its tensors."""
+        return sum(self.header.tensors[name].size for name in self.part.names.values())
+
+    @property
     def scheduler_settings(self) -> dict[str, object]:
         """Settings of the scheduler that a denoiser's file states."""
         return scheduler_settings(self.header) if self.part.is_denoiser else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,13 +59,14 @@ def fill(
     name: str,
     device: torch.device,
     dtype: torch.dtype | None = None,
+    loaded: Callable[[float], None] = lambda fraction: None,
 ) -> None:
     """Set the weights of all of its modules on `device`, in `dtype`, by default each in its own.
 
     `key_map` lists the checkpoint's tensors for each of the module's, concatenated along dim 0. On
     a CPU, a tensor that is stored in the right type stays in the file's pages. Raises
     InvalidCheckpoint that lists tensors that are missing, unexpected or of the wrong shape; `name`
-    is the component's.
+    is the component's. `loaded` is told which fraction is done, now and then.
 
     A module's class may define `keep_in_float32`, parts of tensor names that are not cast to
     `dtype`, and `ignored`, parts of a checkpoint's names that it does not use.
@@ -90,12 +91,15 @@ def fill(
         group[parameter] = StoredSources(
             {source: stored[source] for source in key_map[key]}, keep_narrow
         )
+    done = 0
     for (owner, own_dtype), sources in groups.items():
         part = module.get_submodule(owner)
         if take := getattr(part, "take", None):
             take(sources, own_dtype, device)
         elif not _keep_library_layer(module, owner, sources, own_dtype, device):
             take_parameters(part, sources, own_dtype, device)
+        done += sum(math.prod(wanted[_joined(owner, own)].shape) for own in sources)
+        loaded(done / max(1, numbers))
     left = [
         key
         for key, tensor in (*module.named_parameters(), *module.named_buffers())
@@ -123,6 +127,10 @@ def _keep_library_layer(
     bias = sources["bias"].read(shape[:1], dtype, device) if "bias" in sources else None
     module.set_submodule(owner, make(layer, KeptWeight(kept, dtype), bias))
     return True
+
+
+def _joined(owner: str, parameter: str) -> str:
+    return f"{owner}.{parameter}" if owner else parameter
 
 
 def _has_part(key: str, parts: Sequence[str]) -> bool:

@@ -1,0 +1,57 @@
+"""Shows how far the model is loaded: a bar on a terminal, else a line for each large component."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+from multimodal_gen.messages.loading import LoadingProgress
+
+_WORTH_SHOWING = 10**8
+"""Bytes of a model from which on loading takes a while."""
+_WORTH_A_LINE = 10**9
+
+
+class LoadingDisplay:
+    """Writes to stderr. A context manager; the bar disappears at its end."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+        self._component = ""
+
+    def __enter__(self) -> LoadingDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def show(self, progress: LoadingProgress) -> None:
+        """Show the newest progress."""
+        if sys.stderr.isatty():
+            self._draw(progress)
+        elif progress.total_bytes >= _WORTH_A_LINE and progress.component != self._component:
+            self._component = progress.component
+            print(f"multimodal-gen: {described(progress)}", file=sys.stderr, flush=True)
+
+    def _draw(self, progress: LoadingProgress) -> None:
+        if progress.total_bytes < _WORTH_SHOWING:
+            return
+        if self._bar is None:
+            shown = "loading {desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} GB"
+            self._bar = tqdm(total=progress.total_bytes / 1e9, leave=False, bar_format=shown)
+        self._bar.set_description(progress.component, refresh=False)
+        self._bar.n = progress.loaded_bytes / 1e9
+        self._bar.refresh()
+
+
+def described(progress: LoadingProgress) -> str:
+    """Such as `loading transformer: 9.9 of 33.7 GB`."""
+    loaded, total = progress.loaded_bytes / 1e9, progress.total_bytes / 1e9
+    return f"loading {progress.component}: {loaded:.1f} of {total:.1f} GB"

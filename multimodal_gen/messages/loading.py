@@ -1,0 +1,19 @@
+"""Progress of loading a model."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class LoadingProgress(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
+    """What a rank has loaded of its weights, in the form of their files."""
+
+    rank: int = 0
+    component: str
+    """Component that is being loaded."""
+    loaded_bytes: int
+    total_bytes: int
+
+    @property
+    def fraction(self) -> float:
+        return self.loaded_bytes / self.total_bytes if self.total_bytes else 1.0
