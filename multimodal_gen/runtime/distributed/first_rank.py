@@ -12,6 +12,7 @@ from torch import Tensor
 
 from multimodal_gen.errors import GenerationFailed, MultimodalGenError
 from multimodal_gen.messages.reply import WireError
+from multimodal_gen.runtime.distributed.collectives import from_first_rank
 from multimodal_gen.runtime.distributed.mesh import Mesh
 
 Branches = dict[str, dict[str, Tensor]]
@@ -53,7 +54,7 @@ def _share(make: Callable[[], Branches]) -> Branches:
     try:
         made = make()
     except Exception as raised:
-        _broadcast_contents(_Contents(error=_described(raised)))
+        from_first_rank(msgspec.msgpack.encode(_Contents(error=_described(raised))))
         raise
     tensors = list({id(each): each for named in made.values() for each in named.values()}.values())
     numbers = {id(each): number for number, each in enumerate(tensors)}
@@ -62,14 +63,14 @@ def _share(make: Callable[[], Branches]) -> Branches:
         for branch, named in made.items()
     }
     shapes = tuple(_Shape(str(each.dtype), tuple(each.shape)) for each in tensors)
-    _broadcast_contents(_Contents(tensors=shapes, places=places))
+    from_first_rank(msgspec.msgpack.encode(_Contents(tensors=shapes, places=places)))
     for tensor in tensors:
         _broadcast(tensor)
     return made
 
 
 def _receive(device: torch.device) -> Branches:
-    contents = _broadcast_contents(None)
+    contents = msgspec.msgpack.decode(from_first_rank(b""), type=_Contents)
     if contents.error is not None:
         raise contents.error.exception()
     tensors = []
@@ -82,19 +83,6 @@ def _receive(device: torch.device) -> Branches:
         branch: {name: tensors[number] for name, number in named.items()}
         for branch, named in contents.places.items()
     }
-
-
-def _broadcast_contents(contents: _Contents | None) -> _Contents:
-    """Send the contents, or receive them if None: over the CPU, so that no rank waits for its
-    device."""
-    message = b"" if contents is None else msgspec.msgpack.encode(contents)
-    size = torch.tensor([len(message)])
-    dist.broadcast(size, src=0)
-    sent = torch.zeros(int(size), dtype=torch.uint8)
-    if contents is not None:
-        sent = torch.frombuffer(bytearray(message), dtype=torch.uint8)
-    dist.broadcast(sent, src=0)
-    return contents or msgspec.msgpack.decode(sent.numpy().tobytes(), type=_Contents)
 
 
 def _broadcast(tensor: Tensor) -> None:
