@@ -65,6 +65,8 @@ class Description:
     components: tuple[Component, ...]
     alike: tuple[FamilyConfig, ...] = ()
     """Other families that a single file may belong to; its base checkpoint decides."""
+    fits: tuple[str, ...] = ()
+    """Components that a file of one component can be, each as `family.component`."""
     base: str | None = None
     """Source of the components that a single file lacks: a folder or hub name."""
     scheduler_settings: Mapping[str, object] = field(default_factory=dict)

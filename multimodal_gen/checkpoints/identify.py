@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from multimodal_gen.checkpoints.description import Component, Description
-from multimodal_gen.checkpoints.file_parts import FilePart
+from multimodal_gen.checkpoints.file_parts import FilePart, listed
 from multimodal_gen.checkpoints.files import inside, module_config, read_json, weight_files
 from multimodal_gen.checkpoints.header import WEIGHT_SUFFIXES, read_header
 from multimodal_gen.checkpoints.quantization_config import quantization_settings
-from multimodal_gen.checkpoints.quantized_layers import logical_tensors
+from multimodal_gen.checkpoints.quantized_layers import logical_tensors, understood
 from multimodal_gen.checkpoints.scheduler_config import scheduler_config
-from multimodal_gen.checkpoints.single_file import recognise
+from multimodal_gen.checkpoints.single_file import held_parts, recognise
 from multimodal_gen.checkpoints.tensor_info import Header
-from multimodal_gen.configs.families import family_named
+from multimodal_gen.configs.families import FAMILIES, family_named
 from multimodal_gen.configs.solver_choice import replacement_warning
 from multimodal_gen.errors import InvalidCheckpoint
 
@@ -50,7 +50,10 @@ def index_missing(folder: Path) -> str:
 
 
 def _file(path: Path) -> Description:
-    found = recognise(path)
+    try:
+        found = recognise(path)
+    except InvalidCheckpoint:
+        return _component_file(path)
     layout = found.layout
     classes = {name: spec.classes for name, spec in found.family.components.items()}
     components = tuple(
@@ -73,6 +76,29 @@ def _file(path: Path) -> Description:
         scheduler_settings=found.scheduler_settings,
         components=components,
         base=base,
+        warnings=(f"not used: {listed(found.ignored)}",) if found.ignored else (),
+    )
+
+
+def _component_file(path: Path) -> Description:
+    """Describe a file of one component, or of several without a denoiser. Raises InvalidCheckpoint
+    that describes an unknown file."""
+    header = understood(read_header(path))
+    parts = held_parts(header)
+    fits = (
+        f"{family.name}.{name}"
+        for part in parts
+        for family in FAMILIES
+        for name, spec in family.components.items()
+        if set(spec.classes) & set(part.classes)
+    )
+    return Description(
+        path=path,
+        layout=f"single {header.format} file of {', '.join(part.title for part in parts)}",
+        pipeline_class=None,
+        family=None,
+        components=tuple(_part(path, header, part, part.component) for part in parts),
+        fits=tuple(dict.fromkeys(fits)),
     )
 
 

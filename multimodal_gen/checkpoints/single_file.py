@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from multimodal_gen.checkpoints.component_kinds import KINDS
 from multimodal_gen.checkpoints.file_parts import FilePart, part_of, split_parts
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.prediction import NOTES, scheduler_settings, spread
@@ -93,12 +94,22 @@ def held_parts(header: Header) -> list[FilePart]:
     try:
         return _recognised(header).parts
     except InvalidCheckpoint:
-        parts, _ = split_parts(header.tensors)
-        whole = None if parts else part_of({name: name for name in header.tensors})
-        parts = [whole] if whole is not None else parts
-        if not parts:
-            raise
-        return parts
+        if parts := _without_denoiser(header):
+            return parts
+        raise
+
+
+def _without_denoiser(header: Header) -> list[FilePart]:
+    """Components of a file that has no known denoiser."""
+    parts, _ = split_parts(header.tensors)
+    whole = None if parts else part_of({name: name for name in header.tensors})
+    return [*parts, *([whole] if whole else [])]
+
+
+def is_known(class_name: str) -> bool:
+    """True for a class whose weights are recognised in files."""
+    layouts = (layout.denoiser for family in FAMILIES for layout in family.single_files)
+    return class_name in layouts or any(class_name in kind.classes for kind in KINDS)
 
 
 def recognise(path: Path) -> Recognised:
@@ -132,6 +143,9 @@ def _looks_like(header: Header) -> str:
         return "holds no tensors"
     held = ", ".join(sorted(names)[:_SHOWN])
     what = f"not a model of a known layout ({known}): its {len(names)} tensors are {held}, …"
+    if parts := _without_denoiser(header):
+        titles = ", ".join(part.title for part in parts)
+        return f"{what}; it holds {titles}: pass it as --component {parts[0].component}=FILE"
     if near := _nearest(names):
         return f"{what}; it looks like {near}"
     for marks, other in _OTHERS:

@@ -11,9 +11,10 @@ import pytest
 import torch
 from denoisers import differences, load_denoiser
 from engineless import run
+from full_checkpoints import sdxl
 from original_vaes import ORIGINAL_VAES
 from parity import check_same_picture
-from single_files import flux, prefixed, weights, write, write_gguf
+from single_files import Tensors, flux, prefixed, renamed, weights, write, write_gguf
 from whole_files import ENCODERS, encoder, whole_file
 
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -247,3 +248,95 @@ def test_the_vae_of_another_version_brings_its_config(
     assert "decode_timestep" in mixed.model_info("x").parameters
     params = replace(SMALL, num_frames=9)
     check_same_picture(run(mixed, params), run(own, params))
+
+
+def original_umt5(folder: Path) -> Tensors:
+    """Under the names in Wan-Video/Wan2.1."""
+    table = {
+        "encoder.final_layer_norm": "norm",
+        "encoder.block.": "blocks.",
+        "layer.0.SelfAttention.relative_attention_bias": "pos_embedding.embedding",
+        "layer.0.SelfAttention": "attn",
+        "layer.0.layer_norm": "norm1",
+        "layer.1.layer_norm": "norm2",
+        "layer.1.DenseReluDense.wi_0": "ffn.gate.0",
+        "layer.1.DenseReluDense.wi_1": "ffn.fc1",
+        "layer.1.DenseReluDense.wo": "ffn.fc2",
+        "shared": "token_embedding",
+    }
+    return renamed(weights(folder, "text_encoder"), table)
+
+
+def whole_t5(folder: Path) -> Tensors:
+    """With its decoder, and the embedding under the encoder's name."""
+    tensors = renamed(weights(folder, "text_encoder_2"), {"shared": "encoder.embed_tokens"})
+    decoder = {"decoder.block.0.layer.0.SelfAttention.q.weight": torch.ones(2, 2)}
+    return tensors | decoder | {"lm_head.weight": torch.ones(2, 2)}
+
+
+def llava(folder: Path) -> Tensors:
+    tensors = prefixed(encoder(folder, "text_encoder"), "language_model.")
+    return tensors | {"vision_tower.vision_model.x": torch.ones(2)}
+
+
+def saved_by_clip_save(folder: Path) -> Tensors:
+    """With the projection as OpenCLIP has it, which older versions of ComfyUI left so."""
+    tensors = encoder(folder, "text_encoder_2")
+    return tensors | {"text_projection": tensors.pop("text_projection.weight").T}
+
+
+def open_clip(folder: Path) -> Tensors:
+    whole = prefixed(sdxl(folder), "")
+    prefix = "conditioner.embedders.1.model."
+    return {k.removeprefix(prefix): t for k, t in whole.items() if k.startswith(prefix)}
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder_name", "make"),
+    [
+        ("wan", "text_encoder", original_umt5),
+        ("flux-dev", "text_encoder_2", whole_t5),
+        ("hunyuan-video", "text_encoder", llava),
+        ("sdxl", "text_encoder_2", saved_by_clip_save),
+        ("sdxl", "text_encoder_2", open_clip),
+    ],
+)
+def test_other_names_of_text_encoders_are_known(
+    name: str,
+    encoder_name: str,
+    make: Callable[[Path], Tensors],
+    checkpoints: Checkpoints,
+    tmp_path: Path,
+) -> None:
+    folder = checkpoints(name)
+    file = write(tmp_path / "encoder.safetensors", make(folder))
+    own, others = component(folder, encoder_name, file), component(folder, encoder_name)
+    assert differences(own, others) == []
+
+
+def test_a_text_encoder_in_float8_is_its_numbers(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    """As ComfyUI's scaled files of UMT5 are, with the tokenizer inside."""
+    folder = checkpoints("wan")
+    low = {"scaled_fp8": torch.zeros(2).to(torch.float8_e4m3fn)}
+    low["spiece_model"] = torch.zeros(100, dtype=torch.uint8)
+    exact = {}
+    for name, tensor in weights(folder, "text_encoder").items():
+        low[name] = exact[name] = tensor
+        if "SelfAttention" in name and tensor.dim() == 2 and "bias" not in name:
+            low[name] = (tensor * 8).to(torch.float8_e4m3fn)
+            low[name.replace(".weight", ".scale_weight")] = torch.tensor(0.125)
+            exact[name] = low[name].float() * 0.125
+    files = (write(tmp_path / f"{at}.sft", each) for at, each in enumerate((low, exact)))
+    one, other = (component(folder, "text_encoder", file) for file in files)
+    ids = torch.arange(8)[None]
+    assert torch.allclose(one(ids)[0], other(ids)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_class_without_names_of_its_own_takes_diffusers_names(
+    checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoints("cogvideox")
+    module = "multimodal_gen.runtime.loader.single_file.component_files"
+    monkeypatch.setattr(f"{module}.is_known", lambda class_name: False)
+    file = write(tmp_path / "vae.safetensors", weights(folder, "vae"))
+    assert differences(component(folder, "vae"), component(folder, "vae", file)) == []

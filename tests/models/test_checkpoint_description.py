@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from full_checkpoints import sdxl
+from full_checkpoints import sdxl, vae
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -114,6 +114,24 @@ def test_quantisation_is_told(folder: Path, tmp_path: Path) -> None:
 def test_a_file_that_another_family_has_too_says_so(folder: Path, tmp_path: Path) -> None:
     found = identify(write(tmp_path / "x.safetensors", flux(folder)))
     assert "flux_kontext" in {family.name for family in found.alike}
+
+
+def test_a_file_of_one_component_says_which(
+    checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "ae.sft", vae(checkpoints("flux-dev")))
+    found = identify(file)
+    assert found.layout == "single safetensors file of a VAE of Stable Diffusion's kind"
+    assert {"flux.vae", "stable_diffusion_xl.vae", "z_image.vae"} < {*found.fits}
+    assert [part.class_name for part in found.components] == ["AutoencoderKL"]
+    assert main(["models", str(file)]) == 0
+    assert "flux.vae, flux_kontext.vae, flux_fill.vae" in capsys.readouterr().out
+
+
+def test_a_file_of_one_component_is_no_model(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    file = write(tmp_path / "ae.sft", vae(checkpoints("flux-dev")))
+    with pytest.raises(InvalidCheckpoint, match=r"Diffusion's kind: pass it as --component vae="):
+        find_model_files(str(file))
 
 
 UNKNOWN: list[tuple[Tensors, list[str]]] = [

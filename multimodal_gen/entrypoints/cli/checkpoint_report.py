@@ -39,6 +39,8 @@ def _facts(found: Description) -> list[tuple[str, str]]:
         facts.append(("scheduler", told))
     if found.quantisation:
         facts.append(("quantised", ", ".join(found.quantisation)))
+    if found.fits:
+        facts.append(("fits", f"{', '.join(found.fits)}, with --component NAME={found.path}"))
     if found.base is not None:
         facts.append(("base", f"{found.base}, unless --base-model-path names another"))
     return facts

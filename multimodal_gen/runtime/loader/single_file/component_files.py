@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from multimodal_gen.checkpoints.file_parts import Classes, listed
+from multimodal_gen.checkpoints.file_parts import Classes, FilePart, listed
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.quantized_layers import understood
-from multimodal_gen.checkpoints.single_file import Recognised, held_parts, recognise
+from multimodal_gen.checkpoints.single_file import Recognised, held_parts, is_known, recognise
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.single_file.weights import ComponentWeights
 
@@ -43,8 +43,12 @@ def in_component_file(name: str, path: Path, components: Components) -> Componen
     """Find component `name` in a file. Raises InvalidCheckpoint that says what the file holds."""
     what = f"component={name}={path.name}"
     header = understood(read_header(path))
-    parts = held_parts(header)
     class_name = components[name][1]
+    if not is_known(class_name):  # Only the names that it has in a folder are.
+        names = {key: key for key in header.tensors}
+        whole = FilePart(f"a {class_name}", name, (class_name,), "", names, converted=True)
+        return ComponentWeights(name, header, whole)
+    parts = held_parts(header)
     fitting = [part for part in parts if class_name in part.classes]
     if not fitting:
         held = ", ".join(part.title for part in parts)
