@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -97,8 +98,8 @@ def read_gguf(path: Path, name: str) -> Header:
     for key, shape, kind, offset in entries:
         if key in tensors or offset % alignment:
             raise InvalidCheckpoint(f"{name}: damaged: {key:.100} is duplicated or misaligned")
-        shape = _own_shape(shape, metadata.get(_SHAPE_OF + key))
-        tensors[key] = _checked(key, shape, kind, base + offset, size, name)
+        info = _checked(key, shape, kind, base + offset, size, name)
+        tensors[key] = replace(info, shape=_own_shape(shape, metadata.get(_SHAPE_OF + key)))
     texts = {key: value for key, value in metadata.items() if isinstance(value, str)}
     return Header(path, "gguf", tensors, texts)
 
@@ -149,12 +150,12 @@ def _checked(
     except ValueError as error:
         raise InvalidCheckpoint(f"{name}: {key:.100}: type {kind} is not supported") from error
     block, block_bytes = GGML_QUANT_SIZES[quantised]
-    count = math.prod(shape)
-    if count % block:
+    if (shape or (1,))[-1] % block:
         raise InvalidCheckpoint(
-            f"{name}: damaged: {key:.100} {list(shape)} does not split into {quantised.name} blocks"
+            f"{name}: damaged: {key:.100} {list(shape)}: its rows don't split into the blocks of "
+            f"{block} numbers of {quantised.name}"
         )
-    length = count // block * block_bytes
+    length = math.prod(shape) // block * block_bytes
     if start + length > size:
         raise InvalidCheckpoint(
             f"{name}: damaged: ends after {size} bytes, {key:.100} would end at {start + length}: "

@@ -280,6 +280,8 @@ HOSTILE = {
     "gguf dimensions": gguf_with(3, 1, 0, rest=struct.pack("<QcI", 1, b"a", 2**31)),
     "gguf type": gguf_with(3, 1, 0, rest=struct.pack("<QcIQIQ", 1, b"a", 1, 32, 9999, 0)),
     "gguf blocks": gguf_with(3, 1, 0, rest=struct.pack("<QcIQIQ", 1, b"a", 1, 31, 2, 0)),
+    "gguf rows": gguf_with(3, 1, 0, rest=struct.pack("<QcIQQIQ", 1, b"a", 2, 16, 2, 2, 0)),
+    "gguf scalar": gguf_with(3, 1, 0, rest=struct.pack("<QcIIQ", 1, b"a", 0, 2, 0)),
     "gguf outside": gguf_with(3, 1, 0, rest=struct.pack("<QcIQIQ", 1, b"a", 1, 2**40, 0, 0)),
     "gguf askew": gguf_with(3, 1, 0, rest=struct.pack("<QcIQIQ", 1, b"a", 1, 1, 0, 3)),
     "gguf alignment": gguf_with(
@@ -302,6 +304,25 @@ def test_a_file_that_was_cut_off_says_so(kind: str, cut: int, folder: Path, tmp_
     write(path, flux(folder)) if kind == "safetensors" else write_gguf(path, flux(folder))
     path.write_bytes(path.read_bytes()[:cut])
     assert "damaged" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("dims", "kind", "said"),
+    [
+        ((31,), 2, r"a \[31\]: its rows don't split into the blocks of 32 numbers of Q4_0"),
+        ((128, 6), 12, r"a \[6, 128\]: its rows don't .* 256 numbers of Q4_K"),
+        ((32,), 9999, "a: type 9999 is not supported"),
+        ((256, 2**40), 14, r"damaged: ends after \d+ bytes, a would end at"),
+        ((1,) * 9, 0, "a has 9 dimensions"),
+    ],
+)
+def test_a_gguf_file_is_refused_with_the_tensor_and_its_type(
+    dims: tuple[int, ...], kind: int, said: str, tmp_path: Path
+) -> None:
+    entry = struct.pack(f"<QcI{len(dims)}QIQ", 1, b"a", len(dims), *dims, kind, 0)
+    (tmp_path / "x.gguf").write_bytes(gguf_with(3, 1, 0, rest=entry))
+    with pytest.raises(InvalidCheckpoint, match=said):
+        read_header(tmp_path / "x.gguf")
 
 
 @settings(max_examples=200, deadline=None, database=None)

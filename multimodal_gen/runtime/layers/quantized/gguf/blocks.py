@@ -22,8 +22,8 @@ from multimodal_gen.runtime.layers.quantized.gguf.fields import (
     six_bit_scales,
 )
 
-_STEP = 1 << 20
-"""Numbers that a CPU unpacks at a time: what fits into a cache."""
+_STEP = {"cpu": 1 << 20, "cuda": 1 << 24}
+"""Numbers that are unpacked at a time: what fits into a cache, or keeps a device busy."""
 
 Scales = tuple[Tensor, Tensor | None]
 
@@ -48,7 +48,7 @@ def unpack(kind: str, rows: Tensor, columns: int, dtype: torch.dtype) -> Tensor:
     blocks = rows.reshape(-1, size)
     scale, offset = form.scales(blocks)
     shares = numbers.view(*scale.shape, -1)
-    step = _STEP // per_block if rows.device.type == "cpu" else max(1, len(blocks))
+    step = _STEP.get(rows.device.type, _STEP["cpu"]) // per_block
     for start in range(0, len(blocks), step):
         part = slice(start, start + step)
         target = shares[part]
