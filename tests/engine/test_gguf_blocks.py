@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 import torch
-from denoisers import load_denoiser, tensors
 from mapped_files import mapped
-from single_files import flux, gguf_writer
-from torch import Tensor, nn
+from single_files import gguf_writer
+from torch import Tensor
 from torch.nn import functional as F
 
 from multimodal_gen.checkpoints.header import read_header
@@ -144,34 +142,3 @@ def test_a_type_that_nobody_can_unpack_is_named(tmp_path: Path) -> None:
         writer.add_tensor("blk", np.zeros((2, size), np.uint8), raw_dtype=kind)
     with pytest.raises(InvalidCheckpoint, match=r"x\.gguf: blk is Q8_K, which can't be unpacked"):
         gguf_tensors(read_header(tmp_path / "x.gguf"))
-
-
-def quantised(tensors: dict[str, Tensor], path: Path, kinds: Callable[[str], str]) -> Path:
-    """A file in which each matrix has the type that `kinds` says."""
-    with gguf_writer(path) as writer:
-        for name, tensor in tensors.items():
-            kind = gguf.GGMLQuantizationType[kinds(name) if tensor.dim() == 2 else "F32"]
-            block, _ = gguf.GGML_QUANT_SIZES[kind]
-            kind = kind if tensor.shape[-1] % block == 0 else gguf.GGMLQuantizationType.F32
-            writer.add_tensor(name, gguf.quants.quantize(tensor.numpy(), kind), raw_dtype=kind)
-    return path
-
-
-def kept_forms(module: nn.Module) -> dict[str, tuple[str, ...]]:
-    return {
-        name: part.forms for name, part in module.named_modules() if isinstance(part, KeptWeight)
-    }
-
-
-def test_parts_of_a_fused_layer_have_a_storage_for_each_type(
-    checkpoints: Callable[..., Path], tmp_path: Path
-) -> None:
-    folder = checkpoints("flux-schnell")
-    whole = {name: tensor.contiguous() for name, tensor in flux(folder).items()}
-    # Modulation of image and text is one layer of ours.
-    file = quantised(whole, tmp_path / "x.gguf", lambda name: "Q8_0" if "txt" in name else "Q5_0")
-    denoiser = load_denoiser(folder, file)
-    forms = kept_forms(denoiser)
-    assert {"Q5_0", "Q8_0"} == set(forms["blocks.0.modulation.kept"])
-    assert forms["blocks.0.image.qkv.kept"] == ("Q5_0",)
-    assert tensors(denoiser).keys() == tensors(load_denoiser(folder)).keys()
