@@ -185,11 +185,11 @@ def test_an_expert_of_a_single_file_is_the_one_without_a_file(
 
 
 WRONG = [
-    ("vae", "text_encoder_2", "holds a T5 text encoder; vae must be a AutoencoderKL"),
-    ("text_encoder", "text_encoder_2", "holds a T5 text encoder; text_encoder must be a CLIP"),
+    ("vae", "text_encoder_2", "holds a T5 text encoder; must be of class AutoencoderKL"),
+    ("text_encoder", "text_encoder_2", "holds a T5 text encoder; must be of class CLIPTextModel"),
     ("text_encoder", "vae", "holds a VAE of Stable Diffusion's kind"),
     ("vae", "transformer", "holds the transformer of FLUX.1"),
-    ("transformer", "vae", "transformer must be a FluxTransformer2DModel"),
+    ("transformer", "vae", "must be of class FluxTransformer2DModel"),
     ("tokenizer", "vae", "tokenizer must be one of text_encoder, text_encoder_2, transformer, vae"),
     ("x", "vae", "component=x=file.safetensors: x must be one of text_encoder"),
 ]

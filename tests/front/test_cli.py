@@ -169,6 +169,22 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.parametrize("way", ["flags", "variable", "file"])
+def test_components_have_files_by_flag_variable_and_file(
+    way: str, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["vae=ae.sft", "text_encoder_2=a=b.gguf"]
+    argv = ["--config=c.yaml"] if way == "file" else []
+    if way == "flags":
+        argv = [f"--component={each}" for each in given]
+    elif way == "variable":
+        monkeypatch.setenv("MULTIMODAL_GEN_COMPONENT", " ".join(given))
+    Path("c.yaml").write_text(f"component: {given}")
+    assert main(["generate", "--prompt=a", *argv, *SMALL]) == 0
+    (args,) = started
+    assert args.component_files == {"vae": "ae.sft", "text_encoder_2": "a=b.gguf"}
+
+
 @pytest.mark.usefixtures("started")
 def test_a_terminal_sees_steps_and_time_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())

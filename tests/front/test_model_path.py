@@ -80,17 +80,24 @@ def hub() -> Iterator[str]:
         thread.join()
 
 
-def resolve_with(model_path: str, cache: Path, base: str | None = None, **environment: str) -> str:
+def resolve_with(
+    model_path: str,
+    cache: Path,
+    base: str | None = None,
+    component: str | None = None,
+    **environment: str,
+) -> str:
     """Return what `find_model_files` finds in a process of its own: the hub reads settings once."""
     script = (
         "import sys; from multimodal_gen.launch.model_path import find_model_files\n"
         "base = sys.argv[2] or None\n"
-        "try: print(find_model_files(sys.argv[1], None, base).folder)\n"
+        "files = dict(each.split('=') for each in sys.argv[3:])\n"
+        "try: print(find_model_files(sys.argv[1], None, base, files).folder)\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "COV"))}
     done = subprocess.run(
-        [sys.executable, "-c", script, model_path, base or ""],
+        [sys.executable, "-c", script, model_path, base or "", *([component] if component else [])],
         env=clean | {"HF_HOME": str(cache)} | environment,
         capture_output=True,
         text=True,
@@ -123,6 +130,21 @@ def test_what_is_neither_a_folder_nor_a_hub_name_is_refused(path: str) -> None:
         InvalidCheckpoint, match=r"no such file or folder, and not a hub name|has no model"
     ):
         find_model_files(path)
+
+
+def test_a_component_must_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text("{}")
+    for path in (str(tmp_path), "/no/such/file.gguf", "owner/name"):
+        with pytest.raises(InvalidCheckpoint, match=f"component=vae={path}: must be a weight file"):
+            find_model_files(str(tmp_path), component_files={"vae": path})
+
+
+def test_weights_of_a_component_with_a_file_are_not_fetched(hub: str, tmp_path: Path) -> None:
+    (tmp_path / "dit.gguf").touch()
+    component = f"transformer={tmp_path}/dit.gguf"
+    folder = Path(resolve_with("open/model", tmp_path / "x", None, component, HF_ENDPOINT=hub))
+    assert (folder / "vae/config.json").is_file()
+    assert not (folder / WEIGHTS).exists()
 
 
 def test_offline_without_a_copy_says_what_to_do(tmp_path: Path) -> None:

@@ -43,6 +43,11 @@ from multimodal_gen.errors import InvalidRequest
         ("allowed_media_hosts", "example.com"),
         ("log_format", "xml"),
         ("model_path", 7),
+        ("component", "vae=ae.sft"),
+        ("component", ["vae"]),
+        ("component", ["vae="]),
+        ("component", ["=ae.sft"]),
+        ("component", ["vae=a.sft", "vae=b.sft"]),
         ("enable_cfg_parallel", "yes"),
     ],
 )

@@ -52,12 +52,12 @@ def in_component_file(name: str, path: Path, components: Components) -> Componen
     fitting = [part for part in parts if class_name in part.classes]
     if not fitting:
         held = ", ".join(part.title for part in parts)
-        raise InvalidCheckpoint(f"{what}: holds {held}; {name} must be a {class_name}")
+        raise InvalidCheckpoint(f"{what}: holds {held}; must be of class {class_name}")
     if len(fitting) > 1:
         named = [part for part in fitting if part.place(_classes(components)) == name]
         if len(named) != 1:
             prefixes = ", ".join(part.prefix for part in fitting)
-            raise InvalidCheckpoint(f"{what}: holds {len(fitting)} of {class_name}: {prefixes}")
+            raise InvalidCheckpoint(f"{what}: holds several of class {class_name}: {prefixes}")
         fitting = named
     return ComponentWeights(name, header, fitting[0])
 
