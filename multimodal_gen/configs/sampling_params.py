@@ -253,7 +253,7 @@ class SamplingParams:
             keyword_type="LoraLike | Sequence[LoraLike]",
         ),
     ] = ()
-    priority: Annotated[Priority, ParameterSpec(help="Priority in the queue")] = "normal"
+    priority: Annotated[Priority, ParameterSpec(help="Urgency")] = "normal"
     deadline_s: Annotated[
         float | None,
         ParameterSpec(

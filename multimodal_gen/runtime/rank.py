@@ -100,7 +100,8 @@ def _cost_file(args: RankArgs, loaded: RankLoaded) -> Path:
     ranks, threads = args.engine.num_gpus, os.environ.get("OMP_NUM_THREADS")
     machine = f"{loaded.device_name} {loaded.model.dtype} x{ranks} {threads}"
     files = " ".join(f"{name}={file}" for name, file in sorted(args.component_files.items()))
-    told = f"{args.model_folder} {args.model_file} {files} {machine}"
+    quantization = args.engine.quantization or ""
+    told = f"{args.model_folder} {args.model_file} {files} {quantization} {machine}"
     digest = hashlib.sha256(told.encode()).hexdigest()[:16]
     return Path(args.cache_folder) / "costs" / f"{digest}.json"
 

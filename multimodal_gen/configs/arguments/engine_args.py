@@ -10,6 +10,7 @@ from typing import Literal
 from multimodal_gen.configs.arguments.argument_group import ArgumentGroup
 from multimodal_gen.configs.arguments.devices import Device, refuse_other_devices
 from multimodal_gen.configs.attention import AttentionBackend
+from multimodal_gen.configs.quantization import Quantization
 from multimodal_gen.errors import InvalidRequest
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -41,6 +42,8 @@ class EngineArgs(ArgumentGroup):
     """GB of each GPU to use. Default: what is free."""
     residency: ResidencyChoice = "auto"
     """Where weights are while idle and at work; auto: the fastest way that fits."""
+    quantization: Quantization | None = None
+    """Quantise weights while loading."""
     num_gpus: int = 1
     """Ranks (processes) that share each step; also on CPU."""
     ulysses_degree: int | None = None

@@ -20,6 +20,7 @@ from multimodal_gen.configs.arguments.job_args import JobArgs
 from multimodal_gen.configs.arguments.key_args import KeyArgs
 from multimodal_gen.configs.arguments.limit_args import LimitArgs
 from multimodal_gen.configs.attention import AttentionBackend  # noqa: F401
+from multimodal_gen.configs.quantization import Quantization  # noqa: F401
 
 
 def _device(kind: Any, tokens: Sequence[Token]) -> Device:

@@ -60,7 +60,7 @@ class SamplingKeywords(TypedDict, total=False):
     lora: LoraLike | Sequence[LoraLike]
     """LoRAs from the folder given by --lora-dir."""
     priority: Literal["low", "normal", "high"]
-    """Priority in the queue."""
+    """Urgency."""
     deadline_s: float | None
     """Time limit from acceptance; what cannot finish in time is refused at once (seconds, 0.001 to
     2592000)."""

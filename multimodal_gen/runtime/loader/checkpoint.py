@@ -21,6 +21,7 @@ from multimodal_gen.checkpoints.files import (
 )
 from multimodal_gen.checkpoints.quantization_config import quantization_settings
 from multimodal_gen.checkpoints.scheduler_config import PATH, scheduler_config
+from multimodal_gen.configs.quantization import Quantization
 from multimodal_gen.configs.solver_choice import PREDICTION_TYPES
 from multimodal_gen.configs.solvers import scheduler_classes
 from multimodal_gen.errors import InvalidCheckpoint
@@ -43,6 +44,7 @@ from multimodal_gen.runtime.loader.single_file.component_files import (
 from multimodal_gen.runtime.loader.single_file.weights import ComponentWeights
 from multimodal_gen.runtime.loader.tensors.stored import Stored
 from multimodal_gen.runtime.loader.tensors.weights import fill
+from multimodal_gen.runtime.loader.tensors.when_loaded import when_loaded
 
 _INDEX = "model_index.json"
 _DEFAULTS = "generation_defaults.json"
@@ -65,6 +67,8 @@ class Checkpoint:
     """Components whose weights are in files, in place of the folder's."""
     unused: tuple[str, ...] = ()
     """Warnings about parts of a single file that are not used."""
+    quantization: Quantization | None = None
+    """Form in which weights are kept that are not quantised yet."""
     loaded: Callable[[float], None] = lambda fraction: None
     """Told, now and then, which fraction of a component is loaded."""
 
@@ -74,6 +78,7 @@ class Checkpoint:
         folder: Path,
         file: Path | None = None,
         component_files: Mapping[str, Path] | None = None,
+        quantization: Quantization | None = None,
     ) -> Checkpoint:
         """Read the index, and the headers of `file`, a single weight file that replaces the weights
         of components, and of `component_files`, each of which replaces those of one. Raises
@@ -95,7 +100,7 @@ class Checkpoint:
         own = component_files or {}
         files, unused = in_single_file(file, components, str(folder), own) if file else ({}, [])
         files |= {name: _in_file(name, path, components) for name, path in own.items()}
-        return cls(folder, pipeline_class, components, options, files, tuple(unused))
+        return cls(folder, pipeline_class, components, options, files, tuple(unused), quantization)
 
     def require(self, name: str, allowed: tuple[str, ...]) -> None:
         """Check that the component exists and is of an allowed class. Raises InvalidCheckpoint."""
@@ -176,7 +181,8 @@ class Checkpoint:
                 f"{name}/adapter_config.json: adapters inside a checkpoint are not read"
             )
         config, called = self.config(name), self._called(name)
-        module = LibraryModule(library, class_name, config, called, idle)
+        quantization = when_loaded(name, self.quantization)
+        module = LibraryModule(library, class_name, config, called, idle, quantization)
         if device.type == "meta":
             return module.outline(dtype)
         with self._tensors(name) as stored:
@@ -202,6 +208,7 @@ class Checkpoint:
                 dtype=dtype,
                 device=device,
                 loaded=self.loaded,
+                quantization=when_loaded(name, self.quantization),
             )
         return module
 

@@ -32,6 +32,7 @@ from multimodal_gen.runtime.loader.library_view import model_settings, module_se
 from multimodal_gen.runtime.loader.pretrained import complaints, quiet
 from multimodal_gen.runtime.loader.tensors.stored import Stored, assemble
 from multimodal_gen.runtime.loader.tensors.weights import fill
+from multimodal_gen.runtime.loader.tensors.when_loaded import WhenLoaded
 
 log = logging.getLogger(__name__)
 _SHOWN = 8
@@ -48,6 +49,7 @@ class LibraryModule:
     """The component's name in errors."""
     idle: Sequence[str] = ()
     """Layers that nothing uses; they are left out."""
+    quantization: WhenLoaded | None = None
 
     def load(
         self,
@@ -131,8 +133,15 @@ class LibraryModule:
         if unused := sorted(stored.keys() - wanted):
             log.warning("%s: unused weights: %s", self.name, unused[:_SHOWN])
         own = {key: each for key, each in stored.items() if key in wanted}
-        names = {key: (key,) for key in wanted}
-        fill(module, own, names, name=self.name, device=device, loaded=loaded)
+        fill(
+            module,
+            own,
+            {key: (key,) for key in wanted},
+            name=self.name,
+            device=device,
+            quantization=self.quantization,
+            loaded=loaded,
+        )
         for name, owner in tied.items():
             set_layer(module, name, _sharing(sharers[name], module.get_submodule(owner)))
 

@@ -182,6 +182,7 @@ class GPUWorker:
             component_files={name: Path(file) for name, file in args.component_files.items()},
             device_memory_gb=engine.device_memory_gb,
             residency=engine.residency,
+            quantization=engine.quantization,
             report=lambda name, loaded, total: report(
                 LoadingProgress(
                     rank=args.rank, component=name, loaded_bytes=loaded, total_bytes=total

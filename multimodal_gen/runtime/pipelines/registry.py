@@ -13,6 +13,7 @@ import torch
 
 from multimodal_gen.configs.arguments.engine_args import ResidencyChoice
 from multimodal_gen.configs.families import FamilyConfig, family_named
+from multimodal_gen.configs.quantization import Quantization
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.messages.pictures import placeholder_inputs
@@ -46,14 +47,16 @@ def load_pipeline(
     component_files: Mapping[str, Path] | None = None,
     device_memory_gb: float | None = None,
     residency: ResidencyChoice = "auto",
+    quantization: Quantization | None = None,
     report: Callable[[str, int, int], None] = lambda name, loaded, total: None,
 ) -> ComposedPipeline:
     """Load the components in `folder`, replaced by those in files, ready to run. Raises
     InvalidCheckpoint, InvalidRequest.
 
-    `device_memory_gb` and `residency` are as in EngineArgs; `report` as for `LoadingMeter`.
+    `device_memory_gb`, `residency` and `quantization` are as in EngineArgs; `report` as for
+    `LoadingMeter`.
     """
-    checkpoint = Checkpoint.open(folder, file, component_files)
+    checkpoint = Checkpoint.open(folder, file, component_files, quantization)
     family = family_named(checkpoint.pipeline_class)
     module = importlib.import_module(f"multimodal_gen.runtime.pipelines.{family.module}")
     kind: type[ComposedPipeline] = module.PIPELINE.variant(checkpoint)

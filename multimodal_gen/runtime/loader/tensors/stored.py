@@ -15,6 +15,8 @@ from multimodal_gen.runtime.layers.quantized.storage import PlainStorage, Storag
 _CHUNK = 1 << 18
 """Numbers computed at a time: what fits into a cache. A whole tensor at once takes up to ten times
 as long."""
+_PIECE = 1 << 22
+"""Numbers of a matrix that are quantised at a time."""
 _WIDTHS = {"F16": 2, "BF16": 2}
 """Bytes of the numbers that can be kept narrower than a layer computes."""
 
@@ -133,6 +135,15 @@ def assemble(
             flat[at : at + chunk.numel()].copy_(chunk.reshape(-1))
             at += chunk.numel()
     return joined
+
+
+def pieces(sources: Sequence[Stored], columns: int) -> Iterator[Tensor]:
+    """The rows of a matrix, a bounded number [n, columns] at a time."""
+    step = max(1, _PIECE // columns)
+    for leaf in (leaf for source in sources for span in spans_of(source) for leaf in _leaves(span)):
+        for start in range(leaf.start, leaf.stop, step):
+            rows = leaf.origin.rows(start, min(start + step, leaf.stop))
+            yield rows.reshape(-1, columns)
 
 
 def storages(

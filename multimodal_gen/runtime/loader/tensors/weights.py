@@ -15,8 +15,9 @@ from multimodal_gen.checkpoints.tensor_info import is_float
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.layers.quantized.library import KEPT_LAYERS
 from multimodal_gen.runtime.layers.quantized.storage import KeptWeight, Storage
-from multimodal_gen.runtime.layers.take import Segment, take_parameters
+from multimodal_gen.runtime.layers.take import Segment, Sources, take_parameters
 from multimodal_gen.runtime.loader.tensors.stored import Stored, assemble, storages
+from multimodal_gen.runtime.loader.tensors.when_loaded import WhenLoaded
 
 _SHOWN = 8
 """Maximum number of names listed per kind of mistake."""
@@ -59,6 +60,7 @@ def fill(
     name: str,
     device: torch.device,
     dtype: torch.dtype | None = None,
+    quantization: WhenLoaded | None = None,
     loaded: Callable[[float], None] = lambda fraction: None,
 ) -> None:
     """Set the weights of all of its modules on `device`, in `dtype`, by default each in its own.
@@ -69,7 +71,8 @@ def fill(
     is the component's. `loaded` is told which fraction is done, now and then.
 
     A module's class may define `keep_in_float32`, parts of tensor names that are not cast to
-    `dtype`, and `ignored`, parts of a checkpoint's names that it does not use.
+    `dtype`, and `ignored`, parts of a checkpoint's names that it does not use. `quantization` is
+    how weights of linear layers are quantised meanwhile.
     """
     ignored = getattr(module, "ignored", ())
     stored = {key: tensor for key, tensor in stored.items() if not _has_part(key, ignored)}
@@ -83,14 +86,16 @@ def fill(
     _check(wanted, key_map, stored, name)
     numbers = sum(math.prod(tensor.shape) for tensor in wanted.values())
     keep_narrow = device.type == "cpu" and numbers >= _MANY_NUMBERS
-    groups: defaultdict[tuple[str, torch.dtype], dict[str, StoredSources]] = defaultdict(dict)
+    quantized = quantization.layers(module) if quantization else set()
+    groups: defaultdict[tuple[str, torch.dtype], dict[str, Sources]] = defaultdict(dict)
     for key, tensor in wanted.items():
         owner, _, parameter = key.rpartition(".")
         own = dtype or tensor.dtype
         group = groups[owner, torch.float32 if _has_part(key, exact) else own]
-        group[parameter] = StoredSources(
-            {source: stored[source] for source in key_map[key]}, keep_narrow
-        )
+        tensors = {source: stored[source] for source in key_map[key]}
+        group[parameter] = StoredSources(tensors, keep_narrow)
+        if quantization and owner in quantized and parameter == "weight":
+            group[parameter] = quantization.sources(tensors, group[parameter])
     done = 0
     for (owner, own_dtype), sources in groups.items():
         part = module.get_submodule(owner)
@@ -111,7 +116,7 @@ def fill(
 def _keep_library_layer(
     module: nn.Module,
     owner: str,
-    sources: Mapping[str, StoredSources],
+    sources: Mapping[str, Sources],
     dtype: torch.dtype,
     device: torch.device,
 ) -> bool:

@@ -42,6 +42,8 @@ _OUT = 2  # modulation vectors of the last norm
 class FluxTransformer(nn.Module):
     """Predicts the flow's velocity. Create it on the meta device; fill it with `flux_key_map`."""
 
+    keep_exact: ClassVar = ("*_embedder*", "*modulation", "proj_out")
+
     def __init__(self, config: FluxConfig, parts: Parts) -> None:
         super().__init__()
         self.config = config

@@ -38,6 +38,8 @@ _TIME_STEP = 10  # between the output and each reference image
 class Flux2Transformer(nn.Module):
     """Predicts the flow's velocity. Create it on the meta device; fill it with `flux2_key_map`."""
 
+    keep_exact: ClassVar = ("*_embedder*", "*modulation", "proj_out")
+
     def __init__(self, config: Flux2Config, parts: Parts) -> None:
         super().__init__()
         self.config = config

@@ -8,6 +8,7 @@ is last, so that its padding is at the end.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,8 @@ _VECTORS = 6  # modulation vectors per stream and block
 class QwenImageTransformer(nn.Module):
     """Predicts the flow's velocity. Create it on the meta device; fill it with
     `qwen_image_key_map`."""
+
+    keep_exact: ClassVar = ("*_embedder*", "*modulation", "proj_out")
 
     def __init__(self, config: QwenImageConfig, parts: Parts) -> None:
         super().__init__()

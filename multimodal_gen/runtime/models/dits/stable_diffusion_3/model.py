@@ -10,6 +10,7 @@ matrix product here may be several tensors in a checkpoint: keys.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ _OUT, _STREAM, _ALONE, _ENDING = 2, 6, 3, 2
 
 class SD3Transformer(nn.Module):
     """Predicts the flow's velocity. Create it on the meta device; fill it with `sd3_key_map`."""
+
+    keep_exact: ClassVar = ("*_embedder*", "*modulation", "proj_out")
 
     def __init__(self, config: SD3Config, parts: Parts) -> None:
         super().__init__()

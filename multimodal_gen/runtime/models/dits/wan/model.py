@@ -43,6 +43,8 @@ class WanTransformer(nn.Module):
     ignored: ClassVar = ("norm_added_q",)
     """Present in published image-to-video checkpoints, without effect."""
 
+    keep_exact: ClassVar = ("*_embedder*", "time_proj", "proj_out")
+
     def __init__(self, config: WanConfig, parts: Parts) -> None:
         super().__init__()
         self.config = config

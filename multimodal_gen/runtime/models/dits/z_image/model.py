@@ -8,7 +8,7 @@ attended to like the others. Every block except the text's is modulated by the t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,8 @@ class ZImageTransformer(nn.Module):
 
     Create it on the meta device; fill it with `z_image_key_map`.
     """
+
+    keep_exact: ClassVar = ("*_embedder*", "*modulation", "proj_out")
 
     def __init__(self, config: ZImageConfig, parts: Parts) -> None:
         super().__init__()
