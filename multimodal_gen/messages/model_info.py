@@ -30,8 +30,11 @@ image's shape at about the default pixel count."""
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Maximum request sizes."""
 
-    max_pixels: int = 2048 * 2048
-    max_side: int = 4096
+    max_pixels: int = 8192 * 4096
+    """Of an image or video frame, however much memory there is."""
+    max_volume: int | None = None
+    """Pixels of a frame times latent frames that memory allows; None: not known."""
+    max_side: int = 8192
     max_frames: int = 1
     max_steps: int = 1000
     max_outputs: int = 16

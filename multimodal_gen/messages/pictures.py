@@ -21,6 +21,8 @@ Pixels = Mapping[str, "np.ndarray[Any, Any]"]
 
 _CHANNELS = {"image": (3,), "mask": ()}
 _FROM_NOISE = ("text-to-image", "text-to-video")
+OWN_PIXELS = 2048 * 2048
+"""An output has its image's own size up to so many pixels. Larger ones must be asked for."""
 _STEP = 32
 """Sizes derived from an image's shape are multiples of it, in pixels: models were trained on
 those."""
@@ -69,7 +71,7 @@ def output_size(params: SamplingParams, model: ModelInfo, pictures: Pictures) ->
     elif height is not None:
         scale = height / rows
     elif model.picture_size in ("own", "within"):
-        most = model.limits.max_pixels if model.picture_size == "own" else usual
+        most = min(OWN_PIXELS, model.limits.max_pixels) if model.picture_size == "own" else usual
         scale = min(1.0, math.sqrt(most / (rows * columns)))
         counted = math.floor
     else:

@@ -10,6 +10,7 @@ from typing import Any
 
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.fitting_sizes import fitting_size, latent_frames, too_large
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import Pictures, check_pictures, output_size, strength_of
 from multimodal_gen.messages.request import Req
@@ -152,7 +153,12 @@ def _check_text(name: str, text: str) -> None:
 def _check_pixels(params: SamplingParams, model: ModelInfo) -> None:
     assert params.width is not None
     assert params.height is not None
-    most = model.limits.max_pixels
-    if params.width * params.height > most:
-        size = f"{params.width}x{params.height}"
-        raise InvalidRequest("size", size, f"width times height must be at most {most} pixels")
+    most, pixels = model.limits.max_pixels, params.width * params.height
+    if pixels > most:
+        size, fits = f"{params.width}x{params.height}", fitting_size(params, model, most / pixels)
+        allowed = f"width times height must be at most {most} pixels, such as {fits}"
+        raise InvalidRequest("size", size, allowed)
+    volume = pixels * latent_frames(params, model)
+    fitting = model.limits.max_volume
+    if fitting is not None and volume > fitting:
+        raise too_large(params, model, fitting / volume, "does not fit into memory", "memory")

@@ -1,18 +1,18 @@
-"""First guesses of the memory that work takes beside the weights, for requests of usual size."""
+"""First guesses of the memory that work takes beside the weights, and the limit that it sets."""
 
 from __future__ import annotations
 
 import math
 
-from multimodal_gen.messages.model_info import Defaults
+import msgspec
+
+from multimodal_gen.messages.model_info import Defaults, ModelInfo
 
 TEXT_TOKENS = 512
 """Tokens of a text, as most models pad it."""
 _TOKEN_SIDE = 16
 """Pixels per token and side, as in most models."""
 _FRAMES_PER_LATENT = 4
-_PIXEL_VALUES = 1000
-"""Values per decoded pixel that are alive at once: some tensors of a decoder's last layers."""
 
 
 def tokens_of(defaults: Defaults) -> int:
@@ -26,7 +26,16 @@ def evaluation_bytes(parameters: int, tokens: int) -> int:
     return int(4 * math.sqrt(parameters) * tokens)
 
 
-def decoding_bytes(defaults: Defaults, itemsize: int) -> int:
-    """Activations of a decoder that makes a picture, or the frames of one latent of a video."""
-    frames = 1 if defaults.num_frames == 1 else _FRAMES_PER_LATENT
-    return defaults.width * defaults.height * frames * _PIXEL_VALUES * itemsize
+def within_memory(model: ModelInfo, parameters: int, memory_bytes: int) -> ModelInfo:
+    """`model` with the limit that `memory_bytes` of free memory sets; 0: unknown.
+
+    A token takes at least as many bytes as the root of the parameters, to which the width of a
+    transformer is proportional: a low estimate, so that what might fit is tried. Decoding sets no
+    limit, as it is done in tiles.
+    """
+    if not memory_bytes or not parameters:
+        return model
+    tokens = memory_bytes / math.sqrt(parameters)
+    volume = int(tokens * max(model.size_multiple, _TOKEN_SIDE) ** 2)
+    limits = msgspec.structs.replace(model.limits, max_volume=volume)
+    return msgspec.structs.replace(model, limits=limits)

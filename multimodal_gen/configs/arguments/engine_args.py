@@ -39,7 +39,7 @@ class EngineArgs(ArgumentGroup):
     dtype: DType = "auto"
     """auto: bfloat16 on cuda, float32 on cpu."""
     device_memory_gb: float | None = None
-    """GB of each GPU to use. Default: what is free."""
+    """GB of each GPU to use; a quarter is for decoding, on a CPU too. Default: what is free."""
     residency: ResidencyChoice = "auto"
     """Where weights are while idle and at work; auto: the fastest way that fits."""
     quantization: Quantization | None = None

@@ -40,7 +40,7 @@ COGVIDEOX = FamilyConfig(
         guidance_scale=6.0,
         max_sequence_length=226,
     ),
-    limits=Limits(max_pixels=1360 * 1360, max_frames=161, max_sequence_length=512),
+    limits=Limits(max_frames=161, max_sequence_length=512),
     frame_multiple=4,
     single_files=_SINGLE_FILES,
     views=(View.SHIFTED_NOISE,),

@@ -126,7 +126,7 @@ FALLBACK = FamilyConfig(
     parameters=("num_frames", "fps", "true_cfg_scale", "max_sequence_length"),
     size_multiple=16,
     defaults=Defaults(width=1024, height=1024, num_inference_steps=50),
-    limits=Limits(max_pixels=2048 * 2048, max_frames=257, max_sequence_length=4096),
+    limits=Limits(max_frames=257, max_sequence_length=4096),
     views=(),
     denoiser="fallback",
 )

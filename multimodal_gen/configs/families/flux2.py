@@ -72,7 +72,7 @@ FLUX2 = FamilyConfig(
         max_sequence_length=512,
         inpainting_strength=0.8,
     ),
-    limits=Limits(max_pixels=2048 * 2048, max_sequence_length=512),
+    limits=Limits(max_sequence_length=512),
     views=(View.FLOW,),
     denoiser="native",
     single_files=_SINGLE_FILES,

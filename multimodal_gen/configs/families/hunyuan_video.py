@@ -53,7 +53,7 @@ HUNYUAN_VIDEO = FamilyConfig(
         true_cfg_scale=1.0,
         max_sequence_length=256,
     ),
-    limits=Limits(max_pixels=1280 * 1280, max_frames=257, max_sequence_length=512),
+    limits=Limits(max_frames=257, max_sequence_length=512),
     frame_multiple=4,
     single_files=_SINGLE_FILES,
     views=(View.FLOW,),

@@ -49,7 +49,7 @@ LTX = FamilyConfig(
         guidance_scale=3.0,
         max_sequence_length=128,
     ),
-    limits=Limits(max_pixels=1280 * 1280, max_frames=257, max_sequence_length=512),
+    limits=Limits(max_frames=257, max_sequence_length=512),
     frame_multiple=8,
     single_files=_SINGLE_FILES,
     views=(View.FLOW,),

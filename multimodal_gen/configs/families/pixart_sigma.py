@@ -35,7 +35,7 @@ PIXART_SIGMA = FamilyConfig(
         guidance_scale=4.5,
         max_sequence_length=300,
     ),
-    limits=Limits(max_pixels=2048 * 2048, max_sequence_length=512),
+    limits=Limits(max_sequence_length=512),
     single_files=_SINGLE_FILES,
     views=(View.NOISE,),
 )

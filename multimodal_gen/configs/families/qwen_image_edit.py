@@ -28,7 +28,7 @@ QWEN_IMAGE_EDIT = FamilyConfig(
     parameters=("true_cfg_scale",),
     size_multiple=16,
     defaults=Defaults(width=1024, height=1024, num_inference_steps=50, true_cfg_scale=4.0),
-    limits=Limits(max_pixels=2048 * 2048),
+    limits=Limits(),
     views=(View.FLOW,),
     denoiser="native",
     single_files=of_another(QWEN_IMAGE.single_files, "Qwen/Qwen-Image-Edit"),

@@ -35,7 +35,7 @@ SANA = FamilyConfig(
         guidance_scale=4.5,
         max_sequence_length=300,
     ),
-    limits=Limits(max_pixels=4096 * 4096, max_side=8192, max_sequence_length=512),
+    limits=Limits(max_sequence_length=512),
     single_files=_SINGLE_FILES,
     views=(View.FLOW,),
     own_solver="dpmpp_2m",

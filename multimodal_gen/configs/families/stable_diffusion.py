@@ -78,7 +78,7 @@ STABLE_DIFFUSION = FamilyConfig(
         strength=0.8,
         inpainting_strength=1.0,
     ),
-    limits=Limits(max_pixels=2048 * 2048),
+    limits=Limits(),
     views=(View.NOISE,),
     other_views=(View.PRECONDITIONED,),
     single_files=_SINGLE_FILES,

@@ -75,7 +75,7 @@ STABLE_DIFFUSION_3 = FamilyConfig(
         strength=0.6,
         inpainting_strength=0.6,
     ),
-    limits=Limits(max_pixels=2048 * 2048, max_sequence_length=512),
+    limits=Limits(max_sequence_length=512),
     views=(View.FLOW,),
     denoiser="native",
     single_files=_SINGLE_FILES,

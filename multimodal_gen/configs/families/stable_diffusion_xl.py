@@ -66,7 +66,7 @@ STABLE_DIFFUSION_XL = FamilyConfig(
         strength=0.3,
         inpainting_strength=0.9999,
     ),
-    limits=Limits(max_pixels=2048 * 2048),
+    limits=Limits(),
     views=(View.NOISE,),
     other_views=(View.PRECONDITIONED,),
     single_files=_SINGLE_FILES,

@@ -17,7 +17,7 @@ from multimodal_gen.messages.model_info import Defaults, Limits
 PARAMETERS = ("num_frames", "fps", "max_sequence_length")
 EXPERT_PARAMETERS = (*PARAMETERS, "guidance_scale_2")
 """For models with two experts."""
-LIMITS = Limits(max_pixels=1280 * 1280, max_frames=241, max_sequence_length=512)
+LIMITS = Limits(max_frames=241, max_sequence_length=512)
 
 _PATCHES = "patch_embedding.weight"
 _BASES = (

@@ -55,7 +55,7 @@ Z_IMAGE = FamilyConfig(
         strength=0.6,
         inpainting_strength=1.0,
     ),
-    limits=Limits(max_pixels=2048 * 2048, max_sequence_length=1024),
+    limits=Limits(max_sequence_length=1024),
     views=(View.FLOW,),
     denoiser="native",
     single_files=_SINGLE_FILES,

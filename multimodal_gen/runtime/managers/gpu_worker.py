@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ from multimodal_gen.runtime.managers.rank_device import (
     agree_on_memory,
     choose_device,
     choose_dtype,
-    decoding_room,
     describe_device,
     free_bytes,
     give_back_memory,
@@ -189,7 +188,6 @@ class GPUWorker:
                 )
             ),
         )
-        pipeline.limit_decoding(decoding_room(device))
         if engine.lora_dir is None or not pipeline.supports_lora:
             return cls(pipeline)
         return cls(pipeline, LoraLoader(pipeline, Path(engine.lora_dir), engine.max_loaded_loras))
@@ -293,11 +291,8 @@ class GPUWorker:
         _empty_cache_after(failures.values())
         if failures and len(states) > 1:
             failures = self._decode_apart(states, goals)
-        failures |= {
-            state.req.id: _describe(state.tiles.failure)
-            for state in states
-            if state.tiles is not None and state.tiles.failure is not None
-        }
+        failures |= _tile_failures(states)
+        _empty_cache_after(failures.values())
         finished = [
             state
             for state, total in zip(states, chunks, strict=True)
@@ -308,8 +303,26 @@ class GPUWorker:
         return {
             "advanced": k,
             "failures": failures,
+            "error": self._out_of_step(states, goals, failures),
             "finished": tuple(state.req.id for state in finished),
         }
+
+    def _out_of_step(
+        self,
+        states: Sequence[RequestState],
+        goals: Sequence[int],
+        failures: Mapping[str, WireError],
+    ) -> WireError | None:
+        """The error of a request whose tiles other ranks wait for, since this one could not begin
+        with them."""
+        if self.pipeline.context.mesh.world_size == 1:
+            return None
+        behind = (
+            failures.get(state.req.id)
+            for state, goal in zip(states, goals, strict=True)
+            if state.decoded < goal and self.pipeline.in_tiles(state.params)
+        )
+        return next(behind, None)
 
     def _decode_apart(
         self, states: Sequence[RequestState], goals: Sequence[int]
@@ -335,6 +348,15 @@ class GPUWorker:
             steps=None if first == 0 else -(-(end - first) // state.solver.order),
             warnings=tuple(state.warnings),
         )
+
+
+def _tile_failures(states: Sequence[RequestState]) -> dict[str, WireError]:
+    """Errors of requests whose tiles went on nevertheless, as other ranks wait for them."""
+    return {
+        state.req.id: _describe(state.tiles.failure)
+        for state in states
+        if state.tiles is not None and state.tiles.failure is not None
+    }
 
 
 def _joined(chunks: Sequence[torch.Tensor]) -> torch.Tensor:

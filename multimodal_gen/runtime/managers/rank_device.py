@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-from pathlib import Path
 
 import psutil
 import torch
@@ -15,13 +13,6 @@ from multimodal_gen.errors import InvalidRequest, OutOfMemory
 
 WORKSPACE_BYTES = 2**29
 """What libraries allocate on a GPU only when they are first used: cuBLAS, cuDNN, NCCL."""
-DECODING_SHARE = 4
-"""A decode may take one part in so many of the device's memory; pictures and videos that need more
-are decoded in tiles."""
-_CONTAINER_LIMITS = (
-    "/sys/fs/cgroup/memory.max",
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-)
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
     "out of memory",  # the CUDA driver, also through NCCL
@@ -81,31 +72,6 @@ def free_bytes(device: torch.device, ranks: int) -> int:
     torch.cuda.empty_cache()  # what loading freed counts as used until then
     free, _ = torch.cuda.mem_get_info(device)
     return max(1, free - WORKSPACE_BYTES)
-
-
-def decoding_room(device: torch.device) -> int:
-    """Bytes of activations that encoding or decoding pixels may take at once on every rank.
-
-    Pixels depend on it, where it has them decoded in tiles. So it follows from the memory that the
-    devices have, not from what is free. Collective, if there are several ranks.
-    """
-    room = _total_bytes(device) // DECODING_SHARE
-    if not dist.is_initialized():
-        return room
-    least = torch.tensor([room], dtype=torch.int64, device=device)
-    dist.all_reduce(least, op=dist.ReduceOp.MIN)
-    return int(least.item())
-
-
-def _total_bytes(device: torch.device) -> int:
-    """Memory of a GPU; that of the machine, or of the container that this runs in."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    total = psutil.virtual_memory().total
-    for path in map(Path, _CONTAINER_LIMITS):
-        with contextlib.suppress(OSError, ValueError):  # absent, or "max"
-            total = min(total, int(path.read_text()))
-    return total
 
 
 def give_back_memory() -> None:

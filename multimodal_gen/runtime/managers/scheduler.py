@@ -39,6 +39,7 @@ from multimodal_gen.runtime.managers.rank_links import RankLinks
 from multimodal_gen.runtime.managers.request_record import RequestRecord
 from multimodal_gen.scheduling.cost_model import CostModel
 from multimodal_gen.scheduling.policy import Policy
+from multimodal_gen.scheduling.working_memory import within_memory
 
 log = logging.getLogger(__name__)
 IDLE_S = 1.0
@@ -176,9 +177,10 @@ class Scheduler:
         smallest = min(message.memory_bytes for message in loaded.values())
         first = msgspec.structs.replace(loaded[0], memory_bytes=smallest)
         assert first.model is not None
+        model = within_memory(first.model, first.parameters, smallest)
         self._policy, self._cost = self._make_policy(first)
         self._bulletin.renew(self._policy, self._cost, at_once=True)
-        self._gateway.open(self, self._links.size, first.model)
+        self._gateway.open(self, self._links.size, model)
 
     def _wait(self) -> None:
         ready = dict(self._poller.poll(math.ceil(self._patience() * 1000)))

@@ -304,10 +304,14 @@ class ComposedPipeline(DescribedPipeline, ABC):
         """Tiles that a request is decoded in, if it is."""
         return self.vae.grid(*size_of(params), self.layout.frames(params))
 
+    def in_tiles(self, params: SamplingParams) -> bool:
+        """True if requests of this size are decoded in tiles, by all ranks."""
+        return self._grid(params) is not None
+
     def decoded_at_once(self, params: SamplingParams) -> int:
         """Maximum number of requests of this size that are decoded in one call."""
         vae, frames = self.vae, self.layout.frames(params)
-        in_pieces = self.decode_chunks(params) > 1 or self._grid(params) is not None
+        in_pieces = self.decode_chunks(params) > 1 or self.in_tiles(params)
         if in_pieces or not vae.decodes_batches:
             return 1
         if vae.room is None:

@@ -28,7 +28,6 @@ from multimodal_gen.scheduling.residency import (
 )
 from multimodal_gen.scheduling.working_memory import (
     TEXT_TOKENS,
-    decoding_bytes,
     evaluation_bytes,
     tokens_of,
 )
@@ -46,10 +45,16 @@ class MemoryBudget:
     size: int
     """Bytes, on each rank's device."""
     choice: ResidencyChoice = "auto"
+    decoding: int = 0
+    """Bytes of activations that a decode may take, if a tile needs no more."""
 
     @classmethod
     def of(
-        cls, context: RankContext, gigabytes: float | None, choice: ResidencyChoice
+        cls,
+        context: RankContext,
+        gigabytes: float | None,
+        choice: ResidencyChoice,
+        decoding: int = 0,
     ) -> MemoryBudget | None:
         """The smallest of all ranks, which so agree on one plan; by default what is free.
 
@@ -63,7 +68,7 @@ class MemoryBudget:
             size, _ = torch.cuda.mem_get_info(context.device)
         else:
             size = int(gigabytes * GIGABYTE)
-        return cls(smallest(size, context.device), choice)
+        return cls(smallest(size, context.device), choice, decoding)
 
     def holds(self, checkpoint: Checkpoint, dtype: torch.dtype) -> bool:
         """True if everything in a checkpoint's files is sure to stay on the device: then it can be
@@ -104,7 +109,7 @@ def _agreed_plan(
     found = b""
     if context.mesh.rank == 0:
         sizes = [_memory(kind, name, module, defaults) for name, module in modules.items()]
-        moments = [*_moments(kind, modules, defaults, context)]
+        moments = [*_moments(kind, modules, defaults, budget.decoding)]
         plan = plan_residency(sizes, moments, budget.size, choice=budget.choice)
         found = msgspec.msgpack.encode(plan)
     return msgspec.msgpack.decode(from_first_rank(found), type=ResidencyPlan)
@@ -124,16 +129,27 @@ def _moments(
     kind: type[ComposedPipeline],
     modules: Mapping[str, nn.Module],
     defaults: Defaults,
-    context: RankContext,
+    decoding: int,
 ) -> Iterable[Moment]:
     for names in kind.needed_together([*modules]):
         sizes = [
-            decoding_bytes(defaults, context.dtype.itemsize)
-            if name == "vae"
-            else evaluation_bytes(_parameters(modules[name]), tokens_of(defaults))
+            evaluation_bytes(_parameters(modules[name]), tokens_of(defaults))
             for name in names
+            if name != "vae"
         ]
+        if not sizes and names:
+            sizes = [max(decoding, _decode_bytes(kind, modules["vae"], defaults, decoding))]
         yield Moment(frozenset(names), max(sizes, default=0))
+
+
+def _decode_bytes(
+    kind: type[ComposedPipeline], module: nn.Module, defaults: Defaults, room: int
+) -> int:
+    """Bytes of decoding the default size, in tiles if it needs more than `room`."""
+    vae = kind.vae_class(module)
+    vae.room = room
+    frames = (defaults.num_frames - 1) // vae.frame_multiple + 1
+    return vae.peak_bytes(defaults.height, defaults.width, frames)
 
 
 def _is_outline(module: nn.Module) -> bool:

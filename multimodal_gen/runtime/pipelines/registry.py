@@ -26,6 +26,7 @@ from multimodal_gen.runtime.loader.loading_meter import LoadingMeter
 from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.placement import MemoryBudget, place
+from multimodal_gen.runtime.residency.decoding_room import decoding_room
 from multimodal_gen.runtime.residency.residency import Residency
 
 log = logging.getLogger(__name__)
@@ -61,8 +62,10 @@ def load_pipeline(
     module = importlib.import_module(f"multimodal_gen.runtime.pipelines.{family.module}")
     kind: type[ComposedPipeline] = module.PIPELINE.variant(checkpoint)
     context = RankContext(device, dtype, mesh, attention_backend)
-    budget = MemoryBudget.of(context, device_memory_gb, residency)
+    room = decoding_room(device, device_memory_gb)
+    budget = MemoryBudget.of(context, device_memory_gb, residency, room)
     pipeline = _load(kind, checkpoint, context, budget, report)
+    pipeline.limit_decoding(room)
     _check_defaults(pipeline)
     names = pipeline.components_of_kind(pipeline.denoiser_name)
     denoisers = {name: pipeline.components[name] for name in names}

@@ -20,7 +20,8 @@ class DecodeStage:
         self.uses = pipeline.components_of_kind("vae")
 
     def components(self, states: Sequence[RequestState], k: int) -> tuple[str, ...]:
-        return self.uses
+        here = self._is_output_rank or any(self._pipeline.in_tiles(s.params) for s in states)
+        return self.uses if here else ()
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for together in self._groups(states):

@@ -214,11 +214,15 @@ class FallbackPipeline(ComposedPipeline):
     def decode_chunks(self, params: SamplingParams) -> int:
         return 1
 
+    def in_tiles(self, params: SamplingParams) -> bool:
+        """False: the library's call decodes."""
+        return False
+
     def decoded_at_once(self, params: SamplingParams) -> int:
         return 1
 
     def tile_run(self, state: RequestState) -> TileRun | None:
-        """None: the library's call decodes."""
+        """None, as `in_tiles` says."""
         return None
 
     def limit_decoding(self, room: int) -> None:

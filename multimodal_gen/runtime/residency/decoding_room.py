@@ -1,0 +1,40 @@
+"""The memory that encoding or decoding pixels may take."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import psutil
+import torch
+
+from multimodal_gen.runtime.distributed.collectives import smallest
+from multimodal_gen.scheduling.residency import GIGABYTE
+
+SHARE = 4
+"""It is one part in so many of the device's memory."""
+_CONTAINER_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
+
+
+def decoding_room(device: torch.device, gigabytes: float | None) -> int:
+    """Bytes of activations that a decode may take on every rank; what needs more is tiled.
+
+    Pixels depend on it. So it follows from `gigabytes`, by default the memory that the device has,
+    and not from what is free. Collective, if there are several ranks.
+    """
+    given = _total_bytes(device) if gigabytes is None else int(gigabytes * GIGABYTE)
+    return smallest(given, device) // SHARE
+
+
+def _total_bytes(device: torch.device) -> int:
+    """Memory of a GPU; else that of the machine, or of the container that this runs in."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    total = psutil.virtual_memory().total
+    for path in map(Path, _CONTAINER_LIMITS):
+        with contextlib.suppress(OSError, ValueError):  # absent, or "max"
+            total = min(total, int(path.read_text()))
+    return total
