@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -63,10 +64,23 @@ def _slowdown(storage: Storage, dtype: torch.dtype) -> float:
     """Time of a product that unpacks some rows of the weight, in times of one that need not."""
     rows = slice(0, min(storage.rows, max(1, _NUMBERS // storage.columns)))
     numbers = storage.numbers(rows, dtype)
-    x = torch.ones(_TOKENS, storage.columns, dtype=dtype, device=numbers.device)
-    unpacking = _seconds(lambda: storage.numbers(rows, dtype), numbers.device)
-    product = _seconds(lambda: F.linear(x, numbers), numbers.device)
-    return 1 + unpacking / product
+    device = numbers.device
+    x = torch.ones(_TOKENS, storage.columns, dtype=dtype, device=device)
+    with _one_thread():
+        unpacking = _seconds(lambda: storage.numbers(rows, dtype), device)
+        product = _seconds(lambda: F.linear(x, numbers), device)
+    return 1 + unpacking / max(product, 1e-9)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute in this thread: its time on a CPU does not depend on what others do there."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -75,8 +89,9 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def _once(work: Callable[[], object], device: torch.device) -> float:
-    started = time.perf_counter()
+    clock = time.thread_time if device.type == "cpu" else time.perf_counter
+    started = clock()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+    return clock() - started
