@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,19 +28,20 @@ class Component:
     """Number of parameters per type, largest first."""
     problem: str | None = None
     """Reason that it can't be loaded, if any."""
+    tensors: Mapping[str, TensorInfo] = field(default_factory=dict, repr=False)
+    """Its tensors, by its own names for them."""
 
     @classmethod
     def of(
         cls,
         name: str,
         class_name: str,
-        tensors: Iterable[TensorInfo],
+        tensors: Mapping[str, TensorInfo],
         files: tuple[Path, ...],
         variant: str | None = None,
     ) -> Component:
-        tensors = list(tensors)
         dtypes: Counter[str] = Counter()
-        for info in tensors:
+        for info in tensors.values():
             dtypes[info.dtype] += info.parameters
         return cls(
             name=name,
@@ -48,7 +49,8 @@ class Component:
             files=files,
             variant=variant,
             parameters=dtypes.total(),
-            size=sum(info.size for info in tensors),
+            size=sum(info.size for info in tensors.values()),
+            tensors=tensors,
             dtypes=dict(dtypes.most_common()),
         )
 

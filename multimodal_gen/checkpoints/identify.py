@@ -103,7 +103,7 @@ def _component_file(path: Path) -> Description:
 
 
 def _part(path: Path, header: Header, part: FilePart, name: str) -> Component:
-    tensors = [header.tensors[each] for each in part.names.values()]
+    tensors = {own: header.tensors[each] for own, each in part.names.items()}
     return Component.of(name, " or ".join(part.classes), tensors, (path,))
 
 
@@ -184,4 +184,4 @@ def _with_weights(folder: Path, name: str, class_name: str, library: str) -> Com
             )
         headers.append(header)
     tensors = logical_tensors(headers, quantization_settings(folder, name))
-    return Component.of(name, class_name, tensors.values(), files.paths, files.variant)
+    return Component.of(name, class_name, tensors, files.paths, files.variant)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from multimodal_gen.messages.model_info import Defaults, ModelInfo
+from multimodal_gen.scheduling.cost_model import FLOPS_PER_S
+from multimodal_gen.scheduling.residency import Moment
 
+DECODING_SHARE = 4
+"""Encoding and decoding pixels may take one part in so many of the device's memory."""
 TEXT_TOKENS = 512
 """Tokens of a text, as most models pad it."""
 _TOKEN_SIDE = 16
@@ -39,3 +44,37 @@ def within_memory(model: ModelInfo, parameters: int, memory_bytes: int) -> Model
     volume = int(tokens * max(model.size_multiple, _TOKEN_SIDE) ** 2)
     limits = msgspec.structs.replace(model.limits, max_volume=volume)
     return msgspec.structs.replace(model, limits=limits)
+
+
+def needed_together(names: Sequence[str], denoiser: str) -> list[tuple[str, ...]]:
+    """Components, of these, that are on the device at once at some time: to encode prompts, to
+    denoise with previews, to decode and to encode images. `denoiser`: its name without a number."""
+
+    def of_kind(*kinds: str) -> tuple[str, ...]:
+        return tuple(name for name in names if name.rstrip("_23") in kinds)
+
+    denoising = [(name, *of_kind("vae")) for name in of_kind(denoiser)]
+    return [of_kind("text_encoder", "image_encoder"), *denoising, of_kind("vae")]
+
+
+def moments_of(
+    groups: Iterable[Sequence[str]],
+    parameters: Mapping[str, int],
+    defaults: Defaults,
+    decoding: int,
+) -> Iterator[Moment]:
+    """Yield what `needed_together` says, with the memory that requests of the default size take;
+    `decoding`: bytes of that."""
+    for names in groups:
+        tokens, others = tokens_of(defaults), [name for name in names if name != "vae"]
+        sizes = [evaluation_bytes(parameters[name], tokens) for name in others]
+        if not sizes and names:
+            sizes = [decoding]
+        yield Moment(frozenset(names), max(sizes, default=0))
+
+
+def expected_work(parameters: int, defaults: Defaults, *, denoises: bool) -> tuple[int, float]:
+    """Evaluations of a component in a request of the default size, and seconds of each on a GPU."""
+    tokens = tokens_of(defaults) if denoises else TEXT_TOKENS
+    seconds = 2 * parameters * tokens / FLOPS_PER_S["cuda"]
+    return defaults.num_inference_steps if denoises else 1, seconds

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -10,12 +11,16 @@ from multimodal_gen.configs.families import FAMILIES, FamilyConfig
 from multimodal_gen.entrypoints.cli.text_output import columns
 from multimodal_gen.errors import InvalidRequest
 
+if TYPE_CHECKING:
+    from multimodal_gen.launch.device_memory import DeviceMemory
+
 
 def models(
     path: str | None = None,
     /,
     *,
     family: str | None = None,
+    device_memory_gb: float | None = None,
     revision: Annotated[str | None, Parameter(show=False)] = None,
 ) -> int:
     """List the model families, or describe the checkpoint at PATH without loading it.
@@ -26,18 +31,30 @@ def models(
         Folder, .safetensors or .gguf file, or hub name that is in the cache.
     family
         Describe one family.
+    device_memory_gb
+        GB of a GPU to plan for. Default: what is free on this machine's.
     """
     if path is not None:
-        from multimodal_gen.entrypoints.cli.checkpoint_report import report
+        from multimodal_gen.entrypoints.cli.checkpoint.checkpoint_report import report
         from multimodal_gen.launch.model_path import locate
 
-        return report(locate(path, revision))
+        return report(locate(path, revision), _device(device_memory_gb))
     if family is not None:
         print(_description(_named(family)))
         return 0
     rows = [("family", "what", "tasks", "denoiser"), *map(_row, FAMILIES)]
     print("\n".join(columns(rows)))
     return 0
+
+
+def _device(gigabytes: float | None) -> DeviceMemory | None:
+    from multimodal_gen.launch.device_memory import DeviceMemory, device_at_hand
+
+    if gigabytes is None:
+        return device_at_hand()
+    if not 0 < gigabytes < math.inf:
+        raise InvalidRequest("device_memory_gb", gigabytes, "must be more than 0")
+    return DeviceMemory("a GPU", is_cpu=False, free=int(gigabytes * 1e9))
 
 
 def _named(name: str) -> FamilyConfig:

@@ -44,6 +44,7 @@ from multimodal_gen.runtime.stages import make_stages
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState, shapes_of
 from multimodal_gen.runtime.stages.rows import Rows, join_rows
 from multimodal_gen.runtime.stages.stage import Guidance
+from multimodal_gen.scheduling.working_memory import needed_together
 
 MAX_DECODED = 64
 """Maximum number of pictures in one call of a decoder."""
@@ -178,12 +179,7 @@ class ComposedPipeline(DescribedPipeline, ABC):
     def needed_together(cls, names: Sequence[str]) -> list[tuple[str, ...]]:
         """Components, of these, that are on the device at once at some time: to encode prompts, to
         denoise with previews, to decode and to encode images."""
-
-        def of_kind(*kinds: str) -> tuple[str, ...]:
-            return tuple(name for name in names if _kind(name) in kinds)
-
-        denoising = [(name, *of_kind("vae")) for name in of_kind(cls.denoiser_name)]
-        return [of_kind("text_encoder", "image_encoder"), *denoising, of_kind("vae")]
+        return needed_together(names, cls.denoiser_name)
 
     def denoisers_now(self, states: Sequence[RequestState]) -> tuple[str, ...]:
         """Components that the next evaluation of these requests runs."""

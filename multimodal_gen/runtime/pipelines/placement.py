@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,19 +18,13 @@ from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.residency.residency import Residency, memory_of
-from multimodal_gen.scheduling.cost_model import FLOPS_PER_S
 from multimodal_gen.scheduling.residency import (
     GIGABYTE,
     ComponentMemory,
-    Moment,
     ResidencyPlan,
     plan_residency,
 )
-from multimodal_gen.scheduling.working_memory import (
-    TEXT_TOKENS,
-    evaluation_bytes,
-    tokens_of,
-)
+from multimodal_gen.scheduling.working_memory import expected_work, moments_of
 
 log = logging.getLogger(__name__)
 _WEIGHTS = ("*.safetensors", "*.gguf")
@@ -109,7 +103,12 @@ def _agreed_plan(
     found = b""
     if context.mesh.rank == 0:
         sizes = [_memory(kind, name, module, defaults) for name, module in modules.items()]
-        moments = [*_moments(kind, modules, defaults, budget.decoding)]
+        parameters = {name: _parameters(module) for name, module in modules.items()}
+        groups = kind.needed_together([*modules])
+        decoding = budget.decoding
+        if ("vae",) in groups:
+            decoding = max(decoding, _decode_bytes(kind, modules["vae"], defaults, decoding))
+        moments = [*moments_of(groups, parameters, defaults, decoding)]
         plan = plan_residency(sizes, moments, budget.size, choice=budget.choice)
         found = msgspec.msgpack.encode(plan)
     return msgspec.msgpack.decode(from_first_rank(found), type=ResidencyPlan)
@@ -119,27 +118,8 @@ def _memory(
     kind: type[ComposedPipeline], name: str, module: nn.Module, defaults: Defaults
 ) -> ComponentMemory:
     denoises = name.startswith(kind.denoiser_name)
-    tokens = tokens_of(defaults) if denoises else TEXT_TOKENS
-    evaluations = defaults.num_inference_steps if denoises else 1
-    seconds = 2 * _parameters(module) * tokens / FLOPS_PER_S["cuda"]
+    evaluations, seconds = expected_work(_parameters(module), defaults, denoises=denoises)
     return memory_of(name, module, evaluations=evaluations, evaluation_s=seconds)
-
-
-def _moments(
-    kind: type[ComposedPipeline],
-    modules: Mapping[str, nn.Module],
-    defaults: Defaults,
-    decoding: int,
-) -> Iterable[Moment]:
-    for names in kind.needed_together([*modules]):
-        sizes = [
-            evaluation_bytes(_parameters(modules[name]), tokens_of(defaults))
-            for name in names
-            if name != "vae"
-        ]
-        if not sizes and names:
-            sizes = [max(decoding, _decode_bytes(kind, modules["vae"], defaults, decoding))]
-        yield Moment(frozenset(names), max(sizes, default=0))
 
 
 def _decode_bytes(

@@ -10,9 +10,8 @@ import torch
 
 from multimodal_gen.runtime.distributed.collectives import smallest
 from multimodal_gen.scheduling.residency import GIGABYTE
+from multimodal_gen.scheduling.working_memory import DECODING_SHARE
 
-SHARE = 4
-"""It is one part in so many of the device's memory."""
 _CONTAINER_LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -26,7 +25,7 @@ def decoding_room(device: torch.device, gigabytes: float | None) -> int:
     and not from what is free. Collective, if there are several ranks.
     """
     given = _total_bytes(device) if gigabytes is None else int(gigabytes * GIGABYTE)
-    return smallest(given, device) // SHARE
+    return smallest(given, device) // DECODING_SHARE
 
 
 def _total_bytes(device: torch.device) -> int:

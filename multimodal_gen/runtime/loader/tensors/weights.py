@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multimodal_gen.checkpoints.tensor_info import is_float
+from multimodal_gen.checkpoints.tensor_info import MANY_NUMBERS, is_float
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.layers.quantized.library import KEPT_LAYERS
 from multimodal_gen.runtime.layers.quantized.storage import KeptWeight, Storage
@@ -21,9 +21,6 @@ from multimodal_gen.runtime.loader.tensors.when_loaded import WhenLoaded
 
 _SHOWN = 8
 """Maximum number of names listed per kind of mistake."""
-_MANY_NUMBERS = 1 << 27
-"""From this size on, a component on a CPU keeps 16-bit numbers in the file's pages and casts them
-whenever they are used: half the memory, for a few percent of the time."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def fill(
     }
     _check(wanted, key_map, stored, name)
     numbers = sum(math.prod(tensor.shape) for tensor in wanted.values())
-    keep_narrow = device.type == "cpu" and numbers >= _MANY_NUMBERS
+    keep_narrow = device.type == "cpu" and numbers >= MANY_NUMBERS
     quantized = quantization.layers(module) if quantization else set()
     groups: defaultdict[tuple[str, torch.dtype], dict[str, Sources]] = defaultdict(dict)
     for key, tensor in wanted.items():

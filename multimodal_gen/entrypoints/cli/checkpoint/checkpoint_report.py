@@ -6,18 +6,30 @@ from pathlib import Path
 
 from multimodal_gen.checkpoints.description import Component, Description
 from multimodal_gen.checkpoints.identify import identify
+from multimodal_gen.entrypoints.cli.checkpoint.memory_forecast import (
+    MemoryForecast,
+    forecast,
+    whole_components,
+)
 from multimodal_gen.entrypoints.cli.text_output import columns
+from multimodal_gen.launch.device_memory import DeviceMemory
 
-_HEAD = ("component", "class", "parameters", "bytes", "types", "files")
+_HEAD = ("component", "class", "parameters", "bytes", "types", "files", "loaded", "residency")
 _SHOWN = 3
 
 
-def report(path: Path) -> int:
-    """Describe the checkpoint at a path; returns exit status 1 if it can't be loaded."""
+def report(path: Path, device: DeviceMemory | None) -> int:
+    """Describe the checkpoint at a path, and the memory that it needs on a device; returns exit
+    status 1 if it can't be loaded."""
     found = identify(path)
     print("\n".join([str(path), *(f"  {name:<11}{value}" for name, value in _facts(found))]))
-    rows = [_HEAD, *map(_row, found.components)]
+    components, lacking = whole_components(found)
+    memory = None
+    if found.family is not None and device is not None:
+        memory = forecast(found.family, components, device)
+    rows = [_HEAD, *(_row(each, memory) for each in components)]
     print("\n".join(["", *(f"  {line}" for line in columns(rows))]))
+    print(f"\n  memory: {_need(memory, lacking)}")
     for warning in found.warnings:
         print(f"  warning: {warning}")
     for complaint in found.complaints:
@@ -46,9 +58,14 @@ def _facts(found: Description) -> list[tuple[str, str]]:
     return facts
 
 
-def _row(component: Component) -> tuple[str, ...]:
+def _need(memory: MemoryForecast | None, lacking: str | None) -> str:
+    told = "pass --device-memory-gb to hear whether it fits" if memory is None else memory.sentence
+    return told if lacking is None else f"{told}; without the components of {lacking}"
+
+
+def _row(component: Component, memory: MemoryForecast | None) -> tuple[str, ...]:
     if not component.files:
-        return component.name, component.class_name, "", "", "", ""
+        return component.name, component.class_name, *[""] * (len(_HEAD) - 2)
     files = (
         component.files[0].name if len(component.files) == 1 else f"{len(component.files)} shards"
     )
@@ -60,7 +77,15 @@ def _row(component: Component) -> tuple[str, ...]:
         _count(component.size, 1024, ("B", "KiB", "MiB", "GiB", "TiB")),
         ", ".join(list(component.dtypes)[:_SHOWN]),
         files + variant,
+        *_loaded(component.name, memory),
     )
+
+
+def _loaded(name: str, memory: MemoryForecast | None) -> tuple[str, str]:
+    if memory is None or name not in memory.kept:
+        return "", ""
+    size = _count(memory.kept[name], 1000, ("B", "KB", "MB", "GB", "TB"))
+    return size, memory.places.get(name, "")
 
 
 def _count(number: float, base: int, units: tuple[str, ...]) -> str:
