@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from multimodal_gen.checkpoints.component_kinds import kind_of
 
@@ -21,6 +22,7 @@ _PREFIX = re.compile(
 """What files of several components, of Stability AI or ComfyUI, have before a component's own
 names."""
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+_SHOWN = 32
 _NAMED = {
     "clip_l": "text_encoder",
     "clip_g": "text_encoder_2",
@@ -92,7 +94,9 @@ def listed(names: Iterable[str]) -> str:
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         groups[_NUMBER.sub("#", name)].append(name)
-    return ", ".join(
+    shown = [
         first if not others else f"{first} and {len(others)} like it"
-        for first, *others in groups.values()
-    )
+        for first, *others in islice(groups.values(), _SHOWN)
+    ]
+    left = sum(map(len, islice(groups.values(), _SHOWN, None)))
+    return ", ".join(shown) + (f" and {left} more" if left else "")

@@ -25,7 +25,9 @@ MARKERS: Mapping[str, Mapping[str, object]] = {
 }
 """Names of tensors that are only there to say it, as NoobAI (v), Playground 2.5 (edm_mean) and
 CosXL have them, with settings of the scheduler."""
-NOTES = (*MARKERS, "edm_std", "edm_vpred.sigma_min")
+ZERO_TIMESTEP = "__index_timestep_zero__"
+"""Marks a Qwen-Image-Edit that is told a timestep of 0 for its input images (since 2511)."""
+NOTES = (*MARKERS, "edm_std", "edm_vpred.sigma_min", ZERO_TIMESTEP)
 """Tensors that no module has."""
 _VALUES = {"edm_vpred.sigma_max": "sigma_max", "edm_vpred.sigma_min": "sigma_min"}
 """Settings that are a marker's own number, if it has one."""

@@ -82,6 +82,7 @@ class Recognised:
     def ignored(self) -> list[str]:
         """Tensors that are part of no component."""
         used = {name for part in self.parts for name in part.names.values()}
+        used.update(prefix + note for note in NOTES for prefix in ("", self.prefix))
         return [name for name in self.header.tensors if name not in used]
 
     @property

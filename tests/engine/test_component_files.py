@@ -72,6 +72,16 @@ def test_a_vae_under_diffusers_names_is_the_folders(
     assert differences(component(folder, "vae"), component(folder, "vae", file)) == []
 
 
+def test_a_vae_under_diffusers_old_names_is_the_folders(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    """As in stabilityai/sd-vae-ft-mse."""
+    folder = checkpoints("sd15")
+    table = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    file = write(tmp_path / "vae.safetensors", renamed(weights(folder, "vae"), table))
+    assert differences(component(folder, "vae"), component(folder, "vae", file)) == []
+
+
 def test_a_counter_of_training_may_be_missing(checkpoints: Checkpoints, tmp_path: Path) -> None:
     folder = checkpoints("flux2-klein")
     tensors = weights(folder, "vae")

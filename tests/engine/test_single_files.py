@@ -60,7 +60,7 @@ def own_folder(folder: Path, tmp_path: Path) -> Path:
     return own
 
 
-@pytest.mark.parametrize("prefix", ["", COMFY], ids=["bare", "comfy"])
+@pytest.mark.parametrize("prefix", ["", COMFY, "model.model."], ids=["bare", "comfy", "model"])
 @pytest.mark.parametrize("name", ORIGINAL)
 def test_a_denoiser_under_its_authors_names_is_the_folders(
     name: str, prefix: str, checkpoints: Checkpoints, tmp_path: Path

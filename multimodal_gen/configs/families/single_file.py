@@ -10,7 +10,7 @@ KeyStyle = Literal["original", "diffusers"]
 """Naming of the denoiser's tensors: by the model's authors (also used by ComfyUI and most GGUF
 files), or by diffusers."""
 
-_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
+_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.model.", "")
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each tensor in a file, by name."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from multimodal_gen.checkpoints.file_parts import FilePart
+from multimodal_gen.checkpoints.prediction import ZERO_TIMESTEP
 from multimodal_gen.checkpoints.tensor_info import Header
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.original.vaes.ltx import is_original, ltx_vae_config
@@ -31,6 +32,9 @@ def with_own_config(
     if class_name == "LTXVideoTransformer3DModel":
         stated = _stated(header, "transformer")
         return {**config, **{key: stated[key] for key in _LTX_SIZES if key in stated}}
+    if class_name == "QwenImageTransformer2DModel":
+        marked = f"{part.prefix}{ZERO_TIMESTEP}" in header.tensors
+        return {**config, **({"zero_cond_t": True} if marked else {})}
     if class_name == "AutoencoderKLLTXVideo" and is_original(part.names):
         shapes = {own: header.tensors[name].shape for own, name in part.names.items()}
         try:

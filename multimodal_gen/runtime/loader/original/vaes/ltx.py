@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 _BLOCK = re.compile(r"(encoder|decoder)\.(?:down|up)_blocks\.\d+\.")
+_RESNET = re.compile(r"((?:encoder\.down|decoder\.up)_blocks\.\d+\.)res_blocks\.(\d+)\.")
 _NAMES = {
     "res_blocks.": "resnets.",
     "conv_shortcut.": "conv_shortcut.conv.",
@@ -71,18 +73,19 @@ def ltx_vae_config(
     patch = math.isqrt(shapes["encoder.conv_in.conv.weight"][1] // _COLOURS)
     space = sum(kind not in ("", "temporal") for kind in types)
     time = sum(kind not in ("", "spatial") for kind in types)
+    layers = _layers(shapes)
     return {
         "latent_channels": shapes["decoder.conv_in.conv.weight"][1],
         "patch_size": patch,
         "block_out_channels": widths if newer else widths[:-1],
         "down_block_types": [_NEWER_BLOCK if newer else _BLOCK_3D] * len(types),
-        "layers_per_block": [_layers(shapes, level) for level in down],
+        "layers_per_block": [layers[level.resnets] for level in down],
         "spatio_temporal_scaling": [bool(kind) for kind in types],
         "downsample_type": [kind or "conv" for kind in types],
         "decoder_block_out_channels": [
             factor * _width(shapes, level) for factor, level in zip(factors, up[1:], strict=True)
         ][::-1],
-        "decoder_layers_per_block": [_layers(shapes, level) for level in up][::-1],
+        "decoder_layers_per_block": [layers[level.resnets] for level in up][::-1],
         "decoder_spatio_temporal_scaling": [bool(level.sampler) for level in up[1:]][::-1],
         "decoder_inject_noise": noisy[::-1],
         "upsample_factor": factors[::-1],
@@ -96,28 +99,24 @@ def ltx_vae_config(
 
 def _levels(names: Collection[str], half: str) -> list[_Level]:
     """Levels of a half in the order in which they are computed."""
-    found = {match[0] for match in map(_BLOCK.match, names) if match and match[1] == half}
+    found = [(match[0], name[match.end() :]) for name in names if (match := _BLOCK.match(name))]
+    blocks = {block: "widening" for block, _ in found if block.startswith(half)}
+    for block, rest in found:
+        kind = rest.partition(".")[0]
+        if block in blocks and kind in ("res_blocks", "conv"):
+            blocks[block] = kind
     levels: list[_Level] = []
-    sampler = widening = None
-    for block in sorted(found, key=lambda name: int(name.split(".")[2])):
-        resnets, samples = (
-            any(name.startswith(block + part) for name in names)
-            for part in ("res_blocks.", "conv.")
-        )
-        if half == "encoder" and not resnets and levels:
-            levels[-1] = levels[-1]._replace(**{"sampler" if samples else "widening": block})
-        elif resnets:
-            levels.append(_Level(block, sampler, widening))
-            sampler = widening = None
-        elif samples:
-            sampler = block
+    before: dict[str, str] = {}
+    for block in sorted(blocks, key=lambda name: int(name.split(".")[2])):
+        kind = "sampler" if blocks[block] == "conv" else blocks[block]
+        if kind == "res_blocks":
+            levels.append(_Level(block, before.get("sampler"), before.get("widening")))
+            before = {}
+        elif half == "encoder" and levels:
+            levels[-1] = levels[-1]._replace(**{kind: block})
         else:
-            widening = block
+            before[kind] = block
     return levels
-
-
-def _has(names: Collection[str], beginning: str) -> bool:
-    return any(name.startswith(beginning) for name in names)
 
 
 def _places(names: Collection[str]) -> dict[str, str]:
@@ -143,9 +142,10 @@ def _width(shapes: Mapping[str, tuple[int, ...]], level: _Level) -> int:
     return shapes[f"{level.resnets}res_blocks.0.conv1.conv.weight"][0]
 
 
-def _layers(shapes: Mapping[str, tuple[int, ...]], level: _Level) -> int:
-    before = f"{level.resnets}res_blocks."
-    return len({name[len(before) :].split(".")[0] for name in shapes if name.startswith(before)})
+def _layers(names: Iterable[str]) -> Counter[str]:
+    """Number of resnets of each block."""
+    resnets = {match.groups() for match in map(_RESNET.match, names) if match}
+    return Counter(block for block, _ in resnets)
 
 
 def _inputs(shapes: Mapping[str, tuple[int, ...]], level: _Level) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -31,6 +31,8 @@ _IN_RESNET = {
     "shortcut": "conv_shortcut",
 }
 _LEVEL = re.compile(r"(encoder|decoder)\.(down|up)samples\.(\d+)\.(?:(?:down|up)samples\.(\d+)\.)?")
+_OUTER = re.compile(r"(?:conv[12]|(?:encoder|decoder)\.(?:conv1|head\.[02]|middle\.[012]))\.")
+_SAMPLER = ("resample.", "time_conv.")
 
 
 def wan_vae_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -39,29 +41,32 @@ def wan_vae_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {_converted(name, places): tensor for name, tensor in tensors.items()}
 
 
-def _converted(name: str, places: dict[str, str]) -> str:
-    before = next((each for each in places if name.startswith(each)), "")
-    rest = name[len(before) :]
+def _converted(name: str, places: Mapping[str, str]) -> str:
+    match = _LEVEL.match(name) or _OUTER.match(name)
+    if match is None:
+        return name
+    rest = name[match.end() :]
     theirs = next((each for each in _IN_RESNET if rest.startswith(f"{each}.")), None)
-    if before and theirs is not None:
+    if theirs is not None:
         rest = _IN_RESNET[theirs] + rest[len(theirs) :]
-    return places.get(before, "") + rest
+    return places[match[0]] + rest
 
 
-def _places(names: Collection[str]) -> dict[str, str]:
+def _places(names: Iterable[str]) -> dict[str, str]:
     """Diffusers' names of modules, by the original ones; both end with a dot."""
-    levels = {match[0]: match for match in map(_LEVEL.match, names) if match}
+    found = [(match, name[match.end() :]) for name in names if (match := _LEVEL.match(name))]
+    samplers = {match[0] for match, rest in found if rest.startswith(_SAMPLER)}
+    levels = {match[0]: match for match, _ in found}
     places = {f"{theirs}.": f"{ours}." for theirs, ours in _OUTSIDE.items()}
     block = resnet = 0
     for before, match in sorted(levels.items(), key=lambda item: int(item[1][3])):
         half, way, outer, inner = match.groups()
-        samples = any(n.startswith((f"{before}resample.", f"{before}time_conv.")) for n in names)
         if inner is not None:  # Wan 2.2
-            own = f"{way}sampler" if samples else f"resnets.{inner}"
+            own = f"{way}sampler" if before in samplers else f"resnets.{inner}"
             places[before] = f"{half}.{way}_blocks.{outer}.{own}."
         elif half == "encoder":
             places[before] = f"encoder.down_blocks.{outer}."
-        elif samples:
+        elif before in samplers:
             places[before] = f"decoder.up_blocks.{block}.upsamplers.0."
             block, resnet = block + 1, 0
         else:
