@@ -30,9 +30,11 @@ class Decoded:
 
 
 @torch.inference_mode()
-def decoded_in_tiles(vae: VAE, latents: Tensor, size: Size, mesh: Mesh) -> Decoded:
+def decoded_in_tiles(
+    vae: VAE, latents: Tensor, size: Size, mesh: Mesh, *, room: int = 0
+) -> Decoded:
     """Decode to frames [F, H, W, 3] uint8."""
-    vae.room = 0
+    vae.room = room
     grid, chunks, decoded = vae.grid(*size), vae.chunks(size[2]), Decoded()
     assert grid is not None
     run = TileRun(vae, grid, latents, mesh, chunks=chunks, options={"seed": 0})

@@ -48,7 +48,9 @@ class Flux2VAE(VAE):
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         pixels = pixels.to(self._module.device, self._module.dtype)
-        return super().encode(pixels.contiguous(memory_format=torch.channels_last), generator)
+        if not self.is_tiled(*pixels.shape[-2:]):
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        return super().encode(pixels, generator)
 
     def _normalized(self, latents: Tensor) -> Tensor:
         mean, std = self._statistics()

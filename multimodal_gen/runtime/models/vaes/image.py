@@ -51,7 +51,8 @@ class ImageVAE(VAE):
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         pixels = pixels.to(self._module.device, self._module.dtype)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        if not self.is_tiled(*pixels.shape[-2:]):
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
         return super().encode(pixels, generator).contiguous()
 
     def _normalized(self, latents: Tensor) -> Tensor:

@@ -61,14 +61,15 @@ class TiledDecoder(ABC):
 
     def peak_bytes(self, height: int, width: int, frames: int = 1) -> int:
         """Bytes that decoding `frames` latent frames of this size takes at most, besides weights
-        and latents: those of a tile, all frames in uint8, and the edges of tiles."""
+        and latents: those of a tile and of its conversion, all frames in uint8, and the edges of
+        tiles."""
         grid, axes = self.grid(height, width, frames), self.tile_axes
         if grid is None or axes is None or not self.is_tiled(height, width, frames):
             return self.decode_bytes(height, width, frames)
         (down, across), scale = axes, self.module_scale
         tile_height, tile_width = down.tile * scale, across.tile * scale
         lower_edges = -(-width // (across.stride * scale)) * tile_width * down.blend
-        kept = 2 * tile_height * tile_width + (lower_edges + tile_height * across.blend)
+        kept = 4 * tile_height * tile_width + (lower_edges + tile_height * across.blend)
         shown = 3 * self.tile_values(frames)[1]
         floats = kept * shown * self.dtype.itemsize
         return self.decode_bytes(tile_height, tile_width, frames) + height * width * shown + floats
