@@ -67,6 +67,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What this server does differently from the checkpoint's settings."""
     lora_targets: tuple[str, ...] = ()
     """Components that a LoRA may apply to, the denoisers first."""
+    residency: str = ""
+    """Where its weights are; empty on a CPU."""
     dtype: str = "float32"
     device: str = "cpu"
 

@@ -84,6 +84,7 @@ def _start_scheduler(context: zmq.Context[zmq.Socket[bytes]], args: RankArgs) ->
             memory_bytes=loaded.memory_bytes,
             device=loaded.model.device,
             path=_cost_file(args, loaded),
+            switches=loaded.switches,
         )
         limits = {"max_batch": engine.batching_max_size, "max_queue": engine.max_queue_size}
         return Policy(cost, **limits), cost

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, product
+from itertools import groupby, permutations, product
 from typing import Literal, NamedTuple
 
 from multimodal_gen.configs.arguments.engine_args import ResidencyChoice
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.plan import Phase, PhaseSwitch
 
 ResidencyMode = Literal["device", "host", "streamed"]
 """On the device all the time; on the host between the phases that need it; streamed block by block
@@ -56,6 +57,7 @@ class Moment(NamedTuple):
     components: frozenset[str]
     working: int = 0
     """Bytes of activations, LoRAs and caches."""
+    phase: Phase = Phase.DENOISE
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ class Placement:
     """Number of blocks that it has."""
     slots: int = 0
     """Streamed blocks that are on the device at once."""
+    size: int = 0
+    """Bytes on the device while it is in use."""
+    copied: int = 0
+    """Bytes that are copied there before it can be used."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,33 @@ class ResidencyPlan:
 
     def __getitem__(self, name: str) -> Placement:
         return next(each for each in self.placements if each.name == name)
+
+    def free_in(self, phase: Phase) -> int:
+        """Bytes that are left for the work of a phase."""
+        taken = (
+            sum(each.size for each in self.placements if _is_here(each, moment))
+            for moment in self.moments
+            if moment.phase is phase
+        )
+        return self.budget - max(taken, default=0)
+
+    def switches(self, link: float = LINK_BYTES_PER_S) -> tuple[PhaseSwitch, ...]:
+        """Changes of phase for which weights must be copied."""
+        last = {moment.phase: moment for moment in self.moments}
+        return tuple(
+            PhaseSwitch(before.phase, after.phase, copied / link)
+            for before, after in permutations(last.values(), 2)
+            if (copied := self._copied(before, after))
+        )
+
+    def _copied(self, before: Moment, after: Moment) -> int:
+        """Bytes that are copied, unless what both moments need is on the device together."""
+        both = Moment(before.components | after.components, max(before.working, after.working))
+        together = sum(each.size for each in self.placements if _is_here(each, both))
+        if together + both.working <= self.budget:
+            return 0
+        coming = [self[name] for name in after.components - before.components]
+        return sum(each.copied for each in coming if each.mode != "device")
 
     @property
     def sentence(self) -> str:
@@ -121,7 +154,7 @@ def plan_residency(
     at least, if there is no plan.
     """
     for room in ROOMS:
-        scaled = [Moment(each.components, int(each.working * room)) for each in moments]
+        scaled = [each._replace(working=int(each.working * room)) for each in moments]
         planner = _Planner(components, scaled, budget, link)
         if plans := [*planner.plans(choice)]:
             return replace(min(plans, key=lambda plan: plan.slowdown), room=room)
@@ -164,8 +197,9 @@ class _Planner:
                 fewest = 1 if choice == "auto" else len(each.blocks)
                 options = ({**placements, each.name: o} for o in _from_fastest(each, fewest))
                 placements = next(p for p in options if self.needed(p) <= self.budget)
+        told = [_with_sizes(each, placements[each.name]) for each in self.components]
         return ResidencyPlan(
-            placements=tuple(placements.values()),
+            placements=tuple(told),
             moments=tuple(self.moments),
             budget=self.budget,
             needed=self.needed(placements),
@@ -215,6 +249,16 @@ def occupied(component: ComponentMemory, placement: Placement) -> int:
     """Bytes on the device while the component is in use."""
     streamed = [component.blocks[i] for i in placement.streamed]
     return component.size - sum(streamed) + placement.slots * max(streamed, default=0)
+
+
+def _with_sizes(component: ComponentMemory, placement: Placement) -> Placement:
+    size = occupied(component, placement)
+    streamed = sum(component.blocks[i] for i in placement.streamed)
+    return replace(placement, size=size, copied=component.size - streamed)
+
+
+def _is_here(placement: Placement, moment: Moment) -> bool:
+    return placement.mode == "device" or placement.name in moment.components
 
 
 def _modes(component: ComponentMemory, choice: ResidencyChoice) -> list[ResidencyMode]:

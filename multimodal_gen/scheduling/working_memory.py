@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from multimodal_gen.messages.model_info import Defaults, ModelInfo
+from multimodal_gen.messages.plan import Phase
 from multimodal_gen.scheduling.cost_model import FLOPS_PER_S
 from multimodal_gen.scheduling.residency import Moment
 
@@ -18,6 +19,9 @@ TEXT_TOKENS = 512
 _TOKEN_SIDE = 16
 """Pixels per token and side, as in most models."""
 _FRAMES_PER_LATENT = 4
+
+Together = tuple[Phase, tuple[str, ...]]
+"""Components that are needed at once in a phase."""
 
 
 def tokens_of(defaults: Defaults) -> int:
@@ -46,31 +50,35 @@ def within_memory(model: ModelInfo, parameters: int, memory_bytes: int) -> Model
     return msgspec.structs.replace(model, limits=limits)
 
 
-def needed_together(names: Sequence[str], denoiser: str) -> list[tuple[str, ...]]:
+def needed_together(names: Sequence[str], denoiser: str) -> list[Together]:
     """Components, of these, that are on the device at once at some time: to encode prompts, to
     denoise with previews, to decode and to encode images. `denoiser`: its name without a number."""
 
     def of_kind(*kinds: str) -> tuple[str, ...]:
         return tuple(name for name in names if name.rstrip("_23") in kinds)
 
-    denoising = [(name, *of_kind("vae")) for name in of_kind(denoiser)]
-    return [of_kind("text_encoder", "image_encoder"), *denoising, of_kind("vae")]
+    denoising = ((name, *of_kind("vae")) for name in of_kind(denoiser))
+    return [
+        (Phase.ENCODE, of_kind("text_encoder", "image_encoder")),
+        *((Phase.DENOISE, together) for together in denoising),
+        (Phase.DECODE, of_kind("vae")),
+    ]
 
 
 def moments_of(
-    groups: Iterable[Sequence[str]],
+    groups: Iterable[Together],
     parameters: Mapping[str, int],
     defaults: Defaults,
     decoding: int,
 ) -> Iterator[Moment]:
     """Yield what `needed_together` says, with the memory that requests of the default size take;
     `decoding`: bytes of that."""
-    for names in groups:
+    for phase, names in groups:
         tokens, others = tokens_of(defaults), [name for name in names if name != "vae"]
         sizes = [evaluation_bytes(parameters[name], tokens) for name in others]
         if not sizes and names:
             sizes = [decoding]
-        yield Moment(frozenset(names), max(sizes, default=0))
+        yield Moment(frozenset(names), max(sizes, default=0), phase)
 
 
 def expected_work(parameters: int, defaults: Defaults, *, denoises: bool) -> tuple[int, float]:

@@ -141,6 +141,27 @@ def threads_that_start_meanwhile_are_there_too(device: PretendDevice) -> None:
     assert made[0].tolist() == [1, 2, 3]
 
 
+def streams_must_wait_for_what_others_have_written_or_use(device: PretendDevice) -> None:
+    backend = torch.get_device_module(device.device)
+    x = torch.zeros(4, device=device.device)
+    side, used, filled = backend.Stream(), backend.Event(), backend.Event()
+    x + 1
+
+    def fill() -> None:
+        with backend.stream(side):
+            x.copy_(torch.ones(4), non_blocking=True)
+            filled.record(side)
+
+    x.add_(1)
+    _raises(RuntimeError, fill)
+    used.record(backend.current_stream())
+    side.wait_event(used)
+    fill()
+    _raises(RuntimeError, lambda: x + 1)
+    backend.current_stream().wait_event(filled)
+    assert (x + 1).tolist() == [2, 2, 2, 2]
+
+
 CHECKS: list[Callable[[PretendDevice], None]] = [
     results_are_those_of_the_cpu,
     what_is_made_there_is_there,
@@ -153,6 +174,7 @@ CHECKS: list[Callable[[PretendDevice], None]] = [
     operations_are_counted_there_only,
     bytes_are_counted_while_a_tensor_uses_them,
     threads_that_start_meanwhile_are_there_too,
+    streams_must_wait_for_what_others_have_written_or_use,
 ]
 
 

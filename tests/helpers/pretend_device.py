@@ -8,8 +8,9 @@
     seen.operations, seen.waits, device.memory.peak
 
 As on a GPU, its tensors refuse to meet those of the CPU, but for scalars. It counts operations,
-whatever makes the host wait for the device, and the bytes that are alive. It stands on two things
-of torch that may change: the private backend in Python, and a dispatch mode.
+whatever makes the host wait for the device, and the bytes that are alive. It has streams, and
+refuses what is not in order on them. It stands on two things of torch that may change: the private
+backend in Python, and a dispatch mode.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any, Self
 from unittest import mock
 
 import torch
+from pretend_streams import Backend, Streams
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils import backend_registration
@@ -63,6 +65,8 @@ class Seen:
     """By name; an attention is one, whatever it consists of."""
     waits: Counter[str] = field(default_factory=Counter)
     """By kind and place: `"read-back: diffusers.schedulers.scheduling_euler.Euler.step"`."""
+    copied: list[int] = field(default_factory=list)
+    """Addresses of the host's tensors that were copied to the device, in order."""
 
 
 class PretendTensor(Tensor):
@@ -133,6 +137,8 @@ class Memory:
         if not self._users[key]:
             del self._users[key]
             self.live -= size
+            if _active:
+                _current().streams.forget(key)
 
 
 class PretendDevice:
@@ -141,6 +147,7 @@ class PretendDevice:
     def __init__(self) -> None:
         self.device = torch.device(NAME, 0)
         self.memory = Memory()
+        self.streams = Streams()
         self._seen: Seen | None = None
         self._exit = ExitStack()
 
@@ -197,6 +204,7 @@ class PretendDevice:
             (tensor,) = call.args
             return self.device if isinstance(tensor, PretendTensor) else tensor.device
         if call.here:
+            self.streams.check(call.func, call.args, _storage)
             self.count(str(call.func))
             self._note_waits(call)
             if not (call.moves or call.func in _INDEXING):
@@ -220,6 +228,9 @@ class PretendDevice:
 
     def _note_move(self, call: Call) -> None:
         """Copies from pageable memory wait, and all that go to the host, unless they say not to."""
+        if self._seen is not None and call.lands_here and not call.comes_from_here:
+            source = call.args[call.func is aten.copy_.default]
+            self._seen.copied.append(source.data_ptr())
         if call.lands_here != call.comes_from_here and not call.non_blocking:
             self.wait("copy to the device" if call.lands_here else "read-back")
 
@@ -298,7 +309,9 @@ def install() -> None:
 
     A tensor with data elsewhere can't be an inference tensor, so inference mode is no_grad.
     """
-    backend_registration._setup_privateuseone_for_python_backend(NAME)
+    backend_registration._setup_privateuseone_for_python_backend(
+        NAME, backend_module=Backend(lambda: _current().streams)
+    )
     torch.inference_mode = _inference_mode  # type: ignore[assignment, misc]
     for operation, kernel in _KERNELS.items():
         _library.impl(operation, kernel, "PrivateUse1")
@@ -343,6 +356,11 @@ def _current() -> PretendDevice:
     if not _active:
         raise RuntimeError("a tensor outlives its PretendDevice")
     return _active[-1]
+
+
+def _storage(tensor: Any) -> int | None:
+    """Key of a tensor's memory on the device."""
+    return tensor.stored.untyped_storage()._cdata if isinstance(tensor, PretendTensor) else None
 
 
 def _refuse_company(what: str, leaves: Sequence[Any]) -> None:

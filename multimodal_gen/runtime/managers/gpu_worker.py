@@ -196,12 +196,16 @@ class GPUWorker:
         """Report this rank's model to rank 0's Scheduler, for planning."""
         weights = count_numbers(self.pipeline.denoiser_module)
         free = free_bytes(self.device, self.pipeline.context.mesh.world_size)
+        plan = self.pipeline.residency.plan
+        if plan is not None:
+            free = min(free, plan.free_in(Phase.DENOISE))
         return RankLoaded(
             rank=self.rank,
             model=self.pipeline.model_info(name),
             parameters=weights,
             memory_bytes=max(free // 2, free - self._lora_bytes),
             device_name=describe_device(self.device),
+            switches=() if plan is None else plan.switches(),
         )
 
     def execute(self, plan: Plan, pictures: Sequence[Any] = ()) -> PlanOutcome:
@@ -244,6 +248,7 @@ class GPUWorker:
         error: WireError | None = None
         peak = PeakMemory(self.device)
         try:
+            self.pipeline.hold(Phase.DENOISE, states, work.k)
             agree_on_memory(work.untried_bytes, self.device)
             with peak:
                 self.pipeline.forward(Phase.DENOISE, states, work.k)

@@ -176,7 +176,7 @@ class ComposedPipeline(DescribedPipeline, ABC):
         self.residency.hold(self.components_of_kind("text_encoder", "image_encoder"))
 
     @classmethod
-    def needed_together(cls, names: Sequence[str]) -> list[tuple[str, ...]]:
+    def needed_together(cls, names: Sequence[str]) -> list[tuple[Phase, tuple[str, ...]]]:
         """Components, of these, that are on the device at once at some time: to encode prompts, to
         denoise with previews, to decode and to encode images."""
         return needed_together(names, cls.denoiser_name)
@@ -184,6 +184,11 @@ class ComposedPipeline(DescribedPipeline, ABC):
     def denoisers_now(self, states: Sequence[RequestState]) -> tuple[str, ...]:
         """Components that the next evaluation of these requests runs."""
         return self.components_of_kind(self.denoiser_name)
+
+    @torch.inference_mode()
+    def hold(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:
+        """Bring the components to the device with which the phase begins."""
+        self.executor.hold(phase, states, k)
 
     @torch.inference_mode()
     def forward(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:

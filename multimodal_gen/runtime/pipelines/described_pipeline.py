@@ -15,6 +15,7 @@ from multimodal_gen.configs.solver_choice import (
 from multimodal_gen.configs.solvers import OWN_SPACING, SCHEDULE_PARAMETERS, noise_schedules_of
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo, TaskName
 from multimodal_gen.runtime.distributed.rank_context import RankContext
+from multimodal_gen.runtime.residency.residency import Residency
 
 
 class DescribedPipeline:
@@ -25,6 +26,7 @@ class DescribedPipeline:
     scheduler_config: Mapping[str, Any]
     defaults: Defaults
     context: RankContext
+    residency: Residency
     unpacked: tuple[str, ...] = ()
     """Warnings about weights that are unpacked for each product; set when they are loaded."""
 
@@ -64,6 +66,7 @@ class DescribedPipeline:
             noise_schedules=self.noise_schedules,
             warnings=self.warnings,
             lora_targets=self.lora_targets if self.supports_lora else (),
+            residency="" if self.residency.plan is None else self.residency.plan.sentence,
             dtype=str(self.context.dtype).removeprefix("torch."),
             device=self.context.device.type,
         )

@@ -30,6 +30,11 @@ class SyncExecutor:
         if missing := used - components.keys():
             raise LookupError(f"stages use {sorted(missing)}, which is not loaded")
 
+    def hold(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:
+        """Make the components resident that the first stage needs."""
+        for stage in self.stages[phase][:1]:
+            self._residency.hold(stage.components(states, k))
+
     def run(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:
         for stage in self.stages[phase]:
             self._residency.hold(stage.components(states, k))

@@ -13,6 +13,7 @@ from torch import nn
 
 from multimodal_gen.configs.arguments.engine_args import ResidencyChoice
 from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.distributed.collectives import from_first_rank, smallest
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
@@ -24,12 +25,17 @@ from multimodal_gen.scheduling.residency import (
     ResidencyPlan,
     plan_residency,
 )
-from multimodal_gen.scheduling.working_memory import expected_work, moments_of
+from multimodal_gen.scheduling.working_memory import (
+    evaluation_bytes,
+    expected_work,
+    moments_of,
+    tokens_of,
+)
 
 log = logging.getLogger(__name__)
 _WEIGHTS = ("*.safetensors", "*.gguf")
-_SURE = 0.5
-"""Share of the budget that weights may have without a closer look."""
+_SURE = 0.95
+"""Share of the budget that may be needed without a closer look."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +70,15 @@ class MemoryBudget:
             size = int(gigabytes * GIGABYTE)
         return cls(smallest(size, context.device), choice, decoding)
 
-    def holds(self, checkpoint: Checkpoint, dtype: torch.dtype) -> bool:
+    def holds(self, checkpoint: Checkpoint, dtype: torch.dtype, defaults: Defaults) -> bool:
         """True if everything in a checkpoint's files is sure to stay on the device: then it can be
         loaded there at once."""
         files = {path for kind in _WEIGHTS for path in checkpoint.folder.rglob(kind)}
         files |= {own.header.path for own in checkpoint.files.values()}
         widened = max(1, dtype.itemsize // 2)
         size = widened * sum(path.stat().st_size for path in files)
-        return self.choice in ("auto", "device") and size <= _SURE * self.size
+        working = max(evaluation_bytes(size // 2, tokens_of(defaults)), self.decoding)
+        return self.choice in ("auto", "device") and size + working <= _SURE * self.size
 
 
 def place(
@@ -106,7 +113,7 @@ def _agreed_plan(
         parameters = {name: _parameters(module) for name, module in modules.items()}
         groups = kind.needed_together([*modules])
         decoding = budget.decoding
-        if ("vae",) in groups:
+        if (Phase.DECODE, ("vae",)) in groups:
             decoding = max(decoding, _decode_bytes(kind, modules["vae"], defaults, decoding))
         moments = [*moments_of(groups, parameters, defaults, decoding)]
         plan = plan_residency(sizes, moments, budget.size, choice=budget.choice)

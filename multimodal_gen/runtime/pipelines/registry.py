@@ -88,12 +88,13 @@ def _load(
     kind.check(checkpoint)
     scheduler_config = kind.solver_config(checkpoint)
     defaults = checkpoint.defaults(kind.default_params(checkpoint))
-    stays = budget is None or budget.holds(checkpoint, context.dtype)
+    stays = budget is None or budget.holds(checkpoint, context.dtype, defaults)
     loading = context if stays else replace(context, device=torch.device("cpu"))
     components = _components(kind, checkpoint, loading, report)
     settings = kind.settings(checkpoint)
     residency = Residency()
-    if budget is not None and not stays:
+    if budget is not None:
+        budget = replace(budget, choice="device") if stays else budget
         residency = place(kind, components, defaults, context, budget)
     with complaints("config.json of a component"):
         return kind(components, scheduler_config, defaults, context, residency, **settings)

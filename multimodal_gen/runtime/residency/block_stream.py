@@ -41,7 +41,7 @@ class BlockStream:
         transfers: Transfers,
         device: torch.device,
     ) -> None:
-        self._units = units
+        self.units = units
         self._transfers = transfers
         self._device = device
         self.slots = slots
@@ -125,8 +125,8 @@ class BlockStream:
 
     def _fetch(self, unit: StreamedUnit) -> None:
         if not self._free:  # the order has changed
-            held = [each for each in self._units if each.slot is not None]
-            self._release(max(held, key=self._units.index))
+            held = [each for each in self.units if each.slot is not None]
+            self._release(max(held, key=self.units.index))
         unit.slot = self._free.pop(0)
         unit.arrival = self._transfers.start(unit.bundle.place(self._memory[unit.slot]))
 
@@ -139,7 +139,7 @@ class BlockStream:
         unit.slot = None
 
     def _reset(self) -> None:
-        for unit in self._units:
+        for unit in self.units:
             self._release(unit)
         self._inside = None
         self._upcoming = []

@@ -12,6 +12,8 @@ from multimodal_gen.runtime.distributed.collectives import smallest
 from multimodal_gen.scheduling.residency import GIGABYTE
 from multimodal_gen.scheduling.working_memory import DECODING_SHARE
 
+LEAST = 2**28
+"""On a device a decode may take as much: small pictures are the same whatever its memory."""
 _CONTAINER_LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -25,7 +27,8 @@ def decoding_room(device: torch.device, gigabytes: float | None) -> int:
     and not from what is free. Collective, if there are several ranks.
     """
     given = _total_bytes(device) if gigabytes is None else int(gigabytes * GIGABYTE)
-    return smallest(given, device) // DECODING_SHARE
+    room = smallest(given, device) // DECODING_SHARE
+    return room if device.type == "cpu" else max(LEAST, room)
 
 
 def _total_bytes(device: torch.device) -> int:

@@ -12,6 +12,7 @@ from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.entrypoints.cli.checkpoint.kept_size import KeptWeights, used
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.launch.device_memory import DeviceMemory
+from multimodal_gen.messages.plan import Phase
 from multimodal_gen.scheduling.residency import GIGABYTE, ComponentMemory, plan_residency
 from multimodal_gen.scheduling.working_memory import (
     DECODING_SHARE,
@@ -99,7 +100,7 @@ def _on_gpu(
     denoiser = next((name for name in weights if name in _DENOISERS), "")
     parameters = {name: each.parameters for name, each in weights.items()}
     kept = {name: sum(each.size) for name, each in weights.items()}
-    everything = [tuple(weights)]  # which a class of the library uses at any time
+    everything = [(phase, tuple(weights)) for phase in Phase]  # as the library may use them
     alike = everything if family.denoiser == "fallback" else needed_together([*weights], denoiser)
     memory = []
     for name, each in weights.items():

@@ -37,7 +37,7 @@ def status_routes(service: Service, args: ServerArgs) -> APIRouter:
         state["status"] = state.pop("phase")
         reply = Response(media_type="application/json")
         try:
-            state["model"] = service.model.name
+            state |= {"model": service.model.name, "residency": service.model.residency}
             if state["status"] != "ready":
                 raise service.not_ready()
         except MultimodalGenError as error:
@@ -88,4 +88,5 @@ def _described(model: ModelInfo, created: float) -> dict[str, Any]:
         "owned_by": "multimodal_gen",
         "family": model.family,
         "tasks": model.tasks,
+        "residency": model.residency,
     }

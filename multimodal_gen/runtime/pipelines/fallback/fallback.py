@@ -17,7 +17,7 @@ from multimodal_gen.configs.families.fallback import FALLBACK, LIBRARY_PIPELINES
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults, TaskName
-from multimodal_gen.messages.plan import BatchKey
+from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.allowed import ALL_SCHEDULERS, ALLOWED
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
@@ -174,8 +174,8 @@ class FallbackPipeline(ComposedPipeline):
         return (*named, *(name for name in self.components if name not in named))
 
     @classmethod
-    def needed_together(cls, names: Sequence[str]) -> list[tuple[str, ...]]:
-        return [tuple(names)]
+    def needed_together(cls, names: Sequence[str]) -> list[tuple[Phase, tuple[str, ...]]]:
+        return [(phase, tuple(names)) for phase in Phase]
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         return {}
