@@ -61,6 +61,8 @@ _UNUSED = frozenset(
     }
 )
 """Last parts of names of notes for kernels that compute in float8, and of scales of outputs."""
+_ATTENTION = ".comfy_attention.config"
+"""End of the name of a note on which of ComfyUI's kernels computes an attention."""
 _NOTE = "comfy_quant"
 _METADATA = "_quantization_metadata"
 _MARKER = "scaled_fp8"
@@ -101,7 +103,7 @@ def quantized_layers(
 
 def is_unused(name: str) -> bool:
     """True for the name of a tensor that only kernels of others use."""
-    return name.rpartition(".")[2] in _UNUSED
+    return name.rpartition(".")[2] in _UNUSED or name.endswith(_ATTENTION)
 
 
 def understood(header: Header, settings: Mapping[str, Any] | None = None) -> Header:

@@ -213,6 +213,7 @@ def test_convolutions_and_norms_are_read_as_numbers(dtype: torch.dtype, tmp_path
             "plain.weight": BIG,
             "plain.input_scale": torch.ones(()),
             "scaled_fp8": torch.zeros(2).to(dtype),
+            "attn.comfy_attention.config": torch.zeros(9, dtype=torch.uint8),
         },
     )
     with open_weights([path], "transformer") as stored:

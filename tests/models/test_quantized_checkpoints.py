@@ -15,7 +15,7 @@ import torch
 from denoisers import load_denoiser, tensors
 from engineless import load, run
 from engines import start_engine, submit_to
-from full_checkpoints import unet
+from full_checkpoints import flux_with_encoders, unet
 from loras import diffusers_keys, random_lora
 from loras import write as write_lora
 from quantized_weights import (
@@ -29,14 +29,17 @@ from quantized_weights import (
     set_config,
 )
 from safetensors.torch import save_file
-from single_files import COMFY, ORIGINAL, flux, prefixed
+from single_files import COMFY, ORIGINAL, flux, prefixed, weights
 from tiny_checkpoints import stock_pipeline
 from torch import Tensor, nn
 
 from multimodal_gen.checkpoints.identify import identify
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.layers.quantized.library import KeptEmbedding, KeptLinear
 from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
+from multimodal_gen.runtime.pipelines.registry import load_pipeline
 
 Checkpoints = Callable[..., Path]
 FORMS: dict[str, Callable[[Tensor], Parts]] = {
@@ -56,6 +59,11 @@ FOLDER_FORMS: dict[str, tuple[Callable[[Tensor], Parts], dict[str, Any]]] = {
 
 def by_row(weight: Tensor) -> Parts:
     return float8(weight, (1, weight.shape[1]), name="scale_weight")
+
+
+def by_tensor(weight: Tensor) -> Parts:
+    tensors, exact = float8(weight, name="scale_weight")
+    return Parts(tensors | {"scale_input": torch.ones(())}, exact)
 
 
 def plain(weight: Tensor) -> Parts:
@@ -170,6 +178,48 @@ def test_the_weights_of_a_text_encoder_are_kept(make: Any, name: str, pair: Any)
     assert np.abs(one - other).max() <= 1
 
 
+def drawn(folder: Path, **options: Any) -> Any:
+    pipeline = load_pipeline(
+        folder, device=torch.device("cpu"), dtype=torch.float32, mesh=Mesh(), **options
+    )
+    params = SamplingParams(prompt="a red heart", width=32, height=32, num_inference_steps=2)
+    return run(pipeline, params).pixels.astype(int)
+
+
+def test_comfyuis_file_of_a_text_encoder_is_kept(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    folder = checkpoints("flux-schnell")
+    stored, exact = quantized(weights(folder, "text_encoder_2"), by_tensor)
+    marker = {"scaled_fp8": torch.zeros(0).to(torch.float8_e4m3fn)}
+    kept, numbers = tmp_path / "t5xxl_fp8_scaled.safetensors", tmp_path / "t5xxl.safetensors"
+    save_file(stored | marker, kept)
+    save_file(exact, numbers)
+    one, other = (drawn(folder, component_files={"text_encoder_2": f}) for f in (kept, numbers))
+    assert np.abs(one - other).max() <= 1
+    assert np.abs(one - drawn(folder)).max() > 1
+
+
+@pytest.mark.parametrize("make", ["all in float8", "float8 with scales"])
+def test_all_components_of_one_file_are_kept(
+    make: str, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = checkpoints("flux-schnell")
+    tensors = flux_with_encoders(folder)
+    if make == "all in float8":
+        stored = {name: each.to(torch.float8_e4m3fn) for name, each in tensors.items()}
+        exact = {name: each.float() for name, each in stored.items()}
+    else:
+        stored, exact = quantized(tensors, by_tensor)
+        stored["text_encoders.t5xxl.transformer.scaled_fp8"] = torch.zeros(2).to(
+            torch.float8_e4m3fn
+        )
+    kept, numbers = tmp_path / "kept.safetensors", tmp_path / "exact.safetensors"
+    save_file(stored, kept)
+    save_file(exact, numbers)
+    one, other = (drawn(folder, file=file) for file in (kept, numbers))
+    assert np.abs(one - other).max() <= 1
+    assert all("float8_e4m3fn" in each.dtypes for each in identify(kept).components[:1])
+
+
 def test_they_draw_with_loras_on_ranks_that_share_a_sequence(pair: Any, tmp_path: Path) -> None:
     kept, exact = pair("flux-dev")
     rewrite(kept, "transformer", by_row, plain, nvfp4, mxfp8, float8, exact=exact)
@@ -209,3 +259,15 @@ def test_a_form_without_a_kernel_is_told_with_what_it_costs(
     assert re.search(r"which takes about \d+\.\d times as long as 16-bit weights", warning)
     assert [record.getMessage() for record in caplog.records] == [warning]
     assert load(exact).model_info("flux").warnings == ()
+
+
+@pytest.mark.parametrize("component", ["transformer", "text_encoder_2"])
+def test_a_method_that_is_not_known_is_told_before_and_while_loading(
+    component: str, pair: Any
+) -> None:
+    folder, _ = pair("flux-schnell")
+    set_config(folder, component, quantization_config={"quant_method": "quark"})
+    said = rf"{component}/config\.json: quantization_config: quant_method='quark' is not supported"
+    assert [re.match(said, each) is not None for each in identify(folder).complaints] == [True]
+    with pytest.raises(InvalidCheckpoint, match=said):
+        load(folder)
