@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from denoisers import differences
-from llama_cpp_files import write_encoder
+from llama_cpp_files import write_encoder, write_vision
 from tiny_checkpoints.encoders import t5, umt5
 from tiny_checkpoints.llms import gemma2, llama
 from tiny_checkpoints.qwen3 import qwen3
@@ -24,6 +24,7 @@ from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.library_modules import LibraryModule
 from multimodal_gen.runtime.loader.original.llama_cpp import is_llama_cpp, transformers_tensors
+from multimodal_gen.runtime.loader.original.llama_cpp_vision import renamed
 from multimodal_gen.runtime.loader.tensors.gguf_file import gguf_tensors
 
 CPU = torch.device("cpu")
@@ -142,3 +143,40 @@ def test_a_checkpoint_takes_its_text_encoder_from_a_gguf_file(
     file = write_encoder(tmp_path / "encoder.gguf", module, architecture)
     in_file = Checkpoint.open(folder, None, {component: file})
     assert differences(module, in_file.load(component, dtype, CPU, idle)) == []
+
+
+@pytest.mark.parametrize("beside", ["qwen-vl-mmproj-F16.gguf", "mmproj.gguf"])
+def test_the_vision_tower_is_in_a_file_beside_the_encoders(
+    beside: str, checkpoints: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder, dtype, idle = checkpoints("qwenimage-edit"), torch.float32, ("lm_head",)
+    module = copy.deepcopy(Checkpoint.open(folder).load("text_encoder", dtype, CPU, idle))
+    file = write_encoder(tmp_path / "Qwen-VL-Q8_0.gguf", module, "qwen2vl")
+    in_file = Checkpoint.open(folder, None, {"text_encoder": file})
+    with pytest.raises(InvalidCheckpoint, match=r"missing: model\.visual\."):
+        in_file.load("text_encoder", dtype, CPU, idle)
+    write_vision(tmp_path / beside, module)
+    assert differences(module, in_file.load("text_encoder", dtype, CPU, idle)) == []
+    if beside == "mmproj.gguf":
+        return
+    write_vision(tmp_path / "other-mmproj.gguf", module)
+    assert differences(module, in_file.load("text_encoder", dtype, CPU, idle)) == []
+
+
+def test_parts_of_a_vision_tower_that_do_not_fit_are_named(
+    checkpoints: Callable[..., Path], tmp_path: Path
+) -> None:
+    module = Checkpoint.open(checkpoints("qwenimage-edit")).load(
+        "text_encoder", torch.float32, CPU, ("lm_head",)
+    )
+    file = write_vision(tmp_path / "mmproj.gguf", module)
+    whole = gguf_tensors(read_header(file))
+    for missing, said in (
+        ("v.blk.0.attn_k.weight", r"m: v\.blk\.0\.attn_.\.weight: its queries, keys and values"),
+        ("v.patch_embd.weight", r"m: v\.patch_embd\.weight\.1: does not fit"),
+    ):
+        left = {name: each for name, each in whole.items() if name != missing}
+        with pytest.raises(InvalidCheckpoint, match=said):
+            renamed(left, "m")
+    with pytest.raises(InvalidCheckpoint, match=r"m: unexpected: v\.blk\.0\.lora"):
+        renamed({**whole, "v.blk.0.lora": whole["v.post_ln.weight"]}, "m")

@@ -74,3 +74,27 @@ def requantise(module: Any, kind: str) -> None:
 
 def _has_blocks(tensor: Tensor) -> bool:
     return tensor.dim() == 2 and tensor.shape[1] % 32 == 0
+
+
+def write_vision(path: Path, module: Any) -> Path:
+    """Write the vision tower of a Qwen2.5-VL in float32."""
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, 4)
+    with gguf_writer(path, "clip") as writer:
+        for name, tensor in module.state_dict().items():
+            if "visual." not in name:
+                continue
+            name = name[name.index("visual.") :]
+            parts = {name: tensor}
+            if ".qkv." in name:
+                parts = {
+                    name.replace("qkv", part): rows
+                    for part, rows in zip("qkv", tensor.chunk(3), strict=True)
+                }
+            for own, part in parts.items():
+                theirs = names.get_name(own, (".weight", ".bias"))
+                assert theirs is not None, own
+                if part.dim() == 5:
+                    writer.add_tensor(f"{theirs}.1", part[:, :, 1].contiguous().numpy())
+                    part = part[:, :, 0]
+                writer.add_tensor(theirs, part.contiguous().numpy())
+    return path

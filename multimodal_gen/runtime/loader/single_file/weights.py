@@ -13,6 +13,7 @@ from multimodal_gen.checkpoints.prediction import scheduler_settings
 from multimodal_gen.checkpoints.tensor_info import Header
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.original.llama_cpp import is_llama_cpp, transformers_tensors
+from multimodal_gen.runtime.loader.original.llama_cpp_vision import vision_tensors
 from multimodal_gen.runtime.loader.quantized.forms import open_weights
 from multimodal_gen.runtime.loader.single_file.conversion import convert
 from multimodal_gen.runtime.loader.single_file.converters import converter_for
@@ -62,6 +63,8 @@ class ComponentWeights:
                 return
             if is_llama_cpp(own):
                 own = transformers_tensors(own, class_name, config, self.called)
+                if class_name.startswith("Qwen2_5_VL"):
+                    own |= vision_tensors(self.header.path)
             own, unused = convert(own, converter_for(class_name, config), self.called)
             if unused and self.part.is_denoiser:
                 raise InvalidCheckpoint(f"{self.called}: unexpected: {listed(unused)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from multimodal_gen.runtime.layers.quantized.reordered import ReorderedStorage
@@ -36,6 +37,26 @@ class Offset(_Derived):
 
     def rows(self, start: int, stop: int) -> Tensor:
         return self.origin.rows(start, stop).float() + self.added
+
+
+@dataclass(frozen=True, eq=False)
+class Stacked:
+    """Tensors of one shape, side by side in a new dimension 2."""
+
+    origins: tuple[Stored, ...]
+    computed = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        rows, channels, *rest = self.origins[0].shape
+        return (rows, channels, len(self.origins), *rest)
+
+    @property
+    def dtype(self) -> str:
+        return self.origins[0].dtype
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return torch.stack([each.rows(start, stop).float() for each in self.origins], 2)
 
 
 @dataclass(frozen=True, eq=False)
