@@ -46,6 +46,14 @@ def test_no_evaluation_waits_for_the_device_but_for_a_known_reason(
     assert _own(report["first"], cell) <= FIRST.keys()
 
 
+@pytest.mark.parametrize("cell", CASES, ids=" ".join)
+@pytest.mark.parametrize("phase", ["encoded", "decoded"])
+def test_only_libraries_wait_for_the_device_before_and_after_evaluations(
+    report: Report, cell: Cell, phase: str
+) -> None:
+    assert [wait for wait in report[phase] if "multimodal_gen" in wait] == []
+
+
 def test_what_may_wait_does(reports: dict[str, Report]) -> None:
     """Else it need not be allowed any more."""
     assert FIRST.keys() <= {wait for report in reports.values() for wait in report["first"]}

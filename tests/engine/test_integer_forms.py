@@ -118,6 +118,27 @@ def test_a_token_has_the_same_product_whatever_it_is_batched_with() -> None:
     assert torch.equal(int8_product(X[1:, 3:], values, scales), whole[1:, 3:])
 
 
+@pytest.mark.parametrize("tokens", [1, 63, 65, 129, 2497, 4097])
+def test_no_piece_of_a_product_is_too_small_for_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, tokens: int
+) -> None:
+    sizes: list[int] = []
+    multiply = torch._int_mm
+
+    def noted(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(a))
+        return multiply(a, b)
+
+    monkeypatch.setattr(products, "_PIECE", {"cpu": 1})
+    monkeypatch.setattr(torch, "_int_mm", noted)
+    x = torch.randn(tokens, 16, generator=torch.Generator().manual_seed(0))
+    weight = torch.ones(8, 16, dtype=torch.int8)
+    product = int8_product(x, weight, torch.ones(1, 1))
+    torch.testing.assert_close(product, x.sum(1, keepdim=True).expand(-1, 8), atol=0.2, rtol=0.05)
+    assert sum(sizes) == tokens
+    assert len(sizes) == 1 or min(sizes) > 16
+
+
 def test_inputs_that_are_not_finite_give_no_finite_product() -> None:
     x = X.clone()
     x[0, 0, 0], x[1, 1, 1] = torch.nan, torch.inf

@@ -88,19 +88,24 @@ def generation(cell: Cell) -> dict[str, Any]:
     """A family's request for a task, from its text to its pixels, with one of another text beside
     it where they can share evaluations.
 
-    Gives the waits, by place, of the `first` evaluation and of those `later`, each with what comes
-    after its step; and whether it was `previewed`.
+    Gives the waits, by place, where it is `encoded`, of the `first` evaluation and of those
+    `later`, each with what comes after its step, and where it is `decoded`; and whether it was
+    `previewed`.
     """
     case = CASES[cell]
     with ExitStack() as stack:
         for module, name, value in case.patches:
             stack.enter_context(mock.patch(f"{module}.{name}", value))
         device, pipeline = stack.enter_context(loaded(case.checkpoint))
-        states = _started(pipeline, case.call)
+        with device.watching() as encoded:
+            states = _started(pipeline, case.call)
         first, later = _denoised(device, pipeline, states)
-        for state in states:
-            _decode(pipeline, state)
-        return {"first": first, "later": later, "previewed": states[0].preview is not None}
+        with device.watching() as decoded:
+            for state in states:
+                _decode(pipeline, state)
+        phases = {"encoded": encoded.waits, "first": first, "later": later}
+        previewed = states[0].preview is not None
+        return {**phases, "decoded": decoded.waits, "previewed": previewed}
 
 
 def _started(pipeline: ComposedPipeline, call: dict[str, Any]) -> list[RequestState]:

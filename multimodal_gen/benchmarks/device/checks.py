@@ -24,6 +24,7 @@ from multimodal_gen.runtime.layers.quantized.int8 import Int8Storage
 from multimodal_gen.runtime.layers.quantized.scaled import ScaledStorage
 from multimodal_gen.runtime.layers.quantized.storage import Storage
 from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
+from multimodal_gen.runtime.managers.rank_device import keep_precision
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
 from multimodal_gen.runtime.stages.rows import Rows
@@ -39,6 +40,7 @@ _TOO_MUCH = 2**55
 
 def bundled(device: torch.device, dtype: torch.dtype) -> ComposedPipeline:
     """The bundled model."""
+    keep_precision(dtype)
     folder = Path(find_model_files(None, None).folder)
     return load_pipeline(folder, device=device, dtype=dtype, mesh=Mesh())
 

@@ -37,6 +37,7 @@ from multimodal_gen.runtime.managers.rank_device import (
     free_bytes,
     give_back_memory,
     is_out_of_memory,
+    keep_precision,
 )
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import family_of, load_pipeline
@@ -59,14 +60,16 @@ class PlanOutcome:
         self.plan = plan
         self.rank = rank
         self.fields: dict[str, Any] = {}
-        self._pixels: list[torch.Tensor] = []
+        self._pixels: list[list[torch.Tensor]] = []
         self._places: list[tuple[str, str]] = []
         self._magnitudes: torch.Tensor | None = None
         self._clock = _CudaClock(device) if device.type == "cuda" else _HostClock()
 
-    def give(self, pixels: Iterable[torch.Tensor]) -> None:
-        """Send these along with the acknowledgement."""
-        self._pixels += [each.to("cpu", non_blocking=True) for each in pixels]
+    def give(self, pixels: Iterable[Sequence[torch.Tensor]]) -> None:
+        """Send these along with the acknowledgement, each joined of parts: on the host, since the
+        device may lack memory for it."""
+        for parts in pixels:
+            self._pixels.append([part.to("cpu", non_blocking=True) for part in parts])
 
     def check(self, states: Sequence[RequestState]) -> None:
         """Fail the requests whose numbers became NaN or infinite."""
@@ -85,7 +88,7 @@ class PlanOutcome:
     def ack(self) -> tuple[Ack, list[Any]]:
         """Wait for the device; returns the acknowledgement and its arrays."""
         seconds = self._clock.seconds()
-        arrays = [tensor.numpy() for tensor in self._pixels]
+        arrays = [_joined(parts).numpy() for parts in self._pixels]
         failures = self._not_finite() | self.fields.pop("failures", {})
         ack = Ack(
             number=self.plan.number,
@@ -170,11 +173,13 @@ class GPUWorker:
             device,
             timeout=timedelta(seconds=max(JOIN_S, engine.step_timeout)),
         )
+        dtype = choose_dtype(engine, device)
+        keep_precision(dtype)
         mesh = Mesh.create(args.rank, parallel.cfg, parallel.ulysses)
         pipeline = load_pipeline(
             folder,
             device=device,
-            dtype=choose_dtype(engine, device),
+            dtype=dtype,
             mesh=mesh,
             attention_backend=engine.attention_backend,
             file=None if args.model_file is None else Path(args.model_file),
@@ -258,7 +263,7 @@ class GPUWorker:
         _empty_cache_after(() if error is None else (error,))
         advanced = [state.evaluation - old for state, old in zip(states, before, strict=True)]
         previews = {s.req.id: s.preview for s in states if s.preview is not None}
-        outcome.give(previews.values())
+        outcome.give([preview] for preview in previews.values())
         outcome.check(states)
         for state in states:
             state.preview = None
@@ -303,7 +308,7 @@ class GPUWorker:
             for state, total in zip(states, chunks, strict=True)
             if state.decoded == total and state.chunks and state.req.id not in failures
         ]
-        outcome.give(_joined(state.chunks) for state in finished)
+        outcome.give(state.chunks for state in finished)
         outcome.check(states)
         return {
             "advanced": k,

@@ -57,6 +57,14 @@ def choose_dtype(engine: EngineArgs, device: torch.device) -> torch.dtype:
     return dtype
 
 
+def keep_precision(dtype: torch.dtype) -> None:
+    """Let convolutions of a model in float32 be in float32 on a GPU, too.
+
+    By default cuDNN rounds their inputs to 10 bits (TF32). Products of matrices are not rounded.
+    """
+    torch.backends.cudnn.allow_tf32 = dtype is not torch.float32
+
+
 def describe_device(device: torch.device) -> str:
     """Name and memory of the device: `NVIDIA H200 139 GiB`."""
     if device.type != "cuda":

@@ -48,9 +48,11 @@ def int8_product(x: Tensor, values: Tensor, scales: Tensor) -> Tensor:
         flat = torch.cat((flat, flat.new_zeros(_LEAST_ROWS - count, flat.shape[1])))
     integers, factors = quantized_rows(flat)
     output = flat.new_empty(len(flat), len(values))
-    step = max(_LEAST_ROWS, _PIECE.get(x.device.type, _PIECE["cpu"]) // len(values))
-    for start in range(0, len(flat), step):
-        part = slice(start, start + step)
-        sums = torch._int_mm(integers[part], values.T)  # [tokens, rows], int32
-        output[part] = (sums * factors[part]).mul_(scales.T)
+    most = max(2 * _LEAST_ROWS, _PIECE.get(x.device.type, _PIECE["cpu"]) // len(values))
+    pieces = max(1, -(-len(flat) // most))  # about equal, so that none is too small for a GPU
+    for part, factor, into in zip(
+        *(each.tensor_split(pieces) for each in (integers, factors, output)), strict=True
+    ):
+        sums = torch._int_mm(part, values.T)  # [tokens, rows], int32
+        into.copy_((sums * factor).mul_(scales.T))
     return output[:count].view(*x.shape[:-1], len(values))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.distributed.device_copies import copied
 
 IMAGE_TOKEN = "<|image_pad|>"
 
@@ -58,8 +59,8 @@ class QwenEncoder:
         tokens = patches // self._image_processor.merge_size**2
         device, dtype = self._module.device, self._module.dtype
         seen = {
-            "pixel_values": seen["pixel_values"].to(device, dtype),
-            "image_grid_thw": seen["image_grid_thw"].to(device),
+            "pixel_values": copied(seen["pixel_values"], device, dtype),
+            "image_grid_thw": copied(seen["image_grid_thw"], device),
         }
         return self._states(text.replace(IMAGE_TOKEN, IMAGE_TOKEN * tokens, 1), seen, None)
 
@@ -70,11 +71,12 @@ class QwenEncoder:
             max_length=max_tokens,
             return_attention_mask=True,
             return_tensors="pt",
-        ).to(self._module.device)
+        )
+        device = self._module.device
         with torch.inference_mode():
             output = self._module(
-                input_ids=tokens.input_ids,
-                attention_mask=tokens.attention_mask,
+                input_ids=copied(tokens.input_ids, device),
+                attention_mask=copied(tokens.attention_mask, device),
                 use_cache=False,
                 **seen,
             )

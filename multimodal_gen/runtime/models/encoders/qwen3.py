@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 
 
@@ -43,11 +44,15 @@ class Qwen3Encoder(TextEncoder):
             add_generation_prompt=True,
             enable_thinking=thinking,
         )
-        ids, mask = self.tokenize(chat, length)
+        ids, mask = self.tokens(chat, length)
         if not padded:  # later tokens don't change earlier ones
             ids, mask = ids[:, mask[0].bool()], mask[:, mask[0].bool()]
+        device = self._module.device
         with torch.inference_mode():
             output = self._module(
-                ids, attention_mask=mask, output_hidden_states=True, use_cache=False
+                copied(ids, device),
+                attention_mask=copied(mask, device),
+                output_hidden_states=True,
+                use_cache=False,
             )
         return [output.hidden_states[layer] for layer in layers]

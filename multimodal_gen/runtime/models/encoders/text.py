@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.distributed.device_copies import copied
 
 
 class TextEncoder:
@@ -43,6 +44,11 @@ class TextEncoder:
 
     def tokenize(self, text: str, length: int) -> tuple[Tensor, Tensor]:
         """Ids and attention mask, both [1, length], padded or cut to it."""
+        ids, mask = self.tokens(text, length)
+        return copied(ids, self._module.device), copied(mask, self._module.device)
+
+    def tokens(self, text: str, length: int) -> tuple[Tensor, Tensor]:
+        """What `tokenize` returns, on the CPU."""
         tokens = self._tokenizer(
             [text],
             padding="max_length",
@@ -51,10 +57,8 @@ class TextEncoder:
             return_attention_mask=True,
             return_tensors="pt",
         )
-        device = self._module.device
         # Tokenizers cut nothing if no more than their special tokens fit.
-        ids, mask = tokens.input_ids[:, :length], tokens.attention_mask[:, :length]
-        return ids.to(device), mask.to(device)
+        return tokens.input_ids[:, :length], tokens.attention_mask[:, :length]
 
     def __call__(
         self, text: str, length: int, *, masked: bool = False, hidden_states: bool = False

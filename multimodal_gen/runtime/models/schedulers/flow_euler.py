@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 
 
@@ -25,7 +26,7 @@ class FlowEulerSolver(Solver):
 
     def __init__(self, scheduler: Any, generator: torch.Generator, device: torch.device) -> None:
         self._sigmas: list[float] = scheduler.sigmas.tolist()
-        self._sigma_steps = scheduler.sigmas.diff().to(device).unbind()
+        self._sigma_steps = copied(scheduler.sigmas.diff(), device).unbind()
         super().__init__(scheduler, generator, device)
 
     def add_noise(self, clean: Tensor, noise: Tensor, i: int) -> Tensor:

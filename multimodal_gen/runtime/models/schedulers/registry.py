@@ -14,9 +14,9 @@ import torch
 from multimodal_gen.configs.solver_choice import default_solver_name, solver_names, view_of
 from multimodal_gen.configs.solvers import OWN_SPACING, SOLVERS, View
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.runtime.models.library_noise import draw_without_waiting
 from multimodal_gen.runtime.models.schedulers.cogvideox_dpm import CogVideoXDPMSolver
 from multimodal_gen.runtime.models.schedulers.flow_euler import FlowEulerSolver
-from multimodal_gen.runtime.models.schedulers.noise import draw_without_waiting
 from multimodal_gen.runtime.models.schedulers.schedule import (
     Schedule,
     accepted,

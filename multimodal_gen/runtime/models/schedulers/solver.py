@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.models.schedulers.x0 import x0_estimator
 
 
@@ -35,7 +36,7 @@ class Solver:
 
         `generator` is the request's own, after the initial noise was drawn.
         """
-        self.timesteps = scheduler.timesteps.to(device)
+        self.timesteps = copied(scheduler.timesteps, device)
         self.num_evaluations = len(self.timesteps)
         self._scheduler = scheduler
         self._host_timesteps: list[float] = scheduler.timesteps.tolist()

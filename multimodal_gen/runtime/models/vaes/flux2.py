@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.models.vaes.image import image_values, square_tiles
 from multimodal_gen.runtime.models.vaes.tiles.geometry import TileAxis
 from multimodal_gen.runtime.models.vaes.vae import VAE
@@ -47,7 +48,7 @@ class Flux2VAE(VAE):
         return square_tiles(self._module, self.module_scale)
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        pixels = pixels.to(self._module.device, self._module.dtype)
+        pixels = copied(pixels, self._module.device, self._module.dtype)
         if not self.is_tiled(*pixels.shape[-2:]):
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         return super().encode(pixels, generator)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.models.vaes.constants import ChannelConstants
 from multimodal_gen.runtime.models.vaes.tiles.geometry import TileAxis
 from multimodal_gen.runtime.models.vaes.tiles.tiled_decoder import overlapping
@@ -50,7 +51,7 @@ class ImageVAE(VAE):
         return square_tiles(module, self.module_scale)
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        pixels = pixels.to(self._module.device, self._module.dtype)
+        pixels = copied(pixels, self._module.device, self._module.dtype)
         if not self.is_tiled(*pixels.shape[-2:]):
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         return super().encode(pixels, generator).contiguous()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.models.vaes.vae import Carry, VideoVAE
 
 
@@ -24,7 +25,9 @@ class DecodeNoise:
 
     def added(self, latents: Tensor) -> Tensor:
         drawn = torch.randn(latents.shape, generator=self.generator, dtype=self.dtype)
-        return (1 - self.scale) * latents.to(self.dtype) + self.scale * drawn.to(latents.device)
+        return (1 - self.scale) * latents.to(self.dtype) + self.scale * copied(
+            drawn, latents.device
+        )
 
 
 class LTXVAE(VideoVAE):

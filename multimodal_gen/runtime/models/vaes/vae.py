@@ -6,12 +6,16 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 from torch.nn import functional as F
 
+from multimodal_gen.runtime.distributed.device_copies import copied
+from multimodal_gen.runtime.models.library_noise import draw_without_waiting
 from multimodal_gen.runtime.models.vaes.pixels import to_uint8
 from multimodal_gen.runtime.models.vaes.tiles.tiled_decoder import TiledDecoder
 
+draw_without_waiting(DiagonalGaussianDistribution)
 _PREVIEW_SIDE = 32  # latents; 256 pixels of an 8x VAE
 
 Carry = Any
@@ -60,7 +64,7 @@ class VAE(TiledDecoder):
         return self._normalized(self._posterior(pixels, generator))
 
     def _posterior(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
-        pixels = pixels.to(self._module.device, self._module.dtype)
+        pixels = copied(pixels, self._module.device, self._module.dtype)
         frames = (pixels.shape[2] - 1) // self.frame_multiple + 1 if pixels.dim() == 5 else 1
         height, width = pixels.shape[-2:]
         with self.tiled_encode(height, width, frames):

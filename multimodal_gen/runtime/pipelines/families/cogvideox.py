@@ -14,6 +14,7 @@ from multimodal_gen.configs.families.cogvideox import COGVIDEOX, FPS_1_5
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.pretrained import complaints
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
@@ -140,7 +141,7 @@ class CogVideoXLatents(LatentLayout):
         channels, frames, height, width = self.shape(params)
         shape = (1, frames, channels, height, width)
         noise = torch.randn(shape, generator=generator, dtype=self.dtype)
-        return noise.to(self.device)
+        return copied(noise, self.device)
 
     def _added(self, params: SamplingParams) -> int:
         _, frames, _, _ = super().shape(params)

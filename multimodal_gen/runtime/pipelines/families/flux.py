@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import msgspec
-import torch
 from torch import Tensor
 
 from multimodal_gen.configs.families.flux import FLUX, SCHNELL
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.runtime.distributed.device_copies import tensor_of
 from multimodal_gen.runtime.layers.rope import Grid
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
@@ -61,10 +61,9 @@ class FluxPipeline(ComposedPipeline):
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         conditioning = self.prompts.encoded(state, branch, self._encode)
         if self._transformer.config.guidance_embeds:
-            scale = [state.params.guidance_scale]
-            conditioning["guidance"] = torch.tensor(
-                scale, dtype=torch.float32, device=self.context.device
-            )
+            scale = state.params.guidance_scale
+            assert scale is not None
+            conditioning["guidance"] = tensor_of([float(scale)], self.context.device)
         return conditioning
 
     def _encode(self, text: str, length: int) -> Conditioning:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from multimodal_gen.configs.families.flux_fill import FLUX_FILL
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.models.vaes.input_images import fit_image, fit_mask
 from multimodal_gen.runtime.pipelines.families.flux import FluxPipeline
 from multimodal_gen.runtime.pipelines.latents.layout import size_of
@@ -51,7 +52,8 @@ class FluxFillPipeline(FluxPipeline):
         mask = fit_mask(state.pictures["mask"], *size_of(state.params))
         pixels = fit_image(state.pictures["image"], *size_of(state.params)) * (1 - mask)
         picture = self.layout.encode(pixels, state.generator)
-        masked = self.layout.pack(F.pixel_unshuffle(mask, self.vae.pixels_per_latent)).to(clean)
+        masked = self.layout.pack(F.pixel_unshuffle(mask, self.vae.pixels_per_latent))
+        masked = copied(masked, clean.device, clean.dtype)
         for conditioning in state.conditioning.values():
             conditioning["seen"] = torch.cat((picture, masked), dim=2)
 

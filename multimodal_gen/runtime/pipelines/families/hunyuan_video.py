@@ -11,6 +11,7 @@ from torch import Tensor
 from multimodal_gen.configs.families.hunyuan_video import HUNYUAN_VIDEO
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.hunyuan_video import HunyuanVideoVAE
@@ -69,7 +70,7 @@ class HunyuanVideoPipeline(ComposedPipeline):
         assert scale is not None
         guidance = torch.tensor([scale], dtype=self.context.dtype) * 1000.0
         encoded = self.prompts.encoded(state, branch, self._encode)
-        return {**encoded, "guidance": guidance.to(self.context.device)}
+        return {**encoded, "guidance": copied(guidance, self.context.device)}
 
     def _encode(self, text: str, length: int) -> Conditioning:
         """Llama's states of `length` tokens after the instruction, their validity, and CLIP's

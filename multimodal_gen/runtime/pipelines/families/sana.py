@@ -87,10 +87,11 @@ class SanaPipeline(ComposedPipeline):
             encoded += self._instruction_length - 2
         states = self._gemma(text, encoded, masked=True)[0]  # [1, encoded, D]
         _, mask = self._gemma.tokenize(text, encoded)
-        kept = [0, *range(encoded - length + 1, encoded)]
+        first, end = slice(0, 1), slice(encoded - length + 1, encoded)
+        states, mask = (torch.cat((x[:, first], x[:, end]), dim=1) for x in (states, mask))
         return {
-            "encoder_hidden_states": states[:, kept].to(self.context.dtype),
-            "encoder_attention_mask": mask[:, kept],
+            "encoder_hidden_states": states.to(self.context.dtype),
+            "encoder_attention_mask": mask,
         }
 
     def predict(self, rows: Rows) -> Tensor:

@@ -17,6 +17,7 @@ from multimodal_gen.configs.families.stable_diffusion_3 import (
 )
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults, Limits
+from multimodal_gen.runtime.distributed.device_copies import tensor_of
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Config
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.keys import sd3_key_map
@@ -122,7 +123,8 @@ class StableDiffusion3Pipeline(ComposedPipeline):
         shift: float = config.scaling_factor * (config.shift_factor or 0.0)
         # The reference's inpainting omits the VAE's shift.
         inpainted = [shift if "mask" in state.pictures else 0.0 for state in states]
-        latents = latents - latents.new_tensor(inpainted).view(-1, 1, 1, 1)
+        shifts = tensor_of(inpainted, latents.device).to(latents.dtype)
+        latents = latents - shifts.view(-1, 1, 1, 1)
         return super().vae_latents(states, latents)
 
 

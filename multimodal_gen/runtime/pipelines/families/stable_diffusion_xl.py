@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from multimodal_gen.configs.families.stable_diffusion_xl import STABLE_DIFFUSION_XL
+from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
@@ -58,7 +59,7 @@ class StableDiffusionXLPipeline(StableDiffusionPipeline):
         height, width = params.height, params.width
         # original size, crop corner, target size
         time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=self.context.dtype)
-        return {**conditioning, "time_ids": time_ids.to(self.context.device)}
+        return {**conditioning, "time_ids": copied(time_ids, self.context.device)}
 
     def _encode(self, text: str) -> Conditioning:
         """Concatenated states before each encoder's last layer, and the second one's pooled

@@ -12,6 +12,7 @@ from multimodal_gen.configs.families.wan_image_to_video import (
     IMAGE_EXPERTS_DEFAULTS,
     WAN_IMAGE_TO_VIDEO,
 )
+from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.vaes.input_images import InputImage
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -48,7 +49,7 @@ class WanImageToVideoPipeline(WanPipeline):
         """States of CLIP's last layer but one."""
         processor, encoder = (self.components[name] for name in _CLIP)
         inputs = processor(images=PIL.Image.fromarray(picture), return_tensors="pt")
-        pixels = inputs["pixel_values"].to(encoder.device, encoder.dtype)
+        pixels = copied(inputs["pixel_values"], encoder.device, encoder.dtype)
         states: Tensor = encoder(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
         return {"encoder_hidden_states_image": states.to(self.context.dtype)}
 

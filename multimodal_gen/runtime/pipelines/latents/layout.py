@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.models.vaes.input_images import shrink_mask
 from multimodal_gen.runtime.models.vaes.vae import VAE
@@ -60,7 +61,7 @@ class LatentLayout:
         """Unit normal noise [1, ...], drawn as diffusers does."""
         shape = (1, *self.shape(params))
         noise = torch.randn(shape, generator=generator, dtype=self.dtype)
-        return self.pack(noise).to(self.device)
+        return copied(self.pack(noise), self.device)
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Encode pixels [1, 3, ..., H, W] in -1..1 as latents, like `VAE.encode`."""
@@ -68,7 +69,7 @@ class LatentLayout:
 
     def mask(self, mask: Tensor, params: SamplingParams) -> Tensor:
         """Convert a mask [1, 1, H, W] of pixels to one of latents."""
-        return shrink_mask(mask, self.vae.pixels_per_latent).to(self.device, self.dtype)
+        return copied(shrink_mask(mask, self.vae.pixels_per_latent), self.device, self.dtype)
 
     def pack(self, latents: Tensor) -> Tensor:
         """Convert the VAE's latents [B, C, ...] to the denoiser's layout."""

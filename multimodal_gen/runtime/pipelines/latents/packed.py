@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.models.vaes.input_images import shrink_mask
 from multimodal_gen.runtime.models.vaes.vae import VAE
@@ -23,7 +24,7 @@ class PackedLatents(LatentLayout):
     def mask(self, mask: Tensor, params: SamplingParams) -> Tensor:
         latents = shrink_mask(mask, self.vae.pixels_per_latent)
         tokens = self.pack(latents.expand(-1, self.vae.channels, -1, -1))
-        return tokens.to(self.device, self.dtype)
+        return copied(tokens, self.device, self.dtype)
 
     def pack(self, latents: Tensor) -> Tensor:
         # [B, C, h, 2, w, 2]

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
 
 
@@ -15,7 +16,7 @@ class LatentTokens(LatentLayout):
     def mask(self, mask: Tensor, params: SamplingParams) -> Tensor:
         """Grey along its edges, one value per token."""
         mask = F.interpolate(mask, self.shape(params)[-2:], mode="bilinear")
-        return self.pack(mask).to(self.device, self.dtype)
+        return copied(self.pack(mask), self.device, self.dtype)
 
     def pack(self, latents: Tensor) -> Tensor:
         return latents.flatten(2).transpose(1, 2)
