@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from multimodal_gen.runtime.residency.bundle import Copy
 
+log = logging.getLogger(__name__)
 _STAGED_BYTES = 32 << 20
 """Size of each of two pinned buffers: large enough for the link's full speed."""
 
@@ -98,7 +100,7 @@ class StagedTransfers(StreamTransfers):
     def __init__(self, backend: Any, staged: int) -> None:
         """`staged`: bytes of each buffer."""
         super().__init__(backend)
-        self._staged = staged
+        self._staging = _Staging(backend, staged)
         self._device = backend.current_device()
         self._orders: SimpleQueue[tuple[Sequence[Copy], _StreamArrival]] = SimpleQueue()
         threading.Thread(target=self._serve, name="weights", daemon=True).start()
@@ -109,14 +111,13 @@ class StagedTransfers(StreamTransfers):
     @torch.inference_mode()
     def _serve(self) -> None:
         self._backend.set_device(self._device)
-        staging = _Staging(self._backend, self._staged)
         while True:
             copies, arrival = self._orders.get()
             try:
                 with self._backend.stream(self._stream):
                     self._stream.wait_event(arrival.earlier)
                     for target, source in copies:
-                        staging.copy(target, source, self._stream)
+                        self._staging.copy(target, source, self._stream)
                     arrival.arrived.record(self._stream)
             except Exception as error:
                 arrival.error = error
@@ -149,9 +150,8 @@ class _Staging:
 def _pinned(backend: Any, size: int) -> Tensor:
     """Pin ordinary memory: torch's own pinned memory is rounded up to a power of two."""
     memory = torch.empty(size, dtype=torch.uint8)
-    failure = backend.cudart().cudaHostRegister(memory.data_ptr(), size, 0)
-    if int(failure):
-        raise RuntimeError(f"{size} bytes of memory can't be pinned: CUDA error {int(failure)}")
+    if failure := int(backend.cudart().cudaHostRegister(memory.data_ptr(), size, 0)):
+        log.warning("%d bytes can't be pinned (CUDA error %d): copies are slower", size, failure)
     return memory
 
 
