@@ -83,6 +83,7 @@ _METHODS: Mapping[str, Callable[[Mapping[str, Any], str], Settings]] = {
     "modelopt": _modelopt,
     "compressed-tensors": _compressed_tensors,
     "fp8": _fp8,
+    "fbgemm_fp8": _fp8,
     **dict.fromkeys(("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit"), _told_by_tensors),
     "torchao": _told_by_tensors,
     "quanto": _told_by_tensors,

@@ -61,6 +61,8 @@ _UNUSED = frozenset(
     }
 )
 """Last parts of names of notes for kernels that compute in float8, and of scales of outputs."""
+_PADDED = ("mxfp8", "nvfp4")
+"""Forms whose numbers converters pad to whole blocks of rows and columns."""
 _ATTENTION = ".comfy_attention.config"
 """End of the name of a note on which of ComfyUI's kernels computes an attention."""
 _NOTE = "comfy_quant"
@@ -92,13 +94,22 @@ def quantized_layers(
     libraries = (*torchao_layers(headers), *bitsandbytes_layers(headers), *quanto_layers(headers))
     found = {layer.name: layer for layer in libraries}
     groups = {name: group for name, group in _groups(headers).items() if name not in found}
-    notes = _notes(headers, groups)
+    notes, biases = _notes(headers, groups), _all(headers)
     for name, tensors in groups.items():
         own = {**(settings or {}), **notes.common, **notes.layers.get(name, {})}
         form = own.pop("format", None) or _implied(tensors)
         if form is not None:
-            found[name] = _checked(QuantizedLayer(name, form, tensors, own), headers[0])
+            layer = _checked(QuantizedLayer(name, form, tensors, own), headers[0])
+            found[name] = _without_padding(layer, biases.get(f"{name}.bias"))
     return found
+
+
+def _without_padding(layer: QuantizedLayer, bias: TensorInfo | None) -> QuantizedLayer:
+    """The layer with the rows that its bias has: converters fill blocks up, and seldom note it."""
+    if bias is None or len(bias.shape) != 1 or layer.form not in _PADDED:
+        return layer
+    own = [*bias.shape, *layer.shape[1:]]
+    return replace(layer, settings={"orig_shape": own, **layer.settings})
 
 
 def is_unused(name: str) -> bool:

@@ -179,6 +179,18 @@ def test_padding_that_is_noted_is_left_out(shape: list[int], tmp_path: Path) -> 
         torch.testing.assert_close(found.rows(3, rows), exact[3:rows, :columns])
 
 
+@pytest.mark.parametrize(("bias", "rows"), [(200, 200), (208, 208), (100, 208)])
+def test_the_bias_tells_what_rows_are_padding(bias: int, rows: int, tmp_path: Path) -> None:
+    weight = BIG[:208, :256].clone()
+    tensors, exact = nvfp4(weight)
+    named = {f"layer.{part}": each for part, each in tensors.items()}
+    path = written(tmp_path, named | {"layer.bias": torch.zeros(bias)})
+    with open_weights([path], "transformer") as stored:
+        found = stored["layer.weight"]
+        assert found.shape == (rows, 256)
+        torch.testing.assert_close(found.rows(0, rows), exact[:rows])
+
+
 @pytest.mark.parametrize("size", [0, -1, 10**30, "64", True, [64], [None, 1]])
 def test_a_size_of_blocks_that_can_not_be_is_not_heeded(size: object, tmp_path: Path) -> None:
     storage = kept(float8(BIG, (128, 128)), tmp_path, group_size=size)
@@ -227,6 +239,7 @@ CONFIGS: dict[str, tuple[dict[str, object], Callable[[Tensor], Parts]]] = {
         {"quant_method": "fp8", "weight_block_size": [128, 128]},
         lambda w: float8(w, (128, 128), name="weight_scale_inv"),
     ),
+    "fbgemm": ({"quant_method": "fbgemm_fp8"}, lambda w: float8(w, (1, w.shape[1]))),
     "modelopt fp8": ({"quant_method": "modelopt", "quant_algo": "FP8"}, float8),
     "modelopt nvfp4": (
         {"quant_method": "modelopt", "quant_algo": "NVFP4"},

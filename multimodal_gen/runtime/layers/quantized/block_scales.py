@@ -30,7 +30,7 @@ class BlockScales(nn.Module):
         return self._as_float32(self.numbers[rows])
 
     def _as_float32(self, found: Tensor) -> Tensor:
-        return found.contiguous().view(self.dtype).float()
+        return (found.contiguous().view(self.dtype) if found.itemsize == 1 else found).float()
 
 
 class SwizzledScales(BlockScales):
