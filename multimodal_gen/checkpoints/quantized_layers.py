@@ -168,6 +168,8 @@ def _implied(tensors: Mapping[str, TensorInfo]) -> str | None:
             return "float8_e5m2"
         case "U8", "F8_E4M3":
             return "nvfp4"
+        case "U8", _ if tensors.keys() & {"weight_scale_2", "weight_global_scale"}:
+            return "nvfp4"
         case "I8", _ if scale or "SCB" in tensors:
             return "int8"
         case _, None:

@@ -45,6 +45,10 @@ BAD: dict[str, tuple[dict[str, Tensor], str]] = {
         nvfp4(BIG).tensors | {"weight_scale": torch.ones(128, 16).to(E4M3)},
         r"F8_E4M3 \[128, 16\] must be a byte for each 16 columns",
     ),
+    "block scales of another type": (
+        nvfp4(BIG).tensors | {"weight_scale": torch.ones(ROWS, 18)},
+        r"weight_scale: F32 \[300, 18\] must be a byte for each 16 columns .* \(nvfp4\)",
+    ),
     "negative block scales": (
         nvfp4(BIG).tensors | {"weight_scale": (-torch.ones(384, 20)).to(E4M3)},
         r"scale of -1\.0 must be finite and not negative \(nvfp4\)",
