@@ -51,7 +51,7 @@ def _beside(encoder: Path) -> Path | None:
 
 
 def renamed(stored: Mapping[str, Stored], what: str) -> dict[str, Stored]:
-    """Return its tensors under transformers' names. Raises InvalidCheckpoint; `what` is the file."""
+    """Rename a file's tensors to transformers' names. Raises InvalidCheckpoint."""
     found: dict[str, Stored] = {}
     for name, tensor in stored.items():
         module, _, kind = name.rpartition(".")
