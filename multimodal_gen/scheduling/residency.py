@@ -28,7 +28,7 @@ LINK_BYTES_PER_S = 12e9
 PREFETCHED = 2
 """Blocks of a streamed component that are on the device at once: the one that runs, and the next.
 If not even two fit, each is copied when it is needed."""
-ROOMS = (1.0, 1 / 4, 1 / 16, 1 / 64, 1 / 256)
+ROOMS = (1.0, 1 / 4, 1 / 16, 1 / 64, 0.0)
 """Shares of the working memory of usual requests that a plan may leave: all of it if it can."""
 GIGABYTE = 1e9
 _WORTH_TELLING = 1.05
@@ -134,8 +134,10 @@ class ResidencyPlan:
         ]
         if self.slowdown >= _WORTH_TELLING:
             told.append(f"about {self.slowdown:.1f}× slower")
-        if self.room < 1:
+        if 0 < self.room < 1:
             told.append(f"room for requests of 1/{1 / self.room:.0f} of the usual size")
+        if not self.room:
+            told.append("hardly any room for requests")
         return ", ".join(told if moved else ["all components on the device", *told])
 
 

@@ -84,7 +84,7 @@ def test_there_is_a_plan_from_the_least_that_the_error_names() -> None:
 
 
 def test_a_choice_that_does_not_fit_is_told_what_would() -> None:
-    with pytest.raises(InvalidRequest, match=r"residency='host': needs device_memory_gb=23\.99"):
+    with pytest.raises(InvalidRequest, match=r"residency='host': needs device_memory_gb=23\.98"):
         plan_residency(FLUX, MOMENTS, 8 * GB, choice="host")
 
 

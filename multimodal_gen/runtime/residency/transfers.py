@@ -37,7 +37,7 @@ class Transfers(ABC):
 def transfers_to(device: torch.device) -> Transfers:
     """Choose what suits the device."""
     backend = torch.get_device_module(device)
-    if not hasattr(backend, "Stream"):
+    if not hasattr(backend, "Event"):
         return OrderedTransfers()
     if device.type == "cuda":
         return StagedTransfers(backend, _STAGED_BYTES)
