@@ -257,6 +257,23 @@ def test_layers_that_a_family_does_not_use_are_left_in_the_file(folder: Path) ->
     assert not any(name.startswith(idle) for name in kept)
 
 
+@pytest.mark.parametrize("folder", ["flux2-klein"], indirect=True)
+def test_layers_after_the_last_that_is_used_are_left_in_the_file(folder: Path) -> None:
+    checkpoint = Checkpoint.open(folder)
+    whole, cut = (
+        checkpoint.load("text_encoder", torch.float32, CPU, ("lm_head",), depth)
+        for depth in (None, 6)
+    )
+    tokens = torch.arange(5)[None]
+    states = [
+        module.base_model(tokens, output_hidden_states=True).hidden_states
+        for module in (whole, cut)
+    ]
+    assert len(states[1]) == 7
+    for expected, found in zip(states[0][:6], states[1], strict=False):
+        assert torch.equal(expected, found)
+
+
 def test_an_editing_model_keeps_its_sight_and_a_model_for_texts_does_not() -> None:
     texts, edits = (
         family_named(name) for name in ("QwenImagePipeline", "QwenImageEditPlusPipeline")

@@ -15,6 +15,7 @@ from single_files import COMFY, flux, prefixed, write, write_gguf
 
 from multimodal_gen.checkpoints.identify import identify
 from multimodal_gen.checkpoints.tensor_info import MANY_NUMBERS, TensorInfo
+from multimodal_gen.configs.families.components import encoder
 from multimodal_gen.entrypoints.cli.checkpoint.kept_size import KeptSize, KeptWeights, used
 from multimodal_gen.entrypoints.cli.checkpoint.memory_forecast import forecast
 from multimodal_gen.entrypoints.cli.main import main
@@ -53,9 +54,11 @@ def test_weights_are_cast_or_stay_as_they_are_stored(
 
 
 def test_layers_that_nothing_uses_take_no_memory() -> None:
-    names = ("lm_head.weight", "visual.a", "model.visual.b", "model.layers.0.c", "visuals")
-    kept = used(dict.fromkeys(names, tensor("BF16", 2)), ("lm_head", "model.visual"))
-    assert [*kept] == ["model.layers.0.c", "visuals"]
+    idle = ("lm_head.weight", "visual.a", "model.visual.b", "layers.9.d")
+    names = (*idle, "model.layers.8.c", "visuals")
+    spec = encoder("A", idle=("lm_head", "model.visual"), depth=9)
+    kept = used(dict.fromkeys(names, tensor("BF16", 2)), spec)
+    assert [*kept] == ["model.layers.8.c", "visuals"]
 
 
 def test_the_gpu_and_its_free_memory_are_what_the_driver_says() -> None:

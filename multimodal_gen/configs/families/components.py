@@ -29,6 +29,8 @@ class ComponentSpec:
     """True if a checkpoint may lack it."""
     idle: tuple[str, ...] = ()
     """Layers of it, by name, that no request of the family uses."""
+    depth: int | None = None
+    """Number of a language model's layers that requests use; None: all."""
 
     @property
     def library(self) -> str:
@@ -46,9 +48,14 @@ def module(*classes: str, optional: bool = False) -> ComponentSpec:
     return ComponentSpec("diffusers", classes, optional)
 
 
-def encoder(*classes: str, optional: bool = False, idle: tuple[str, ...] = ()) -> ComponentSpec:
+def encoder(
+    *classes: str,
+    optional: bool = False,
+    idle: tuple[str, ...] = (),
+    depth: int | None = None,
+) -> ComponentSpec:
     """Return the spec of a transformers model."""
-    return ComponentSpec("transformers", classes, optional, idle)
+    return ComponentSpec("transformers", classes, optional, idle, depth)
 
 
 def tokenizer(*classes: str, optional: bool = False) -> ComponentSpec:

@@ -52,7 +52,7 @@ FLUX2 = FamilyConfig(
     refused_classes={"Flux2Pipeline": _NO_PROCESSOR},
     components={
         "tokenizer": tokenizer(*QWEN_TOKENIZERS),
-        "text_encoder": encoder("Qwen3ForCausalLM", "Qwen3Model", idle=(HEAD,)),
+        "text_encoder": encoder("Qwen3ForCausalLM", "Qwen3Model", idle=(HEAD,), depth=28),
         "transformer": native("Flux2Transformer2DModel"),
         "vae": module("AutoencoderKLFlux2"),
     },

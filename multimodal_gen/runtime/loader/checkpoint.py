@@ -159,10 +159,15 @@ class Checkpoint:
         return config
 
     def load(
-        self, name: str, dtype: torch.dtype, device: torch.device, idle: Sequence[str] = ()
+        self,
+        name: str,
+        dtype: torch.dtype,
+        device: torch.device,
+        idle: Sequence[str] = (),
+        depth: int | None = None,
     ) -> Any:
         """Load a tokenizer, a processor, or a module of diffusers or transformers without the
-        layers `idle`.
+        layers `idle`, and those of a language model from number `depth` on.
 
         On the meta device a module is made without weights, and anything else is None.
         """
@@ -182,7 +187,7 @@ class Checkpoint:
             )
         config, called = self.config(name), self._called(name)
         quantization = when_loaded(name, self.quantization)
-        module = LibraryModule(library, class_name, config, called, idle, quantization)
+        module = LibraryModule(library, class_name, config, called, idle, depth, quantization)
         if device.type == "meta":
             return module.outline(dtype)
         with self._tensors(name) as stored:

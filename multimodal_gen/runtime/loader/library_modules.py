@@ -26,7 +26,9 @@ from multimodal_gen.runtime.loader.library_names import (
     set_layer,
     tied_layers,
     transformers_names,
+    with_depth,
     with_owners,
+    without_layers,
 )
 from multimodal_gen.runtime.loader.library_view import model_settings, module_settings
 from multimodal_gen.runtime.loader.pretrained import complaints, quiet
@@ -49,6 +51,8 @@ class LibraryModule:
     """The component's name in errors."""
     idle: Sequence[str] = ()
     """Layers that nothing uses; they are left out."""
+    depth: int | None = None
+    """Number of a language model's layers that are used; None: all."""
     quantization: WhenLoaded | None = None
 
     def load(
@@ -90,11 +94,21 @@ class LibraryModule:
                 _cast(module, dtype)
                 _cast(module, torch.float32, _parts(kind._keep_in_fp32_modules or ()))
                 return module
-            config = kind.config_class.from_dict(model_settings(kind, self.config, where))
+            settings = model_settings(kind, self.config, where)
+            config = kind.config_class.from_dict(self._cut(settings))
             module = kind._from_config(config, dtype=dtype)
             if exact := [*module._get_dtype_plan(dtype)]:
                 _cast(module, torch.float32, build_glob_alternation(exact)[0].search)
             return module
+
+    def _cut(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Settings of a language model without the layers that are not used."""
+        if self.depth is not None:
+            found = settings.get("num_hidden_layers", self.depth)
+            settings["num_hidden_layers"] = min(self.depth, found)
+            if isinstance(types := settings.get("layer_types"), list):
+                settings["layer_types"] = types[: self.depth]
+        return settings
 
     def _completed(self, stored: Mapping[str, Stored]) -> Mapping[str, Stored]:
         """Add the projection without effect that Stable Diffusion 3's files may omit: it pools
@@ -111,12 +125,12 @@ class LibraryModule:
 
     def _renamed(self, module: Any, stored: Mapping[str, Stored]) -> dict[str, Stored] | None:
         if self.library == "diffusers":
-            return diffusers_names(module, stored)
+            return without_layers(diffusers_names(module, stored), self.idle)
         renamed = transformers_names(module, stored)
         if renamed is None:
             return None
-        idle, named = tuple(f"{name}." for name in self.idle), with_owners(module, renamed)
-        return {key: each for key, each in named.items() if not key.startswith(idle)}
+        named = without_layers(with_owners(module, renamed), self.idle)
+        return named if self.depth is None else with_depth(named, self.depth)
 
     def _fill(
         self,

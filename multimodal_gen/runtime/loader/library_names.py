@@ -7,7 +7,7 @@ that are stored once and used twice.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from torch import nn
@@ -74,6 +74,22 @@ def with_owners(module: Any, stored: Mapping[str, Value]) -> dict[str, Value]:
         if owner not in named and sharer in named:
             named[owner] = named.pop(sharer)
     return named
+
+
+def without_layers(stored: Mapping[str, Value], layers: Sequence[str]) -> dict[str, Value]:
+    """`stored` without the tensors of these layers."""
+    idle = tuple(f"{name}." for name in layers)
+    return {key: each for key, each in stored.items() if not key.startswith(idle)}
+
+
+def with_depth(stored: Mapping[str, Value], depth: int) -> dict[str, Value]:
+    """`stored` without the layers of a language model from number `depth` on."""
+    layers = {key: re.search(r"(?:^|\.)layers\.(\d+)\.", key) for key in stored}
+    return {
+        key: each
+        for key, each in stored.items()
+        if (layer := layers[key]) is None or int(layer[1]) < depth
+    }
 
 
 def tied_layers(module: Any, stored: Mapping[str, object]) -> dict[str, str]:

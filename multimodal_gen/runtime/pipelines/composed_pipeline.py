@@ -132,8 +132,8 @@ class ComposedPipeline(DescribedPipeline, ABC):
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
         if cls.native is not None and _kind(name) == cls.denoiser_name:
             return cls.native.load(checkpoint, name, context)
-        dtype, idle = cls.dtype_of(checkpoint, name, context), cls.family.components[name].idle
-        loaded = checkpoint.load(name, dtype, context.place(name), idle)
+        dtype, spec = cls.dtype_of(checkpoint, name, context), cls.family.components[name]
+        loaded = checkpoint.load(name, dtype, context.place(name), spec.idle, spec.depth)
         return cls.vae_class.transform(loaded) if name == "vae" else loaded
 
     @classmethod

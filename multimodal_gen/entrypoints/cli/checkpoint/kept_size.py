@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from multimodal_gen.checkpoints.tensor_info import MANY_NUMBERS, TensorInfo
+from multimodal_gen.configs.families.components import ComponentSpec
 
 _WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Bytes of numbers that are cast; other types are kept as they are stored."""
@@ -72,10 +74,19 @@ class KeptWeights:
         return info.parameters * (stored if narrow and len(info.shape) == 2 else self.width)
 
 
-def used(tensors: Mapping[str, TensorInfo], idle: tuple[str, ...]) -> dict[str, TensorInfo]:
+def used(tensors: Mapping[str, TensorInfo], spec: ComponentSpec) -> dict[str, TensorInfo]:
     """Leave out the tensors of layers that nothing uses; old files call them by shorter names."""
-    names = tuple(f"{name}." for layer in idle for name in (layer, layer.removeprefix("model.")))
-    return {name: info for name, info in tensors.items() if not name.startswith(names)}
+    names = {*spec.idle, *(layer.removeprefix("model.") for layer in spec.idle)}
+    idle = tuple(f"{name}." for name in names)
+    kept = {name: info for name, info in tensors.items() if not name.startswith(idle)}
+    if spec.depth is None:
+        return kept
+    layers = {name: re.search(r"(?:^|\.)layers\.(\d+)\.", name) for name in kept}
+    return {
+        name: info
+        for name, info in kept.items()
+        if (layer := layers[name]) is None or int(layer[1]) < spec.depth
+    }
 
 
 def _elements(node: _Tree, whole: int, *, nested: bool) -> Iterator[int]:

@@ -69,7 +69,7 @@ def forecast(
     for each in components:
         spec = family.components.get(each.name)
         if each.tensors and spec is not None:
-            tensors, is_native = used(each.tensors, spec.idle), spec.kind == "native"
+            tensors, is_native = used(each.tensors, spec), spec.kind == "native"
             weights[each.name] = KeptWeights(tensors, width, device.is_cpu, is_native)
     if device.is_cpu:
         return _on_cpu(weights, device)
