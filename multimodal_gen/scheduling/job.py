@@ -69,6 +69,8 @@ class SchedulerJob:
         self.batch_rows = 0
         """Rows of the last evaluation that it was part of."""
         self.decode_key = decode_key_of(req)
+        """Key of each chunk, once their number is known."""
+        self._decoded_tokens = self.decode_key.tokens
         self.estimate = estimate
         self._key = estimate.key
         self._evaluations = self.steps
@@ -100,6 +102,7 @@ class SchedulerJob:
         self._evaluations = prepared.evaluations
         self.steps = self.steps if prepared.steps is None else prepared.steps
         self._key_ends = list(accumulate(count for _, count in prepared.batch_keys))
+        self.decode_key = BatchKey(max(1, self._decoded_tokens // max(1, self._chunks)))
         self._priced = -1
         self._order = None
         self.phase = self._next_phase()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from engineless import load, start
@@ -23,6 +24,7 @@ from multimodal_gen.messages.plan import Ack, Phase, Plan, Work
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.residency.decoding_room import decoding_room
 
 PICTURE = SamplingParams(prompt="a red heart", width=112, height=80, num_inference_steps=1, seed=3)
 """Three tiles across and two down, of the tiny checkpoint's 64 pixels."""
@@ -173,3 +175,9 @@ def test_tiles_and_pixels_are_the_same_on_any_number_of_ranks() -> None:
                     running.result(200)
     assert np.abs(pixels[0] - pixels[1]).max() <= 1
     assert np.abs(pixels[0] - pixels[2]).max() <= 1
+
+
+def test_room_follows_from_the_memory_that_is_given_and_not_from_what_is_free() -> None:
+    cpu = torch.device("cpu")
+    assert decoding_room(cpu, 8.0) == 2 * 10**9
+    assert decoding_room(cpu, None) == decoding_room(cpu, None) <= psutil.virtual_memory().total / 4

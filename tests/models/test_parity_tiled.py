@@ -1,0 +1,61 @@
+"""Requests of every family whose pixels are encoded and decoded in tiles, as in diffusers after
+`vae.enable_tiling()`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engineless import load
+from parity import check_parity
+from support import CASES, Cell
+from tiny_checkpoints.oracle import stock_pipeline
+
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+
+Checkpoints = Callable[..., Path]
+
+TILED = [cell for cell in CASES if cell[0] != "fallback"]
+
+
+@pytest.mark.parametrize("cell", TILED, ids=" ".join)
+def test_each_task_is_done_in_tiles_as_diffusers_does_it(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, cell: Cell
+) -> None:
+    case = CASES[cell]
+    for module, name, value in case.patches:
+        monkeypatch.setattr(f"{module}.{name}", value)
+    folder = checkpoints(case.checkpoint)
+    pipeline = load(folder)
+    _use_small_tiles(pipeline.vae._module, pipeline)
+    pipeline.limit_decoding(0)
+    assert pipeline.vae.is_tiled(64, 64)
+    with _tiled(stock_pipeline(folder).vae, pipeline):
+        check_parity(pipeline, folder, stock=case.stock, stock_call=case.stock_call, **case.call)
+
+
+def _use_small_tiles(vae: Any, pipeline: ComposedPipeline) -> None:
+    """Tiles of four latents a side, or two, of which a quarter to a half is blended."""
+    scale = pipeline.vae.module_scale
+    if hasattr(vae, "tile_sample_min_size"):
+        vae.tile_sample_min_size, vae.tile_latent_min_size = 4 * scale, 4
+    elif hasattr(vae, "tile_overlap_factor_height"):
+        vae.enable_tiling(4 * scale, 4 * scale, 0.25, 0.25)
+    else:
+        names = ("min_height", "min_width", "stride_height", "stride_width")
+        sizes = (2 * scale, 2 * scale, scale, scale)
+        vae.enable_tiling(
+            **{f"tile_sample_{name}": size for name, size in zip(names, sizes, strict=True)}
+        )
+    vae.use_tiling = False
+
+
+@contextmanager
+def _tiled(vae: Any, pipeline: ComposedPipeline) -> Iterator[None]:
+    """The stock pipeline's VAE, which other tests use as well, with tiles like this one's."""
+    before = {name: value for name, value in vars(vae).items() if "til" in name}
+    _use_small_tiles(vae, pipeline)
+    vae.use_tiling = True
+    yield
+    vars(vae).update(before)
