@@ -25,10 +25,8 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
 
 Checkpoints = Callable[..., Path]
-UNUSED = (
-    r"not used: (per_channel_statistics\.mean-of-stds|model\.diffusion_model\.norm_final.weight)$"
-)
-"""What LTX-Video's VAEs and Z-Image's denoisers have and no model uses."""
+UNUSED = r"not used: .*(mean-of-stds|norm_final\.weight|pos_embed, .*y_embedding)$"
+"""What files of LTX-Video, Z-Image, PixArt and Sana have and no model uses."""
 
 
 def load(

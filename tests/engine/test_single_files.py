@@ -70,7 +70,7 @@ def test_a_denoiser_under_its_authors_names_is_the_folders(
     assert differences(load_denoiser(folder), load_denoiser(folder, file)) == []
 
 
-LIBRARY = ("sd15", "sdxl", "qwenimage", "pixart-sigma", "sana", "cogvideox")
+LIBRARY = ("sd15", "sdxl", "qwenimage", "cogvideox")
 
 
 @pytest.mark.parametrize("name", [*ORIGINAL, *LIBRARY])

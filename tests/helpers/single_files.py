@@ -284,6 +284,56 @@ _HUNYUAN = {
 }
 
 
+_SPLIT = (
+    ("attn.qkv", ("attn1.to_q", "attn1.to_k", "attn1.to_v")),
+    ("cross_attn.kv_linear", ("attn2.to_k", "attn2.to_v")),
+)
+_CROSS = {
+    "transformer_blocks.": "blocks.",
+    "attn1.to_out.0": "attn.proj",
+    "attn2.to_q": "cross_attn.q_linear",
+    "attn2.to_out.0": "cross_attn.proj",
+    "caption_projection.linear_": "y_embedder.y_proj.fc",
+    "proj_out": "final_layer.linear",
+}
+
+
+def _cross_attending(tensors: Tensors, table: Mapping[str, str]) -> Tensors:
+    for whole, parts in _SPLIT:
+        tensors = fused(tensors, f".{whole}.", tuple(f".{part}." for part in parts))
+    found = renamed(tensors, {**_CROSS, **table})
+    if "scale_shift_table" in found:  # a whole model
+        found["final_layer.scale_shift_table"] = found.pop("scale_shift_table")
+        found |= {"y_embedder.y_embedding": torch.ones(3, 8), "pos_embed": torch.ones(1, 4, 8)}
+    return found
+
+
+def pixart(folder: Path) -> Tensors:
+    table = {
+        "pos_embed.proj": "x_embedder.proj",
+        "adaln_single.emb.timestep_embedder.linear_1": "t_embedder.mlp.0",
+        "adaln_single.emb.timestep_embedder.linear_2": "t_embedder.mlp.2",
+        "adaln_single.linear": "t_block.1",
+        "ff.net.0.proj": "mlp.fc1",
+        "ff.net.2": "mlp.fc2",
+    }
+    return _cross_attending(weights(folder), table)
+
+
+def sana(folder: Path) -> Tensors:
+    table = {
+        "patch_embed.proj": "x_embedder.proj",
+        "time_embed.emb.timestep_embedder.linear_1": "t_embedder.mlp.0",
+        "time_embed.emb.timestep_embedder.linear_2": "t_embedder.mlp.2",
+        "time_embed.linear": "t_block.1",
+        "caption_norm": "attention_y_norm",
+        "ff.conv_inverted": "mlp.inverted_conv.conv",
+        "ff.conv_depth": "mlp.depth_conv.conv",
+        "ff.conv_point": "mlp.point_conv.conv",
+    }
+    return _cross_attending(weights(folder), table)
+
+
 ORIGINAL: Mapping[str, Callable[[Path], Tensors]] = {
     "flux-dev": flux,
     "flux-schnell": flux,
@@ -296,6 +346,8 @@ ORIGINAL: Mapping[str, Callable[[Path], Tensors]] = {
     "wan22-ti2v": wan,
     "ltx": ltx,
     "hunyuan-video": hunyuan_video,
+    "pixart-sigma": pixart,
+    "sana": sana,
 }
 """Each tiny checkpoint's denoiser under its authors' names."""
 

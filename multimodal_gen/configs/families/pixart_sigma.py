@@ -6,12 +6,21 @@ from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
+_BASES = (BaseModel("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"),)
 _SINGLE_FILES = (
+    SingleFile(
+        denoiser="PixArtTransformer2DModel",
+        style="original",
+        keys=("blocks.0.cross_attn.kv_linear.weight", "t_block.1.weight"),
+        without=("attention_y_norm.weight", "csize_embedder.mlp.0.weight"),
+        ignored=("pos_embed", "y_embedder.y_embedding"),
+        bases=_BASES,
+    ),
     SingleFile(
         denoiser="PixArtTransformer2DModel",
         style="diffusers",
         keys=("adaln_single.linear.weight", "pos_embed.proj.weight"),
-        bases=(BaseModel("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"),),
+        bases=_BASES,
     ),
 )
 

@@ -6,12 +6,20 @@ from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
+_BASES = (BaseModel("Efficient-Large-Model/Sana_1600M_1024px_diffusers"),)
 _SINGLE_FILES = (
+    SingleFile(
+        denoiser="SanaTransformer2DModel",
+        style="original",
+        keys=("blocks.0.mlp.depth_conv.conv.weight", "attention_y_norm.weight"),
+        ignored=("pos_embed", "y_embedder.y_embedding"),
+        bases=_BASES,
+    ),
     SingleFile(
         denoiser="SanaTransformer2DModel",
         style="diffusers",
         keys=("transformer_blocks.0.ff.conv_depth.weight", "caption_norm.weight"),
-        bases=(BaseModel("Efficient-Large-Model/Sana_1600M_1024px_diffusers"),),
+        bases=_BASES,
     ),
 )
 

@@ -12,11 +12,13 @@ from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.loader.original import pixart, sana
 from multimodal_gen.runtime.loader.original.encoders import (
     LANGUAGE_MODELS,
     language_model_names,
     t5_names,
 )
+from multimodal_gen.runtime.loader.original.table import converted
 from multimodal_gen.runtime.loader.original.vaes.dc import dc_names
 from multimodal_gen.runtime.loader.original.vaes.kl import kl_names
 from multimodal_gen.runtime.loader.original.vaes.ltx import ltx_vae_names
@@ -35,6 +37,9 @@ _CONVERTERS: Mapping[str, Converter] = {
     **dict.fromkeys(("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLHunyuanVideo"), kl_names),
     "AutoencoderKLCogVideoX": partial(kl_names, norm_out="norm_out"),
     "AutoencoderDC": dc_names,
+    "PixArtTransformer2DModel": partial(converted, names=pixart.NAMES),
+    "Transformer2DModel": partial(converted, names=pixart.NAMES),  # PixArt's old name
+    "SanaTransformer2DModel": partial(converted, names=sana.NAMES),
     "AutoencoderKLLTXVideo": ltx_vae_names,
     "AutoencoderKLQwenImage": wan_vae_names,
     "AutoencoderKLWan": wan_vae_names,
