@@ -55,7 +55,7 @@ def test_a_model_of_random_weights_is_measured_from_its_first_evaluation_to_its_
 
 
 @pytest.mark.usefixtures("few_threads")
-@pytest.mark.parametrize("check", ["pictures", "products", "recovery"])
+@pytest.mark.parametrize("check", ["pictures", "products", "recovery", "streamed"])
 def test_a_check_passes_where_it_can_not_fail(check: str) -> None:
     figures = figures_of(check)
     assert figures
@@ -63,7 +63,7 @@ def test_a_check_passes_where_it_can_not_fail(check: str) -> None:
 
 
 def test_all_sections_but_the_engines_are_tested_here() -> None:
-    assert {*MODELS, "pictures", "products", "recovery", "cancel"} == SECTIONS.keys()
+    assert {*MODELS, "pictures", "products", "recovery", "streamed", "cancel"} == SECTIONS.keys()
     assert WHOLE_S < 600
 
 

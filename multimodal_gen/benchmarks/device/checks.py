@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from multimodal_gen.benchmarks.device.evaluation import started
 from multimodal_gen.benchmarks.device.instruments import Instruments
 from multimodal_gen.benchmarks.names import Scale
-from multimodal_gen.benchmarks.report import Figure, single
+from multimodal_gen.benchmarks.report import Figure, median, single
+from multimodal_gen.configs.arguments.engine_args import ResidencyChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.launch.model_path import find_model_files
 from multimodal_gen.messages.plan import Ack, Phase, Plan, Work
@@ -27,10 +28,12 @@ from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
 from multimodal_gen.runtime.managers.rank_device import keep_precision
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
+from multimodal_gen.runtime.residency.transfers import transfers_to
 from multimodal_gen.runtime.stages.rows import Rows
 
 PROMPT = "a red heart"
 STEPS = {"full": 20, "tiny": 2}
+_RESIDENCIES: tuple[ResidencyChoice, ...] = ("device", "streamed")
 _LEAST_DB = 30.0
 _MOST_ERROR = 0.03
 """Relative error of a product with quantised inputs."""
@@ -38,11 +41,13 @@ _TOO_MUCH = 2**55
 """Bytes that no device has."""
 
 
-def bundled(device: torch.device, dtype: torch.dtype) -> ComposedPipeline:
+def bundled(
+    device: torch.device, dtype: torch.dtype, residency: ResidencyChoice = "auto"
+) -> ComposedPipeline:
     """The bundled model."""
     keep_precision(dtype)
     folder = Path(find_model_files(None, None).folder)
-    return load_pipeline(folder, device=device, dtype=dtype, mesh=Mesh())
+    return load_pipeline(folder, device=device, dtype=dtype, mesh=Mesh(), residency=residency)
 
 
 def pictures(device: torch.device, scale: Scale) -> Iterator[Figure]:
@@ -57,9 +62,35 @@ def pictures(device: torch.device, scale: Scale) -> Iterator[Figure]:
     yield single("pictures/bfloat16", what, narrow, "dB", target=_LEAST_DB, bound="at least")
 
 
-def _picture(device: torch.device, dtype: torch.dtype, scale: Scale) -> Tensor:
+def streamed(device: torch.device, scale: Scale) -> Iterator[Figure]:
+    """The bundled model whose blocks are streamed, and the link that they come by."""
+    resident, moving = (_picture(device, torch.float32, scale, choice) for choice in _RESIDENCIES)
+    difference = (moving - resident).abs().max().item()
+    what = "largest difference of a picture whose blocks are streamed, of 255"
+    yield single("streamed/picture", what, difference, "", target=0)
+    size = 2**30 if scale == "full" else 2**20
+    source = torch.arange(size // 8).view(torch.uint8)
+    target = torch.empty_like(source, device=device)
+    transfers, instruments = transfers_to(device), Instruments(device)
+
+    def copy() -> None:
+        transfers.start([(target, source)]).wait()
+
+    seconds = [instruments.seconds(copy)[1] for _ in range(4)][1:]
+    wrong = int((target.cpu() != source).sum())
+    yield single("streamed/copy", "bytes of weights that arrived wrong", wrong, "", target=0)
+    what = "GB a second of weights from pageable memory to the device"
+    yield median("streamed/link", what, [size / 1e9 / each for each in seconds], "GB/s")
+
+
+def _picture(
+    device: torch.device,
+    dtype: torch.dtype,
+    scale: Scale,
+    residency: ResidencyChoice = "auto",
+) -> Tensor:
     """Pixels [1, H, W, 3] on the CPU, as integers."""
-    pipeline = bundled(device, dtype)
+    pipeline = bundled(device, dtype, residency)
     steps = STEPS[scale]
     state = started(pipeline, SamplingParams(prompt=PROMPT, seed=1, num_inference_steps=steps))
     pipeline.forward(Phase.DENOISE, [state], steps)

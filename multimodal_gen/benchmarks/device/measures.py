@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from multimodal_gen.benchmarks.device.cancelling import cancelling
-from multimodal_gen.benchmarks.device.checks import pictures, products, recovery
+from multimodal_gen.benchmarks.device.checks import pictures, products, recovery, streamed
 from multimodal_gen.benchmarks.device.evaluation import measure_model
 from multimodal_gen.benchmarks.device.real_models import REAL_MODELS
 from multimodal_gen.benchmarks.names import Scale
@@ -16,6 +16,7 @@ from multimodal_gen.benchmarks.report import Figure
 _CHECKS: dict[str, Callable[[torch.device, Scale], Iterator[Figure]]] = {
     "pictures": pictures,
     "products": products,
+    "streamed": streamed,
     "recovery": recovery,
     "cancel": cancelling,
 }

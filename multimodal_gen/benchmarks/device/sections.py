@@ -10,6 +10,7 @@ SECTIONS: Mapping[str, float] = {
     "pictures": 60,
     "recovery": 40,
     "products": 40,
+    "streamed": 60,
     "flux": 100,
     "z_image": 80,
     "wan": 120,
