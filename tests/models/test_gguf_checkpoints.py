@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import pytest
 import torch
 from denoisers import load_denoiser, tensors
 from engines import start_engine, submit_to
@@ -61,18 +62,22 @@ def test_parts_of_one_product_keep_the_types_that_they_have(
     check_same(denoiser, load_denoiser(folder, exact))
 
 
-def test_they_draw_with_loras_on_ranks_that_share_a_sequence(
-    checkpoints: Checkpoints, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "component", "num_gpus"), [("flux-dev", "transformer", 2), ("sd15", "unet", 1)]
+)
+def test_they_draw_with_loras_and_on_ranks_that_share_a_sequence(
+    name: str, component: str, num_gpus: int, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    folder = checkpoints("flux-dev")
+    folder = checkpoints(name)
     file = tmp_path / "x.gguf"
     exact = Path(shutil.copytree(folder, tmp_path / "exact"))
-    (own,) = (exact / "transformer").glob("*.safetensors")
-    mixed(file, own, weights(folder))
-    keys = diffusers_keys("transformer", random_lora(stock_pipeline(exact).transformer, "attn ff"))
+    (own,) = (exact / component).glob("*.safetensors")
+    mixed(file, own, weights(folder, component))
+    stock = getattr(stock_pipeline(exact), component)
+    keys = diffusers_keys(component, random_lora(stock, "attn ff"))
     write_lora(tmp_path / "a.safetensors", keys)
     call = {"width": 48, "height": 64, "num_inference_steps": 2, "lora": "a:0.7"}
-    kept = {"model_path": str(file), "base_model_path": str(folder), "num_gpus": 2}
+    kept = {"model_path": str(file), "base_model_path": str(folder), "num_gpus": num_gpus}
     found = []
     for which in (kept, {"model_path": str(exact)}):
         with start_engine(**which, lora_dir=str(tmp_path)) as engine:
