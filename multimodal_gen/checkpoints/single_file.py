@@ -22,6 +22,7 @@ _OTHERS = (
         ("lora_up", "lora_down", "lora_A", "lora_B", "hada_w1", "lokr_w1"),
         "a LoRA: pass it as a LoRA, by name",
     ),
+    (("v.patch_embd",), "the vision tower of a text encoder: keep it in the encoder's folder"),
     (("control_model.", "controlnet_", "input_hint_block."), "a ControlNet"),
     (
         ("resblocks.", "text_model.", "encoder.block.", "blk.0.attn_q", "token_embd"),

@@ -57,34 +57,29 @@ class GgufPlain(_InFile):
         return plain[start * per_row : stop * per_row].reshape(-1, *self.shape[1:])
 
 
-class GgufFlattened(_InFile):
-    """Blocks that are shared by rows, as in a small tensor that was flattened."""
-
-    computed = True
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Unpack to float32."""
-        numbers = unpack(self.dtype, self.content[None], self.info.parameters, torch.float32)
-        return numbers.reshape(self.shape)[start:stop]
-
-
 class GgufBlocks(_InFile):
-    """Rows of whole blocks."""
+    """Numbers in blocks, which rows may share, as in a small tensor that was flattened."""
 
     computed = True
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Unpack to float32."""
-        columns = math.prod(self.shape[1:])
-        numbers = unpack(self.dtype, self._blocks(start, stop), columns, torch.float32)
-        return numbers.reshape(-1, *self.shape[1:])
+        """Unpack the blocks that have these rows, to float32."""
+        per_row = math.prod(self.shape[1:])
+        per_block, size = _sizes(self.dtype)
+        first, last = start * per_row // per_block, -(-stop * per_row // per_block)
+        blocks = self.content.view(-1, size)[first:last]
+        numbers = unpack(self.dtype, blocks, per_block, torch.float32).view(-1)
+        begin = start * per_row - first * per_block
+        return numbers[begin : begin + (stop - start) * per_row].view(-1, *self.shape[1:])
+
+
+class GgufRows(GgufBlocks):
+    """Rows of whole blocks."""
 
     def keep(self, start: int, stop: int) -> Storage:
         """The rows in the file's pages."""
-        return GgufStorage(self.dtype, self._blocks(start, stop), math.prod(self.shape[1:]))
-
-    def _blocks(self, start: int, stop: int) -> Tensor:
-        return self.content.view(self.shape[0], -1)[start:stop]
+        blocks = self.content.view(self.shape[0], -1)[start:stop]
+        return GgufStorage(self.dtype, blocks, math.prod(self.shape[1:]))
 
 
 def gguf_tensors(header: Header) -> dict[str, Stored]:
@@ -106,6 +101,11 @@ def _stored(name: str, info: TensorInfo, content: Tensor, header: Header) -> Sto
         raise InvalidCheckpoint(
             f"{header.path.name}: {name} is {info.dtype}, which can't be unpacked"
         )
-    block, _ = GGML_QUANT_SIZES[GGMLQuantizationType[info.dtype]]
-    shared = math.prod(info.shape[1:]) % block
-    return (GgufFlattened if shared else GgufBlocks)(info, content)
+    per_block, _ = _sizes(info.dtype)
+    shared = math.prod(info.shape[1:]) % per_block
+    return (GgufBlocks if shared else GgufRows)(info, content)
+
+
+def _sizes(kind: str) -> tuple[int, int]:
+    """Numbers and bytes in a block."""
+    return GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
