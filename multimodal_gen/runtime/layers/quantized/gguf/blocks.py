@@ -22,7 +22,7 @@ from multimodal_gen.runtime.layers.quantized.gguf.fields import (
     six_bit_scales,
 )
 
-_STEP = {"cpu": 1 << 19, "cuda": 1 << 24}
+_STEP = {"cpu": 1 << 20, "cuda": 1 << 24}
 """Numbers that are unpacked at a time: what fits into a cache, or keeps a device busy."""
 
 Scales = tuple[Tensor, Tensor | None]

@@ -31,13 +31,15 @@ def fields(packed: Tensor, bits: int, group: int, *, at: int = 0) -> Tensor:
 
     Returns uint8 [n, b * 8 / bits]; `group` is a multiple of 8.
     """
-    words = packed.contiguous().view(torch.int64).view(len(packed), -1, group // 8)
-    mask = ((1 << bits) - 1 << at) * _EVERY_BYTE
+    words = packed.contiguous().view(torch.int64)
     moved = [
         words >> shift - at if shift >= at else words << at - shift for shift in range(0, 8, bits)
     ]
-    joined = torch.stack(moved, 2).bitwise_and_(mask)
-    return joined.view(torch.uint8).view(len(packed), -1)
+    # They are put together as the widest type that there is.
+    wide, width = (torch.complex128, 16) if group % 16 == 0 else (torch.int64, 8)
+    joined = torch.stack([each.view(wide).view(-1, group // width) for each in moved], 1)
+    mask = ((1 << bits) - 1 << at) * _EVERY_BYTE
+    return joined.view(torch.int64).bitwise_and_(mask).view(torch.uint8).view(len(packed), -1)
 
 
 def split(packed: Tensor, bits: int) -> Tensor:
