@@ -22,6 +22,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled
 from multimodal_gen.messages.plan import Ack, Phase, Plan, Work
 from multimodal_gen.messages.validation import requests_of
+from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.residency.decoding_room import decoding_room
@@ -160,11 +161,22 @@ def test_together_are_decoded_as_many_as_fit(flux: ComposedPipeline) -> None:
         flux.limit_decoding(0)
 
 
+def test_on_a_cpu_as_many_ranks_decode_at_once_as_fit(
+    checkpoints: Callable[..., Path],
+) -> None:
+    pipeline = load(checkpoints("flux-dev"))
+    pipeline.context = replace(pipeline.context, mesh=Mesh(world_size=4, cfg_size=4))
+    tile = pipeline.vae.tile_bytes()
+    for room, turns in ((0, 6), (tile, 3), (2 * tile - 1, 2)):
+        pipeline.limit_decoding(room)
+        assert pipeline.decode_chunks(PICTURE) == turns
+
+
 def test_tiles_and_pixels_are_the_same_on_any_number_of_ranks() -> None:
-    """With so little memory that pictures of 192 pixels and more are decoded in tiles."""
+    """With so little memory that a picture is decoded in tiles, of which several fit at once."""
     pixels = []
     for ranks in (1, 2, 4):
-        with start_engine(num_gpus=ranks, device_memory_gb=0.001) as engine:
+        with start_engine(num_gpus=ranks, device_memory_gb=0.06) as engine:
             size = {"width": 192, "height": 256, "num_inference_steps": 2}
             request = submit_to(engine, "a pizza", **size)
             pixels.append(request.result(200).pixels.astype(int))

@@ -37,8 +37,16 @@ def decoded_in_tiles(
     vae.room = room
     grid, chunks, decoded = vae.grid(*size), vae.chunks(size[2]), Decoded()
     assert grid is not None
-    run = TileRun(vae, grid, latents, mesh, chunks=chunks, options={"seed": 0})
-    decoded.units = TileRun.units(grid, mesh, chunks)
+    run = TileRun(
+        vae,
+        grid,
+        latents,
+        mesh.rank,
+        ranks=mesh.world_size,
+        chunks=chunks,
+        options={"seed": 0},
+    )
+    decoded.units = TileRun.units(grid, mesh.world_size, chunks)
     for _ in range(decoded.units):
         decoded.frames += run.advance(
             lambda pixels: decoded.magnitudes.append(pixels.abs().max()), lambda frames: frames

@@ -10,7 +10,6 @@ from diffusers import AutoencoderKLCogVideoX
 from engineless import load
 from torch import Tensor
 
-from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.models.vaes.cogvideox import CogVideoXVAE
 from multimodal_gen.runtime.models.vaes.pixels import to_uint8
 from multimodal_gen.runtime.models.vaes.qwen_image import QwenImageVAE
@@ -70,9 +69,9 @@ def in_tiles(vae: VAE, latents: Tensor, size: tuple[int, int, int]) -> Tensor:
     grid = vae.grid(*size)
     assert grid is not None
     chunks = vae.chunks(size[2])
-    run = TileRun(vae, grid, latents, Mesh(), chunks=chunks, options={"seed": 0})
+    run = TileRun(vae, grid, latents, 0, ranks=1, chunks=chunks, options={"seed": 0})
     complete: list[Tensor] = []
-    for _ in range(TileRun.units(grid, Mesh(), chunks)):
+    for _ in range(TileRun.units(grid, 1, chunks)):
         complete += run.advance(lambda pixels: None, lambda frames: frames)
     assert run.failure is None
     return torch.cat(complete)

@@ -299,7 +299,7 @@ class ComposedPipeline(DescribedPipeline, ABC):
     def decode_chunks(self, params: SamplingParams) -> int:
         """Number of units that decoding takes: chunks, or turns of tiles."""
         chunks, grid = self.vae.chunks(self.layout.frames(params)), self._grid(params)
-        return chunks if grid is None else TileRun.units(grid, self.context.mesh, chunks)
+        return chunks if grid is None else TileRun.units(grid, self._tile_ranks(params), chunks)
 
     def _grid(self, params: SamplingParams) -> TileGrid | None:
         """Tiles that a request is decoded in, if it is."""
@@ -329,10 +329,20 @@ class ComposedPipeline(DescribedPipeline, ABC):
             self.vae,
             grid,
             self.vae_latents([state], latents),
-            self.context.mesh,
+            self.context.mesh.rank,
+            ranks=self._tile_ranks(state.params),
             chunks=self.vae.chunks(self.layout.frames(state.params)),
             options=self.decoding(state),
         )
+
+    def _tile_ranks(self, params: SamplingParams) -> int:
+        """Ranks that decode tiles at once: all, but on a CPU, whose memory they share, as many as
+        take twice the room at most."""
+        ranks = self.context.mesh.world_size
+        if self.context.device.type != "cpu" or self.vae.room is None:
+            return ranks
+        tile = self.vae.tile_bytes(self.layout.frames(params))
+        return max(1, min(ranks, 2 * self.vae.room // tile))
 
     def vae_latents(self, states: Sequence[RequestState], latents: Tensor) -> Tensor:
         """Convert latents of requests of one size to the VAE's layout."""

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.runtime.distributed.collectives import receive, send
-from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.models.vaes.pixels import to_uint8
 from multimodal_gen.runtime.models.vaes.tiles.blending import TileBlender
 from multimodal_gen.runtime.models.vaes.tiles.geometry import TileGrid, TilePlace
@@ -19,8 +18,9 @@ from multimodal_gen.runtime.models.vaes.tiles.tiled_decoder import TiledDecoder
 
 
 class TileRun:
-    """In each turn every rank decodes one tile, in as many units as a tile has chunks in time; then
-    rank 0 collects and blends them. So tiles and pixels are the same on any number of ranks.
+    """In each turn the first `ranks` ranks decode one tile each, in as many units as a tile has
+    chunks in time; then rank 0 collects and blends them. So tiles and pixels are the same on any
+    number of ranks.
 
     Besides one tile it holds the frames so far, in uint8, and the edges of tiles. No unit raises:
     ranks wait for one another. A rank that fails goes on without decoding, and sends NaN.
@@ -31,8 +31,9 @@ class TileRun:
         vae: TiledDecoder,
         grid: TileGrid,
         latents: Tensor,
-        mesh: Mesh,
+        rank: int,
         *,
+        ranks: int,
         chunks: int,
         options: Mapping[str, Any],
     ) -> None:
@@ -43,7 +44,8 @@ class TileRun:
         self._vae = vae
         self._grid = grid
         self._latents = latents
-        self._mesh = mesh
+        self._rank = rank
+        self._ranks = ranks
         self._chunks = chunks
         self._options = options
         self._module_latents: Tensor | None = None
@@ -56,9 +58,9 @@ class TileRun:
         """Frames that are not complete yet, [F, H, W, 3] uint8."""
 
     @classmethod
-    def units(cls, grid: TileGrid, mesh: Mesh, chunks: int) -> int:
+    def units(cls, grid: TileGrid, ranks: int, chunks: int) -> int:
         """Number of units that a run has."""
-        return -(-len(grid) // mesh.world_size) * chunks
+        return -(-len(grid) // ranks) * chunks
 
     def advance(
         self, measure: Callable[[Tensor], None], finish: Callable[[Tensor], Tensor]
@@ -69,10 +71,9 @@ class TileRun:
         """
         turn, chunk = divmod(self._unit, self._chunks)
         self._unit += 1
-        size = self._mesh.world_size
-        places = self._grid.places[turn * size : (turn + 1) * size]
-        if self._mesh.rank < len(places):
-            self._try(partial(self._decode, places[self._mesh.rank], chunk))
+        places = self._grid.places[turn * self._ranks : (turn + 1) * self._ranks]
+        if self._rank < len(places):
+            self._try(partial(self._decode, places[self._rank], chunk))
         if chunk < self._chunks - 1:
             return []
         complete: list[Tensor] = []
@@ -84,10 +85,9 @@ class TileRun:
 
     def _exchanged(self, places: Sequence[TilePlace]) -> Iterator[tuple[TilePlace, Tensor]]:
         """Yield the tiles of a turn, one from each rank, in order; on other ranks, send theirs."""
-        rank = self._mesh.rank
-        if rank and rank < len(places):
-            send(self._own_tile(places[rank]), 0)
-        for sender, place in enumerate(places if rank == 0 else ()):
+        if 0 < self._rank < len(places):
+            send(self._own_tile(places[self._rank]), 0)
+        for sender, place in enumerate(places if self._rank == 0 else ()):
             yield place, receive(self._empty(place), sender) if sender else self._own_tile(place)
 
     def _take_canvas(self) -> Tensor:

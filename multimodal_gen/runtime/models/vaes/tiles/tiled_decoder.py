@@ -59,6 +59,12 @@ class TiledDecoder(ABC):
         in the chunks that it has in time."""
         return int(self.live_values * height * width * self.dtype.itemsize)
 
+    def tile_bytes(self, frames: int = 1) -> int:
+        """Bytes of activations for decoding a tile, or the chunks that it has in time."""
+        down, across = self.tile_axes or (TileAxis(1, 1, 1, 0),) * 2
+        scale = self.module_scale
+        return self.decode_bytes(down.tile * scale, across.tile * scale, frames)
+
     def peak_bytes(self, height: int, width: int, frames: int = 1) -> int:
         """Bytes that decoding `frames` latent frames of this size takes at most, besides weights
         and latents: those of a tile and of its conversion, all frames in uint8, and the edges of
@@ -72,7 +78,7 @@ class TiledDecoder(ABC):
         kept = 4 * tile_height * tile_width + (lower_edges + tile_height * across.blend)
         shown = 3 * self.tile_values(frames)[1]
         floats = kept * shown * self.dtype.itemsize
-        return self.decode_bytes(tile_height, tile_width, frames) + height * width * shown + floats
+        return self.tile_bytes(frames) + height * width * shown + floats
 
     def is_tiled(self, height: int, width: int, frames: int = 1) -> bool:
         """True if pictures of this size in pixels are encoded and decoded in tiles."""
