@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from multimodal_gen.checkpoints.description import Component, Description
@@ -11,7 +13,7 @@ from multimodal_gen.checkpoints.header import WEIGHT_SUFFIXES, read_header
 from multimodal_gen.checkpoints.quantization_config import quantization_settings
 from multimodal_gen.checkpoints.quantized_layers import logical_tensors, understood
 from multimodal_gen.checkpoints.scheduler_config import scheduler_config
-from multimodal_gen.checkpoints.single_file import held_parts, recognise
+from multimodal_gen.checkpoints.single_file import component_part, held_parts, recognise
 from multimodal_gen.checkpoints.tensor_info import Header
 from multimodal_gen.configs.families import FAMILIES, family_named
 from multimodal_gen.configs.solver_choice import replacement_warning
@@ -100,6 +102,18 @@ def _component_file(path: Path) -> Description:
         components=tuple(_part(path, header, part, part.component) for part in parts),
         fits=tuple(dict.fromkeys(fits)),
     )
+
+
+def component_in_file(name: str, path: Path, components: Iterable[Component]) -> Component:
+    """Describe the component of a checkpoint that is in a file of its own. Raises
+    InvalidCheckpoint."""
+    with_weights = [each for each in components if each.files or each.problem]
+    classes = {each.name: (each.class_name,) for each in with_weights}
+    if name not in classes:
+        known = ", ".join(classes)
+        raise InvalidCheckpoint(f"component={name}={path.name}: {name} must be one of {known}")
+    header, part = component_part(name, path, classes)
+    return _part(path, header, replace(part, classes=classes[name]), name)
 
 
 def _part(path: Path, header: Header, part: FilePart, name: str) -> Component:

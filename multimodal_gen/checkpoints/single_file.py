@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from multimodal_gen.checkpoints.component_kinds import KINDS
-from multimodal_gen.checkpoints.file_parts import FilePart, part_of, split_parts
+from multimodal_gen.checkpoints.file_parts import Classes, FilePart, part_of, split_parts
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.prediction import NOTES, scheduler_settings, spread
 from multimodal_gen.checkpoints.quantized_layers import understood
@@ -108,7 +108,26 @@ def _without_denoiser(header: Header) -> list[FilePart]:
     return [*parts, *([whole] if whole else [])]
 
 
-def is_known(class_name: str) -> bool:
+def component_part(name: str, path: Path, classes: Classes) -> tuple[Header, FilePart]:
+    """Find component `name` of a checkpoint whose components have these classes in a file. Raises
+    InvalidCheckpoint that says what the file holds."""
+    header = understood(read_header(path))
+    if not any(map(_is_known, classes[name])):  # Only the names that it has in a folder are.
+        names = {key: key for key in header.tensors}
+        title = f"a {classes[name][0]}"
+        return header, FilePart(title, name, classes[name], "", names, converted=True)
+    parts = held_parts(header)
+    fitting = [part for part in parts if set(classes[name]) & set(part.classes)]
+    if len(fitting) > 1:
+        fitting = [part for part in fitting if part.place(classes) == name] or fitting
+    if len(fitting) == 1:
+        return header, fitting[0]
+    held = ", ".join(f"{part.prefix} {part.title}".strip() for part in fitting or parts)
+    allowed = f"must be{' one' if fitting else ''} of class {' or '.join(classes[name])}"
+    raise InvalidCheckpoint(f"component={name}={path.name}: holds {held}; {allowed}")
+
+
+def _is_known(class_name: str) -> bool:
     """True for a class whose weights are recognised in files."""
     layouts = (layout.denoiser for family in FAMILIES for layout in family.single_files)
     return class_name in layouts or any(class_name in kind.classes for kind in KINDS)

@@ -344,7 +344,7 @@ def test_a_class_without_names_of_its_own_takes_diffusers_names(
     checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = checkpoints("cogvideox")
-    module = "multimodal_gen.runtime.loader.single_file.component_files"
-    monkeypatch.setattr(f"{module}.is_known", lambda class_name: False)
+    module = "multimodal_gen.checkpoints.single_file"
+    monkeypatch.setattr(f"{module}._is_known", lambda class_name: False)
     file = write(tmp_path / "vae.safetensors", weights(folder, "vae"))
     assert differences(component(folder, "vae"), component(folder, "vae", file)) == []

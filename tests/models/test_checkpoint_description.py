@@ -1,6 +1,7 @@
 """A checkpoint says what it is, and what is wrong with it, before any of it is loaded."""
 
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -126,6 +127,22 @@ def test_a_file_of_one_component_says_which(
     assert [part.class_name for part in found.components] == ["AutoencoderKL"]
     assert main(["models", str(file)]) == 0
     assert "flux.vae, flux_kontext.vae, flux_fill.vae" in capsys.readouterr().out
+
+
+def test_a_checkpoint_is_described_with_a_file_of_one_component(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "ae.sft", vae(folder))
+    for path in (folder / "vae").glob("*.safetensors"):
+        path.unlink()
+    assert main(["models", str(folder)]) == 1
+    assert "can't be loaded: vae" in capsys.readouterr().out
+    assert main(["models", str(folder), "--component", f"vae={file}"]) == 0
+    assert re.search(r"vae +AutoencoderKL .*ae\.sft", capsys.readouterr().out)
+    assert main(["models", str(folder), "--component", f"text_encoder={file}"]) == 1
+    assert "holds a VAE of Stable Diffusion's kind; must be of class" in capsys.readouterr().err
+    assert main(["models", str(folder), "--component", f"x={file}"]) == 1
+    assert "x must be one of text_encoder, text_encoder_2, transf" in capsys.readouterr().err
 
 
 def test_a_file_of_one_component_is_no_model(checkpoints: Checkpoints, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.families import FAMILIES, FamilyConfig
 from multimodal_gen.entrypoints.cli.text_output import columns
 from multimodal_gen.errors import InvalidRequest
@@ -20,6 +21,7 @@ def models(
     /,
     *,
     family: str | None = None,
+    component: tuple[str, ...] = (),
     device_memory_gb: float | None = None,
     revision: Annotated[str | None, Parameter(show=False)] = None,
 ) -> int:
@@ -31,6 +33,8 @@ def models(
         Folder, .safetensors or .gguf file, or hub name that is in the cache.
     family
         Describe one family.
+    component
+        NAME=FILE: a weight file of one component, as for `generate`. Repeatable.
     device_memory_gb
         GB of a GPU to plan for. Default: what is free on this machine's.
     """
@@ -38,7 +42,9 @@ def models(
         from multimodal_gen.entrypoints.cli.checkpoint.checkpoint_report import report
         from multimodal_gen.launch.model_path import locate
 
-        return report(locate(path, revision), _device(device_memory_gb))
+        files = EngineArgs(component=component).component_files
+        own = {name: locate(file) for name, file in files.items()}
+        return report(locate(path, revision), _device(device_memory_gb), own)
     if family is not None:
         print(_description(_named(family)))
         return 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from multimodal_gen.checkpoints.description import Component, Description
-from multimodal_gen.checkpoints.identify import identify
+from multimodal_gen.checkpoints.identify import component_in_file, identify
 from multimodal_gen.entrypoints.cli.checkpoint.memory_forecast import (
     MemoryForecast,
     forecast,
@@ -18,12 +20,15 @@ _HEAD = ("component", "class", "parameters", "bytes", "types", "files", "loaded"
 _SHOWN = 3
 
 
-def report(path: Path, device: DeviceMemory | None) -> int:
-    """Describe the checkpoint at a path, and the memory that it needs on a device; returns exit
-    status 1 if it can't be loaded."""
+def report(path: Path, device: DeviceMemory | None, files: Mapping[str, Path]) -> int:
+    """Describe the checkpoint at a path, with components that have `files` of their own, and the
+    memory that it needs on a device; returns exit status 1 if it can't be loaded."""
     found = identify(path)
-    print("\n".join([str(path), *(f"  {name:<11}{value}" for name, value in _facts(found))]))
     components, lacking = whole_components(found)
+    own = {name: component_in_file(name, file, components) for name, file in files.items()}
+    components = tuple(own.get(each.name, each) for each in components)
+    found = replace(found, components=tuple(own.get(each.name, each) for each in found.components))
+    print("\n".join([str(path), *(f"  {name:<11}{value}" for name, value in _facts(found))]))
     memory = None
     if found.family is not None and device is not None:
         memory = forecast(found.family, components, device)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from multimodal_gen.checkpoints.file_parts import Classes, FilePart, listed
-from multimodal_gen.checkpoints.header import read_header
-from multimodal_gen.checkpoints.quantized_layers import understood
-from multimodal_gen.checkpoints.single_file import Recognised, held_parts, is_known, recognise
+from multimodal_gen.checkpoints.file_parts import Classes, listed
+from multimodal_gen.checkpoints.single_file import Recognised, component_part, recognise
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.single_file.weights import ComponentWeights
 
@@ -41,25 +39,7 @@ def in_single_file(
 
 def in_component_file(name: str, path: Path, components: Components) -> ComponentWeights:
     """Find component `name` in a file. Raises InvalidCheckpoint that says what the file holds."""
-    what = f"component={name}={path.name}"
-    header = understood(read_header(path))
-    class_name = components[name][1]
-    if not is_known(class_name):  # Only the names that it has in a folder are.
-        names = {key: key for key in header.tensors}
-        whole = FilePart(f"a {class_name}", name, (class_name,), "", names, converted=True)
-        return ComponentWeights(name, header, whole)
-    parts = held_parts(header)
-    fitting = [part for part in parts if class_name in part.classes]
-    if not fitting:
-        held = ", ".join(part.title for part in parts)
-        raise InvalidCheckpoint(f"{what}: holds {held}; must be of class {class_name}")
-    if len(fitting) > 1:
-        named = [part for part in fitting if part.place(_classes(components)) == name]
-        if len(named) != 1:
-            prefixes = ", ".join(part.prefix for part in fitting)
-            raise InvalidCheckpoint(f"{what}: holds several of class {class_name}: {prefixes}")
-        fitting = named
-    return ComponentWeights(name, header, fitting[0])
+    return ComponentWeights(name, *component_part(name, path, _classes(components)))
 
 
 def _classes(components: Components) -> Classes:
