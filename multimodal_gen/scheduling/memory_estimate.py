@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
+from itertools import islice
 
 from multimodal_gen.messages.plan import BatchKey
 
 RECENT = 9
-"""Measurements of other keys by which a key is judged that was not measured itself."""
+"""Number of other keys by which a key is judged that was not measured itself."""
 
 
 class MemoryEstimate:
@@ -19,15 +19,15 @@ class MemoryEstimate:
         self._max_keys = max_keys
         self._ran: dict[BatchKey, int] = {}
         self._measured: dict[BatchKey, tuple[int, int]] = {}
-        """Rows of the largest batch, and its bytes."""
-        self._ratios: deque[float] = deque(maxlen=RECENT)
-        """Measured over guessed bytes."""
+        """Rows of the largest batch, and its bytes; the latest measured is last."""
 
     def bytes(self, key: BatchKey, rows: int) -> float:
         """Bytes of an evaluation of so many rows."""
         if (measured := self._measured.get(key)) is not None:
             return measured[1] * rows / measured[0]
-        return self._guess(key, rows) * max(self._ratios, default=1.0)
+        recent = islice(reversed(self._measured.items()), RECENT)
+        ratios = (size / max(1.0, self._guess(near, n)) for near, (n, size) in recent)
+        return self._guess(key, rows) * max(ratios, default=1.0)
 
     def has_run(self, key: BatchKey, rows: int) -> bool:
         """True if as many rows, or more, have run in this engine."""
@@ -38,8 +38,8 @@ class MemoryEstimate:
         most = max(rows, self._ran.pop(key, 0))
         self._ran[key] = most
         if peak_bytes > 0 and rows == most:
+            self._measured.pop(key, None)
             self._measured[key] = (rows, peak_bytes)
-            self._ratios.append(peak_bytes / max(1.0, self._guess(key, rows)))
         if len(self._ran) > self._max_keys:
             oldest = next(iter(self._ran))
             del self._ran[oldest]

@@ -153,6 +153,14 @@ def test_measured_memory_is_believed_instead_of_the_formula() -> None:
     assert not cost.fits(other, 9)
 
 
+def test_memory_that_was_measured_again_and_is_less_counts_for_other_keys_too() -> None:
+    cost, other = make(memory_bytes=2**30), BatchKey(2 * KEY.tokens)
+    cost.observe(Phase.DENOISE, KEY, 2, 0.1, peak_bytes=2**30)
+    assert not cost.fits(other, 2)
+    cost.observe(Phase.DENOISE, KEY, 2, 0.1, peak_bytes=2**27)
+    assert cost.fits(other, 8)
+
+
 def test_the_memory_of_a_smaller_batch_does_not_replace_that_of_a_larger() -> None:
     cost = make(memory_bytes=2**30)
     cost.observe(Phase.DENOISE, KEY, 8, 0.1, peak_bytes=2**29)

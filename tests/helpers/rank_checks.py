@@ -53,12 +53,21 @@ def _random(*shape: int) -> torch.Tensor:
 
 def memory_is_agreed_on_before_it_is_needed(mesh: Mesh, _: Mesh) -> None:
     device, too_much = torch.device("cpu"), 2**55
-    agree_on_memory(2**20, device)
-    try:
-        agree_on_memory(too_much if mesh.rank == 1 else 2**20, device)
-    except OutOfMemory:
-        return
-    raise AssertionError("a rank goes on without the memory that another lacks")
+    held: list[int] = []
+
+    def hold() -> None:
+        held.append(1)
+        if mesh.rank == 1 and len(held) == 3:
+            raise torch.OutOfMemoryError("planted")
+
+    agree_on_memory(2**20, device, hold)
+    for needed in (too_much if mesh.rank == 1 else 2**20, 2**20):
+        try:
+            agree_on_memory(needed, device, hold)
+        except OutOfMemory:
+            continue
+        raise AssertionError("a rank goes on without the memory that another lacks")
+    assert len(held) == 3
 
 
 def every_rank_has_what_the_first_makes(mesh: Mesh, _: Mesh) -> None:

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -253,8 +254,8 @@ class GPUWorker:
         error: WireError | None = None
         peak = PeakMemory(self.device)
         try:
-            self.pipeline.hold(Phase.DENOISE, states, work.k)
-            agree_on_memory(work.untried_bytes, self.device)
+            hold = partial(self.pipeline.hold, Phase.DENOISE, states, work.k)
+            agree_on_memory(work.untried_bytes, self.device, hold)
             with peak:
                 self.pipeline.forward(Phase.DENOISE, states, work.k)
         except Exception as raised:

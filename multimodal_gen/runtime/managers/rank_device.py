@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from functools import partial
 
 import psutil
 import torch
@@ -110,23 +112,27 @@ class PeakMemory:
             self.bytes = torch.cuda.max_memory_allocated(self._device) - self._before
 
 
-def agree_on_memory(needed: int, device: torch.device) -> None:
-    """Raise OutOfMemory on every rank if one of them can't allocate the bytes that it needs.
+def agree_on_memory(needed: int, device: torch.device, hold: Callable[[], None]) -> None:
+    """Let `hold` bring weights to the device, and try to allocate the bytes that work `needed`.
 
-    Collective, if there are several ranks. Waits for the device.
+    Raises OutOfMemory on every rank if one of them can't: collective if there are several, unless
+    nothing is needed. Then it waits for the device.
     """
     if not (needed and dist.is_initialized()):
+        hold()
         return
-    enough = torch.tensor([_can_allocate(needed, device)], dtype=torch.int32, device=device)
+    allocate = partial(torch.empty, needed, dtype=torch.uint8, device=device)
+    able = _finds_memory(hold) and _finds_memory(allocate)
+    enough = torch.tensor([able], dtype=torch.int32, device=device)
     dist.all_reduce(enough, op=dist.ReduceOp.MIN)
     if not enough.item():
         raise OutOfMemory("the batch does not fit into the memory of every rank")
 
 
-def _can_allocate(size: int, device: torch.device) -> bool:
+def _finds_memory(allocate: Callable[[], object]) -> bool:
     try:
-        torch.empty(size, dtype=torch.uint8, device=device)
-    except RuntimeError as raised:
+        allocate()
+    except Exception as raised:
         if not is_out_of_memory(raised):
             raise
         return False

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from multimodal_gen.runtime.distributed.device_copies import copied
+
 
 class ChannelConstants:
     """Values per channel [1, C, 1, ...], created once per device and dtype."""
@@ -22,6 +24,5 @@ class ChannelConstants:
         """Values on the device and in the dtype of `latents`."""
         key = latents.device, latents.dtype
         if key not in self._made:
-            values = torch.tensor(self._values).view(self._shape)
-            self._made[key] = values.to(*key, non_blocking=True)
+            self._made[key] = copied(torch.tensor(self._values).view(self._shape), *key)
         return self._made[key]
