@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.runtime.layers.quantized.int8_product import has_int8_product, int8_product
+from multimodal_gen.runtime.layers.quantized.kitchen import kitchen_product
 from multimodal_gen.runtime.layers.quantized.storage import Storage
 
 
@@ -37,4 +38,5 @@ class Int8Storage(Storage):
     def product(self, x: Tensor) -> Tensor:
         if self.unpacks:
             return super().product(x)
-        return int8_product(x, self.values, self.scales)
+        found = kitchen_product(x, self.values, self.scales)
+        return int8_product(x, self.values, self.scales) if found is None else found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 
 import torch
 from torch import Tensor
 
+log = logging.getLogger(__name__)
 _PIECE = {"cpu": 1 << 22, "cuda": 1 << 28}
 """Outputs that exist as integers at once: what fits a cache, or a small part of a device."""
 _LEAST_ROWS = 32
@@ -19,7 +21,7 @@ def has_int8_product(values: Tensor) -> bool:
     """True where products with these weights [rows, columns] are faster in integers than in
     floats."""
     if values.is_cuda:
-        return not any(size % _UNIT for size in values.shape)
+        return not any(size % _UNIT for size in values.shape) and _works(values.get_device())
     return values.device.type == "cpu" and _has_vnni()
 
 
@@ -28,6 +30,18 @@ def _has_vnni() -> bool:
     """True for CPUs with instructions that add up products of four bytes exactly; others would
     saturate."""
     return torch.cpu._is_vnni_supported()
+
+
+@cache
+def _works(index: int) -> bool:
+    """True for a GPU that has such products."""
+    x, values = torch.ones(1, 64), torch.ones(8, 64, dtype=torch.int8)
+    try:
+        found = int8_product(x.to(index), values.to(index), x[:, :1].to(index)).cpu()
+    except RuntimeError as error:
+        log.warning("products of int8 are not used: %s", error)
+        return False
+    return torch.allclose(found, torch.full((1, 8), 64.0))
 
 
 def quantized_rows(x: Tensor) -> tuple[Tensor, Tensor]:

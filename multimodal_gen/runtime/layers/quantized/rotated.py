@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from multimodal_gen.runtime.layers.quantized.int8 import Int8Storage
+from multimodal_gen.runtime.layers.quantized.kitchen import kitchen_product
 from multimodal_gen.runtime.layers.quantized.storage import Storage
 
 GROUPS = (4, 16, 64, 256, 1024, 4096)
@@ -28,6 +30,7 @@ class RotatedStorage(Storage):
         assert group in GROUPS, group
         assert not rotated.columns % group, (rotated.columns, group)
         self.rotated = rotated
+        self.group = group
         self.form = f"{rotated.form}-ConvRot"
         fours = GROUPS.index(group) + 1
         device = next(rotated.buffers()).device
@@ -42,6 +45,11 @@ class RotatedStorage(Storage):
         return self.rotated.unpacks
 
     def product(self, x: Tensor) -> Tensor:
+        if isinstance(self.rotated, Int8Storage) and not self.unpacks:
+            values, scales = self.rotated.values, self.rotated.scales
+            found = kitchen_product(x, values, scales, self.group)
+            if found is not None:
+                return found
         return self.rotated.product(self._rotate(x))
 
     def _rotate(self, x: Tensor) -> Tensor:
