@@ -204,6 +204,21 @@ def test_an_embedding_may_be_stored_under_either_of_its_names(folder: Path) -> N
 
 
 @pytest.mark.parametrize("folder", ["flux-schnell"], indirect=True)
+@pytest.mark.parametrize("change", [0, 1])
+def test_an_embedding_that_is_stored_twice_is_one_if_both_are_equal(
+    folder: Path, change: int
+) -> None:
+    file = folder / "text_encoder_2/model.safetensors"
+    tensors = load_file(file)
+    second = tensors["shared.weight"] + change
+    save_file({**tensors, "encoder.embed_tokens.weight": second}, file)
+    expected = by_library(folder, "text_encoder_2", torch.float32)
+    ours = Checkpoint.open(folder).load("text_encoder_2", torch.float32, CPU)
+    check_equal(expected, ours)
+    assert (ours.shared is ours.encoder.embed_tokens) == (not change)
+
+
+@pytest.mark.parametrize("folder", ["flux-schnell"], indirect=True)
 def test_what_is_computed_may_be_stored_and_the_rest_is_told(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

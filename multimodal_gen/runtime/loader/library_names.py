@@ -10,8 +10,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 from transformers import conversion_mapping, core_model_loading
+
+from multimodal_gen.runtime.loader.tensors.stored import Span, Stored
 
 Value = TypeVar("Value")
 
@@ -67,13 +70,23 @@ def _without(stored: Mapping[str, Value], patterns: Iterable[str]) -> dict[str, 
     }
 
 
-def with_owners(module: Any, stored: Mapping[str, Value]) -> dict[str, Value]:
-    """`stored` with each tensor that layers share under the name of the one that owns it."""
+def with_owners(module: Any, stored: Mapping[str, Stored]) -> dict[str, Stored]:
+    """`stored` with each tensor that layers share once, under the name of the one that owns it.
+
+    A tensor of its own, which some files have in spite of the config, stays.
+    """
     named = dict(stored)
     for sharer, owner in _shared(module).items():
-        if owner not in named and sharer in named:
+        if sharer in named and (owner not in named or _are_equal(named[sharer], named[owner])):
             named[owner] = named.pop(sharer)
     return named
+
+
+def _are_equal(one: Stored, other: Stored) -> bool:
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    first, second = (Span(each, 0, each.shape[0]).chunks() for each in (one, other))
+    return all(torch.equal(ours, theirs) for ours, theirs in zip(first, second, strict=True))
 
 
 def without_layers(stored: Mapping[str, Value], layers: Sequence[str]) -> dict[str, Value]:
