@@ -169,7 +169,7 @@ def test_an_embedding_of_a_library_keeps_its_form(sources: list[Any]) -> None:
 def test_a_large_component_keeps_narrow_numbers_in_the_files_pages(
     many: int, form: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "_MANY_NUMBERS", many)
+    monkeypatch.setattr(weights, "MANY_NUMBERS", many)
     source = plain(6, 8, dtype=torch.bfloat16)
     layer = filled(on_meta(Linear, (6, 8), bias=False), weight=[source])
     assert isinstance(layer, Linear)
