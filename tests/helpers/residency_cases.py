@@ -22,6 +22,7 @@ import pretend_device
 
 CASES: dict[str, tuple[str, dict[str, int], dict[str, Any]]] = {
     "flux": ("flux-dev", {"num_layers": 4, "num_single_layers": 12}, {}),
+    "flux int8": ("flux-dev", {"num_layers": 4, "num_single_layers": 12}, {}),
     "stable_diffusion_3": ("sd3", {"num_layers": 14}, {}),
     "z_image": ("zimage", {"n_layers": 24}, {}),
     "qwen_image": ("qwenimage", {"num_layers": 14}, {}),
@@ -39,6 +40,8 @@ REQUEST: dict[str, Any] = {
     "num_inference_steps": 4,
     "seed": 4,
 }
+OPTIONS: dict[str, dict[str, Any]] = {"flux int8": {"quantization": "int8"}}
+"""Of loading."""
 SHARE = 0.3
 """Of the weights: what the device has for them."""
 
@@ -61,12 +64,13 @@ def seen_of(name: str) -> dict[str, Any]:
     checkpoint, transformer, request = CASES[name]
     with tempfile.TemporaryDirectory() as parent:
         folder = build(checkpoint, Path(parent) / checkpoint, transformer=transformer)
-        with loaded(folder) as (device, pipeline):
+        options = OPTIONS.get(name, {})
+        with loaded(folder, **options) as (device, pipeline):
             weights = device.memory.live
             whole = generation(device, pipeline, request)
         working = whole["peak"] - weights
         budget = SHARE * weights + working
-        with working_memory(working), loaded(folder, budget) as (device, pipeline):
+        with working_memory(working), loaded(folder, budget, **options) as (device, pipeline):
             part = generation(device, pipeline, request)
     return {
         "sentence": part["sentence"],
@@ -94,7 +98,7 @@ def working_memory(size: int) -> Iterator[None]:
 
 
 @contextmanager
-def loaded(folder: Path, budget: float | None = None) -> Iterator[tuple[Any, Any]]:
+def loaded(folder: Path, budget: float | None = None, **options: Any) -> Iterator[tuple[Any, Any]]:
     import torch
     from pretend_device import PretendDevice
 
@@ -108,6 +112,7 @@ def loaded(folder: Path, budget: float | None = None) -> Iterator[tuple[Any, Any
             dtype=torch.float32,
             mesh=Mesh(),
             device_memory_gb=None if budget is None else budget / 1e9,
+            **options,
         )
         device.memory.peak = device.memory.live
         yield device, pipeline

@@ -71,6 +71,8 @@ class Checkpoint:
     """Form in which weights are kept that are not quantised yet."""
     loaded: Callable[[float], None] = lambda fraction: None
     """Told, now and then, which fraction of a component is loaded."""
+    keep_narrow: bool = True
+    """As for `fill`."""
 
     @classmethod
     def open(
@@ -187,7 +189,9 @@ class Checkpoint:
             )
         config, called = self.config(name), self._called(name)
         quantization = when_loaded(name, self.quantization)
-        module = LibraryModule(library, class_name, config, called, idle, depth, quantization)
+        module = LibraryModule(
+            library, class_name, config, called, idle, depth, quantization, self.keep_narrow
+        )
         if device.type == "meta":
             return module.outline(dtype)
         with self._tensors(name) as stored:
@@ -213,6 +217,7 @@ class Checkpoint:
                 dtype=dtype,
                 device=device,
                 loaded=self.loaded,
+                keep_narrow=self.keep_narrow,
                 quantization=when_loaded(name, self.quantization),
             )
         return module

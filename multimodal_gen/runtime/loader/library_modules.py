@@ -54,6 +54,8 @@ class LibraryModule:
     depth: int | None = None
     """Number of a language model's layers that are used; None: all."""
     quantization: WhenLoaded | None = None
+    keep_narrow: bool = True
+    """As for `fill`."""
 
     def load(
         self,
@@ -154,6 +156,7 @@ class LibraryModule:
             name=self.name,
             device=device,
             quantization=self.quantization,
+            keep_narrow=self.keep_narrow,
             loaded=loaded,
         )
         for name, owner in tied.items():

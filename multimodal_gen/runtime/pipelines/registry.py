@@ -90,6 +90,8 @@ def _load(
     defaults = checkpoint.defaults(kind.default_params(checkpoint))
     stays = budget is None or budget.holds(checkpoint, context.dtype, defaults)
     loading = context if stays else replace(context, device=torch.device("cpu"))
+    # What is loaded on the CPU for another device is as if it were loaded there.
+    checkpoint = replace(checkpoint, keep_narrow=context.device.type == "cpu")
     components = _components(kind, checkpoint, loading, report)
     settings = kind.settings(checkpoint)
     residency = Residency()

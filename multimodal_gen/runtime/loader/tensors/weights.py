@@ -58,6 +58,7 @@ def fill(
     device: torch.device,
     dtype: torch.dtype | None = None,
     quantization: WhenLoaded | None = None,
+    keep_narrow: bool = True,
     loaded: Callable[[float], None] = lambda fraction: None,
 ) -> None:
     """Set the weights of all of its modules on `device`, in `dtype`, by default each in its own.
@@ -69,7 +70,8 @@ def fill(
 
     A module's class may define `keep_in_float32`, parts of tensor names that are not cast to
     `dtype`, and `ignored`, parts of a checkpoint's names that it does not use. `quantization` is
-    how weights of linear layers are quantised meanwhile.
+    how weights of linear layers are quantised meanwhile. `keep_narrow` lets a CPU keep those of
+    large modules in the file's pages if they are narrower than `dtype`.
     """
     ignored = getattr(module, "ignored", ())
     stored = {key: tensor for key, tensor in stored.items() if not _has_part(key, ignored)}
@@ -82,7 +84,7 @@ def fill(
     }
     _check(wanted, key_map, stored, name)
     numbers = sum(math.prod(tensor.shape) for tensor in wanted.values())
-    keep_narrow = device.type == "cpu" and numbers >= MANY_NUMBERS
+    keep_narrow = keep_narrow and device.type == "cpu" and numbers >= MANY_NUMBERS
     quantized = quantization.layers(module) if quantization else set()
     groups: defaultdict[tuple[str, torch.dtype], dict[str, Sources]] = defaultdict(dict)
     for key, tensor in wanted.items():
