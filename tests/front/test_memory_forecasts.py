@@ -40,6 +40,7 @@ def tensor(dtype: str, *shape: int) -> TensorInfo:
         ({"a": tensor("BF16", 8, 8)}, True, KeptSize(256, 0)),
         ({"a": tensor("F32", 8, 8)}, True, KeptSize(0, 256)),
         ({"a": tensor("F8_E4M3", 8, 8)}, True, KeptSize(0, 64)),
+        ({"a": tensor("F8_E4M3", 8, 8, 3, 3)}, False, KeptSize(1152, 0)),
         (
             {"a": tensor("BF16", *MANY), "a.bias": tensor("BF16", 8)},
             True,
@@ -54,7 +55,7 @@ def test_weights_are_cast_or_stay_as_they_are_stored(
 
 
 def test_layers_that_nothing_uses_take_no_memory() -> None:
-    idle = ("lm_head.weight", "visual.a", "model.visual.b", "layers.9.d")
+    idle = ("lm_head.weight", "visual.a", "model.visual.b", "layers.9.d", "blk.9.d")
     names = (*idle, "model.layers.8.c", "visuals")
     spec = encoder("A", idle=("lm_head", "model.visual"), depth=9)
     kept = used(dict.fromkeys(names, tensor("BF16", 2)), spec)

@@ -11,7 +11,7 @@ from multimodal_gen.checkpoints.tensor_info import MANY_NUMBERS, TensorInfo
 from multimodal_gen.configs.families.components import ComponentSpec
 
 _WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""Bytes of numbers that are cast; other types are kept as they are stored."""
+"""Bytes of numbers that are cast; matrices of other types are kept as they are stored."""
 _LARGEST, _WORTH_IT = 1 / 16, 1 / 256
 """Share of a module that a block may have before its own blocks are looked for, and must have."""
 
@@ -68,8 +68,8 @@ class KeptWeights:
 
     def _size(self, info: TensorInfo) -> int:
         stored = _WIDTHS.get(info.dtype)
-        if stored is None:
-            return info.size
+        if stored is None:  # Kernels of convolutions are read as numbers.
+            return info.size if len(info.shape) < 3 else info.parameters * self.width
         narrow = self.is_cpu and stored < self.width and self.parameters >= MANY_NUMBERS
         return info.parameters * (stored if narrow and len(info.shape) == 2 else self.width)
 
@@ -81,7 +81,7 @@ def used(tensors: Mapping[str, TensorInfo], spec: ComponentSpec) -> dict[str, Te
     kept = {name: info for name, info in tensors.items() if not name.startswith(idle)}
     if spec.depth is None:
         return kept
-    layers = {name: re.search(r"(?:^|\.)layers\.(\d+)\.", name) for name in kept}
+    layers = {name: re.search(r"(?:^|\.)(?:layers|blk)\.(\d+)\.", name) for name in kept}
     return {
         name: info
         for name, info in kept.items()
