@@ -68,6 +68,7 @@ class MemoryBudget:
             size, _ = torch.cuda.mem_get_info(context.device)
         else:
             size = int(gigabytes * GIGABYTE)
+            _limit_allocations(size, context.device)
         return cls(smallest(size, context.device), choice, decoding)
 
     def holds(self, checkpoint: Checkpoint, dtype: torch.dtype, defaults: Defaults) -> bool:
@@ -79,6 +80,13 @@ class MemoryBudget:
         size = widened * sum(path.stat().st_size for path in files)
         working = max(evaluation_bytes(size // 2, tokens_of(defaults)), self.decoding)
         return self.choice in ("auto", "device") and size + working <= _SURE * self.size
+
+
+def _limit_allocations(size: int, device: torch.device) -> None:
+    """Have a GPU's allocator fail beyond the budget, so that other processes have the rest."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, size / total), device)
 
 
 def place(
