@@ -15,11 +15,12 @@ import psutil
 import pytest
 import torch
 from engineless import load, start
-from engines import start_engine, submit_to
+from engines import assert_all_gone, start_engine, submit_to
+from places import FAULTS_FOLDER, python_path
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.errors import Cancelled
+from multimodal_gen.errors import Cancelled, EngineDied
 from multimodal_gen.messages.plan import Ack, Phase, Plan, Work
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.distributed.mesh import Mesh
@@ -193,3 +194,15 @@ def test_room_follows_from_the_memory_that_is_given_and_not_from_what_is_free() 
     cpu = torch.device("cpu")
     assert decoding_room(cpu, 8.0) == 2 * 10**9
     assert decoding_room(cpu, None) == decoding_room(cpu, None) <= psutil.virtual_memory().total / 4
+
+
+def test_a_rank_that_can_not_begin_with_its_tiles_leaves_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", python_path(FAULTS_FOLDER))
+    monkeypatch.setenv("RANK_FAULTS", "harshly=tile_run:1:raise")
+    with start_engine(num_gpus=2, device_memory_gb=0.06) as engine:
+        request = submit_to(engine, "fail harshly", width=192, height=256, num_inference_steps=1)
+        with pytest.raises(EngineDied, match="planted"):
+            request.result(200)
+        assert_all_gone(engine)
