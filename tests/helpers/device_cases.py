@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -40,6 +41,7 @@ class Deep:
     request: dict[str, Any] = field(default_factory=dict)
 
 
+_FOLDERS = tempfile.TemporaryDirectory()
 NATIVE = {
     "flux": Deep("flux-dev", {"num_single_layers": 3}),
     "stable_diffusion_3": Deep("sd3", {"num_layers": 3}),
@@ -63,12 +65,19 @@ def loaded(
     checkpoint: str, transformer: dict[str, int] | None = None
 ) -> Iterator[tuple[PretendDevice, ComposedPipeline]]:
     """A tiny checkpoint's pipeline in float32 on a device of its own."""
-    with tempfile.TemporaryDirectory() as parent, PretendDevice() as device:
-        folder = build(checkpoint, Path(parent) / checkpoint, transformer=transformer)
+    folder = _built(checkpoint, tuple((transformer or {}).items()))
+    with PretendDevice() as device:
         yield (
             device,
             load_pipeline(folder, device=device.device, dtype=torch.float32, mesh=Mesh()),
         )
+
+
+@cache
+def _built(checkpoint: str, transformer: tuple[tuple[str, int], ...]) -> Path:
+    """A tiny checkpoint's folder, which is removed when the process ends."""
+    folder = Path(_FOLDERS.name) / f"{checkpoint} {len(transformer)}"
+    return build(checkpoint, folder, transformer=dict(transformer) or None)
 
 
 def operations(family: str) -> int:
