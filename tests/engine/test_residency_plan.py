@@ -4,6 +4,7 @@ import pytest
 
 from multimodal_gen.configs.arguments.engine_args import ResidencyChoice
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.plan import Phase
 from multimodal_gen.scheduling.residency import (
     MODES,
     ComponentMemory,
@@ -119,3 +120,27 @@ def test_of_two_experts_only_one_is_on_the_device_at_once() -> None:
 def test_a_faster_link_never_makes_a_plan_slower() -> None:
     slow, fast = (plan_residency(FLUX, MOMENTS, 8 * GB, link=link).slowdown for link in (6e9, 50e9))
     assert fast <= slow
+
+
+IN_PHASES = [moment._replace(phase=phase) for moment, phase in zip(MOMENTS, Phase, strict=True)]
+
+
+def test_a_change_of_phase_takes_as_long_as_copying_what_it_needs() -> None:
+    plan = plan_residency(FLUX, IN_PHASES, 12 * GB)
+    seconds = {(each.before, each.after): each.seconds for each in plan.switches(link=GB)}
+    resident = 23.8 - sum(FLUX[2].blocks[i] for i in plan["transformer"].streamed) / GB
+    assert seconds[Phase.DENOISE, Phase.ENCODE] == pytest.approx(9.75)
+    assert seconds[Phase.ENCODE, Phase.DENOISE] == pytest.approx(resident)
+    assert seconds[Phase.DECODE, Phase.DENOISE] == pytest.approx(resident)
+
+
+def test_nothing_is_copied_between_phases_if_all_fits() -> None:
+    assert plan_residency(FLUX, IN_PHASES, 40 * GB).switches() == ()
+
+
+def test_what_weights_leave_of_the_budget_is_for_requests() -> None:
+    plan = plan_residency(FLUX, IN_PHASES, 40 * GB)
+    weights = sum(each.size for each in FLUX)
+    assert plan.free_in(Phase.DENOISE) == 40 * GB - weights
+    streamed = plan_residency(FLUX, IN_PHASES, 12 * GB)
+    assert 2 * GB <= streamed.free_in(Phase.DENOISE) < 3 * GB
