@@ -103,7 +103,7 @@ def test_the_cpus_memory_is_what_is_available(tmp_path: Path) -> None:
     [
         ("24", "fits on a GPU with 24.00 GB: all components on the device"),
         ("0.02", "on the host between phases"),
-        ("0.00001", "does not fit on a GPU with 0.00 GB"),
+        ("0.00001", "does not fit on a GPU with 10.00 KB"),
     ],
 )
 def test_the_command_says_whether_a_checkpoint_fits(
@@ -116,11 +116,39 @@ def test_the_command_says_whether_a_checkpoint_fits(
     assert said in capsys.readouterr().out
 
 
-def test_memory_must_be_more_than_nothing(
+@pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "1e300"])
+def test_memory_is_more_than_nothing_and_less_than_any_machine_has(
+    given: str, bundled_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", str(bundled_model), "--device-memory-gb", given]) == 2
+    said = f"device_memory_gb={float(given)}: must be more than 0 and at most 1000000 (GB)"
+    assert said in capsys.readouterr().err
+
+
+def test_sizes_are_in_units_of_1000_everywhere(
     bundled_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["models", str(bundled_model), "--device-memory-gb", "0"]) == 2
-    assert "device_memory_gb=0.0: must be more than 0" in capsys.readouterr().err
+    main(["models", str(bundled_model), "--device-memory-gb", "0.01"])
+    said = capsys.readouterr().out
+    assert not re.search(r"\d [KMGT]iB", said)
+    assert " 0.00 " not in said
+
+
+def test_a_file_of_an_encoder_is_not_asked_whether_it_fits(
+    checkpoints: Checkpoints, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder_file = checkpoints("flux-schnell") / "text_encoder" / "model.safetensors"
+    assert main(["models", str(encoder_file), "--device-memory-gb", "24"]) == 0
+    assert "memory:" not in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_lacks_weights_does_not_fit(
+    checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(checkpoints("flux-schnell"), tmp_path / "checkpoint"))
+    shutil.rmtree(folder / "transformer")
+    assert main(["models", str(folder), "--device-memory-gb", "24"]) == 1
+    assert "fits" not in capsys.readouterr().out
 
 
 def test_of_a_single_file_the_rest_is_its_bases(

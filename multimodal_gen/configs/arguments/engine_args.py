@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +19,7 @@ ResidencyChoice = Literal["auto", "device", "host", "streamed"]
 block by block in each evaluation."""
 
 LONGEST_STEP_S = 86400
+MOST_MEMORY_GB = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,8 @@ class EngineArgs(ArgumentGroup):
         self.require_at_least_1(
             "num_gpus", "batching_max_size", "max_queue_size", "max_loaded_loras"
         )
-        self.require("must be more than 0", lambda size: 0 < size < math.inf, "device_memory_gb")
+        allowed = f"must be more than 0 and at most {MOST_MEMORY_GB} (GB)"
+        self.require(allowed, lambda size: 0 < size <= MOST_MEMORY_GB, "device_memory_gb")
         self.require("must be a folder", os.path.isdir, "lora_dir")
         self.component_files  # noqa: B018 checks them
         allowed = f"must be more than 0 and at most {LONGEST_STEP_S} seconds"

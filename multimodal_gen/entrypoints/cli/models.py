@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -42,7 +41,8 @@ def models(
         from multimodal_gen.entrypoints.cli.checkpoint.checkpoint_report import report
         from multimodal_gen.launch.model_path import locate
 
-        files = EngineArgs(component=component).component_files
+        checked = EngineArgs(component=component, device_memory_gb=device_memory_gb)
+        files = checked.component_files
         own = {name: locate(file) for name, file in files.items()}
         return report(locate(path, revision), _device(device_memory_gb), own)
     if family is not None:
@@ -58,8 +58,6 @@ def _device(gigabytes: float | None) -> DeviceMemory | None:
 
     if gigabytes is None:
         return device_at_hand()
-    if not 0 < gigabytes < math.inf:
-        raise InvalidRequest("device_memory_gb", gigabytes, "must be more than 0")
     return DeviceMemory("a GPU", is_cpu=False, free=int(gigabytes * 1e9))
 
 

@@ -13,7 +13,7 @@ from multimodal_gen.entrypoints.cli.checkpoint.memory_forecast import (
     forecast,
     whole_components,
 )
-from multimodal_gen.entrypoints.cli.text_output import columns
+from multimodal_gen.entrypoints.cli.text_output import bytes_text, columns, scaled
 from multimodal_gen.launch.device_memory import DeviceMemory
 
 _HEAD = ("component", "class", "parameters", "bytes", "types", "files", "loaded", "residency")
@@ -34,7 +34,8 @@ def report(path: Path, device: DeviceMemory | None, files: Mapping[str, Path]) -
         memory = forecast(found.family, components, device)
     rows = [_HEAD, *(_row(each, memory) for each in components)]
     print("\n".join(["", *(f"  {line}" for line in columns(rows))]))
-    print(f"\n  memory: {_need(memory, lacking)}")
+    if found.family is not None and not found.complaints:
+        print(f"\n  memory: {_need(memory, lacking)}")
     for warning in found.warnings:
         print(f"  warning: {warning}")
     for complaint in found.complaints:
@@ -78,8 +79,8 @@ def _row(component: Component, memory: MemoryForecast | None) -> tuple[str, ...]
     return (
         component.name,
         component.class_name,
-        _count(component.parameters, 1000, ("", "K", "M", "B", "T")),
-        _count(component.size, 1024, ("B", "KiB", "MiB", "GiB", "TiB")),
+        scaled(component.parameters, ("", "K", "M", "B", "T")),
+        bytes_text(component.size),
         ", ".join(list(component.dtypes)[:_SHOWN]),
         files + variant,
         *_loaded(component.name, memory),
@@ -89,14 +90,4 @@ def _row(component: Component, memory: MemoryForecast | None) -> tuple[str, ...]
 def _loaded(name: str, memory: MemoryForecast | None) -> tuple[str, str]:
     if memory is None or name not in memory.kept:
         return "", ""
-    size = _count(memory.kept[name], 1000, ("B", "KB", "MB", "GB", "TB"))
-    return size, memory.places.get(name, "")
-
-
-def _count(number: float, base: int, units: tuple[str, ...]) -> str:
-    unit = 0
-    while number >= base and unit < len(units) - 1:
-        number /= base
-        unit += 1
-    digits = f"{number:.1f}" if unit and number < 100 else f"{number:.0f}"
-    return f"{digits} {units[unit]}".rstrip()
+    return bytes_text(memory.kept[name]), memory.places.get(name, "")

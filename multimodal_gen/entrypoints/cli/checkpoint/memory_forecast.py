@@ -10,10 +10,11 @@ from multimodal_gen.checkpoints.description import Component, Description
 from multimodal_gen.checkpoints.identify import identify
 from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.entrypoints.cli.checkpoint.kept_size import KeptWeights, used
+from multimodal_gen.entrypoints.cli.text_output import bytes_text
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.launch.device_memory import DeviceMemory
 from multimodal_gen.messages.plan import Phase
-from multimodal_gen.scheduling.residency import GIGABYTE, ComponentMemory, plan_residency
+from multimodal_gen.scheduling.residency import ComponentMemory, plan_residency
 from multimodal_gen.scheduling.working_memory import (
     DECODING_SHARE,
     expected_work,
@@ -85,12 +86,12 @@ def _on_cpu(weights: Mapping[str, KeptWeights], device: DeviceMemory) -> MemoryF
         verdict = "runs, but reads its files anew in each step"
     else:
         verdict = "fits"
-    told = f"{_gb(own)} in memory and {_gb(mapped)} in pages of the files"
+    told = f"{_text(own)} in memory and {_text(mapped)} in pages of the files"
     mostly_mapped = (name for name, size in sizes.items() if size.mapped > size.own)
     return MemoryForecast(
         {name: sum(size) for name, size in sizes.items()},
         dict.fromkeys(mostly_mapped, "pages of its file"),
-        f"{verdict} on {device.name} with {_gb(device.free)} free: {told}",
+        f"{verdict} on {device.name} with {_text(device.free)} free: {told}",
     )
 
 
@@ -116,7 +117,7 @@ def _on_gpu(
                 evaluation_s=seconds,
             )
         )
-    where = f"on {device.name} with {_gb(device.free)}"
+    where = f"on {device.name} with {_text(device.free)}"
     decoding = device.free // DECODING_SHARE
     moments = [*moments_of(alike, parameters, family.defaults, decoding)]
     try:
@@ -129,9 +130,9 @@ def _on_gpu(
         else each.mode
         for each in plan.placements
     }
-    told = f"fits {where}: {plan.sentence}, {_gb(plan.needed)} at most"
+    told = f"fits {where}: {plan.sentence}, {_text(plan.needed)} at most"
     return MemoryForecast(kept, places, told)
 
 
-def _gb(size: int) -> str:
-    return f"{size / GIGABYTE:.2f} GB"
+def _text(size: int) -> str:
+    return bytes_text(size, digits=2)
