@@ -39,7 +39,7 @@ def started(engine: EngineProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     """`generate` uses the shared engine; the arguments it would have started one with."""
     arguments: Started = []
 
-    def start(args: EngineArgs) -> AbstractContextManager[EngineProcess]:
+    def start(args: EngineArgs, show: object) -> AbstractContextManager[EngineProcess]:
         arguments.append(args)
         engine.wait_ready(120)
         return nullcontext(engine)
