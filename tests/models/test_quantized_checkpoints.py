@@ -164,7 +164,7 @@ def test_parts_of_one_product_that_are_stored_differently_are_not_quantised_anew
 
 
 @pytest.mark.parametrize("make", [float8, mxfp8, nvfp4])
-@pytest.mark.parametrize("name", ["zimage", "wan", "flux-schnell"])
+@pytest.mark.parametrize("name", ["zimage", "wan", "flux-schnell", "sana", "lumina2"])
 def test_the_weights_of_a_text_encoder_are_kept(make: Any, name: str, pair: Any) -> None:
     kept, exact = pair(name)
     component = "text_encoder_2" if name == "flux-schnell" else "text_encoder"

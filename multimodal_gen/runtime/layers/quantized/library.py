@@ -31,13 +31,16 @@ class KeptLinear(nn.Linear):
 
 
 class KeptEmbedding(nn.Embedding):
-    """Indices [...] -> rows [..., D] of the weight."""
+    """Indices [...] -> rows [..., D] of the weight, times a scale if there is one."""
 
-    def __init__(self, kept: KeptWeight, padding_idx: int | None) -> None:
+    scale: Tensor | None
+
+    def __init__(self, kept: KeptWeight, padding_idx: int | None, scale: Tensor | None) -> None:
         nn.Module.__init__(self)
         self.num_embeddings, self.embedding_dim = kept.shape
         self.padding_idx = padding_idx
         self.kept = kept
+        self.register_buffer("scale", scale, persistent=False)
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
@@ -45,15 +48,22 @@ class KeptEmbedding(nn.Embedding):
         return _nothing(self.kept)
 
     def forward(self, index: Tensor) -> Tensor:
-        return self.kept.rows(index)
+        rows = self.kept.rows(index)
+        return rows if self.scale is None else rows * self.scale.to(rows.dtype)
 
 
 def _nothing(kept: KeptWeight) -> Tensor:
     return torch.full((), torch.nan, dtype=kept.dtype, device=kept.device).expand(kept.shape)
 
 
-KEPT_LAYERS: Mapping[type[nn.Module], Callable[[Any, KeptWeight, Tensor | None], nn.Module]] = {
-    nn.Linear: lambda layer, kept, bias: KeptLinear(kept, bias),
-    nn.Embedding: lambda layer, kept, bias: KeptEmbedding(kept, layer.padding_idx),
+def _embedding(layer: Any, kept: KeptWeight, bias: Tensor | None) -> KeptEmbedding:
+    return KeptEmbedding(kept, layer.padding_idx, getattr(layer, "embed_scale", None))
+
+
+KEPT_LAYERS: Mapping[str, Callable[[Any, KeptWeight, Tensor | None], nn.Module]] = {
+    "Linear": lambda layer, kept, bias: KeptLinear(kept, bias),
+    "Embedding": _embedding,
+    "GemmaTextScaledWordEmbedding": _embedding,
+    "Gemma2TextScaledWordEmbedding": _embedding,
 }
-"""What takes the place of a library's layer, by its type."""
+"""What takes the place of a library's layer, by the name of its class."""

@@ -122,7 +122,7 @@ def _keep_library_layer(
     """Replace a library's layer by one that keeps its weight as it is stored. False if it is to
     be read as numbers."""
     layer: Any = module.get_submodule(owner)
-    make = KEPT_LAYERS.get(type(layer))
+    make = KEPT_LAYERS.get(type(layer).__name__)
     if make is None or "weight" not in sources:
         return False
     shape = layer.weight.shape
