@@ -73,6 +73,16 @@ def test_what_is_kept_stands_for_the_numbers_of_the_file(name: str, tmp_path: Pa
         close(storage.numbers(torch.tensor([63, 0]), torch.float32), exact[[71, 8]])
 
 
+@pytest.mark.parametrize("shape", [(8,), (8, 1), (8, 1, 1, 1), (1,)])
+def test_a_convolution_has_scales_of_any_shape(shape: tuple[int, ...], tmp_path: Path) -> None:
+    numbers = torch.arange(8 * 36).remainder(120).to(torch.int8).view(8, 4, 3, 3)
+    scales = torch.rand(shape) + 0.1
+    tensors = {"weight": numbers, "weight_scale": scales, **note("int8_tensorwise")}
+    with opened(tmp_path, tensors) as stored:
+        found = stored["layer.weight"].rows(2, 7)
+    assert torch.equal(found, (numbers * scales.view(-1, 1, 1, 1))[2:7])
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_without_integer_products_it_is_the_product_of_those_numbers(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

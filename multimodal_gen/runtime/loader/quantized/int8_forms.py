@@ -76,7 +76,7 @@ def int8_rotated(layer: StoredLayer) -> Int8Numbers:
     found = _by_rows(layer)
     if len(layer.shape) != 2:
         raise layer.error("weight", f"{list(layer.shape)} must be a matrix")
-    if group not in GROUPS or layer.shape[1] % group:
+    if not isinstance(group, int) or group not in GROUPS or layer.shape[1] % group:
         allowed = [size for size in GROUPS if not layer.shape[1] % size]
         raise layer.error(
             "comfy_quant",
@@ -104,7 +104,11 @@ def int8_blocks(layer: StoredLayer) -> Int8Numbers:
 
 def _is_grouped(layer: StoredLayer) -> bool:
     zeros, scales = layer.tensor("weight_zero_point"), layer.tensor("weight_scale")
-    several = scales is not None and scales.shape[:1] == layer.shape[:1] and scales.shape[1:] > (1,)
+    several = (
+        scales is not None
+        and scales.shape[:1] == layer.shape[:1]
+        and math.prod(scales.shape[1:]) > 1
+    )
     return several or (zeros is not None and bool(whole(zeros).any()))
 
 
