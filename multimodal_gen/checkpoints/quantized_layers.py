@@ -61,6 +61,12 @@ _UNUSED = frozenset(
     }
 )
 """Last parts of names of notes for kernels that compute in float8, and of scales of outputs."""
+_FOREIGN = {
+    "qweight": "GPTQ, AWQ and SVDQuant (Nunchaku)",
+    "W_q": "HQQ",
+    "encoded_exponent": "DFloat11",
+}
+"""Last parts of names that weights have in forms that can't be read."""
 _PADDED = ("mxfp8", "nvfp4")
 """Forms whose numbers converters pad to whole blocks of rows and columns."""
 _ATTENTION = ".comfy_attention.config"
@@ -91,6 +97,7 @@ def quantized_layers(
     forms, and for scales without a weight.
     """
     headers = [header for header in headers if header.format == "safetensors"]
+    _check_foreign(headers)
     libraries = (*torchao_layers(headers), *bitsandbytes_layers(headers), *quanto_layers(headers))
     found = {layer.name: layer for layer in libraries}
     groups = {name: group for name, group in _groups(headers).items() if name not in found}
@@ -102,6 +109,16 @@ def quantized_layers(
             layer = _checked(QuantizedLayer(name, form, tensors, own), headers[0])
             found[name] = _without_padding(layer, biases.get(f"{name}.bias"))
     return found
+
+
+def _check_foreign(headers: Sequence[Header]) -> None:
+    for header in headers:
+        for name in header.tensors:
+            if form := _FOREIGN.get(name.rpartition(".")[2]):
+                raise InvalidCheckpoint(
+                    f"{header.path.name}: {name:.100}: the form of {form} is not supported; "
+                    f"{', '.join(FORMS)} are"
+                )
 
 
 def _without_padding(layer: QuantizedLayer, bias: TensorInfo | None) -> QuantizedLayer:

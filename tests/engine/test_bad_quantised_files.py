@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from integer_weights import int8_rotated
 from quantized_weights import float8, mxfp8, note, nvfp4, written
 from torch import Tensor
 
@@ -72,6 +73,19 @@ BAD: dict[str, tuple[dict[str, Tensor], str]] = {
     "an unknown form": (
         {"weight": BIG, **note("float7")},
         r"layer: form 'float7' is not supported; float8_e4m3fn, ",
+    ),
+    "a form of Nunchaku": (
+        {
+            "qweight": torch.zeros(ROWS, COLUMNS // 2, dtype=torch.int8),
+            "wscales": torch.ones(9, 300),
+        },
+        r"weights\.safetensors: layer\.qweight: the form of .*SVDQuant .* is not supported; float8",
+    ),
+    "a form of HQQ": ({"W_q": torch.zeros(9, 9, dtype=torch.uint8)}, "the form of HQQ is not"),
+    "groups that are no whole number": (
+        int8_rotated(BIG[:, :256].contiguous(), 16).tensors
+        | note("int8_tensorwise", convrot=True, convrot_groupsize=16.0),
+        r"weights\.safetensors: layer\.comfy_quant: convrot_groupsize=16\.0 must be one of \[4, ",
     ),
     "rotated": (
         nvfp4(BIG).tensors | note("nvfp4", convrot=True),

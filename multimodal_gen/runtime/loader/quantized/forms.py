@@ -12,6 +12,7 @@ import torch
 
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.quantized_layers import is_unused, quantized_layers
+from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.quantized.codebook_forms import codebook
 from multimodal_gen.runtime.loader.quantized.grouped_forms import grouped
 from multimodal_gen.runtime.loader.quantized.int8_forms import int8, int8_blocks, int8_rotated
@@ -55,5 +56,15 @@ def open_weights(
             whole = StoredLayer(
                 layer.name, layer.form, layer.shape, tensors, layer.settings, layer.names
             )
-            found[f"{layer.name}.weight"] = READERS[layer.form](whole)
+            with _naming(files[0].name if len(files) == 1 else name):
+                found[f"{layer.name}.weight"] = READERS[layer.form](whole)
         yield found
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Say in errors where they are."""
+    try:
+        yield
+    except InvalidCheckpoint as error:
+        raise InvalidCheckpoint(f"{where}: {error}") from error
