@@ -71,6 +71,16 @@ def test_the_fallback_equals_diffusers(
     check_parity(pipeline, folder, **{**CALL, **change})
 
 
+@pytest.mark.parametrize(("width", "height"), [(80, 48), (64, 64)])
+def test_pixels_are_in_the_order_in_which_they_are_sent(
+    pipeline: ComposedPipeline, width: int, height: int
+) -> None:
+    state = start(pipeline, replace(REQUEST, width=width, height=height))
+    finish(pipeline, state)
+    assert state.chunks
+    assert all(chunk.is_contiguous() for chunk in state.chunks)
+
+
 def test_each_evaluation_of_a_scheduler_that_has_more_than_steps_is_counted(
     checkpoints: Checkpoints,
 ) -> None:

@@ -150,4 +150,4 @@ def _to_uint8(pixels: np.ndarray[Any, Any]) -> Tensor:
     if not np.isfinite(pixels).all():
         raise not_finite("decoding")
     frames = pixels.reshape(-1, *pixels.shape[-3:])
-    return torch.from_numpy((frames * 255).round().astype(np.uint8))
+    return torch.from_numpy((frames * 255).round().astype(np.uint8, order="C"))
