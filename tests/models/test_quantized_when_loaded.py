@@ -6,7 +6,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from loras import diffusers_keys, random_lora
 from loras import write as write_lora
 from quantized_weights import Parts, rewrite
 from safetensors.torch import save_file
+from single_files import flux, write_gguf
 from tiny_checkpoints import stock_pipeline
 from torch import nn
 
@@ -184,3 +185,32 @@ def test_they_draw_with_loras_on_ranks_that_share_a_sequence(
                 found[num_gpus, lora] = result.pixels.astype(int)
     assert np.abs(found[2, "a:0.7"] - found[1, "a:0.7"]).max() <= 1
     assert np.abs(found[1, ()] - found[1, "a:0.7"]).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "stored_as", "why"),
+    [
+        ("hunyuan-video", None, "no layer that is quantized has rows of a multiple of 64 numbers"),
+        ("flux-schnell", "Q8_0", "its weights are Q8_0 already"),
+    ],
+)
+def test_a_form_that_no_weight_has_is_said(
+    name: str,
+    stored_as: str | None,
+    why: str,
+    checkpoints: Checkpoints,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder, device = checkpoints(name), torch.device("cpu")
+    file = write_gguf(tmp_path / "x.gguf", flux(folder), stored_as) if stored_as else None
+    load_pipeline(
+        folder, device=device, dtype=torch.float32, mesh=Mesh(), file=file, quantization="nf4"
+    )
+    assert f"quantization='nf4': no effect on transformer: {why}" in caplog.text
+
+
+def test_a_form_that_weights_have_is_nothing_to_say(caplog: pytest.LogCaptureFixture) -> None:
+    for form in get_args(Quantization):
+        quantized(BUNDLED, form)
+    assert "no effect" not in caplog.text

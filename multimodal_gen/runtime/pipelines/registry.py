@@ -24,6 +24,7 @@ from multimodal_gen.runtime.layers.quantized.unpacking import unpacking_warnings
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.loading_meter import LoadingMeter
 from multimodal_gen.runtime.loader.pretrained import complaints
+from multimodal_gen.runtime.loader.tensors.when_loaded import without_effect
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.placement import MemoryBudget, place
 from multimodal_gen.runtime.residency.decoding_room import decoding_room
@@ -70,7 +71,8 @@ def load_pipeline(
     names = pipeline.components_of_kind(pipeline.denoiser_name)
     denoisers = {name: pipeline.components[name] for name in names}
     pipeline.unpacked = unpacking_warnings(denoisers, device, dtype)
-    for warning in (*checkpoint.unused, *pipeline.warnings) if mesh.rank == 0 else ():
+    unheard = without_effect(denoisers, quantization) if quantization else ()
+    for warning in (*checkpoint.unused, *unheard, *pipeline.warnings) if mesh.rank == 0 else ():
         log.warning("%s", warning)
     return pipeline
 

@@ -39,7 +39,7 @@ def unpacking_warnings(
 def _unpacked(component: object, device: torch.device) -> dict[str, Storage]:
     """The largest storage of each form that is unpacked, on `device`."""
     largest: dict[str, Storage] = {}
-    for storage in _multiplied(component):
+    for storage in multiplied_storages(component):
         known = largest.get(storage.form)
         if known is None or storage.rows * storage.columns > known.rows * known.columns:
             largest[storage.form] = storage
@@ -47,8 +47,8 @@ def _unpacked(component: object, device: torch.device) -> dict[str, Storage]:
     return {form: storage for form, storage in moved.items() if storage.unpacks}
 
 
-def _multiplied(component: object) -> Iterator[Storage]:
-    """Storages that products are computed with."""
+def multiplied_storages(component: object) -> Iterator[Storage]:
+    """Yield the storages that products are computed with."""
     for module in component.modules() if isinstance(component, nn.Module) else ():
         kept = getattr(module, "kept", None)
         if isinstance(kept, KeptWeight) and not isinstance(module, nn.Embedding):

@@ -17,13 +17,22 @@ from multimodal_gen.runtime.layers.quantized.int8 import Int8Storage
 from multimodal_gen.runtime.layers.quantized.int8_product import quantized_rows
 from multimodal_gen.runtime.layers.quantized.scaled import ScaledStorage
 from multimodal_gen.runtime.layers.quantized.storage import Storage
+from multimodal_gen.runtime.layers.quantized.unpacking import multiplied_storages
 from multimodal_gen.runtime.layers.take import Segment, Sources
 from multimodal_gen.runtime.loader.tensors.stored import Stored, pieces
 
 _FLOAT8 = torch.float8_e4m3fn
 _NF4_BLOCK = 64
+_STORED = {"fp8": "float8_e4m3fn"}
+"""Names of storages' forms that differ from those of arguments."""
 _EXACT = ("*norm*", "*embed*", "*mod*ulation*", "*time*", "*adaln*", "*lm_head", "*proj_out.0")
 """Layers of a library's repeated blocks that stay as they are."""
+
+_NONE: Mapping[Quantization, str] = {
+    "int8": "none of its layers is of a kind that is quantized",
+    "fp8": "none of its layers is of a kind that is quantized",
+    "nf4": f"no layer that is quantized has rows of a multiple of {_NF4_BLOCK} numbers",
+}
 
 Pieces = Iterator[tuple[slice, Tensor]]
 """Rows of a weight and their numbers, in float32 on the layer's device."""
@@ -41,6 +50,15 @@ def when_loaded(name: str, form: Quantization | None) -> WhenLoaded | None:
     if form is not None and name.startswith("text_encoder"):
         return WhenLoaded(form, quantizes_inputs=False, least=LARGE_ENCODER)
     return None
+
+
+def without_effect(components: Mapping[str, object], form: Quantization) -> Iterator[str]:
+    """Yield a warning for each of these components that has no weight in the form asked for."""
+    for name, component in components.items():
+        forms = {storage.form for storage in multiplied_storages(component)}
+        if _STORED.get(form, form) not in forms:
+            why = f"its weights are {', '.join(sorted(forms))} already" if forms else _NONE[form]
+            yield f"quantization={form!r}: no effect on {name}: {why}"
 
 
 @dataclass(frozen=True)
