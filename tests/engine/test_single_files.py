@@ -171,6 +171,13 @@ def test_scales_that_do_not_fit_are_named(folder: Path, tmp_path: Path) -> None:
         load_denoiser(folder, file)
 
 
+def test_numbers_that_no_layer_has_are_named(folder: Path, tmp_path: Path) -> None:
+    extra = {"double_blocks.0.img_attn.proj.bias_scale": torch.ones(())}
+    file = write(tmp_path / "x.safetensors", flux(folder) | extra)
+    with pytest.raises(InvalidCheckpoint, match=r"unexpected: .*img_attn\.proj\.bias_scale"):
+        load_denoiser(folder, file)
+
+
 def test_whole_numbers_are_no_weights(folder: Path, tmp_path: Path) -> None:
     tensors = flux(folder)
     tensors["img_in.weight"] = tensors["img_in.weight"].to(torch.uint8)

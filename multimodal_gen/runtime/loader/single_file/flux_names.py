@@ -20,6 +20,8 @@ def flux_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     converted: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         module, _, kind = name.rpartition(".")
+        if kind not in ("weight", "bias", "scale"):
+            continue
         block = _BLOCK.search(module)
         theirs = NAMES.get(_BLOCK.sub("#", module), "")
         if theirs.startswith(SHIFT_FIRST):
