@@ -21,8 +21,10 @@ from multimodal_gen.errors import (
     Cancelled,
     EngineDied,
     EngineNotReady,
+    GenerationFailed,
     InvalidRequest,
     OutOfMemory,
+    not_finite,
 )
 from multimodal_gen.messages.codec import Decoder, encode, header_of
 from multimodal_gen.messages.plan import Ack, BatchKey, LoraRead, Phase, Plan, Prepared, RankLoaded
@@ -292,6 +294,36 @@ def test_a_rank_that_runs_out_of_memory_alone_makes_the_next_engines_batches_sma
 def test_a_request_alone_for_which_a_rank_runs_out_of_memory_ends_with_that(start: Start) -> None:
     (handle,) = run_out_of_memory_on_one_rank(start(size=2), [request()])
     with pytest.raises(OutOfMemory, match="planted"):
+        handle.result(30)
+
+
+@pytest.mark.parametrize(
+    ("phase", "cause"), [(Phase.ENCODE, InvalidRequest), (Phase.DECODE, OutOfMemory)]
+)
+def test_a_request_that_fails_on_several_ranks_ends_with_the_cause(
+    start: Start, phase: Phase, cause: type[Exception]
+) -> None:
+    ranks = start(size=2)
+    handle = ranks.client.submit(request())
+    handle.accepted(30)
+    prepared = Prepared(batch_keys=((KEY, 1),), rows=1, decode_chunks=1)
+    errors = {
+        Phase.ENCODE: (InvalidRequest("prompt", "", "planted"), GenerationFailed("on the others")),
+        Phase.DECODE: (not_finite("decoding"), OutOfMemory("planted")),
+    }[phase]
+    while (work := (plan := ranks.plan()).work) is None or work.phase is not phase:
+        encoded = work is not None and work.phase is Phase.ENCODE
+        told = dict.fromkeys(work.ids, prepared) if work is not None and encoded else {}
+        for rank in range(2):
+            ranks.say(
+                rank, Ack(number=plan.number, rank=rank, advanced=1, seconds=0.1, prepared=told)
+            )
+    for rank, error in enumerate(errors):
+        failures = {work.ids[0]: WireError.of(error)}
+        ranks.say(
+            rank, Ack(number=plan.number, rank=rank, advanced=1, seconds=0.1, failures=failures)
+        )
+    with pytest.raises(cause, match="planted"):
         handle.result(30)
 
 

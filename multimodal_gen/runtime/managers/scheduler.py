@@ -303,8 +303,10 @@ class Scheduler:
             self._end(request_id, error.exception())
 
     def _report(self, work: Work, issued: IssuedPlan, acks: Sequence[Ack], now: float) -> None:
-        # Of several ranks that report one, the first knows its cause best.
-        failures = {key: failure for ack in reversed(acks) for key, failure in ack.failures.items()}
+        # Of several ranks that report one, the first knows its cause best: it tells the others.
+        # But it only sees NaN where they failed to decode a tile.
+        best_last = acks if work.phase is Phase.DECODE else reversed(acks)
+        failures = {key: failure for ack in best_last for key, failure in ack.failures.items()}
         finished = dict(zip(acks[0].finished, issued.arrays, strict=False))
         previews = dict(zip(acks[0].previewed, issued.arrays, strict=False))
         for request_id, record in issued.records.items():
