@@ -47,4 +47,5 @@ def file_format(path: Path, name: str) -> FileFormat:
         what = "a git-lfs pointer; the file itself was not fetched"
     else:
         what = "damaged, or another format"
-    raise InvalidCheckpoint(f"{name}: not a valid safetensors file ({what})")
+    form = "GGUF" if path.suffix == ".gguf" else "safetensors"
+    raise InvalidCheckpoint(f"{name}: not a valid {form} file ({what})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,11 +104,9 @@ def _component_file(path: Path) -> Description:
     )
 
 
-def component_in_file(name: str, path: Path, components: Iterable[Component]) -> Component:
-    """Describe the component of a checkpoint that is in a file of its own. Raises
-    InvalidCheckpoint."""
-    with_weights = [each for each in components if each.files or each.problem]
-    classes = {each.name: (each.class_name,) for each in with_weights}
+def component_in_file(name: str, path: Path, classes: Mapping[str, tuple[str, ...]]) -> Component:
+    """Describe the component of a checkpoint that is in a file of its own; `classes` are those of
+    the checkpoint's components. Raises InvalidCheckpoint."""
     if name not in classes:
         known = ", ".join(classes)
         raise InvalidCheckpoint(f"component={name}={path.name}: {name} must be one of {known}")

@@ -171,6 +171,27 @@ def test_a_base_that_is_not_here_is_named(
     assert "without the components of black-forest-labs/FLUX.1-schnell" in capsys.readouterr().out
 
 
+def test_a_component_of_a_base_that_is_not_here_may_have_a_file_of_its_own(
+    checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = checkpoints("flux-schnell")
+    file = write(tmp_path / "x.safetensors", prefixed(flux(folder), COMFY))
+    vae = shutil.copy(folder / "vae" / "diffusion_pytorch_model.safetensors", tmp_path / "ae.sft")
+    assert main(["models", str(file), "--component", f"vae={vae}"]) == 0
+    assert re.search(r"vae +AutoencoderKL .*ae\.sft", capsys.readouterr().out)
+    assert main(["models", str(file), "--component", f"unet={vae}"]) == 1
+    said = "component=unet=ae.sft: unet must be one of text_encoder, text_encoder_2, transformer"
+    assert said in capsys.readouterr().err
+
+
+def test_a_broken_file_is_called_as_its_name_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"not a model")
+    assert main(["models", str(tmp_path / "x.gguf")]) == 1
+    assert "x.gguf: not a valid GGUF file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("free", "said"),
     [(10**9, "fits on"), (10**6, "reads its files anew"), (10, "does not fit")],

@@ -17,6 +17,7 @@ Kind = Literal[
     "unused",
 ]
 """Loading method of a component: as a module of this project, or by a library, with its type."""
+WITH_WEIGHTS: tuple[Kind, ...] = ("native", "diffusers", "transformers")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class ComponentSpec:
     """Layers of it, by name, that no request of the family uses."""
     depth: int | None = None
     """Number of a language model's layers that requests use; None: all."""
+
+    @property
+    def has_weights(self) -> bool:
+        """True for a module."""
+        return self.kind in WITH_WEIGHTS
 
     @property
     def library(self) -> str:

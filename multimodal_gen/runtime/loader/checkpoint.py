@@ -21,6 +21,7 @@ from multimodal_gen.checkpoints.files import (
 )
 from multimodal_gen.checkpoints.quantization_config import quantization_settings
 from multimodal_gen.checkpoints.scheduler_config import PATH, scheduler_config
+from multimodal_gen.configs.families.components import WITH_WEIGHTS
 from multimodal_gen.configs.quantization import Quantization
 from multimodal_gen.configs.solver_choice import PREDICTION_TYPES
 from multimodal_gen.configs.solvers import scheduler_classes
@@ -49,7 +50,6 @@ from multimodal_gen.runtime.loader.tensors.when_loaded import when_loaded
 _INDEX = "model_index.json"
 _DEFAULTS = "generation_defaults.json"
 _WEIGHTS_STEM = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
-_WITH_WEIGHTS = ("native", "diffusers", "transformers")
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Checkpoint:
         """
         library, class_name = self.components[name]
         kind = ALLOWED[library, class_name]
-        if device.type == "meta" and kind not in _WITH_WEIGHTS:
+        if device.type == "meta" and kind not in WITH_WEIGHTS:
             return None
         if kind == "tokenizer":
             return load_tokenizer(self.folder, name, class_name)
@@ -225,7 +225,7 @@ class Checkpoint:
     def size(self, name: str) -> int:
         """Bytes of a component's weights in their files; 0 for a tokenizer and the like."""
         library, class_name = self.components[name]
-        if ALLOWED.get((library, class_name)) not in _WITH_WEIGHTS:
+        if ALLOWED.get((library, class_name)) not in WITH_WEIGHTS:
             return 0
         if name in self.files:
             return self.files[name].size
@@ -266,7 +266,7 @@ class Checkpoint:
 
 def _in_file(name: str, path: Path, components: Mapping[str, tuple[str, str]]) -> ComponentWeights:
     """Open the file of one component. Raises InvalidCheckpoint."""
-    with_weights = [each for each, own in components.items() if ALLOWED.get(own) in _WITH_WEIGHTS]
+    with_weights = [each for each, own in components.items() if ALLOWED.get(own) in WITH_WEIGHTS]
     if name not in with_weights:
         raise InvalidCheckpoint(
             f"component={name}={path.name}: {name} must be one of {', '.join(with_weights)}"

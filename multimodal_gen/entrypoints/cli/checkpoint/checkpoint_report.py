@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from multimodal_gen.checkpoints.description import Component, Description
 from multimodal_gen.checkpoints.identify import component_in_file, identify
+from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.entrypoints.cli.checkpoint.memory_forecast import (
     MemoryForecast,
     forecast,
@@ -25,8 +26,9 @@ def report(path: Path, device: DeviceMemory | None, files: Mapping[str, Path]) -
     memory that it needs on a device; returns exit status 1 if it can't be loaded."""
     found = identify(path)
     components, lacking = whole_components(found)
-    own = {name: component_in_file(name, file, components) for name, file in files.items()}
-    components = tuple(own.get(each.name, each) for each in components)
+    classes = _classes(components, None if lacking is None else found.family)
+    own = {name: component_in_file(name, file, classes) for name, file in files.items()}
+    components = tuple({**{each.name: each for each in components}, **own}.values())
     found = replace(found, components=tuple(own.get(each.name, each) for each in found.components))
     print("\n".join([str(path), *(f"  {name:<11}{value}" for name, value in _facts(found))]))
     memory = None
@@ -41,6 +43,16 @@ def report(path: Path, device: DeviceMemory | None, files: Mapping[str, Path]) -
     for complaint in found.complaints:
         print(f"  can't be loaded: {complaint}")
     return 1 if found.complaints else 0
+
+
+def _classes(
+    components: Iterable[Component], family: FamilyConfig | None
+) -> dict[str, tuple[str, ...]]:
+    """Classes of the components that have weights: with a family, also of those that are not
+    here."""
+    known = {each.name: (each.class_name,) for each in components if each.files or each.problem}
+    others = {} if family is None else family.components
+    return {n: each.classes for n, each in others.items() if each.has_weights} | known
 
 
 def _facts(found: Description) -> list[tuple[str, str]]:
