@@ -119,7 +119,9 @@ def test_the_integer_product_is_exact(
     x = torch.randn(2, 40, COLUMNS)
     integers, factors = quantized_rows(x)
     wanted = F.linear(integers.double() * factors, values.double() * scales)
-    torch.testing.assert_close(int8_product(x, values, scales), wanted.float(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        int8_product(x, values, scales), wanted.float(), rtol=1e-6, atol=1e-9
+    )
 
 
 def test_a_token_has_the_same_product_whatever_it_is_batched_with() -> None:

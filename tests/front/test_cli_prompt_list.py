@@ -96,7 +96,7 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def generate(engine: QuickEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diffusion_generator, "start_engine", lambda _: engine)
+    monkeypatch.setattr(diffusion_generator, "start_engine", lambda *_: engine)
     assert main(["generate", "--prompt-path=p.jsonl", "--num-outputs-per-prompt=2"]) == 0
 
 
