@@ -33,14 +33,14 @@ class KeptLinear(nn.Linear):
 class KeptEmbedding(nn.Embedding):
     """Indices [...] -> rows [..., D] of the weight, times a scale if there is one."""
 
-    scale: Tensor | None
+    embed_scale: Tensor | None
 
     def __init__(self, kept: KeptWeight, padding_idx: int | None, scale: Tensor | None) -> None:
         nn.Module.__init__(self)
         self.num_embeddings, self.embedding_dim = kept.shape
         self.padding_idx = padding_idx
         self.kept = kept
-        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("embed_scale", scale, persistent=False)
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
@@ -49,7 +49,7 @@ class KeptEmbedding(nn.Embedding):
 
     def forward(self, index: Tensor) -> Tensor:
         rows = self.kept.rows(index)
-        return rows if self.scale is None else rows * self.scale.to(rows.dtype)
+        return rows if self.embed_scale is None else rows * self.embed_scale.to(rows.dtype)
 
 
 def _nothing(kept: KeptWeight) -> Tensor:
