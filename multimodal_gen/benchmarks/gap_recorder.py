@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from multimodal_gen.benchmarks.device.clock import DeviceClock
 from multimodal_gen.benchmarks.protocol import Gap
 from multimodal_gen.runtime.stages.rows import Rows
 
@@ -30,7 +30,7 @@ class GapRecorder:
     the time the device waited; on a CPU they are clock times."""
 
     def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
+        self._clock = DeviceClock(device)
         self._evaluations: list[_Evaluation] = []
         self._plan = 0
 
@@ -43,9 +43,11 @@ class GapRecorder:
 
     def around_predict(self, predict: Callable[[Rows], Any]) -> Callable[[Rows], Any]:
         def timed(rows: Rows) -> Any:
-            evaluation = _Evaluation([id(each) for each in rows.states], self._plan, self._mark())
+            evaluation = _Evaluation(
+                [id(each) for each in rows.states], self._plan, self._clock.mark()
+            )
             prediction = predict(rows)
-            evaluation.ended = self._mark()
+            evaluation.ended = self._clock.mark()
             self._evaluations.append(evaluation)
             return prediction
 
@@ -53,18 +55,17 @@ class GapRecorder:
 
     def around_solver(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any) -> Any:
-            started = self._mark()
+            started = self._clock.mark()
             result = call(*args)
             if self._evaluations:
-                self._evaluations[-1].solver.append((started, self._mark()))
+                self._evaluations[-1].solver.append((started, self._clock.mark()))
             return result
 
         return timed
 
     def gaps(self) -> list[Gap]:
         """Gaps between evaluations of the same batch."""
-        if self._on_gpu:
-            torch.cuda.synchronize()
+        self._clock.wait()
         return [
             self._gap(before, after)
             for before, after in itertools.pairwise(self._evaluations)
@@ -72,20 +73,9 @@ class GapRecorder:
         ]
 
     def _gap(self, before: _Evaluation, after: _Evaluation) -> Gap:
-        solving = sum(self._between(*span) for span in before.solver)
+        solving = sum(self._clock.between(*span) for span in before.solver)
         return Gap(
             requests=len(set(after.rows)),
             across_plans=before.plan != after.plan,
-            seconds=self._between(before.ended, after.started) - solving,
+            seconds=self._clock.between(before.ended, after.started) - solving,
         )
-
-    def _mark(self) -> Any:
-        if not self._on_gpu:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def _between(self, start: Any, end: Any) -> float:
-        seconds: float = start.elapsed_time(end) / 1000 if self._on_gpu else end - start
-        return seconds

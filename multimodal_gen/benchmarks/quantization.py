@@ -32,6 +32,7 @@ from multimodal_gen.runtime.layers.quantized.int8 import Int8Storage
 from multimodal_gen.runtime.layers.quantized.int8_product import quantized_rows
 from multimodal_gen.runtime.layers.quantized.rotated import RotatedStorage
 from multimodal_gen.runtime.layers.quantized.storage import PlainStorage, Storage
+from multimodal_gen.runtime.loader.tensors.derived import HeldTensor
 from multimodal_gen.runtime.loader.tensors.when_loaded import WhenLoaded
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
@@ -110,20 +111,6 @@ def _picture_rows() -> Iterator[str]:
 # -- layers
 
 
-@dataclass(frozen=True, eq=False)
-class _InMemory:
-    values: Tensor
-    dtype = "BF16"
-    computed = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.values.shape)
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        return self.values[start:stop]
-
-
 def _rotated(weight: Tensor) -> Storage:
     rotated = RotatedStorage(PlainStorage(weight.float()), _GROUP).dequantized(torch.float32)
     return RotatedStorage(Int8Storage(*quantized_rows(rotated), quantizes_inputs=True), _GROUP)
@@ -131,7 +118,7 @@ def _rotated(weight: Tensor) -> Storage:
 
 def _when_loaded(form: Quantization) -> Callable[[Tensor], Storage]:
     how = WhenLoaded(form, quantizes_inputs=True)
-    return lambda weight: how.storage([_InMemory(weight)], weight.shape, weight.device)
+    return lambda weight: how.storage([HeldTensor(weight, "BF16")], weight.shape, weight.device)
 
 
 _FORMS: dict[str, Callable[[Tensor], Storage]] = {

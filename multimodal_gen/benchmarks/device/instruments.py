@@ -14,6 +14,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from multimodal_gen.benchmarks.device.clock import DeviceClock
+
 Call = Callable[[], object]
 
 
@@ -23,12 +25,8 @@ class Instruments:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._on_gpu = device.type == "cuda"
-
-    def wait(self) -> None:
-        """Wait until the device has done everything that is queued."""
-        if self._on_gpu:
-            torch.cuda.synchronize(self._device)
+        self._clock = DeviceClock(device)
+        self.wait = self._clock.wait
 
     def seconds(self, call: Call) -> tuple[float, float]:
         """Seconds until the call returned, and until the device had done its work."""
@@ -41,7 +39,7 @@ class Instruments:
 
     def peak_bytes(self, call: Call) -> int:
         """Most bytes allocated at once meanwhile, weights included; 0 on a CPU."""
-        if not self._on_gpu:
+        if not self._clock.on_gpu:
             call()
             return 0
         torch.cuda.reset_peak_memory_stats(self._device)
@@ -51,7 +49,7 @@ class Instruments:
 
     def waits(self, call: Call) -> Counter[str]:
         """Operations for which the host waited for the device, by file and line."""
-        if not self._on_gpu:
+        if not self._clock.on_gpu:
             call()
             return Counter()
         self.wait()
@@ -71,26 +69,15 @@ class Instruments:
         attend = F.scaled_dot_product_attention
 
         def timed(*args: Any, **options: Any) -> torch.Tensor:
-            start = self._mark()
+            start = self._clock.mark()
             attended = attend(*args, **options)
-            spans.append((start, self._mark()))
+            spans.append((start, self._clock.mark()))
             return attended
 
         with mock.patch.object(F, "scaled_dot_product_attention", timed):
             call()
         self.wait()
-        return sum(self._between(*span) for span in spans)
-
-    def _mark(self) -> Any:
-        if not self._on_gpu:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def _between(self, start: Any, end: Any) -> float:
-        seconds: float = start.elapsed_time(end) / 1000 if self._on_gpu else end - start
-        return seconds
+        return sum(self._clock.between(*span) for span in spans)
 
 
 class _Operations(TorchDispatchMode):

@@ -32,6 +32,7 @@ from multimodal_gen.runtime.loader.library_names import (
 )
 from multimodal_gen.runtime.loader.library_view import model_settings, module_settings
 from multimodal_gen.runtime.loader.pretrained import complaints, quiet
+from multimodal_gen.runtime.loader.tensors.derived import HeldTensor
 from multimodal_gen.runtime.loader.tensors.stored import Stored, assemble
 from multimodal_gen.runtime.loader.tensors.weights import fill
 from multimodal_gen.runtime.loader.tensors.when_loaded import WhenLoaded
@@ -123,7 +124,7 @@ class LibraryModule:
             or width != self.config.get("projection_dim")
         ):
             return stored
-        return {**stored, "text_projection.weight": _Held(torch.eye(int(width)))}
+        return {**stored, "text_projection.weight": HeldTensor(torch.eye(int(width)))}
 
     def _renamed(self, module: Any, stored: Mapping[str, Stored]) -> dict[str, Stored] | None:
         if self.library == "diffusers":
@@ -227,22 +228,6 @@ def _cast(
     state = module.state_dict().items()
     cast = {key: each.to(dtype) for key, each in state if each.is_floating_point() and wanted(key)}
     module.load_state_dict(cast, strict=False, assign=True)
-
-
-@dataclass(frozen=True, eq=False)
-class _Held:
-    """A tensor that is in no file."""
-
-    values: Tensor
-    dtype = "F32"
-    computed = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.values.shape)
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        return self.values[start:stop]
 
 
 def _whole(tensor: Stored) -> Tensor:

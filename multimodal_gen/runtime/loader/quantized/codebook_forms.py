@@ -14,8 +14,12 @@ from multimodal_gen.runtime.layers.quantized.codebook import (
     PlainScales,
 )
 from multimodal_gen.runtime.layers.quantized.storage import Storage
-from multimodal_gen.runtime.loader.quantized.stored_layer import PLAIN, StoredLayer, whole
-from multimodal_gen.runtime.loader.tensors.stored import Stored
+from multimodal_gen.runtime.loader.quantized.stored_layer import (
+    PLAIN,
+    KeptNumbers,
+    StoredLayer,
+    whole,
+)
 
 
 @dataclass(frozen=True)
@@ -43,26 +47,12 @@ class _Scales:
 
 
 @dataclass(frozen=True, eq=False)
-class CodebookNumbers:
+class CodebookNumbers(KeptNumbers):
     """A quantised weight of 4-bit indices."""
 
-    layer: StoredLayer
-    numbers: Stored
     table: Tensor
     scales: _Nested | _Scales
     block: int
-    computed = True
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.layer.shape
-
-    @property
-    def dtype(self) -> str:
-        return self.layer.form
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        return self.keep(start, stop).dequantized(torch.float32).reshape(-1, *self.shape[1:])
 
     def keep(self, start: int, stop: int) -> Storage:
         columns = math.prod(self.shape[1:])

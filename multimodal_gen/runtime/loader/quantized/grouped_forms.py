@@ -9,8 +9,12 @@ from torch import Tensor
 
 from multimodal_gen.runtime.layers.quantized.grouped import GroupedStorage
 from multimodal_gen.runtime.layers.quantized.storage import Storage
-from multimodal_gen.runtime.loader.quantized.stored_layer import PLAIN, StoredLayer, whole
-from multimodal_gen.runtime.loader.tensors.stored import Stored
+from multimodal_gen.runtime.loader.quantized.stored_layer import (
+    PLAIN,
+    KeptNumbers,
+    StoredLayer,
+    whole,
+)
 
 _BYTES = ("I8", "U8")
 _PACKED = "int4"
@@ -18,25 +22,11 @@ _OFFSET = "weight_zero_point"
 
 
 @dataclass(frozen=True, eq=False)
-class GroupedNumbers:
+class GroupedNumbers(KeptNumbers):
     """A quantised weight of integers in groups."""
 
-    layer: StoredLayer
-    numbers: Stored
     scales: Tensor
     offsets: Tensor | None
-    computed = True
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.layer.shape
-
-    @property
-    def dtype(self) -> str:
-        return self.layer.form
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        return self.keep(start, stop).dequantized(torch.float32)
 
     def keep(self, start: int, stop: int) -> Storage:
         values = self.numbers.rows(start, stop)

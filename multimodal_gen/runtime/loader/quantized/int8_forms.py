@@ -16,7 +16,12 @@ from multimodal_gen.runtime.layers.quantized.int8 import Int8Storage
 from multimodal_gen.runtime.layers.quantized.rotated import GROUPS, RotatedStorage
 from multimodal_gen.runtime.layers.quantized.storage import Storage
 from multimodal_gen.runtime.loader.quantized.grouped_forms import grouped
-from multimodal_gen.runtime.loader.quantized.stored_layer import PLAIN, StoredLayer, whole
+from multimodal_gen.runtime.loader.quantized.stored_layer import (
+    PLAIN,
+    KeptNumbers,
+    StoredLayer,
+    whole,
+)
 from multimodal_gen.runtime.loader.tensors.stored import Quantized, Stored
 
 _OUTLIERS = "SCB"
@@ -26,25 +31,11 @@ _USUAL_BLOCK = 128
 
 
 @dataclass(frozen=True, eq=False)
-class Int8Numbers:
+class Int8Numbers(KeptNumbers):
     """A quantised weight of 8-bit integers."""
 
-    layer: StoredLayer
-    numbers: Stored
     make: Callable[[Tensor, slice], Storage]
     """Creates a storage of integers [n, columns], which are these rows."""
-    computed = True
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.layer.shape
-
-    @property
-    def dtype(self) -> str:
-        return self.layer.form
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        return self.keep(start, stop).dequantized(torch.float32).reshape(-1, *self.shape[1:])
 
     def keep(self, start: int, stop: int) -> Storage:
         values = self.numbers.rows(start, stop).reshape(stop - start, -1).view(torch.int8)

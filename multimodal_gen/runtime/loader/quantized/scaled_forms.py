@@ -14,8 +14,12 @@ from multimodal_gen.checkpoints.quantized.layer import FORMS, SCALES, WEIGHTS
 from multimodal_gen.runtime.layers.quantized.scaled import Float4Storage, ScaledStorage
 from multimodal_gen.runtime.layers.quantized.storage import Storage
 from multimodal_gen.runtime.loader.quantized.scales import StoredScales, blocks_of, grid_of
-from multimodal_gen.runtime.loader.quantized.stored_layer import PLAIN, StoredLayer, whole
-from multimodal_gen.runtime.loader.tensors.stored import Stored
+from multimodal_gen.runtime.loader.quantized.stored_layer import (
+    PLAIN,
+    KeptNumbers,
+    StoredLayer,
+    whole,
+)
 
 _FLOAT8 = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 _BYTES = ("U8", "I8")
@@ -26,33 +30,18 @@ _MXFP8_BLOCK = 32
 
 
 @dataclass(frozen=True, eq=False)
-class ScaledNumbers:
+class ScaledNumbers(KeptNumbers):
     """Narrow floating-point numbers with scales."""
 
-    layer: StoredLayer
-    numbers: Stored
     dtype_of_bytes: torch.dtype
     make: Callable[..., Storage] = ScaledStorage
     factor: Tensor | None = None
     scales: StoredScales | None = None
     smoothing: Tensor | None = None
-    computed = True
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.layer.shape
-
-    @property
-    def dtype(self) -> str:
-        return self.layer.form
 
     @property
     def has_scales(self) -> bool:
         return self.factor is not None or self.scales is not None
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        numbers = self.keep(start, stop).dequantized(torch.float32)
-        return numbers.reshape(-1, *self.shape[1:])
 
     def keep(self, start: int, stop: int) -> Storage:
         values = self.numbers.rows(start, stop).reshape(stop - start, -1)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.layers.quantized.storage import Storage
 from multimodal_gen.runtime.loader.tensors.stored import Stored
 
 PLAIN = ("F64", "F32", "F16", "BF16")
@@ -69,6 +72,33 @@ class StoredLayer:
         if wrong.numel():
             raise self.error(part, f"a scale of {wrong[0].item()} must be positive and finite")
         return scales
+
+
+@dataclass(frozen=True, eq=False)
+class KeptNumbers(ABC):
+    """A quantised weight that layers keep as it is stored."""
+
+    layer: StoredLayer
+    numbers: Stored
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.layer.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.layer.form
+
+    @property
+    def computed(self) -> bool:
+        return True
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self.keep(start, stop).dequantized(torch.float32).reshape(-1, *self.shape[1:])
+
+    @abstractmethod
+    def keep(self, start: int, stop: int) -> Storage:
+        """A range of its rows in the form of the file."""
 
 
 def whole(stored: Stored) -> Tensor:

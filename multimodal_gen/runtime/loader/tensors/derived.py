@@ -1,4 +1,4 @@
-"""Tensors that follow from one of a file: its rows in another order, its numbers with an offset."""
+"""Tensors that are not as a file has them: rows in another order, numbers with an offset."""
 
 from __future__ import annotations
 
@@ -10,6 +10,23 @@ from torch import Tensor
 from multimodal_gen.runtime.layers.quantized.reordered import ReorderedStorage
 from multimodal_gen.runtime.layers.quantized.storage import Storage
 from multimodal_gen.runtime.loader.tensors.stored import Quantized, Stored
+
+
+@dataclass(frozen=True, eq=False)
+class HeldTensor:
+    """A tensor that is in no file."""
+
+    values: Tensor
+    dtype: str = "F32"
+    """Its type, as files name it."""
+    computed = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.values.shape)
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self.values[start:stop]
 
 
 @dataclass(frozen=True, eq=False)
