@@ -62,7 +62,7 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one component's weights are."""
+    """Place of one component's weights."""
 
     name: str
     mode: ResidencyMode

@@ -40,9 +40,9 @@ class QuantizedLayer:
     """Name of its tensors in the file, without the last part."""
     form: str
     tensors: Mapping[str, TensorInfo]
-    """What belongs to the weight: weight, weight_scale …"""
+    """Tensors of the weight: weight, weight_scale …"""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What the file notes about it."""
+    """Notes of the file about it."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Names of those tensors in the file that are not called NAME.PART."""
     noted_shape: tuple[int, ...] | None = None

@@ -86,4 +86,4 @@ _CLASSES: Mapping[str, _Read] = {
     "Int4Tensor": _named("int4"),
     "IntxUnpackedToInt8Tensor": _named("intx"),
 }
-"""What a class says about the form, and about its settings."""
+"""Form and settings that a class implies."""

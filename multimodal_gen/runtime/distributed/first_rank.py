@@ -25,7 +25,7 @@ class _Shape(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Contents(msgspec.Struct, frozen=True, kw_only=True):
-    """What follows: each tensor once, though branches may share it; or why nothing does."""
+    """Header of what follows: each tensor once, though branches may share it; or an error."""
 
     tensors: tuple[_Shape, ...] = ()
     places: dict[str, dict[str, int]] = {}

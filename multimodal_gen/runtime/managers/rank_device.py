@@ -14,7 +14,7 @@ from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.errors import InvalidRequest, OutOfMemory
 
 WORKSPACE_BYTES = 2**29
-"""What libraries allocate on a GPU only when they are first used: cuBLAS, cuDNN, NCCL."""
+"""Bytes that libraries allocate on a GPU only when they are first used: cuBLAS, cuDNN, NCCL."""
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
     "out of memory",  # the CUDA driver, also through NCCL

@@ -1,4 +1,4 @@
-"""What a pipeline tells clients about its checkpoint."""
+"""Description of a pipeline and its checkpoint for clients."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where weights are: on the device, on the host between phases, or streamed block by block."""
+"""Places of weights: on the device, on the host between phases, or streamed block by block."""

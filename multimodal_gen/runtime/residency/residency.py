@@ -158,7 +158,7 @@ def units_of(blocks: Sequence[Block]) -> list[StreamedUnit]:
 def _resident_bundles(
     module: nn.Module, blocks: Sequence[Block], streamed: Sequence[Block]
 ) -> list[Bundle]:
-    """What is in no block, and each block that is not streamed."""
+    """Bundles of what is in no block, and of each block that is not streamed."""
     resident = [block[-1] for block in blocks if block not in streamed]
     bundles = [bundle_of([module], without=[block[-1] for block in blocks])]
     bundles += [bundle_of([block]) for block in resident]

@@ -66,4 +66,4 @@ KEPT_LAYERS: Mapping[str, Callable[[Any, KeptWeight, Tensor | None], nn.Module]]
     "GemmaTextScaledWordEmbedding": _embedding,
     "Gemma2TextScaledWordEmbedding": _embedding,
 }
-"""What takes the place of a library's layer, by the name of its class."""
+"""Replacements of a library's layers, by the name of their class."""

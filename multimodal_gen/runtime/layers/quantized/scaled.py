@@ -107,7 +107,7 @@ class ScaledStorage(Storage):
 
 @cache
 def _numbers_of_bytes(dtype: torch.dtype) -> Tensor:
-    """What each byte stands for: on a CPU, looking it up takes a fifth of the time of a cast."""
+    """Numbers that bytes stand for: on a CPU, looking it up takes a fifth of the time of a cast."""
     return torch.arange(256, dtype=torch.uint8).view(dtype).float()
 
 

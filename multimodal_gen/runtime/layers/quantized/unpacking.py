@@ -1,4 +1,4 @@
-"""What it costs to unpack weights for each product, where the device has no kernel for them."""
+"""Cost of unpacking weights for each product, where the device has no kernel for them."""
 
 from __future__ import annotations
 

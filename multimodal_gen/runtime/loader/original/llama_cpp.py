@@ -61,7 +61,7 @@ _NESTED = ("Mistral3", "Gemma3ForConditionalGeneration")
 
 
 def is_llama_cpp(stored: Mapping[str, Stored]) -> bool:
-    """Whether tensors have llama.cpp's names."""
+    """True if tensors have llama.cpp's names."""
     return any(_LAYER.match(name.rpartition(".")[0]) for name in stored)
 
 

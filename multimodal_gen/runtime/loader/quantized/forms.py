@@ -35,7 +35,7 @@ READERS: Mapping[str, Callable[[StoredLayer], Quantized]] = {
     "fp4": codebook,
     "scaled": scaled,
 }
-"""What reads a layer in each of `checkpoints.quantized.layer.FORMS`."""
+"""Readers of layers in each of `checkpoints.quantized.layer.FORMS`."""
 
 
 @contextmanager

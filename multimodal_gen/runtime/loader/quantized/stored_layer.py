@@ -20,7 +20,7 @@ PLAIN = ("F64", "F32", "F16", "BF16")
 
 @dataclass(frozen=True)
 class StoredLayer:
-    """What belongs to one quantised weight."""
+    """Tensors and settings of one quantised weight."""
 
     name: str
     """Name of the layer in the file."""

@@ -75,34 +75,29 @@ def fill(
     """
     ignored = getattr(module, "ignored", ())
     stored = {key: tensor for key, tensor in stored.items() if not _has_part(key, ignored)}
-    exact = getattr(module, "keep_in_float32", ())
-    wanted = {
-        key: tensor
-        for key, tensor in module.state_dict().items()
-        # Counters of training, which files may lack, are what the class makes them.
-        if tensor.is_floating_point() or stored.keys() >= set(key_map[key])
-    }
+    wanted = _wanted(module, stored, key_map)
     _check(wanted, key_map, stored, name)
     numbers = sum(math.prod(tensor.shape) for tensor in wanted.values())
     keep_narrow = keep_narrow and device.type == "cpu" and numbers >= MANY_NUMBERS
     quantized = quantization.layers(module) if quantization else set()
-    groups: defaultdict[tuple[str, torch.dtype], dict[str, Sources]] = defaultdict(dict)
-    for key, tensor in wanted.items():
+
+    def sources_of(key: str) -> Sources:
         owner, _, parameter = key.rpartition(".")
-        own = dtype or tensor.dtype
-        group = groups[owner, torch.float32 if _has_part(key, exact) else own]
         tensors = {source: stored[source] for source in key_map[key]}
-        group[parameter] = StoredSources(tensors, keep_narrow)
+        plain = StoredSources(tensors, keep_narrow)
         if quantization and owner in quantized and parameter == "weight":
-            group[parameter] = quantization.sources(tensors, group[parameter])
+            return quantization.sources(tensors, plain)
+        return plain
+
     done = 0
-    for (owner, own_dtype), sources in groups.items():
+    for (owner, own_dtype), keys in _by_owner(module, wanted, dtype).items():
+        sources = {key.rpartition(".")[2]: sources_of(key) for key in keys}
         part = module.get_submodule(owner)
         if take := getattr(part, "take", None):
             take(sources, own_dtype, device)
         elif not _keep_library_layer(module, owner, sources, own_dtype, device):
             take_parameters(part, sources, own_dtype, device)
-        done += sum(math.prod(wanted[_joined(owner, own)].shape) for own in sources)
+        done += sum(math.prod(wanted[key].shape) for key in keys)
         loaded(done / max(1, numbers))
     left = [
         key
@@ -110,6 +105,30 @@ def fill(
         if tensor.is_meta
     ]
     assert not left, left
+
+
+def _wanted(
+    module: nn.Module, stored: Mapping[str, Stored], key_map: Mapping[str, tuple[str, ...]]
+) -> dict[str, Tensor]:
+    """The module's tensors that are to be set. Counters of training, which files may lack, stay as
+    the class makes them."""
+    return {
+        key: tensor
+        for key, tensor in module.state_dict().items()
+        if tensor.is_floating_point() or stored.keys() >= set(key_map[key])
+    }
+
+
+def _by_owner(
+    module: nn.Module, wanted: Mapping[str, Tensor], dtype: torch.dtype | None
+) -> dict[tuple[str, torch.dtype], list[str]]:
+    """Names of tensors that one module takes together, as they have one type."""
+    exact = getattr(module, "keep_in_float32", ())
+    groups: defaultdict[tuple[str, torch.dtype], list[str]] = defaultdict(list)
+    for key, tensor in wanted.items():
+        own = torch.float32 if _has_part(key, exact) else dtype or tensor.dtype
+        groups[key.rpartition(".")[0], own].append(key)
+    return groups
 
 
 def _keep_library_layer(
@@ -131,10 +150,6 @@ def _keep_library_layer(
     bias = sources["bias"].read(shape[:1], dtype, device) if "bias" in sources else None
     module.set_submodule(owner, make(layer, KeptWeight(kept, dtype), bias))
     return True
-
-
-def _joined(owner: str, parameter: str) -> str:
-    return f"{owner}.{parameter}" if owner else parameter
 
 
 def _has_part(key: str, parts: Sequence[str]) -> bool:

@@ -43,8 +43,8 @@ LARGE_ENCODER = 1 << 30
 
 
 def when_loaded(name: str, form: Quantization | None) -> WhenLoaded | None:
-    """How a component, by its name, is quantised: denoisers are, and large text encoders, whose
-    inputs stay as they are since some of them stand out. VAEs and others are not."""
+    """Choose how to quantise a component by its name: denoisers, and large text encoders, whose
+    inputs stay as they are since some of them stand out. VAEs and others are not quantised."""
     if form is not None and name.startswith(("transformer", "unet")):
         return WhenLoaded(form, quantizes_inputs=True)
     if form is not None and name.startswith("text_encoder"):
@@ -63,7 +63,7 @@ def without_effect(components: Mapping[str, object], form: Quantization) -> Iter
 
 @dataclass(frozen=True)
 class WhenLoaded:
-    """How a component's weights are quantised while it is loaded."""
+    """Quantises a component's weights while it is loaded."""
 
     form: Quantization
     quantizes_inputs: bool

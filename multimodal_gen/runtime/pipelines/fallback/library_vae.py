@@ -24,7 +24,7 @@ class LibraryVAE:
 
     @contextmanager
     def tiled(self, params: SamplingParams) -> Iterator[None]:
-        """What the library does meanwhile is for a request of these parameters."""
+        """Context in which the library decodes a request of these parameters, in tiles or not."""
         module = self._module
         if not hasattr(module, "use_tiling"):
             yield

@@ -29,7 +29,7 @@ Scales = tuple[Tensor, Tensor | None]
 
 
 class BlockForm(NamedTuple):
-    """How the blocks of one type, uint8 [n, bytes], are read."""
+    """Reader of the blocks of one type, uint8 [n, bytes]."""
 
     integers: Callable[[Tensor], Tensor]
     """int8 or uint8 [n, numbers]"""

@@ -20,7 +20,7 @@ _IN_ATTENTION = {
 }
 """The second of two names is diffusers' old one."""
 _MOVED = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "post_quant_conv."}
-"""Where FLUX.2 has them."""
+"""Their names in FLUX.2."""
 
 
 def kl_names(tensors: dict[str, Tensor], *, norm_out: str = "conv_norm_out") -> dict[str, Tensor]:

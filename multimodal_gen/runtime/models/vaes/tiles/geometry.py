@@ -1,4 +1,4 @@
-"""Where tiles lie, and what is shown of each."""
+"""Places of tiles, and the part that is shown of each."""
 
 from __future__ import annotations
 

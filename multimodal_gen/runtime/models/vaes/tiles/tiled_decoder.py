@@ -1,4 +1,4 @@
-"""What a VAE wrapper says of the tiles that its module encodes and decodes in."""
+"""Tiles in which the module of a VAE wrapper encodes and decodes."""
 
 from __future__ import annotations
 
