@@ -49,5 +49,5 @@ def test_one_rank_needs_no_process_group() -> None:
 
 
 def test_a_rank_outside_the_mesh_is_refused() -> None:
-    with pytest.raises(ValueError, match="rank 4 is not on a 2 x 2 mesh"):
-        Mesh.create(4, cfg_size=2, ulysses_size=2)
+    with pytest.raises(ValueError, match="rank 4 is not on a mesh of 2 x 1 x 2 x 1"):
+        Mesh.create(4, cfg=2, ulysses=2)

@@ -14,7 +14,7 @@ from no_model import MODEL
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.launch.loading_display import LoadingDisplay
 from multimodal_gen.messages.loading import LoadingProgress
-from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.distributed.mesh import Axis, Mesh
 from multimodal_gen.runtime.loader.loading_meter import REPORT_S, LoadingMeter
 from multimodal_gen.runtime.managers.client_gateway import ClientGateway
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
@@ -22,7 +22,7 @@ from multimodal_gen.runtime.pipelines.registry import load_pipeline
 Checkpoints = Callable[..., Path]
 CPU = torch.device("cpu")
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
-OTHER_RANK = Mesh(rank=1, world_size=2, cfg_rank=1, cfg_size=2)
+OTHER_RANK = Mesh(rank=1, world_size=2, cfg=Axis(1, 2))
 
 
 def test_a_component_is_reported_at_its_start_now_and_then_and_at_its_end() -> None:

@@ -14,7 +14,7 @@ from engineless import Output, finish, left, load, run, run_each, run_joined, st
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.messages.request import PREVIEWS_PER_REQUEST
-from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.distributed.mesh import Axis, Mesh
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.residency.residency import Residency
@@ -236,7 +236,7 @@ def test_prompts_are_encoded_once(flux: ComposedPipeline) -> None:
 def test_the_rows_of_a_batch_are_dealt_over_the_ranks_once_each(flux: ComposedPipeline) -> None:
     guided = replace(BASE, true_cfg_scale=2.0, negative_prompt="")
     states = [start(flux, params) for params in (BASE, guided, BASE)]
-    shares = [Batch(states, Mesh(cfg_rank=rank, cfg_size=6), flux.join) for rank in range(6)]
+    shares = [Batch(states, Mesh(cfg=Axis(rank, 6)), flux.join) for rank in range(6)]
     assert [share.local for share in shares] == [[(0, 1)], [(1, 1)], [(1, 1)], [(2, 1)], [], []]
     rows = [len(share.conditioning.get("guidance", ())) for share in shares]
     assert rows == [1, 1, 1, 1, 0, 0]

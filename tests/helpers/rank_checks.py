@@ -113,7 +113,7 @@ def every_rank_has_the_error_of_the_first(mesh: Mesh, _: Mesh) -> None:
 def rows_are_gathered_whole(rows_mesh: Mesh, _: Mesh) -> None:
     for rows in (1, 2, 3, 4, 5, 9):  # fewer than the ranks, uneven, even
         whole = _random(rows, 3, 2)
-        share = deal(rows, rows_mesh.cfg_size)[rows_mesh.cfg_rank]
+        share = deal(rows, rows_mesh.cfg.size)[rows_mesh.cfg.rank]
         for dtype in (torch.float32, torch.bfloat16, torch.int64):
             local = whole.to(dtype)[share.start : share.stop]
             assert torch.equal(gather_rows(local, rows, rows_mesh), whole.to(dtype)), (rows, dtype)
@@ -127,7 +127,7 @@ def sequences_are_sharded_and_gathered(_: Mesh, mesh: Mesh) -> None:
             shape[dim] = length
             whole = _random(*shape)
             local = sequence.shard(whole, dim)
-            assert local.shape[dim] == len(deal(length, mesh.ulysses_size)[mesh.ulysses_rank])
+            assert local.shape[dim] == len(deal(length, mesh.ulysses.size)[mesh.ulysses.rank])
             assert torch.equal(sequence.gather(local, length, dim), whole), (length, dim)
 
 
@@ -388,11 +388,11 @@ def a_rank_that_fails_in_a_tile_leaves_nobody_waiting(_: Mesh, mesh: Mesh) -> No
 
 
 def both_axes_share_one_world(_: Mesh, __: Mesh) -> None:
-    mesh = Mesh.create(dist.get_rank(), cfg_size=2, ulysses_size=dist.get_world_size() // 2)
-    assert mesh.rank == mesh.cfg_rank * mesh.ulysses_size + mesh.ulysses_rank
+    mesh = Mesh.create(dist.get_rank(), cfg=2, ulysses=dist.get_world_size() // 2)
+    assert mesh.rank == mesh.cfg.rank * mesh.ulysses.size + mesh.ulysses.rank
     sequence = make_sequence_parallel(mesh, attention)
     whole = _random(3, 5, 2)
-    share = deal(3, 2)[mesh.cfg_rank]
+    share = deal(3, 2)[mesh.cfg.rank]
     mine = sequence.gather(sequence.shard(whole[share.start : share.stop]), 5)
     assert torch.equal(gather_rows(mine, 3, mesh), whole)
 
@@ -422,8 +422,8 @@ def main(rank: int, world_size: int, store: Path) -> None:
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     init_process_group(rank, world_size, store, torch.device("cpu"), timedelta(seconds=120))
-    rows_mesh = Mesh.create(rank, cfg_size=world_size)
-    sequence_mesh = Mesh.create(rank, ulysses_size=world_size)
+    rows_mesh = Mesh.create(rank, cfg=world_size)
+    sequence_mesh = Mesh.create(rank, ulysses=world_size)
     results: dict[str, str | None] = {}
     for check in CHECKS:
         try:

@@ -47,7 +47,11 @@ class EngineArgs(ArgumentGroup):
     num_gpus: int = 1
     """Ranks (processes) that share each step; also on CPU."""
     ulysses_degree: int | None = None
-    """Ranks that share one sequence. Default: as many as the model allows."""
+    """Ranks that share one sequence by its heads. Default: all that are left."""
+    ring_degree: int | None = None
+    """Ranks that share one sequence by passing keys around. Default: 1."""
+    tensor_degree: int | None = None
+    """Ranks that share each layer's weights. Default: 1."""
     enable_cfg_parallel: bool = False
     """Split the rows of a batch over two groups of ranks (or more, with --ulysses-degree)."""
     attention_backend: AttentionBackend = "auto"
@@ -92,11 +96,22 @@ class EngineArgs(ArgumentGroup):
         return files
 
     def _check_ranks(self) -> None:
-        degree = self.ulysses_degree
-        if degree is not None and (degree < 1 or self.num_gpus % degree):
-            raise InvalidRequest("ulysses_degree", degree, f"must divide num_gpus={self.num_gpus}")
-        if self.enable_cfg_parallel and self.num_gpus % 2:
+        names = ("ulysses_degree", "ring_degree", "tensor_degree")
+        degrees = {name: getattr(self, name) for name in names}
+        shared = 1
+        for name, degree in degrees.items():
+            if degree is None:
+                continue
+            left = self.num_gpus // shared
+            if degree < 1 or left % degree:
+                others = f" / {shared}" if shared > 1 else ""
+                raise InvalidRequest(name, degree, f"must divide num_gpus={self.num_gpus}{others}")
+            shared *= degree
+        if not self.enable_cfg_parallel:
+            return
+        if self.num_gpus % 2:
             raise InvalidRequest("num_gpus", self.num_gpus, "must be even with enable_cfg_parallel")
-        if self.enable_cfg_parallel and degree == self.num_gpus:
+        if self.num_gpus // shared % 2:
+            name = next(name for name, degree in degrees.items() if (degree or 1) > 1)
             allowed = "leaves no ranks for enable_cfg_parallel; at most half of num_gpus"
-            raise InvalidRequest("ulysses_degree", degree, allowed)
+            raise InvalidRequest(name, degrees[name], allowed)

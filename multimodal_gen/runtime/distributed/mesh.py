@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import sys
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,40 +19,58 @@ _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
 @dataclass(frozen=True)
-class Mesh:
-    """A rank's position on two axes: `rank == cfg_rank * ulysses_size + ulysses_rank`.
+class Axis:
+    """A rank's position among the ranks that share one kind of work."""
 
-    The rows of a batch are distributed over the cfg axis; the ranks of one ulysses group share each
-    row's sequence. An axis of size 1 has no process group.
+    rank: int = 0
+    size: int = 1
+    group: dist.ProcessGroup | None = None
+    """None if the axis has size 1."""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A rank's position on four axes, the outermost first: the ranks of an inner axis are next to
+    each other, and so have the fastest links.
+
+    The rows of a batch are distributed over `cfg`. Each row's sequence is shared over `sequence`,
+    which is `ring` times `ulysses`; heads and features of layers are shared over `tensor`.
     """
 
     rank: int = 0
     world_size: int = 1
-    cfg_rank: int = 0
-    cfg_size: int = 1
-    ulysses_rank: int = 0
-    ulysses_size: int = 1
-    cfg_group: dist.ProcessGroup | None = None
-    ulysses_group: dist.ProcessGroup | None = None
+    cfg: Axis = Axis()
+    ring: Axis = Axis()
+    ulysses: Axis = Axis()
+    tensor: Axis = Axis()
+    sequence: Axis = Axis()
+    """`sequence.rank == ring.rank * ulysses.size + ulysses.rank`"""
 
     @classmethod
-    def create(cls, rank: int, cfg_size: int = 1, ulysses_size: int = 1) -> Mesh:
+    def create(
+        cls, rank: int, *, cfg: int = 1, ring: int = 1, ulysses: int = 1, tensor: int = 1
+    ) -> Mesh:
         """Create the process groups. Collective: every rank calls it with the same sizes."""
-        cfg_rank, ulysses_rank = divmod(rank, ulysses_size)
-        if cfg_size < 1 or ulysses_size < 1 or not 0 <= cfg_rank < cfg_size:
-            raise ValueError(f"rank {rank} is not on a {cfg_size} x {ulysses_size} mesh")
-        rows = [[c * ulysses_size + u for u in range(ulysses_size)] for c in range(cfg_size)]
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        return cls(
-            rank=rank,
-            world_size=cfg_size * ulysses_size,
-            cfg_rank=cfg_rank,
-            cfg_size=cfg_size,
-            ulysses_rank=ulysses_rank,
-            ulysses_size=ulysses_size,
-            cfg_group=_own_group(columns),
-            ulysses_group=_own_group(rows),
-        )
+        sizes = (cfg, ring, ulysses, tensor)
+        world_size = math.prod(sizes)
+        if min(sizes) < 1 or not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is not on a mesh of {' x '.join(map(str, sizes))}")
+        rows, *(rings, heads), features = (_axis(rank, sizes, (i,)) for i in range(4))
+        sequence = rings if ulysses == 1 else heads
+        if ring > 1 and ulysses > 1:
+            sequence = _axis(rank, sizes, (1, 2))
+        return cls(rank, world_size, rows, rings, heads, features, sequence)
+
+
+def _axis(rank: int, sizes: Sequence[int], dims: Sequence[int]) -> Axis:
+    """This rank's position along `dims` of a mesh of `sizes`, among ranks that differ only
+    there."""
+    members: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+    for other, place in enumerate(itertools.product(*map(range, sizes))):
+        members[tuple(at for dim, at in enumerate(place) if dim not in dims)].append(other)
+    partition = list(members.values())
+    own = next(ranks for ranks in partition if rank in ranks)
+    return Axis(own.index(rank), len(own), _own_group(partition))
 
 
 def _own_group(partition: list[list[int]]) -> dist.ProcessGroup | None:

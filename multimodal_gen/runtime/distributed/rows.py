@@ -23,7 +23,7 @@ def gather_rows(local: Tensor, rows: int, mesh: Mesh) -> Tensor:
     `local` is [len(share), ...]; a rank without rows passes length 0. Collective on the cfg axis;
     all of its ranks get equal bits.
     """
-    if mesh.cfg_group is None or rows == 0:
+    if mesh.cfg.group is None or rows == 0:
         return local
-    counts = [len(share) for share in deal(rows, mesh.cfg_size)]
-    return all_gather_shares(local, counts, mesh.cfg_group)
+    counts = [len(share) for share in deal(rows, mesh.cfg.size)]
+    return all_gather_shares(local, counts, mesh.cfg.group)

@@ -131,8 +131,7 @@ def _by_stream(parts: Sequence[Tensor], shares: Sequence[Sequence[int]]) -> list
 
 def make_sequence_parallel(mesh: Mesh, attention: AttentionFunction) -> SequenceParallel:
     """Create the object for this rank: trivial if its sequence is not shared."""
-    if mesh.ulysses_group is None:
+    axis = mesh.ulysses
+    if axis.group is None:
         return SequenceParallel(attention)
-    return UlyssesSequenceParallel(
-        attention, mesh.ulysses_rank, mesh.ulysses_size, mesh.ulysses_group
-    )
+    return UlyssesSequenceParallel(attention, axis.rank, axis.size, axis.group)

@@ -7,6 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -176,7 +177,7 @@ class GPUWorker:
         )
         dtype = choose_dtype(engine, device)
         keep_precision(dtype)
-        mesh = Mesh.create(args.rank, parallel.cfg, parallel.ulysses)
+        mesh = Mesh.create(args.rank, **asdict(parallel))
         pipeline = load_pipeline(
             folder,
             device=device,

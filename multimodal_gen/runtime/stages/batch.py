@@ -25,7 +25,7 @@ class Batch:
         self.rows_of = [len(state.conditioning) for state in states]
         self.rows = sum(self.rows_of)
         owners = [at for at, rows in enumerate(self.rows_of) for _ in range(rows)]
-        share = deal(self.rows, mesh.cfg_size)[mesh.cfg_rank]
+        share = deal(self.rows, mesh.cfg.size)[mesh.cfg.rank]
         here = owners[share.start : share.stop]
         self.local = [(at, here.count(at)) for at in dict.fromkeys(here)]
         """(request, how many of its rows are on this rank)"""
