@@ -18,6 +18,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
+from exchanged_bytes import check_bytes, meshes
 from native import evaluate, parts_of
 from tiled_vaes import decoded_in_tiles, picture_vae, video_vae
 from torch import nn
@@ -397,6 +398,11 @@ def both_axes_share_one_world(_: Mesh, __: Mesh) -> None:
     assert torch.equal(gather_rows(mine, 3, mesh), whole)
 
 
+def bytes_exchanged_are_those_of_the_formulas(_: Mesh, __: Mesh) -> None:
+    for on, mesh in meshes(dist.get_rank(), dist.get_world_size()):
+        check_bytes(on, mesh)
+
+
 CHECKS: list[Callable[[Mesh, Mesh], None]] = [
     memory_is_agreed_on_before_it_is_needed,
     every_rank_has_what_the_first_makes,
@@ -415,6 +421,7 @@ CHECKS: list[Callable[[Mesh, Mesh], None]] = [
     tiles_on_ranks_are_those_on_one,
     a_rank_that_fails_in_a_tile_leaves_nobody_waiting,
     both_axes_share_one_world,
+    bytes_exchanged_are_those_of_the_formulas,
 ]
 
 

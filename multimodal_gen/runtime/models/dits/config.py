@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.scheduling.parallel.shape import TransformerShape
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class TransformerConfig:
 
     def check(self) -> None:
         """Raise InvalidCheckpoint for unsupported values; called after the types are checked."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> TransformerShape:
+        """Layers that ranks can share."""
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
@@ -92,6 +99,7 @@ class JointConfig(TransformerConfig):
     patch_size: int
     in_channels: int
     out_channels: int | None
+    num_layers: int
     attention_head_dim: int
     num_attention_heads: int
 
@@ -102,6 +110,23 @@ class JointConfig(TransformerConfig):
     @property
     def mlp_dim(self) -> int:
         return 4 * self.inner_dim
+
+    @property
+    def shape(self) -> TransformerShape:
+        return self.shape_of(self.num_layers, mlp_products=2)
+
+    def shape_of(self, doubles: int, singles: int = 0, *, mlp_products: int) -> TransformerShape:
+        """`doubles` blocks with a sum after attention and one after the MLP, and `singles` with one
+        for both; each token passes one stream. `mlp_products` are the MLP's, of width times
+        `mlp_dim`."""
+        block = 4 * self.inner_dim**2 + mlp_products * self.inner_dim * self.mlp_dim
+        return TransformerShape(
+            width=self.inner_dim,
+            heads=self.num_attention_heads,
+            attentions=doubles + singles,
+            sums=2 * doubles + singles,
+            token_weights=(doubles + singles) * block,
+        )
 
     @property
     def token_channels(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from multimodal_gen.runtime.models.dits.config import JointConfig
+from multimodal_gen.scheduling.parallel.shape import TransformerShape
 
 
 @dataclass(frozen=True)
@@ -29,3 +30,7 @@ class FluxConfig(JointConfig):
 
     def check(self) -> None:
         self.check_axes("axes_dims_rope", self.attention_head_dim)
+
+    @property
+    def shape(self) -> TransformerShape:
+        return self.shape_of(self.num_layers, self.num_single_layers, mlp_products=2)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from multimodal_gen.runtime.models.dits.config import JointConfig
+from multimodal_gen.scheduling.parallel.shape import TransformerShape
 
 AXES = 4  # of positions: time, row, column, text position
 
@@ -39,3 +40,7 @@ class Flux2Config(JointConfig):
     @property
     def mlp_dim(self) -> int:
         return int(self.inner_dim * self.mlp_ratio)
+
+    @property
+    def shape(self) -> TransformerShape:
+        return self.shape_of(self.num_layers, self.num_single_layers, mlp_products=3)

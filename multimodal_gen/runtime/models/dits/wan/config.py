@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from multimodal_gen.runtime.models.dits.config import TransformerConfig
+from multimodal_gen.scheduling.parallel.shape import TransformerShape
 
 
 @dataclass(frozen=True)
@@ -69,3 +70,15 @@ class WanConfig(TransformerConfig):
         """Dimensions of each head that rotate with the frame, the row and the column."""
         side = 2 * (self.attention_head_dim // 6)
         return self.attention_head_dim - 2 * side, side, side
+
+    @property
+    def shape(self) -> TransformerShape:
+        """Attention to the video, attention to the text, and the MLP, each with a sum."""
+        dim = self.inner_dim
+        return TransformerShape(
+            width=dim,
+            heads=self.num_attention_heads,
+            attentions=self.num_layers,
+            sums=3 * self.num_layers,
+            token_weights=self.num_layers * dim * (6 * dim + 2 * self.ffn_dim),
+        )

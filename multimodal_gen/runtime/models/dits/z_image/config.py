@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from multimodal_gen.runtime.models.dits.config import TransformerConfig
+from multimodal_gen.scheduling.parallel.shape import TransformerShape
 
 PATCH = 2
 _MODULATION_DIM = 256
@@ -70,3 +71,15 @@ class ZImageConfig(TransformerConfig):
     @property
     def token_channels(self) -> int:
         return PATCH**2 * self.in_channels
+
+    @property
+    def shape(self) -> TransformerShape:
+        """Image and text pass their own refiners, then the layers together."""
+        blocks = self.n_layers + self.n_refiner_layers
+        return TransformerShape(
+            width=self.dim,
+            heads=self.n_heads,
+            attentions=blocks,
+            sums=2 * blocks,
+            token_weights=blocks * self.dim * (4 * self.dim + 3 * self.mlp_dim),
+        )

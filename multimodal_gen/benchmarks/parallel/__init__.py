@@ -1,0 +1,1 @@
+"""Counts what ranks compute and exchange, and projects it to eight GPUs."""

@@ -1,0 +1,1 @@
+"""Picks how ranks share an evaluation, by a model of bytes and time. Pure."""

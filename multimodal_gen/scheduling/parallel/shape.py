@@ -1,0 +1,51 @@
+"""What sharing an evaluation depends on: the transformer's layers, and the tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerShape:
+    """Layers of a transformer that ranks may share."""
+
+    width: int
+    """Features of a token."""
+    heads: int
+    attentions: int
+    """Attentions of the sequence to itself."""
+    sums: int
+    """Products over features that tensor ranks share, whose parts are added up: [tokens, width]."""
+    token_weights: int
+    """Weights that each token is multiplied with, in layers that tensor ranks share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One evaluation of a request of the usual size."""
+
+    shape: TransformerShape
+    rows: int
+    """Two with classifier-free guidance, else one."""
+    tokens: int
+    """Tokens per row, text included."""
+    output: int
+    """Numbers per row of the prediction."""
+    itemsize: int
+    """Bytes of a number."""
+
+    @property
+    def products(self) -> float:
+        """Floating-point operations of a row's linear layers."""
+        return 2.0 * self.shape.token_weights * self.tokens
+
+    @property
+    def attention(self) -> float:
+        """Floating-point operations of a row's attentions."""
+        return 4.0 * self.shape.attentions * self.tokens**2 * self.shape.width
+
+
+def share(count: int, ranks: int) -> float:
+    """Largest part of `count` that one of `ranks` has, relative to all of it."""
+    return math.ceil(count / ranks) / count
