@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multimodal_gen.postprocess.images import QUALITY, to_pil
@@ -95,10 +94,10 @@ def encode_spritesheet(frames: NDArray[np.uint8]) -> bytes:
     return out.getvalue()
 
 
-def read_first_frame(path: Path) -> NDArray[np.uint8]:
-    """First frame, uint8 [H, W, 3], of the video in `path`, which was encoded here."""
+def read_first_frame(video: bytes) -> NDArray[np.uint8]:
+    """First frame, uint8 [H, W, 3], of a video file, which was encoded here."""
     import av
 
-    with av.open(path) as file:
+    with av.open(io.BytesIO(video), "r") as file:
         frame = next(file.decode(video=0))
         return frame.to_ndarray(format="rgb24").astype("uint8", copy=False)

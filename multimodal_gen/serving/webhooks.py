@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 _PREFIX = "whsec_"
 _TIMEOUT_S = 15.0
 """For a whole delivery, and for each of its waits."""
+_LEASE_S = 60.0
+"""Time for a delivery, and for its outcome to be stored, before another server tries."""
 _AT_ONCE = 8
 _LOOK_S = 5.0
 """Interval of checks for due notices; a job's end also triggers one."""
@@ -74,14 +76,15 @@ class Webhooks:
 
     async def _send_due(self, client: httpx2.AsyncClient) -> None:
         """Start as many deliveries as may be under way at once."""
-        look = partial(self._ledger.notices, time.monotonic(), 2 * _AT_ONCE)
+        if (free := _AT_ONCE - len(self._sending)) <= 0:
+            return
         try:
-            due = await asyncio.to_thread(look)
+            due = await asyncio.to_thread(self._ledger.claim_notices, free, _LEASE_S)
         except STORAGE_ERRORS as error:  # a full disk is no reason to stop
             log.warning("due webhooks can't be read: %s", error)
             return
         for notice in due:
-            if notice.job.id not in self._sending and len(self._sending) < _AT_ONCE:
+            if notice.job.id not in self._sending:
                 self._start(notice.job.id, self._tell(client, notice))
 
     def _start(self, job_id: str, delivery: Coroutine[Any, Any, None]) -> None:
@@ -112,8 +115,7 @@ class Webhooks:
             await persist(done, _never)
         else:
             log.info("retrying the webhook for job %s: %s", job_id, why)
-            due_at = time.monotonic() + delay
-            await persist(partial(self._ledger.put_off, job_id, due_at), _never)
+            await persist(partial(self._ledger.put_off, job_id, delay), _never)
 
     async def _post(self, client: httpx2.AsyncClient, notice: Notice) -> int:
         """Post a notice and return the status of the response; redirects are not followed."""

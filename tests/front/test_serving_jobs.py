@@ -21,7 +21,7 @@ from job_service import ADMIN, ANNE, BOB, PICTURE, JobService, in_ledger, run_jo
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import Conflict, InvalidRequest, NotFound, OutOfMemory, QueueFull
 from multimodal_gen.serving.storage.data_folder import DataFolder
-from multimodal_gen.serving.storage.ledger import SqliteLedger
+from multimodal_gen.serving.storage.sqlite_ledger import SqliteLedger
 from multimodal_gen.serving.task import Made
 
 
@@ -87,7 +87,9 @@ def test_a_job_that_ends_while_those_of_an_earlier_server_are_taken_up_is_not_ru
         def slowly() -> Any:
             left = read()
             following.engine.finish("new")
-            while not following.jobs._ledger.get(new, None).done or new in following.jobs._runs:
+            while (
+                not following.jobs._ledger.get(new, None).done or new in following.jobs._runner.runs
+            ):
                 time.sleep(0.01)
             return left
 

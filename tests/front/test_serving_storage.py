@@ -24,10 +24,11 @@ from multimodal_gen.errors import (
     StorageUnavailable,
 )
 from multimodal_gen.serving import jobs
+from multimodal_gen.serving.fronts import runner
 from multimodal_gen.serving.service import Service
 from multimodal_gen.serving.storage import persistence
 from multimodal_gen.serving.storage.data_folder import DataFolder
-from multimodal_gen.serving.storage.ledger import SqliteLedger
+from multimodal_gen.serving.storage.sqlite_ledger import SqliteLedger
 
 Fault = Callable[[Path], contextlib.AbstractContextManager[None]]
 FAULTS: dict[str, tuple[Fault, type[Exception]]] = {
@@ -49,13 +50,13 @@ def refusal(request: pytest.FixtureRequest, fault: Fault) -> type[Exception]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(jobs, "RESULTS_PATIENCE_S", 0.0)
+    monkeypatch.setattr(runner, "RESULTS_PATIENCE_S", 0.0)
     monkeypatch.setattr(persistence, "LAST_TRIES_S", 0.0)
 
 
 async def waits(server: JobService, job_id: str) -> None:
     """Until the end of a job could not be stored."""
-    while job_id not in server.jobs._records._waiting:
+    while job_id not in server.jobs._runner.records._waiting:
         await asyncio.sleep(0.01)
 
 
@@ -94,7 +95,7 @@ def test_ends_wait_for_storage_and_new_jobs_are_told_to_come_back(
 def test_results_wait_for_a_disk_that_is_full_for_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "RESULTS_PATIENCE_S", 60.0)
+    monkeypatch.setattr(runner, "RESULTS_PATIENCE_S", 60.0)
 
     async def test(server: JobService) -> None:
         job = (await server.submit("a")).id
@@ -111,7 +112,7 @@ def test_results_wait_for_a_disk_that_is_full_for_a_moment(
 def test_results_that_the_disk_never_takes_are_made_again_by_the_next_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "RESULTS_PATIENCE_S", 60.0)
+    monkeypatch.setattr(runner, "RESULTS_PATIENCE_S", 60.0)
 
     async def stopped_while_full() -> None:
         server = JobService(tmp_path)
@@ -254,7 +255,7 @@ def test_a_result_that_can_not_be_encoded_fails_its_job_with_the_reason(
         raise error
 
     async def test(server: JobService) -> None:
-        server.jobs._render = render
+        server.jobs._runner.render = render
         job = (await server.submit("a")).id
         server.engine.finish("a")
         ended = await server.jobs.finished(job, ANNE)

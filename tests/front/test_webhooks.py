@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,6 @@ from multimodal_gen.serving import webhooks
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.service import Service
-from multimodal_gen.serving.storage.ledger import Notice
 
 ANNE = Owner("anne")
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes ...").decode()
@@ -77,6 +77,7 @@ class Server:
 
     def __init__(self, folder: Path, url: str) -> None:
         args = ServerArgs(webhook_url=url, webhook_secret=SECRET)
+        self.folder = folder
         self.engine = FakeEngine()
         self.service = Service(args)
         self.jobs = Jobs.in_folder(folder, self.service, args)
@@ -95,8 +96,14 @@ class Server:
         params = SamplingParams(prompt=prompt)
         return (await self.jobs.submit("image", params, owner=ANNE)).id
 
-    async def notices(self) -> Sequence[Notice]:
-        return await asyncio.to_thread(self.jobs._ledger.notices, time.time() + 1e6, 100)
+    async def notices(self) -> Sequence[int]:
+        """Failed attempts of each notice that is stored."""
+        asked = "SELECT tries FROM notices ORDER BY due_at"
+        return await asyncio.to_thread(self._read, asked)
+
+    def _read(self, asked: str) -> list[int]:
+        with contextlib.closing(sqlite3.connect(self.folder / "jobs.sqlite")) as ledger:
+            return [tries for (tries,) in ledger.execute(asked)]
 
     async def untold(self) -> int:
         return len(await self.notices())
@@ -303,7 +310,7 @@ def test_an_address_that_can_not_be_reached_keeps_its_notices(tmp_path: Path) ->
         job = await server.submit("a")
         server.engine.finish("a")
         assert (await server.jobs.finished(job, ANNE)).status == "completed"
-        while not (await server.notices())[0].tries:
+        while not (await server.notices())[0]:
             await asyncio.sleep(0.02)
         assert await server.untold() == 1
         await server.stop()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from multimodal_gen.serving.storage import ledger, results, spool
+from multimodal_gen.serving.storage import results, spool, sqlite_ledger
 from multimodal_gen.serving.storage.failures import storing
 
 
@@ -39,7 +39,7 @@ def full() -> Iterator[None]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger.SqliteLedger, "_writing", writing)
+        patch.setattr(sqlite_ledger.SqliteLedger, "_writing", writing)
         for module in (results, spool):
             patch.setattr(module, "write_atomically", write)
         yield

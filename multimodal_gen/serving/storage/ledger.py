@@ -1,63 +1,15 @@
-"""Stores accepted jobs and their outcomes on disk, before clients hear of them."""
+"""Interface of the ledger: stores accepted jobs and their outcomes, before clients hear of them."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-from multimodal_gen.errors import Conflict, InvalidRequest, NotFound
+from multimodal_gen.errors import Conflict
 from multimodal_gen.messages.pictures import Pixels
-from multimodal_gen.serving.records import FINAL, JobKind, JobRecord, PageOrder
-from multimodal_gen.serving.storage.failures import storing
-from multimodal_gen.serving.storage.rows import packed, record_of, row_of
-
-VERSION = 1
-_SCHEMA = f"""
-CREATE TABLE jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    kind TEXT NOT NULL,
-    owner TEXT NOT NULL,
-    model TEXT NOT NULL,
-    request BLOB NOT NULL,
-    created_at REAL NOT NULL,
-    started_at REAL,
-    completed_at REAL,
-    expires_at REAL,
-    status TEXT NOT NULL,
-    progress INTEGER NOT NULL,
-    error BLOB,
-    files BLOB NOT NULL
-);
-CREATE INDEX jobs_of_owner ON jobs (owner, kind, number);
-CREATE INDEX jobs_by_status ON jobs (status, number);
-CREATE TABLE idempotency_keys (
-    owner TEXT NOT NULL,
-    key TEXT NOT NULL,
-    fingerprint BLOB NOT NULL,
-    job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-    PRIMARY KEY (owner, key)
-);
-PRAGMA user_version = {VERSION};
-"""
-_ADDED = """
-CREATE TABLE IF NOT EXISTS notices (
-    job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,
-    tries INTEGER NOT NULL DEFAULT 0,
-    due_at REAL NOT NULL
-);
-CREATE INDEX IF NOT EXISTS jobs_by_end ON jobs (completed_at);
-CREATE INDEX IF NOT EXISTS jobs_of_owner_in_order ON jobs (owner, number);
-"""
-"""Added later: a file of this version may lack it."""
-_OPENING_S = 5.0
-"""Time for another program to let go of the file when it is opened; later, nothing waits."""
+from multimodal_gen.serving.records import JobKind, JobRecord, PageOrder
 
 
 @dataclass(frozen=True)
@@ -96,11 +48,15 @@ class Notice:
 class Ledger(Protocol):
     """Storage interface of Jobs. All methods may block, and raise StorageUnavailable and
     StorageFull; `owner` None means all owners. What can't be read is a failed job (see
-    `record_of`)."""
+    `record_of`). `epoch` counts the fronts that had a job: of those, only the last one changes and
+    ends it."""
+
+    add_is_certain: bool
+    """Whether nothing is stored when `add` raises StorageUnavailable."""
 
     def add(self, record: JobRecord, key: IdempotencyKey | None = None) -> JobRecord:
-        """Store `record`. If its owner used the key before, return the earlier record instead;
-        raises Conflict if that was for another request."""
+        """Store `record`; no effect if it is stored already. If its owner used the key before,
+        return the earlier record instead; raises Conflict if that was for another request."""
 
     def find(self, key: str, owner: str) -> tuple[JobRecord, bytes] | None:
         """Return the record stored under an idempotency key, and its fingerprint."""
@@ -118,213 +74,33 @@ class Ledger(Protocol):
     ) -> Page:
         """Up to `limit` jobs after job `after`. Raises NotFound if it is unknown."""
 
-    def update(self, job_id: str, *, notice: bool = False, **changes: Any) -> None:
-        """Change fields of a record, and add a notice if `notice` is set; no effect on a deleted
-        job."""
+    def update(self, job_id: str, epoch: int, **changes: Any) -> None:
+        """Change fields of an unfinished job; no effect on one that was deleted or is another
+        front's."""
+
+    def end(self, job_id: str, epoch: int, *, notice: bool, **changes: Any) -> bool:
+        """End a job, and add a notice if `notice` is set. Returns True also if this front stored
+        its end before, and False if the job was deleted, has ended or is another front's."""
 
     def delete(self, job_id: str) -> None: ...
-
-    def unfinished(self) -> Sequence[JobRecord]:
-        """Unfinished jobs in order of acceptance; those that can't be read have failed."""
 
     def forget(self, completed_before: float) -> None:
         """Delete jobs that finished before this time."""
 
-    def notices(self, due_at: float, limit: int) -> Sequence[Notice]:
-        """Up to `limit` notices due by this time of a monotonic clock, in order."""
+    def claim_notices(self, limit: int, lease_s: float) -> Sequence[Notice]:
+        """Up to `limit` due notices, in order. They aren't due again before `lease_s` have passed,
+        for any server."""
 
-    def put_off(self, job_id: str, due_at: float) -> None:
+    def put_off(self, job_id: str, delay_s: float) -> None:
         """Delay the job's notice after a failed attempt."""
 
     def all_due(self) -> None:
-        """Make all notices due: their times are of another server's clock."""
+        """Make notices of an earlier server due, if nothing else does."""
 
     def remove_notice(self, job_id: str) -> None:
         """Remove the job's notice."""
 
     def close(self) -> None: ...
-
-
-class SqliteLedger:
-    """A Ledger in one SQLite file."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises InvalidRequest for a file that can't be used."""
-        # One connection writes, the other reads: a reader never waits for a writer.
-        self._writing_lock, self._reading_lock = threading.Lock(), threading.Lock()
-        with contextlib.ExitStack() as opened:
-            try:
-                path.touch(mode=0o600)
-                self._db = opened.enter_context(contextlib.closing(_connected(path)))
-                self._reader = opened.enter_context(contextlib.closing(_connected(path)))
-                self._open()
-            except (sqlite3.Error, OSError) as error:
-                allowed = f"{path.name} can't be used: {error}"
-                raise InvalidRequest("data_dir", str(path.parent), allowed) from error
-            self._opened = opened.pop_all()
-
-    def _open(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA foreign_keys = ON")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-        elif version != VERSION:
-            raise sqlite3.DatabaseError(f"it has version {version}, not {VERSION}")
-        (damage,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-        if damage != "ok":
-            raise sqlite3.DatabaseError(f"it is damaged; move it away or repair it ({damage})")
-        self._db.executescript(_ADDED)
-        for db in (self._db, self._reader):
-            db.execute("PRAGMA busy_timeout = 0")
-
-    def add(self, record: JobRecord, key: IdempotencyKey | None = None) -> JobRecord:
-        with self._writing():
-            if key is not None and (known := _find(self._db, key.key, record.owner)) is not None:
-                return same_request(known, key)
-            row = row_of(record)
-            names, marks = ", ".join(row), ", ".join("?" * len(row))
-            self._db.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", [*row.values()])
-            if key is not None:
-                self._db.execute(
-                    "INSERT INTO idempotency_keys VALUES (?, ?, ?, ?)",
-                    (record.owner, key.key, key.fingerprint, record.id),
-                )
-        return record
-
-    def find(self, key: str, owner: str) -> tuple[JobRecord, bytes] | None:
-        with self._reading() as db:
-            return _find(db, key, owner)
-
-    def get(self, job_id: str, owner: str | None) -> JobRecord:
-        with self._reading() as db:
-            return record_of(_one(db, job_id, owner))
-
-    def page(
-        self,
-        owner: str | None,
-        kind: JobKind | None,
-        after: str | None,
-        limit: int,
-        order: PageOrder,
-    ) -> Page:
-        wanted: dict[str, Any] = {"owner = ?": owner, "kind = ?": kind}
-        sign, direction = (">", "ASC") if order == "asc" else ("<", "DESC")
-        with self._reading() as db:
-            if after is not None:
-                wanted[f"number {sign} ?"] = _one(db, after, owner)["number"]
-            wanted = {test: value for test, value in wanted.items() if value is not None}
-            where = " AND ".join(wanted) or "1"
-            rows = db.execute(
-                f"SELECT * FROM jobs WHERE {where} ORDER BY number {direction} LIMIT ?",
-                [*wanted.values(), limit + 1],
-            ).fetchall()
-        return Page([record_of(row) for row in rows[:limit]], len(rows) > limit)
-
-    def update(self, job_id: str, *, notice: bool = False, **changes: Any) -> None:
-        sets = ", ".join(f"{name} = ?" for name in changes)
-        values = [packed(name, value) for name, value in changes.items()]
-        with self._writing():
-            self._db.execute(f"UPDATE jobs SET {sets} WHERE id = ?", [*values, job_id])
-            if notice:
-                self._db.execute(
-                    "INSERT OR IGNORE INTO notices (job, due_at) SELECT id, 0 FROM jobs "
-                    "WHERE id = ?",
-                    (job_id,),
-                )
-
-    def delete(self, job_id: str) -> None:
-        with self._writing():
-            self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
-
-    def unfinished(self) -> Sequence[JobRecord]:
-        marks = ", ".join("?" * len(FINAL))
-        with self._reading() as db:
-            rows = db.execute(
-                f"SELECT * FROM jobs WHERE status NOT IN ({marks}) ORDER BY number", FINAL
-            ).fetchall()
-        return [record_of(row) for row in rows]
-
-    def forget(self, completed_before: float) -> None:
-        with self._writing():
-            self._db.execute("DELETE FROM jobs WHERE completed_at < ?", (completed_before,))
-
-    def notices(self, due_at: float, limit: int) -> Sequence[Notice]:
-        with self._reading() as db:
-            rows = db.execute(
-                "SELECT jobs.*, tries FROM notices JOIN jobs ON jobs.id = job "
-                "WHERE due_at <= ? ORDER BY due_at, number LIMIT ?",
-                (due_at, limit),
-            ).fetchall()
-        return [Notice(record_of(row), row["tries"]) for row in rows]
-
-    def put_off(self, job_id: str, due_at: float) -> None:
-        with self._writing():
-            self._db.execute(
-                "UPDATE notices SET tries = tries + 1, due_at = ? WHERE job = ?", (due_at, job_id)
-            )
-
-    def all_due(self) -> None:
-        with self._writing():
-            self._db.execute("UPDATE notices SET due_at = 0")
-
-    def remove_notice(self, job_id: str) -> None:
-        with self._writing():
-            self._db.execute("DELETE FROM notices WHERE job = ?", (job_id,))
-
-    def close(self) -> None:
-        with self._writing_lock, self._reading_lock:
-            self._opened.close()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Transaction: commits everything inside, or nothing."""
-        with self._writing_lock, storing():
-            self._roll_back()  # what could not be rolled back before
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    self._roll_back()
-                raise
-
-    def _roll_back(self) -> None:
-        if self._db.in_transaction:  # SQLite ends some itself
-            self._db.execute("ROLLBACK")
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._reading_lock, storing():
-            yield self._reader
-
-
-def _connected(path: Path) -> sqlite3.Connection:
-    # Transactions are started and ended explicitly, in `_writing`.
-    db = sqlite3.connect(path, _OPENING_S, check_same_thread=False, isolation_level=None)
-    db.row_factory = sqlite3.Row
-    db.text_factory = lambda text: text.decode("utf-8", "replace")
-    return db
-
-
-def _find(db: sqlite3.Connection, key: str, owner: str) -> tuple[JobRecord, bytes] | None:
-    row = db.execute(
-        "SELECT jobs.*, fingerprint FROM idempotency_keys JOIN jobs ON jobs.id = job "
-        "WHERE idempotency_keys.owner = ? AND key = ?",
-        (owner, key),
-    ).fetchone()
-    return None if row is None else (record_of(row), row["fingerprint"])
-
-
-def _one(db: sqlite3.Connection, job_id: str, owner: str | None) -> sqlite3.Row:
-    row: sqlite3.Row | None = db.execute(
-        "SELECT * FROM jobs WHERE id = ? AND owner = coalesce(?, owner)", (job_id, owner)
-    ).fetchone()
-    if row is None:
-        raise NotFound(f"no job {job_id[:100]!r}")
-    return row
 
 
 def same_request(known: tuple[JobRecord, bytes], key: IdempotencyKey) -> JobRecord:

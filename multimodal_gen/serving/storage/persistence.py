@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from multimodal_gen.client.request_handle import copy_of
 from multimodal_gen.errors import MultimodalGenError, StorageFull, StorageUnavailable
@@ -16,6 +16,9 @@ from multimodal_gen.serving.storage.ledger import Ledger
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+EndOutcome = Literal["stored", "left", "lost"]
+"""What became of a job's end: it is in the ledger; it is not, and the next server runs the job
+again; or the job is another front's, so that this end has no effect."""
 STORAGE_ERRORS = (StorageFull, StorageUnavailable)
 LAST_TRIES_S = 10.0
 """Time for the ledger to take the ends of jobs when the server stops."""
@@ -54,23 +57,26 @@ class RecordWriter:
         """By job: why its end is not stored."""
         self._give_up_at = math.inf
 
-    async def end(self, job_id: str, end: dict[str, Any], *, notice: bool) -> bool:
-        """Write the end of a job, however long storage refuses it; False if the server stops
-        before that: then the next one runs the job again."""
-        update = partial(self._ledger.update, job_id, notice=notice, **end)
+    async def end(
+        self, job_id: str, epoch: int, end: dict[str, Any], *, notice: bool
+    ) -> EndOutcome:
+        """Write the end of a job, however long storage refuses it, until the server stops."""
+        write = partial(self._ledger.end, job_id, epoch, notice=notice, **end)
         try:
-            await persist(update, self.give_up_at, partial(self.delayed, job_id))
+            ours = await persist(write, self.give_up_at, partial(self.delayed, job_id))
         except STORAGE_ERRORS as error:
             log.error("job %s is left to the next server: %s", job_id, error)
-            return False
+            return "left"
         finally:
             self._waiting.pop(job_id, None)
-        return True
+        if not ours:
+            log.warning("job %s was ended by another server; its result is dropped", job_id)
+        return "stored" if ours else "lost"
 
-    async def note(self, job_id: str, **changes: Any) -> None:
+    async def note(self, job_id: str, epoch: int, **changes: Any) -> None:
         """Change a record if storage allows it now: the job's end will say all that matters."""
         with contextlib.suppress(*STORAGE_ERRORS):
-            await asyncio.to_thread(self._ledger.update, job_id, **changes)
+            await asyncio.to_thread(self._ledger.update, job_id, epoch, **changes)
 
     def delayed(self, job_id: str, error: MultimodalGenError) -> None:
         """Remember why a job has not ended yet."""

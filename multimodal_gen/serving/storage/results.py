@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from multimodal_gen.errors import Expired, NotFound
 from multimodal_gen.postprocess.files import write_atomically
@@ -28,6 +29,8 @@ _NOTICED_S = 1.0
 """A smaller jump changes no ages."""
 ANYONE = Owner().name
 """Owner of all files where there are no keys."""
+FileLocation = Path | str | bytes
+"""A file here, a URL that is signed for a while, or the content itself."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,42 @@ class _Share:
     size: int = 0
 
 
-class Results:
-    """Result files in a folder. All methods may block, and are thread-safe.
+class ResultStore(Protocol):
+    """Storage of result files. All methods may block, and are thread-safe; they raise StorageFull
+    and StorageUnavailable. `owner` is the name under which a file was written."""
 
-    What is kept is known from memory, so no call looks through the folder.
-    """
+    ttl_s: float
+
+    def write(self, name: str, data: bytes, owner: str = ANYONE) -> None:
+        """Save `data` as `name`."""
+
+    def add(self, data: bytes, suffix: str, owner: str = ANYONE) -> str:
+        """Save `data` under a new name that ends in `suffix`; returns the name."""
+
+    def read(self, name: str, owner: str = ANYONE) -> bytes:
+        """Content of a file that was saved. Raises Expired."""
+
+    def locate(self, name: str, owner: str = ANYONE) -> FileLocation:
+        """Where a file that was saved can be read. Raises Expired."""
+
+    def offers(self, name: str, owner: str, expires_at: float | None) -> bool:
+        """Returns False if a job's file is known to have expired, without looking for it."""
+
+    def link(self, name: str, owner: str = ANYONE) -> str:
+        """Return an unguessable URL path for `name`, valid on every server of the store."""
+
+    def linked(self, token: str, name: str) -> FileLocation:
+        """Where the file is that a `link` refers to. Raises NotFound, Expired."""
+
+    def remove(self, name: str, owner: str = ANYONE) -> None: ...
+
+    def sweep(self) -> None:
+        """Delete expired files."""
+
+
+class Results:
+    """A ResultStore in a folder, which one server uses at a time. What is kept is known from
+    memory, so no call looks through the folder."""
 
     def __init__(
         self,
@@ -76,8 +110,7 @@ class Results:
         self.sweep()
 
     def write(self, name: str, data: bytes, owner: str = ANYONE) -> None:
-        """Save `data` as `name`, replacing any earlier file. Raises StorageFull,
-        StorageUnavailable."""
+        """Save `data` as `name`, replacing any earlier file."""
         now = self._clock()
         path = self._folder / (_prefix(owner) + _checked(name))
         with storing():
@@ -88,7 +121,6 @@ class Results:
             self._shrink(self._shares[_prefix(owner)])
 
     def add(self, data: bytes, suffix: str, owner: str = ANYONE) -> str:
-        """Save `data` under a new name that ends in `suffix`; returns the name."""
         name = f"{secrets.token_hex(16)}{suffix}"
         self.write(name, data, owner)
         return name
@@ -100,12 +132,23 @@ class Results:
             raise Expired("the file was deleted: results are only kept for a limited time")
         return kept.path
 
-    def link(self, name: str) -> str:
-        """Return an unguessable URL path for `name`."""
+    def read(self, name: str, owner: str = ANYONE) -> bytes:
+        return self.path(name).read_bytes()
+
+    def locate(self, name: str, owner: str = ANYONE) -> FileLocation:
+        return self.path(name)
+
+    def offers(self, name: str, owner: str, expires_at: float | None) -> bool:
+        try:
+            self.path(name)
+        except Expired:
+            return False
+        return True
+
+    def link(self, name: str, owner: str = ANYONE) -> str:
         return f"/files/{self._token(_checked(name))}/{name}"
 
     def linked(self, token: str, name: str) -> Path:
-        """Path of the file that a `link` refers to. Raises NotFound, Expired."""
         same = _NAME.fullmatch(name) and hmac.compare_digest(
             token.encode("utf-8", "replace"), self._token(name).encode()
         )
@@ -113,12 +156,11 @@ class Results:
             raise NotFound("no such file")
         return self.path(name)
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, owner: str = ANYONE) -> None:
         with self._lock:
             self._drop(_checked(name))
 
     def sweep(self) -> None:
-        """Delete expired files."""
         with self._lock:
             for share in list(self._shares.values()):
                 while share.files and self._is_old(next(iter(share.files.values()))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, get_type_hints
 
@@ -55,7 +56,7 @@ def packed(column: str, value: Any) -> Any:
     return msgspec.msgpack.encode(value) if column in _DECODERS else value
 
 
-def record_of(row: sqlite3.Row) -> JobRecord:
+def record_of(row: sqlite3.Row | Mapping[str, Any]) -> JobRecord:
     """The record; with the reason as its error, and failed unless it had ended, where columns
     can't be read."""
     values, reasons = {}, []

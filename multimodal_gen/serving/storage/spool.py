@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Collection
 from pathlib import Path
+from typing import Protocol
 
 from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.messages.request import Req
@@ -16,8 +17,24 @@ from multimodal_gen.serving.storage.failures import storing
 log = logging.getLogger(__name__)
 
 
+class PictureStore(Protocol):
+    """Storage of input images. All methods may block."""
+
+    def write(self, job_id: str, pictures: Pixels) -> None:
+        """Raises StorageFull, StorageUnavailable."""
+
+    def read(self, job_id: str, req: Req) -> Pixels:
+        """Read the images that `req` lists. Raises OSError, ValueError, StorageUnavailable."""
+
+    def remove(self, record: JobRecord) -> None:
+        """Remove a job's images; those that can't be are left to `keep_only`."""
+
+    def keep_only(self, job_ids: Collection[str]) -> None:
+        """Remove images of other jobs, left when a server was killed."""
+
+
 class Spool:
-    """Folder of stored images. All methods may block."""
+    """A PictureStore in a folder."""
 
     def __init__(self, folder: Path) -> None:
         """Raises OSError."""
@@ -25,13 +42,11 @@ class Spool:
         self._folder.mkdir(mode=0o700, exist_ok=True)
 
     def write(self, job_id: str, pictures: Pixels) -> None:
-        """Raises StorageFull, StorageUnavailable."""
         with storing():
             for name, pixels in pictures.items():
                 write_atomically(self._path(job_id, name), pixels.tobytes(), mode=0o600)
 
     def read(self, job_id: str, req: Req) -> Pixels:
-        """Read the images that `req` lists. Raises OSError, ValueError."""
         import numpy as np
 
         return {
@@ -40,13 +55,11 @@ class Spool:
         }
 
     def remove(self, record: JobRecord) -> None:
-        """Remove a job's images; those that can't be are left to `keep_only`."""
         for name in record.request.requests[0].pictures:
             with contextlib.suppress(OSError):
                 self._path(record.id, name).unlink(missing_ok=True)
 
     def keep_only(self, job_ids: Collection[str]) -> None:
-        """Remove images of other jobs, left when a server was killed."""
         try:
             found = [*self._folder.iterdir()]
         except OSError as error:

@@ -6,12 +6,11 @@ import hashlib
 import re
 import threading
 from collections import Counter, OrderedDict, defaultdict
-from pathlib import Path
 from typing import NamedTuple
 
 from multimodal_gen.errors import Expired
 from multimodal_gen.serving.owner import Owner
-from multimodal_gen.serving.storage.results import Results
+from multimodal_gen.serving.storage.results import FileLocation, ResultStore
 
 FOLDERS = ("input", "output", "temp")
 MAX_FILES = 20_000
@@ -46,7 +45,7 @@ class Files:
     """Files per owner; an owner's oldest are forgotten first. Methods may block, and are
     thread-safe."""
 
-    def __init__(self, results: Results) -> None:
+    def __init__(self, results: ResultStore) -> None:
         self._results = results
         self._lock = threading.Lock()
         self._files: defaultdict[str, OrderedDict[Place, str]] = defaultdict(OrderedDict)
@@ -73,18 +72,25 @@ class Files:
         self._put(owner, place, data, _suffix_of(data))
         return place
 
-    def path(self, owner: Owner, place: Place) -> Path | None:
-        """Path of the file; None if it does not exist or has expired."""
-        with self._lock:
-            result = self._files[owner.name].get(place)
+    def exists(self, owner: Owner, place: Place) -> bool:
+        """Returns False for a file that is unknown, or known to have expired. Doesn't block."""
+        name = self._name(owner, place)
+        return name is not None and self._results.offers(name, owner.name, None)
+
+    def locate(self, owner: Owner, place: Place) -> FileLocation | None:
+        """Where the file is; None if it does not exist or has expired."""
         try:
-            return None if result is None else self._results.path(result)
+            name = self._name(owner, place)
+            return None if name is None else self._results.locate(name, owner.name)
         except Expired:
             return None
 
     def read(self, owner: Owner, place: Place) -> bytes | None:
-        path = self.path(owner, place)
-        return None if path is None else path.read_bytes()
+        try:
+            name = self._name(owner, place)
+            return None if name is None else self._results.read(name, owner.name)
+        except Expired:
+            return None
 
     def uploads(self, owner: Owner) -> list[str]:
         """Names of uploads for LoadImage."""
@@ -92,6 +98,10 @@ class Files:
             places = list(self._files[owner.name])
         named = (f"{place.subfolder}/{place.name}" for place in places if place.folder == "input")
         return sorted(name.lstrip("/") for name in named)
+
+    def _name(self, owner: Owner, place: Place) -> str | None:
+        with self._lock:
+            return self._files[owner.name].get(place)
 
     def _put(self, owner: Owner, place: Place, data: bytes, suffix: str) -> None:
         result = self._results.add(data, suffix, owner.name)
@@ -103,7 +113,7 @@ class Files:
                 gone.append(mine.popitem(last=False)[1])
         for old in gone:
             if old is not None:
-                self._results.remove(old)
+                self._results.remove(old, owner.name)
 
 
 def sane_parts(text: str) -> list[str]:

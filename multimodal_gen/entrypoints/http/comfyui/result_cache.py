@@ -65,7 +65,7 @@ class ResultCache:
     def _exists(self, owner: Owner, result: dict[str, Any]) -> bool:
         places = [place for key in FILE_LISTS for place in result.get(key, ())]
         return all(
-            self._files.path(owner, Place(place["type"], place["subfolder"], place["filename"]))
+            self._files.exists(owner, Place(place["type"], place["subfolder"], place["filename"]))
             for place in places
         )
 

@@ -15,7 +15,7 @@ from multimodal_gen.errors import NotFound
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.records import JobRecord
-from multimodal_gen.serving.storage.results import Results
+from multimodal_gen.serving.storage.results import ResultStore
 
 POLL_AFTER_MS = 1000
 
@@ -63,7 +63,9 @@ def image_job_routes(jobs: Jobs) -> APIRouter:
     return routes
 
 
-def job_reply(request: Request, record: JobRecord, results: Results, status: int = 200) -> Response:
+def job_reply(
+    request: Request, record: JobRecord, results: ResultStore, status: int = 200
+) -> Response:
     """Describe a job to its client."""
     pairs = zip(record.request.requests, record.files, strict=False)
     content = {
@@ -76,7 +78,10 @@ def job_reply(request: Request, record: JobRecord, results: Results, status: int
         "expires_at": None if record.expires_at is None else int(record.expires_at),
         "model": record.model,
         "data": [
-            {"url": absolute_url(request, results.link(name)), "seed": req.params.seed}
+            {
+                "url": absolute_url(request, results.link(name, record.owner)),
+                "seed": req.params.seed,
+            }
             for req, name in pairs
         ],
         "error": record.error,

@@ -93,9 +93,10 @@ class ImageMaker:
         results = self.jobs.results
 
         def place(file: bytes) -> Mapping[str, Any]:
-            name = results.add(file, f".{encoding.format}", owner_of(request).name)
+            owner = owner_of(request).name
+            name = results.add(file, f".{encoding.format}", owner)
             expires = int(time.time() + results.ttl_s)
-            return {"url": absolute_url(request, results.link(name)), "expires_at": expires}
+            return {"url": absolute_url(request, results.link(name, owner)), "expires_at": expires}
 
         return place
 

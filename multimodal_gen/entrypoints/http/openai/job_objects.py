@@ -11,12 +11,12 @@ from pydantic import BaseModel
 
 from multimodal_gen.entrypoints.http.jobs.files import absolute_url
 from multimodal_gen.entrypoints.http.transport.errors import ErrorInfo, envelope
-from multimodal_gen.errors import Expired, NotFound
+from multimodal_gen.errors import NotFound
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.records import JobKind, JobRecord, PageOrder
 from multimodal_gen.serving.storage.ledger import Page
-from multimodal_gen.serving.storage.results import Results
+from multimodal_gen.serving.storage.results import ResultStore
 from multimodal_gen.serving.task import Status, Task
 
 _PRIVATE = ("image_path", "mask_path", "num_outputs_per_prompt")
@@ -80,7 +80,7 @@ class DeletedJob(BaseModel):
 
 
 def job_of(
-    request: Request, record: JobRecord, task: Task | None, results: Results
+    request: Request, record: JobRecord, task: Task | None, results: ResultStore
 ) -> dict[str, Any]:
     """Build the Job of a record; `task` runs it, if it has not ended. Accesses the disk."""
     first = record.request.requests[0]
@@ -138,22 +138,20 @@ def progress_of(task: Task) -> dict[str, Any]:
     }
 
 
-def _outputs(request: Request, record: JobRecord, results: Results) -> Iterator[dict[str, Any]]:
+def _outputs(request: Request, record: JobRecord, results: ResultStore) -> Iterator[dict[str, Any]]:
     for index, req in enumerate(record.request.requests):
         mine = [name for name in record.files if name.startswith(f"{record.id}-{index}.")]
         thumbnails = [name for name in mine[1:] if name.endswith(".webp")]
         yield {
             "seed": req.params.seed,
-            "url": _link(request, results, mine),
-            "thumbnail_url": _link(request, results, thumbnails),
+            "url": _link(request, record, results, mine),
+            "thumbnail_url": _link(request, record, results, thumbnails),
         }
 
 
-def _link(request: Request, results: Results, names: list[str]) -> str | None:
-    if not names:
+def _link(
+    request: Request, record: JobRecord, results: ResultStore, names: list[str]
+) -> str | None:
+    if not names or not results.offers(names[0], record.owner, record.expires_at):
         return None
-    try:
-        results.path(names[0])
-    except Expired:
-        return None
-    return absolute_url(request, results.link(names[0]))
+    return absolute_url(request, results.link(names[0], record.owner))

@@ -91,7 +91,8 @@ class VideoMaker:
             return {"image": pixels}
         if source is not None and source.request.requests[0].pictures:
             # The input image is only stored until the job ends; it is the first frame.
-            return {"image": read_first_frame(self.jobs.results.path(source.files[0]))}
+            video = self.jobs.results.read(source.files[0], source.owner)
+            return {"image": read_first_frame(video)}
         return NO_PIXELS
 
 

@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
+from multimodal_gen.entrypoints.http.jobs.files import file_response
 from multimodal_gen.entrypoints.http.openai.job_objects import page_of
 from multimodal_gen.entrypoints.http.openai.video_maker import VideoMaker
 from multimodal_gen.entrypoints.http.openai.video_objects import (
@@ -97,13 +98,13 @@ def video_routes(maker: VideoMaker) -> APIRouter:
         response_class=FileResponse,
         responses={200: _FILES, **documented(400, 401, 404, 410, 503)},
     )
-    async def download(video_id: str, request: Request, variant: Variant = "video") -> FileResponse:
+    async def download(video_id: str, request: Request, variant: Variant = "video") -> Response:
         """Download the video as MP4, a frame as WebP, or a sheet of frames as JPEG."""
         record = _finished(await _known(jobs, video_id, owner_of(request)))
         suffix = _SUFFIXES[variant]
         name = next(name for name in record.files if name.endswith(suffix))
-        path = await asyncio.to_thread(jobs.results.path, name)
-        return FileResponse(path, filename=f"{record.id}{suffix}")
+        location = await asyncio.to_thread(jobs.results.locate, name, record.owner)
+        return file_response(location, name, filename=f"{record.id}{suffix}")
 
     @routes.post(
         f"{path}/remix",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 
 from multimodal_gen.entrypoints.http.bodies.form_body import FormFile
@@ -16,6 +16,7 @@ from multimodal_gen.entrypoints.http.comfyui.files import (
     sane_parts,
 )
 from multimodal_gen.entrypoints.http.comfyui.routes.schema import FILE, UPLOAD, refusals
+from multimodal_gen.entrypoints.http.jobs.files import file_response
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.entrypoints.http.transport.warnings import warning_headers
 from multimodal_gen.entrypoints.python.decoding import decode_picture
@@ -28,18 +29,16 @@ def add_file_routes(routes: APIRouter, files: Files, max_pixels: int) -> None:
     @routes.get("/view", response_class=FileResponse, responses={200: FILE, **refusals(400, 404)})
     async def view(
         request: Request, filename: str, subfolder: str = "", type: str = "output"
-    ) -> FileResponse:
+    ) -> Response:
         """Return a file of the client, named as in its prompt's history or upload: always as it is
         stored. `x-warnings` names `channel` and `preview`, which would convert it."""
         place = Place(type, subfolder, filename)
-        path = await asyncio.to_thread(files.path, owner_of(request), place)
-        if path is None:
+        location = await asyncio.to_thread(files.locate, owner_of(request), place)
+        if location is None:
             raise HTTPException(404, "no such file")
         idle = [f"{name} has no effect" for name in _CONVERSIONS if name in request.query_params]
         headers = {**_HEADERS, **warning_headers(idle)}
-        return FileResponse(
-            path, headers=headers, filename=filename, content_disposition_type="inline"
-        )
+        return file_response(location, filename, headers=headers, filename=filename, inline=True)
 
     @routes.post("/upload/image", openapi_extra=UPLOAD, responses=refusals(400, 413, 429, 503, 507))
     async def upload(request: Request) -> dict[str, str]:
