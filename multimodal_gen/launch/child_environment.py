@@ -25,16 +25,17 @@ _SEARCHED = ("PYTHONPATH", "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LIBR
 """Lists of folders in which an empty entry is the working folder."""
 
 
-def child_environment(num_gpus: int = 1) -> dict[str, str]:
-    """Environment of a child process that is one of `num_gpus` ranks, or does a rank's work."""
+def child_environment(local_ranks: int = 1) -> dict[str, str]:
+    """Environment of a child process that is one of `local_ranks` ranks on this host, or does a
+    rank's work."""
     environment = {name: value for name, value in os.environ.items() if _is_passed(name)}
     for name in _SEARCHED:
         if folders := _absolute_only(environment.pop(name, "")):
             environment[name] = folders
     environment["PYTHONSAFEPATH"] = "1"
     environment["HF_HUB_OFFLINE"] = "1"  # The front has fetched everything that is needed.
-    environment["OMP_NUM_THREADS"] = _threads(num_gpus, environment.get("OMP_NUM_THREADS", ""))
-    if num_gpus > 1:
+    environment["OMP_NUM_THREADS"] = _threads(local_ranks, environment.get("OMP_NUM_THREADS", ""))
+    if local_ranks > 1:
         # Ranks that share cores must not spin while waiting for each other; a single rank is faster
         # if it spins between two small operations.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -67,6 +68,6 @@ def _absolute_only(folders: str) -> str:
     return os.pathsep.join(filter(os.path.isabs, folders.split(os.pathsep)))
 
 
-def _threads(num_gpus: int, asked: str) -> str:
-    fair = max(1, (os.cpu_count() or 1) // num_gpus)
+def _threads(local_ranks: int, asked: str) -> str:
+    fair = max(1, (os.cpu_count() or 1) // local_ranks)
     return str(min(fair, int(asked)) if asked.isdigit() else fair)

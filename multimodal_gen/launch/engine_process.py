@@ -31,6 +31,7 @@ from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.rank_args import (
     LONGEST_SOCKET_NAME,
     RankArgs,
+    RankPlace,
     client_address,
     client_token,
     token_file,
@@ -94,7 +95,9 @@ class EngineProcess:
         try:
             _write_private(token_file(rank_args.client_address), client_token(rank_args.token))
             for rank in range(args.num_gpus):
-                processes.append(_spawn(msgspec.structs.replace(rank_args, rank=rank), rank_module))
+                place = RankPlace(local_rank=rank, local_ranks=args.num_gpus)
+                rank_args = msgspec.structs.replace(rank_args, rank=rank, place=place)
+                processes.append(_spawn(rank_args, rank_module))
             return cls(args, processes, folder)
         except BaseException:
             _end(processes, folder)
@@ -212,7 +215,7 @@ def _spawn(args: RankArgs, module: str) -> subprocess.Popen[bytes]:
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
-        env=child_environment(args.engine.num_gpus) | {"TMPDIR": args.socket_folder},
+        env=child_environment(args.place.local_ranks) | {"TMPDIR": args.socket_folder},
         cwd=args.socket_folder,  # Libraries may take settings and code from the working folder.
         start_new_session=True,
         umask=0o077,  # Compiled kernels, for one, are code that others must not write.

@@ -12,6 +12,17 @@ from multimodal_gen.configs.arguments.engine_args import EngineArgs
 LONGEST_SOCKET_NAME = len("client")
 
 
+class RankPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a rank runs: those of one host share its cores, its memory and its GPUs."""
+
+    local_rank: int = 0
+    """Number of the rank among those on its host: its GPU's."""
+    local_ranks: int = 1
+    """Ranks on its host; every host has as many."""
+    interface: str = ""
+    """Network interface towards the other hosts; empty: there are none."""
+
+
 class RankArgs(msgspec.Struct, frozen=True, kw_only=True):
     rank: int
     engine: EngineArgs
@@ -22,9 +33,10 @@ class RankArgs(msgspec.Struct, frozen=True, kw_only=True):
     """Weight files that replace those of one component each."""
     model_name: str
     socket_folder: str
-    """Folder private to the user (0700) for the client socket, the ranks' socket, the
-    rendezvous, the clients' token and temporary files; it is removed with the engine."""
+    """Folder private to the user (0700) for the client socket, the ranks' socket,
+    the clients' token and temporary files; it is removed with the engine."""
     cache_folder: str
+    place: RankPlace = RankPlace()
     token: str = ""
     """Secret of this launch: ranks prove with it that they are of this engine."""
 
@@ -35,10 +47,6 @@ class RankArgs(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ranks_address(self) -> str:
         return f"ipc://{self.socket_folder}/ranks"
-
-    @property
-    def rendezvous(self) -> str:
-        return f"{self.socket_folder}/rendezvous"
 
 
 def client_address(socket_folder: str) -> str:

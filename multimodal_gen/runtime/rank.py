@@ -33,8 +33,8 @@ from multimodal_gen.scheduling.policy import Policy
 
 log = logging.getLogger(__name__)
 OWN_RANK = "inproc://ranks"
-FILES = 3
-"""Maximum number of files that ranks create in their folder: two sockets and the rendezvous."""
+FILES = 2
+"""Maximum number of files that ranks create in their folder: two sockets."""
 
 
 def main() -> None:
@@ -99,7 +99,8 @@ def _cost_file(args: RankArgs, loaded: RankLoaded) -> Path:
     """Costs, and what fits, are kept for each checkpoint on each kind of device."""
     assert loaded.model is not None
     ranks, threads = args.engine.num_gpus, os.environ.get("OMP_NUM_THREADS")
-    machine = f"{loaded.device_name} {loaded.model.dtype} x{ranks} {threads}"
+    hosts = "" if ranks == args.place.local_ranks else f" on {ranks // args.place.local_ranks}"
+    machine = f"{loaded.device_name} {loaded.model.dtype} x{ranks} {threads}{hosts}"
     files = " ".join(f"{name}={file}" for name, file in sorted(args.component_files.items()))
     quantization = args.engine.quantization or ""
     told = f"{args.model_folder} {args.model_file} {files} {quantization} {machine}"
@@ -115,7 +116,7 @@ def _serve(own: RankScheduler, args: RankArgs) -> None:
     from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
 
     try:
-        worker = GPUWorker.load(args, own.report)
+        worker = GPUWorker.load(args, own.report, own.store)
     except Exception as error:
         log.debug("loading failed", exc_info=error)
         own.report(RankLoaded(rank=args.rank, error=_reason(error)))
@@ -124,7 +125,7 @@ def _serve(own: RankScheduler, args: RankArgs) -> None:
         return
     gc.freeze()
     gc.enable()
-    own.report(_within_limits(worker.loaded(args.model_name), args.engine))
+    own.report(_within_limits(worker.loaded(args.model_name, args.place.local_ranks), args.engine))
     own.run(worker)
 
 

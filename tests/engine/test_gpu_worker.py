@@ -8,11 +8,13 @@ import weakref
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 import torch
+import torch.distributed as dist
 from engineless import load
 from torch import Tensor
 
@@ -20,12 +22,12 @@ from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import Ack, Phase, Plan, Work
-from multimodal_gen.messages.rank_args import RankArgs
+from multimodal_gen.messages.rank_args import RankArgs, RankPlace
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
-from multimodal_gen.runtime.managers import gpu_worker
+from multimodal_gen.runtime.managers import gpu_worker, rank_device, rank_group
 from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
-from multimodal_gen.runtime.managers.rank_device import choose_device, choose_dtype
+from multimodal_gen.runtime.managers.rank_device import choose_device, choose_dtype, free_bytes
 from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.stages.request_state import RequestState
@@ -75,11 +77,12 @@ def test_ranks_have_time_to_meet_however_short_a_step_may_be(
     class Met(Exception):
         pass
 
-    def meet(*_: object, timeout: timedelta) -> None:
+    def meet(*args: object) -> None:
+        (timeout,) = (each for each in args if isinstance(each, timedelta))
         raise Met(timeout.total_seconds())
 
-    monkeypatch.setattr(gpu_worker, "init_process_group", meet)
-    for step_timeout, seconds in ((2.0, gpu_worker.JOIN_S), (1000.0, 1000.0)):
+    monkeypatch.setattr(rank_group, "init_process_group", meet)
+    for step_timeout, seconds in ((2.0, rank_group.JOIN_S), (1000.0, 1000.0)):
         args = RankArgs(
             rank=0,
             engine=EngineArgs(device="cpu", num_gpus=2, step_timeout=step_timeout),
@@ -89,7 +92,7 @@ def test_ranks_have_time_to_meet_however_short_a_step_may_be(
             cache_folder="",
         )
         with pytest.raises(Met) as met:
-            GPUWorker.load(args)
+            GPUWorker.load(args, open_store=dist.HashStore)
         assert met.value.args == (seconds,)
 
 
@@ -108,14 +111,15 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_reason(
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(torch.version, "hip", hip)
     with pytest.raises(InvalidRequest, match=f"device='cuda': {said}.*use cpu"):
-        choose_device(EngineArgs(device="cuda"), 0)
+        choose_device(EngineArgs(device="cuda"), RankPlace())
 
 
 def test_a_rocm_build_of_torch_is_used_as_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.version, "hip", "7.0")
-    assert choose_device(EngineArgs(num_gpus=2), 1) == torch.device("cuda", 1)
+    place = RankPlace(local_rank=1, local_ranks=2)
+    assert choose_device(EngineArgs(num_gpus=2), place) == torch.device("cuda", 1)
 
 
 def test_more_ranks_than_gpus_are_refused_with_their_number(
@@ -124,7 +128,19 @@ def test_more_ranks_than_gpus_are_refused_with_their_number(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(InvalidRequest, match="num_gpus=3: there are 2 GPUs"):
-        choose_device(EngineArgs(num_gpus=3), 0)
+        choose_device(EngineArgs(num_gpus=3), RankPlace(local_ranks=3))
+
+
+def test_only_the_ranks_of_a_host_share_its_gpus_and_its_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    of_16_ranks_on_8_hosts = RankPlace(local_rank=1, local_ranks=2)
+    assert choose_device(EngineArgs(num_gpus=16), of_16_ranks_on_8_hosts).index == 1
+    memory = SimpleNamespace(available=2**30)
+    monkeypatch.setattr(rank_device.psutil, "virtual_memory", lambda: memory)
+    assert free_bytes(torch.device("cpu"), of_16_ranks_on_8_hosts.local_ranks) == 2**29
 
 
 @pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])

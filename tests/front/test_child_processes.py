@@ -100,7 +100,7 @@ def test_a_search_path_with_the_working_folder_is_not_passed_on(
 def test_secrets_are_in_no_environment_of_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    environment = child_environment(num_gpus=2)
+    environment = child_environment(local_ranks=2)
     shown = " ".join(environment.values())
     assert not [value for value in SECRETS.values() if value in shown]
     assert environment.keys().isdisjoint(SECRETS)
@@ -110,6 +110,6 @@ def test_a_child_keeps_what_configures_its_libraries(monkeypatch: pytest.MonkeyP
     given = {"CUDA_VISIBLE_DEVICES": "1", "NCCL_DEBUG": "INFO", "OMP_WAIT_POLICY": "ACTIVE"}
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    environment = child_environment(num_gpus=2)
+    environment = child_environment(local_ranks=2)
     assert given.items() <= environment.items()
     assert environment["HF_HUB_OFFLINE"] == "1"

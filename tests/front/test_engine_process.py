@@ -88,7 +88,7 @@ def test_a_rank_without_a_parent_removes_what_is_made_meanwhile(
 ) -> None:
     folder = folders / "multimodal-gen-test"
     folder.mkdir()
-    late = ["client", "ranks", "rendezvous"]
+    late = ["client", "ranks"]
     remove = os.rmdir
 
     def remove_too_late(path: str, **options: Any) -> None:

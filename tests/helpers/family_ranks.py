@@ -44,7 +44,8 @@ def apart(mesh: Mesh, case: dict[str, Any]) -> int:
 def main(rank: int, world_size: int, store: Path, cases: Path) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    init_process_group(rank, world_size, store, torch.device("cpu"), timedelta(seconds=120))
+    kept = dist.FileStore(str(store), world_size)
+    init_process_group(rank, world_size, kept, torch.device("cpu"), timedelta(seconds=120))
     mesh = Mesh.create(rank, cfg=world_size // 2, ulysses=2)
     found = {name: apart(mesh, case) for name, case in json.loads(cases.read_text()).items()}
     print(json.dumps(found))

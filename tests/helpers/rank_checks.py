@@ -428,7 +428,8 @@ CHECKS: list[Callable[[Mesh, Mesh], None]] = [
 def main(rank: int, world_size: int, store: Path) -> None:
     warnings.simplefilter("error")
     torch.set_num_threads(1)
-    init_process_group(rank, world_size, store, torch.device("cpu"), timedelta(seconds=120))
+    kept = dist.FileStore(str(store), world_size)
+    init_process_group(rank, world_size, kept, torch.device("cpu"), timedelta(seconds=120))
     rows_mesh = Mesh.create(rank, cfg=world_size)
     sequence_mesh = Mesh.create(rank, ulysses=world_size)
     results: dict[str, str | None] = {}

@@ -20,6 +20,7 @@ from multimodal_gen.benchmarks.names import Scale
 from multimodal_gen.configs.arguments.devices import Device
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.errors import MultimodalGenError
+from multimodal_gen.messages.rank_args import RankPlace
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.runtime.managers.rank_device import choose_device, describe_device
 
@@ -54,7 +55,7 @@ def main(section: str, device: str, scale: str) -> int:
 
 def _described(device: str) -> Described:
     """Raises InvalidRequest if there is none of this type."""
-    chosen = choose_device(EngineArgs(device=cast(Device, device)), 0)
+    chosen = choose_device(EngineArgs(device=cast(Device, device)), RankPlace())
     versions: dict[str, Any] = {"torch": str(torch.__version__), "diffusers": version("diffusers")}
     if chosen.type == "cuda":
         versions["cuda"] = torch.version.cuda or torch.version.hip

@@ -10,10 +10,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
+
+from multimodal_gen.runtime.distributed.link_store import Store
 
 _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
@@ -90,23 +91,18 @@ def _own_group(partition: list[list[int]]) -> dist.ProcessGroup | None:
 def init_process_group(
     rank: int,
     world_size: int,
-    store_path: Path,
+    store: Store,
     device: torch.device,
     timeout: timedelta,
+    interface: str = "",
 ) -> None:
-    """Join the ranks of this machine: NCCL for CUDA tensors, gloo for CPU tensors.
+    """Join the other ranks: NCCL for CUDA tensors, gloo for CPU tensors.
 
-    The rendezvous is the file `store_path`, new for each group and in a private folder, so no port
-    is opened. A single rank needs no group.
+    `store` is new for each group. Ranks exchange tensors over the network interface `interface`,
+    by default the one that leads nowhere but to this machine.
     """
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    if world_size == 1:
-        return
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", _LOOPBACK)
-    os.environ.setdefault("NCCL_SOCKET_IFNAME", _LOOPBACK)
-    # Documented, but not exported for type checkers.
-    store = dist.FileStore(str(store_path), world_size)  # type: ignore[attr-defined]
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", interface or _LOOPBACK)
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", interface or _LOOPBACK)
     dist.init_process_group(
         backend="cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=store,

@@ -49,6 +49,7 @@ from multimodal_gen.runtime.loader.tensors.when_loaded import when_loaded
 
 _INDEX = "model_index.json"
 _DEFAULTS = "generation_defaults.json"
+ROOT_FILES = (_INDEX, _DEFAULTS)
 _WEIGHTS_STEM = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 
 
@@ -224,13 +225,16 @@ class Checkpoint:
 
     def size(self, name: str) -> int:
         """Bytes of a component's weights in their files; 0 for a tokenizer and the like."""
-        library, class_name = self.components[name]
-        if ALLOWED.get((library, class_name)) not in WITH_WEIGHTS:
-            return 0
         if name in self.files:
             return self.files[name].size
-        paths = weight_files(self.folder, name, _WEIGHTS_STEM[library]).paths
-        return sum(path.stat().st_size for path in paths)
+        return sum(path.stat().st_size for path in self.weight_paths(name))
+
+    def weight_paths(self, name: str) -> tuple[Path, ...]:
+        """Files of a component's weights in the folder; none for a tokenizer and the like."""
+        library, class_name = self.components[name]
+        if ALLOWED.get((library, class_name)) not in WITH_WEIGHTS:
+            return ()
+        return weight_files(self.folder, name, _WEIGHTS_STEM[library]).paths
 
     def _called(self, name: str) -> str:
         """Name of a component's weights in errors."""

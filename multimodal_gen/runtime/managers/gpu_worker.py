@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,8 @@ from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.plan import Ack, Phase, Plan, Prepared, RankLoaded, Work
 from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.messages.reply import WireError
-from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
+from multimodal_gen.runtime.distributed.link_store import Store
+from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.layers.quantized.storage import count_numbers
 from multimodal_gen.runtime.managers.lora_loader import LoraLoader
 from multimodal_gen.runtime.managers.rank_device import (
@@ -41,14 +41,12 @@ from multimodal_gen.runtime.managers.rank_device import (
     is_out_of_memory,
     keep_precision,
 )
+from multimodal_gen.runtime.managers.rank_group import join_ranks
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import family_of, load_pipeline
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 log = logging.getLogger(__name__)
-JOIN_S = 300.0
-"""Minimum timeout between ranks: loading takes longer than a step. A rank that stops responding
-during a step is detected by rank 0's Scheduler."""
 
 
 class PlanOutcome:
@@ -162,20 +160,22 @@ class GPUWorker:
 
     @classmethod
     def load(
-        cls, args: RankArgs, report: Callable[[LoadingProgress], None] = lambda progress: None
+        cls,
+        args: RankArgs,
+        report: Callable[[LoadingProgress], None] = lambda progress: None,
+        open_store: Callable[[], Store] | None = None,
     ) -> GPUWorker:
-        """Join the other ranks and load. Raises InvalidCheckpoint, InvalidRequest."""
+        """Join the other ranks, in a store of the launch's own, and load. Raises InvalidCheckpoint,
+        InvalidRequest."""
         engine, folder = args.engine, Path(args.model_folder)
-        device = choose_device(engine, args.rank)
+        device = choose_device(engine, args.place)
         parallel = ParallelConfig.choose(engine, ulysses_supported=family_of(folder).ulysses)
-        init_process_group(
-            args.rank,
-            engine.num_gpus,
-            Path(args.rendezvous),
-            device,
-            timeout=timedelta(seconds=max(JOIN_S, engine.step_timeout)),
-        )
         dtype = choose_dtype(engine, device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        if engine.num_gpus > 1:
+            assert open_store is not None
+            join_ranks(args, open_store(), device, dtype)
         keep_precision(dtype)
         mesh = Mesh.create(args.rank, **asdict(parallel))
         pipeline = load_pipeline(
@@ -199,10 +199,10 @@ class GPUWorker:
             return cls(pipeline)
         return cls(pipeline, LoraLoader(pipeline, Path(engine.lora_dir), engine.max_loaded_loras))
 
-    def loaded(self, name: str) -> RankLoaded:
+    def loaded(self, name: str, local_ranks: int) -> RankLoaded:
         """Report this rank's model to rank 0's Scheduler, for planning."""
         weights = count_numbers(self.pipeline.denoiser_module)
-        free = free_bytes(self.device, self.pipeline.context.mesh.world_size)
+        free = free_bytes(self.device, local_ranks)
         plan = self.pipeline.residency.plan
         if plan is not None:
             free = min(free, plan.free_in(Phase.DENOISE))

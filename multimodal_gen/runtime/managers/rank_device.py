@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 from collections.abc import Callable
 from functools import partial
 
@@ -12,6 +13,7 @@ import torch.distributed as dist
 
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.errors import InvalidRequest, OutOfMemory
+from multimodal_gen.messages.rank_args import RankPlace
 
 WORKSPACE_BYTES = 2**29
 """Bytes that libraries allocate on a GPU only when they are first used: cuBLAS, cuDNN, NCCL."""
@@ -27,16 +29,18 @@ _OUT_OF_MEMORY = (
 """In messages of allocators and libraries whose errors have no class of their own."""
 
 
-def choose_device(engine: EngineArgs, rank: int) -> torch.device:
-    """Return the device of a rank: the GPU of its number. Raises InvalidRequest."""
+def choose_device(engine: EngineArgs, place: RankPlace) -> torch.device:
+    """Return the device of a rank: the GPU of its number on its host. Raises InvalidRequest."""
     available = torch.cuda.is_available()
     if engine.device == "cuda" and not available:
         raise InvalidRequest("device", engine.device, _why_no_gpu())
     if engine.device == "cpu" or not available:
         return torch.device("cpu")
-    if engine.num_gpus > (there := torch.cuda.device_count()):
-        raise InvalidRequest("num_gpus", engine.num_gpus, f"there are {there} GPUs; at most that")
-    return torch.device("cuda", rank)
+    there, needed = torch.cuda.device_count(), place.local_ranks
+    if needed > there:
+        allowed = f"there are {there} GPUs on {platform.node()}, which {needed} ranks need"
+        raise InvalidRequest("num_gpus", engine.num_gpus, allowed)
+    return torch.device("cuda", place.local_rank)
 
 
 def _why_no_gpu() -> str:
@@ -75,10 +79,11 @@ def describe_device(device: torch.device) -> str:
     return f"{found.name} {found.total_memory >> 30} GiB"
 
 
-def free_bytes(device: torch.device, ranks: int) -> int:
-    """Bytes free for requests on this rank's device, which it shares if it is the CPU."""
+def free_bytes(device: torch.device, local_ranks: int) -> int:
+    """Bytes free for requests on this rank's device, which those of its host share if it is the
+    CPU."""
     if device.type != "cuda":
-        return psutil.virtual_memory().available // ranks
+        return psutil.virtual_memory().available // local_ranks
     torch.cuda.empty_cache()  # what loading freed counts as used until then
     free, _ = torch.cuda.mem_get_info(device)
     return max(1, free - WORKSPACE_BYTES)

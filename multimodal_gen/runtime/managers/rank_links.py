@@ -10,7 +10,9 @@ import zmq
 from multimodal_gen.errors import EngineDied, MultimodalGenError, ProtocolError
 from multimodal_gen.messages.codec import MAX_FRAME_BYTES, Decoder, encode
 from multimodal_gen.messages.plan import Plan, RankMessage
+from multimodal_gen.messages.rendezvous import StoreCall
 from multimodal_gen.runtime.managers.dropped_messages import DroppedMessages
+from multimodal_gen.runtime.managers.kept_keys import KeptKeys
 
 
 def socket_name(rank: int, use: str = "", token: str = "") -> bytes:
@@ -38,10 +40,13 @@ class RankLinks:
         self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
         for address in addresses:
             self.socket.bind(address)
-        self._decoder = Decoder(RankMessage)
+        self._decoder = Decoder(RankMessage | StoreCall)
+        self._keys = KeptKeys()
         self._names = [socket_name(rank, token=token) for rank in range(size)]
         self._ranks = {
-            socket_name(rank, use, token): rank for rank in range(size) for use in ("", "answers")
+            socket_name(rank, use, token): rank
+            for rank in range(size)
+            for use in ("", "answers", "store")
         }
         self.dropped = DroppedMessages("the ranks' socket")
 
@@ -55,10 +60,15 @@ class RankLinks:
                 raise EngineDied(f"rank {rank} can't be reached: {error}") from error
 
     def receive(self) -> tuple[Any, list[Any]] | None:
-        """Receive a rank's message and arrays; None for anything else, which is dropped."""
+        """Receive a rank's message and arrays; None for a question about keys, which is
+        answered, and for anything else, which is dropped."""
         sender, *frames = self.socket.recv_multipart(copy=False)
         try:
-            return self._read(self._ranks.get(sender.bytes), [frame.buffer for frame in frames])
+            read = self._read(self._ranks.get(sender.bytes), [frame.buffer for frame in frames])
+            if not isinstance(read[0], StoreCall):
+                return read
+            self.socket.send_multipart([sender.bytes, *encode(self._keys.answer(read[0]))])
+            return None
         except MultimodalGenError as error:
             self.dropped.add(error.message)
             return None

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from multimodal_gen.messages.plan import LoraRead, Plan, RankLoaded
 from multimodal_gen.runtime.managers.rank_links import socket_name
 
 if TYPE_CHECKING:  # imports torch, which must not delay rank 0's socket
+    from multimodal_gen.runtime.distributed.link_store import LinkStore
     from multimodal_gen.runtime.managers.gpu_worker import GPUWorker, PlanOutcome
 
 log = logging.getLogger(__name__)
@@ -38,12 +40,22 @@ class RankScheduler:
     ) -> None:
         self._plans = _connect(context, address, socket_name(rank, token=token))
         self._answers = _connect(context, address, socket_name(rank, "answers", token))
+        self._open_store = partial(_connect, context, address, socket_name(rank, "store", token))
+        self._rank = rank
         self._received: SimpleQueue[tuple[Plan, list[Any]]] = SimpleQueue()
         self._begun: SimpleQueue[PlanOutcome | LoraRead | None] = SimpleQueue()
 
     def report(self, news: RankLoaded | LoadingProgress) -> None:
         """Report to rank 0 how far the model is loaded, that it is, or why not."""
         self._plans.send_multipart(encode(news))
+
+    def store(self) -> LinkStore:
+        """Open the store in which the ranks meet."""
+        from multimodal_gen.runtime.distributed.link_store import LinkStore
+
+        # Kept here, since torch's reference to it does not keep what is Python alive.
+        self._store = LinkStore(self._open_store(), self._rank)
+        return self._store
 
     def run(self, worker: GPUWorker) -> None:
         """Carry out plans until a shutdown."""
