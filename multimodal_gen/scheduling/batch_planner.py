@@ -10,8 +10,8 @@ from multimodal_gen.scheduling.batching import EvaluationBatch
 from multimodal_gen.scheduling.cost_model import PROMPT, CostModel
 from multimodal_gen.scheduling.job import SchedulerJob
 from multimodal_gen.scheduling.phase_changes import PhaseChanges
+from multimodal_gen.scheduling.queue.waiting import WaitingLines
 from multimodal_gen.scheduling.turns import Turns
-from multimodal_gen.scheduling.waiting import WaitingLines
 
 REACTION_S = 0.05
 """Upper bound on when a new or cancelled request takes effect (or one unit of work, if that is

@@ -23,6 +23,9 @@ Order = tuple[float, float, int]
 """Sort key; smaller goes first."""
 
 
+_NEVER = (-1, -1)
+
+
 @dataclass
 class GeometryEstimate:
     """Batch keys and decode work of one geometry; a guess until its first request is encoded."""
@@ -30,6 +33,16 @@ class GeometryEstimate:
     key: BatchKey
     rows: int = 1
     chunks: int = 1
+    version: int = 0
+    """Incremented whenever it changes."""
+
+    def learn(self, key: BatchKey, rows: int, chunks: int) -> bool:
+        """Take over what is known of one request; returns whether that is new."""
+        if (key, rows, chunks) == (self.key, self.rows, self.chunks):
+            return False
+        self.key, self.rows, self.chunks = key, rows, chunks
+        self.version += 1
+        return True
 
 
 class SchedulerJob:
@@ -77,9 +90,9 @@ class SchedulerJob:
         self._key_ends: list[int] = []
         """Cumulative evaluation counts at the end of each run of equal keys."""
         self._prices = (0.0, 0.0, 0.0)
-        self._priced = -1
+        self._priced = _NEVER
         self._order: Order | None = None
-        self._ordered = -1
+        self._ordered = _NEVER
         self.phase: Phase | None = Phase.ENCODE
         """Phase that can be planned next; None while unknown, or when everything is planned."""
 
@@ -97,19 +110,18 @@ class SchedulerJob:
     def _chunks(self) -> int:
         return self.prepared.decode_chunks if self.prepared is not None else self.estimate.chunks
 
-    def prepare(self, prepared: Prepared) -> None:
+    def prepare(self, prepared: Prepared) -> bool:
+        """Take over what encoding it has shown; returns whether its like is predicted anew."""
         self.prepared = prepared
         self._evaluations = prepared.evaluations
         self.steps = self.steps if prepared.steps is None else prepared.steps
         self._key_ends = list(accumulate(count for _, count in prepared.batch_keys))
         self.decode_key = BatchKey(max(1, self._decoded_tokens // max(1, self._chunks)))
-        self._priced = -1
+        self._priced = _NEVER
         self._order = None
         self.phase = self._next_phase()
         self._follow_key()
-        self.estimate.key = self.key
-        self.estimate.rows = self.rows
-        self.estimate.chunks = self._chunks
+        return self.estimate.learn(self.key, self.rows, self._chunks)
 
     def advance(self, phase: Phase, units: int) -> None:
         """Add to the planned units; a negative number takes back units that were not done."""
@@ -172,8 +184,9 @@ class SchedulerJob:
 
     def order(self, cost: CostModel) -> Order:
         """Sort key: priority, then least remaining times total time, then arrival."""
-        if self._order is None or self._ordered != cost.version or self.prepared is None:
-            self._ordered = cost.version
+        version = cost.version, self.estimate.version
+        if self._order is None or self._ordered != version:
+            self._ordered = version
             self._order = -self.level, self.remaining(cost) * self.total(cost), self.number
         return self._order
 
@@ -190,8 +203,9 @@ class SchedulerJob:
         return Phase.DECODE if self.planned[Phase.DECODE] < self._chunks else None
 
     def _price(self, cost: CostModel) -> tuple[float, float, float]:
-        if self._priced != cost.version or self.prepared is None:
-            self._priced = cost.version
+        version = cost.version, self.estimate.version
+        if self._priced != version:
+            self._priced = version
             self._prices = (
                 cost.seconds(Phase.ENCODE, PROMPT, 1),
                 cost.seconds(Phase.DENOISE, self.key, self.rows),
@@ -206,7 +220,7 @@ class SchedulerJob:
         key = keys[min(run, len(keys) - 1)][0] if keys else self.estimate.key
         if key != self._key:
             self._key = key
-            self._priced = -1
+            self._priced = _NEVER
             self._order = None
 
 

@@ -45,14 +45,16 @@ class PhaseChanges:
         both_ways = self.price(phase) + self._cost.switch_s(phase, self._phase)
         return self._spent * SHARE >= both_ways * (1 - SHARE)
 
+    def may_leave(self, head: SchedulerJob) -> bool:
+        """True if the job whose turn it is may go on, whatever its phase."""
+        return head.precedes or head.urgent or self.pays(head.phase)
+
     def kept_in_phase(
         self,
         head: SchedulerJob,
         others: Sequence[SchedulerJob],
         order: Callable[[SchedulerJob], Any],
     ) -> SchedulerJob:
-        """Return the head, whose turn it is, or the first of the others that needs no change."""
-        if head.precedes or head.urgent or self.pays(head.phase):
-            return head
+        """Return the first of the others that needs no change of phase, or else the head."""
         staying = [job for job in others if job.phase is self._phase]
         return min(staying, key=order, default=head)

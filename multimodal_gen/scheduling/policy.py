@@ -22,10 +22,8 @@ from multimodal_gen.errors import DeadlineExceeded, QueueFull
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
 from multimodal_gen.messages.plan import Phase, Prepared, Work
 from multimodal_gen.messages.request import Req
-from multimodal_gen.scheduling.backlog import Backlog
 from multimodal_gen.scheduling.batch_planner import MAX_BEGUN, BatchPlanner, Choice
 from multimodal_gen.scheduling.cost_model import MAX_KEYS, CostModel
-from multimodal_gen.scheduling.deadlines import Deadlines
 from multimodal_gen.scheduling.job import (
     Geometry,
     GeometryEstimate,
@@ -36,8 +34,10 @@ from multimodal_gen.scheduling.job import (
 )
 from multimodal_gen.scheduling.phase_changes import PhaseChanges
 from multimodal_gen.scheduling.planned_work import PlannedWork
+from multimodal_gen.scheduling.queue.backlog import Backlog
+from multimodal_gen.scheduling.queue.deadlines import Deadlines
+from multimodal_gen.scheduling.queue.waiting import WaitingLines
 from multimodal_gen.scheduling.turns import Turns
-from multimodal_gen.scheduling.waiting import WaitingLines
 
 AGED_SHARE = 1 / 6
 """Share of the device for aged jobs."""
@@ -116,6 +116,7 @@ class Policy:
         self._check_deadline(job, now)
         self._jobs[job.id] = job
         self._turns.enter(job.owner, job.weight)
+        self._backlog.add(job)
         if held:
             self._held[job.id] = job
         else:
@@ -137,6 +138,7 @@ class Policy:
             return False
         if self._begun.pop(request_id, None) is None and self._held.pop(request_id, None) is None:
             self._waiting.discard(job)
+        self._backlog.discard(job)
         self._deadlines.discard(job)
         self._turns.leave(job.owner)
         if not self._jobs:
@@ -170,7 +172,8 @@ class Policy:
         head = self._first(ready)
         if head is None:
             return None
-        head = self._changes.kept_in_phase(head, [*ready, *self._newcomers(ready)], self._order)
+        if not self._changes.may_leave(head):
+            head = self._changes.kept_in_phase(head, [*ready, *self._newcomers(ready)], self._order)
         owner = None if head.precedes else head.owner
         aged = self._longest_waiting(owner, ready, now)
         due = now >= self._turn_of_the_aged.get(owner, 0.0)
@@ -209,7 +212,8 @@ class Policy:
             job.ran += seconds
             job.alone = job.alone and not (advanced and len(planned.jobs) == 1)
             if job.id in prepared:
-                job.prepare(prepared[job.id])
+                if job.prepare(prepared[job.id]):
+                    self._backlog.revise()
                 self._usual_rows = job.rows
         return self._leave([job for job in planned.jobs if job.finished])
 
@@ -237,7 +241,7 @@ class Policy:
         own = self._backlog.seconds_left(job)
         if job in self._planned and job.prepared is not None:
             return ProgressEstimate(job.steps_done(), job.steps, 0, own)
-        ahead = self._backlog.ahead_of(job, self._jobs.values(), now)
+        ahead = self._backlog.ahead_of(job, self._begun.values())
         position = 0 if request_id in self._begun else ahead.jobs
         return ProgressEstimate(job.steps_done(), job.steps, position, ahead.seconds + own)
 
@@ -254,7 +258,13 @@ class Policy:
         return [] if many else self._waiting.firsts()
 
     def _first(self, ready: list[SchedulerJob]) -> SchedulerJob | None:
-        return min([*ready[:1], *self._waiting.firsts()], key=self._order, default=None)
+        """The job whose turn it is. Orders are compared among owners of equal accounts only, as
+        that takes longest."""
+        first = [*ready[:1], *self._waiting.firsts()]
+        turns = [(not job.precedes, self._turns.account(job.owner)) for job in first]
+        least = min(turns, default=None)
+        equal = [job for job, turn in zip(first, turns, strict=True) if turn == least]
+        return min(equal, key=self._order, default=None)
 
     def _longest_waiting(
         self, owner: str | None, ready: list[SchedulerJob], now: float
@@ -273,6 +283,7 @@ class Policy:
         if choice.phase is Phase.ENCODE:
             for job in choice.jobs:
                 self._waiting.discard(job)
+                self._backlog.discard(job)
                 self._begun[job.id] = job
         if choice.phase is Phase.DENOISE:
             for job in choice.jobs:
@@ -288,12 +299,16 @@ class Policy:
 
     def _heed_deadlines(self, now: float) -> None:
         for job in self._deadlines.hurried(now):
-            waits = job.id not in self._begun and job.id not in self._held
+            begun = job.id in self._begun
+            waits = not begun and job.id not in self._held
             if waits:
                 self._waiting.discard(job)
+            self._backlog.discard(job)
             job.set_urgent(True)
             if waits:
                 self._waiting.add(job)
+            if not begun:
+                self._backlog.add(job)
 
     # -- bookkeeping
 
@@ -317,7 +332,7 @@ class Policy:
             return
         allowed = job.deadline - now
         job.set_urgent(True)
-        ahead = self._backlog.ahead_of(job, self._jobs.values(), now)
+        ahead = self._backlog.ahead_of(job, self._begun.values())
         job.set_urgent(False)
         needed = job.total(self._cost) + ahead.seconds
         if needed > allowed * self._cost.doubt(job.key):

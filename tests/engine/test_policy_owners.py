@@ -11,11 +11,12 @@ from policy_simulation import SHAPES, Simulation, Time, cost_model, linear, requ
 
 from multimodal_gen.configs.sampling_params import Priority
 from multimodal_gen.errors import DeadlineExceeded
-from multimodal_gen.messages.plan import Phase
+from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.messages.request import Req, Standing
-from multimodal_gen.scheduling import backlog
 from multimodal_gen.scheduling.batch_planner import REACTION_S
+from multimodal_gen.scheduling.job import SchedulerJob
 from multimodal_gen.scheduling.policy import Policy
+from multimodal_gen.scheduling.queue.backlog import REVALUED, Backlog
 
 ANNE, BOB = Standing("anne"), Standing("bob")
 IN_FLIGHT = 56
@@ -182,29 +183,25 @@ def test_a_deadline_counts_the_work_of_other_owners_only_while_they_take_turns()
     assert alone < eta < 3 * alone
 
 
-def test_a_question_about_progress_rarely_orders_all_that_wait(
+def test_a_question_about_progress_predicts_few_anew_however_many_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def ordered(waiting: int) -> float:
-        """Jobs that were ordered for each question, of a hundred in ten seconds."""
-        policy, counted = Policy(cost_model(), max_batch=16, max_queue=20_000), [0]
-        for index in range(waiting):
-            policy.submit(request(str(index), steps=1 + index % 50), 0.0)
-        share = backlog.Backlog._share
+    cost, counted = cost_model(), [0]
+    policy = Policy(cost, max_batch=16, max_queue=20_000)
+    for index in range(10_000):
+        policy.submit(request(str(index), steps=1 + index % 50), 0.0)
+    share = Backlog._share
 
-        def noted(self: backlog.Backlog, job: object) -> float:
-            counted[0] += 1
-            return share(self, job)  # type: ignore[arg-type]
+    def noted(self: Backlog, job: SchedulerJob) -> float:
+        counted[0] += 1
+        return share(self, job)
 
-        monkeypatch.setattr(backlog.Backlog, "_share", noted)
-        for index in range(100):
-            place = policy.progress(str(waiting - 1), index / 10).queue_position
-            assert 0 < place < waiting
-        monkeypatch.undo()
-        return counted[0] / 100
-
-    few, many = ordered(1_000), ordered(10_000)
-    assert many <= 1.1 * few
+    monkeypatch.setattr(Backlog, "_share", noted)
+    cost.observe(Phase.DENOISE, BatchKey(16, "picture"), 1, 5.0)
+    for question in range(1, 11):
+        place = policy.progress("9999", 0.0).queue_position
+        assert place == 9_999
+        assert counted[0] <= question * REVALUED
 
 
 def test_a_batch_of_several_owners_is_charged_in_parts() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from multimodal_gen.scheduling.cost_model import CostModel
 from multimodal_gen.scheduling.job import SchedulerJob
-from multimodal_gen.scheduling.waiting import Index
+from multimodal_gen.scheduling.queue.waiting import Index
 
 
 class Deadlines:
