@@ -5,18 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.fleet_args import FleetArgs
 from multimodal_gen.configs.arguments.http_args import HttpArgs
 from multimodal_gen.configs.arguments.job_args import JobArgs
 from multimodal_gen.configs.arguments.key_args import KeyArgs
 from multimodal_gen.configs.arguments.limit_args import LimitArgs
+from multimodal_gen.configs.model_spec import ModelSpec, model_specs
 
 SECRETS = ("api_key", "admin_key", "webhook_url", "webhook_secret")
 """Arguments that are never shown, nor passed to ranks. A webhook's URL can hold a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerArgs(LimitArgs, KeyArgs, JobArgs, HttpArgs, EngineArgs):
+class ServerArgs(LimitArgs, KeyArgs, JobArgs, HttpArgs, FleetArgs, EngineArgs):
     """Arguments of `serve`. Code that needs only one group takes that group."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.models  # noqa: B018 checks them
+
+    @property
+    def models(self) -> tuple[ModelSpec, ...]:
+        """The models that run here; the first one is the default. Raises InvalidRequest."""
+        own, elsewhere = EngineArgs.of(self), bool(self.engine)
+        return model_specs(self.model, own, self.replicas, elsewhere=elsewhere)
 
     @property
     def without_secrets(self) -> ServerArgs:

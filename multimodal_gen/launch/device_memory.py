@@ -29,12 +29,17 @@ def device_at_hand() -> DeviceMemory | None:
 
 
 def gpu_of(ask: Callable[[], str]) -> DeviceMemory | None:
-    """The first GPU in the answer `name, free MiB`, if there is one."""
+    """The first GPU in the answer, if there is one."""
+    return next(iter(gpus(ask)), None)
+
+
+def gpus(ask: Callable[[], str] | None = None) -> list[DeviceMemory]:
+    """The GPUs in the answer, whose lines are `name, free MiB`; none if it can't be read."""
     try:
-        name, free = ask().splitlines()[0].rsplit(",", 1)
-        return DeviceMemory(name.strip(), False, int(free) * _MEBIBYTE)
-    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
-        return None
+        lines = [line.rsplit(",", 1) for line in (ask or _nvidia_smi)().splitlines()]
+        return [DeviceMemory(n.strip(), False, int(free) * _MEBIBYTE) for n, free in lines]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []
 
 
 def cpu_of(meminfo: Path) -> DeviceMemory | None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,9 +68,16 @@ class EngineProcess:
         atexit.register(self.close)
 
     @classmethod
-    def start(cls, args: EngineArgs, *, rank_module: str = RANK_MODULE) -> EngineProcess:
+    def start(
+        cls,
+        args: EngineArgs,
+        *,
+        environment: Mapping[str, str] = {},
+        rank_module: str = RANK_MODULE,
+    ) -> EngineProcess:
         """Start the ranks and return at once; `wait_ready` waits for the model.
 
+        `environment` has the engine's share of the machine, if there are others on it.
         `rank_module` is the module that each rank runs; a benchmark uses one that measures itself.
         Raises InvalidCheckpoint if the model can't be found, and InvalidRequest for a log level
         that there is not.
@@ -97,7 +104,7 @@ class EngineProcess:
             for rank in range(args.num_gpus):
                 place = RankPlace(local_rank=rank, local_ranks=args.num_gpus)
                 rank_args = msgspec.structs.replace(rank_args, rank=rank, place=place)
-                processes.append(_spawn(rank_args, rank_module))
+                processes.append(_spawn(rank_args, rank_module, environment))
             return cls(args, processes, folder)
         except BaseException:
             _end(processes, folder)
@@ -208,14 +215,15 @@ def _for_ranks(args: EngineArgs) -> EngineArgs:
     return replace(EngineArgs.of(args), lora_dir=lora_dir)
 
 
-def _spawn(args: RankArgs, module: str) -> subprocess.Popen[bytes]:
+def _spawn(args: RankArgs, module: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     packed = msgspec.msgpack.encode(args)
     process = subprocess.Popen(
         [sys.executable, "-m", module],
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
-        env=child_environment(args.place.local_ranks) | {"TMPDIR": args.socket_folder},
+        env=child_environment(args.place.local_ranks)
+        | {**environment, "TMPDIR": args.socket_folder},
         cwd=args.socket_folder,  # Libraries may take settings and code from the working folder.
         start_new_session=True,
         umask=0o077,  # Compiled kernels, for one, are code that others must not write.

@@ -86,6 +86,7 @@ class Jobs:
         pictures: Pixels = NO_PIXELS,
         *,
         owner: Owner,
+        model: str | None = None,
         meta: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         previews: bool = False,
@@ -97,19 +98,19 @@ class Jobs:
         StorageUnavailable.
         """
         give_up_at = asyncio.get_running_loop().time() + PATIENCE_S
-        asked = msgspec.msgpack.encode((kind, params, meta))
+        asked = msgspec.msgpack.encode((kind, params, meta, *([model] if model else [])))
         key = None
         if idempotency_key is not None:
             key = IdempotencyKey.of(idempotency_key, asked, pictures)
             known = await asyncio.to_thread(self._ledger.find, idempotency_key, owner.name)
             if known is not None:
                 return same_request(known, key)
-        requests = self._service.resolve(params, pictures, previews=previews)
+        requests = self._service.resolve(params, pictures, model=model, previews=previews)
         record = JobRecord(
             id=secrets.token_hex(16),
             kind=kind,
             owner=owner.name,
-            model=self._service.model.name,
+            model=self._service.served(model).name,
             request=JobRequest(requests, meta or {}),
             created_at=self._clock.now(),
         )
@@ -186,8 +187,8 @@ class Jobs:
     # -- start and stop of the server
 
     async def resume(self) -> None:
-        """Restart jobs that an earlier server left, in order. Called once, when a model is
-        ready."""
+        """Restart jobs that an earlier server left, in order. Called whenever another model is
+        known."""
         await self._front.resume()
 
     async def sweep(self) -> None:

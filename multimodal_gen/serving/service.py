@@ -1,4 +1,4 @@
-"""Runs the tasks of all protocols on the engine, and is the one source of progress."""
+"""Runs the tasks of all protocols on the engines, and is the one source of progress."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
 
 from multimodal_gen.client.request_handle import Output, RequestEvent, copy_of
 from multimodal_gen.client.scheduler_client import SchedulerClient
@@ -19,10 +17,8 @@ from multimodal_gen.errors import (
     Cancelled,
     EngineDied,
     EngineNotReady,
-    ModelNotFound,
     MultimodalGenError,
 )
-from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import Pixels, headers_of
 from multimodal_gen.messages.request import Req
@@ -30,43 +26,20 @@ from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.serving.dispatch.dispatcher import Dispatcher, QueueLimits
 from multimodal_gen.serving.dispatch.ticket import Ticket
 from multimodal_gen.serving.evaluation_limit import DEFAULT_S, check_evaluation
+from multimodal_gen.serving.fleet.engine import Engine
+from multimodal_gen.serving.fleet.fleet import Fleet
+from multimodal_gen.serving.fleet.served_model import ServedModel
+from multimodal_gen.serving.health import EngineReport, ServerHealth, ServerPhase
 from multimodal_gen.serving.observer import Observer
 from multimodal_gen.serving.operator_limits import bounded, within_time
 from multimodal_gen.serving.owner import Owner, Share
 from multimodal_gen.serving.task import Task
 
 log = logging.getLogger(__name__)
-ServerPhase = Literal["loading", "ready", "restarting", "stopping", "failed"]
-
 NO_PIXELS: Pixels = MappingProxyType({})
 RETRY_S = 5.0
 """Suggested retry delay while there is no engine."""
 IN_FLIGHT_PER_BATCH = 4
-
-
-@dataclass(frozen=True)
-class LoadedSoFar:
-    """Progress of loading."""
-
-    component: str
-    loaded_gb: float
-    total_gb: float
-
-
-@dataclass(frozen=True)
-class ServerHealth:
-    """Current state, without asking the engine."""
-
-    phase: ServerPhase
-    ranks: int
-    running: int
-    """Number of requests that the engine has started."""
-    waiting: int
-    restarts: int
-    reason: str | None
-    """Reason that it is not ready, if it is not."""
-    loading: LoadedSoFar | None = None
-    """Progress of an engine that is loading."""
 
 
 class Service:
@@ -78,17 +51,11 @@ class Service:
         """`replay`: an engine that dies is replaced."""
         self._dispatcher = Dispatcher(limits or limits_of(args), replay=replay)
         self._args = args
+        self.fleet = Fleet(args.models, args.engine, lambda info: bounded(info, args))
+        self.fleet.listeners.append(self._engine_changed)
         self.observers: list[Observer] = []
         self._replay = replay
-        self._client: SchedulerClient | None = None
-        self._model: ModelInfo | None = None
-        self._ranks = 0
-        self._phase: ServerPhase = "loading"
-        self._failure: MultimodalGenError | None = None
-        self._loading: LoadedSoFar | None = None
-        self._loss: MultimodalGenError | None = None
-        """Error of the last engine that was lost."""
-        self._restarts = 0
+        self.stopping = False
         self._alive: dict[str, tuple[Task, list[Ticket]]] = {}
         self._changed = asyncio.Event()
 
@@ -96,7 +63,7 @@ class Service:
     def over(cls, client: SchedulerClient, args: ServerArgs | None = None) -> Service:
         """Create a service on one ready engine, which is not replaced if it dies."""
         service = cls(args or ServerArgs(), replay=False)
-        service.engine_up(client)
+        next(service.fleet.engines).engine_up(client)
         return service
 
     def grant(self, shares: Mapping[str, Share]) -> None:
@@ -107,32 +74,41 @@ class Service:
 
     @property
     def model(self) -> ModelInfo:
-        """The model. Raises EngineNotReady while none is loaded, or the error of an engine that is
-        not replaced. While an engine is being replaced, requests are accepted and wait."""
-        if self._phase == "stopping":
+        """The default model. Raises like `info_of`."""
+        return self.info_of(self.fleet.default)
+
+    def served(self, name: str | None = None) -> ServedModel:
+        """The model that a request means by `name`; None: the default. A server of one model takes
+        any name, as clients send those of other services. Raises ModelNotFound."""
+        one = len(self.fleet.models) == 1 and self.fleet.is_known
+        return self.fleet.default if name is None or one else self.fleet.named(name)
+
+    def info_of(self, model: ServedModel) -> ModelInfo:
+        """What is known of a model. Raises EngineNotReady while it has not been loaded, or the
+        error of an engine that is not replaced. While engines are being replaced, requests are
+        accepted and wait."""
+        if self.stopping:
             raise _stopping()
-        if not self._replay and self._client is not None and self._client.died is not None:
-            raise copy_of(self._client.died)
-        if self._failure is not None:
-            what = "loaded" if self._model is None else "loaded again"
-            raise _not_ready(f"the model can't be {what}: {self._failure.message}")
-        if self._model is None:
+        died = next((engine.died for engine in model.engines if engine.died), None)
+        if not self._replay and died is not None:
+            raise copy_of(died)
+        if model.failure is not None:
+            what = "loaded" if model.info is None else "loaded again"
+            raise _not_ready(f"the model can't be {what}: {model.failure.message}")
+        if model.info is None:
             raise _not_ready("the model is still loading")
-        return self._model
+        return model.info
 
     def not_ready(self) -> MultimodalGenError:
         """Error that explains why the service is not ready."""
-        if self._phase == "restarting":
-            why = "it was lost" if self._loss is None else self._loss.message
-            return _not_ready(f"the engine is restarting: {why}")
-        return _not_ready(f"the server is {self._phase}")
+        health = self.health()
+        if health.phase == "restarting":
+            return _not_ready(f"the engine is restarting: {health.reason or 'it was lost'}")
+        return _not_ready(f"the server is {health.phase}")
 
     def model_named(self, name: str) -> ModelInfo:
-        """The model, if `name` is its own name. Also raises ModelNotFound."""
-        if name != self.model.name:
-            what = f"model {name[:120]!r} is not served; available: {self.model.name!r}"
-            raise ModelNotFound(what)
-        return self.model
+        """The model of exactly this name. Also raises ModelNotFound."""
+        return self.info_of(self.fleet.named(name))
 
     @property
     def tasks(self) -> Sequence[Task]:
@@ -146,20 +122,38 @@ class Service:
 
     def health(self) -> ServerHealth:
         """Current health, for probes."""
-        phase, reason = self._phase, self._failure
-        if phase == "restarting":
-            reason = reason or self._loss
-        if not self._replay and self._client is not None and self._client.died is not None:
-            phase, reason = "failed", self._client.died
+        reports = tuple(map(EngineReport.of, self.fleet.engines))
+        phase, reason = self._phase()
+        loading = (each.loading for each in reports if each.loading)
         return ServerHealth(
             phase=phase,
-            ranks=self._ranks if phase in ("ready", "stopping") else 0,
+            ranks=sum(each.ranks for each in reports) if phase != "failed" else 0,
             running=self._dispatcher.running,
             waiting=self._dispatcher.waiting,
-            restarts=self._restarts,
+            restarts=sum(each.restarts for each in reports),
             reason=None if reason is None else reason.message,
-            loading=self._loading if phase in ("loading", "restarting") else None,
+            loading=next(loading, None) if phase in ("loading", "restarting") else None,
+            engines=reports,
         )
+
+    def _phase(self) -> tuple[ServerPhase, MultimodalGenError | None]:
+        if not self.fleet.models:
+            return "stopping" if self.stopping else "loading", None
+        model = self.fleet.default
+        if not self._replay and (died := model.engines[0].died) is not None:
+            return "failed", died
+        losses = (engine.loss for engine in model.engines if engine.loss)
+        if self.stopping:
+            return "stopping", model.failure
+        match model.status:
+            case "ready":
+                return "ready", None
+            case "failed":
+                return "failed", model.failure
+            case "restarting" | "draining":
+                return "restarting", model.failure or next(losses, None)
+            case "loading" | "unloaded":
+                return "ready" if model.on_demand and model.info else "loading", model.failure
 
     # -- requests
 
@@ -169,20 +163,29 @@ class Service:
         pictures: Pixels = NO_PIXELS,
         *,
         owner: Owner,
+        model: str | None = None,
         previews: bool = False,
         task_id: str | None = None,
         requests: Sequence[Req] | None = None,
     ) -> Task:
-        """Start one task for all outputs of `params`, each with the input `pictures`.
+        """Start one task for all outputs of `params`, each with the input `pictures`, on `model`,
+        which is the default if None.
 
         `requests` replaces params by the result of `resolve`. Such a task is durable: it is
         accepted even if the queue is full, and not started while the server stops. Raises
-        InvalidRequest, QueueFull, EngineNotReady.
+        InvalidRequest, ModelNotFound, QueueFull, EngineNotReady.
         """
-        kept = requests is not None
+        kept, served = requests is not None, self.served(model)
         if requests is None:
-            requests = self.resolve(params, pictures, previews=previews)
-        task = Task(task_id or secrets.token_hex(16), owner, requests, self._cancel, durable=kept)
+            requests = self.resolve(params, pictures, model=model, previews=previews)
+        task = Task(
+            task_id or secrets.token_hex(16),
+            owner,
+            requests,
+            self._cancel,
+            model=served.name,
+            durable=kept,
+        )
 
         def tell(index: int, event: RequestEvent) -> None:
             self._tell(task, index, event)
@@ -191,7 +194,13 @@ class Service:
         self._observe(lambda observer: observer.started(task))
         try:
             tickets = self._dispatcher.put(
-                requests, [*pictures.values()], owner, tell, durable=kept, bounded=not kept
+                requests,
+                [*pictures.values()],
+                served,
+                owner,
+                tell,
+                durable=kept,
+                bounded=not kept,
             )
         except Exception:
             self._cancel(task)
@@ -208,19 +217,23 @@ class Service:
         params: SamplingParams | Sequence[SamplingParams],
         pictures: Pixels = NO_PIXELS,
         *,
+        model: str | None = None,
         previews: bool = False,
     ) -> list[Req]:
-        """Return the requests that `start` would create. Raises InvalidRequest, EngineNotReady."""
-        model = self.model
+        """Return the requests that `start` would create. Raises InvalidRequest, ModelNotFound,
+        EngineNotReady."""
+        served = self.served(model)
+        info = self.info_of(served)
         headers = headers_of(pictures)
         several = [params] if isinstance(params, SamplingParams) else params
         several = [within_time(one, self._args) for one in several]
         requests = [
-            req for one in several for req in requests_of(one, model, headers, previews=previews)
+            req for one in several for req in requests_of(one, info, headers, previews=previews)
         ]
-        if (limit_s := self._evaluation_limit(model)) and self._client is not None:
+        clients = [engine.client for engine in served.engines if engine.client is not None]
+        if clients and (limit_s := self._evaluation_limit(info)):
             for req in requests:
-                check_evaluation(req.params, model, self._client.costs, limit_s)
+                check_evaluation(req.params, info, clients[0].costs, limit_s)
         return requests
 
     def _evaluation_limit(self, model: ModelInfo) -> float | None:
@@ -233,48 +246,16 @@ class Service:
         """Raise QueueFull if `count` more requests exceed the capacity, or the owner's share."""
         self._dispatcher.check_room(count, owner)
 
-    # -- callbacks of the engine's supervisor
-
-    def engine_loading(self, progress: LoadingProgress) -> None:
-        """An engine has loaded a part of its weights."""
-        loaded, total = (
-            round(size / 1e9, 2) for size in (progress.loaded_bytes, progress.total_bytes)
-        )
-        self._loading = LoadedSoFar(progress.component, loaded, total)
-
-    def engine_up(self, client: SchedulerClient) -> None:
-        """An engine is ready."""
-        self._loading = None
-        if self._loss is not None:
-            self._restarts, self._loss = self._restarts + 1, None
-        self._client = client
-        self._model = None if client.model is None else bounded(client.model, self._args)
-        self._ranks = client.num_ranks
-        if self._phase != "stopping":
-            self._phase, self._failure = "ready", None
-        self._dispatcher.attach(client)
-
-    def engine_lost(self, error: MultimodalGenError) -> None:
-        """The engine is lost; another one is starting."""
-        self._loss, self._ranks = error, 0
-        if self._phase != "stopping":
-            self._phase = "restarting"
-        self._dispatcher.detach()
-
-    def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None:
-        """The engine could not be started; it is retried unless `for_good`."""
-        self._loading = None
-        if self._phase != "stopping":
-            self._failure = error
-            if for_good:
-                self._phase = "failed"
+    def _engine_changed(self, engine: Engine) -> None:
+        if engine.accepts:
+            self._dispatcher.pump()
 
     # -- stopping
 
     async def drain(self, seconds: float) -> None:
         """Accept nothing more, and let current work finish, for at most `seconds`. Durable requests
         that have not started are left to the next server."""
-        self._phase = "stopping"
+        self.stopping = True
         self._dispatcher.hold_durable()
         end = asyncio.get_running_loop().time() + seconds
         while self._has_work() and (left := end - asyncio.get_running_loop().time()) > 0:
@@ -285,7 +266,7 @@ class Service:
 
     def stop(self) -> None:
         """Cancel all remaining work."""
-        self._phase = "stopping"
+        self.stopping = True
         self._dispatcher.fail_all(_stopping())
 
     def _has_work(self) -> bool:
@@ -319,13 +300,13 @@ class Service:
                 log.exception("%s failed", type(observer).__name__)
 
     def _reason(self, error: MultimodalGenError) -> MultimodalGenError:
-        if self._phase == "stopping" and isinstance(error, Cancelled | EngineDied):
+        if self.stopping and isinstance(error, Cancelled | EngineDied):
             return _stopping()
         return error
 
 
 def limits_of(args: ServerArgs) -> QueueLimits:
-    """Compute queue limits: the engine gets enough requests to fill its batches a few times."""
+    """Compute queue limits: an engine gets enough requests to fill its batches a few times."""
     in_flight = IN_FLIGHT_PER_BATCH * args.batching_max_size
     return QueueLimits(capacity=args.max_queue_size, in_flight=min(in_flight, args.max_queue_size))
 

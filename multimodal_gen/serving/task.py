@@ -66,11 +66,13 @@ class Task:
         requests: Sequence[Req],
         cancel: Callable[[Task], None],
         *,
+        model: str,
         durable: bool = False,
     ) -> None:
         """`cancel` is called when a client cancels the task."""
         self.id = task_id
         self.owner = owner
+        self.model = model
         self.requests = tuple(requests)
         self.created_at = time.time()
         self.durable = durable

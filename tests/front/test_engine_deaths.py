@@ -37,7 +37,9 @@ def test_requests_are_taken_while_an_engine_is_replaced_but_not_when_that_fails(
         await front.die()
         task = front.ask("meanwhile")
         assert front.service.health().phase == "restarting"
-        front.service.engine_failed(EngineDied("rank 0 was killed"), for_good=False)
+        next(front.service.fleet.engines).engine_failed(
+            EngineDied("rank 0 was killed"), for_good=False
+        )
         with pytest.raises(EngineNotReady, match="rank 0 was killed"):
             front.ask("later")
         front.up()

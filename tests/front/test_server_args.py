@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.fleet_args import FleetArgs
 from multimodal_gen.configs.arguments.http_args import HttpArgs
 from multimodal_gen.configs.arguments.job_args import JobArgs
 from multimodal_gen.configs.arguments.key_args import KeyArgs
@@ -80,7 +81,7 @@ def test_a_device_that_is_refused_comes_with_its_reason(device: str, reason: str
         ServerArgs(device=device)  # type: ignore[arg-type]
 
 
-GROUPS = (EngineArgs, HttpArgs, JobArgs, KeyArgs, LimitArgs)
+GROUPS = (EngineArgs, FleetArgs, HttpArgs, JobArgs, KeyArgs, LimitArgs)
 
 
 def test_every_argument_belongs_to_one_group() -> None:

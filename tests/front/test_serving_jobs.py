@@ -80,7 +80,7 @@ def test_a_job_that_ends_while_those_of_an_earlier_server_are_taken_up_is_not_ru
         await killed.up()
         old = (await killed.submit("old")).id
         following = JobService(tmp_path)
-        following.service.engine_up(following.engine)  # type: ignore[arg-type]
+        next(following.service.fleet.engines).engine_up(following.engine)  # type: ignore[arg-type]
         new = (await following.submit("new")).id
         read = following.jobs._ledger.unfinished
 

@@ -84,7 +84,7 @@ class Server:
         self.telling: asyncio.Task[None] | None = None
 
     async def up(self) -> None:
-        self.service.engine_up(self.engine)  # type: ignore[arg-type]
+        next(self.service.fleet.engines).engine_up(self.engine)  # type: ignore[arg-type]
         await self.jobs.resume()
         await settle()
 

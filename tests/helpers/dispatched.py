@@ -33,13 +33,13 @@ class Front:
 
     def up(self) -> None:
         self.engine = FakeEngine(self._model)
-        self.service.engine_up(self.engine)  # type: ignore[arg-type]
+        next(self.service.fleet.engines).engine_up(self.engine)  # type: ignore[arg-type]
 
     async def die(self) -> None:
         self.engine.die()
         await settle()
         assert self.engine.died is not None
-        self.service.engine_lost(self.engine.died)
+        next(self.service.fleet.engines).engine_lost(self.engine.died)
 
     async def replace(self) -> None:
         await self.die()

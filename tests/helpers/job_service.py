@@ -36,7 +36,7 @@ class JobService:
         self.jobs = Jobs.in_folder(folder, self.service, ServerArgs())
 
     async def up(self) -> None:
-        self.service.engine_up(self.engine)  # type: ignore[arg-type]
+        next(self.service.fleet.engines).engine_up(self.engine)  # type: ignore[arg-type]
         await self.jobs.resume()
         await settle()
 

@@ -64,7 +64,7 @@ class Server:
         listener = listen(args)
         self._port = listener.getsockname()[1]
         self.service = Service(args)
-        self.service.engine_up(self.engine)  # type: ignore[arg-type]
+        next(self.service.fleet.engines).engine_up(self.engine)  # type: ignore[arg-type]
         self.jobs = Jobs.in_folder(self._folder, self.service, args)
         self._loop = asyncio.new_event_loop()
         config = uvicorn.Config(

@@ -306,13 +306,13 @@ def test_health_says_how_far_the_model_is_loaded() -> None:
     progress = LoadingProgress(
         component="transformer", loaded_bytes=9_870_000_000, total_bytes=33_700_000_000
     )
-    service.engine_loading(progress)
+    next(service.fleet.engines).engine_loading(progress)
     app = app_of(service, args)
     told = {"component": "transformer", "loaded_gb": 9.87, "total_gb": 33.7}
     loading = ask(app, "GET", "/health")
     assert (loading.status_code, loading.json()["loading"]) == (503, told)
     assert ask(app, "GET", "/liveness").status_code == 200
-    service.engine_up(FakeEngine())  # type: ignore[arg-type]
+    next(service.fleet.engines).engine_up(FakeEngine())  # type: ignore[arg-type]
     ready = ask(app, "GET", "/health")
     assert (ready.status_code, ready.json()["loading"]) == (200, None)
 

@@ -468,8 +468,8 @@ def test_the_page_says_how_far_the_model_is_loaded(page: Page, start_server: Sta
         component="text_encoder", loaded_bytes=1_200_000_000, total_bytes=33_700_000_000
     )
     for tell, what in (
-        (server.service.engine_lost, EngineDied("rank 0 was killed")),
-        (server.service.engine_loading, progress),
+        (next(server.service.fleet.engines).engine_lost, EngineDied("rank 0 was killed")),
+        (next(server.service.fleet.engines).engine_loading, progress),
     ):
         server._loop.call_soon_threadsafe(tell, what)
     page.goto(server.url)

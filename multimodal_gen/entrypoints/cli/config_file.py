@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import CycloptsError, Parameter
 from cyclopts.config import Dict
 
+from multimodal_gen.configs.model_spec import as_options
 from multimodal_gen.configs.user_path import user_path
 from multimodal_gen.entrypoints.cli.option_owners import OptionOwners, takes
 
@@ -47,7 +48,8 @@ class ConfigFile:
         others = [key for key in config if not takes(arguments, f"--{key}")]
         for key in others:
             self._check_known(key)
-        return {key: value for key, value in config.items() if key not in others}
+        own = {key: value for key, value in config.items() if key not in others}
+        return {**own, "model": as_options(own["model"])} if "model" in own else own
 
     def _check_known(self, key: object) -> None:
         owners = self._owners()

@@ -15,6 +15,7 @@ from multimodal_gen.configs.arguments.engine_args import (
     LogFormat,  # noqa: F401
     ResidencyChoice,  # noqa: F401
 )
+from multimodal_gen.configs.arguments.fleet_args import FleetArgs
 from multimodal_gen.configs.arguments.http_args import HttpArgs
 from multimodal_gen.configs.arguments.job_args import JobArgs
 from multimodal_gen.configs.arguments.key_args import KeyArgs
@@ -40,7 +41,8 @@ def _shown_as(title: str, position: int) -> Parameter:
 
 
 EngineOptions = Annotated[EngineFlags, _shown_as("Engine", 2)]
-HttpOptions = Annotated[HttpArgs, _shown_as("HTTP", 3)]
-JobOptions = Annotated[JobArgs, _shown_as("Jobs and webhooks", 4)]
-KeyOptions = Annotated[KeyArgs, _shown_as("Authentication", 5)]
-LimitOptions = Annotated[LimitArgs, _shown_as("Limits", 6)]
+FleetOptions = Annotated[FleetArgs, _shown_as("Models and engines", 3)]
+HttpOptions = Annotated[HttpArgs, _shown_as("HTTP", 4)]
+JobOptions = Annotated[JobArgs, _shown_as("Jobs and webhooks", 5)]
+KeyOptions = Annotated[KeyArgs, _shown_as("Authentication", 6)]
+LimitOptions = Annotated[LimitArgs, _shown_as("Limits", 7)]

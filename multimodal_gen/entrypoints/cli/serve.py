@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multimodal_gen.configs.arguments.fleet_args import FleetArgs
 from multimodal_gen.configs.arguments.http_args import HttpArgs
 from multimodal_gen.configs.arguments.job_args import JobArgs
 from multimodal_gen.configs.arguments.key_args import KeyArgs
@@ -11,6 +12,7 @@ from multimodal_gen.entrypoints.cli.config_file import Config
 from multimodal_gen.entrypoints.cli.option_groups import (
     EngineFlags,
     EngineOptions,
+    FleetOptions,
     HttpOptions,
     JobOptions,
     KeyOptions,
@@ -22,12 +24,13 @@ def serve(
     *,
     config: Config = None,
     engine: EngineOptions = EngineFlags(),  # noqa: B008
+    fleet: FleetOptions = FleetArgs(),  # noqa: B008
     http: HttpOptions = HttpArgs(),  # noqa: B008
     jobs: JobOptions = JobArgs(),  # noqa: B008
     keys: KeyOptions = KeyArgs(),  # noqa: B008
     limits: LimitOptions = LimitArgs(),  # noqa: B008
 ) -> int:
-    """Start an engine and answer HTTP requests until stopped.
+    """Start engines and answer HTTP requests until stopped.
 
     Parameters
     ----------
@@ -38,4 +41,4 @@ def serve(
     from multimodal_gen.observability.logging import configure_logging
 
     configure_logging("front", engine.log_format)
-    return run(ServerArgs.of(engine, http, jobs, keys, limits))
+    return run(ServerArgs.of(engine, fleet, http, jobs, keys, limits))

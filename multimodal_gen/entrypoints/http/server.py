@@ -1,4 +1,4 @@
-"""`serve`: an engine behind an HTTP port, until a signal."""
+"""`serve`: engines behind an HTTP port, until a signal."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import uvicorn
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.app import create_app
 from multimodal_gen.entrypoints.http.transport.connections import uvicorn_options
 from multimodal_gen.entrypoints.http.transport.listen import listen, listener_url
 from multimodal_gen.errors import MultimodalGenError
+from multimodal_gen.launch.device_share import shares_of
+from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.launch.loading_display import LoadingDisplay
 from multimodal_gen.launch.supervisor import EngineSupervisor, Watcher
 from multimodal_gen.messages.loading import LoadingProgress
+from multimodal_gen.serving.fleet.engine import Engine
+from multimodal_gen.serving.fleet.served_model import ServedModel
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
 from multimodal_gen.serving.storage.data_folder import DataFolder
@@ -56,7 +61,7 @@ def serve(args: ServerArgs) -> int:
 
 
 class HttpServer:
-    """The HTTP server in front of successive engines. `run` is called once."""
+    """The HTTP server in front of engines. `run` is called once."""
 
     def __init__(self, args: ServerArgs, listener: socket.socket, data: Path) -> None:
         self._args = args
@@ -69,6 +74,7 @@ class HttpServer:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._resuming: asyncio.Task[None] | None = None
+        self._announced: list[ServedModel] = []
         config = uvicorn.Config(
             create_app(self._service, self._jobs, args),
             log_config=None,
@@ -85,7 +91,7 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
-        supervisor = EngineSupervisor(self._args, _OnLoop(loop, self))
+        self._start_engines(loop)
         serving = asyncio.create_task(self._uvicorn.serve([self._listener]))
         sweeping = asyncio.create_task(self._jobs.sweep())
         webhooks = self._jobs.webhooks
@@ -94,7 +100,7 @@ class HttpServer:
         await self._drain()
         self._service.stop()
         self._uvicorn.should_exit = True
-        await asyncio.to_thread(supervisor.close)
+        await asyncio.gather(*(engine.stop() for engine in self._service.fleet.engines))
         await serving
         for task in (sweeping, telling, self._resuming):
             if task is not None:
@@ -116,32 +122,81 @@ class HttpServer:
             self._hurry.set()
         self._stop.set()
 
-    # -- callbacks of the supervisor, on the loop
+    def _start_engines(self, loop: asyncio.AbstractEventLoop) -> None:
+        fleet = self._service.fleet
+        here = [(engine, engine.args) for engine in fleet.engines if engine.args is not None]
+        shares = shares_of([args for _, args in here])
+        for (engine, args), share in zip(here, shares, strict=True):
+            start = functools.partial(EngineProcess.start, environment=share)
+            engine.keep = functools.partial(self._keep, loop, args, start)
+            engine.load()
 
-    def engine_loading(self, progress: LoadingProgress) -> None:
-        self._service.engine_loading(progress)
+    def _keep(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        args: EngineArgs,
+        start: Callable[[EngineArgs], EngineProcess],
+        engine: Engine,
+    ) -> EngineSupervisor:
+        return EngineSupervisor(args, _OnLoop(loop, _Reporting(engine, self)), start)
+
+    # -- reports, on the loop
+
+    def show(self, progress: LoadingProgress) -> None:
         self._display.show(progress)
 
-    def engine_up(self, client: SchedulerClient) -> None:
+    def is_up(self, engine: Engine) -> None:
+        """Resume the jobs of its model, and say that it is served, the first time."""
         self._display.close()
-        self._service.engine_up(client)
-        if self._resuming is None and client.model is not None:
-            self._resuming = asyncio.create_task(self._jobs.resume())
-            print(f"multimodal-gen: serving {client.model.name} at {self._url}", flush=True)
+        model = engine.model
+        if model is None or model.info is None or model in self._announced:
+            return
+        self._announced.append(model)
+        print(f"multimodal-gen: serving {model.name} at {self._url}", flush=True)
+        before, resuming = self._resuming, self._jobs.resume()
+        self._resuming = asyncio.create_task(_after(before, resuming))
+
+    def is_lost(self, engine: Engine, error: MultimodalGenError) -> None:
+        _complain(f"{self._called(engine)} died and is restarting: {error.message}")
+
+    def has_failed(self, engine: Engine, error: MultimodalGenError, *, for_good: bool) -> None:
+        """Report it; without any engine that is left, stop."""
+        self._display.close()
+        if self._stop.is_set():
+            return
+        again = "" if for_good else f"{self._called(engine)} could not be started, retrying: "
+        _complain(again + error.message)
+        if all(each.status == "failed" for each in self._service.fleet.engines):
+            self._status = 1
+            self._stop.set()
+
+    def _called(self, engine: Engine) -> str:
+        several = len([*self._service.fleet.engines]) > 1
+        return f"the engine {engine.name}" if several else "the engine"
+
+
+class _Reporting:
+    """Tells an engine what its supervisor reports, and the server."""
+
+    def __init__(self, engine: Engine, server: HttpServer) -> None:
+        self._engine = engine
+        self._server = server
+
+    def engine_loading(self, progress: LoadingProgress) -> None:
+        self._engine.engine_loading(progress)
+        self._server.show(progress)
+
+    def engine_up(self, client: SchedulerClient) -> None:
+        self._engine.engine_up(client)
+        self._server.is_up(self._engine)
 
     def engine_lost(self, error: MultimodalGenError) -> None:
-        self._service.engine_lost(error)
-        _complain(f"the engine died and is restarting: {error.message}")
+        self._engine.engine_lost(error)
+        self._server.is_lost(self._engine, error)
 
     def engine_failed(self, error: MultimodalGenError, *, for_good: bool) -> None:
-        self._display.close()
-        self._service.engine_failed(error, for_good=for_good)
-        if not self._stop.is_set():
-            again = "" if for_good else "the engine could not be started, retrying: "
-            _complain(again + error.message)
-            if for_good:
-                self._status = 1
-                self._stop.set()
+        self._engine.engine_failed(error, for_good=for_good)
+        self._server.has_failed(self._engine, error, for_good=for_good)
 
 
 class _OnLoop:
@@ -174,6 +229,12 @@ class _Uvicorn(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+async def _after(before: asyncio.Task[None] | None, work: Coroutine[Any, Any, None]) -> None:
+    if before is not None:
+        await asyncio.wait([before])
+    await work
 
 
 def _complain(message: str) -> None:

@@ -107,7 +107,8 @@ async def _submitted(
         for handle in handles:
             handle.cancel()  # no effect on ended requests
 
-    task = Task(requests[0].id, Owner(), requests, cancel)
+    model = "" if client.model is None else client.model.name
+    task = Task(requests[0].id, Owner(), requests, cancel, model=model)
     try:
         for index, request in enumerate(requests):
             handles.append(client.submit(request, [*pixels.values()]))

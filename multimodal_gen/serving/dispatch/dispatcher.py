@@ -1,4 +1,4 @@
-"""Chooses the next request for the engine, and retries requests whose engine died."""
+"""Sends requests to engines, and again those whose engine died."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.client.request_handle import Output, RequestEvent, RequestHandle, Update
-from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.errors import EngineDied, GenerationFailed, MultimodalGenError, QueueFull
 from multimodal_gen.messages.request import Req
 from multimodal_gen.serving.dispatch.deadline_timer import DeadlineTimer
 from multimodal_gen.serving.dispatch.places import Places
+from multimodal_gen.serving.dispatch.sending import Sending, next_sending
 from multimodal_gen.serving.dispatch.ticket import Ticket
 from multimodal_gen.serving.dispatch.waiting_room import WaitingRoom
+from multimodal_gen.serving.fleet.engine import Engine
+from multimodal_gen.serving.fleet.served_model import ServedModel
 from multimodal_gen.serving.owner import Owner, Share
 
 if TYPE_CHECKING:
@@ -28,40 +30,40 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 RETRY_S = 1.0
 KEPT_PART = 8
-"""Where there are several owners, one in so many places in the engine is kept for those that have
-nothing there."""
+"""Where there are several owners, one in so many places in an engine is kept for those that have
+nothing in any."""
 
 
 @dataclass(frozen=True)
 class QueueLimits:
-    """Limits on accepted requests and on those sent to the engine."""
+    """Limits on accepted requests and on those sent to an engine."""
 
     capacity: int = 256
     """Maximum number of queued and running requests."""
     in_flight: int = 64
-    """Maximum number of requests in the engine: enough to choose and batch well."""
+    """Maximum number of requests in an engine: enough to choose and batch well."""
     shares: Mapping[str, Share] = field(default_factory=dict)
     """By owner's name. Where there are several, each has a share of the queue's places."""
 
 
 class Dispatcher:
-    """The queue in front of the engine. Runs on one event loop.
+    """The queue in front of the engines. Runs on one event loop.
 
-    The owner with the fewest requests in flight for its weight goes next, then the one served
-    least; per owner by priority and age. With `replay`, requests whose engine died wait for the
-    next engine; without, they fail with its error. Whatever goes wrong with one request ends that
-    one only.
+    For each model, the owner with the fewest requests in flight for its weight goes next, then the
+    one served least; per owner by priority and age. With `replay`, requests whose engine died go
+    to another engine of their model; without, they fail with its error. Whatever goes wrong with
+    one request ends that one only.
     """
 
     def __init__(self, limits: QueueLimits, *, replay: bool = True) -> None:
         self._limits = limits
         self._replay = replay
-        self._client: SchedulerClient | None = None
         self._waiting = WaitingRoom(self._share_of)
-        self._flying: dict[Ticket, None] = {}
+        self._flying: dict[Ticket, Engine] = {}
+        self._stopped = False
         self._alive: Counter[str] = Counter()
         self._deadlines = DeadlineTimer(self._expire)
-        self._places = Places(lambda: self._waiting.tickets, self._tell_place)
+        self._places = Places(lambda: self._waiting.places, self._tell_place)
         self._numbers = itertools.count()
         self._following: set[asyncio.Task[None]] = set()
 
@@ -79,7 +81,7 @@ class Dispatcher:
 
     @property
     def running(self) -> int:
-        """Number of requests that the engine has started."""
+        """Number of requests that engines have started."""
         return sum(ticket.begun is True for ticket in self._flying)
 
     @property
@@ -90,6 +92,7 @@ class Dispatcher:
         self,
         requests: Sequence[Req],
         pictures: Sequence[np.ndarray[Any, Any]],
+        model: ServedModel,
         owner: Owner,
         tell: Callable[[int, RequestEvent], None],
         *,
@@ -104,6 +107,7 @@ class Dispatcher:
             Ticket(
                 req=req,
                 pictures=pictures,
+                model=model,
                 owner=owner,
                 number=next(self._numbers),
                 tell=partial(tell, index),
@@ -141,19 +145,9 @@ class Dispatcher:
         elif ticket in self._waiting:
             self._leave(ticket)
 
-    def attach(self, client: SchedulerClient) -> None:
-        """Send requests to this engine from now on."""
-        self._client = client
-        self.pump()
-
-    def detach(self) -> None:
-        """Stop sending: the engine is lost. Its client fails each of its requests with the
-        error."""
-        self._client = None
-
     def fail_all(self, error: MultimodalGenError) -> None:
-        """Fail all requests with `error`."""
-        self._client = None
+        """Fail all requests with `error`, and send no more."""
+        self._stopped = True
         for ticket in self._flying:
             ticket.dropped = True
         for ticket in [*self._flying, *self._waiting.tickets]:
@@ -165,49 +159,44 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Send as many requests as the limits allow."""
-        while self._client is not None and (ticket := self._next()) is not None:
-            self._send(ticket, self._client)
+        for model in () if self._stopped else self._waiting.models:
+            while (sending := self._next(model)) is not None:
+                self._send(*sending)
 
-    def _next(self) -> Ticket | None:
-        """The next request to send. What may have killed an engine flies without neighbours."""
-        flying = self._flying
-        if any(ticket.suspect for ticket in flying):
-            return None
-        if self._waiting.suspects:
-            if not flying:
-                return self._waiting.suspect()
-            if not any(ticket.cleared for ticket in flying):
-                return None
+    def count(self, model: ServedModel) -> int:
+        """Number of requests that wait for an engine of `model`."""
+        return self._waiting.count(model)
+
+    def _next(self, model: ServedModel) -> Sending | None:
         most = self._limits.in_flight
-        if len(flying) >= most:
-            return None
         kept = most // KEPT_PART if self.several_owners else 0
-        return self._waiting.first(newcomers_only=len(flying) >= most - kept)
+        return next_sending(self._waiting, model, most, kept)
 
-    def _send(self, ticket: Ticket, client: SchedulerClient) -> None:
+    def _send(self, ticket: Ticket, engine: Engine) -> None:
+        assert engine.client is not None
         self._stop_waiting(ticket)
         try:
             request = ticket.request(self._share_of(ticket.owner.name), time.monotonic())
-            handle = client.submit(request, ticket.pictures)
+            handle = engine.client.submit(request, ticket.pictures)
         except Exception as error:
-            if self._replay and client.died is not None:
-                self._client = None
+            if self._replay and engine.died is not None:
                 self._wait(ticket)
             else:
                 self._end(ticket, _ours(error))
             return
         ticket.handle = handle
-        self._flying[ticket] = None
+        self._flying[ticket] = engine
+        engine.flying[ticket] = None
         self._waiting.sent(ticket)
-        following = asyncio.get_running_loop().create_task(self._follow(ticket, handle, client))
+        following = asyncio.get_running_loop().create_task(self._follow(ticket, handle))
         self._following.add(following)
         following.add_done_callback(self._following.discard)
 
     # -- hearing
 
-    async def _follow(self, ticket: Ticket, handle: RequestHandle, client: SchedulerClient) -> None:
+    async def _follow(self, ticket: Ticket, handle: RequestHandle) -> None:
         try:
-            await handle.report(lambda event: self._hear(ticket, event, client))
+            await handle.report(lambda event: self._hear(ticket, event))
         except Exception as error:
             if ticket in self._flying:
                 handle.cancel()
@@ -215,9 +204,9 @@ class Dispatcher:
                 self._end(ticket, _ours(error))
         self.pump()
 
-    def _hear(self, ticket: Ticket, event: RequestEvent, client: SchedulerClient) -> None:
+    def _hear(self, ticket: Ticket, event: RequestEvent) -> None:
         if not isinstance(event, Update):
-            self._ended(ticket, event, client)
+            self._ended(ticket, event)
             return
         suspected = ticket.suspect
         ticket.update(event, time.monotonic())
@@ -226,13 +215,8 @@ class Dispatcher:
         if suspected and not ticket.suspect:
             self.pump()
 
-    def _ended(
-        self, ticket: Ticket, outcome: Output | MultimodalGenError, client: SchedulerClient
-    ) -> None:
+    def _ended(self, ticket: Ticket, outcome: Output | MultimodalGenError) -> None:
         self._land(ticket)
-        died = isinstance(outcome, EngineDied) and self._replay
-        if died and self._client is client:
-            self._client = None  # before the supervisor notices
         if ticket.dropped:
             self._leave(ticket)
         elif isinstance(outcome, EngineDied) and self._replay:
@@ -246,7 +230,7 @@ class Dispatcher:
             self._end(ticket, outcome)
 
     def _land(self, ticket: Ticket) -> None:
-        del self._flying[ticket]
+        self._flying.pop(ticket).landed(ticket)
         self._waiting.came_out(ticket)
 
     # -- waiting and leaving
@@ -255,7 +239,7 @@ class Dispatcher:
         self._waiting.add(ticket)
         self._deadlines.watch(ticket)
         self._places.changed()
-        self._tell_place(ticket, len(self._waiting) - 1)
+        self._tell_place(ticket, self._waiting.count(ticket.model) - 1)
 
     def _stop_waiting(self, ticket: Ticket) -> None:
         self._waiting.discard(ticket)
@@ -289,14 +273,14 @@ class Dispatcher:
             self.drop(ticket)
 
     def _tell_place(self, ticket: Ticket, place: int) -> None:
-        """Report a queue position: requests here are behind all of those in the engine."""
+        """Report a queue position: requests here are behind all of those in the model's engines."""
         if ticket in self._waiting:
             total = ticket.req.params.num_inference_steps or 1
-            ahead = max(1, len(self._flying) + place)
+            ahead = max(1, ticket.model.flying + place)
             self._tell(ticket, Update(ticket.req.id, 0, total, ahead, None, None))
 
     def _room_in_s(self) -> float:
-        """Seconds until the first request in the engine is done."""
+        """Seconds until the first request in an engine is done."""
         etas = [ticket.eta_s for ticket in self._flying if ticket.eta_s is not None]
         return max(RETRY_S, min(etas, default=RETRY_S))
 

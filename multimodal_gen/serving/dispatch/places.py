@@ -19,11 +19,11 @@ class Places:
 
     def __init__(
         self,
-        order: Callable[[], Sequence[Ticket]],
+        order: Callable[[], Sequence[tuple[Ticket, int]]],
         tell: Callable[[Ticket, int], None],
     ) -> None:
-        """`order` returns the waiting tickets in the order in which they go; `tell` receives each
-        with its index there."""
+        """`order` returns the waiting tickets, each with its place among those of its model;
+        `tell` receives each."""
         self._order = order
         self._tell = tell
         self._telling: asyncio.Task[None] | None = None
@@ -44,8 +44,8 @@ class Places:
         finally:
             self._telling = None
 
-    async def _tell_all(self, tickets: Sequence[Ticket]) -> None:
+    async def _tell_all(self, tickets: Sequence[tuple[Ticket, int]]) -> None:
         for begin in range(0, len(tickets), AT_ONCE):
-            for place, ticket in enumerate(tickets[begin : begin + AT_ONCE], begin):
+            for ticket, place in tickets[begin : begin + AT_ONCE]:
                 self._tell(ticket, place)
             await asyncio.sleep(AT_ONCE / TICKETS_PER_S)

@@ -13,6 +13,7 @@ from multimodal_gen.client.request_handle import RequestEvent, RequestHandle, Up
 from multimodal_gen.errors import DeadlineExceeded, EngineDied
 from multimodal_gen.messages.request import Req, Standing
 from multimodal_gen.scheduling.job import AGEING_S, LEVELS
+from multimodal_gen.serving.fleet.served_model import ServedModel
 from multimodal_gen.serving.owner import Owner, Share
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Ticket:
 
     req: Req
     pictures: Sequence[np.ndarray[Any, Any]]
+    model: ServedModel
     owner: Owner
     number: int
     """Order of acceptance."""

@@ -1,23 +1,27 @@
-"""The queue in front of the engine: a line for each owner."""
+"""The queue in front of the engines: for each model a line of each owner."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from multimodal_gen.scheduling.turns import Turns
 from multimodal_gen.serving.dispatch.ticket import Ticket
 from multimodal_gen.serving.dispatch.ticket_heap import TicketHeap
+from multimodal_gen.serving.fleet.served_model import ServedModel
 from multimodal_gen.serving.owner import Share
 
 
 class WaitingRoom:
-    """Waiting tickets. Owners take turns; within a line, priority and age decide."""
+    """Waiting tickets. Owners take turns; within a line, priority and age decide.
+
+    An owner's turns, and its requests in engines, are counted over all models.
+    """
 
     def __init__(self, share_of: Callable[[str], Share]) -> None:
         self._share_of = share_of
-        self._lines: dict[str, TicketHeap] = {}
-        self._suspects = TicketHeap()
+        self._lines: dict[ServedModel, dict[str, TicketHeap]] = {}
+        self._suspects: dict[ServedModel, TicketHeap] = {}
         self._held: dict[Ticket, None] = {}
         self._flying: Counter[str] = Counter()
         self._turns = Turns()
@@ -32,51 +36,60 @@ class WaitingRoom:
                 self.add(ticket)
 
     def add(self, ticket: Ticket) -> None:
-        name = ticket.owner.name
         if self._holds_durable and ticket.durable:
             self._held[ticket] = None
         elif ticket.suspect:
-            self._suspects.add(ticket.size, ticket)
+            suspects = self._suspects.setdefault(ticket.model, TicketHeap())
+            suspects.add(ticket.size, ticket)
         else:
-            self._lines.setdefault(name, TicketHeap()).add(ticket.order, ticket)
+            lines = self._lines.setdefault(ticket.model, {})
+            lines.setdefault(ticket.owner.name, TicketHeap()).add(ticket.order, ticket)
 
     def discard(self, ticket: Ticket) -> None:
         self._held.pop(ticket, None)
-        self._suspects.discard(ticket)
-        name = ticket.owner.name
-        if (line := self._lines.get(name)) is not None:
+        model, name = ticket.model, ticket.owner.name
+        if (suspects := self._suspects.get(model)) is not None:
+            suspects.discard(ticket)
+            if not suspects:
+                del self._suspects[model]
+        lines = self._lines.get(model, {})
+        if (line := lines.get(name)) is not None:
             line.discard(ticket)
             if not line:
-                del self._lines[name]
+                del lines[name]
+            if not lines:
+                del self._lines[model]
 
     @property
-    def suspects(self) -> int:
-        return len(self._suspects)
+    def models(self) -> Sequence[ServedModel]:
+        """Models that tickets wait for."""
+        return [*{**self._suspects, **self._lines}]
 
-    def suspect(self) -> Ticket | None:
+    def suspect(self, model: ServedModel) -> Ticket | None:
         """The next ticket that is to be tried alone: the smallest, so that a long one delays no
         other."""
-        first = self._suspects.first()
+        suspects = self._suspects.get(model)
+        first = None if suspects is None else suspects.first()
         return None if first is None else first[1]
 
-    def first(self, *, newcomers_only: bool) -> Ticket | None:
+    def first(self, model: ServedModel, *, newcomers_only: bool = False) -> Ticket | None:
         """The next ticket of the owner whose turn it is. `newcomers_only`: of owners with nothing
-        in the engine."""
+        in an engine."""
         firsts = [
             found[1]
-            for name, line in self._lines.items()
+            for name, line in self._lines.get(model, {}).items()
             if self._may_go(name, newcomers_only) and (found := line.first()) is not None
         ]
         return min(firsts, key=self._order, default=None)
 
     def sent(self, ticket: Ticket) -> None:
-        """The ticket is in the engine."""
+        """The ticket is in an engine."""
         self._flying[ticket.owner.name] += 1
         self._turns.begin(ticket.owner.name)
         self._turns.charge(ticket.owner.name, 1)
 
     def came_out(self, ticket: Ticket) -> None:
-        """The ticket is no longer in the engine."""
+        """The ticket is no longer in an engine."""
         self._flying[ticket.owner.name] -= 1
 
     def enter(self, ticket: Ticket) -> None:
@@ -88,20 +101,38 @@ class WaitingRoom:
 
     @property
     def tickets(self) -> Sequence[Ticket]:
-        """All waiting tickets, in about the order in which they will go."""
+        """All waiting tickets."""
+        return [ticket for ticket, _ in self.places]
+
+    @property
+    def places(self) -> Sequence[tuple[Ticket, int]]:
+        """All waiting tickets in about the order in which they will go, each with its place among
+        those of its model."""
+        lines = [enumerate(self._in_order(model)) for model in self.models]
+        found = [(ticket, place) for line in lines for place, ticket in line]
+        return [*found, *((ticket, len(found)) for ticket in self._held)]
+
+    def _in_order(self, model: ServedModel) -> Iterator[Ticket]:
+        yield from self._suspects.get(model, ())
         turns = [
             ((index + 1) / self._share_of(name).weight, ticket.number, ticket)
-            for name, line in self._lines.items()
+            for name, line in self._lines.get(model, {}).items()
             for index, ticket in enumerate(line)
         ]
-        return [*self._suspects, *(ticket for *_, ticket in sorted(turns)), *self._held]
+        yield from (ticket for *_, ticket in sorted(turns))
+
+    def count(self, model: ServedModel) -> int:
+        """Number of tickets that wait for this model."""
+        lines = self._lines.get(model, {}).values()
+        return sum(map(len, lines)) + len(self._suspects.get(model, ()))
 
     def __len__(self) -> int:
-        return sum(map(len, self._lines.values())) + len(self._suspects) + len(self._held)
+        return sum(map(self.count, self.models)) + len(self._held)
 
     def __contains__(self, ticket: Ticket) -> bool:
-        line = self._lines.get(ticket.owner.name, ())
-        return ticket in line or ticket in self._suspects or ticket in self._held
+        line = self._lines.get(ticket.model, {}).get(ticket.owner.name, ())
+        suspects = self._suspects.get(ticket.model, ())
+        return ticket in line or ticket in suspects or ticket in self._held
 
     def _may_go(self, name: str, newcomers_only: bool) -> bool:
         flying, most = self._flying[name], self._share_of(name).max_concurrent

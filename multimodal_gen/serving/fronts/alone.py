@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from multimodal_gen.errors import EngineNotReady
 from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.serving.fronts.runner import JobRunner
 from multimodal_gen.serving.owner import Owner
@@ -65,20 +64,19 @@ class OnlyFront:
             await asyncio.wait([run])
 
     async def resume(self) -> None:
-        """Restart jobs that an earlier server left, in order."""
-        try:
-            model = self._runner.service.model.name
-        except EngineNotReady:  # The server stops: the next one resumes them.
+        """Restart jobs that an earlier server left, in order; those of models that may still come
+        are left until then."""
+        runner, service = self._runner, self._runner.service
+        if service.stopping:  # The next server resumes them.
             return
-        runner = self._runner
         async with self._in_order:
             own = {*runner.runs}  # While the others are taken up some of these may end.
             left = await persist(self._ledger.unfinished, runner.records.give_up_at)
             spool = runner.stores.spool
             await asyncio.to_thread(spool.keep_only, {record.id for record in left})
             for record in left:
-                if record.id not in own:
-                    await runner.take_up(record, model)
+                if record.id not in own and service.fleet.is_decided(record.model):
+                    await runner.take_up(record)
             failed = [run for name, run in runner.runs.items() if name not in runner.tasks]
         if failed:
             await asyncio.wait(failed)

@@ -48,7 +48,7 @@ class Front(Protocol):
         """Wait until the job has ended."""
 
     async def resume(self) -> None:
-        """Run jobs that wait in the ledger. Called once, when a model is ready."""
+        """Run jobs that wait in the ledger. Called whenever another model is known."""
 
     async def close(self) -> None:
         """Stop, and leave jobs that have not ended to other fronts."""

@@ -80,6 +80,7 @@ class JobRunner:
         task = self.service.start(
             pictures=pictures,
             owner=Owner(record.owner),
+            model=record.model,
             task_id=record.id,
             requests=[_later(req, waited_s) for req in record.request.requests],
         )
@@ -90,14 +91,12 @@ class JobRunner:
         run = self.runs[job_id] = asyncio.get_running_loop().create_task(work)
         run.add_done_callback(lambda _: self.runs.pop(job_id, None))
 
-    async def take_up(
-        self, record: JobRecord, model: str, epoch: int = 0, waited_s: float = 0.0
-    ) -> None:
+    async def take_up(self, record: JobRecord, epoch: int = 0, waited_s: float = 0.0) -> None:
         """Start a stored job, or write why it can't be."""
         try:
             if record.error is not None:  # It can't be read.
                 raise record.error.exception()
-            if record.model != model:
+            if not self.service.fleet.has(record.model):
                 what = f"it was accepted for {record.model}, which is no longer served"
                 raise GenerationFailed(what)
             req = record.request.requests[0]
@@ -164,7 +163,7 @@ class JobRunner:
             files = await asyncio.to_thread(self.render, record, outputs)
             await self._save(record, files)
         except Exception as error:
-            if isinstance(error, _PASSING) and self.service.health().phase == "stopping":
+            if isinstance(error, _PASSING) and self.service.stopping:
                 return None
             return self.end_of(_ours(error), cancelled=task.status == "cancelled")
         return self._completed(record, outputs, files, started_at)

@@ -1,0 +1,59 @@
+"""A model that is served, by any number of engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from multimodal_gen.errors import MultimodalGenError
+from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.serving.fleet.engine import Engine, EngineStatus
+
+_MOST_USABLE: tuple[EngineStatus, ...] = (
+    *("ready", "draining", "loading", "restarting", "failed", "unloaded"),
+)
+
+
+@dataclass(eq=False, kw_only=True)
+class ServedModel:
+    """One model, whether or not it is loaded."""
+
+    name: str
+    is_named: bool = False
+    """The operator gave the name; else it is the one that its engines report."""
+    engines: list[Engine] = field(default_factory=list)
+    info: ModelInfo | None = None
+    """Known from the first time on that an engine has loaded it."""
+    lora_dir: str | None = None
+    size: int = 0
+    """Bytes of weights of all its engines, once loaded; 0 if that is not known."""
+    on_demand: bool = False
+    """It is loaded when a request needs it, and requests wait for that."""
+    last_used: float = 0.0
+
+    @property
+    def status(self) -> EngineStatus:
+        """That of its most usable engine."""
+        return min((engine.status for engine in self.engines), key=_MOST_USABLE.index)
+
+    @property
+    def failure(self) -> MultimodalGenError | None:
+        """Why it can't be used, if all of its engines failed to start."""
+        failures = [engine.failure for engine in self.engines]
+        return failures[0] if failures and None not in failures else None
+
+    @property
+    def flying(self) -> int:
+        """Number of requests in its engines."""
+        return sum(len(engine.flying) for engine in self.engines)
+
+    def open_engines(self) -> Sequence[Engine]:
+        """Engines that requests may be sent to now."""
+        return [engine for engine in self.engines if engine.accepts]
+
+    def adopt(self, info: ModelInfo, bound: Callable[[ModelInfo], ModelInfo]) -> None:
+        """Take over what an engine reports; `bound` adds the operator's limits."""
+        self.name = self.name if self.is_named else info.name
+        self.info = bound(msgspec.structs.replace(info, name=self.name))
