@@ -21,8 +21,13 @@ _SPREAD = 0.02
 class RandomSources:
     """Takes the place of a checkpoint's tensors, and makes random numbers on the device."""
 
-    rows: int
     segments: Sequence[Segment] = ()
+
+    def rows(self, own: Sequence[range]) -> RandomSources:
+        return self
+
+    def columns(self, own: Sequence[range]) -> RandomSources:
+        return self
 
     def read(self, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=device).normal_(std=_SPREAD)
@@ -32,16 +37,20 @@ class RandomSources:
     ) -> list[Storage]:
         return []
 
+    def column_storages(
+        self, own: Sequence[range], shape: torch.Size, dtype: torch.dtype, device: torch.device
+    ) -> tuple[list[Storage], Sequence[range]]:
+        return [], own
+
 
 def fill_randomly(module: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
     """Give a module on the meta device random weights, as `fill` gives it those of a file."""
     exact = getattr(module, "keep_in_float32", ())
     groups: defaultdict[tuple[str, torch.dtype], dict[str, RandomSources]] = defaultdict(dict)
-    for key, tensor in module.state_dict().items():
+    for key in module.state_dict():
         owner, _, parameter = key.rpartition(".")
         kept = any(part in exact for part in key.split("."))
-        rows = tensor.shape[0] if tensor.shape else 1
-        groups[owner, torch.float32 if kept else dtype][parameter] = RandomSources(rows)
+        groups[owner, torch.float32 if kept else dtype][parameter] = RandomSources()
     for (owner, own_dtype), sources in groups.items():
         part = module.get_submodule(owner)
         if take := getattr(part, "take", None):

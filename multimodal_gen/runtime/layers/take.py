@@ -25,6 +25,12 @@ class Sources(Protocol):
     @property
     def segments(self) -> Sequence[Segment]: ...
 
+    def rows(self, own: Sequence[range]) -> Sources:
+        """Sources of these rows alone, one below the other."""
+
+    def columns(self, own: Sequence[range]) -> Sources:
+        """Sources of these columns of a matrix alone, side by side, to be read as numbers."""
+
     def read(self, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Read all of them as one tensor, without holding a second copy."""
 
@@ -33,6 +39,12 @@ class Sources(Protocol):
     ) -> Sequence[Storage]:
         """All of them as they are stored, for a layer that computes in `dtype`; empty if they are
         to be read as numbers."""
+
+    def column_storages(
+        self, own: Sequence[range], shape: torch.Size, dtype: torch.dtype, device: torch.device
+    ) -> tuple[Sequence[Storage], Sequence[range]]:
+        """The same for the whole blocks that hold these columns of a matrix of this shape; also
+        returns which columns those are."""
 
 
 def take_parameters(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+
+from multimodal_gen.runtime.layers.quantized.storage import picked
 
 TILE = (128, 4)
 """Rows and columns of a tile of swizzled scales."""
@@ -29,6 +33,22 @@ class BlockScales(nn.Module):
             rows = (listed(rows, self.numbers.device) + self.first) // self.block[0]
         return self._as_float32(self.numbers[rows])
 
+    @property
+    def is_by_row(self) -> bool:
+        """True if all columns have one scale."""
+        return self.numbers.shape[1] == 1
+
+    def cut(self, columns: Sequence[range], rows: int) -> BlockScales:
+        """Scales of these columns, which are whole blocks, of a weight of so many rows."""
+        if self.is_by_row:
+            return BlockScales(self._numbers, (self.block[0], sum(map(len, columns))), self.first)
+        return BlockScales(picked(self._numbers, columns, self.block[1]), self.block, self.first)
+
+    @property
+    def _numbers(self) -> Tensor:
+        """The scales [R, C] in their type."""
+        return self.numbers.view(self.dtype) if self.numbers.itemsize == 1 else self.numbers
+
     def _as_float32(self, found: Tensor) -> Tensor:
         return (found.contiguous().view(self.dtype) if found.itemsize == 1 else found).float()
 
@@ -45,11 +65,22 @@ class SwizzledScales(BlockScales):
         super().__init__(numbers, block, first)
         self.columns = columns
 
+    @property
+    def is_by_row(self) -> bool:
+        return self.columns == 1
+
+    def cut(self, columns: Sequence[range], rows: int) -> BlockScales:
+        in_rows = self._found(slice(0, rows)).contiguous().view(self.dtype)
+        return BlockScales(in_rows, self.block).cut(columns, rows)
+
     def of(self, rows: slice | Tensor) -> Tensor:
+        return self._as_float32(self._found(rows))
+
+    def _found(self, rows: slice | Tensor) -> Tensor:
         row = listed(rows, self.numbers.device) + self.first
         tile, row = row // TILE[0], row % TILE[0]
         found = self.numbers[tile, :, row % 32, row // 32]  # [n, column tiles, 4]
-        return self._as_float32(found.flatten(1)[:, : self.columns])
+        return found.flatten(1)[:, : self.columns]
 
 
 def as_bytes(numbers: Tensor) -> Tensor:

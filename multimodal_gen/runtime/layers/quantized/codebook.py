@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from multimodal_gen.runtime.layers.quantized.storage import Storage
+from multimodal_gen.runtime.layers.quantized.storage import Storage, picked
 
 NF4 = (
     -1.0,
@@ -26,6 +28,8 @@ NF4 = (
     1.0,
 )
 """Quantiles of a normal distribution, scaled to -1 … 1: QLoRA, https://arxiv.org/abs/2305.14314."""
+
+_TABLE = 16
 
 
 class PlainScales(nn.Module):
@@ -95,12 +99,28 @@ class CodebookStorage(Storage):
         its block."""
         super().__init__(len(values), values.shape[1] * 2)
         self.form = form
-        self.block = block
+        self.block_size = block
         self.first = first
         self.scales = scales
         self.register_buffer("values", values)
         pairs = torch.cartesian_prod(table.float(), table.float())  # [256, 2]
         self.register_buffer("pairs", pairs.view(torch.int64).squeeze(1))
+
+    @property
+    def block(self) -> int:
+        return self.columns if self.first or self.columns % self.block_size else self.block_size
+
+    def cut(self, columns: Sequence[range]) -> CodebookStorage:
+        if columns == [range(self.columns)]:
+            return self
+        scales = self.scales(slice(0, self.rows * self.columns // self.block_size))
+        return CodebookStorage(
+            self.form,
+            picked(self.values, columns, 2),
+            self.pairs.view(torch.float32).view(-1, 2)[:_TABLE, 1],
+            PlainScales(picked(scales.view(self.rows, -1), columns, self.block_size).flatten()),
+            self.block_size,
+        )
 
     def numbers(self, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
         pairs = self.pairs.index_select(0, self.values[rows].flatten().int())
@@ -113,13 +133,13 @@ class CodebookStorage(Storage):
             return self._in_order(rows)
         start = rows[:, None] * self.columns + self.first
         places = start + torch.arange(self.columns, device=rows.device)
-        scales: Tensor = self.scales((places // self.block).flatten())
+        scales: Tensor = self.scales((places // self.block_size).flatten())
         return scales.view(places.shape)
 
     def _in_order(self, rows: slice) -> Tensor:
         start = rows.start * self.columns + self.first
         stop = rows.stop * self.columns + self.first
-        first = start // self.block
-        scales: Tensor = self.scales(slice(first, -(-stop // self.block)))
-        each = scales[:, None].expand(-1, self.block).flatten()
-        return each[start - first * self.block :][: stop - start].view(-1, self.columns)
+        first = start // self.block_size
+        scales: Tensor = self.scales(slice(first, -(-stop // self.block_size)))
+        each = scales[:, None].expand(-1, self.block_size).flatten()
+        return each[start - first * self.block_size :][: stop - start].view(-1, self.columns)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from multimodal_gen.runtime.layers.quantized.storage import Storage
+from multimodal_gen.runtime.layers.quantized.storage import Storage, picked
 
 
 class GroupedStorage(Storage):
@@ -35,6 +38,24 @@ class GroupedStorage(Storage):
         self.register_buffer("scales", scales)
         self.register_buffer("zeros", zeros)
         self.register_buffer("shifts", shifts)
+
+    @property
+    def block(self) -> int:
+        return math.lcm(self.columns // self.scales.shape[1], 2 if self.is_packed else 1)
+
+    def cut(self, columns: Sequence[range]) -> GroupedStorage:
+        group = self.columns // self.scales.shape[1]
+
+        def of_groups(numbers: Tensor | None) -> Tensor | None:
+            return None if numbers is None else picked(numbers, columns, group)
+
+        return GroupedStorage(
+            self.form,
+            picked(self.values, columns, 2 if self.is_packed else 1),
+            picked(self.scales, columns, group),
+            zeros=of_groups(self.zeros),
+            shifts=of_groups(self.shifts),
+        )
 
     def numbers(self, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
         found: Tensor = self._integers(rows).unflatten(1, (self.scales.shape[1], -1))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
 from multimodal_gen.runtime.layers.quantized.int8_product import has_int8_product, int8_product
 from multimodal_gen.runtime.layers.quantized.kitchen import kitchen_product
-from multimodal_gen.runtime.layers.quantized.storage import Storage
+from multimodal_gen.runtime.layers.quantized.storage import Storage, picked
+
+_UNIT = 16
+"""Columns that are kept together, for devices that multiply so many at least."""
 
 
 class Int8Storage(Storage):
@@ -24,12 +30,22 @@ class Int8Storage(Storage):
     def __init__(self, values: Tensor, scales: Tensor, *, quantizes_inputs: bool) -> None:
         super().__init__(*values.shape)
         self.quantizes_inputs = quantizes_inputs
+        self.largest: Callable[[Tensor], Tensor] = lambda own: own
+        """Largest magnitudes of whole inputs [tokens, 1], given those of the columns here."""
         self.register_buffer("values", values)
         self.register_buffer("scales", scales)
 
     def numbers(self, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
         scales = self.scales if len(self.scales) == 1 else self.scales[rows]
         return (self.values[rows] * scales).to(dtype)
+
+    @property
+    def block(self) -> int:
+        return math.gcd(self.columns, _UNIT)
+
+    def cut(self, columns: Sequence[range]) -> Int8Storage:
+        values = picked(self.values, columns)
+        return Int8Storage(values, self.scales, quantizes_inputs=self.quantizes_inputs)
 
     @property
     def unpacks(self) -> bool:
@@ -39,4 +55,6 @@ class Int8Storage(Storage):
         if self.unpacks:
             return super().product(x)
         found = kitchen_product(x, self.values, self.scales)
-        return int8_product(x, self.values, self.scales) if found is None else found
+        if found is not None:
+            return found
+        return int8_product(x, self.values, self.scales, self.largest)

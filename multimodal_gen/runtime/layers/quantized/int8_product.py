@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -44,23 +45,32 @@ def _works(index: int) -> bool:
     return torch.allclose(found, torch.full((1, 8), 64.0))
 
 
-def quantized_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+def quantized_rows(
+    x: Tensor, largest: Callable[[Tensor], Tensor] = lambda own: own
+) -> tuple[Tensor, Tensor]:
     """Integers from -127 to 127 and scales [..., 1], which give x [..., columns] as a product.
+
+    `largest` gives the largest magnitudes of whole rows, of which x has some columns.
 
     Not finite scales belong to rows that are not finite.
     """
-    scales = x.abs().amax(-1, keepdim=True).float().div_(127).clamp_(min=1e-30)
+    scales = largest(x.abs().amax(-1, keepdim=True)).float().div_(127).clamp_(min=1e-30)
     return (x / scales).round_().to(torch.int8), scales
 
 
-def int8_product(x: Tensor, values: Tensor, scales: Tensor) -> Tensor:
+def int8_product(
+    x: Tensor,
+    values: Tensor,
+    scales: Tensor,
+    largest: Callable[[Tensor], Tensor] = lambda own: own,
+) -> Tensor:
     """x Wᵀ: [..., columns] -> [..., rows] for W = values [rows, columns] * scales, [rows, 1] or
-    [1, 1]."""
+    [1, 1]. For `largest` see `quantized_rows`."""
     flat = x.reshape(-1, x.shape[-1])
     count = len(flat)
     if flat.is_cuda and count < _LEAST_ROWS:
         flat = torch.cat((flat, flat.new_zeros(_LEAST_ROWS - count, flat.shape[1])))
-    integers, factors = quantized_rows(flat)
+    integers, factors = quantized_rows(flat, largest)
     output = flat.new_empty(len(flat), len(values))
     most = max(2 * _LEAST_ROWS, _PIECE.get(x.device.type, _PIECE["cpu"]) // len(values))
     pieces = max(1, -(-len(flat) // most))  # about equal, so that none is too small for a GPU

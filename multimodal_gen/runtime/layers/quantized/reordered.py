@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,13 @@ class ReorderedStorage(Storage):
         self.form = stored.form
         self.stored = stored
         self.register_buffer("order", order)
+
+    @property
+    def block(self) -> int:
+        return self.stored.block
+
+    def cut(self, columns: Sequence[range]) -> ReorderedStorage:
+        return ReorderedStorage(self.stored.cut(columns), self.order)
 
     def numbers(self, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
         return self.stored.numbers(self.order[rows], dtype)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -36,6 +39,13 @@ class RotatedStorage(Storage):
         device = next(rotated.buffers()).device
         self.register_buffer("first", _hadamard(fours // 2).to(device))
         self.register_buffer("second", _hadamard(fours - fours // 2).to(device))
+
+    @property
+    def block(self) -> int:
+        return math.lcm(self.group, self.rotated.block)
+
+    def cut(self, columns: Sequence[range]) -> RotatedStorage:
+        return RotatedStorage(self.rotated.cut(columns), self.group)
 
     def numbers(self, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
         return self._rotate(self.rotated.numbers(rows, torch.float32)).to(dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -13,7 +15,7 @@ from multimodal_gen.runtime.layers.quantized.float8_product import (
     float8_product,
     has_float8_product,
 )
-from multimodal_gen.runtime.layers.quantized.storage import Storage
+from multimodal_gen.runtime.layers.quantized.storage import Storage, picked
 
 _CHUNK = {"cpu": 1 << 18}
 """Numbers computed at a time in float32: what fits into a cache of a CPU."""
@@ -52,6 +54,31 @@ class ScaledStorage(Storage):
         self.register_buffer("values", as_bytes(values))
         self.register_buffer("factor", factor)
         self.register_buffer("smoothing", smoothing)
+
+    @property
+    def block(self) -> int:
+        width = 1 if self.scales is None or self.scales.is_by_row else self.scales.block[1]
+        return math.lcm(self.per_byte, width)
+
+    def cut(self, columns: Sequence[range]) -> ScaledStorage:
+        scales, smoothing = self.scales, self.smoothing
+        return self._like(
+            picked(self.values, columns, self.per_byte).view(self.dtype),
+            scales=None if scales is None else scales.cut(columns, self.rows),
+            smoothing=None if smoothing is None else picked(smoothing[None], columns)[0],
+        )
+
+    def _like(
+        self, values: Tensor, *, scales: BlockScales | None, smoothing: Tensor | None
+    ) -> ScaledStorage:
+        return ScaledStorage(
+            self.form,
+            values,
+            factor=self.factor,
+            scales=scales,
+            smoothing=smoothing,
+            rounds_inputs=self.rounds_inputs,
+        )
 
     def numbers(self, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
         count = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
@@ -135,6 +162,18 @@ class Float4Storage(ScaledStorage):
         pairs = torch.cartesian_prod(e2m1, e2m1)  # [256, 2]: high, low
         pairs = pairs if high_first else pairs.flip(1).contiguous()
         self.register_buffer("pairs", pairs.view(torch.int64).squeeze(1).to(values.device))
+
+    def _like(
+        self, values: Tensor, *, scales: BlockScales | None, smoothing: Tensor | None
+    ) -> Float4Storage:
+        return Float4Storage(
+            self.form,
+            values,
+            high_first=self.high_first,
+            factor=self.factor,
+            scales=scales,
+            smoothing=smoothing,
+        )
 
     def _as_float32(self, values: Tensor) -> Tensor:
         pairs = self.pairs.index_select(0, values.flatten().int())

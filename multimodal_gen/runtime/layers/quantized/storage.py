@@ -37,6 +37,15 @@ class Storage(nn.Module, ABC):
         """The numbers [n, columns] of a range of rows, or of the rows that `rows` [n] lists."""
 
     @property
+    def block(self) -> int:
+        """Columns that can't be taken apart: by default all."""
+        return self.columns
+
+    def cut(self, columns: Sequence[range]) -> Storage:
+        """Only these columns, which are whole blocks, side by side."""
+        return self
+
+    @property
     def unpacks(self) -> bool:
         """True if products unpack the numbers on its device, which has no kernel for the form."""
         return True
@@ -59,6 +68,13 @@ class Storage(nn.Module, ABC):
         return output.view(*x.shape[:-1], self.rows)
 
 
+def picked(numbers: Tensor, columns: Sequence[range], width: int = 1) -> Tensor:
+    """Columns of a matrix whose numbers stand for `width` columns of the weight each."""
+    return torch.cat(
+        [numbers[:, each.start // width : -(-each.stop // width)] for each in columns], dim=1
+    )
+
+
 class PlainStorage(Storage):
     """Floating-point numbers, which are cast when they are used."""
 
@@ -68,6 +84,11 @@ class PlainStorage(Storage):
         super().__init__(*values.shape)
         self.register_buffer("values", values)
         self.form = str(values.dtype).removeprefix("torch.")
+
+    block = 1
+
+    def cut(self, columns: Sequence[range]) -> Storage:
+        return PlainStorage(picked(self.values, columns))
 
     @property
     def unpacks(self) -> bool:

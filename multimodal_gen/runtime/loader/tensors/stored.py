@@ -150,7 +150,6 @@ def storages(
     sources: Sequence[Stored],
     shape: torch.Size,
     dtype: torch.dtype,
-    device: torch.device,
     *,
     keep_narrow: bool,
 ) -> list[Storage]:
@@ -164,7 +163,7 @@ def storages(
     )
     if len(shape) != 2 or not any(_is_kept(span, shape[1], dtype, keep_narrow) for span in spans):
         return []
-    return [_storage(span, shape[1], dtype).to(device) for span in spans]
+    return [_storage(span, shape[1], dtype) for span in spans]
 
 
 def _leaves(span: Span) -> Iterator[Span]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,39 +13,14 @@ from torch import Tensor, nn
 from multimodal_gen.checkpoints.tensor_info import MANY_NUMBERS, is_float
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.layers.quantized.library import KEPT_LAYERS
-from multimodal_gen.runtime.layers.quantized.storage import KeptWeight, Storage
-from multimodal_gen.runtime.layers.take import Segment, Sources, take_parameters
-from multimodal_gen.runtime.loader.tensors.stored import Stored, assemble, storages
+from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
+from multimodal_gen.runtime.layers.take import Sources, take_parameters
+from multimodal_gen.runtime.loader.tensors.sources import StoredSources
+from multimodal_gen.runtime.loader.tensors.stored import Stored
 from multimodal_gen.runtime.loader.tensors.when_loaded import WhenLoaded
 
 _SHOWN = 8
 """Maximum number of names listed per kind of mistake."""
-
-
-@dataclass(frozen=True)
-class StoredSources:
-    """Tensors of files that make up one parameter, by name, in order along dim 0."""
-
-    tensors: Mapping[str, Stored]
-    keep_narrow: bool = False
-
-    @property
-    def segments(self) -> list[Segment]:
-        segments: list[Segment] = []
-        start = 0
-        for name, tensor in self.tensors.items():
-            segments.append(Segment(name, start, tensor.shape[0] if tensor.shape else 1))
-            start += segments[-1].rows
-        return segments
-
-    def read(self, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-        return assemble([*self.tensors.values()], shape, dtype, device)
-
-    def storages(
-        self, shape: torch.Size, dtype: torch.dtype, device: torch.device
-    ) -> list[Storage]:
-        tensors = [*self.tensors.values()]
-        return storages(tensors, shape, dtype, device, keep_narrow=self.keep_narrow)
 
 
 def fill(
@@ -83,10 +57,9 @@ def fill(
 
     def sources_of(key: str) -> Sources:
         owner, _, parameter = key.rpartition(".")
-        tensors = {source: stored[source] for source in key_map[key]}
-        plain = StoredSources(tensors, keep_narrow)
+        plain = StoredSources({each: stored[each] for each in key_map[key]}, keep_narrow)
         if quantization and owner in quantized and parameter == "weight":
-            return quantization.sources(tensors, plain)
+            return quantization.sources(plain)
         return plain
 
     done = 0

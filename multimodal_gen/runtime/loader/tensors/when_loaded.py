@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import torch
@@ -13,12 +13,14 @@ from multimodal_gen.configs.quantization import Quantization
 from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.quantized.block_scales import BlockScales
 from multimodal_gen.runtime.layers.quantized.codebook import NF4, CodebookStorage, PlainScales
+from multimodal_gen.runtime.layers.quantized.columns import cut_columns
 from multimodal_gen.runtime.layers.quantized.int8 import Int8Storage
 from multimodal_gen.runtime.layers.quantized.int8_product import quantized_rows
 from multimodal_gen.runtime.layers.quantized.scaled import ScaledStorage
 from multimodal_gen.runtime.layers.quantized.storage import Storage
 from multimodal_gen.runtime.layers.quantized.unpacking import multiplied_storages
 from multimodal_gen.runtime.layers.take import Segment, Sources
+from multimodal_gen.runtime.loader.tensors.sources import StoredSources
 from multimodal_gen.runtime.loader.tensors.stored import Stored, pieces
 
 _FLOAT8 = torch.float8_e4m3fn
@@ -71,9 +73,9 @@ class WhenLoaded:
     least: int = 0
     """Weights of a module from which on it is quantised."""
 
-    def sources(self, tensors: Mapping[str, Stored], as_stored: Sources) -> Sources:
+    def sources(self, as_stored: StoredSources) -> Sources:
         """Sources of a weight that is to be quantised."""
-        return QuantizedSources(self, tensors, as_stored)
+        return QuantizedSources(self, as_stored)
 
     def layers(self, module: nn.Module) -> set[str]:
         """Names of the layers to quantise.
@@ -90,7 +92,7 @@ class WhenLoaded:
         return {
             name
             for name, layer in module.named_modules()
-            if type(layer) in (Linear, nn.Linear)
+            if (type(layer) is nn.Linear or (isinstance(layer, Linear) and len(layer.whole) == 2))
             and (own is not None or name.startswith(repeated))
             and not any(fnmatchcase(name, pattern) for pattern in (own or _EXACT))
         }
@@ -116,12 +118,17 @@ class QuantizedSources:
     """Sources of a weight that is quantised while it is loaded, unless it is in another form."""
 
     how: WhenLoaded
-    tensors: Mapping[str, Stored]
-    as_stored: Sources
+    as_stored: StoredSources
 
     @property
     def segments(self) -> Sequence[Segment]:
         return self.as_stored.segments
+
+    def rows(self, own: Sequence[range]) -> Sources:
+        return replace(self, as_stored=self.as_stored.rows(own))
+
+    def columns(self, own: Sequence[range]) -> Sources:
+        return self.as_stored.columns(own)
 
     def read(self, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
         return self.as_stored.read(shape, dtype, device)
@@ -129,10 +136,17 @@ class QuantizedSources:
     def storages(
         self, shape: torch.Size, dtype: torch.dtype, device: torch.device
     ) -> Sequence[Storage]:
-        tensors = [*self.tensors.values()]
-        if self.how.fits(tensors, shape):
+        tensors = [*self.as_stored.tensors.values()]
+        if tensors and self.how.fits(tensors, shape):
             return [self.how.storage(tensors, shape, device)]
         return self.as_stored.storages(shape, dtype, device)
+
+    def column_storages(
+        self, own: Sequence[range], shape: torch.Size, dtype: torch.dtype, device: torch.device
+    ) -> tuple[Sequence[Storage], Sequence[range]]:
+        if not self.how.fits([*self.as_stored.tensors.values()], shape):
+            return self.as_stored.column_storages(own, shape, dtype, device)
+        return cut_columns(self.storages(shape, dtype, device), own)
 
 
 def _pieces(tensors: Sequence[Stored], columns: int, device: torch.device) -> Pieces:

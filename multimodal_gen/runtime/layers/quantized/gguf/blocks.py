@@ -37,6 +37,12 @@ class BlockForm(NamedTuple):
     """Scale and offset, float32 [n, shares]: number = integer * scale - offset."""
 
 
+def numbers_in_block(kind: str) -> int:
+    """Numbers that a block of this type holds."""
+    count: int = GGML_QUANT_SIZES[GGMLQuantizationType[kind]][0]
+    return count
+
+
 def unpack(kind: str, rows: Tensor, columns: int, dtype: torch.dtype) -> Tensor:
     """Numbers [n, columns] of rows of whole blocks, uint8 [n, bytes].
 
