@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from multimodal_gen.runtime.distributed.mesh import Mesh
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.layers.parts import Parts
+from multimodal_gen.runtime.layers.tensor_parallel.parts import make_parts
+from multimodal_gen.runtime.loader.tensors.derived import HeldTensor
+from multimodal_gen.runtime.loader.tensors.weights import fill
 from multimodal_gen.runtime.models.dits.wan.model import WanTransformer
 from multimodal_gen.runtime.models.dits.z_image.model import ZImageTransformer
 
 
 def parts_of(mesh: Mesh | None = None) -> Parts:
     """What a transformer is built of on one rank of a mesh, or alone."""
-    return Parts(make_sequence_parallel(mesh or Mesh(), select_attention("sdpa")))
+    return make_parts(mesh or Mesh(), select_attention("sdpa"))
+
+
+def filled(
+    make: Callable[[Parts], nn.Module], mesh: Mesh, weights: Mapping[str, Tensor]
+) -> nn.Module:
+    """A transformer on one rank of a mesh, with these weights of a whole one."""
+    with torch.device("meta"):
+        module = make(parts_of(mesh)).requires_grad_(False)
+    stored = {name: HeldTensor(weight) for name, weight in weights.items()}
+    names = {name: (name,) for name in weights}
+    fill(module, stored, names, name="transformer", device=torch.device("cpu"))
+    return module
 
 
 def evaluate(model: nn.Module, **inputs: Any) -> Tensor:

@@ -10,7 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,7 +19,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from exchanged_bytes import check_bytes, meshes
-from native import evaluate, parts_of
+from native import evaluate, filled, parts_of
 from tiled_vaes import decoded_in_tiles, picture_vae, video_vae
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -183,21 +183,29 @@ def _compare_attention(mesh: Mesh, lengths: torch.Tensor | None) -> None:
             torch.testing.assert_close(out, mine, atol=1e-5, rtol=1e-5)
 
 
-def _pair(make: Callable[[Parts], nn.Module], mesh: Mesh) -> tuple[nn.Module, nn.Module]:
-    """A transformer on one rank and one that shares its sequence, with the same weights."""
+@cache
+def _geometries() -> tuple[Mesh, ...]:
+    """The ways in which these ranks share an evaluation."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    ways = [{"ulysses": size}, {"tensor": size}]
+    if size == 4:
+        ways.append({"ulysses": 2, "tensor": 2})
+    return tuple(Mesh.create(rank, **way) for way in ways)
+
+
+def _models(make: Callable[[Parts], nn.Module]) -> tuple[nn.Module, list[nn.Module]]:
+    """A transformer on one rank, and those that share its work, with the same weights."""
     alone = make(parts_of())
-    shared = make(parts_of(mesh))
     generator = torch.Generator().manual_seed(0)
     weights = {
         name: torch.randn(weight.shape, generator=generator) / weight.shape[-1] ** 0.5
         for name, weight in alone.state_dict().items()
     }
     alone.load_state_dict(weights)
-    shared.load_state_dict(weights)
-    return alone, shared
+    return alone, [filled(make, mesh, weights) for mesh in _geometries()]
 
 
-def flux_on_ranks_equals_flux_on_one(_: Mesh, mesh: Mesh) -> None:
+def flux_on_ranks_equals_flux_on_one(_: Mesh, __: Mesh) -> None:
     for heads in (1, 3, 4, 6):
         config = FluxConfig(
             in_channels=8,
@@ -209,7 +217,7 @@ def flux_on_ranks_equals_flux_on_one(_: Mesh, mesh: Mesh) -> None:
             pooled_projection_dim=8,
             axes_dims_rope=(4, 2, 2),
         )
-        pair = _pair(partial(FluxTransformer, config), mesh)
+        models = _models(partial(FluxTransformer, config))
         for text, *grids in ((5, (3, 3)), (1, (1, 3)), (8, (4, 4)), (3, (2, 3), (1, 1))):
             tokens, *picture = (_random(2, height * width, 8) for height, width in grids)
             inputs = {
@@ -219,10 +227,10 @@ def flux_on_ranks_equals_flux_on_one(_: Mesh, mesh: Mesh) -> None:
                 "timestep": torch.tensor([0.9, 0.2]),
                 "picture": picture[0] if picture else None,
             }
-            _compare(pair, grids=tuple(grids), **inputs)
+            _compare(models, grids=tuple(grids), **inputs)
 
 
-def sd3_on_ranks_equals_sd3_on_one(_: Mesh, mesh: Mesh) -> None:
+def sd3_on_ranks_equals_sd3_on_one(_: Mesh, __: Mesh) -> None:
     for heads in (1, 3, 4, 6):
         config = SD3Config(
             in_channels=4,
@@ -237,17 +245,17 @@ def sd3_on_ranks_equals_sd3_on_one(_: Mesh, mesh: Mesh) -> None:
             dual_attention_layers=(0,),
             qk_norm="rms_norm",
         )
-        pair = _pair(partial(SD3Transformer, config), mesh)
+        models = _models(partial(SD3Transformer, config))
         for text, size in ((5, (6, 6)), (1, (2, 6)), (8, (8, 10))):
             inputs = {
                 "latents": _random(2, 4, *size),
                 "encoder_hidden_states": _random(2, text, 8),
                 "pooled_projections": _random(2, 8),
             }
-            _compare(pair, timestep=torch.tensor([900.0, 200.0]), **inputs)
+            _compare(models, timestep=torch.tensor([900.0, 200.0]), **inputs)
 
 
-def wan_on_ranks_equals_wan_on_one(_: Mesh, mesh: Mesh) -> None:
+def wan_on_ranks_equals_wan_on_one(_: Mesh, __: Mesh) -> None:
     for heads in (1, 3, 4, 6):
         config = WanConfig(
             in_channels=4,
@@ -261,7 +269,7 @@ def wan_on_ranks_equals_wan_on_one(_: Mesh, mesh: Mesh) -> None:
             image_dim=8,
             added_kv_proj_dim=8 * heads,
         )
-        pair = _pair(partial(WanTransformer, config), mesh)
+        models = _models(partial(WanTransformer, config))
         for size in ((1, 2, 2), (3, 2, 6), (2, 4, 4)):
             inputs = {
                 "hidden_states": _random(2, 4, *size),
@@ -269,10 +277,10 @@ def wan_on_ranks_equals_wan_on_one(_: Mesh, mesh: Mesh) -> None:
                 "encoder_hidden_states_image": _random(2, 3, 8),
             }
             for timesteps in ([[900.0], [200.0]], [[0.0, 900.0], [200.0, 200.0]]):
-                _compare(pair, timestep=torch.tensor(timesteps), **inputs)
+                _compare(models, timestep=torch.tensor(timesteps), **inputs)
 
 
-def flux2_on_ranks_equals_flux2_on_one(_: Mesh, mesh: Mesh) -> None:
+def flux2_on_ranks_equals_flux2_on_one(_: Mesh, __: Mesh) -> None:
     for heads in (1, 3, 4, 6):
         config = Flux2Config(
             in_channels=8,
@@ -283,11 +291,11 @@ def flux2_on_ranks_equals_flux2_on_one(_: Mesh, mesh: Mesh) -> None:
             joint_attention_dim=8,
             axes_dims_rope=(2, 2, 2, 2),
         )
-        pair = _pair(partial(Flux2Transformer, config), mesh)
+        models = _models(partial(Flux2Transformer, config))
         for text, grids in ((5, ((3, 3),)), (1, ((1, 3), (1, 2))), (8, ((4, 4), (3, 5), (1, 1)))):
             tokens = [height * width for height, width in grids]
             _compare(
-                pair,
+                models,
                 hidden_states=_random(2, tokens[0], 8),
                 encoder_hidden_states=_random(2, text, 8),
                 timestep=torch.tensor([0.9, 0.2]),
@@ -296,7 +304,7 @@ def flux2_on_ranks_equals_flux2_on_one(_: Mesh, mesh: Mesh) -> None:
             )
 
 
-def z_image_on_ranks_equals_z_image_on_one(_: Mesh, mesh: Mesh) -> None:
+def z_image_on_ranks_equals_z_image_on_one(_: Mesh, __: Mesh) -> None:
     for heads in (1, 3, 4, 30):
         config = ZImageConfig(
             in_channels=4,
@@ -307,10 +315,10 @@ def z_image_on_ranks_equals_z_image_on_one(_: Mesh, mesh: Mesh) -> None:
             cap_feat_dim=8,
             axes_dims=(4, 2, 2),
         )
-        pair = _pair(partial(ZImageTransformer, config), mesh)
+        models = _models(partial(ZImageTransformer, config))
         for text, size, lengths in ((5, (6, 6), None), (70, (2, 14), [70, 9]), (33, (12, 8), None)):
             _compare(
-                pair,
+                models,
                 latents=_random(2, 4, *size),
                 encoder_hidden_states=_random(2, text, 8),
                 timestep=torch.tensor([0.9, 0.2]),
@@ -318,7 +326,7 @@ def z_image_on_ranks_equals_z_image_on_one(_: Mesh, mesh: Mesh) -> None:
             )
 
 
-def qwen_image_on_ranks_equals_qwen_image_on_one(_: Mesh, mesh: Mesh) -> None:
+def qwen_image_on_ranks_equals_qwen_image_on_one(_: Mesh, __: Mesh) -> None:
     for heads in (1, 3, 4, 6):
         config = QwenImageConfig(
             in_channels=8,
@@ -329,7 +337,7 @@ def qwen_image_on_ranks_equals_qwen_image_on_one(_: Mesh, mesh: Mesh) -> None:
             axes_dims_rope=(4, 2, 2),
             zero_cond_t=heads == 3,
         )
-        pair = _pair(partial(QwenImageTransformer, config), mesh)
+        models = _models(partial(QwenImageTransformer, config))
         for grids, lengths in (
             (((3, 3),), None),
             (((1, 3), (5, 1)), [9, 2]),
@@ -337,7 +345,7 @@ def qwen_image_on_ranks_equals_qwen_image_on_one(_: Mesh, mesh: Mesh) -> None:
         ):
             tokens = [height * width for height, width in grids]
             _compare(
-                pair,
+                models,
                 hidden_states=_random(2, tokens[0], 8),
                 encoder_hidden_states=_random(2, 9, 8),
                 timestep=torch.tensor([0.9, 0.2]),
@@ -347,12 +355,15 @@ def qwen_image_on_ranks_equals_qwen_image_on_one(_: Mesh, mesh: Mesh) -> None:
             )
 
 
-def _compare(pair: tuple[nn.Module, nn.Module], **inputs: Any) -> None:
-    alone, shared = pair
-    with torch.inference_mode():
-        ours, expected = evaluate(shared, **inputs), evaluate(alone, **inputs)
+def _compare(models: tuple[nn.Module, list[nn.Module]], **inputs: Any) -> None:
+    alone, shared = models
     shapes = [list(each.shape) for each in inputs.values() if isinstance(each, torch.Tensor)]
-    assert (ours - expected).norm() < 1e-5 * expected.norm(), (alone, shapes)
+    with torch.inference_mode():
+        expected = evaluate(alone, **inputs)
+        for number, each in enumerate(shared):
+            ours = evaluate(each, **inputs)
+            far = (ours - expected).norm() / expected.norm()
+            assert far < 1e-5, (alone, _geometries()[number], shapes)
 
 
 def tiles_on_ranks_are_those_on_one(_: Mesh, mesh: Mesh) -> None:

@@ -19,9 +19,8 @@ from multimodal_gen.benchmarks.device.stand_ins import (
 from multimodal_gen.benchmarks.names import Scale
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rank_context import RankContext
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
-from multimodal_gen.runtime.layers.parts import Parts
+from multimodal_gen.runtime.layers.tensor_parallel.parts import make_parts
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.stages.request_state import Conditioning
 
@@ -109,9 +108,9 @@ class RealModel:
         native = kind.native
         values = {**self.transformer, **(self.tiny if scale == "tiny" else {})}
         config = native.config_class(**values)
-        sequence = make_sequence_parallel(context.mesh, select_attention("auto"))
+        parts = make_parts(context.mesh, select_attention("auto"))
         with torch.device("meta"):
-            module: torch.nn.Module = native.make(config, Parts(sequence)).eval()
+            module: torch.nn.Module = native.make(config, parts).eval()
         fill_randomly(module.requires_grad_(False), context.dtype, context.device)
         return module
 

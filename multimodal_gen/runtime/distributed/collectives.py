@@ -31,6 +31,13 @@ def all_gather_shares(
     return gathered.movedim(0, dim)
 
 
+def all_reduce(part: Tensor, how: dist.ReduceOp.RedOpType, group: dist.ProcessGroup) -> Tensor:
+    """Reduce the ranks' tensors, of one shape, in place; all ranks get equal bits."""
+    if part.numel():
+        dist.all_reduce(part, op=how, group=group)
+    return part
+
+
 def send(tensor: Tensor, rank: int) -> None:
     """Send a tensor to a rank, which waits for it in `receive`."""
     dist.send(tensor.contiguous(), rank)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from multimodal_gen.runtime.layers.lora import Difference, LoraRows, TermBank
+from multimodal_gen.runtime.layers.lora import Difference, LoraRows, Term, TermBank
 from multimodal_gen.runtime.layers.take import Segment, Sources, take_parameters
 
 
@@ -42,6 +42,8 @@ class Elementwise(nn.Module):
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
+        self.whole = torch.Size(shape)
+        """Shape of the weight in a checkpoint, of which a rank may hold a part."""
         self.weight = nn.Parameter(torch.empty(shape))
         self.loras = DifferenceBank()
 
@@ -55,6 +57,10 @@ class Elementwise(nn.Module):
         take_parameters(self, sources, dtype, device)
         if "weight" in sources:
             self.segments = tuple(sources["weight"].segments)
+
+    def part_of(self, term: Term) -> Term | None:
+        """This rank's part of a LoRA's term for the whole weight, if it has one."""
+        return term
 
 
 class VectorTable(Elementwise):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal_gen.runtime.layers.lora import LoraBank, LoraRows
+from multimodal_gen.runtime.layers.lora import LoraBank, LoraRows, Term
 from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
 from multimodal_gen.runtime.layers.take import Segment, Sources, take_parameters
 
@@ -24,6 +24,8 @@ class Linear(nn.Module):
     def __init__(self, shape: tuple[int, ...], *, bias: bool = True) -> None:
         """`shape` is that of the weight, [out, in]."""
         super().__init__()
+        self.whole = torch.Size(shape)
+        """Shape of the weight in a checkpoint, of which a rank may hold a part."""
         self.weight = nn.Parameter(torch.empty(shape))
         self.register_parameter("bias", nn.Parameter(torch.empty(shape[0])) if bias else None)
         self.kept: KeptWeight | None = None
@@ -74,6 +76,10 @@ class Linear(nn.Module):
                 self.weight = None
                 sources = {name: each for name, each in sources.items() if name != "weight"}
         take_parameters(self, sources, dtype, device)
+
+    def part_of(self, term: Term) -> Term | None:
+        """This rank's part of a LoRA's term for the whole layer, if it has one."""
+        return term
 
 
 class PatchLinear(Linear):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,27 @@ class LowRank:
     def tensors(self) -> tuple[Tensor | None, ...]:
         return (self.down, self.up, self.bias)
 
+    def to(self, device: torch.device) -> LowRank:
+        return replace(
+            self,
+            down=self.down.to(device).contiguous(),
+            up=self.up.to(device).contiguous(),
+            bias=_moved(self.bias, device),
+        )
+
+    def outputs(self, own: Sequence[range]) -> LowRank | None:
+        """The term for a layer with these outputs of the whole one, if it changes any."""
+        rows = [part for each in own if (part := _within(self, each))]
+        if not rows:
+            return None
+        start = _place(self.start, own)
+        return replace(self, up=_rows(self.up, rows), bias=_rows(self.bias, rows), start=start)
+
+    def inputs(self, own: Sequence[range], *, bias: bool) -> LowRank:
+        """The term for a layer with these inputs of the whole one, with or without the bias."""
+        down = torch.cat([self.down[:, each.start : each.stop] for each in own], dim=1)
+        return replace(self, down=down, bias=self.bias if bias else None)
+
     def product(self, x: Tensor) -> Tensor:
         """up(down(x)) of a linear layer: [..., in] -> [..., channels]."""
         return F.linear(F.linear(x, self.down.flatten(1)), self.up.flatten(1))
@@ -71,12 +92,52 @@ class Difference:
     def tensors(self) -> tuple[Tensor | None, ...]:
         return (self.weight, self.bias)
 
+    def to(self, device: torch.device) -> Difference:
+        weight, bias = _moved(self.weight, device), _moved(self.bias, device)
+        return replace(self, weight=weight, bias=bias)
+
+    def outputs(self, own: Sequence[range]) -> Difference | None:
+        """See `LowRank.outputs`."""
+        rows = [part for each in own if (part := _within(self, each))]
+        if not rows:
+            return None
+        weight, bias = _rows(self.weight, rows), _rows(self.bias, rows)
+        return replace(self, weight=weight, bias=bias, start=_place(self.start, own))
+
+    def inputs(self, own: Sequence[range], *, bias: bool) -> Difference | None:
+        """See `LowRank.inputs`."""
+        weight, added = self.weight, self.bias if bias else None
+        if weight is not None:
+            weight = torch.cat([weight[:, each.start : each.stop] for each in own], dim=1)
+        return None if weight is added is None else replace(self, weight=weight, bias=added)
+
     def product(self, x: Tensor) -> Tensor | None:
         """Product of a linear layer: [..., in] -> [..., channels]."""
         return None if self.weight is None else F.linear(x, self.weight.flatten(1))
 
 
 Term = LowRank | Difference
+
+
+def _within(term: Term, own: range) -> range:
+    """Rows of the term for these outputs of the whole layer."""
+    rows = range(own.start - term.start, own.stop - term.start)
+    return range(max(0, rows.start), min(term.channels, rows.stop))
+
+
+def _place(start: int, own: Sequence[range]) -> int:
+    """Number of these outputs that are before output `start` of the whole layer."""
+    return sum(min(len(each), max(0, start - each.start)) for each in own)
+
+
+def _rows(tensor: Tensor | None, rows: Sequence[range]) -> Any:
+    if tensor is None:
+        return None
+    return torch.cat([tensor[each.start : each.stop] for each in rows])
+
+
+def _moved(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(device).contiguous()
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,22 @@ from multimodal_gen.runtime.layers.lora import LoraRows
 
 
 class QKNorm(Elementwise):
-    """RMS norm of queries and keys over the head dimension, each with its own weight.
+    """RMS norm of queries and keys over one head or over all, each with its own weight.
 
     `weight` [2 * D] holds the queries' weight, then the keys'.
     """
 
-    def __init__(self, head_dim: int) -> None:
-        super().__init__(2 * head_dim)
+    def __init__(self, width: int) -> None:
+        super().__init__(2 * width)
+
+    def normalised(self, qk: Tensor, eps: float) -> Tensor:
+        """See `rms_norm`; for queries and keys [B, S, 2, H, D], not scaled yet."""
+        return rms_norm(qk, eps)
 
     def scale_(self, normalised: Tensor, lora: LoraRows | None = None) -> None:
         """Multiply an output of `rms_norm` [B, S, 2, H, D] by the weight, in place."""
         weight = self.weight_of(lora)
-        normalised.mul_(weight.unflatten(-1, (2, 1, -1)))
+        normalised.mul_(weight.unflatten(-1, (2, 1, weight.shape[-1] // 2)))
 
 
 class RMSNorm(Elementwise):

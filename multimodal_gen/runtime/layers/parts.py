@@ -14,6 +14,16 @@ from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
 from multimodal_gen.runtime.layers.linear import Linear, PatchLinear
 from multimodal_gen.runtime.layers.norm import QKNorm, RMSNorm
 
+Units = int | Sequence[int]
+"""Features that stay together, for all widths of a layer or for each."""
+
+
+def units_of(widths: Sequence[int], unit: Units) -> Sequence[int]:
+    """Unit of each width, which is a multiple of it."""
+    units = [unit] * len(widths) if isinstance(unit, int) else unit
+    assert not any(width % each for width, each in zip(widths, units, strict=True)), (widths, unit)
+    return units
+
 
 class Parts:
     """Creates the layers of one transformer; `sequence` shares its tokens between ranks."""
@@ -28,36 +38,43 @@ class Parts:
         return Linear((outputs, inputs), bias=bias)
 
     def column(
-        self, inputs: int, outputs: Sequence[int], *, unit: int = 1, bias: bool = True
+        self, inputs: int, outputs: Sequence[int], *, unit: Units = 1, bias: bool = True
     ) -> Linear:
         """Several layers with one input, as one product: [..., inputs] -> [..., sum(outputs)].
 
-        Each of `outputs` can be split between ranks in units of `unit` features: whole heads.
+        Each of `outputs` can be split between ranks in units of `unit` features: whole heads. 1
+        stands for features that need not stay together.
         """
-        assert not any(width % unit for width in outputs), (outputs, unit)
+        units_of(outputs, unit)
         return Linear((sum(outputs), inputs), bias=bias)
 
     def row(
-        self, inputs: Sequence[int], outputs: int, *, unit: int = 1, bias: bool = True
+        self, inputs: Sequence[int], outputs: int, *, unit: Units = 1, bias: bool = True
     ) -> Linear:
         """A layer whose inputs are the outputs of columns of these widths: its products add up."""
-        assert not any(width % unit for width in inputs), (inputs, unit)
+        units_of(inputs, unit)
         return Linear((outputs, sum(inputs)), bias=bias)
 
     def patches(self, channels: int, outputs: int, patch: Sequence[int]) -> PatchLinear:
         """Patch embedding, complete on each rank."""
         return PatchLinear((outputs, channels, *patch))
 
-    def norm(self, width: int, eps: float) -> RMSNorm:
-        """An RMS norm over a width that ranks may share: all heads."""
+    def norm(self, width: int, eps: float, *, unit: int) -> RMSNorm:
+        """An RMS norm over all outputs of a column, split in units of `unit` features."""
+        assert not width % unit, (width, unit)
         return RMSNorm(width, eps)
 
-    def qk_norm(self, width: int) -> QKNorm:
-        """An RMS norm of queries and keys, over one head or over all of them."""
+    def qk_norm(self, width: int, *, unit: int | None = None) -> QKNorm:
+        """An RMS norm of queries and keys, over one head, or over all if their `unit` is given."""
+        assert not width % (unit or 1), (width, unit)
         return QKNorm(width)
 
     def heads(self, count: int) -> int:
         """Number of the `count` heads that this rank's columns compute."""
+        return count
+
+    def features(self, count: int) -> int:
+        """Number of `count` features of no unit that this rank's columns compute."""
         return count
 
     # -- attention

@@ -1,4 +1,4 @@
-"""Loads the transformers of this project, on a rank that may share their sequence."""
+"""Loads the transformers of this project, whose work ranks may share."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Generic, TypeVar
 from torch import nn
 
 from multimodal_gen.runtime.distributed.rank_context import RankContext
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.layers.parts import Parts
+from multimodal_gen.runtime.layers.tensor_parallel.parts import make_parts
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.config import TransformerConfig
 
@@ -31,7 +31,7 @@ class NativeTransformer(Generic[AnyConfig]):
         """Load component `name`. Raises InvalidCheckpoint."""
         config = self.config_class.from_dict(checkpoint.config(name))
         attention = select_attention(context.attention_backend)
-        parts = Parts(make_sequence_parallel(context.mesh, attention))
+        parts = make_parts(context.mesh, attention)
         return checkpoint.load_native(
             name,
             lambda: self.make(config, parts),

@@ -47,9 +47,8 @@ def targets_in(root: nn.Module) -> Iterator[tuple[str, Target]]:
     """Targets by diffusers' name; one of our layers may combine several in one weight."""
     for name, module in root.named_modules():
         if isinstance(module, Linear | Elementwise):
-            whole = module if isinstance(module, Linear) else module.weight
             for segment in module.segments:
-                theirs, shape = segment.name.removesuffix(".weight"), whole.shape[1:]
+                theirs, shape = segment.name.removesuffix(".weight"), module.whole[1:]
                 yield theirs, Target(module, segment.start, (segment.rows, *shape))
             continue
         weight = getattr(module, "weight", None)
@@ -106,8 +105,18 @@ def misfit(pair: Pair, targets: list[Target]) -> str | None:
 def terms_of(
     pair: Pair, targets: list[Target], *, swapped: bool, device: torch.device
 ) -> Iterator[tuple[nn.Module, Term]]:
-    """Terms for each target, on the device. Raises InvalidCheckpoint for numbers that are not
-    finite, or become so in the layer's data type."""
+    """This rank's terms for each target, on the device. Raises InvalidCheckpoint for numbers that
+    are not finite, or become so in the layer's data type."""
+    for module, term in _whole_terms(pair, targets, swapped=swapped):
+        own = module.part_of(term) if isinstance(module, Linear | Elementwise) else term
+        if own is not None:
+            yield module, own.to(device)
+
+
+def _whole_terms(
+    pair: Pair, targets: list[Target], *, swapped: bool
+) -> Iterator[tuple[nn.Module, Term]]:
+    """Terms for all of each target, in the file's memory."""
     counts = [target.shape[0] for target in targets]
 
     def rows(tensor: Tensor | None, at: int) -> Tensor | None:
@@ -118,18 +127,14 @@ def terms_of(
         part = _in_dtype(whole.split_with_sizes(counts)[at], targets[at].module, pair.name)
         return part if part.any() else None
 
-    def here(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.to(device).contiguous()
-
     for at, target in enumerate(targets):
-        up, bias = here(rows(pair.up, at)), here(rows(pair.lora_bias, at))
+        up, bias = rows(pair.up, at), rows(pair.lora_bias, at)
         if pair.down is not None and up is not None:
-            down = here(_in_dtype(pair.down, target.module, pair.name))
-            assert down is not None
+            down = _in_dtype(pair.down, target.module, pair.name)
             yield target.module, LowRank(down, up, bias, pair.scale, target.start)
         elif bias is not None:
             yield target.module, Difference(None, bias, target.start, pair.scale)
-        weight, bias = here(rows(pair.weight, at)), here(rows(pair.bias, at))
+        weight, bias = rows(pair.weight, at), rows(pair.bias, at)
         if weight is not None or bias is not None:
             yield target.module, Difference(weight, bias, target.start)
 

@@ -8,6 +8,7 @@ matrix product here may be several tensors in a checkpoint: keys.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -194,10 +195,11 @@ class FluxSingleBlock(nn.Module):
         dim, width = config.inner_dim, config.attention_head_dim
         self.modulation = parts.linear(dim, self.vectors * dim)
         self.heads = (3, parts.heads(config.num_attention_heads), width)
-        self.widths = (3 * dim, config.mlp_dim)
-        self.qkv_mlp = parts.column(dim, (dim, dim, dim, config.mlp_dim))
+        self.widths = (math.prod(self.heads), parts.features(config.mlp_dim))
+        outputs, units = (dim, dim, dim, config.mlp_dim), (width, width, width, 1)
+        self.qkv_mlp = parts.column(dim, outputs, unit=units)
         self.qk_norm = parts.qk_norm(width)
-        self.proj_out = parts.row((dim, config.mlp_dim), dim)
+        self.proj_out = parts.row((dim, config.mlp_dim), dim, unit=(width, 1))
 
     def forward(self, x: Tensor, modulation: Sequence[Tensor], context: BlockContext) -> Tensor:
         shift, scale, gate = modulation

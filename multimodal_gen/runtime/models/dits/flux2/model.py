@@ -7,6 +7,7 @@ tokens of the image's stream, distinguished by their time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -187,10 +188,11 @@ class Flux2SingleBlock(nn.Module):
         self.eps = config.eps
         dim, mlp, width = config.inner_dim, config.mlp_dim, config.attention_head_dim
         self.heads = (3, parts.heads(config.num_attention_heads), width)
-        self.widths = (3 * dim, 2 * mlp)
-        self.qkv_mlp = parts.column(dim, (dim, dim, dim, mlp, mlp), bias=False)
+        self.widths = (math.prod(self.heads), 2 * parts.features(mlp))
+        outputs, units = (dim, dim, dim, mlp, mlp), (width, width, width, 1, 1)
+        self.qkv_mlp = parts.column(dim, outputs, unit=units, bias=False)
         self.qk_norm = parts.qk_norm(width)
-        self.proj_out = parts.row((dim, mlp), dim, bias=False)
+        self.proj_out = parts.row((dim, mlp), dim, unit=(width, 1), bias=False)
 
     def forward(self, x: Tensor, modulation: Sequence[Tensor], context: BlockContext) -> Tensor:
         shift, scale, gate = modulation

@@ -25,6 +25,7 @@ from multimodal_gen.runtime.layers.joint_stream import (
 from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import modulated_norm
+from multimodal_gen.runtime.layers.norm import RMSNorm
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import Grid, RotaryTables, check_table, rotary_table
 from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
@@ -44,7 +45,7 @@ class QwenImageTransformer(nn.Module):
         self.sequence = parts.sequence
         dim = config.inner_dim
         self.x_embedder = parts.linear(config.in_channels, dim)
-        self.context_norm = parts.norm(config.joint_attention_dim, 1e-6)
+        self.context_norm = RMSNorm(config.joint_attention_dim, 1e-6)
         self.context_embedder = parts.linear(config.joint_attention_dim, dim)
         self.time_embedder = EmbeddingMLP(parts, 256, dim)
         blocks = (QwenImageBlock(config, parts) for _ in range(config.num_layers))

@@ -7,6 +7,7 @@ product here may be several tensors in a checkpoint: keys.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_emb
 from multimodal_gen.runtime.layers.joint_stream import BlockContext, joint_attention
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
-from multimodal_gen.runtime.layers.norm import LayerNorm, rms_norm
+from multimodal_gen.runtime.layers.norm import LayerNorm
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
 from multimodal_gen.runtime.models.dits.wan.config import WanConfig
@@ -162,7 +163,7 @@ class WanBlock(nn.Module):
         self.heads = (parts.heads(config.num_attention_heads), width)
         self.modulation = VectorTable(1, _VECTORS, dim)
         self.qkv = parts.column(dim, (dim, dim, dim), unit=width)
-        self.qk_norm = parts.qk_norm(dim)  # across all heads
+        self.qk_norm = parts.qk_norm(dim, unit=width)
         self.attention_out = parts.row((dim,), dim, unit=width)
         self.cross_norm = LayerNorm(dim, config.eps) if config.cross_attn_norm else None
         self.cross = CrossAttention(config, parts)
@@ -190,8 +191,9 @@ class WanBlock(nn.Module):
         return _gated(x, mlp_gate, self.mlp_out(gelu_tanh(hidden), lora), counts)
 
     def _attend(self, x: Tensor, context: BlockContext) -> Tensor:
-        qkv = self.qkv(x, context.lora).unflatten(2, (3, -1))  # [B, S, 3, dim]
-        qk = rms_norm(qkv[:, :, :2].unsqueeze(3), self.eps)
+        qkv = self.qkv(x, context.lora)
+        qkv = qkv.unflatten(2, (3, math.prod(self.heads)))  # [B, S, 3, H * D]
+        qk = self.qk_norm.normalised(qkv[:, :, :2].unsqueeze(3), self.eps)
         self.qk_norm.scale_(qk, context.lora)
         qk, v = qk.unflatten(-1, self.heads).squeeze(3), qkv[:, :, 2].unflatten(-1, self.heads)
         return joint_attention(self.parts, qk, v, context)
@@ -206,7 +208,7 @@ class CrossAttention(nn.Module):
         self.parts = parts
         self.heads = (parts.heads(config.num_attention_heads), width)
         self.q = parts.column(dim, (dim,), unit=width)
-        self.norm_q = parts.norm(dim, config.eps)
+        self.norm_q = parts.norm(dim, config.eps, unit=width)
         self.text = KeysAndValues(dim, config, parts)
         added = config.added_kv_proj_dim
         self.image = None if added is None else KeysAndValues(added, config, parts)
@@ -231,7 +233,7 @@ class KeysAndValues(nn.Module):
         dim, head = config.inner_dim, config.attention_head_dim
         self.heads = (parts.heads(config.num_attention_heads), head)
         self.kv = parts.column(width, (dim, dim), unit=head)
-        self.norm_k = parts.norm(dim, config.eps)
+        self.norm_k = parts.norm(dim, config.eps, unit=head)
 
     def forward(self, seen: Tensor, lora: LoraRows | None) -> tuple[Tensor, Tensor]:
         """Keys and values, both [B, S, H, D], of tokens [B, S, width]."""
