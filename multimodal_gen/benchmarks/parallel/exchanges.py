@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from multimodal_gen.runtime.distributed.mesh import Axis, Mesh
+from multimodal_gen.scheduling.parallel.traffic import AxisName
 
-_AXES = ("cfg", "ring", "ulysses", "tensor", "sequence")
+_AXES: Sequence[AxisName] = ("cfg", "ring", "ulysses", "tensor", "sequence")
 
 
 @dataclass
@@ -37,13 +38,15 @@ class ExchangeCounter(TorchDispatchMode):
         self._found: defaultdict[tuple[str, str], Exchanged] = defaultdict(Exchanged)
         """By group and operation."""
 
-    def on(self, mesh: Mesh) -> dict[str, Exchanged]:
+    def on(self, mesh: Mesh) -> dict[AxisName, Exchanged]:
         """What was exchanged along each axis; along `sequence`, what is gathered there."""
-        found: defaultdict[str, Exchanged] = defaultdict(Exchanged)
+        found: defaultdict[AxisName, Exchanged] = defaultdict(Exchanged)
         for (group, operation), each in self._found.items():
             shared = [name for name in _AXES if _is_group(getattr(mesh, name), group)]
+            if not shared:
+                raise NotImplementedError(f"{operation} along no axis of the mesh")
             gathers = "sequence" in shared and operation.startswith("allgather")
-            total = found["sequence" if gathers else shared[0]] if shared else found["others"]
+            total = found["sequence" if gathers else shared[0]]
             total.sent += each.sent
             total.received += each.received
             total.exchanges += each.exchanges

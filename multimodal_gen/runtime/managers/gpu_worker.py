@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from multimodal_gen.configs.parallel import ParallelConfig
 from multimodal_gen.errors import (
     GenerationFailed,
     MultimodalGenError,
@@ -29,6 +28,7 @@ from multimodal_gen.messages.reply import WireError
 from multimodal_gen.runtime.distributed.link_store import Store
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.layers.quantized.storage import count_numbers
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.managers.lora_loader import LoraLoader
 from multimodal_gen.runtime.managers.rank_device import (
     PeakMemory,
@@ -43,7 +43,8 @@ from multimodal_gen.runtime.managers.rank_device import (
 )
 from multimodal_gen.runtime.managers.rank_group import join_ranks
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.registry import family_of, load_pipeline
+from multimodal_gen.runtime.pipelines.registry import load_pipeline
+from multimodal_gen.runtime.pipelines.sharing import agreed_parallel
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 log = logging.getLogger(__name__)
@@ -169,7 +170,6 @@ class GPUWorker:
         InvalidRequest."""
         engine, folder = args.engine, Path(args.model_folder)
         device = choose_device(engine, args.place)
-        parallel = ParallelConfig.choose(engine, ulysses_supported=family_of(folder).ulysses)
         dtype = choose_dtype(engine, device)
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -177,6 +177,10 @@ class GPUWorker:
             assert open_store is not None
             join_ranks(args, open_store(), device, dtype)
         keep_precision(dtype)
+        file = None if args.model_file is None else Path(args.model_file)
+        files = {name: Path(own) for name, own in args.component_files.items()}
+        checkpoint = Checkpoint.open(folder, file, files, engine.quantization)
+        parallel = agreed_parallel(args, checkpoint, device, dtype)
         mesh = Mesh.create(args.rank, **asdict(parallel))
         pipeline = load_pipeline(
             folder,
@@ -184,8 +188,8 @@ class GPUWorker:
             dtype=dtype,
             mesh=mesh,
             attention_backend=engine.attention_backend,
-            file=None if args.model_file is None else Path(args.model_file),
-            component_files={name: Path(file) for name, file in args.component_files.items()},
+            file=file,
+            component_files=files,
             device_memory_gb=engine.device_memory_gb,
             residency=engine.residency,
             quantization=engine.quantization,

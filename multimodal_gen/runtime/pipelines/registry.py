@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from multimodal_gen.configs.arguments.engine_args import ResidencyChoice
-from multimodal_gen.configs.families import FamilyConfig, family_named
+from multimodal_gen.configs.families import family_named
 from multimodal_gen.configs.quantization import Quantization
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
@@ -31,11 +31,6 @@ from multimodal_gen.runtime.residency.decoding_room import decoding_room
 from multimodal_gen.runtime.residency.residency import Residency
 
 log = logging.getLogger(__name__)
-
-
-def family_of(folder: Path) -> FamilyConfig:
-    """Family of a checkpoint. Raises InvalidCheckpoint."""
-    return family_named(Checkpoint.open(folder).pipeline_class)
 
 
 def load_pipeline(

@@ -13,12 +13,16 @@ class TransformerShape:
     width: int
     """Features of a token."""
     heads: int
+    channels: int
+    """Numbers that are predicted per token of the output."""
     attentions: int
     """Attentions of the sequence to itself."""
     sums: int
     """Products over features that tensor ranks share, whose parts are added up: [tokens, width]."""
     token_weights: int
     """Weights that each token is multiplied with, in layers that tensor ranks share."""
+    all_weights: int
+    """Weights of those layers: more, if text and image have their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,13 @@ class Evaluation:
     """Numbers per row of the prediction."""
     itemsize: int
     """Bytes of a number."""
+    weights: float = 0.0
+    """Bytes of the transformer's weights."""
+
+    def weights_on_rank(self, tensor: int) -> float:
+        """Bytes of weights on each of `tensor` ranks."""
+        shared = min(self.weights, self.shape.all_weights * self.itemsize)
+        return self.weights - shared + shared * share(self.shape.heads, tensor)
 
     @property
     def products(self) -> float:

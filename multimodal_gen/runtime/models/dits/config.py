@@ -123,9 +123,11 @@ class JointConfig(TransformerConfig):
         return TransformerShape(
             width=self.inner_dim,
             heads=self.num_attention_heads,
+            channels=self.token_channels,
             attentions=doubles + singles,
             sums=2 * doubles + singles,
             token_weights=(doubles + singles) * block,
+            all_weights=(2 * doubles + singles) * block,
         )
 
     @property

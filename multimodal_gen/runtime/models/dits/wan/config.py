@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -75,10 +76,13 @@ class WanConfig(TransformerConfig):
     def shape(self) -> TransformerShape:
         """Attention to the video, attention to the text, and the MLP, each with a sum."""
         dim = self.inner_dim
+        block = dim * (6 * dim + 2 * self.ffn_dim)
         return TransformerShape(
             width=dim,
             heads=self.num_attention_heads,
+            channels=self.velocity_channels * math.prod(self.patch_size),
             attentions=self.num_layers,
             sums=3 * self.num_layers,
-            token_weights=self.num_layers * dim * (6 * dim + 2 * self.ffn_dim),
+            token_weights=self.num_layers * block,
+            all_weights=self.num_layers * (block + 2 * dim**2),  # keys and values of the text
         )

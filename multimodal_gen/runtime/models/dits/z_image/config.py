@@ -76,10 +76,13 @@ class ZImageConfig(TransformerConfig):
     def shape(self) -> TransformerShape:
         """Image and text pass their own refiners, then the layers together."""
         blocks = self.n_layers + self.n_refiner_layers
+        weights = self.dim * (4 * self.dim + 3 * self.mlp_dim)
         return TransformerShape(
             width=self.dim,
             heads=self.n_heads,
+            channels=self.token_channels,
             attentions=blocks,
             sums=2 * blocks,
-            token_weights=blocks * self.dim * (4 * self.dim + 3 * self.mlp_dim),
+            token_weights=blocks * weights,
+            all_weights=(blocks + self.n_refiner_layers) * weights,
         )

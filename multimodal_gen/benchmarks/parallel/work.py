@@ -1,0 +1,118 @@
+"""Counts what a rank computes and exchanges in one evaluation, on tensors without data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional as F
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from multimodal_gen.benchmarks.parallel.exchanges import ExchangeCounter
+from multimodal_gen.benchmarks.parallel.projected_models import ProjectedModel
+from multimodal_gen.configs.parallel import ParallelConfig
+from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.distributed.rows import gather_rows
+from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
+from multimodal_gen.runtime.layers.parts import Parts
+from multimodal_gen.scheduling.parallel.rank_work import RankWork
+from multimodal_gen.scheduling.parallel.traffic import Traffic
+
+_DEVICE = torch.device("meta")
+_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention
+
+
+class _WorkCounter(ExchangeCounter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0.0
+        self.passes = 0.0
+        self.launches = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        if func.namespace != "aten" or func.is_view or _only_allocates(func):
+            return result
+        self.launches += 1
+        if (count := flop_registry.get(func.overloadpacket)) is not None:
+            self.operations += count(*args, **kwargs, out_val=result)
+        else:
+            self.passes += sum(map(_moved, tree_leaves((args, kwargs, result))))
+        return result
+
+    def rms_norm(self, x: Tensor, shape: Any, weight: Any = None, eps: Any = None) -> Tensor:
+        """One operation, as on a GPU; on the meta device torch makes several of it."""
+        output = torch.empty_like(x)
+        self.launches += 1
+        self.passes += sum(map(_moved, (x, weight, output)))
+        return output
+
+
+def _only_allocates(func: Any) -> bool:
+    name: str = func.overloadpacket.__name__
+    return name.startswith(("empty", "new_empty", "detach", "_unsafe_view"))
+
+
+def _moved(leaf: Any) -> int:
+    """Bytes of a tensor's memory: what is broadcast is read once."""
+    if not isinstance(leaf, Tensor):
+        return 0
+    sizes = zip(leaf.shape, leaf.stride(), strict=True)
+    return math.prod(size for size, stride in sizes if stride) * leaf.itemsize
+
+
+def start_pretended_ranks(count: int) -> None:
+    """Let this process be the first of `count` ranks, whose exchanges move nothing."""
+    if count > 1:
+        backends = "cpu:fake,cuda:fake,meta:fake"
+        dist.init_process_group(backends, rank=0, world_size=count, store=FakeStore())
+
+
+def work_of(projected: ProjectedModel, on: ParallelConfig) -> RankWork:
+    """Count an evaluation of the first rank, which has the largest shares.
+
+    `on` is for as many ranks as are pretended, or for one.
+    """
+    mesh = Mesh.create(0, **asdict(on))
+    rows = math.ceil(projected.rows / on.cfg)
+    with torch.no_grad(), _DEVICE:
+        model = projected.make(projected.config, Parts(make_sequence_parallel(mesh, _attend)))
+        model = _in_bfloat16(model.eval())
+        inputs = projected.inputs(model, rows, _DEVICE)
+        counter = _WorkCounter()
+        with counter, mock.patch.object(F, "rms_norm", counter.rms_norm):
+            gather_rows(model(**inputs), projected.rows, mesh)
+    return RankWork(
+        operations=counter.operations,
+        passes=counter.passes,
+        launches=counter.launches,
+        exchanged={
+            axis: Traffic(max(each.sent, each.received), each.exchanges)
+            for axis, each in counter.on(mesh).items()
+        },
+    )
+
+
+def _in_bfloat16(model: torch.nn.Module) -> torch.nn.Module:
+    exact = getattr(model, "keep_in_float32", ())
+    for name, parameter in model.named_parameters():
+        if not any(part in exact for part in name.split(".")):
+            parameter.data = parameter.data.bfloat16()
+    return model
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """The shape of a flash attention's output."""
+    attended: Tensor = _ATTENTION(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))[0]
+    return attended.transpose(1, 2)

@@ -1,0 +1,81 @@
+"""What one rank does in an evaluation, and the time that it takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from multimodal_gen.configs.parallel import ParallelConfig
+from multimodal_gen.scheduling.parallel.machines import NETWORK, Interconnect, Machine
+from multimodal_gen.scheduling.parallel.shape import Evaluation, share
+from multimodal_gen.scheduling.parallel.traffic import AxisName, Traffic, traffic
+from multimodal_gen.scheduling.residency import LINK_BYTES_PER_S
+
+PASSES = 70
+"""Times that each attention's block reads or writes all of its tokens, outside of products: 62 to
+115 were counted of FLUX.1, Qwen-Image and Wan."""
+LAUNCHES = 30
+"""Operations of such a block: 20 to 42 were counted."""
+EXCHANGE_LAUNCHES = 3
+"""Operations that put in order what is sent and what is received."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankWork:
+    """What the rank with the largest shares does in an evaluation."""
+
+    operations: float
+    """Floating-point operations of products and attention."""
+    passes: float
+    """Bytes of the device's memory that all other operations read and write."""
+    launches: int
+    """Operations that are not views; exchanges apart."""
+    exchanged: Mapping[AxisName, Traffic]
+    copied: float = 0.0
+    """Bytes of weights that are copied to the device, as they don't fit there."""
+
+
+def estimated_work(work: Evaluation, on: ParallelConfig, machine: Machine) -> RankWork:
+    """Estimate without running the model."""
+    shape, rows = work.shape, math.ceil(work.rows / on.cfg)
+    tokens = share(work.tokens, on.ring * on.ulysses)
+    layers, heads = share(shape.heads, on.tensor), share(shape.heads, on.tensor * on.ulysses)
+    products = work.products * tokens * layers
+    attention = work.attention * share(work.tokens, on.ring) * heads
+    exchanged = traffic(work, on)
+    exchanges = sum(each.exchanges for each in exchanged.values())
+    whole = work.tokens * tokens * shape.width * work.itemsize * shape.attentions
+    return RankWork(
+        operations=rows * (products + attention),
+        passes=rows * PASSES * whole,
+        launches=LAUNCHES * shape.attentions + EXCHANGE_LAUNCHES * exchanges,
+        exchanged=exchanged,
+        copied=max(0.0, work.weights_on_rank(on.tensor) - machine.memory_bytes),
+    )
+
+
+def seconds(work: RankWork, on: ParallelConfig, machine: Machine) -> float:
+    """Time of an evaluation, of which nothing overlaps: products, passes over memory, launches, and
+    each exchange's latency and bytes. Weights that don't fit are copied behind all of that."""
+    computing = work.operations / machine.operations_per_s
+    computing += work.passes / machine.memory_bytes_per_s + work.launches * machine.launch_s
+    links = {axis: _link(axis, on, machine) for axis in work.exchanged}
+    exchanging = sum(
+        each.exchanges * links[axis].latency_s + each.sent / links[axis].bytes_per_s
+        for axis, each in work.exchanged.items()
+    )
+    return max(computing + exchanging, work.copied / LINK_BYTES_PER_S)
+
+
+def _link(axis: AxisName, on: ParallelConfig, machine: Machine) -> Interconnect:
+    """The slowest link between ranks of an axis: ranks of inner axes are next to each other."""
+    inner = {
+        "tensor": on.tensor,
+        "ulysses": on.tensor * on.ulysses,
+        "ring": on.tensor * on.ulysses * on.ring,
+        "sequence": on.tensor * on.ulysses * on.ring,
+        "cfg": on.tensor * on.ulysses * on.ring * on.cfg,
+    }
+    on_one_host = machine.ranks_per_host is None or inner[axis] <= machine.ranks_per_host
+    return machine.link if on_one_host else NETWORK
