@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from native import evaluate, parts_of
+from native import evaluate, filled, parts_of
 from torch import nn
 
 from multimodal_gen.benchmarks.parallel.exchanges import ExchangeCounter
@@ -87,9 +87,10 @@ def _counted(
         name: value[own.start : own.stop] if isinstance(value, torch.Tensor) else value
         for name, value in inputs.items()
     }
-    model = make(parts_of(mesh)).eval()
-    for parameter in model.parameters():
-        nn.init.constant_(parameter, 0.01)
+    with torch.device("meta"):
+        whole = make(parts_of()).state_dict()
+    weights = {name: torch.full(each.shape, 0.01) for name, each in whole.items()}
+    model = filled(make, mesh, weights)
     with torch.inference_mode(), ExchangeCounter() as counter:
         gather_rows(evaluate(model, **rows), _ROWS, mesh)
     return {name: each for name, each in counter.on(mesh).items() if each.exchanges}
@@ -97,9 +98,9 @@ def _counted(
 
 def products_of(ranks: int) -> list[ParallelConfig]:
     """All kinds of sharing, and products of them, for so many ranks."""
-    kinds = [{"cfg": ranks}, {"ulysses": ranks}]
+    kinds = [{"cfg": ranks}, {"ulysses": ranks}, {"tensor": ranks}]
     if ranks == 4:
-        kinds += [{"cfg": 2, "ulysses": 2}]
+        kinds += [{"cfg": 2, "ulysses": 2}, {"cfg": 2, "tensor": 2}, {"ulysses": 2, "tensor": 2}]
     return [ParallelConfig(**kind) for kind in kinds]
 
 

@@ -83,6 +83,4 @@ def _machine(args: RankArgs, device: torch.device, work: Evaluation | None) -> M
     free = smallest(free if limit is None else int(limit * GIGABYTE), device)
     needed = 0 if work is None else evaluation_bytes(int(work.weights // 2), work.tokens)
     machine = gpu_called(torch.cuda.get_device_properties(device).name)
-    return replace(
-        machine, memory_bytes=_FOR_WEIGHTS * free - needed, ranks_per_host=per_host
-    )
+    return replace(machine, memory_bytes=_FOR_WEIGHTS * free - needed, ranks_per_host=per_host)

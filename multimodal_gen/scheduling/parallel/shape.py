@@ -19,6 +19,11 @@ class TransformerShape:
     """Attentions of the sequence to itself."""
     sums: int
     """Products over features that tensor ranks share, whose parts are added up: [tokens, width]."""
+    norms: int = 0
+    """Norms over all heads, for which tensor ranks add up a number per token."""
+    reductions: int
+    """Exchanges that add up: one for each layer of each stream with such a product, and for each
+    such norm."""
     token_weights: int
     """Weights that each token is multiplied with, in layers that tensor ranks share."""
     all_weights: int

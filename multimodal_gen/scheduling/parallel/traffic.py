@@ -1,11 +1,11 @@
 """Bytes that one rank sends in an evaluation, and the exchanges in which it does.
 
 With s = ring * ulysses ranks to a sequence and t to a layer, n attentions, R rows on a rank, S
-tokens, D features of width b bytes, and m sums:
+tokens, D features of width b bytes, m sums, and p norms over all heads, in float32:
 
     ulysses   4 n R S D b / (s t) * (ulysses - 1) / ulysses    queries, keys, values, and the result
     ring      2 n R S D b / (s t) * (ring - 1)                 keys and values, passed on
-    tensor    2 m R S D b / s * (t - 1) / t                    reduce and gather, as in a ring
+    tensor    2 R S (m D b + 4 p) / s * (t - 1) / t            reduce and gather, as in a ring
     sequence  R * output b / s * (s - 1)                       the prediction's tokens
     cfg       R * output b * (cfg - 1)                         the rows' predictions
 
@@ -22,6 +22,8 @@ from multimodal_gen.configs.parallel import ParallelConfig
 from multimodal_gen.scheduling.parallel.shape import Evaluation
 
 AxisName = Literal["cfg", "sequence", "ring", "ulysses", "tensor"]
+_SQUARE = 4
+"""Bytes of the sum of a token's squares."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,13 @@ def traffic(work: Evaluation, on: ParallelConfig) -> dict[AxisName, Traffic]:
     heads, prediction = whole / (shared * on.tensor), float(rows * work.output * work.itemsize)
     pieces, passes = (on.ulysses - 1) / on.ulysses, on.ring - 1
     sums = whole / shared * (on.tensor - 1) / on.tensor
+    squares = sums / (shape.width * work.itemsize) * _SQUARE
     found: dict[AxisName, Traffic] = {
         "cfg": Traffic(prediction * (on.cfg - 1), 1),
         "sequence": Traffic(prediction / shared * (shared - 1), 1),
         "ring": Traffic(2 * shape.attentions * heads * passes, shape.attentions * passes),
         "ulysses": Traffic(4 * shape.attentions * heads * pieces, 2 * shape.attentions),
-        "tensor": Traffic(2 * shape.sums * sums, shape.sums),
+        "tensor": Traffic(2 * (shape.sums * sums + shape.norms * squares), shape.reductions),
     }
     sizes = {"sequence": shared, "cfg": on.cfg, "ring": on.ring}
     sizes |= {"ulysses": on.ulysses, "tensor": on.tensor}

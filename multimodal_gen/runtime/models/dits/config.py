@@ -126,6 +126,7 @@ class JointConfig(TransformerConfig):
             channels=self.token_channels,
             attentions=doubles + singles,
             sums=2 * doubles + singles,
+            reductions=4 * doubles + singles,
             token_weights=(doubles + singles) * block,
             all_weights=(2 * doubles + singles) * block,
         )

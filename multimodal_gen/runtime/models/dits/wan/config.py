@@ -74,7 +74,8 @@ class WanConfig(TransformerConfig):
 
     @property
     def shape(self) -> TransformerShape:
-        """Attention to the video, attention to the text, and the MLP, each with a sum."""
+        """Attention to the video, attention to the text, and the MLP, each with a sum; norms over
+        all heads of queries with keys, and of queries and keys of the text."""
         dim = self.inner_dim
         block = dim * (6 * dim + 2 * self.ffn_dim)
         return TransformerShape(
@@ -83,6 +84,8 @@ class WanConfig(TransformerConfig):
             channels=self.velocity_channels * math.prod(self.patch_size),
             attentions=self.num_layers,
             sums=3 * self.num_layers,
+            reductions=6 * self.num_layers,
+            norms=3 * self.num_layers,
             token_weights=self.num_layers * block,
             all_weights=self.num_layers * (block + 2 * dim**2),  # keys and values of the text
         )

@@ -83,6 +83,7 @@ class ZImageConfig(TransformerConfig):
             channels=self.token_channels,
             attentions=blocks,
             sums=2 * blocks,
+            reductions=2 * (blocks + self.n_refiner_layers),
             token_weights=blocks * weights,
             all_weights=(blocks + self.n_refiner_layers) * weights,
         )
