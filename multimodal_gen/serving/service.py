@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -28,6 +29,7 @@ from multimodal_gen.serving.dispatch.ticket import Ticket
 from multimodal_gen.serving.evaluation_limit import DEFAULT_S, check_evaluation
 from multimodal_gen.serving.fleet.engine import Engine
 from multimodal_gen.serving.fleet.fleet import Fleet
+from multimodal_gen.serving.fleet.model_loader import ModelLoader
 from multimodal_gen.serving.fleet.served_model import ServedModel
 from multimodal_gen.serving.health import EngineReport, ServerHealth, ServerPhase
 from multimodal_gen.serving.observer import Observer
@@ -53,6 +55,7 @@ class Service:
         self._args = args
         self.fleet = Fleet(args.models, args.engine, lambda info: bounded(info, args))
         self.fleet.listeners.append(self._engine_changed)
+        self.loader = ModelLoader(self.fleet, self._dispatcher.count)
         self.observers: list[Observer] = []
         self._replay = replay
         self.stopping = False
@@ -83,6 +86,16 @@ class Service:
         one = len(self.fleet.models) == 1 and self.fleet.is_known
         return self.fleet.default if name is None or one else self.fleet.named(name)
 
+    async def known(self, name: str | None = None) -> ModelInfo:
+        """What is known of the model that a request means. One that is loaded on demand is loaded
+        if it never was: the request waits for that. Raises like `served` and `info_of`."""
+        model = self.served(name)
+        if model.on_demand and not self.stopping:
+            self.loader.want(model)
+            while model.info is None and model.failure is None and not self.stopping:
+                await self.fleet.change()
+        return self.info_of(model)
+
     def info_of(self, model: ServedModel) -> ModelInfo:
         """What is known of a model. Raises EngineNotReady while it has not been loaded, or the
         error of an engine that is not replaced. While engines are being replaced, requests are
@@ -93,8 +106,7 @@ class Service:
         if not self._replay and died is not None:
             raise copy_of(died)
         if model.failure is not None:
-            what = "loaded" if model.info is None else "loaded again"
-            raise _not_ready(f"the model can't be {what}: {model.failure.message}")
+            raise _cant_be_loaded(model, model.failure)
         if model.info is None:
             raise _not_ready("the model is still loading")
         return model.info
@@ -210,6 +222,8 @@ class Service:
                 self._dispatcher.drop(ticket)
         else:
             self._alive[task.id] = task, tickets
+            served.last_used = time.monotonic()
+            self.loader.want(served)
         return task
 
     def resolve(
@@ -247,8 +261,10 @@ class Service:
         self._dispatcher.check_room(count, owner)
 
     def _engine_changed(self, engine: Engine) -> None:
-        if engine.accepts:
-            self._dispatcher.pump()
+        self._dispatcher.engine_changed(engine)
+        model = engine.model
+        if engine.status == "failed" and model is not None and model.failure is not None:
+            self._dispatcher.fail_waiting(model, _cant_be_loaded(model, model.failure))
 
     # -- stopping
 
@@ -309,6 +325,11 @@ def limits_of(args: ServerArgs) -> QueueLimits:
     """Compute queue limits: an engine gets enough requests to fill its batches a few times."""
     in_flight = IN_FLIGHT_PER_BATCH * args.batching_max_size
     return QueueLimits(capacity=args.max_queue_size, in_flight=min(in_flight, args.max_queue_size))
+
+
+def _cant_be_loaded(model: ServedModel, failure: MultimodalGenError) -> EngineNotReady:
+    what = "loaded" if model.info is None else "loaded again"
+    return _not_ready(f"the model can't be {what}: {failure.message}")
 
 
 def _not_ready(message: str) -> EngineNotReady:

@@ -17,7 +17,7 @@ from multimodal_gen.errors import EngineDied, GenerationFailed, MultimodalGenErr
 from multimodal_gen.messages.request import Req
 from multimodal_gen.serving.dispatch.deadline_timer import DeadlineTimer
 from multimodal_gen.serving.dispatch.places import Places
-from multimodal_gen.serving.dispatch.sending import Sending, next_sending
+from multimodal_gen.serving.dispatch.routing import Routing
 from multimodal_gen.serving.dispatch.ticket import Ticket
 from multimodal_gen.serving.dispatch.waiting_room import WaitingRoom
 from multimodal_gen.serving.fleet.engine import Engine
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RETRY_S = 1.0
-KEPT_PART = 8
-"""Where there are several owners, one in so many places in an engine is kept for those that have
-nothing in any."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,7 @@ class Dispatcher:
         self._limits = limits
         self._replay = replay
         self._waiting = WaitingRoom(self._share_of)
+        self._routing = Routing(self._waiting, limits.in_flight)
         self._flying: dict[Ticket, Engine] = {}
         self._stopped = False
         self._alive: Counter[str] = Counter()
@@ -155,22 +153,32 @@ class Dispatcher:
         for ticket in self._waiting.tickets:
             self._leave(ticket)
 
+    def fail_waiting(self, model: ServedModel, error: MultimodalGenError) -> None:
+        """Fail the requests that wait for a model."""
+        for ticket in [*self._waiting.of_model(model)]:
+            self._end(ticket, error)
+
     # -- sending
 
     def pump(self) -> None:
         """Send as many requests as the limits allow."""
         for model in () if self._stopped else self._waiting.models:
-            while (sending := self._next(model)) is not None:
+            while sending := self._routing.next(model, several_owners=self.several_owners):
                 self._send(*sending)
+
+    def engine_changed(self, engine: Engine) -> None:
+        """Note an engine's status, and send to it what it can take."""
+        self._routing.engine_changed(engine)
+        if engine.accepts:
+            self.pump()
+
+    def backlog_s(self, model: ServedModel) -> float:
+        """Predicted seconds of all requests of a model, in flight and waiting."""
+        return self._routing.backlog_s(model)
 
     def count(self, model: ServedModel) -> int:
         """Number of requests that wait for an engine of `model`."""
         return self._waiting.count(model)
-
-    def _next(self, model: ServedModel) -> Sending | None:
-        most = self._limits.in_flight
-        kept = most // KEPT_PART if self.several_owners else 0
-        return next_sending(self._waiting, model, most, kept)
 
     def _send(self, ticket: Ticket, engine: Engine) -> None:
         assert engine.client is not None
@@ -180,6 +188,7 @@ class Dispatcher:
             handle = engine.client.submit(request, ticket.pictures)
         except Exception as error:
             if self._replay and engine.died is not None:
+                self._routing.engine_changed(engine)
                 self._wait(ticket)
             else:
                 self._end(ticket, _ours(error))
@@ -188,6 +197,7 @@ class Dispatcher:
         self._flying[ticket] = engine
         engine.flying[ticket] = None
         self._waiting.sent(ticket)
+        self._routing.sent(ticket, engine)
         following = asyncio.get_running_loop().create_task(self._follow(ticket, handle))
         self._following.add(following)
         following.add_done_callback(self._following.discard)
@@ -210,9 +220,12 @@ class Dispatcher:
             return
         suspected = ticket.suspect
         ticket.update(event, time.monotonic())
+        if (engine := self._flying.get(ticket)) is not None:
+            self._routing.progressed(ticket, engine)
         if not ticket.dropped:
             self._tell(ticket, event)
         if suspected and not ticket.suspect:
+            self._routing.cleared(ticket)
             self.pump()
 
     def _ended(self, ticket: Ticket, outcome: Output | MultimodalGenError) -> None:
@@ -230,12 +243,15 @@ class Dispatcher:
             self._end(ticket, outcome)
 
     def _land(self, ticket: Ticket) -> None:
-        self._flying.pop(ticket).landed(ticket)
+        engine = self._flying.pop(ticket)
+        engine.landed(ticket)
+        self._routing.ended(ticket, engine)
         self._waiting.came_out(ticket)
 
     # -- waiting and leaving
 
     def _wait(self, ticket: Ticket) -> None:
+        ticket.line = self._routing.line(ticket)
         self._waiting.add(ticket)
         self._deadlines.watch(ticket)
         self._places.changed()
@@ -257,6 +273,7 @@ class Dispatcher:
     def _leave(self, ticket: Ticket) -> None:
         self._stop_waiting(ticket)
         self._waiting.leave(ticket)
+        self._routing.gone(ticket)
         self._alive[ticket.owner.name] -= 1
         ticket.pictures = ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import msgspec
 from multimodal_gen.client.request_handle import RequestEvent, RequestHandle, Update
 from multimodal_gen.errors import DeadlineExceeded, EngineDied
 from multimodal_gen.messages.request import Req, Standing
+from multimodal_gen.scheduling.fleet.routed_request import RoutedRequest
 from multimodal_gen.scheduling.job import AGEING_S, LEVELS
 from multimodal_gen.serving.fleet.served_model import ServedModel
 from multimodal_gen.serving.owner import Owner, Share
@@ -47,6 +48,10 @@ class Ticket:
 
     handle: RequestHandle | None = None
     """Set while it is in an engine."""
+    routed: RoutedRequest | None = None
+    """What the choice of an engine depends on, once that is known."""
+    line: Hashable = None
+    """Those of its owner that wait for the same engines."""
     eta_s: float | None = None
     begun: bool | None = None
     """Whether the engine has started it; None if unknown."""

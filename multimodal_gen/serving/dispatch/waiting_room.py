@@ -1,15 +1,18 @@
-"""The queue in front of the engines: for each model a line of each owner."""
+"""The queue in front of the engines: for each model, lines of each owner."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from multimodal_gen.scheduling.turns import Turns
 from multimodal_gen.serving.dispatch.ticket import Ticket
 from multimodal_gen.serving.dispatch.ticket_heap import TicketHeap
 from multimodal_gen.serving.fleet.served_model import ServedModel
 from multimodal_gen.serving.owner import Share
+
+_Key = tuple[str, Hashable]
+"""Owner's name, and the line of a ticket."""
 
 
 class WaitingRoom:
@@ -20,7 +23,7 @@ class WaitingRoom:
 
     def __init__(self, share_of: Callable[[str], Share]) -> None:
         self._share_of = share_of
-        self._lines: dict[ServedModel, dict[str, TicketHeap]] = {}
+        self._lines: dict[ServedModel, dict[_Key, TicketHeap]] = {}
         self._suspects: dict[ServedModel, TicketHeap] = {}
         self._held: dict[Ticket, None] = {}
         self._flying: Counter[str] = Counter()
@@ -43,20 +46,20 @@ class WaitingRoom:
             suspects.add(ticket.size, ticket)
         else:
             lines = self._lines.setdefault(ticket.model, {})
-            lines.setdefault(ticket.owner.name, TicketHeap()).add(ticket.order, ticket)
+            lines.setdefault(_key(ticket), TicketHeap()).add(ticket.order, ticket)
 
     def discard(self, ticket: Ticket) -> None:
         self._held.pop(ticket, None)
-        model, name = ticket.model, ticket.owner.name
+        model, key = ticket.model, _key(ticket)
         if (suspects := self._suspects.get(model)) is not None:
             suspects.discard(ticket)
             if not suspects:
                 del self._suspects[model]
         lines = self._lines.get(model, {})
-        if (line := lines.get(name)) is not None:
+        if (line := lines.get(key)) is not None:
             line.discard(ticket)
             if not line:
-                del lines[name]
+                del lines[key]
             if not lines:
                 del self._lines[model]
 
@@ -72,15 +75,15 @@ class WaitingRoom:
         first = None if suspects is None else suspects.first()
         return None if first is None else first[1]
 
-    def first(self, model: ServedModel, *, newcomers_only: bool = False) -> Ticket | None:
-        """The next ticket of the owner whose turn it is. `newcomers_only`: of owners with nothing
-        in an engine."""
+    def firsts(self, model: ServedModel, *, newcomers_only: bool = False) -> Sequence[Ticket]:
+        """The first ticket of each line, that of the owner whose turn it is first.
+        `newcomers_only`: of owners with nothing in an engine."""
         firsts = [
             found[1]
-            for name, line in self._lines.get(model, {}).items()
+            for (name, _), line in self._lines.get(model, {}).items()
             if self._may_go(name, newcomers_only) and (found := line.first()) is not None
         ]
-        return min(firsts, key=self._order, default=None)
+        return sorted(firsts, key=self._order)
 
     def sent(self, ticket: Ticket) -> None:
         """The ticket is in an engine."""
@@ -108,15 +111,16 @@ class WaitingRoom:
     def places(self) -> Sequence[tuple[Ticket, int]]:
         """All waiting tickets in about the order in which they will go, each with its place among
         those of its model."""
-        lines = [enumerate(self._in_order(model)) for model in self.models]
+        lines = [enumerate(self.of_model(model)) for model in self.models]
         found = [(ticket, place) for line in lines for place, ticket in line]
         return [*found, *((ticket, len(found)) for ticket in self._held)]
 
-    def _in_order(self, model: ServedModel) -> Iterator[Ticket]:
+    def of_model(self, model: ServedModel) -> Iterator[Ticket]:
+        """Tickets that wait for this model, in about the order in which they will go."""
         yield from self._suspects.get(model, ())
         turns = [
             ((index + 1) / self._share_of(name).weight, ticket.number, ticket)
-            for name, line in self._lines.get(model, {}).items()
+            for (name, _), line in self._lines.get(model, {}).items()
             for index, ticket in enumerate(line)
         ]
         yield from (ticket for *_, ticket in sorted(turns))
@@ -129,8 +133,10 @@ class WaitingRoom:
     def __len__(self) -> int:
         return sum(map(self.count, self.models)) + len(self._held)
 
-    def __contains__(self, ticket: Ticket) -> bool:
-        line = self._lines.get(ticket.model, {}).get(ticket.owner.name, ())
+    def __contains__(self, ticket: Ticket | None) -> bool:
+        if ticket is None:
+            return False
+        line = self._lines.get(ticket.model, {}).get(_key(ticket), ())
         suspects = self._suspects.get(ticket.model, ())
         return ticket in line or ticket in suspects or ticket in self._held
 
@@ -148,3 +154,7 @@ class WaitingRoom:
             self._turns.account(name),
             ticket.number,
         )
+
+
+def _key(ticket: Ticket) -> _Key:
+    return ticket.owner.name, ticket.line

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -46,8 +47,6 @@ class Engine:
     name: str
     args: EngineArgs | None = None
     """How it is started; None: it runs elsewhere."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """Its devices and its share of the CPU."""
     address: str = ""
     """Where it runs, if elsewhere."""
     tell: Callable[[Engine], None] = lambda engine: None
@@ -63,12 +62,15 @@ class Engine:
     flying: dict[Ticket, None] = field(default_factory=dict)
     """Requests that it has."""
     loading: LoadedSoFar | None = None
+    total_bytes: int = 0
+    """Bytes of its weights, as it told while it was loading."""
     failure: MultimodalGenError | None = None
     """Why it could not be started; it is tried again unless its status is failed."""
     loss: MultimodalGenError | None = None
     """Error of the last one that was lost."""
     restarts: int = 0
     ready_since: float = 0.0
+    """On a monotonic clock."""
     _keeper: Keeper | None = None
     _emptied: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -76,6 +78,11 @@ class Engine:
     def accepts(self) -> bool:
         """Whether requests may be sent to it now."""
         return self.status == "ready" and self.died is None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this server starts and ends it."""
+        return self.args is not None
 
     @property
     def died(self) -> MultimodalGenError | None:
@@ -122,6 +129,7 @@ class Engine:
 
     def engine_loading(self, progress: LoadingProgress) -> None:
         self.loading = LoadedSoFar.of(progress)
+        self.total_bytes = progress.total_bytes
 
     def engine_up(self, client: SchedulerClient) -> None:
         if self.keep is not None and client.died is not None:
@@ -130,6 +138,7 @@ class Engine:
             self.restarts, self.loss = self.restarts + 1, None
         self.client, self.ranks = client, client.num_ranks
         self.loading = self.failure = None
+        self.ready_since = time.monotonic()
         self._change("ready")
 
     def engine_lost(self, error: MultimodalGenError) -> None:

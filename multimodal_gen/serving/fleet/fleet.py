@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 
 from multimodal_gen.configs.model_spec import ModelSpec
 from multimodal_gen.errors import EngineNotReady, ModelNotFound
@@ -28,6 +29,7 @@ class Fleet:
         self.models: list[ServedModel] = []
         self.listeners: list[Callable[[Engine], None]] = []
         """Called after each change of an engine's status."""
+        self._event = asyncio.Event()
         for spec in specs:
             self._add(spec)
         self._elsewhere = [
@@ -81,16 +83,17 @@ class Fleet:
         what = f"model {name[:_LONGEST_SHOWN]!r} is not served; available: {served}"
         raise ModelNotFound(what)
 
-    def place(self, environments: Mapping[Engine, Mapping[str, str]]) -> None:
-        """Give engines their devices and shares of the CPU."""
-        for engine, environment in environments.items():
-            engine.environment = environment
+    async def change(self) -> None:
+        """Wait until the status of an engine changes."""
+        await self._event.wait()
 
     def _changed(self, engine: Engine) -> None:
         if engine.status == "ready" and engine.client is not None and engine.client.model:
             self._adopt(engine, engine.client.model)
         for listener in self.listeners:
             listener(engine)
+        self._event.set()
+        self._event = asyncio.Event()
 
     def _adopt(self, engine: Engine, info: ModelInfo) -> None:
         if engine.model is None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
 
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.serving.fleet.engine import Engine, EngineStatus
+from multimodal_gen.serving.fleet.engine import Engine, EngineStatus, LoadedSoFar
 
 _MOST_USABLE: tuple[EngineStatus, ...] = (
     *("ready", "draining", "loading", "restarting", "failed", "unloaded"),
@@ -27,8 +27,8 @@ class ServedModel:
     info: ModelInfo | None = None
     """Known from the first time on that an engine has loaded it."""
     lora_dir: str | None = None
-    size: int = 0
-    """Bytes of weights of all its engines, once loaded; 0 if that is not known."""
+    estimate: int = 0
+    """Bytes of weights of one engine, before it was loaded; 0 if that is not known."""
     on_demand: bool = False
     """It is loaded when a request needs it, and requests wait for that."""
     last_used: float = 0.0
@@ -37,6 +37,26 @@ class ServedModel:
     def status(self) -> EngineStatus:
         """That of its most usable engine."""
         return min((engine.status for engine in self.engines), key=_MOST_USABLE.index)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it is in memory, or about to be."""
+        return self.status not in ("unloaded", "failed")
+
+    @property
+    def size(self) -> int:
+        """Bytes of weights of its engines here; 0 if that is not known."""
+        return sum(e.total_bytes or self.estimate for e in self.engines if e.is_here)
+
+    @property
+    def ready_since(self) -> float:
+        """When its first engine became ready, on a monotonic clock."""
+        return min(engine.ready_since for engine in self.engines)
+
+    @property
+    def loading(self) -> LoadedSoFar | None:
+        """Progress of an engine that is being loaded."""
+        return next((engine.loading for engine in self.engines if engine.loading), None)
 
     @property
     def failure(self) -> MultimodalGenError | None:
@@ -49,9 +69,10 @@ class ServedModel:
         """Number of requests in its engines."""
         return sum(len(engine.flying) for engine in self.engines)
 
-    def open_engines(self) -> Sequence[Engine]:
-        """Engines that requests may be sent to now."""
-        return [engine for engine in self.engines if engine.accepts]
+    def load(self) -> None:
+        """Start all of its engines."""
+        for engine in self.engines:
+            engine.load()
 
     def adopt(self, info: ModelInfo, bound: Callable[[ModelInfo], ModelInfo]) -> None:
         """Take over what an engine reports; `bound` adds the operator's limits."""
