@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 from unittest import mock
@@ -16,13 +17,13 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from multimodal_gen.benchmarks.device.stand_ins import fill_randomly
 from multimodal_gen.benchmarks.parallel.exchanges import ExchangeCounter
 from multimodal_gen.benchmarks.parallel.projected_models import ProjectedModel
 from multimodal_gen.configs.parallel import ParallelConfig
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rows import gather_rows
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
-from multimodal_gen.runtime.layers.parts import Parts
+from multimodal_gen.runtime.layers.tensor_parallel.parts import make_parts
 from multimodal_gen.scheduling.parallel.rank_work import RankWork
 from multimodal_gen.scheduling.parallel.traffic import Traffic
 
@@ -72,11 +73,15 @@ def _moved(leaf: Any) -> int:
     return math.prod(size for size, stride in sizes if stride) * leaf.itemsize
 
 
-def start_pretended_ranks(count: int) -> None:
+@contextmanager
+def pretended_ranks(count: int) -> Iterator[None]:
     """Let this process be the first of `count` ranks, whose exchanges move nothing."""
-    if count > 1:
-        backends = "cpu:fake,cuda:fake,meta:fake"
-        dist.init_process_group(backends, rank=0, world_size=count, store=FakeStore())
+    backends = "cpu:fake,cuda:fake,meta:fake"
+    dist.init_process_group(backends, rank=0, world_size=count, store=FakeStore())
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def work_of(projected: ProjectedModel, on: ParallelConfig) -> RankWork:
@@ -87,8 +92,8 @@ def work_of(projected: ProjectedModel, on: ParallelConfig) -> RankWork:
     mesh = Mesh.create(0, **asdict(on))
     rows = math.ceil(projected.rows / on.cfg)
     with torch.no_grad(), _DEVICE:
-        model = projected.make(projected.config, Parts(make_sequence_parallel(mesh, _attend)))
-        model = _in_bfloat16(model.eval())
+        model = projected.make(projected.config, make_parts(mesh, _attend)).eval()
+        fill_randomly(model.requires_grad_(False), torch.bfloat16, _DEVICE)
         inputs = projected.inputs(model, rows, _DEVICE)
         counter = _WorkCounter()
         with counter, mock.patch.object(F, "rms_norm", counter.rms_norm):
@@ -102,14 +107,6 @@ def work_of(projected: ProjectedModel, on: ParallelConfig) -> RankWork:
             for axis, each in counter.on(mesh).items()
         },
     )
-
-
-def _in_bfloat16(model: torch.nn.Module) -> torch.nn.Module:
-    exact = getattr(model, "keep_in_float32", ())
-    for name, parameter in model.named_parameters():
-        if not any(part in exact for part in name.split(".")):
-            parameter.data = parameter.data.bfloat16()
-    return model
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -14,7 +14,7 @@ from multimodal_gen.scheduling.parallel.machines import Machine
 from multimodal_gen.scheduling.parallel.rank_work import estimated_work, seconds
 from multimodal_gen.scheduling.parallel.shape import Evaluation
 
-_PICKED = ("ulysses",)
+_PICKED = ("ulysses", "tensor")
 """Axes besides cfg that are used without being asked for."""
 _MILLISECOND = 1e-3
 

@@ -27,7 +27,9 @@ class Machine:
     """Floating-point operations of products."""
     memory_bytes_per_s: float
     launch_s: float
-    """Time that each operation takes besides its work."""
+    """Time of the host for each operation."""
+    queues: bool = True
+    """Whether the host goes on meanwhile."""
     link: Interconnect
     """Between the ranks of one host."""
     memory_bytes: float = float("inf")
@@ -91,5 +93,6 @@ def cpu_ranks(ranks: int) -> Machine:
         operations_per_s=5e10 / ranks,
         memory_bytes_per_s=1e10 / ranks,
         launch_s=1e-5,
+        queues=False,
         link=LOOPBACK,
     )

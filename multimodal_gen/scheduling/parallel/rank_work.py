@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from multimodal_gen.configs.parallel import ParallelConfig
 from multimodal_gen.scheduling.parallel.machines import NETWORK, Interconnect, Machine
@@ -55,17 +56,48 @@ def estimated_work(work: Evaluation, on: ParallelConfig, machine: Machine) -> Ra
     )
 
 
-def seconds(work: RankWork, on: ParallelConfig, machine: Machine) -> float:
-    """Time of an evaluation, of which nothing overlaps: products, passes over memory, launches, and
-    each exchange's latency and bytes. Weights that don't fit are copied behind all of that."""
-    computing = work.operations / machine.operations_per_s
-    computing += work.passes / machine.memory_bytes_per_s + work.launches * machine.launch_s
+class Duration(NamedTuple):
+    """Parts of the time that an evaluation takes on a rank."""
+
+    products: float
+    passes: float
+    latency: float
+    """Of exchanges."""
+    transfer: float
+    """Of their bytes."""
+    launches: float
+    """Time of the host."""
+    copies: float
+    """Of weights."""
+
+    @property
+    def device(self) -> float:
+        """One after the other: products, passes over memory, exchanges."""
+        return self.products + self.passes + self.latency + self.transfer
+
+
+def duration(work: RankWork, on: ParallelConfig, machine: Machine) -> Duration:
+    """Parts of the time of an evaluation."""
     links = {axis: _link(axis, on, machine) for axis in work.exchanged}
-    exchanging = sum(
-        each.exchanges * links[axis].latency_s + each.sent / links[axis].bytes_per_s
-        for axis, each in work.exchanged.items()
+    moved = [(each, links[axis]) for axis, each in work.exchanged.items()]
+    exchanges = sum(each.exchanges for each, _ in moved)
+    return Duration(
+        products=work.operations / machine.operations_per_s,
+        passes=work.passes / machine.memory_bytes_per_s,
+        latency=sum(each.exchanges * link.latency_s for each, link in moved),
+        transfer=sum(each.sent / link.bytes_per_s for each, link in moved),
+        launches=(work.launches + exchanges) * machine.launch_s,
+        copies=work.copied / LINK_BYTES_PER_S,
     )
-    return max(computing + exchanging, work.copied / LINK_BYTES_PER_S)
+
+
+def seconds(work: RankWork, on: ParallelConfig, machine: Machine) -> float:
+    """Time of an evaluation. A GPU works while its host launches what follows, and while weights
+    that don't fit are copied there; nothing else overlaps."""
+    took = duration(work, on, machine)
+    if machine.queues:
+        return max(took.device, took.launches, took.copies)
+    return took.device + took.launches
 
 
 def _link(axis: AxisName, on: ParallelConfig, machine: Machine) -> Interconnect:
