@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from quantized_weights import Parts, float8, metadata, mxfp8, note, nvfp4, written
+from taken_apart import check_columns
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -101,6 +102,31 @@ def test_what_is_kept_gives_the_products_of_the_numbers_it_stands_for(
             index = torch.tensor([stop - start - 1, 0])
             numbers = kept.numbers(index, torch.float32)
             torch.testing.assert_close(numbers, exact[start:stop][index], rtol=1e-6, atol=0)
+
+
+BLOCKS = {
+    "128 x 128": 128,
+    "128 x 1 x 128 x 1": 128,
+    "by column": 1,
+    "60 x 72": 72,
+    "64 x 64, noted": 64,
+    "1 x 32": 32,
+    "mxfp8": 32,
+    "mxfp8 in rows": 32,
+    "hybrid mxfp8": 32,
+    "nvfp4": 16,
+    "nvfp4, noted": 16,
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_columns_are_taken_apart_where_blocks_end(name: str, tmp_path: Path) -> None:
+    tensors, exact = FORMS[name][1](BIG)
+    path = written(tmp_path, {f"layer.{part}": each for part, each in tensors.items()})
+    with open_weights([path], "transformer") as stored:
+        weight = stored["layer.weight"]
+        assert isinstance(weight, Quantized)
+        check_columns(weight.keep(7, 200), exact[7:200], BLOCKS.get(name, 1))
 
 
 @pytest.mark.parametrize("block", [None, (1, COLUMNS)])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from mapped_files import mapped
 from single_files import gguf_writer
+from taken_apart import check_columns
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -90,6 +91,14 @@ def test_the_product_is_that_of_the_numbers(kind: str) -> None:
     wanted = F.linear(x.double(), reference(kind, blocks).double())
     error = (weight.product(x) - wanted).norm() / wanted.norm()
     assert error < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["Q4_K", "Q6_K", "Q8_0", "IQ4_NL"])
+def test_columns_are_taken_apart_where_blocks_end(kind: str) -> None:
+    blocks = sane(kind, 24)
+    block, _ = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    weight = GgufStorage(kind, torch.from_numpy(blocks), COLUMNS)
+    check_columns(weight, reference(kind, blocks), block)
 
 
 def written(path: Path, **tensors: tuple[str, int, int]) -> Path:

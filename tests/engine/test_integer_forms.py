@@ -12,6 +12,7 @@ import torch
 from integer_weights import bitsandbytes_int8, int8, int8_blocks, int8_noted, int8_rotated
 from quantized_weights import Parts, note
 from safetensors.torch import save_file
+from taken_apart import check_columns
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -71,6 +72,15 @@ def test_what_is_kept_stands_for_the_numbers_of_the_file(name: str, tmp_path: Pa
         close(weight.rows(8, 72), exact[8:72])
         close(storage.dequantized(torch.float32), exact[8:72])
         close(storage.numbers(torch.tensor([63, 0]), torch.float32), exact[[71, 8]])
+
+
+BLOCKS = {"ConvRot 256": 256, "ConvRot 64": 64, "blocks": 32}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_columns_are_taken_apart_where_blocks_end(name: str, tmp_path: Path) -> None:
+    with kept(name, tmp_path) as (weight, exact):
+        check_columns(weight.keep(8, 72), exact[8:72], BLOCKS.get(name, 16))
 
 
 @pytest.mark.parametrize("shape", [(8,), (8, 1), (8, 1, 1, 1), (1,)])

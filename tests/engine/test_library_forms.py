@@ -21,12 +21,14 @@ from library_weights import (
     torchao_intx,
 )
 from safetensors.torch import save_file
+from taken_apart import check_columns
 from torch import Tensor
 from torch.nn import functional as F
 
 from multimodal_gen.checkpoints.quantization_config import quantization_settings
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.layers.quantized.int8 import Int8Storage
+from multimodal_gen.runtime.layers.quantized.reordered import ReorderedStorage
 from multimodal_gen.runtime.loader.quantized.forms import open_weights
 from multimodal_gen.runtime.loader.tensors.stored import Quantized, Stored
 
@@ -78,6 +80,34 @@ def test_what_is_kept_stands_for_the_numbers_of_the_file(name: str, tmp_path: Pa
         close(storage.numbers(torch.tensor([25, 0, 7]), torch.float32), written.exact[[28, 3, 10]])
         if "inputs too" not in name:
             close(weight.keep(0, ROWS).product(X), F.linear(X, written.exact), atol=1e-5)
+
+
+BLOCKS = {
+    "nf4": 64,
+    "nf4, nested": 64,
+    "nf4, blocks of 128 that end inside rows": None,
+    "nf4, stored as bfloat16": 64,
+    "fp4": 64,
+    "int8 of torchao, groups": 32,
+    "int8 of torchao, zero points": 1,
+    "float8 of torchao": 1,
+    "intx of torchao": 32,
+    "intx of torchao, zero points": 32,
+    "int4 of torchao": 32,
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_columns_are_taken_apart_where_blocks_end(name: str, tmp_path: Path) -> None:
+    written = FORMS[name][1](torch.cat((WEIGHT, WEIGHT), dim=1))
+    with opened(tmp_path, written) as stored:
+        weight = stored["layer.weight"]
+        assert isinstance(weight, Quantized)
+        storage = weight.keep(2, ROWS)
+        check_columns(storage, written.exact[2:], BLOCKS.get(name, 16))
+        if name.startswith("nf4, nested"):
+            reordered = ReorderedStorage(storage, torch.arange(ROWS - 2).flip(0))
+            check_columns(reordered, written.exact[2:].flip(0), 64)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

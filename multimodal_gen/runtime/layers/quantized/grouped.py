@@ -41,18 +41,22 @@ class GroupedStorage(Storage):
 
     @property
     def block(self) -> int:
-        return math.lcm(self.columns // self.scales.shape[1], 2 if self.is_packed else 1)
+        groups = self.scales.shape[1]
+        return math.lcm(self.columns // groups if groups > 1 else 1, 2 if self.is_packed else 1)
 
     def cut(self, columns: Sequence[range]) -> GroupedStorage:
         group = self.columns // self.scales.shape[1]
 
         def of_groups(numbers: Tensor | None) -> Tensor | None:
-            return None if numbers is None else picked(numbers, columns, group)
+            by_row = numbers is None or numbers.shape[1] == 1
+            return numbers if by_row else picked(numbers, columns, group)
 
+        scales = of_groups(self.scales)
+        assert scales is not None
         return GroupedStorage(
             self.form,
             picked(self.values, columns, 2 if self.is_packed else 1),
-            picked(self.scales, columns, group),
+            scales,
             zeros=of_groups(self.zeros),
             shifts=of_groups(self.shifts),
         )
