@@ -47,18 +47,15 @@ class GroupedStorage(Storage):
     def cut(self, columns: Sequence[range]) -> GroupedStorage:
         group = self.columns // self.scales.shape[1]
 
-        def of_groups(numbers: Tensor | None) -> Tensor | None:
-            by_row = numbers is None or numbers.shape[1] == 1
-            return numbers if by_row else picked(numbers, columns, group)
+        def of_groups(numbers: Tensor) -> Tensor:
+            return numbers if numbers.shape[1] == 1 else picked(numbers, columns, group)
 
-        scales = of_groups(self.scales)
-        assert scales is not None
         return GroupedStorage(
             self.form,
             picked(self.values, columns, 2 if self.is_packed else 1),
-            scales,
-            zeros=of_groups(self.zeros),
-            shifts=of_groups(self.shifts),
+            of_groups(self.scales),
+            zeros=None if self.zeros is None else of_groups(self.zeros),
+            shifts=None if self.shifts is None else of_groups(self.shifts),
         )
 
     def numbers(self, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
