@@ -20,7 +20,6 @@ class TensorParallel:
     """The ranks of a tensor group: each computes some units, and adds up what they contribute."""
 
     def __init__(self, axis: Axis) -> None:
-        assert axis.group is not None
         self._rank = axis.rank
         self._size = axis.size
         self._group = axis.group
@@ -51,8 +50,12 @@ class TensorParallel:
 
     def sum(self, part: Tensor) -> Tensor:
         """Sum of the ranks' tensors, in place. All ranks get equal bits."""
-        return all_reduce(part, dist.ReduceOp.SUM, self._group)
+        return self._reduced(part, dist.ReduceOp.SUM)
 
     def largest(self, part: Tensor) -> Tensor:
         """Largest of the ranks' numbers, in place."""
-        return all_reduce(part, dist.ReduceOp.MAX, self._group)
+        return self._reduced(part, dist.ReduceOp.MAX)
+
+    def _reduced(self, part: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
+        assert self._group is not None
+        return all_reduce(part, how, self._group)
