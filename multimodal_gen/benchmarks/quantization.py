@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from multimodal_gen import DiffusionGenerator
 from multimodal_gen.configs.quantization import Quantization
 from multimodal_gen.runtime.distributed.mesh import Mesh
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
+from multimodal_gen.runtime.distributed.sequence import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.quantized.int8 import Int8Storage

@@ -4,12 +4,13 @@ import json
 
 import pytest
 import torch
+from native import attend
 from rank_checks import CHECKS
 from rank_processes import run_ranks
 
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rows import deal, gather_rows
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
+from multimodal_gen.runtime.distributed.sequence import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
 
 Results = list[dict[str, str | None]]
@@ -45,7 +46,7 @@ def test_one_rank_needs_no_process_group() -> None:
     sequence = make_sequence_parallel(mesh, attention)
     assert gather_rows(x, 2, mesh) is x
     assert sequence.gather(sequence.shard(x), 5) is x
-    assert torch.equal(sequence.attention(x, x, x, (5,)), attention(x, x, x))
+    assert torch.equal(attend(sequence, (x, x, x), (5,)), attention(x, x, x))
 
 
 def test_a_rank_outside_the_mesh_is_refused() -> None:

@@ -98,9 +98,10 @@ def _counted(
 
 def products_of(ranks: int) -> list[ParallelConfig]:
     """All kinds of sharing, and products of them, for so many ranks."""
-    kinds = [{"cfg": ranks}, {"ulysses": ranks}, {"tensor": ranks}]
+    kinds = [{axis: ranks} for axis in ("cfg", "ulysses", "ring", "tensor")]
     if ranks == 4:
         kinds += [{"cfg": 2, "ulysses": 2}, {"cfg": 2, "tensor": 2}, {"ulysses": 2, "tensor": 2}]
+        kinds += [{"ring": 2, "ulysses": 2}]
     return [ParallelConfig(**kind) for kind in kinds]
 
 

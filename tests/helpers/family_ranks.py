@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from engineless import Pictures, finish, left, start
+from rank_processes import say_and_leave
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase
@@ -25,12 +26,16 @@ from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
 
 WAYS: Mapping[int, list[dict[str, int]]] = {
-    2: [{"ulysses": 2}, {"tensor": 2}],
+    2: [{"ulysses": 2}, {"tensor": 2}, {"ring": 2}],
     4: [
         {"cfg": 2, "ulysses": 2},
         {"cfg": 2, "tensor": 2},
         {"ulysses": 2, "tensor": 2},
         {"tensor": 4},
+        {"cfg": 2, "ring": 2},
+        {"ring": 2, "ulysses": 2},
+        {"ring": 2, "tensor": 2},
+        {"ring": 4},
     ],
 }
 """Ways in which so many ranks share the work."""
@@ -64,8 +69,7 @@ def main(rank: int, world_size: int, store: Path, cases: Path) -> None:
         name: max(apart(mesh, case) for mesh in meshes)
         for name, case in json.loads(cases.read_text()).items()
     }
-    print(json.dumps(found))
-    dist.destroy_process_group()
+    say_and_leave(found)
 
 
 if __name__ == "__main__":

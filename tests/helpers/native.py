@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.distributed.sequence import SequenceParallel
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.tensor_parallel.parts import make_parts
@@ -33,6 +34,19 @@ def filled(
     names = {name: (name,) for name in weights}
     fill(module, stored, names, name="transformer", device=torch.device("cpu"))
     return module
+
+
+def attend(
+    sequence: SequenceParallel,
+    qkv: Sequence[Tensor],
+    streams: Sequence[int],
+    lengths: Tensor | None = None,
+) -> Tensor:
+    """Attention of this rank's share, [B, S_local, H, D] like each of `qkv`."""
+    q, k, v = qkv
+    attending = sequence.attend(v, streams, lengths)
+    attending.start(torch.stack((q, k), dim=2))
+    return attending.wait().unflatten(2, v.shape[2:])
 
 
 def evaluate(model: nn.Module, **inputs: Any) -> Tensor:

@@ -4,7 +4,6 @@ Prints one JSON object: the name of each check -> null, or what went wrong on th
 the first failure. Run by test_distributed.
 """
 
-import json
 import sys
 import traceback
 import warnings
@@ -19,7 +18,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from exchanged_bytes import check_bytes, meshes
-from native import evaluate, filled, parts_of
+from native import attend, evaluate, filled, parts_of
+from rank_processes import say_and_leave
 from tiled_vaes import decoded_in_tiles, picture_vae, video_vae
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,7 +28,7 @@ from multimodal_gen.errors import GenerationFailed, InvalidRequest, OutOfMemory
 from multimodal_gen.runtime.distributed.first_rank import Branches, make_sharing
 from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
 from multimodal_gen.runtime.distributed.rows import deal, gather_rows
-from multimodal_gen.runtime.distributed.ulysses import make_sequence_parallel
+from multimodal_gen.runtime.distributed.sequence import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.managers.rank_device import agree_on_memory
@@ -128,7 +128,7 @@ def sequences_are_sharded_and_gathered(_: Mesh, mesh: Mesh) -> None:
             shape[dim] = length
             whole = _random(*shape)
             local = sequence.shard(whole, dim)
-            assert local.shape[dim] == len(deal(length, mesh.ulysses.size)[mesh.ulysses.rank])
+            assert local.shape[dim] == len(deal(length, mesh.sequence.size)[mesh.sequence.rank])
             assert torch.equal(sequence.gather(local, length, dim), whole), (length, dim)
 
 
@@ -145,8 +145,9 @@ def shared_attention_with_lengths_indexes_nothing(_: Mesh, mesh: Mesh) -> None:
     sequence = make_sequence_parallel(mesh, attention)
     whole = _random(3, 2, 11, 4, 8)
     local = torch.cat([sequence.shard(part, 2) for part in whole.split([3, 8], dim=2)], dim=2)
+    attend(sequence, [*local], (3, 8), torch.tensor([11, 4]))  # orders are made once
     with _Operations() as operations:
-        sequence.attention(*local, (3, 8), torch.tensor([11, 4]))
+        attend(sequence, [*local], (3, 8), torch.tensor([11, 4]))
     assert operations.names
     assert not operations.names & {
         "aten::index",
@@ -177,23 +178,27 @@ def _compare_attention(mesh: Mesh, lengths: torch.Tensor | None) -> None:
             whole = _random(3, 2, sum(streams), heads, 8)
             parts = whole.split_with_sizes(list(streams), dim=2)
             local = torch.cat([sequence.shard(part, 2) for part in parts], dim=2)
-            out = sequence.attention(*local, streams, lengths)
+            out = attend(sequence, [*local], streams, lengths)
             expected = attention(*whole, lengths).split_with_sizes(list(streams), dim=1)
             mine = torch.cat([sequence.shard(part) for part in expected], dim=1)
             torch.testing.assert_close(out, mine, atol=1e-5, rtol=1e-5)
 
 
 @cache
-def _geometries() -> tuple[Mesh, ...]:
-    """The ways in which these ranks share an evaluation."""
+def _geometries(uneven: bool) -> tuple[Mesh, ...]:
+    """The ways in which these ranks share an evaluation, rings only where heads are uneven."""
     rank, size = dist.get_rank(), dist.get_world_size()
     ways = [{"ulysses": size}, {"tensor": size}]
     if size == 4:
         ways.append({"ulysses": 2, "tensor": 2})
+    if uneven:
+        ways.append({"ring": size})
+    if uneven and size == 4:
+        ways += [{"ring": 2, "ulysses": 2}, {"ring": 2, "tensor": 2}]
     return tuple(Mesh.create(rank, **way) for way in ways)
 
 
-def _models(make: Callable[[Parts], nn.Module]) -> tuple[nn.Module, list[nn.Module]]:
+def _models(make: Callable[[Parts], nn.Module], heads: int) -> tuple[nn.Module, list[nn.Module]]:
     """A transformer on one rank, and those that share its work, with the same weights."""
     alone = make(parts_of())
     generator = torch.Generator().manual_seed(0)
@@ -202,7 +207,7 @@ def _models(make: Callable[[Parts], nn.Module]) -> tuple[nn.Module, list[nn.Modu
         for name, weight in alone.state_dict().items()
     }
     alone.load_state_dict(weights)
-    return alone, [filled(make, mesh, weights) for mesh in _geometries()]
+    return alone, [filled(make, mesh, weights) for mesh in _geometries(heads == 3)]
 
 
 def flux_on_ranks_equals_flux_on_one(_: Mesh, __: Mesh) -> None:
@@ -217,7 +222,7 @@ def flux_on_ranks_equals_flux_on_one(_: Mesh, __: Mesh) -> None:
             pooled_projection_dim=8,
             axes_dims_rope=(4, 2, 2),
         )
-        models = _models(partial(FluxTransformer, config))
+        models = _models(partial(FluxTransformer, config), heads)
         for text, *grids in ((5, (3, 3)), (1, (1, 3)), (8, (4, 4)), (3, (2, 3), (1, 1))):
             tokens, *picture = (_random(2, height * width, 8) for height, width in grids)
             inputs = {
@@ -245,7 +250,7 @@ def sd3_on_ranks_equals_sd3_on_one(_: Mesh, __: Mesh) -> None:
             dual_attention_layers=(0,),
             qk_norm="rms_norm",
         )
-        models = _models(partial(SD3Transformer, config))
+        models = _models(partial(SD3Transformer, config), heads)
         for text, size in ((5, (6, 6)), (1, (2, 6)), (8, (8, 10))):
             inputs = {
                 "latents": _random(2, 4, *size),
@@ -269,7 +274,7 @@ def wan_on_ranks_equals_wan_on_one(_: Mesh, __: Mesh) -> None:
             image_dim=8,
             added_kv_proj_dim=8 * heads,
         )
-        models = _models(partial(WanTransformer, config))
+        models = _models(partial(WanTransformer, config), heads)
         for size in ((1, 2, 2), (3, 2, 6), (2, 4, 4)):
             inputs = {
                 "hidden_states": _random(2, 4, *size),
@@ -291,7 +296,7 @@ def flux2_on_ranks_equals_flux2_on_one(_: Mesh, __: Mesh) -> None:
             joint_attention_dim=8,
             axes_dims_rope=(2, 2, 2, 2),
         )
-        models = _models(partial(Flux2Transformer, config))
+        models = _models(partial(Flux2Transformer, config), heads)
         for text, grids in ((5, ((3, 3),)), (1, ((1, 3), (1, 2))), (8, ((4, 4), (3, 5), (1, 1)))):
             tokens = [height * width for height, width in grids]
             _compare(
@@ -315,7 +320,7 @@ def z_image_on_ranks_equals_z_image_on_one(_: Mesh, __: Mesh) -> None:
             cap_feat_dim=8,
             axes_dims=(4, 2, 2),
         )
-        models = _models(partial(ZImageTransformer, config))
+        models = _models(partial(ZImageTransformer, config), heads)
         for text, size, lengths in ((5, (6, 6), None), (70, (2, 14), [70, 9]), (33, (12, 8), None)):
             _compare(
                 models,
@@ -337,7 +342,7 @@ def qwen_image_on_ranks_equals_qwen_image_on_one(_: Mesh, __: Mesh) -> None:
             axes_dims_rope=(4, 2, 2),
             zero_cond_t=heads == 3,
         )
-        models = _models(partial(QwenImageTransformer, config))
+        models = _models(partial(QwenImageTransformer, config), heads)
         for grids, lengths in (
             (((3, 3),), None),
             (((1, 3), (5, 1)), [9, 2]),
@@ -399,9 +404,15 @@ def a_rank_that_fails_in_a_tile_leaves_nobody_waiting(_: Mesh, mesh: Mesh) -> No
     assert decoded_in_tiles(vae, latents, size, mesh).failure is None  # in step as before
 
 
-def both_axes_share_one_world(_: Mesh, __: Mesh) -> None:
-    mesh = Mesh.create(dist.get_rank(), cfg=2, ulysses=dist.get_world_size() // 2)
-    assert mesh.rank == mesh.cfg.rank * mesh.ulysses.size + mesh.ulysses.rank
+def all_axes_share_one_world(_: Mesh, __: Mesh) -> None:
+    for axis in ("ulysses", "ring"):
+        _share_rows_and_sequence(
+            Mesh.create(dist.get_rank(), cfg=2, **{axis: dist.get_world_size() // 2})
+        )
+
+
+def _share_rows_and_sequence(mesh: Mesh) -> None:
+    assert mesh.rank == mesh.cfg.rank * mesh.sequence.size + mesh.sequence.rank
     sequence = make_sequence_parallel(mesh, attention)
     whole = _random(3, 5, 2)
     share = deal(3, 2)[mesh.cfg.rank]
@@ -431,9 +442,11 @@ CHECKS: list[Callable[[Mesh, Mesh], None]] = [
     qwen_image_on_ranks_equals_qwen_image_on_one,
     tiles_on_ranks_are_those_on_one,
     a_rank_that_fails_in_a_tile_leaves_nobody_waiting,
-    both_axes_share_one_world,
+    all_axes_share_one_world,
     bytes_exchanged_are_those_of_the_formulas,
 ]
+ON_EACH_MESH = [check for check in CHECKS if check.__name__.startswith(("sequences_", "shared_"))]
+"""Checks of a sequence that ranks share in any way."""
 
 
 def main(rank: int, world_size: int, store: Path) -> None:
@@ -442,17 +455,19 @@ def main(rank: int, world_size: int, store: Path) -> None:
     kept = dist.FileStore(str(store), world_size)
     init_process_group(rank, world_size, kept, torch.device("cpu"), timedelta(seconds=120))
     rows_mesh = Mesh.create(rank, cfg=world_size)
-    sequence_mesh = Mesh.create(rank, ulysses=world_size)
+    sequence_meshes = [Mesh.create(rank, **{axis: world_size}) for axis in ("ulysses", "ring")]
+    if world_size == 4:
+        sequence_meshes.append(Mesh.create(rank, ring=2, ulysses=2))
     results: dict[str, str | None] = {}
     for check in CHECKS:
         try:
-            check(rows_mesh, sequence_mesh)
+            for mesh in sequence_meshes if check in ON_EACH_MESH else sequence_meshes[:1]:
+                check(rows_mesh, mesh)
             results[check.__name__] = None
         except Exception:
             results[check.__name__] = traceback.format_exc()
             break  # the ranks are out of step; the others see this one leave
-    print(json.dumps(results))
-    dist.destroy_process_group()
+    say_and_leave(results)
 
 
 if __name__ == "__main__":

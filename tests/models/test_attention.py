@@ -2,10 +2,19 @@
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend
 
 from multimodal_gen.configs.attention import ATTENTION_BACKENDS
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.layers.attention import select_attention
+
+GPU_KERNELS = [
+    (SDPBackend.FLASH_ATTENTION, False),  # torch never chooses it with a mask
+    (SDPBackend.EFFICIENT_ATTENTION, False),
+    (SDPBackend.EFFICIENT_ATTENTION, True),
+    (SDPBackend.CUDNN_ATTENTION, False),
+    (SDPBackend.CUDNN_ATTENTION, True),
+]
 
 
 def _qkv(batch: int = 3, tokens: int = 11) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -71,3 +80,53 @@ def test_auto_is_one_of_the_backends() -> None:
 def test_an_unknown_backend_is_refused_by_name() -> None:
     with pytest.raises(InvalidRequest, match=r"attention_backend='flash9'.*math, sdpa"):
         select_attention("flash9")
+
+
+def _exact(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output and log-sum-exp by float64, row by row."""
+    scores = torch.einsum("bqhd,bkhd->bqhk", q.double(), k.double()) / q.shape[-1] ** 0.5
+    valid = torch.arange(k.shape[1]) < lengths[:, None, None, None]
+    scores = scores.masked_fill(~valid, float("-inf"))
+    weights = scores.softmax(-1).nan_to_num(0)
+    return torch.einsum("bqhk,bkhd->bqhd", weights, v.double()), scores.logsumexp(-1)
+
+
+@pytest.mark.parametrize("name", ATTENTION_BACKENDS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
+def test_the_log_sum_exp_comes_with_the_output(
+    name: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    q, k, v = (x.to(dtype) for x in _qkv())
+    out, log_sum_exp = select_attention(name).partial(q[:, :7], k, v)
+    expected = _exact(q[:, :7], k, v, torch.full((3,), 11))
+    assert (out.dtype, log_sum_exp.dtype) == (dtype, torch.float32)
+    torch.testing.assert_close(out.double(), expected[0], atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(log_sum_exp.double(), expected[1], atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("name", ATTENTION_BACKENDS)
+def test_keys_of_which_none_is_valid_add_nothing(name: str) -> None:
+    q, k, v = _qkv()
+    lengths = torch.tensor([0, 11, 5])
+    k[0], k[2, 5:] = 1e4, 1e4
+    out, log_sum_exp = select_attention(name).partial(q, k, v, lengths)
+    expected = _exact(q, k, v, lengths)
+    assert not out[0].any()
+    assert torch.isneginf(log_sum_exp[0]).all()
+    torch.testing.assert_close(out.double(), expected[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(log_sum_exp.double(), expected[1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "masked"), GPU_KERNELS)
+def test_the_kernels_of_gpus_are_called_as_they_want(
+    monkeypatch: pytest.MonkeyPatch, kernel: SDPBackend, masked: bool
+) -> None:
+    """On the meta device, which knows their arguments and shapes."""
+    monkeypatch.setattr(torch.ops.aten, "_fused_sdp_choice", lambda *_: kernel.value)
+    lengths = torch.tensor([0, 11, 5], device="meta") if masked else None
+    q, k, v = (x.to("meta", torch.bfloat16) for x in _qkv())
+    out, log_sum_exp = select_attention("sdpa").partial(q[:, :7], k, v, lengths)
+    assert out.shape == (3, 7, 4, 8)
+    assert (log_sum_exp.shape, log_sum_exp.dtype) == ((3, 7, 4), torch.float32)

@@ -21,6 +21,7 @@ from multimodal_gen.benchmarks.device.stand_ins import fill_randomly
 from multimodal_gen.benchmarks.parallel.exchanges import ExchangeCounter
 from multimodal_gen.benchmarks.parallel.projected_models import ProjectedModel
 from multimodal_gen.configs.parallel import ParallelConfig
+from multimodal_gen.runtime.distributed.local_attention import PartialOutput
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rows import gather_rows
 from multimodal_gen.runtime.layers.tensor_parallel.parts import make_parts
@@ -28,7 +29,7 @@ from multimodal_gen.scheduling.parallel.rank_work import RankWork
 from multimodal_gen.scheduling.parallel.traffic import Traffic
 
 _DEVICE = torch.device("meta")
-_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention
+_FLASH = torch.ops.aten._scaled_dot_product_flash_attention
 
 
 class _WorkCounter(ExchangeCounter):
@@ -92,7 +93,7 @@ def work_of(projected: ProjectedModel, on: ParallelConfig) -> RankWork:
     mesh = Mesh.create(0, **asdict(on))
     rows = math.ceil(projected.rows / on.cfg)
     with torch.no_grad(), _DEVICE:
-        model = projected.make(projected.config, make_parts(mesh, _attend)).eval()
+        model = projected.make(projected.config, make_parts(mesh, _FlashAttention())).eval()
         fill_randomly(model.requires_grad_(False), torch.bfloat16, _DEVICE)
         inputs = projected.inputs(model, rows, _DEVICE)
         counter = _WorkCounter()
@@ -109,7 +110,14 @@ def work_of(projected: ProjectedModel, on: ParallelConfig) -> RankWork:
     )
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """The shape of a flash attention's output."""
-    attended: Tensor = _ATTENTION(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))[0]
-    return attended.transpose(1, 2)
+class _FlashAttention:
+    """The shapes of a flash attention's outputs."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return self.partial(q, k, v).out
+
+    def partial(
+        self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None
+    ) -> PartialOutput:
+        out, log_sum_exp = _FLASH(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))[:2]
+        return PartialOutput(out.transpose(1, 2), log_sum_exp.transpose(1, 2))

@@ -71,16 +71,51 @@ def from_first_rank(message: bytes) -> bytes:
     return sent.numpy().tobytes()
 
 
-def all_to_all(
-    pieces: Sequence[Tensor], received: Sequence[torch.Size], group: dist.ProcessGroup
-) -> list[Tensor]:
-    """Send `pieces[j]` to rank j; returns the pieces from each rank i, of shape `received[i]`.
+class Transfer:
+    """A tensor that other ranks are sending, while this one does something else."""
 
-    Pieces may differ in shape and be empty. Each rank knows its shapes beforehand.
+    def __init__(self, received: Tensor, sent: Tensor, works: Sequence[dist.Work | None]) -> None:
+        self._received = received
+        self._sent = sent  # in use until it is sent
+        self._works = works
+
+    def wait(self) -> Tensor:
+        """Return what was received. A GPU waits where it is used, and the host does not."""
+        for work in self._works:
+            if work is not None:
+                work.wait()
+        return self._received
+
+
+def start_all_to_all(
+    outgoing: Tensor,
+    incoming: Tensor,
+    sent: Sequence[int],
+    received: Sequence[int],
+    group: dist.ProcessGroup,
+) -> Transfer:
+    """Send `sent[j]` elements of `outgoing` to rank j, and receive `received[i]` of rank i, both in
+    rank order. Numbers may differ and be 0; each rank knows its own beforehand."""
+    work = dist.all_to_all_single(
+        incoming.view(-1), outgoing.view(-1), received, sent, group=group, async_op=True
+    )
+    return Transfer(incoming, outgoing, [work])
+
+
+def start_pass(outgoing: Tensor, incoming: Tensor, group: dist.ProcessGroup) -> Transfer:
+    """Send a tensor to the group's next rank, and receive that of the previous one.
+
+    Either may be empty: then nothing is sent, and nobody waits for it.
     """
-    outgoing = torch.cat([piece.reshape(-1) for piece in pieces])
-    sizes = [shape.numel() for shape in received]
-    incoming = outgoing.new_empty(sum(sizes))
-    dist.all_to_all_single(incoming, outgoing, sizes, [p.numel() for p in pieces], group=group)
-    parts = incoming.split_with_sizes(sizes)
-    return [part.view(shape) for part, shape in zip(parts, received, strict=True)]
+    rank, size = group.rank(), group.size()
+    ways = [
+        (dist.isend, outgoing, (rank + 1) % size),
+        (dist.irecv, incoming, (rank - 1) % size),
+    ]
+    passes = [
+        dist.P2POp(way, tensor, group=group, group_peer=peer)
+        for way, tensor, peer in ways
+        if tensor.numel()
+    ]
+    works = dist.batch_isend_irecv(passes) if passes else []
+    return Transfer(incoming, outgoing, works)

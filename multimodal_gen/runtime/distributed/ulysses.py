@@ -1,137 +1,138 @@
-"""Sequence parallelism after DeepSpeed-Ulysses (Jacobs et al. 2023, arXiv:2309.14509).
+"""Exchange of tokens for heads after DeepSpeed-Ulysses (Jacobs et al. 2023, arXiv:2309.14509).
 
 Between attentions every rank holds a share of the sequence with all heads; within attention, an
-all-to-all turns that into the whole sequence with a share of the heads.
+all-to-all turns that into the whole sequence with a share of the heads. In one attention a rank
+sends 4 * (P - 1) / P * B * S / P * H * D elements: queries, keys, values, and the output.
+
+What travels is in the order [destination][token][...][row][head], so that what comes from all ranks
+is one tensor by token, whatever the ranks' numbers of tokens and heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Protocol
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from multimodal_gen.runtime.distributed.collectives import all_gather_shares, all_to_all
-from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.distributed.collectives import Transfer, start_all_to_all
+from multimodal_gen.runtime.distributed.mesh import Axis
 from multimodal_gen.runtime.distributed.rows import deal
 
-# attention(q, k, v, lengths) on [B, S, H, D]; see layers/attention
-AttentionFunction = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+
+class Pending(Protocol):
+    """A tensor that is on its way."""
+
+    def wait(self) -> Tensor: ...
 
 
-class SequenceParallel:
-    """Trivial case: one rank holds the whole sequence. Base class of the shared one."""
+class Exchange(Protocol):
+    """Exchanges among the ranks that share a block of the sequence.
 
-    def __init__(self, attention: AttentionFunction) -> None:
-        self._attention = attention
+    `tokens` are their numbers of tokens, S_local of S.
+    """
 
-    def share(self, length: int) -> range:
-        """Token range of a sequence of `length` on this rank; may be empty."""
-        return range(length)
+    def to_heads(self, x: Tensor, like: Tensor, tokens: Sequence[int]) -> Pending:
+        """Start to exchange x [B, S_local, N, H, D] for [B, S, N, H_local, D], of the dtype of
+        `like`; S is by rank, and in each as it was there."""
 
-    def shard(self, x: Tensor, dim: int = 1) -> Tensor:
-        """This rank's contiguous share of a sequence along `dim`; may be empty."""
-        return x
-
-    def gather(self, x: Tensor, length: int, dim: int = 1) -> Tensor:
-        """Gather the whole sequence of `length` from all ranks' shares."""
-        return x
-
-    def attention(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        streams: Sequence[int],
-        lengths: Tensor | None = None,
-    ) -> Tensor:
-        """Attention of this rank's share to the whole sequence, [B, S_local, H, D].
-
-        `streams` are the full lengths of the sequences that were sharded one by one and then
-        concatenated (FLUX: text, image). `lengths` [B] is the number of valid tokens per row, from
-        the start of the whole sequence, streams in order.
-        """
-        return self._attention(q, k, v, lengths)
-
-    def cross_attention(
-        self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None
-    ) -> Tensor:
-        """Attention of this rank's share to another sequence, which every rank holds in full."""
-        return self._attention(q, k, v, lengths) if q.numel() else q
+    def to_tokens(self, out: Tensor, tokens: Sequence[int], count: int) -> Pending:
+        """Start to exchange out [B, S, H_local, D] for [B, S_local, H, D], of `count` heads."""
 
 
-class UlyssesSequenceParallel(SequenceParallel):
-    """The ranks of a ulysses group share the sequence, and the heads within attention."""
+class NoExchange:
+    """Of a rank that has a block for itself."""
+
+    def to_heads(self, x: Tensor, like: Tensor, tokens: Sequence[int]) -> Pending:
+        return _Here(x)
+
+    def to_tokens(self, out: Tensor, tokens: Sequence[int], count: int) -> Pending:
+        return _Here(out)
+
+
+class _Here:
+    def __init__(self, x: Tensor) -> None:
+        self._x = x
+
+    def wait(self) -> Tensor:
+        return self._x
+
+
+class HeadExchange:
+    """All-to-all between the ranks of an axis."""
+
+    def __init__(self, axis: Axis) -> None:
+        assert axis.group is not None
+        self._group: dist.ProcessGroup = axis.group
+        self._rank = axis.rank
+        self._size = axis.size
+
+    def to_heads(self, x: Tensor, like: Tensor, tokens: Sequence[int]) -> _HeadTransfer:
+        """See `Exchange`. Writes each element once."""
+        batch, own, kinds, count, width = x.shape
+        heads = head_counts(count, self._size)
+        row, mine = kinds * batch * width, heads[self._rank]
+        outgoing = like.new_empty(x.numel())
+        sent, received = [own * row * n for n in heads], [n * row * mine for n in tokens]
+        if heads[0] == heads[-1]:
+            by_rank = x.unflatten(3, (self._size, mine)).permute(3, 1, 2, 0, 4, 5)
+            outgoing.view(by_rank.shape).copy_(by_rank)
+        else:
+            places = outgoing.split_with_sizes(sent)
+            for place, piece in zip(places, x.split_with_sizes(heads, 3), strict=True):
+                by_token = piece.permute(1, 2, 0, 3, 4)
+                place.view(by_token.shape).copy_(by_token)
+        incoming = like.new_empty(sum(tokens), kinds, batch, mine, width)
+        return _HeadTransfer(start_all_to_all(outgoing, incoming, sent, received, self._group))
+
+    def to_tokens(self, out: Tensor, tokens: Sequence[int], count: int) -> _TokenTransfer:
+        batch, _, mine, width = out.shape
+        outgoing = out.transpose(0, 1).contiguous()  # no copy for one row
+        row, own, heads = batch * width, tokens[self._rank], head_counts(count, self._size)
+        incoming = out.new_empty(own * row * count)
+        sent, received = [n * row * mine for n in tokens], [own * row * n for n in heads]
+        transfer = start_all_to_all(outgoing, incoming, sent, received, self._group)
+        return _TokenTransfer(transfer, heads, (own, batch, width))
+
+
+class _HeadTransfer:
+    """Tokens that are on their way to the ranks of their heads."""
+
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+
+    def wait(self) -> Tensor:
+        """Return [B, S, N, H_local, D], a view."""
+        return self._transfer.wait().permute(2, 0, 1, 3, 4)
+
+
+class _TokenTransfer:
+    """Heads that are on their way to the ranks of their tokens."""
 
     def __init__(
-        self, attention: AttentionFunction, rank: int, size: int, group: dist.ProcessGroup
+        self, transfer: Transfer, heads: Sequence[int], sizes: tuple[int, int, int]
     ) -> None:
-        super().__init__(attention)
-        self._rank = rank
-        self._size = size
-        self._group = group
+        self._transfer = transfer
+        self._heads = heads
+        self._sizes = sizes
 
-    def share(self, length: int) -> range:
-        return deal(length, self._size)[self._rank]
-
-    def shard(self, x: Tensor, dim: int = 1) -> Tensor:
-        share = self.share(x.shape[dim])
-        return x.narrow(dim, share.start, len(share))
-
-    def gather(self, x: Tensor, length: int, dim: int = 1) -> Tensor:
-        counts = [len(share) for share in deal(length, self._size)]
-        return all_gather_shares(x, counts, self._group, dim)
-
-    def attention(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        streams: Sequence[int],
-        lengths: Tensor | None = None,
-    ) -> Tensor:
-        heads = [len(share) for share in deal(q.shape[2], self._size)]
-        shares = [[len(share) for share in deal(n, self._size)] for n in streams]
-        tokens = [sum(of_rank) for of_rank in zip(*shares, strict=True)]
-        parts = self._to_heads(torch.stack((q, k, v), dim=2), heads, tokens)
-        if lengths is None:
-            q, k, v = torch.cat(parts, dim=1).unbind(2)
-        else:  # valid keys must come first, so keys and values are put in whole order
-            q = torch.cat([part[:, :, 0] for part in parts], dim=1)
-            pieces = _by_stream([part[:, :, 1:] for part in parts], shares)
-            k, v = torch.cat(pieces, dim=1).unbind(2)
-        out = self._attention(q, k, v, lengths) if q.numel() else q
-        return self._to_tokens(out, heads, tokens)
-
-    def _to_heads(self, qkv: Tensor, heads: list[int], tokens: list[int]) -> list[Tensor]:
-        """[B, S_local, 3, H, D] -> each rank's tokens, [B, S_rank, 3, H_local, D]."""
-        batch, _, three, _, width = qkv.shape
-        shapes = [torch.Size((batch, n, three, heads[self._rank], width)) for n in tokens]
-        return all_to_all(qkv.split_with_sizes(heads, dim=3), shapes, self._group)
-
-    def _to_tokens(self, out: Tensor, heads: list[int], tokens: list[int]) -> Tensor:
-        """[B, S, H_local, D] -> [B, S_local, H, D]."""
-        batch, _, _, width = out.shape
-        shapes = [torch.Size((batch, tokens[self._rank], n, width)) for n in heads]
-        return torch.cat(
-            all_to_all(out.split_with_sizes(tokens, dim=1), shapes, self._group), dim=2
-        )
+    def wait(self) -> Tensor:
+        """Return [B, S_local, H, D]."""
+        received, heads = self._transfer.wait(), self._heads
+        own, batch, width = self._sizes
+        if heads[0] == heads[-1]:
+            by_rank = received.view(len(heads), own, batch, heads[0], width)
+            return by_rank.permute(2, 1, 0, 3, 4).reshape(batch, own, sum(heads), width)
+        out = received.new_empty(batch, own, sum(heads), width)
+        parts = received.split_with_sizes([own * batch * width * n for n in heads])
+        for place, part in zip(out.split_with_sizes(heads, 2), parts, strict=True):
+            place.copy_(part.view(own, batch, place.shape[2], width).transpose(0, 1))
+        return out
 
 
-def _by_stream(parts: Sequence[Tensor], shares: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Split each rank's tokens [B, S_rank, ...] into its `shares` of the streams, [stream][rank],
-    and return all pieces in the order of the whole sequence."""
-    by_rank = [
-        part.split_with_sizes(list(of_rank), dim=1)
-        for part, of_rank in zip(parts, zip(*shares, strict=True), strict=True)
-    ]
-    return [piece for stream in zip(*by_rank, strict=True) for piece in stream]
-
-
-def make_sequence_parallel(mesh: Mesh, attention: AttentionFunction) -> SequenceParallel:
-    """Create the object for this rank: trivial if its sequence is not shared."""
-    axis = mesh.ulysses
-    if axis.group is None:
-        return SequenceParallel(attention)
-    return UlyssesSequenceParallel(attention, axis.rank, axis.size, axis.group)
+@lru_cache(maxsize=64)
+def head_counts(count: int, ranks: int) -> list[int]:
+    """Number of `count` heads on each rank."""
+    return [len(share) for share in deal(count, ranks)]

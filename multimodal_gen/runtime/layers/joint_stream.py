@@ -143,9 +143,9 @@ def join_streams(
 def joint_attention(parts: Parts, qk: Tensor, v: Tensor, context: BlockContext) -> Tensor:
     """Attention of queries and keys [B, S, 2, H, D], rotated unless `context.rotary` is None.
     Returns [B, S, H * D]."""
-    rotated = qk if context.rotary is None else apply_rotary(qk, context.rotary)
-    q, k = rotated.to(v.dtype).unbind(2)
-    return parts.attention(q, k, v, context.streams, context.lengths).flatten(2)
+    attending = parts.attend(v, context.streams, context.lengths)
+    attending.start(qk if context.rotary is None else apply_rotary(qk, context.rotary))
+    return attending.wait()
 
 
 def within_fp16(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
+from multimodal_gen.runtime.distributed.sequence import Attending, SequenceParallel
 from multimodal_gen.runtime.layers.linear import Linear, PatchLinear
 from multimodal_gen.runtime.layers.norm import QKNorm, RMSNorm
 
@@ -79,16 +79,9 @@ class Parts:
 
     # -- attention
 
-    def attention(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        streams: Sequence[int],
-        lengths: Tensor | None = None,
-    ) -> Tensor:
-        """See `SequenceParallel.attention`."""
-        return self.sequence.attention(q, k, v, streams, lengths)
+    def attend(self, v: Tensor, streams: Sequence[int], lengths: Tensor | None = None) -> Attending:
+        """See `SequenceParallel.attend`."""
+        return self.sequence.attend(v, streams, lengths)
 
     def cross_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `SequenceParallel.cross_attention`."""

@@ -49,7 +49,7 @@ def traffic(work: Evaluation, on: ParallelConfig) -> dict[AxisName, Traffic]:
         "cfg": Traffic(prediction * (on.cfg - 1), 1),
         "sequence": Traffic(prediction / shared * (shared - 1), 1),
         "ring": Traffic(2 * shape.attentions * heads * passes, shape.attentions * passes),
-        "ulysses": Traffic(4 * shape.attentions * heads * pieces, 2 * shape.attentions),
+        "ulysses": Traffic(4 * shape.attentions * heads * pieces, 3 * shape.attentions),
         "tensor": Traffic(2 * (shape.sums * sums + shape.norms * squares), shape.reductions),
     }
     sizes = {"sequence": shared, "cfg": on.cfg, "ring": on.ring}

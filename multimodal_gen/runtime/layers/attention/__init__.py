@@ -1,5 +1,5 @@
-"""Attention: one function with several backends, selected once per model load."""
+"""Attention: one interface with several backends, selected once per model load."""
 
-from multimodal_gen.runtime.layers.attention.attention import Attention, select_attention
+from multimodal_gen.runtime.layers.attention.attention import select_attention
 
-__all__ = ["Attention", "select_attention"]
+__all__ = ["select_attention"]

@@ -1,31 +1,19 @@
-"""Interface and selection of attention backends."""
+"""Selection of attention backends, and what they share."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from multimodal_gen.configs.attention import ATTENTION_BACKENDS
 from multimodal_gen.errors import InvalidRequest
-
-
-class Attention(Protocol):
-    """softmax(q kᵀ / √D) v for q [B, S_q, H, D] and k, v [B, S_k, H, D] -> [B, S_q, H, D].
-
-    D is innermost in memory. `lengths` [B] (int64, at least 1) is the number of valid leading keys
-    per row; the others are ignored. None means that all are valid, and is the fast path.
-    """
-
-    def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None
-    ) -> Tensor: ...
+from multimodal_gen.runtime.distributed.local_attention import Attention, PartialOutput
 
 
 def select_attention(name: str = "auto") -> Attention:
-    """Return the backend called `name`: the function `attention` of a module in `backends/`.
+    """Return the backend called `name`: `attention` of a module in `backends/`.
 
     `auto` is `sdpa` everywhere: on CPU `math` is at best 5 % faster (below 150 tokens) and up to
     four times slower (from 300).
@@ -43,3 +31,14 @@ def select_attention(name: str = "auto") -> Attention:
 def key_mask(lengths: Tensor, keys: int) -> Tensor:
     """True where a key is valid, [B, 1, 1, keys]."""
     return (torch.arange(keys, device=lengths.device) < lengths[:, None])[:, None, None]
+
+
+def without_empty_rows(partial: PartialOutput, lengths: Tensor | None) -> PartialOutput:
+    """Set what `PartialOutput` says for rows without a valid key: kernels differ there."""
+    if lengths is None:
+        return partial
+    empty = (lengths == 0)[:, None, None]
+    return PartialOutput(
+        partial.out.masked_fill(empty.unsqueeze(-1), 0),
+        partial.log_sum_exp.masked_fill(empty, float("-inf")),
+    )

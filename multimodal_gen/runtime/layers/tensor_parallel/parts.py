@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from multimodal_gen.runtime.distributed.local_attention import Attention
 from multimodal_gen.runtime.distributed.mesh import Mesh
-from multimodal_gen.runtime.distributed.tensor import TensorParallel
-from multimodal_gen.runtime.distributed.ulysses import (
-    AttentionFunction,
+from multimodal_gen.runtime.distributed.sequence import (
+    Attending,
     SequenceParallel,
     make_sequence_parallel,
 )
+from multimodal_gen.runtime.distributed.tensor import TensorParallel
 from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.norm import QKNorm, RMSNorm
 from multimodal_gen.runtime.layers.parts import Parts, Units, units_of
@@ -54,19 +55,23 @@ class TensorParts(Parts):
     def features(self, count: int) -> int:
         return len(self._group.share(count))
 
-    def attention(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        streams: Sequence[int],
-        lengths: Tensor | None = None,
-    ) -> Tensor:
+    def attend(self, v: Tensor, streams: Sequence[int], lengths: Tensor | None = None) -> Attending:
         # All ranks that share the sequence have the same heads: there may be none.
-        return super().attention(q, k, v, streams, lengths) if q.shape[2] else q
+        return super().attend(v, streams, lengths) if v.shape[2] else _NoHeads(v)
 
 
-def make_parts(mesh: Mesh, attention: AttentionFunction) -> Parts:
+class _NoHeads:
+    def __init__(self, v: Tensor) -> None:
+        self._v = v
+
+    def start(self, qk: Tensor) -> None:
+        pass
+
+    def wait(self) -> Tensor:
+        return self._v.flatten(2)
+
+
+def make_parts(mesh: Mesh, attention: Attention) -> Parts:
     """Create the object for this rank: the plain one if it has all heads and features."""
     sequence = make_sequence_parallel(mesh, attention)
     if mesh.tensor.group is None:

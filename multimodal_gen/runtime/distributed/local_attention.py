@@ -1,0 +1,36 @@
+"""Interface of the attention on one rank, on which the sharing of sequences between ranks stands.
+
+The backends are in `layers/attention`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class PartialOutput(NamedTuple):
+    """Attention to some of the keys; parts are merged by their log-sum-exp, see `ring`."""
+
+    out: Tensor
+    """[B, S_q, H, D]; 0 where no key is valid."""
+    log_sum_exp: Tensor
+    """Of the scaled scores, [B, S_q, H] in float32; minus infinity where no key is valid."""
+
+
+class Attention(Protocol):
+    """softmax(q kᵀ / √D) v for q [B, S_q, H, D] and k, v [B, S_k, H, D] -> [B, S_q, H, D].
+
+    D is innermost in memory. `lengths` [B] (int64, at least 1) is the number of valid leading keys
+    per row; the others are ignored. None means that all are valid, and is the fast path.
+    """
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None
+    ) -> Tensor: ...
+
+    def partial(
+        self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None
+    ) -> PartialOutput:
+        """Attention to keys of which there may be more elsewhere: a length may also be 0."""
