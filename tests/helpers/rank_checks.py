@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
@@ -109,6 +110,16 @@ def every_rank_has_the_error_of_the_first(mesh: Mesh, _: Mesh) -> None:
         assert raised.value is error if mesh.rank == 0 else raised.type is kind
         assert str(error) in str(raised.value)
     assert share(lambda: {"positive": {}}) == {"positive": {}}  # still in step
+
+
+def a_rank_without_room_for_what_the_first_makes_leaves_nobody_waiting(mesh: Mesh, _: Mesh) -> None:
+    share, last = make_sharing(mesh, torch.device("cpu")), mesh.rank == mesh.world_size - 1
+    made = {"positive": {"states": _random(3, 4)}}
+    full = mock.patch.object(torch, "empty", side_effect=MemoryError("planted"))
+    raised = pytest.raises(MemoryError if last else OutOfMemory)
+    with full if last else nullcontext(), raised:
+        share(lambda: made)
+    assert torch.equal(share(lambda: made)["positive"]["states"], _random(3, 4))  # still in step
 
 
 def rows_are_gathered_whole(rows_mesh: Mesh, _: Mesh) -> None:
@@ -429,6 +440,7 @@ CHECKS: list[Callable[[Mesh, Mesh], None]] = [
     memory_is_agreed_on_before_it_is_needed,
     every_rank_has_what_the_first_makes,
     every_rank_has_the_error_of_the_first,
+    a_rank_without_room_for_what_the_first_makes_leaves_nobody_waiting,
     rows_are_gathered_whole,
     sequences_are_sharded_and_gathered,
     shared_attention_equals_one_rank,

@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from multimodal_gen.errors import GenerationFailed, MultimodalGenError
+from multimodal_gen.errors import GenerationFailed, MultimodalGenError, OutOfMemory
 from multimodal_gen.messages.reply import WireError
-from multimodal_gen.runtime.distributed.collectives import from_first_rank
+from multimodal_gen.runtime.distributed.collectives import from_first_rank, smallest
 from multimodal_gen.runtime.distributed.mesh import Mesh
 
 Branches = dict[str, dict[str, Tensor]]
@@ -64,6 +64,7 @@ def _share(make: Callable[[], Branches]) -> Branches:
     }
     shapes = tuple(_Shape(str(each.dtype), tuple(each.shape)) for each in tensors)
     from_first_rank(msgspec.msgpack.encode(_Contents(tensors=shapes, places=places)))
+    _agree(able=True)
     for tensor in tensors:
         _broadcast(tensor)
     return made
@@ -73,16 +74,30 @@ def _receive(device: torch.device) -> Branches:
     contents = msgspec.msgpack.decode(from_first_rank(b""), type=_Contents)
     if contents.error is not None:
         raise contents.error.exception()
-    tensors = []
-    for shape in contents.tensors:
-        dtype = getattr(torch, shape.dtype.removeprefix("torch."))
-        tensors.append(torch.empty(shape.sizes, dtype=dtype, device=device))
+    try:
+        tensors = [_empty(shape, device) for shape in contents.tensors]
+    except Exception:
+        _agree(able=False)
+        raise
+    _agree(able=True)
     for tensor in tensors:
         _broadcast(tensor)
     return {
         branch: {name: tensors[number] for name, number in named.items()}
         for branch, named in contents.places.items()
     }
+
+
+def _empty(shape: _Shape, device: torch.device) -> Tensor:
+    dtype = getattr(torch, shape.dtype.removeprefix("torch."))
+    return torch.empty(shape.sizes, dtype=dtype, device=device)
+
+
+def _agree(*, able: bool) -> None:
+    """Raise OutOfMemory on a rank that has room for the tensors if another has none, and so does
+    not wait for them."""
+    if not smallest(able, torch.device("cpu")) and able:
+        raise OutOfMemory("the encoded prompt does not fit into the memory of every rank")
 
 
 def _broadcast(tensor: Tensor) -> None:
