@@ -14,6 +14,7 @@ from multimodal_gen.launch.private_folder import PrivateFolder
 
 if TYPE_CHECKING:
     import openai
+    from postgres_server import Database
 
     from multimodal_gen.launch.engine_process import EngineProcess
     from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -123,3 +124,12 @@ def client(url: str) -> Iterator[openai.OpenAI]:
 
     with client_of(url) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Database]:
+    """A real PostgreSQL, of which each test gets a schema."""
+    from postgres_server import running_database
+
+    with running_database() as server:
+        yield server

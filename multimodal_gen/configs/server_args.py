@@ -11,9 +11,12 @@ from multimodal_gen.configs.arguments.job_args import JobArgs
 from multimodal_gen.configs.arguments.key_args import KeyArgs
 from multimodal_gen.configs.arguments.limit_args import LimitArgs
 from multimodal_gen.configs.model_spec import ModelSpec, model_specs
+from multimodal_gen.configs.redacted_url import redacted
 
 SECRETS = ("api_key", "admin_key", "webhook_url", "webhook_secret")
 """Arguments that are never shown, nor passed to ranks. A webhook's URL can hold a token."""
+URLS = ("ledger", "results")
+"""Arguments that are shown without the password that they can hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,4 +36,5 @@ class ServerArgs(LimitArgs, KeyArgs, JobArgs, HttpArgs, FleetArgs, EngineArgs):
     @property
     def without_secrets(self) -> ServerArgs:
         """A copy without secrets, which can be shown."""
-        return ServerArgs(**{**vars(self), **dict.fromkeys(SECRETS)})
+        urls = {name: redacted(url) for name in URLS if (url := getattr(self, name)) is not None}
+        return ServerArgs(**{**vars(self), **dict.fromkeys(SECRETS), **urls})

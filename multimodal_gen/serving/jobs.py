@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,20 @@ import msgspec
 
 from multimodal_gen.configs.arguments.job_args import JobArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import StorageUnavailable
 from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.serving.fronts.alone import OnlyFront
 from multimodal_gen.serving.fronts.front import Front
-from multimodal_gen.serving.fronts.runner import JobRunner, JobStores
+from multimodal_gen.serving.fronts.runner import JobRunner
+from multimodal_gen.serving.opening import open_folder, open_shared
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.records import JobKind, JobRecord, JobRequest, PageOrder
 from multimodal_gen.serving.rendering import Render, render
 from multimodal_gen.serving.service import NO_PIXELS, Service
-from multimodal_gen.serving.storage.data_folder import usable
 from multimodal_gen.serving.storage.ledger import IdempotencyKey, Page, same_request
 from multimodal_gen.serving.storage.persistence import STORAGE_ERRORS
-from multimodal_gen.serving.storage.results import Results
-from multimodal_gen.serving.storage.spool import Spool
-from multimodal_gen.serving.storage.sqlite_ledger import SqliteLedger
-from multimodal_gen.serving.storage.steady_clock import SteadyClock
 from multimodal_gen.serving.task import Event, Task
-from multimodal_gen.serving.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 RECORDS_KEPT_S = 7 * 86400
@@ -61,21 +57,18 @@ class Jobs:
         cls, folder: Path, service: Service, args: JobArgs, render: Render = render
     ) -> Jobs:
         """Those kept in `folder`, which exists. Raises InvalidRequest."""
-        with usable(folder):
-            clock = SteadyClock(folder / "clock")
-            results = Results(
-                folder,
-                ttl_s=args.result_ttl,
-                quota_gb=args.result_quota_gb,
-                clock=clock.now,
-                jump=clock.jump,
-            )
-            spool = Spool(folder)
-        ledger, webhooks = SqliteLedger(folder / "jobs.sqlite"), None
-        if args.webhook_url is not None:
-            webhooks = Webhooks(ledger, args.webhook_url, args.webhook_secret or "")
-        runner = JobRunner(service, JobStores(ledger, results, spool, clock, webhooks), render)
+        ledger, stores = open_folder(folder, args)
+        runner = JobRunner(service, stores, render)
         return cls(runner, OnlyFront(runner, ledger))
+
+    @classmethod
+    def shared(cls, service: Service, args: ServerArgs, render: Render = render) -> Jobs:
+        """Those of `args.ledger`, which other servers may use too. Raises InvalidRequest."""
+        ledger, stores = open_shared(args)
+        from multimodal_gen.serving.fronts.shared import SharedFront  # after psycopg was found
+
+        runner = JobRunner(service, stores, render)
+        return cls(runner, SharedFront(runner, ledger, args.max_queue_size))
 
     # -- API
 
@@ -184,7 +177,16 @@ class Jobs:
         await self._front.ended(job_id)
         return await self.get(job_id, owner)
 
+    def on_started(self, hears: Callable[[Task], None]) -> None:
+        """Have `hears` called with the task of each job that another front accepts or runs; those
+        of this front are told to the service's observers."""
+        self._front.started.append(hears)
+
     # -- start and stop of the server
+
+    def watch(self) -> None:
+        """Begin to follow other fronts. Called once, on the event loop."""
+        self._front.watch()
 
     async def resume(self) -> None:
         """Restart jobs that an earlier server left, in order. Called whenever another model is
@@ -241,6 +243,7 @@ class Jobs:
     def _sweep(self) -> None:
         self._clock.mark()
         self.results.sweep()
+        self._front.sweep()
         now = self._clock.now() - self._clock.jump
         self._ledger.forget(now - self.results.ttl_s - RECORDS_KEPT_S)
 

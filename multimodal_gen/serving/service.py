@@ -51,7 +51,9 @@ class Service:
         self, args: ServerArgs, limits: QueueLimits | None = None, *, replay: bool = True
     ) -> None:
         """`replay`: an engine that dies is replaced."""
-        self._dispatcher = Dispatcher(limits or limits_of(args), replay=replay)
+        limits = limits or limits_of(args)
+        self._dispatcher = Dispatcher(limits, replay=replay)
+        self._in_flight = limits.in_flight
         self._args = args
         self.fleet = Fleet(args.models, args.engine, lambda info: bounded(info, args))
         self.fleet.listeners.append(self._engine_changed)
@@ -255,6 +257,16 @@ class Service:
         shared = self._dispatcher.several_owners or model.device != "cpu"
         given = self._args.max_evaluation_s
         return DEFAULT_S if given is None and shared else given
+
+    def room(self, model: ServedModel) -> int:
+        """Number of further requests that keep a model's engines busy; 0 if none is ready. A model
+        that is loaded on demand has room for the request that has it loaded."""
+        ready = sum(engine.status == "ready" for engine in model.engines)
+        wanted = ready * max(1, self._in_flight // 2)
+        if not ready and model.on_demand and model.failure is None:
+            wanted = 1
+        alive = (task.outputs.count(None) for task in self.tasks if task.model == model.name)
+        return 0 if self.stopping else max(0, wanted - sum(alive))
 
     def check_room(self, count: int, owner: Owner) -> None:
         """Raise QueueFull if `count` more requests exceed the capacity, or the owner's share."""

@@ -108,6 +108,11 @@ class Task:
             eta_s=max(etas, default=None) if alive else 0.0,
         )
 
+    @property
+    def updates(self) -> Sequence[Update]:
+        """Newest progress of each output."""
+        return self._updates
+
     def fraction(self, index: int) -> float:
         """Fraction of output `index` that is done, 0 to 1."""
         update = self._updates[index]

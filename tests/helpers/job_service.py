@@ -28,12 +28,24 @@ PICTURE = {"image": np.arange(32 * 48 * 3, dtype=np.uint8).reshape(32, 48, 3)}
 class JobService:
     """Service and jobs over a fake engine and a folder that may have been used before."""
 
-    def __init__(self, folder: Path, *, in_flight: int = 64, capacity: int = 256) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        in_flight: int = 64,
+        capacity: int = 256,
+        args: ServerArgs | None = None,
+    ) -> None:
+        """With a ledger in `args`, the folder is not used."""
+        args = args or ServerArgs()
         self.engine = FakeEngine()
         self.engine.model = MODEL_WITH_PICTURES
         limits = QueueLimits(capacity=capacity, in_flight=in_flight)
-        self.service = Service(ServerArgs(), limits)
-        self.jobs = Jobs.in_folder(folder, self.service, ServerArgs())
+        self.service = Service(args, limits)
+        if args.ledger is None:
+            self.jobs = Jobs.in_folder(folder, self.service, args)
+        else:
+            self.jobs = Jobs.shared(self.service, args)
 
     async def up(self) -> None:
         next(self.service.fleet.engines).engine_up(self.engine)  # type: ignore[arg-type]

@@ -85,7 +85,7 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
             expose_headers=("*",),
         )
     app.add_middleware(Observed, metrics=metrics, tracing=tracing)
-    app.include_router(status_routes(service, args))
+    app.include_router(status_routes(service, jobs, args))
     app.include_router(docs_routes(app, needs_key=ring.guards))
     app.include_router(metrics_routes(metrics))
     maker = ImageMaker(service, jobs)

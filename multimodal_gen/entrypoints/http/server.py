@@ -44,8 +44,8 @@ def serve(args: ServerArgs) -> int:
     except OSError as error:
         complain(f"can't listen on {args.host} port {args.port}: {error.strerror}")
         return 1
-    with contextlib.closing(listener), contextlib.closing(DataFolder.of(args)) as data:
-        server = HttpServer(args, listener, data.path)
+    with contextlib.closing(listener), _data_folder(args) as folder:
+        server = HttpServer(args, listener, folder)
         gc.freeze()  # what is loaded stays; collecting garbage stops everything
         return asyncio.run(server.run())
 
@@ -53,13 +53,17 @@ def serve(args: ServerArgs) -> int:
 class HttpServer:
     """The HTTP server in front of engines. `run` is called once."""
 
-    def __init__(self, args: ServerArgs, listener: socket.socket, data: Path) -> None:
+    def __init__(self, args: ServerArgs, listener: socket.socket, data: Path | None) -> None:
+        """`data` is the folder of jobs, unless the ledger is elsewhere."""
         self._args = args
         self._listener = listener
         self._url = listener_url(listener)
         self._service = Service(args)
         self._engines = EngineKeeping(self._service, args, self)
-        self._jobs = Jobs.in_folder(data, self._service, args)
+        if data is None:
+            self._jobs = Jobs.shared(self._service, args)
+        else:
+            self._jobs = Jobs.in_folder(data, self._service, args)
         self._status = 0
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -82,6 +86,7 @@ class HttpServer:
             loop.add_signal_handler(number, self._on_signal)
         fleet, loader = self._service.fleet, self._service.loader
         loop.add_signal_handler(signal.SIGHUP, lambda: loader.reload(fleet.models))
+        self._jobs.watch()
         self._engines.start()
         serving = asyncio.create_task(self._uvicorn.serve([self._listener]))
         sweeping = asyncio.create_task(self._jobs.sweep())
@@ -138,3 +143,13 @@ async def _after(before: asyncio.Task[None] | None, work: Coroutine[Any, Any, No
     if before is not None:
         await asyncio.wait([before])
     await work
+
+
+@contextlib.contextmanager
+def _data_folder(args: ServerArgs) -> Iterator[Path | None]:
+    """This server's folder, if its jobs are kept in one."""
+    if args.ledger is not None:
+        yield None
+        return
+    with contextlib.closing(DataFolder.of(args)) as data:
+        yield data.path

@@ -12,7 +12,7 @@ from typing import Any, Unpack, overload
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.configs.server_args import SECRETS, ServerArgs
+from multimodal_gen.configs.server_args import SECRETS, URLS, ServerArgs
 from multimodal_gen.entrypoints.python.calls import generate_one, run_all, stream_one
 from multimodal_gen.entrypoints.python.generation_result import GenerationResult, Progress
 from multimodal_gen.entrypoints.python.loop_thread import LoopThread
@@ -225,7 +225,7 @@ def _engine_args(**given: Any) -> EngineArgs:
     elsewhere = {field.name for field in fields(ServerArgs)}.difference(known)
     for name, value in given.items():
         if name in elsewhere:
-            shown = "…" if name in SECRETS else value
+            shown = "…" if name in (*SECRETS, *URLS) else value
             raise InvalidRequest(name, shown, "is an option of `multimodal-gen serve`")
         if name not in known:
             raise InvalidRequest(name, value, f"unknown; allowed are {', '.join(known)}")

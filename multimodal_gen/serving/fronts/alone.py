@@ -20,9 +20,12 @@ class OnlyFront:
     trouble: str | None = None
 
     def __init__(self, runner: JobRunner, ledger: SqliteLedger) -> None:
+        self.started: list[Callable[[Task], None]] = []
         self._runner = runner
         self._ledger = ledger
         self._in_order = asyncio.Lock()
+
+    def watch(self) -> None: ...
 
     async def accept(
         self,
@@ -80,6 +83,9 @@ class OnlyFront:
             failed = [run for name, run in runner.runs.items() if name not in runner.tasks]
         if failed:
             await asyncio.wait(failed)
+
+    def sweep(self) -> None:
+        """Does nothing: `resume` does it."""
 
     async def close(self) -> None: ...
 

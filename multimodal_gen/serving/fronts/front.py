@@ -16,6 +16,11 @@ class Front(Protocol):
 
     trouble: str | None
     """Why the ledger can't be used now; None if it can, or if that is not known in advance."""
+    started: list[Callable[[Task], None]]
+    """Called with the task of each job that another front accepts or runs."""
+
+    def watch(self) -> None:
+        """Begin to follow other fronts. Called once, on the event loop, before `resume`."""
 
     async def accept(
         self,
@@ -49,6 +54,9 @@ class Front(Protocol):
 
     async def resume(self) -> None:
         """Run jobs that wait in the ledger. Called whenever another model is known."""
+
+    def sweep(self) -> None:
+        """Remove what killed fronts left. May block."""
 
     async def close(self) -> None:
         """Stop, and leave jobs that have not ended to other fronts."""

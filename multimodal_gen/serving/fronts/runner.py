@@ -32,7 +32,7 @@ from multimodal_gen.serving.storage.ledger import Ledger
 from multimodal_gen.serving.storage.persistence import STORAGE_ERRORS, RecordWriter, persist
 from multimodal_gen.serving.storage.results import ResultStore
 from multimodal_gen.serving.storage.spool import PictureStore
-from multimodal_gen.serving.storage.steady_clock import SteadyClock
+from multimodal_gen.serving.storage.steady_clock import SteadyClock, SystemClock
 from multimodal_gen.serving.task import Moved, Task
 from multimodal_gen.serving.webhooks import Webhooks
 
@@ -51,7 +51,7 @@ class JobStores:
     ledger: Ledger
     results: ResultStore
     spool: PictureStore
-    clock: SteadyClock
+    clock: SteadyClock | SystemClock
     webhooks: Webhooks | None = None
 
 
@@ -96,6 +96,8 @@ class JobRunner:
         try:
             if record.error is not None:  # It can't be read.
                 raise record.error.exception()
+            for req in record.request.requests:
+                _later(req, waited_s)  # also of a model that only other fronts serve
             if not self.service.fleet.has(record.model):
                 what = f"it was accepted for {record.model}, which is no longer served"
                 raise GenerationFailed(what)

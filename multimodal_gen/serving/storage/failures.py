@@ -23,28 +23,28 @@ def storing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise no_space(error) or _unavailable(_reason(error), RETRY_S) from error
+        raise no_space(error) or unavailable(_reason(error), RETRY_S) from error
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):  # mistakes of this program
         raise
     except sqlite3.DatabaseError as error:
         text = str(error)
         if _FULL in text:
-            raise _full(text) from error
-        raise _unavailable(text, LOCKED_RETRY_S if _LOCKED in text else RETRY_S) from error
+            raise full(text) from error
+        raise unavailable(text, LOCKED_RETRY_S if _LOCKED in text else RETRY_S) from error
 
 
 def no_space(error: OSError) -> MultimodalGenError | None:
     """StorageFull, if that is what the error means."""
-    return _full(_reason(error)) if error.errno in _NO_SPACE else None
+    return full(_reason(error)) if error.errno in _NO_SPACE else None
 
 
-def _full(reason: str) -> MultimodalGenError:
+def full(reason: str) -> MultimodalGenError:
     error = StorageFull(f"the server has no space left to store this: {reason}")
     error.retry_after_s = RETRY_S
     return error
 
 
-def _unavailable(reason: str, retry_after_s: float) -> MultimodalGenError:
+def unavailable(reason: str, retry_after_s: float) -> MultimodalGenError:
     error = StorageUnavailable(f"the server can't store or read this now: {reason}")
     error.retry_after_s = retry_after_s
     return error

@@ -70,7 +70,7 @@ class RecordWriter:
         finally:
             self._waiting.pop(job_id, None)
         if not ours:
-            log.warning("job %s was ended by another server; its result is dropped", job_id)
+            log.info("job %s is another front's, or was deleted: its end is dropped", job_id)
         return "stored" if ours else "lost"
 
     async def note(self, job_id: str, epoch: int, **changes: Any) -> None:

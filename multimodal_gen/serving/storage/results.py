@@ -105,7 +105,7 @@ class Results:
         self._kept: dict[str, _Kept] = {}
         self._shares: dict[str, _Share] = {}
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        self._secret = _secret(folder / "secret")
+        self._secret = secret_of(folder)
         self._find(jump)
         self.sweep()
 
@@ -235,8 +235,10 @@ def _checked(name: str) -> str:
     return name
 
 
-def _secret(path: Path) -> bytes:
-    """Read or create the secret; it is stored so that links survive a restart."""
+def secret_of(folder: Path) -> bytes:
+    """Read or create the secret of links, which is stored so that they survive a restart. Raises
+    OSError."""
+    path = folder / "secret"
     if not path.exists():
         write_atomically(path, secrets.token_bytes(32), mode=0o600)
     return path.read_bytes()

@@ -32,6 +32,7 @@ def job_routes(service: Service, jobs: Jobs) -> APIRouter:
     routes = APIRouter()
     started_tasks = StartedTasks()
     service.observers.append(started_tasks)
+    jobs.on_started(started_tasks.started)
 
     @routes.get("/v1/jobs", response_model=JobPage, responses=documented(400, 401, 404, 503))
     async def list_jobs(

@@ -13,11 +13,12 @@ from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.transport.errors import documented, response_of
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
 from multimodal_gen.version import __version__
 
 
-def status_routes(service: Service, args: ServerArgs) -> APIRouter:
+def status_routes(service: Service, jobs: Jobs, args: ServerArgs) -> APIRouter:
     """Create `/v1/models` and the health checks."""
     routes = APIRouter()
     created, started = time.time(), time.monotonic()
@@ -31,10 +32,14 @@ def status_routes(service: Service, args: ServerArgs) -> APIRouter:
     async def health() -> Response:
         """Return 200 if an engine is ready; 503 while it is loading, restarting or stopping.
 
-        The body has the state, the number of ranks, and the number of running and queued requests.
+        The body has the state, the number of ranks, and the number of running and queued requests;
+        with --ledger, whether its database can be reached. Without it, requests that are no jobs
+        are served.
         """
         state: dict[str, Any] = asdict(service.health())
         state["status"] = state.pop("phase")
+        if args.ledger is not None:
+            state["ledger"] = "unreachable" if jobs.trouble else "reachable"
         reply = Response(media_type="application/json")
         try:
             state |= {"model": service.model.name, "residency": service.model.residency}
