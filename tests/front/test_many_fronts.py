@@ -27,6 +27,7 @@ from multimodal_gen.errors import (
 from multimodal_gen.serving import jobs
 from multimodal_gen.serving.fronts import shared
 from multimodal_gen.serving.fronts.shared import SharedFront
+from multimodal_gen.serving.storage.postgres.ledger import Renewed
 
 Test = Callable[..., Awaitable[None]]
 
@@ -330,5 +331,18 @@ def test_an_end_that_nobody_told_is_found(
         one.engine.finish("a")
         await until(lambda: job.id not in late.jobs.alive)
         await late.stop()
+
+    with_fronts(args, 1, test)
+
+
+def test_a_renewal_that_was_asked_for_before_a_job_was_taken_says_nothing_of_it(
+    args: ServerArgs,
+) -> None:
+    async def test(one: Front) -> None:
+        await one.submit("a")
+        await one.has("a")
+        one.front.renewed(Renewed(asked_at=0.0, held={}, open=0, overdue=0), trusted=True)
+        await settle()
+        assert one.engine.prompts == ["a"]
 
     with_fronts(args, 1, test)

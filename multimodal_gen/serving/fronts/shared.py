@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -44,6 +45,13 @@ _FOLLOWED = 1000
 """Unfinished jobs that are followed from a (re)connection on; others once they move."""
 
 
+@dataclass(frozen=True)
+class _Lease:
+    epoch: int
+    taken_at: float
+    """On a monotonic clock."""
+
+
 class SharedFront:
     """A Front over a ledger that other fronts use at the same time.
 
@@ -61,7 +69,7 @@ class SharedFront:
         self._ledger = ledger
         self._capacity = capacity
         self._mirrors = Mirrors(ledger, self._on_started, self._is_own)
-        self._epochs: dict[str, int] = {}
+        self._leases: dict[str, _Lease] = {}
         """Of jobs that this front took."""
         self._open = 0
         self._trusted = False
@@ -181,12 +189,13 @@ class SharedFront:
 
     def renewed(self, now: Renewed, trusted: bool) -> None:
         self._open, self._trusted, self._overdue = now.open, trusted, now.overdue > 0
-        for job_id, epoch in list(self._epochs.items()):
+        for job_id, lease in list(self._leases.items()):
             held = now.held.get(job_id)
             if job_id not in self._runner.runs:
-                del self._epochs[job_id]
-            elif held is None or held.epoch != epoch:
-                self._lose(job_id)
+                del self._leases[job_id]
+            elif held is None or held.epoch != lease.epoch:
+                if lease.taken_at < now.asked_at:
+                    self._lose(job_id)
             elif held.cancel_asked and (task := self._runner.tasks.get(job_id)) is not None:
                 task.cancel()
         self._hand_back()
@@ -234,7 +243,7 @@ class SharedFront:
         record, runner = job.record, self._runner
         if (earlier := runner.runs.get(record.id)) is not None:  # It lost the job, and ends soon.
             await asyncio.wait([earlier])
-        self._epochs[record.id] = job.epoch
+        self._leases[record.id] = _Lease(job.epoch, time.monotonic())
         if job.cancel_asked:
             runner.spawn(record.id, runner.end_as(record, runner.cancelled(), job.epoch))
         else:
@@ -244,7 +253,7 @@ class SharedFront:
             run.add_done_callback(lambda _: self._on_end(record.id))
 
     def _on_end(self, job_id: str) -> None:
-        self._epochs.pop(job_id, None)
+        self._leases.pop(job_id, None)
         self._told.pop(job_id, None)
         self._wake_waiting()
         self._wake.set()
@@ -256,7 +265,7 @@ class SharedFront:
     def _lose(self, job_id: str) -> None:
         """Stop a job that another front has taken: its end would be refused."""
         log.warning("job %s was taken by another front", job_id)
-        del self._epochs[job_id]
+        del self._leases[job_id]
         if (task := self._runner.tasks.get(job_id)) is not None:
             task.cancel()
 
@@ -268,7 +277,7 @@ class SharedFront:
             for model in service.fleet.models
             if not service.stopping and (model.status == "ready" or model.on_demand)
         }
-        own = [tasks[name] for name in self._epochs if name in tasks]
+        own = [tasks[name] for name in self._leases if name in tasks]
         idle = [task.id for task in own if task.status == "queued" and task.model not in able]
         if idle:
             self._spawn(asyncio.to_thread(self._ledger.release, idle))
@@ -303,7 +312,7 @@ class SharedFront:
         return changed
 
     def _is_own(self, job_id: str) -> bool:
-        return job_id in self._epochs
+        return job_id in self._leases
 
     def _on_started(self, task: Task) -> None:
         for hears in self.started:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -53,6 +54,8 @@ class HeldJob:
 class Renewed:
     """What a front holds, and the state of all."""
 
+    asked_at: float
+    """On a monotonic clock: what was taken later may be missing here."""
     held: Mapping[str, HeldJob]
     open: int
     """Unfinished jobs of all fronts."""
@@ -220,10 +223,11 @@ class PostgresLedger:
 
     def renew(self, db: Connection) -> Renewed:
         """Renew all of this front's leases. Raises psycopg.Error."""
+        asked_at = time.monotonic()
         rows = db.execute(statements.RENEW, (LEASE_S, self.front)).fetchall()
         count = db.execute(_sql(statements.COUNT)).fetchone() or {}
         held = {row["id"]: HeldJob(row["epoch"], row["cancel_asked"]) for row in rows}
-        return Renewed(held, count["jobs"], count["overdue"])
+        return Renewed(asked_at, held, count["jobs"], count["overdue"])
 
     def release(self, job_ids: Sequence[str] | None = None) -> None:
         """Give these jobs, or all, to other fronts, from the beginning."""
