@@ -17,7 +17,6 @@ import torch
 from multimodal_gen.benchmarks.anonymous_memory import AnonymousMemory
 from multimodal_gen.benchmarks.gap_recorder import GapRecorder
 from multimodal_gen.benchmarks.protocol import MEASUREMENTS_FILE, RankMeasurements
-from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.runtime import rank
 from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
@@ -34,9 +33,9 @@ def instrument(path: Path) -> None:
     plain_load, plain_run = GPUWorker.load, RankScheduler.run
     memory = AnonymousMemory()
 
-    def load(args: RankArgs, report: Callable[[LoadingProgress], None]) -> GPUWorker:
+    def load(args: RankArgs, *ways: Any) -> GPUWorker:
         with memory:
-            return plain_load(args, report)
+            return plain_load(args, *ways)
 
     def run(self: RankScheduler, worker: GPUWorker) -> None:
         recorder = _attach(worker)

@@ -7,6 +7,7 @@ once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -31,6 +32,7 @@ from multimodal_gen.client.request_handle import (
 from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError, ProtocolError
 from multimodal_gen.messages.codec import MAX_FRAME_BYTES, Buffer, Decoder, encode
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
+from multimodal_gen.messages.links import LinkKeys, beat, keys_for, unlock
 from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.rank_args import token_file
@@ -51,7 +53,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 log = logging.getLogger(__name__)
-HEARTBEAT_S = 1.0
 DRAIN_MS = 50
 
 
@@ -62,11 +63,11 @@ class SchedulerClient:
         self,
         address: str,
         *,
-        silence_timeout: float = 30.0,
+        keys: LinkKeys | None = None,
         describe_loss: Callable[[], str] = lambda: "the connection to the engine was lost",
     ) -> None:
-        """`silence_timeout`: seconds without a heartbeat until the engine counts as dead;
-        `describe_loss` returns the reason once the connection is lost."""
+        """`keys` of an engine at a `tcp://` address; `describe_loss` returns the reason once the
+        connection is lost, or silent for a moment."""
         self._process = OwnProcess()
         self.address = address
         self.model: ModelInfo | None = None
@@ -84,7 +85,7 @@ class SchedulerClient:
         self._describe_loss = describe_loss
         self._context = zmq.Context()
         self._wakeup = Wakeup(self._context, "scheduler-client")
-        self._socket = self._open(silence_timeout)
+        self._socket = self._open(keys)
         self._thread = threading.Thread(target=self._run, name="scheduler-client", daemon=True)
         self._thread.start()
 
@@ -136,7 +137,7 @@ class SchedulerClient:
         return handle
 
     def health(self, timeout: float = 5.0) -> EngineHealth:
-        """Ask rank 0 for its running and waiting requests; it answers at once, even in a step."""
+        """Ask for the engine's running and waiting requests; it answers at once, even in a step."""
         self._process.check()
         with self._lock:
             self._raise_if_gone()
@@ -197,15 +198,16 @@ class SchedulerClient:
 
     # -- the client's own thread
 
-    def _open(self, silence_timeout: float) -> zmq.Socket[bytes]:
+    def _open(self, keys: LinkKeys | None) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)
         socket.linger = 0
         socket.setsockopt(zmq.IDENTITY, _token(self.address) + secrets.token_bytes(16))
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
         socket.setsockopt(zmq.SNDHWM, 0)  # A frozen engine must not block this thread.
         socket.setsockopt(zmq.RECONNECT_IVL, 20)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, int(HEARTBEAT_S * 1000))
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, int(silence_timeout * 1000))
+        beat(socket)
+        if (needed := keys_for(self.address, keys)) is not None:
+            unlock(socket, needed)
         self._monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         socket.connect(self.address)
         return socket
@@ -289,11 +291,12 @@ class SchedulerClient:
 
 
 def _token(address: str) -> bytes:
-    """The token of the engine at `address`; without one, an engine gives no answer."""
-    try:
-        return token_file(address).read_bytes()
-    except OSError:
-        return b"\x01"  # An identity must not begin with 0.
+    """The token of the engine at `address`; without one, an engine in a local folder gives no
+    answer."""
+    with contextlib.suppress(OSError):
+        if address.startswith("ipc://"):
+            return token_file(address).read_bytes()
+    return b"\x01"  # An identity must not begin with 0.
 
 
 def _event(message: Any, arrays: list[Any]) -> bool | RequestEvent:

@@ -1,4 +1,4 @@
-"""Starts and watches the ranks of an engine, and ends all of them if one is lost."""
+"""Starts and watches the processes of an engine, and ends all of them if one is lost."""
 
 from __future__ import annotations
 
@@ -30,36 +30,41 @@ from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.rank_args import (
     LONGEST_SOCKET_NAME,
+    SCHEDULER_LOST,
+    ProcessArgs,
     RankArgs,
     RankPlace,
+    SchedulerArgs,
     client_address,
     client_token,
+    ranks_address,
     token_file,
 )
 from multimodal_gen.observability.logging import log_level
 
 log = logging.getLogger(__name__)
 RANK_MODULE = "multimodal_gen.runtime.rank"
+SCHEDULER_MODULE = "multimodal_gen.runtime.scheduler"
 WATCH_S = 0.05
 GRACE_S = 3.0
-"""Time for ranks to exit on their own when the engine is closed."""
+"""Time for processes to exit on their own when the engine is closed."""
 LAST_WORDS_S = 1.0
-"""Time to wait, after rank 0's death, for the client to report its cause."""
+"""Time to wait, after the Scheduler's death, for the client to report its cause."""
 
 
 class EngineProcess:
-    """The ranks of one checkpoint, and a client connected to them. A context manager."""
+    """The Scheduler and the ranks of one checkpoint, and a client connected to them. A context
+    manager."""
 
     def __init__(
         self, args: EngineArgs, processes: list[subprocess.Popen[bytes]], folder: PrivateFolder
     ) -> None:
+        """`processes`: the Scheduler's, then the ranks' in order."""
         self._process = OwnProcess()
         self.args = args
         self._processes = processes
         self.address = client_address(str(folder.path))
-        self.client = SchedulerClient(
-            self.address, silence_timeout=args.step_timeout, describe_loss=self._how_it_ended
-        )
+        self.client = SchedulerClient(self.address, describe_loss=self._how_it_ended)
         self._folder = folder
         self._closing = threading.Event()
         self._closed = threading.Lock()
@@ -75,7 +80,7 @@ class EngineProcess:
         environment: Mapping[str, str] = {},
         rank_module: str = RANK_MODULE,
     ) -> EngineProcess:
-        """Start the ranks and return at once; `wait_ready` waits for the model.
+        """Start the processes and return at once; `wait_ready` waits for the model.
 
         `environment` has the engine's share of the machine, if there are others on it.
         `rank_module` is the module that each rank runs; a benchmark uses one that measures itself.
@@ -87,24 +92,15 @@ class EngineProcess:
             args.model_path, args.revision, args.base_model_path, args.component_files
         )
         folder = PrivateFolder(longest_name=LONGEST_SOCKET_NAME)
-        rank_args = RankArgs(
-            rank=0,
-            engine=_for_ranks(args),
-            model_folder=str(model.folder.absolute()),
-            model_file=None if model.file is None else str(model.file.absolute()),
-            component_files={name: str(file.absolute()) for name, file in model.components.items()},
-            model_name=_model_name(args.model_path, model),
-            socket_folder=str(folder.path),
-            cache_folder=str(cache_folder()),
-            token=secrets.token_hex(),
-        )
+        environment = {**child_environment(args.num_gpus), **environment}
+        scheduler = _scheduler_args(args, model, str(folder.path))
         processes: list[subprocess.Popen[bytes]] = []
         try:
-            _write_private(token_file(rank_args.client_address), client_token(rank_args.token))
+            _write_private(token_file(scheduler.client_address), client_token(scheduler.token))
+            processes.append(_spawn(scheduler, SCHEDULER_MODULE, environment))
             for rank in range(args.num_gpus):
-                place = RankPlace(local_rank=rank, local_ranks=args.num_gpus)
-                rank_args = msgspec.structs.replace(rank_args, rank=rank, place=place)
-                processes.append(_spawn(rank_args, rank_module, environment))
+                own = _rank_args(scheduler, model, rank, args)
+                processes.append(_spawn(own, rank_module, environment))
             return cls(args, processes, folder)
         except BaseException:
             _end(processes, folder)
@@ -119,7 +115,12 @@ class EngineProcess:
     @property
     def pids(self) -> list[int]:
         """Process ids of the ranks, in rank order."""
-        return [process.pid for process in self._processes]
+        return [process.pid for process in self._processes[1:]]
+
+    @property
+    def scheduler_pid(self) -> int:
+        """Process id of the Scheduler."""
+        return self._processes[0].pid
 
     def wait_ready(
         self,
@@ -136,8 +137,8 @@ class EngineProcess:
         return None if self._closing.is_set() else self.client.died
 
     def close(self) -> None:
-        """End all ranks, and cancel requests in flight. May be called again; no effect in a forked
-        process."""
+        """End all processes, and cancel requests in flight. May be called again; no effect in a
+        forked process."""
         if not self._process.is_this:
             return
         with self._closed:
@@ -157,8 +158,7 @@ class EngineProcess:
                 atexit.unregister(self.close)
 
     def _watch(self) -> None:
-        """End the engine when a rank dies, or when the client reports that it stopped
-        responding."""
+        """End the engine when a process dies, or when the client reports that it is lost."""
         while not self._closing.wait(WATCH_S):
             if self.client.died is None and all(p.poll() is None for p in self._processes):
                 continue
@@ -168,22 +168,22 @@ class EngineProcess:
             return
 
     def _hear_last_words(self) -> None:
-        """Give the client time to receive rank 0's last message; the client itself notices when
-        rank 0 is gone."""
-        rank_0_died = self._processes[0].poll() is not None
-        end = time.monotonic() + (LAST_WORDS_S if rank_0_died else WATCH_S)
+        """Give the client time to receive the Scheduler's last message, or to notice that it is
+        gone, unless a rank has died of something else."""
+        died_first = any(p.poll() not in (None, SCHEDULER_LOST) for p in self._processes[1:])
+        end = time.monotonic() + (WATCH_S if died_first else LAST_WORDS_S)
         while self.client.died is None and time.monotonic() < end:
             time.sleep(WATCH_S / 5)
 
     def _how_it_ended(self) -> str:
-        """Report the first dead rank and how it died; waits briefly, as sockets close first."""
+        """Report which process died, and how; waits briefly, as sockets close first."""
         end = time.monotonic() + GRACE_S / 10
         while time.monotonic() < end:
-            for rank, process in enumerate(self._processes):
-                if (code := process.poll()) is not None:
-                    return f"rank {rank} {_manner(code)}"
+            for rank, process in enumerate(self._processes, -1):
+                if (code := process.poll()) not in (None, SCHEDULER_LOST):
+                    return f"{'the scheduler' if rank < 0 else f'rank {rank}'} {_manner(code)}"
             time.sleep(WATCH_S / 5)
-        return "the connection to the engine was lost"
+        return "the scheduler is silent"
 
     def _await_exits(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -215,23 +215,61 @@ def _for_ranks(args: EngineArgs) -> EngineArgs:
     return replace(EngineArgs.of(args), lora_dir=lora_dir)
 
 
-def _spawn(args: RankArgs, module: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _scheduler_args(args: EngineArgs, model: ModelFiles, folder: str) -> SchedulerArgs:
+    components = " ".join(f"{name}={file}" for name, file in sorted(_components(model).items()))
+    return SchedulerArgs(
+        engine=_for_ranks(args),
+        client_address=client_address(folder),
+        ranks_address=ranks_address(folder),
+        socket_folder=folder,
+        token=secrets.token_hex(),
+        model_files=f"{model.folder.absolute()} {_single_file(model)} {components}",
+        cache_folder=str(cache_folder()),
+    )
+
+
+def _rank_args(
+    scheduler: SchedulerArgs, model: ModelFiles, rank: int, args: EngineArgs
+) -> RankArgs:
+    return RankArgs(
+        rank=rank,
+        place=RankPlace(local_rank=rank, local_ranks=args.num_gpus),
+        engine=scheduler.engine,
+        ranks_address=scheduler.ranks_address,
+        socket_folder=scheduler.socket_folder,
+        token=scheduler.token,
+        keys=None if scheduler.keys is None else scheduler.keys.of_client,
+        model_folder=str(model.folder.absolute()),
+        model_file=_single_file(model),
+        component_files=_components(model),
+        model_name=_model_name(args.model_path, model),
+    )
+
+
+def _single_file(model: ModelFiles) -> str | None:
+    return None if model.file is None else str(model.file.absolute())
+
+
+def _components(model: ModelFiles) -> dict[str, str]:
+    return {name: str(file.absolute()) for name, file in model.components.items()}
+
+
+def _spawn(
+    args: ProcessArgs, module: str, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     packed = msgspec.msgpack.encode(args)
     process = subprocess.Popen(
         [sys.executable, "-m", module],
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
-        env=child_environment(args.place.local_ranks)
-        | {**environment, "TMPDIR": args.socket_folder},
+        env={**environment, "TMPDIR": args.socket_folder},
         cwd=args.socket_folder,  # Libraries may take settings and code from the working folder.
         start_new_session=True,
         umask=0o077,  # Compiled kernels, for one, are code that others must not write.
     )
     assert process.stdin is not None
-    with contextlib.suppress(
-        BrokenPipeError
-    ):  # The rank is already dead; the watcher will report it.
+    with contextlib.suppress(BrokenPipeError):  # It is already dead; the watcher will report it.
         process.stdin.write(len(packed).to_bytes(4, "big") + packed)
     return process
 

@@ -20,6 +20,8 @@ HEARTBEAT_S = 0.5
 SILENCE_S = 1.5
 """Time without an answer to a heartbeat until a peer counts as gone. libzmq's own thread answers,
 so a busy process is not a silent one."""
+PROBE = b""
+"""A message without a meaning: whether it can be sent shows whether there is a connection."""
 _DOMAIN = "multimodal-gen"
 
 
@@ -68,7 +70,16 @@ def beat(socket: zmq.Socket[Any], silence_s: float = SILENCE_S) -> None:
     """Exchange heartbeats with the peers of `socket`; one that is silent is disconnected."""
     socket.setsockopt(zmq.HEARTBEAT_IVL, int(HEARTBEAT_S * 1000))
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, int(silence_s * 1000))
-    socket.setsockopt(zmq.HEARTBEAT_TTL, int(silence_s * 1000))
+
+
+def keys_for(address: str, keys: LinkKeys | None) -> LinkKeys | None:
+    """The keys of a socket at `address`, None for `ipc://`. Raises InvalidRequest if there are none
+    for a `tcp://` socket."""
+    if not address.startswith("tcp://"):
+        return None
+    if keys is None:
+        raise InvalidRequest("address", address, "needs keys, as all tcp:// addresses do")
+    return keys
 
 
 class Door:
@@ -83,6 +94,15 @@ class Door:
     def callback(self, domain: str, key: bytes) -> bool:
         """True if a client with this public key may connect."""
         return key.decode() == self._keys.client_public
+
+    @classmethod
+    def before(cls, socket: zmq.Socket[Any], address: str, keys: LinkKeys | None) -> Door | None:
+        """Guard a socket that is going to bind `address`, if that is one that needs it."""
+        if (needed := keys_for(address, keys)) is None:
+            return None
+        door = cls(socket.context, needed)
+        door.guard(socket)
+        return door
 
     def guard(self, socket: zmq.Socket[Any]) -> None:
         """Only for those with keys; call it before binding."""

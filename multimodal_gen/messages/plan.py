@@ -144,6 +144,12 @@ class RankLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     error: WireError | None = None
 
 
+class RankStarted(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
+    """A rank is connected, and begins to load."""
+
+    rank: int
+
+
 class LoraRead(msgspec.Struct, frozen=True, kw_only=True, tag="lora_read"):
     """A rank has read a LoRA, or failed to."""
 
@@ -156,4 +162,4 @@ class LoraRead(msgspec.Struct, frozen=True, kw_only=True, tag="lora_read"):
     error: WireError | None = None
 
 
-RankMessage = Ack | RankLoaded | LoadingProgress | LoraRead
+RankMessage = Ack | RankStarted | RankLoaded | LoadingProgress | LoraRead

@@ -1,4 +1,5 @@
-"""Arguments sent to a rank on its standard input, which keeps them out of the process list."""
+"""Arguments of an engine's processes, sent to each on its standard input, which keeps them out of
+the process list."""
 
 from __future__ import annotations
 
@@ -8,8 +9,11 @@ from pathlib import Path
 import msgspec
 
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
+from multimodal_gen.messages.links import LinkKeys
 
 LONGEST_SOCKET_NAME = len("client")
+SCHEDULER_LOST = 75
+"""Exit status of a rank that ended because it lost the Scheduler."""
 
 
 class RankPlace(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,34 +27,52 @@ class RankPlace(msgspec.Struct, frozen=True, kw_only=True):
     """Network interface towards the other hosts; empty: there are none."""
 
 
-class RankArgs(msgspec.Struct, frozen=True, kw_only=True):
-    rank: int
+class ProcessArgs(msgspec.Struct, frozen=True, kw_only=True):
+    """What the Scheduler's process and each rank are told alike."""
+
     engine: EngineArgs
+    ranks_address: str
+    """Address at which the Scheduler meets the ranks: `ipc://` or `tcp://`."""
+    socket_folder: str
+    """Folder private to the user (0700) for `ipc://` sockets, the clients' token and temporary
+    files; it is removed with the engine."""
+    token: str = ""
+    """Secret of this launch: ranks prove with it that they are of this engine."""
+    keys: LinkKeys | None = None
+    """Keys of `tcp://` sockets; a rank has no need of the secret of the side that binds."""
+
+
+class RankArgs(ProcessArgs, frozen=True, kw_only=True):
+    """Arguments of a rank."""
+
+    rank: int
     model_folder: str
     model_file: str | None = None
     """A single weight file that replaces some of the folder's weights."""
     component_files: dict[str, str] = {}
     """Weight files that replace those of one component each."""
     model_name: str
-    socket_folder: str
-    """Folder private to the user (0700) for the client socket, the ranks' socket,
-    the clients' token and temporary files; it is removed with the engine."""
-    cache_folder: str
     place: RankPlace = RankPlace()
-    token: str = ""
-    """Secret of this launch: ranks prove with it that they are of this engine."""
 
-    @property
-    def client_address(self) -> str:
-        return client_address(self.socket_folder)
 
-    @property
-    def ranks_address(self) -> str:
-        return f"ipc://{self.socket_folder}/ranks"
+class SchedulerArgs(ProcessArgs, frozen=True, kw_only=True):
+    """Arguments of the Scheduler's process."""
+
+    client_address: str
+    model_files: str
+    """Names the checkpoint: what is measured holds for its files."""
+    cache_folder: str
+    """Where measured costs are kept."""
+    hosts: int = 1
+    """Hosts that the ranks are on."""
 
 
 def client_address(socket_folder: str) -> str:
     return f"ipc://{socket_folder}/client"
+
+
+def ranks_address(socket_folder: str) -> str:
+    return f"ipc://{socket_folder}/ranks"
 
 
 def client_token(token: str) -> bytes:
@@ -61,3 +83,11 @@ def client_token(token: str) -> bytes:
 def token_file(address: str) -> Path:
     """File (0600) in which clients of the engine at `address` find their token."""
     return Path(address.removeprefix("ipc://")).with_name("token")
+
+
+def socket_name(rank: int, use: str = "", token: str = "") -> bytes:
+    """Identity of a rank's socket; plans go to the one without a `use`.
+
+    Since it contains the launch's token, nothing else can connect under a rank's name.
+    """
+    return " ".join(filter(None, (str(rank), use, token))).encode()

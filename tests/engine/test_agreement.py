@@ -16,7 +16,7 @@ from multimodal_gen.messages.rendezvous import StoreCall
 from multimodal_gen.runtime.distributed.agreement import require_alike, versions
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.content import content_digests
-from multimodal_gen.runtime.managers.kept_keys import KeptKeys
+from multimodal_gen.runtime.scheduler.kept_keys import KeptKeys
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -32,8 +32,8 @@ from multimodal_gen.messages.reply import (
 from multimodal_gen.messages.request import Cancel, HealthCheck, Req, Submit
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.messages.wakeup import Wakeup
-from multimodal_gen.runtime.managers import outbox
-from multimodal_gen.runtime.managers.client_gateway import ClientGateway
+from multimodal_gen.runtime.scheduler import outbox
+from multimodal_gen.runtime.scheduler.client_gateway import ClientGateway
 
 
 class FakeScheduler:

@@ -89,7 +89,7 @@ def test_ranks_have_time_to_meet_however_short_a_step_may_be(
             model_folder=str(bundled_model),
             model_name="test",
             socket_folder="",
-            cache_folder="",
+            ranks_address="",
         )
         with pytest.raises(Met) as met:
             GPUWorker.load(args, open_store=dist.HashStore)

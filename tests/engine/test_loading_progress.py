@@ -16,8 +16,8 @@ from multimodal_gen.launch.loading_display import LoadingDisplay
 from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.runtime.distributed.mesh import Axis, Mesh
 from multimodal_gen.runtime.loader.loading_meter import REPORT_S, LoadingMeter
-from multimodal_gen.runtime.managers.client_gateway import ClientGateway
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
+from multimodal_gen.runtime.scheduler.client_gateway import ClientGateway
 
 Checkpoints = Callable[..., Path]
 CPU = torch.device("cpu")

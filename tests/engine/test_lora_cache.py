@@ -13,7 +13,7 @@ from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import LoraRead
 from multimodal_gen.messages.reply import WireError
-from multimodal_gen.runtime.managers.lora_cache import LoraCache
+from multimodal_gen.runtime.scheduler.lora_cache import LoraCache
 
 
 class Rank:

@@ -31,12 +31,12 @@ from multimodal_gen.messages.plan import Ack, BatchKey, LoraRead, Phase, Plan, P
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
-from multimodal_gen.runtime.managers import client_gateway, cost_bulletin
-from multimodal_gen.runtime.managers import scheduler as module
-from multimodal_gen.runtime.managers.client_gateway import ClientGateway
-from multimodal_gen.runtime.managers.lora_cache import LoraCache
-from multimodal_gen.runtime.managers.rank_links import RankLinks
-from multimodal_gen.runtime.managers.scheduler import Scheduler
+from multimodal_gen.runtime.scheduler import client_gateway, cost_bulletin
+from multimodal_gen.runtime.scheduler import scheduler as module
+from multimodal_gen.runtime.scheduler.client_gateway import ClientGateway
+from multimodal_gen.runtime.scheduler.lora_cache import LoraCache
+from multimodal_gen.runtime.scheduler.rank_links import RankLinks
+from multimodal_gen.runtime.scheduler.scheduler import Scheduler
 from multimodal_gen.scheduling.cost_model import CostModel
 from multimodal_gen.scheduling.policy import Policy
 
@@ -58,7 +58,7 @@ class Ranks:
         self._cost_file = cost_file
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         address = f"ipc://{folder}/client"
-        links = RankLinks(self._context, ["inproc://ranks"], size)
+        links = RankLinks(self._context, "inproc://ranks", size)
         self.sockets = [self._connect(rank) for rank in range(size)]
         gateway = ClientGateway(address)
         loras = LoraCache(lora_dir, 2, size)

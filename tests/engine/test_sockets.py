@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 import zmq
-from engines import start_engine, submit_to
+from engines import pids_of, start_engine, submit_to
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.messages.codec import MAX_FRAME_BYTES, encode
 from multimodal_gen.messages.plan import Ack, RankLoaded
-from multimodal_gen.messages.rank_args import client_token, token_file
+from multimodal_gen.messages.rank_args import client_token, socket_name, token_file
 from multimodal_gen.messages.request import HealthCheck, Hello, Shutdown
-from multimodal_gen.runtime.managers.rank_links import RankLinks, socket_name
+from multimodal_gen.runtime.scheduler.rank_links import RankLinks
 
 TOKEN = "the token of this launch"
 ACK = encode(Ack(number=0, rank=0))
@@ -50,9 +50,9 @@ def peer() -> Iterator[Peer]:
 @pytest.fixture
 def links(tmp_path: Path) -> Iterator[RankLinks]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    links = RankLinks(context, [f"ipc://{tmp_path}/ranks"], 2, TOKEN)
+    links = RankLinks(context, f"ipc://{tmp_path}/ranks", 2, TOKEN)
     yield links
-    links.socket.close()
+    links.close(0)
     context.term()
 
 
@@ -144,6 +144,6 @@ def test_the_clients_token_is_private_and_not_the_ranks(
 
 def test_no_token_is_on_a_command_line_or_in_an_environment(two_ranks: EngineProcess) -> None:
     token = token_file(two_ranks.address).read_bytes()
-    for pid in two_ranks.pids:
+    for pid in pids_of(two_ranks):
         for name in ("cmdline", "environ"):
             assert token not in Path(f"/proc/{pid}/{name}").read_bytes()

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from engines import assert_all_gone, start_engine
+from engines import assert_all_gone, pids_of, start_engine
 from places import FAULTS_FOLDER, python_path
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
@@ -24,8 +24,8 @@ from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError
 from multimodal_gen.launch import engine_process, private_folder
 from multimodal_gen.launch.child_environment import child_environment
 from multimodal_gen.launch.engine_process import EngineProcess
-from multimodal_gen.messages.rank_args import RankArgs
-from multimodal_gen.runtime import rank as rank_module
+from multimodal_gen.messages.rank_args import ProcessArgs, RankArgs, SchedulerArgs
+from multimodal_gen.runtime import child_process
 
 ABANDON = """
 import sys
@@ -34,7 +34,7 @@ from multimodal_gen.launch.engine_process import EngineProcess
 engine = EngineProcess.start(ServerArgs(device="cpu", num_gpus=2))
 if "ready" in sys.argv:
     engine.wait_ready(300)
-print(*engine.pids, flush=True)
+print(engine.scheduler_pid, *engine.pids, flush=True)
 if "wait" in sys.argv:
     sys.stdin.read()
 """
@@ -78,7 +78,7 @@ def test_no_rank_is_left_behind_by_a_killed_parent(folders: Path, moment: str) -
     ) as script:
         assert script.stdout is not None
         pids = [int(pid) for pid in script.stdout.readline().split()]
-        assert len(pids) == 2
+        assert len(pids) == 3
         script.send_signal(signal.SIGKILL)
     assert gone(pids, folders)
 
@@ -101,16 +101,7 @@ def test_a_rank_without_a_parent_removes_what_is_made_meanwhile(
     monkeypatch.setattr(os, "_exit", ended.append)
     with open(os.devnull) as closed:
         monkeypatch.setattr(sys, "stdin", closed)
-        rank_module._end_with_parent(
-            RankArgs(
-                rank=0,
-                engine=EngineArgs(),
-                model_folder="",
-                model_name="",
-                socket_folder=str(folder),
-                cache_folder="",
-            )
-        )
+        child_process.end_with_parent(str(folder))
     assert (ended, late, left_in(folders)) == ([0], [], [])
 
 
@@ -136,7 +127,7 @@ def test_closing_during_loading_and_twice_leaves_nothing(folders: Path) -> None:
     engine = start_engine(num_gpus=2)
     engine.close()
     engine.close()
-    assert gone(engine.pids, folders, within_s=0)
+    assert gone(pids_of(engine), folders, within_s=0)
     with pytest.raises(EngineNotReady):
         engine.wait_ready(1)
 
@@ -147,17 +138,21 @@ def test_ranks_get_no_secrets_by_their_standard_input_or_environment(
     secrets = {name: f"http://secret/{name}" for name in SECRETS}
     for name, value in secrets.items():
         monkeypatch.setenv(f"MULTIMODAL_GEN_{name.upper()}", value)
-    given: list[RankArgs] = []
+    given: list[ProcessArgs] = []
 
-    def spawn(args: RankArgs, _: str) -> None:
+    def spawn(args: ProcessArgs, *_: object) -> subprocess.Popen[bytes]:
         given.append(args)
-        raise OSError("seen enough")
+        if len(given) == 2:
+            raise OSError("seen enough")
+        return subprocess.Popen(["true"])
 
     monkeypatch.setattr(engine_process, "_spawn", spawn)
     with pytest.raises(OSError, match="seen enough"):
         EngineProcess.start(ServerArgs(device="cpu", **secrets))  # type: ignore[arg-type]
-    assert given[0].engine == EngineArgs(device="cpu")
-    assert b"//secret/" not in msgspec.msgpack.encode(given[0])
+    assert [type(each) for each in given] == [SchedulerArgs, RankArgs]
+    for each in given:
+        assert each.engine == EngineArgs(device="cpu")
+        assert b"//secret/" not in msgspec.msgpack.encode(each)
     assert not set(secrets.values()).intersection(child_environment().values())
 
 
@@ -166,7 +161,7 @@ def test_closing_one_engine_leaves_another_of_the_process_alone(engine: EnginePr
     with start_engine() as other:
         assert other.address != engine.address
     assert engine.client.health(60).running == 0
-    assert not any(gone([pid], Path("/none"), within_s=0) for pid in engine.pids)
+    assert not any(gone([pid], Path("/none"), within_s=0) for pid in pids_of(engine))
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -273,7 +268,7 @@ def test_an_interrupted_close_removes_the_folder(
     monkeypatch.setattr(engine.client, "close", interrupted)
     with pytest.raises(KeyboardInterrupt):
         engine.close()
-    assert gone(engine.pids, folders, within_s=0)
+    assert gone(pids_of(engine), folders, within_s=0)
 
 
 def test_a_long_folder_of_temporary_files_is_no_obstacle(

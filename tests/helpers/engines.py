@@ -18,6 +18,11 @@ def start_engine(**args: object) -> EngineProcess:
     return EngineProcess.start(ServerArgs(**{"device": "cpu", **args}))
 
 
+def pids_of(engine: EngineProcess) -> list[int]:
+    """All processes of an engine."""
+    return [engine.scheduler_pid, *engine.pids]
+
+
 def submit_to(
     engine: EngineProcess, prompt: str = "a red heart", **params: object
 ) -> RequestHandle:
@@ -36,8 +41,8 @@ def sharing_happens(batch_sizes: Callable[[], Iterable[int]]) -> bool:
 
 def assert_all_gone(engine: EngineProcess, *, within_s: float = 30) -> None:
     end = time.monotonic() + within_s
-    while any(is_running(pid) for pid in engine.pids):
-        assert time.monotonic() < end, "ranks are left"
+    while any(is_running(pid) for pid in pids_of(engine)):
+        assert time.monotonic() < end, "processes are left"
         time.sleep(0.02)
 
 

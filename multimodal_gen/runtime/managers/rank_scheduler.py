@@ -3,10 +3,10 @@ acknowledges each when the device is done."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
@@ -16,37 +16,44 @@ import zmq
 
 from multimodal_gen.errors import ProtocolError
 from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, Decoder, encode
+from multimodal_gen.messages.links import PROBE, beat, keys_for, unlock
 from multimodal_gen.messages.loading import LoadingProgress
-from multimodal_gen.messages.plan import LoraRead, Plan, RankLoaded
-from multimodal_gen.runtime.managers.rank_links import socket_name
+from multimodal_gen.messages.plan import LoraRead, Plan, RankLoaded, RankStarted
+from multimodal_gen.messages.rank_args import SCHEDULER_LOST, RankArgs, socket_name
 
-if TYPE_CHECKING:  # imports torch, which must not delay rank 0's socket
+if TYPE_CHECKING:  # imports torch, which must not delay the sockets
     from multimodal_gen.runtime.distributed.link_store import LinkStore
     from multimodal_gen.runtime.managers.gpu_worker import GPUWorker, PlanOutcome
 
 log = logging.getLogger(__name__)
+GRACE_S = 3.0
+"""Time to end by itself for a rank that was told to."""
 
 
 class RankScheduler:
-    """The same on every rank, including rank 0.
+    """The same on every rank.
 
     Separate threads receive plans and send replies, so that nothing but the work itself lies
     between two plans: the next one is ready when the last one ends, and starts while the last reply
-    is still being sent; on a GPU, while the last plan still runs.
+    is still being sent; on a GPU, while the last plan still runs. One more ends the process when it
+    loses the engine's Scheduler, whatever the others are at.
     """
 
-    def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], address: str, rank: int, token: str
-    ) -> None:
-        self._plans = _connect(context, address, socket_name(rank, token=token))
-        self._answers = _connect(context, address, socket_name(rank, "answers", token))
-        self._open_store = partial(_connect, context, address, socket_name(rank, "store", token))
-        self._rank = rank
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], args: RankArgs) -> None:
+        """Connect, and say so."""
+        self._plans = _connect(context, args, "")
+        self._answers = _connect(context, args, "answers")
+        self._open_store = partial(_connect, context, args, "store")
+        self._rank = args.rank
         self._received: SimpleQueue[tuple[Plan, list[Any]]] = SimpleQueue()
         self._begun: SimpleQueue[PlanOutcome | LoraRead | None] = SimpleQueue()
+        self._told_to_end = threading.Event()
+        monitors = [_monitor(link) for link in (self._plans, self._answers)]
+        threading.Thread(target=self._watch, args=(monitors,), daemon=True).start()
+        self.report(RankStarted(rank=args.rank))
 
-    def report(self, news: RankLoaded | LoadingProgress) -> None:
-        """Report to rank 0 how far the model is loaded, that it is, or why not."""
+    def report(self, news: RankStarted | RankLoaded | LoadingProgress) -> None:
+        """Report how far the model is loaded, that it is, or why not."""
         self._plans.send_multipart(encode(news))
 
     def store(self) -> LinkStore:
@@ -73,15 +80,19 @@ class RankScheduler:
         answering.join()
 
     def _receive(self) -> None:
-        decoder = Decoder(Plan)
-        for number in itertools.count():
-            plan, pictures = decoder.decode(self._plans.recv_multipart())
+        decoder, expected = Decoder(Plan), 0
+        while not self._told_to_end.is_set():
+            frames = self._plans.recv_multipart()
+            if frames == [PROBE]:
+                continue
+            plan, pictures = decoder.decode(frames)
             assert isinstance(plan, Plan)
-            if plan.number != number:
-                raise ProtocolError(f"received plan {plan.number}, expected {number}")
-            self._received.put((plan, pictures))
+            if plan.number != expected:
+                raise ProtocolError(f"received plan {plan.number}, expected {expected}")
+            expected += 1
             if plan.shutdown:
-                break
+                self._told_to_end.set()
+            self._received.put((plan, pictures))
         self._plans.close()
 
     def _answer(self) -> None:
@@ -92,6 +103,16 @@ class RankScheduler:
             ack, arrays = outcome.ack()
             self._answers.send_multipart(encode(ack, arrays), copy=not arrays)
         self._answers.close()
+
+    def _watch(self, monitors: list[zmq.Socket[bytes]]) -> None:
+        poller = zmq.Poller()
+        for monitor in monitors:
+            poller.register(monitor, zmq.POLLIN)
+        poller.poll()
+        if self._told_to_end.is_set():
+            time.sleep(GRACE_S)
+        log.info("lost the scheduler")
+        os._exit(SCHEDULER_LOST)
 
 
 def _or_end(run: Callable[[], None]) -> None:
@@ -105,11 +126,20 @@ def _or_end(run: Callable[[], None]) -> None:
 
 
 def _connect(
-    context: zmq.Context[zmq.Socket[bytes]], address: str, identity: bytes
+    context: zmq.Context[zmq.Socket[bytes]], args: RankArgs, use: str
 ) -> zmq.Socket[bytes]:
     socket = context.socket(zmq.DEALER)
-    socket.setsockopt(zmq.IDENTITY, identity)
+    socket.setsockopt(zmq.IDENTITY, socket_name(args.rank, use, args.token))
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_CLIENT_FRAME_BYTES)
     socket.linger = 500
-    socket.connect(address)
+    beat(socket)
+    if (keys := keys_for(args.ranks_address, args.keys)) is not None:
+        unlock(socket, keys)
+    _monitor(socket)  # from before the connection on
+    socket.connect(args.ranks_address)
     return socket
+
+
+def _monitor(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+    """The socket that tells of a lost connection, always the same one."""
+    return socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)

@@ -1,4 +1,4 @@
-"""Rank 0's Scheduler: turns client requests into numbered Plans, one ahead of the device.
+"""The Scheduler: turns client requests into numbered Plans, one ahead of the device.
 
 Its thread owns the socket to the ranks. The policy decides; a lock lets the gateway's thread add
 and remove requests between two decisions.
@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import msgspec
 import zmq
@@ -25,23 +24,35 @@ from multimodal_gen.errors import (
     MultimodalGenError,
     OutOfMemory,
 )
-from multimodal_gen.messages.codec import header_of
+from multimodal_gen.messages.codec import FrameHeader
 from multimodal_gen.messages.loading import LoadingProgress
-from multimodal_gen.messages.plan import Ack, LoraRead, Phase, Plan, RankLoaded, RankMessage, Work
+from multimodal_gen.messages.plan import (
+    Ack,
+    LoraRead,
+    Phase,
+    Plan,
+    RankLoaded,
+    RankMessage,
+    RankStarted,
+    Work,
+)
 from multimodal_gen.messages.reply import EngineHealth, Failed, RequestProgress, WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.wakeup import Wakeup
-from multimodal_gen.runtime.managers.client_gateway import ClientGateway
-from multimodal_gen.runtime.managers.cost_bulletin import CostBulletin
-from multimodal_gen.runtime.managers.issued_plans import AGREE_S, IssuedPlan, IssuedPlans
-from multimodal_gen.runtime.managers.lora_cache import LoraCache
-from multimodal_gen.runtime.managers.rank_links import RankLinks
-from multimodal_gen.runtime.managers.request_record import RequestRecord
+from multimodal_gen.runtime.scheduler.client_gateway import ClientGateway
+from multimodal_gen.runtime.scheduler.cost_bulletin import CostBulletin
+from multimodal_gen.runtime.scheduler.issued_plans import AGREE_S, IssuedPlan, IssuedPlans
+from multimodal_gen.runtime.scheduler.loading_ranks import LoadingRanks
+from multimodal_gen.runtime.scheduler.lora_cache import LoraCache
+from multimodal_gen.runtime.scheduler.rank_links import RankLinks
+from multimodal_gen.runtime.scheduler.request_record import RequestRecord
 from multimodal_gen.scheduling.cost_model import CostModel
 from multimodal_gen.scheduling.policy import Policy
 from multimodal_gen.scheduling.working_memory import within_memory
 
 log = logging.getLogger(__name__)
+ArrayFrames = tuple[FrameHeader, list[zmq.Frame]]
+"""An array as it came from a rank: it is only forwarded."""
 IDLE_S = 1.0
 """Maximum wait when nothing is due."""
 PROGRESS_S = 0.1
@@ -78,6 +89,7 @@ class Scheduler:
         self._wakeup = Wakeup(context, "scheduler")
         self._poller = zmq.Poller()
         self._poller.register(links.socket, zmq.POLLIN)
+        self._poller.register(links.monitor, zmq.POLLIN)
         self._poller.register(self._wakeup.socket, zmq.POLLIN)
         self._thread = threading.Thread(target=self._guarded_run, name="scheduler", daemon=True)
 
@@ -89,7 +101,7 @@ class Scheduler:
 
     # -- the gateway's thread
 
-    def submit(self, req: Req, pictures: Sequence[Any] = ()) -> None:
+    def submit(self, req: Req, pictures: Sequence[list[zmq.Frame]] = ()) -> None:
         """Queue a request.
 
         Raises QueueFull, DeadlineExceeded, EngineNotReady, and InvalidRequest for a LoRA that does
@@ -151,30 +163,8 @@ class Scheduler:
         self._cost.save()
 
     def _load(self) -> None:
-        """Wait until every rank has loaded its model or reported why not."""
-        loaded: dict[int, RankLoaded] = {}
-        loading: dict[int, LoadingProgress] = {}
-        while len(loaded) < self._links.size:
-            if self._gateway.shutdown_asked:
-                self._gateway.close()
-                os._exit(0)
-            if not self._links.socket.poll(200):
-                continue
-            received = self._links.receive()
-            if received is None:
-                continue
-            message, _ = received
-            if isinstance(message, LoadingProgress):
-                loading[message.rank] = message
-                self._gateway.announce(min(loading.values(), key=lambda each: each.fraction))
-                continue
-            assert isinstance(message, RankLoaded)
-            if message.error is not None:
-                self._gateway.refuse(message.error.exception())
-                self._gateway.close()
-                os._exit(3)
-            loaded[message.rank] = message
-        smallest = min(message.memory_bytes for message in loaded.values())
+        loaded = LoadingRanks(self._links, self._gateway).wait()
+        smallest = min(message.memory_bytes for message in loaded)
         first = msgspec.structs.replace(loaded[0], memory_bytes=smallest)
         assert first.model is not None
         model = within_memory(first.model, first.parameters, smallest)
@@ -183,9 +173,11 @@ class Scheduler:
         self._gateway.open(self, self._links.size, model)
 
     def _wait(self) -> None:
-        ready = dict(self._poller.poll(math.ceil(self._patience() * 1000)))
+        patience = min(self._patience(), self._links.patience)
+        ready = dict(self._poller.poll(math.ceil(patience * 1000)))
         if self._wakeup.socket in ready:
             self._wakeup.clear()
+        self._links.check()
         while self._links.socket.poll(0):
             if (received := self._links.receive()) is not None:
                 with self._lock:
@@ -238,10 +230,10 @@ class Scheduler:
         self._issued.add(plan, records, now)
         self._links.send(plan, pictures)
 
-    def _admissions(self, work: Work, now: float) -> tuple[tuple[Req, ...], list[Any]]:
+    def _admissions(self, work: Work, now: float) -> tuple[tuple[Req, ...], list[list[zmq.Frame]]]:
         """Requests that are new to the ranks, and their images."""
         admitted: list[Req] = []
-        pictures: list[Any] = []
+        pictures: list[list[zmq.Frame]] = []
         for request_id in work.ids:
             record = self._requests[request_id]
             if not record.admitted:
@@ -251,14 +243,14 @@ class Scheduler:
 
     # -- replies of the ranks
 
-    def _take(self, ack: RankMessage, arrays: list[Any]) -> None:
-        if isinstance(ack, RankLoaded | LoadingProgress):
+    def _take(self, ack: RankMessage, bodies: list[list[zmq.Frame]]) -> None:
+        if isinstance(ack, RankStarted | RankLoaded | LoadingProgress):
             raise EngineDied(f"rank {ack.rank} loaded its model twice")
         if isinstance(ack, LoraRead):
             for request_id, error in self._loras.reported(ack).items():
                 self._end(request_id, error.exception())
             return
-        self._issued.acknowledge(ack, arrays, time.monotonic())
+        self._issued.acknowledge(ack, bodies, time.monotonic())
         while (issued := self._issued.finished) is not None:
             now = time.monotonic()
             self._finish(issued, now)
@@ -307,8 +299,9 @@ class Scheduler:
         # But it only sees NaN where they failed to decode a tile.
         best_last = acks if work.phase is Phase.DECODE else reversed(acks)
         failures = {key: failure for ack in best_last for key, failure in ack.failures.items()}
-        finished = dict(zip(acks[0].finished, issued.arrays, strict=False))
-        previews = dict(zip(acks[0].previewed, issued.arrays, strict=False))
+        arrays = list(zip(acks[0].frames, issued.bodies, strict=False))
+        finished = dict(zip(acks[0].finished, arrays, strict=False))
+        previews = dict(zip(acks[0].previewed, arrays, strict=False))
         for request_id, record in issued.records.items():
             if self._requests.get(request_id) is not record:
                 continue
@@ -319,13 +312,14 @@ class Scheduler:
             elif work.phase is Phase.DENOISE:
                 self._tell(request_id, previews.get(request_id), now)
 
-    def _deliver(self, request_id: str, pixels: Any, now: float) -> None:
+    def _deliver(self, request_id: str, pixels: ArrayFrames, now: float) -> None:
         record = self._requests[request_id]
         record.warnings += self._loras.warnings(request_id)
         self._forget(request_id)
-        self._gateway.send(request_id, record.result(pixels, now), [pixels])
+        header, body = pixels
+        self._gateway.send(request_id, record.result(header, now), [body])
 
-    def _tell(self, request_id: str, preview: Any, now: float) -> None:
+    def _tell(self, request_id: str, preview: ArrayFrames | None, now: float) -> None:
         record = self._requests[request_id]
         if preview is None and not record.denoised and now - record.reported_at < PROGRESS_S:
             return
@@ -334,8 +328,9 @@ class Scheduler:
         if preview is None:
             self._gateway.send(request_id, progress)
         else:
-            shown = msgspec.structs.replace(progress, frames=(header_of(preview),))
-            self._gateway.send(request_id, shown, [preview])
+            header, body = preview
+            shown = msgspec.structs.replace(progress, frames=(header,))
+            self._gateway.send(request_id, shown, [body])
 
     def _progress(self, request_id: str) -> RequestProgress:
         step, total, position, eta = self._policy.progress(request_id, time.monotonic())
@@ -381,10 +376,11 @@ class Scheduler:
             self._cost.save()
 
     def _die(self, error: EngineDied) -> None:
-        """End everything in flight, and this process: the ranks are lost. The front notices and
-        ends the other ranks. Called without the lock, because the gateway may be waiting for it."""
+        """End everything in flight, and this process: the ranks notice, and end too. Called without
+        the lock, because the gateway may be waiting for it."""
         log.error("the engine is shutting down after an error: %s", error.message)
         self._end_all(error)
+        self._gateway.refuse(error)
         self._gateway.close()
         os._exit(70)
 

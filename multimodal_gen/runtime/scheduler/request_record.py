@@ -1,12 +1,13 @@
-"""Rank 0's record of a queued or running request."""
+"""The Scheduler's record of a queued or running request."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from multimodal_gen.messages.codec import header_of
+import zmq
+
+from multimodal_gen.messages.codec import FrameHeader
 from multimodal_gen.messages.plan import Ack, Phase, Work
 from multimodal_gen.messages.reply import Result
 from multimodal_gen.messages.request import Req
@@ -18,7 +19,7 @@ class RequestRecord:
 
     req: Req
     accepted: float
-    pictures: Sequence[Any] = ()
+    pictures: Sequence[list[zmq.Frame]] = ()
     """Kept until sent to the ranks."""
     admitted: bool = False
     timings: dict[str, float] = field(default_factory=dict)
@@ -28,7 +29,7 @@ class RequestRecord:
     reported_at: float = 0.0
     """Time of the last progress message to its client."""
 
-    def admit(self, now: float) -> Sequence[Any]:
+    def admit(self, now: float) -> Sequence[list[zmq.Frame]]:
         """Mark it as known to the ranks; returns the images to send along."""
         self.admitted = True
         self.timings["queued"] = now - self.accepted
@@ -50,8 +51,8 @@ class RequestRecord:
         """True once all its evaluations are done."""
         return len(self.batch_sizes) == self.evaluations
 
-    def result(self, pixels: Any, now: float) -> Result:
-        """Final message; `pixels` [F, H, W, 3] uint8 are its frame."""
+    def result(self, pixels: FrameHeader, now: float) -> Result:
+        """Final message; `pixels` describes the array that goes with it."""
         params = self.req.params
         assert params.seed is not None
         self.timings["total"] = now - self.accepted
@@ -62,5 +63,5 @@ class RequestRecord:
             timings=self.timings,
             batch_sizes=self.batch_sizes,
             warnings=tuple(dict.fromkeys(self.warnings)),
-            frames=(header_of(pixels),),
+            frames=(pixels,),
         )

@@ -1,5 +1,5 @@
-"""Rank 0's client endpoint: one ROUTER socket on a thread of its own, so that accepting, refusing,
-cancelling and health checks are answered at once, even during a long step."""
+"""The engine's client endpoint: one ROUTER socket on a thread of its own, so that accepting,
+refusing, cancelling and health checks are answered at once, even during a long step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from functools import partial
 from hmac import compare_digest
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 import zmq
@@ -23,8 +23,9 @@ from multimodal_gen.errors import (
     MultimodalGenError,
     ProtocolError,
 )
-from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, Buffer, Decoder, encode
+from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, Decoder, encode, forward
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
+from multimodal_gen.messages.links import Door, LinkKeys, beat, keys_for
 from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.reply import (
@@ -48,11 +49,8 @@ from multimodal_gen.messages.request import (
 )
 from multimodal_gen.messages.validation import validate
 from multimodal_gen.messages.wakeup import Wakeup
-from multimodal_gen.runtime.managers.dropped_messages import DroppedMessages
-from multimodal_gen.runtime.managers.outbox import Outbox
-
-if TYPE_CHECKING:
-    import numpy as np
+from multimodal_gen.runtime.scheduler.dropped_messages import DroppedMessages
+from multimodal_gen.runtime.scheduler.outbox import Frames, Outbox
 
 log = logging.getLogger(__name__)
 SWEEP_S = 0.5
@@ -70,7 +68,7 @@ UNREAD_MESSAGES = 100
 class SchedulerApi(Protocol):
     """Methods of the Scheduler that the gateway calls, from its own thread."""
 
-    def submit(self, req: Req, pictures: Sequence[Any]) -> None: ...
+    def submit(self, req: Req, pictures: Sequence[list[zmq.Frame]]) -> None: ...
     def cancel(self, request_id: str) -> None: ...
     def health(self) -> EngineHealth: ...
     def progress_of(self, request_id: str) -> RequestProgress | None: ...
@@ -81,9 +79,11 @@ class ClientGateway:
     """Owns the client socket. `send` may be called from any thread; other methods have their
     threads noted below."""
 
-    def __init__(self, address: str, token: bytes = b"") -> None:
-        """Serve clients whose sockets' identities begin with `token`."""
-        self._token = token
+    def __init__(self, address: str, token: bytes = b"", keys: LinkKeys | None = None) -> None:
+        """Serve clients whose sockets' identities begin with `token`; at a `tcp://` address those
+        that have the keys."""
+        remote = keys_for(address, keys) is not None
+        self._token = b"" if remote else token
         self._dropped = DroppedMessages("the clients' socket")
         # A context of its own: terminating it waits until the last messages were sent.
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -93,10 +93,13 @@ class ClientGateway:
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.SNDHWM, UNREAD_MESSAGES)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_CLIENT_FRAME_BYTES)
+        if remote:  # One in a local folder that is silent was stopped, and may go on.
+            beat(self._socket)
+        self._door = Door.before(self._socket, address, keys)
         self._socket.bind(address)
         self._wakeup = Wakeup(context, "gateway")
         self._lock = threading.Lock()
-        self._sent: deque[tuple[str, msgspec.Struct, list[Buffer]]] = deque()
+        self._sent: deque[tuple[str, msgspec.Struct, Frames]] = deque()
         self._outboxes: defaultdict[bytes, Outbox] = defaultdict(Outbox)
         self._owners: dict[str, bytes] = {}
         self._greeted: set[bytes] = set()
@@ -137,7 +140,7 @@ class ClientGateway:
         self._wakeup.ring()
 
     def refuse(self, error: MultimodalGenError) -> None:
-        """Tell all clients that the engine can't start."""
+        """Tell all clients that the engine can't start, or is lost."""
         with self._lock:
             self._ready = NotReady(WireError.of(error))
         self._wakeup.ring()
@@ -146,12 +149,12 @@ class ClientGateway:
         self,
         request_id: str,
         message: msgspec.Struct,
-        arrays: list[np.ndarray[Any, Any]] | None = None,
+        bodies: Sequence[Sequence[zmq.Frame]] = (),
     ) -> None:
-        """Send to the client that submitted the request. Any message but RequestProgress ends
-        it."""
+        """Send to the client that submitted the request, with arrays in the frames in which they
+        came. Any message but RequestProgress ends it."""
         with self._lock:
-            self._sent.append((request_id, message, encode(message, arrays or [])))
+            self._sent.append((request_id, message, forward(message, bodies)))
         self._wakeup.ring()
 
     def close(self) -> None:
@@ -166,6 +169,8 @@ class ClientGateway:
         self._wakeup.ring()
         self._thread.join(timeout=2)
         if not self._thread.is_alive():
+            if self._door is not None:
+                self._door.close()
             self._context.term()
 
     # -- the gateway's thread
@@ -211,18 +216,19 @@ class ClientGateway:
         self._flush()
 
     def _receive(self, decoder: Decoder) -> None:
-        client, *frames = self._socket.recv_multipart()
+        sender, *frames = self._socket.recv_multipart(copy=False)
+        client = sender.bytes
         if not compare_digest(client[: len(self._token)], self._token):
             self._dropped.add("a client without the engine's token")
             return
         try:
-            message, arrays = decoder.decode(frames)
-            self._handle(client, message, arrays)
+            message, bodies = decoder.split(frames)
+            self._handle(client, message, bodies)
         except Exception as error:
             self._dropped.add(str(error))
             self._reply(client, Failed("", _reason(error)))
 
-    def _handle(self, client: bytes, message: Any, arrays: Sequence[Any]) -> None:
+    def _handle(self, client: bytes, message: Any, bodies: Sequence[list[zmq.Frame]]) -> None:
         match message:
             case Hello(protocol=protocol):
                 if protocol != PROTOCOL_VERSION:
@@ -232,7 +238,7 @@ class ClientGateway:
                     self._greeted.add(client)
                     self._loading_told = None
             case Submit(req=req):
-                self._submit(client, req, arrays)
+                self._submit(client, req, bodies)
             case Cancel(id=request_id):
                 if self._scheduler is not None and self._owners.get(request_id) == client:
                     self._scheduler.cancel(request_id)
@@ -244,7 +250,7 @@ class ClientGateway:
                 if self._scheduler is not None:
                     self._scheduler.stop()
 
-    def _submit(self, client: bytes, req: Req, pictures: Sequence[Any]) -> None:
+    def _submit(self, client: bytes, req: Req, pictures: Sequence[list[zmq.Frame]]) -> None:
         try:
             if self._scheduler is None or not isinstance(self._ready, Ready):
                 raise EngineNotReady("the engine is still loading")
@@ -282,14 +288,19 @@ class ClientGateway:
                 del self._owners[request_id]
 
     def _greet(self) -> None:
-        if self._ready is not None:
-            for client in self._greeted:
-                self._reply(client, self._ready)
-                if self._costs_told is not None:
-                    self._reply(client, self._costs_told)
-                self._told.set()
+        if self._ready is None:
+            return
+        if isinstance(self._ready, NotReady):
+            self._greeted |= self._clients
+            self._clients.clear()
+        for client in self._greeted:
+            self._reply(client, self._ready)
+            if self._costs_told is not None:
+                self._reply(client, self._costs_told)
+            self._told.set()
+        if isinstance(self._ready, Ready):
             self._clients |= self._greeted
-            self._greeted.clear()
+        self._greeted.clear()
 
     def _tell_loading(self) -> None:
         loading = self._loading
@@ -321,7 +332,7 @@ class ClientGateway:
                     raise
                 self._forget(client)
 
-    def _transmit(self, client: bytes, frames: list[Buffer]) -> None:
+    def _transmit(self, client: bytes, frames: Frames) -> None:
         self._socket.send_multipart([client, *frames], flags=zmq.NOBLOCK, copy=len(frames) == 1)
 
     def _forget(self, client: bytes) -> None:
@@ -337,7 +348,8 @@ class ClientGateway:
 
 
 def _reason(error: Exception) -> WireError:
-    """Turn an exception from a client's message into a reply; it never ends rank 0."""
+    """Turn an exception from a client's message into a reply; it never ends
+    the engine."""
     if isinstance(error, MultimodalGenError):
         return WireError.of(error)
     log.error("handling a client's message failed", exc_info=error)

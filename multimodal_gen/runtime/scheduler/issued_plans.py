@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+import zmq
 
 from multimodal_gen.errors import EngineDied, OutOfMemory
 from multimodal_gen.messages.plan import Ack, Plan
 from multimodal_gen.messages.reply import WireError
-from multimodal_gen.runtime.managers.request_record import RequestRecord
+from multimodal_gen.runtime.scheduler.request_record import RequestRecord
 
 AGREE_S = 1.0
 """After one rank reports an error inside a step, the others have this long to report the same."""
@@ -26,7 +27,8 @@ class IssuedPlan:
     records: Mapping[str, RequestRecord]
     """Records of its requests by id. After a cancel, a new request may have the same id."""
     acks: dict[int, Ack] = field(default_factory=dict)
-    arrays: list[Any] = field(default_factory=list)
+    bodies: list[list[zmq.Frame]] = field(default_factory=list)
+    """Frames of the arrays that the first rank sent."""
     failed_at: float | None = None
 
     @property
@@ -75,14 +77,14 @@ class IssuedPlans:
         self.next_number = plan.number + 1
         self._plans.append(IssuedPlan(plan, now, records))
 
-    def acknowledge(self, ack: Ack, arrays: list[Any], now: float) -> None:
+    def acknowledge(self, ack: Ack, bodies: list[list[zmq.Frame]], now: float) -> None:
         """Record one rank's acknowledgement. Raises EngineDied for a plan that is not in
         progress."""
         issued = next((each for each in self._plans if each.plan.number == ack.number), None)
         if issued is None:
             raise EngineDied(f"rank {ack.rank} acknowledged plan {ack.number}, which is not due")
         issued.acks[ack.rank] = ack
-        issued.arrays = issued.arrays or arrays
+        issued.bodies = issued.bodies or bodies
         if ack.error is not None and issued.failed_at is None:
             issued.failed_at = now
 
