@@ -1,4 +1,4 @@
-"""Messages between rank 0's Scheduler and the Schedulers of all ranks: plans, and their replies."""
+"""Messages between the Scheduler and the Schedulers of all ranks: plans, and their replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages by which the ranks of an engine find each other: keys and values that rank 0's Scheduler
+"""Messages by which the ranks of an engine find each other: keys and values that the Scheduler
 keeps for `torch.distributed`."""
 
 from __future__ import annotations

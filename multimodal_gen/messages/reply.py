@@ -1,4 +1,4 @@
-"""Messages from rank 0's Scheduler to a client."""
+"""Messages from the Scheduler to a client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages from a client to rank 0's Scheduler."""
+"""Messages from a client to the Scheduler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rank 0's door, without an engine behind it: no message of a client may bring it down."""
+"""The engine's door, without an engine behind it: no message of a client may bring it down."""
 
 from __future__ import annotations
 

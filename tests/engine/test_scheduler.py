@@ -1,4 +1,4 @@
-"""Rank 0's Scheduler with a real door and real clients; the test plays the ranks."""
+"""The Scheduler with a real door and real clients; the test plays the ranks."""
 
 from __future__ import annotations
 

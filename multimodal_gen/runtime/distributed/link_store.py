@@ -23,7 +23,7 @@ _ASK_AGAIN_S = 0.01
 
 
 class LinkStore(Store):
-    """Keys and values that rank 0's Scheduler keeps. Any thread can use it."""
+    """Keys and values that the Scheduler keeps. Any thread can use it."""
 
     def __init__(self, socket: zmq.Socket[bytes], rank: int) -> None:
         """`socket` is connected, and is this store's alone."""

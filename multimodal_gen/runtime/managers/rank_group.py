@@ -16,7 +16,7 @@ from multimodal_gen.runtime.loader.content import content_digests
 
 JOIN_S = 300.0
 """Minimum timeout between ranks: loading takes longer than a step. A rank that stops responding
-during a step is detected by rank 0's Scheduler."""
+during a step is detected by the Scheduler."""
 
 
 def join_ranks(args: RankArgs, store: Store, device: torch.device, dtype: torch.dtype) -> None:

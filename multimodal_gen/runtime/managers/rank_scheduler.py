@@ -23,7 +23,8 @@ from multimodal_gen.messages.rank_args import SCHEDULER_LOST, RankArgs, socket_n
 
 if TYPE_CHECKING:  # imports torch, which must not delay the sockets
     from multimodal_gen.runtime.distributed.link_store import LinkStore
-    from multimodal_gen.runtime.managers.gpu_worker import GPUWorker, PlanOutcome
+    from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
+    from multimodal_gen.runtime.managers.plan_outcome import PlanOutcome
 
 log = logging.getLogger(__name__)
 GRACE_S = 3.0
