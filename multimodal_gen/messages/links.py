@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
 from multimodal_gen.errors import InvalidRequest
 
@@ -86,6 +85,9 @@ class Door:
     """Lets those who have the client's keys connect to sockets of a context."""
 
     def __init__(self, context: zmq.Context[Any], keys: LinkKeys) -> None:
+        # Imported here: it loads asyncio, 9 MB that no local socket needs.
+        from zmq.auth.thread import ThreadAuthenticator
+
         self._keys = keys
         self._authenticator = ThreadAuthenticator(context)
         self._authenticator.start()

@@ -93,15 +93,26 @@ def is_rank(child: psutil.Process) -> bool:
 
 
 @contextlib.contextmanager
-def frozen(pids: list[int]) -> Iterator[None]:
-    """What these processes do doesn't end meanwhile."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+def slowed(pids: list[int]) -> Iterator[None]:
+    """What these processes do hardly gets on meanwhile; now and then they answer heartbeats."""
+    done = threading.Event()
+
+    def hold() -> None:
+        while not done.is_set():
+            for number, seconds in ((signal.SIGSTOP, 0.5), (signal.SIGCONT, 0.03)):
+                for pid in pids:
+                    os.kill(pid, number)
+                done.wait(seconds)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
     try:
         yield
     finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        done.set()
+        holding.join()
 
 
 def in_flight(served: Served, ends: list[Any], **extra: Any) -> threading.Thread:
@@ -123,7 +134,7 @@ def test_probes_tell_the_truth_while_a_dead_rank_is_replaced_and_its_request_rep
     replies: list[Any] = []
     with started() as served:
         assert eventually(lambda: bool(served.rank_pids()), LOADING_S)
-        with frozen(served.rank_pids()):  # It loads for as long as is looked at it.
+        with slowed(served.rank_pids()):  # It loads for as long as is looked at it.
             assert served.get("/liveness").is_success
             loading = served.get("/health")
             assert (loading.status_code, loading.json()["status"]) == (503, "loading")
@@ -165,7 +176,7 @@ def test_a_signal_lets_what_runs_end_and_takes_nothing_more(number: int) -> None
     with started(drain_timeout=300) as served:
         served.ready_line()
         request, ranks = in_flight(served, replies, **MIDDLING), served.rank_pids()
-        with frozen(ranks):  # Else it might be over before it is looked at.
+        with slowed(ranks):  # Else it might be over before it is looked at.
             served.process.send_signal(number)
             assert eventually(lambda: served.get("/health").json()["status"] == "stopping")
             assert served.get("/health").json()["ranks"] == len(ranks)

@@ -18,45 +18,37 @@ import zmq
 
 from multimodal_gen.errors import (
     Cancelled,
-    DeadlineExceeded,
     EngineDied,
     EngineNotReady,
-    MultimodalGenError,
     OutOfMemory,
 )
-from multimodal_gen.messages.codec import FrameHeader
 from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.plan import (
     Ack,
     LoraRead,
-    Phase,
     Plan,
     RankLoaded,
     RankMessage,
     RankStarted,
     Work,
 )
-from multimodal_gen.messages.reply import EngineHealth, Failed, RequestProgress, WireError
+from multimodal_gen.messages.reply import EngineHealth, RequestProgress, WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.wakeup import Wakeup
 from multimodal_gen.runtime.scheduler.client_gateway import ClientGateway
 from multimodal_gen.runtime.scheduler.cost_bulletin import CostBulletin
 from multimodal_gen.runtime.scheduler.issued_plans import AGREE_S, IssuedPlan, IssuedPlans
+from multimodal_gen.runtime.scheduler.live_requests import LiveRequests
 from multimodal_gen.runtime.scheduler.loading_ranks import LoadingRanks
 from multimodal_gen.runtime.scheduler.lora_cache import LoraCache
 from multimodal_gen.runtime.scheduler.rank_links import RankLinks
-from multimodal_gen.runtime.scheduler.request_record import RequestRecord
 from multimodal_gen.scheduling.cost_model import CostModel
 from multimodal_gen.scheduling.policy import Policy
 from multimodal_gen.scheduling.working_memory import within_memory
 
 log = logging.getLogger(__name__)
-ArrayFrames = tuple[FrameHeader, list[zmq.Frame]]
-"""An array as it came from a rank: it is only forwarded."""
 IDLE_S = 1.0
 """Maximum wait when nothing is due."""
-PROGRESS_S = 0.1
-"""Minimum time between two progress messages of one request."""
 
 
 class Scheduler:
@@ -81,12 +73,11 @@ class Scheduler:
         self._cost_kept = True
         self._bulletin = CostBulletin(gateway.publish)
         self._lock = threading.RLock()
-        self._requests: dict[str, RequestRecord] = {}
-        self._drops: list[str] = []
         self._issued = IssuedPlans(links.size, step_timeout)
         self._resume = False
         self._stopping = False
         self._wakeup = Wakeup(context, "scheduler")
+        self._live = LiveRequests(gateway, loras, self._wakeup.ring)
         self._poller = zmq.Poller()
         self._poller.register(links.socket, zmq.POLLIN)
         self._poller.register(links.monitor, zmq.POLLIN)
@@ -107,21 +98,17 @@ class Scheduler:
         Raises QueueFull, DeadlineExceeded, EngineNotReady, and InvalidRequest for a LoRA that does
         not exist.
         """
-        loras = self._loras.find(req.params.lora)
+        loras = self._loras.find(req.params.lora)  # It reads a folder, so not under the lock.
         with self._lock:
             if self._stopping:
                 raise EngineNotReady("the engine is stopping")
-            now = time.monotonic()
-            if self._policy.submit(req, now, held=bool(loras)):
-                self._requests[req.id] = RequestRecord(req, now, pictures)
-                if loras:
-                    self._loras.wait(req.id, loras)
+            if self._live.submit(req, pictures, loras):
                 self._wakeup.ring()
 
     def cancel(self, request_id: str) -> None:
         """End a request at once; its memory is freed by the next plan."""
         with self._lock:
-            self._end(request_id, Cancelled("the request was cancelled"))
+            self._live.end(request_id, Cancelled("the request was cancelled"))
 
     def health(self) -> EngineHealth:
         with self._lock:
@@ -129,7 +116,7 @@ class Scheduler:
 
     def progress_of(self, request_id: str) -> RequestProgress | None:
         with self._lock:
-            return self._progress(request_id) if request_id in self._requests else None
+            return self._live.progress(request_id)
 
     def stop(self) -> None:
         """Cancel everything and shut the ranks down."""
@@ -154,10 +141,11 @@ class Scheduler:
         while not self._stopping:
             self._wait()
             with self._lock:
-                self._end_expired()
+                self._live.end_expired()
                 self._issued.check_silence(time.monotonic())
                 self._dispatch()
-        self._end_all(Cancelled("the engine was stopped"))
+        with self._lock:
+            self._live.end_all(Cancelled("the engine was stopped"))
         self._links.send(Plan(number=self._issued.next_number, shutdown=True))
         self._gateway.close()
         self._cost.save()
@@ -169,6 +157,7 @@ class Scheduler:
         assert first.model is not None
         model = within_memory(first.model, first.parameters, smallest)
         self._policy, self._cost = self._make_policy(first)
+        self._live.policy = self._policy
         self._bulletin.renew(self._policy, self._cost, at_once=True)
         self._gateway.open(self, self._links.size, model)
 
@@ -190,7 +179,7 @@ class Scheduler:
                 return AGREE_S / 20
             if self._policy.wake_at is not None:
                 return max(0.0, self._policy.wake_at - time.monotonic())
-            return IDLE_S / 4 if self._requests else IDLE_S
+            return IDLE_S / 4 if self._live else IDLE_S
 
     def _dispatch(self) -> None:
         """Keep the ranks busy: one plan running and, shortly before its end, a second one."""
@@ -206,16 +195,16 @@ class Scheduler:
     @property
     def _due(self) -> bool:
         """True if the ranks need a message even without work."""
-        return bool(self._drops) or self._loras.has_orders
+        return self._live.has_drops or self._loras.has_orders
 
     def _issue(self, work: Work | None) -> None:
         now = time.monotonic()
-        admit, pictures = self._admissions(work, now) if work else ((), [])
+        admit, pictures = self._live.admissions(work, now) if work else ((), [])
         unload, load = self._loras.orders()
         plan = Plan(
             number=self._issued.next_number,
             admit=admit,
-            drop=tuple(self._drops),
+            drop=self._live.take_drops(),
             unload=unload,
             load=load,
             loras={req.id: self._loras.numbers(req.id) for req in admit if req.params.lora},
@@ -225,21 +214,9 @@ class Scheduler:
         )
         if plan.resume:
             self._resume = False
-        self._drops.clear()
-        records = {key: self._requests[key] for key in work.ids} if work else {}
+        records = self._live.records(work.ids) if work else {}
         self._issued.add(plan, records, now)
         self._links.send(plan, pictures)
-
-    def _admissions(self, work: Work, now: float) -> tuple[tuple[Req, ...], list[list[zmq.Frame]]]:
-        """Requests that are new to the ranks, and their images."""
-        admitted: list[Req] = []
-        pictures: list[list[zmq.Frame]] = []
-        for request_id in work.ids:
-            record = self._requests[request_id]
-            if not record.admitted:
-                admitted.append(record.req)
-                pictures += record.admit(now)
-        return tuple(admitted), pictures
 
     # -- replies of the ranks
 
@@ -248,7 +225,7 @@ class Scheduler:
             raise EngineDied(f"rank {ack.rank} loaded its model twice")
         if isinstance(ack, LoraRead):
             for request_id, error in self._loras.reported(ack).items():
-                self._end(request_id, error.exception())
+                self._live.end(request_id, error.exception())
             return
         self._issued.acknowledge(ack, bodies, time.monotonic())
         while (issued := self._issued.finished) is not None:
@@ -282,7 +259,7 @@ class Scheduler:
             )
             self._cost_kept = False
             self._bulletin.renew(self._policy, self._cost)
-        self._report(work, issued, acks, now)
+        self._live.report(work, issued, acks, now)
 
     def _recover(self, work: Work, ack: Ack, error: WireError, now: float) -> None:
         """All ranks failed alike: a request that failed alone ends, others are retried
@@ -292,73 +269,9 @@ class Scheduler:
         for request_id in self._policy.failed(
             work, advanced=ack.advanced, out_of_memory=out_of_memory, now=now
         ):
-            self._end(request_id, error.exception())
-
-    def _report(self, work: Work, issued: IssuedPlan, acks: Sequence[Ack], now: float) -> None:
-        # Of several ranks that report one, the first knows its cause best: it tells the others.
-        # But it only sees NaN where they failed to decode a tile.
-        best_last = acks if work.phase is Phase.DECODE else reversed(acks)
-        failures = {key: failure for ack in best_last for key, failure in ack.failures.items()}
-        arrays = list(zip(acks[0].frames, issued.bodies, strict=False))
-        finished = dict(zip(acks[0].finished, arrays, strict=False))
-        previews = dict(zip(acks[0].previewed, arrays, strict=False))
-        for request_id, record in issued.records.items():
-            if self._requests.get(request_id) is not record:
-                continue
-            if request_id in failures:
-                self._end(request_id, failures[request_id].exception())
-            elif request_id in finished:
-                self._deliver(request_id, finished[request_id], now)
-            elif work.phase is Phase.DENOISE:
-                self._tell(request_id, previews.get(request_id), now)
-
-    def _deliver(self, request_id: str, pixels: ArrayFrames, now: float) -> None:
-        record = self._requests[request_id]
-        record.warnings += self._loras.warnings(request_id)
-        self._forget(request_id)
-        header, body = pixels
-        self._gateway.send(request_id, record.result(header, now), [body])
-
-    def _tell(self, request_id: str, preview: ArrayFrames | None, now: float) -> None:
-        record = self._requests[request_id]
-        if preview is None and not record.denoised and now - record.reported_at < PROGRESS_S:
-            return
-        record.reported_at = now
-        progress = self._progress(request_id)
-        if preview is None:
-            self._gateway.send(request_id, progress)
-        else:
-            header, body = preview
-            shown = msgspec.structs.replace(progress, frames=(header,))
-            self._gateway.send(request_id, shown, [body])
-
-    def _progress(self, request_id: str) -> RequestProgress:
-        step, total, position, eta = self._policy.progress(request_id, time.monotonic())
-        return RequestProgress(
-            id=request_id, step=step, total=total, queue_position=position, eta_s=eta
-        )
+            self._live.end(request_id, error.exception())
 
     # -- ends
-
-    def _end(self, request_id: str, error: MultimodalGenError) -> None:
-        """End a request with an error; no effect if it has already ended."""
-        if request_id in self._requests:
-            self._forget(request_id)
-            self._gateway.send(request_id, Failed(request_id, WireError.of(error)))
-
-    def _forget(self, request_id: str) -> RequestRecord:
-        record = self._requests.pop(request_id)
-        self._policy.remove(request_id)
-        self._loras.leave(request_id)
-        if record.admitted:
-            self._drops.append(request_id)
-            self._wakeup.ring()
-        return record
-
-    def _end_expired(self) -> None:
-        for request_id in self._policy.expired(time.monotonic()):
-            deadline = self._requests[request_id].req.params.deadline_s
-            self._end(request_id, DeadlineExceeded(f"not finished within deadline_s={deadline:g}"))
 
     def _learn_from_loss(self) -> None:
         """If a rank ran out of memory while others were inside the step, let the next engine make
@@ -372,20 +285,16 @@ class Scheduler:
             for request_id in self._policy.failed(
                 issued.plan.work, advanced=0, out_of_memory=True, now=time.monotonic()
             ):
-                self._end(request_id, error.exception())
+                self._live.end(request_id, error.exception())
             self._cost.save()
 
     def _die(self, error: EngineDied) -> None:
         """End everything in flight, and this process: the ranks notice, and end too. Called without
         the lock, because the gateway may be waiting for it."""
         log.error("the engine is shutting down after an error: %s", error.message)
-        self._end_all(error)
+        with self._lock:
+            self._stopping = True
+            self._live.end_all(error)
         self._gateway.refuse(error)
         self._gateway.close()
         os._exit(70)
-
-    def _end_all(self, error: MultimodalGenError) -> None:
-        with self._lock:
-            self._stopping = True
-            for request_id in list(self._requests):
-                self._end(request_id, error)
