@@ -41,6 +41,13 @@ def test_branches_of_guidance_go_to_groups_of_their_own(ranks: int) -> None:
     assert picked(WAN, num_gpus=ranks) == ParallelConfig(cfg=2, ulysses=ranks // 2)
 
 
+def test_a_ring_takes_over_where_links_are_slow_and_attention_is_long() -> None:
+    slow = gpu_called("RTX 4090").with_memory(130e9)
+    on = picked(WAN, slow, num_gpus=8)
+    assert on.ring > 1
+    assert (on.cfg, on.tensor) == (2, 1)
+
+
 def test_a_model_without_guidance_has_one_group() -> None:
     assert picked(FLUX, num_gpus=8) == ParallelConfig(ulysses=8)
 
@@ -58,7 +65,7 @@ def test_sequences_do_not_cross_hosts_while_links_there_are_slow() -> None:
 
 def test_degrees_that_are_given_stay() -> None:
     assert picked(QWEN, num_gpus=8, ulysses_degree=8) == ParallelConfig(ulysses=8)
-    assert picked(QWEN, num_gpus=8, ulysses_degree=1, tensor_degree=1).cfg == 8
+    assert picked(QWEN, num_gpus=8, ulysses_degree=1, ring_degree=1, tensor_degree=1).cfg == 8
     assert picked(FLUX, num_gpus=8, enable_cfg_parallel=True) == ParallelConfig(cfg=2, ulysses=4)
     both = picked(QWEN, num_gpus=8, ring_degree=2, tensor_degree=2)
     assert (both.ring, both.tensor, prod((both.cfg, both.ulysses))) == (2, 2, 2)
@@ -83,7 +90,7 @@ def test_the_choice_says_why() -> None:
 
 def test_ulysses_sends_four_tensors_of_a_share_to_all_other_ranks() -> None:
     sent = 57 * 4 * (4608 / 8) * 3072 * 2 * 7 / 8
-    assert traffic(FLUX, ParallelConfig(ulysses=8))["ulysses"] == Traffic(sent, 114)
+    assert traffic(FLUX, ParallelConfig(ulysses=8))["ulysses"] == Traffic(sent, 3 * 57)
 
 
 def test_tensor_ranks_keep_less_of_the_weights() -> None:

@@ -37,6 +37,8 @@ class ExchangeCounter(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._found: defaultdict[tuple[str, str], Exchanged] = defaultdict(Exchanged)
         """By group and operation."""
+        self.last_sent = 0.0
+        """Bytes of the last exchange."""
 
     def on(self, mesh: Mesh) -> dict[AxisName, Exchanged]:
         """What was exchanged along each axis; along `sequence`, what is gathered there."""
@@ -66,6 +68,7 @@ class ExchangeCounter(TorchDispatchMode):
         group = next(g for each in args if (g := _group(each)) is not None)
         counted = self._found[group.group_name, name]
         sent, received = payload(group, args)
+        self.last_sent = max(sent, received)
         counted.sent += sent
         counted.received += received
         counted.exchanges += sent + received > 0 and name != "recv"  # sent at the same time

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from multimodal_gen.benchmarks.parallel.projected_models import ProjectedModel
+from multimodal_gen.benchmarks.parallel.timeline import Timeline
 from multimodal_gen.benchmarks.parallel.work import work_of
 from multimodal_gen.configs.parallel import ParallelConfig
 from multimodal_gen.scheduling.parallel.machines import gpu_called
-from multimodal_gen.scheduling.parallel.rank_work import Duration, RankWork, duration, seconds
+from multimodal_gen.scheduling.parallel.rank_work import Duration, RankWork, duration
 
 RANKS = 8
 MACHINE = gpu_called("NVIDIA H200")
@@ -22,20 +23,25 @@ class Projection:
     on: ParallelConfig
     work: RankWork
     took: Duration
+    """Its parts, as if nothing overlapped."""
     seconds: float
+    seconds_captured: float
+    """The same without launches, as in a CUDA graph."""
     efficiency: float
     """Time on one device, relative to that of all ranks together."""
-    efficiency_waiting: float
-    """The same if the device waited for each launch."""
+    efficiency_captured: float
+    efficiency_apart: float
+    """Without any overlap: not even of launches and the device's work."""
 
 
 def products_of(ranks: int, rows: int) -> Iterator[ParallelConfig]:
     """Products that give all ranks work for so many rows."""
     for cfg in range(1, rows + 1):
         left = ranks // cfg
-        for axis in ("ulysses", "tensor"):
+        for axis in ("ulysses", "ring", "tensor"):
             yield ParallelConfig(cfg=cfg, **{axis: left})
 
+        yield ParallelConfig(cfg=cfg, ring=2, ulysses=left // 2)
         yield ParallelConfig(cfg=cfg, ulysses=left // 2, tensor=2)
 
 
@@ -47,22 +53,15 @@ def project(model: ProjectedModel, products: Sequence[ParallelConfig]) -> list[P
 
 
 def _projected(model: ProjectedModel, on: ParallelConfig, alone: Projection | None) -> Projection:
-    work = work_of(model, on)
-    took, total = duration(work, on, MACHINE), seconds(work, on, MACHINE)
+    launched, captured = Timeline(MACHINE), Timeline(replace(MACHINE, launch_s=0.0))
+    work = work_of(model, on, (launched, captured))
+    took = duration(work, on, MACHINE)
+    times = (launched.seconds, captured.seconds, took.device + took.launches)
     if alone is None:
-        return Projection(on, work, took, total, 1.0, 1.0)
-    return Projection(
-        on,
-        work,
-        took,
-        total,
-        alone.seconds / total / RANKS,
-        _waiting(alone.took) / _waiting(took) / RANKS,
-    )
-
-
-def _waiting(took: Duration) -> float:
-    return took.device + took.launches
+        return Projection(on, work, took, times[0], times[1], 1.0, 1.0, 1.0)
+    before = (alone.seconds, alone.seconds_captured, alone.took.device + alone.took.launches)
+    gained = [one / all_ / RANKS for one, all_ in zip(before, times, strict=True)]
+    return Projection(on, work, took, times[0], times[1], *gained)
 
 
 def described(each: Projection) -> str:
@@ -74,11 +73,13 @@ def described(each: Projection) -> str:
     return (
         f"{name:22} {1e3 * each.seconds:9.1f} {1e3 * took.products:9.1f} {1e3 * took.passes:8.1f} "
         f"{1e3 * took.latency:7.1f} {1e3 * took.transfer:8.1f} {1e3 * took.launches:8.1f} "
-        f"{sent / 1e6:9.0f} {exchanges:9} {each.efficiency:8.0%} {each.efficiency_waiting:8.0%}"
+        f"{sent / 1e6:9.0f} {exchanges:9} {each.efficiency:7.1%} {each.efficiency_captured:8.1%} "
+        f"{each.efficiency_apart:7.1%}"
     )
 
 
 HEADER = (
     f"{'product':22} {'ms':>9} {'products':>9} {'passes':>8} {'latency':>7} {'transfer':>8} "
-    f"{'launches':>8} {'MB sent':>9} {'exchanges':>9} {'of 8x':>8} {'waiting':>8}"
+    f"{'launches':>8} {'MB sent':>9} {'exchanges':>9} {'of 8x':>7} {'captured':>8} "
+    f"{'apart':>7}"
 )

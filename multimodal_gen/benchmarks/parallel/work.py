@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -20,7 +20,9 @@ from torch.utils.flop_counter import flop_registry
 from multimodal_gen.benchmarks.device.stand_ins import fill_randomly
 from multimodal_gen.benchmarks.parallel.exchanges import ExchangeCounter
 from multimodal_gen.benchmarks.parallel.projected_models import ProjectedModel
+from multimodal_gen.benchmarks.parallel.timeline import Timeline
 from multimodal_gen.configs.parallel import ParallelConfig
+from multimodal_gen.runtime.distributed.collectives import Transfer
 from multimodal_gen.runtime.distributed.local_attention import PartialOutput
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rows import gather_rows
@@ -33,32 +35,67 @@ _FLASH = torch.ops.aten._scaled_dot_product_flash_attention
 
 
 class _WorkCounter(ExchangeCounter):
-    def __init__(self) -> None:
+    def __init__(self, timelines: Sequence[Timeline]) -> None:
         super().__init__()
         self.operations = 0.0
         self.passes = 0.0
         self.launches = 0
+        self._timelines = timelines
+        self._ends: dict[object, list[float]] = {}
+        """When what others send will be there, by its memory."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         result = super().__torch_dispatch__(func, types, args, kwargs)
+        if func.namespace == "c10d":
+            self._exchange(func.overloadpacket.__name__, args)
         if func.namespace != "aten" or func.is_view or _only_allocates(func):
             return result
-        self.launches += 1
+        moved = sum(map(_moved, tree_leaves((args, kwargs, result))))
         if (count := flop_registry.get(func.overloadpacket)) is not None:
-            self.operations += count(*args, **kwargs, out_val=result)
+            self._launch(count(*args, **kwargs, out_val=result), moved)
         else:
-            self.passes += sum(map(_moved, tree_leaves((args, kwargs, result))))
+            self._launch(0.0, moved)
         return result
+
+    def _launch(self, operations: float, moved: int) -> None:
+        self.launches += 1
+        self.operations += operations
+        self.passes += 0 if operations else moved
+        for timeline in self._timelines:
+            timeline.operation(operations, moved)
+
+    def _exchange(self, name: str, args: Sequence[Any]) -> None:
+        if name == "send":  # at the same time as what is received
+            return
+        ends = [timeline.exchange(self.last_sent) for timeline in self._timelines]
+        if name == "recv_" or (name == "alltoall_base_" and all(args[5:6])):
+            received = args[0][0] if name == "recv_" else args[0]
+            self._ends[_memory(received)] = ends
+        else:
+            self._wait(ends)
+
+    def wait(self, transfer: Any) -> Tensor:
+        """In place of `Transfer.wait`."""
+        self._wait(self._ends.pop(_memory(transfer._received), ()))
+        received: Tensor = transfer._received
+        return received
+
+    def _wait(self, ends: Sequence[float]) -> None:
+        for timeline, end in zip(self._timelines, ends, strict=False):
+            timeline.wait(end)
 
     def rms_norm(self, x: Tensor, shape: Any, weight: Any = None, eps: Any = None) -> Tensor:
         """One operation, as on a GPU; on the meta device torch makes several of it."""
         output = torch.empty_like(x)
-        self.launches += 1
-        self.passes += sum(map(_moved, (x, weight, output)))
+        self._launch(0.0, sum(map(_moved, (x, weight, output))))
         return output
+
+
+def _memory(tensor: Tensor) -> object:
+    return tensor.untyped_storage()._cdata
 
 
 def _only_allocates(func: Any) -> bool:
@@ -85,8 +122,10 @@ def pretended_ranks(count: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def work_of(projected: ProjectedModel, on: ParallelConfig) -> RankWork:
-    """Count an evaluation of the first rank, which has the largest shares.
+def work_of(
+    projected: ProjectedModel, on: ParallelConfig, timelines: Sequence[Timeline] = ()
+) -> RankWork:
+    """Count an evaluation of the first rank, which has the largest shares, and time it.
 
     `on` is for as many ranks as are pretended, or for one.
     """
@@ -96,8 +135,10 @@ def work_of(projected: ProjectedModel, on: ParallelConfig) -> RankWork:
         model = projected.make(projected.config, make_parts(mesh, _FlashAttention())).eval()
         fill_randomly(model.requires_grad_(False), torch.bfloat16, _DEVICE)
         inputs = projected.inputs(model, rows, _DEVICE)
-        counter = _WorkCounter()
-        with counter, mock.patch.object(F, "rms_norm", counter.rms_norm):
+        counter = _WorkCounter(timelines)
+        fused = mock.patch.object(F, "rms_norm", counter.rms_norm)
+        waits = mock.patch.object(Transfer, "wait", lambda transfer: counter.wait(transfer))
+        with counter, fused, waits:
             gather_rows(model(**inputs), projected.rows, mesh)
     return RankWork(
         operations=counter.operations,

@@ -14,8 +14,10 @@ from multimodal_gen.scheduling.parallel.machines import Machine
 from multimodal_gen.scheduling.parallel.rank_work import estimated_work, seconds
 from multimodal_gen.scheduling.parallel.shape import Evaluation
 
-_PICKED = ("ulysses", "tensor")
-"""Axes besides cfg that are used without being asked for."""
+_TOLD = ("ulysses", "ring", "tensor")
+"""Axes that are told of as alternatives."""
+_ALIKE = 1.05
+"""Of products that take about as long, the simplest is picked: the estimate is no better."""
 _MILLISECOND = 1e-3
 
 
@@ -44,7 +46,9 @@ def choose_parallel(args: EngineArgs, work: Evaluation | None, machine: Machine)
         for config in _products(ranks)
     }
     allowed = [config for config in times if _is_allowed(config, args)]
-    best = min(allowed, key=lambda config: times[config])
+    fastest = min(times[config] for config in allowed)
+    alike = [config for config in allowed if times[config] <= _ALIKE * fastest]
+    best = min(alike, key=lambda on: (on.tensor, on.ring, abs(on.cfg - work.rows)))
     return ParallelChoice(best, _told(best, times, _alone(work, machine)))
 
 
@@ -56,7 +60,6 @@ def _refuse_degrees(args: EngineArgs) -> None:
 
 
 def _products(ranks: int) -> Iterator[ParallelConfig]:
-    """All of them; of equally fast ones the simplest comes first."""
     degrees = [degree for degree in range(1, ranks + 1) if ranks % degree == 0]
     for tensor, ring, cfg in product(degrees, repeat=3):
         ulysses, rest = divmod(ranks, cfg * ring * tensor)
@@ -70,10 +73,7 @@ def _is_allowed(config: ParallelConfig, args: EngineArgs) -> bool:
         "ring": args.ring_degree,
         "tensor": args.tensor_degree,
     }
-    as_asked = all(
-        getattr(config, axis) == (degree or 1) or (degree is None and axis in _PICKED)
-        for axis, degree in asked.items()
-    )
+    as_asked = all(asked[axis] in (None, getattr(config, axis)) for axis in asked)
     return as_asked and (config.cfg % 2 == 0 or not args.enable_cfg_parallel)
 
 
@@ -85,7 +85,7 @@ def _alone(work: Evaluation, machine: Machine) -> float:
 
 def _told(best: ParallelConfig, times: dict[ParallelConfig, float], alone: float) -> str:
     ranks = math.prod(asdict(best).values())
-    others = (ParallelConfig(**{axis: ranks}) for axis in _PICKED)
+    others = (ParallelConfig(**{axis: ranks}) for axis in _TOLD)
     told = [f"{_called(each)} {_ms(times[each])}" for each in others if each != best]
     share = alone / times[best] / ranks
     chosen = (

@@ -18,6 +18,8 @@ PASSES = 70
 115 were counted of FLUX.1, Qwen-Image and Wan."""
 LAUNCHES = 30
 """Operations of such a block: 20 to 42 were counted."""
+RING_PASSES, RING_LAUNCHES = 8, 8
+"""The same for each turn of a ring, whose outputs are merged: 8 were counted."""
 EXCHANGE_LAUNCHES = 3
 """Operations that put in order what is sent and what is received."""
 
@@ -33,6 +35,8 @@ class RankWork:
     launches: int
     """Operations that are not views; exchanges apart."""
     exchanged: Mapping[AxisName, Traffic]
+    attention: float = 0.0
+    """Operations during which keys and values go around a ring."""
     copied: float = 0.0
     """Bytes of weights that are copied to the device, as they don't fit there."""
 
@@ -46,11 +50,14 @@ def estimated_work(work: Evaluation, on: ParallelConfig, machine: Machine) -> Ra
     attention = work.attention * share(work.tokens, on.ring) * heads
     exchanged = traffic(work, on)
     exchanges = sum(each.exchanges for each in exchanged.values())
+    turns = on.ring - 1
     whole = work.tokens * tokens * shape.width * work.itemsize * shape.attentions
     return RankWork(
         operations=rows * (products + attention),
-        passes=rows * PASSES * whole,
-        launches=LAUNCHES * shape.attentions + EXCHANGE_LAUNCHES * exchanges,
+        passes=rows * (PASSES + turns * RING_PASSES / on.tensor) * whole,
+        launches=(LAUNCHES + turns * RING_LAUNCHES) * shape.attentions
+        + EXCHANGE_LAUNCHES * exchanges,
+        attention=rows * attention * turns / on.ring,
         exchanged=exchanged,
         copied=max(0.0, work.weights_on_rank(on.tensor) - machine.memory_bytes),
     )
@@ -92,12 +99,24 @@ def duration(work: RankWork, on: ParallelConfig, machine: Machine) -> Duration:
 
 
 def seconds(work: RankWork, on: ParallelConfig, machine: Machine) -> float:
-    """Time of an evaluation. A GPU works while its host launches what follows, and while weights
-    that don't fit are copied there; nothing else overlaps."""
+    """Time of an evaluation. A GPU works while its host launches what follows, while weights that
+    don't fit are copied there, and while exchanges go on that nothing waits for yet."""
     took = duration(work, on, machine)
-    if machine.queues:
-        return max(took.device, took.launches, took.copies)
-    return took.device + took.launches
+    if not machine.queues:
+        return took.device + took.launches
+    return max(took.device - _hidden(work, on, machine), took.launches, took.copies)
+
+
+def _hidden(work: RankWork, on: ParallelConfig, machine: Machine) -> float:
+    """Time of exchanges behind other work: a ring's next block during attention to this one, and
+    the values of Ulysses, one of three exchanges and a quarter of the bytes, during the norm and
+    the rotation of queries and keys."""
+    ring, ulysses = (work.exchanged.get(axis, Traffic()) for axis in ("ring", "ulysses"))
+    around, between = (_link(axis, on, machine) for axis in ("ring", "ulysses"))
+    attention = work.attention / machine.operations_per_s
+    values = ulysses.exchanges / 3 * between.latency_s + ulysses.sent / 4 / between.bytes_per_s
+    passed = ring.exchanges * around.latency_s + ring.sent / around.bytes_per_s
+    return min(attention, passed) + min(values, work.passes / 4 / machine.memory_bytes_per_s)
 
 
 def _link(axis: AxisName, on: ParallelConfig, machine: Machine) -> Interconnect:
