@@ -52,4 +52,4 @@ def test_the_fastest_product_comes_first() -> None:
     first, second = project(FLUX, products)
     assert (first.on, second.on) == (products[1], products[0])
     assert 1 > first.efficiency > second.efficiency > 0
-    assert first.efficiency_apart < first.efficiency < first.efficiency_captured
+    assert first.efficiency_apart < first.efficiency_reading < first.efficiency

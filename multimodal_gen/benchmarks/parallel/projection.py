@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from multimodal_gen.benchmarks.parallel.projected_models import ProjectedModel
 from multimodal_gen.benchmarks.parallel.timeline import Timeline
@@ -25,11 +25,11 @@ class Projection:
     took: Duration
     """Its parts, as if nothing overlapped."""
     seconds: float
-    seconds_captured: float
-    """The same without launches, as in a CUDA graph."""
+    seconds_reading: float
+    """The same if small products take as long as reading their weights."""
     efficiency: float
     """Time on one device, relative to that of all ranks together."""
-    efficiency_captured: float
+    efficiency_reading: float
     efficiency_apart: float
     """Without any overlap: not even of launches and the device's work."""
 
@@ -53,13 +53,13 @@ def project(model: ProjectedModel, products: Sequence[ParallelConfig]) -> list[P
 
 
 def _projected(model: ProjectedModel, on: ParallelConfig, alone: Projection | None) -> Projection:
-    launched, captured = Timeline(MACHINE), Timeline(replace(MACHINE, launch_s=0.0))
-    work = work_of(model, on, (launched, captured))
+    plain, reading = Timeline(MACHINE), Timeline(MACHINE, reads_weights=True)
+    work = work_of(model, on, (plain, reading))
     took = duration(work, on, MACHINE)
-    times = (launched.seconds, captured.seconds, took.device + took.launches)
+    times = (plain.seconds, reading.seconds, took.device + took.launches)
     if alone is None:
         return Projection(on, work, took, times[0], times[1], 1.0, 1.0, 1.0)
-    before = (alone.seconds, alone.seconds_captured, alone.took.device + alone.took.launches)
+    before = (alone.seconds, alone.seconds_reading, alone.took.device + alone.took.launches)
     gained = [one / all_ / RANKS for one, all_ in zip(before, times, strict=True)]
     return Projection(on, work, took, times[0], times[1], *gained)
 
@@ -73,13 +73,13 @@ def described(each: Projection) -> str:
     return (
         f"{name:22} {1e3 * each.seconds:9.1f} {1e3 * took.products:9.1f} {1e3 * took.passes:8.1f} "
         f"{1e3 * took.latency:7.1f} {1e3 * took.transfer:8.1f} {1e3 * took.launches:8.1f} "
-        f"{sent / 1e6:9.0f} {exchanges:9} {each.efficiency:7.1%} {each.efficiency_captured:8.1%} "
+        f"{sent / 1e6:9.0f} {exchanges:9} {each.efficiency:7.1%} {each.efficiency_reading:8.1%} "
         f"{each.efficiency_apart:7.1%}"
     )
 
 
 HEADER = (
     f"{'product':22} {'ms':>9} {'products':>9} {'passes':>8} {'latency':>7} {'transfer':>8} "
-    f"{'launches':>8} {'MB sent':>9} {'exchanges':>9} {'of 8x':>7} {'captured':>8} "
+    f"{'launches':>8} {'MB sent':>9} {'exchanges':>9} {'of 8x':>7} {'reading':>8} "
     f"{'apart':>7}"
 )

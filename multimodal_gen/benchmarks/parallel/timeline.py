@@ -11,12 +11,14 @@ from multimodal_gen.scheduling.parallel.machines import Machine
 class Timeline:
     """A host that launches, a device that works, and a network; seconds since the start.
 
-    The device begins an operation when it is launched and the one before is done: it takes the
-    longer of its arithmetic and its passes over memory. An exchange begins when what it sends is
+    The device begins an operation when it is launched and the one before is done. A product takes
+    the time of its arithmetic, or that of reading its weights if `reads_weights` and it is longer;
+    anything else that of its passes over memory. An exchange begins when what it sends is
     there and the exchange before is done; the device goes on until somebody waits for it.
     """
 
     machine: Machine
+    reads_weights: bool = False
     host: float = 0.0
     device: float = 0.0
     network: float = 0.0
@@ -24,9 +26,9 @@ class Timeline:
     def operation(self, operations: float, passes: float) -> None:
         """Launch an operation of so many floating-point operations and bytes."""
         self.host += self.machine.launch_s
-        took = max(
-            operations / self.machine.operations_per_s, passes / self.machine.memory_bytes_per_s
-        )
+        took = operations / self.machine.operations_per_s
+        if self.reads_weights or not operations:
+            took = max(took, passes / self.machine.memory_bytes_per_s)
         self.device = max(self.device, self.host) + took
 
     def exchange(self, size: float) -> float:

@@ -24,6 +24,8 @@ class TransformerShape:
     reductions: int
     """Exchanges that add up: one for each layer of each stream with such a product, and for each
     such norm."""
+    modulation: int = 0
+    """Numbers of a row that ranks of a sequence make in turns, and gather."""
     token_weights: int
     """Weights that each token is multiplied with, in layers that tensor ranks share."""
     all_weights: int

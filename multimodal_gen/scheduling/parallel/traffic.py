@@ -6,7 +6,7 @@ tokens, D features of width b bytes, m sums, and p norms over all heads, in floa
     ulysses   4 n R S D b / (s t) * (ulysses - 1) / ulysses    queries, keys, values, and the result
     ring      2 n R S D b / (s t) * (ring - 1)                 keys and values, passed on
     tensor    2 R S (m D b + 4 p) / s * (t - 1) / t            reduce and gather, as in a ring
-    sequence  R * output b / s * (s - 1)                       the prediction's tokens
+    sequence  R * (output + modulation) b / s * (s - 1)        the prediction's tokens
     cfg       R * output b * (cfg - 1)                         the rows' predictions
 
 It receives as many. Shares are taken to be equal.
@@ -42,12 +42,15 @@ def traffic(work: Evaluation, on: ParallelConfig) -> dict[AxisName, Traffic]:
     shared = on.ring * on.ulysses
     whole = float(rows * work.tokens * shape.width * work.itemsize)
     heads, prediction = whole / (shared * on.tensor), float(rows * work.output * work.itemsize)
+    modulation = float(rows * shape.modulation * work.itemsize)
     pieces, passes = (on.ulysses - 1) / on.ulysses, on.ring - 1
     sums = whole / shared * (on.tensor - 1) / on.tensor
     squares = sums / (shape.width * work.itemsize) * _SQUARE
     found: dict[AxisName, Traffic] = {
         "cfg": Traffic(prediction * (on.cfg - 1), 1),
-        "sequence": Traffic(prediction / shared * (shared - 1), 1),
+        "sequence": Traffic(
+            (prediction + modulation) / shared * (shared - 1), 2 if modulation else 1
+        ),
         "ring": Traffic(2 * shape.attentions * heads * passes, shape.attentions * passes),
         "ulysses": Traffic(4 * shape.attentions * heads * pieces, 3 * shape.attentions),
         "tensor": Traffic(2 * (shape.sums * sums + shape.norms * squares), shape.reductions),

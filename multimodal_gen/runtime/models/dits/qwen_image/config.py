@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from multimodal_gen.runtime.models.dits.config import JointConfig
+from multimodal_gen.scheduling.parallel.shape import TransformerShape
 
 _NOT_KNOWN = ("guidance_embeds", "use_additional_t_cond", "use_layer3d_rope")
 
@@ -37,3 +38,8 @@ class QwenImageConfig(JointConfig):
         for name in _NOT_KNOWN:
             if getattr(self, name):
                 raise self.invalid(name, "false: such a Qwen-Image model is not supported")
+
+    @property
+    def shape(self) -> TransformerShape:
+        """Each block has six vectors for the image and six for the text."""
+        return replace(super().shape, modulation=12 * self.num_layers * self.inner_dim)

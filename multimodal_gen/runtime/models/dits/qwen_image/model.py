@@ -22,7 +22,6 @@ from multimodal_gen.runtime.layers.joint_stream import (
     joint_block,
     within_fp16,
 )
-from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import modulated_norm
 from multimodal_gen.runtime.layers.norm import RMSNorm
@@ -48,11 +47,19 @@ class QwenImageTransformer(nn.Module):
         self.context_norm = RMSNorm(config.joint_attention_dim, 1e-6)
         self.context_embedder = parts.linear(config.joint_attention_dim, dim)
         self.time_embedder = EmbeddingMLP(parts, 256, dim)
-        blocks = (QwenImageBlock(config, parts) for _ in range(config.num_layers))
+        blocks = [QwenImageBlock(config, parts) for _ in range(config.num_layers)]
         self.blocks = nn.ModuleList(blocks)
+        self._modulations = [
+            layer for block in blocks for layer in (block.image_modulation, block.text_modulation)
+        ]
         self.out_modulation = parts.linear(dim, 2 * dim)
         self.proj_out = parts.linear(dim, config.token_channels)
         self._rotary_tables = RotaryTables()
+
+    @property
+    def layers_ahead(self) -> Sequence[nn.Module]:
+        """Layers of blocks that run before the first block."""
+        return self._modulations
 
     def forward(
         self,
@@ -82,8 +89,12 @@ class QwenImageTransformer(nn.Module):
         text = self.context_embedder(text, lora)
         check_table(rotary, image.shape[1] + text.shape[1])
         moments, moment_of = self._moments(timestep, [tokens.shape[1] for tokens in shares], lora)
-        for block in self.blocks:
-            image, text = block(image, text, moments, moment_of, context)
+        vectors = self._vectors(moments, lora)
+        for i, block in enumerate(self.blocks):
+            of_image, of_text = vectors[2 * i], [vector[:, :1] for vector in vectors[2 * i + 1]]
+            if moment_of is not None:
+                of_image = [vector[:, moment_of] for vector in of_image]
+            image, text = block(image, text, of_image, of_text, context)
         image = image[:, : shares[0].shape[1]]
         scale, shift = self.out_modulation(moments[:, :1], lora).chunk(2, dim=-1)
         image = self.proj_out(modulated_norm(image, shift, scale + 1), lora)
@@ -106,6 +117,18 @@ class QwenImageTransformer(nn.Module):
         embedded = sinusoidal_embedding(moments.flatten().to(dtype), scale=1000)
         hidden: Tensor = F.silu(self.time_embedder(embedded.to(dtype), lora))
         return hidden.view(*moments.shape, -1), moment_of
+
+    def _vectors(self, moments: Tensor, lora: LoraRows | None) -> list[Sequence[Tensor]]:
+        """Shift, scale and gate, twice, of each block's image, then its text, all [B, K, dim], for
+        moments [B, K, dim]. Ranks that share the sequence share the layers that make them."""
+        layers = self._modulations
+        own = self.sequence.share(len(layers))
+        made = [layer(moments, lora) for layer in layers[own.start : own.stop]]
+        width = _VECTORS * self.config.inner_dim
+        local = torch.stack(made) if made else moments.new_empty(0, *moments.shape[:2], width)
+        vectors = self.sequence.gather(local, len(layers), 0).unflatten(-1, (_VECTORS, -1))
+        vectors[..., 1::3, :].add_(1)
+        return [of_layer.unbind(2) for of_layer in vectors.unbind(0)]
 
     def rotary(self, text: int, grids: Sequence[Grid]) -> Tensor:
         """Rotary table of this rank, [S_local, head_dim / 2, 2]: of the image on `grids[0]` (h, w),
@@ -138,27 +161,16 @@ class QwenImageBlock(nn.Module):
         self,
         image: Tensor,
         text: Tensor,
-        moments: Tensor,
-        moment_of: Tensor | None,
+        of_image: Sequence[Tensor],
+        of_text: Sequence[Tensor],
         context: BlockContext,
     ) -> tuple[Tensor, Tensor]:
-        of_text = _vectors(self.text_modulation, moments[:, :1], context.lora)
-        of_image = _vectors(self.image_modulation, moments, context.lora)
-        if moment_of is not None:
-            of_image = [vector[:, moment_of] for vector in of_image]
         inputs = (
             StreamInput(self.image, image, of_image),
             StreamInput(self.text, text, of_text),
         )
         image, text = joint_block(self.parts, inputs, context)
         return within_fp16(image), within_fp16(text)
-
-
-def _vectors(linear: Linear, moments: Tensor, lora: LoraRows | None) -> Sequence[Tensor]:
-    """Six modulation vectors of a stream, each [B, K, dim], for moments [B, K, dim]."""
-    vectors: Tensor = linear(moments, lora).unflatten(-1, (_VECTORS, -1))
-    vectors[:, :, 1::3].add_(1)  # shift, scale and gate, twice
-    return vectors.unbind(2)
 
 
 def positions_of(grids: Sequence[Grid], text: int, device: torch.device) -> Tensor:
