@@ -55,9 +55,17 @@ class Router:
         """Predict by the costs that this engine reported."""
         self._engines[name].learn(costs)
 
+    def engines(self, model: str) -> Sequence[EngineView]:
+        """Engines of a model that are ready."""
+        return self._of_model.get(model, ())
+
     def ready(self, model: str) -> Sequence[str]:
         """Names of the engines of a model that are ready."""
-        return [engine.name for engine in self._of_model.get(model, ())]
+        return [engine.name for engine in self.engines(model)]
+
+    def flying(self, name: str) -> list[str]:
+        """Ids of the requests that an engine has in flight."""
+        return list(self._engines[name].flying)
 
     def in_flight(self, name: str) -> int:
         return len(self._engines[name].flying)
