@@ -139,6 +139,22 @@ def test_faster_engines_get_more() -> None:
     assert chosen.count("fast") == 2
 
 
+def test_work_that_waits_is_predicted_though_no_engine_is_left() -> None:
+    fleet = router("a")
+    first, second = short(), video()
+    fleet.waits(first)
+    fleet.waits(second)
+    assert fleet.seconds_waiting("flux") == pytest.approx(1 + 150)
+    fleet.sent(first, "a", 0)
+    assert fleet.seconds_waiting("flux") == pytest.approx(150)
+    assert fleet.line(second) != fleet.line(first)
+    fleet.remove("a")
+    assert fleet.seconds_waiting("flux") == pytest.approx(150)
+    assert fleet.line(second) != fleet.line(first)
+    fleet.ended(second.id)
+    assert fleet.seconds_waiting("flux") == 0
+
+
 # -- what an engine holds
 
 

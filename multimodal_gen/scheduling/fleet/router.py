@@ -7,6 +7,7 @@ away from long ones, which they would overtake anyway.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
@@ -17,7 +18,8 @@ from multimodal_gen.scheduling.fleet.routed_request import RoutedRequest
 class Router:
     """All engines behind a front, and where each request is.
 
-    How to use it. The front keeps waiting requests in lines by `line(request)` (beside owner and
+    How to use it. The front says of a request that it `waits`, and keeps it in a line by
+    `line(request)` (beside owner and
     whatever else orders them), and on every event asks `choose` for the first of each line. With an
     engine's name it sends the request there and says so by `sent`; with None that line waits for
     the next event. Then `progressed`, `cleared`, and `ended`, once it is neither waiting nor in
@@ -30,6 +32,11 @@ class Router:
         """Engines that are ready, by model."""
         self._where: dict[str, EngineView] = {}
         """The engine of each request in flight."""
+        self._waiting: dict[str, RoutedRequest] = {}
+        self._evaluations: dict[str, Counter[int]] = {}
+        """Evaluations that wait, by model and tokens."""
+        self._known: dict[str, EngineView] = {}
+        """The engine of each model that told its costs last, whether or not it still is there."""
 
     # -- engines
 
@@ -53,7 +60,9 @@ class Router:
 
     def learn(self, name: str, costs: EvaluationCosts) -> None:
         """Predict by the costs that this engine reported."""
-        self._engines[name].learn(costs)
+        engine = self._engines[name]
+        engine.learn(costs)
+        self._known[engine.model] = engine
 
     def engines(self, model: str) -> Sequence[EngineView]:
         """Engines of a model that are ready."""
@@ -79,20 +88,31 @@ class Router:
         """Predicted seconds of all work in flight in ready engines of the model."""
         return sum(engine.seconds for engine in self._of_model.get(model, ()))
 
+    def seconds_waiting(self, model: str) -> float:
+        """Predicted seconds of all requests that wait for the model; 0 if none of its engines told
+        its costs yet."""
+        if (known := self._known.get(model)) is None:
+            return 0.0
+        waiting = self._evaluations.get(model, {})
+        return sum(known.evaluation_s(tokens) * count for tokens, count in waiting.items())
+
     # -- requests
 
-    def predict(self, request: RoutedRequest) -> float:
-        """Predicted seconds of the request alone, on a ready engine; 0 if there is none."""
-        engines = self._of_model.get(request.model)
-        return engines[0].predict(request) if engines else 0.0
+    def waits(self, request: RoutedRequest) -> None:
+        """The request waits at the front, until it is `sent` or has `ended`."""
+        self._wait_no_longer(request.id)
+        self._waiting[request.id] = request
+        self._evaluations.setdefault(request.model, Counter())[request.tokens] += (
+            request.evaluations
+        )
 
     def line(self, request: RoutedRequest) -> Hashable:
         """Requests of one line wait for the same engines: if the first has none, nor has another.
 
         It may change when engines come, go or learn; then at worst a request waits behind one of
         another kind."""
-        engines = self._of_model.get(request.model)
-        long = bool(engines and engines[0].is_long(request))
+        known = self._known.get(request.model)
+        long = known is not None and known.is_long(request)
         return request.model, request.suspect, long
 
     def choose(self, request: RoutedRequest, now: float) -> str | None:
@@ -113,6 +133,7 @@ class Router:
     def sent(self, request: RoutedRequest, name: str, now: float) -> None:
         """The request is in flight in that engine."""
         self._keep_no_longer(request.id)
+        self._wait_no_longer(request.id)
         engine = self._engines[name]
         engine.add(request, now)
         self._where[request.id] = engine
@@ -131,9 +152,10 @@ class Router:
             engine.flying[request_id].cleared = True
 
     def ended(self, request_id: str) -> None:
-        """The request is no longer in flight, nor does an engine have to be emptied for it.
+        """The request neither waits nor is in flight, nor does an engine have to be emptied for it.
         Unknown requests are ignored."""
         self._keep_no_longer(request_id)
+        self._wait_no_longer(request_id)
         engine = self._where.pop(request_id, None)
         if engine is not None:
             engine.remove(request_id)
@@ -157,6 +179,14 @@ class Router:
             if free:
                 min(free, key=lambda engine: engine.seconds).kept_for = request.id
         return None
+
+    def _wait_no_longer(self, request_id: str) -> None:
+        if (request := self._waiting.pop(request_id, None)) is None:
+            return
+        waiting = self._evaluations[request.model]
+        waiting[request.tokens] -= request.evaluations
+        if not waiting[request.tokens]:
+            del waiting[request.tokens]
 
     def _keep_no_longer(self, request_id: str) -> None:
         for engine in self._engines.values():

@@ -251,7 +251,7 @@ class Dispatcher:
     # -- waiting and leaving
 
     def _wait(self, ticket: Ticket) -> None:
-        ticket.line = self._routing.line(ticket)
+        ticket.line = self._routing.waits(ticket)
         self._waiting.add(ticket)
         self._deadlines.watch(ticket)
         self._places.changed()

@@ -65,6 +65,12 @@ class Routing:
         described = _described(ticket)
         return None if described is None else self._router.line(described)
 
+    def waits(self, ticket: Ticket) -> Hashable:
+        """Count it among the waiting ones, and return its line."""
+        if (described := _described(ticket)) is not None:
+            self._router.waits(described)
+        return self.line(ticket)
+
     def next(self, model: ServedModel, *, several_owners: bool) -> tuple[Ticket, Engine] | None:
         """The next request of `model`, if an engine has room for it.
 
@@ -113,8 +119,7 @@ class Routing:
 
     def backlog_s(self, model: ServedModel) -> float:
         """Predicted seconds of all requests of a model, in flight and waiting."""
-        waiting = filter(None, map(_described, self._waiting.of_model(model)))
-        return self._router.seconds(model.name) + sum(map(self._router.predict, waiting))
+        return self._router.seconds(model.name) + self._router.seconds_waiting(model.name)
 
     # -- choosing
 
