@@ -93,7 +93,7 @@ class Router:
         its costs yet."""
         if (known := self._known.get(model)) is None:
             return 0.0
-        waiting = self._evaluations.get(model, {})
+        waiting: Counter[int] = self._evaluations.get(model, Counter())
         return sum(known.evaluation_s(tokens) * count for tokens, count in waiting.items())
 
     # -- requests
