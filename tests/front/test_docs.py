@@ -25,6 +25,7 @@ TOOLS = ("bash", "curl", "jq", "openssl", "base64")
 
 ONLY_PARSED = {
     "serve": "the shared server stands for it; test_http_server.py starts real ones",
+    "engine": "runs until it is stopped",
     "bench": "takes minutes; test_bench.py runs it",
     "--model-path": "a download, or a file of the reader's",
     "--lora-dir": "LoRA files of the reader's; tests/engine/test_lora.py has some",
@@ -51,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with what the repository's root has and the snippets name."""
     folder = tmp_path / "work"
     folder.mkdir()
-    for name in ("examples", "docker", "constraints.txt"):
+    for name in ("deploy", "examples", "docker", "constraints.txt"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "loras").mkdir()
     monkeypatch.chdir(folder)
@@ -115,6 +116,11 @@ def check(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
             check_compose(Path(file), rest)
         case ["kubectl", "apply", "-f", file]:
             assert list(yaml.safe_load_all(Path(file).read_text()))
+        case ["helm", "install", _, chart, "--values", values]:
+            assert (Path(chart) / "Chart.yaml").is_file()
+            assert Path(values).is_file()
+        case ["serve", "run", file]:
+            assert yaml.safe_load(Path(file).read_text())
         case ["pip", "install", *words]:
             for word in words:
                 check_extras(word)
@@ -134,6 +140,8 @@ def run_or_parse(tokens: list[str]) -> None:
 def check_compose(file: Path, words: list[str]) -> None:
     services = yaml.safe_load(file.read_text())["services"]
     match words:
+        case ["up", "--build"]:
+            assert services
         case ["--profile", profile, "up", "--build"]:
             assert profile in services
         case ["run", "--service-ports", service, *tokens]:

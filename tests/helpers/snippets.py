@@ -24,7 +24,8 @@ _BLOCK = re.compile(
     r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$', re.M | re.S
 )
 _RECORDED = (
-    "multimodal-gen", "python", "python3", "pip", "hf", "docker", "kubectl", "pre-commit"
+    "multimodal-gen", "python", "python3", "pip", "hf", "docker", "kubectl", "helm", "serve",
+    "pre-commit",
 )  # fmt: skip
 _STUB = """#!{python}
 import json, os, sys
