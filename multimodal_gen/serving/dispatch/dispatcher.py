@@ -58,6 +58,9 @@ class Dispatcher:
         self._waiting = WaitingRoom(self._share_of)
         self._routing = Routing(self._waiting, limits.in_flight)
         self._flying: dict[Ticket, Engine] = {}
+        self._in_engines: Counter[ServedModel] = Counter()
+        self._begun = 0
+        """Requests that engines have started."""
         self._stopped = False
         self._alive: Counter[str] = Counter()
         self._deadlines = DeadlineTimer(self._expire)
@@ -80,7 +83,7 @@ class Dispatcher:
     @property
     def running(self) -> int:
         """Number of requests that engines have started."""
-        return sum(ticket.begun is True for ticket in self._flying)
+        return self._begun
 
     @property
     def waiting(self) -> int:
@@ -195,6 +198,7 @@ class Dispatcher:
             return
         ticket.handle = handle
         self._flying[ticket] = engine
+        self._in_engines[ticket.model] += 1
         engine.flying[ticket] = None
         self._waiting.sent(ticket)
         self._routing.sent(ticket, engine)
@@ -218,8 +222,9 @@ class Dispatcher:
         if not isinstance(event, Update):
             self._ended(ticket, event)
             return
-        suspected = ticket.suspect
+        suspected, begun = ticket.suspect, ticket.begun
         ticket.update(event, time.monotonic())
+        self._begun += bool(ticket.begun) - bool(begun)
         if (engine := self._flying.get(ticket)) is not None:
             self._routing.progressed(ticket, engine)
         if not ticket.dropped:
@@ -244,6 +249,8 @@ class Dispatcher:
 
     def _land(self, ticket: Ticket) -> None:
         engine = self._flying.pop(ticket)
+        self._in_engines[ticket.model] -= 1
+        self._begun -= bool(ticket.begun)
         engine.landed(ticket)
         self._routing.ended(ticket, engine)
         self._waiting.came_out(ticket)
@@ -293,7 +300,7 @@ class Dispatcher:
         """Report a queue position: requests here are behind all of those in the model's engines."""
         if ticket in self._waiting:
             total = ticket.req.params.num_inference_steps or 1
-            ahead = max(1, ticket.model.flying + place)
+            ahead = max(1, self._in_engines[ticket.model] + place)
             self._tell(ticket, Update(ticket.req.id, 0, total, ahead, None, None))
 
     def _room_in_s(self) -> float:
