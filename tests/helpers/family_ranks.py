@@ -34,7 +34,6 @@ WAYS: Mapping[int, list[dict[str, int]]] = {
         {"tensor": 4},
         {"cfg": 2, "ring": 2},
         {"ring": 2, "ulysses": 2},
-        {"ring": 2, "tensor": 2},
         {"ring": 4},
     ],
 }

@@ -24,6 +24,7 @@ from rank_processes import say_and_leave
 from tiled_vaes import decoded_in_tiles, picture_vae, video_vae
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from multimodal_gen.errors import GenerationFailed, InvalidRequest, OutOfMemory
 from multimodal_gen.runtime.distributed.first_rank import Branches, make_sharing
@@ -180,6 +181,43 @@ class _Operations(TorchDispatchMode):
     ) -> object:
         self.names.add(func.name().partition(".")[0])
         return func(*args, **(kwargs or {}))
+
+
+def shared_attention_writes_queries_keys_and_values_once(_: Mesh, mesh: Mesh) -> None:
+    """In the order in which they travel, and in the type of the values."""
+    sequence = make_sequence_parallel(mesh, attention)
+    for batch, heads in ((1, 4), (2, 4), (2, 3)):
+        tokens = len(sequence.share(11))
+        qk, v = _random(batch, tokens, 2, heads, 8), _random(batch, tokens, heads, 8).bfloat16()
+        with _Written() as written:
+            attending = sequence.attend(v, (11,))
+            attending.start(qk)
+            if mesh.ulysses.size == 1:
+                attending.wait()
+        if mesh.ulysses.size > 1:
+            attending.wait()
+        travels = 3 if mesh.ulysses.size > 1 else 2  # queries don't go around a ring
+        queries = v.nbytes if mesh.ulysses.size == 1 else 0  # but change their type
+        assert written.bytes == travels * v.nbytes + queries, (batch, heads)
+
+
+class _Written(TorchDispatchMode):
+    """Counts bytes that operations write before the first message to another rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+        self._left = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        self._left |= func.name().startswith(("c10d::send", "c10d::recv"))
+        result = func(*args, **(kwargs or {}))
+        allocates = func.name().startswith(("aten::empty", "aten::new_empty"))
+        if not self._left and func.namespace == "aten" and not func.is_view and not allocates:
+            self.bytes += sum(x.nbytes for x in tree_leaves(result) if isinstance(x, torch.Tensor))
+        return result
 
 
 def _compare_attention(mesh: Mesh, lengths: torch.Tensor | None) -> None:
@@ -446,6 +484,7 @@ CHECKS: list[Callable[[Mesh, Mesh], None]] = [
     shared_attention_equals_one_rank,
     shared_attention_honours_lengths,
     shared_attention_with_lengths_indexes_nothing,
+    shared_attention_writes_queries_keys_and_values_once,
     flux_on_ranks_equals_flux_on_one,
     sd3_on_ranks_equals_sd3_on_one,
     wan_on_ranks_equals_wan_on_one,

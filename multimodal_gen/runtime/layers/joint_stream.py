@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from multimodal_gen.runtime.distributed.sequence import Attending
 from multimodal_gen.runtime.layers.activation import gelu_tanh
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
@@ -99,6 +100,10 @@ class JointStream(AttendingStream):
         return self.feed(self.attend(x, attended, modulation, lora), modulation, lora)
 
 
+AttendedInput = tuple[AttendedStream, Tensor, Sequence[Tensor]]
+"""A stream's weights, this rank's tokens [B, S_local, dim], and its modulation."""
+
+
 class StreamInput(NamedTuple):
     """One stream of a block: its weights, this rank's tokens [B, S_local, dim], its modulation."""
 
@@ -110,8 +115,7 @@ class StreamInput(NamedTuple):
 def joint_block(parts: Parts, inputs: Sequence[StreamInput], context: BlockContext) -> list[Tensor]:
     """Tokens of the streams after a block with joint attention, in the order of `inputs`."""
     lora = context.lora
-    streams = [(each.weights, each.tokens, each.modulation) for each in inputs]
-    attended = joint_attention(parts, *join_streams(streams, lora), context)
+    attended = joint_attention(parts, inputs, context)
     counts = [each.tokens.shape[1] for each in inputs]
     return [
         each.weights.update(each.tokens, part, each.modulation, lora)
@@ -119,33 +123,39 @@ def joint_block(parts: Parts, inputs: Sequence[StreamInput], context: BlockConte
     ]
 
 
-def join_streams(
-    inputs: Sequence[tuple[AttendedStream, Tensor, Sequence[Tensor]]], lora: LoraRows | None
-) -> tuple[Tensor, Tensor]:
-    """Queries and keys [B, S_local, 2, H, D] and values [B, S_local, H, D] of the streams' tokens.
+def joint_attention(parts: Parts, inputs: Sequence[AttendedInput], context: BlockContext) -> Tensor:
+    """Attention of the streams' tokens to those of all, [B, S_local, H * D].
 
-    Each stream has its own weights and modulation. Either all have a `qk_norm` or none; the output
-    of the norm is float32.
+    Each stream has its own weights and modulation. Either all have a `qk_norm` or none.
     """
+    lora = context.lora
     projected = [weights.project(tokens, vectors, lora) for weights, tokens, vectors in inputs]
-    qkv = projected[0] if len(projected) == 1 else torch.cat(projected, dim=1)
-    qk, v = qkv[:, :, :2], qkv[:, :, 2]
+    counts = [part.shape[1] for part in projected]
     norms = [weights.qk_norm for weights, _, _ in inputs if weights.qk_norm is not None]
-    if not norms:
-        return qk, v
-    qk = rms_norm(qk, inputs[0][0].eps)
-    parts = qk.split_with_sizes([part.shape[1] for part in projected], dim=1)
-    for norm, part in zip(norms, parts, strict=True):
-        norm.scale_(part, lora)
-    return qk, v
+
+    def normalised(qk: Tensor) -> Tensor:
+        qk = rms_norm(qk, inputs[0][0].eps)
+        for norm, part in zip(norms, qk.split_with_sizes(counts, dim=1), strict=True):
+            norm.scale_(part, lora)
+        return qk
+
+    qkv = projected[0] if len(projected) == 1 else torch.cat(projected, dim=1)
+    return start_attention(parts, qkv, normalised if norms else None, context).wait()
 
 
-def joint_attention(parts: Parts, qk: Tensor, v: Tensor, context: BlockContext) -> Tensor:
-    """Attention of queries and keys [B, S, 2, H, D], rotated unless `context.rotary` is None.
-    Returns [B, S, H * D]."""
-    attending = parts.attend(v, context.streams, context.lengths)
+def start_attention(
+    parts: Parts, qkv: Tensor, norm: Callable[[Tensor], Tensor] | None, context: BlockContext
+) -> Attending:
+    """Start the attention of queries, keys and values [B, S_local, 3, H, D].
+
+    Values travel while `norm` is applied to queries and keys [B, S_local, 2, H, D], with a result
+    in float32, and they are rotated unless `context.rotary` is None. Those travel while the caller
+    does what else there is to do, before it waits for the result.
+    """
+    attending = parts.attend(qkv[:, :, 2], context.streams, context.lengths)
+    qk = qkv[:, :, :2] if norm is None else norm(qkv[:, :, :2])
     attending.start(qk if context.rotary is None else apply_rotary(qk, context.rotary))
-    return attending.wait()
+    return attending
 
 
 def within_fp16(x: Tensor) -> Tensor:

@@ -19,6 +19,12 @@ class QKNorm(Elementwise):
     def __init__(self, width: int) -> None:
         super().__init__(2 * width)
 
+    def forward(self, qk: Tensor, eps: float, lora: LoraRows | None = None) -> Tensor:
+        """New float32 tensor like queries and keys [B, S, 2, H, D]."""
+        normalised = self.normalised(qk, eps)
+        self.scale_(normalised, lora)
+        return normalised
+
     def normalised(self, qk: Tensor, eps: float) -> Tensor:
         """See `rms_norm`; for queries and keys [B, S, 2, H, D], not scaled yet."""
         return rms_norm(qk, eps)

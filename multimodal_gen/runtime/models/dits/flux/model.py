@@ -21,8 +21,8 @@ from multimodal_gen.runtime.layers.joint_stream import (
     BlockContext,
     JointStream,
     StreamInput,
-    joint_attention,
     joint_block,
+    start_attention,
     within_fp16,
 )
 from multimodal_gen.runtime.layers.lora import LoraRows
@@ -32,7 +32,6 @@ from multimodal_gen.runtime.layers.modulation import (
     modulated_norm,
     split_vectors,
 )
-from multimodal_gen.runtime.layers.norm import rms_norm
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import Grid, RotaryTables, check_table, rotary_table
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
@@ -206,8 +205,9 @@ class FluxSingleBlock(nn.Module):
         projected: Tensor = self.qkv_mlp(modulated_norm(x, shift, scale), context.lora)
         qkv, mlp = projected.split_with_sizes(self.widths, dim=-1)
         qkv = qkv.view(*qkv.shape[:2], *self.heads)  # [B, S, 3, H, D]
-        qk = rms_norm(qkv[:, :, :2])
-        self.qk_norm.scale_(qk, context.lora)
-        attended = joint_attention(self.parts, qk, qkv[:, :, 2], context)
-        update = self.proj_out(torch.cat((attended, gelu_tanh(mlp)), dim=-1), context.lora)
+        attending = start_attention(
+            self.parts, qkv, lambda qk: self.qk_norm(qk, 1e-6, context.lora), context
+        )
+        hidden = gelu_tanh(mlp)  # while queries, keys and values travel between ranks
+        update = self.proj_out(torch.cat((attending.wait(), hidden), dim=-1), context.lora)
         return within_fp16(gated_add(x, gate, update))

@@ -21,13 +21,12 @@ from multimodal_gen.runtime.layers.joint_stream import (
     BlockContext,
     JointStream,
     StreamInput,
-    joint_attention,
     joint_block,
+    start_attention,
     within_fp16,
 )
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
-from multimodal_gen.runtime.layers.norm import rms_norm
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import Grid, RotaryTables, check_table, rotary_table
 from multimodal_gen.runtime.models.dits.flux2.config import AXES, Flux2Config
@@ -199,10 +198,11 @@ class Flux2SingleBlock(nn.Module):
         projected: Tensor = self.qkv_mlp(modulated_norm(x, shift, scale, self.eps), context.lora)
         qkv, mlp = projected.split_with_sizes(self.widths, dim=-1)
         qkv = qkv.view(*qkv.shape[:2], *self.heads)  # [B, S, 3, H, D]
-        qk = rms_norm(qkv[:, :, :2], self.eps)
-        self.qk_norm.scale_(qk, context.lora)
-        attended = joint_attention(self.parts, qk, qkv[:, :, 2], context)
-        update = self.proj_out(torch.cat((attended, swiglu(mlp)), dim=-1), context.lora)
+        attending = start_attention(
+            self.parts, qkv, lambda qk: self.qk_norm(qk, self.eps, context.lora), context
+        )
+        hidden = swiglu(mlp)  # while queries, keys and values travel between ranks
+        update = self.proj_out(torch.cat((attending.wait(), hidden), dim=-1), context.lora)
         return within_fp16(gated_add(x, gate, update))
 
 

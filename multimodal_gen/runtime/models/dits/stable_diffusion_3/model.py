@@ -18,11 +18,11 @@ from torch.nn import functional as F
 
 from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
 from multimodal_gen.runtime.layers.joint_stream import (
+    AttendedInput,
     AttendedStream,
     AttendingStream,
     BlockContext,
     JointStream,
-    join_streams,
     joint_attention,
 )
 from multimodal_gen.runtime.layers.lora import LoraRows
@@ -158,26 +158,17 @@ class SD3Block(nn.Module):
         """Both streams after this block; the last block's text is not used any further."""
         tokens, lora = image.shape[1], context.lora
         continues = isinstance(self.text, JointStream)
-        attended = self._attend(
-            [
-                (self.image, image, of_image),
-                (self.text, text, of_text if continues else of_text[::-1]),
-            ],
-            context,
-        )
+        streams: list[AttendedInput] = [
+            (self.image, image, of_image),
+            (self.text, text, of_text if continues else of_text[::-1]),
+        ]
+        attended = joint_attention(self.parts, streams, context)
         updated = self.image.attend(image, attended[:, :tokens], of_image, lora)
         if self.image_alone is not None:
             own = of_image[_STREAM:]
             by_itself = context._replace(streams=context.streams[:1])
-            alone = self._attend([(self.image_alone, image, own)], by_itself)
+            alone = joint_attention(self.parts, [(self.image_alone, image, own)], by_itself)
             updated = self.image_alone.attend(updated, alone, own, lora)
         if isinstance(self.text, JointStream):
             text = self.text.update(text, attended[:, tokens:], of_text, lora)
         return self.image.feed(updated, of_image, lora), text
-
-    def _attend(
-        self,
-        inputs: Sequence[tuple[AttendedStream, Tensor, Sequence[Tensor]]],
-        context: BlockContext,
-    ) -> Tensor:
-        return joint_attention(self.parts, *join_streams(inputs, context.lora), context)

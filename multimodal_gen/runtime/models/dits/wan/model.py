@@ -7,7 +7,6 @@ product here may be several tensors in a checkpoint: keys.py.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 from multimodal_gen.runtime.layers.activation import gelu_tanh
 from multimodal_gen.runtime.layers.elementwise import VectorTable
 from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
-from multimodal_gen.runtime.layers.joint_stream import BlockContext, joint_attention
+from multimodal_gen.runtime.layers.joint_stream import BlockContext, start_attention
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
 from multimodal_gen.runtime.layers.norm import LayerNorm
@@ -191,12 +190,14 @@ class WanBlock(nn.Module):
         return _gated(x, mlp_gate, self.mlp_out(gelu_tanh(hidden), lora), counts)
 
     def _attend(self, x: Tensor, context: BlockContext) -> Tensor:
-        qkv = self.qkv(x, context.lora)
-        qkv = qkv.unflatten(2, (3, math.prod(self.heads)))  # [B, S, 3, H * D]
-        qk = self.qk_norm.normalised(qkv[:, :, :2].unsqueeze(3), self.eps)
-        self.qk_norm.scale_(qk, context.lora)
-        qk, v = qk.unflatten(-1, self.heads).squeeze(3), qkv[:, :, 2].unflatten(-1, self.heads)
-        return joint_attention(self.parts, qk, v, context)
+        qkv = self.qkv(x, context.lora).unflatten(2, (3, *self.heads))  # [B, S, 3, H, D]
+
+        def normalised(qk: Tensor) -> Tensor:
+            whole = qk.flatten(3).unsqueeze(3)  # as one head: [B, S, 2, 1, H * D]
+            exact: Tensor = self.qk_norm(whole, self.eps, context.lora)
+            return exact.view(qk.shape)
+
+        return start_attention(self.parts, qkv, normalised, context).wait()
 
 
 class CrossAttention(nn.Module):

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from multimodal_gen.runtime.layers.activation import swiglu
 from multimodal_gen.runtime.layers.elementwise import Elementwise
 from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
-from multimodal_gen.runtime.layers.joint_stream import BlockContext, joint_attention
+from multimodal_gen.runtime.layers.joint_stream import BlockContext, start_attention
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import block_vectors, split_vectors
-from multimodal_gen.runtime.layers.norm import rms_norm, scaled_rms_norm
+from multimodal_gen.runtime.layers.norm import scaled_rms_norm
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
 from multimodal_gen.runtime.models.dits.z_image.config import PATCH, ZImageConfig
@@ -229,15 +229,12 @@ class ZImageBlock(nn.Module):
 
     def _attend(self, x: Tensor, context: BlockContext) -> Tensor:
         qkv = self.qkv(x, context.lora).view(*x.shape[:2], *self.heads)  # [B, S, 3, H, D]
-        qk = qkv[:, :, :2]
-        if self.qk_norm is None:
-            qk = qk.float()
-        else:
-            qk = rms_norm(qk, _QK_EPS)
-            self.qk_norm.scale_(qk, context.lora)
-        out: Tensor = self.attention_out(
-            joint_attention(self.parts, qk, qkv[:, :, 2], context), context.lora
-        )
+
+        def normalised(qk: Tensor) -> Tensor:
+            return qk.float() if self.qk_norm is None else self.qk_norm(qk, _QK_EPS, context.lora)
+
+        attended = start_attention(self.parts, qkv, normalised, context).wait()
+        out: Tensor = self.attention_out(attended, context.lora)
         return out
 
 
