@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from multimodal_gen.configs.quantization import Quantization
 from multimodal_gen.runtime.distributed.mesh import Axis
+from multimodal_gen.runtime.distributed.sequence import SequenceParallel
 from multimodal_gen.runtime.distributed.tensor import TensorParallel
-from multimodal_gen.runtime.distributed.ulysses import SequenceParallel
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.layers.lora import Difference, LoraRows, LoraUse, LowRank, Term
 from multimodal_gen.runtime.layers.parts import Parts

@@ -4,6 +4,7 @@ Prints one JSON object: the name of each check -> null, or what went wrong on th
 the first failure. Run by test_distributed.
 """
 
+import re
 import sys
 import traceback
 import warnings
@@ -32,12 +33,13 @@ from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
 from multimodal_gen.runtime.distributed.rows import deal, gather_rows
 from multimodal_gen.runtime.distributed.sequence import make_sequence_parallel
 from multimodal_gen.runtime.layers.attention import select_attention
+from multimodal_gen.runtime.layers.joint_stream import BlockContext
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.managers.rank_device import agree_on_memory
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
-from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
+from multimodal_gen.runtime.models.dits.flux.model import FluxSingleBlock, FluxTransformer
 from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
-from multimodal_gen.runtime.models.dits.flux2.model import Flux2Transformer
+from multimodal_gen.runtime.models.dits.flux2.model import Flux2SingleBlock, Flux2Transformer
 from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 from multimodal_gen.runtime.models.dits.qwen_image.model import QwenImageTransformer
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Config
@@ -161,7 +163,7 @@ def shared_attention_with_lengths_indexes_nothing(_: Mesh, mesh: Mesh) -> None:
     with _Operations() as operations:
         attend(sequence, [*local], (3, 8), torch.tensor([11, 4]))
     assert operations.names
-    assert not operations.names & {
+    assert not {*operations.names} & {
         "aten::index",
         "aten::index_select",
         "aten::sort",
@@ -170,16 +172,16 @@ def shared_attention_with_lengths_indexes_nothing(_: Mesh, mesh: Mesh) -> None:
 
 
 class _Operations(TorchDispatchMode):
-    """Collects the names of the operations that run."""
+    """Collects the names of the operations that run, in order."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.names: set[str] = set()
+        self.names: list[str] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> object:
-        self.names.add(func.name().partition(".")[0])
+        self.names.append(func.name().partition(".")[0])
         return func(*args, **(kwargs or {}))
 
 
@@ -218,6 +220,27 @@ class _Written(TorchDispatchMode):
         if not self._left and func.namespace == "aten" and not func.is_view and not allocates:
             self.bytes += sum(x.nbytes for x in tree_leaves(result) if isinstance(x, torch.Tensor))
         return result
+
+
+def the_mlp_of_a_single_block_is_computed_while_heads_travel(_: Mesh, mesh: Mesh) -> None:
+    flux = FluxConfig(attention_head_dim=8, num_attention_heads=4, axes_dims_rope=(4, 2, 2))
+    flux2 = Flux2Config(attention_head_dim=8, num_attention_heads=4, axes_dims_rope=(2, 2, 2, 2))
+    x, modulation = _random(2, 5, 32), (torch.zeros(2, 1, 32),) * 3
+    for block in (FluxSingleBlock(flux, parts_of(mesh)), Flux2SingleBlock(flux2, parts_of(mesh))):
+        for parameter in block.parameters():
+            nn.init.constant_(parameter, 0.1)
+        with torch.no_grad(), _Operations() as operations:
+            block(x, modulation, BlockContext(None, (5 * mesh.sequence.size,)))
+        kinds = [re.findall("alltoall|mm$", name) for name in operations.names]
+        qkv, v, qk, mlp, out, proj = (
+            ["mm"],
+            ["alltoall"],
+            ["alltoall"],
+            ["mm"],
+            ["alltoall"],
+            ["mm"],
+        )
+        assert [kind for kind in kinds if kind] == [qkv, v, qk, mlp, out, proj]
 
 
 def _compare_attention(mesh: Mesh, lengths: torch.Tensor | None) -> None:
@@ -485,6 +508,7 @@ CHECKS: list[Callable[[Mesh, Mesh], None]] = [
     shared_attention_honours_lengths,
     shared_attention_with_lengths_indexes_nothing,
     shared_attention_writes_queries_keys_and_values_once,
+    the_mlp_of_a_single_block_is_computed_while_heads_travel,
     flux_on_ranks_equals_flux_on_one,
     sd3_on_ranks_equals_sd3_on_one,
     wan_on_ranks_equals_wan_on_one,

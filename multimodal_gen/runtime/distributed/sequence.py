@@ -37,6 +37,9 @@ class Attending(Protocol):
 class SequenceParallel:
     """Trivial case: one rank holds the whole sequence. Base class of the shared one."""
 
+    exchanges_heads = False
+    """Whether queries, keys and values travel before there is any attention."""
+
     def __init__(self, attention: Attention) -> None:
         self._attention = attention
 
@@ -93,6 +96,7 @@ class SharedSequence(SequenceParallel):
         self._on_heads: OnHeads = _OneBlock(attention)
         if mesh.ring.group is not None:
             self._on_heads = RingAttention(attention, mesh.ring)
+        self.exchanges_heads = mesh.ulysses.group is not None
         self._exchange: Exchange = NoExchange()
         if mesh.ulysses.group is not None:
             self._exchange = HeadExchange(mesh.ulysses)

@@ -66,6 +66,12 @@ class Linear(nn.Module):
         assert self.weight is not None
         return F.linear(x, self.weight, self.bias)
 
+    def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Outputs of some rows of a plain weight, without LoRAs."""
+        assert self.weight is not None
+        bias = None if self.bias is None else self.bias[start:stop]
+        return F.linear(x, self.weight[start:stop], bias)
+
     def take(
         self, sources: Mapping[str, Sources], dtype: torch.dtype, device: torch.device
     ) -> None:

@@ -6,12 +6,13 @@ layer is stored, computed and shared between ranks: one rank in full precision g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from multimodal_gen.runtime.distributed.sequence import Attending, SequenceParallel
 from multimodal_gen.runtime.layers.linear import Linear, PatchLinear
+from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.norm import QKNorm, RMSNorm
 
 Units = int | Sequence[int]
@@ -76,6 +77,20 @@ class Parts:
     def features(self, count: int) -> int:
         """Number of `count` features of no unit that this rank's columns compute."""
         return count
+
+    def in_two(
+        self, column: Linear, x: Tensor, first: int, lora: LoraRows | None
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        """The `first` outputs of a column, and a function that returns the others.
+
+        Where ranks exchange heads, it multiplies only then: what was made of the first outputs is
+        on its way meanwhile. LoRAs, and weights that keep a form, need the product as a whole.
+        """
+        if self.sequence.exchanges_heads and lora is None and column.weight is not None:
+            rest = len(column.weight)
+            return column.rows(x, 0, first), lambda: column.rows(x, first, rest)
+        output = column(x, lora)
+        return output[..., :first], lambda: output[..., first:]
 
     # -- attention
 

@@ -194,7 +194,6 @@ class FluxSingleBlock(nn.Module):
         dim, width = config.inner_dim, config.attention_head_dim
         self.modulation = parts.linear(dim, self.vectors * dim)
         self.heads = (3, parts.heads(config.num_attention_heads), width)
-        self.widths = (math.prod(self.heads), parts.features(config.mlp_dim))
         outputs, units = (dim, dim, dim, config.mlp_dim), (width, width, width, 1)
         self.qkv_mlp = parts.column(dim, outputs, unit=units)
         self.qk_norm = parts.qk_norm(width)
@@ -202,12 +201,13 @@ class FluxSingleBlock(nn.Module):
 
     def forward(self, x: Tensor, modulation: Sequence[Tensor], context: BlockContext) -> Tensor:
         shift, scale, gate = modulation
-        projected: Tensor = self.qkv_mlp(modulated_norm(x, shift, scale), context.lora)
-        qkv, mlp = projected.split_with_sizes(self.widths, dim=-1)
+        qkv, mlp = self.parts.in_two(
+            self.qkv_mlp, modulated_norm(x, shift, scale), math.prod(self.heads), context.lora
+        )
         qkv = qkv.view(*qkv.shape[:2], *self.heads)  # [B, S, 3, H, D]
         attending = start_attention(
             self.parts, qkv, lambda qk: self.qk_norm(qk, 1e-6, context.lora), context
         )
-        hidden = gelu_tanh(mlp)  # while queries, keys and values travel between ranks
+        hidden = gelu_tanh(mlp())  # while queries, keys and values travel between ranks
         update = self.proj_out(torch.cat((attending.wait(), hidden), dim=-1), context.lora)
         return within_fp16(gated_add(x, gate, update))

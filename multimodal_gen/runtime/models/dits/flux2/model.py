@@ -187,7 +187,6 @@ class Flux2SingleBlock(nn.Module):
         self.eps = config.eps
         dim, mlp, width = config.inner_dim, config.mlp_dim, config.attention_head_dim
         self.heads = (3, parts.heads(config.num_attention_heads), width)
-        self.widths = (math.prod(self.heads), 2 * parts.features(mlp))
         outputs, units = (dim, dim, dim, mlp, mlp), (width, width, width, 1, 1)
         self.qkv_mlp = parts.column(dim, outputs, unit=units, bias=False)
         self.qk_norm = parts.qk_norm(width)
@@ -195,13 +194,17 @@ class Flux2SingleBlock(nn.Module):
 
     def forward(self, x: Tensor, modulation: Sequence[Tensor], context: BlockContext) -> Tensor:
         shift, scale, gate = modulation
-        projected: Tensor = self.qkv_mlp(modulated_norm(x, shift, scale, self.eps), context.lora)
-        qkv, mlp = projected.split_with_sizes(self.widths, dim=-1)
+        qkv, mlp = self.parts.in_two(
+            self.qkv_mlp,
+            modulated_norm(x, shift, scale, self.eps),
+            math.prod(self.heads),
+            context.lora,
+        )
         qkv = qkv.view(*qkv.shape[:2], *self.heads)  # [B, S, 3, H, D]
         attending = start_attention(
             self.parts, qkv, lambda qk: self.qk_norm(qk, self.eps, context.lora), context
         )
-        hidden = swiglu(mlp)  # while queries, keys and values travel between ranks
+        hidden = swiglu(mlp())  # while queries, keys and values travel between ranks
         update = self.proj_out(torch.cat((attending.wait(), hidden), dim=-1), context.lora)
         return within_fp16(gated_add(x, gate, update))
 
