@@ -29,7 +29,7 @@ FAULTS = (
     "harshly=predict:1:raise silently=predict:1:hang"
 )
 GEOMETRIES = {
-    "2 ranks share the sequence": {"num_gpus": 2, "ulysses_degree": 2},
+    "2 ranks share the sequence": {"num_gpus": 2, "ring_degree": 2},
     "2 ranks share the rows": {"num_gpus": 2},
     "4 ranks share rows and sequence": {"num_gpus": 4},
     "4 ranks share a sequence of 6 heads": {"num_gpus": 4, "ulysses_degree": 4},
