@@ -25,21 +25,42 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 @dataclass(frozen=True)
 class EngineState:
-    """State of the engine at the time of a scrape."""
+    """State of an engine at the time of a scrape."""
 
-    running: int
-    waiting: int
+    name: str
+    model: str
+    status: str
+    in_flight: int
     restarts: int
     ranks_up: Sequence[bool]
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """State of a model at the time of a scrape."""
+
+    name: str
+    running: int
+    waiting: int
+    backlog_s: float
+    """Predicted seconds of all its requests, on one engine."""
+
+
+@dataclass(frozen=True)
+class FleetState:
+    """State of all models and engines at the time of a scrape."""
+
+    models: Sequence[ModelState]
+    engines: Sequence[EngineState]
 
 
 class Metrics:
     """Metrics of one server, in their own registry."""
 
-    def __init__(self, engine_state: Callable[[], EngineState]) -> None:
+    def __init__(self, fleet_state: Callable[[], FleetState]) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.registry.register(_EngineCollector(engine_state))
+        self.registry.register(_FleetCollector(fleet_state))
         self._requests = self._counter(
             "requests", "Completed, failed or cancelled requests.", "model", "status"
         )
@@ -129,10 +150,10 @@ class Metrics:
         return Histogram(_PREFIX + name, text, labels, buckets=every, registry=self.registry)
 
 
-class _EngineCollector(Collector):
+class _FleetCollector(Collector):
     """Gauges read at each scrape."""
 
-    def __init__(self, state: Callable[[], EngineState]) -> None:
+    def __init__(self, state: Callable[[], FleetState]) -> None:
         self._state = state
 
     def describe(self) -> Iterable[Metric]:
@@ -140,16 +161,39 @@ class _EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         state = self._state()
-        for name, text, value in (
-            ("num_running_reqs", "Started requests.", state.running),
-            ("num_queue_reqs", "Waiting requests.", state.waiting),
-        ):
-            yield GaugeMetricFamily(_PREFIX + name, text, value=value)
-        text = "Number of times a dead engine was replaced."
-        yield CounterMetricFamily(_PREFIX + "engine_restarts", text, value=state.restarts)
-        up = GaugeMetricFamily(
-            _PREFIX + "worker_up", "1 for a rank that is serving.", labels=["rank"]
-        )
-        for rank, serves in enumerate(state.ranks_up):
-            up.add_metric([str(rank)], float(serves))
-        yield up
+        yield from _of_models(state.models)
+        yield from _of_engines(state.engines)
+
+
+def _of_models(models: Sequence[ModelState]) -> Iterator[Metric]:
+    labels = ["model"]
+    running = _gauge("num_running_reqs", "Started requests.", labels)
+    waiting = _gauge("num_queue_reqs", "Waiting requests.", labels)
+    text = "Predicted seconds of all requests, waiting and in flight, on one engine."
+    backlog = _gauge("predicted_backlog_seconds", text, labels)
+    for model in models:
+        running.add_metric([model.name], model.running)
+        waiting.add_metric([model.name], model.waiting)
+        backlog.add_metric([model.name], model.backlog_s)
+    yield from (running, waiting, backlog)
+
+
+def _of_engines(engines: Sequence[EngineState]) -> Iterator[Metric]:
+    text = "Number of times a dead engine was replaced."
+    labels = ["model", "engine"]
+    restarts = CounterMetricFamily(_PREFIX + "engine_restarts", text, labels=labels)
+    flying = _gauge("engine_in_flight_reqs", "Requests in an engine.", labels)
+    status = _gauge("engine_status", "1 for the engine's status.", [*labels, "status"])
+    up = _gauge("worker_up", "1 for a rank that is serving.", [*labels, "rank"])
+    for engine in engines:
+        here = [engine.model, engine.name]
+        restarts.add_metric(here, engine.restarts)
+        flying.add_metric(here, engine.in_flight)
+        status.add_metric([*here, engine.status], 1)
+        for rank, serves in enumerate(engine.ranks_up):
+            up.add_metric([*here, str(rank)], float(serves))
+    yield from (restarts, flying, status, up)
+
+
+def _gauge(name: str, text: str, labels: Sequence[str]) -> GaugeMetricFamily:
+    return GaugeMetricFamily(_PREFIX + name, text, labels=labels)

@@ -91,7 +91,7 @@ class Jobs:
         StorageUnavailable.
         """
         give_up_at = asyncio.get_running_loop().time() + PATIENCE_S
-        asked = msgspec.msgpack.encode((kind, params, meta, *([model] if model else [])))
+        asked = msgspec.msgpack.encode((kind, params, meta, model))
         key = None
         if idempotency_key is not None:
             key = IdempotencyKey.of(idempotency_key, asked, pictures)

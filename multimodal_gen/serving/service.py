@@ -83,10 +83,10 @@ class Service:
         return self.info_of(self.fleet.default)
 
     def served(self, name: str | None = None) -> ServedModel:
-        """The model that a request means by `name`; None: the default. A server of one model takes
+        """The model that a request means by `name`; none: the default. A server of one model takes
         any name, as clients send those of other services. Raises ModelNotFound."""
         one = len(self.fleet.models) == 1 and self.fleet.is_known
-        return self.fleet.default if name is None or one else self.fleet.named(name)
+        return self.fleet.default if not name or one else self.fleet.named(name)
 
     async def known(self, name: str | None = None) -> ModelInfo:
         """What is known of the model that a request means. One that is loaded on demand is loaded
@@ -168,6 +168,13 @@ class Service:
                 return "restarting", model.failure or next(losses, None)
             case "loading" | "unloaded":
                 return "ready" if model.on_demand and model.info else "loading", model.failure
+
+    def load_of(self, model: ServedModel) -> tuple[int, int, float]:
+        """Started and waiting requests of a model, and the predicted seconds of all of them."""
+        flying = [ticket for engine in model.engines for ticket in engine.flying]
+        running = sum(ticket.begun is True for ticket in flying)
+        waiting = self._dispatcher.count(model) + len(flying) - running
+        return running, waiting, self._dispatcher.backlog_s(model)
 
     # -- requests
 

@@ -90,11 +90,16 @@ def test_time_in_the_queue_of_the_front_is_time_in_the_queue() -> None:
 
 def test_the_engines_state_is_told(app: FastAPI) -> None:
     found = scraped(app)
-    assert found['multimodal_gen_worker_up{rank="0"}'] == 1
-    assert found["multimodal_gen_num_running_reqs"] == 0
-    assert found["multimodal_gen_num_queue_reqs"] == 0
-    assert found["multimodal_gen_engine_restarts_total"] == 0
-    assert scraped(app_without_engine())['multimodal_gen_worker_up{rank="0"}'] == 0
+    engine = f'engine="default",{MODEL}'
+    assert found[f'multimodal_gen_worker_up{{{engine},rank="0"}}'] == 1
+    assert found[f'multimodal_gen_engine_status{{{engine},status="ready"}}'] == 1
+    assert found[f"multimodal_gen_engine_in_flight_reqs{{{engine}}}"] == 0
+    assert found[f"multimodal_gen_engine_restarts_total{{{engine}}}"] == 0
+    assert found[f"multimodal_gen_num_running_reqs{{{MODEL}}}"] == 0
+    assert found[f"multimodal_gen_num_queue_reqs{{{MODEL}}}"] == 0
+    assert found[f"multimodal_gen_predicted_backlog_seconds{{{MODEL}}}"] == 0
+    loading = scraped(app_without_engine())
+    assert loading['multimodal_gen_worker_up{engine="default",model="default",rank="0"}'] == 0
 
 
 def test_answers_are_counted_by_the_template_of_their_route(app: FastAPI) -> None:

@@ -39,6 +39,7 @@ def ended(owner: Owner, name: str) -> Prompt:
         id=name,
         number=0,
         owner=owner,
+        model="owner/name",
         client_id=None,
         graph={},
         extra_data={},

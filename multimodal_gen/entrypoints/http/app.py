@@ -26,10 +26,10 @@ from multimodal_gen.entrypoints.http.openai.videos_refused import refused_video_
 from multimodal_gen.entrypoints.http.ops.docs import docs_routes
 from multimodal_gen.entrypoints.http.ops.metrics import (
     Reports,
-    engine_state,
+    fleet_state,
     metrics_routes,
-    name_of_model,
 )
+from multimodal_gen.entrypoints.http.ops.models import model_routes
 from multimodal_gen.entrypoints.http.ops.playground import playground_routes
 from multimodal_gen.entrypoints.http.ops.status import status_routes
 from multimodal_gen.entrypoints.http.transport.errors import install_handlers
@@ -63,8 +63,8 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     )
     ring = KeyRing(args)
     service.grant(ring.shares)
-    metrics, tracing = Metrics(engine_state(service, args)), tracing_from_environment()
-    service.observers.append(Reports(metrics, tracing, name_of_model(service)))
+    metrics, tracing = Metrics(fleet_state(service)), tracing_from_environment()
+    service.observers.append(Reports(metrics, tracing))
     app.state.media = MediaFetcher(MediaHosts(args.allowed_media_hosts), args.max_body_bytes)
     app.state.parsers = asyncio.Semaphore(MAX_PARSERS)
     install_handlers(app, {"/sdapi/": as_a1111, "/hf": as_hugging_face, "/api/": as_comfyui})
@@ -86,6 +86,7 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
         )
     app.add_middleware(Observed, metrics=metrics, tracing=tracing)
     app.include_router(status_routes(service, jobs, args))
+    app.include_router(model_routes(service))
     app.include_router(docs_routes(app, needs_key=ring.guards))
     app.include_router(metrics_routes(metrics))
     maker = ImageMaker(service, jobs)
@@ -100,5 +101,5 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     app.include_router(video_routes(videos))
     app.include_router(refused_video_routes(videos))
     app.include_router(job_routes(service, jobs))
-    app.include_router(playground_routes(service, ring, args))
+    app.include_router(playground_routes(service, ring))
     return app

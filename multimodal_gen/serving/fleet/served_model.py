@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
+from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.serving.fleet.engine import Engine, EngineStatus, LoadedSoFar
@@ -37,6 +39,10 @@ class ServedModel:
     def status(self) -> EngineStatus:
         """That of its most usable engine."""
         return min((engine.status for engine in self.engines), key=_MOST_USABLE.index)
+
+    def loras(self) -> list[str]:
+        """Names of the LoRAs that its requests may use. Accesses the disk."""
+        return [] if self.lora_dir is None else LoraFolder(Path(self.lora_dir)).names()
 
     @property
     def is_loaded(self) -> bool:

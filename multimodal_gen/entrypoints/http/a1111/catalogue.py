@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import psutil
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from multimodal_gen.checkpoints.lora_folder import LoraFolder
-from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.solvers import a1111_name, a1111_schedule
+from multimodal_gen.entrypoints.http.a1111.chosen_models import CHECKPOINT, ChosenModels
 from multimodal_gen.entrypoints.http.a1111.ignored import without_effect
 from multimodal_gen.entrypoints.http.a1111.schema import PictureBody
-from multimodal_gen.entrypoints.http.a1111.translation import is_model
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
 from multimodal_gen.entrypoints.http.media.solvers import components_of_kind
+from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.entrypoints.http.transport.warnings import warning_headers
-from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.postprocess.infotext import parse_infotext
 from multimodal_gen.postprocess.metadata import read_infotext
 from multimodal_gen.postprocess.upscale import UPSCALERS
@@ -38,28 +35,33 @@ _EMPTY = (
 """Routes whose lists are always empty."""
 
 
-def add_lists(routes: APIRouter, service: Service, args: EngineArgs) -> None:
+def add_lists(routes: APIRouter, service: Service, chosen: ChosenModels) -> None:
     """Add the lists that clients show in menus: models, samplers, LoRAs and others."""
 
     @routes.get("/sd-models")
     async def sd_models() -> list[JsonObject]:
-        """List the served model."""
-        name = service.model.name
+        """List the served models."""
+        service.info_of(service.fleet.default)
         unknown = {"hash": None, "sha256": None, "config": None}
-        return [{"title": name, "model_name": name, "filename": name, **unknown}]
+        return [
+            {"title": model.name, "model_name": model.name, "filename": model.name, **unknown}
+            for model in service.fleet.models
+        ]
 
     @routes.get("/samplers")
-    async def samplers() -> list[JsonObject]:
-        """List the model's samplers."""
+    async def samplers(request: Request) -> list[JsonObject]:
+        """List the samplers of the chosen model."""
+        model = await chosen.info(owner_of(request))
         return [
             {"name": a1111_name(solver), "aliases": list(components_of_kind(solver)), "options": {}}
-            for solver in service.model.schedulers
+            for solver in model.schedulers
         ]
 
     @routes.get("/schedulers")
-    async def schedulers() -> list[JsonObject]:
+    async def schedulers(request: Request) -> list[JsonObject]:
         """List `automatic`, which is the model's own schedule, and those that it supports."""
-        own = [_schedule(name) for name in service.model.noise_schedules]
+        model = await chosen.info(owner_of(request))
+        own = [_schedule(name) for name in model.noise_schedules]
         return [_schedule("automatic", "Automatic"), *own]
 
     @routes.get("/upscalers")
@@ -69,9 +71,9 @@ def add_lists(routes: APIRouter, service: Service, args: EngineArgs) -> None:
         return [{"name": name, **unknown, "scale": 4.0} for name in UPSCALERS]
 
     @routes.get("/loras")
-    def loras() -> list[JsonObject]:
+    def loras(request: Request) -> list[JsonObject]:
         """List the available LoRAs. A prompt selects one with `<lora:NAME:SCALE>`."""
-        names = [] if args.lora_dir is None else LoraFolder(Path(args.lora_dir)).names()
+        names = service.served(chosen.name_for(owner_of(request))).loras()
         return [{"name": name, "alias": name, "path": name, "metadata": {}} for name in names]
 
     @routes.get("/embeddings")
@@ -95,7 +97,7 @@ def add_lists(routes: APIRouter, service: Service, args: EngineArgs) -> None:
     @routes.post("/refresh-loras")
     @routes.post("/refresh-vae")
     async def refresh() -> None:
-        """No effect: the model is fixed, and LoRAs are looked up on use."""
+        """No effect: the models are fixed, and LoRAs are looked up on use."""
 
 
 def _schedule(name: str, label: str | None = None) -> JsonObject:
@@ -110,14 +112,14 @@ def _schedule(name: str, label: str | None = None) -> JsonObject:
     }
 
 
-def add_settings(routes: APIRouter, service: Service) -> None:
+def add_settings(routes: APIRouter, chosen: ChosenModels) -> None:
     """Add the routes for options, flags, memory and image metadata."""
 
     @routes.get("/options")
-    async def options() -> JsonObject:
+    async def options(request: Request) -> JsonObject:
         """Return the options that clients read."""
         return {
-            "sd_model_checkpoint": service.model.name,
+            CHECKPOINT: (await chosen.info(owner_of(request))).name,
             "sd_checkpoint_hash": "",
             "sd_vae": "Automatic",
             "samples_format": "png",
@@ -127,14 +129,14 @@ def add_settings(routes: APIRouter, service: Service) -> None:
         }
 
     @routes.post("/options")
-    async def set_options(body: JsonObject, response: Response) -> None:
-        """Accept options without effect; `x-warnings` names those that differ from this server's.
-        Returns 400 for a model that is not served."""
-        wanted = body.get("sd_model_checkpoint")
-        if wanted and not is_model(wanted, service.model):
-            allowed = f"must be {service.model.name!r}: a server has one model"
-            raise InvalidRequest("sd_model_checkpoint", wanted, allowed)
-        own = {**await options(), "sd_model_checkpoint": wanted}
+    async def set_options(body: JsonObject, request: Request, response: Response) -> None:
+        """Choose the model of the client's later requests. Other options have no effect;
+        `x-warnings` names those that differ from this server's. Returns 400 for a model that is not
+        served."""
+        own, wanted = await options(request), body.get(CHECKPOINT)
+        if wanted:
+            chosen.choose(owner_of(request), wanted)
+        own[CHECKPOINT] = wanted
         idle = {name: True for name in body if name not in own or body[name] != own[name]}
         response.headers.update(warning_headers(without_effect(idle)))
 

@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from multimodal_gen.configs.parameters import alternatives
+from multimodal_gen.entrypoints.http.a1111.chosen_models import CHECKPOINT, ChosenModels
 from multimodal_gen.entrypoints.http.a1111.jobs import IDLE, A1111Job, RunningJobs
 from multimodal_gen.entrypoints.http.a1111.pictures import inputs_of
 from multimodal_gen.entrypoints.http.a1111.replies import Reply
@@ -30,7 +31,9 @@ LEAST_PROGRESS = 0.01
 """Minimum progress of a running job; 0 means that there is none."""
 
 
-def add_generation(routes: APIRouter, maker: ImageMaker, max_pixels: int) -> None:
+def add_generation(
+    routes: APIRouter, maker: ImageMaker, chosen: ChosenModels, max_pixels: int
+) -> None:
     """Add the routes that run or control jobs."""
     jobs = RunningJobs()
 
@@ -45,12 +48,15 @@ def add_generation(routes: APIRouter, maker: ImageMaker, max_pixels: int) -> Non
         return await make(body, request)
 
     async def make(body: Generation, request: Request) -> Response:
-        model = maker.model()
+        name = (body.override_settings or {}).get(CHECKPOINT)
+        model = await maker.model(chosen.name_for(owner_of(request), name))
         whole = with_infotext(body)
         params, warnings = to_sampling_params(whole, model)
         encoding = _encoding(body, model.name)
         inputs = await asyncio.to_thread(inputs_of, body, params, max_pixels)
-        task = maker.service.start(params, inputs.pixels, owner=owner_of(request), previews=True)
+        task = maker.service.start(
+            params, inputs.pixels, owner=owner_of(request), model=model.name, previews=True
+        )
         with jobs.under_way(task) as job:
             await _ended(request, job)
             reply = Reply(whole, warnings, job, encoding, inputs.patch)

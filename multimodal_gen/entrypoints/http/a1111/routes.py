@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.a1111.catalogue import add_lists, add_settings
+from multimodal_gen.entrypoints.http.a1111.chosen_models import ChosenModels
 from multimodal_gen.entrypoints.http.a1111.extras import add_extras
 from multimodal_gen.entrypoints.http.a1111.generation import add_generation
 from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
@@ -33,7 +34,8 @@ class A1111Failure(BaseModel):
 
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": A1111Failure} for status in (400, 401, 403, 408, 413, 429, 499, 500, 503, 507)
+    status: {"model": A1111Failure}
+    for status in (400, 401, 403, 404, 408, 413, 429, 499, 500, 503, 507)
 }
 
 
@@ -42,10 +44,11 @@ def a1111_routes(maker: ImageMaker, args: ServerArgs) -> APIRouter:
     routes = APIRouter(
         prefix="/sdapi/v1", route_class=routes_that_err_as(as_a1111, _NAMES), responses=_ERRORS
     )
-    add_generation(routes, maker, args.max_input_pixels)
+    chosen = ChosenModels(maker.service)
+    add_generation(routes, maker, chosen, args.max_input_pixels)
     add_extras(routes, args.max_input_pixels)
-    add_lists(routes, maker.service, args)
-    add_settings(routes, maker.service)
+    add_lists(routes, maker.service, chosen)
+    add_settings(routes, chosen)
     return routes
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.entrypoints.http.a1111.chosen_models import CHECKPOINT
 from multimodal_gen.entrypoints.http.a1111.ignored import ignored, ignored_infotext
 from multimodal_gen.entrypoints.http.a1111.prompt_syntax import number, parse_prompt, weights
 from multimodal_gen.entrypoints.http.a1111.samplers import SamplerChoice
@@ -130,9 +131,9 @@ class _Translator:
             self.warnings += ignored_infotext(said, _FROM_INFOTEXT)
         if isinstance(self.body, ImageToImage):
             self._warn_of_image_keys(self.body)
-        wanted = (self.body.override_settings or {}).get("sd_model_checkpoint")
+        wanted = (self.body.override_settings or {}).get(CHECKPOINT)
         if wanted and not is_model(wanted, self.model):
-            what = f"sd_model_checkpoint={_shown(wanted)}"
+            what = f"{CHECKPOINT}={_shown(wanted)}"
             self.warnings.append(f"{what}: this server has only {self.model.name}")
 
     def _warn_of_image_keys(self, body: ImageToImage) -> None:

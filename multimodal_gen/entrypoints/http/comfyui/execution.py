@@ -40,11 +40,11 @@ class Executor:
         self._cache = cache
         self._running: set[asyncio.Task[None]] = set()
 
-    def start(self, prompt: Prompt, model: str) -> None:
+    def start(self, prompt: Prompt) -> None:
         """Queue the prompt, and follow its tasks to their end."""
         self._prompts.add(prompt)
         self.tell_status(prompt.owner)
-        running = asyncio.create_task(self._run(prompt, model))
+        running = asyncio.create_task(self._run(prompt))
         self._running.add(running)
         running.add_done_callback(self._running.discard)
 
@@ -55,14 +55,14 @@ class Executor:
         for channel in self._channels.all_of(owner):
             channel.tell("status", {"status": self.status(owner)})
 
-    async def _run(self, prompt: Prompt, model: str) -> None:
+    async def _run(self, prompt: Prompt) -> None:
         try:
             if not prompt.parts:
                 await _answered(prompt)
                 self._begin(prompt)
             for part in prompt.parts:
                 await self._sample(prompt, part)
-                await self._finish(prompt, part, model)
+                await self._finish(prompt, part)
             made = (w for part in prompt.parts for w in warnings_of(part.task.made))
             warnings = [*prompt.warnings, *made]
             self._stop(prompt, "finished")
@@ -112,10 +112,10 @@ class Executor:
                 if (channel := self._channel(prompt)) is not None:
                     channel.show(file, JPEG, prompt.id, node.id)
 
-    async def _finish(self, prompt: Prompt, part: Part, model: str) -> None:
+    async def _finish(self, prompt: Prompt, part: Part) -> None:
         outputs = await part.task.wait()
         made = [
-            (output, Recipe(params=req.params, model=model))
+            (output, Recipe(params=req.params, model=prompt.model))
             for req, output in zip(part.task.requests, outputs, strict=True)
         ]
         for node in part.after:

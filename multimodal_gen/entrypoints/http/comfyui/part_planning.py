@@ -18,11 +18,14 @@ from multimodal_gen.serving.service import Service
 class PartPlanner:
     """One part per sampler that has to run."""
 
-    def __init__(self, graph: Graph, service: Service, cache: ResultCache, owner: Owner) -> None:
+    def __init__(
+        self, graph: Graph, service: Service, model: str, cache: ResultCache, owner: Owner
+    ) -> None:
         self.cached: dict[str, Any] = {}
         """Results of output nodes that need not run, by node id."""
         self._graph = graph
         self._service = service
+        self._model = model
         self._cache = cache
         self._owner = owner
         self._passed: set[str] = set()
@@ -63,14 +66,18 @@ class PartPlanner:
         keys: dict[str, ResultKey | None],
         previews: bool,
     ) -> Part:
-        task = self._service.start(sampling.params, pictures, owner=self._owner, previews=previews)
+        task = self._service.start(
+            sampling.params, pictures, owner=self._owner, model=self._model, previews=previews
+        )
         outputs = [self._graph.nodes[output] for output in sampling.outputs]
         before = self._unpassed([sampling.sampler])
         return Part(sampling, task, before, self._unpassed(outputs), keys)
 
     def _keys(self, sampling: Sampling, digest: bytes) -> dict[str, ResultKey | None]:
         return {
-            output: key_of(self._owner, self._graph.nodes[output], saved, sampling.params, digest)
+            output: key_of(
+                self._owner, self._model, self._graph.nodes[output], saved, sampling.params, digest
+            )
             for output, saved in sampling.outputs.items()
         }
 

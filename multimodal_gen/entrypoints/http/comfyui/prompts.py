@@ -43,6 +43,7 @@ class Prompt:
     id: str
     number: float
     owner: Owner
+    model: str
     client_id: str | None
     graph: Mapping[str, Any]
     extra_data: Mapping[str, Any]

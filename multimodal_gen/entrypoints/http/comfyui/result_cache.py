@@ -25,6 +25,7 @@ class ResultKey(NamedTuple):
     """All that determines the files of an output node."""
 
     owner: str
+    model: str
     params: SamplingParams
     pictures: bytes
     """Digest of the input images."""
@@ -71,13 +72,18 @@ class ResultCache:
 
 
 def key_of(
-    owner: Owner, node: Node, saved: SavedResult, params: SamplingParams, pictures: bytes
+    owner: Owner,
+    model: str,
+    node: Node,
+    saved: SavedResult,
+    params: SamplingParams,
+    pictures: bytes,
 ) -> ResultKey | None:
     """Key of an output node's result; None if it is not kept."""
     if node.kind.name == _UNKEPT:
         return None
     prefix = str(node.inputs.get("filename_prefix"))
-    return ResultKey(owner.name, params, pictures, node.kind.name, prefix, saved.video)
+    return ResultKey(owner.name, model, params, pictures, node.kind.name, prefix, saved.video)
 
 
 def digest_of(pictures: Pixels) -> bytes:

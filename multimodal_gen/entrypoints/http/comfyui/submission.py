@@ -6,13 +6,11 @@ import asyncio
 import time
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 
-from multimodal_gen.checkpoints.lora_folder import LoraFolder
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.bodies.json_body import Body
 from multimodal_gen.entrypoints.http.bodies.reading import json_of
@@ -29,12 +27,14 @@ from multimodal_gen.entrypoints.http.comfyui.graph.graph_translation import (
     GraphTranslator,
     Sampling,
 )
+from multimodal_gen.entrypoints.http.comfyui.graph.named_model import named_model
 from multimodal_gen.entrypoints.http.comfyui.graph.node_definitions import definitions_for
 from multimodal_gen.entrypoints.http.comfyui.graph.pictures import PictureLoader
 from multimodal_gen.entrypoints.http.comfyui.part_planning import PartPlanner
 from multimodal_gen.entrypoints.http.comfyui.prompts import Prompt, Prompts
 from multimodal_gen.entrypoints.http.comfyui.result_cache import ResultCache, digest_of
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.service import Service
@@ -65,14 +65,25 @@ class PromptSubmitter:
         self._prompts = prompts
         self._cache = cache
 
-    def loras(self) -> list[str]:
-        folder = self._args.lora_dir
-        return [] if folder is None else LoraFolder(Path(folder)).names()
+    def models(self) -> list[str]:
+        """Names of the served models. Raises EngineNotReady."""
+        self._service.info_of(self._service.fleet.default)
+        return [model.name for model in self._service.fleet.models]
 
-    def node_definitions(self, owner: Owner) -> NodeDefinitions:
-        """Node definitions for an owner. Raises EngineNotReady."""
-        loras = [f"{name}.safetensors" for name in self.loras()]
-        return definitions_for(self._service.model, uploads=self._files.uploads(owner), loras=loras)
+    def loras(self) -> list[str]:
+        """Names of the LoRAs of all models."""
+        found = (model.loras() for model in self._service.fleet.models)
+        return [*dict.fromkeys(name for names in found for name in names)]
+
+    def node_definitions(self, owner: Owner, model: ModelInfo | None = None) -> NodeDefinitions:
+        """Node definitions for an owner, and for the default model if there is no other. Raises
+        EngineNotReady."""
+        return definitions_for(
+            model or self._service.model,
+            uploads=self._files.uploads(owner),
+            loras=[f"{name}.safetensors" for name in self.loras()],
+            served=self.models(),
+        )
 
     async def submit(self, given: Mapping[str, Any], owner: Owner) -> tuple[Prompt, NodeErrors]:
         """The prompt of a body, and the errors of outputs that are left out.
@@ -82,19 +93,21 @@ class PromptSubmitter:
         if "prompt" not in given:
             raise InvalidPrompt("no_prompt", "No prompt provided", "No prompt provided")
         prompt_id, client_id, extra = _fields(given)
-        graph = Graph.of(given["prompt"], self.node_definitions(owner), _targets(given))
-        samplings, node_errors = self._translate(graph)
-        loaded = [await self._check(graph, each, owner) for each in samplings]
+        model = await self._service.known(named_model(given["prompt"], self.models()))
+        graph = Graph.of(given["prompt"], self.node_definitions(owner, model), _targets(given))
+        samplings, node_errors = self._translate(graph, model)
+        loaded = [await self._check(graph, each, model, owner) for each in samplings]
         if self._prompts.knows(owner, prompt_id):
             message = "prompt_id is in use: it must be unique"
             raise InvalidPrompt("invalid_prompt_id", message, prompt_id)
         number, previews = self._number(given), client_id is not None and _wants_previews(extra)
-        plan = PartPlanner(graph, self._service, self._cache, owner)
+        plan = PartPlanner(graph, self._service, model.name, self._cache, owner)
         parts = plan.start(samplings, loaded, previews)
         prompt = Prompt(
             id=prompt_id,
             number=number,
             owner=owner,
+            model=model.name,
             client_id=client_id,
             graph=given["prompt"],
             extra_data={**extra, "create_time": int(time.time() * 1000)},
@@ -106,9 +119,9 @@ class PromptSubmitter:
         )
         return prompt, node_errors
 
-    def _translate(self, graph: Graph) -> tuple[list[Sampling], NodeErrors]:
+    def _translate(self, graph: Graph, model: ModelInfo) -> tuple[list[Sampling], NodeErrors]:
         """One sampling per sampler. Raises InvalidPrompt if no output is valid."""
-        translator = GraphTranslator(graph, self._service.model, self.loras())
+        translator = GraphTranslator(graph, model, self._service.served(model.name).loras())
         samplings: dict[str, Sampling] = {}
         node_errors: NodeErrors = {}
         for output in graph.outputs:
@@ -129,10 +142,12 @@ class PromptSubmitter:
             raise failed(node_errors)
         return list(samplings.values()), node_errors
 
-    async def _check(self, graph: Graph, sampling: Sampling, owner: Owner) -> tuple[Pixels, bytes]:
+    async def _check(
+        self, graph: Graph, sampling: Sampling, model: ModelInfo, owner: Owner
+    ) -> tuple[Pixels, bytes]:
         """Input images of a request, checked against the model, and their digest. Raises
         InvalidPrompt."""
-        model, most = self._service.model, self._args.max_input_pixels
+        most = self._args.max_input_pixels
 
         def read(name: str) -> bytes | None:
             return self._files.read(owner, Place.of(name))
@@ -143,7 +158,7 @@ class PromptSubmitter:
             if "image" in pictures and sampling.sized_by_image:
                 height, width = pictures["image"].shape[:2]
                 sampling.params = sampling.params.updated(width=width, height=height)
-            self._service.resolve(sampling.params, pictures)
+            self._service.resolve(sampling.params, pictures, model=model.name)
         except InvalidRequest as error:
             raise _refused(graph, sampling, sampling.blamed(error)) from error
         except InvalidInput as error:

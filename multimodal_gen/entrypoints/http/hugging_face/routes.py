@@ -41,7 +41,7 @@ class HuggingFaceFailure(BaseModel):
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": HuggingFaceFailure}
-    for status in (400, 401, 403, 408, 413, 429, 499, 500, 503, 507)
+    for status in (400, 401, 403, 404, 408, 413, 429, 499, 500, 503, 507)
 }
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -74,21 +74,26 @@ def hugging_face_routes(maker: ImageMaker, max_pixels: int) -> APIRouter:
 
     @routes.post("/models/{model:path}", response_class=Response, openapi_extra=_BODY)
     async def infer_by_name(model: str, request: Request) -> Response:
-        """Same as `/hf`; any name is accepted for the one served model."""
-        return await infer(request)
+        """Same as `/hf`, for the named model. A server of one model accepts any name."""
+        return await answer(request, model)
 
     @routes.post("/", response_class=Response, openapi_extra=_BODY, responses={200: _FILES})
     @routes.post("/hf", response_class=Response, openapi_extra=_BODY, responses={200: _FILES})
     async def infer(request: Request) -> Response:
         """Generate an image from a prompt or an image. Unknown `parameters` are listed in
         `x-hf-warning`."""
-        model = maker.model()
+        return await answer(request, None)
+
+    async def answer(request: Request, name: str | None) -> Response:
+        model = await maker.model(name)
         body = await read_bytes(request)
         given = await json_of(request, body) if is_json(body) else None
         asked = await asyncio.to_thread(understood, body, given, model, max_pixels)
         del body, given  # not needed while the image is generated
         encoding = Encoding(_format(request.headers.get("accept", "")), QUALITY, model.name)
-        task = maker.service.start(asked.params, asked.pictures, owner=owner_of(request))
+        task = maker.service.start(
+            asked.params, asked.pictures, owner=owner_of(request), model=model.name
+        )
         (output,) = await unless_gone(request, task)
         file = await asyncio.to_thread(encoding.encode, task.requests[0], output)
         headers = {"x-seed": str(output.seed)}

@@ -42,9 +42,9 @@ def edit_routes(maker: ImageMaker, max_input_pixels: int) -> APIRouter:
         """Edit an image as the prompt says: overall by `strength`, inside a `mask`, or by
         instruction, depending on the model."""
         body = await forms.parse_body(request, EditsRequest)
-        model = _checked(maker.model(), _FROM_PICTURES, body.image)
+        model = _checked(await maker.model(body.model), _FROM_PICTURES, body.image)
         pictures = await asyncio.to_thread(_opened, body, model, max_input_pixels)
-        return await maker.answer(request, body, "image_edit", pictures)
+        return await maker.answer(request, body, "image_edit", model, pictures)
 
     @routes.post(
         "/v1/images/variations",
@@ -57,9 +57,9 @@ def edit_routes(maker: ImageMaker, max_input_pixels: int) -> APIRouter:
     async def vary(request: Request) -> Response:
         """Generate images similar to the given one: image-to-image, with or without a prompt."""
         body = await forms.parse_body(request, VariationsRequest)
-        _checked(maker.model(), _WITHOUT_MASK, body.image)
+        model = _checked(await maker.model(body.model), _WITHOUT_MASK, body.image)
         image = await asyncio.to_thread(_opened_image, body.image, max_input_pixels)
-        return await maker.answer(request, body, "image_edit", {"image": image})
+        return await maker.answer(request, body, "image_edit", model, {"image": image})
 
     return routes
 

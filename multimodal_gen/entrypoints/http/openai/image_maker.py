@@ -40,27 +40,34 @@ class ImageMaker:
     service: Service
     jobs: Jobs
 
-    def model(self) -> ModelInfo:
-        """The model. Raises InvalidRequest if it does not make images, EngineNotReady."""
-        model = self.service.model
+    async def model(self, name: str | None = None) -> ModelInfo:
+        """The model of this name, or the default one; it is loaded if it never was. Raises
+        ModelNotFound, InvalidRequest if it does not make images, EngineNotReady."""
+        model = await self.service.known(name)
         if any(task in _MAKES_VIDEOS for task in model.tasks):
             raise InvalidRequest("model", model.name, "makes videos; this route makes images")
         return model
 
     async def answer(
-        self, request: Request, body: ImageFields, kind: str, pictures: Pixels = NO_PIXELS
+        self,
+        request: Request,
+        body: ImageFields,
+        kind: str,
+        model: ModelInfo,
+        pictures: Pixels = NO_PIXELS,
     ) -> Response:
         """Answer a request; `kind` names the events of a stream. Raises the error that refuses or
         ends it, with the field names of the body."""
         try:
             body.check_answer()
             if body.run_in_background:
-                return await self._job(request, body, pictures)
-            encoding = Encoding.of(body, self.model().name)
+                return await self._job(request, body, model, pictures)
+            encoding = Encoding.of(body, model.name)
             task = self.service.start(
                 body.sampling_params(),
                 pictures,
                 owner=owner_of(request),
+                model=model.name,
                 previews=bool(body.stream and body.partial_images),
             )
             if body.stream:
@@ -100,8 +107,10 @@ class ImageMaker:
 
         return place
 
-    async def _job(self, request: Request, body: ImageFields, pictures: Pixels) -> Response:
-        encoding = Encoding.of(body, self.model().name)
+    async def _job(
+        self, request: Request, body: ImageFields, model: ModelInfo, pictures: Pixels
+    ) -> Response:
+        encoding = Encoding.of(body, model.name)
         meta = {
             "suffix": f".{encoding.format}",
             "quality": encoding.quality,
@@ -112,6 +121,7 @@ class ImageMaker:
             body.sampling_params(),
             pictures,
             owner=owner_of(request),
+            model=model.name,
             meta=meta,
             idempotency_key=request.headers.get("idempotency-key"),
             previews=bool(body.previews),

@@ -36,10 +36,10 @@ def image_routes(maker: ImageMaker) -> APIRouter:
     async def generate(request: Request) -> Response:
         """Generate images from a prompt; with `stream` as server-sent events."""
         body = await forms.parse_body(request, ImagesRequest)
-        model = maker.model()
+        model = await maker.model(body.model)
         if "text-to-image" not in model.tasks:
             allowed = f"{model.name} requires an input image: use /v1/images/edits"
             raise InvalidRequest("image", None, allowed)
-        return await maker.answer(request, body, "image_generation")
+        return await maker.answer(request, body, "image_generation", model)
 
     return routes

@@ -41,7 +41,7 @@ class SamplingFields(ParameterFields):
 
     prompt: str
     model: str | None = None
-    """Any name is accepted for the served model."""
+    """One of /v1/models; default: the first of them. A server of one model accepts any name."""
     size: str | None = None
     """`auto`, or WIDTHxHEIGHT in pixels."""
     lora: list[LoraField] | None = None

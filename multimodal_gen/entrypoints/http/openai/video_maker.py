@@ -36,9 +36,10 @@ class VideoMaker:
     jobs: Jobs
     max_input_pixels: int
 
-    def model(self) -> ModelInfo:
-        """The model. Raises InvalidRequest if it does not make videos, EngineNotReady."""
-        model = self.service.model
+    async def model(self, name: str | None = None) -> ModelInfo:
+        """The model of this name, or the default one; it is loaded if it never was. Raises
+        ModelNotFound, InvalidRequest if it does not make videos, EngineNotReady."""
+        model = await self.service.known(name)
         if not any(task in _TASKS for task in model.tasks):
             raise InvalidRequest("model", model.name, "makes images; this route makes videos")
         return model
@@ -48,7 +49,7 @@ class VideoMaker:
     ) -> JobRecord:
         """Accept a job; for a remix, `source` is the job it is based on. Raises the error that
         refuses it, with the field names of the body."""
-        model = self.model()
+        model = await self.model(body.model or (None if source is None else source.model))
         base = SamplingParams() if source is None else source.request.requests[0].params
         try:
             params = body.sampling_params(model, base)
@@ -58,6 +59,7 @@ class VideoMaker:
                 params,
                 pictures,
                 owner=owner_of(request),
+                model=model.name,
                 meta=_meta(body, source),
                 idempotency_key=request.headers.get("idempotency-key"),
                 previews=bool(body.previews),
@@ -69,11 +71,11 @@ class VideoMaker:
     async def make(self, request: Request, body: VideosRequest) -> Response:
         """Make the MP4. Raises like `submit`, and the error of the work; disconnecting cancels
         it."""
-        model = self.model()
+        model = await self.model(body.model)
         try:
             params = body.sampling_params(model, SamplingParams())
             pictures = await asyncio.to_thread(self._pictures, body)
-            task = self.service.start(params, pictures, owner=owner_of(request))
+            task = self.service.start(params, pictures, owner=owner_of(request), model=model.name)
             (output,) = await unless_gone(request, task)
         except MultimodalGenError as error:
             body.name_as_sent(error)

@@ -24,7 +24,7 @@ def refused_video_routes(maker: VideoMaker) -> APIRouter:
         async for _ in request.stream():  # a client that is still sending would miss the response
             pass
         kind = request.url.path.rpartition("/")[2]
-        raise InvalidRequest("model", maker.model().name, _WHY[kind])
+        raise InvalidRequest("model", (await maker.model()).name, _WHY[kind])
 
     for kind in _WHY:
         routes.post(f"/v1/videos/{kind}", responses=documented(400, 401, 413, 503))(refuse)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request, Response
 
 from multimodal_gen.client.request_handle import Output
-from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.entrypoints.http.transport.errors import documented
-from multimodal_gen.errors import MultimodalGenError
-from multimodal_gen.observability.metrics import EngineState, Metrics
+from multimodal_gen.observability.metrics import EngineState, FleetState, Metrics, ModelState
 from multimodal_gen.observability.tracing import Tracing
+from multimodal_gen.serving.fleet.engine import Engine
 from multimodal_gen.serving.service import Service
 from multimodal_gen.serving.task import Task
 
@@ -34,32 +33,40 @@ def metrics_routes(metrics: Metrics) -> APIRouter:
     return routes
 
 
-def engine_state(service: Service, args: EngineArgs) -> Callable[[], EngineState]:
-    """Return a function that returns the current state of the engine behind `service`."""
+def fleet_state(service: Service) -> Callable[[], FleetState]:
+    """Return a function that returns the current state of the models and engines of `service`."""
 
-    def state() -> EngineState:
-        health = service.health()
-        up = [rank < health.ranks for rank in range(args.num_gpus)]
-        return EngineState(health.running, health.waiting, health.restarts, up)
+    def state() -> FleetState:
+        models = [ModelState(model.name, *service.load_of(model)) for model in service.fleet.models]
+        return FleetState(models, [*map(_state_of, service.fleet.engines)])
 
     return state
+
+
+def _state_of(engine: Engine) -> EngineState:
+    ranks = engine.ranks if engine.args is None else engine.args.num_gpus
+    return EngineState(
+        name=engine.name,
+        model="" if engine.model is None else engine.model.name,
+        status=engine.status,
+        in_flight=len(engine.flying),
+        restarts=engine.restarts,
+        ranks_up=[rank < engine.ranks for rank in range(ranks)],
+    )
 
 
 class Reports:
     """Reports tasks and their outputs to metrics and traces."""
 
-    def __init__(
-        self, metrics: Metrics, tracing: Tracing | None, model_name: Callable[[], str]
-    ) -> None:
+    def __init__(self, metrics: Metrics, tracing: Tracing | None) -> None:
         self._metrics = metrics
         self._tracing = tracing
-        self._model_name = model_name
         self._alive: dict[str, tuple[str, Context | None, float]] = {}
         """By task: its model, the span around it, and when it started, on a monotonic clock."""
 
     def started(self, task: Task) -> None:
         here = None if self._tracing is None else self._tracing.here()
-        self._alive[task.id] = self._model_name(), here, time.monotonic()
+        self._alive[task.id] = task.model, here, time.monotonic()
 
     def made(self, task: Task, output: Output) -> None:
         model, parent, started = self._alive[task.id]
@@ -92,16 +99,3 @@ def since_acceptance(timings: Mapping[str, float], elapsed: float) -> dict[str, 
     before = max(0.0, elapsed - timings.get("total", elapsed))
     queued = timings.get("queued", 0.0) + before
     return {**timings, "queued": queued, "total": elapsed}
-
-
-def name_of_model(service: Service) -> Callable[[], str]:
-    """Return a function for the model's name in labels; "" while an engine is being replaced,
-    when requests are accepted too."""
-
-    def name() -> str:
-        try:
-            return service.model.name
-        except MultimodalGenError:
-            return ""
-
-    return name

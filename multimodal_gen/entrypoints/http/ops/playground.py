@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
 import re
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
-from multimodal_gen.checkpoints.lora_folder import LoraFolder
-from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.solvers import SOLVERS, a1111_name
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
@@ -28,7 +26,7 @@ _SAMPLERS = "const SAMPLERS = {};"
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
-def playground_routes(service: Service, ring: KeyRing, args: EngineArgs) -> APIRouter:
+def playground_routes(service: Service, ring: KeyRing) -> APIRouter:
     """Routes for the playground and the data it loads."""
     routes = APIRouter()
     html = page()
@@ -59,12 +57,16 @@ def playground_routes(service: Service, ring: KeyRing, args: EngineArgs) -> APIR
             "version": __version__,
         }
 
-    @routes.get("/model_info", response_model=dict[str, Any], responses=documented(401, 500, 503))
-    async def model_info() -> dict[str, Any]:
-        """Return the model's tasks, defaults and limits, and the available LoRAs."""
-        info: dict[str, Any] = msgspec.to_builtins(service.model)
-        names = [] if args.lora_dir is None else LoraFolder(Path(args.lora_dir)).names()
-        return {**info, "loras": list(names)}
+    @routes.get(
+        "/model_info", response_model=dict[str, Any], responses=documented(401, 404, 500, 503)
+    )
+    async def model_info(model: str | None = None) -> dict[str, Any]:
+        """Return the tasks, defaults and limits of a model (default: the first one), the LoRAs that
+        it can use, and the names of all models. A model that was never loaded is loaded."""
+        info: dict[str, Any] = msgspec.to_builtins(await service.known(model))
+        names = [each.name for each in service.fleet.models]
+        loras = await asyncio.to_thread(service.served(model).loras)
+        return {**info, "loras": loras, "models": names}
 
     return routes
 

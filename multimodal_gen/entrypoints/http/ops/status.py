@@ -1,4 +1,4 @@
-"""Model list, health checks and server info."""
+"""Health checks and server info."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from fastapi import APIRouter, Response
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.transport.errors import documented, response_of
 from multimodal_gen.errors import MultimodalGenError
-from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
 from multimodal_gen.version import __version__
 
 
 def status_routes(service: Service, jobs: Jobs, args: ServerArgs) -> APIRouter:
-    """Create `/v1/models` and the health checks."""
+    """Create the health checks."""
     routes = APIRouter()
-    created, started = time.time(), time.monotonic()
+    started = time.monotonic()
 
     @routes.get("/liveness")
     async def liveness() -> dict[str, str]:
@@ -30,11 +29,12 @@ def status_routes(service: Service, jobs: Jobs, args: ServerArgs) -> APIRouter:
 
     @routes.get("/health", response_class=Response, responses=documented(503))
     async def health() -> Response:
-        """Return 200 if an engine is ready; 503 while it is loading, restarting or stopping.
+        """Return 200 if an engine of the default model is ready; 503 while all of them are loading,
+        restarting or stopping.
 
-        The body has the state, the number of ranks, and the number of running and queued requests;
-        with --ledger, whether its database can be reached. Without it, requests that are no jobs
-        are served.
+        The body has the state, that of each engine, the number of ranks, and the number of running
+        and queued requests; with --ledger, whether its database can be reached. Without it,
+        requests that are no jobs are served.
         """
         state: dict[str, Any] = asdict(service.health())
         state["status"] = state.pop("phase")
@@ -72,26 +72,4 @@ def status_routes(service: Service, jobs: Jobs, args: ServerArgs) -> APIRouter:
         """Return the server's version."""
         return {"version": __version__}
 
-    @routes.get("/v1/models", responses=documented(401, 500, 503))
-    async def list_models() -> dict[str, Any]:
-        """List the served model."""
-        return {"object": "list", "data": [_described(service.model, created)]}
-
-    @routes.get("/v1/models/{name:path}", responses=documented(401, 404, 500, 503))
-    async def retrieve_model(name: str) -> dict[str, Any]:
-        """Return the served model by name."""
-        return _described(service.model_named(name), created)
-
     return routes
-
-
-def _described(model: ModelInfo, created: float) -> dict[str, Any]:
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": int(created),
-        "owned_by": "multimodal_gen",
-        "family": model.family,
-        "tasks": model.tasks,
-        "residency": model.residency,
-    }

@@ -16,12 +16,17 @@ from multimodal_gen.messages.model_info import ModelInfo
 
 
 def definitions_for(
-    model: ModelInfo, *, uploads: Sequence[str] = (), loras: Sequence[str] = ()
+    model: ModelInfo,
+    *,
+    uploads: Sequence[str] = (),
+    loras: Sequence[str] = (),
+    served: Sequence[str] = (),
 ) -> NodeDefinitions:
-    """Nodes, with choices that depend on the model and the client's uploads."""
+    """Nodes, with choices that depend on the model, the names of all that are served, and the
+    client's uploads."""
     return by_name(
         (
-            *loaders(model, loras),
+            *loaders(model, loras, served),
             *conditioning(model),
             *latents(model),
             *images(uploads),

@@ -23,7 +23,7 @@ MODEL_FOLDERS = (
     "text_encoders",
     "vae",
 )
-"""Types of model files. Those other than `loras` hold the served model, under its one name."""
+"""Types of model files. Those other than `loras` hold the served models."""
 
 
 def add_info_routes(
@@ -64,7 +64,7 @@ def add_info_routes(
             raise HTTPException(404, "no such folder")
         if folder == "loras":
             return [f"{name}.safetensors" for name in await asyncio.to_thread(submitter.loras)]
-        return [service.model.name]
+        return submitter.models()
 
     @routes.get("/models", responses=refusals())
     async def folders() -> list[str]:
@@ -73,7 +73,7 @@ def add_info_routes(
 
     @routes.get("/models/{model}", responses=refusals(404, 503))
     async def models(model: str) -> list[str]:
-        """List the served model, or its available LoRAs.
+        """List the served models, or the available LoRAs.
 
         The parameter is a folder; Hugging Face's `POST` to the same path determines its name.
         """

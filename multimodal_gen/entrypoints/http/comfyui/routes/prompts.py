@@ -25,15 +25,12 @@ from multimodal_gen.entrypoints.http.comfyui.routes.schema import (
 )
 from multimodal_gen.entrypoints.http.comfyui.submission import PromptSubmitter, object_of
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
-from multimodal_gen.serving.service import Service
 
 MAX_PROMPT_BYTES = 2 * 2**20
 """The prompt is kept, and written into images."""
 
 
-def add_prompt_routes(
-    routes: APIRouter, service: Service, submitter: PromptSubmitter, executor: Executor
-) -> None:
+def add_prompt_routes(routes: APIRouter, submitter: PromptSubmitter, executor: Executor) -> None:
     @routes.post(
         "/prompt",
         openapi_extra=PROMPT,
@@ -50,7 +47,7 @@ def add_prompt_routes(
             prompt, node_errors = await submitter.submit(await object_of(request, body), owner)
         except InvalidPrompt as error:
             return error.response()
-        executor.start(prompt, service.model.name)
+        executor.start(prompt)
         said = {"prompt_id": prompt.id, "number": prompt.number, "node_errors": node_errors}
         response = json_response({**said, "warnings": prompt.warnings})
         response.background = BackgroundTask(prompt.answered.set)

@@ -36,7 +36,7 @@ def comfyui_routes(service: Service, jobs: Jobs, args: ServerArgs) -> APIRouter:
     sockets = Sockets(channels, prompts, executor, features)
 
     routes = APIRouter(route_class=routes_that_err_as(as_comfyui))
-    add_prompt_routes(routes, service, submitter, executor)
+    add_prompt_routes(routes, submitter, executor)
     add_queue_routes(routes, prompts, cache)
     add_history_routes(routes, prompts)
     add_file_routes(routes, files, args.max_input_pixels)

@@ -1,4 +1,5 @@
-"""Loaders, and patches of the model. All names of files stand for the served model."""
+"""Loaders, and patches of the model. A denoiser's loader names the model of the whole graph; other
+names of files have no effect."""
 
 from __future__ import annotations
 
@@ -36,8 +37,22 @@ _ENCODERS = (
 _DTYPES = ("default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")
 
 
-def loaders(model: ModelInfo, loras: Sequence[str]) -> tuple[NodeClass, ...]:
-    return (*_loaders(named(model.name)), *_loras(named(*loras)), *_patches(model))
+DENOISER_FILES = {
+    "CheckpointLoaderSimple": "ckpt_name",
+    "UNETLoader": "unet_name",
+    "UnetLoaderGGUF": "unet_name",
+}
+"""Inputs that name the model to use, by node."""
+
+
+def loaders(
+    model: ModelInfo, loras: Sequence[str], served: Sequence[str] = ()
+) -> tuple[NodeClass, ...]:
+    return (
+        *_loaders(named(*dict.fromkeys((model.name, *served)))),
+        *_loras(named(*loras)),
+        *_patches(model),
+    )
 
 
 def _loaders(name: Input) -> tuple[NodeClass, ...]:
