@@ -12,12 +12,15 @@ from typing import Protocol, TypeVar
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.configs.user_path import user_path
 from multimodal_gen.entrypoints.http.memory_budget import free_memory, memory_of
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.launch.device_share import shares_of
 from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.launch.loading_display import LoadingDisplay
+from multimodal_gen.launch.remote_engine import RemoteEngine
 from multimodal_gen.launch.supervisor import EngineSupervisor, Watcher
+from multimodal_gen.messages.links import LinkKeys
 from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.serving.fleet.engine import Engine
 from multimodal_gen.serving.fleet.served_model import ServedModel
@@ -41,7 +44,10 @@ class EngineKeeping:
     """Gives each engine of a service what starts it. Runs on one event loop."""
 
     def __init__(self, service: Service, args: ServerArgs, listener: FleetListener) -> None:
-        """Raises InvalidRequest if a model can never fit into the memory budget."""
+        """Raises InvalidRequest if a model can never fit into the memory budget, and for a file
+        without keys."""
+        path = args.engine_key_file
+        self._keys = None if path is None else LinkKeys.read(user_path(path))
         self._service = service
         self._listener = listener
         self._display = LoadingDisplay()
@@ -57,6 +63,10 @@ class EngineKeeping:
         for (engine, args), share in zip(here, shares_of([a for _, a in here]), strict=True):
             start = functools.partial(EngineProcess.start, environment=share)
             engine.keep = functools.partial(self._supervise, loop, args, start)
+        for engine in self._service.fleet.engines:
+            if not engine.is_here:
+                engine.keep = functools.partial(self._connect, loop)
+                engine.load()
         self._service.loader.start()
 
     async def close(self) -> None:
@@ -83,6 +93,10 @@ class EngineKeeping:
     ) -> EngineSupervisor:
         return EngineSupervisor(args, _OnLoop(loop, _Reporting(engine, self)), start)
 
+    def _connect(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> RemoteEngine:
+        assert self._keys is not None
+        return RemoteEngine(engine.address, self._keys, _OnLoop(loop, _Reporting(engine, self)))
+
     # -- reports, on the loop
 
     def show(self, progress: LoadingProgress) -> None:
@@ -96,13 +110,15 @@ class EngineKeeping:
             self._listener.model_is_known(model)
 
     def is_lost(self, engine: Engine, error: MultimodalGenError) -> None:
-        complain(f"{self._called(engine)} died and is restarting: {error.message}")
+        again = "died and is restarting" if engine.is_here else "was lost"
+        complain(f"{self._called(engine)} {again}: {error.message}")
 
     def has_failed(self, engine: Engine, error: MultimodalGenError, *, for_good: bool) -> None:
         self._display.close()
         if self._silent:
             return
-        again = "" if for_good else f"{self._called(engine)} could not be started, retrying: "
+        what = "started" if engine.is_here else "reached"
+        again = "" if for_good else f"{self._called(engine)} could not be {what}, retrying: "
         complain(again + error.message)
         if all(each.status == "failed" for each in self._service.fleet.engines):
             self._listener.all_have_failed()

@@ -51,6 +51,8 @@ class ModelLoader:
         """See to it that the model is loaded, in place of others if need be."""
         if model.status in ("unloaded", "failed") and model not in self._wanted:
             self._wanted[model] = time.monotonic()
+            for engine in model.engines:
+                engine.failure = None  # it is tried again
             self._spawn(self._load(model))
 
     def unload(self, model: ServedModel) -> None:
@@ -92,7 +94,7 @@ class ModelLoader:
         """Models to unload first; None: none can be unloaded now."""
         others = {m.name: m for m in self._fleet.models if m is not model and m.is_loaded}
         loaded = [
-            LoadedModel(m.name, m.size, m.last_used, self._is_busy(m, self._wanted[model]))
+            LoadedModel(m.name, m.size, m.used_at, self._is_busy(m, self._wanted[model]))
             for m in others.values()
         ]
         budget = max(self.budget, model.size)  # one that is too large has everything

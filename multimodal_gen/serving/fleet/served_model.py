@@ -34,6 +34,7 @@ class ServedModel:
     on_demand: bool = False
     """It is loaded when a request needs it, and requests wait for that."""
     last_used: float = 0.0
+    """When it last had a new request, on a monotonic clock."""
 
     @property
     def status(self) -> EngineStatus:
@@ -58,6 +59,11 @@ class ServedModel:
     def ready_since(self) -> float:
         """When its first engine became ready, on a monotonic clock."""
         return min(engine.ready_since for engine in self.engines)
+
+    @property
+    def used_at(self) -> float:
+        """When it was last used, or loaded to be used."""
+        return max(self.last_used, self.ready_since)
 
     @property
     def loading(self) -> LoadedSoFar | None:
