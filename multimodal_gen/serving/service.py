@@ -206,6 +206,7 @@ class Service:
             self._cancel,
             model=served.name,
             durable=kept,
+            is_loading=lambda: served.status in ("unloaded", "loading"),
         )
 
         def tell(index: int, event: RequestEvent) -> None:

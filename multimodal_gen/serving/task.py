@@ -29,6 +29,8 @@ class TaskProgress:
     queue_position: int
     """Number of requests ahead of its first one; 0 once one runs."""
     eta_s: float | None
+    loading: bool = False
+    """It waits for its model to be loaded."""
 
     @property
     def fraction(self) -> float:
@@ -68,8 +70,10 @@ class Task:
         *,
         model: str,
         durable: bool = False,
+        is_loading: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`cancel` is called when a client cancels the task."""
+        """`cancel` is called when a client cancels the task; `is_loading` returns whether its model
+        is being loaded."""
         self.id = task_id
         self.owner = owner
         self.model = model
@@ -86,6 +90,7 @@ class Task:
         self.error: MultimodalGenError | None = None
         self._updates = [_unknown(req) for req in self.requests]
         self._cancel = cancel
+        self._is_loading = is_loading
         self._wakers: set[asyncio.Event] = set()
 
     @property
@@ -106,6 +111,7 @@ class Task:
             total=sum(update.total for update in self._updates),
             queue_position=min((update.queue_position for update in alive), default=0),
             eta_s=max(etas, default=None) if alive else 0.0,
+            loading=self.status == "queued" and self._is_loading(),
         )
 
     @property

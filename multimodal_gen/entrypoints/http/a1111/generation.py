@@ -75,13 +75,13 @@ def add_generation(
                 "current_image": None,
                 "textinfo": None,
             }
-        place = job.task.progress.queue_position
+        place, loading = job.task.progress.queue_position, job.task.progress.loading
         return {
             "progress": max(LEAST_PROGRESS, job.fraction()),
             "eta_relative": job.task.progress.eta_s or 0.0,
             "state": job.state(),
             "current_image": None if skip_current_image else await _seen(job),
-            "textinfo": f"{place} ahead in the queue" if place else None,
+            "textinfo": f"loading {job.task.model}" if loading else _place_in_words(place),
         }
 
     @routes.post("/interrupt")
@@ -94,6 +94,10 @@ def add_generation(
     async def skip(request: Request) -> None:
         """Same as interrupt, because all images of a job are made in parallel."""
         jobs.stop(owner_of(request), skip=True)
+
+
+def _place_in_words(place: int) -> str | None:
+    return f"{place} ahead in the queue" if place else None
 
 
 def _encoding(body: Generation, model: str) -> Encoding:

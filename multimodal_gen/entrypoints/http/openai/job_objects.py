@@ -29,6 +29,8 @@ class JobProgress(BaseModel):
     total: int
     queue_position: int
     """Number of requests ahead of its first one; 0 once one runs."""
+    loading: bool
+    """It waits for its model to be loaded."""
     eta_s: float | None
 
 
@@ -134,6 +136,7 @@ def progress_of(task: Task) -> dict[str, Any]:
         "step": progress.step,
         "total": progress.total,
         "queue_position": progress.queue_position,
+        "loading": progress.loading,
         "eta_s": progress.eta_s,
     }
 
