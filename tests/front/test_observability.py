@@ -119,7 +119,7 @@ def test_labels_name_neither_prompts_nor_requests(app: FastAPI) -> None:
     text = ask(app, "GET", "/metrics").text
     assert "heart" not in text
     assert set(re.findall(r"(\w+)=\"", text)) == {
-        *("model", "status", "stage", "rank", "handler", "method", "le"),
+        *("model", "engine", "status", "stage", "rank", "handler", "method", "le"),
     }
 
 
@@ -152,7 +152,7 @@ def test_durations_do_not_follow_a_step_of_the_systems_clock(
     async def test() -> None:
         engine = FakeEngine()
         service = Service.over(engine)  # type: ignore[arg-type]
-        service.observers.append(Reports(metrics, None, lambda: "model"))  # type: ignore[arg-type]
+        service.observers.append(Reports(metrics, None))
         task = service.start(SamplingParams(prompt="a"), owner=Owner())
         monkeypatch.setattr(time, "time", lambda: now() - 86400)
         if ends == "finish":

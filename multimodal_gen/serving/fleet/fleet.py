@@ -75,10 +75,13 @@ class Fleet:
         return self.is_known or self.has(name)
 
     def named(self, name: str) -> ServedModel:
-        """The model of this name. Raises ModelNotFound."""
+        """The model of this name. Raises ModelNotFound, or EngineNotReady while the names of some
+        models are unknown."""
         for model in self.models:
             if model.name == name:
                 return model
+        if not self.is_known:
+            raise EngineNotReady("the model is still loading")
         served = ", ".join(repr(model.name) for model in self.models)
         what = f"model {name[:_LONGEST_SHOWN]!r} is not served; available: {served}"
         raise ModelNotFound(what)
