@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 from http_serving import IMAGES, eventually
-from test_http_server import LOADING_S, Served, started
+from serve_process import LOADING_S, Served, started
 
 from multimodal_gen.launch.model_path import BUNDLED_MODEL
 
