@@ -10,6 +10,7 @@ from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.entrypoints.cli.checkpoint.memory_forecast import forecast, whole_components
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.launch.device_memory import DeviceMemory, device_at_hand, gpus
+from multimodal_gen.launch.device_share import visible_devices
 from multimodal_gen.launch.model_path import BUNDLED_MODEL, locate
 
 log = logging.getLogger(__name__)
@@ -40,8 +41,11 @@ def memory_of(args: EngineArgs) -> int:
 
 
 def free_memory() -> int | None:
-    """Bytes that are free on all GPUs, or on the host if there is none; None: not known."""
+    """Bytes that are free on all GPUs that may be used, or on the host if there is none; None: not
+    known."""
     if found := gpus():
-        return sum(each.free for each in found)
+        names = visible_devices()
+        visible = [each for number, each in enumerate(found) if str(number) in names]
+        return sum(each.free for each in visible or found)
     device = device_at_hand()
     return None if device is None else device.free

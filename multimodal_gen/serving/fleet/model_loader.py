@@ -120,7 +120,7 @@ class ModelLoader:
 
     async def _reload(self, models: Sequence[ServedModel]) -> None:
         for engine in [each for model in models for each in model.engines if each.is_here]:
-            if engine.status != "ready":
+            if engine.status not in ("ready", "failed"):
                 continue
             log.info("restarting engine %s", engine.name)
             await engine.drain()

@@ -30,7 +30,7 @@ class ServedModel:
     """Known from the first time on that an engine has loaded it."""
     lora_dir: str | None = None
     estimate: int = 0
-    """Bytes of weights of one engine, before it was loaded; 0 if that is not known."""
+    """Bytes of weights of one engine; 0 if only the engine can tell."""
     on_demand: bool = False
     """It is loaded when a request needs it, and requests wait for that."""
     last_used: float = 0.0
@@ -53,7 +53,11 @@ class ServedModel:
     @property
     def size(self) -> int:
         """Bytes of weights of its engines here; 0 if that is not known."""
-        return sum(e.total_bytes or self.estimate for e in self.engines if e.is_here)
+        return sum(
+            self.estimate or engine.total_bytes * engine.args.num_gpus
+            for engine in self.engines
+            if engine.args is not None
+        )
 
     @property
     def ready_since(self) -> float:
