@@ -13,7 +13,7 @@ from http_serving import MODEL
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.errors import EngineDied, ModelNotFound
+from multimodal_gen.errors import EngineDied, EngineNotReady, ModelNotFound
 from multimodal_gen.serving.dispatch.dispatcher import QueueLimits
 from multimodal_gen.serving.owner import Owner, Share
 from multimodal_gen.serving.service import Service
@@ -170,3 +170,25 @@ def test_idle_engines_try_suspects_one_each() -> None:
         assert rounds == 4
 
     run(test)
+
+
+def test_an_engine_elsewhere_serves_the_model_that_it_reports() -> None:
+    far = ("tcp://far:1", "tcp://far:2")
+    args = ServerArgs(model=("as reported=x",), engine=far, engine_key_file="keys")
+
+    async def whole() -> None:
+        yard = Yard(args)
+        yard.up("as reported")
+        with pytest.raises(EngineNotReady, match="still loading"):
+            yard.ask("early", model="another")
+        yard.up("tcp://far:1")
+        other = FakeEngine(msgspec.structs.replace(MODEL, name="another"))
+        yard.engines["tcp://far:2"].engine_up(other)  # type: ignore[arg-type]
+        assert [model.name for model in yard.service.fleet.models] == ["as reported", "another"]
+        for prompt in ("one", "two"):
+            yard.ask(prompt)
+        yard.ask("three", model="another")
+        assert [yard.prompts(name) for name in yard.fakes] == [["one"], ["two"]]
+        assert other.prompts == ["three"]
+
+    asyncio.run(whole())
