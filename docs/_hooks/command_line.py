@@ -11,7 +11,7 @@ from markdown_table import code, table
 from multimodal_gen.configs.parameter_reference import reference_rows
 from multimodal_gen.entrypoints.cli.main import app
 
-_COMMANDS = ("generate", "serve", "bench", "models")
+_COMMANDS = ("generate", "serve", "bench", "models", "engine", "keys")
 _GROUP = re.compile(r"\*\*(?P<title>[^*]+)\*\*:")
 _OPTION = re.compile(r"\* `(?P<flags>-[^`]*)`(?:: (?P<help>.*?))?(?P<notes>(?: \*\[.*\]\*)*)")
 _TYPES = {

@@ -10,6 +10,7 @@ from multimodal_gen.configs.arguments.http_args import HttpArgs
 from multimodal_gen.configs.arguments.job_args import JobArgs
 from multimodal_gen.configs.arguments.key_args import KeyArgs
 from multimodal_gen.configs.arguments.limit_args import LimitArgs
+from multimodal_gen.configs.arguments.machine_args import MachineArgs
 from multimodal_gen.configs.model_spec import ModelSpec, model_specs
 from multimodal_gen.configs.redacted_url import redacted
 
@@ -20,12 +21,14 @@ URLS = ("ledger", "results")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerArgs(LimitArgs, KeyArgs, JobArgs, HttpArgs, FleetArgs, EngineArgs):
+class ServerArgs(LimitArgs, KeyArgs, JobArgs, HttpArgs, FleetArgs, MachineArgs, EngineArgs):
     """Arguments of `serve`. Code that needs only one group takes that group."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.models  # noqa: B018 checks them
+        engines = sum(spec.replicas for spec in self.models)
+        if engines > 1:
+            self.require("must be 1 with several engines here", lambda n: n == 1, "nnodes")
 
     @property
     def models(self) -> tuple[ModelSpec, ...]:

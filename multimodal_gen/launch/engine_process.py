@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 import secrets
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-
-import msgspec
 
 from multimodal_gen.client.own_process import OwnProcess
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.machine_args import MachineArgs
 from multimodal_gen.configs.user_path import user_path
 from multimodal_gen.errors import EngineDied, MultimodalGenError
-from multimodal_gen.launch.child_environment import cache_folder, child_environment
+from multimodal_gen.launch.child_environment import cache_folder
+from multimodal_gen.launch.launcher import Launcher, Ranks, launcher_for
 from multimodal_gen.launch.model_path import ModelFiles, find_model_files
 from multimodal_gen.launch.private_folder import PrivateFolder
+from multimodal_gen.launch.rank_processes import end, manner, spawn
+from multimodal_gen.messages.links import LinkKeys
 from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.rank_args import (
     LONGEST_SOCKET_NAME,
-    SCHEDULER_LOST,
-    ProcessArgs,
     RankArgs,
     RankPlace,
     SchedulerArgs,
     client_address,
     client_token,
-    ranks_address,
     token_file,
 )
 from multimodal_gen.observability.logging import log_level
@@ -57,14 +54,21 @@ class EngineProcess:
     manager."""
 
     def __init__(
-        self, args: EngineArgs, processes: list[subprocess.Popen[bytes]], folder: PrivateFolder
+        self,
+        args: EngineArgs,
+        scheduler: subprocess.Popen[bytes],
+        ranks: Ranks,
+        folder: PrivateFolder,
+        keys: LinkKeys | None = None,
+        address: str | None = None,
     ) -> None:
-        """`processes`: the Scheduler's, then the ranks' in order."""
+        """`address`: where clients are served, by default in `folder`."""
         self._process = OwnProcess()
         self.args = args
-        self._processes = processes
-        self.address = client_address(str(folder.path))
-        self.client = SchedulerClient(self.address, describe_loss=self._how_it_ended)
+        self._scheduler = scheduler
+        self._ranks = ranks
+        self.address = address or client_address(str(folder.path))
+        self.client = SchedulerClient(self.address, keys=keys, describe_loss=self._how_it_ended)
         self._folder = folder
         self._closing = threading.Event()
         self._closed = threading.Lock()
@@ -77,34 +81,38 @@ class EngineProcess:
         cls,
         args: EngineArgs,
         *,
+        machines: MachineArgs = MachineArgs(),  # noqa: B008
+        listen: str | None = None,
         environment: Mapping[str, str] = {},
         rank_module: str = RANK_MODULE,
     ) -> EngineProcess:
         """Start the processes and return at once; `wait_ready` waits for the model.
 
-        `environment` has the engine's share of the machine, if there are others on it.
-        `rank_module` is the module that each rank runs; a benchmark uses one that measures itself.
-        Raises InvalidCheckpoint if the model can't be found, and InvalidRequest for a log level
-        that there is not.
+        `machines` says where the ranks run. With `listen`, a `tcp://` address, clients are served
+        there, if they have the keys of `machines.key_file`. `environment` has the engine's share of
+        the machine, if there are others on it. `rank_module` is the module that each rank runs; a
+        benchmark uses one that measures itself. Raises InvalidCheckpoint if the model can't be
+        found, and InvalidRequest for a log level that there is not, and for `machines`.
         """
         log_level()  # Ranks would end without saying so.
         model = find_model_files(
             args.model_path, args.revision, args.base_model_path, args.component_files
         )
         folder = PrivateFolder(longest_name=LONGEST_SOCKET_NAME)
-        environment = {**child_environment(args.num_gpus), **environment}
-        scheduler = _scheduler_args(args, model, str(folder.path))
-        processes: list[subprocess.Popen[bytes]] = []
-        try:
-            _write_private(token_file(scheduler.client_address), client_token(scheduler.token))
-            processes.append(_spawn(scheduler, SCHEDULER_MODULE, environment))
-            for rank in range(args.num_gpus):
-                own = _rank_args(scheduler, model, rank, args)
-                processes.append(_spawn(own, rank_module, environment))
-            return cls(args, processes, folder)
-        except BaseException:
-            _end(processes, folder)
-            raise
+        with ExitStack() as undo:
+            undo.callback(folder.remove)
+            launcher = launcher_for(args, machines, folder.path)
+            told = _scheduler_args(args, model, str(folder.path), launcher, listen)
+            token = token_file(client_address(str(folder.path)))
+            _write_private(token, client_token(told.token))
+            scheduler = spawn(told, SCHEDULER_MODULE, environment, args.num_gpus // machines.nnodes)
+            undo.callback(end, [scheduler])
+            template = _rank_args(told, args, model)
+            ranks = launcher.start(template, model, rank_module, environment)
+            undo.callback(ranks.kill, None)
+            engine = cls(args, scheduler, ranks, folder, launcher.keys, listen)
+            undo.pop_all()
+            return engine
 
     def __enter__(self) -> EngineProcess:
         return self
@@ -114,13 +122,13 @@ class EngineProcess:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the ranks, in rank order."""
-        return [process.pid for process in self._processes[1:]]
+        """Process ids of the ranks on this host, in rank order."""
+        return self._ranks.pids
 
     @property
     def scheduler_pid(self) -> int:
         """Process id of the Scheduler."""
-        return self._processes[0].pid
+        return self._scheduler.pid
 
     def wait_ready(
         self,
@@ -145,6 +153,7 @@ class EngineProcess:
             if self._closing.is_set():
                 return
             self._closing.set()
+            error = self.client.died
             try:
                 if self.client.model is not None:
                     self.client.shutdown_engine()
@@ -153,55 +162,55 @@ class EngineProcess:
                 try:
                     self.client.close()
                 finally:
-                    _end(self._processes, self._folder)
+                    self._end(error)
                 self._watcher.join()
                 atexit.unregister(self.close)
 
     def _watch(self) -> None:
         """End the engine when a process dies, or when the client reports that it is lost."""
         while not self._closing.wait(WATCH_S):
-            if self.client.died is None and all(p.poll() is None for p in self._processes):
+            if self.client.died is None and not self._any_ended():
                 continue
             self._hear_last_words()
             self.client.fail(EngineDied(self._how_it_ended()))
-            _end(self._processes, self._folder)
+            self._end(self.client.died)
             return
+
+    def _any_ended(self) -> bool:
+        return self._scheduler.poll() is not None or self._ranks.any_ended()
 
     def _hear_last_words(self) -> None:
         """Give the client time to receive the Scheduler's last message, or to notice that it is
         gone, unless a rank has died of something else."""
-        died_first = any(p.poll() not in (None, SCHEDULER_LOST) for p in self._processes[1:])
-        end = time.monotonic() + (WATCH_S if died_first else LAST_WORDS_S)
-        while self.client.died is None and time.monotonic() < end:
+        died_first = self._ranks.how_ended() is not None
+        until = time.monotonic() + (WATCH_S if died_first else LAST_WORDS_S)
+        while self.client.died is None and time.monotonic() < until:
             time.sleep(WATCH_S / 5)
 
     def _how_it_ended(self) -> str:
         """Report which process died, and how; waits briefly, as sockets close first."""
-        end = time.monotonic() + GRACE_S / 10
-        while time.monotonic() < end:
-            for rank, process in enumerate(self._processes, -1):
-                if (code := process.poll()) not in (None, SCHEDULER_LOST):
-                    return f"{'the scheduler' if rank < 0 else f'rank {rank}'} {_manner(code)}"
+        until = time.monotonic() + GRACE_S / 10
+        while time.monotonic() < until:
+            if self._scheduler.poll() is not None:
+                return f"the scheduler {manner(self._scheduler)}"
+            if how := self._ranks.how_ended():
+                return how
             time.sleep(WATCH_S / 5)
         return "the scheduler is silent"
 
     def _await_exits(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and any(p.poll() is None for p in self._processes):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self._scheduler.poll() is not None and self._ranks.all_ended():
+                return
             time.sleep(0.01)
 
-
-def _end(processes: list[subprocess.Popen[bytes]], folder: PrivateFolder) -> None:
-    try:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-        for process in processes:
-            process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
-    finally:  # Also if a second Ctrl-C interrupts the wait.
-        folder.remove()
+    def _end(self, error: MultimodalGenError | None) -> None:
+        try:
+            end([self._scheduler])
+            self._ranks.kill(error)
+        finally:  # Also if a second Ctrl-C interrupts the wait.
+            self._folder.remove()
 
 
 def _write_private(path: Path, content: bytes) -> None:
@@ -215,63 +224,35 @@ def _for_ranks(args: EngineArgs) -> EngineArgs:
     return replace(EngineArgs.of(args), lora_dir=lora_dir)
 
 
-def _scheduler_args(args: EngineArgs, model: ModelFiles, folder: str) -> SchedulerArgs:
-    components = " ".join(f"{name}={file}" for name, file in sorted(_components(model).items()))
+def _scheduler_args(
+    args: EngineArgs, model: ModelFiles, folder: str, launcher: Launcher, listen: str | None
+) -> SchedulerArgs:
+    components = " ".join(f"{name}={file}" for name, file in sorted(model.components.items()))
     return SchedulerArgs(
         engine=_for_ranks(args),
-        client_address=client_address(folder),
-        ranks_address=ranks_address(folder),
+        client_address=listen or client_address(folder),
+        ranks_address=launcher.ranks_address,
         socket_folder=folder,
         token=secrets.token_hex(),
-        model_files=f"{model.folder.absolute()} {_single_file(model)} {components}",
+        keys=launcher.keys,
+        model_files=f"{model.folder.absolute()} {model.file} {components}",
         cache_folder=str(cache_folder()),
     )
 
 
-def _rank_args(
-    scheduler: SchedulerArgs, model: ModelFiles, rank: int, args: EngineArgs
-) -> RankArgs:
+def _rank_args(told: SchedulerArgs, args: EngineArgs, model: ModelFiles) -> RankArgs:
+    """What all ranks are told alike; the launcher fills in the rest."""
     return RankArgs(
-        rank=rank,
-        place=RankPlace(local_rank=rank, local_ranks=args.num_gpus),
-        engine=scheduler.engine,
-        ranks_address=scheduler.ranks_address,
-        socket_folder=scheduler.socket_folder,
-        token=scheduler.token,
-        keys=None if scheduler.keys is None else scheduler.keys.of_client,
-        model_folder=str(model.folder.absolute()),
-        model_file=_single_file(model),
-        component_files=_components(model),
+        rank=0,
+        place=RankPlace(local_ranks=args.num_gpus),
+        engine=told.engine,
+        ranks_address=told.ranks_address,
+        socket_folder="",
+        token=told.token,
+        keys=None if told.keys is None else told.keys.of_client,
+        model_folder="",
         model_name=_model_name(args.model_path, model),
     )
-
-
-def _single_file(model: ModelFiles) -> str | None:
-    return None if model.file is None else str(model.file.absolute())
-
-
-def _components(model: ModelFiles) -> dict[str, str]:
-    return {name: str(file.absolute()) for name, file in model.components.items()}
-
-
-def _spawn(
-    args: ProcessArgs, module: str, environment: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
-    packed = msgspec.msgpack.encode(args)
-    process = subprocess.Popen(
-        [sys.executable, "-m", module],
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
-        env={**environment, "TMPDIR": args.socket_folder},
-        cwd=args.socket_folder,  # Libraries may take settings and code from the working folder.
-        start_new_session=True,
-        umask=0o077,  # Compiled kernels, for one, are code that others must not write.
-    )
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # It is already dead; the watcher will report it.
-        process.stdin.write(len(packed).to_bytes(4, "big") + packed)
-    return process
 
 
 def _model_name(model_path: str | None, model: ModelFiles) -> str:
@@ -279,19 +260,3 @@ def _model_name(model_path: str | None, model: ModelFiles) -> str:
     if model_path is None or user_path(model_path).exists():
         return model.folder.resolve().name if model.file is None else model.file.stem
     return model_path
-
-
-def _has_fileno(stream: object) -> bool:
-    """Returns False for a notebook's stderr, which is not a file."""
-    try:
-        stream.fileno()  # type: ignore[attr-defined]
-    except (AttributeError, OSError, ValueError):
-        return False
-    return True
-
-
-def _manner(code: int | None) -> str:
-    if code is not None and code < 0:
-        known = {int(one): one.name for one in signal.Signals}
-        return f"was killed by {known.get(-code, f'signal {-code}')}"
-    return f"exited with status {code}"

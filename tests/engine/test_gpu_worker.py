@@ -128,7 +128,7 @@ def test_more_ranks_than_gpus_are_refused_with_their_number(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(InvalidRequest, match="num_gpus=3: there are 2 GPUs"):
-        choose_device(EngineArgs(num_gpus=3), RankPlace(local_ranks=3))
+        choose_device(EngineArgs(num_gpus=3), RankPlace(local_rank=2, local_ranks=3))
 
 
 def test_only_the_ranks_of_a_host_share_its_gpus_and_its_memory(

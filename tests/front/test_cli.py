@@ -274,7 +274,10 @@ def test_bad_use_is_one_clear_line(
         (["models", "--port", "1"], "--port is an option of serve"),
         (["serve", "--width=32"], "--width is an option of generate"),
         (["generate", "--prompt=a", "--repeats=2"], "--repeats is an option of bench"),
-        (["models", "--config=c.yaml"], "--config is an option of generate, serve and bench"),
+        (
+            ["models", "--config=c.yaml"],
+            "--config is an option of generate, serve, bench and engine",
+        ),
     ],
 )
 def test_an_option_of_another_command_is_refused_and_says_where_it_belongs(

@@ -12,6 +12,7 @@ from multimodal_gen.configs.arguments.http_args import HttpArgs
 from multimodal_gen.configs.arguments.job_args import JobArgs
 from multimodal_gen.configs.arguments.key_args import KeyArgs
 from multimodal_gen.configs.arguments.limit_args import LimitArgs
+from multimodal_gen.configs.arguments.machine_args import MachineArgs
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import InvalidRequest
 
@@ -81,7 +82,7 @@ def test_a_device_that_is_refused_comes_with_its_reason(device: str, reason: str
         ServerArgs(device=device)  # type: ignore[arg-type]
 
 
-GROUPS = (EngineArgs, FleetArgs, HttpArgs, JobArgs, KeyArgs, LimitArgs)
+GROUPS = (EngineArgs, FleetArgs, HttpArgs, JobArgs, KeyArgs, LimitArgs, MachineArgs)
 
 
 def test_every_argument_belongs_to_one_group() -> None:

@@ -23,7 +23,11 @@ _COMMANDS = {
     "serve": "Run the HTTP server and the web playground.",
     "bench": "Measure this engine against stock diffusers.",
     "models": "List the model families, or describe a checkpoint.",
+    "engine": "Run an engine for fronts on other machines.",
+    "keys": "Make keys that let other machines into an engine.",
 }
+_ELSEWHERE = {"engine": "machines", "keys": "machines"}
+"""Commands whose module has another name."""
 _EPILOGUE = (
     "Every option can also be set in the YAML file given by --config (num_gpus: 2) and as an "
     "environment variable (MULTIMODAL_GEN_NUM_GPUS=2). The command line overrides environment "
@@ -56,7 +60,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 for _name, _help in _COMMANDS.items():
-    app.command(f"{_HERE}.{_name}:{_name}", name=_name, help=_help)
+    app.command(f"{_HERE}.{_ELSEWHERE.get(_name, _name)}:{_name}", name=_name, help=_help)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,6 +20,10 @@ from multimodal_gen.configs.arguments.http_args import HttpArgs
 from multimodal_gen.configs.arguments.job_args import JobArgs
 from multimodal_gen.configs.arguments.key_args import KeyArgs
 from multimodal_gen.configs.arguments.limit_args import LimitArgs
+from multimodal_gen.configs.arguments.machine_args import (
+    LauncherName,  # noqa: F401
+    MachineArgs,
+)
 from multimodal_gen.configs.attention import AttentionBackend  # noqa: F401
 from multimodal_gen.configs.quantization import Quantization  # noqa: F401
 
@@ -46,3 +50,4 @@ HttpOptions = Annotated[HttpArgs, _shown_as("HTTP", 4)]
 JobOptions = Annotated[JobArgs, _shown_as("Jobs and webhooks", 5)]
 KeyOptions = Annotated[KeyArgs, _shown_as("Authentication", 6)]
 LimitOptions = Annotated[LimitArgs, _shown_as("Limits", 7)]
+MachineOptions = Annotated[MachineArgs, _shown_as("Several machines", 8)]

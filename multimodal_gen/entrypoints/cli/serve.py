@@ -7,8 +7,10 @@ from multimodal_gen.configs.arguments.http_args import HttpArgs
 from multimodal_gen.configs.arguments.job_args import JobArgs
 from multimodal_gen.configs.arguments.key_args import KeyArgs
 from multimodal_gen.configs.arguments.limit_args import LimitArgs
+from multimodal_gen.configs.arguments.machine_args import MachineArgs
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.cli.config_file import Config
+from multimodal_gen.entrypoints.cli.machines import as_node
 from multimodal_gen.entrypoints.cli.option_groups import (
     EngineFlags,
     EngineOptions,
@@ -17,6 +19,7 @@ from multimodal_gen.entrypoints.cli.option_groups import (
     JobOptions,
     KeyOptions,
     LimitOptions,
+    MachineOptions,
 )
 
 
@@ -29,6 +32,7 @@ def serve(
     jobs: JobOptions = JobArgs(),  # noqa: B008
     keys: KeyOptions = KeyArgs(),  # noqa: B008
     limits: LimitOptions = LimitArgs(),  # noqa: B008
+    machines: MachineOptions = MachineArgs(),  # noqa: B008
 ) -> int:
     """Start engines and answer HTTP requests until stopped.
 
@@ -38,7 +42,8 @@ def serve(
         YAML file with options.
     """
     from multimodal_gen.entrypoints.http.server import serve as run
-    from multimodal_gen.observability.logging import configure_logging
 
-    configure_logging("front", engine.log_format)
-    return run(ServerArgs.of(engine, fleet, http, jobs, keys, limits))
+    def front(engine: EngineFlags, machines: MachineArgs) -> int:
+        return run(ServerArgs.of(engine, fleet, http, jobs, keys, limits, machines))
+
+    return as_node(engine, machines, "front", front)

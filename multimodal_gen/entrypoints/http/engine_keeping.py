@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.machine_args import MachineArgs
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.configs.user_path import user_path
 from multimodal_gen.entrypoints.http.memory_budget import free_memory, memory_of
@@ -50,6 +51,7 @@ class EngineKeeping:
         self._keys = None if path is None else LinkKeys.read(user_path(path))
         self._service = service
         self._listener = listener
+        self._machines = MachineArgs.of(args)
         self._display = LoadingDisplay()
         self._known: list[ServedModel] = []
         self._silent = False
@@ -61,7 +63,9 @@ class EngineKeeping:
         loop = asyncio.get_running_loop()
         here = [(engine, engine.args) for engine in self._service.fleet.engines if engine.args]
         for (engine, args), share in zip(here, shares_of([a for _, a in here]), strict=True):
-            start = functools.partial(EngineProcess.start, environment=share)
+            start = functools.partial(
+                EngineProcess.start, environment=share, machines=self._machines
+            )
             engine.keep = functools.partial(self._supervise, loop, args, start)
         for engine in self._service.fleet.engines:
             if not engine.is_here:

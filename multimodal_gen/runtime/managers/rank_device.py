@@ -36,9 +36,8 @@ def choose_device(engine: EngineArgs, place: RankPlace) -> torch.device:
         raise InvalidRequest("device", engine.device, _why_no_gpu())
     if engine.device == "cpu" or not available:
         return torch.device("cpu")
-    there, needed = torch.cuda.device_count(), place.local_ranks
-    if needed > there:
-        allowed = f"there are {there} GPUs on {platform.node()}, which {needed} ranks need"
+    if place.local_rank >= (there := torch.cuda.device_count()):
+        allowed = f"there are {there} GPUs on {platform.node()}; at most that on each machine"
         raise InvalidRequest("num_gpus", engine.num_gpus, allowed)
     return torch.device("cuda", place.local_rank)
 
