@@ -20,8 +20,8 @@ from multimodal_gen.messages.links import LinkKeys
 from multimodal_gen.messages.rank_args import LONGEST_SOCKET_NAME, RankArgs, RankPlace
 
 log = logging.getLogger(__name__)
-PLACE_S = 600.0
-"""Time for the cluster to have room for all ranks; an autoscaler may have to add machines."""
+REMIND_S = 10.0
+"""Interval at which it is said that the cluster has no room."""
 
 
 class RayLauncher:
@@ -79,12 +79,12 @@ class _RayRanks:
         self._killed.set()
         # Its actors are killed with it, and their ranks end with them.
         self._ray.util.remove_placement_group(self._group)
-        self._thread.join()
+        self._thread.join(REMIND_S)
 
     def _run(self, host: str, module: str) -> None:
         """Place the ranks, and wait until the first one ends."""
         try:
-            self._ray.get(self._group.ready(), timeout=PLACE_S)
+            self._await_places()
             self._place()
             starting = [
                 actor.start.remote(msgspec.msgpack.encode(self._of(rank)), host, module)
@@ -96,7 +96,15 @@ class _RayRanks:
             (first, *_), _ = self._ray.wait(ends, num_returns=1)
             self._how_ended = self._ray.get(first)
         except Exception as error:
-            self._how_ended = f"a rank's actor was lost: {_told(error)}"
+            log.debug("a rank's actor was lost", exc_info=error)
+            self._how_ended = f"a rank's actor was lost: {type(error).__name__}"
+
+    def _await_places(self) -> None:
+        """Wait until the cluster has room; an autoscaler may have to add machines."""
+        ready = self._group.ready()
+        while not self._ray.wait([ready], timeout=REMIND_S)[0]:
+            log.warning("waiting for %s in the Ray cluster", self._group.bundle_specs)
+        self._ray.get(ready)
 
     def _of(self, rank: int) -> RankArgs:
         return msgspec.structs.replace(self._args, rank=rank)
@@ -162,7 +170,3 @@ def _free_port(host: str) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as probe:
         return int(probe.getsockname()[1])
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error) else ''}"
