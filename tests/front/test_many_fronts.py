@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_engine import settle
+from fastapi import Request
 from job_service import ANNE, BOB, PICTURE, JobService
 from postgres_server import Database
+from webhook_receiver import SECRET, Receiver
 
 from multimodal_gen.configs.server_args import ServerArgs
+from multimodal_gen.entrypoints.http.jobs.feed import JobFeed, StartedTasks
 from multimodal_gen.errors import (
     Conflict,
     EngineDied,
@@ -27,6 +30,7 @@ from multimodal_gen.errors import (
 from multimodal_gen.serving import jobs
 from multimodal_gen.serving.fronts import shared
 from multimodal_gen.serving.fronts.shared import SharedFront
+from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.storage.postgres.ledger import Renewed
 
 Test = Callable[..., Awaitable[None]]
@@ -346,3 +350,57 @@ def test_a_renewal_that_was_asked_for_before_a_job_was_taken_says_nothing_of_it(
         assert one.engine.prompts == ["a"]
 
     with_fronts(args, 1, test)
+
+
+def test_each_event_is_posted_once_by_whichever_front(args: ServerArgs) -> None:
+    receiver = Receiver()
+    told = ServerArgs(**{**vars(args), "webhook_url": receiver.url, "webhook_secret": SECRET})
+
+    async def test(one: Front, two: Front) -> None:
+        webhooks = [front.jobs.webhooks for front in (one, two)]
+        telling = [asyncio.create_task(each.run()) for each in webhooks if each is not None]
+        jobs = [await one.submit(f"job {number}") for number in range(8)]
+        await until(lambda: len(one.engine.prompts + two.engine.prompts) == len(jobs))
+        for front in (one, two):
+            for prompt in front.engine.prompts:
+                front.engine.finish(prompt)
+        await receiver.heard(len(jobs))
+        for task in telling:
+            task.cancel()
+            await asyncio.wait([task])
+        assert not await asyncio.to_thread(one.front._ledger.claim_notices, 99, 0.0)
+        heard = [event["data"]["id"] for event in receiver.events]
+        assert sorted(heard) == sorted(job.id for job in jobs)
+
+    with_fronts(told, 2, test)
+    receiver.server.shutdown()
+    receiver.server.server_close()
+
+
+def test_a_stream_of_events_shows_jobs_of_other_fronts(args: ServerArgs) -> None:
+    async def test(one: Front, two: Front) -> None:
+        scope = {"type": "http", "headers": [], "path": "/", "server": ("localhost", 80)}
+        for front in (one, two):
+            started = StartedTasks()
+            front.service.observers.append(started)
+            front.jobs.on_started(started.started)
+            front.feed = JobFeed(Request(scope), front.service, front.jobs, started)  # type: ignore[attr-defined]
+        job = await one.submit("a", Owner())
+        own, other = await holder("a", one, two)
+        seen: list[str] = []
+
+        async def follow() -> None:
+            async for event in other.feed:  # type: ignore[attr-defined]
+                seen.append(event.decode())
+
+        following = asyncio.create_task(follow())
+        await until(lambda: any("event: job\n" in event for event in seen))
+        own.engine.step("a", 7)
+        await until(lambda: any('"step": 7' in event for event in seen))
+        own.engine.finish("a")
+        await until(lambda: any('"status": "completed"' in event for event in seen))
+        assert all(job.id in event for event in seen if "event: job" in event)
+        following.cancel()
+        await asyncio.wait([following])
+
+    with_fronts(args, 2, test)

@@ -48,7 +48,7 @@ def shown(record: JobRecord, jobs: Jobs) -> dict[str, Any]:
         "started_at": record.started_at,
         "completed_at": record.completed_at,
         "error": None if record.error is None else record.error.message,
-        "files": [str(jobs.results.path(name)) for name in record.files],
+        "files": [str(jobs.results.locate(name, record.owner)) for name in record.files],
     }
 
 

@@ -79,14 +79,16 @@ class JobServers:
     def __init__(self, folder: Path) -> None:
         self.data = folder / "data"
         self._temporary = folder / "tmp"
-        self._temporary.mkdir()
+        self._temporary.mkdir(exist_ok=True)
         with listen(ServerArgs(port=0)) as free:
             self.url = listener_url(free)
 
     def begin(self, faults: str = "", **args: Any) -> JobServer:
         """Start one, which isn't ready yet."""
         port = int(self.url.rpartition(":")[2])
-        given = {"device": "cpu", "port": port, "data_dir": str(self.data), **args}
+        given = {"device": "cpu", "port": port, **args}
+        if "ledger" not in args:
+            given["data_dir"] = str(self.data)
         environment = {
             "TMPDIR": str(self._temporary),
             "PYTHONPATH": python_path(FAULTS_FOLDER, HELPERS),

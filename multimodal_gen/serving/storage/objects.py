@@ -13,7 +13,7 @@ from urllib.request import url2pathname
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store
+from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
 from multimodal_gen.configs.redacted_url import redacted
 from multimodal_gen.errors import InvalidRequest
@@ -49,9 +49,6 @@ class Objects:
         except (BaseError, ValueError, OSError) as error:
             reason = str(error).partition("\n")[0]
             raise InvalidRequest("results", redacted(url), f"can't be used: {reason}") from error
-
-    def check(self) -> None:
-        """Raise InvalidRequest unless objects can be listed."""
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Write an object; returns False if there is one, which stays as it is."""
@@ -108,8 +105,6 @@ def _store_at(url: str) -> ObjectStore:
             raise ValueError("file:// must be followed by an absolute path")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return LocalStore(folder)
-    if scheme == "memory":
-        return MemoryStore()
     return obstore.store.from_url(url, client_options=_CLIENT, retry_config=_RETRIES)
 
 
