@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
-_SECRET = re.compile(r"(?i)((?:password|passfile|sslpassword|secret|token|key)[a-z_]*=)[^&\s]*")
-_USERINFO = re.compile(r"(://[^/?#@:]*):[^/?#]*@")
+_SECRET = re.compile(r"(?i)((?:password|passfile|secret|token|key)[a-z_]*=)[^&]*")
+_PASSWORD = re.compile(r"^(\w*:(?://)?[^:]*):.*@", re.DOTALL)
+"""Up to the last `@`: a password may have characters that should have been escaped."""
 
 
 def redacted(url: str) -> str:
-    """The URL with its password, and parameters that may be secrets, replaced."""
-    return _SECRET.sub(r"\1…", _USERINFO.sub(r"\1:…@", url))
+    """The URL, or what was meant to be one, with its password and parameters that may be secrets
+    replaced."""
+    return _SECRET.sub(r"\1…", _PASSWORD.sub(r"\1:…@", url))

@@ -68,7 +68,7 @@ class Jobs:
         from multimodal_gen.serving.fronts.shared import SharedFront  # after psycopg was found
 
         runner = JobRunner(service, stores, render)
-        return cls(runner, SharedFront(runner, ledger, args.max_queue_size))
+        return cls(runner, SharedFront(runner, ledger))
 
     # -- API
 

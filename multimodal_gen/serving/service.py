@@ -7,6 +7,7 @@ import contextlib
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -276,9 +277,9 @@ class Service:
         alive = (task.outputs.count(None) for task in self.tasks if task.model == model.name)
         return 0 if self.stopping else max(0, wanted - sum(alive))
 
-    def check_room(self, count: int, owner: Owner) -> None:
+    def check_room(self, count: int, owner: Owner, everywhere: Counter[str] | None = None) -> None:
         """Raise QueueFull if `count` more requests exceed the capacity, or the owner's share."""
-        self._dispatcher.check_room(count, owner)
+        self._dispatcher.check_room(count, owner, everywhere)
 
     def _engine_changed(self, engine: Engine) -> None:
         self._dispatcher.engine_changed(engine)

@@ -29,6 +29,8 @@ SECRETS = {
     "MULTIMODAL_GEN_ADMIN_KEY": "hidden-2",
     "MULTIMODAL_GEN_WEBHOOK_SECRET": "hidden-3",
     "MULTIMODAL_GEN_WEBHOOK_URL": "http://hidden-4",
+    "MULTIMODAL_GEN_LEDGER": "postgresql://user:hidden-14@host/db",
+    "PGPASSWORD": "hidden-15",
     "HF_TOKEN": "hidden-5",
     "HUGGING_FACE_HUB_TOKEN": "hidden-6",
     "HTTPS_PROXY": "http://user:hidden-7@proxy",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from job_service import ANNE, BOB, PICTURE, JobService
 from postgres_server import Database
 from webhook_receiver import SECRET, Receiver
 
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.jobs.feed import JobFeed, StartedTasks
 from multimodal_gen.errors import (
@@ -30,7 +32,7 @@ from multimodal_gen.errors import (
 from multimodal_gen.serving import jobs
 from multimodal_gen.serving.fronts import shared
 from multimodal_gen.serving.fronts.shared import SharedFront
-from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.owner import Owner, Share
 from multimodal_gen.serving.storage.postgres.ledger import Renewed
 
 Test = Callable[..., Awaitable[None]]
@@ -261,12 +263,39 @@ def test_the_queue_is_bounded_over_all_fronts(args: ServerArgs) -> None:
     async def test(one: Front, two: Front) -> None:
         for number in range(2):
             await one.submit(f"job {number}")
-        await until(lambda: two.front._open == 2)
+        await until(lambda: two.front._open.total() == 2)
         for front in (one, two):
-            with pytest.raises(QueueFull, match="on all fronts"):
+            with pytest.raises(QueueFull, match="2 of at most 2"):
                 await front.submit("another")
 
-    with_fronts(small, 2, test)
+    with_fronts(small, 2, test, capacity=2)
+
+
+def test_an_owner_has_its_share_of_the_places_of_all_fronts(args: ServerArgs) -> None:
+    async def test(one: Front, two: Front) -> None:
+        for front in (one, two):
+            front.service.grant({"anne": Share(), "bob": Share()})
+        for number in range(3):
+            await one.submit(f"job {number}")
+        await until(lambda: two.front._open.total() == 3)
+        with pytest.raises(QueueFull, match="other keys"):
+            await two.submit("a fourth")
+        await two.submit("of another", BOB)
+
+    with_fronts(args, 2, test, capacity=6)
+
+
+def test_a_deadline_is_kept_by_jobs_that_wait_in_the_ledger(args: ServerArgs) -> None:
+    async def test(one: Front) -> None:
+        await one.submit("running")
+        await one.has("running")
+        late = SamplingParams(prompt="late", deadline_s=0.2)
+        job = await one.jobs.submit("image", late, owner=ANNE)
+        ended = await one.jobs.finished(job.id, ANNE)
+        assert (ended.status, ended.error and ended.error.code) == ("failed", "deadline_exceeded")
+        assert one.engine.prompts == ["running"]
+
+    with_fronts(args, 1, test, in_flight=1)
 
 
 def test_without_its_database_a_front_goes_on_with_what_runs_and_refuses_what_is_new(
@@ -345,7 +374,7 @@ def test_a_renewal_that_was_asked_for_before_a_job_was_taken_says_nothing_of_it(
     async def test(one: Front) -> None:
         await one.submit("a")
         await one.has("a")
-        one.front.renewed(Renewed(asked_at=0.0, held={}, open=0, overdue=0), trusted=True)
+        one.front.renewed(Renewed(asked_at=0.0, held={}, open=Counter(), overdue=0), trusted=True)
         await settle()
         assert one.engine.prompts == ["a"]
 

@@ -108,3 +108,39 @@ def test_what_is_shown_of_a_servers_arguments_has_no_secrets() -> None:
     given = {"api_key": "k1", "admin_key": "k2", "webhook_secret": "k3", "webhook_url": "http://k4"}
     args = ServerArgs(port=1, **given)  # type: ignore[arg-type]
     assert args.without_secrets == ServerArgs(port=1)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:hidden@host:5/db", "postgresql://me:…@host:5/db"),
+        (
+            "postgresql://me:hid%40den@host/db?sslmode=require",
+            "postgresql://me:…@host/db?sslmode=require",
+        ),
+        ("postgresql://me@host/db?password=hidden&x=1", "postgresql://me@host/db?password=…&x=1"),
+        ("postgres://host/db", "postgres://host/db"),
+    ],
+)
+@pytest.mark.parametrize("mistyped", [":", ":x//", "//", "+x://"])
+def test_the_ledgers_password_is_not_shown(url: str, shown: str, mistyped: str) -> None:
+    args = ServerArgs(ledger=url, results="file:///shared")
+    assert args.without_secrets.ledger == shown
+    with pytest.raises(InvalidRequest) as caught:
+        ServerArgs(ledger=url.replace("://", mistyped), results="file:///shared")
+    assert "hid" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"ledger": "postgresql://host/db"}, "results"),
+        ({"ledger": "postgresql://h/d", "results": "file:///x", "data_dir": "x"}, "data_dir"),
+        ({"ledger": "sqlite:///jobs.sqlite", "results": "file:///x"}, "ledger"),
+    ],
+)
+def test_a_shared_ledger_needs_shared_results_and_no_folder(
+    given: dict[str, str], field: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{field}="):
+        ServerArgs(**given)  # type: ignore[arg-type]

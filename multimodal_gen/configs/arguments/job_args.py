@@ -47,7 +47,7 @@ class JobArgs(ArgumentGroup):
     def _require_url(self, allowed: str, schemes: tuple[str, ...], name: str) -> None:
         url = getattr(self, name)
         if url is not None and not url.startswith(schemes):
-            raise InvalidRequest(name, redacted(url), allowed)
+            raise InvalidRequest(name, redacted(url) if "://" in url else "…", allowed)
 
     def _check_shared(self) -> None:
         if self.ledger is None:

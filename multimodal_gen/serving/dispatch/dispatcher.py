@@ -123,15 +123,17 @@ class Dispatcher:
         self.pump()
         return tickets
 
-    def check_room(self, count: int, owner: Owner) -> None:
+    def check_room(self, count: int, owner: Owner, everywhere: Counter[str] | None = None) -> None:
         """Raise QueueFull if there are no `count` places, or the owner has its share of them: as
         many, times its weight, as are free. Its only request always has places if there are any:
-        waiting would not give it more."""
-        alive, most = self._alive.total(), self._limits.capacity
+        waiting would not give it more. `everywhere` counts by owner what is queued or running on
+        all fronts, where there are several."""
+        counts = self._alive if everywhere is None else everywhere
+        alive, most = counts.total(), self._limits.capacity
         if alive + count > most:
             what = f"{alive} of at most {most} requests are queued or running"
             raise QueueFull(f"no room for {count} more: {what}", self._room_in_s())
-        own, free = self._alive[owner.name], most - alive
+        own, free = counts[owner.name], most - alive
         share = self._share_of(owner.name).weight * free
         if self.several_owners and own and own + count > share:
             what = f"{own} of this key's are queued or running, and the {free} free places are kept"

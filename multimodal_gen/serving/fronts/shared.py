@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from multimodal_gen.client.request_handle import Update
-from multimodal_gen.errors import MultimodalGenError, NotFound, QueueFull
+from multimodal_gen.errors import MultimodalGenError, NotFound
 from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.serving.fronts.alone import live
 from multimodal_gen.serving.fronts.heartbeat import Heartbeat
@@ -35,7 +36,6 @@ from multimodal_gen.serving.task import Task
 log = logging.getLogger(__name__)
 TELL_S = 0.3
 """Interval at which progress is told to other fronts."""
-_FULL_RETRY_S = 1.0
 _SWEEP_S = 600.0
 _OVERDUE = 64
 """Jobs without need of an engine that are taken at a time."""
@@ -60,18 +60,17 @@ class SharedFront:
     has taken it meanwhile.
     """
 
-    def __init__(self, runner: JobRunner, ledger: PostgresLedger, capacity: int) -> None:
-        """`capacity` is the number of jobs of all fronts that may wait or run."""
+    def __init__(self, runner: JobRunner, ledger: PostgresLedger) -> None:
         self.trouble: str | None = None
         self.started: list[Callable[[Task], None]] = []
         """Called with the task of each job that other fronts accept or run."""
         self._runner = runner
         self._ledger = ledger
-        self._capacity = capacity
         self._mirrors = Mirrors(ledger, self._on_started, self._is_own)
         self._leases: dict[str, _Lease] = {}
         """Of jobs that this front took."""
-        self._open = 0
+        self._open = Counter[str]()
+        """Jobs on all fronts, by owner: those of the last renewal, and what was accepted since."""
         self._trusted = False
         self._overdue = False
         self._swept_at = -_SWEEP_S
@@ -95,18 +94,12 @@ class SharedFront:
         pictures: Pixels,
         job_id: str,
     ) -> JobRecord:
-        self._check_room(count)
+        self._runner.service.check_room(count, owner, self._open)
         kept = await persist(keep, lambda: give_up_at)
         if kept.id == job_id:
-            self._open += 1
+            self._open[owner.name] += 1
             self._wake.set()
         return kept
-
-    def _check_room(self, count: int) -> None:
-        """Raise QueueFull, by the number of the last renewal and what was accepted here since."""
-        if self._open + count > self._capacity:
-            what = f"{self._open} of at most {self._capacity} jobs are queued or running"
-            raise QueueFull(f"no room for {count} more: {what} on all fronts", _FULL_RETRY_S)
 
     @property
     def alive(self) -> Sequence[str]:
@@ -280,7 +273,15 @@ class SharedFront:
         own = [tasks[name] for name in self._leases if name in tasks]
         idle = [task.id for task in own if task.status == "queued" and task.model not in able]
         if idle:
-            self._spawn(asyncio.to_thread(self._ledger.release, idle))
+            self._spawn(self._release(idle))
+
+    async def _release(self, job_ids: Sequence[str]) -> None:
+        with contextlib.suppress(*STORAGE_ERRORS):
+            await asyncio.to_thread(self._ledger.release, job_ids)
+            for job_id in job_ids:
+                self._leases.pop(job_id, None)
+                if (task := self._runner.tasks.get(job_id)) is not None:
+                    task.cancel()  # without effect on the job, whose lease is given up
 
     # -- following other fronts
 

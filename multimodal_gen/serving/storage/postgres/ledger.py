@@ -10,6 +10,7 @@ import contextlib
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -57,8 +58,8 @@ class Renewed:
     asked_at: float
     """On a monotonic clock: what was taken later may be missing here."""
     held: Mapping[str, HeldJob]
-    open: int
-    """Unfinished jobs of all fronts."""
+    open: Counter[str]
+    """Unfinished jobs of all fronts, by owner."""
     overdue: int
     """Those that no front has and that end without an engine: late or cancelled."""
 
@@ -225,9 +226,10 @@ class PostgresLedger:
         """Renew all of this front's leases. Raises psycopg.Error."""
         asked_at = time.monotonic()
         rows = db.execute(statements.RENEW, (LEASE_S, self.front)).fetchall()
-        count = db.execute(_sql(statements.COUNT)).fetchone() or {}
+        counts = db.execute(_sql(statements.COUNT)).fetchall()
         held = {row["id"]: HeldJob(row["epoch"], row["cancel_asked"]) for row in rows}
-        return Renewed(asked_at, held, count["jobs"], count["overdue"])
+        open_jobs = Counter({row["owner"]: row["jobs"] for row in counts})
+        return Renewed(asked_at, held, open_jobs, sum(row["overdue"] for row in counts))
 
     def release(self, job_ids: Sequence[str] | None = None) -> None:
         """Give these jobs, or all, to other fronts, from the beginning."""

@@ -46,9 +46,9 @@ WHERE front = %s AND NOT done RETURNING id, epoch, cancel_asked
 """
 
 COUNT = """
-SELECT count(*) AS jobs, count(*) FILTER (
+SELECT owner, count(*) AS jobs, count(*) FILTER (
     WHERE lease_until < now() AND (late_at <= now() OR cancel_asked)
-) AS overdue FROM jobs WHERE NOT done
+) AS overdue FROM jobs WHERE NOT done GROUP BY owner
 """
 
 RELEASE = """
