@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _SECRET = re.compile(r"(?i)((?:password|passfile|secret|token|key)[a-z_]*=)[^&]*")
-_PASSWORD = re.compile(r"^(\w*:(?://)?[^:]*):.*@", re.DOTALL)
+_PASSWORD = re.compile(r"^([^/:@]*:(?://)?[^:]*):.*@", re.DOTALL)
 """Up to the last `@`: a password may have characters that should have been escaped."""
 
 
