@@ -168,7 +168,9 @@ class Jobs:
         if (task := self.task(job_id)) is not None:
             async for event in task.events():
                 yield event
-        elif record.error is not None:
+            if task.ended_elsewhere:
+                record = await self.get(job_id, owner)
+        if record.error is not None:
             raise record.error.exception()
 
     async def finished(self, job_id: str, owner: Owner) -> JobRecord:

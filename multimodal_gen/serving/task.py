@@ -88,6 +88,8 @@ class Task:
         """Newest preview per unfinished output."""
         self.outputs: list[Output | None] = [None] * len(self.requests)
         self.error: MultimodalGenError | None = None
+        self.ended_elsewhere = False
+        """It followed a job of another front, which has ended: see its record."""
         self._updates = [_unknown(req) for req in self.requests]
         self._cancel = cancel
         self._is_loading = is_loading
@@ -95,7 +97,7 @@ class Task:
 
     @property
     def done(self) -> bool:
-        return self.error is not None or None not in self.outputs
+        return self.ended_elsewhere or self.error is not None or None not in self.outputs
 
     @property
     def made(self) -> list[Output]:
@@ -216,6 +218,11 @@ class Task:
             return
         self.error = error
         self.status = "cancelled" if isinstance(error, Cancelled) else "failed"
+        self._wake()
+
+    def end_elsewhere(self) -> None:
+        """End a task that only follows another front's, for all followers."""
+        self.ended_elsewhere = True
         self._wake()
 
     def _wake(self) -> None:

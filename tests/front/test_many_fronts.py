@@ -34,6 +34,7 @@ from multimodal_gen.serving.fronts import shared
 from multimodal_gen.serving.fronts.shared import SharedFront
 from multimodal_gen.serving.owner import Owner, Share
 from multimodal_gen.serving.storage.postgres.ledger import Renewed
+from multimodal_gen.serving.task import Moved
 
 Test = Callable[..., Awaitable[None]]
 
@@ -123,6 +124,28 @@ def test_a_job_accepted_by_one_front_is_answered_for_by_all(args: ServerArgs) ->
             )
             await until(lambda front=front: front.jobs.task(job.id) is None)
             assert [record.id for record in (await front.jobs.page(ANNE)).records] == [job.id]
+
+    with_fronts(args, 2, test)
+
+
+def test_a_job_is_followed_from_another_front_to_its_end(args: ServerArgs) -> None:
+    async def test(one: Front, two: Front) -> None:
+        job = await one.submit("a")
+        own, other = await holder("a", one, two)
+        own.engine.step("a", 5)
+        await until(lambda: other.jobs.task(job.id))
+        steps: list[int] = []
+
+        async def follow() -> None:
+            async for event in other.jobs.follow(job.id, ANNE):
+                assert isinstance(event, Moved)
+                steps.append(event.progress.step)
+
+        following = asyncio.create_task(follow())
+        await until(lambda: 5 in steps)
+        own.engine.fail("a", GenerationFailed("it went wrong"))
+        with pytest.raises(GenerationFailed, match="it went wrong"):
+            await following
 
     with_fronts(args, 2, test)
 

@@ -24,6 +24,7 @@ from multimodal_gen.messages.pictures import headers_of
 from multimodal_gen.messages.request import Req
 from multimodal_gen.serving.records import JobRecord, JobRequest
 from multimodal_gen.serving.storage import object_spool
+from multimodal_gen.serving.storage import objects as objects_module
 from multimodal_gen.serving.storage.object_results import ObjectResults
 from multimodal_gen.serving.storage.object_spool import ObjectSpool
 from multimodal_gen.serving.storage.objects import Objects
@@ -207,6 +208,19 @@ def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InvalidRequest, match=r"results='file://.*can't be used"):
         Objects.at(f"file://{tmp_path}/file/below")
+
+
+def test_a_store_that_can_not_be_listed_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "hidden", "REGION": "r"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    monkeypatch.setattr(objects_module, "_RETRIES", {"max_retries": 0})
+    with pytest.raises(InvalidRequest, match="results='s3://bucket': can't be used") as caught:
+        Objects.at("s3://bucket")
+    assert "hidden" not in str(caught.value)
 
 
 def test_a_new_folder_is_its_users_own(tmp_path: Path) -> None:

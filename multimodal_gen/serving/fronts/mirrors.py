@@ -71,7 +71,8 @@ class Mirrors:
             task.receive(index, Update(req.id, step, total, place, eta_s, None))
 
     def drop(self, job_id: str) -> None:
-        self.tasks.pop(job_id, None)
+        if (task := self.tasks.pop(job_id, None)) is not None:
+            task.end_elsewhere()
         self._heard_at.pop(job_id, None)
 
     async def check_quiet(self) -> None:

@@ -119,13 +119,16 @@ class SharedFront:
         await asyncio.to_thread(self._ledger.ask_cancel, record.id)
         self._overdue = True
         self._wake.set()
-        await self.ended(record.id)
+        await self._wait_end(record.id, self._runner.records.check)
 
     async def ended(self, job_id: str) -> None:
-        """Also raises StorageFull and StorageUnavailable if that keeps the job from ending."""
+        await self._wait_end(job_id, lambda _: None)
+
+    async def _wait_end(self, job_id: str, check: Callable[[str], None]) -> None:
+        """`check` may raise what keeps the job from ending."""
         while True:
             news = self._news
-            self._runner.records.check(job_id)
+            check(job_id)
             try:
                 record = await asyncio.to_thread(self._ledger.get, job_id, None)
             except NotFound:

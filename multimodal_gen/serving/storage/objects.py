@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +20,7 @@ from multimodal_gen.configs.redacted_url import redacted
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.serving.storage.failures import RETRY_S, no_space, unavailable
 
+log = logging.getLogger(__name__)
 _CLIENT: Any = {"timeout": "30s", "connect_timeout": "5s"}
 _RETRIES: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
 SIGNED_S = 3600
@@ -45,7 +47,9 @@ class Objects:
         """Those at `s3://…`, `gs://…`, `az://…` or `file://…`; credentials come from the
         environment, as each provider's tools read them. Raises InvalidRequest."""
         try:
-            return cls(_store_at(url))
+            objects = cls(_store_at(url))
+            next(obstore.list(objects._store, "results"), None)
+            return objects
         except (BaseError, ValueError, OSError) as error:
             reason = str(error).partition("\n")[0]
             raise InvalidRequest("results", redacted(url), f"can't be used: {reason}") from error
@@ -128,4 +132,5 @@ def _meaning(error: BaseError) -> Exception:
     text = str(error).partition("\n")[0]
     if "No space left" in text or "os error 28" in text:
         return no_space(OSError(28, "")) or error
+    log.warning("the object store can't be used: %s", redacted(text))
     return unavailable("its object store can't be used", RETRY_S)
