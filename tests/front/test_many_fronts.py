@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -33,6 +34,7 @@ from multimodal_gen.serving import jobs
 from multimodal_gen.serving.fronts import shared
 from multimodal_gen.serving.fronts.shared import SharedFront
 from multimodal_gen.serving.owner import Owner, Share
+from multimodal_gen.serving.storage.object_spool import ObjectSpool
 from multimodal_gen.serving.storage.postgres.ledger import Renewed
 from multimodal_gen.serving.task import Moved
 
@@ -52,6 +54,14 @@ class Front(JobService):
         front = self.jobs._front
         assert isinstance(front, SharedFront)
         self.front = front
+        self.beats = 0
+        renewed = front.renewed
+
+        def count(now: Renewed, trusted: bool) -> None:
+            renewed(now, trusted)
+            self.beats += 1
+
+        front.renewed = count  # type: ignore[method-assign]
 
     async def fall_silent(self) -> None:
         """What a stopped process does: nothing is renewed, taken or heard any more."""
@@ -165,6 +175,35 @@ def test_any_front_cancels_and_deletes(args: ServerArgs) -> None:
                     await own.jobs.get(job.id, ANNE)
 
     with_fronts(args, 2, test)
+
+
+def test_a_job_whose_images_are_still_being_read_is_cancelled_from_another_front(
+    args: ServerArgs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+    read = ObjectSpool.read
+
+    def slowly(*given: Any) -> Any:
+        reading.set()
+        assert go_on.wait(30)
+        return read(*given)
+
+    monkeypatch.setattr(ObjectSpool, "read", slowly)
+
+    async def test(one: Front) -> None:
+        other = Front(args)  # without an engine, so that it takes no jobs
+        other.jobs.watch()
+        job = await one.submit("a", pictures=PICTURE)
+        await asyncio.to_thread(reading.wait, 30)
+        cancelling = asyncio.create_task(other.jobs.cancel(job.id, ANNE))
+        await until(lambda: job.id in one.front._leases)
+        beats = one.beats
+        await until(lambda: one.beats > beats + 1)
+        go_on.set()
+        assert (await cancelling).status == "cancelled"
+        await other.stop()
+
+    with_fronts(args, 1, test)
 
 
 def test_a_job_that_waits_in_the_ledger_is_cancelled_without_an_engine(args: ServerArgs) -> None:

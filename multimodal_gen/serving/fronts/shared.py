@@ -187,9 +187,7 @@ class SharedFront:
         self._open, self._trusted, self._overdue = now.open, trusted, now.overdue > 0
         for job_id, lease in list(self._leases.items()):
             held = now.held.get(job_id)
-            if job_id not in self._runner.runs:
-                del self._leases[job_id]
-            elif held is None or held.epoch != lease.epoch:
+            if held is None or held.epoch != lease.epoch:
                 if lease.taken_at < now.asked_at:
                     self._lose(job_id)
             elif held.cancel_asked and (task := self._runner.tasks.get(job_id)) is not None:
@@ -247,6 +245,8 @@ class SharedFront:
         self._mirrors.drop(record.id)
         if (run := runner.runs.get(record.id)) is not None:
             run.add_done_callback(lambda _: self._on_end(record.id))
+        else:
+            self._on_end(record.id)
 
     def _on_end(self, job_id: str) -> None:
         self._leases.pop(job_id, None)

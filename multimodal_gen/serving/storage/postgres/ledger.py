@@ -30,6 +30,8 @@ from multimodal_gen.serving.storage.rows import packed, record_of, row_of
 
 LEASE_S = 2.4
 """Time for which a front holds a job after each renewal."""
+_BATCH = 1000
+"""Number of jobs that one statement deletes."""
 _MINE = "epoch = %s AND front = %s"
 _ID = re.compile(r"[0-9a-f]{1,64}")
 
@@ -198,8 +200,11 @@ class PostgresLedger:
             self._tell(db, ended(job_id))
 
     def forget(self, completed_before: float) -> None:
-        with self._connections.one() as db:
-            db.execute("DELETE FROM jobs WHERE completed_at < %s", (completed_before,))
+        deleted = _BATCH
+        while deleted == _BATCH:
+            with self._connections.one() as db:
+                given = (completed_before, _BATCH)
+                deleted = db.execute(statements.FORGET, given).rowcount
 
     # -- leases
 

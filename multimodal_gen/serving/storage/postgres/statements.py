@@ -56,6 +56,10 @@ UPDATE jobs SET front = NULL, lease_until = 'epoch', status = 'queued', started_
 WHERE front = %s AND NOT done AND (%s::text[] IS NULL OR id = ANY(%s::text[]))
 """
 
+FORGET = """
+DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE completed_at < %s LIMIT %s)
+"""
+
 CLAIM_NOTICES = """
 UPDATE notices SET due_at = now() + make_interval(secs => %s) WHERE job IN (
     SELECT job FROM notices WHERE due_at <= now()
