@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from multimodal_gen.configs.quantization import Quantization
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.plan import Phase
@@ -33,8 +34,20 @@ class Output:
     pixels: npt.NDArray[np.uint8]
 
 
-def load(folder: Path, dtype: torch.dtype = torch.float32) -> ComposedPipeline:
-    return load_pipeline(folder, device=torch.device("cpu"), dtype=dtype, mesh=Mesh())
+def load(
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    *,
+    mesh: Mesh | None = None,
+    quantization: Quantization | None = None,
+) -> ComposedPipeline:
+    return load_pipeline(
+        folder,
+        device=torch.device("cpu"),
+        dtype=dtype,
+        mesh=mesh or Mesh(),
+        quantization=quantization,
+    )
 
 
 def start(

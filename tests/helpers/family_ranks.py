@@ -1,15 +1,14 @@
 """What each rank of a group does to show that every native family makes on it what it makes alone.
 
-`python family_ranks.py RANK WORLD_SIZE STORE CASES`; CASES is a file in JSON: name -> folder,
-parameters, pictures (.npy files) and the pixels that are expected. Prints one JSON object: the
-name of each case -> how far its pixels are apart at most, of 255, in any of the WAYS. Run by
-test_support.
+`python family_ranks.py RANK WORLD_SIZE STORE CASES WAYS`; CASES is a file in JSON: name -> folder,
+parameters, pictures (.npy files), LoRAs and the pixels that are expected. WAYS, a list in JSON, are
+the sizes of meshes. Prints one JSON object: the name of each case -> how far its pixels are apart
+at most, of 255, on any of them. Run by test_support.
 """
 
 import json
 import sys
 import warnings
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,37 +16,25 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from engineless import Pictures, finish, left, start
+from engineless import Pictures, finish, left, load, start
+from loras import LoadedLoras
 from rank_processes import say_and_leave
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
-from multimodal_gen.runtime.pipelines.registry import load_pipeline
-
-WAYS: Mapping[int, list[dict[str, int]]] = {
-    2: [{"ulysses": 2}, {"tensor": 2}, {"ring": 2}],
-    4: [
-        {"cfg": 2, "ulysses": 2},
-        {"cfg": 2, "tensor": 2},
-        {"ulysses": 2, "tensor": 2},
-        {"tensor": 4},
-        {"cfg": 2, "ring": 2},
-        {"ring": 2, "ulysses": 2},
-        {"ring": 4},
-    ],
-}
-"""Ways in which so many ranks share the work."""
 
 
 def apart(mesh: Mesh, case: dict[str, Any]) -> int:
-    """Of the case's request, in a batch with one of another text and seed."""
-    pipeline = load_pipeline(
-        Path(case["folder"]), device=torch.device("cpu"), dtype=torch.float32, mesh=mesh
-    )
+    """Of the case's request, in a batch with one of another text, seed and LoRA."""
+    pipeline = load(Path(case["folder"]), mesh=mesh, quantization=case.get("quantization"))
+    loras = LoadedLoras(pipeline, Path(case["loras"]))
     pictures: Pictures = {name: np.load(path) for name, path in case["pictures"].items()}
     other = {**case["params"], "prompt": "a dog that sleeps " * 4, "seed": 9}
-    both = [start(pipeline, SamplingParams(**each), pictures) for each in (case["params"], other)]
+    both = [
+        start(pipeline, SamplingParams(**params), pictures, loras=[loras.use(name)])
+        for params, name in ((case["params"], "all"), (other, "few"))
+    ]
     keys = {pipeline.batch_key(state, state.evaluation) for state in both}
     batch = both if len(keys) == 1 else both[:1]
     while left(both[0]):
@@ -58,12 +45,12 @@ def apart(mesh: Mesh, case: dict[str, Any]) -> int:
     return int(np.abs(pixels - np.load(case["expected"])).max())
 
 
-def main(rank: int, world_size: int, store: Path, cases: Path) -> None:
+def main(rank: int, world_size: int, store: Path, cases: Path, ways: str) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     kept = dist.FileStore(str(store), world_size)
     init_process_group(rank, world_size, kept, torch.device("cpu"), timedelta(seconds=120))
-    meshes = [Mesh.create(rank, **way) for way in WAYS[world_size]]
+    meshes = [Mesh.create(rank, **way) for way in json.loads(ways)]
     found = {
         name: max(apart(mesh, case) for mesh in meshes)
         for name, case in json.loads(cases.read_text()).items()
@@ -72,4 +59,4 @@ def main(rank: int, world_size: int, store: Path, cases: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), sys.argv[5])

@@ -1,24 +1,51 @@
 """What the registry says that each family does is done, and by a test."""
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from engineless import load, run
+from loras import LoadedLoras, write
 from parity import check_parity, take_pictures
 from rank_processes import run_ranks
-from support import CASES, CELLS, Cell
+from support import CASES, CELLS, Case, Cell
 
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.loader.lora.targets import Target, targets_in
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 Checkpoints = Callable[..., Path]
 
 NATIVE = {family.name for family in FAMILIES if family.ulysses}
 HEADS = 3
-"""Two ranks share them unevenly."""
+"""Two ranks share them unevenly, and of four one has none."""
+ALIKE = ("flux_fill", "flux_kontext", "wan_image_to_video")
+"""Families with the transformer of another."""
+QUANTIZED = ("flux", "wan")
+"""Families that are run with weights in int8 as well."""
+WAYS: dict[int, list[dict[str, int]]] = {
+    2: [{"tensor": 2}, {"ring": 2}],
+    4: [{"cfg": 2, "ulysses": 2}, {"ulysses": 2, "tensor": 2}],
+}
+"""Ways in which so many ranks share the work."""
+OTHER_WAYS: dict[int, list[dict[str, int]]] = {
+    2: [{"ulysses": 2}, {"tensor": 2}, {"ring": 2}],
+    4: [
+        {"tensor": 4},
+        {"ring": 4},
+        {"cfg": 2, "tensor": 2},
+        {"cfg": 2, "ring": 2},
+        {"ulysses": 2, "tensor": 2},
+        {"ring": 2, "ulysses": 2},
+        {"ring": 2, "tensor": 2},
+    ],
+}
 
 
 def test_every_cell_of_the_table_has_a_case() -> None:
@@ -40,40 +67,94 @@ def test_each_task_of_each_family_is_done_as_diffusers_does_it(
     check_parity(pipeline, folder, stock=case.stock, stock_call=case.stock_call, **call)
 
 
+def is_shared(cell: Cell, case: Case) -> bool:
+    return cell[0] in NATIVE and not case.patches
+
+
 @pytest.fixture(scope="module")
 def expected(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with a request to each native transformer, and what one rank makes of it."""
-    folder = tmp_path_factory.mktemp("expected")
-    described = {}
-    for (family, _), case in CASES.items():
-        if family not in NATIVE or case.patches:
-            continue
+    found: dict[str, Case] = {}
+    for cell, case in CASES.items():
+        if is_shared(cell, case) and cell[0] not in ALIKE:
+            found.setdefault(cell[0], case)
+    return describe(found, checkpoints, tmp_path_factory.mktemp("expected"))
+
+
+def describe(cases: Mapping[str, Case], checkpoints: Checkpoints, folder: Path) -> Path:
+    """Run each on one rank, and some with quantized weights, too."""
+    described: dict[str, Any] = {}
+    for name, case in cases.items():
         checkpoint = checkpoints(case.checkpoint, heads=HEADS)
-        pipeline = load(checkpoint)
-        name = type(pipeline.denoiser_module).__name__
-        if name in described:
-            continue
-        call = case.call
-        pictures = take_pictures(call)
-        np.save(folder / f"{name}.npy", run(pipeline, SamplingParams(**call), pictures).pixels)
-        for kind, picture in pictures.items():
-            np.save(folder / f"{name}.{kind}.npy", picture)
-        described[name] = {
-            "folder": str(checkpoint),
-            "params": call,
-            "pictures": {kind: str(folder / f"{name}.{kind}.npy") for kind in pictures},
-            "expected": str(folder / f"{name}.npy"),
-        }
+        described[name] = _described(load(checkpoint), case, checkpoint, folder / name)
+        if name in QUANTIZED:
+            quantized = load(checkpoint, quantization="int8")
+            described[f"{name} int8"] = {
+                **_described(quantized, case, checkpoint, folder / f"{name} int8"),
+                "quantization": "int8",
+            }
     path = folder / "cases.json"
     path.write_text(json.dumps(described))
     return path
 
 
-@pytest.mark.parametrize("world_size", [2, 4], ids=["2 ranks", "4 ranks"])
+def _described(
+    pipeline: ComposedPipeline, case: Case, checkpoint: Path, folder: Path
+) -> dict[str, Any]:
+    """A request with a LoRA, and what one rank makes of it. `few` is a LoRA for some queries."""
+    (name, *_) = pipeline.components_of_kind(pipeline.denoiser_name)
+    layers = [each for each in targets_in(pipeline.denoiser_module) if each[1].takes_rank]
+    put_lora(folder / "loras" / "all.safetensors", name, layers)
+    queries = [each for each in layers if "q" in each[0].rpartition(".")[2]]
+    put_lora(folder / "loras" / "few.safetensors", name, queries or layers[:1])
+    call = case.call
+    pictures = take_pictures(call)
+    loras = [LoadedLoras(pipeline, folder / "loras").use("all")]
+    made = run(pipeline, SamplingParams(**call), pictures, loras=loras).pixels
+    assert (made != run(pipeline, SamplingParams(**call), pictures).pixels).any()
+    np.save(folder / "expected.npy", made)
+    for kind, picture in pictures.items():
+        np.save(folder / f"{kind}.npy", picture)
+    return {
+        "folder": str(checkpoint),
+        "params": call,
+        "pictures": {kind: str(folder / f"{kind}.npy") for kind in pictures},
+        "loras": str(folder / "loras"),
+        "expected": str(folder / "expected.npy"),
+    }
+
+
+def put_lora(path: Path, component: str, layers: list[tuple[str, Target]]) -> None:
+    generator, keys = torch.Generator().manual_seed(0), {}
+    for name, target in layers:
+        out, *into = target.shape
+        down = torch.randn(2, *into, generator=generator) / math.prod(into) ** 0.5
+        up = 0.2 * torch.randn(out, 2, *[1] * (len(into) - 1), generator=generator)
+        keys |= {f"{component}.{name}.lora_A.weight": down, f"{component}.{name}.lora_B.weight": up}
+    write(path, keys)
+
+
+@pytest.mark.parametrize("ranks", WAYS, ids="{} ranks".format)
 def test_each_native_transformer_makes_the_same_on_ranks_as_alone(
-    expected: Path, tmp_path: Path, world_size: int
+    expected: Path, tmp_path: Path, ranks: int
 ) -> None:
-    outputs = run_ranks("family_ranks.py", world_size, tmp_path / "store", str(expected))
-    apart = json.loads(outputs[0])
-    assert len(apart) >= 6
+    assert_same_on_ranks(ranks, WAYS[ranks], expected, tmp_path, 6 + len(QUANTIZED))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", OTHER_WAYS, ids="{} ranks".format)
+def test_each_task_of_native_families_makes_the_same_on_ranks_as_alone(
+    checkpoints: Checkpoints, tmp_path: Path, ranks: int
+) -> None:
+    cases = {" ".join(cell): case for cell, case in CASES.items() if is_shared(cell, case)}
+    described = describe(cases, checkpoints, tmp_path)
+    assert_same_on_ranks(ranks, OTHER_WAYS[ranks], described, tmp_path, 12)
+
+
+def assert_same_on_ranks(
+    ranks: int, ways: list[dict[str, int]], cases: Path, folder: Path, least: int
+) -> None:
+    arguments = (str(cases), json.dumps(ways))
+    apart = json.loads(run_ranks("family_ranks.py", ranks, folder / "store", *arguments)[0])
+    assert len(apart) >= least
     assert {name: pixels for name, pixels in apart.items() if pixels > 1} == {}
