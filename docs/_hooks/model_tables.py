@@ -24,7 +24,7 @@ def families() -> str:
         )
         for family in FAMILIES
     ]
-    header = ("family", "tasks", "denoiser", "single file", "GGUF", "batching", "Ulysses")
+    header = ("family", "tasks", "denoiser", "single file", "GGUF", "batching", "ranks share it")
     return table(header, rows)
 
 

@@ -80,7 +80,8 @@ def _description(family: FamilyConfig) -> str:
         for name in known.__struct_fields__
         if getattr(known, name) is not None
     }
-    shared = "sequence and rows" if family.ulysses else "rows" if family.shares_rows else "nothing"
+    shared = "rows" if family.shares_rows else "nothing"
+    shared = "sequence, heads and features, and rows" if family.ulysses else shared
     styles = ", ".join(family.file_styles)
     rows = {
         "tasks": ", ".join(family.tasks),
