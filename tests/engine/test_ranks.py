@@ -32,6 +32,7 @@ GEOMETRIES = {
     "2 ranks share the sequence": {"num_gpus": 2, "ring_degree": 2},
     "2 ranks share the rows": {"num_gpus": 2},
     "4 ranks share rows and sequence": {"num_gpus": 4},
+    "2 ranks share the heads": {"num_gpus": 2, "tensor_degree": 2},
     "4 ranks share a sequence of 6 heads": {"num_gpus": 4, "ulysses_degree": 4},
 }
 

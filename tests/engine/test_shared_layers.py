@@ -19,12 +19,15 @@ from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.layers.lora import Difference, LoraRows, LoraUse, LowRank, Term
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.quantized.int8 import Int8Storage
+from multimodal_gen.runtime.layers.quantized.storage import count_numbers
 from multimodal_gen.runtime.layers.tensor_parallel.parts import TensorParts
 from multimodal_gen.runtime.loader.quantized.forms import open_weights
 from multimodal_gen.runtime.loader.tensors.derived import HeldTensor
 from multimodal_gen.runtime.loader.tensors.stored import Stored
 from multimodal_gen.runtime.loader.tensors.weights import fill
 from multimodal_gen.runtime.loader.tensors.when_loaded import WhenLoaded
+from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
+from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
 
 HEADS, WIDTH, MLP, DIM = 5, 32, 96, 64
 UNITS = (WIDTH, WIDTH, WIDTH, 1)
@@ -136,6 +139,30 @@ def test_a_rank_holds_its_share_alone(size: int) -> None:
         assert part.column.weight.shape == (3 * heads + features, DIM)
         assert part.row.weight.shape == (DIM, heads + features)
         assert part.row.weight.untyped_storage().nbytes() == 4 * part.row.weight.numel()
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_rank_holds_its_part_of_what_is_shared_and_the_rest(size: int) -> None:
+    """Of a transformer whose heads and features are dealt evenly."""
+    config = FluxConfig(
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=4,
+        joint_attention_dim=8,
+        axes_dims_rope=(8, 4, 4),
+    )
+    with torch.device("meta"):
+        shapes = FluxTransformer(config, Parts(sequence())).state_dict()
+    weights = {name: HeldTensor(torch.zeros(each.shape)) for name, each in shapes.items()}
+    with torch.device("meta"):
+        module = FluxTransformer(config, TensorParts(sequence(), Alone(0, size)))
+    fill(module, weights, {n: (n,) for n in shapes}, name="transformer", device=torch.device("cpu"))
+    whole = sum(each.numel() for each in shapes.values())
+    shared = config.shape.all_weights
+    biases = sum(each.numel() for name, each in shapes.items() if name.endswith(".bias"))
+    assert count_numbers(module) <= shared / size + (whole - shared)
+    assert count_numbers(module) >= shared / size + (whole - shared) - biases
 
 
 def terms() -> Iterator[tuple[str, Term]]:
