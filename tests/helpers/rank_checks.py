@@ -256,21 +256,35 @@ def _compare_attention(mesh: Mesh, lengths: torch.Tensor | None) -> None:
             torch.testing.assert_close(out, mine, atol=1e-5, rtol=1e-5)
 
 
+Shared = list[tuple[Mesh, nn.Module]]
+"""Transformers that share their work, each on a mesh."""
+
+
+def _geometries(heads: int) -> list[Mesh]:
+    """The ways in which these ranks share an evaluation: all where heads are uneven, and by heads
+    where some ranks have none."""
+    size = dist.get_world_size()
+    meshes = [_mesh(ulysses=size)]
+    if heads in (1, 3):
+        meshes.append(_mesh(tensor=size))
+    if heads == 3:
+        meshes.append(_mesh(ring=size))
+    if heads == 3 and size == 4:
+        products = (
+            {"ulysses": 2, "tensor": 2},
+            {"ring": 2, "ulysses": 2},
+            {"ring": 2, "tensor": 2},
+        )
+        meshes += [_mesh(**way) for way in products]
+    return meshes
+
+
 @cache
-def _geometries(uneven: bool) -> tuple[Mesh, ...]:
-    """The ways in which these ranks share an evaluation, rings only where heads are uneven."""
-    rank, size = dist.get_rank(), dist.get_world_size()
-    ways = [{"ulysses": size}, {"tensor": size}]
-    if size == 4:
-        ways.append({"ulysses": 2, "tensor": 2})
-    if uneven:
-        ways.append({"ring": size})
-    if uneven and size == 4:
-        ways += [{"ring": 2, "ulysses": 2}, {"ring": 2, "tensor": 2}]
-    return tuple(Mesh.create(rank, **way) for way in ways)
+def _mesh(**way: int) -> Mesh:
+    return Mesh.create(dist.get_rank(), **way)
 
 
-def _models(make: Callable[[Parts], nn.Module], heads: int) -> tuple[nn.Module, list[nn.Module]]:
+def _models(make: Callable[[Parts], nn.Module], heads: int) -> tuple[nn.Module, Shared]:
     """A transformer on one rank, and those that share its work, with the same weights."""
     alone = make(parts_of())
     generator = torch.Generator().manual_seed(0)
@@ -279,7 +293,7 @@ def _models(make: Callable[[Parts], nn.Module], heads: int) -> tuple[nn.Module, 
         for name, weight in alone.state_dict().items()
     }
     alone.load_state_dict(weights)
-    return alone, [filled(make, mesh, weights) for mesh in _geometries(heads == 3)]
+    return alone, [(mesh, filled(make, mesh, weights)) for mesh in _geometries(heads)]
 
 
 def flux_on_ranks_equals_flux_on_one(_: Mesh, __: Mesh) -> None:
@@ -432,15 +446,15 @@ def qwen_image_on_ranks_equals_qwen_image_on_one(_: Mesh, __: Mesh) -> None:
             )
 
 
-def _compare(models: tuple[nn.Module, list[nn.Module]], **inputs: Any) -> None:
+def _compare(models: tuple[nn.Module, Shared], **inputs: Any) -> None:
     alone, shared = models
     shapes = [list(each.shape) for each in inputs.values() if isinstance(each, torch.Tensor)]
     with torch.inference_mode():
         expected = evaluate(alone, **inputs)
-        for number, each in enumerate(shared):
+        for mesh, each in shared:
             ours = evaluate(each, **inputs)
             far = (ours - expected).norm() / expected.norm()
-            assert far < 1e-5, (alone, _geometries()[number], shapes)
+            assert far < 1e-5, (alone, mesh, shapes)
 
 
 def tiles_on_ranks_are_those_on_one(_: Mesh, mesh: Mesh) -> None:
