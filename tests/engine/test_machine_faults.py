@@ -92,6 +92,7 @@ def test_a_machine_that_fails_costs_no_request(stack: ExitStack, tmp_path: Path)
         )
     first.signal(signal.SIGTERM, "--node-rank")
     assert nodes[0].wait(60) == 0
+    nodes[1].send_signal(signal.SIGCONT)  # nsenter stops when what it runs is stopped
     assert nodes[1].wait(60) == 0
     assert not first.processes() + other.processes()
 
