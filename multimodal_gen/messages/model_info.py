@@ -69,6 +69,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Components that a LoRA may apply to, the denoisers first."""
     residency: str = ""
     """Where its weights are; empty on a CPU."""
+    sharing: str = ""
+    """How its ranks share an evaluation, and why; empty with one rank."""
     dtype: str = "float32"
     device: str = "cpu"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -70,6 +71,14 @@ def test_same_seed_same_picture_on_any_number_of_ranks(
     for one, several in zip(alone, together, strict=True):
         difference = one.pixels.astype(int) - several.result(200).pixels.astype(int)
         assert np.abs(difference).max() <= 1
+
+
+def test_an_engine_says_how_its_ranks_share_an_evaluation(
+    ranks: EngineProcess, engine: EngineProcess
+) -> None:
+    assert engine.wait_ready(200).sharing == ""
+    told = ranks.wait_ready(200).sharing
+    assert re.match(rf"{len(ranks.pids)} ranks: (cfg|ulysses|ring|tensor) \d.*an evaluation", told)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

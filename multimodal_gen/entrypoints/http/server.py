@@ -123,6 +123,8 @@ class HttpServer:
     def model_is_known(self, model: ServedModel) -> None:
         """Resume its jobs, and say that it is served."""
         print(f"multimodal-gen: serving {model.name} at {self._url}", flush=True)
+        if model.info is not None and model.info.sharing:
+            print(f"multimodal-gen: {model.info.sharing}", flush=True)
         before, resuming = self._resuming, self._jobs.resume()
         self._resuming = asyncio.create_task(_after(before, resuming))
 

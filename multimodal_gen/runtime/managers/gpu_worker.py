@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from multimodal_gen.errors import (
@@ -51,9 +52,13 @@ log = logging.getLogger(__name__)
 class GPUWorker:
     """Carries out plans on one device. All ranks get the same plans in the same order."""
 
-    def __init__(self, pipeline: ComposedPipeline, loras: LoraLoader | None = None) -> None:
+    def __init__(
+        self, pipeline: ComposedPipeline, loras: LoraLoader | None = None, sharing: str = ""
+    ) -> None:
+        """`sharing`: how the ranks share an evaluation, for operators."""
         self.pipeline = pipeline
         self.loras = loras
+        self._sharing = sharing
         self.device = pipeline.context.device
         self.rank = pipeline.context.mesh.rank
         self.states: dict[str, RequestState] = {}
@@ -81,8 +86,8 @@ class GPUWorker:
         file = None if args.model_file is None else Path(args.model_file)
         files = {name: Path(own) for name, own in args.component_files.items()}
         checkpoint = Checkpoint.open(folder, file, files, engine.quantization)
-        parallel = agreed_parallel(args, checkpoint, device, dtype)
-        mesh = Mesh.create(args.rank, **asdict(parallel))
+        choice = agreed_parallel(args, checkpoint, device, dtype)
+        mesh = Mesh.create(args.rank, **asdict(choice.config))
         pipeline = load_pipeline(
             folder,
             device=device,
@@ -101,19 +106,21 @@ class GPUWorker:
             ),
         )
         if engine.lora_dir is None or not pipeline.supports_lora:
-            return cls(pipeline)
-        return cls(pipeline, LoraLoader(pipeline, Path(engine.lora_dir), engine.max_loaded_loras))
+            return cls(pipeline, sharing=choice.sentence)
+        loras = LoraLoader(pipeline, Path(engine.lora_dir), engine.max_loaded_loras)
+        return cls(pipeline, loras, choice.sentence)
 
     def loaded(self, name: str, local_ranks: int) -> RankLoaded:
         """Report this rank's model to the Scheduler, for planning."""
         weights = count_numbers(self.pipeline.denoiser_module)
+        model = msgspec.structs.replace(self.pipeline.model_info(name), sharing=self._sharing)
         free = free_bytes(self.device, local_ranks)
         plan = self.pipeline.residency.plan
         if plan is not None:
             free = min(free, plan.free_in(Phase.DENOISE))
         return RankLoaded(
             rank=self.rank,
-            model=self.pipeline.model_info(name),
+            model=model,
             parameters=weights,
             memory_bytes=max(free // 2, free - self._lora_bytes),
             device_name=describe_device(self.device),

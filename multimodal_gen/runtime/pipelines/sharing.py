@@ -16,7 +16,7 @@ from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.runtime.distributed.collectives import from_first_rank, smallest
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.config import TransformerConfig
-from multimodal_gen.scheduling.parallel.choice import choose_parallel
+from multimodal_gen.scheduling.parallel.choice import ParallelChoice, choose_parallel
 from multimodal_gen.scheduling.parallel.machines import Machine, cpu_ranks, gpu_called
 from multimodal_gen.scheduling.parallel.shape import Evaluation
 from multimodal_gen.scheduling.residency import GIGABYTE
@@ -29,20 +29,20 @@ _FOR_WEIGHTS = 0.9
 
 def agreed_parallel(
     args: RankArgs, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
-) -> ParallelConfig:
+) -> ParallelChoice:
     """The first rank's choice, on every rank. Collective if there are several ranks.
 
     Raises InvalidRequest, InvalidCheckpoint; those that a checkpoint or arguments cause are raised
     on every rank.
     """
     if args.engine.num_gpus == 1:
-        return ParallelConfig()
+        return ParallelChoice(ParallelConfig(), "")
     work = usual_evaluation(checkpoint, dtype)
     choice = choose_parallel(args.engine, work, _machine(args, device, work))
     told = from_first_rank(msgspec.msgpack.encode(choice.config))
     if args.rank == 0:
         log.info("%s", choice.sentence)
-    return msgspec.msgpack.decode(told, type=ParallelConfig)
+    return replace(choice, config=msgspec.msgpack.decode(told, type=ParallelConfig))
 
 
 def usual_evaluation(checkpoint: Checkpoint, dtype: torch.dtype) -> Evaluation | None:

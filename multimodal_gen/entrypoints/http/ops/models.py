@@ -85,6 +85,7 @@ def _described(model: ServedModel, created: int) -> dict[str, Any]:
         "family": None if info is None else info.family,
         "tasks": None if info is None else info.tasks,
         "residency": None if info is None else info.residency,
+        "sharing": None if info is None else info.sharing,
         "status": model.status,
         "engines": [engine.status for engine in model.engines],
         "loading": None if model.loading is None else asdict(model.loading),

@@ -42,7 +42,9 @@ def status_routes(service: Service, jobs: Jobs, args: ServerArgs) -> APIRouter:
             state["ledger"] = "unreachable" if jobs.trouble else "reachable"
         reply = Response(media_type="application/json")
         try:
-            state |= {"model": service.model.name, "residency": service.model.residency}
+            model = service.model
+            state |= {"model": model.name, "residency": model.residency}
+            state["sharing"] = model.sharing
             if state["status"] != "ready":
                 raise service.not_ready()
         except MultimodalGenError as error:
