@@ -211,6 +211,22 @@ def test_a_model_that_is_unloaded_is_loaded_again_by_the_next_request() -> None:
     run(test)
 
 
+def test_the_operators_changes_are_made_in_order() -> None:
+    async def test(it: Loading) -> None:
+        it.kept["a"].up()
+        running = it.ask("running", "a")
+        for change in ("unload", "load", "unload", "load"):  # each while the first one waits
+            getattr(it.service.loader, change)(it.model("a"))
+            await settle()
+        assert it.model("a").status == "draining"
+        it.finish("a", "running")
+        await running.wait()
+        await until(lambda: it.log.count("load a") == 3)
+        assert it.log == ["load a", "load b", *["unload a", "load a"] * 2]
+
+    run(test)
+
+
 def test_engines_are_restarted_one_by_one_while_the_others_serve() -> None:
     async def test(it: Loading) -> None:
         for kept in it.kept.values():

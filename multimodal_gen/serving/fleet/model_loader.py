@@ -30,8 +30,8 @@ class ModelLoader:
         self._fleet = fleet
         self._waiting = waiting
         self._order = asyncio.Lock()
-        self._wanted: dict[ServedModel, float] = {}
-        """Models to be loaded, since when."""
+        self._wanted: set[ServedModel] = set()
+        """Models that requests wait for, which are not being loaded yet."""
         self._work: set[asyncio.Task[None]] = set()
         self.budget = math.inf
         """Bytes of weights that may be loaded."""
@@ -48,12 +48,17 @@ class ModelLoader:
                 model.on_demand = True
 
     def want(self, model: ServedModel) -> None:
-        """See to it that the model is loaded, in place of others if need be."""
-        if model.status in ("unloaded", "failed") and model not in self._wanted:
-            self._wanted[model] = time.monotonic()
+        """See to it that the model is loaded, unless it is, for requests that wait for it."""
+        if not model.is_loaded and model not in self._wanted:
+            self._wanted.add(model)
+            self.load(model)
+
+    def load(self, model: ServedModel) -> None:
+        """Load it, in place of others if need be, after what it was told to do before."""
+        if not model.is_loaded:
             for engine in model.engines:
                 engine.failure = None  # it is tried again
-            self._spawn(self._load(model))
+        self._spawn(self._in_order(self._load(model, time.monotonic())))
 
     def unload(self, model: ServedModel) -> None:
         """Give up its memory, once it has no requests; the next one loads it again."""
@@ -80,21 +85,21 @@ class ModelLoader:
 
     # -- one at a time
 
-    async def _load(self, model: ServedModel) -> None:
-        async with self._order:
-            while (unload := self._in_the_way(model)) is None:
+    async def _load(self, model: ServedModel, wanted_since: float) -> None:
+        if not model.is_loaded:
+            while (unload := self._in_the_way(model, wanted_since)) is None:
                 await asyncio.sleep(LOOK_S)
             for other in unload:
                 await self._unload(other)
-            del self._wanted[model]
             log.info("loading model %s", model.name)
             model.load()
+        self._wanted.discard(model)
 
-    def _in_the_way(self, model: ServedModel) -> list[ServedModel] | None:
+    def _in_the_way(self, model: ServedModel, wanted_since: float) -> list[ServedModel] | None:
         """Models to unload first; None: none can be unloaded now."""
         others = {m.name: m for m in self._fleet.models if m is not model and m.is_loaded}
         loaded = [
-            LoadedModel(m.name, m.size, m.used_at, self._is_busy(m, self._wanted[model]))
+            LoadedModel(m.name, m.size, m.used_at, self._is_busy(m, wanted_since))
             for m in others.values()
         ]
         budget = max(self.budget, model.size)  # one that is too large has everything

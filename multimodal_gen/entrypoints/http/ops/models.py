@@ -38,7 +38,7 @@ def model_routes(service: Service) -> APIRouter:
         """Load a model, in place of the least recently used ones if need be. Returns 202 while it
         is loading, and 200 once it is loaded."""
         model = service.fleet.named(name)
-        service.loader.want(model)
+        service.loader.load(model)
         return _reply(model, done=model.status == "ready")
 
     @routes.post("/v1/models/{name:path}/unload", dependencies=admin, responses=_CHANGE)
