@@ -1,4 +1,4 @@
-"""What a server is to serve: a model, its engines' arguments, and how many engines it has."""
+"""Specification of what is served: a model, its engines' arguments, and how many engines it has."""
 
 from __future__ import annotations
 

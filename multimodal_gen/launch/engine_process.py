@@ -241,7 +241,7 @@ def _scheduler_args(
 
 
 def _rank_args(told: SchedulerArgs, args: EngineArgs, model: ModelFiles) -> RankArgs:
-    """What all ranks are told alike; the launcher fills in the rest."""
+    """Arguments of all ranks; the launcher fills in the rest."""
     return RankArgs(
         rank=0,
         place=RankPlace(local_ranks=args.num_gpus),

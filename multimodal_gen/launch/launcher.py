@@ -1,4 +1,4 @@
-"""Who starts the ranks of an engine, and where: on this host, on several nodes that join, or in a
+"""Launchers of an engine's ranks: on this host, on several nodes that join, or in a
 Ray cluster."""
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Ranks(Protocol):
         """True if none of this host is left, and the others have been told."""
 
     def how_ended(self) -> str | None:
-        """How the first one ended; None if none did, or only after the Scheduler."""
+        """End of the first one; None if none did, or only after the Scheduler."""
 
     def kill(self, error: MultimodalGenError | None) -> None:
         """End all, and wait until those of this host have. `error`: why, unless the engine was

@@ -57,7 +57,7 @@ class RankProcesses:
             process.wait()
 
     def how_ended(self) -> str | None:
-        """How the first rank ended that did not just follow the Scheduler; None if none did."""
+        """End of the first rank that did not just follow the Scheduler; None if none did."""
         for rank, process in zip(self._ranks, self._processes, strict=True):
             if process.poll() not in (None, SCHEDULER_LOST):
                 return f"rank {rank} {manner(process)}"
@@ -113,7 +113,7 @@ def end(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def manner(process: subprocess.Popen[bytes]) -> str:
-    """How a process ended: `was killed by SIGKILL`."""
+    """Manner in which a process ended: `was killed by SIGKILL`."""
     code = process.returncode
     if code < 0:
         known = {int(one): one.name for one in signal.Signals}

@@ -17,7 +17,7 @@ SCHEDULER_LOST = 75
 
 
 class RankPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a rank runs: those of one host share its cores, its memory and its GPUs."""
+    """A rank's place: those of one host share its cores, its memory and its GPUs."""
 
     local_rank: int = 0
     """Number of the rank among those on its host: its GPU's."""
@@ -28,7 +28,7 @@ class RankPlace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProcessArgs(msgspec.Struct, frozen=True, kw_only=True):
-    """What the Scheduler's process and each rank are told alike."""
+    """Arguments of the Scheduler's process and of each rank."""
 
     engine: EngineArgs
     ranks_address: str

@@ -23,6 +23,6 @@ class StoreCall(msgspec.Struct, frozen=True, kw_only=True, tag="store_call"):
 
 
 class StoreReply(msgspec.Struct, frozen=True, tag="store_reply"):
-    """What the key holds then; None: nothing."""
+    """Value of the key then; None: it has none."""
 
     value: bytes | None = None

@@ -1,4 +1,4 @@
-"""What an engine's processes have in common: arguments from stdin, and an end with the parent.
+"""Common parts of an engine's processes: arguments from stdin, and an end with the parent.
 
 Standard input stays open while the parent lives; when it closes, the process exits.
 """

@@ -56,14 +56,14 @@ class Jobs:
     def in_folder(
         cls, folder: Path, service: Service, args: JobArgs, render: Render = render
     ) -> Jobs:
-        """Those kept in `folder`, which exists. Raises InvalidRequest."""
+        """Jobs kept in `folder`, which exists. Raises InvalidRequest."""
         ledger, stores = open_folder(folder, args)
         runner = JobRunner(service, stores, render)
         return cls(runner, OnlyFront(runner, ledger))
 
     @classmethod
     def shared(cls, service: Service, args: ServerArgs, render: Render = render) -> Jobs:
-        """Those of `args.ledger`, which other servers may use too. Raises InvalidRequest."""
+        """Jobs of `args.ledger`, which other servers may use too. Raises InvalidRequest."""
         ledger, stores = open_shared(args)
         from multimodal_gen.serving.fronts.shared import SharedFront  # after psycopg was found
 

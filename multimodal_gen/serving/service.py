@@ -90,8 +90,8 @@ class Service:
         return self.fleet.default if not name or one else self.fleet.named(name)
 
     async def known(self, name: str | None = None) -> ModelInfo:
-        """What is known of the model that a request means. One that is loaded on demand is loaded
-        if it never was: the request waits for that. Raises like `served` and `info_of`."""
+        """Properties of the model that a request means. One that is loaded on demand is loaded if
+        it never was: the request waits for that. Raises like `served` and `info_of`."""
         model = self.served(name)
         if model.on_demand and not self.stopping:
             self.loader.want(model)
@@ -100,7 +100,7 @@ class Service:
         return self.info_of(model)
 
     def info_of(self, model: ServedModel) -> ModelInfo:
-        """What is known of a model. Raises EngineNotReady while it has not been loaded, or the
+        """Properties of a model. Raises EngineNotReady while it has not been loaded, or the
         error of an engine that is not replaced. While engines are being replaced, requests are
         accepted and wait."""
         if self.stopping:

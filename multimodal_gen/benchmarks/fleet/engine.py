@@ -22,7 +22,7 @@ ROWS_TRIED = (1, 2, 4, 8)
 
 
 class SimulatedEngine(Protocol):
-    """What the simulation asks of an engine."""
+    """Interface of the simulation to an engine."""
 
     def submit(self, job: SimulatedJob, now: float) -> None:
         """Raises DeadlineExceeded."""

@@ -126,7 +126,7 @@ class SimulatedFleet:
             self._pump()
 
     def _hear(self, name: str) -> None:
-        """What runs in the engine says how far it is, now and then."""
+        """Tell now and then how far the requests in the engine are."""
         if self.now < self._heard.get(name, 0.0) + HEARD_EVERY_S:
             return
         self._heard[name] = self.now

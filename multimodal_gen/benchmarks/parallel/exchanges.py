@@ -21,7 +21,7 @@ _AXES: Sequence[AxisName] = ("cfg", "ring", "ulysses", "tensor", "sequence")
 
 @dataclass
 class Exchanged:
-    """What this rank exchanged within one group."""
+    """Exchanges of this rank within one group."""
 
     sent: float = 0.0
     """Bytes of payload that left it, at least: those of the algorithm that moves fewest."""
@@ -41,7 +41,7 @@ class ExchangeCounter(TorchDispatchMode):
         """Bytes of the last exchange."""
 
     def on(self, mesh: Mesh) -> dict[AxisName, Exchanged]:
-        """What was exchanged along each axis; along `sequence`, what is gathered there."""
+        """Exchanges along each axis; along `sequence`, what is gathered there."""
         found: defaultdict[AxisName, Exchanged] = defaultdict(Exchanged)
         for (group, operation), each in self._found.items():
             shared = [name for name in _AXES if _is_group(getattr(mesh, name), group)]

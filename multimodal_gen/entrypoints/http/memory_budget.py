@@ -1,4 +1,4 @@
-"""How much memory the models of a server need, and how much there is."""
+"""Memory that the models of a server need, and that there is."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ class _Launch:
         self._socket.send_multipart(encode(message))
 
     def hear(self) -> NodeStart | NodeEnd | None:
-        """What node 0 says next, or that it was lost; None if that is nothing for a moment."""
+        """Next message of node 0, or its loss; None if that is nothing for a moment."""
         if self._socket.poll(WATCH_MS):
             frames = self._socket.recv_multipart()
             return self._decoder.decode(frames)[0] if frames != [b""] else None

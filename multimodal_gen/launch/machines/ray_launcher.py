@@ -161,7 +161,7 @@ def _connected() -> Any:
 
 
 def _share(ray: Any, args: RankArgs) -> dict[str, float]:
-    """What a machine must have free for its ranks."""
+    """Resources that a machine must have free for its ranks."""
     with_gpus = args.engine.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
     return dict.fromkeys(("CPU", "GPU") if with_gpus else ("CPU",), float(args.place.local_ranks))
 

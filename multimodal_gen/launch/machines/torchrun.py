@@ -1,4 +1,4 @@
-"""What torchrun tells its workers, as arguments of a node.
+"""Arguments of a node, from the environment that torchrun gives its workers.
 
 The first worker of each machine is its node; the others have nothing to do.
 """

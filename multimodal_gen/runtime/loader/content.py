@@ -36,7 +36,7 @@ def _digest(pieces: Iterable[bytes]) -> str:
 
 
 def _pieces(checkpoint: Checkpoint, name: str) -> Iterator[bytes]:
-    """What counts of a component; the name of a single file does not, as it is the user's own."""
+    """Parts of a component that count; a single file's name does not: it is the user's own."""
     folder = inside(checkpoint.folder, name)
     found = [each.name for each in folder.iterdir()] if folder.is_dir() else []
     for file in sorted(filter(is_told, found)):

@@ -1,4 +1,4 @@
-"""What a plan has done on one rank, and how long that took."""
+"""Outcome of a plan on one rank, and the time that it took."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class LiveRequests:
         return {request_id: self._records[request_id] for request_id in request_ids}
 
     def progress(self, request_id: str) -> RequestProgress | None:
-        """How far a request is; None if it has ended."""
+        """Progress of a request; None if it has ended."""
         return self._progress(request_id) if request_id in self._records else None
 
     # -- ranks

@@ -17,7 +17,7 @@ POLL_MS = 200
 
 
 class LoadingRanks:
-    """What the ranks have told of loading."""
+    """Reports of the ranks on loading."""
 
     def __init__(self, links: RankLinks, gateway: ClientGateway) -> None:
         self._links = links

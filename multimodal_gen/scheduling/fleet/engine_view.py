@@ -1,4 +1,4 @@
-"""What the front knows of one engine: its state, what it has in flight, what it holds."""
+"""The front's view of one engine: its state, what it has in flight, what it holds."""
 
 from __future__ import annotations
 
@@ -67,17 +67,17 @@ class EngineView:
 
     @property
     def open(self) -> bool:
-        """Whether it takes another request that is not a suspect."""
+        """True if it takes another request that is not a suspect."""
         return len(self.flying) < self.most and self.kept_for is None and not self.suspected
 
     @property
     def suspected(self) -> bool:
-        """Whether a suspect runs there, alone."""
+        """True if a suspect runs there, alone."""
         return len(self.flying) == 1 and next(iter(self.flying.values())).suspect
 
     @property
     def cleared(self) -> bool:
-        """Whether something runs there that was a suspect."""
+        """True if something runs there that was a suspect."""
         return any(flying.cleared for flying in self.flying.values())
 
     # -- predictions

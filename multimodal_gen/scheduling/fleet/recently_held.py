@@ -1,4 +1,4 @@
-"""What an engine probably still holds, since it was sent there lately."""
+"""Memory of things that an engine probably still holds, since they were sent there lately."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from multimodal_gen.scheduling.job import LEVELS
 
 @dataclass(frozen=True, slots=True)
 class RoutedRequest:
-    """What the choice of an engine depends on."""
+    """Properties that the choice of an engine depends on."""
 
     id: str
     model: str

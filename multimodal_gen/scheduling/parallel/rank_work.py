@@ -1,4 +1,4 @@
-"""What one rank does in an evaluation, and the time that it takes."""
+"""Work of one rank in an evaluation, and the time that it takes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXCHANGE_LAUNCHES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class RankWork:
-    """What the rank with the largest shares does in an evaluation."""
+    """Work of the rank with the largest shares in an evaluation."""
 
     operations: float
     """Floating-point operations of products and attention."""

@@ -1,4 +1,4 @@
-"""What sharing an evaluation depends on: the transformer's layers, and the tokens."""
+"""Sizes that sharing an evaluation depends on: the transformer's layers, and the tokens."""
 
 from __future__ import annotations
 

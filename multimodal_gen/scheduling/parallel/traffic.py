@@ -28,7 +28,7 @@ _SQUARE = 4
 
 @dataclass(frozen=True)
 class Traffic:
-    """What one rank sends along one axis."""
+    """Traffic that one rank sends along one axis."""
 
     sent: float = 0.0
     """Bytes; it receives as many."""

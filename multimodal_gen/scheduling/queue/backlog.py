@@ -18,7 +18,7 @@ a small part of the work, whatever the length of the queue."""
 
 
 class _Place(NamedTuple):
-    """Where a job stands in line, and with what prediction."""
+    """A job's place in line, and its prediction."""
 
     rank: Rank
     version: tuple[int, int]
@@ -63,7 +63,7 @@ class Backlog:
             del self._lines[job.owner]
 
     def revise(self) -> None:
-        """What jobs are predicted by has changed, apart from the cost model."""
+        """Note that predictions have changed, apart from the cost model."""
         self._revisions += 1
 
     def ahead_of(self, job: SchedulerJob, begun: Collection[SchedulerJob]) -> Ahead:
@@ -119,7 +119,7 @@ class Backlog:
         return -job.level, job.size * part, job.number
 
     def _within(self, owner: str, begun: Sequence[SchedulerJob], until: float) -> Ahead:
-        """What another owner has done when one of weight 1 has had `until` seconds."""
+        """Work that another owner has done when one of weight 1 has had `until` seconds."""
         line, jobs, seconds = self._lines.get(owner), 0, 0.0
         weight = line.weight if line is not None else begun[0].weight
         allowed = until * weight

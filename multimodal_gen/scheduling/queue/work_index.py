@@ -85,7 +85,7 @@ class WorkIndex:
         )
 
     def within(self, seconds: float) -> Ahead:
-        """What is done after so many seconds; counts whole jobs."""
+        """Work done after so many seconds; counts whole jobs."""
         if seconds >= self.total.seconds:
             return self.total
         sums = [0.0, *accumulate(self._sums)]

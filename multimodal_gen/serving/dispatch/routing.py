@@ -149,7 +149,7 @@ class Routing:
 
 
 def _described(ticket: Ticket) -> RoutedRequest | None:
-    """What the router knows of a ticket; None while its model is unknown."""
+    """Description of a ticket for the router; None while its model is unknown."""
     if ticket.model.info is None:
         return None
     found = ticket.routed

@@ -76,12 +76,12 @@ class Engine:
 
     @property
     def accepts(self) -> bool:
-        """Whether requests may be sent to it now."""
+        """True if requests may be sent to it now."""
         return self.status == "ready" and self.died is None
 
     @property
     def is_here(self) -> bool:
-        """Whether this server starts and ends it."""
+        """True if this server starts and ends it."""
         return self.args is not None
 
     @property
@@ -91,7 +91,7 @@ class Engine:
 
     @property
     def tries_suspect(self) -> bool:
-        """Whether it has a request that may have killed another engine."""
+        """True if it has a request that may have killed another engine."""
         return any(ticket.suspect for ticket in self.flying)
 
     def landed(self, ticket: Ticket) -> None:

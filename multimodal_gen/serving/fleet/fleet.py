@@ -63,15 +63,15 @@ class Fleet:
 
     @property
     def is_known(self) -> bool:
-        """Whether the models of all engines are known."""
+        """True if the models of all engines are known."""
         return not self._elsewhere and all(m.is_named or m.info for m in self.models)
 
     def has(self, name: str) -> bool:
-        """Whether a model of this name is served."""
+        """True if a model of this name is served."""
         return any(model.name == name for model in self.models)
 
     def is_decided(self, name: str) -> bool:
-        """Whether it is known if a model of this name is served."""
+        """True if it is known whether a model of this name is served."""
         return self.is_known or self.has(name)
 
     def named(self, name: str) -> ServedModel:

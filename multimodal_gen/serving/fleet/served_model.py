@@ -38,7 +38,7 @@ class ServedModel:
 
     @property
     def status(self) -> EngineStatus:
-        """That of its most usable engine."""
+        """Status of its most usable engine."""
         return min((engine.status for engine in self.engines), key=_MOST_USABLE.index)
 
     def loras(self) -> list[str]:
@@ -47,7 +47,7 @@ class ServedModel:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether it is in memory, or about to be."""
+        """True if it is in memory, or about to be."""
         return self.status not in ("unloaded", "failed")
 
     @property
@@ -61,12 +61,12 @@ class ServedModel:
 
     @property
     def ready_since(self) -> float:
-        """When its first engine became ready, on a monotonic clock."""
+        """Time at which its first engine became ready, on a monotonic clock."""
         return min(engine.ready_since for engine in self.engines)
 
     @property
     def used_at(self) -> float:
-        """When it was last used, or loaded to be used."""
+        """Time at which it was last used, or loaded to be used."""
         return max(self.last_used, self.ready_since)
 
     @property

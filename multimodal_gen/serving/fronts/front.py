@@ -12,7 +12,7 @@ from multimodal_gen.serving.task import Task
 
 
 class Front(Protocol):
-    """What Jobs needs to know of jobs that run here or on other fronts. Runs on one event loop."""
+    """Interface of Jobs to jobs that run here or on other fronts. Runs on one event loop."""
 
     trouble: str | None
     """Why the ledger can't be used now; None if it can, or if that is not known in advance."""

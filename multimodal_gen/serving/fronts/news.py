@@ -1,4 +1,4 @@
-"""What fronts tell one another through the database: short, and possibly lost.
+"""News that fronts tell one another through the database: short, and possibly lost.
 
 Anyone who can connect to the database can send these, so they are only hints: what they say is
 looked up in the ledger before it has an effect, except for progress, which is only shown.

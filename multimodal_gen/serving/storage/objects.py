@@ -44,7 +44,7 @@ class Objects:
 
     @classmethod
     def at(cls, url: str) -> Objects:
-        """Those at `s3://…`, `gs://…`, `az://…` or `file://…`; credentials come from the
+        """Objects at `s3://…`, `gs://…`, `az://…` or `file://…`; credentials come from the
         environment, as each provider's tools read them. Raises InvalidRequest."""
         try:
             objects = cls(_store_at(url))

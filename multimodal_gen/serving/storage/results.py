@@ -65,7 +65,7 @@ class ResultStore(Protocol):
         """Content of a file that was saved. Raises Expired."""
 
     def locate(self, name: str, owner: str = ANYONE) -> FileLocation:
-        """Where a file that was saved can be read. Raises Expired."""
+        """Location of a file that was saved. Raises Expired."""
 
     def offers(self, name: str, owner: str, expires_at: float | None) -> bool:
         """Returns False if a job's file is known to have expired, without looking for it."""
@@ -74,7 +74,7 @@ class ResultStore(Protocol):
         """Return an unguessable URL path for `name`, valid on every server of the store."""
 
     def linked(self, token: str, name: str) -> FileLocation:
-        """Where the file is that a `link` refers to. Raises NotFound, Expired."""
+        """Location of the file that a `link` refers to. Raises NotFound, Expired."""
 
     def remove(self, name: str, owner: str = ANYONE) -> None: ...
 

@@ -78,7 +78,7 @@ class Files:
         return name is not None and self._results.offers(name, owner.name, None)
 
     def locate(self, owner: Owner, place: Place) -> FileLocation | None:
-        """Where the file is; None if it does not exist or has expired."""
+        """Location of the file; None if it does not exist or has expired."""
         try:
             name = self._name(owner, place)
             return None if name is None else self._results.locate(name, owner.name)

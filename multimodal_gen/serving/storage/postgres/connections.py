@@ -99,7 +99,7 @@ class Connections:
 
 
 def _is_stale(db: Connection) -> bool:
-    """Whether the server closed an idle connection: nothing else makes it readable."""
+    """True if the server closed an idle connection: nothing else makes it readable."""
     if db.closed:
         return True
     poll = select.poll()

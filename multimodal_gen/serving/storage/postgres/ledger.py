@@ -55,7 +55,7 @@ class HeldJob:
 
 @dataclass(frozen=True)
 class Renewed:
-    """What a front holds, and the state of all."""
+    """Leases that a front holds, and the state of all."""
 
     asked_at: float
     """On a monotonic clock: what was taken later may be missing here."""
