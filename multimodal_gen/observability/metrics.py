@@ -44,6 +44,8 @@ class ModelState:
     waiting: int
     backlog_s: float
     """Predicted seconds of all its requests, on one engine."""
+    untaken: int
+    """Jobs in a shared ledger that no front has taken."""
 
 
 @dataclass(frozen=True)
@@ -171,11 +173,13 @@ def _of_models(models: Sequence[ModelState]) -> Iterator[Metric]:
     waiting = _gauge("num_queue_reqs", "Waiting requests.", labels)
     text = "Predicted seconds of all requests, waiting and in flight, on one engine."
     backlog = _gauge("predicted_backlog_seconds", text, labels)
+    untaken = _gauge("jobs_not_taken", "Jobs in a shared ledger that no front has taken.", labels)
     for model in models:
         running.add_metric([model.name], model.running)
         waiting.add_metric([model.name], model.waiting)
         backlog.add_metric([model.name], model.backlog_s)
-    yield from (running, waiting, backlog)
+        untaken.add_metric([model.name], model.untaken)
+    yield from (running, waiting, backlog, untaken)
 
 
 def _of_engines(engines: Sequence[EngineState]) -> Iterator[Metric]:

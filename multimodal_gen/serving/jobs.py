@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,11 @@ class Jobs:
     def trouble(self) -> str | None:
         """Why the ledger can't be used now, if that is known."""
         return self._front.trouble
+
+    @property
+    def waiting(self) -> Mapping[str, int]:
+        """Jobs that no front has taken, by model."""
+        return self._front.waiting
 
     async def follow(self, job_id: str, owner: Owner) -> AsyncGenerator[Event, None]:
         """Yield the job's events like Task.events; nothing if it has ended. Raises NotFound and the

@@ -146,10 +146,11 @@ def test_every_mount_has_its_volume_and_every_selector_its_pods() -> None:
             assert any(selector <= each for each in labels)
 
 
-def test_engines_are_scaled_by_the_seconds_of_work_that_wait() -> None:
+def test_engines_are_scaled_by_the_work_that_waits_at_servers_and_in_the_ledger() -> None:
     (scaled,) = (d for d in documents(RENDERED) if d["kind"] == "ScaledObject")
-    (trigger,) = scaled["spec"]["triggers"]
-    assert "multimodal_gen_predicted_backlog_seconds" in trigger["metadata"]["query"]
+    seconds, jobs = (trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"])
+    assert "multimodal_gen_predicted_backlog_seconds" in seconds
+    assert "multimodal_gen_jobs_not_taken" in jobs
     assert scaled["spec"]["minReplicaCount"] == 0
     target = scaled["spec"]["scaleTargetRef"]
     (workload,) = (

@@ -272,7 +272,7 @@ def test_late_and_cancelled_jobs_need_no_engine(
     one.ask_cancel(job(3).id)
     with other.listening() as db:
         counted = other.renew(db)
-    assert (counted.open, counted.overdue) == ({"anne": 3}, 2)
+    assert (counted.open, counted.waiting, counted.overdue) == ({"anne": 3}, {job(1).model: 3}, 2)
     taken = {each.record.id: each for each in other.claim_overdue(9)}
     assert [taken[job(number).id].cancel_asked for number in (1, 3)] == [False, True]
     assert len(taken) == 2

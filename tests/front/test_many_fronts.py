@@ -436,7 +436,10 @@ def test_a_renewal_that_was_asked_for_before_a_job_was_taken_says_nothing_of_it(
     async def test(one: Front) -> None:
         await one.submit("a")
         await one.has("a")
-        one.front.renewed(Renewed(asked_at=0.0, held={}, open=Counter(), overdue=0), trusted=True)
+        one.front.renewed(
+            Renewed(asked_at=0.0, held={}, open=Counter(), waiting=Counter(), overdue=0),
+            trusted=True,
+        )
         await settle()
         assert one.engine.prompts == ["a"]
 

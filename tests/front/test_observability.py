@@ -98,6 +98,7 @@ def test_the_engines_state_is_told(app: FastAPI) -> None:
     assert found[f"multimodal_gen_num_running_reqs{{{MODEL}}}"] == 0
     assert found[f"multimodal_gen_num_queue_reqs{{{MODEL}}}"] == 0
     assert found[f"multimodal_gen_predicted_backlog_seconds{{{MODEL}}}"] == 0
+    assert found[f"multimodal_gen_jobs_not_taken{{{MODEL}}}"] == 0
     loading = scraped(app_without_engine())
     assert loading['multimodal_gen_worker_up{engine="default",model="default",rank="0"}'] == 0
 

@@ -63,7 +63,7 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     )
     ring = KeyRing(args)
     service.grant(ring.shares)
-    metrics, tracing = Metrics(fleet_state(service)), tracing_from_environment()
+    metrics, tracing = Metrics(fleet_state(service, jobs)), tracing_from_environment()
     service.observers.append(Reports(metrics, tracing))
     app.state.media = MediaFetcher(MediaHosts(args.allowed_media_hosts), args.max_body_bytes)
     app.state.parsers = asyncio.Semaphore(MAX_PARSERS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.serving.fronts.runner import JobRunner
@@ -18,6 +19,7 @@ class OnlyFront:
     """A Front over a ledger that no other server uses."""
 
     trouble: str | None = None
+    waiting: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, runner: JobRunner, ledger: SqliteLedger) -> None:
         self.started: list[Callable[[Task], None]] = []

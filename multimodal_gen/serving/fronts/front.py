@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from multimodal_gen.messages.pictures import Pixels
@@ -16,6 +16,8 @@ class Front(Protocol):
 
     trouble: str | None
     """Why the ledger can't be used now; None if it can, or if that is not known in advance."""
+    waiting: Mapping[str, int]
+    """Jobs that no front has taken, by model."""
     started: list[Callable[[Task], None]]
     """Called with the task of each job that another front accepts or runs."""
 

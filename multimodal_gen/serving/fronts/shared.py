@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -62,6 +62,7 @@ class SharedFront:
 
     def __init__(self, runner: JobRunner, ledger: PostgresLedger) -> None:
         self.trouble: str | None = None
+        self.waiting: Mapping[str, int] = {}
         self.started: list[Callable[[Task], None]] = []
         """Called with the task of each job that other fronts accept or run."""
         self._runner = runner
@@ -184,7 +185,8 @@ class SharedFront:
         self.trouble, self._trusted = reason, False
 
     def renewed(self, now: Renewed, trusted: bool) -> None:
-        self._open, self._trusted, self._overdue = now.open, trusted, now.overdue > 0
+        self._open, self.waiting = now.open, now.waiting
+        self._trusted, self._overdue = trusted, now.overdue > 0
         for job_id, lease in list(self._leases.items()):
             held = now.held.get(job_id)
             if held is None or held.epoch != lease.epoch:

@@ -13,6 +13,7 @@ from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.observability.metrics import EngineState, FleetState, Metrics, ModelState
 from multimodal_gen.observability.tracing import Tracing
 from multimodal_gen.serving.fleet.engine import Engine
+from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
 from multimodal_gen.serving.task import Task
 
@@ -33,11 +34,15 @@ def metrics_routes(metrics: Metrics) -> APIRouter:
     return routes
 
 
-def fleet_state(service: Service) -> Callable[[], FleetState]:
-    """Return a function that returns the current state of the models and engines of `service`."""
+def fleet_state(service: Service, jobs: Jobs) -> Callable[[], FleetState]:
+    """Return a function that returns the current state of the models and engines of `service`, and
+    of `jobs`."""
 
     def state() -> FleetState:
-        models = [ModelState(model.name, *service.load_of(model)) for model in service.fleet.models]
+        models = [
+            ModelState(model.name, *service.load_of(model), jobs.waiting.get(model.name, 0))
+            for model in service.fleet.models
+        ]
         return FleetState(models, [*map(_state_of, service.fleet.engines)])
 
     return state

@@ -62,8 +62,10 @@ class Renewed:
     held: Mapping[str, HeldJob]
     open: Counter[str]
     """Unfinished jobs of all fronts, by owner."""
+    waiting: Counter[str]
+    """Unfinished jobs that no front has, by model."""
     overdue: int
-    """Those that no front has and that end without an engine: late or cancelled."""
+    """Those of them that end without an engine: late or cancelled."""
 
 
 class PostgresLedger:
@@ -233,8 +235,12 @@ class PostgresLedger:
         rows = db.execute(statements.RENEW, (LEASE_S, self.front)).fetchall()
         counts = db.execute(_sql(statements.COUNT)).fetchall()
         held = {row["id"]: HeldJob(row["epoch"], row["cancel_asked"]) for row in rows}
-        open_jobs = Counter({row["owner"]: row["jobs"] for row in counts})
-        return Renewed(asked_at, held, open_jobs, sum(row["overdue"] for row in counts))
+        open_jobs, waiting = Counter[str](), Counter[str]()
+        for row in counts:
+            open_jobs[row["owner"]] += row["jobs"]
+            waiting[row["model"]] += row["waiting"]
+        overdue = sum(row["overdue"] for row in counts)
+        return Renewed(asked_at, held, open_jobs, waiting, overdue)
 
     def release(self, job_ids: Sequence[str] | None = None) -> None:
         """Give these jobs, or all, to other fronts, from the beginning."""

@@ -46,9 +46,11 @@ WHERE front = %s AND NOT done RETURNING id, epoch, cancel_asked
 """
 
 COUNT = """
-SELECT owner, count(*) AS jobs, count(*) FILTER (
-    WHERE lease_until < now() AND (late_at <= now() OR cancel_asked)
-) AS overdue FROM jobs WHERE NOT done GROUP BY owner
+SELECT owner, model, count(*) AS jobs, count(*) FILTER (WHERE lease_until < now()) AS waiting,
+    count(*) FILTER (
+        WHERE lease_until < now() AND (late_at <= now() OR cancel_asked)
+    ) AS overdue
+FROM jobs WHERE NOT done GROUP BY owner, model
 """
 
 RELEASE = """
