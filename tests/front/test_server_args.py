@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -67,6 +69,23 @@ def test_what_is_allowed_instead_is_said() -> None:
 def test_ranks_can_not_share_rows_and_all_share_a_sequence() -> None:
     with pytest.raises(InvalidRequest, match="ulysses_degree=4: leaves no ranks"):
         ServerArgs(num_gpus=4, ulysses_degree=4, enable_cfg_parallel=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"tensor_degree": 4}, "divide num_gpus=12 / ulysses_degree=2 / ring_degree=2$"),
+        ({"tensor_degree": 0}, "tensor_degree=0: must be at least 1"),
+        (
+            {"enable_cfg_parallel": True},
+            "ulysses_degree=2: .*: num_gpus=12 / ulysses_degree=2 / ring_degree=2 must be even",
+        ),
+    ],
+)
+def test_which_degrees_leave_too_few_ranks_is_said(arguments: Mapping[str, Any], said: str) -> None:
+    given = {"num_gpus": 12, "ulysses_degree": 2, "ring_degree": 2, **arguments}
+    with pytest.raises(InvalidRequest, match=said):
+        ServerArgs(**given)
 
 
 @pytest.mark.parametrize(

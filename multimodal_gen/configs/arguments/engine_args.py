@@ -47,11 +47,11 @@ class EngineArgs(ArgumentGroup):
     num_gpus: int = 1
     """Ranks (processes) that share each step; also on CPU."""
     ulysses_degree: int | None = None
-    """Ranks that share one sequence by its heads. Default: all that are left."""
+    """Ranks that share one sequence by its heads. Default: picked for speed."""
     ring_degree: int | None = None
-    """Ranks that share one sequence by passing keys around. Default: 1."""
+    """Ranks that share one sequence by passing keys around. Default: picked for speed."""
     tensor_degree: int | None = None
-    """Ranks that share each layer's weights. Default: 1."""
+    """Ranks that share each layer's weights. Default: picked for speed."""
     enable_cfg_parallel: bool = False
     """Split the rows of a batch over two groups of ranks (or more, with --ulysses-degree)."""
     attention_backend: AttentionBackend = "auto"
@@ -96,22 +96,20 @@ class EngineArgs(ArgumentGroup):
         return files
 
     def _check_ranks(self) -> None:
-        names = ("ulysses_degree", "ring_degree", "tensor_degree")
-        degrees = {name: getattr(self, name) for name in names}
-        shared = 1
-        for name, degree in degrees.items():
-            if degree is None:
+        left, told = self.num_gpus, f"num_gpus={self.num_gpus}"
+        shared = {}
+        for name in ("ulysses_degree", "ring_degree", "tensor_degree"):
+            if (degree := getattr(self, name)) is None:
                 continue
-            left = self.num_gpus // shared
             if degree < 1 or left % degree:
-                others = f" / {shared}" if shared > 1 else ""
-                raise InvalidRequest(name, degree, f"must divide num_gpus={self.num_gpus}{others}")
-            shared *= degree
-        if not self.enable_cfg_parallel:
+                raise InvalidRequest(name, degree, f"must be at least 1 and divide {told}")
+            if degree > 1:
+                left, told = left // degree, f"{told} / {name}={degree}"
+                shared[name] = degree
+        if not self.enable_cfg_parallel or left % 2 == 0:
             return
         if self.num_gpus % 2:
             raise InvalidRequest("num_gpus", self.num_gpus, "must be even with enable_cfg_parallel")
-        if self.num_gpus // shared % 2:
-            name = next(name for name, degree in degrees.items() if (degree or 1) > 1)
-            allowed = "leaves no ranks for enable_cfg_parallel; at most half of num_gpus"
-            raise InvalidRequest(name, degrees[name], allowed)
+        name, degree = next(iter(shared.items()))
+        allowed = f"leaves no ranks for enable_cfg_parallel: {told} must be even"
+        raise InvalidRequest(name, degree, allowed)
