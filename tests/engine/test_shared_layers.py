@@ -253,3 +253,10 @@ def test_inputs_of_int8_products_have_one_scale_on_all_ranks(
     (storage,) = (each for each in whole.row.modules() if isinstance(each, Int8Storage))
     storage.largest = Alone(0, 1).largest
     check(whole, parts)
+
+
+@pytest.mark.parametrize(("columns", "block"), [(64, 16), (24, 8), (20, 20)])
+def test_columns_of_int8_that_ranks_share_suit_the_same_products(columns: int, block: int) -> None:
+    """A GPU multiplies integers in units of 8: a rank that could not would leave others waiting."""
+    values, scales = torch.ones(8, columns, dtype=torch.int8), torch.ones(8, 1)
+    assert Int8Storage(values, scales, quantizes_inputs=True).block == block

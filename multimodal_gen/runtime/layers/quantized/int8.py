@@ -8,7 +8,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from multimodal_gen.runtime.layers.quantized.int8_product import has_int8_product, int8_product
+from multimodal_gen.runtime.layers.quantized.int8_product import (
+    UNIT,
+    has_int8_product,
+    int8_product,
+)
 from multimodal_gen.runtime.layers.quantized.kitchen import kitchen_product
 from multimodal_gen.runtime.layers.quantized.storage import Storage, picked
 
@@ -41,7 +45,9 @@ class Int8Storage(Storage):
 
     @property
     def block(self) -> int:
-        return math.gcd(self.columns, _UNIT)
+        # All ranks must have the product of integers or none, as they agree on its inputs' scale.
+        unit = math.gcd(self.columns, _UNIT)
+        return self.columns if unit % UNIT else unit
 
     def cut(self, columns: Sequence[range]) -> Int8Storage:
         values = picked(self.values, columns)

@@ -14,7 +14,7 @@ _PIECE = {"cpu": 1 << 22, "cuda": 1 << 28}
 """Outputs that exist as integers at once: what fits a cache, or a small part of a device."""
 _LEAST_ROWS = 32
 """Rows that torch's product needs on a GPU: more than 16."""
-_UNIT = 8
+UNIT = 8
 """Rows and columns of weights come in units of this many on a GPU."""
 
 
@@ -22,7 +22,7 @@ def has_int8_product(values: Tensor) -> bool:
     """True where products with these weights [rows, columns] are faster in integers than in
     floats."""
     if values.is_cuda:
-        return not any(size % _UNIT for size in values.shape) and _works(values.get_device())
+        return not any(size % UNIT for size in values.shape) and _works(values.get_device())
     return values.device.type == "cpu" and _has_vnni()
 
 
