@@ -21,7 +21,7 @@ from webhook_receiver import SECRET, Receiver
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.entrypoints.http.jobs.feed import JobFeed, StartedTasks
+from multimodal_gen.entrypoints.http.jobs.feed import TICK_S, JobFeed, StartedTasks
 from multimodal_gen.errors import (
     Conflict,
     EngineDied,
@@ -498,3 +498,37 @@ def test_a_stream_of_events_shows_jobs_of_other_fronts(args: ServerArgs) -> None
         await asyncio.wait([following])
 
     with_fronts(args, 2, test)
+
+
+def test_a_stream_of_events_goes_on_after_the_database_was_away(
+    args: ServerArgs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = True
+
+    async def test(front: Front) -> None:
+        nonlocal away
+        get = front.front._ledger.get
+
+        def get_or_fail(*given: Any) -> Any:
+            if away:
+                raise StorageUnavailable("away")
+            return get(*given)
+
+        monkeypatch.setattr(front.front._ledger, "get", get_or_fail)
+        scope = {"type": "http", "headers": [], "path": "/", "server": ("localhost", 80)}
+        events = aiter(JobFeed(Request(scope), front.service, front.jobs, StartedTasks()))
+        await front.submit("a", Owner())
+        await until(lambda: front.engine.prompts == ["a"])
+        assert b"event: server\n" in await anext(events)
+        coming = asyncio.ensure_future(anext(events))
+        await asyncio.wait([coming], timeout=3 * TICK_S)
+        away = False
+        assert b"event: job\n" in await coming
+        away = True
+        front.engine.finish("a")
+        await until(lambda: not front.jobs.alive)
+        away = False
+        while b'"status": "completed"' not in await anext(events):
+            pass
+
+    with_fronts(args, 1, test)

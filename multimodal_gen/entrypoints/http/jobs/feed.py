@@ -16,7 +16,7 @@ from multimodal_gen.client.request_handle import Output
 from multimodal_gen.entrypoints.http.openai.job_objects import job_of, progress_of
 from multimodal_gen.entrypoints.http.openai.streaming import sse
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
-from multimodal_gen.errors import NotFound
+from multimodal_gen.errors import NotFound, StorageUnavailable
 from multimodal_gen.postprocess.images import encode_image
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
@@ -84,17 +84,25 @@ class JobFeed:
                 if (server := self._server()) != sent:
                     sent = server
                     yield sse("server", server)
-                while started:
-                    job_id = started.popleft()
-                    if (event := await self._whole(job_id)) is not None:
-                        shown[job_id] = _Shown()
+                try:
+                    async for event in self._tick(started, shown):
                         yield event
-                for job_id in list(shown):
-                    async for event in self._news(job_id, shown):
-                        yield event
+                except StorageUnavailable:
+                    pass  # The rest follows with the next tick.
                 if sent["phase"] == "stopping" and not shown:
                     return
                 await asyncio.sleep(TICK_S)
+
+    async def _tick(self, started: deque[str], shown: dict[str, _Shown]) -> AsyncIterator[bytes]:
+        """Raises StorageUnavailable, after which it can be called again and leaves nothing out."""
+        while started:
+            if (event := await self._whole(started[0])) is not None:
+                shown[started[0]] = _Shown()
+                yield event
+            started.popleft()
+        for job_id in list(shown):
+            async for event in self._news(job_id, shown):
+                yield event
 
     def _server(self) -> dict[str, Any]:
         owner = owner_of(self.request)
@@ -108,8 +116,9 @@ class JobFeed:
     async def _news(self, job_id: str, shown: dict[str, _Shown]) -> AsyncIterator[bytes]:
         task = self.jobs.task(job_id)
         if task is None:
+            event = await self._whole(job_id) or sse("job.deleted", {"id": job_id})
             del shown[job_id]
-            yield await self._whole(job_id) or sse("job.deleted", {"id": job_id})
+            yield event
             return
         seen, progress = shown[job_id], progress_of(task)
         if progress != seen.progress:
