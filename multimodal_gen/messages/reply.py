@@ -45,7 +45,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 
 
 class NotReady(msgspec.Struct, frozen=True, tag="not_ready"):
-    """Final: the model could not be loaded, or the client speaks another protocol version."""
+    """Final: the model could not be loaded, the client speaks another protocol version, or another
+    client has stopped the engine."""
 
     error: WireError
 

@@ -218,6 +218,20 @@ def test_every_request_ends_once_when_the_engine_is_told_to_stop(start: Start) -
         ranks.scheduler.submit(request())
 
 
+def test_other_clients_of_a_stopped_engine_hear_that_it_is_gone_not_that_they_cancelled(
+    start: Start,
+) -> None:
+    ranks = start()
+    with SchedulerClient(ranks.client.address) as other:
+        other.wait_ready(30)
+        handle = other.submit(request())
+        handle.accepted(30)
+        ranks.client.shutdown_engine()
+        with pytest.raises(EngineNotReady, match="engine was stopped"):
+            handle.result(30)
+        assert isinstance(other.died, EngineNotReady)
+
+
 def test_ranks_resume_once_nothing_decided_before_the_error_is_in_flight(start: Start) -> None:
     ranks, reqs = start(), [request(seed) for seed in range(2)]
     handles = [ranks.client.submit(req) for req in reqs]

@@ -121,6 +121,21 @@ def test_what_a_lost_engine_had_goes_to_another_at_once() -> None:
     run(test)
 
 
+def test_what_a_stopped_engine_had_goes_to_the_others_and_is_no_suspect() -> None:
+    async def test(yard: Yard) -> None:
+        tasks = [yard.ask(str(index)) for index in range(6)]
+        for name in yard.engines:
+            for prompt in yard.prompts(name):
+                yard.fakes[name].step(prompt, 2)
+        await settle()
+        yard.fakes["a/0"].die(EngineNotReady("the engine was stopped"))
+        await settle()
+        assert len(yard.prompts("a/1")) == len(yard.prompts("a/2")) == 3
+        assert not any(task.done for task in tasks)
+
+    run(test)
+
+
 def test_suspects_are_tried_on_one_engine_while_the_others_go_on() -> None:
     async def test(yard: Yard) -> None:
         for index in range(6):

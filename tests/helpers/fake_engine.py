@@ -63,8 +63,8 @@ class FakeEngine:
     def fail(self, prompt: str, error: MultimodalGenError) -> None:
         self._end(self._named(prompt)[0], error)
 
-    def die(self) -> None:
-        self.died = EngineDied("rank 0 was killed by SIGKILL")
+    def die(self, error: MultimodalGenError | None = None) -> None:
+        self.died = error or EngineDied("rank 0 was killed by SIGKILL")
         for request_id in list(self.alive):
             self._end(request_id, self.died)
 

@@ -247,6 +247,7 @@ class ClientGateway:
                 self._reply(client, self._scheduler.health() if self._scheduler else empty)
             case Shutdown():
                 self.shutdown_asked = True
+                self._take_leave(client)
                 if self._scheduler is not None:
                     self._scheduler.stop()
 
@@ -265,6 +266,12 @@ class ClientGateway:
             self._reply(client, RequestAccepted(req.id))
         except Exception as error:
             self._reply(client, Failed(req.id, _reason(error)))
+
+    def _take_leave(self, asked_by: bytes) -> None:
+        """Tell the other clients that the engine stops, before their requests end."""
+        stopped = NotReady(WireError.of(EngineNotReady("the engine was stopped")))
+        for client in self._clients - {asked_by}:
+            self._reply(client, stopped)
 
     def _sweep(self) -> None:
         if self._scheduler is None:

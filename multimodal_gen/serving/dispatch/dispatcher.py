@@ -13,7 +13,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.client.request_handle import Output, RequestEvent, RequestHandle, Update
-from multimodal_gen.errors import EngineDied, GenerationFailed, MultimodalGenError, QueueFull
+from multimodal_gen.errors import (
+    EngineDied,
+    EngineNotReady,
+    GenerationFailed,
+    MultimodalGenError,
+    QueueFull,
+)
 from multimodal_gen.messages.request import Req
 from multimodal_gen.serving.dispatch.deadline_timer import DeadlineTimer
 from multimodal_gen.serving.dispatch.places import Places
@@ -239,8 +245,9 @@ class Dispatcher:
         self._land(ticket)
         if ticket.dropped:
             self._leave(ticket)
-        elif isinstance(outcome, EngineDied) and self._replay:
-            verdict = ticket.outlived(outcome)
+        elif isinstance(outcome, EngineDied | EngineNotReady) and self._replay:
+            # An engine that was stopped died of no request.
+            verdict = ticket.outlived(outcome) if isinstance(outcome, EngineDied) else None
             if verdict is not None:
                 self._end(ticket, verdict)
             else:
