@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,10 @@ import zmq
 from http_serving import MODEL
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
-from multimodal_gen.errors import MultimodalGenError
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
+from multimodal_gen.configs.arguments.machine_args import MachineArgs
+from multimodal_gen.errors import InvalidRequest, MultimodalGenError
+from multimodal_gen.launch.machines import standalone
 from multimodal_gen.launch.remote_engine import RemoteEngine
 from multimodal_gen.messages.codec import encode
 from multimodal_gen.messages.links import Door, LinkKeys, beat
@@ -99,3 +103,10 @@ def test_without_the_keys_nothing_is_heard() -> None:
         without.close()
         has_keys.close()
     assert not any(event.startswith("up") for event in [*stranger.events.queue])
+
+
+def test_an_address_that_another_program_listens_on_is_refused_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(InvalidRequest, match="listened on: Address already in use"):
+            standalone.run(EngineArgs(), MachineArgs(key_file="engine.key"), listen)

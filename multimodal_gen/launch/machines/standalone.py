@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import signal
+import socket
 import sys
 import threading
 from types import FrameType
@@ -26,14 +27,22 @@ def run(engine: EngineArgs, machines: MachineArgs, listen: str) -> int:
     """Run until SIGTERM or SIGINT; returns the exit status. Raises InvalidRequest."""
     if machines.key_file is None:
         raise InvalidRequest("key_file", None, "must be given with listen")
-    return _Standalone(engine, machines, _resolved(listen)).run()
+    return _Standalone(engine, machines, _free(listen)).run()
 
 
-def _resolved(listen: str) -> str:
+def _free(listen: str) -> str:
+    """The address to listen on, with names resolved. Raises InvalidRequest if it is none, or is
+    another program's now."""
     match = _ADDRESS.fullmatch(listen)
     if match is None or not 0 < int(match["port"]) <= 65535:
         raise InvalidRequest("listen", listen, "must be tcp://HOST:PORT")
-    return tcp_address(resolve("listen", match["host"]), int(match["port"]))
+    host, port = resolve("listen", match["host"]), int(match["port"])
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise InvalidRequest("listen", listen, f"can't be listened on: {error.strerror}") from error
+    return tcp_address(host, port)
 
 
 class _Standalone:
