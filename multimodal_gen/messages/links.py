@@ -15,8 +15,8 @@ import zmq
 
 from multimodal_gen.errors import InvalidRequest
 
-HEARTBEAT_S = 0.5
-SILENCE_S = 1.5
+HEARTBEAT_S = 0.25
+SILENCE_S = 2.0
 """Time without an answer to a heartbeat until a peer counts as gone. libzmq's own thread answers,
 so a busy process is not a silent one."""
 PROBE = b""
