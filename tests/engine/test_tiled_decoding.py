@@ -25,6 +25,7 @@ from multimodal_gen.messages.plan import Ack, Phase, Plan, Work
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
+from multimodal_gen.runtime.models.vaes.tiles.tile_run import TileRun
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.residency.decoding_room import decoding_room
 
@@ -91,8 +92,8 @@ def test_a_request_that_ends_between_two_tiles_leaves_nothing_behind(
     plans = Plans(flux)
     (request,) = plans.denoised(PICTURE)
     plans(Phase.DECODE, [request], 2)
-    run = plans.worker.states[request].tiles
-    assert run is not None
+    run = plans.worker.states[request].shared
+    assert isinstance(run, TileRun)
     canvas = run._canvas
     assert canvas is not None
     held = weakref.ref(canvas)
@@ -148,7 +149,7 @@ def test_previews_are_not_tiled(flux: ComposedPipeline) -> None:
     flux.forward(Phase.DENOISE, [state], 1)
     assert state.preview is not None
     assert state.preview.shape == (128, 256, 3)
-    assert state.tiles is None
+    assert state.shared is None
 
 
 def test_together_are_decoded_as_many_as_fit(flux: ComposedPipeline) -> None:
@@ -157,7 +158,7 @@ def test_together_are_decoded_as_many_as_fit(flux: ComposedPipeline) -> None:
         for room, most in ((one, 1), (3 * one, 3), (3 * one - 1, 2)):
             flux.limit_decoding(room)
             assert flux.decoded_at_once(PICTURE) == most
-            assert not flux.in_tiles(PICTURE)
+            assert not flux.decoded_by_all(PICTURE)
     finally:
         flux.limit_decoding(0)
 
@@ -166,11 +167,43 @@ def test_on_a_cpu_as_many_ranks_decode_at_once_as_fit(
     checkpoints: Callable[..., Path],
 ) -> None:
     pipeline = load(checkpoints("flux-dev"))
-    pipeline.context = replace(pipeline.context, mesh=Mesh(world_size=4, cfg_size=4))
+    pipeline.context = replace(pipeline.context, mesh=Mesh(world_size=4))
     tile = pipeline.vae.tile_bytes()
     for room, turns in ((0, 6), (tile, 3), (2 * tile - 1, 2)):
         pipeline.limit_decoding(room)
         assert pipeline.decode_chunks(PICTURE) == turns
+
+
+def test_all_ranks_decode_what_is_large_and_in_one_piece(
+    checkpoints: Callable[..., Path],
+) -> None:
+    pipeline = load(checkpoints("flux-dev"))
+    large = replace(PICTURE, width=1024, height=512)
+    assert not pipeline.decoded_by_all(large)
+    pipeline = load(checkpoints("flux-dev"))
+    pipeline.context = replace(pipeline.context, mesh=Mesh(world_size=4))
+    assert pipeline.decoded_by_all(large)
+    assert (pipeline.decode_chunks(large), pipeline.decoded_at_once(large)) == (1, 1)
+    assert not pipeline.decoded_by_all(PICTURE)
+
+
+def test_a_rank_without_rows_decodes_no_band(checkpoints: Callable[..., Path]) -> None:
+    pipeline = load(checkpoints("flux-dev"))
+    flat = replace(PICTURE, width=8192, height=32)
+    rows = flat.height // pipeline.vae.module_scale
+    for ranks, shared in ((rows, True), (rows + 1, False)):
+        other = load(checkpoints("flux-dev"))
+        other.context = replace(other.context, mesh=Mesh(world_size=ranks))
+        assert other.decoded_by_all(flat) == shared
+
+
+def test_bands_have_the_pixels_of_the_whole() -> None:
+    pixels = []
+    for ranks in (1, 2):
+        with start_engine(num_gpus=ranks) as engine:
+            size = {"width": 512, "height": 512, "num_inference_steps": 1}
+            pixels.append(submit_to(engine, "a pizza", **size).result(200).pixels.astype(int))
+    assert np.abs(pixels[0] - pixels[1]).max() <= 1
 
 
 def test_tiles_and_pixels_are_the_same_on_any_number_of_ranks() -> None:
@@ -200,7 +233,7 @@ def test_a_rank_that_can_not_begin_with_its_tiles_leaves_nobody_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", python_path(FAULTS_FOLDER))
-    monkeypatch.setenv("RANK_FAULTS", "harshly=tile_run:1:raise")
+    monkeypatch.setenv("RANK_FAULTS", "harshly=shared_decoding:1:raise")
     with start_engine(num_gpus=2, device_memory_gb=0.06) as engine:
         request = submit_to(engine, "fail harshly", width=192, height=256, num_inference_steps=1)
         with pytest.raises(EngineDied, match="planted"):

@@ -4,6 +4,7 @@ Prints one JSON object: the name of each check -> null, or what went wrong on th
 the first failure. Run by test_distributed.
 """
 
+import itertools
 import re
 import sys
 import traceback
@@ -19,6 +20,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
+from banded_vaes import banded_decoder, banded_vaes, decoded_in_bands, decoded_whole
 from exchanged_bytes import check_bytes, meshes
 from native import attend, evaluate, filled, parts_of
 from rank_processes import say_and_leave
@@ -48,6 +50,8 @@ from multimodal_gen.runtime.models.dits.wan.config import WanConfig
 from multimodal_gen.runtime.models.dits.wan.model import WanTransformer
 from multimodal_gen.runtime.models.dits.z_image.config import ZImageConfig
 from multimodal_gen.runtime.models.dits.z_image.model import ZImageTransformer
+from multimodal_gen.runtime.models.vaes.bands.banded_decoder import BandedDecoder
+from multimodal_gen.runtime.models.vaes.pixels import to_uint8
 
 attention = select_attention("sdpa")
 
@@ -490,6 +494,48 @@ def a_rank_that_fails_in_a_tile_leaves_nobody_waiting(_: Mesh, mesh: Mesh) -> No
     assert decoded_in_tiles(vae, latents, size, mesh).failure is None  # in step as before
 
 
+def bands_on_ranks_are_the_whole_on_one(_: Mesh, mesh: Mesh) -> None:
+    for wrapper, module, latents in banded_vaes():
+        assert BandedDecoder.knows(module), wrapper
+        decoded, pixels = decoded_in_bands(banded_decoder(wrapper, module, mesh), latents)
+        assert decoded.failure is None
+        if mesh.rank:
+            assert not decoded.frames, wrapper
+            continue
+        expected = decoded_whole(wrapper(module), latents)
+        far = (torch.cat(pixels) - expected).norm() / expected.norm()
+        assert far < 1e-5, (wrapper, far)
+        off = torch.cat(decoded.frames).int() - to_uint8(expected).int()
+        assert off.abs().max() <= 1, wrapper
+
+
+def a_rank_that_fails_in_a_band_leaves_nobody_waiting(_: Mesh, mesh: Mesh) -> None:
+    """Wherever it fails; rank 0 sees pixels that are not finite, or fails itself."""
+    for number, (wrapper, module, latents) in enumerate(banded_vaes()):
+        places = ((mesh.world_size - 1, 0), (0, 3), (1, 7))
+        failing, at = places[number % len(places)]
+        decoder = banded_decoder(wrapper, module, mesh)
+        exchange, calls = decoder.bands.beyond, itertools.count()
+
+        def faulty(
+            *rows: torch.Tensor, calls: Any = calls, at: int = at, plain: Any = exchange
+        ) -> Any:
+            if next(calls) == at:
+                raise MemoryError("planted")
+            return plain(*rows)
+
+        if mesh.rank == failing:
+            mock.patch.object(decoder.bands, "beyond", faulty).start()
+        decoded, pixels = decoded_in_bands(decoder, latents)
+        assert isinstance(decoded.failure, MemoryError) == (mesh.rank == failing), decoded.failure
+        if mesh.rank == 0 and failing:
+            assert not all(each.isfinite().all() for each in pixels)
+        if mesh.rank == failing:
+            assert not decoded.frames
+        again, _ = decoded_in_bands(banded_decoder(wrapper, module, mesh), latents)
+        assert again.failure is None  # in step as before
+
+
 def all_axes_share_one_world(_: Mesh, __: Mesh) -> None:
     for axis in ("ulysses", "ring"):
         _share_rows_and_sequence(
@@ -531,6 +577,8 @@ CHECKS: list[Callable[[Mesh, Mesh], None]] = [
     qwen_image_on_ranks_equals_qwen_image_on_one,
     tiles_on_ranks_are_those_on_one,
     a_rank_that_fails_in_a_tile_leaves_nobody_waiting,
+    bands_on_ranks_are_the_whole_on_one,
+    a_rank_that_fails_in_a_band_leaves_nobody_waiting,
     all_axes_share_one_world,
     bytes_exchanged_are_those_of_the_formulas,
 ]

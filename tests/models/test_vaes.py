@@ -102,7 +102,7 @@ def test_two_videos_take_turns_in_decoding(
     expected = [finish(pipeline, state).pixels for state in states]
     chunks = len(states[0].chunks)
     for state in states:
-        state.chunks, state.decoded, state.tiles = [], 0, None
+        state.chunks, state.decoded, state.shared = [], 0, None
     for _ in range(chunks):
         for state in states:
             pipeline.forward(Phase.DECODE, [state], 1)

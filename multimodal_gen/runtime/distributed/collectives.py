@@ -31,6 +31,12 @@ def all_gather_shares(
     return gathered.movedim(0, dim)
 
 
+def all_gather_equal(own: Tensor, every: Tensor) -> Tensor:
+    """Fill `every` [R, ...] with the tensors of all ranks, which have one shape."""
+    _all_gather(every.view(-1), own.view(-1), group=dist.group.WORLD)
+    return every
+
+
 def all_reduce(part: Tensor, how: dist.ReduceOp.RedOpType, group: dist.ProcessGroup) -> Tensor:
     """Reduce the ranks' tensors, of one shape, in place; all ranks get equal bits."""
     if part.numel():
@@ -47,6 +53,20 @@ def receive(buffer: Tensor, rank: int) -> Tensor:
     """Fill `buffer`, of the shape that the rank sends."""
     dist.recv(buffer, rank)
     return buffer
+
+
+def swap_with_neighbours(first: Tensor, last: Tensor, above: Tensor, below: Tensor) -> None:
+    """Send `first` to the previous rank, and `last` to the next one; receive `above` and `below` of
+    them. They end with the first and last rank, where nothing is received."""
+    rank, pairs = dist.get_rank(), ((-1, first, above), (1, last, below))
+    passes = [
+        dist.P2POp(way, tensor, rank + step)
+        for step, outgoing, incoming in pairs
+        if 0 <= rank + step < dist.get_world_size()
+        for way, tensor in ((dist.isend, outgoing), (dist.irecv, incoming))
+    ]
+    for work in dist.batch_isend_irecv(passes) if passes else ():
+        work.wait()
 
 
 def smallest(number: int, device: torch.device) -> int:

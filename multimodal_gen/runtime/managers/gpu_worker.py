@@ -215,7 +215,7 @@ class GPUWorker:
         _empty_cache_after(failures.values())
         if failures and len(states) > 1:
             failures = self._decode_apart(states, goals)
-        failures |= _tile_failures(states)
+        failures |= _shared_failures(states)
         _empty_cache_after(failures.values())
         finished = [
             state
@@ -237,14 +237,14 @@ class GPUWorker:
         goals: Sequence[int],
         failures: Mapping[str, WireError],
     ) -> WireError | None:
-        """The error of a request whose tiles other ranks wait for, since this one could not begin
-        with them."""
+        """The error of a request in whose decoding other ranks wait for this one, which could not
+        begin with it."""
         if self.pipeline.context.mesh.world_size == 1:
             return None
         behind = (
             failures.get(state.req.id)
             for state, goal in zip(states, goals, strict=True)
-            if state.decoded < goal and self.pipeline.in_tiles(state.params)
+            if state.decoded < goal and self.pipeline.decoded_by_all(state.params)
         )
         return next(behind, None)
 
@@ -274,12 +274,12 @@ class GPUWorker:
         )
 
 
-def _tile_failures(states: Sequence[RequestState]) -> dict[str, WireError]:
-    """Errors of requests whose tiles went on nevertheless, as other ranks wait for them."""
+def _shared_failures(states: Sequence[RequestState]) -> dict[str, WireError]:
+    """Errors of requests whose decoding went on nevertheless, as other ranks wait for it."""
     return {
-        state.req.id: _describe(state.tiles.failure)
+        state.req.id: _describe(state.shared.failure)
         for state in states
-        if state.tiles is not None and state.tiles.failure is not None
+        if state.shared is not None and state.shared.failure is not None
     }
 
 

@@ -27,7 +27,10 @@ from multimodal_gen.runtime.models.denoiser import (
 from multimodal_gen.runtime.models.schedulers.registry import make_solver
 from multimodal_gen.runtime.models.schedulers.schedule import Schedule
 from multimodal_gen.runtime.models.schedulers.solver import Solver
+from multimodal_gen.runtime.models.vaes.bands.band_run import BandRun
+from multimodal_gen.runtime.models.vaes.bands.banded_decoder import BandedDecoder
 from multimodal_gen.runtime.models.vaes.pixels import to_uint8
+from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
 from multimodal_gen.runtime.models.vaes.tiles.geometry import TileGrid
 from multimodal_gen.runtime.models.vaes.tiles.tile_run import TileRun
 from multimodal_gen.runtime.models.vaes.vae import VAE
@@ -305,34 +308,46 @@ class ComposedPipeline(DescribedPipeline, ABC):
         """Tiles that a request is decoded in, if it is."""
         return self.vae.grid(*size_of(params), self.layout.frames(params))
 
-    def in_tiles(self, params: SamplingParams) -> bool:
-        """True if requests of this size are decoded in tiles, by all ranks."""
-        return self._grid(params) is not None
+    @cached_property
+    def _banded(self) -> BandedDecoder | None:
+        """Decodes in bands, if ranks do."""
+        return BandedDecoder.of_rank(self.vae_class, self.components["vae"], self.context)
+
+    def decoded_by_all(self, params: SamplingParams) -> bool:
+        """True if requests of this size are decoded by all ranks, in tiles or in bands."""
+        return self._grid(params) is not None or self._in_bands(params)
+
+    def _in_bands(self, params: SamplingParams) -> bool:
+        return self._banded is not None and self._banded.suits(*size_of(params))
 
     def decoded_at_once(self, params: SamplingParams) -> int:
         """Maximum number of requests of this size that are decoded in one call."""
         vae, frames = self.vae, self.layout.frames(params)
-        in_pieces = self.decode_chunks(params) > 1 or self.in_tiles(params)
+        in_pieces = self.decode_chunks(params) > 1 or self.decoded_by_all(params)
         if in_pieces or not vae.decodes_batches:
             return 1
         if vae.room is None:
             return MAX_DECODED
         return min(max(1, vae.room // vae.decode_bytes(*size_of(params), frames)), MAX_DECODED)
 
-    def tile_run(self, state: RequestState) -> TileRun | None:
-        """Start decoding a request in tiles, if its size needs them."""
-        grid = self._grid(state.params)
-        if grid is None:
+    def shared_decoding(self, state: RequestState) -> SharedDecoding | None:
+        """Start decoding a request in tiles, if its size needs them, or in bands."""
+        if not self.decoded_by_all(state.params):
             return None
         _, latents = state.running()
+        latents, options = self.vae_latents([state], latents), self.decoding(state)
+        grid = self._grid(state.params)
+        if grid is None:
+            assert self._banded is not None
+            return BandRun(self._banded, latents, options)
         return TileRun(
             self.vae,
             grid,
-            self.vae_latents([state], latents),
+            latents,
             self.context.mesh.rank,
             ranks=self._tile_ranks(state.params),
             chunks=self.vae.chunks(self.layout.frames(state.params)),
-            options=self.decoding(state),
+            options=options,
         )
 
     def _tile_ranks(self, params: SamplingParams) -> int:

@@ -12,7 +12,7 @@ from multimodal_gen.runtime.stages.stage import Pipeline
 
 
 class DecodeStage:
-    """Decodes the next k units of each request: chunks on rank 0, or tiles on all ranks."""
+    """Decodes the next k units of each request: chunks on rank 0, or tiles or bands on all."""
 
     def __init__(self, pipeline: Pipeline, *, is_output_rank: bool) -> None:
         self._pipeline = pipeline
@@ -20,7 +20,7 @@ class DecodeStage:
         self.uses = pipeline.components_of_kind("vae")
 
     def components(self, states: Sequence[RequestState], k: int) -> tuple[str, ...]:
-        here = self._is_output_rank or any(self._pipeline.in_tiles(s.params) for s in states)
+        here = self._is_output_rank or any(self._pipeline.decoded_by_all(s.params) for s in states)
         return self.uses if here else ()
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
@@ -34,8 +34,8 @@ class DecodeStage:
 
     def _decode(self, together: Sequence[RequestState], unit: int) -> None:
         first = together[0]
-        if first.tiles is not None:
-            first.chunks += first.tiles.advance(
+        if first.shared is not None:
+            first.chunks += first.shared.advance(
                 lambda pixels: first.measure(pixels, "decoding"), partial(with_unmasked, first)
             )
         elif self._is_output_rank:
@@ -49,8 +49,8 @@ class DecodeStage:
         groups: list[list[RequestState]] = []
         open_groups: dict[object, list[RequestState]] = {}
         for state in states:
-            if state.tiles is None:
-                state.tiles = self._pipeline.tile_run(state)
+            if state.shared is None:
+                state.shared = self._pipeline.shared_decoding(state)
             _, latents = state.running()
             size = (state.params.width, state.params.height, latents.shape)
             group = open_groups.get(size)

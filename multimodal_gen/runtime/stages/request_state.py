@@ -15,7 +15,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.request import Req
 from multimodal_gen.runtime.layers.lora import LoraUse
 from multimodal_gen.runtime.models.schedulers.solver import Solver
-from multimodal_gen.runtime.models.vaes.tiles.tile_run import TileRun
+from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
 
 Conditioning = dict[str, Tensor]
 """Denoiser inputs of one branch by name; each tensor has a leading dimension of 1."""
@@ -56,8 +56,8 @@ class RequestState:
     """Units of decoding done: chunks, or turns of tiles."""
     carry: Any = None
     """VAE state after the last decoded chunk, needed for the next one."""
-    tiles: TileRun | None = None
-    """Its tiles, from the first one on, if it is decoded in tiles."""
+    shared: SharedDecoding | None = None
+    """Its tiles or bands, from the first one on, if all ranks decode it."""
 
     @property
     def params(self) -> SamplingParams:

@@ -10,7 +10,7 @@ from torch import Tensor
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
-from multimodal_gen.runtime.models.vaes.tiles.tile_run import TileRun
+from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
@@ -70,8 +70,8 @@ class Pipeline(Protocol):
 
     def decoded_at_once(self, params: SamplingParams) -> int: ...
 
-    def in_tiles(self, params: SamplingParams) -> bool: ...
+    def decoded_by_all(self, params: SamplingParams) -> bool: ...
 
-    def tile_run(self, state: RequestState) -> TileRun | None: ...
+    def shared_decoding(self, state: RequestState) -> SharedDecoding | None: ...
 
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor: ...

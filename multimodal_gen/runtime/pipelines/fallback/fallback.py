@@ -21,7 +21,7 @@ from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.allowed import ALL_SCHEDULERS, ALLOWED
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.models.vaes.tiles.tile_run import TileRun
+from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.fallback.call import CallSignature
 from multimodal_gen.runtime.pipelines.fallback.library_vae import LibraryVAE
@@ -214,15 +214,15 @@ class FallbackPipeline(ComposedPipeline):
     def decode_chunks(self, params: SamplingParams) -> int:
         return 1
 
-    def in_tiles(self, params: SamplingParams) -> bool:
+    def decoded_by_all(self, params: SamplingParams) -> bool:
         """False: the library's call decodes."""
         return False
 
     def decoded_at_once(self, params: SamplingParams) -> int:
         return 1
 
-    def tile_run(self, state: RequestState) -> TileRun | None:
-        """None, as `in_tiles` says."""
+    def shared_decoding(self, state: RequestState) -> SharedDecoding | None:
+        """None, as `decoded_by_all` says."""
         return None
 
     def limit_decoding(self, room: int) -> None:
