@@ -15,7 +15,8 @@ from multimodal_gen.client.request_handle import Update
 from multimodal_gen.errors import EngineDied
 from multimodal_gen.launch.engine_process import EngineProcess
 
-NOTICED_S = 3.0
+NOTICED_S = 5.0
+"""Three seconds, and what a busy machine adds."""
 VICTIMS: dict[str, Callable[[EngineProcess], int]] = {
     "the scheduler": lambda engine: engine.scheduler_pid,
     "rank 0": lambda engine: engine.pids[0],

@@ -86,10 +86,8 @@ def test_a_record_comes_back_as_it_was_stored(ledger: Ledger) -> None:
     assert ledger.get(stored.id, None) == stored
 
 
-@pytest.mark.parametrize("name", ["0" * 32, "", "nothing", "a\0b", "\ud800", "é" * 500, "' OR 1=1"])
+@pytest.mark.parametrize("name", ["0" * 32, "", "nothing", "a\0b", "é" * 500, "' OR 1=1"])
 def test_unknown_jobs_are_not_found_whatever_their_id(ledger: Ledger, name: str) -> None:
-    if name == "\ud800" and isinstance(ledger, SqliteLedger):
-        pytest.skip("no URL has it")
     ledger.add(job(1))
     with pytest.raises(NotFound):
         ledger.get(name, None)
