@@ -13,7 +13,7 @@ def test_copies_that_are_not_waited_for_are_made_where_memory_is_pinned() -> Non
     """From pageable memory a GPU's driver waits all the same, which is not seen here."""
     runtime = Path(multimodal_gen.__file__).parent / "runtime"
     asking = {path.name for path in runtime.rglob("*.py") if "non_blocking" in path.read_text()}
-    assert asking == {"device_copies.py", "transfers.py", "gpu_worker.py"}
+    assert asking == {"device_copies.py", "transfers.py", "plan_outcome.py"}
 
 
 @pytest.mark.parametrize("name", SOLVERS)

@@ -26,4 +26,4 @@ def test_loras_have_their_room_but_never_more_than_half(
     worker: GPUWorker, loras: int, left: int
 ) -> None:
     worker._lora_bytes = loras
-    assert worker.loaded("test").memory_bytes == left
+    assert worker.loaded("test", 1).memory_bytes == left

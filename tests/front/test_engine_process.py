@@ -21,9 +21,10 @@ from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.server_args import SECRETS, ServerArgs
 from multimodal_gen.errors import EngineDied, EngineNotReady, MultimodalGenError
-from multimodal_gen.launch import engine_process, private_folder
+from multimodal_gen.launch import engine_process, private_folder, rank_processes
 from multimodal_gen.launch.child_environment import child_environment
 from multimodal_gen.launch.engine_process import EngineProcess
+from multimodal_gen.launch.rank_processes import spawn
 from multimodal_gen.messages.rank_args import ProcessArgs, RankArgs, SchedulerArgs
 from multimodal_gen.runtime import child_process
 
@@ -109,18 +110,18 @@ def test_no_rank_is_left_behind_by_a_start_that_fails(
     folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[subprocess.Popen[bytes]] = []
-    spawn = engine_process._spawn
 
-    def second_fails(*args: object) -> subprocess.Popen[bytes]:
-        if started:
+    def third_fails(*args: object) -> subprocess.Popen[bytes]:
+        if len(started) == 2:
             raise OSError("no more processes")
         started.append(spawn(*args))  # type: ignore[arg-type]
-        return started[0]
+        return started[-1]
 
-    monkeypatch.setattr(engine_process, "_spawn", second_fails)
+    for module in (engine_process, rank_processes):
+        monkeypatch.setattr(module, "spawn", third_fails)
     with pytest.raises(OSError, match="no more processes"):
         start_engine(num_gpus=2)
-    assert gone([started[0].pid], folders, within_s=0)
+    assert gone([process.pid for process in started], folders, within_s=0)
 
 
 def test_closing_during_loading_and_twice_leaves_nothing(folders: Path) -> None:
@@ -140,13 +141,14 @@ def test_ranks_get_no_secrets_by_their_standard_input_or_environment(
         monkeypatch.setenv(f"MULTIMODAL_GEN_{name.upper()}", value)
     given: list[ProcessArgs] = []
 
-    def spawn(args: ProcessArgs, *_: object) -> subprocess.Popen[bytes]:
+    def fail_second(args: ProcessArgs, *_: object) -> subprocess.Popen[bytes]:
         given.append(args)
         if len(given) == 2:
             raise OSError("seen enough")
         return subprocess.Popen(["true"])
 
-    monkeypatch.setattr(engine_process, "_spawn", spawn)
+    for module in (engine_process, rank_processes):
+        monkeypatch.setattr(module, "spawn", fail_second)
     with pytest.raises(OSError, match="seen enough"):
         EngineProcess.start(ServerArgs(device="cpu", **secrets))  # type: ignore[arg-type]
     assert [type(each) for each in given] == [SchedulerArgs, RankArgs]

@@ -22,7 +22,7 @@ from parity import check_parity
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import GenerationFailed, InvalidCheckpoint, InvalidRequest
 from multimodal_gen.messages.plan import Phase
-from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.distributed.mesh import Axis, Mesh
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.fallback import previews
 from multimodal_gen.runtime.pipelines.fallback.solver import LibrarySolver
@@ -206,7 +206,7 @@ def test_what_the_class_takes_is_offered_and_nothing_else(pipeline: ComposedPipe
 
 
 def test_more_ranks_than_one_are_refused(checkpoints: Checkpoints) -> None:
-    mesh = Mesh(world_size=2, cfg_size=2)
+    mesh = Mesh(world_size=2, cfg=Axis(0, 2))
     device = torch.device("cpu")
     with pytest.raises(InvalidRequest, match=r"num_gpus=2.*fallback.*one rank"):
         load_pipeline(checkpoints("latte"), device=device, dtype=torch.float32, mesh=mesh)
