@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_engine import FakeEngine, settle
 from job_service import ANNE, BOB, PICTURE, JobService, in_ledger, run_jobs
 from storage_faults import fill, full, locked, small_disk
 
@@ -276,12 +277,17 @@ def test_an_error_that_can_not_be_encoded_ends_its_job(tmp_path: Path) -> None:
     run_jobs(tmp_path, test)
 
 
-def test_a_job_whose_engine_was_stopped_by_another_ends(tmp_path: Path) -> None:
+def test_a_job_whose_engine_was_stopped_by_another_is_run_by_the_next(tmp_path: Path) -> None:
     async def test(server: JobService) -> None:
         job = (await server.submit("a")).id
-        server.engine.fail("a", EngineNotReady("the engine is stopping"))
-        ended = await server.jobs.finished(job, ANNE)
-        assert (ended.status, ended.error and ended.error.code) == ("failed", "engine_not_ready")
+        await settle()
+        server.engine.die(EngineNotReady("the engine was stopped"))
+        await settle()
+        assert not (await in_ledger(server, job)).done
+        server.engine = FakeEngine(server.engine.model)
+        await server.up()
+        server.engine.finish("a")
+        assert (await server.jobs.finished(job, ANNE)).status == "completed"
 
     run_jobs(tmp_path, test)
 
