@@ -48,7 +48,9 @@ def ranks(request: pytest.FixtureRequest) -> Iterator[EngineProcess]:
 def faulty(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[EngineProcess]:
-    with start_faulty(monkeypatch, num_gpus=request.param) as engine:
+    # Each rank has all rows, so that a fault of a request is one of every rank.
+    ranks = request.param
+    with start_faulty(monkeypatch, num_gpus=ranks, ulysses_degree=ranks) as engine:
         yield engine
 
 
