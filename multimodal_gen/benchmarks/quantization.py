@@ -129,7 +129,7 @@ _FORMS: dict[str, Callable[[Tensor], Storage]] = {
 
 @dataclass
 class _Sum:
-    """What the layers of a family take in one form."""
+    """Sums over the layers of a family in one form."""
 
     weights: int = 0
     size: int = 0

@@ -1,4 +1,4 @@
-"""What the config of a component in a folder says about its quantised weights."""
+"""Reads what the config of a component in a folder says about its quantised weights."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _fp8(config: Mapping[str, Any], where: str) -> Settings:
 
 
 def _told_by_tensors(config: Mapping[str, Any], where: str) -> Settings:
-    """Which layers are quantised, and how, the weight files tell."""
+    """The weight files tell which layers are quantised, and how."""
     return {}
 
 

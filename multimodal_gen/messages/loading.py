@@ -6,7 +6,7 @@ import msgspec
 
 
 class LoadingProgress(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
-    """What a rank has loaded of its weights, in the form of their files."""
+    """Part of its weights that a rank has loaded, in the form of their files."""
 
     rank: int = 0
     component: str

@@ -17,11 +17,12 @@ import httpx2
 import numpy as np
 import pytest
 from engines import submit_to
-from front_processes import FINAL, FrontProcess, SharedLoad
+from front_processes import FrontProcess, SharedLoad
 from http_serving import eventually
 from job_server_process import READY_S, SIZE
 from PIL import Image
 from postgres_server import Database
+from shown_ends import FINAL
 from webhook_receiver import SECRET, Receiver
 
 from multimodal_gen.launch.engine_process import EngineProcess

@@ -20,27 +20,23 @@ import psutil
 import pytest
 from http_serving import eventually
 from job_server_process import SIZE, JobServer, JobServers
+from shown_ends import FINAL, ShownEnds
 from storage_faults import fill, locked, mounted
 
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "100"))
 SEED = int(os.environ.get("CHAOS_SEED", "16"))
-FINAL = ("completed", "failed", "cancelled")
 DISK = "64m"
 
 
 @dataclass
-class Load:
+class Load(ShownEnds):
     """Submits jobs without a pause, each until it is known whether it was accepted."""
 
     url: str
     accepted: list[str] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
-    seen: dict[str, str] = field(default_factory=dict)
-    """Ends that were shown, by job."""
-    changed: list[tuple[str, str, str]] = field(default_factory=list)
-    """Jobs that ended twice."""
     stop: threading.Event = field(default_factory=threading.Event)
 
     def submit(self) -> None:
@@ -56,15 +52,6 @@ class Load:
         while not self.stop.wait(0.5):
             with contextlib.suppress(httpx2.HTTPError):
                 self.look(httpx2.get(f"{self.url}/jobs", timeout=10))
-
-    def look(self, answer: httpx2.Response) -> list[dict[str, Any]]:
-        jobs: list[dict[str, Any]] = answer.raise_for_status().json()
-        for job in jobs:
-            if job["status"] in FINAL or job["id"] in self.seen:
-                known = self.seen.setdefault(job["id"], job["status"])
-                if known != job["status"]:
-                    self.changed.append((job["id"], known, job["status"]))
-        return jobs
 
     def _accepted(self, asked: dict[str, Any], key: str) -> bool:
         try:

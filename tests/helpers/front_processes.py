@@ -16,8 +16,8 @@ import httpx2
 import psutil
 from http_serving import eventually
 from job_server_process import SIZE, JobServer, JobServers
+from shown_ends import ShownEnds
 
-FINAL = ("completed", "failed", "cancelled")
 STEPS = (1, 2, 4, 30)
 PROMPTS = ("a red heart", "a pizza", "a dog", "a rocket")
 
@@ -70,7 +70,7 @@ class FrontProcess:
 
 
 @dataclass
-class SharedLoad:
+class SharedLoad(ShownEnds):
     """Submits jobs to any front, each until it is known that one has accepted it."""
 
     urls: list[str]
@@ -79,9 +79,6 @@ class SharedLoad:
     accepted: dict[str, tuple[str, int]] = field(default_factory=dict)
     """By id: prompt and steps."""
     refused: Counter[str] = field(default_factory=Counter)
-    seen: dict[str, str] = field(default_factory=dict)
-    changed: list[tuple[str, str, str]] = field(default_factory=list)
-    """Jobs that ended twice."""
     wrong: list[str] = field(default_factory=list)
     """Refusals that don't say when to come back."""
     stop: threading.Event = field(default_factory=threading.Event)
@@ -99,15 +96,6 @@ class SharedLoad:
         while not self.stop.wait(0.5):
             with contextlib.suppress(httpx2.HTTPError):
                 self.look(httpx2.get(f"{dice.choice(self.urls)}/jobs", timeout=10))
-
-    def look(self, answer: httpx2.Response) -> list[dict[str, Any]]:
-        jobs: list[dict[str, Any]] = answer.raise_for_status().json()
-        for job in jobs:
-            if job["status"] in FINAL or job["id"] in self.seen:
-                known = self.seen.setdefault(job["id"], job["status"])
-                if known != job["status"]:
-                    self.changed.append((job["id"], known, job["status"]))
-        return jobs
 
     def _accepted(self, dice: random.Random, asked: tuple[str, int], key: str) -> bool:
         prompt, steps = asked

@@ -1,4 +1,4 @@
-"""What is measured of one evaluation: time, memory, operations, and waits of the host."""
+"""Measurements of one evaluation: time, memory, operations, and waits of the host."""
 
 from __future__ import annotations
 

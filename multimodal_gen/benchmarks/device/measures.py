@@ -1,4 +1,4 @@
-"""What each section measures, on a device by its type."""
+"""Measures of each section, on a device by its type."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def measure_device(
 
 
 def _run(section: str, device: str, scale: Scale, limit: float) -> list[Found]:
-    """What a section finds, and how it ended if that was not well."""
+    """Findings of a section, and how it ended if that was not well."""
     if limit <= 0:
         return [_broken("no time was left for it")]
     process = subprocess.Popen(

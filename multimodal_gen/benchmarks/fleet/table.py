@@ -9,12 +9,12 @@ from multimodal_gen.benchmarks.fleet.workload import KINDS, SimulatedJob
 
 
 def quantile(values: Sequence[float], part: float) -> float:
-    """Of values in order."""
+    """A quantile of values in order."""
     return values[min(len(values) - 1, int(len(values) * part))] if values else 0.0
 
 
 def slowdowns(jobs: Sequence[SimulatedJob], kind: str | None = None) -> list[float]:
-    """Of all jobs that are done, or those of a kind, in order."""
+    """Slowdowns of all jobs that are done, or those of a kind, in order."""
     return sorted(
         job.slowdown for job in jobs if job.ends[0][1] == "done" and kind in (None, job.name)
     )

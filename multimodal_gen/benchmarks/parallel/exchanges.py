@@ -46,7 +46,7 @@ class ExchangeCounter(TorchDispatchMode):
         for (group, operation), each in self._found.items():
             shared = [name for name in _AXES if _is_group(getattr(mesh, name), group)]
             if not shared:
-                raise NotImplementedError(f"{operation} along no axis of the mesh")
+                raise ValueError(f"{operation} along no axis of the mesh")
             gathers = "sequence" in shared and operation.startswith("allgather")
             total = found["sequence" if gathers else shared[0]]
             total.sent += each.sent
@@ -64,7 +64,7 @@ class ExchangeCounter(TorchDispatchMode):
 
     def _count(self, name: str, args: Sequence[Any]) -> None:
         if (payload := _PAYLOADS.get(name)) is None:
-            raise NotImplementedError(f"c10d::{name} is not counted")
+            raise ValueError(f"c10d::{name} is not counted")
         group = next(g for each in args if (g := _group(each)) is not None)
         counted = self._found[group.group_name, name]
         sent, received = payload(group, args)

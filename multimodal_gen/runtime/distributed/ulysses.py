@@ -43,7 +43,7 @@ class Exchange(Protocol):
 
 
 class NoExchange:
-    """Of a rank that has a block for itself."""
+    """Exchange of a rank that has a block for itself."""
 
     def to_heads(self, x: Tensor, like: Tensor, tokens: Sequence[int]) -> Pending:
         return _Here(x)

@@ -53,7 +53,7 @@ XGMI = Interconnect(5e10, 20e-6)
 PCIE = Interconnect(2e10, 20e-6)
 """PCIe 4.0 with 16 lanes: 32 GB/s each way (PCI-SIG), through the host's memory."""
 LOOPBACK = Interconnect(1e9, 2e-4)
-"""gloo over a loopback interface: measured on two cores."""
+"""gloo over a loopback interface: assumed."""
 NETWORK = Interconnect(2.5e10, 30e-6)
 """Between hosts: one adapter of 200 Gb/s for each device, assumed."""
 

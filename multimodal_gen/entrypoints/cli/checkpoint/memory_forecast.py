@@ -29,7 +29,7 @@ _CPU_WIDTH, _GPU_WIDTH = 4, 2
 
 @dataclass(frozen=True)
 class MemoryForecast:
-    """What `models` says about memory."""
+    """Statement of `models` about memory."""
 
     kept: Mapping[str, int]
     """Bytes of each component once it is loaded."""

@@ -48,7 +48,7 @@ class TextEncoder:
         return copied(ids, self._module.device), copied(mask, self._module.device)
 
     def tokens(self, text: str, length: int) -> tuple[Tensor, Tensor]:
-        """What `tokenize` returns, on the CPU."""
+        """Result of `tokenize`, on the CPU."""
         tokens = self._tokenizer(
             [text],
             padding="max_length",

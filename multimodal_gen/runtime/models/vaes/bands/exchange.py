@@ -1,4 +1,4 @@
-"""What ranks exchange while each holds a band of rows of every feature map."""
+"""Exchanges of ranks while each holds a band of rows of every feature map."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Bands:
         self.fractions = copied(fractions, self.device)
 
     def length(self, own: int, rank: int) -> int:
-        """What is `own` for this rank, and proportional to its rows, for another rank."""
+        """Length that is `own` for this rank, and proportional to its rows, for another rank."""
         return own // len(self.shares[self.rank]) * len(self.shares[rank])
 
     def beyond(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
