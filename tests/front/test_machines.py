@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import chain, repeat
 from pathlib import Path
 from unittest import mock
 
@@ -87,6 +88,13 @@ def join(address: str) -> Iterator[Callable[[NodeJoin], zmq.SyncSocket]]:
         yield connect
 
 
+def how_ended(desk: NodeDesk) -> str | None:
+    end = time.monotonic() + 10
+    while desk.how_ended is None and time.monotonic() < end:
+        threading.Event().wait(0.01)
+    return desk.how_ended
+
+
 def heard(node: zmq.SyncSocket) -> NodeStart | NodeEnd:
     decoder = Decoder(NodeStart | NodeEnd)
     while True:
@@ -160,10 +168,17 @@ def test_a_node_that_is_gone_is_noticed_and_named(
     node = join(a_join())
     heard(node)
     node.close()
-    end = time.monotonic() + 10
-    while desk.how_ended is None and time.monotonic() < end:
-        threading.Event().wait(0.01)
-    assert desk.how_ended == "node 1 (b) is silent"
+    assert how_ended(desk) == "node 1 (b) is silent"
+
+
+def test_a_node_is_noticed_whose_socket_still_took_the_first_probe(
+    desk: NodeDesk, join: Callable[[NodeJoin], zmq.SyncSocket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = join(a_join())
+    heard(node)
+    monkeypatch.setattr(desk, "_send_frames", mock.Mock(side_effect=chain([True], repeat(False))))
+    node.close()
+    assert how_ended(desk) == "node 1 (b) is silent"
 
 
 def test_a_desk_that_can_not_listen_says_where(desk: NodeDesk, address: str) -> None:

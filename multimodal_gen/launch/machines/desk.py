@@ -20,7 +20,7 @@ from multimodal_gen.launch.machines.messages import (
     ToNode,
 )
 from multimodal_gen.messages.codec import Decoder, encode
-from multimodal_gen.messages.links import PROBE, Door, LinkKeys, beat
+from multimodal_gen.messages.links import HEARTBEAT_S, PROBE, SILENCE_S, Door, LinkKeys, beat
 from multimodal_gen.messages.wakeup import Wakeup
 from multimodal_gen.version import __version__
 
@@ -88,16 +88,20 @@ class NodeDesk:
         poller = zmq.Poller()
         for source in (self._socket, self._wakeup.socket, self._monitor):
             poller.register(source, zmq.POLLIN)
-        remind_at = time.monotonic()
+        remind_at = suspected_until = time.monotonic()
         while self._end is None:
             if time.monotonic() >= remind_at and len(self._nodes) < self._nnodes - 1:
                 self._remind()
                 remind_at += REMIND_S
-            ready = dict(poller.poll(int(REMIND_S * 1000)))
+            # A lost connection is told a moment before its socket refuses to send.
+            suspects = time.monotonic() < suspected_until
+            ready = dict(poller.poll(int((HEARTBEAT_S if suspects else REMIND_S) * 1000)))
             if self._socket in ready:
                 self._receive()
             if self._monitor in ready:
                 self._monitor.recv_multipart()
+                suspected_until = time.monotonic() + SILENCE_S
+            if suspects or self._monitor in ready:
                 self._look_for_losses()
         for sender in self._nodes:
             self._send(sender, self._end)

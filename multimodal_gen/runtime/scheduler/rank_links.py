@@ -11,7 +11,7 @@ import zmq
 
 from multimodal_gen.errors import EngineDied, MultimodalGenError, ProtocolError
 from multimodal_gen.messages.codec import MAX_FRAME_BYTES, Decoder, encode, forward
-from multimodal_gen.messages.links import PROBE, Door, LinkKeys, beat
+from multimodal_gen.messages.links import PROBE, SILENCE_S, Door, LinkKeys, beat
 from multimodal_gen.messages.plan import Plan, RankMessage
 from multimodal_gen.messages.rank_args import socket_name
 from multimodal_gen.messages.rendezvous import StoreCall
@@ -53,6 +53,7 @@ class RankLinks:
         }
         self._heard_of: set[int] = set()
         self._due = math.inf
+        self._suspected_until = -math.inf
         self.dropped = DroppedMessages("the ranks' socket")
 
     def send(self, plan: Plan, bodies: Sequence[Sequence[zmq.Frame]] = ()) -> None:
@@ -98,8 +99,9 @@ class RankLinks:
         while self.monitor.poll(0):
             self.monitor.recv_multipart()
             self._suspect()
-        if time.monotonic() >= self._due:
-            self._due = math.inf
+        if (now := time.monotonic()) >= self._due:
+            # A lost connection is told a moment before its socket refuses to send.
+            self._due = now + LOSS_S if now < self._suspected_until else math.inf
             if gone := self._gone():
                 raise EngineDied(f"rank {gone[0]} is silent")
 
@@ -117,7 +119,9 @@ class RankLinks:
 
     def _suspect(self) -> None:
         """Check soon. Who has disconnected is not told, and it may be a stranger."""
-        self._due = min(self._due, time.monotonic() + LOSS_S)
+        now = time.monotonic()
+        self._due = min(self._due, now + LOSS_S)
+        self._suspected_until = now + SILENCE_S
 
     def _gone(self) -> list[int]:
         return [rank for rank in sorted(self._heard_of) if not self._is_connected(rank)]
