@@ -95,7 +95,7 @@ def test_what_is_no_origin_can_not_be_allowed(origin: str) -> None:
     ],
 )
 def test_head_is_answered_as_get_is_without_a_body(path: str, status: int) -> None:
-    with serving(app_without_engine()) as url, httpx2.Client() as client:
+    with serving(app_without_engine()) as url, httpx2.Client(timeout=60) as client:
         response = client.head(url + path)
         assert (response.status_code, response.content) == (status, b"")
         assert response.headers["x-request-id"]
