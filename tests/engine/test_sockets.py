@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import zmq
 from engines import pids_of, start_engine, submit_to
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
+from multimodal_gen.errors import EngineDied
 from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.messages.codec import MAX_FRAME_BYTES, encode
 from multimodal_gen.messages.plan import Ack, RankLoaded
@@ -63,6 +67,13 @@ def heard(links: RankLinks) -> Any:
     return None if received is None else received[0]
 
 
+def check_until(links: RankLinks, end: float) -> None:
+    """Check whenever that is due, as the Scheduler does."""
+    while time.monotonic() < end:
+        links.monitor.poll(int(min(links.patience, end - time.monotonic()) * 1000))
+        links.check()
+
+
 @pytest.mark.parametrize("identity", ["0", "0 answers", "1", f"2 {TOKEN}", "0 wrong", TOKEN])
 def test_a_peer_without_the_token_is_no_rank(
     identity: str, links: RankLinks, peer: Peer, tmp_path: Path
@@ -91,6 +102,18 @@ def test_a_rank_speaks_for_itself_only(links: RankLinks, peer: Peer, tmp_path: P
         rank.send_multipart(encode(Ack(number=0, rank=other)))
         assert heard(links) is None
     assert links.dropped.count == 4
+
+
+def test_a_rank_is_noticed_whose_socket_still_took_the_first_probe(
+    links: RankLinks, peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rank = peer(f"ipc://{tmp_path}/ranks", socket_name(0, token=TOKEN))
+    rank.send_multipart(ACK)
+    assert heard(links) == Ack(number=0, rank=0)
+    monkeypatch.setattr(links, "_sent", mock.Mock(side_effect=chain([True], repeat(False))))
+    rank.close()
+    with pytest.raises(EngineDied, match="rank 0 is silent"):
+        check_until(links, time.monotonic() + 10)
 
 
 def test_a_message_of_any_size_is_not_taken(links: RankLinks) -> None:

@@ -12,7 +12,7 @@ FINAL = ("completed", "failed", "cancelled")
 
 @dataclass(kw_only=True)
 class ShownEnds:
-    """What lists of jobs said of their ends, so that a second one is noticed."""
+    """Ends that lists of jobs told, so that a second one is noticed."""
 
     seen: dict[str, str] = field(default_factory=dict)
     """Ends that were shown, by job."""
