@@ -243,6 +243,7 @@ def test_a_folder_that_is_not_ours_to_remove_stays(folders: Path) -> None:
 
 def test_ranks_keep_temporary_files_in_the_folder_that_is_removed(folders: Path) -> None:
     with start_engine() as engine:
+        engine.wait_ready(300)  # by then the process has its own program and environment
         (name,) = left_in(folders)
         environment = Path(f"/proc/{engine.pids[0]}/environ").read_bytes().split(b"\0")
         assert f"TMPDIR={folders / name}".encode() in environment
