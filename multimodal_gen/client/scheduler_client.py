@@ -45,6 +45,7 @@ from multimodal_gen.messages.reply import (
     RequestAccepted,
     RequestProgress,
     Result,
+    WireError,
 )
 from multimodal_gen.messages.request import Cancel, HealthCheck, Hello, Req, Shutdown, Submit
 from multimodal_gen.messages.wakeup import Wakeup
@@ -278,6 +279,10 @@ class SchedulerClient:
                 with self._lock:
                     self._health.append(message)
                     self._lock.notify_all()
+            case Failed(error=WireError(code=EngineDied.code) as death):
+                # Nothing may be sent to it from now on, though its connection still stands: what it
+                # did not run would seem to have killed it.
+                self.fail(death.exception())
             case RequestAccepted() | RequestProgress() | Result() | Failed():
                 self._deliver(message, arrays)
 

@@ -189,6 +189,25 @@ def test_another_clients_request_can_be_neither_taken_nor_cancelled(
             handle.result(30)
 
 
+def test_an_engine_takes_nothing_more_once_it_told_one_request_of_its_death(
+    tmp_path: Path,
+) -> None:
+    gateway = ClientGateway(address_in(tmp_path))
+    gateway.open(FakeScheduler(gateway), 1, MODEL)
+    with SchedulerClient(address_in(tmp_path)) as client:
+        first, second = (client.submit(request()) for _ in range(2))
+        for handle in (first, second):
+            handle.accepted(30)
+        died = WireError.of(EngineDied("rank [0] did not respond for 10 s"))
+        gateway.send(first.id, Failed(first.id, died))
+        for handle in (first, second):
+            with pytest.raises(EngineDied, match="did not respond"):
+                handle.result(30)
+        with pytest.raises(EngineDied, match="did not respond"):
+            client.submit(request())
+    gateway.close()
+
+
 def test_a_client_that_leaves_has_thousands_of_requests_cancelled(
     address: str, scheduler: FakeScheduler
 ) -> None:

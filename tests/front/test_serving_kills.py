@@ -94,7 +94,8 @@ def test_poison_of_five_kinds_ends_and_twenty_good_ones_beside_it_succeed(
 ) -> None:
     faults = " ".join(f"{how}=predict:{num_gpus - 1}:{how}:3" for how in POISON)
     faults = faults.replace(f"memory=predict:{num_gpus - 1}:memory", "memory=predict:all:memory")
-    with start(faults, num_gpus=num_gpus, step_timeout=10) as server:
+    # Each rank has all rows, so that a fault of all ranks is one.
+    with start(faults, num_gpus=num_gpus, ulysses_degree=num_gpus, step_timeout=10) as server:
         good, poison = [], {}
         for how in POISON:
             good += [server.submit(f"a dog {i}", num_inference_steps=8) for i in range(4)]
