@@ -30,7 +30,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Output:
-    """Result of a request: `pixels` [F, H, W, 3] uint8."""
+    """Result of a request: `pixels` [F, H, W, 3] uint8; F is 0 for sound alone."""
 
     id: str
     pixels: np.ndarray[Any, Any]
@@ -40,6 +40,10 @@ class Output:
     batch_sizes: list[int]
     warnings: tuple[str, ...] = ()
     """Parts of the request that had no effect, or another than requested."""
+    audio: np.ndarray[Any, Any] | None = None
+    """Sound, float32 [channels, samples] of about -1 to 1; None without."""
+    audio_rate: int | None = None
+    """Samples of sound per second; None without."""
 
 
 def warnings_of(outputs: Sequence[Output]) -> tuple[str, ...]:

@@ -324,6 +324,8 @@ def _event(message: Any, arrays: list[Any]) -> bool | RequestEvent:
                 message.timings,
                 message.batch_sizes,
                 message.warnings,
+                audio=None if message.audio_rate is None else arrays[1],
+                audio_rate=message.audio_rate,
             )
         case Failed():
             return message.error.exception()

@@ -1,4 +1,4 @@
-"""Encodes messages as ZeroMQ frames and back: a msgpack header, then raw pixels; no pickle.
+"""Encodes messages as ZeroMQ frames and back: a msgpack header, then raw arrays; no pickle.
 
 A message that carries arrays describes them in its field `frames`. The bytes of each follow in one
 or more frames, without a copy; they are interpreted only once dtype, shape and size agree.
@@ -31,11 +31,12 @@ class FrameHeader(msgspec.Struct, frozen=True):
     """Shape and dtype of the array in one frame."""
 
     shape: tuple[int, ...]
-    dtype: Literal["uint8"] = "uint8"
+    dtype: Literal["uint8", "float32"] = "uint8"
+    """Pixels are uint8, sound is float32."""
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self.shape)
+        return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
 
     @property
     def pieces(self) -> int:
@@ -44,12 +45,13 @@ class FrameHeader(msgspec.Struct, frozen=True):
 
 
 Buffer = bytes | memoryview
+_ITEM_BYTES = {"uint8": 1, "float32": 4}
 _encoder = msgspec.msgpack.Encoder()
 
 
 def header_of(array: np.ndarray[Any, Any]) -> FrameHeader:
-    """Header for a uint8 array."""
-    return FrameHeader(shape=array.shape)
+    """Header for a uint8 or float32 array."""
+    return FrameHeader(array.shape, "float32" if array.dtype == "float32" else "uint8")
 
 
 def encode(message: msgspec.Struct, arrays: Sequence[np.ndarray[Any, Any]] = ()) -> list[Buffer]:
@@ -121,4 +123,4 @@ def _array(header: FrameHeader, body: Sequence[Buffer]) -> np.ndarray[Any, Any]:
 
     pieces = [np.frombuffer(piece, dtype=np.uint8) for piece in body]
     whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-    return whole.reshape(header.shape)
+    return whole.view(header.dtype).reshape(header.shape)

@@ -103,6 +103,8 @@ def _check_shape(name: str, header: FrameHeader) -> None:
     if len(sides) != 2 or channels != _CHANNELS[name] or min(sides) < 1:
         wanted = "[height, width, 3]" if name == "image" else "[height, width]"
         raise InvalidRequest(f"{name}_path", list(header.shape), f"pixels must have shape {wanted}")
+    if header.dtype != "uint8":
+        raise InvalidRequest(f"{name}_path", header.dtype, "pixels must be uint8")
     if header.nbytes > MAX_CLIENT_FRAME_BYTES:
         allowed = f"must be at most {MAX_CLIENT_FRAME_BYTES} bytes of pixels"
         raise InvalidRequest(f"{name}_path", list(header.shape), allowed)

@@ -97,8 +97,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
     """Reports that one rank has carried out one plan.
 
-    `frames` (rank 0 only) are the pixels of the requests in `finished`, then the previews of those
-    in `previewed`, in that order.
+    `frames` (rank 0 only) are the pixels of the requests in `finished`, those of a request in
+    `audio_rates` followed by its sound, then the previews of those in `previewed`, in that order.
     """
 
     number: int
@@ -114,6 +114,8 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
     """Requests that failed on their own, outside any shared work."""
     prepared: dict[str, Prepared] = {}
     finished: tuple[str, ...] = ()
+    audio_rates: dict[str, int] = {}
+    """Samples per second of the sound, for finished requests that have some."""
     previewed: tuple[str, ...] = ()
     peak_bytes: int = 0
     """The most memory that the evaluations added on this rank's GPU; 0 if unknown."""

@@ -68,11 +68,17 @@ class RequestProgress(msgspec.Struct, frozen=True, kw_only=True, tag="progress")
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
-    """Final reply of a successful request. `frames` holds its pixels [F, H, W, 3] uint8."""
+    """Final reply of a successful request.
+
+    `frames` holds its pixels [F, H, W, 3] uint8, then its sound [channels, samples] float32 if
+    `audio_rate` is set; F is 0 for sound alone.
+    """
 
     id: str
     seed: int
     fps: int | None = None
+    audio_rate: int | None = None
+    """Samples of sound per second; None without sound."""
     timings: dict[str, float] = {}
     """Seconds: `queued`, each phase by name (total time of its batches), and `total`."""
     batch_sizes: list[int] = []

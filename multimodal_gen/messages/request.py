@@ -7,7 +7,7 @@ import msgspec
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.codec import FrameHeader
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 PREVIEWS_PER_REQUEST = 10
 """Maximum; each preview costs a small decode."""
 

@@ -14,6 +14,8 @@ from multimodal_gen.scheduling.residency import Moment
 
 DECODING_SHARE = 4
 """Encoding and decoding pixels may take one part in so many of the device's memory."""
+DECODERS = ("vae", "audio_vae", "vocoder")
+"""Kinds of components that decoding uses: of pixels, and of sound."""
 TEXT_TOKENS = 512
 """Tokens of a text, as most models pad it."""
 _TOKEN_SIDE = 16
@@ -61,7 +63,7 @@ def needed_together(names: Sequence[str], denoiser: str) -> list[Together]:
     return [
         (Phase.ENCODE, of_kind("text_encoder", "image_encoder")),
         *((Phase.DENOISE, together) for together in denoising),
-        (Phase.DECODE, of_kind("vae")),
+        (Phase.DECODE, of_kind(*DECODERS)),
     ]
 
 
@@ -74,7 +76,7 @@ def moments_of(
     """Yield what `needed_together` says, with the memory that requests of the default size take;
     `decoding`: bytes of that."""
     for phase, names in groups:
-        tokens, others = tokens_of(defaults), [name for name in names if name != "vae"]
+        tokens, others = tokens_of(defaults), [name for name in names if name not in DECODERS]
         sizes = [evaluation_bytes(parameters[name], tokens) for name in others]
         if not sizes and names:
             sizes = [decoding]

@@ -21,6 +21,7 @@ from torch import Tensor
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.codec import FrameHeader
 from multimodal_gen.messages.plan import Ack, Phase, Plan, Work
 from multimodal_gen.messages.rank_args import RankArgs, RankPlace
 from multimodal_gen.messages.request import Req
@@ -282,6 +283,50 @@ def test_pixels_that_are_not_finite_end_only_their_request(
     assert ack.failures.keys() == {poison}
     assert "not finite (NaN or infinite) from decoding" in ack.failures[poison].message
     assert sound in ack.finished
+
+
+def with_sound(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
+    """Prompts make sound of as many samples as they have letters; `silent` makes none."""
+
+    def decode_sound(state: RequestState) -> None:
+        prompt = state.params.prompt
+        if prompt == "fails":
+            raise RuntimeError("planted")
+        if prompt != "silent":
+            state.audio, state.audio_rate = torch.arange(2.0 * len(prompt)).view(2, -1), 8000
+        if prompt == "poison" and state.audio is not None:
+            state.audio[1, 3] = math.nan
+
+    monkeypatch.setattr(driver.worker.pipeline, "decode_sound", decode_sound)
+
+
+def test_the_sound_of_a_request_follows_its_pixels(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_sound(monkeypatch, driver)
+    first, silent, last = ids = driver.begin("a bell", "silent", "a drum roll")
+    assert driver(Phase.DENOISE, ids, STEPS).error is None
+    ack = driver(Phase.DECODE, ids)
+    assert (ack.finished, ack.audio_rates) == ((first, silent, last), {first: 8000, last: 8000})
+    pixels = FrameHeader((1, 96, 96, 3))
+    sounds = [FrameHeader((2, letters), "float32") for letters in (6, 11)]
+    assert ack.frames == (pixels, sounds[0], pixels, pixels, sounds[1])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"), [("poison", "decoding the sound"), ("fails", "planted")]
+)
+def test_sound_that_fails_ends_only_its_request(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, prompt: str, said: str
+) -> None:
+    with_sound(monkeypatch, driver)
+    first, failing, last = ids = driver.begin("a bell", prompt, "silent")
+    assert driver(Phase.DENOISE, ids, STEPS).error is None
+    ack = driver(Phase.DECODE, ids)
+    assert ack.failures.keys() == {failing}
+    assert said in ack.failures[failing].message
+    assert {first, last} <= {*ack.finished}
+    assert (failing in ack.finished) == (prompt == "poison")
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class PlayedRank:
         assert isinstance(plan, Plan)
         return plan
 
-    def generate(self, pixels: np.ndarray) -> None:
+    def generate(self, pixels: np.ndarray, sound: np.ndarray) -> None:
         """Carry out the plans of one request of one evaluation."""
         prepared = Prepared(batch_keys=((BatchKey(16), 1),), rows=1, decode_chunks=1)
         phase = None
@@ -75,8 +75,10 @@ class PlayedRank:
             if phase is Phase.ENCODE:
                 ack = msgspec.structs.replace(ack, prepared=dict.fromkeys(ids, prepared))
             if phase is Phase.DECODE:
-                ack = msgspec.structs.replace(ack, finished=ids, frames=(header_of(pixels),))
-            self.say(ack, *([pixels] if ack.finished else []))
+                frames = (header_of(pixels), header_of(sound))
+                rates = dict.fromkeys(ids, 48_000)
+                ack = msgspec.structs.replace(ack, finished=ids, audio_rates=rates, frames=frames)
+            self.say(ack, *([pixels, sound] if ack.finished else []))
 
     def close(self) -> None:
         self._context.destroy(linger=0)
@@ -128,7 +130,7 @@ def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_pixels_pass_without_torch_or_numpy(process: Process) -> None:
+def test_pixels_and_sound_pass_without_torch_or_numpy(process: Process) -> None:
     started, args = process
     rank = PlayedRank(args)
     with SchedulerClient(args.client_address, keys=args.keys) as client:
@@ -138,8 +140,13 @@ def test_pixels_pass_without_torch_or_numpy(process: Process) -> None:
         pixels = np.ascontiguousarray(pixels.reshape(1, -1, 4, 1))
         (req,) = requests_of(SamplingParams(prompt="x", seed=1), MODEL)
         handle = client.submit(req)
-        rank.generate(pixels)
-        np.testing.assert_array_equal(handle.result(30).pixels, pixels)
+        sound = np.sin(np.arange(PIECE_BYTES // 2, dtype=np.float32)).reshape(2, -1)
+        rank.generate(pixels, sound)
+        output = handle.result(30)
+        assert output.audio is not None
+        assert (output.audio.dtype, output.audio_rate) == (np.float32, 48_000)
+        np.testing.assert_array_equal(output.pixels, pixels)
+        np.testing.assert_array_equal(output.audio, sound)
         libraries = Path(f"/proc/{started.pid}/maps").read_text()
         assert "msgspec" in libraries
         assert "numpy" not in libraries

@@ -138,6 +138,11 @@ def test_a_picture_larger_than_the_model_allows_is_made_smaller_as_a_whole() -> 
     assert resolved.width / resolved.height == pytest.approx(4 / 3, rel=0.02)
 
 
+def test_an_image_of_numbers_that_are_no_pixels_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="pixels must be uint8"):
+        resolve(SamplingParams(), ALL, {"image": FrameHeader((8, 8, 3), "float32")})
+
+
 def test_pictures_cross_the_wire_beside_their_request() -> None:
     image = np.arange(300 * 400 * 3, dtype=np.uint8).reshape(300, 400, 3)
     mask = np.ones((30, 40), np.uint8)

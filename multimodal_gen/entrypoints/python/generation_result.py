@@ -57,6 +57,16 @@ class GenerationResult:
         return self.outputs[0].fps if self._is_video else None
 
     @property
+    def audio(self) -> NDArray[np.float32] | None:
+        """Sound of the first output, float32 [channels, samples] of about -1 to 1; None without."""
+        return self.outputs[0].audio
+
+    @property
+    def audio_rate(self) -> int | None:
+        """Samples of sound per second; None without sound."""
+        return self.outputs[0].audio_rate
+
+    @property
     def seeds(self) -> list[int]:
         """Seed of each output."""
         return [output.seed for output in self.outputs]

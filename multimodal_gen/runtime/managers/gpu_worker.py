@@ -222,13 +222,16 @@ class GPUWorker:
             for state, total in zip(states, chunks, strict=True)
             if state.decoded == total and state.chunks and state.req.id not in failures
         ]
-        outcome.give(state.chunks for state in finished)
+        outcome.give(parts for state in finished for parts in state.made)
         outcome.check(states)
         return {
             "advanced": k,
             "failures": failures,
             "error": self._out_of_step(states, goals, failures),
             "finished": tuple(state.req.id for state in finished),
+            "audio_rates": {
+                state.req.id: state.audio_rate for state in finished if state.audio is not None
+            },
         }
 
     def _out_of_step(
@@ -251,12 +254,12 @@ class GPUWorker:
     def _decode_apart(
         self, states: Sequence[RequestState], goals: Sequence[int]
     ) -> dict[str, WireError]:
-        """Decode the chunks that each request still lacks to its goal, a number of chunks."""
+        """Decode the chunks that each request still lacks to its goal, a number of chunks, and
+        then its sound, even if it lacks nothing else."""
         failures: dict[str, WireError] = {}
         for state, goal in zip(states, goals, strict=True):
             try:
-                if missing := goal - state.decoded:
-                    self.pipeline.forward(Phase.DECODE, [state], missing)
+                self.pipeline.forward(Phase.DECODE, [state], goal - state.decoded)
             except Exception as raised:
                 failures[state.req.id] = _describe(raised)
         return failures

@@ -26,16 +26,16 @@ class PlanOutcome:
         self.plan = plan
         self.rank = rank
         self.fields: dict[str, Any] = {}
-        self._pixels: list[list[torch.Tensor]] = []
+        self._arrays: list[list[torch.Tensor]] = []
         self._places: list[tuple[str, str]] = []
         self._magnitudes: torch.Tensor | None = None
         self._clock = _CudaClock(device) if device.type == "cuda" else _HostClock()
 
-    def give(self, pixels: Iterable[Sequence[torch.Tensor]]) -> None:
+    def give(self, arrays: Iterable[Sequence[torch.Tensor]]) -> None:
         """Send these along with the acknowledgement, each joined of parts: on the host, since the
         device may lack memory for it."""
-        for parts in pixels:
-            self._pixels.append([part.to("cpu", non_blocking=True) for part in parts])
+        for parts in arrays:
+            self._arrays.append([part.to("cpu", non_blocking=True) for part in parts])
 
     def check(self, states: Sequence[RequestState]) -> None:
         """Fail the requests whose numbers became NaN or infinite."""
@@ -54,7 +54,7 @@ class PlanOutcome:
     def ack(self) -> tuple[Ack, list[Any]]:
         """Wait for the device; returns the acknowledgement and its arrays."""
         seconds = self._clock.seconds()
-        arrays = [_joined(parts).numpy() for parts in self._pixels]
+        arrays = [_joined(parts).numpy() for parts in self._arrays]
         failures = self._not_finite() | self.fields.pop("failures", {})
         ack = Ack(
             number=self.plan.number,

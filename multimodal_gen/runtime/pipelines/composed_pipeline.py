@@ -376,6 +376,10 @@ class ComposedPipeline(DescribedPipeline, ABC):
             one.measure(own, "decoding")
         return to_uint8(decoded)
 
+    def decode_sound(self, state: RequestState) -> None:
+        """Set `state.audio` and `state.audio_rate`, in families with sound: called on rank 0 once
+        all pixels are decoded."""
+
     def decoding(self, state: RequestState) -> dict[str, Any]:
         """Keyword arguments of the VAE's `decode` for a request."""
         return {"seed": state.params.seed or 0}

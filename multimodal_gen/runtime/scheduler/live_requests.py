@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 import msgspec
 import zmq
@@ -94,8 +95,8 @@ class LiveRequests:
         # But it only sees NaN where they failed to decode a tile.
         best_last = acks if work.phase is Phase.DECODE else reversed(acks)
         failures = {key: failure for ack in best_last for key, failure in ack.failures.items()}
-        arrays = list(zip(acks[0].frames, issued.bodies, strict=False))
-        finished = dict(zip(acks[0].finished, arrays, strict=False))
+        arrays = zip(acks[0].frames, issued.bodies, strict=False)
+        finished = _results(acks[0], arrays)
         previews = dict(zip(acks[0].previewed, arrays, strict=False))
         for request_id, record in issued.records.items():
             if self._records.get(request_id) is not record:
@@ -103,16 +104,20 @@ class LiveRequests:
             if request_id in failures:
                 self.end(request_id, failures[request_id].exception())
             elif request_id in finished:
-                self._deliver(request_id, finished[request_id], now)
+                rate = acks[0].audio_rates.get(request_id)
+                self._deliver(request_id, finished[request_id], rate, now)
             elif work.phase is Phase.DENOISE:
                 self._tell(request_id, previews.get(request_id), now)
 
-    def _deliver(self, request_id: str, pixels: ArrayFrames, now: float) -> None:
+    def _deliver(
+        self, request_id: str, arrays: Sequence[ArrayFrames], audio_rate: int | None, now: float
+    ) -> None:
         record = self._records[request_id]
         record.warnings += self._loras.warnings(request_id)
         self._forget(request_id)
-        header, body = pixels
-        self._gateway.send(request_id, record.result(header, now), [body])
+        headers = tuple(header for header, _ in arrays)
+        bodies = [body for _, body in arrays]
+        self._gateway.send(request_id, record.result(headers, audio_rate, now), bodies)
 
     def _tell(self, request_id: str, preview: ArrayFrames | None, now: float) -> None:
         record = self._records[request_id]
@@ -158,3 +163,11 @@ class LiveRequests:
     def end_all(self, error: MultimodalGenError) -> None:
         for request_id in list(self._records):
             self.end(request_id, error)
+
+
+def _results(ack: Ack, arrays: Iterator[ArrayFrames]) -> dict[str, list[ArrayFrames]]:
+    """Take the finished requests' pixels, each followed by its sound if it has some."""
+    return {
+        request_id: list(islice(arrays, 2 if request_id in ack.audio_rates else 1))
+        for request_id in ack.finished
+    }

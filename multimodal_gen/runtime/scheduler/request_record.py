@@ -51,8 +51,8 @@ class RequestRecord:
         """True once all its evaluations are done."""
         return len(self.batch_sizes) == self.evaluations
 
-    def result(self, pixels: FrameHeader, now: float) -> Result:
-        """Final message; `pixels` describes the array that goes with it."""
+    def result(self, frames: tuple[FrameHeader, ...], audio_rate: int | None, now: float) -> Result:
+        """Final message; `frames` describes the arrays that go with it."""
         params = self.req.params
         assert params.seed is not None
         self.timings["total"] = now - self.accepted
@@ -63,5 +63,6 @@ class RequestRecord:
             timings=self.timings,
             batch_sizes=self.batch_sizes,
             warnings=tuple(dict.fromkeys(self.warnings)),
-            frames=(pixels,),
+            audio_rate=audio_rate,
+            frames=frames,
         )

@@ -1,4 +1,4 @@
-"""Decodes latents to pixels."""
+"""Decodes latents to pixels and sound."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from multimodal_gen.runtime.stages.overlay import with_unmasked
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.rows import join
 from multimodal_gen.runtime.stages.stage import Pipeline
+from multimodal_gen.scheduling.working_memory import DECODERS
 
 
 class DecodeStage:
-    """Decodes the next k units of each request: chunks on rank 0, or tiles or bands on all."""
+    """Decodes the next k units of each request: chunks on rank 0, or tiles or bands on all. With
+    the last one, rank 0 decodes the sound."""
 
     def __init__(self, pipeline: Pipeline, *, is_output_rank: bool) -> None:
         self._pipeline = pipeline
         self._is_output_rank = is_output_rank
-        self.uses = pipeline.components_of_kind("vae")
+        self.uses = pipeline.components_of_kind(*DECODERS)
 
     def components(self, states: Sequence[RequestState], k: int) -> tuple[str, ...]:
         here = self._is_output_rank or any(self._pipeline.decoded_by_all(s.params) for s in states)
@@ -31,6 +33,9 @@ class DecodeStage:
                 self._decode(together, unit)
                 for state in together:
                     state.decoded += 1
+            if self._is_output_rank and first.decoded == units:
+                for state in together:
+                    self._decode_sound(state)
 
     def _decode(self, together: Sequence[RequestState], unit: int) -> None:
         first = together[0]
@@ -43,6 +48,13 @@ class DecodeStage:
             pixels = self._pipeline.decode(together, latents, unit)
             for state, own in zip(together, pixels.chunk(len(together)), strict=True):
                 state.chunks.append(with_unmasked(state, own))
+
+    def _decode_sound(self, state: RequestState) -> None:
+        if state.audio is None:  # an earlier try may have got this far
+            self._pipeline.decode_sound(state)
+        if state.audio is not None:
+            state.audio = state.audio.float().contiguous()
+            state.measure(state.audio, "decoding the sound")
 
     def _groups(self, states: Sequence[RequestState]) -> list[list[RequestState]]:
         """Group states of equal size, as many as can be decoded together."""

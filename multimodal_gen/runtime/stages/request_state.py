@@ -52,6 +52,10 @@ class RequestState:
     float32 scalar on the device, not checked yet. NaN or infinity means that it has failed."""
     chunks: list[Tensor] = field(default_factory=list)
     """Chunks decoded so far, each [F, H, W, 3] uint8."""
+    audio: Tensor | None = None
+    """Sound that goes with the chunks, float32 [channels, samples] of about -1 to 1."""
+    audio_rate: int = 0
+    """Samples of sound per second; 0 without."""
     decoded: int = 0
     """Units of decoding done: chunks, or turns of tiles."""
     carry: Any = None
@@ -62,6 +66,11 @@ class RequestState:
     @property
     def params(self) -> SamplingParams:
         return self.req.params
+
+    @property
+    def made(self) -> list[list[Tensor]]:
+        """Arrays of its result, in the order in which they are sent, each in parts."""
+        return [self.chunks] if self.audio is None else [self.chunks, [self.audio]]
 
     def running(self) -> tuple[Solver, Tensor]:
         """Solver and latents of a prepared request."""
