@@ -12,12 +12,15 @@ from multimodal_gen.configs.parameter_spec import Bound, ParameterSpec
 from multimodal_gen.errors import InvalidRequest
 
 NUMBERS: Any = tuple[float, ...]
+TEXTS: Any = tuple[str, ...]
+"""A text alone is taken as one."""
 _TYPE_NAMES: Mapping[Any, str] = {
     int: "a whole number",
     float: "a number",
     str: "text",
     bool: "true or false",
     NUMBERS: "a list of numbers",
+    TEXTS: "text, or a list of texts",
 }
 _CLASSES: Mapping[Any, Any] = {int: int, float: (int, float), str: str, bool: bool}
 
@@ -70,7 +73,9 @@ class SamplingParameter:
         elif self.kind in _CLASSES:
             fits = _is(value, self.kind)
         elif self.kind == NUMBERS:
-            fits = isinstance(value, list | tuple) and all(_is(each, float) for each in value)
+            fits = _are(value, float)
+        elif self.kind == TEXTS:
+            fits = isinstance(value, str) or _are(value, str)
         else:
             return  # SamplingParams converts it
         if not fits:
@@ -116,6 +121,10 @@ class SamplingParameter:
 def _is(value: object, kind: type) -> bool:
     is_bool = isinstance(value, bool)  # which Python takes for an int
     return isinstance(value, _CLASSES[kind]) and is_bool == (kind is bool)
+
+
+def _are(value: object, kind: type) -> bool:
+    return isinstance(value, list | tuple) and all(_is(each, kind) for each in value)
 
 
 def parameters_of(declaration: type) -> Mapping[str, SamplingParameter]:

@@ -219,12 +219,25 @@ class SamplingParams:
         ),
     ] = None
     image_path: Annotated[
+        tuple[str, ...] | None,
+        ParameterSpec(
+            help="Image to start from or to show; several in their order",
+            needs=("image_model",),
+            local=True,
+            keyword_type="str | Sequence[str]",
+        ),
+    ] = None
+    last_image_path: Annotated[
         str | None,
-        ParameterSpec(help="Image to start from", needs=("image_model",), local=True),
+        ParameterSpec(help="Last frame of the video", needs=("parameter", "image"), local=True),
     ] = None
     mask_path: Annotated[
         str | None,
         ParameterSpec(help="Mask: white is repainted, black is kept", needs=("image",), local=True),
+    ] = None
+    video_path: Annotated[
+        str | None,
+        ParameterSpec(help="Video to start from or to follow", needs=("parameter",), local=True),
     ] = None
     strength: Annotated[
         float | None,
@@ -270,6 +283,8 @@ class SamplingParams:
         given = self.lora if isinstance(self.lora, list | tuple) else (self.lora,)
         object.__setattr__(self, "lora", tuple(LoraChoice.of(choice) for choice in given))
         object.__setattr__(self, "sigmas", tuple(self.sigmas))
+        paths = [self.image_path] if isinstance(self.image_path, str) else self.image_path
+        object.__setattr__(self, "image_path", tuple(paths or ()) or None)
 
     @classmethod
     def from_fields(cls, **given: Any) -> SamplingParams:

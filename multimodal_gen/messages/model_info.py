@@ -17,9 +17,11 @@ TaskName = Literal[
     "image-edit",
     "text-to-video",
     "image-to-video",
+    "video-to-video",
+    "reference-to-video",
 ]
-"""image-to-image and inpainting start from an image, by strength; image-edit and image-to-video
-condition on it."""
+"""image-to-image and inpainting start from an image, by strength; image-edit, image-to-video and
+reference-to-video condition on images; video-to-video starts from a video or follows it."""
 
 PictureSize = Literal["default", "own", "within", "area"]
 """Output size of a request that has an image but no size. `default`: the model's default size;
@@ -39,6 +41,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_steps: int = 1000
     max_outputs: int = 16
     max_loras: int = 8
+    max_images: int = 1
+    """Input images of one request, for a model that takes any; a last frame is not one of them."""
     max_sequence_length: int | None = None
     max_prompt_characters: int = 32_000
 

@@ -1,10 +1,15 @@
-"""Checks a request's input images against the model, and derives the output size."""
+"""Checks a request's input images and video against the model, and derives the output's size.
+
+Their names: `image`, then `image_2`, `image_3`, … for further ones in the order given, and
+`last_image`, all [H, W, 3]; `mask` [H, W]; `video` [F, H, W, 3]. All are uint8.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from itertools import count, takewhile
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.errors import InvalidRequest
@@ -15,12 +20,21 @@ if TYPE_CHECKING:
     import numpy as np
 
 Pictures = Mapping[str, FrameHeader]
-"""`image` [H, W, 3] and `mask` [H, W], without their pixels."""
+"""Input images and video by name, without their pixels."""
 Pixels = Mapping[str, "np.ndarray[Any, Any]"]
-"""`image` [H, W, 3] and `mask` [H, W], uint8."""
+"""Input images and video by name."""
+T = TypeVar("T")
 
-_CHANNELS = {"image": (3,), "mask": ()}
+_SHAPES = {
+    "image": "[height, width, 3]",
+    "last_image": "[height, width, 3]",
+    "mask": "[height, width]",
+    "video": "[frames, height, width, 3]",
+}
 _FROM_NOISE = ("text-to-image", "text-to-video")
+_FROM_VIDEO = "video-to-video"
+MAX_VIDEO_BYTES = 8 * MAX_CLIENT_FRAME_BYTES
+"""Maximum pixels of an input video: 5 seconds in 1280 x 720 have less than half of it."""
 OWN_PIXELS = 2048 * 2048
 """An output has its image's own size up to so many pixels. Larger ones must be asked for."""
 _STEP = 32
@@ -28,41 +42,75 @@ _STEP = 32
 those."""
 
 
+def image_names() -> Iterable[str]:
+    """Names of a request's images, in their order: `image`, `image_2`, `image_3`, …"""
+    yield "image"
+    yield from (f"image_{number}" for number in count(2))
+
+
+def named_images(images: Iterable[T]) -> dict[str, T]:
+    """Name a request's images, given in their order."""
+    return dict(zip(image_names(), images, strict=False))
+
+
+def images_of(pictures: Mapping[str, T]) -> list[T]:
+    """Return the images of a request in their order, without its mask, last frame and video."""
+    return [pictures[name] for name in takewhile(pictures.__contains__, image_names())]
+
+
 def headers_of(pixels: Pixels) -> Pictures:
-    """Headers of a request's input images."""
+    """Headers of a request's input images and video."""
     return {name: header_of(picture) for name, picture in pixels.items()}
 
 
 def check_pictures(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> None:
-    """Raise InvalidRequest for an image that the model does not accept, requires or can't read."""
+    """Raise InvalidRequest for an input that the model does not accept, requires or can't read."""
     for name, parameter in PARAMETERS.items():
         if parameter.spec.local and (path := getattr(params, name)) is not None:
             raise InvalidRequest(name, path, "is opened by the client: send the pixels instead")
     for name, header in pictures.items():
         _check_shape(name, header)
     _check_tasks(model, pictures)
+    _check_companions(model, pictures)
     if params.strength is None:
         return
     task = "inpainting" if "mask" in pictures else "image-to-image"
-    if "image" not in pictures or task not in model.tasks:
+    starts = "image" in pictures and task in model.tasks
+    if not starts and not ("video" in pictures and model.defaults.strength is not None):
         allowed = "only allowed with an input image, for a model that starts from it"
         raise InvalidRequest("strength", params.strength, allowed)
 
 
 def strength_of(model: ModelInfo, pictures: Pictures) -> float | None:
-    """Default strength of the model for a request with these input images."""
-    if "image" not in pictures:
+    """Default strength of the model for a request with these inputs."""
+    if "image" not in pictures and "video" not in pictures:
         return None
     return model.defaults.inpainting_strength if "mask" in pictures else model.defaults.strength
 
 
+def output_frames(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> int:
+    """Frames of the output: as requested, else those of the input video that fit, or the model's.
+
+    Raises InvalidRequest for a video that is longer than the model's outputs.
+    """
+    if params.num_frames is not None or "video" not in pictures:
+        return _or(params.num_frames, model.defaults.num_frames)
+    frames, most = pictures["video"].shape[0], model.limits.max_frames
+    if frames > most:
+        allowed = f"this model makes at most {most}; num_frames says how many of them it takes"
+        raise InvalidRequest("video_path", f"{frames} frames", allowed)
+    return (frames - 1) // model.frame_multiple * model.frame_multiple + 1
+
+
 def output_size(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> tuple[int, int]:
-    """Output width and height in pixels: as requested, else derived from the image or the model."""
+    """Output width and height in pixels: as requested, else derived from the video, the image or
+    the model."""
     width, height = params.width, params.height
     both_asked = width is not None and height is not None
-    if "image" not in pictures or model.picture_size == "default" or both_asked:
+    shown = pictures.get("video") or pictures.get("image")
+    if shown is None or model.picture_size == "default" or both_asked:
         return _or(width, model.defaults.width), _or(height, model.defaults.height)
-    rows, columns = pictures["image"].shape[:2]
+    rows, columns = shown.shape[-3:-1]
     step = model.size_multiple
     counted: Callable[[float], int] = round
     usual = model.defaults.width * model.defaults.height
@@ -88,39 +136,69 @@ def _or(asked: int | None, following: int) -> int:
 
 
 def placeholder_inputs(model: ModelInfo) -> Pictures:
-    """The smallest set of input images that a request to the model must have."""
+    """The smallest set of inputs that a request to the model must have."""
     if any(task in _FROM_NOISE for task in model.tasks):
         return {}
     size = (model.defaults.height, model.defaults.width)
+    if model.tasks == (_FROM_VIDEO,):
+        return {"video": FrameHeader((model.defaults.num_frames, *size, 3))}
     mask = {"mask": FrameHeader(size)} if model.tasks == ("inpainting",) else {}
     return {"image": FrameHeader((*size, 3)), **mask}
 
 
+def _kind(name: str) -> str:
+    """`image` for `image_2`; other names are kinds of their own."""
+    start, _, number = name.rpartition("_")
+    return "image" if start == "image" and number.isdecimal() else name
+
+
 def _check_shape(name: str, header: FrameHeader) -> None:
-    if name not in _CHANNELS:
-        raise InvalidRequest("pictures", name, f"must be one of {', '.join(_CHANNELS)}")
-    sides, channels = header.shape[:2], header.shape[2:]
-    if len(sides) != 2 or channels != _CHANNELS[name] or min(sides) < 1:
-        wanted = "[height, width, 3]" if name == "image" else "[height, width]"
-        raise InvalidRequest(f"{name}_path", list(header.shape), f"pixels must have shape {wanted}")
+    kind = _kind(name)
+    if kind not in _SHAPES:
+        raise InvalidRequest("pictures", name, f"must be one of {', '.join(_SHAPES)}")
+    wanted, shape = _SHAPES[kind], header.shape
+    channels = (3,) if wanted.endswith("3]") else ()
+    sides = wanted.count(",") + 1 - len(channels)
+    if len(shape[:sides]) != sides or shape[sides:] != channels or min(shape) < 1:
+        raise InvalidRequest(f"{kind}_path", list(shape), f"pixels must have shape {wanted}")
     if header.dtype != "uint8":
-        raise InvalidRequest(f"{name}_path", header.dtype, "pixels must be uint8")
-    if header.nbytes > MAX_CLIENT_FRAME_BYTES:
-        allowed = f"must be at most {MAX_CLIENT_FRAME_BYTES} bytes of pixels"
-        raise InvalidRequest(f"{name}_path", list(header.shape), allowed)
+        raise InvalidRequest(f"{kind}_path", header.dtype, "pixels must be uint8")
+    most = MAX_VIDEO_BYTES if kind == "video" else MAX_CLIENT_FRAME_BYTES
+    if header.nbytes > most:
+        allowed = f"must be at most {most} bytes of pixels"
+        raise InvalidRequest(f"{kind}_path", list(shape), allowed)
 
 
 def _check_tasks(model: ModelInfo, pictures: Pictures) -> None:
     tasks = ", ".join(model.tasks)
     from_noise = any(task in _FROM_NOISE for task in model.tasks)
-    others = [task for task in model.tasks if task not in _FROM_NOISE]
-    if "image" in pictures and not others:
+    others = [task for task in model.tasks if task not in (*_FROM_NOISE, _FROM_VIDEO)]
+    images = len(images_of(pictures))
+    if images and not others:
         raise InvalidRequest("image_path", "a picture", f"{model.family} only supports {tasks}")
-    if "image" not in pictures and not from_noise:
-        raise InvalidRequest("image_path", None, f"required: {model.family} supports {tasks}")
+    if images > model.limits.max_images:
+        allowed = f"at most {model.limits.max_images} for this model ({model.family}: {tasks})"
+        raise InvalidRequest("image_path", f"{images} images", allowed)
+    if "video" in pictures and "video_path" not in model.parameters:
+        raise InvalidRequest("video_path", "a video", f"{model.family} only supports {tasks}")
+    if not from_noise and not images and "video" not in pictures:
+        field = "image_path" if others else "video_path"
+        raise InvalidRequest(field, None, f"required: {model.family} supports {tasks}")
     if "mask" in pictures and "inpainting" not in model.tasks:
         raise InvalidRequest("mask_path", "a mask", f"{model.family} only supports {tasks}")
-    if "mask" in pictures and "image" not in pictures:
-        raise InvalidRequest("mask_path", "a mask", "requires an input image")
-    if "image" in pictures and "mask" not in pictures and others == ["inpainting"]:
+    if images and "mask" not in pictures and others == ["inpainting"]:
         raise InvalidRequest("mask_path", None, f"required: {model.family} paints inside a mask")
+
+
+def _check_companions(model: ModelInfo, pictures: Pictures) -> None:
+    """Raise InvalidRequest for inputs whose companion is missing, or that the model lacks."""
+    if "mask" in pictures and not pictures.keys() & {"image", "video"}:
+        raise InvalidRequest("mask_path", "a mask", "requires an input image")
+    if "last_image" in pictures and "last_image_path" not in model.parameters:
+        allowed = f"{model.family} takes no last frame ({', '.join(model.tasks)})"
+        raise InvalidRequest("last_image_path", "a picture", allowed)
+    if "last_image" in pictures and "image" not in pictures:
+        raise InvalidRequest("last_image_path", "a picture", "requires a first frame in image_path")
+    numbered = [name for name in pictures if _kind(name) == "image"]
+    if len(numbered) != len(images_of(pictures)):
+        raise InvalidRequest("pictures", numbered, "must be numbered image, image_2, image_3, …")

@@ -33,7 +33,7 @@ class Req(msgspec.Struct, frozen=True, kw_only=True):
     previews: bool = False
     """Send previews of the current estimate with the progress."""
     pictures: dict[str, FrameHeader] = {}
-    """Input images, as frames in this order: `image` [H, W, 3], `mask` [H, W]."""
+    """Input images and video, as frames in this order; see messages/pictures.py."""
     standing: Standing = Standing()
 
 

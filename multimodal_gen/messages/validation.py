@@ -12,7 +12,13 @@ from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.fitting_sizes import fitting_size, latent_frames, too_large
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.pictures import Pictures, check_pictures, output_size, strength_of
+from multimodal_gen.messages.pictures import (
+    Pictures,
+    check_pictures,
+    output_frames,
+    output_size,
+    strength_of,
+)
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.schedule_checks import check_schedule
 
@@ -36,6 +42,7 @@ def resolve(
             PARAMETERS[side].check_value(getattr(params, side), model)
     filled = _model_defaults(params, model)
     filled["width"], filled["height"] = output_size(params, model, pictures)
+    filled["num_frames"] = output_frames(params, model, pictures)
     if "strength" in filled:
         filled["strength"] = strength_of(model, pictures)
     if params.num_inference_steps is None and params.sigmas:

@@ -112,30 +112,42 @@ def test_each_of_several_prompts_is_a_request(capsys: pytest.CaptureFixture[str]
     assert made == ["a red heart", "a dog"]
 
 
-Paths = list[tuple[str, str | None, str | None]]
+Paths = list[tuple[str, tuple[str, ...] | None, str | None]]
+X, Y = ("x",), ("y",)
 
 
 @pytest.mark.parametrize(
     ("given", "asked"),
     [
-        ("--prompt=a --prompt=b --image-path=x", [("a", "x", None), ("b", "x", None)]),
-        ("--prompt=a --image-path=x --image-path=y", [("a", "x", None), ("a", "y", None)]),
+        ("--prompt=a --prompt=b --image-path=x", [("a", X, None), ("b", X, None)]),
+        ("--prompt=a --image-path=x --image-path=y", [("a", ("x", "y"), None)]),
         (
             "--prompt=a --prompt=b --image-path=x --image-path=y --mask-path=m",
-            [("a", "x", "m"), ("b", "y", "m")],
+            [("a", X, "m"), ("b", Y, "m")],
         ),
         (
             "--prompt=a --image-path=x --mask-path=m --mask-path=n",
-            [("a", "x", "m"), ("a", "x", "n")],
+            [("a", X, "m"), ("a", X, "n")],
         ),
-        ("--prompt-path=p.txt --image-path=x --image-path=y", [("c", "x", None), ("d", "y", None)]),
+        (
+            "--prompt=a --image-path=x --image-path=y --mask-path=m --mask-path=n",
+            [("a", X, "m"), ("a", Y, "n")],
+        ),
+        ("--prompt-path=p.txt --image-path=x --image-path=y", [("c", X, None), ("d", Y, None)]),
+        ("--prompt-path=p.jsonl", [("e", ("x", "y"), None), ("f", X, None), ("g", None, None)]),
     ],
 )
-def test_each_prompt_has_its_image(
+def test_each_prompt_has_its_images(
     given: str, asked: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("p.txt").write_text("c\nd")
+    lines = [
+        {"prompt": "e", "image_path": ["x", "y"]},
+        {"prompt": "f", "image_path": "x"},
+        {"prompt": "g", "image_path": []},
+    ]
+    Path("p.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert _asked(given.split(), monkeypatch) == asked
 
 

@@ -15,7 +15,7 @@ from multimodal_gen.entrypoints.python.pictures import open_pictures
 from multimodal_gen.errors import InvalidRequest, ProtocolError
 from multimodal_gen.messages.codec import Decoder, FrameHeader, encode
 from multimodal_gen.messages.model_info import ModelInfo, PictureSize, TaskName
-from multimodal_gen.messages.pictures import Pictures
+from multimodal_gen.messages.pictures import Pictures, images_of, named_images
 from multimodal_gen.messages.plan import Plan
 from multimodal_gen.messages.request import ClientMessage, Submit
 from multimodal_gen.messages.validation import requests_of, resolve
@@ -26,19 +26,31 @@ BOTH = {**IMAGE, "mask": FrameHeader((30, 40))}
 Save = Callable[..., str]
 
 
-def model(*tasks: TaskName, picture_size: PictureSize = "area", multiple: int = 16) -> ModelInfo:
+SEVERAL = named_images([FrameHeader((30, 40, 3))] * 4)
+VIDEO = {"video": FrameHeader((10, 300, 400, 3))}
+
+
+def model(
+    *tasks: TaskName,
+    picture_size: PictureSize = "area",
+    multiple: int = 16,
+    images: int = 1,
+    also: tuple[str, ...] = (),
+) -> ModelInfo:
+    strength = 0.6 if {"image-to-image", "inpainting"} & {*tasks} else None
     defaults = msgspec.structs.replace(
-        FAMILY.defaults, width=512, height=512, strength=0.6, inpainting_strength=0.9
+        FAMILY.defaults, width=512, height=512, strength=strength, inpainting_strength=0.9
     )
     return ModelInfo(
         name="m",
         family="f",
         tasks=tasks,
         defaults=defaults,
-        limits=FAMILY.limits,
+        limits=msgspec.structs.replace(FAMILY.limits, max_images=images, max_frames=9),
         size_multiple=multiple,
         picture_size=picture_size,
-        parameters=FAMILY.parameters,
+        frame_multiple=4,
+        parameters=(*FAMILY.parameters, "num_frames", *also),
     )
 
 
@@ -63,6 +75,80 @@ def test_pictures_are_refused_where_the_model_does_not_take_or_lacks_them(
     with pytest.raises(InvalidRequest) as refused:
         resolve(SamplingParams(), model(*tasks), pictures)
     assert refused.value.field == field
+
+
+def test_images_are_named_and_listed_in_their_order() -> None:
+    names = [f"picture {number}" for number in range(1, 13)]
+    named = named_images(names)
+    assert [*named][:3] == ["image", "image_2", "image_3"]
+    shuffled = {"mask": "m", "last_image": "l", **dict(reversed(named.items()))}
+    assert images_of(shuffled) == names
+    assert images_of({"mask": "m"}) == []
+
+
+def test_more_images_than_the_model_takes_are_refused_with_their_number() -> None:
+    editing = model("text-to-image", "image-edit", images=3)
+    resolve(SamplingParams(), editing, dict(list(SEVERAL.items())[:3]))
+    with pytest.raises(InvalidRequest, match=r"image_path='4 images': at most 3 for this model"):
+        resolve(SamplingParams(), editing, SEVERAL)
+    with pytest.raises(InvalidRequest, match="only supports text-to-image"):
+        resolve(SamplingParams(), model("text-to-image"), SEVERAL)
+
+
+@pytest.mark.parametrize("names", [("image", "image_3"), ("image_2",), ("image", "image_1")])
+def test_images_that_are_not_numbered_without_a_gap_are_refused(names: tuple[str, ...]) -> None:
+    several = dict.fromkeys(names, SEVERAL["image"])
+    with pytest.raises(InvalidRequest, match="must be numbered image, image_2"):
+        resolve(SamplingParams(), model("text-to-image", "image-edit", images=3), several)
+
+
+@pytest.mark.parametrize("name", ["image_", "picture", "control_1", "image_²", "video_2"])
+def test_an_input_of_another_name_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="must be one of image, last_image, mask, video"):
+        resolve(SamplingParams(), ALL, {**IMAGE, name: SEVERAL["image"]})
+
+
+def test_a_last_frame_needs_a_model_that_takes_it_and_a_first_one() -> None:
+    last = {"last_image": FrameHeader((30, 40, 3))}
+    taking = model("image-to-video", "text-to-video", also=("last_image_path",))
+    resolve(SamplingParams(), taking, {**IMAGE, **last})
+    with pytest.raises(InvalidRequest, match=r"last_image_path.*requires a first frame"):
+        resolve(SamplingParams(), taking, last)
+    with pytest.raises(InvalidRequest, match=r"last_image_path.*takes no last frame"):
+        resolve(SamplingParams(), model("image-to-video"), {**IMAGE, **last})
+
+
+FROM_VIDEO = model("video-to-video", also=("video_path",))
+
+
+def test_a_video_needs_a_model_that_takes_it_and_is_required_where_it_takes_nothing_else() -> None:
+    resolved = resolve(SamplingParams(), FROM_VIDEO, VIDEO | {"video": FrameHeader((9, 30, 40, 3))})
+    assert (resolved.width, resolved.height, resolved.num_frames) == (576, 448, 9)
+    for pictures, taking, field in (
+        ({}, FROM_VIDEO, "video_path=None: required"),
+        (IMAGE, FROM_VIDEO, "image_path='a picture'"),
+        (VIDEO, model("text-to-video"), "video_path='a video'"),
+    ):
+        with pytest.raises(InvalidRequest, match=field):
+            resolve(SamplingParams(), taking, pictures)
+
+
+@pytest.mark.parametrize(("frames", "made"), [(1, 1), (4, 1), (5, 5), (8, 5), (9, 9)])
+def test_an_output_is_as_long_as_its_video(frames: int, made: int) -> None:
+    video = {"video": FrameHeader((frames, 30, 40, 3))}
+    assert resolve(SamplingParams(), FROM_VIDEO, video).num_frames == made
+
+
+def test_of_a_longer_video_than_the_model_makes_the_frames_asked_for_are_taken() -> None:
+    assert resolve(SamplingParams(num_frames=5), FROM_VIDEO, VIDEO).num_frames == 5
+    with pytest.raises(InvalidRequest, match="video_path='10 frames': this model makes at most 9"):
+        resolve(SamplingParams(), FROM_VIDEO, VIDEO)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (0, 8, 8, 3), (5, 8, 8), (9, 9999, 9999, 3)])
+def test_a_video_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidRequest, match="video_path"):
+        resolve(SamplingParams(num_frames=5), FROM_VIDEO, {"video": FrameHeader(shape)})
 
 
 @pytest.mark.parametrize(
@@ -169,6 +255,18 @@ def save(tmp_path: Path) -> Save:
         return str(tmp_path / name)
 
     return saved
+
+
+def test_several_files_are_opened_in_their_order(save: Save) -> None:
+    paths = [save(Image.new("RGB", (7, rows)), f"{rows}.png") for rows in (3, 1, 2)]
+    params, pixels = open_pictures(SamplingParams(image_path=paths, last_image_path=paths[1]))
+    assert params == SamplingParams()
+    assert {name: len(each) for name, each in pixels.items()} == {
+        "image": 3,
+        "image_2": 1,
+        "image_3": 2,
+        "last_image": 1,
+    }
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK"])

@@ -61,7 +61,7 @@ def generate(
 
 
 def _prompts(flags: RequestFlags, prompt_path: Path | None) -> list[SamplingParams]:
-    from multimodal_gen.entrypoints.cli.prompts import read_prompts, with_paths
+    from multimodal_gen.entrypoints.cli.prompts import read_prompts, with_images, with_masks
 
     common = flags.common()
     if prompt_path is not None and flags.prompt:
@@ -72,5 +72,4 @@ def _prompts(flags: RequestFlags, prompt_path: Path | None) -> list[SamplingPara
         prompts = [replace(common, prompt=prompt) for prompt in flags.prompt or ("",)]
         if not all(each.prompt for each in prompts):
             raise InvalidRequest("prompt", "", "must not be empty without prompt_path")
-    prompts = with_paths(prompts, "image_path", flags.image_path)
-    return with_paths(prompts, "mask_path", flags.mask_path)
+    return with_images(with_masks(prompts, flags.mask_path), flags.image_path)

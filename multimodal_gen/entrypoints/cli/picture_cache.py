@@ -20,12 +20,12 @@ class PictureCache:
         self._kept: dict[tuple[str, str], np.ndarray[Any, Any]] = {}
         self._free = KEPT_BYTES
 
-    def open(self, name: str, path: str) -> np.ndarray[Any, Any]:
+    def open(self, field: str, path: str) -> np.ndarray[Any, Any]:
         """Open an image as `open_picture`, or return it from the cache."""
-        if (kept := self._kept.get((name, path))) is not None:
+        if (kept := self._kept.get((field, path))) is not None:
             return kept
-        pixels = open_picture(name, path)
+        pixels = open_picture(field, path)
         if pixels.nbytes <= self._free:
             self._free -= pixels.nbytes
-            self._kept[name, path] = pixels
+            self._kept[field, path] = pixels
         return pixels

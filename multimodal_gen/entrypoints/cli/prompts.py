@@ -38,15 +38,25 @@ def read_prompts(path: Path, common: SamplingParams) -> list[SamplingParams]:
     return prompts
 
 
-def with_paths(
+def with_images(prompts: list[SamplingParams], paths: Sequence[str]) -> list[SamplingParams]:
+    """Give all images to a single prompt, or each prompt its own. Raises InvalidRequest."""
+    if len(prompts) == 1 and len(paths) > 1:
+        return [replace(prompts[0], image_path=tuple(paths))]
+    return _one_each(prompts, "image_path", paths)
+
+
+def with_masks(prompts: list[SamplingParams], paths: Sequence[str]) -> list[SamplingParams]:
+    """Give each prompt its mask; one prompt is repeated for several. Raises InvalidRequest."""
+    if len(prompts) == 1 and len(paths) > 1:
+        prompts = prompts * len(paths)
+    return _one_each(prompts, "mask_path", paths)
+
+
+def _one_each(
     prompts: list[SamplingParams], name: str, paths: Sequence[str]
 ) -> list[SamplingParams]:
-    """Give each prompt its image or mask; one prompt is repeated for several. Raises
-    InvalidRequest."""
     if len(paths) < 2:
         return prompts  # all have it already
-    if len(prompts) == 1:
-        prompts = prompts * len(paths)
     if len(prompts) != len(paths):
         allowed = f"must be one, or one for each of {len(prompts)} requests"
         raise InvalidRequest(name, f"{len(paths)} files", allowed)

@@ -24,7 +24,7 @@ def _whole(kind: Any, value: str, *, delimiter: str | None = None) -> list[str]:
 
 _MORE_HELP = {
     "prompt": "Repeatable: each is a request.",
-    "image_path": "One per prompt, or all for one.",
+    "image_path": "Repeatable: all are of one prompt, or one of each prompt.",
     "mask_path": "Repeatable.",
     "lora": "Each is NAME, NAME:SCALE or NAME:SCALE@TARGET; repeatable.",
 }
@@ -51,13 +51,15 @@ def _flag(parameter: SamplingParameter) -> tuple[str, Any, Any]:
 class _Requests:
     """Requests that the flags ask for."""
 
+    image_path: tuple[str, ...]
+    mask_path: tuple[str, ...]
+
     def common(self) -> SamplingParams:
         """Return the parameters that all requests share; a single image or mask is one of them."""
         given = {name: getattr(self, name) for name in PARAMETERS if name not in _REPEATED}
-        for name in ("image_path", "mask_path"):
-            paths = getattr(self, name)
-            given[name] = paths[0] if len(paths) == 1 else None
-        return SamplingParams(**given)
+        one_image = self.image_path if len(self.image_path) == 1 else None
+        one_mask = self.mask_path[0] if len(self.mask_path) == 1 else None
+        return SamplingParams(**given, image_path=one_image, mask_path=one_mask)
 
 
 if TYPE_CHECKING:
@@ -66,8 +68,6 @@ if TYPE_CHECKING:
         """The flags that code reads by name."""
 
         prompt: tuple[str, ...]
-        image_path: tuple[str, ...]
-        mask_path: tuple[str, ...]
 
 else:
     RequestFlags = make_dataclass(

@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.user_path import user_path
 from multimodal_gen.entrypoints.python.decoding import decode_mask, decode_picture
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.messages.pictures import Pixels
+from multimodal_gen.messages.pictures import Pixels, named_images
 
 if TYPE_CHECKING:
     import numpy as np
 
-_DECODERS = {"image": decode_picture, "mask": decode_mask}
+_DECODERS = {
+    "image_path": decode_picture,
+    "last_image_path": decode_picture,
+    "mask_path": decode_mask,
+}
 
 
-def open_picture(name: str, path: str) -> np.ndarray[Any, Any]:
-    """Return the pixels of an `image` or `mask`. Raises InvalidRequest."""
-    return _DECODERS[name](_read(f"{name}_path", path), f"{name}_path")
+def open_picture(field: str, path: str) -> np.ndarray[Any, Any]:
+    """Return the pixels of the file that `image_path` or another field names. Raises
+    InvalidRequest."""
+    return _DECODERS[field](_read(field, path), field)
 
 
 def open_pictures(
     params: SamplingParams, opened: Callable[[str, str], np.ndarray[Any, Any]] = open_picture
 ) -> tuple[SamplingParams, Pixels]:
-    """Return `params` without its image paths, and the decoded images. Raises InvalidRequest."""
-    pictures = {
-        name: opened(name, path)
-        for name in _DECODERS
-        if (path := getattr(params, f"{name}_path")) is not None
+    """Return `params` without its paths, and the decoded images. Raises InvalidRequest."""
+    images = named_images(opened("image_path", path) for path in params.image_path or ())
+    others = {
+        field.removesuffix("_path"): opened(field, path)
+        for field in _DECODERS
+        if field != "image_path" and (path := getattr(params, field)) is not None
     }
-    return replace(params, image_path=None, mask_path=None), pictures
+    return params.updated(**dict.fromkeys(_DECODERS)), {**images, **others}
 
 
 def _read(field: str, path: str) -> bytes:

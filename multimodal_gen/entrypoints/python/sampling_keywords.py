@@ -49,10 +49,14 @@ class SamplingKeywords(TypedDict, total=False):
     """Noise level told to the decoder; 0.05 for LTX-Video (0 to 1)."""
     decode_noise_scale: float | None
     """Share of noise in the latents that are decoded (0 to 1)."""
-    image_path: str | None
-    """Image to start from."""
+    image_path: str | Sequence[str] | None
+    """Image to start from or to show; several in their order."""
+    last_image_path: str | None
+    """Last frame of the video."""
     mask_path: str | None
     """Mask: white is repainted, black is kept."""
+    video_path: str | None
+    """Video to start from or to follow."""
     strength: float | None
     """How much of the input image to replace (more than 0 and at most 1)."""
     keep_unmasked: bool

@@ -29,7 +29,8 @@ class RequestState:
     generator: torch.Generator
     """On the CPU, seeded by the request: gives the same noise on every device and rank."""
     pictures: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
-    """Input images of the request: `image` [H, W, 3], `mask` [H, W], uint8 and read-only."""
+    """Input images and video of the request, by the names in messages/pictures.py: uint8 and
+    read-only."""
     loras: tuple[LoraUse, ...] = ()
     """LoRA terms that its rows add to the pipeline's modules."""
     warnings: list[str] = field(default_factory=list)
