@@ -85,7 +85,12 @@ KINDS = (
         ("Qwen2_5_VLForConditionalGeneration",),
         (_QUERY, _BIASED_QUERY),
     ),
-    ComponentKind("a Llama or Mistral text encoder", "text_encoder", ("LlamaModel",), (_QUERY,)),
+    ComponentKind(
+        "a Llama or Mistral text encoder",
+        "text_encoder",
+        ("LlamaModel", "Mistral3ForConditionalGeneration"),
+        (_QUERY,),
+    ),
     ComponentKind(
         "the VAE of FLUX.2",
         "vae",

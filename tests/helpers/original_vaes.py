@@ -182,6 +182,7 @@ ORIGINAL_VAES: Mapping[str, Callable[[Path], Tensors]] = {
     "cogvideox": vae,
     "flux-dev": vae,
     "flux2-klein": flux2,
+    "flux2-dev": flux2,
     "hunyuan-video": hunyuan_video,
     "ltx": ltx,
     "ltx-0.9.1": ltx,

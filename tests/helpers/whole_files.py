@@ -12,6 +12,7 @@ ENCODERS = {
     "cogvideox": {"text_encoder": "t5xxl"},
     "flux-dev": {"text_encoder": "clip_l", "text_encoder_2": "t5xxl"},
     "flux2-klein": {"text_encoder": "qwen3_4b"},
+    "flux2-dev": {"text_encoder": "mistral3_24b"},
     "hunyuan-video": {"text_encoder": "llama", "text_encoder_2": "clip_l"},
     "ltx": {"text_encoder": "t5xxl"},
     "ltx-0.9.1": {"text_encoder": "t5xxl"},

@@ -11,10 +11,9 @@ from engineless import load, run_each, run_joined, start
 from parity import check_parity
 from tiny_checkpoints.pictures import picture
 
-from multimodal_gen.configs.families import family_named
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.solvers import View
-from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.models.vaes.reference_images import crop_reference, reference_size
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
@@ -117,8 +116,3 @@ def test_a_row_does_not_depend_on_its_batch(pipeline: ComposedPipeline) -> None:
     joined = run_joined(pipeline, requests, joins=[0, 1, 1])
     for one, other in zip(alone, joined, strict=True):
         assert np.abs(one.pixels.astype(int) - other.pixels.astype(int)).max() <= 1
-
-
-def test_dev_is_refused_with_the_reason() -> None:
-    with pytest.raises(InvalidCheckpoint, match="PixtralProcessor"):
-        family_named("Flux2Pipeline")

@@ -25,7 +25,7 @@ Checkpoints = Callable[..., Path]
 NATIVE = {family.name for family in FAMILIES if family.ulysses}
 HEADS = 3
 """Two ranks share them unevenly, and of four one has none."""
-ALIKE = ("flux_fill", "flux_kontext", "wan_image_to_video")
+ALIKE = ("flux2_dev", "flux_fill", "flux_kontext", "wan_image_to_video")
 """Families with the transformer of another."""
 QUANTIZED = ("flux", "wan")
 """Families that are run with weights in int8 as well."""

@@ -79,6 +79,9 @@ def processor(*classes: str, optional: bool = False) -> ComponentSpec:
     return ComponentSpec("processor", classes, optional)
 
 
+TOKENIZERS_OF_PROCESSORS: Mapping[str, str] = {"PixtralProcessor": "PreTrainedTokenizerFast"}
+"""Tokenizer in the folder of a processor whose images are not used: loading the processor itself
+would need torchvision."""
 HEAD = "lm_head"
 """Layer of a language model that predicts words, which an encoder does not."""
 _ANY_TOKENIZER = ("PreTrainedTokenizerFast", "TokenizersBackend")  # the old and the new name

@@ -1,5 +1,7 @@
 """FLUX.2 klein: distilled to four steps without guidance, and the base model it comes from."""
 
+from dataclasses import replace
+
 import msgspec
 
 from multimodal_gen.configs.families.components import (
@@ -15,11 +17,6 @@ from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
-_NO_PROCESSOR = (
-    "FLUX.2 dev is not supported: its prompts go through transformers' PixtralProcessor, which "
-    "needs torchvision; FLUX.2 klein (Flux2KleinPipeline) is supported"
-)
-
 _KLEIN_4B = BaseModel("black-forest-labs/FLUX.2-klein-4B")
 
 
@@ -27,7 +24,7 @@ def _klein_9b(embedder: str) -> BaseModel:
     return BaseModel("black-forest-labs/FLUX.2-klein-9B", {embedder: (4096,)})
 
 
-_SINGLE_FILES = (
+LAYOUTS = (
     SingleFile(
         denoiser="Flux2Transformer2DModel",
         style="original",
@@ -44,22 +41,22 @@ _SINGLE_FILES = (
         bases=(_klein_9b("x_embedder.weight"), _KLEIN_4B),
     ),
 )
+GUIDANCE = {
+    "original": "guidance_in.in_layer.weight",
+    "diffusers": "time_guidance_embed.guidance_embedder.linear_1.weight",
+}
+"""Tensor, by style, that only models with guidance as an input have."""
 
 FLUX2 = FamilyConfig(
     name="flux2",
     title="FLUX.2 klein",
     pipeline_classes=("Flux2KleinPipeline", "Flux2KleinInpaintPipeline"),
-    refused_classes={"Flux2Pipeline": _NO_PROCESSOR},
     components={
         "tokenizer": tokenizer(*QWEN_TOKENIZERS),
         "text_encoder": encoder("Qwen3ForCausalLM", "Qwen3Model", idle=(HEAD,), depth=28),
         "transformer": native("Flux2Transformer2DModel"),
         "vae": module("AutoencoderKLFlux2"),
     },
-    unused=(
-        ("transformers", "Mistral3ForConditionalGeneration"),
-        ("transformers", "PixtralProcessor"),
-    ),
     tasks=("text-to-image", "image-edit", "inpainting"),
     parameters=("max_sequence_length",),
     size_multiple=16,
@@ -75,7 +72,7 @@ FLUX2 = FamilyConfig(
     limits=Limits(max_sequence_length=512),
     views=(View.FLOW,),
     denoiser="native",
-    single_files=_SINGLE_FILES,
+    single_files=tuple(replace(each, without=(GUIDANCE[each.style],)) for each in LAYOUTS),
     ulysses=True,
 )
 

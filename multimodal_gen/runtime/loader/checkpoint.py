@@ -133,8 +133,12 @@ class Checkpoint:
         raise InvalidCheckpoint(f"config.json: {name}={width} does not match {found}")
 
     def _width(self, part: str) -> Any:
-        component, _, key = part.partition(".")
-        return self.config(component).get(key)
+        component, *outer, key = part.split(".")
+        config = self.config(component)
+        for name in outer:
+            inner = config.get(name)
+            config = inner if isinstance(inner, dict) else {}
+        return config.get(key)
 
     def config(self, name: str) -> dict[str, Any]:
         """Read config.json of a component; what its own file states differently counts."""

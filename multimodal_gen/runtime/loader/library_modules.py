@@ -105,12 +105,16 @@ class LibraryModule:
             return module
 
     def _cut(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Settings of a language model without the layers that are not used."""
-        if self.depth is not None:
-            found = settings.get("num_hidden_layers", self.depth)
-            settings["num_hidden_layers"] = min(self.depth, found)
-            if isinstance(types := settings.get("layer_types"), list):
-                settings["layer_types"] = types[: self.depth]
+        """Settings of a language model, alone or inside a vision language model, without the
+        layers that are not used."""
+        if self.depth is None:
+            return settings
+        if isinstance(nested := settings.get("text_config"), dict):
+            return {**settings, "text_config": self._cut(dict(nested))}
+        found = settings.get("num_hidden_layers", self.depth)
+        settings["num_hidden_layers"] = min(self.depth, found)
+        if isinstance(types := settings.get("layer_types"), list):
+            settings["layer_types"] = types[: self.depth]
         return settings
 
     def _completed(self, stored: Mapping[str, Stored]) -> Mapping[str, Stored]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from multimodal_gen.checkpoints.files import check_config, inside, read_json
-from multimodal_gen.configs.families.components import PROCESSORS
+from multimodal_gen.configs.families.components import PROCESSORS, TOKENIZERS_OF_PROCESSORS
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.allowed import ALLOWED
 from multimodal_gen.runtime.loader.library_view import laid_out, tokenizer_settings
@@ -38,8 +38,8 @@ _SHOWN_CHARACTERS = 400
 
 
 def load_tokenizer(root: Path, name: str, class_name: str) -> Any:
-    """Load the tokenizer in folder `name`, by its class and without running code from the
-    folder."""
+    """Load the tokenizer in folder `name`, by its class, or that of a processor with it, and
+    without running code from the folder."""
     files = _present(root, name, (*_VOCABULARIES, *_BESIDE_VOCABULARIES))
     if not files.keys() & set(_VOCABULARIES):
         # Without one, the library creates a tokenizer without any words.
@@ -48,7 +48,8 @@ def load_tokenizer(root: Path, name: str, class_name: str) -> Any:
         file: tokenizer_settings(check_config(read_json(root, f"{name}/{file}"), f"{name}/{file}"))
         for file in _present(root, name, _TOKENIZER_CONFIGS)
     }
-    kind = getattr(quiet("transformers"), class_name)
+    tokenizer_class = TOKENIZERS_OF_PROCESSORS.get(class_name, class_name)
+    kind = getattr(quiet("transformers"), tokenizer_class)
     with complaints(f"{name}: {class_name}"), laid_out(name, configs, files) as folder:
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 

@@ -12,7 +12,11 @@ from .families import CHECKPOINTS, VARIANTS
 from .weights import fill
 
 NAMES = tuple(CHECKPOINTS)
-_PUBLISHED = {"T5Tokenizer": "T5TokenizerFast", "PictureProcessor": "Qwen2VLProcessor"}
+_PUBLISHED = {
+    "T5Tokenizer": "T5TokenizerFast",
+    "PictureProcessor": "Qwen2VLProcessor",
+    "MistralProcessor": "PixtralProcessor",
+}
 
 
 def build(
@@ -57,7 +61,7 @@ def build(
 
 def _name_as_published(path: Path) -> None:
     """Checkpoints on the hub say `T5TokenizerFast`, which transformers 5 keeps as an alias, and
-    `Qwen2VLProcessor`, which can't be made here."""
+    processors, which can't be made here."""
     index = json.loads(path.read_text())
     for name, value in index.items():
         if isinstance(value, list) and value[1] in _PUBLISHED:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import GemmaTokenizer, PreTrainedTokenizerFast
@@ -21,6 +22,17 @@ _LLAMA_SPECIALS = (
     "<pad>",
 )
 _SPACE = "Ġ"  # byte-level BPE's stand-in for a space
+_MISTRAL_SPECIALS = (
+    *("<unk>", "<s>", "</s>", "<pad>"),
+    *("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[INST]", "[/INST]", "[IMG]"),
+)
+_MISTRAL_TEMPLATE = """
+{{- bos_token }}
+{%- for message in messages %}
+    {%- set mark = 'SYSTEM_PROMPT' if message.role == 'system' else 'INST' %}
+    {{- '[' + mark + ']' + message.content[0].text + '[/' + mark + ']' }}
+{%- endfor %}
+"""
 _GEMMA_SPECIALS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
 
 
@@ -53,6 +65,38 @@ def llama_tokenizer() -> PreTrainedTokenizerFast:
         padding_side="right",
         model_max_length=131072,
     )
+
+
+class MistralProcessor(PreTrainedTokenizerFast):
+    """In place of a PixtralProcessor, which can't be made where there is no torchvision: for texts,
+    both do the same."""
+
+
+def mistral_tokenizer() -> MistralProcessor:
+    """Byte-level BPE as Mistral 3's, which pads on the left; words are one token after a space."""
+    words = dict.fromkeys([*SYSTEM_MESSAGE.translate(_punctuation_to_spaces()).split(), *WORDS])
+    merges = _merges(_SPACE + word for word in words)
+    pieces = [*_MISTRAL_SPECIALS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    pieces += [left + right for left, right in merges]
+    vocab = {piece: index for index, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bos = _MISTRAL_SPECIALS[1]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, vocab[bos])]
+    )
+    made = MistralProcessor(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token=bos,
+        eos_token="</s>",
+        pad_token="<pad>",
+        additional_special_tokens=list(_MISTRAL_SPECIALS[4:]),
+        padding_side="left",
+        model_max_length=131072,
+    )
+    made.chat_template = _MISTRAL_TEMPLATE
+    return made
 
 
 def gemma_tokenizer() -> GemmaTokenizer:

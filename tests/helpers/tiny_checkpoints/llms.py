@@ -1,9 +1,16 @@
 """Narrow language models that encode prompts."""
 
-from transformers import Gemma2Config, Gemma2Model, LlamaConfig, LlamaModel
+from transformers import (
+    Gemma2Config,
+    Gemma2Model,
+    LlamaConfig,
+    LlamaModel,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+)
 
 from .encoders import WIDTH
-from .llm_tokenizers import gemma_tokenizer, llama_tokenizer
+from .llm_tokenizers import gemma_tokenizer, llama_tokenizer, mistral_tokenizer
 
 
 def llama() -> LlamaModel:
@@ -18,6 +25,32 @@ def llama() -> LlamaModel:
             num_key_value_heads=2,
             max_position_embeddings=512,
             pad_token_id=llama_tokenizer().pad_token_id,
+        )
+    )
+
+
+def mistral3(layers: int, width: int) -> Mistral3ForConditionalGeneration:
+    """With a small image encoder, as in Mistral 3."""
+    narrow = {"hidden_size": width, "intermediate_size": 2 * width, "num_attention_heads": 4}
+    return Mistral3ForConditionalGeneration(
+        Mistral3Config(
+            text_config={
+                **narrow,
+                "model_type": "mistral",
+                "vocab_size": len(mistral_tokenizer()),
+                "num_hidden_layers": layers,
+                "num_key_value_heads": 2,
+                "head_dim": 8,
+                "max_position_embeddings": 1024,
+            },
+            vision_config={
+                **narrow,
+                "model_type": "pixtral",
+                "num_hidden_layers": 1,
+                "image_size": 16,
+                "patch_size": 8,
+            },
+            image_token_index=mistral_tokenizer().convert_tokens_to_ids("[IMG]"),
         )
     )
 

@@ -15,6 +15,7 @@ import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
 
 from .families.qwen_image import picture_processor
+from .llm_tokenizers import MistralProcessor
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,9 @@ def stock_pipeline(folder: Path) -> Any:
         **_absent(folder),
         **_processor(folder),
     )
+    if _has_pixtral(folder):
+        own = MistralProcessor.from_pretrained(folder / "tokenizer")
+        pipeline.register_modules(tokenizer=own)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -115,8 +119,14 @@ def _absent(folder: Path) -> dict[str, None]:
 
 def _processor(folder: Path) -> dict[str, Any]:
     """The one in the folder, which diffusers can't load where there is no torchvision."""
-    path = folder / "processor"
-    return {"processor": picture_processor(path)} if path.is_dir() else {}
+    if (folder / "processor").is_dir():
+        return {"processor": picture_processor(folder / "processor")}
+    return {"tokenizer": None} if _has_pixtral(folder) else {}
+
+
+def _has_pixtral(folder: Path) -> bool:
+    index = json.loads((folder / "model_index.json").read_text())
+    return index.get("tokenizer") == ["transformers", "PixtralProcessor"]
 
 
 def _variant(folder: Path) -> str | None:

@@ -30,6 +30,7 @@ _T5_OUTSIDE = {
     "norm.weight": "encoder.final_layer_norm.weight",
 }
 _NESTED = re.compile(r"language_model\.(?:model|lm_head)\.")
+_ALONE = re.compile(r"^(?:model\.)?(?=(?:layers|embed_tokens|norm)\.)")
 _BARE = re.compile(r"(?:layers|embed_tokens|norm)\.")
 
 
@@ -57,3 +58,8 @@ def language_model_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if name.startswith(("model.", "visual.", "lm_head.")):
             converted[name] = tensor
     return converted
+
+
+def mistral3_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Convert names of a Mistral 3's language model alone; those of the whole stay."""
+    return {_ALONE.sub("model.language_model.", name): t for name, t in tensors.items()}

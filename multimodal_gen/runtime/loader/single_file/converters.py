@@ -16,6 +16,7 @@ from multimodal_gen.runtime.loader.original import pixart, sana
 from multimodal_gen.runtime.loader.original.encoders import (
     LANGUAGE_MODELS,
     language_model_names,
+    mistral3_names,
     t5_names,
 )
 from multimodal_gen.runtime.loader.original.table import converted
@@ -46,6 +47,7 @@ _CONVERTERS: Mapping[str, Converter] = {
     **dict.fromkeys(("CLIPVisionModel", "CLIPVisionModelWithProjection"), dict),
     **dict.fromkeys(("T5EncoderModel", "UMT5EncoderModel"), t5_names),
     **dict.fromkeys(LANGUAGE_MODELS, language_model_names),
+    "Mistral3ForConditionalGeneration": mistral3_names,
 }
 
 

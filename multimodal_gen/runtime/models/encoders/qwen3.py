@@ -1,58 +1,36 @@
-"""Qwen3 as an encoder: prompts, as user messages of a chat, to hidden states."""
+"""Qwen3 as an encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.distributed.device_copies import copied
-from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.models.encoders.chat import ChatEncoder
 
 
-class Qwen3Encoder(TextEncoder):
-    """A tokenizer with a chat template, and a Qwen3 model with or without its head."""
+class Qwen3Encoder(ChatEncoder):
+    """A Qwen3 model with or without its head; prompts are messages of the user.
 
-    def __init__(self, tokenizer: Any, module: Any) -> None:
-        """Raises InvalidCheckpoint if the two don't match."""
+    Chats are `padded` to their length, and padding attends to the text before it. `thinking` leaves
+    the answer, which is never generated, open for thoughts.
+    """
+
+    def __init__(self, tokenizer: Any, module: Any, *, thinking: bool, padded: bool) -> None:
+        """Raises InvalidCheckpoint if tokenizer and module don't match."""
         super().__init__(tokenizer, module.base_model)
-        if tokenizer is not None and tokenizer.chat_template is None:
-            raise InvalidCheckpoint("tokenizer: has no chat_template")
+        self._thinking = thinking
+        self._padded = padded
 
-    def require_layers(self, layers: int) -> None:
-        """Raise InvalidCheckpoint unless the model has this many layers."""
-        found = self._module.config.num_hidden_layers
-        if found < layers:
-            raise InvalidCheckpoint(
-                f"text_encoder: num_hidden_layers={found}: the states after layer {layers} are used"
-            )
-
-    def states(
-        self, prompt: str, length: int, layers: Sequence[int], *, thinking: bool, padded: bool
-    ) -> list[Tensor]:
-        """Hidden states [1, S, D] at the indices `layers` (0: the embeddings).
-
-        The chat is cut at `length` tokens, or `padded` to that length; padding attends to the text
-        before it. `thinking` leaves the answer, which is never generated, open for thoughts.
-        """
+    def chat(self, prompt: str, length: int) -> tuple[Tensor, Tensor]:
         chat = self._tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}],
             tokenize=False,
             add_generation_prompt=True,
-            enable_thinking=thinking,
+            enable_thinking=self._thinking,
         )
         ids, mask = self.tokens(chat, length)
-        if not padded:  # later tokens don't change earlier ones
-            ids, mask = ids[:, mask[0].bool()], mask[:, mask[0].bool()]
-        device = self._module.device
-        with torch.inference_mode():
-            output = self._module(
-                copied(ids, device),
-                attention_mask=copied(mask, device),
-                output_hidden_states=True,
-                use_cache=False,
-            )
-        return [output.hidden_states[layer] for layer in layers]
+        if self._padded:
+            return ids, mask
+        kept = mask[0].bool()  # later tokens don't change earlier ones
+        return ids[:, kept], mask[:, kept]

@@ -17,6 +17,7 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
 from multimodal_gen.runtime.models.dits.flux2.keys import flux2_key_map
 from multimodal_gen.runtime.models.dits.flux2.model import Flux2Transformer
+from multimodal_gen.runtime.models.encoders.chat import ChatEncoder
 from multimodal_gen.runtime.models.encoders.qwen3 import Qwen3Encoder
 from multimodal_gen.runtime.models.vaes.flux2 import PATCH, Flux2VAE
 from multimodal_gen.runtime.models.vaes.input_images import fit_image
@@ -35,8 +36,6 @@ from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, f
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
-_LAYERS = (9, 18, 27)  # of Qwen3, whose states are the conditioning
-
 
 class Flux2KleinPipeline(ComposedPipeline):
     """Latents are tokens [1, h * w, 4 * C] of 2 x 2 VAE latents each."""
@@ -45,20 +44,26 @@ class Flux2KleinPipeline(ComposedPipeline):
     pictures_told = ("references",)
     native = NativeTransformer(Flux2Config, Flux2Transformer, flux2_key_map)
     vae_class = Flux2VAE
+    layers: ClassVar = (9, 18, 27)
+    """Layers of the text encoder whose states are the conditioning."""
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",) * PATCH**2,
-        "transformer.joint_attention_dim": ("text_encoder.hidden_size",) * len(_LAYERS),
+        "transformer.joint_attention_dim": ("text_encoder.hidden_size",) * len(layers),
     }
 
     def __init__(self, *args: Any, distilled: bool) -> None:
         super().__init__(*args)
-        self._qwen = Qwen3Encoder(self.components["tokenizer"], self.components["text_encoder"])
-        self._qwen.require_layers(max(_LAYERS))
+        self._encoder = self.make_encoder()
+        self._encoder.require_layers(max(self.layers))
         self._transformer: Flux2Transformer = self.components["transformer"]
         self._denoiser = self.make_denoiser("transformer")
         self.layout = LatentTokens(self.vae, self.context)
         self.guidance = NoGuidance() if distilled else ClassifierFreeGuidance()
         self.start = PictureStart(self.layout, flow_model_start, picture=self._picture)
+
+    def make_encoder(self) -> ChatEncoder:
+        tokenizer, module = self.components["tokenizer"], self.components["text_encoder"]
+        return Qwen3Encoder(tokenizer, module, thinking=False, padded=True)
 
     @classmethod
     def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -72,8 +77,8 @@ class Flux2KleinPipeline(ComposedPipeline):
         return self.prompts.encoded(state, branch, self._encode)
 
     def _encode(self, text: str, length: int) -> Conditioning:
-        """Concatenated states of three of Qwen3's layers, for all `length` tokens."""
-        states = self._qwen.states(text, length, _LAYERS, thinking=False, padded=True)
+        """Concatenated states of three of the text encoder's layers, for all `length` tokens."""
+        states = self._encoder.states(text, length, self.layers)
         return {"encoder_hidden_states": torch.cat(states, dim=-1).to(self.context.dtype)}
 
     def prepare(self, state: RequestState) -> None:

@@ -44,7 +44,8 @@ class ZImagePipeline(ComposedPipeline):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._qwen = Qwen3Encoder(self.components["tokenizer"], self.components["text_encoder"])
+        tokenizer, encoder = self.components["tokenizer"], self.components["text_encoder"]
+        self._qwen = Qwen3Encoder(tokenizer, encoder, thinking=True, padded=False)
         self._transformer: ZImageTransformer = self.components["transformer"]
         self._denoiser = self.make_denoiser("transformer")
         self.layout = LatentLayout(
@@ -64,7 +65,7 @@ class ZImagePipeline(ComposedPipeline):
 
     def _encode(self, text: str, length: int) -> Conditioning:
         """The states before Qwen3's last layer, without padding."""
-        (states,) = self._qwen.states(text, length, (-2,), thinking=True, padded=False)
+        (states,) = self._qwen.states(text, length, (-2,))
         return {_STATES: states.to(self.context.dtype)}
 
     def join(self, branches: Sequence[Conditioning]) -> Conditioning:

@@ -17,13 +17,25 @@ from ..schedulers import FLUX_DEV
 
 HEAD_DIM = 16
 LATENT_CHANNELS = 4
-_TAKEN = 3  # states of Qwen3, the deepest after its 27th layer
-_WIDTH = 16
+WIDTH = 16
+"""Of the text encoder."""
+_TAKEN = 3  # of its states
 
 
 def flux2_klein_pipeline(
     scheduler: SchedulerMixin, *, heads: int, is_distilled: bool
 ) -> Flux2KleinPipeline:
+    return Flux2KleinPipeline(
+        scheduler=scheduler,
+        vae=flux2_vae(),
+        text_encoder=qwen3(layers=28, width=WIDTH),
+        tokenizer=qwen3_tokenizer(),
+        transformer=flux2_transformer(heads, guidance_embeds=False),
+        is_distilled=is_distilled,
+    )
+
+
+def flux2_vae() -> AutoencoderKLFlux2:
     vae = AutoencoderKLFlux2(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -36,23 +48,20 @@ def flux2_klein_pipeline(
     channels = 4 * LATENT_CHANNELS
     vae.bn.running_mean.copy_(vae.bn.running_mean.new_tensor(range(channels)) / channels - 0.5)
     vae.bn.running_var.copy_(vae.bn.running_var.new_tensor(range(1, channels + 1)) / channels)
-    return Flux2KleinPipeline(
-        scheduler=scheduler,
-        vae=vae,
-        text_encoder=qwen3(layers=28, width=_WIDTH),
-        tokenizer=qwen3_tokenizer(),
-        transformer=Flux2Transformer2DModel(
-            in_channels=channels,
-            num_layers=2,
-            num_single_layers=2,
-            attention_head_dim=HEAD_DIM,
-            num_attention_heads=heads,
-            joint_attention_dim=_TAKEN * _WIDTH,
-            timestep_guidance_channels=32,
-            axes_dims_rope=(4, 4, 4, 4),
-            guidance_embeds=False,
-        ),
-        is_distilled=is_distilled,
+    return vae
+
+
+def flux2_transformer(heads: int, *, guidance_embeds: bool) -> Flux2Transformer2DModel:
+    return Flux2Transformer2DModel(
+        in_channels=4 * LATENT_CHANNELS,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=HEAD_DIM,
+        num_attention_heads=heads,
+        joint_attention_dim=_TAKEN * WIDTH,
+        timestep_guidance_channels=32,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=guidance_embeds,
     )
 
 
