@@ -13,6 +13,7 @@ from tiny_checkpoints import Reference, reference, stock_pipeline
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.solvers import SOLVERS, View
+from multimodal_gen.messages.pictures import named_images
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 LATENTS = 1e-4
@@ -72,13 +73,16 @@ def check_same_picture(first: Output, second: Output) -> None:
 
 
 def take_pictures(call: dict[str, Any]) -> Pictures:
-    """The PIL pictures among diffusers' arguments, taken out of them."""
-    kinds = (("image", "image", "RGB"), ("mask", "mask_image", "L"))
-    return {
-        name: np.asarray(call.pop(given).convert(mode))
-        for name, given, mode in kinds
-        if given in call
-    }
+    """The PIL pictures among diffusers' arguments, taken out of them; a video is a list of them."""
+    images = call.pop("image", [])
+    pictures = named_images(images if isinstance(images, list) else [images])
+    pictures |= {name: call.pop(name) for name in ("last_image",) if name in call}
+    taken = {name: np.asarray(picture.convert("RGB")) for name, picture in pictures.items()}
+    if "mask_image" in call:
+        taken["mask"] = np.asarray(call.pop("mask_image").convert("L"))
+    if "video" in call:
+        taken["video"] = np.stack([np.asarray(frame.convert("RGB")) for frame in call.pop("video")])
+    return taken
 
 
 def relative(ours: Output, theirs: Reference) -> float:

@@ -54,8 +54,9 @@ def test_klein_equals_diffusers(
         {**CALL, "image": picture(80, 64)},
         {**TEXT, "image": picture(90, 71)},
         {**TEXT, "image": picture(67, 130, "L"), "seed": 3},
+        {**TEXT, "image": [picture(90, 71), picture(64, 130, "L"), picture(66, 80)]},
     ],
-    ids=["size of its own", "size of the picture", "tall and grey"],
+    ids=["size of its own", "size of the picture", "tall and grey", "three"],
 )
 def test_klein_with_a_picture_equals_diffusers(
     pipeline: ComposedPipeline, folder: Path, call: dict[str, Any]

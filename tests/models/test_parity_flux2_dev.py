@@ -46,6 +46,13 @@ def test_dev_with_a_picture_takes_its_size_as_diffusers_does(
     check_parity(pipeline, folder, **TEXT, guidance_scale=2.5, image=picture(90, 71))
 
 
+def test_dev_with_several_pictures_equals_diffusers(
+    pipeline: ComposedPipeline, folder: Path
+) -> None:
+    pictures = [picture(90, 71), picture(64, 130, "L"), picture(66, 80)]
+    check_parity(pipeline, folder, **CALL, image=pictures)
+
+
 def test_a_row_does_not_depend_on_its_batch(pipeline: ComposedPipeline) -> None:
     requests = [
         SamplingParams(**{**CALL, **change})

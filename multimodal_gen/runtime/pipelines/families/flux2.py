@@ -1,5 +1,5 @@
 """FLUX.2 klein, after diffusers' Flux2KleinPipeline and Flux2KleinInpaintPipeline: from a text, or
-with a reference image too."""
+with reference images too."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from multimodal_gen.configs.families.flux2 import BASE_DEFAULTS, FLUX2
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.messages.pictures import images_of
 from multimodal_gen.runtime.layers.rope import Grid
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
@@ -82,7 +83,7 @@ class Flux2KleinPipeline(ComposedPipeline):
         return {"encoder_hidden_states": torch.cat(states, dim=-1).to(self.context.dtype)}
 
     def prepare(self, state: RequestState) -> None:
-        """Add a reference image to the conditioning, the same in all branches."""
+        """Add the reference images to the conditioning, the same in all branches."""
         super().prepare(state)
         if "image" in state.pictures:
             references = self._references(state)
@@ -90,11 +91,11 @@ class Flux2KleinPipeline(ComposedPipeline):
                 conditioning["references"] = references
 
     def _references(self, state: RequestState) -> Tensor:
-        """For inpainting, the reference is the image that it starts from."""
+        """Tokens of the reference images; for inpainting, of the image that it starts from."""
         if "mask" in state.pictures:
             return self._picture(state)
-        pixels = crop_reference(state.pictures["image"], self.size_multiple)
-        return self.layout.encode(pixels)
+        pictures = (crop_reference(each, self.size_multiple) for each in images_of(state.pictures))
+        return torch.cat([self.layout.encode(pixels) for pixels in pictures], dim=1)
 
     def _picture(self, state: RequestState) -> Tensor:
         picture = np.asarray(at_most_shown(state.pictures["image"]))
@@ -121,15 +122,13 @@ class Flux2KleinPipeline(ComposedPipeline):
         return self._denoiser(tensors, lora=rows.lora)
 
     def _grids(self, state: RequestState) -> tuple[Grid, ...]:
-        """Grids of the output, then of the reference image."""
+        """Grids of the output, then of the reference images."""
         down, across = self.layout.grid(state.params)
-        own = down, across
-        if "image" not in state.pictures:
-            return (own,)
+        own, multiple = (down, across), self.size_multiple
         if "mask" in state.pictures:
             return own, own
-        height, width = reference_size(state.pictures["image"], self.size_multiple)
-        return own, (height // self.size_multiple, width // self.size_multiple)
+        sizes = (reference_size(each, multiple) for each in images_of(state.pictures))
+        return own, *((height // multiple, width // multiple) for height, width in sizes)
 
 
 def _shift(tokens: int, steps: int) -> float:
