@@ -36,16 +36,16 @@ class RingAttention:
         valid = [None] * len(sizes) if lengths is None else order.valid(lengths)
         q = q.to(v.dtype)
         block = _joined(k, v, order if lengths is not None else None)
-        merged: PartialOutput | None = None
+        found: PartialOutput | None = None
         for turn in range(self._axis.size):
             source = (self._axis.rank - turn) % self._axis.size
             coming = self._fetch(block, sizes[source - 1]) if turn < self._axis.size - 1 else None
             if q.numel() and block.numel():
                 keys, values = block.transpose(1, 2)
-                merged = _merged(merged, self._attention.partial(q, keys, values, valid[source]))
+                found = merged(found, self._attention.partial(q, keys, values, valid[source]))
             if coming is not None:
                 block = coming.wait()
-        return q if merged is None else merged.out.to(q.dtype)
+        return q if found is None else found.out.to(q.dtype)
 
     def _fetch(self, block: Tensor, tokens: int) -> Transfer:
         """Pass `block` on, and receive the previous rank's, of so many tokens."""
@@ -69,7 +69,7 @@ def _joined(k: Tensor, v: Tensor, order: TokenOrder | None) -> Tensor:
     return buffer
 
 
-def _merged(merged: PartialOutput | None, part: PartialOutput) -> PartialOutput:
+def merged(found: PartialOutput | None, part: PartialOutput) -> PartialOutput:
     """Attention to the keys of both, in float32.
 
     The weight of each is its share of the sum of exponentials. Nothing overflows, since only
@@ -77,8 +77,8 @@ def _merged(merged: PartialOutput | None, part: PartialOutput) -> PartialOutput:
     output stays 0.
     """
     out = part.out.float()
-    if merged is None:
+    if found is None:
         return PartialOutput(out, part.log_sum_exp)
-    total = torch.logaddexp(merged.log_sum_exp, part.log_sum_exp)
+    total = torch.logaddexp(found.log_sum_exp, part.log_sum_exp)
     share = (part.log_sum_exp - total).exp_().nan_to_num_(0)
-    return PartialOutput(merged.out.lerp_(out, share.unsqueeze(-1)), total)
+    return PartialOutput(found.out.lerp_(out, share.unsqueeze(-1)), total)

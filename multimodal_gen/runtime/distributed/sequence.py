@@ -7,15 +7,16 @@ over a ring of those groups, over the attention of one rank. Either may be left 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from multimodal_gen.runtime.distributed.collectives import all_gather_shares
-from multimodal_gen.runtime.distributed.local_attention import Attention
+from multimodal_gen.runtime.distributed.local_attention import Attention, PartialOutput
 from multimodal_gen.runtime.distributed.mesh import Mesh
-from multimodal_gen.runtime.distributed.ring import RingAttention
+from multimodal_gen.runtime.distributed.ring import RingAttention, merged
 from multimodal_gen.runtime.distributed.rows import deal
 from multimodal_gen.runtime.distributed.token_order import TokenOrder, token_order
 from multimodal_gen.runtime.distributed.ulysses import Exchange, HeadExchange, NoExchange
@@ -71,6 +72,11 @@ class SequenceParallel:
         """Attention of this rank's share to another sequence, which every rank holds in full."""
         return self._attention(q, k, v, lengths) if q.numel() else q
 
+    def attention_to_shares(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of queries that every rank holds in full to a sequence that ranks share: `k`
+        and `v` [B, S_local, H, D] are of this rank's share. All ranks get equal bits."""
+        return self._attention(q, k, v) if q.numel() else q
+
 
 class _AttendingAlone:
     def __init__(self, attention: Attention, v: Tensor, lengths: Tensor | None) -> None:
@@ -116,6 +122,19 @@ class SharedSequence(SequenceParallel):
     def attend(self, v: Tensor, streams: Sequence[int], lengths: Tensor | None = None) -> Attending:
         order = token_order(tuple(streams), *self._block)
         return _AttendingTogether(self._exchange, self._on_heads, order, v, lengths)
+
+    def attention_to_shares(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Each rank attends to its share, and all merge the results, of few queries."""
+        if not q.numel():
+            return q
+        scores = q.new_full((*q.shape[:-1], 1), float("-inf"), dtype=torch.float32)
+        part = PartialOutput(torch.zeros_like(q), scores.squeeze(-1))
+        if k.numel():
+            part = self._attention.partial(q, k, v)
+        own = torch.cat((part.out.float(), part.log_sum_exp.unsqueeze(-1)), dim=-1)[None]
+        every = self.gather(own, self._axis.size, 0)
+        parts = [PartialOutput(each[..., :-1], each[..., -1]) for each in every]
+        return reduce(merged, parts).out.to(q.dtype)
 
 
 class _AttendingTogether:

@@ -3,7 +3,7 @@ arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -43,3 +43,23 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -
 def gated_add(x: Tensor, gate: Tensor, update: Tensor) -> Tensor:
     """x + gate * update for x, update [B, S, D] and gate [B, 1, D]."""
     return torch.addcmul(x, gate, update)
+
+
+def by_group(
+    apply: Callable[..., Tensor],
+    counts: Sequence[int],
+    tokens: Sequence[Tensor],
+    vectors: Sequence[Tensor],
+) -> Tensor:
+    """`apply` to groups of consecutive tokens, such as those of a given first frame, joined.
+
+    `counts` are the groups' tokens of `tokens`, each [B, S, D]; group g gets number g of `vectors`,
+    each [B, G, D], as [B, 1, D].
+    """
+    if len(counts) == 1:
+        return apply(*tokens, *vectors)
+    parts = (
+        *(each.split_with_sizes(list(counts), dim=1) for each in tokens),
+        *(each.split(1, dim=1) for each in vectors),
+    )
+    return torch.cat([apply(*group) for group in zip(*parts, strict=True)], dim=1)

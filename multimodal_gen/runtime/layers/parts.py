@@ -74,6 +74,10 @@ class Parts:
         """Number of the `count` heads that this rank's columns compute."""
         return count
 
+    def head_range(self, count: int) -> range:
+        """Which of the `count` heads this rank's columns compute."""
+        return range(count)
+
     def features(self, count: int) -> int:
         """Number of `count` features of no unit that this rank's columns compute."""
         return count
@@ -101,3 +105,7 @@ class Parts:
     def cross_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `SequenceParallel.cross_attention`."""
         return self.sequence.cross_attention(q, k, v)
+
+    def attention_to_shares(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `SequenceParallel.attention_to_shares`."""
+        return self.sequence.attention_to_shares(q, k, v)

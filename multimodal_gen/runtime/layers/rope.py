@@ -4,11 +4,13 @@ token."""
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 _KEPT = 32
+AnyTable = TypeVar("AnyTable")
 
 Grid = tuple[int, int]
 """Tokens of an image, down and across."""
@@ -44,23 +46,42 @@ def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
     return rotated.flatten(-2)
 
 
+def apply_rotary_in_halves(x: Tensor, table: Tensor, width: int) -> Tensor:
+    """Rotate the pairs (i, i + D / 2) of each head of x [B, S, ..., H * D], which is float32; D is
+    `width`, and the table [S, H * D / 2, 2].
+
+    The two of a pair are next to each other in the result, which products of queries and keys do
+    not depend on.
+    """
+    heads, half = x.shape[-1] // width, width // 2
+    first, second = x.unflatten(-1, (heads, 2, half)).unbind(-2)
+    table = table.view(len(table), *(1,) * (x.dim() - 3), heads, half, 2)
+    if torch.compiler.is_compiling():  # inductor can't compile complex numbers
+        cos, sin = table.unbind(-1)
+        turned = torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    else:
+        turned = torch.view_as_real(torch.complex(first, second) * torch.view_as_complex(table))
+    return turned.flatten(-3)
+
+
 def check_table(table: Tensor, tokens: int) -> None:
     """Raise ValueError unless the table [..., S, D / 2, 2] is for this many tokens."""
     if table.shape[-3] != tokens:
         raise ValueError(f"a rotary table for {table.shape[-3]} tokens, not {tokens}")
 
 
-class RotaryTables:
+class RotaryTables(Generic[AnyTable]):
     """Cache of the tables of the most recent shapes."""
 
-    def __init__(self) -> None:
-        self._tables: dict[Hashable, Tensor] = {}
+    def __init__(self, kept: int = _KEPT) -> None:
+        self._kept = kept
+        self._tables: dict[Hashable, AnyTable] = {}
 
-    def get(self, shape: Hashable, make: Callable[[], Tensor]) -> Tensor:
+    def get(self, shape: Hashable, make: Callable[[], AnyTable]) -> AnyTable:
         """Return the table for `shape`; calls `make` if it is not cached."""
         table = self._tables.get(shape)
         if table is None:
-            while len(self._tables) >= _KEPT:
+            while len(self._tables) >= self._kept:
                 self._tables.pop(next(iter(self._tables)))
             table = self._tables[shape] = make()
         return table

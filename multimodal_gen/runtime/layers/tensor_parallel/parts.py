@@ -50,7 +50,10 @@ class TensorParts(Parts):
         return SharedQKNorm(width, own, self._group)
 
     def heads(self, count: int) -> int:
-        return len(self._group.units(count))
+        return len(self.head_range(count))
+
+    def head_range(self, count: int) -> range:
+        return self._group.units(count)
 
     def features(self, count: int) -> int:
         return len(self._group.share(count))

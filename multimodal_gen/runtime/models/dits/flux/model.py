@@ -62,7 +62,7 @@ class FluxTransformer(nn.Module):
         self._modulations = [self.out_modulation, *(block.modulation for block in blocks)]
         self._vectors = [_OUT, *(block.vectors for block in blocks)]
         self.proj_out = parts.linear(dim, config.token_channels)
-        self._rotary_tables = RotaryTables()
+        self._rotary_tables: RotaryTables[Tensor] = RotaryTables()
 
     @property
     def layers_ahead(self) -> Sequence[nn.Module]:

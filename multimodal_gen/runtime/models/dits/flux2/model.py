@@ -56,7 +56,7 @@ class Flux2Transformer(nn.Module):
         singles = [Flux2SingleBlock(config, parts) for _ in range(config.num_single_layers)]
         self.blocks = nn.ModuleList([*doubles, *singles])
         self.proj_out = parts.linear(dim, config.token_channels, bias=False)
-        self._rotary_tables = RotaryTables()
+        self._rotary_tables: RotaryTables[Tensor] = RotaryTables()
 
     def forward(
         self,

@@ -54,7 +54,7 @@ class QwenImageTransformer(nn.Module):
         ]
         self.out_modulation = parts.linear(dim, 2 * dim)
         self.proj_out = parts.linear(dim, config.token_channels)
-        self._rotary_tables = RotaryTables()
+        self._rotary_tables: RotaryTables[Tensor] = RotaryTables()
 
     @property
     def layers_ahead(self) -> Sequence[nn.Module]:

@@ -16,10 +16,14 @@ from torch.nn import functional as F
 
 from multimodal_gen.runtime.layers.activation import gelu_tanh
 from multimodal_gen.runtime.layers.elementwise import VectorTable
-from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
+from multimodal_gen.runtime.layers.embedding import (
+    EmbeddingMLP,
+    TextEmbedding,
+    sinusoidal_embedding,
+)
 from multimodal_gen.runtime.layers.joint_stream import BlockContext, start_attention
 from multimodal_gen.runtime.layers.lora import LoraRows
-from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
+from multimodal_gen.runtime.layers.modulation import by_group, gated_add, modulated_norm
 from multimodal_gen.runtime.layers.norm import LayerNorm
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
@@ -63,7 +67,7 @@ class WanTransformer(nn.Module):
         self.out_modulation = VectorTable(1, 2, dim)  # shift and scale
         volume = torch.Size(config.patch_size).numel()
         self.proj_out = parts.linear(dim, config.velocity_channels * volume)
-        self._rotary_tables = RotaryTables()
+        self._rotary_tables: RotaryTables[Tensor] = RotaryTables()
 
     def forward(
         self,
@@ -242,19 +246,6 @@ class KeysAndValues(nn.Module):
         return self.norm_k(k, lora).unflatten(-1, self.heads), v.unflatten(-1, self.heads)
 
 
-class TextEmbedding(nn.Module):
-    """Linear, GELU, linear: [B, S, in] -> [B, S, out]."""
-
-    def __init__(self, parts: Parts, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.linear_1 = parts.linear(in_features, out_features)
-        self.linear_2 = parts.linear(out_features, out_features)
-
-    def forward(self, x: Tensor, lora: LoraRows | None) -> Tensor:
-        hidden: Tensor = self.linear_2(gelu_tanh(self.linear_1(x, lora)), lora)
-        return hidden
-
-
 class ImageEmbedding(nn.Module):
     """CLIP's tokens [B, S, in] -> [B, S, out]; if `positions` is set, S must equal it."""
 
@@ -293,17 +284,17 @@ def _norm(norm: LayerNorm, x: Tensor, lora: LoraRows | None) -> Tensor:
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor, counts: list[int], eps: float) -> Tensor:
     """Modulated norm of x [B, S, dim], in float32; shift and scale [B, G, dim] are for `counts`
     tokens each."""
-    parts = zip(x.split(counts, dim=1), shift.split(1, dim=1), scale.split(1, dim=1), strict=True)
-    return _joined([modulated_norm(a.float(), b, by, eps).to(x.dtype) for a, b, by in parts])
+
+    def modulated(part: Tensor, by: Tensor, factor: Tensor) -> Tensor:
+        return modulated_norm(part.float(), by, factor, eps).to(x.dtype)
+
+    return by_group(modulated, counts, (x,), (shift, scale))
 
 
 def _gated(x: Tensor, gate: Tensor, update: Tensor, counts: list[int]) -> Tensor:
     """x + gate * update in float32, with gates as in `_modulated`."""
-    parts = zip(
-        x.split(counts, dim=1), gate.split(1, dim=1), update.split(counts, dim=1), strict=True
-    )
-    return _joined([gated_add(a.float(), by, b.float()).to(x.dtype) for a, by, b in parts])
 
+    def gated(part: Tensor, added: Tensor, by: Tensor) -> Tensor:
+        return gated_add(part.float(), by, added.float()).to(x.dtype)
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
+    return by_group(gated, counts, (x, update), (gate,))

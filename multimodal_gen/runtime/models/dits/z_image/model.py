@@ -58,7 +58,7 @@ class ZImageTransformer(nn.Module):
         self._modulations = [b.modulation for b in blocks if b.modulation is not None]
         self.out_modulation = parts.linear(width, dim)
         self.proj_out = parts.linear(dim, config.token_channels)
-        self._rotary_tables = RotaryTables()
+        self._rotary_tables: RotaryTables[Tensor] = RotaryTables()
 
     @property
     def layers_ahead(self) -> Sequence[nn.Module]:

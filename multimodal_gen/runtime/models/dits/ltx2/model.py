@@ -1,0 +1,213 @@
+"""The LTX-2 transformer (arXiv:2601.03233), after Lightricks/LTX-2 and diffusers'
+LTX2VideoTransformer3DModel.
+
+Video and sound are two streams with separate weights. In every block each attends to itself and to
+its text, then the two attend to each other. Ranks share the tokens of the video; those of the
+sound, which are few, are on all of them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from multimodal_gen.runtime.layers.elementwise import VectorTable
+from multimodal_gen.runtime.layers.embedding import (
+    EmbeddingMLP,
+    TextEmbedding,
+    sinusoidal_embedding,
+)
+from multimodal_gen.runtime.layers.lora import LoraRows
+from multimodal_gen.runtime.layers.modulation import by_group, modulated_norm
+from multimodal_gen.runtime.layers.parts import Parts
+from multimodal_gen.runtime.layers.rope import RotaryTables
+from multimodal_gen.runtime.models.dits.ltx2.block import LTX2Block, StreamsContext, StreamVectors
+from multimodal_gen.runtime.models.dits.ltx2.config import LTX2Config, StreamName
+from multimodal_gen.runtime.models.dits.ltx2.rotary import (
+    StreamTables,
+    VideoGrid,
+    audio_positions,
+    stream_tables,
+    video_positions,
+)
+
+_EXCHANGED = 4  # scale and shift for reading the other stream, then for being read
+_OUT_EPS = 1e-6
+
+
+class LTX2Transformer(nn.Module):
+    """Predicts the flow's velocity. Create it on the meta device; fill it with `ltx2_key_map`."""
+
+    keep_exact: ClassVar = ("*embedder*", "*.linear", "*proj_in", "*proj_out")
+
+    def __init__(self, config: LTX2Config, parts: Parts) -> None:
+        super().__init__()
+        self.config = config
+        self.parts = parts
+        self.video = StreamEnds(config, parts, "video")
+        self.audio = StreamEnds(config, parts, "audio")
+        self.blocks = nn.ModuleList(LTX2Block(config, parts) for _ in range(config.num_layers))
+        self._rotary_tables: RotaryTables[StreamTables] = RotaryTables(kept=4)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        sigma: Tensor,
+        encoder_hidden_states: Tensor,
+        audio_encoder_hidden_states: Tensor,
+        grid: VideoGrid,
+        audio_tokens: int,
+        perturbed: Tensor | None = None,
+        isolated: Tensor | None = None,
+        lora: LoraRows | None = None,
+    ) -> Tensor:
+        """Velocity [B, S, C] for the latents of a video and its sound, [B, S, C]: the tokens of
+        `grid`, then `audio_tokens`.
+
+        `timestep` is [B, G] in 0..1000: of all the video's tokens, or of each of `grid.counts`;
+        `sigma` [B] is that of the sound. The text for each stream is [B, T, D]. `perturbed` [B]
+        marks rows that skip a self-attention, and `isolated` [B] those whose streams do not attend
+        to each other: 1, for others 0.
+        """
+        sequence, tokens = self.parts.sequence, hidden_states.shape[1] - audio_tokens
+        whole = grid.counts if timestep.shape[1] > 1 else (tokens,)
+        counts = _local_counts(whole, sequence.share(tokens))
+        tables = self.rotary(grid, audio_tokens)
+        video, audio = hidden_states.split((tokens, audio_tokens), dim=1)
+        context = StreamsContext(
+            tokens,
+            tables,
+            None if perturbed is None else perturbed[:, None, None],
+            None if isolated is None else (1 - isolated)[:, None, None],
+            lora,
+        )
+        ratio = (
+            self.config.cross_attn_timestep_scale_multiplier / self.config.timestep_scale_multiplier
+        )
+        of_video = self.video.vectors(timestep, sigma, ratio, counts, lora)
+        of_audio = self.audio.vectors(sigma[:, None], sigma, ratio, [audio_tokens], lora)
+        x = self.video.proj_in(sequence.shard(video), lora)
+        y = self.audio.proj_in(audio, lora)
+        texts = (
+            self.video.text(encoder_hidden_states, lora),
+            self.audio.text(audio_encoder_hidden_states, lora),
+        )
+        for i, block in enumerate(self.blocks):
+            skips = i == self.config.skipping_block
+            x, y = block(x, y, texts, of_video, of_audio, context, skips=skips)
+        x = sequence.gather(self.video.output(x, of_video, lora), tokens)
+        return torch.cat((x, self.audio.output(y, of_audio, lora)), dim=1)
+
+    def rotary(self, grid: VideoGrid, audio_tokens: int) -> StreamTables:
+        """Tables for a video and its sound."""
+        device = self.video.proj_in.device
+
+        def make() -> StreamTables:
+            config, parts = self.config, self.parts
+            video = stream_tables(config, "video", video_positions(config, grid, device))
+            audio = stream_tables(config, "audio", audio_positions(config, audio_tokens, device))
+            shares = [parts.sequence.shard(table, 0) for table in video]
+            own = self._own_heads("video"), self._own_heads("audio")
+            return StreamTables(
+                shares[0][:, own[0]], audio[0][:, own[1]], shares[1][:, own[1]], audio[1][:, own[1]]
+            )
+
+        return self._rotary_tables.get((grid, audio_tokens, device), make)
+
+    def _own_heads(self, stream: StreamName) -> slice:
+        """Pairs of a token that belong to this rank's heads."""
+        sizes = self.config.stream(stream)
+        own = self.parts.head_range(sizes.heads)
+        return slice(own.start * sizes.width // 2, own.stop * sizes.width // 2)
+
+
+class StreamEnds(nn.Module):
+    """What precedes and follows the blocks in one stream."""
+
+    def __init__(self, config: LTX2Config, parts: Parts, stream: StreamName) -> None:
+        super().__init__()
+        sizes = config.stream(stream)
+        self.proj_in = parts.linear(sizes.channels, sizes.dim)
+        self.time = TimeModulation(parts, sizes.dim, config.vectors)
+        self.exchange = TimeModulation(parts, sizes.dim, _EXCHANGED)
+        self.exchange_gate = TimeModulation(parts, sizes.dim, 1)
+        self.prompt = TimeModulation(parts, sizes.dim, 2) if config.cross_attn_mod else None
+        captions = config.use_prompt_embeddings
+        self.text_embedder = (
+            TextEmbedding(parts, config.caption_channels, sizes.dim) if captions else None
+        )
+        self.out_modulation = VectorTable(2, sizes.dim)  # shift and scale
+        self.proj_out = parts.linear(sizes.dim, sizes.channels)
+
+    def text(self, states: Tensor, lora: LoraRows | None) -> Tensor:
+        return states if self.text_embedder is None else self.text_embedder(states, lora)
+
+    def vectors(
+        self,
+        timestep: Tensor,
+        sigma: Tensor,
+        ratio: float,
+        counts: list[int],
+        lora: LoraRows | None,
+    ) -> StreamVectors:
+        """Modulation of all blocks, for timesteps [B, G] of the stream and `sigma` [B] of both;
+        `ratio` is the factor of the gates' timesteps. 1 has been added to the scales."""
+        common = sigma[:, None]
+        embedded, own = self.time(timestep, lora)
+        _, exchanged = self.exchange(common, lora)
+        _, gate = self.exchange_gate(common if ratio == 1 else common * ratio, lora)
+        return StreamVectors(
+            counts,
+            embedded,
+            _added(own, 1, 3),
+            torch.cat((_added(exchanged, 0, 2), gate), dim=2),
+            None if self.prompt is None else _added(self.prompt(common, lora)[1], 1, 2),
+        )
+
+    def output(self, x: Tensor, vectors: StreamVectors, lora: LoraRows | None) -> Tensor:
+        """Velocity of the stream's tokens [B, S, dim]."""
+        table = self.out_modulation(lora) + vectors.embedded.unsqueeze(2)  # [B, G, 2, dim]
+        shift, scale = table.unbind(2)
+
+        def modulated(a: Tensor, b: Tensor, by: Tensor) -> Tensor:
+            return modulated_norm(a, b, by, _OUT_EPS)
+
+        velocity: Tensor = self.proj_out(
+            by_group(modulated, vectors.counts, (x,), (shift, scale + 1)), lora
+        )
+        return velocity
+
+
+class TimeModulation(nn.Module):
+    """Embeds timesteps, and makes modulation vectors of them."""
+
+    def __init__(self, parts: Parts, dim: int, vectors: int) -> None:
+        super().__init__()
+        self.embedder = EmbeddingMLP(parts, 256, dim)
+        self.linear = parts.linear(dim, vectors * dim)
+        self._shape = (vectors, dim)
+
+    def forward(self, timestep: Tensor, lora: LoraRows | None) -> tuple[Tensor, Tensor]:
+        """Embedded timesteps [B, G, dim], and vectors [B, G, N, dim], for timesteps [B, G]."""
+        values = sinusoidal_embedding(timestep.flatten()).to(self.linear.dtype)
+        embedded = self.embedder(values.unflatten(0, timestep.shape), lora)
+        return embedded, self.linear(F.silu(embedded), lora).unflatten(-1, self._shape)
+
+
+def _added(vectors: Tensor, first: int, step: int) -> Tensor:
+    """Vectors [B, G, N, dim] with 1 added to each `step`-th of them, in place."""
+    vectors[:, :, first::step].add_(1)
+    return vectors
+
+
+def _local_counts(whole: tuple[int, ...], share: range) -> list[int]:
+    """Tokens of each of the groups, one after the other, that lie in `share`."""
+    starts = [sum(whole[:i]) for i in range(len(whole))]
+    return [
+        max(0, min(share.stop, start + count) - max(share.start, start))
+        for start, count in zip(starts, whole, strict=True)
+    ]
