@@ -63,6 +63,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """num_frames must be 1 more than a multiple of it."""
     parameters: tuple[str, ...] = ()
     """Optional sampling parameters that this model supports."""
+    required: tuple[str, ...] = ()
+    """Those of them that name an input that each request must have."""
     schedulers: tuple[str, ...] = ()
     """Short names allowed for `scheduler`; the first is the checkpoint's own."""
     noise_schedules: tuple[str, ...] = ()

@@ -72,6 +72,8 @@ def check_pictures(params: SamplingParams, model: ModelInfo, pictures: Pictures)
         _check_shape(name, header)
     _check_tasks(model, pictures)
     _check_companions(model, pictures)
+    if "last_image" in pictures and params.num_frames == 1 < model.limits.max_frames:
+        raise InvalidRequest("num_frames", 1, "must be more than 1 with a last frame")
     if params.strength is None:
         return
     task = "inpainting" if "mask" in pictures else "image-to-image"
@@ -142,8 +144,10 @@ def placeholder_inputs(model: ModelInfo) -> Pictures:
     size = (model.defaults.height, model.defaults.width)
     if model.tasks == (_FROM_VIDEO,):
         return {"video": FrameHeader((model.defaults.num_frames, *size, 3))}
-    mask = {"mask": FrameHeader(size)} if model.tasks == ("inpainting",) else {}
-    return {"image": FrameHeader((*size, 3)), **mask}
+    image, mask = FrameHeader((*size, 3)), FrameHeader(size)
+    required = {field.removesuffix("_path"): image for field in model.required}
+    masked = {"mask": mask} if model.tasks == ("inpainting",) else {}
+    return {"image": image, **masked, **required}
 
 
 def _kind(name: str) -> str:
@@ -197,6 +201,9 @@ def _check_companions(model: ModelInfo, pictures: Pictures) -> None:
     if "last_image" in pictures and "last_image_path" not in model.parameters:
         allowed = f"{model.family} takes no last frame ({', '.join(model.tasks)})"
         raise InvalidRequest("last_image_path", "a picture", allowed)
+    for field in model.required:
+        if field.removesuffix("_path") not in pictures:
+            raise InvalidRequest(field, None, f"required for this model ({model.family})")
     if "last_image" in pictures and "image" not in pictures:
         raise InvalidRequest("last_image_path", "a picture", "requires a first frame in image_path")
     numbered = [name for name in pictures if _kind(name) == "image"]

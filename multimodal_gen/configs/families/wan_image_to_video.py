@@ -1,4 +1,4 @@
-"""Wan 2.1 and 2.2 image-to-video: the image is the first frame."""
+"""Wan 2.1 and 2.2 image-to-video: the image is the first frame, and another may be the last."""
 
 import msgspec
 
@@ -23,6 +23,8 @@ _PICTURE = {"patch_embedding.weight": (None, 36)}
 """Latents, the image's latents, and a mask of its frame."""
 _EXPERTS = BaseModel("Wan-AI/Wan2.2-I2V-A14B-Diffusers")
 
+_FIRST_AND_LAST = "Wan-AI/Wan2.1-FLF2V-14B-720P-diffusers"
+
 
 def _clip(key: str) -> BaseModel:
     return BaseModel("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", {key: ()})
@@ -35,14 +37,22 @@ _SINGLE_FILES = (
         keys=ORIGINAL_KEYS,
         has=_PICTURE,
         without=NOT_WAN,
-        bases=(_clip("img_emb.proj.0.weight"), _EXPERTS),
+        bases=(
+            BaseModel(_FIRST_AND_LAST, {"img_emb.emb_pos": ()}),
+            _clip("img_emb.proj.0.weight"),
+            _EXPERTS,
+        ),
     ),
     SingleFile(
         denoiser="WanTransformer3DModel",
         style="diffusers",
         keys=DIFFUSERS_KEYS,
         has=_PICTURE,
-        bases=(_clip("condition_embedder.image_embedder.norm1.weight"), _EXPERTS),
+        bases=(
+            BaseModel(_FIRST_AND_LAST, {"condition_embedder.image_embedder.pos_embed": ()}),
+            _clip("condition_embedder.image_embedder.norm1.weight"),
+            _EXPERTS,
+        ),
     ),
 )
 
@@ -56,7 +66,7 @@ WAN_IMAGE_TO_VIDEO = FamilyConfig(
         "image_encoder": encoder("CLIPVisionModel", "CLIPVisionModelWithProjection", optional=True),
     },
     tasks=("image-to-video",),
-    parameters=PARAMETERS,
+    parameters=(*PARAMETERS, "last_image_path"),
     size_multiple=16,
     defaults=WAN.defaults,
     limits=LIMITS,
@@ -73,3 +83,8 @@ IMAGE_EXPERTS_DEFAULTS = msgspec.structs.replace(
     WAN.defaults, num_inference_steps=40, guidance_scale=3.5
 )
 """Defaults of Wan 2.2 A14B; the second expert uses the first's guidance."""
+
+LAST_FRAME_DEFAULTS = msgspec.structs.replace(
+    WAN.defaults, width=1280, height=720, guidance_scale=5.5
+)
+"""Defaults of Wan 2.1 FLF2V."""

@@ -62,6 +62,7 @@ class DescribedPipeline:
                 *self.schedule_parameters,
                 *(("lora",) if self.supports_lora else ()),
             ),
+            required=self.required,
             schedulers=self.schedulers,
             noise_schedules=self.noise_schedules,
             warnings=self.warnings,
@@ -85,6 +86,11 @@ class DescribedPipeline:
     def parameters(self) -> tuple[str, ...]:
         """Optional sampling parameters that this checkpoint supports."""
         return self.family.parameters
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Those of them that name an input that each request must have."""
+        return ()
 
     @property
     def schedulers(self) -> tuple[str, ...]:

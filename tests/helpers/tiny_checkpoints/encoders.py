@@ -18,6 +18,8 @@ from transformers import (
 from .tokenizers import clip_tokenizer, t5_tokenizer
 
 WIDTH = 32
+CLIP_TOKENS = 5
+"""Of a picture, in the image encoder."""
 
 
 def clip_text() -> CLIPTextModel:
@@ -29,7 +31,7 @@ def clip_text_with_projection() -> CLIPTextModelWithProjection:
 
 
 def clip_vision() -> CLIPVisionModel:
-    """Five tokens of a picture of 8 x 8."""
+    """For pictures of 8 x 8."""
     return CLIPVisionModel(
         CLIPVisionConfig(
             hidden_size=WIDTH,

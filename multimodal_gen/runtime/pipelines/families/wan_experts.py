@@ -84,8 +84,3 @@ def check_expert(checkpoint: Checkpoint, name: str) -> None:
             f"{name}/config.json: patch_size={list(config.patch_size)}: each latent frame must be "
             "a separate patch"
         )
-    if config.pos_embed_seq_len is not None:
-        raise InvalidCheckpoint(
-            f"{name}/config.json: pos_embed_seq_len is set: models for a first and a last frame "
-            "are not supported"
-        )

@@ -6,12 +6,14 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from multimodal_gen.runtime.models.vaes.input_images import InputImage, fit_image
+from multimodal_gen.runtime.models.vaes.input_images import fit_image
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.rows import Rows
+
+GIVEN_FRAMES = ("image", "last_image")
+"""Names of the input images that are frames of the video."""
 
 
 class FirstFrame(Protocol):
@@ -73,7 +75,8 @@ class KeepFirstFrame:
 
 
 class ShownFirstFrame:
-    """I2V: the image is concatenated to the noise, as channels with a mask of the given frames."""
+    """I2V: the image, and one of the last frame, are concatenated to the noise, as channels with a
+    mask of the given frames."""
 
     def __init__(self, layout: LatentLayout, dtype: torch.dtype) -> None:
         """`dtype` is the transformer's."""
@@ -81,8 +84,7 @@ class ShownFirstFrame:
         self._dtype = dtype
 
     def prepare(self, state: RequestState) -> None:
-        picture = state.pictures["image"]
-        channels = self._channels(state, picture)
+        channels = self._channels(state)
         for conditioning in state.conditioning.values():
             conditioning["first_frame"] = channels
 
@@ -91,13 +93,17 @@ class ShownFirstFrame:
         beside = torch.cat((latents, rows.conditioning["first_frame"]), dim=1)
         return beside, rows.timesteps[:, None]
 
-    def _channels(self, state: RequestState, picture: InputImage) -> Tensor:
+    def _channels(self, state: RequestState) -> Tensor:
         """[1, 4 + C, T, h, w]: a mask of the given frames per latent frame, then the latents of a
-        video of the image followed by grey."""
+        video of the image, followed by grey and the last frame."""
         frames, vae = state.params.num_frames, self._layout.vae
         assert frames is not None
-        pixels = fit_image(picture, *size_of(state.params)).unsqueeze(2)
-        latents = vae.encode(F.pad(pixels, (0, 0, 0, 0, 0, frames - 1)))
+        given = [state.pictures[name] for name in GIVEN_FRAMES if name in state.pictures]
+        first, *last = (fit_image(each, *size_of(state.params)).unsqueeze(2) for each in given)
+        grey = first.new_zeros(first.shape).expand(-1, -1, frames - len(given), -1, -1)
+        latents = vae.encode(torch.cat((first, grey, *last), dim=2))
         mask = latents.new_zeros(1, vae.frame_multiple, *latents.shape[2:])
         mask[:, :, 0] = 1
+        if last:
+            mask[:, -1, -1] = 1
         return torch.cat((mask, latents), dim=1).to(self._dtype)

@@ -46,11 +46,18 @@ def wan_pipeline(scheduler: SchedulerMixin, *, heads: int, **options: Any) -> Wa
 
 
 def wan_i2v_pipeline(
-    scheduler: SchedulerMixin, *, heads: int, clip: bool = False, **options: Any
+    scheduler: SchedulerMixin,
+    *,
+    heads: int,
+    clip: bool = False,
+    last: bool = False,
+    **options: Any,
 ) -> WanImageToVideoPipeline:
-    """`clip`: with 2.1's tokens of the picture."""
+    """`clip`: with 2.1's tokens of the picture; `last`: and with those of another one."""
     width = encoders.WIDTH
     sees = {"image_dim": width, "added_kv_proj_dim": heads * HEAD_DIM} if clip else {}
+    if last:
+        sees["pos_embed_seq_len"] = 2 * encoders.CLIP_TOKENS
     shown = (
         {
             "image_encoder": encoders.clip_vision(),
@@ -122,6 +129,9 @@ CHECKPOINTS = {
         partial(wan_i2v_pipeline, boundary_ratio=0.9), SCHEDULER, call=_IMAGE_TO_VIDEO
     ),
     "wan22-ti2v": TinyCheckpoint(wan_ti2v_pipeline, SCHEDULER, call=_TEXT_TO_VIDEO),
+}
+VARIANTS = {
+    "wan-flf": TinyCheckpoint(partial(wan_i2v_pipeline, clip=True, last=True), SCHEDULER),
 }
 CASES = {
     ("wan", "text-to-video"): Case(
