@@ -72,7 +72,7 @@ def check_pictures(params: SamplingParams, model: ModelInfo, pictures: Pictures)
         _check_shape(name, header)
     _check_tasks(model, pictures)
     _check_companions(model, pictures)
-    if "last_image" in pictures and params.num_frames == 1 < model.limits.max_frames:
+    if "last_image" in pictures and params.num_frames == 1 < model.defaults.num_frames:
         raise InvalidRequest("num_frames", 1, "must be more than 1 with a last frame")
     if params.strength is None:
         return
