@@ -222,3 +222,9 @@ def _check_size(key: str, value: object, name: str) -> None:
     least, most = (0, _MAX_LAYERS) if counts_layers else (-_MAX_SIZE, _MAX_SIZE)
     if not least <= value <= most:
         raise InvalidCheckpoint(f"{name}: {key}={value} must be {least} to {most}")
+
+
+def names_class(value: object) -> bool:
+    """True for an entry of model_index.json that is a component; a list of numbers is an option."""
+    numbers = isinstance(value, list) and all(isinstance(part, int | float) for part in value)
+    return isinstance(value, list) and not (value and numbers)

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from multimodal_gen.checkpoints.description import Component, Description
 from multimodal_gen.checkpoints.file_parts import FilePart, listed
-from multimodal_gen.checkpoints.files import inside, module_config, read_json, weight_files
+from multimodal_gen.checkpoints.files import (
+    inside,
+    module_config,
+    names_class,
+    read_json,
+    weight_files,
+)
 from multimodal_gen.checkpoints.header import WEIGHT_SUFFIXES, read_header
 from multimodal_gen.checkpoints.quantization_config import quantization_settings
 from multimodal_gen.checkpoints.quantized_layers import logical_tensors, understood
@@ -133,7 +139,7 @@ def _folder(folder: Path) -> Description:
     listed = {
         name: value
         for name, value in index.items()
-        if not name.startswith("_") and isinstance(value, list) and value != [None, None]
+        if not name.startswith("_") and names_class(value) and value != [None, None]
     }
     warning = None
     if family is not None and family.views and "scheduler" in listed:

@@ -201,6 +201,17 @@ WAN_NAMES = {
     "ffn.net.0.proj": "ffn.0",
     "ffn.net.2": "ffn.2",
 }
+KREA2_NAMES = {
+    "transformer_blocks": "blocks",
+    "text_fusion": "txtfusion",
+    "txt_in.linear_1": "txtmlp.1",
+    "txt_in.linear_2": "txtmlp.3",
+    "img_in": "first",
+    "to_out.0": "wo",
+    "to_gate": "gate",
+    "to_": "w",
+    ".ff.": ".mlp.",
+}
 OTHER_FAMILIES: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
     "wan": (
         "attn ffn",
@@ -208,13 +219,17 @@ OTHER_FAMILIES: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
         {"num_frames": 5, "negative_prompt": "", "guidance_scale": 5.0, "max_sequence_length": 32},
     ),
     "qwenimage": ("attn mlp mod", {}, {"negative_prompt": " ", "true_cfg_scale": 2.0}),
+    "krea2": ("attn ff txt_in img_in projector", KREA2_NAMES, {"guidance_scale": 3.0}),
     "zimage": ("attention feed_forward", {}, {"guidance_scale": 3.0}),
 }
 """By checkpoint: the layers, their names in other layouts, and what a call needs."""
 
 
-@pytest.mark.parametrize("layout", ["kohya", "comfyui"])
-@pytest.mark.parametrize("name", OTHER_FAMILIES)
+LAYOUTS = [(name, layout) for name in OTHER_FAMILIES for layout in ("kohya", "comfyui")]
+LAYOUTS.remove(("krea2", "kohya"))  # which diffusers does not know
+
+
+@pytest.mark.parametrize(("name", "layout"), LAYOUTS)
 def test_loras_of_other_families_equal_diffusers(
     name: str, layout: str, checkpoints: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -166,6 +166,34 @@ def z_image(folder: Path) -> Tensors:
     return renamed(tensors, table) | {"norm_final.weight": torch.ones(8)}
 
 
+def krea2(folder: Path) -> Tensors:
+    table = {
+        "transformer_blocks": "blocks",
+        "scale_shift_table": "mod.lin",
+        "final_layer.mod.lin": "last.modulation.lin",
+        "final_layer.norm.weight": "last.norm.scale",
+        "final_layer.linear": "last.linear",
+        "norm1.weight": "prenorm.scale",
+        "norm2.weight": "postnorm.scale",
+        "txt_in.norm.weight": "txtmlp.0.scale",
+        "txt_in.linear_1": "txtmlp.1",
+        "txt_in.linear_2": "txtmlp.3",
+        "img_in": "first",
+        "time_embed.linear_1": "tmlp.0",
+        "time_embed.linear_2": "tmlp.2",
+        "time_mod_proj": "tproj.1",
+        "text_fusion": "txtfusion",
+        "attn.norm_q.weight": "attn.qknorm.qnorm.scale",
+        "attn.norm_k.weight": "attn.qknorm.knorm.scale",
+        "attn.to_out.0": "attn.wo",
+        "attn.to_gate": "attn.gate",
+        "attn.to_": "attn.w",
+        ".ff.": ".mlp.",
+    }
+    tensors = renamed(weights(folder), table)
+    return {name: t.flatten() if ".mod.lin" in name else t for name, t in tensors.items()}
+
+
 def flux2(folder: Path) -> Tensors:
     tensors = _fused_streams(swapped(weights(folder), "norm_out.linear"))
     shared = ("x_", "context_", "attn.", "norm_out")
@@ -342,6 +370,7 @@ ORIGINAL: Mapping[str, Callable[[Path], Tensors]] = {
     "sd3": sd3,
     "sd35": sd3,
     "zimage": z_image,
+    "krea2": krea2,
     "flux2-klein": flux2,
     "flux2-dev": flux2,
     "wan": wan,

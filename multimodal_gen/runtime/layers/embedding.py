@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,8 @@ def sinusoidal_embedding(
 
 
 class EmbeddingMLP(nn.Module):
-    """Linear, SiLU, linear: [B, in] -> [B, out]; between them `hidden` features, or `out`."""
+    """Linear, an activation, linear: [..., in] -> [..., out]; between them `hidden` features, or
+    `out`."""
 
     def __init__(
         self,
@@ -39,14 +41,16 @@ class EmbeddingMLP(nn.Module):
         *,
         hidden: int | None = None,
         bias: bool = True,
+        activation: Callable[[Tensor], Tensor] = F.silu,
     ) -> None:
         super().__init__()
+        self.activation = activation
         hidden = out_features if hidden is None else hidden
         self.linear_1 = parts.linear(in_features, hidden, bias=bias)
         self.linear_2 = parts.linear(hidden, out_features, bias=bias)
 
     def forward(self, x: Tensor, lora: LoraRows | None = None) -> Tensor:
-        hidden: Tensor = self.linear_2(F.silu(self.linear_1(x, lora)), lora)
+        hidden: Tensor = self.linear_2(self.activation(self.linear_1(x, lora)), lora)
         return hidden
 
 

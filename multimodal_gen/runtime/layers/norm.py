@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multimodal_gen.runtime.layers.elementwise import Elementwise
 from multimodal_gen.runtime.layers.lora import LoraRows
+from multimodal_gen.runtime.layers.take import Sources
 
 
 class QKNorm(Elementwise):
@@ -47,6 +50,30 @@ class RMSNorm(Elementwise):
         if weight.dim() == 1:
             return F.rms_norm(x, x.shape[-1:], weight, self.eps)
         return F.rms_norm(x, x.shape[-1:], None, self.eps) * weight
+
+
+class OffsetNorm(Elementwise):
+    """RMS norm of tokens [B, S, D], whose weight a checkpoint has as the difference to 1."""
+
+    def take(
+        self, sources: Mapping[str, Sources], dtype: torch.dtype, device: torch.device
+    ) -> None:
+        super().take(sources, dtype, device)
+        self.weight = nn.Parameter(self.weight + 1, requires_grad=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        eps: float,
+        lora: LoraRows | None = None,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+    ) -> Tensor:
+        """The norm, times `scale` and plus `shift`, both [B, 1, D]."""
+        weight = self.weight_of(lora)
+        weight = (weight if scale is None else weight * scale).to(x.dtype)
+        normalised = scaled_rms_norm(x, weight, eps)
+        return normalised if shift is None else normalised.add_(shift)
 
 
 class LayerNorm(Elementwise):

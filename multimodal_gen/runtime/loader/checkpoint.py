@@ -16,6 +16,7 @@ from multimodal_gen.checkpoints.files import (
     check_module,
     inside,
     module_config,
+    names_class,
     read_json,
     weight_files,
 )
@@ -96,7 +97,7 @@ class Checkpoint:
         for name, value in index.items():
             if name.startswith("_"):
                 continue
-            if not isinstance(value, list):
+            if not names_class(value):
                 options[name] = value
             elif value != [None, None]:
                 components[name] = _allowed(name, value)

@@ -92,6 +92,9 @@ def _rearranged(spans: Sequence[Span], rows: Tensor, what: str) -> Stored:
         span.origin.shape[1:] != first.shape[1:] for span in spans
     ):
         raise InvalidCheckpoint(f"{what}: its parts differ in shape")
-    shape = (rows.numel(), *first.shape[1 : rows.dim()]) if rows.dim() else ()
+    if len(first.shape) == 1:  # its numbers may come in another shape
+        shape = tuple(rows.shape)
+    else:
+        shape = (rows.numel(), *first.shape[1 : rows.dim()]) if rows.dim() else ()
     whole = len(spans) == 1 and shape == first.shape
     return first if whole else Rearranged(tuple(spans), shape)

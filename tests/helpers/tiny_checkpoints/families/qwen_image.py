@@ -61,7 +61,7 @@ _SPACE = "Ġ"  # byte-level BPE's stand-in for a space
 def qwen_image_pipeline(scheduler: SchedulerMixin, *, heads: int) -> QwenImagePipeline:
     return QwenImagePipeline(
         scheduler=scheduler,
-        vae=_vae(False, True, True, base_dim=4, dim_mult=[1, 2, 2, 2]),
+        vae=qwen_image_vae(False, True, True, base_dim=4, dim_mult=[1, 2, 2, 2]),
         text_encoder=qwen2_5_vl(),
         tokenizer=qwen2_tokenizer(),
         transformer=_transformer(heads),
@@ -76,7 +76,7 @@ def qwen_image_edit_pipeline(
     kind = QwenImageEditPlusPipeline if plus else QwenImageEditPipeline
     return kind(
         scheduler=scheduler,
-        vae=_vae(False, True, True, True, base_dim=2, dim_mult=[1, 2, 4, 4, 4]),
+        vae=qwen_image_vae(False, True, True, True, base_dim=2, dim_mult=[1, 2, 4, 4, 4]),
         text_encoder=qwen2_5_vl(),
         tokenizer=qwen2_tokenizer(),
         processor=PictureProcessor(
@@ -119,7 +119,7 @@ def _transformer(heads: int, **config: Any) -> QwenImageTransformer2DModel:
     )
 
 
-def _vae(*temperal_downsample: bool, **config: Any) -> AutoencoderKLQwenImage:
+def qwen_image_vae(*temperal_downsample: bool, **config: Any) -> AutoencoderKLQwenImage:
     return AutoencoderKLQwenImage(
         z_dim=LATENT_CHANNELS,
         num_res_blocks=1,

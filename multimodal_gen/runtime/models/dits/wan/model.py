@@ -57,7 +57,7 @@ class WanTransformer(nn.Module):
         self.patch_embedding = parts.patches(config.in_channels, dim, config.patch_size)
         self.time_embedder = EmbeddingMLP(parts, config.freq_dim, dim)
         self.time_proj = parts.linear(dim, _VECTORS * dim)
-        self.text_embedder = TextEmbedding(parts, config.text_dim, dim)
+        self.text_embedder = EmbeddingMLP(parts, config.text_dim, dim, activation=gelu_tanh)
         self.image_embedder = (
             None
             if config.image_dim is None

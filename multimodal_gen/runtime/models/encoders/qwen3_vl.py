@@ -1,0 +1,56 @@
+"""Encodes prompts, and images in them, to the hidden states of a Qwen3-VL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.distributed.device_copies import tensor_of
+
+
+class Qwen3VLEncoder:
+    """A tokenizer and its transformers module, with or without its head."""
+
+    def __init__(self, tokenizer: Any, module: Any) -> None:
+        """Raises InvalidCheckpoint if they don't match. The tokenizer is None on a rank that does
+        not encode."""
+        self._tokenizer = tokenizer
+        self._module = module.base_model
+        known = module.get_input_embeddings().num_embeddings
+        if tokenizer is not None and len(tokenizer) > known:
+            raise InvalidCheckpoint(
+                f"tokenizer: has {len(tokenizer)} tokens, but its text encoder supports {known}"
+            )
+
+    def require(self, layers: Sequence[int], width: int) -> None:
+        """Raise InvalidCheckpoint unless the model has these layers, and states of this width."""
+        config = self._module.config.text_config
+        if not all(0 <= layer <= config.num_hidden_layers for layer in layers):
+            raise InvalidCheckpoint(
+                f"text_encoder: num_hidden_layers={config.num_hidden_layers}: the states after "
+                f"layers {', '.join(map(str, layers))} are used"
+            )
+        if config.hidden_size != width:
+            raise InvalidCheckpoint(
+                f"text_encoder: hidden_size={config.hidden_size}, but the transformer takes {width}"
+            )
+
+    def tokens(self, text: str, longest: int | None = None) -> list[int]:
+        """Ids of a text, cut at `longest`."""
+        cut = {} if longest is None else {"truncation": True, "max_length": longest}
+        ids: list[int] = self._tokenizer(text, **cut).input_ids
+        return ids
+
+    def layers(self, ids: Sequence[int], layers: Sequence[int]) -> Tensor:
+        """Hidden states [1, T, layers, D] at these indices (0: the embeddings)."""
+        with torch.inference_mode():
+            output = self._module(
+                input_ids=tensor_of([*ids], self._module.device)[None],
+                output_hidden_states=True,
+                use_cache=False,
+            )
+        return torch.stack([output.hidden_states[layer] for layer in layers], dim=2)
