@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal_gen.runtime.layers.activation import gelu_tanh
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.parts import Parts
 
@@ -51,17 +50,4 @@ class EmbeddingMLP(nn.Module):
 
     def forward(self, x: Tensor, lora: LoraRows | None = None) -> Tensor:
         hidden: Tensor = self.linear_2(self.activation(self.linear_1(x, lora)), lora)
-        return hidden
-
-
-class TextEmbedding(nn.Module):
-    """Linear, GELU, linear: [B, S, in] -> [B, S, out]."""
-
-    def __init__(self, parts: Parts, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.linear_1 = parts.linear(in_features, out_features)
-        self.linear_2 = parts.linear(out_features, out_features)
-
-    def forward(self, x: Tensor, lora: LoraRows | None) -> Tensor:
-        hidden: Tensor = self.linear_2(gelu_tanh(self.linear_1(x, lora)), lora)
         return hidden

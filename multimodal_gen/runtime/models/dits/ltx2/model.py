@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multimodal_gen.runtime.layers.activation import gelu_tanh
 from multimodal_gen.runtime.layers.elementwise import VectorTable
 from multimodal_gen.runtime.layers.embedding import (
     EmbeddingMLP,
-    TextEmbedding,
     sinusoidal_embedding,
 )
 from multimodal_gen.runtime.layers.lora import LoraRows
@@ -138,7 +138,9 @@ class StreamEnds(nn.Module):
         self.prompt = TimeModulation(parts, sizes.dim, 2) if config.cross_attn_mod else None
         captions = config.use_prompt_embeddings
         self.text_embedder = (
-            TextEmbedding(parts, config.caption_channels, sizes.dim) if captions else None
+            EmbeddingMLP(parts, config.caption_channels, sizes.dim, activation=gelu_tanh)
+            if captions
+            else None
         )
         self.out_modulation = VectorTable(2, sizes.dim)  # shift and scale
         self.proj_out = parts.linear(sizes.dim, sizes.channels)

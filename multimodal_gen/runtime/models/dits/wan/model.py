@@ -18,7 +18,6 @@ from multimodal_gen.runtime.layers.activation import gelu_tanh
 from multimodal_gen.runtime.layers.elementwise import VectorTable
 from multimodal_gen.runtime.layers.embedding import (
     EmbeddingMLP,
-    TextEmbedding,
     sinusoidal_embedding,
 )
 from multimodal_gen.runtime.layers.joint_stream import BlockContext, start_attention
