@@ -76,7 +76,7 @@ class Krea2Transformer(nn.Module):
         self.out_modulation = VectorTable(2, dim)  # scale and shift
         self.norm_out = OffsetNorm(dim)
         self.proj_out = parts.linear(dim, config.in_channels)
-        self._rotary_tables = RotaryTables()
+        self._rotary_tables: RotaryTables[Tensor] = RotaryTables()
 
     def forward(
         self,
