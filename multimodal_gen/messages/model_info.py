@@ -23,10 +23,11 @@ TaskName = Literal[
 """image-to-image and inpainting start from an image, by strength; image-edit, image-to-video and
 reference-to-video condition on images; video-to-video starts from a video or follows it."""
 
-PictureSize = Literal["default", "own", "within", "area"]
+PictureSize = Literal["default", "own", "within", "area", "last"]
 """Output size of a request that has an image but no size. `default`: the model's default size;
 `own`: the image's; `within`: the image's, scaled down to the default pixel count; `area`: the
-image's shape at about the default pixel count."""
+image's shape at about the default pixel count; `last`: as `area`, of the last of several images.
+Otherwise the first one counts."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

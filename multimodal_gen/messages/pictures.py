@@ -109,7 +109,7 @@ def output_size(params: SamplingParams, model: ModelInfo, pictures: Pictures) ->
     the model."""
     width, height = params.width, params.height
     both_asked = width is not None and height is not None
-    shown = pictures.get("video") or pictures.get("image")
+    shown = pictures.get("video") or _sizing_image(model, pictures)
     if shown is None or model.picture_size == "default" or both_asked:
         return _or(width, model.defaults.width), _or(height, model.defaults.height)
     rows, columns = shown.shape[-3:-1]
@@ -130,6 +130,12 @@ def output_size(params: SamplingParams, model: ModelInfo, pictures: Pictures) ->
     longest = model.limits.max_side // step
     following = [max(1, min(counted(side * scale / step), longest)) for side in (columns, rows)]
     return _or(width, following[0] * step), _or(height, following[1] * step)
+
+
+def _sizing_image(model: ModelInfo, pictures: Pictures) -> FrameHeader | None:
+    """The image whose shape counts."""
+    images = images_of(pictures)
+    return images[-1 if model.picture_size == "last" else 0] if images else None
 
 
 def _or(asked: int | None, following: int) -> int:

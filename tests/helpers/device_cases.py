@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from engineless import left, start
@@ -23,6 +22,7 @@ from parity import take_pictures
 from pretend_device import PretendDevice
 from support import CASES, Cell
 from tiny_checkpoints import build
+from tiny_checkpoints.case import patched
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase
@@ -104,8 +104,7 @@ def generation(cell: Cell) -> dict[str, Any]:
     """
     case = CASES[cell]
     with ExitStack() as stack:
-        for module, name, value in case.patches:
-            stack.enter_context(mock.patch(f"{module}.{name}", value))
+        stack.enter_context(patched(case.patches))
         device, pipeline = stack.enter_context(loaded(case.checkpoint))
         with device.watching() as encoded:
             states = _started(pipeline, case.call)

@@ -23,7 +23,7 @@ from multimodal_gen.runtime.pipelines.registry import load_pipeline
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 Pictures = dict[str, npt.NDArray[np.uint8]]
-"""`image` [H, W, 3], `mask` [H, W]."""
+"""By the names in messages/pictures.py."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from engineless import Pictures, finish, left, load, start
 from loras import LoadedLoras
 from rank_processes import say_and_leave
+from tiny_checkpoints.case import patched
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase
@@ -27,6 +28,11 @@ from multimodal_gen.runtime.distributed.mesh import Mesh, init_process_group
 
 def apart(mesh: Mesh, case: dict[str, Any]) -> int:
     """Of the case's request, in a batch with one of another text, seed and LoRA."""
+    with patched(case["patches"]):
+        return _apart(mesh, case)
+
+
+def _apart(mesh: Mesh, case: dict[str, Any]) -> int:
     pipeline = load(Path(case["folder"]), mesh=mesh, quantization=case.get("quantization"))
     loras = LoadedLoras(pipeline, Path(case["loras"]))
     pictures: Pictures = {name: np.load(path) for name, path in case["pictures"].items()}

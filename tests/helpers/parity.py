@@ -52,8 +52,9 @@ def check_parity(
     """The same request, given as diffusers' arguments, on both sides. Seed 0 where none is said.
 
     `stock` is the pipeline class of diffusers that does the task, where it is not the checkpoint's
-    own; `image` and `mask_image` are PIL pictures. `stock_call` is for the stock pipeline only,
-    `stock_settings` for its scheduler, and `own_call` for this engine.
+    own; `image`, which may be a list, `image_reference` and `mask_image` are PIL pictures.
+    `stock_call` is for the stock pipeline only, `stock_settings` for its scheduler, and `own_call`
+    for this engine.
     """
     settings = stock_settings or {}
     scheduler = None if solver is None else stock_scheduler(folder, solver, view, **settings)
@@ -75,7 +76,8 @@ def check_same_picture(first: Output, second: Output) -> None:
 def take_pictures(call: dict[str, Any]) -> Pictures:
     """The PIL pictures among diffusers' arguments, taken out of them; a video is a list of them."""
     images = call.pop("image", [])
-    pictures = named_images(images if isinstance(images, list) else [images])
+    references = [call.pop(name) for name in ("image_reference",) if name in call]
+    pictures = named_images([*(images if isinstance(images, list) else [images]), *references])
     pictures |= {name: call.pop(name) for name in ("last_image",) if name in call}
     taken = {name: np.asarray(picture.convert("RGB")) for name, picture in pictures.items()}
     if "mask_image" in call:

@@ -7,13 +7,14 @@ from typing import Any
 import diffusers
 import numpy as np
 import pytest
-from engineless import load, run_each, run_joined, start
+from engineless import load, run, run_each, run_joined, start
 from parity import check_parity
 from tiny_checkpoints.pictures import picture
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.pictures import named_images
 from multimodal_gen.runtime.models.vaes.reference_images import crop_reference, reference_size
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
@@ -54,9 +55,10 @@ def test_klein_equals_diffusers(
         {**CALL, "image": picture(80, 64)},
         {**TEXT, "image": picture(90, 71)},
         {**TEXT, "image": picture(67, 130, "L"), "seed": 3},
-        {**TEXT, "image": [picture(90, 71), picture(64, 130, "L"), picture(66, 80)]},
+        {**TEXT, "image": [picture(90, 71), picture(67, 130, "L")]},
+        {**CALL, "image": [picture(200, 64, "P"), picture(90, 71), picture(64, 90, "CMYK")]},
     ],
-    ids=["size of its own", "size of the picture", "tall and grey", "three"],
+    ids=["size of its own", "size of the picture", "tall and grey", "two", "three"],
 )
 def test_klein_with_a_picture_equals_diffusers(
     pipeline: ComposedPipeline, folder: Path, call: dict[str, Any]
@@ -71,6 +73,19 @@ def test_klein_inpainting_equals_diffusers(
     pipeline: ComposedPipeline, folder: Path, change: dict[str, Any]
 ) -> None:
     call = {**TEXT, "image": picture(90, 71), "mask_image": picture(50, 40, "L"), **change}
+    check_parity(pipeline, folder, stock=diffusers.Flux2KleinInpaintPipeline, **call)
+
+
+def test_klein_inpainting_with_a_reference_equals_diffusers(
+    pipeline: ComposedPipeline, folder: Path
+) -> None:
+    call = {
+        **TEXT,
+        "image": picture(90, 71),
+        "mask_image": picture(50, 40, "L"),
+        "image_reference": picture(75, 140),
+        "strength": 0.8,
+    }
     check_parity(pipeline, folder, stock=diffusers.Flux2KleinInpaintPipeline, **call)
 
 
@@ -117,3 +132,14 @@ def test_a_row_does_not_depend_on_its_batch(pipeline: ComposedPipeline) -> None:
     joined = run_joined(pipeline, requests, joins=[0, 1, 1])
     for one, other in zip(alone, joined, strict=True):
         assert np.abs(one.pixels.astype(int) - other.pixels.astype(int)).max() <= 1
+
+
+def test_each_row_sees_its_own_pictures_in_their_order(pipeline: ComposedPipeline) -> None:
+    first, second = (np.asarray(picture(*size)) for size in ((64, 96), (80, 64)))
+    pictures = [named_images(each) for each in ((first, second), (255 - first, 255 - second))]
+    requests = [SamplingParams(**CALL), SamplingParams(**{**CALL, "prompt": "a dog", "seed": 2})]
+    alone = run(pipeline, requests[1], pictures[1])
+    joined = run_joined(pipeline, requests, [0, 1], pictures)
+    assert np.abs(alone.pixels.astype(int) - joined[1].pixels.astype(int)).max() <= 1
+    swapped = run(pipeline, requests[1], named_images([255 - second, 255 - first]))
+    assert np.abs(alone.pixels.astype(int) - swapped.pixels.astype(int)).max() > 1

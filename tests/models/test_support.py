@@ -14,6 +14,7 @@ from loras import LoadedLoras, write
 from parity import check_parity, take_pictures
 from rank_processes import run_ranks
 from support import CASES, CELLS, Case, Cell
+from tiny_checkpoints.case import patched
 
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -53,21 +54,16 @@ def test_every_cell_of_the_table_has_a_case() -> None:
 
 @pytest.mark.parametrize("cell", CASES, ids=" ".join)
 def test_each_task_of_each_family_is_done_as_diffusers_does_it(
-    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, cell: Cell
+    checkpoints: Checkpoints, cell: Cell
 ) -> None:
     case = CASES[cell]
-    for module, name, value in case.patches:
-        monkeypatch.setattr(f"{module}.{name}", value)
     folder = checkpoints(case.checkpoint)
     pipeline = load(folder)
     assert pipeline.family.name == cell[0]
     assert cell[1] in pipeline.tasks
-    call = case.call
-    check_parity(pipeline, folder, stock=case.stock, stock_call=case.stock_call, **call)
-
-
-def is_shared(cell: Cell, case: Case) -> bool:
-    return cell[0] in NATIVE and not case.patches
+    with patched(case.patches):
+        more = {"stock": case.stock, "stock_call": case.stock_call}
+        check_parity(pipeline, folder, **more, **case.call)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +71,7 @@ def expected(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory)
     """A file with a request to each native transformer, and what one rank makes of it."""
     found: dict[str, Case] = {}
     for cell, case in CASES.items():
-        if is_shared(cell, case) and cell[0] not in ALIKE:
+        if cell[0] in NATIVE and cell[0] not in ALIKE:
             found.setdefault(cell[0], case)
     return describe(found, checkpoints, tmp_path_factory.mktemp("expected"))
 
@@ -85,7 +81,8 @@ def describe(cases: Mapping[str, Case], checkpoints: Checkpoints, folder: Path) 
     described: dict[str, Any] = {}
     for name, case in cases.items():
         checkpoint = checkpoints(case.checkpoint, heads=HEADS)
-        described[name] = _described(load(checkpoint), case, checkpoint, folder / name)
+        with patched(case.own_patches):
+            described[name] = _described(load(checkpoint), case, checkpoint, folder / name)
         if name in QUANTIZED:
             quantized = load(checkpoint, quantization="int8")
             described[f"{name} int8"] = {
@@ -119,6 +116,7 @@ def _described(
         "params": call,
         "pictures": {kind: str(folder / f"{kind}.npy") for kind in pictures},
         "loras": str(folder / "loras"),
+        "patches": case.own_patches,
         "expected": str(folder / "expected.npy"),
     }
 
@@ -143,7 +141,7 @@ def test_each_native_transformer_makes_the_same_on_ranks_as_alone(
 @pytest.fixture(scope="module")
 def expected_of_all(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for each task of each family."""
-    cases = {" ".join(cell): case for cell, case in CASES.items() if is_shared(cell, case)}
+    cases = {" ".join(cell): case for cell, case in CASES.items() if cell[0] in NATIVE}
     return describe(cases, checkpoints, tmp_path_factory.mktemp("all"))
 
 

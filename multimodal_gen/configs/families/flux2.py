@@ -69,7 +69,7 @@ FLUX2 = FamilyConfig(
         max_sequence_length=512,
         inpainting_strength=0.8,
     ),
-    limits=Limits(max_sequence_length=512, max_images=4),
+    limits=Limits(max_sequence_length=512, max_images=10),
     views=(View.FLOW,),
     denoiser="native",
     single_files=tuple(replace(each, without=(GUIDANCE[each.style],)) for each in LAYOUTS),

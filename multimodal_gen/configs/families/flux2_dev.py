@@ -26,7 +26,7 @@ FLUX2_DEV = replace(
     defaults=msgspec.structs.replace(
         FLUX2.defaults, num_inference_steps=50, guidance_scale=4.0, inpainting_strength=None
     ),
-    limits=msgspec.structs.replace(FLUX2.limits, max_images=8),
+    limits=FLUX2.limits,
     single_files=of_another(
         LAYOUTS,
         "black-forest-labs/FLUX.2-dev",

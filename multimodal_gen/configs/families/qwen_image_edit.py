@@ -1,4 +1,4 @@
-"""Qwen-Image-Edit: Qwen-Image with an image as input, changed as the prompt says."""
+"""Qwen-Image-Edit: Qwen-Image with images as input, changed as the prompt says."""
 
 from multimodal_gen.configs.families.components import (
     HEAD,
@@ -28,7 +28,8 @@ QWEN_IMAGE_EDIT = FamilyConfig(
     parameters=("true_cfg_scale",),
     size_multiple=16,
     defaults=Defaults(width=1024, height=1024, num_inference_steps=50, true_cfg_scale=4.0),
-    limits=Limits(),
+    limits=Limits(max_images=10),
+    picture_size="last",
     views=(View.FLOW,),
     denoiser="native",
     single_files=of_another(QWEN_IMAGE.single_files, "Qwen/Qwen-Image-Edit"),

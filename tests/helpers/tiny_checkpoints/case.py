@@ -1,7 +1,10 @@
 """A small request that shows a task of a family, and what such requests have in common."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 from multimodal_gen.messages.model_info import TaskName
 
@@ -9,6 +12,9 @@ from .pictures import picture
 
 Cell = tuple[str, TaskName]
 """A family and one of its tasks."""
+
+Patches = Sequence[tuple[str, str, Any]]
+"""Modules, names in them, and their values."""
 
 COMMON: dict[str, Any] = {
     "prompt": "a red heart on the sea",
@@ -19,6 +25,8 @@ COMMON: dict[str, Any] = {
     "seed": 4,
 }
 PICTURE = {"image": picture(70, 90)}
+PICTURES = {"image": [picture(70, 90), picture(130, 64, "L").convert("RGB"), picture(75, 66)]}
+"""Of unlike sizes."""
 INPAINTING = {**PICTURE, "mask_image": picture(50, 40, "L")}
 STRENGTH = {"strength": 0.7}
 VIDEO = {"num_frames": 9, "max_sequence_length": 32}
@@ -38,10 +46,24 @@ class Case:
     stock_call: dict[str, Any] = field(default_factory=dict)
     """What only diffusers has to be told."""
 
-    patches: tuple[tuple[str, str, Any], ...] = ()
+    patches: Patches = ()
     """Names in modules that are something else meanwhile: a large constant, made small."""
+
+    @property
+    def own_patches(self) -> Patches:
+        """Those of this project's modules."""
+        return tuple(each for each in self.patches if each[0].startswith("multimodal_gen."))
 
     @property
     def call(self) -> dict[str, Any]:
         merged = COMMON | self.changes
         return {name: value for name, value in merged.items() if value is not None}
+
+
+@contextmanager
+def patched(patches: Patches) -> Iterator[None]:
+    """Change these values meanwhile."""
+    with ExitStack() as stack:
+        for module, name, value in patches:
+            stack.enter_context(mock.patch(f"{module}.{name}", value))
+        yield

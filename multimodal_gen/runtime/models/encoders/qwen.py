@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import PIL.Image
@@ -52,17 +53,19 @@ class QwenEncoder:
         """States [1, T, D] of `text`, cut at `max_tokens`."""
         return self._states(text, {}, max_tokens)
 
-    def with_picture(self, text: str, picture: PIL.Image.Image) -> Tensor:
-        """States [1, T, D] of `text`, with the image in place of its first IMAGE_TOKEN."""
-        seen = dict(self._image_processor(images=picture, return_tensors="pt"))
-        patches = int(seen["image_grid_thw"].prod())
-        tokens = patches // self._image_processor.merge_size**2
+    def with_pictures(self, text: str, pictures: Sequence[PIL.Image.Image]) -> Tensor:
+        """States [1, T, D] of `text`, with the images in place of its IMAGE_TOKENs."""
+        seen = dict(self._image_processor(images=[*pictures], return_tensors="pt"))
+        patches = seen["image_grid_thw"].prod(dim=1) // self._image_processor.merge_size**2
+        before, *after = text.split(IMAGE_TOKEN)
+        counted = zip(patches.tolist(), after, strict=True)
+        text = before + "".join(IMAGE_TOKEN * tokens + rest for tokens, rest in counted)
         device, dtype = self._module.device, self._module.dtype
         seen = {
             "pixel_values": copied(seen["pixel_values"], device, dtype),
             "image_grid_thw": copied(seen["image_grid_thw"], device),
         }
-        return self._states(text.replace(IMAGE_TOKEN, IMAGE_TOKEN * tokens, 1), seen, None)
+        return self._states(text, seen, None)
 
     def _states(self, text: str, seen: dict[str, Tensor], max_tokens: int | None) -> Tensor:
         tokens = self._tokenizer(

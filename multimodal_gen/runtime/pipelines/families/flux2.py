@@ -91,11 +91,12 @@ class Flux2KleinPipeline(ComposedPipeline):
                 conditioning["references"] = references
 
     def _references(self, state: RequestState) -> Tensor:
-        """Tokens of the reference images; for inpainting, of the image that it starts from."""
+        """For inpainting, the first reference is the image that it starts from."""
+        images, tokens = images_of(state.pictures), []
         if "mask" in state.pictures:
-            return self._picture(state)
-        pictures = (crop_reference(each, self.size_multiple) for each in images_of(state.pictures))
-        return torch.cat([self.layout.encode(pixels) for pixels in pictures], dim=1)
+            images, tokens = images[1:], [self._picture(state)]
+        cropped = (crop_reference(each, self.size_multiple) for each in images)
+        return torch.cat([*tokens, *map(self.layout.encode, cropped)], dim=1)
 
     def _picture(self, state: RequestState) -> Tensor:
         picture = np.asarray(at_most_shown(state.pictures["image"]))
@@ -124,11 +125,12 @@ class Flux2KleinPipeline(ComposedPipeline):
     def _grids(self, state: RequestState) -> tuple[Grid, ...]:
         """Grids of the output, then of the reference images."""
         down, across = self.layout.grid(state.params)
-        own, multiple = (down, across), self.size_multiple
-        if "mask" in state.pictures:
-            return own, own
+        multiple = self.size_multiple
         sizes = (reference_size(each, multiple) for each in images_of(state.pictures))
-        return own, *((height // multiple, width // multiple) for height, width in sizes)
+        shown = [(height // multiple, width // multiple) for height, width in sizes]
+        if "mask" in state.pictures:
+            shown[0] = down, across
+        return (down, across), *shown
 
 
 def _shift(tokens: int, steps: int) -> float:

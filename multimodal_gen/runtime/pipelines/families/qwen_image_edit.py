@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from multimodal_gen.configs.families.qwen_image_edit import QWEN_IMAGE_EDIT
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.model_info import Limits
+from multimodal_gen.messages.pictures import images_of
 from multimodal_gen.runtime.layers.rope import Grid
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.pretrained import PictureProcessor
@@ -24,16 +29,16 @@ _SYSTEM = (
     "Generate a new image that meets the user's requirements while maintaining consistency with "
     "the original input where appropriate."
 )
-_PICTURE = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
+_SHOWN = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
 _DROPPED = 64  # tokens of the template before image and prompt
 PICTURE_AREA = 1024 * 1024  # pixels of the image for the VAE
-_SEEN_BY_PLUS = 384 * 384  # and for the text encoder of QwenImageEditPlus
+SEEN_BY_PLUS = 384 * 384  # and for the text encoder of QwenImageEditPlus
 _STEP = 32
 _LONGEST_SHAPE = 200  # maximum aspect ratio that transformers' Qwen2VL supports
 
 
 class QwenImageEditPipeline(QwenImagePipeline):
-    """The text encoder gets the input image, and its latents follow the denoised ones."""
+    """The text encoder gets the input images, and their latents follow the denoised ones."""
 
     family = QWEN_IMAGE_EDIT
     pictures_told = ("picture",)
@@ -42,6 +47,12 @@ class QwenImageEditPipeline(QwenImagePipeline):
         super().__init__(*args)
         self._plus = plus
         self._shown = ShownPicture(self.layout, lambda picture: fitted(picture, PICTURE_AREA))
+
+    @property
+    def limits(self) -> Limits:
+        """The first release sees one image."""
+        limits = self.family.limits
+        return limits if self._plus else msgspec.structs.replace(limits, max_images=1)
 
     @classmethod
     def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -53,18 +64,20 @@ class QwenImageEditPipeline(QwenImagePipeline):
         return QwenEncoder(processor.tokenizer, text_encoder, processor.image_processor)
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
-        text, picture = text_of(state.params, branch), state.pictures["image"]
+        text, pictures = text_of(state.params, branch), images_of(state.pictures)
         if IMAGE_TOKEN in text:
             field = "prompt" if branch == "positive" else "negative_prompt"
             raise InvalidRequest(field, text, f"must not contain {IMAGE_TOKEN}")
-        digest = hashlib.sha256(picture.tobytes()).digest()
-        key = (text, picture.shape, digest)
-        return self.prompts.remembered(state, key, lambda: self._encode_with(text, picture))
+        seen = ((each.shape, hashlib.sha256(each.tobytes()).digest()) for each in pictures)
+        key = (text, *seen)
+        return self.prompts.remembered(state, key, lambda: self._encode_with(text, pictures))
 
-    def _encode_with(self, text: str, picture: InputImage) -> Conditioning:
-        area, label = (_SEEN_BY_PLUS, "Picture 1: ") if self._plus else (PICTURE_AREA, "")
-        asked = chat(_SYSTEM, f"{label}{_PICTURE}{text}")
-        states = self._encoder.with_picture(asked, resized(picture, *fitted(picture, area)))
+    def _encode_with(self, text: str, pictures: Sequence[InputImage]) -> Conditioning:
+        area = SEEN_BY_PLUS if self._plus else PICTURE_AREA
+        labels = [f"Picture {i}: " if self._plus else "" for i, _ in enumerate(pictures, 1)]
+        shown = "".join(f"{label}{_SHOWN}" for label in labels)
+        fitting = [resized(each, *fitted(each, area)) for each in pictures]
+        states = self._encoder.with_pictures(chat(_SYSTEM, f"{shown}{text}"), fitting)
         return {"encoder_hidden_states": states[:, _DROPPED:].to(self.context.dtype)}
 
     def prepare(self, state: RequestState) -> None:

@@ -10,7 +10,7 @@ from diffusers import (
     SchedulerMixin,
 )
 
-from ..case import INPAINTING, PICTURE, STRENGTH, Case
+from ..case import INPAINTING, PICTURES, STRENGTH, Case
 from ..checkpoint import TinyCheckpoint
 from ..qwen3 import qwen3, qwen3_tokenizer
 from ..schedulers import FLUX_DEV
@@ -76,8 +76,8 @@ CHECKPOINTS = {
     ),
 }
 CASES = {
+    ("flux2", "image-edit"): Case("flux2-klein-base", None, PICTURES),
     ("flux2", "text-to-image"): Case("flux2-klein-base"),
-    ("flux2", "image-edit"): Case("flux2-klein", None, PICTURE),
     ("flux2", "inpainting"): Case(
         "flux2-klein",
         Flux2KleinInpaintPipeline,

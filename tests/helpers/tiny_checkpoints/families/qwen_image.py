@@ -16,8 +16,8 @@ from diffusers import (
     QwenImageTransformer2DModel,
     SchedulerMixin,
 )
-from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit
-from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit import calculate_dimensions
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
+from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate_dimensions
 from tokenizers import pre_tokenizers
 from transformers import (
     Qwen2_5_VLConfig,
@@ -27,7 +27,7 @@ from transformers import (
     Qwen2VLProcessor,
 )
 
-from ..case import INPAINTING, PICTURE, STRENGTH, Case
+from ..case import INPAINTING, PICTURE, PICTURES, STRENGTH, Case
 from ..checkpoint import TinyCheckpoint
 from ..encoders import WIDTH
 from ..schedulers import FLUX_DEV, Config
@@ -202,6 +202,7 @@ def _templates() -> str:
 
 
 _SMALL_AREA = 96 * 96
+_OURS = "multimodal_gen.runtime.pipelines.families.qwen_image_edit"
 
 
 def _small_dimensions(_: int, ratio: float) -> Any:
@@ -226,15 +227,11 @@ CASES = {
         "qwenimage", QwenImageInpaintPipeline, INPAINTING | STRENGTH
     ),
     ("qwen_image_edit", "image-edit"): Case(
-        "qwenimage-edit",
-        changes={**PICTURE, "guidance_scale": None},
+        "qwenimage-edit-plus",
+        changes={**PICTURES, "guidance_scale": None},
         patches=(
-            (pipeline_qwenimage_edit.__name__, "calculate_dimensions", _small_dimensions),
-            (
-                "multimodal_gen.runtime.pipelines.families.qwen_image_edit",
-                "PICTURE_AREA",
-                _SMALL_AREA,
-            ),
+            (pipeline_qwenimage_edit_plus.__name__, "calculate_dimensions", _small_dimensions),
+            *((_OURS, name, _SMALL_AREA) for name in ("PICTURE_AREA", "SEEN_BY_PLUS")),
         ),
     ),
 }
