@@ -83,13 +83,17 @@ def _mask_of(picture: Image) -> np.ndarray[Any, Any]:
 def _decoded(
     data: bytes, field: str, max_pixels: int, convert: Callable[[Image], np.ndarray[Any, Any]]
 ) -> np.ndarray[Any, Any]:
-    """Decode an image and convert it. Its memory counts until the array is freed."""
+    return counted(lambda memory: convert(_open(data, field, max_pixels, memory)))
+
+
+def counted(decode: Callable[[PictureMemory | None], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """Decode with the memory that it takes. That of the array counts until it is freed."""
     counting = picture_memory.get()
     if counting is None:
-        return convert(_open(data, field, max_pixels, None))
+        return decode(None)
     decoding = counting()
     try:
-        pixels = convert(_open(data, field, max_pixels, decoding))
+        pixels = decode(decoding)
     finally:
         decoding.close()
     return count_until_freed(pixels, pixels.nbytes)

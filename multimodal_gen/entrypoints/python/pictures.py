@@ -1,4 +1,4 @@
-"""Opens images that a user names by path; the engine never opens them."""
+"""Opens images and videos that a user names by path; the engine never opens them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.user_path import user_path
 from multimodal_gen.entrypoints.python.decoding import decode_mask, decode_picture
+from multimodal_gen.entrypoints.python.video_decoding import decode_video
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.pictures import Pixels, named_images
 
@@ -30,14 +31,18 @@ def open_picture(field: str, path: str) -> np.ndarray[Any, Any]:
 def open_pictures(
     params: SamplingParams, opened: Callable[[str, str], np.ndarray[Any, Any]] = open_picture
 ) -> tuple[SamplingParams, Pixels]:
-    """Return `params` without its paths, and the decoded images. Raises InvalidRequest."""
+    """Return `params` without its paths, and the decoded images and video. Raises
+    InvalidRequest."""
     images = named_images(opened("image_path", path) for path in params.image_path or ())
     others = {
         field.removesuffix("_path"): opened(field, path)
         for field in _DECODERS
         if field != "image_path" and (path := getattr(params, field)) is not None
     }
-    return params.updated(**dict.fromkeys(_DECODERS)), {**images, **others}
+    if (video := params.video_path) is not None:
+        file = _read("video_path", video)
+        others["video"] = decode_video(file, "video_path", frames=params.num_frames)
+    return params.updated(**dict.fromkeys((*_DECODERS, "video_path"))), {**images, **others}
 
 
 def _read(field: str, path: str) -> bytes:
