@@ -60,6 +60,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     size_multiple: int
     """Width and height must be multiples of it, in pixels."""
     picture_size: PictureSize = "area"
+    sound: bool = False
+    """Its videos have sound."""
     frame_multiple: int = 1
     """num_frames must be 1 more than a multiple of it."""
     parameters: tuple[str, ...] = ()

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.postprocess.images import QUALITY, ImageFormat, encode_image
+from multimodal_gen.postprocess.sound import Sound, encode_wav
 from multimodal_gen.postprocess.video import encode_gif, encode_mp4
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from multimodal_gen.client.request_handle import Output
     from multimodal_gen.postprocess.metadata import Recipe
 
 _PICTURES: dict[str, ImageFormat] = {
@@ -25,7 +24,8 @@ _PICTURES: dict[str, ImageFormat] = {
     ".jpeg": "jpeg",
     ".webp": "webp",
 }
-_VIDEOS = {".mp4": encode_mp4, ".gif": encode_gif}
+_VIDEOS = (".mp4", ".gif")
+_SOUND = ".wav"
 _NUMBERED = re.compile(r"(\d{5,})\.\w+")
 _FPS = 16
 
@@ -45,33 +45,35 @@ class Destination:
     """Number of the first output in a folder; None if `path` is a file."""
 
     @classmethod
-    def of(cls, path: str | Path, *, count: int, video: bool) -> Destination:
-        """Raises InvalidRequest if the suffix does not suit this kind of output."""
+    def of(cls, path: str | Path, *, count: int, video: bool, sound: bool = False) -> Destination:
+        """`sound`: outputs have some. Raises InvalidRequest if the suffix does not suit this kind
+        of output."""
         named, path = str(path), Path(path)
         folder = _is_folder(named)
-        suffixes = tuple(_VIDEOS if video else _PICTURES)
+        suffixes = (*(_VIDEOS if video else _PICTURES), *((_SOUND,) if sound else ()))
         if not folder and path.suffix.lower() not in suffixes:
             raise _wrong_suffix(named, "a video" if video else "a picture", suffixes)
         return cls(path, count, video, _next_number(path) if folder else None)
 
-    def write(
-        self, index: int, data: NDArray[np.uint8], fps: int | None, recipe: Recipe | None
-    ) -> Path:
-        """Encode and write output `index`, pixels uint8 [F, H, W, 3]; returns its path."""
+    def write(self, index: int, output: Output, recipe: Recipe | None) -> Path:
+        """Encode and write output `index`; returns its path."""
         if self.first is not None:
-            return self._write_numbered(self.first + index, data, fps, recipe)
+            return self._write_numbered(self.first + index, output, recipe)
         numbered = f"-{index}" if self.count > 1 else ""
         path = self.path.with_name(self.path.stem + numbered + self.path.suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, encode_file(data, path.suffix.lower(), fps, recipe))
+        write_atomically(path, encode_file(output, path.suffix.lower(), recipe))
         return path
 
-    def _write_numbered(
-        self, number: int, data: NDArray[np.uint8], fps: int | None, recipe: Recipe | None
-    ) -> Path:
+    def warnings(self, output: Output) -> tuple[str, ...]:
+        """Parts of the output that its file does not have."""
+        suffix = self.path.suffix.lower() if self.first is None else ".mp4"
+        return () if output.audio is None else sound_warnings(suffix)
+
+    def _write_numbered(self, number: int, output: Output, recipe: Recipe | None) -> Path:
         self.path.mkdir(parents=True, exist_ok=True)
         suffix = ".mp4" if self.video else ".png"
-        encoded = encode_file(data, suffix, fps, recipe)
+        encoded = encode_file(output, suffix, recipe)
         while True:
             path = self.path / f"{number:05d}{suffix}"
             try:
@@ -84,17 +86,25 @@ class Destination:
 
 
 def encode_file(
-    pixels: NDArray[np.uint8],
-    suffix: str,
-    fps: int | None,
-    recipe: Recipe | None,
-    quality: int = QUALITY,
+    output: Output, suffix: str, recipe: Recipe | None, quality: int = QUALITY
 ) -> bytes:
-    """Encode pixels uint8 [F, H, W, 3] (F = 1: an image) in the format that `suffix` names.
-    `quality` only affects JPEG and WebP."""
-    if suffix in _VIDEOS:
-        return _VIDEOS[suffix](pixels, fps or _FPS, recipe)
-    return encode_image(pixels[0], _PICTURES[suffix], recipe, quality)
+    """Encode an image, a video or its sound in the format that `suffix` names. `quality` only
+    affects JPEG and WebP."""
+    sound, fps = Sound.of(output), output.fps or _FPS
+    if suffix == ".mp4":
+        return encode_mp4(output.pixels, fps, recipe, sound)
+    if suffix == ".gif":
+        return encode_gif(output.pixels, fps, recipe)
+    if suffix == _SOUND and sound is not None:
+        return encode_wav(sound)
+    return encode_image(output.pixels[0], _PICTURES[suffix], recipe, quality)
+
+
+def sound_warnings(suffix: str) -> tuple[str, ...]:
+    """Warnings about the sound of an output that is written in the format that `suffix` names."""
+    if suffix in (".mp4", _SOUND):
+        return ()
+    return (f"the sound is left out, as a {suffix} file has none: use .mp4 to keep it",)
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -110,8 +120,8 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 
 
 def check_suffix(path: str) -> None:
-    """Raise InvalidRequest if `path` can be neither an image, a video nor a folder."""
-    suffixes = (*_PICTURES, *_VIDEOS)
+    """Raise InvalidRequest if `path` can be neither an image, a video, sound nor a folder."""
+    suffixes = (*_PICTURES, *_VIDEOS, _SOUND)
     if not _is_folder(path) and Path(path).suffix.lower() not in suffixes:
         raise _wrong_suffix(path, "an output", suffixes)
 

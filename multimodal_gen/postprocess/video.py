@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from multimodal_gen.postprocess.images import QUALITY, to_pil
+from multimodal_gen.postprocess.sound import Sound, SoundTrack
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,10 +23,16 @@ _X264 = {"x264-params": "cpu-independent=1"}
 """Without it, equal frames don't always give equal files."""
 
 
-def encode_mp4(frames: NDArray[np.uint8], fps: float, recipe: Recipe | None = None) -> bytes:
-    """Encode uint8 [F, H, W, 3] as H.264 in 4:2:0, which every player supports.
+def encode_mp4(
+    frames: NDArray[np.uint8],
+    fps: float,
+    recipe: Recipe | None = None,
+    sound: Sound | None = None,
+) -> bytes:
+    """Encode uint8 [F, H, W, 3] as H.264 in 4:2:0 and AAC, which every player supports.
 
-    4:2:0 needs even sides: an odd side is extended by repeating its last line of pixels.
+    4:2:0 needs even sides: an odd side is extended by repeating its last line of pixels. The sound
+    lasts as long as the frames: it is cut, or silence follows it.
     """
     import av
     import numpy as np
@@ -34,19 +41,26 @@ def encode_mp4(frames: NDArray[np.uint8], fps: float, recipe: Recipe | None = No
     even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as file:
-        stream = file.add_stream("libx264", Fraction(fps).limit_denominator(1001), _X264)
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = file.add_stream("libx264", rate, _X264)
         stream.height, stream.width = even.shape[1:3]
         stream.pix_fmt = "yuv420p"
         if recipe is not None:
             file.metadata["comment"] = recipe.to_json()
-        for pixels in even:
+        track = None if sound is None else SoundTrack(file, sound)
+        for number, pixels in enumerate(even, start=1):
             file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            if track is not None:
+                track.write_until(number / rate)
         file.mux(stream.encode())
+        if track is not None:
+            track.finish()
     return out.getvalue()
 
 
 def encode_gif(frames: NDArray[np.uint8], fps: float, recipe: Recipe | None = None) -> bytes:
-    """Encode uint8 [F, H, W, 3] as a looping GIF; GIF rounds frame durations to 10 ms."""
+    """Encode uint8 [F, H, W, 3] as a looping GIF, which has no sound and rounds frame durations to
+    10 ms."""
     pictures = [to_pil(frame) for frame in frames]
     out = io.BytesIO()
     comment = recipe.to_json().encode() if recipe is not None else b""

@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from multimodal_gen.client.request_handle import Output, warnings_of
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.messages.request import Req
+from multimodal_gen.postprocess.sound import Sound
 from multimodal_gen.serving.task import Status
 
 JobKind = Literal["video", "image"]
@@ -26,10 +28,14 @@ class JobRequest(msgspec.Struct, frozen=True):
     requests: list[Req]
     meta: dict[str, Any] = {}
 
-    def warned(self, warnings: Sequence[str]) -> JobRequest:
-        """Add the warnings of its results."""
-        known = [*self.meta.get("warnings", ()), *warnings]
-        return JobRequest(self.requests, {**self.meta, "warnings": known}) if warnings else self
+    def answered(self, outputs: Sequence[Output]) -> JobRequest:
+        """Add what clients are told of its results: warnings, and the form of the sound."""
+        meta = dict(self.meta)
+        if warnings := warnings_of(outputs):
+            meta["warnings"] = [*self.meta.get("warnings", ()), *warnings]
+        if (sound := Sound.of(outputs[0])) is not None:
+            meta["audio"] = sound.described()
+        return JobRequest(self.requests, meta)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ def render(record: JobRecord, outputs: Sequence[Output]) -> dict[str, bytes]:
     files = {}
     for index, (req, output) in enumerate(zip(record.request.requests, outputs, strict=True)):
         name, recipe = f"{record.id}-{index}", Recipe(req.params, record.model)
-        files[name + suffix] = encode_file(output.pixels, suffix, output.fps, recipe, quality)
+        files[name + suffix] = encode_file(output, suffix, recipe, quality)
         if record.kind == "video":
             files[f"{name}.webp"] = encode_thumbnail(output.pixels)
             files[f"{name}.jpg"] = encode_spritesheet(output.pixels)

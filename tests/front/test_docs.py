@@ -38,6 +38,7 @@ ONLY_PARSED = {
 
 ONLY_COMPILED = {
     "black-forest-labs/": "a download",
+    "Lightricks/": "a download",
     "create_and_poll": "the bundled model generates no videos",
     "while True": "runs until it is stopped",
 }

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
+from multimodal_gen.client.request_handle import Output
 from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
@@ -124,10 +125,14 @@ def test_gif_plays_every_frame_for_ever() -> None:
         assert (image.n_frames, image.info["duration"], image.info["loop"]) == (4, 100, 0)
 
 
+def output(pixels: NDArray[np.uint8]) -> Output:
+    return Output("", pixels, seed=0, fps=8, timings={}, batch_sizes=[])
+
+
 def write(path: str | Path, count: int = 1, frames: int = 1) -> list[str]:
     data = clip(frames, 16, 16)
     destination = Destination.of(path, count=count, video=frames > 1)
-    return [destination.write(i, data, 8, RECIPE).name for i in range(count)]
+    return [destination.write(i, output(data), RECIPE).name for i in range(count)]
 
 
 def test_a_file_is_written_over(tmp_path: Path) -> None:
@@ -150,7 +155,7 @@ def test_a_folder_gets_the_next_free_numbers(tmp_path: Path) -> None:
 def test_a_number_taken_in_the_meantime_is_not_overwritten(tmp_path: Path) -> None:
     destination = Destination.of(tmp_path, count=1, video=False)
     (tmp_path / "00000.png").write_text("somebody else's")
-    assert destination.write(0, clip(1, 16, 16), None, None).name == "00001.png"
+    assert destination.write(0, output(clip(1, 16, 16)), None).name == "00001.png"
     assert (tmp_path / "00000.png").read_text() == "somebody else's"
 
 

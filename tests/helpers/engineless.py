@@ -28,10 +28,12 @@ Pictures = dict[str, npt.NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class Output:
-    """`latents` as the denoiser has them, [1, ...]; `pixels` uint8 [F, H, W, 3]."""
+    """`latents` as the denoiser has them, [1, ...]; `pixels` uint8 [F, H, W, 3]; `sound` float32
+    [channels, samples]."""
 
     latents: torch.Tensor
     pixels: npt.NDArray[np.uint8]
+    sound: npt.NDArray[np.float32] | None = None
 
 
 def load(
@@ -82,7 +84,8 @@ def finish(pipeline: ComposedPipeline, state: RequestState) -> Output:
     for _ in range(pipeline.decode_chunks(state.params)):
         pipeline.forward(Phase.DECODE, [state], 1)
     _, latents = state.running()
-    return Output(latents, torch.cat(state.chunks).numpy())
+    sound = None if state.audio is None else state.audio.cpu().numpy()
+    return Output(latents, torch.cat(state.chunks).numpy(), sound)
 
 
 def run_each(pipeline: ComposedPipeline, requests: Sequence[SamplingParams]) -> list[Output]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from multimodal_gen.errors import Cancelled, EngineDied, MultimodalGenError
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.request import Req
+from multimodal_gen.postprocess.sound import Sound
 
 
 class FakeEngine:
@@ -23,6 +25,9 @@ class FakeEngine:
         self.costs = EvaluationCosts()
         self.warnings: tuple[str, ...] = ()
         """Of every result."""
+        self.frames = 1
+        self.sound: Sound | None = None
+        """Of every result, too."""
         self.num_ranks = 1
         self.died: MultimodalGenError | None = None
         self.alive: dict[str, Req] = {}
@@ -56,9 +61,13 @@ class FakeEngine:
     def finish(self, prompt: str) -> None:
         """Its pixels say its seed."""
         request_id, _ = self._named(prompt)
-        seed = self.alive[request_id].params.seed or 0
-        pixels = np.full((1, 8, 8, 3), seed % 256, np.uint8)
-        self._end(request_id, Output(request_id, pixels, seed, None, {}, [], self.warnings))
+        params = self.alive[request_id].params
+        seed = params.seed or 0
+        pixels = np.full((self.frames, 8, 8, 3), seed % 256, np.uint8)
+        output = Output(request_id, pixels, seed, params.fps, {}, [], self.warnings)
+        if self.sound is not None:
+            output = replace(output, audio=self.sound.samples, audio_rate=self.sound.rate)
+        self._end(request_id, output)
 
     def fail(self, prompt: str, error: MultimodalGenError) -> None:
         self._end(self._named(prompt)[0], error)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,4 +126,7 @@ class Server:
             params = self.engine.alive[request_id].params
             pixels = np.full((frames, HEIGHT, WIDTH, 3), (params.seed or 0) % 256, np.uint8)
             fps = params.fps if frames > 1 else None
-            self.engine._end(request_id, Output(request_id, pixels, params.seed or 0, fps, {}, []))
+            output = Output(request_id, pixels, params.seed or 0, fps, {}, [])
+            if (sound := self.engine.sound) is not None:
+                output = replace(output, audio=sound.samples, audio_rate=sound.rate)
+            self.engine._end(request_id, output)

@@ -18,6 +18,7 @@ import pytest
 from http_serving import app_over, serving
 from playground_server import HEIGHT, VIDEOS, WIDTH, Server
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from sounds import chirp
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import EngineDied, OutOfMemory
@@ -509,6 +510,21 @@ def test_videos_play(page: Page, start_server: StartServer) -> None:
     expect(page.locator("#gallery img")).to_have_js_property("complete", True)
     page.locator("#gallery button").first.click()
     expect(page.locator("#viewer video")).to_be_visible()
+
+
+def test_a_video_with_sound_waits_to_be_played_and_is_not_muted(
+    page: Page, start_server: StartServer
+) -> None:
+    server = start_server(model=VIDEOS)
+    opened(page, server.url)
+    server.engine.sound = chirp(1, 16_000)
+    make(page, server, "a bell", num_frames=5)
+    server.finish("a bell", frames=5)
+    video = page.locator("#well video")
+    expect(video).to_have_js_property("readyState", 4)
+    expect(video).to_have_js_property("muted", False)
+    expect(video).to_have_js_property("paused", True)
+    expect(video).to_have_js_property("controls", True)
 
 
 def test_the_curl_line_is_quoted_for_a_shell(page: Page, server: Server) -> None:

@@ -35,7 +35,7 @@ def generate(
     prompt_path
         File with a prompt per line, or .jsonl with an object of parameters.
     output_path
-        File (png, jpg, webp, mp4, gif), or folder.
+        File (png, jpg, webp, mp4, gif, wav), or folder.
     metadata
         Store prompt, seed and all parameters in the files.
     config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -41,9 +41,10 @@ class PromptList:
 
         Raises InvalidRequest, before any is started, if the model rejects one.
         """
-        resolved = self._resolve(client.wait_ready())
+        model = client.wait_ready()
+        resolved = self._resolve(model)
         first = [0, *accumulate(params.num_outputs_per_prompt for params in resolved)]
-        destination = _destination(output_path, resolved)
+        destination = _destination(output_path, resolved, sound=model.sound)
 
         async def generate(index: int) -> None:
             _, pixels = open_pictures(self._prompts[index], self._pictures.open)
@@ -51,7 +52,8 @@ class PromptList:
                 if isinstance(event, GenerationResult):
                     to = (destination, first[index], metadata)
                     bar.finish(index, await asyncio.to_thread(event.write_to, *to))
-                    bar.warn(event.warnings)
+                    lost = (destination.warnings(output) for output in event.outputs)
+                    bar.warn((*event.warnings, *chain.from_iterable(lost)))
                 else:
                     bar.show(index, event)
 
@@ -87,10 +89,12 @@ class PromptList:
             raise InvalidRequest("prompt", params.prompt, error.message) from error
 
 
-def _destination(output_path: str, resolved: Sequence[SamplingParams]) -> Destination:
+def _destination(
+    output_path: str, resolved: Sequence[SamplingParams], *, sound: bool
+) -> Destination:
     video = any((params.num_frames or 1) > 1 for params in resolved)
     count = sum(params.num_outputs_per_prompt for params in resolved)
-    return Destination.of(output_path, count=count, video=video)
+    return Destination.of(output_path, count=count, video=video, sound=sound)
 
 
 def _steps(params: SamplingParams) -> int:

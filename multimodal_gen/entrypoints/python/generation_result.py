@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,20 +99,23 @@ class GenerationResult:
     def save(self, path: str | Path, *, metadata: bool = True) -> list[Path]:
         """Write every output atomically, and return the paths.
 
-        `path` is a file (.png, .jpg, .jpeg, .webp; for a video .mp4, .gif), which is overwritten;
-        several outputs get -0, -1, … before the suffix. Or it is a folder, where they get the next
-        free numbers. `metadata`: store the parameters in the file (see `read_parameters`). Raises
-        InvalidRequest for another suffix, and OSError.
+        `path` is a file (.png, .jpg, .jpeg, .webp; for a video .mp4, .gif; for sound alone .wav),
+        which is overwritten; several outputs get -0, -1, … before the suffix. Or it is a folder,
+        where they get the next free numbers. `metadata`: store the parameters in the file (see
+        `read_parameters`; .wav has none). Raises InvalidRequest for another suffix, and OSError.
         """
-        destination = Destination.of(path, count=len(self.outputs), video=self._is_video)
+        sound = self.audio is not None
+        destination = Destination.of(
+            path, count=len(self.outputs), video=self._is_video, sound=sound
+        )
+        for warning in destination.warnings(self.outputs[0]):
+            log.warning(warning)
         return self.write_to(destination, 0, metadata)
 
     def write_to(self, destination: Destination, first: int, metadata: bool) -> list[Path]:
         """Write the outputs as numbers `first`, `first + 1`, … of a destination."""
         return [
-            destination.write(
-                first + j, output.pixels, output.fps, self.recipe(j) if metadata else None
-            )
+            destination.write(first + j, output, self.recipe(j) if metadata else None)
             for j, output in enumerate(self.outputs)
         ]
 

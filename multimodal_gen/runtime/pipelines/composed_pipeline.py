@@ -223,6 +223,11 @@ class ComposedPipeline(DescribedPipeline, ABC):
         """num_frames must be 1 more than a multiple of it."""
         return self.vae.frame_multiple
 
+    @property
+    def sound(self) -> bool:
+        """True if results have sound: in families that decode some."""
+        return type(self).decode_sound is not ComposedPipeline.decode_sound
+
     # -- batching
 
     def batch_key(self, state: RequestState, evaluation: int) -> BatchKey:

@@ -55,6 +55,7 @@ class DescribedPipeline:
             defaults=self.defaults,
             limits=self.limits,
             picture_size=family.picture_size,
+            sound=self.sound,
             size_multiple=self.size_multiple,
             frame_multiple=self.frame_multiple,
             parameters=(
@@ -76,6 +77,11 @@ class DescribedPipeline:
     def tasks(self) -> tuple[TaskName, ...]:
         """Tasks that this checkpoint supports."""
         return self.family.tasks
+
+    @property
+    def sound(self) -> bool:
+        """True if results have sound."""
+        return False
 
     @property
     def limits(self) -> Limits:

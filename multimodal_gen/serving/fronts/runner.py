@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from multimodal_gen.client.request_handle import Output, warnings_of
+from multimodal_gen.client.request_handle import Output
 from multimodal_gen.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -185,7 +185,7 @@ class JobRunner:
             "completed_at": now,
             "expires_at": now + self.stores.results.ttl_s,
             "files": tuple(files),
-            "request": record.request.warned(warnings_of(outputs)),
+            "request": record.request.answered(outputs),
         }
 
     async def _save(self, record: JobRecord, files: Mapping[str, bytes]) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from multimodal_gen.client.request_handle import Output, warnings_of
@@ -19,6 +19,7 @@ from multimodal_gen.entrypoints.http.comfyui.routes.channels import JPEG, PNG, C
 from multimodal_gen.entrypoints.http.comfyui.videos import encode_video
 from multimodal_gen.entrypoints.http.transport.errors import log_and_envelope
 from multimodal_gen.errors import Cancelled, MultimodalGenError
+from multimodal_gen.postprocess.files import sound_warnings
 from multimodal_gen.postprocess.images import encode_image
 from multimodal_gen.postprocess.metadata import Recipe
 from multimodal_gen.serving.owner import Owner
@@ -63,7 +64,7 @@ class Executor:
             for part in prompt.parts:
                 await self._sample(prompt, part)
                 await self._finish(prompt, part)
-            made = (w for part in prompt.parts for w in warnings_of(part.task.made))
+            made = (w for part in prompt.parts for w in _result_warnings(part))
             warnings = [*prompt.warnings, *made]
             self._stop(prompt, "finished")
             self._note(prompt, "execution_success", **({"warnings": warnings} if warnings else {}))
@@ -149,7 +150,7 @@ class Executor:
         prefix = str(node.inputs.get("filename_prefix", "ComfyUI_temp"))
         saved = part.sampling.outputs[node.id]
         if saved.video is not None:
-            files = [encode_video(output.pixels, saved.video, recipe) for output, recipe in made]
+            files = [encode_video(output, saved.video, recipe) for output, recipe in made]
         else:
             text = _workflow(prompt)
             files = [
@@ -208,6 +209,15 @@ def _workflow(prompt: Prompt) -> dict[str, str]:
     if isinstance(info, dict) and "workflow" in info:
         text["workflow"] = json.dumps(info["workflow"])
     return text
+
+
+def _result_warnings(part: Part) -> Iterator[str]:
+    """Warnings of the engine, and about files that don't have all of the result."""
+    yield from warnings_of(part.task.made)
+    if any(output.audio is not None for output in part.task.made):
+        videos = (saved.video for saved in part.sampling.outputs.values() if saved.video)
+        for suffix in dict.fromkeys(video.suffix for video in videos):
+            yield from sound_warnings(suffix)
 
 
 def _at(prompt: Prompt) -> dict[str, Any]:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
 
+from multimodal_gen.client.request_handle import Output
 from multimodal_gen.entrypoints.http.comfyui.graph.values import VideoFormat
 from multimodal_gen.postprocess.files import encode_file
 from multimodal_gen.postprocess.images import to_pil
 from multimodal_gen.postprocess.metadata import Recipe
 
-if TYPE_CHECKING:
-    import numpy as np
 
-
-def encode_video(
-    frames: np.ndarray[Any, Any], format: VideoFormat, recipe: Recipe | None = None
-) -> bytes:
-    """Encode uint8 [F, H, W, 3]."""
+def encode_video(output: Output, format: VideoFormat, recipe: Recipe | None = None) -> bytes:
+    """Encode the frames of a result, and its sound where the format has some."""
     if format.suffix != ".webp":
-        return encode_file(frames, format.suffix, format.fps, recipe)
-    first, *others = (to_pil(frame) for frame in frames)
+        return encode_file(replace(output, fps=format.fps), format.suffix, recipe)
+    first, *others = (to_pil(frame) for frame in output.pixels)
     out = io.BytesIO()
     first.save(
         out,

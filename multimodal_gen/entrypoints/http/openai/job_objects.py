@@ -34,6 +34,15 @@ class JobProgress(BaseModel):
     eta_s: float | None
 
 
+class AudioInfo(BaseModel):
+    """Sound of a video."""
+
+    rate: int
+    """Samples per second."""
+    channels: int
+    samples: int
+
+
 class JobOutput(BaseModel):
     """One image or video."""
 
@@ -63,6 +72,8 @@ class Job(BaseModel):
     pictures: list[str]
     """Its input images: image, mask."""
     outputs: list[JobOutput]
+    audio: AudioInfo | None
+    """Sound of each output, once it is made and if it has some."""
     error: ErrorInfo | None
     warnings: list[str]
 
@@ -102,6 +113,7 @@ def job_of(
         },
         "pictures": list(first.pictures),
         "outputs": list(_outputs(request, record, results)),
+        "audio": record.meta.get("audio"),
         "error": None if record.error is None else envelope(record.error.exception()),
         "warnings": record.meta.get("warnings", []),
     }

@@ -81,7 +81,7 @@ class VideoMaker:
             body.name_as_sent(error)
             raise
         recipe = Recipe(task.requests[0].params, model.name)
-        file = await asyncio.to_thread(encode_file, output.pixels, ".mp4", output.fps, recipe)
+        file = await asyncio.to_thread(encode_file, output, ".mp4", recipe)
         headers = warning_headers([*body.warnings(), *output.warnings])
         headers["x-seed"] = str(output.seed)
         return Response(file, media_type="video/mp4", headers=headers)

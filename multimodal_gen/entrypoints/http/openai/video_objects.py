@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.entrypoints.http.openai.job_objects import times_of
+from multimodal_gen.entrypoints.http.openai.job_objects import AudioInfo, times_of
 from multimodal_gen.entrypoints.http.transport.errors import ErrorInfo, envelope
 from multimodal_gen.serving.records import JobRecord
 from multimodal_gen.serving.task import Task
@@ -45,6 +45,8 @@ class Video(BaseModel):
     seed: int | None
     num_frames: int | None
     fps: int | None
+    audio: AudioInfo | None
+    """Of a completed video that has sound."""
 
 
 class VideoPage(BaseModel):
@@ -82,6 +84,7 @@ def video_of(record: JobRecord, task: Task | None) -> dict[str, Any]:
         "seed": params.seed,
         "num_frames": params.num_frames,
         "fps": params.fps,
+        "audio": record.meta.get("audio"),
     }
     if warnings := record.meta.get("warnings"):
         video["warnings"] = warnings

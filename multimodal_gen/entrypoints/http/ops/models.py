@@ -84,6 +84,7 @@ def _described(model: ServedModel, created: int) -> dict[str, Any]:
         "owned_by": "multimodal_gen",
         "family": None if info is None else info.family,
         "tasks": None if info is None else info.tasks,
+        "sound": None if info is None else info.sound,
         "residency": None if info is None else info.residency,
         "sharing": None if info is None else info.sharing,
         "status": model.status,
