@@ -27,11 +27,14 @@ from multimodal_gen.errors import InvalidCheckpoint
 
 INDEX = "model_index.json"
 _NO_WEIGHTS = ("Tokenizer", "TokenizerFast", "Scheduler", "Processor", "Extractor", "Backend")
-_LIBRARIES = (
-    "diffusers",
-    "transformers",
-    "stable_diffusion",
-)  # the last one has the safety checker
+_LIBRARIES = frozenset(
+    library
+    for family in FAMILIES
+    for library in (
+        *(spec.library for spec in family.components.values()),
+        *(library for library, _ in family.unused),
+    )
+)
 _UNUSED = ("safety_checker", "feature_extractor")
 """Often listed in model_index.json but never loaded, so they may be missing."""
 _NEEDED = (("transformer", "unet"), ("vae",), ("scheduler",))
@@ -148,7 +151,7 @@ def _folder(folder: Path) -> Description:
             warning = replacement_warning(scheduler_config(folder, scheduler))
         except InvalidCheckpoint as error:
             problems.append(error.message)
-    for names in _NEEDED:
+    for names in _NEEDED if family is None or family.shares_rows else ():
         if not any(name in listed for name in names):
             problems.append(f"{INDEX}: lists no {' or '.join(names)}")
     return Description(

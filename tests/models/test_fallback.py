@@ -215,7 +215,9 @@ def test_more_ranks_than_one_are_refused(checkpoints: Checkpoints) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"_class_name": "HunyuanVideo15Pipeline"}, "no step callbacks"),
+        ({"_class_name": "LDMSuperResolutionPipeline"}, "no step callbacks"),
+        ({"_class_name": "CosmosTextToWorldPipeline"}, "CosmosSafetyChecker"),
+        ({"_class_name": "PIAPipeline"}, "deprecated"),
         ({"_class_name": "LatteImaginaryPipeline"}, "not known"),
         ({"transformer": ["latte_custom", "Transformer"]}, "not an allowed class"),
         ({"transformer": [None, None]}, "needs a transformer"),
@@ -225,7 +227,16 @@ def test_more_ranks_than_one_are_refused(checkpoints: Checkpoints) -> None:
         ),
         ({"scheduler": ["diffusers", "AutoencoderKL"]}, "scheduler is a AutoencoderKL"),
     ],
-    ids=["callbacks", "unknown", "custom", "missing", "denoiser", "scheduler"],
+    ids=[
+        "callbacks",
+        "download",
+        "deprecated",
+        "unknown",
+        "custom",
+        "missing",
+        "denoiser",
+        "scheduler",
+    ],
 )
 def test_what_cannot_run_is_refused_when_it_is_loaded(
     checkpoints: Checkpoints, tmp_path: Path, change: dict[str, Any], reason: str

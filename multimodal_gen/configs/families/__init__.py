@@ -4,6 +4,7 @@ A module `NAME.py` in this folder with a `FamilyConfig` called `NAME` in capital
 """
 
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -12,7 +13,7 @@ from multimodal_gen.errors import InvalidCheckpoint
 
 __all__ = ["FAMILIES", "FamilyConfig", "family_named", "find_families"]
 
-_NO_FAMILIES = ("components", "family", "single_file", "table")
+_NO_FAMILIES = ("components", "family", "library_pipelines", "single_file", "table")
 _FIRST = (
     "flux",
     "flux_kontext",
@@ -66,7 +67,7 @@ def family_named(pipeline_class: str) -> FamilyConfig:
         if pipeline_class in family.refused_classes:
             reason = family.refused_classes[pipeline_class]
             raise InvalidCheckpoint(f"model_index.json: {pipeline_class}: {reason}")
-    known = ", ".join(name for family in FAMILIES for name in family.pipeline_classes)
-    raise InvalidCheckpoint(
-        f"model_index.json: _class_name={pipeline_class!r} is not known; known: {known}"
-    )
+    known = [name for family in FAMILIES for name in family.pipeline_classes]
+    like = get_close_matches(pipeline_class, known)
+    said = f"; known are {', '.join(like)}" if like else ""
+    raise InvalidCheckpoint(f"model_index.json: _class_name={pipeline_class!r} is not known{said}")

@@ -14,10 +14,12 @@ Kind = Literal[
     "image_processor",
     "processor",
     "scheduler",
+    "guider",
     "unused",
 ]
 """Loading method of a component: as a module of this project, or by a library, with its type."""
 WITH_WEIGHTS: tuple[Kind, ...] = ("native", "diffusers", "transformers")
+_OF_DIFFUSERS = ("native", "diffusers", "scheduler", "guider")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class ComponentSpec:
     """Layers of it, by name, that no request of the family uses."""
     depth: int | None = None
     """Number of a language model's layers that requests use; None: all."""
+    home: str | None = None
+    """Library of its classes as model_index.json has it, where the kind does not say it: a folder
+    of diffusers' pipelines, such as `ltx2`."""
 
     @property
     def has_weights(self) -> bool:
@@ -41,7 +46,9 @@ class ComponentSpec:
     @property
     def library(self) -> str:
         """Library of its classes, as in model_index.json."""
-        return "diffusers" if self.kind in ("native", "diffusers", "scheduler") else "transformers"
+        if self.home is not None:
+            return self.home
+        return "diffusers" if self.kind in _OF_DIFFUSERS else "transformers"
 
 
 def native(*classes: str, optional: bool = False) -> ComponentSpec:
@@ -92,6 +99,7 @@ QWEN_TOKENIZERS = ("Qwen2Tokenizer", "Qwen2TokenizerFast", *_ANY_TOKENIZER)
 T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast", *_ANY_TOKENIZER)
 CLIP_IMAGE_PROCESSORS = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil")
 PROCESSORS: Mapping[str, tuple[str, str]] = dict.fromkeys(
-    ("Qwen2VLProcessor", "Qwen2_5_VLProcessor"), ("Qwen2TokenizerFast", "Qwen2VLImageProcessor")
+    ("Qwen2VLProcessor", "Qwen2_5_VLProcessor", "Qwen3VLProcessor"),
+    ("Qwen2TokenizerFast", "Qwen2VLImageProcessor"),
 )
 """The tokenizer and the image processor; the video part would need torchvision."""

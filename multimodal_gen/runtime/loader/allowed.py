@@ -14,14 +14,16 @@ ALL_SCHEDULERS = tuple(name for name in dir(diffusers.schedulers) if name.endswi
 
 
 def allowed_by(families: Iterable[FamilyConfig]) -> dict[tuple[str, str], Kind]:
-    """Classes that the families' tables name, by (library, class)."""
+    """Classes that the families' tables name, by (library, class). The first family that loads a
+    class says how."""
     allowed: dict[tuple[str, str], Kind] = {}
-    for family in families:
+    named = list(families)
+    for family in named:
         for component in family.components.values():
             for name in component.classes:
-                allowed[component.library, name] = component.kind
-        allowed |= dict.fromkeys(family.unused, "unused")
-    return allowed
+                allowed.setdefault((component.library, name), component.kind)
+    unused = (each for family in named for each in family.unused)
+    return {**dict.fromkeys(unused, "unused"), **allowed}
 
 
 ALLOWED: Mapping[tuple[str, str], Kind] = {

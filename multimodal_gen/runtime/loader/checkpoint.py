@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ from multimodal_gen.runtime.loader.tensors.when_loaded import when_loaded
 _INDEX = "model_index.json"
 _DEFAULTS = "generation_defaults.json"
 ROOT_FILES = (_INDEX, _DEFAULTS)
-_WEIGHTS_STEM = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
+_WEIGHTS_STEM = "diffusion_pytorch_model"
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ class Checkpoint:
         library, class_name = self.components[name]
         if ALLOWED.get((library, class_name)) not in WITH_WEIGHTS:
             return ()
-        return weight_files(self.folder, name, _WEIGHTS_STEM[library]).paths
+        return weight_files(self.folder, name, _weights_stem(library, class_name)).paths
 
     def _called(self, name: str) -> str:
         """Name of a component's weights in errors."""
@@ -253,7 +254,7 @@ class Checkpoint:
             with self.files[name].tensors(class_name, self.config(name)) as stored:
                 yield stored
             return
-        files = weight_files(self.folder, name, _WEIGHTS_STEM[library])
+        files = weight_files(self.folder, name, _weights_stem(library, class_name))
         with open_weights(files.paths, name, quantization_settings(self.folder, name)) as stored:
             yield stored
 
@@ -273,6 +274,10 @@ class Checkpoint:
             raise InvalidCheckpoint(f"{_DEFAULTS}: {error}; allowed: {known}") from error
 
 
+def _weights_stem(library: str, class_name: str) -> str:
+    return "model" if ALLOWED[library, class_name] == "transformers" else _WEIGHTS_STEM
+
+
 def _in_file(name: str, path: Path, components: Mapping[str, tuple[str, str]]) -> ComponentWeights:
     """Open the file of one component. Raises InvalidCheckpoint."""
     with_weights = [each for each, own in components.items() if ALLOWED.get(own) in WITH_WEIGHTS]
@@ -288,8 +293,9 @@ def _allowed(name: str, value: list[Any]) -> tuple[str, str]:
         raise InvalidCheckpoint(f"{_INDEX}: {name}={value!r} must be a library and a class")
     library, class_name = value
     if (library, class_name) not in ALLOWED and name != "scheduler":
-        known = ", ".join(f"{a}.{b}" for a, b in ALLOWED)
+        like = get_close_matches(class_name, [known for _, known in ALLOWED])
+        said = f"; allowed are {', '.join(like)}" if like else ""
         raise InvalidCheckpoint(
-            f"{_INDEX}: {name}={library}.{class_name} is not an allowed class; allowed: {known}"
+            f"{_INDEX}: {name}={library}.{class_name} is not an allowed class{said}"
         )
     return library, class_name

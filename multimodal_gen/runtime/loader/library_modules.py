@@ -31,7 +31,7 @@ from multimodal_gen.runtime.loader.library_names import (
     without_layers,
 )
 from multimodal_gen.runtime.loader.library_view import model_settings, module_settings
-from multimodal_gen.runtime.loader.pretrained import complaints, quiet
+from multimodal_gen.runtime.loader.pretrained import complaints, library_class
 from multimodal_gen.runtime.loader.tensors.derived import HeldTensor
 from multimodal_gen.runtime.loader.tensors.stored import Stored, assemble
 from multimodal_gen.runtime.loader.tensors.weights import fill
@@ -86,13 +86,17 @@ class LibraryModule:
 
     @property
     def _kind(self) -> Any:
-        return getattr(quiet(self.library), self.class_name)
+        return library_class(self.library, self.class_name)
+
+    @property
+    def _is_diffusers(self) -> bool:
+        return hasattr(self._kind, "from_config")
 
     def _create(self, dtype: torch.dtype) -> Any:
         """Create it with all parameters on the meta device, in the types they are to have."""
         kind, where = self._kind, f"{self.name}/config.json"
         with init_empty_weights(include_buffers=False):
-            if self.library == "diffusers":
+            if self._is_diffusers:
                 module = kind.from_config(module_settings(kind, self.config, where))
                 _cast(module, dtype)
                 _cast(module, torch.float32, _parts(kind._keep_in_fp32_modules or ()))
@@ -131,7 +135,7 @@ class LibraryModule:
         return {**stored, "text_projection.weight": HeldTensor(torch.eye(int(width)))}
 
     def _renamed(self, module: Any, stored: Mapping[str, Stored]) -> dict[str, Stored] | None:
-        if self.library == "diffusers":
+        if self._is_diffusers:
             return without_layers(diffusers_names(module, stored), self.idle)
         renamed = transformers_names(module, stored)
         if renamed is None:

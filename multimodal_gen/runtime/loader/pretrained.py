@@ -98,6 +98,15 @@ def load_processor(root: Path, name: str, class_name: str) -> PictureProcessor:
     )
 
 
+def library_class(library: str, name: str) -> Any:
+    """The class that model_index.json names so: of a library, or of a folder of diffusers'
+    pipelines."""
+    if library in ("diffusers", "transformers"):
+        return getattr(quiet(library), name)
+    quiet("diffusers")
+    return getattr(importlib.import_module(f"diffusers.pipelines.{library}"), name)
+
+
 def quiet(library: str) -> Any:
     """Context that silences the library's progress bars and notes."""
     logs = importlib.import_module(f"{library}.utils.logging")

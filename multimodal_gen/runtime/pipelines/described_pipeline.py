@@ -13,7 +13,7 @@ from multimodal_gen.configs.solver_choice import (
     view_of,
 )
 from multimodal_gen.configs.solvers import OWN_SPACING, SCHEDULE_PARAMETERS, noise_schedules_of
-from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo, TaskName
+from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo, PictureSize, TaskName
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.residency.residency import Residency
 
@@ -54,7 +54,7 @@ class DescribedPipeline:
             tasks=self.tasks,
             defaults=self.defaults,
             limits=self.limits,
-            picture_size=family.picture_size,
+            picture_size=self.picture_size,
             sound=self.sound,
             size_multiple=self.size_multiple,
             frame_multiple=self.frame_multiple,
@@ -97,6 +97,11 @@ class DescribedPipeline:
     def required(self) -> tuple[str, ...]:
         """Those of them that name an input that each request must have."""
         return ()
+
+    @property
+    def picture_size(self) -> PictureSize:
+        """Output size of a request that has a picture but no size."""
+        return self.family.picture_size
 
     @property
     def schedulers(self) -> tuple[str, ...]:

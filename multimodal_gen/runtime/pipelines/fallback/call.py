@@ -1,103 +1,41 @@
-"""Calls one of diffusers' own pipelines: maps arguments, and runs it step by step."""
+"""Calls one of diffusers' own pipelines, step by step."""
 
 from __future__ import annotations
 
 import copy
-import inspect
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from diffusers import SchedulerMixin
+from diffusers.guiders.guider_utils import BaseGuidance
+from torch import Tensor, nn
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import not_finite
 from multimodal_gen.runtime.pipelines.fallback.previews import X0Recorder
+from multimodal_gen.runtime.pipelines.fallback.signature import CallSignature
 from multimodal_gen.runtime.pipelines.fallback.stepped_call import Pause, SteppedCall
 
-_NAMES: Mapping[str, tuple[str, ...]] = {
-    **{
-        name: (name,)
-        for name in (
-            "prompt",
-            "negative_prompt",
-            "width",
-            "height",
-            "num_inference_steps",
-            "guidance_scale",
-            "true_cfg_scale",
-            "max_sequence_length",
-        )
-    },
-    "num_frames": ("num_frames", "video_length", "frames"),
-}
-"""Our sampling parameters, with their names in the library's calls."""
+_OWN = (SchedulerMixin, BaseGuidance)
+"""Components that change while a request runs, so that each has its own."""
 
 
-class CallSignature:
-    """Parameters of a pipeline class's call."""
+class CallResult(NamedTuple):
+    """Results of a call."""
 
-    def __init__(self, kind: type[Any]) -> None:
-        self._parameters = inspect.signature(kind.__call__).parameters
-        self._names = {
-            name: known
-            for name, aliases in _NAMES.items()
-            if (known := next((each for each in aliases if each in self._parameters), None))
-        }
-        tensors: Sequence[str] = getattr(kind, "_callback_tensor_inputs", ())
-        self._calls_every_evaluation = (
-            "callback_on_step_end" in self._parameters and "latents" in tensors
-        )
-        self.has_step_callback = self._calls_every_evaluation or "callback" in self._parameters
-
-    def takes(self, name: str) -> bool:
-        """True if it supports the sampling parameter `name`."""
-        return name in self._names
-
-    def default(self, name: str, kind: type[int] | type[float]) -> Any:
-        """Default of the sampling parameter `name`: a number of this kind, or None."""
-        if name not in self._names:
-            return None
-        value = self._parameters[self._names[name]].default
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return kind(value) if is_number else None
-
-    def named_in(self, complaint: str) -> str | None:
-        """The first sampling parameter that a library's error message mentions by its own name."""
-        found = {known: name for name, known in self._names.items()}
-        words = re.findall(r"\w+", complaint)
-        return next((found[word] for word in words if word in found), None)
-
-    def arguments(self, params: SamplingParams) -> dict[str, Any]:
-        """Convert the request to keyword arguments; None values are left to the library."""
-        given = {known: getattr(params, name) for name, known in self._names.items()}
-        return {known: value for known, value in given.items() if value is not None}
-
-    def step_callback(self, pause: Pause) -> dict[str, Any]:
-        """Keyword arguments that call `pause` with the latents after each step."""
-        if not self._calls_every_evaluation:
-            return {"callback": lambda step, time, latents: pause(latents), "callback_steps": 1}
-
-        def on_step_end(_: Any, step: int, time: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
-            pause(tensors["latents"])
-            return {}
-
-        return {
-            "callback_on_step_end": on_step_end,
-            "callback_on_step_end_tensor_inputs": ["latents"],
-        }
-
-    def callbacks(self, steps: int, scheduler: Any) -> int:
-        """Number of callbacks: one per step in older pipelines, one per evaluation in others."""
-        return len(scheduler.timesteps) if self._calls_every_evaluation else steps
+    pixels: Tensor
+    """uint8 [F, H, W, 3]."""
+    sound: Tensor | None
+    """float32 [channels, samples]."""
 
 
 def start_call(
     stock: Any,
     signature: CallSignature,
     params: SamplingParams,
+    pictures: Mapping[str, Any],
     generator: torch.Generator,
     *,
     previews: bool,
@@ -105,33 +43,39 @@ def start_call(
     """Start a request's own call of the pipeline `stock`, to be resumed step by step.
 
     It yields the number of steps before the first one; then, after each step, the latents and the
-    estimate of x0 (None if unknown, or without `previews`); finally the pixels, uint8
-    [F, H, W, 3]. Requests share the pipeline's modules, but not its scheduler or
-    its settings.
+    estimate of x0 (None if unknown, or without `previews`); finally what it made. Requests share
+    the pipeline's weights, but not its scheduler or its settings. `pictures` are further keyword
+    arguments.
     """
 
     @torch.inference_mode()
-    def call(pause: Pause) -> Tensor:
-        pipeline = copy.copy(stock)
-        pipeline.scheduler = copy.deepcopy(stock.scheduler)
+    def call(pause: Pause) -> CallResult:
+        pipeline = _own(stock)
         recorder = X0Recorder(pipeline.scheduler) if previews else None
         announced = False
 
-        def progress_bar(iterable: Any = None, total: int | None = None) -> Any:
+        def announce(steps: int) -> None:
             nonlocal announced
             if not announced:
                 announced = True
-                steps = len(iterable) if total is None else total
-                pause(signature.callbacks(steps, pipeline.scheduler))
+                pause(signature.callbacks(steps, params, pipeline.scheduler))
+
+        def progress_bar(iterable: Any = None, total: int | None = None) -> Any:
+            announce(len(iterable) if total is None else total)
             return stock.progress_bar(iterable, total)
 
+        def stepped(latents: Tensor) -> None:
+            announce(params.num_inference_steps or 1)
+            pause((latents, recorder.x0 if recorder else None))
+
         pipeline.progress_bar = progress_bar
+        if not signature.has_step_callback:
+            _pause_after_steps(pipeline.scheduler, stepped)
         try:
             output = pipeline(
                 **signature.arguments(params),
-                **signature.step_callback(
-                    lambda latents: pause((latents, recorder.x0 if recorder else None))
-                ),
+                **pictures,
+                **signature.step_callback(stepped),
                 generator=generator,
                 output_type="np",
                 return_dict=False,
@@ -140,9 +84,54 @@ def start_call(
             del pipeline.progress_bar  # refers to the pipeline, which would be a cycle
             if recorder is not None:
                 recorder.close()
-        return _to_uint8(np.asarray(output[0]))
+            vars(pipeline.scheduler).pop("step", None)
+        return _made(output if isinstance(output, tuple) else (output,))
 
     return SteppedCall(call)
+
+
+def _own(stock: Any) -> Any:
+    """A pipeline with the same weights, for one request."""
+    pipeline = copy.copy(stock)
+    for name, part in stock.components.items():
+        if isinstance(part, _OWN):
+            setattr(pipeline, name, copy.deepcopy(part))
+    if hasattr(stock, "pag_applied_layers"):  # the call exchanges its denoiser's attention
+        name = "unet" if hasattr(stock, "unet") else "transformer"
+        setattr(pipeline, name, _same_weights(getattr(stock, name)))
+    return pipeline
+
+
+def _same_weights(module: nn.Module) -> nn.Module:
+    """Copy a module's structure; the copy has the same tensors."""
+    shared = {id(each): each for each in (*module.parameters(), *module.buffers())}
+    return copy.deepcopy(module, shared)
+
+
+def _pause_after_steps(scheduler: Any, pause: Pause) -> None:
+    """Call `pause` with the latents after each of the scheduler's steps."""
+    step = scheduler.step
+
+    def stepped(*args: Any, **options: Any) -> Any:
+        result = step(*args, **options)
+        pause(result[0])
+        return result
+
+    scheduler.step = stepped
+
+
+def _made(output: tuple[Any, ...]) -> CallResult:
+    sound = output[1] if len(output) > 1 and isinstance(output[1], Tensor) else None
+    return CallResult(
+        _to_uint8(_pixels(output[0])), None if sound is None else sound[0].float().cpu()
+    )
+
+
+def _pixels(output: Any) -> np.ndarray[Any, Any]:
+    """Pictures or frames [..., H, W, 3], however they are nested."""
+    if isinstance(output, list | tuple):
+        return np.stack([_pixels(each) for each in output])
+    return np.asarray(output)
 
 
 def _to_uint8(pixels: np.ndarray[Any, Any]) -> Tensor:

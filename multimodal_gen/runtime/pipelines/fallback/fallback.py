@@ -1,11 +1,11 @@
-"""Runs any allow-listed pipeline of diffusers unchanged: the fallback without a native family."""
+"""Runs any pipeline of diffusers in the table unchanged: the fallback without a native family."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 import diffusers
 import msgspec
@@ -13,19 +13,26 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.configs.families.components import ComponentSpec
-from multimodal_gen.configs.families.fallback import FALLBACK, LIBRARY_PIPELINES, LibraryPipeline
+from multimodal_gen.configs.families.fallback import FALLBACK
+from multimodal_gen.configs.families.library_pipelines import LIBRARY_TABLE, LibraryPipeline
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.messages.model_info import Defaults, TaskName
+from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.messages.model_info import Defaults, Limits, PictureSize, TaskName
 from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.allowed import ALL_SCHEDULERS, ALLOWED
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.fallback.call import CallSignature
+from multimodal_gen.runtime.pipelines.fallback.library_parts import (
+    is_loaded,
+    load_part,
+    options_of,
+    trained_multiples,
+)
 from multimodal_gen.runtime.pipelines.fallback.library_vae import LibraryVAE
 from multimodal_gen.runtime.pipelines.fallback.previews import LibraryPreviews
+from multimodal_gen.runtime.pipelines.fallback.signature import CallSignature
 from multimodal_gen.runtime.pipelines.fallback.solver import LibrarySolver
 from multimodal_gen.runtime.pipelines.guidance import NoGuidance
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
@@ -33,9 +40,6 @@ from multimodal_gen.runtime.stages.request_state import Conditioning, RequestSta
 from multimodal_gen.runtime.stages.rows import Rows
 
 _DENOISERS = ("transformer", "unet")
-_NEVER_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
-_NOT_MODULES = ("scheduler", "unused", None)
-"""Kinds of components that are not loaded; None is a scheduler of an unknown class."""
 _TOKEN_SIDE = 16
 """Pixels per token and side, as in most models: for the first cost estimate."""
 
@@ -65,21 +69,24 @@ class FallbackPipeline(ComposedPipeline):
         self._stock.set_progress_bar_config(disable=True)
         self._vae = LibraryVAE(self.components.get("vae"))
         self._previews = LibraryPreviews(self.components.get("vae"), self.context)
+        default = self.defaults.num_frames
+        self._multiples = trained_multiples(self._stock, self.entry, default)
+        self.defaults = _rounded(self.defaults, self._multiples[0])
 
     @classmethod
     def variant(cls, checkpoint: Checkpoint) -> type[Self]:
         name = checkpoint.pipeline_class
         library_class = getattr(diffusers, name)
-        known = inspect.signature(library_class).parameters
+        entry = LIBRARY_TABLE.pipelines[name]
         loaded = {
-            part: ComponentSpec(ALLOWED[library, class_name], (class_name,))
+            part: ComponentSpec(ALLOWED[library, class_name], (class_name,), home=library)
             for part, (library, class_name) in checkpoint.components.items()
-            if part in known and ALLOWED.get((library, class_name)) not in _NOT_MODULES
+            if is_loaded(library_class, part) and ALLOWED.get((library, class_name)) != "unused"
         }
         attributes = {
             "library_class": library_class,
-            "entry": LIBRARY_PIPELINES[name],
-            "signature": CallSignature(library_class),
+            "entry": entry,
+            "signature": CallSignature(library_class, entry),
             "family": replace(FALLBACK, components=loaded),
             "denoiser_name": next((part for part in _DENOISERS if part in loaded), ""),
         }
@@ -88,12 +95,11 @@ class FallbackPipeline(ComposedPipeline):
     @classmethod
     def check(cls, checkpoint: Checkpoint) -> None:
         super().check(checkpoint)
-        name = checkpoint.pipeline_class
-        if not cls.signature.has_step_callback:
-            raise InvalidCheckpoint(f"{name}: has no step callbacks in this diffusers")
-        missing = _left_out(cls.library_class, {**cls.family.components, "scheduler": None})
-        optional = (*cls.library_class._optional_components, *_NEVER_LOADED)
-        if needed := sorted(part for part in missing if part not in optional):
+        name, kind = checkpoint.pipeline_class, cls.library_class
+        missing = _left_out(kind, {**cls.family.components, "scheduler": None})
+        optional = kind._optional_components
+        needed = sorted(each for each in missing if each not in optional and is_loaded(kind, each))
+        if needed:
             raise InvalidCheckpoint(f"model_index.json: {name} needs a {', a '.join(needed)}")
         if not cls.denoiser_name:
             raise InvalidCheckpoint(f"model_index.json: has neither of {', '.join(_DENOISERS)}")
@@ -102,11 +108,7 @@ class FallbackPipeline(ComposedPipeline):
 
     @classmethod
     def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        known = inspect.signature(cls.library_class).parameters
-        options = {key: value for key, value in checkpoint.options.items() if key in known}
-        if "requires_safety_checker" in known:
-            options["requires_safety_checker"] = False
-        return {"options": options}
+        return {"options": options_of(cls.library_class, checkpoint)}
 
     @classmethod
     def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -128,18 +130,32 @@ class FallbackPipeline(ComposedPipeline):
             "guidance_scale": signature.default("guidance_scale", float),
             "true_cfg_scale": signature.default("true_cfg_scale", float),
             "max_sequence_length": signature.default("max_sequence_length", int),
+            "guidance_scale_2": signature.default("guidance_scale_2", float),
+            "decode_timestep": signature.default("decode_timestep", float),
+            "strength": signature.default("strength", float),
+            "inpainting_strength": signature.default("strength", float),
         }
         known = {name: value for name, value in values.items() if value is not None}
         return msgspec.structs.replace(base, **known)
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
-        return (self.entry.task,)
+        return self.entry.tasks
 
     @property
     def parameters(self) -> tuple[str, ...]:
         own = [name for name in FALLBACK.parameters if self.signature.takes(name)]
-        return (*own, "fps") if self.entry.fps else tuple(own)
+        given = [f"{name}_path" for name in ("last_image", "video") if name in self.entry.inputs]
+        return tuple(dict.fromkeys((*own, *given, *(("fps",) if self.entry.fps else ()))))
+
+    @property
+    def limits(self) -> Limits:
+        return msgspec.structs.replace(FALLBACK.limits, max_images=self.entry.images)
+
+    @property
+    def picture_size(self) -> PictureSize:
+        """`own` where the pictures say how large the output is."""
+        return "area" if self.signature.takes("width") else "own"
 
     @property
     def schedulers(self) -> tuple[str, ...]:
@@ -161,11 +177,11 @@ class FallbackPipeline(ComposedPipeline):
 
     @property
     def size_multiple(self) -> int:
-        return self.entry.size_multiple
+        return self._multiples[0]
 
     @classmethod
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
-        return checkpoint.load(name, context.dtype, context.device)
+        return load_part(checkpoint, name, context)
 
     def components_of_kind(self, *kinds: str) -> tuple[str, ...]:
         """Components of these kinds, then all others: the call may use any component at any
@@ -186,9 +202,17 @@ class FallbackPipeline(ComposedPipeline):
 
     def prepare(self, state: RequestState) -> None:
         """Start the call: it encodes the prompt and draws the noise, up to its loop."""
+        if "image_2" in self.entry.inputs and "image_2" not in state.pictures:
+            allowed = f"two pictures: {self.entry.inputs['image_2']} is the second"
+            raise InvalidRequest("image_path", f"{len(state.pictures)} images", allowed)
         shown = state.req.previews and self.context.mesh.rank == 0
         state.solver = solver = LibrarySolver(
-            self._stock, self.signature, state.params, state.generator, previews=shown
+            self._stock,
+            self.signature,
+            state.params,
+            self.signature.pictures(state.pictures, state.params),
+            state.generator,
+            previews=shown,
         )
         with self._vae.tiled(state.params):
             solver.start()
@@ -209,7 +233,7 @@ class FallbackPipeline(ComposedPipeline):
 
     @property
     def frame_multiple(self) -> int:
-        return self.family.frame_multiple
+        return self._multiples[1]
 
     def decode_chunks(self, params: SamplingParams) -> int:
         return 1
@@ -231,7 +255,14 @@ class FallbackPipeline(ComposedPipeline):
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
         (state,) = states
         with self._vae.tiled(state.params):
-            return _solver_of(state).finish()
+            made = _solver_of(state).finish()
+        state.audio, state.audio_rate = made.sound, self._sound_rate
+        return made.pixels
+
+    @property
+    def _sound_rate(self) -> int:
+        config = getattr(self.components.get("vocoder"), "config", {})
+        return int(config.get("output_sampling_rate") or config.get("sampling_rate") or 0)
 
     def preview(self, params: SamplingParams, x0: Tensor) -> Tensor | None:
         return self._previews(params, x0)
@@ -246,8 +277,15 @@ def _left_out(library_class: type[Any], parts: Mapping[str, Any]) -> dict[str, N
 
 def _denoisers(library_class: type[Any], part: str) -> list[str]:
     """Classes that the constructor declares for its denoiser."""
-    hint = inspect.signature(library_class).parameters[part].annotation
-    return [each.__name__ for each in get_args(hint) or (hint,)]
+    hint = get_type_hints(library_class.__init__)[part]
+    return [each.__name__ for each in get_args(hint) or (hint,) if each is not type(None)]
+
+
+def _rounded(defaults: Defaults, multiple: int) -> Defaults:
+    """Defaults with a size that its model can make."""
+    sides = (defaults.width, defaults.height)
+    width, height = (max(side // multiple, 1) * multiple for side in sides)
+    return msgspec.structs.replace(defaults, width=width, height=height)
 
 
 def _solver_of(state: RequestState) -> LibrarySolver:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.models.schedulers.solver import Solver
-from multimodal_gen.runtime.pipelines.fallback.call import CallSignature, start_call
+from multimodal_gen.runtime.pipelines.fallback.call import CallResult, start_call
+from multimodal_gen.runtime.pipelines.fallback.signature import CallSignature
 from multimodal_gen.runtime.pipelines.fallback.stepped_call import SteppedCall
 
 
@@ -23,11 +25,14 @@ class LibrarySolver(Solver):
         stock: Any,
         signature: CallSignature,
         params: SamplingParams,
+        pictures: Mapping[str, Any],
         generator: torch.Generator,
         *,
         previews: bool,
     ) -> None:
-        self._begin = partial(start_call, stock, signature, params, generator, previews=previews)
+        self._begin = partial(
+            start_call, stock, signature, params, pictures, generator, previews=previews
+        )
         self._signature = signature
         self._params = params
         self._call: SteppedCall | None = None
@@ -62,13 +67,14 @@ class LibrarySolver(Solver):
         stepped, self._x0 = after
         return stepped
 
-    def finish(self) -> Tensor:
-        """Run to the end and return the pixels."""
+    def finish(self) -> CallResult:
+        """Run to the end and return the results."""
         assert self._call is not None
-        pixels: Tensor = self._call.resume()
+        made = self._call.resume()
         while not self._call.ended:
-            pixels = self._call.resume()
-        return pixels
+            made = self._call.resume()
+        assert isinstance(made, CallResult)
+        return made
 
     def scale_input(self, latents: Tensor, i: int) -> Tensor:
         return latents
