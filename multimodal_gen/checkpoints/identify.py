@@ -8,16 +8,11 @@ from pathlib import Path
 
 from multimodal_gen.checkpoints.description import Component, Description
 from multimodal_gen.checkpoints.file_parts import FilePart, listed
-from multimodal_gen.checkpoints.files import (
-    inside,
-    module_config,
-    names_class,
-    read_json,
-    weight_files,
-)
+from multimodal_gen.checkpoints.files import inside, module_config, weight_files
 from multimodal_gen.checkpoints.header import WEIGHT_SUFFIXES, read_header
+from multimodal_gen.checkpoints.index import INDEX, index_name, read_index
 from multimodal_gen.checkpoints.quantization_config import quantization_settings
-from multimodal_gen.checkpoints.quantized_layers import logical_tensors, understood
+from multimodal_gen.checkpoints.quantized.found_layers import logical_tensors, understood
 from multimodal_gen.checkpoints.scheduler_config import scheduler_config
 from multimodal_gen.checkpoints.single_file import component_part, held_parts, recognise
 from multimodal_gen.checkpoints.tensor_info import Header
@@ -25,7 +20,6 @@ from multimodal_gen.configs.families import FAMILIES, family_named
 from multimodal_gen.configs.solver_choice import replacement_warning
 from multimodal_gen.errors import InvalidCheckpoint
 
-INDEX = "model_index.json"
 _NO_WEIGHTS = ("Tokenizer", "TokenizerFast", "Scheduler", "Processor", "Extractor", "Backend")
 _LIBRARIES = frozenset(
     library
@@ -38,7 +32,8 @@ _LIBRARIES = frozenset(
 _UNUSED = ("safety_checker", "feature_extractor")
 """Often listed in model_index.json but never loaded, so they may be missing."""
 _NEEDED = (("transformer", "unet"), ("vae",), ("scheduler",))
-"""A pipeline has one component of each group."""
+"""A pipeline has one component of each group, but for a modular one, whose blocks say what they
+need."""
 _SHOWN = 4
 
 
@@ -129,21 +124,16 @@ def _part(path: Path, header: Header, part: FilePart, name: str) -> Component:
 
 
 def _folder(folder: Path) -> Description:
-    if not (folder / INDEX).is_file():
+    if index_name(folder) is None:
         raise InvalidCheckpoint(index_missing(folder))
-    index = read_json(folder, INDEX)
-    pipeline_class = index.get("_class_name")
+    index = read_index(folder)
+    listed = index.entries
     problems = []
     family = None
     try:
-        family = family_named(str(pipeline_class))
+        family = family_named(str(index.pipeline_class), index.name)
     except InvalidCheckpoint as error:
         problems.append(error.message)
-    listed = {
-        name: value
-        for name, value in index.items()
-        if not name.startswith("_") and names_class(value) and value != [None, None]
-    }
     warning = None
     if family is not None and family.views and "scheduler" in listed:
         try:
@@ -153,11 +143,11 @@ def _folder(folder: Path) -> Description:
             problems.append(error.message)
     for names in _NEEDED if family is None or family.shares_rows else ():
         if not any(name in listed for name in names):
-            problems.append(f"{INDEX}: lists no {' or '.join(names)}")
+            problems.append(f"{index.name}: lists no {' or '.join(names)}")
     return Description(
         path=folder,
         layout="folder in diffusers layout",
-        pipeline_class=str(pipeline_class),
+        pipeline_class=str(index.pipeline_class),
         family=family,
         components=tuple(_component(folder, name, value) for name, value in listed.items()),
         problems=tuple(problems),

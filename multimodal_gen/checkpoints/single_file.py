@@ -11,7 +11,7 @@ from multimodal_gen.checkpoints.component_kinds import KINDS
 from multimodal_gen.checkpoints.file_parts import Classes, FilePart, part_of, split_parts
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.prediction import NOTES, scheduler_settings, spread
-from multimodal_gen.checkpoints.quantized_layers import understood
+from multimodal_gen.checkpoints.quantized.found_layers import understood
 from multimodal_gen.checkpoints.tensor_info import Header
 from multimodal_gen.configs.families import FAMILIES, FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile

@@ -65,7 +65,7 @@ def _allowed(parameter: SamplingParameter) -> Iterable[str]:
         low, high = _in_words(spec.lowest), _in_words(spec.highest)
         yield f"more than {low}, up to {high}" if spec.exclusive else f"{low} to {high}"
     if spec.multiple_of:
-        more = f"{spec.remainder} more than " if spec.remainder else ""
+        more = f"{_in_words(spec.remainder)} more than " if spec.remainder else ""
         yield f"{more}a multiple of `{spec.multiple_of}`"
     if spec.one_of:
         yield f"one of `{spec.one_of}`"

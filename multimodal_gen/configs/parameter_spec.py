@@ -28,7 +28,8 @@ class ParameterSpec:
     """Whether `lowest` itself is not allowed."""
     multiple_of: str = ""
     """Path in `ModelInfo` of the number that values, minus `remainder`, must be multiples of."""
-    remainder: int = 0
+    remainder: str = ""
+    """Path in `ModelInfo` of that number; empty: 0."""
     one_of: str = ""
     """Path in `ModelInfo` of the allowed texts."""
     needs: tuple[Need, ...] = ()

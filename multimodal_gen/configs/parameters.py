@@ -89,7 +89,7 @@ class SamplingParameter:
         for each in value if self.kind == NUMBERS else (value,):
             self._check_range(each, model)
         if self.spec.multiple_of:
-            self._check_multiple(value, attrgetter(self.spec.multiple_of)(model))
+            self._check_multiple(value, model)
         if self.spec.one_of and value not in (allowed := attrgetter(self.spec.one_of)(model)):
             known = ", ".join(allowed) or "none"
             raise InvalidRequest(self.name, value, f"this model allows {known}")
@@ -107,8 +107,9 @@ class SamplingParameter:
     def _range(self, low: float | None, high: float | None) -> str:
         return f"more than {low} and at most {high}" if self.spec.exclusive else f"{low} to {high}"
 
-    def _check_multiple(self, value: int, multiple: int) -> None:
-        remainder = self.spec.remainder
+    def _check_multiple(self, value: int, model: object) -> None:
+        multiple = attrgetter(self.spec.multiple_of)(model)
+        remainder = attrgetter(self.spec.remainder)(model) if self.spec.remainder else 0
         if (value - remainder) % multiple == 0:
             return
         lower = (value - remainder) // multiple * multiple + remainder

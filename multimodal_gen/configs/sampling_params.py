@@ -61,10 +61,10 @@ class SamplingParams:
         ParameterSpec(
             help="Length of the video",
             unit="frames",
-            lowest=1,
+            lowest="limits.min_frames",
             highest="limits.max_frames",
             multiple_of="frame_multiple",
-            remainder=1,
+            remainder="limits.min_frames",
             needs=("parameter", "video"),
             model_default=True,
             fallback=1,

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from multimodal_gen.checkpoints.files import read_json
-from multimodal_gen.checkpoints.identify import INDEX
+from multimodal_gen.checkpoints.index import INDEX, INDEXES
 from multimodal_gen.errors import InvalidCheckpoint
 
 _REPO_ID = re.compile(r"(?!.*(?:--|\.\.|\.git$))\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
-_ROOT_FILES = (INDEX, "generation_defaults.json")
+_ROOT_FILES = (*INDEXES, "generation_defaults.json")
 _FOLDER_SUFFIXES = (".json", ".safetensors", ".txt", ".model")
 
 WithoutWeights = Callable[[Mapping[str, Any]], set[str]]
@@ -55,9 +55,9 @@ def _fetch_checkpoint(
 
     siblings = HfApi().model_info(name, revision=revision).siblings or []
     files = wanted_files([sibling.rfilename for sibling in siblings])
-    if INDEX not in files:
+    if not any(index in files for index in INDEXES):
         raise InvalidCheckpoint(f"{name}: has no {INDEX}, so it is not in diffusers layout")
-    if without_weights is not None:
+    if without_weights is not None and INDEX in files:
         index = Path(hf_hub_download(name, INDEX, revision=revision))
         left_out = without_weights(read_json(index.parent, INDEX))
         files = [f for f in files if not (_is_weights(f) and _folder(f) in left_out)]
@@ -66,8 +66,8 @@ def _fetch_checkpoint(
 
 def cached_checkpoint(name: str, revision: str | None = None) -> Path | None:
     """Folder of a repository in the cache, or None."""
-    index = cached_file(name, INDEX, revision)
-    return None if index is None else index.parent
+    found = (cached_file(name, index, revision) for index in INDEXES)
+    return next((path.parent for path in found if path is not None), None)
 
 
 def cached_file(name: str, file: str, revision: str | None = None) -> Path | None:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from multimodal_gen.checkpoints.file_parts import FilePart
 from multimodal_gen.checkpoints.header import WEIGHT_SUFFIXES
-from multimodal_gen.checkpoints.identify import INDEX, index_missing
+from multimodal_gen.checkpoints.identify import index_missing
+from multimodal_gen.checkpoints.index import INDEX, index_name
 from multimodal_gen.checkpoints.single_file import recognise
 from multimodal_gen.configs.user_path import user_path
 from multimodal_gen.errors import InvalidCheckpoint
@@ -135,7 +136,7 @@ def _folder(field: str, path: str, revision: str | None, held: WithoutWeights) -
     if local.exists():
         if not local.is_dir():
             raise InvalidCheckpoint(f"{field}={path!r}: must be a folder in diffusers layout")
-        if not (local / INDEX).is_file():
+        if index_name(local) is None:
             raise InvalidCheckpoint(index_missing(local))
         return local
     if not is_repository(path):

@@ -13,6 +13,13 @@ def latent_frames(params: SamplingParams, model: ModelInfo) -> int:
     return ((params.num_frames or 1) - 1) // model.frame_multiple + 1
 
 
+def fitting_frames(model: ModelInfo, most: int) -> int:
+    """The largest number of frames that the model makes, up to `most`; never less than its
+    smallest."""
+    least = model.limits.min_frames
+    return least + max(0, most - least) // model.frame_multiple * model.frame_multiple
+
+
 def fitting_size(params: SamplingParams, model: ModelInfo, part: float) -> str:
     """The largest size of the same shape, with this part of the pixels."""
     assert params.width is not None
@@ -34,5 +41,6 @@ def too_large(
     fewer = int(most * frames)
     if frames == 1 or fewer < 1:
         return InvalidRequest("size", size, f"{why}; {fits}")
-    fits += f" with so many frames, or {(fewer - 1) * model.frame_multiple + 1} frames of this size"
+    shorter = fitting_frames(model, (fewer - 1) * model.frame_multiple + 1)
+    fits += f" with so many frames, or {shorter} frames of this size"
     return InvalidRequest("num_frames", params.num_frames, f"{why}; {fits}")

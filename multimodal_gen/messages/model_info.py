@@ -31,13 +31,14 @@ Otherwise the first one counts."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Maximum request sizes."""
+    """Sizes of requests: maxima, and the smallest number of frames."""
 
     max_pixels: int = 8192 * 4096
     """Of an image or video frame, however much memory there is."""
     max_volume: int | None = None
     """Pixels of a frame times latent frames that memory allows; None: not known."""
     max_side: int = 8192
+    min_frames: int = 1
     max_frames: int = 1
     max_steps: int = 1000
     max_outputs: int = 16
@@ -63,7 +64,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     sound: bool = False
     """Its videos have sound."""
     frame_multiple: int = 1
-    """num_frames must be 1 more than a multiple of it."""
+    """num_frames must be `limits.min_frames` more than a multiple of it."""
     parameters: tuple[str, ...] = ()
     """Optional sampling parameters that this model supports."""
     required: tuple[str, ...] = ()

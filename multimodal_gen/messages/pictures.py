@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, FrameHeader, header_of
+from multimodal_gen.messages.fitting_sizes import fitting_frames
 from multimodal_gen.messages.model_info import ModelInfo
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def output_frames(params: SamplingParams, model: ModelInfo, pictures: Pictures) 
     if frames > most:
         allowed = f"this model makes at most {most}; num_frames says how many of them it takes"
         raise InvalidRequest("video_path", f"{frames} frames", allowed)
-    return (frames - 1) // model.frame_multiple * model.frame_multiple + 1
+    return fitting_frames(model, frames)
 
 
 def output_size(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import msgspec
 
 from multimodal_gen.configs.arguments.limit_args import LimitArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.messages.fitting_sizes import fitting_frames
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 
 _NAMES = ("max_pixels", "max_frames", "max_steps")
@@ -24,7 +25,7 @@ def bounded(model: ModelInfo, args: LimitArgs) -> ModelInfo:
 
 def _fitting(model: ModelInfo, limits: Limits) -> Defaults:
     """Reduce the model's defaults where a request that relies on them would be refused."""
-    given, frames = model.defaults, model.frame_multiple
+    given = model.defaults
     width, height, area = given.width, given.height, given.width * given.height
     if area > limits.max_pixels:
         width, height = (
@@ -36,7 +37,7 @@ def _fitting(model: ModelInfo, limits: Limits) -> Defaults:
         given,
         width=width,
         height=height,
-        num_frames=min(given.num_frames, (limits.max_frames - 1) // frames * frames + 1),
+        num_frames=min(given.num_frames, fitting_frames(model, limits.max_frames)),
         num_inference_steps=min(given.num_inference_steps, limits.max_steps),
     )
 

@@ -53,21 +53,21 @@ def _tables(folders: Iterable[str]) -> Iterator[FamilyConfig]:
 def _place(family: FamilyConfig) -> tuple[bool, int, str]:
     known = family.name in _FIRST
     place = _FIRST.index(family.name) if known else len(_FIRST)
-    return family.denoiser == "fallback", place, family.name
+    return family.name == "fallback", place, family.name
 
 
 FAMILIES: tuple[FamilyConfig, ...] = find_families(__path__)
 
 
-def family_named(pipeline_class: str) -> FamilyConfig:
-    """Family of this class in model_index.json. Raises InvalidCheckpoint."""
+def family_named(pipeline_class: str, index: str = "model_index.json") -> FamilyConfig:
+    """Family of this class in the file `index`. Raises InvalidCheckpoint."""
     for family in FAMILIES:
         if pipeline_class in family.pipeline_classes:
             return family
         if pipeline_class in family.refused_classes:
             reason = family.refused_classes[pipeline_class]
-            raise InvalidCheckpoint(f"model_index.json: {pipeline_class}: {reason}")
+            raise InvalidCheckpoint(f"{index}: {pipeline_class}: {reason}")
     known = [name for family in FAMILIES for name in family.pipeline_classes]
     like = get_close_matches(pipeline_class, known)
     said = f"; known are {', '.join(like)}" if like else ""
-    raise InvalidCheckpoint(f"model_index.json: _class_name={pipeline_class!r} is not known{said}")
+    raise InvalidCheckpoint(f"{index}: _class_name={pipeline_class!r} is not known{said}")

@@ -82,4 +82,5 @@ class FamilyConfig:
     @property
     def module(self) -> str:
         """Module of its pipeline, under `runtime/pipelines`."""
-        return "fallback.fallback" if self.denoiser == "fallback" else f"families.{self.name}"
+        folder = self.name if self.denoiser == "fallback" else "families"
+        return f"{folder}.{self.name}"

@@ -17,10 +17,10 @@ from multimodal_gen.checkpoints.files import (
     check_module,
     inside,
     module_config,
-    names_class,
     read_json,
     weight_files,
 )
+from multimodal_gen.checkpoints.index import INDEX, INDEXES, CheckpointIndex, read_index
 from multimodal_gen.checkpoints.quantization_config import quantization_settings
 from multimodal_gen.checkpoints.scheduler_config import PATH, scheduler_config
 from multimodal_gen.configs.families.components import WITH_WEIGHTS
@@ -49,9 +49,8 @@ from multimodal_gen.runtime.loader.tensors.stored import Stored
 from multimodal_gen.runtime.loader.tensors.weights import fill
 from multimodal_gen.runtime.loader.tensors.when_loaded import when_loaded
 
-_INDEX = "model_index.json"
 _DEFAULTS = "generation_defaults.json"
-ROOT_FILES = (_INDEX, _DEFAULTS)
+ROOT_FILES = (*INDEXES, _DEFAULTS)
 _WEIGHTS_STEM = "diffusion_pytorch_model"
 
 
@@ -66,6 +65,8 @@ class Checkpoint:
     replace."""
     options: Mapping[str, Any]
     """Pipeline settings in the index."""
+    index: str = INDEX
+    """Name of the index's file."""
     files: Mapping[str, ComponentWeights] = field(default_factory=dict)
     """Components whose weights are in files, in place of the folder's."""
     unused: tuple[str, ...] = ()
@@ -90,33 +91,34 @@ class Checkpoint:
         InvalidCheckpoint for anything missing, damaged or not allowed."""
         if not folder.is_dir():
             raise InvalidCheckpoint(f"{folder}: no such folder")
-        index = read_json(folder, _INDEX)
-        pipeline_class = index.get("_class_name")
-        if not isinstance(pipeline_class, str):
-            raise InvalidCheckpoint(f"{_INDEX}: has no _class_name")
-        components, options = {}, {}
-        for name, value in index.items():
-            if name.startswith("_"):
-                continue
-            if not names_class(value):
-                options[name] = value
-            elif value != [None, None]:
-                components[name] = _allowed(name, value)
+        index = read_index(folder)
+        if not isinstance(index.pipeline_class, str):
+            raise InvalidCheckpoint(f"{index.name}: has no _class_name")
+        components = {name: _allowed(index, name) for name in index.entries}
         own = component_files or {}
         files, unused = in_single_file(file, components, str(folder), own) if file else ({}, [])
         files |= {name: _in_file(name, path, components) for name, path in own.items()}
-        return cls(folder, pipeline_class, components, options, files, tuple(unused), quantization)
+        return cls(
+            folder=folder,
+            pipeline_class=index.pipeline_class,
+            components=components,
+            options=index.settings,
+            index=index.name,
+            files=files,
+            unused=tuple(unused),
+            quantization=quantization,
+        )
 
     def require(self, name: str, allowed: tuple[str, ...]) -> None:
         """Check that the component exists and is of an allowed class. Raises InvalidCheckpoint."""
         if name not in self.components:
             raise InvalidCheckpoint(
-                f"{_INDEX}: {self.pipeline_class} needs a {name} ({', '.join(allowed)})"
+                f"{self.index}: {self.pipeline_class} needs a {name} ({', '.join(allowed)})"
             )
         class_name = self.components[name][1]
         if class_name not in allowed:
             raise InvalidCheckpoint(
-                f"{_INDEX}: {name} is a {class_name}; "
+                f"{self.index}: {name} is a {class_name}; "
                 f"{self.pipeline_class} requires {', '.join(allowed)}"
             )
         if not inside(self.folder, name).is_dir():
@@ -288,14 +290,15 @@ def _in_file(name: str, path: Path, components: Mapping[str, tuple[str, str]]) -
     return in_component_file(name, path, components)
 
 
-def _allowed(name: str, value: list[Any]) -> tuple[str, str]:
+def _allowed(index: CheckpointIndex, name: str) -> tuple[str, str]:
+    value = index.entries[name]
     if len(value) != 2 or not all(isinstance(part, str) for part in value):
-        raise InvalidCheckpoint(f"{_INDEX}: {name}={value!r} must be a library and a class")
+        raise InvalidCheckpoint(f"{index.name}: {name}={value!r} must be a library and a class")
     library, class_name = value
     if (library, class_name) not in ALLOWED and name != "scheduler":
         like = get_close_matches(class_name, [known for _, known in ALLOWED])
         said = f"; allowed are {', '.join(like)}" if like else ""
         raise InvalidCheckpoint(
-            f"{_INDEX}: {name}={library}.{class_name} is not an allowed class{said}"
+            f"{index.name}: {name}={library}.{class_name} is not an allowed class{said}"
         )
     return library, class_name

@@ -54,7 +54,7 @@ def load_pipeline(
     `LoadingMeter`.
     """
     checkpoint = Checkpoint.open(folder, file, component_files, quantization)
-    family = family_named(checkpoint.pipeline_class)
+    family = family_named(checkpoint.pipeline_class, checkpoint.index)
     module = importlib.import_module(f"multimodal_gen.runtime.pipelines.{family.module}")
     kind: type[ComposedPipeline] = module.PIPELINE.variant(checkpoint)
     context = RankContext(device, dtype, mesh, attention_backend)

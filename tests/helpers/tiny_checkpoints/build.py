@@ -1,6 +1,7 @@
 """Write one of the tiny checkpoints."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ NAMES = tuple(CHECKPOINTS)
 _PUBLISHED = {
     "T5Tokenizer": "T5TokenizerFast",
     "PictureProcessor": "Qwen2VLProcessor",
+    "PromptProcessor": "Qwen3VLProcessor",
     "MistralProcessor": "PixtralProcessor",
 }
 
@@ -53,9 +55,10 @@ def build(
     for component, module in pipeline.components.items():
         if isinstance(module, torch.nn.Module):
             fill(module, component, seed, dtype)
-    pipeline.save_pretrained(folder, variant=variant, max_shard_size=shard_bytes)
+    with warnings.catch_warnings(category=FutureWarning, action="ignore"):
+        pipeline.save_pretrained(str(folder), variant=variant, max_shard_size=shard_bytes)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config, indent=2))
-    _name_as_published(folder / "model_index.json")
+    _name_as_published(folder / pipeline.config_name)
     return folder
 
 
@@ -63,7 +66,9 @@ def _name_as_published(path: Path) -> None:
     """Checkpoints on the hub say `T5TokenizerFast`, which transformers 5 keeps as an alias, and
     processors, which can't be made here."""
     index = json.loads(path.read_text())
-    for name, value in index.items():
-        if isinstance(value, list) and value[1] in _PUBLISHED:
-            index[name] = ["transformers", _PUBLISHED[value[1]]]
+    for value in index.values():
+        if isinstance(value, list) and len(value) > 1 and value[1] in _PUBLISHED:
+            value[:2] = ["transformers", _PUBLISHED[value[1]]]
+        if isinstance(value, list) and len(value) == 3:  # of a modular pipeline
+            value[2] |= {"pretrained_model_name_or_path": "owner/name", "type_hint": value[:2]}
     path.write_text(json.dumps(index, indent=2))

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers import DiffusionPipeline, ModularPipeline, SchedulerMixin
+from diffusers.modular_pipelines.modular_pipeline import LoopSequentialPipelineBlocks
 
+from .families.minimax_h3 import prompt_processor
 from .families.qwen_image import picture_processor
 from .llm_tokenizers import MistralProcessor
 
@@ -28,6 +31,8 @@ class Reference:
 
     latents: torch.Tensor
     images: npt.NDArray[np.uint8]
+    audio: torch.Tensor | None = None
+    """[channels, samples]."""
 
 
 def reference(
@@ -47,6 +52,8 @@ def reference(
         kind: pipeline class for another task, made of the components of the checkpoint's own.
         call: goes to the pipeline as it is.
     """
+    if (folder / "modular_model_index.json").is_file():
+        return modular_reference(folder, seed=seed, **call)
     pipeline = stock_pipeline(folder) if kind is None else _other(folder, kind)
     generators = [torch.Generator().manual_seed(each) for each in _seeds(seed, call)]
     last: dict[str, torch.Tensor] = {}
@@ -142,3 +149,36 @@ def _seeds(seed: int | Sequence[int], call: dict[str, Any]) -> Sequence[int]:
     prompts = 1 if isinstance(prompt, str) else len(prompt)
     each = call.get("num_images_per_prompt", call.get("num_videos_per_prompt", 1))
     return range(seed, seed + prompts * each)
+
+
+def modular_reference(folder: Path, *, seed: Any, **call: Any) -> Reference:
+    """Run the stock modular pipeline of `folder`: latents are those after the last step."""
+    pipeline = stock_modular(folder)
+    if (scale := call.pop("guidance_scale", None)) is not None:
+        pipeline.update_components(guider=pipeline.guider.new(guidance_scale=scale))
+    kept: dict[str, torch.Tensor] = {}
+    step = LoopSequentialPipelineBlocks.loop_step
+
+    def keep_latents(loop: Any, components: Any, state: Any, **place: Any) -> Any:
+        result = step(loop, components, state, **place)
+        kept["latents"] = state.latents.clone()
+        return result
+
+    with mock.patch.object(LoopSequentialPipelineBlocks, "loop_step", keep_latents):
+        generator = torch.Generator().manual_seed(seed)
+        made = pipeline(**call, generator=generator, output_type="np").values
+    pixels = (np.asarray(made.get("videos", made.get("images"))) * 255).round().astype(np.uint8)
+    audio = made.get("audio")
+    return Reference(kept["latents"], pixels, None if audio is None else audio[0])
+
+
+@cache
+def stock_modular(folder: Path) -> Any:
+    """The pipeline that `ModularPipeline.from_pretrained` gives for `folder`, loaded once."""
+    load: Any = ModularPipeline.from_pretrained
+    pipeline = load(str(folder), local_files_only=True)
+    names = [name for name in pipeline.null_component_names if (folder / name).is_dir()]
+    pipeline.load_components([name for name in names if name != "processor"])
+    if "processor" in names:
+        pipeline.update_components(processor=prompt_processor(folder / "processor"))
+    return pipeline

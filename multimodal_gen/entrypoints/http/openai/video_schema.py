@@ -48,7 +48,7 @@ class RemixRequest(SamplingFields):
         seconds = _number(self.seconds)
         if fps is None:
             raise InvalidRequest("seconds", self.seconds, "requires fps")
-        frames = frames_of(seconds, fps, model.frame_multiple)
+        frames = frames_of(seconds, fps, model.frame_multiple, model.limits.min_frames)
         if frames > model.limits.max_frames:
             longest = f"{model.limits.max_frames / fps:g} seconds at fps={fps}"
             raise InvalidRequest("seconds", self.seconds, f"{model.name} allows at most {longest}")
@@ -88,9 +88,9 @@ class VideosRequest(RemixRequest):
         return value["image_url"]
 
 
-def frames_of(seconds: float, fps: int, multiple: int) -> int:
-    """Number of frames, 1 more than a multiple of `multiple`, nearest to `seconds`."""
-    return 1 + multiple * max(0, math.floor((seconds * fps - 1) / multiple + 0.5))
+def frames_of(seconds: float, fps: int, multiple: int, least: int = 1) -> int:
+    """Number of frames, `least` more than a multiple of `multiple`, nearest to `seconds`."""
+    return least + multiple * max(0, math.floor((seconds * fps - least) / multiple + 0.5))
 
 
 def _number(seconds: object) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from multimodal_gen.checkpoints.header import read_header
-from multimodal_gen.checkpoints.quantized_layers import is_unused, quantized_layers
+from multimodal_gen.checkpoints.quantized.found_layers import is_unused, quantized_layers
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.quantized.codebook_forms import codebook
 from multimodal_gen.runtime.loader.quantized.grouped_forms import grouped

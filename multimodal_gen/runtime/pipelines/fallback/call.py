@@ -29,6 +29,8 @@ class CallResult(NamedTuple):
     """uint8 [F, H, W, 3]."""
     sound: Tensor | None
     """float32 [channels, samples]."""
+    rate: int = 0
+    """Samples of sound per second; 0: the vocoder's config says it."""
 
 
 def start_call(
@@ -123,7 +125,7 @@ def _pause_after_steps(scheduler: Any, pause: Pause) -> None:
 def _made(output: tuple[Any, ...]) -> CallResult:
     sound = output[1] if len(output) > 1 and isinstance(output[1], Tensor) else None
     return CallResult(
-        _to_uint8(_pixels(output[0])), None if sound is None else sound[0].float().cpu()
+        to_uint8(_pixels(output[0])), None if sound is None else sound[0].float().cpu()
     )
 
 
@@ -134,7 +136,7 @@ def _pixels(output: Any) -> np.ndarray[Any, Any]:
     return np.asarray(output)
 
 
-def _to_uint8(pixels: np.ndarray[Any, Any]) -> Tensor:
+def to_uint8(pixels: np.ndarray[Any, Any]) -> Tensor:
     """[..., H, W, 3] in 0..1 -> [F, H, W, 3] uint8. Raises GenerationFailed for NaN."""
     if not np.isfinite(pixels).all():
         raise not_finite("decoding")

@@ -3,48 +3,38 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 import diffusers
 import msgspec
 import torch
-from torch import Tensor
 
 from multimodal_gen.configs.families.components import ComponentSpec
 from multimodal_gen.configs.families.fallback import FALLBACK
 from multimodal_gen.configs.families.library_pipelines import LIBRARY_TABLE, LibraryPipeline
-from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.messages.model_info import Defaults, Limits, PictureSize, TaskName
-from multimodal_gen.messages.plan import BatchKey, Phase
-from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.allowed import ALL_SCHEDULERS, ALLOWED
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
-from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.fallback.call import start_call
 from multimodal_gen.runtime.pipelines.fallback.library_parts import (
     is_loaded,
-    load_part,
     options_of,
     trained_multiples,
 )
-from multimodal_gen.runtime.pipelines.fallback.library_vae import LibraryVAE
-from multimodal_gen.runtime.pipelines.fallback.previews import LibraryPreviews
 from multimodal_gen.runtime.pipelines.fallback.signature import CallSignature
 from multimodal_gen.runtime.pipelines.fallback.solver import LibrarySolver
-from multimodal_gen.runtime.pipelines.guidance import NoGuidance
+from multimodal_gen.runtime.pipelines.fallback.stepped_pipeline import SteppedPipeline
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
-from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
-from multimodal_gen.runtime.stages.rows import Rows
+from multimodal_gen.runtime.stages.request_state import RequestState
 
 _DENOISERS = ("transformer", "unet")
-_TOKEN_SIDE = 16
-"""Pixels per token and side, as in most models: for the first cost estimate."""
 
 
-class FallbackPipeline(ComposedPipeline):
+class FallbackPipeline(SteppedPipeline):
     """One pipeline class of diffusers; each checkpoint gets a subclass for its class.
 
     A request runs inside one call of the library, which gets control for one step at a time: up to
@@ -53,9 +43,6 @@ class FallbackPipeline(ComposedPipeline):
     """
 
     family = FALLBACK
-    supports_lora = False  # the library calls its modules without rows
-    supports_ranks = False
-    guidance = NoGuidance()
     library_class: ClassVar[type[Any]]
     entry: ClassVar[LibraryPipeline]
     signature: ClassVar[CallSignature]
@@ -67,8 +54,6 @@ class FallbackPipeline(ComposedPipeline):
         left_out = _left_out(self.library_class, parts)
         self._stock = self.library_class(**parts, **left_out, **options)
         self._stock.set_progress_bar_config(disable=True)
-        self._vae = LibraryVAE(self.components.get("vae"))
-        self._previews = LibraryPreviews(self.components.get("vae"), self.context)
         default = self.defaults.num_frames
         self._multiples = trained_multiples(self._stock, self.entry, default)
         self.defaults = _rounded(self.defaults, self._multiples[0])
@@ -158,47 +143,8 @@ class FallbackPipeline(ComposedPipeline):
         return "area" if self.signature.takes("width") else "own"
 
     @property
-    def schedulers(self) -> tuple[str, ...]:
-        """Empty: the class uses its scheduler in its own way."""
-        return ()
-
-    @property
-    def noise_schedules(self) -> tuple[str, ...]:
-        """Empty, like `schedulers`."""
-        return ()
-
-    @property
-    def schedule_parameters(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        return self.unpacked
-
-    @property
     def size_multiple(self) -> int:
         return self._multiples[0]
-
-    @classmethod
-    def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
-        return load_part(checkpoint, name, context)
-
-    def components_of_kind(self, *kinds: str) -> tuple[str, ...]:
-        """Components of these kinds, then all others: the call may use any component at any
-        time."""
-        named = super().components_of_kind(*kinds)
-        return (*named, *(name for name in self.components if name not in named))
-
-    @classmethod
-    def needed_together(cls, names: Sequence[str]) -> list[tuple[Phase, tuple[str, ...]]]:
-        return [(phase, tuple(names)) for phase in Phase]
-
-    def condition(self, state: RequestState, branch: str) -> Conditioning:
-        return {}
-
-    def without_effect(self, state: RequestState) -> list[str]:
-        """Nothing is known: the library's call takes the parameters."""
-        return []
 
     def prepare(self, state: RequestState) -> None:
         """Start the call: it encodes the prompt and draws the noise, up to its loop."""
@@ -206,7 +152,8 @@ class FallbackPipeline(ComposedPipeline):
             allowed = f"two pictures: {self.entry.inputs['image_2']} is the second"
             raise InvalidRequest("image_path", f"{len(state.pictures)} images", allowed)
         shown = state.req.previews and self.context.mesh.rank == 0
-        state.solver = solver = LibrarySolver(
+        begin = partial(
+            start_call,
             self._stock,
             self.signature,
             state.params,
@@ -214,58 +161,14 @@ class FallbackPipeline(ComposedPipeline):
             state.generator,
             previews=shown,
         )
+        state.solver = solver = LibrarySolver(begin, state.params, self.signature.named_in)
         with self._vae.tiled(state.params):
             solver.start()
         state.latents = torch.empty(1, 0)  # known after the first step
 
-    def batch_key(self, state: RequestState, evaluation: int) -> BatchKey:
-        """A unique key: each request is evaluated alone."""
-        params = state.params
-        assert params.width is not None
-        assert params.height is not None
-        tokens = params.width * params.height * (params.num_frames or 1) // _TOKEN_SIDE**2
-        return BatchKey(max(1, tokens), state.req.id)
-
-    def predict(self, rows: Rows) -> Tensor:
-        """Latents after one more step of the only request's call."""
-        (state,) = rows.states
-        return _solver_of(state).advance(rows.latents)
-
     @property
     def frame_multiple(self) -> int:
         return self._multiples[1]
-
-    def decode_chunks(self, params: SamplingParams) -> int:
-        return 1
-
-    def decoded_by_all(self, params: SamplingParams) -> bool:
-        """False: the library's call decodes."""
-        return False
-
-    def decoded_at_once(self, params: SamplingParams) -> int:
-        return 1
-
-    def shared_decoding(self, state: RequestState) -> SharedDecoding | None:
-        """None, as `decoded_by_all` says."""
-        return None
-
-    def limit_decoding(self, room: int) -> None:
-        self._vae.room = room
-
-    def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
-        (state,) = states
-        with self._vae.tiled(state.params):
-            made = _solver_of(state).finish()
-        state.audio, state.audio_rate = made.sound, self._sound_rate
-        return made.pixels
-
-    @property
-    def _sound_rate(self) -> int:
-        config = getattr(self.components.get("vocoder"), "config", {})
-        return int(config.get("output_sampling_rate") or config.get("sampling_rate") or 0)
-
-    def preview(self, params: SamplingParams, x0: Tensor) -> Tensor | None:
-        return self._previews(params, x0)
 
 
 def _left_out(library_class: type[Any], parts: Mapping[str, Any]) -> dict[str, None]:
@@ -286,11 +189,6 @@ def _rounded(defaults: Defaults, multiple: int) -> Defaults:
     sides = (defaults.width, defaults.height)
     width, height = (max(side // multiple, 1) * multiple for side in sides)
     return msgspec.structs.replace(defaults, width=width, height=height)
-
-
-def _solver_of(state: RequestState) -> LibrarySolver:
-    assert isinstance(state.solver, LibrarySolver)
-    return state.solver
 
 
 PIPELINE = FallbackPipeline

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,8 +10,7 @@ from torch import Tensor
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.models.schedulers.solver import Solver
-from multimodal_gen.runtime.pipelines.fallback.call import CallResult, start_call
-from multimodal_gen.runtime.pipelines.fallback.signature import CallSignature
+from multimodal_gen.runtime.pipelines.fallback.call import CallResult
 from multimodal_gen.runtime.pipelines.fallback.stepped_call import SteppedCall
 
 
@@ -22,18 +19,15 @@ class LibrarySolver(Solver):
 
     def __init__(
         self,
-        stock: Any,
-        signature: CallSignature,
+        begin: Callable[[], SteppedCall],
         params: SamplingParams,
-        pictures: Mapping[str, Any],
-        generator: torch.Generator,
-        *,
-        previews: bool,
+        named_in: Callable[[str], str | None],
     ) -> None:
-        self._begin = partial(
-            start_call, stock, signature, params, pictures, generator, previews=previews
-        )
-        self._signature = signature
+        """`begin` starts the call. It yields the number of steps before the first one; then, after
+        each step, the latents and the estimate of x0 (None if unknown); finally a `CallResult`.
+        `named_in` finds the sampling parameter that a complaint of the library is about."""
+        self._begin = begin
+        self._named_in = named_in
         self._params = params
         self._call: SteppedCall | None = None
         self._x0: Tensor | None = None
@@ -51,7 +45,7 @@ class LibrarySolver(Solver):
         try:
             self.num_evaluations = int(self._call.resume())
         except ValueError as error:
-            field = self._signature.named_in(str(error))
+            field = self._named_in(str(error))
             if field is None:
                 raise
             raise InvalidRequest(field, getattr(self._params, field), str(error)) from error

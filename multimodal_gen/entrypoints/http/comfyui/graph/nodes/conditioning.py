@@ -157,7 +157,9 @@ def _with_images(model: ModelInfo) -> tuple[NodeClass, ...]:
     size = {
         "width": integer(defaults.width, 16, MAX_SIDE, model.size_multiple),
         "height": integer(defaults.height, 16, MAX_SIDE, model.size_multiple),
-        "length": integer(defaults.num_frames, 1, MAX_SIDE, model.frame_multiple),
+        "length": integer(
+            defaults.num_frames, model.limits.min_frames, MAX_SIDE, model.frame_multiple
+        ),
         "batch_size": integer(1, 1, 4096),
     }
     seen = {"clip_vision_output": link("CLIP_VISION_OUTPUT", optional=True)}

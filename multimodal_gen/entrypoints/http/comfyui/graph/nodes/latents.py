@@ -43,7 +43,11 @@ def latents(model: ModelInfo) -> tuple[NodeClass, ...]:
         "width": integer(defaults.width, 16, MAX_SIDE, model.size_multiple),
         "height": integer(defaults.height, 16, MAX_SIDE, model.size_multiple),
     }
-    frames = {"length": integer(defaults.num_frames, 1, MAX_SIDE, model.frame_multiple)}
+    frames = {
+        "length": integer(
+            defaults.num_frames, model.limits.min_frames, MAX_SIDE, model.frame_multiple
+        )
+    }
     return (
         *(_latent(name, {**sides, **batch}, _empty, title) for name, title in _IMAGES),
         *(_latent(name, {**sides, **frames, **batch}, _empty, title) for name, title in _VIDEOS),

@@ -1,0 +1,118 @@
+"""Runs the blocks of a modular pipeline for one request, to be resumed step by step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.guiders.guider_utils import BaseGuidance
+from diffusers.modular_pipelines.modular_pipeline import (
+    ConditionalPipelineBlocks,
+    LoopSequentialPipelineBlocks,
+    PipelineState,
+)
+from diffusers.schedulers import SchedulerMixin
+
+from multimodal_gen.runtime.pipelines.fallback.call import CallResult, to_uint8
+from multimodal_gen.runtime.pipelines.fallback.previews import X0Recorder
+from multimodal_gen.runtime.pipelines.fallback.stepped_call import Pause, SteppedCall
+
+
+def start_blocks(
+    stock: Any,
+    inputs: Mapping[str, Any],
+    guidance_scale: float | None,
+    hold: Callable[[Any], None],
+    *,
+    previews: bool,
+) -> SteppedCall:
+    """Start the blocks of pipeline `stock` for a request, as a call for `LibrarySolver`.
+
+    `hold` brings the components of a block to the device. Requests share the pipeline's modules,
+    but not its schedulers nor its guiders.
+    """
+
+    @torch.inference_mode()
+    def call(pause: Pause) -> CallResult:
+        components = _own_components(stock, guidance_scale)
+        scheduler = getattr(components, "scheduler", None)
+        recorder = X0Recorder(scheduler) if previews and scheduler is not None else None
+        state = PipelineState(values=dict(inputs))
+        try:
+            for block in _leaves(stock._blocks, state):
+                hold(block)
+                if isinstance(block, LoopSequentialPipelineBlocks):
+                    block = _stepped(block, pause, recorder)
+                block(components, state)
+        finally:
+            if recorder is not None:
+                recorder.close()
+        return _made(state.values)
+
+    return SteppedCall(call)
+
+
+def _own_components(stock: Any, guidance_scale: float | None) -> Any:
+    """A copy of the pipeline with schedulers and guiders of its own."""
+    own = copy.copy(stock)
+    for name, component in stock.components.items():
+        if isinstance(component, SchedulerMixin):
+            setattr(own, name, copy.deepcopy(component))
+        elif isinstance(component, BaseGuidance):
+            takes_scale = guidance_scale is not None and "guidance_scale" in component.config
+            changes = {"guidance_scale": guidance_scale} if takes_scale else {}
+            setattr(own, name, component.new(**changes))
+    return own
+
+
+def _leaves(block: Any, state: PipelineState) -> Iterator[Any]:
+    """Yield the blocks to run, each chosen by what the ones before it have left in `state`."""
+    if isinstance(block, ConditionalPipelineBlocks):
+        told = {name: state.get(name) for name in block.block_trigger_inputs if name is not None}
+        name = block.select_block(**told) or block.default_block_name
+        if name is not None:
+            yield from _leaves(block.sub_blocks[name], state)
+    elif block.sub_blocks and not isinstance(block, LoopSequentialPipelineBlocks):
+        for each in block.sub_blocks.values():
+            yield from _leaves(each, state)
+    else:
+        yield block
+
+
+def _stepped(loop: Any, pause: Pause, recorder: X0Recorder | None) -> Any:
+    """A copy of a loop's block that pauses before its first step and after each."""
+    own, step = copy.copy(loop), loop.loop_step
+    announced = False
+
+    def loop_step(components: Any, state: Any, **place: Any) -> Any:
+        nonlocal announced
+        if not announced:
+            announced = True
+            pause(_steps(state))
+        result = step(components, state, **place)
+        latents = state.latents if len(state.latents) == 1 else state.latents[None]
+        pause((latents, recorder.x0 if recorder else None))
+        return result
+
+    own.loop_step = loop_step
+    own.set_progress_bar_config(disable=True)
+    return own
+
+
+def _steps(state: Any) -> int:
+    """Number of a loop's steps, from its state before the first one."""
+    if state["timesteps"] is not None:
+        return len(state.timesteps)
+    return len(state.sigmas) - 1
+
+
+def _made(left: Mapping[str, Any]) -> CallResult:
+    """The pictures or the video, and the sound, that the last blocks have left."""
+    pixels = to_uint8(np.asarray(left["videos"] if "videos" in left else left["images"]))
+    if (sound := left.get("audio")) is None:
+        return CallResult(pixels, None)
+    rate = int(left.get("sampling_rate") or 0)
+    return CallResult(pixels, sound.reshape(-1, sound.shape[-1]).float().cpu(), rate)
