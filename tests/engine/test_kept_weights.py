@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.layers.linear import Linear, PatchLinear
-from multimodal_gen.runtime.layers.lora import LoraRows, LoraUse, LowRank
+from multimodal_gen.runtime.layers.lora import LoraRows, LoraUse
+from multimodal_gen.runtime.layers.lora_terms import LowRank
 from multimodal_gen.runtime.layers.quantized import storage
 from multimodal_gen.runtime.layers.quantized.storage import (
     KeptWeight,

@@ -61,10 +61,37 @@ def model(
     for lora, words in {"all": "attn ff conv linear", "attention": "attn"}.items():
         keys = diffusers_keys(name, random_lora(denoiser, words, seed=len(words)))
         write(root / f"{lora}.safetensors", keys)
+    write(root / "dora.safetensors", dora_keys(name, denoiser))
     encoder = random_lora(stock.text_encoder, "q_proj fc1", seed=9)
     write(root / "encoder.safetensors", diffusers_keys("text_encoder", encoder))
     guided = GUIDED.get(request.param, {})
     return Model(folder, pipeline, guided, root, LoadedLoras(pipeline, root))
+
+
+def dora_keys(component: str, denoiser: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """As PEFT saves it, for linear layers."""
+    weights = random_lora(denoiser, "to_q to_v ff.net proj_out", seed=5)
+    layers = {name: denoiser.get_submodule(name) for name in weights}
+    linear = {name: m for name, m in layers.items() if isinstance(m, torch.nn.Linear)}
+    norms = {name: layer.weight.detach().norm(dim=1) for name, layer in linear.items()}
+    keys = diffusers_keys(component, {name: weights[name] for name in linear})
+    return keys | {
+        f"{component}.{name}.lora_magnitude_vector": norm * torch.linspace(0.8, 1.3, len(norm))
+        for name, norm in norms.items()
+    }
+
+
+def test_dora_is_that_of_diffusers(model: Model) -> None:
+    stock = stock_pipeline(model.folder)
+    stock.load_lora_weights(model.root, weight_name="dora.safetensors", adapter_name="dora")
+    stock.set_adapters(["dora"], [0.7])
+    try:
+        theirs = reference(model.folder, **CALL, **model.guided)
+    finally:
+        stock.unload_lora_weights()
+    ours = model.run(model.uses(dora=0.7))
+    assert relative(ours, theirs) <= LATENTS
+    assert pixels_apart(ours, theirs) <= PIXELS
 
 
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
@@ -89,6 +116,7 @@ def test_requests_with_unlike_loras_share_a_batch_and_keep_their_pictures(model:
         [],
         model.uses(attention=1.0, encoder=0.5),
         model.uses(all=-0.3, attention=0.5),
+        model.uses(dora=0.8, all=0.2),
         model.uses(all=0.6),
     ]
     params = [SamplingParams(**CALL, **model.guided, seed=seed) for seed in range(len(loras))]
@@ -183,9 +211,7 @@ def test_a_lora_of_rank_nought_is_refused(model: Model, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ({"unet.x.lokr_w1": torch.zeros(1)}, "LoKr"),
-        ({"lora_unet_x.hada_w1_a": torch.zeros(1)}, "LoHa"),
-        ({"lora_unet_x.dora_scale": torch.zeros(1)}, "DoRA"),
+        ({"unet.x.oft_blocks": torch.zeros(1)}, "OFT"),
         ({}, "no weights"),
         (b"\x80\x04abcdefghijkl", "a pickle"),
         (b"PK\x03\x04abcdefghijkl", "a zip archive"),
@@ -196,7 +222,7 @@ def test_a_lora_of_rank_nought_is_refused(model: Model, tmp_path: Path) -> None:
             "damaged",
         ),
     ],
-    ids=["lokr", "loha", "dora", "none", "pickle", "zip", "empty", "json", "cut"],
+    ids=["oft", "none", "pickle", "zip", "empty", "json", "cut"],
 )
 def test_what_is_no_lora_is_refused_for_what_it_is(
     model: Model, tmp_path: Path, content: Any, expected: str

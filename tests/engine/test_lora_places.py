@@ -15,7 +15,8 @@ from loras import diffusers_keys, kohya_keys, write
 from torch import Tensor
 
 from multimodal_gen.checkpoints.lora_folder import LoraFolder
-from multimodal_gen.runtime.layers.lora import Difference, Lora, LowRank
+from multimodal_gen.runtime.layers.lora import Lora
+from multimodal_gen.runtime.layers.lora_terms import Difference, LowRank
 from multimodal_gen.runtime.loader.lora.targets import targets_in
 from multimodal_gen.runtime.loader.original.names import original_names
 from multimodal_gen.runtime.pipelines.lora_reading import lora_reader
@@ -53,7 +54,8 @@ class Numbered:
     def __init__(self, name: str, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.name = name
         self.pipeline = load(folder)
-        self.targets = dict(targets_in(self.pipeline.denoiser_module))
+        found = targets_in(self.pipeline.denoiser_module)
+        self.targets = {module: target for module, target in found if target.groups == 1}
         self.numbers: dict[str, Tensor] = {}
         count = 1
         for module, target in self.targets.items():
@@ -201,10 +203,7 @@ def test_sanas_original_names_are_those_of_its_single_files(
     }
     blocks = {name.split(".")[1] for name in names if name.startswith("blocks.")}
     file |= {f"blocks.{n}.scale_shift_table": torch.zeros(1) for n in blocks}
-    depth = [
-        f"blocks.{n}.mlp.depth_conv.conv.{kind}" for n in blocks for kind in ("weight", "bias")
-    ]
-    unused = ("pos_embed", "y_embedder.y_embedding", "final_layer.scale_shift_table", *depth)
+    unused = ("pos_embed", "y_embedder.y_embedding", "final_layer.scale_shift_table")
     file |= dict.fromkeys(unused, torch.zeros(1))
     converted = library.convert_sana_transformer_to_diffusers(file)
     for name, own in rows.items():

@@ -16,7 +16,9 @@ from multimodal_gen.runtime.distributed.mesh import Axis
 from multimodal_gen.runtime.distributed.sequence import SequenceParallel
 from multimodal_gen.runtime.distributed.tensor import TensorParallel
 from multimodal_gen.runtime.layers.attention import select_attention
-from multimodal_gen.runtime.layers.lora import Difference, LoraRows, LoraUse, LowRank, Term
+from multimodal_gen.runtime.layers.lora import LoraRows, LoraUse
+from multimodal_gen.runtime.layers.lora_forms import Decomposed, Hadamard, Kronecker
+from multimodal_gen.runtime.layers.lora_terms import Difference, LowRank, Term
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.quantized.int8 import Int8Storage
 from multimodal_gen.runtime.layers.quantized.storage import count_numbers
@@ -172,18 +174,30 @@ def terms() -> Iterator[tuple[str, Term]]:
     yield "column", LowRank(down, up[:INNER], None, 0.5, INNER)
     yield "column", Difference(random(MLP, DIM, seed=13), None, 3 * INNER)
     yield "column", Difference(None, random(2 * INNER, seed=14), INNER // 2)
+    norms = random(3 * INNER, seed=21).abs() + 1
+    yield "column", Decomposed(LowRank(down, up, None, 0.5, 0), norms, by_input=False)
+    block = LowRank(random(2, DIM // 4, seed=22), random(3 * INNER // 8, 2, seed=23), None, 1.0, 0)
+    yield "column", Kronecker(random(8, 4, seed=24), block, 0.5)
+    yield "column", Hadamard(factors(2, DIM), factors(INNER, 2), 0.5, INNER)
     down, up = random(4, INNER + MLP, seed=15), random(DIM, 4, seed=16)
     yield "row", LowRank(down, up, random(DIM, seed=17), 0.5, 0)
     yield "row", LowRank(down, up[:8], None, 0.5, 16)
     yield "row", Difference(random(DIM, INNER + MLP, seed=18), random(DIM, seed=19), 0)
     yield "row", Difference(None, random(DIM, seed=20), 0)
+    block = Difference(random(DIM // 8, (INNER + MLP) // 4, seed=25), None, 0)
+    yield "row", Kronecker(random(8, 4, seed=26), block, 0.5)
+    yield "row", Hadamard(factors(2, INNER + MLP), factors(DIM, 2), 0.5)
+
+
+def factors(rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    return random(rows, columns, seed=27), random(rows, columns, seed=28)
 
 
 @pytest.mark.parametrize("rows", [[0, 1], [1]], ids=["all rows", "one row"])
 @pytest.mark.parametrize("size", RANKS)
 def test_shares_of_a_lora_are_together_the_whole(size: int, rows: list[int]) -> None:
     whole, parts = filled(Parts(sequence()), held()), shares(size, held())
-    uses = [[LoraUse(key, 0.7) for key in range(8)] if row in rows else [] for row in range(2)]
+    uses = [[LoraUse(key, 0.7) for key in range(13)] if row in rows else [] for row in range(2)]
     for key, (name, term) in enumerate(terms()):
         for module in (whole, *parts):
             layer = getattr(module, name)

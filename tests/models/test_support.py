@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from engineless import load, run
+from lora_forms import make
 from loras import LoadedLoras, write
 from parity import check_parity, take_pictures
 from rank_processes import run_ranks
@@ -18,6 +18,7 @@ from tiny_checkpoints.case import patched
 
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.loader.lora.targets import Target, targets_in
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
@@ -121,13 +122,17 @@ def _described(
     }
 
 
+FORMS = ("lora", "lokr-low", "dora-lora", "loha", "dora-lokr")
+
+
 def put_lora(path: Path, component: str, layers: list[tuple[str, Target]]) -> None:
-    generator, keys = torch.Generator().manual_seed(0), {}
-    for name, target in layers:
-        out, *into = target.shape
-        down = torch.randn(2, *into, generator=generator) / math.prod(into) ** 0.5
-        up = 0.2 * torch.randn(out, 2, *[1] * (len(into) - 1), generator=generator)
-        keys |= {f"{component}.{name}.lora_A.weight": down, f"{component}.{name}.lora_B.weight": up}
+    """Of several forms, layer by layer."""
+    keys = {}
+    for seed, (name, target) in enumerate(layers):
+        assert isinstance(target.module, Linear)
+        weight = target.module.numbers(range(target.start, target.start + target.shape[0]))
+        form = make(FORMS[seed % len(FORMS)], weight.view(target.shape), seed, size=0.1)
+        keys |= {f"{component}.{name}.{key}": tensor for key, tensor in form.keys.items()}
     write(path, keys)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from multimodal_gen.runtime.layers.lora import Difference, LoraRows, Term, TermBank
+from multimodal_gen.runtime.layers.lora import LoraRows, TermBank
+from multimodal_gen.runtime.layers.lora_terms import Difference, Term
 from multimodal_gen.runtime.layers.take import Segment, Sources, take_parameters
 
 

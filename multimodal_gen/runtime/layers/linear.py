@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal_gen.runtime.layers.lora import LoraBank, LoraRows, Term
+from multimodal_gen.runtime.layers.lora import LoraBank, LoraRows
+from multimodal_gen.runtime.layers.lora_terms import Term
 from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
 from multimodal_gen.runtime.layers.take import Segment, Sources, take_parameters
 
@@ -20,6 +21,7 @@ class Linear(nn.Module):
     bias: nn.Parameter | None
     segments: Sequence[Segment] = ()
     """Source tensors of the checkpoint for the rows of the weight."""
+    channel_dim = -1
 
     def __init__(self, shape: tuple[int, ...], *, bias: bool = True) -> None:
         """`shape` is that of the weight, [out, in]."""
@@ -56,7 +58,7 @@ class Linear(nn.Module):
     def forward(self, x: Tensor, lora: LoraRows | None = None) -> Tensor:
         output = self.product(x)
         if lora is not None:
-            self.loras.delta(x, lora, output)
+            self.loras.delta(self, x, lora, output)
         return output
 
     def product(self, x: Tensor) -> Tensor:
@@ -71,6 +73,28 @@ class Linear(nn.Module):
         assert self.weight is not None
         bias = None if self.bias is None else self.bias[start:stop]
         return F.linear(x, self.weight[start:stop], bias)
+
+    # -- as LoRAs see it
+
+    def multiply(self, weight: Tensor, x: Tensor) -> Tensor:
+        return F.linear(x, weight.flatten(1))
+
+    def mix(self, weight: Tensor, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, weight.flatten(1))
+
+    def base(self, x: Tensor, rows: range) -> Tensor:
+        if self.kept is not None:
+            return self.kept.product(x, None)[..., rows.start : rows.stop]
+        return self.multiply(self.numbers(rows), x)
+
+    def numbers(self, rows: range) -> Tensor:
+        if self.kept is not None:
+            return self.kept.rows(torch.arange(rows.start, rows.stop, device=self.kept.device))
+        assert self.weight is not None
+        return self.weight[rows.start : rows.stop]
+
+    def total(self, sums: Tensor) -> Tensor:
+        return sums
 
     def take(
         self, sources: Mapping[str, Sources], dtype: torch.dtype, device: torch.device

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from multimodal_gen.runtime.distributed.tensor import TensorParallel
 from multimodal_gen.runtime.layers.linear import Linear
-from multimodal_gen.runtime.layers.lora import LoraRows, Term
+from multimodal_gen.runtime.layers.lora import LoraRows
+from multimodal_gen.runtime.layers.lora_terms import Term
 from multimodal_gen.runtime.layers.quantized.int8 import Int8Storage
 from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
 from multimodal_gen.runtime.layers.take import Sources
@@ -64,6 +65,16 @@ class RowLinear(Linear):
         assert self.weight is not None
         return F.linear(x, self.weight, bias)
 
+    def base(self, x: Tensor, rows: range) -> Tensor:
+        return super().base(_spread(x, self.own, self._held) if self.kept is not None else x, rows)
+
+    def numbers(self, rows: range) -> Tensor:
+        found = super().numbers(rows)
+        return found if self.own == self._held else _gathered(found, self.own, self._held)
+
+    def total(self, sums: Tensor) -> Tensor:
+        return self._group.sum(sums)
+
     def take(
         self, sources: Mapping[str, Sources], dtype: torch.dtype, device: torch.device
     ) -> None:
@@ -112,6 +123,15 @@ def _spread(x: Tensor, own: Sequence[range], held: Sequence[range]) -> Tensor:
     wide = x.new_zeros(*x.shape[:-1], sum(map(len, held)))
     for part, each in zip(x.split_with_sizes([*map(len, own)], dim=-1), own, strict=True):
         if each:
-            before = sum(min(len(kept), max(0, each.start - kept.start)) for kept in held)
-            wide.narrow(-1, before, len(each)).copy_(part)
+            wide.narrow(-1, _before(each, held), len(each)).copy_(part)
     return wide
+
+
+def _gathered(numbers: Tensor, own: Sequence[range], held: Sequence[range]) -> Tensor:
+    """Columns `own` of a layer of those that are held."""
+    return torch.cat([numbers.narrow(-1, _before(each, held), len(each)) for each in own], dim=-1)
+
+
+def _before(own: range, held: Sequence[range]) -> int:
+    """Number of these columns that are before some of them."""
+    return sum(min(len(kept), max(0, own.start - kept.start)) for kept in held)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from multimodal_gen.runtime.distributed.tensor import TensorParallel
 from multimodal_gen.runtime.layers.elementwise import Elementwise
-from multimodal_gen.runtime.layers.lora import LoraRows, Term
+from multimodal_gen.runtime.layers.lora import LoraRows
+from multimodal_gen.runtime.layers.lora_terms import Term
 from multimodal_gen.runtime.layers.norm import QKNorm, RMSNorm
 from multimodal_gen.runtime.layers.take import Sources
 from multimodal_gen.runtime.layers.tensor_parallel.rows import rows_of

@@ -14,6 +14,7 @@ from multimodal_gen.errors import InvalidCheckpoint
 
 _METADATA = "lora_adapter_metadata"
 """Metadata key where diffusers stores the config, with the component before each key."""
+_KINDS = ("LORA", "LOHA", "LOKR")
 _RESIDUAL = ("pissa", "corda", "olora", "loftq", "lora_ga")
 """Ways to start training that take the first low-rank weights out of the model's."""
 
@@ -51,15 +52,19 @@ def _packed(content: str) -> dict[str, Any]:
 
 def _check(config: Mapping[str, Any], where: str) -> None:
     """Raise InvalidCheckpoint for what would give another strength, or other weights."""
-    kind = "DoRA" if config.get("use_dora") else config.get("peft_type", "LORA")
-    if kind != "LORA":
-        raise InvalidCheckpoint(f"{where}: is {kind!s:.60}; only LoRA is supported")
-    patterns = config.get("alpha_pattern") or {}
-    if not isinstance(patterns, dict):
-        raise InvalidCheckpoint(f"{where}: alpha_pattern={patterns!r:.60} must be an object")
-    for key, alpha in [("lora_alpha", config.get("lora_alpha", 8)), *patterns.items()]:
-        if not _is_finite(alpha):
-            raise InvalidCheckpoint(f"{where}: {key:.100}={alpha!r:.60} must be a finite number")
+    kind = config.get("peft_type", "LORA")
+    if kind not in _KINDS:
+        allowed = "only LoRA, LoHa and LoKr are supported"
+        raise InvalidCheckpoint(f"{where}: is {kind!s:.60}; {allowed}")
+    numbers = {key: config[key] for key in ("r", "alpha", "lora_alpha") if key in config}
+    for name in ("alpha_pattern", "rank_pattern"):
+        patterns = config.get(name) or {}
+        if not isinstance(patterns, dict):
+            raise InvalidCheckpoint(f"{where}: {name}={patterns!r:.60} must be an object")
+        numbers |= patterns
+    for key, number in numbers.items():
+        if not _is_finite(number):
+            raise InvalidCheckpoint(f"{where}: {key:.100}={number!r:.60} must be a finite number")
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_RESIDUAL):
         raise InvalidCheckpoint(

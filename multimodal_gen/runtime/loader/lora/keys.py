@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Literal, NamedTuple
-
-PartKind = Literal["down", "up", "lora_bias", "alpha", "weight", "bias", "modulation"]
-"""`weight`, `bias` and `modulation` are differences of full size."""
+from typing import NamedTuple
 
 _ADAPTER = r"(?:\.(?!weight$|bias$)\w+)?"
-_KINDS: tuple[tuple[PartKind, str], ...] = (
-    ("lora_bias", rf"[._]lora[._](?:B|up){_ADAPTER}\.bias"),
-    ("down", rf"[._]lora(?:_linear_layer)?[._](?:A|down){_ADAPTER}(?:\.weight)?"),
-    ("up", rf"[._]lora(?:_linear_layer)?[._](?:B|up){_ADAPTER}(?:\.weight)?"),
+_KINDS: tuple[tuple[str, str], ...] = (
+    ("lora.bias", rf"[._]lora[._](?:B|up){_ADAPTER}\.bias"),
+    ("lora.down", rf"[._]lora(?:_linear_layer)?[._](?:A|down){_ADAPTER}(?:\.weight)?"),
+    ("lora.up", rf"[._]lora(?:_linear_layer)?[._](?:B|up){_ADAPTER}(?:\.weight)?"),
+    ("lora.mid", r"[._]lora_mid(?:\.weight)?"),
+    ("hada.{}", r"\.hada_(w[12]_[ab]|t[12])(?:\.\w+)?"),
+    ("lokr.{}", r"\.lokr_(w[12](?:_[ab])?|t2)(?:\.\w+)?"),
+    ("norms", rf"[._]lora_magnitude_vector{_ADAPTER}(?:\.weight)?"),
+    ("dora_scale", r"\.dora_scale"),
     ("alpha", r"\.alpha"),
     ("weight", r"\.(?:diff|w_norm)"),
     ("bias", r"\.(?:diff_b|b_norm)"),
     ("modulation", r"\.diff_m"),
 )
+"""Kinds of parts; `weight`, `bias` and `modulation` are differences of full size."""
 _PATTERNS = [(kind, re.compile(rf"(?P<module>.+?){suffix}$")) for kind, suffix in _KINDS]
 _XLABS = re.compile(r"\.processor\.(qkv|proj)_lora([12])\.")
 _XLABS_STREAMS = {"1": "img_attn", "2": "txt_attn"}
 _OTHERS = {
-    "lokr_": "LoKr",
-    "hada_": "LoHa",
     "oft_": "OFT",
     "ia3": "IA3",
-    "lora_mid": "a LoCon with a Tucker core",
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
     ".a1.weight": "GLoRA",
     ".set_weight": "weights that replace the model's",
     ".reshape_weight": "weights of another shape than the model's",
@@ -40,7 +38,7 @@ class LoraPart(NamedTuple):
     """Meaning of a tensor of the file: the part `kind` of the LoRA for `module`."""
 
     module: str
-    kind: PartKind
+    kind: str
 
 
 def part_of(key: str) -> LoraPart | None:
@@ -48,6 +46,7 @@ def part_of(key: str) -> LoraPart | None:
     key = _XLABS.sub(lambda found: f".{_XLABS_STREAMS[found[2]]}.{found[1]}.lora.", key)
     for kind, pattern in _PATTERNS:
         if match := pattern.match(key):
+            kind = kind.format(*match.groups()[1:])
             return LoraPart(match["module"].replace(".processor.", "."), kind)
     return None
 

@@ -15,6 +15,8 @@ from multimodal_gen.runtime.loader.lora.keys import LoraPart, part_of
 from multimodal_gen.runtime.loader.lora.names import LoraPlace, Names
 
 _EMBEDDINGS = "bundle_emb."
+_RANKED = ("lora.down", "hada.w1_b", "lokr.w2_b", "lokr.w1_b")
+"""Parts that have as many rows as there are ranks."""
 NO_EMBEDDINGS = "embeddings for words of the prompt are not supported"
 NO_ENCODER = "this checkpoint has no such text encoder"
 
@@ -26,23 +28,30 @@ class Pair:
     name: str
     """Its module's name in the file."""
     keys: list[str] = field(default_factory=list)
-    down: Tensor | None = None
-    up: Tensor | None = None
-    lora_bias: Tensor | None = None
-    weight: Tensor | None = None
-    bias: Tensor | None = None
-    """`weight` and `bias` are differences of full size."""
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    """Its tensors by kind, without alpha."""
     alpha: float | None = None
-    """None: the rank, so that up(down(x)) is not scaled."""
+    """None: the rank, so that the change is not scaled."""
+    given_rank: int | None = None
+    """That of PEFT's config, for a change that shows none."""
 
     @property
-    def has_rank(self) -> bool:
-        return any(part is not None for part in (self.down, self.up, self.lora_bias))
+    def has_change(self) -> bool:
+        """True if it is more than differences of full size."""
+        return any(kind not in ("weight", "bias") for kind in self.parts)
+
+    @property
+    def rank(self) -> int | None:
+        """Rank that alpha is relative to; None for a change that has none."""
+        for kind in _RANKED:
+            if (part := self.parts.get(kind)) is not None:
+                return len(part)
+        return self.given_rank
 
     @property
     def scale(self) -> float:
-        """Scale of its low-rank weights."""
-        return 1.0 if self.alpha is None or self.down is None else self.alpha / len(self.down)
+        """Scale of its change, apart from differences of full size."""
+        return self.alpha / self.rank if self.alpha is not None and self.rank else 1.0
 
 
 @dataclass
@@ -81,12 +90,15 @@ def _module(part: LoraPart) -> str:
 
 
 def _put(pair: Pair, part: LoraPart, key: str, tensor: Tensor) -> None:
-    name = "weight" if part.kind == "modulation" else part.kind
-    if getattr(pair, name) is not None:
+    kind = "weight" if part.kind == "modulation" else part.kind
+    if kind in pair.parts or (kind == "alpha" and pair.alpha is not None):
         raise InvalidCheckpoint(f"{key}: is there twice, like {', '.join(pair.keys)}")
-    if name != "alpha" and not tensor.dim():
+    if kind == "alpha":
+        pair.alpha = _alpha_in(key, tensor)
+    elif tensor.dim():
+        pair.parts[kind] = tensor
+    else:
         raise InvalidCheckpoint(f"{key}: must have dimensions")
-    setattr(pair, name, _alpha_in(key, tensor) if name == "alpha" else tensor)
     pair.keys.append(key)
 
 
@@ -110,10 +122,11 @@ def scaled_by(
     }
     for place, pair in pairs.items():
         config = configs.get(place.component)
-        if config and pair.down is not None:
+        if config and pair.has_change:
             spellings = {pair.name, *place.modules}
             spellings |= {f"{place.component}.{name}" for name in place.modules}
-            pair.alpha = _alpha(config, spellings, len(pair.down), unmatched)
+            pair.given_rank = int(_matched(config, "r", spellings, {}, 8))
+            pair.alpha = _alpha(config, spellings, pair.rank or 1, unmatched)
     return list(unmatched)
 
 
@@ -121,13 +134,22 @@ def _alpha(
     config: Mapping[str, Any], names: set[str], rank: int, unmatched: dict[str, None]
 ) -> float:
     """Compute alpha as PEFT does: by pattern or for all, relative to the rank or its root."""
-    alpha = float(config.get("lora_alpha", 8))
-    for pattern, own in (config.get("alpha_pattern") or {}).items():
+    key = "lora_alpha" if "lora_alpha" in config else "alpha"
+    alpha = _matched(config, key, names, unmatched, 8)
+    return alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
+
+
+def _matched(
+    config: Mapping[str, Any], key: str, names: set[str], unmatched: dict[str, None], default: int
+) -> float:
+    """A number of PEFT's config for a module: by the first pattern that has its name, or for
+    all."""
+    patterns = config.get({"r": "rank_pattern"}.get(key, "alpha_pattern")) or {}
+    for pattern, own in patterns.items():
         if any(_matches(pattern, name) for name in names):
             unmatched.pop(pattern, None)
-            alpha = float(own)
-            break
-    return alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
+            return float(own)
+    return float(config.get(key, default))
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.lora_folder import LoraFile
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
-from multimodal_gen.runtime.layers.lora import Lora, Term
+from multimodal_gen.runtime.layers.lora import Lora
+from multimodal_gen.runtime.layers.lora_terms import Term
 from multimodal_gen.runtime.loader.lora.adapter_config import adapter_config, configs_in
 from multimodal_gen.runtime.loader.lora.experts import for_expert
 from multimodal_gen.runtime.loader.lora.keys import other_form
@@ -23,7 +24,6 @@ from multimodal_gen.runtime.loader.lora.targets import (
     Target,
     joined,
     misfit,
-    reshape,
     targets_in,
     terms_of,
 )
@@ -69,11 +69,12 @@ class LoraReader:
         tensors, metadata = _load(file.weights)
         if (other := other_form(tensors)) is not None:
             what, keys = other
-            raise InvalidCheckpoint(f"has {what}, but only LoRA is supported: {_listed(keys)}")
+            raise InvalidCheckpoint(f"has {what}, which is not supported: {_listed(keys)}")
         found = sort_file(tensors, self._names, target)
         config = adapter_config(file.config)
         configs = dict.fromkeys(self._targets, config) if config else configs_in(metadata)
         unmatched = scaled_by(found.pairs, configs)
+        _check_norms(found, configs)
         said = f"{file.name}/{file.weights.name}"
         found.pairs, warnings = for_expert(found.pairs, self._denoisers, target, said)
         self._set_aside(found)
@@ -100,11 +101,10 @@ class LoraReader:
         """Keys of a module's part that have no effect on this model, and why."""
         if not self._targets[place.component].keys() >= set(place.modules):
             return dict.fromkeys(pair.keys, _NO_MODULE)
-        reshape(pair, self._of(place))
         varying = self._originals.varying
         if place.modules[0] in varying and misfit(pair, self._of(place)) is not None:
             return dict.fromkeys(pair.keys, _NO_INPUT)
-        alphas = [] if pair.has_rank else [key for key in pair.keys if key.endswith(".alpha")]
+        alphas = [] if pair.has_change else [key for key in pair.keys if key.endswith(".alpha")]
         return dict.fromkeys(alphas, _NO_WEIGHTS)
 
     def _check(self, found: SortedFile, tensors: Mapping[str, Tensor]) -> None:
@@ -118,7 +118,8 @@ class LoraReader:
     def _misfits(self, pairs: Mapping[LoraPlace, Pair]) -> Iterator[str]:
         for place, pair in sorted(pairs.items(), key=lambda item: item[0]):
             if (problem := misfit(pair, self._of(place))) is not None:
-                yield f"{place.component}.{' + '.join(place.modules)}: {problem}"
+                modules = " + ".join(place.modules)
+                yield f"{place.component}.{modules}: {problem} (in {_listed(pair.keys)})"
 
     def _of(self, place: LoraPlace) -> list[Target]:
         known = self._targets[place.component]
@@ -132,6 +133,15 @@ class LoraReader:
                 terms[module].append(term)
         beside = any(place.component not in self._denoisers for place in pairs)
         return Lora(dict(terms), of_encoders=beside, warnings=warnings)
+
+
+def _check_norms(found: SortedFile, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise InvalidCheckpoint for a DoRA that has lost its norms."""
+    for component, config in configs.items():
+        pairs = [pair for place, pair in found.pairs.items() if place.component == component]
+        lacking = [pair.name for pair in pairs if pair.has_change and "norms" not in pair.parts]
+        if config.get("use_dora") and lacking:
+            raise InvalidCheckpoint(f"use_dora: no lora_magnitude_vector for {_listed(lacking)}")
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -12,8 +12,15 @@ from torch import Tensor, nn
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.layers.elementwise import Elementwise
 from multimodal_gen.runtime.layers.linear import Linear
-from multimodal_gen.runtime.layers.lora import Difference, LowRank, Term
+from multimodal_gen.runtime.layers.lora_forms import Decomposed
 from multimodal_gen.runtime.layers.lora_hooks import LAYERS, NORMS
+from multimodal_gen.runtime.layers.lora_terms import Difference, LowRank, Term
+from multimodal_gen.runtime.loader.lora.forms import (
+    LayerShape,
+    Misfit,
+    change_of,
+    difference_of,
+)
 from multimodal_gen.runtime.loader.lora.pairs import Pair
 
 
@@ -24,6 +31,8 @@ class Target(NamedTuple):
     start: int
     shape: tuple[int, ...]
     """Shape of the checkpoint's weight for it."""
+    groups: int = 1
+    """Groups of a convolution."""
 
     @property
     def takes_rank(self) -> bool:
@@ -52,9 +61,10 @@ def targets_in(root: nn.Module) -> Iterator[tuple[str, Target]]:
                 yield theirs, Target(module, segment.start, (segment.rows, *shape))
             continue
         weight = getattr(module, "weight", None)
-        supported = isinstance(module, (*LAYERS, *NORMS)) and getattr(module, "groups", 1) == 1
+        supported = isinstance(module, (*LAYERS, *NORMS))
         if supported and isinstance(weight, Tensor):
-            yield name, Target(module, 0, tuple(weight.shape))
+            groups = getattr(module, "groups", 1)
+            yield name, Target(module, 0, tuple(weight.shape), groups)
 
 
 def joined(targets: list[Target]) -> list[Target]:
@@ -68,38 +78,25 @@ def joined(targets: list[Target]) -> list[Target]:
     return found
 
 
-def reshape(pair: Pair, targets: list[Target]) -> None:
-    """Give the parts the layer's number of dimensions: some files have matrices for kernels, and
-    kernels of 1 for matrices."""
-    tail = targets[0].shape[1:]
-    pair.down, pair.weight = _with_tail(pair.down, tail), _with_tail(pair.weight, tail)
-    if pair.down is not None:
-        pair.up = _with_tail(pair.up, (len(pair.down), *[1] * (len(tail) - 1)))
-
-
-def _with_tail(tensor: Tensor | None, tail: tuple[int, ...]) -> Tensor | None:
-    if tensor is None or tensor.dim() < 2 or tensor.numel() != len(tensor) * math.prod(tail):
-        return tensor
-    return tensor.reshape(len(tensor), *tail)
-
-
 def misfit(pair: Pair, targets: list[Target]) -> str | None:
     """Say what does not fit; None if all does."""
-    channels, tail = sum(target.shape[0] for target in targets), targets[0].shape[1:]
-    model = f"the model has {[channels, *tail]}"
-    has_rank = pair.has_rank
-    if has_rank and not all(target.takes_rank for target in targets):
-        return f"low-rank weights can't be applied to it; {model}"
-    if has_rank and not _rank_fits(pair, channels, tail):
-        return f"down {_shape(pair.down)}, up {_shape(pair.up)}, {model}"
-    if pair.weight is not None and list(pair.weight.shape) != [channels, *tail]:
-        return f"difference {_shape(pair.weight)}, {model}"
-    if pair.bias is not None and not all(target.takes_bias for target in targets):
+    shape = _shape_of(targets)
+    if pair.has_change and not all(target.takes_rank for target in targets):
+        return f"low-rank weights can't be applied to it; the model has {shape}"
+    if "bias" in pair.parts and not all(target.takes_bias for target in targets):
         return "it has no bias"
-    for bias in (pair.bias, pair.lora_bias):
-        if bias is not None and list(bias.shape) != [channels]:
-            return f"bias {_shape(bias)}, {model}"
+    try:
+        change_of(pair, shape)
+        difference_of(pair, shape)
+    except Misfit as error:
+        return str(error)
     return None
+
+
+def _shape_of(targets: list[Target]) -> LayerShape:
+    """Shape of all of them, one below the other."""
+    channels = sum(target.shape[0] for target in targets)
+    return LayerShape(channels, targets[0].shape[1:], targets[0].groups)
 
 
 def terms_of(
@@ -116,48 +113,59 @@ def terms_of(
 def _whole_terms(
     pair: Pair, targets: list[Target], *, swapped: bool
 ) -> Iterator[tuple[nn.Module, Term]]:
-    """Terms for all of each target, in the file's memory."""
-    counts = [target.shape[0] for target in targets]
-
-    def rows(tensor: Tensor | None, at: int) -> Tensor | None:
-        """Rows for one target, still in the file's memory; None if they are all 0."""
-        if tensor is None:
-            return None
-        whole = torch.cat(tensor.chunk(2)[::-1]) if swapped else tensor
-        part = _in_dtype(whole.split_with_sizes(counts)[at], targets[at].module, pair.name)
-        return part if part.any() else None
-
-    for at, target in enumerate(targets):
-        up, bias = rows(pair.up, at), rows(pair.lora_bias, at)
-        if pair.down is not None and up is not None:
-            down = _in_dtype(pair.down, target.module, pair.name)
-            yield target.module, LowRank(down, up, bias, pair.scale, target.start)
-        elif bias is not None:
-            yield target.module, Difference(None, bias, target.start, pair.scale)
-        weight, bias = rows(pair.weight, at), rows(pair.bias, at)
-        if weight is not None or bias is not None:
-            yield target.module, Difference(weight, bias, target.start)
+    """Terms for all of each target, still in the file's memory; none that would add nothing."""
+    shape = _shape_of(targets)
+    for whole in (change_of(pair, shape), difference_of(pair, shape)):
+        if whole is None:
+            continue
+        ordered = _reordered(whole) if swapped else whole
+        start = 0
+        for target in targets:
+            part = ordered.outputs([range(start, start + target.shape[0])])
+            start += target.shape[0]
+            own = _used(_in_dtype(part, target.module, pair.name)) if part is not None else None
+            if own is not None:
+                yield target.module, own.placed(target.start)
 
 
-def _rank_fits(pair: Pair, channels: int, tail: tuple[int, ...]) -> bool:
-    if pair.down is None or pair.up is None:
-        return False
-    rank = len(pair.down)
-    return (
-        rank > 0
-        and list(pair.down.shape) == [rank, *tail]
-        and list(pair.up.shape) == [channels, rank, *[1] * (len(tail) - 1)]
-    )
+def _reordered(term: Term) -> Term:
+    """The term with the halves of its channels in the other order."""
+    half = term.channels // 2
+    ordered = term.outputs([range(half, 2 * half), range(half)])
+    assert ordered is not None
+    return ordered
 
 
-def _in_dtype(tensor: Tensor, module: nn.Module, name: str) -> Tensor:
+def _used(term: Term) -> Term | None:
+    """The term without what is all 0; None if nothing is left."""
+    if isinstance(term, LowRank) and not term.up.any():
+        return (
+            None
+            if term.bias is None
+            else _used(Difference(None, term.bias, term.start, term.scale))
+        )
+    if isinstance(term, Difference):
+        weight, bias = (
+            each if each is not None and each.any() else None for each in (term.weight, term.bias)
+        )
+        return None if weight is bias is None else replace(term, weight=weight, bias=bias)
+    if isinstance(term, LowRank) and term.bias is not None and not term.bias.any():
+        return replace(term, bias=None)
+    return term
+
+
+def _in_dtype(term: Term, module: nn.Module, name: str) -> Term:
+    """The term in the layer's data type, but for norms. Raises InvalidCheckpoint."""
     dtype = module.dtype if isinstance(module, Linear) else module.weight.dtype
     assert isinstance(dtype, torch.dtype)
-    converted = tensor.to(dtype)
-    if not converted.isfinite().all():
-        raise InvalidCheckpoint(f"{name}: its numbers are not finite, or too large for {dtype}")
-    return converted
+    kept = [term.magnitude] if isinstance(term, Decomposed) else []
 
+    def converted(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        own = tensor if any(tensor is each for each in kept) else tensor.to(dtype)
+        if not own.isfinite().all():
+            raise InvalidCheckpoint(f"{name}: its numbers are not finite, or too large for {dtype}")
+        return own
 
-def _shape(tensor: Tensor | None) -> str:
-    return "missing" if tensor is None else str(list(tensor.shape))
+    return term.mapped(converted)

@@ -1,0 +1,216 @@
+"""Forms of LoRAs: each layer gives what the formula's weight gives, row by row at its own scale."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from engineless import load
+from lora_forms import CONVOLUTION, LINEAR, make
+from loras import write
+from torch import Tensor, nn
+
+from multimodal_gen.checkpoints.lora_folder import LoraFolder
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.runtime.layers.linear import Linear
+from multimodal_gen.runtime.layers.lora import Lora, LoraRows, LoraUse
+from multimodal_gen.runtime.layers.lora_hooks import _layer_of
+from multimodal_gen.runtime.loader.lora.targets import Target, targets_in
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.lora_reading import lora_reader
+
+CPU = torch.device("cpu")
+Checkpoints = Callable[..., Path]
+SCALES = (0.6, None, 1.0, -0.4)
+"""Of the rows of a batch; None: without the LoRA."""
+
+
+@dataclass
+class Model:
+    pipeline: ComposedPipeline
+    prefix: str
+    wanted: str
+    targets: dict[str, Target] = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = dict(targets_in(self.pipeline.denoiser_module))
+        words = self.wanted.split()
+        self.targets = {
+            name: target
+            for name, target in found.items()
+            if target.takes_rank and any(word in name for word in words)
+        }
+
+    def spelled(self, module: str) -> str:
+        flat = self.prefix.endswith("_")
+        return self.prefix + (module.replace(".", "_") if flat else module)
+
+    def read(self, keys: Mapping[str, Tensor], folder: Path) -> Lora:
+        write(folder / "ink.safetensors", keys)
+        return lora_reader(self.pipeline).read(LoraFolder(folder).find("ink"))
+
+
+@pytest.fixture(scope="module")
+def flux(checkpoints: Checkpoints) -> Model:
+    wanted = "blocks.0.attn.to_k blocks.0.attn.to_v proj_out blocks.0.ff.net.0 norm_out.linear"
+    return Model(load(checkpoints("flux-dev")), "lycoris_", wanted)
+
+
+@pytest.fixture(scope="module")
+def quantized(checkpoints: Checkpoints) -> Model:
+    pipeline = load(checkpoints("flux-dev"), quantization="int8")
+    model = Model(pipeline, "diffusion_model.", "transformer_blocks.0.attn.to_k ff.net.2")
+    assert any(isinstance(t.module, Linear) and t.module.kept for t in model.targets.values())
+    return model
+
+
+@pytest.fixture(scope="module")
+def sd(checkpoints: Checkpoints) -> Model:
+    wanted = "down_blocks.0.attentions.0.proj_in attn2.to_k resnets.0.conv1 downsamplers.0.conv"
+    return Model(load(checkpoints("sd15")), "lora_unet_", wanted)
+
+
+def numbers_of(target: Target) -> Tensor:
+    module = target.module
+    layer = module if isinstance(module, Linear) else _layer_of(module)
+    rows = layer.numbers(range(target.start, target.start + target.shape[0]))
+    return rows.view(target.shape)
+
+
+def inputs_for(target: Target) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    _, width, *kernel = target.shape
+    shape = (
+        (width * target.groups, 6, 5)
+        if kernel and isinstance(target.module, nn.Conv2d)
+        else (3, width)
+    )
+    return torch.randn(len(SCALES), *shape, generator=generator)
+
+
+def product(target: Target, weight: Tensor, x: Tensor) -> Tensor:
+    layer = target.module if isinstance(target.module, Linear) else _layer_of(target.module)
+    return layer.multiply(weight.float(), x)
+
+
+def outputs(model: Model, target: Target, x: Tensor, rows: LoraRows | None) -> Tensor:
+    if isinstance(target.module, Linear):
+        whole: Tensor = target.module(x, rows)
+        return whole[..., target.start : target.start + target.shape[0]]
+    with model.pipeline.loras.hooks.applied(rows):
+        found: Tensor = target.module(x)
+        return found
+
+
+def check(model: Model, form: str, folder: Path, within: float = 2e-5) -> None:
+    keys, made = {}, {}
+    for seed, (name, target) in enumerate(model.targets.items()):
+        if "tucker" in form and len(target.shape) < 3:
+            continue
+        made[name] = make(form, numbers_of(target), seed)
+        keys |= {f"{model.spelled(name)}.{key}": t for key, t in made[name].keys.items()}
+    lora = model.read(keys, folder)
+    model.pipeline.loras.add(0, lora)
+    uses = [[] if scale is None else [LoraUse(0, scale)] for scale in SCALES]
+    try:
+        for name, one in made.items():
+            target = model.targets[name]
+            own, x = numbers_of(target), inputs_for(target)
+            expected = outputs(model, target, x, None).clone()
+            for row, scale in enumerate(SCALES):
+                if scale is not None:
+                    change = one.changed(scale) - own.double()
+                    expected[row : row + 1] += product(target, change, x[row : row + 1])
+            found = outputs(model, target, x, LoraRows(uses, CPU))
+            assert (found - expected).abs().max() <= within * expected.abs().max(), name
+            together = outputs(model, target, x, LoraRows([[LoraUse(0, 0.6)]] * len(x), CPU))
+            torch.testing.assert_close(together[:1], found[:1], rtol=1e-4, atol=1e-4)
+    finally:
+        model.pipeline.loras.remove(0)
+
+
+@pytest.mark.parametrize("form", LINEAR)
+def test_a_form_does_what_its_weight_does_on_a_native_model(
+    flux: Model, form: str, tmp_path: Path
+) -> None:
+    """Of some queries, keys and values that one weight has, and halves in another order."""
+    check(flux, form, tmp_path)
+
+
+@pytest.mark.parametrize("form", LINEAR)
+def test_a_form_does_what_its_weight_does_on_quantised_weights(
+    quantized: Model, form: str, tmp_path: Path
+) -> None:
+    """Products with them quantise the inputs too, which DoRA scales."""
+    check(quantized, form, tmp_path, 5e-3 if "dora" in form else 2e-5)
+
+
+@pytest.mark.parametrize("form", CONVOLUTION)
+def test_a_form_does_what_its_weight_does_on_library_modules(
+    sd: Model, form: str, tmp_path: Path
+) -> None:
+    check(sd, form, tmp_path)
+
+
+# -- grouped convolutions
+
+
+@pytest.mark.parametrize("form", ["lora", "loha", "lokr", "dora-lora", "diff", "tucker"])
+def test_a_form_does_what_its_weight_does_on_grouped_convolutions(
+    checkpoints: Checkpoints, form: str, tmp_path: Path
+) -> None:
+    module = load(checkpoints("sana")).denoiser_module
+    name = next(n for n, t in targets_in(module) if t.groups > 1)
+    assert name
+    model = Model(load(checkpoints("sana")), "lycoris_", name)
+    check(model, form, tmp_path)
+
+
+# -- every tensor is accounted for
+
+
+Keys = dict[str, Tensor]
+OPTIONAL = ("alpha", "dora_scale")
+
+
+def damaged(keys: Keys, rng: random.Random) -> Iterator[tuple[str, Keys]]:
+    """The file without one key, and with one key that has another module or part; says which."""
+    for key, tensor in keys.items():
+        rest = {name: each for name, each in keys.items() if name != key}
+        yield key, rest
+        module, _, part = key.partition(".")
+        at = rng.randrange(len(module) + 1)
+        yield key, {**rest, f"{module[:at]}{rng.choice('x9')}{module[at:]}.{part}": tensor}
+        yield key, {**rest, f"{module}.x{part}": tensor}
+
+
+def attempt(model: Model, keys: Keys, folder: Path) -> Lora | None:
+    """None if the file is refused."""
+    try:
+        return model.read(keys, folder)
+    except InvalidRequest:
+        return None
+
+
+@pytest.mark.parametrize("form", LINEAR)
+def test_a_form_that_lacks_a_tensor_is_refused_or_its_keys_are_named(
+    flux: Model, form: str, tmp_path: Path
+) -> None:
+    name, target = next(iter(flux.targets.items()))
+    other = next(each for each in flux.targets if each != name)
+    one, more = make(form, numbers_of(target)), make("lora", numbers_of(flux.targets[other]))
+    keys = {f"{flux.spelled(name)}.{key}": tensor for key, tensor in one.keys.items()}
+    keys |= {f"{flux.spelled(other)}.{key}": tensor for key, tensor in more.keys.items()}
+    refused = 0
+    for missing, rest in damaged(keys, random.Random(form)):
+        lora = attempt(flux, rest, tmp_path)
+        refused += lora is None
+        if lora is not None:
+            named = "".join(lora.warnings)
+            assert all(key in named for key in rest.keys() - keys.keys()), missing
+            assert missing.endswith((*OPTIONAL, "diff")), missing
+    assert refused > len(keys)
