@@ -85,6 +85,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "cpu"
 
     @property
+    def makes_videos(self) -> bool:
+        return any(task.endswith("-to-video") for task in self.tasks)
+
+    @property
     def max_seed(self) -> int:
         """Maximum seed of a request, whose last output also needs a 64-bit seed."""
         return MAX_SEED - self.limits.max_outputs

@@ -84,6 +84,13 @@ def check_pictures(params: SamplingParams, model: ModelInfo, pictures: Pictures)
         raise InvalidRequest("strength", params.strength, allowed)
 
 
+def check_number(images: int, model: ModelInfo, field: str = "image_path") -> None:
+    """Raise InvalidRequest for more images than the model takes."""
+    if images > (most := model.limits.max_images):
+        allowed = f"at most {most} for this model ({model.family}: {', '.join(model.tasks)})"
+        raise InvalidRequest(field, f"{images} images", allowed)
+
+
 def strength_of(model: ModelInfo, pictures: Pictures) -> float | None:
     """Default strength of the model for a request with these inputs."""
     if "image" not in pictures and "video" not in pictures:
@@ -187,9 +194,7 @@ def _check_tasks(model: ModelInfo, pictures: Pictures) -> None:
     images = len(images_of(pictures))
     if images and not others:
         raise InvalidRequest("image_path", "a picture", f"{model.family} only supports {tasks}")
-    if images > model.limits.max_images:
-        allowed = f"at most {model.limits.max_images} for this model ({model.family}: {tasks})"
-        raise InvalidRequest("image_path", f"{images} images", allowed)
+    check_number(images, model)
     if "video" in pictures and "video_path" not in model.parameters:
         raise InvalidRequest("video_path", "a video", f"{model.family} only supports {tasks}")
     if not from_noise and not images and "video" not in pictures:

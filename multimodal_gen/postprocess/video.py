@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+from collections import deque
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from multimodal_gen.postprocess.images import QUALITY, to_pil
 from multimodal_gen.postprocess.sound import Sound, SoundTrack
@@ -108,10 +109,11 @@ def encode_spritesheet(frames: NDArray[np.uint8]) -> bytes:
     return out.getvalue()
 
 
-def read_first_frame(video: bytes) -> NDArray[np.uint8]:
-    """First frame, uint8 [H, W, 3], of a video file, which was encoded here."""
+def read_frame(video: bytes, index: Literal[0, -1]) -> NDArray[np.uint8]:
+    """First or last frame, uint8 [H, W, 3], of a video file, which was encoded here."""
     import av
 
     with av.open(io.BytesIO(video), "r") as file:
-        frame = next(file.decode(video=0))
+        frames = file.decode(video=0)
+        frame = next(frames) if index == 0 else deque(frames, maxlen=1).pop()
         return frame.to_ndarray(format="rgb24").astype("uint8", copy=False)

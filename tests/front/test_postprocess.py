@@ -25,7 +25,7 @@ from multimodal_gen.postprocess.video import (
     encode_mp4,
     encode_spritesheet,
     encode_thumbnail,
-    read_first_frame,
+    read_frame,
 )
 
 RECIPE = Recipe(
@@ -192,12 +192,12 @@ def test_a_thumbnail_is_the_middle_frame_made_small() -> None:
         assert abs(np.asarray(picture).astype(int) - 90).max() <= 2
 
 
-def test_the_first_frame_is_read_from_a_video(tmp_path: Path) -> None:
+@pytest.mark.parametrize("index", [0, -1])
+def test_the_first_and_the_last_frame_are_read_from_a_video(index: Literal[0, -1]) -> None:
     frames = clip(3, 32, 48)
-    (tmp_path / "a.mp4").write_bytes(encode_mp4(frames, 8))
-    read = read_first_frame((tmp_path / "a.mp4").read_bytes())
+    read = read_frame(encode_mp4(frames, 8), index)
     assert read.shape == (32, 48, 3)
-    assert np.abs(read.astype(int) - frames[0]).mean() < 8
+    assert np.abs(read.astype(int) - frames[index]).mean() < 8
 
 
 def test_the_same_frames_give_the_same_video_always() -> None:

@@ -5,9 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.entrypoints.http.openai.schema import PictureLink, PictureSource
+from multimodal_gen.entrypoints.python.decoding import decode_picture
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.pictures import check_number
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _DATA_URL = re.compile(r"data:[^,]{0,200},", re.ASCII | re.IGNORECASE)
 _PIECE = 2**20
@@ -18,6 +25,16 @@ def file_of(given: PictureSource, field: str) -> bytes:
     """Get the file of an image in a body. Raises InvalidRequest."""
     text = given.image_url if isinstance(given, PictureLink) else given
     return text if isinstance(text, bytes) else bytes_of(text, field)
+
+
+def decode_images(
+    given: PictureSource | list[PictureSource], field: str, model: ModelInfo, max_pixels: int
+) -> list[np.ndarray[Any, Any]]:
+    """Decode one image or several, [H, W, 3] each. Raises InvalidRequest, for more than the model
+    takes before any is decoded."""
+    listed = given if isinstance(given, list) else [given]
+    check_number(len(listed), model, field)
+    return [decode_picture(file_of(each, field), field, max_pixels=max_pixels) for each in listed]
 
 
 def bytes_of(text: str, field: str) -> bytes:

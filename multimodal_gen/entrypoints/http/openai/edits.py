@@ -1,4 +1,4 @@
-"""`POST /v1/images/edits` and `/variations`: images from an image."""
+"""`POST /v1/images/edits` and `/variations`: images from images."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 
-from multimodal_gen.entrypoints.http.media.pictures import file_of
+from multimodal_gen.entrypoints.http.media.pictures import decode_images, file_of
 from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
 from multimodal_gen.entrypoints.http.openai.images import ANSWERS
-from multimodal_gen.entrypoints.http.openai.schema import (
-    EditsRequest,
-    PictureSource,
-    VariationsRequest,
-)
+from multimodal_gen.entrypoints.http.openai.schema import EditsRequest, VariationsRequest
 from multimodal_gen.entrypoints.http.transport import forms
-from multimodal_gen.entrypoints.python.decoding import Mode, decode_mask, decode_picture
+from multimodal_gen.entrypoints.python.decoding import decode_mask, decode_picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.pictures import Pixels
+from multimodal_gen.messages.pictures import Pixels, named_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,9 +36,10 @@ def edit_routes(maker: ImageMaker, max_input_pixels: int) -> APIRouter:
     )
     async def edit(request: Request) -> Response:
         """Edit an image as the prompt says: overall by `strength`, inside a `mask`, or by
-        instruction, depending on the model."""
+        instruction, depending on the model; some take several images, up to
+        `limits.max_images`."""
         body = await forms.parse_body(request, EditsRequest)
-        model = _checked(await maker.model(body.model), _FROM_PICTURES, body.image)
+        model = _checked(await maker.model(body.model), _FROM_PICTURES)
         pictures = await asyncio.to_thread(_opened, body, model, max_input_pixels)
         return await maker.answer(request, body, "image_edit", model, pictures)
 
@@ -57,30 +54,30 @@ def edit_routes(maker: ImageMaker, max_input_pixels: int) -> APIRouter:
     async def vary(request: Request) -> Response:
         """Generate images similar to the given one: image-to-image, with or without a prompt."""
         body = await forms.parse_body(request, VariationsRequest)
-        model = _checked(await maker.model(body.model), _WITHOUT_MASK, body.image)
-        image = await asyncio.to_thread(_opened_image, body.image, max_input_pixels)
+        model = _checked(await maker.model(body.model), _WITHOUT_MASK)
+        if isinstance(body.image, list) and len(body.image) != 1:
+            raise InvalidRequest("image", f"{len(body.image)} images", "must be one image")
+        (image,) = await asyncio.to_thread(
+            decode_images, body.image, "image", model, max_input_pixels
+        )
         return await maker.answer(request, body, "image_edit", model, {"image": image})
 
     return routes
 
 
-def _checked(
-    model: ModelInfo, tasks: tuple[str, ...], given: PictureSource | list[PictureSource]
-) -> ModelInfo:
-    """Return `model`. Raises InvalidRequest if it supports none of `tasks`, or fewer input
-    images."""
+def _checked(model: ModelInfo, tasks: tuple[str, ...]) -> ModelInfo:
+    """Return `model`. Raises InvalidRequest if it supports none of `tasks`."""
     if not any(task in tasks for task in model.tasks):
         allowed = (
             f"{model.name} only supports {', '.join(model.tasks)}; this needs {' or '.join(tasks)}"
         )
         raise InvalidRequest("image", "an image", allowed)
-    if isinstance(given, list) and len(given) != 1:
-        raise InvalidRequest("image", f"{len(given)} pictures", f"{model.name} takes one image")
     return model
 
 
 def _opened(body: EditsRequest, model: ModelInfo, max_pixels: int) -> Pixels:
-    image = _opened_image(body.image, max_pixels)
+    """Decode the images of an edit; a mask and a markup are of the first."""
+    image, *others = decode_images(body.image, "image", model, max_pixels)
     if body.markup is not None:
         if body.mask is not None:
             raise InvalidRequest("markup", "a picture", "can't be combined with a mask")
@@ -88,11 +85,12 @@ def _opened(body: EditsRequest, model: ModelInfo, max_pixels: int) -> Pixels:
         markup = decode_picture(file, "markup", "RGBA", max_pixels=max_pixels)
         _check_size("markup", markup, image)
         image = _marked(image, markup)
+    images = named_images([image, *others])
     if body.mask is None:
-        return {"image": image, **_own_mask(body, model, max_pixels)}
+        return {**images, **_own_mask(body, model, max_pixels)}
     mask = decode_mask(file_of(body.mask, "mask"), "mask", max_pixels=max_pixels)
     _check_size("mask", mask, image)
-    return {"image": image, "mask": mask}
+    return {**images, "mask": mask}
 
 
 def _check_size(field: str, given: np.ndarray[Any, Any], image: np.ndarray[Any, Any]) -> None:
@@ -117,12 +115,7 @@ def _own_mask(body: EditsRequest, model: ModelInfo, max_pixels: int) -> Pixels:
 
     if any(task in model.tasks for task in _WITHOUT_MASK):
         return {}
-    alpha = _opened_image(body.image, max_pixels, "RGBA")[..., 3]
+    first = body.image[0] if isinstance(body.image, list) else body.image
+    file = file_of(first, "image")
+    alpha = decode_picture(file, "image", "RGBA", max_pixels=max_pixels)[..., 3]
     return {"mask": np.ascontiguousarray(255 - alpha)} if alpha.min() < 255 else {}
-
-
-def _opened_image(
-    given: PictureSource | list[PictureSource], max_pixels: int, mode: Mode = "RGB"
-) -> np.ndarray[Any, Any]:
-    one = given[0] if isinstance(given, list) else given
-    return decode_picture(file_of(one, "image"), "image", mode, max_pixels=max_pixels)

@@ -30,8 +30,6 @@ from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import NO_PIXELS, Service
 from multimodal_gen.serving.task import Task
 
-_MAKES_VIDEOS = ("text-to-video", "image-to-video")
-
 
 @dataclass(frozen=True)
 class ImageMaker:
@@ -44,7 +42,7 @@ class ImageMaker:
         """The model of this name, or the default one; it is loaded if it never was. Raises
         ModelNotFound, InvalidRequest if it does not make images, EngineNotReady."""
         model = await self.service.known(name)
-        if any(task in _MAKES_VIDEOS for task in model.tasks):
+        if model.makes_videos:
             raise InvalidRequest("model", model.name, "makes videos; this route makes images")
         return model
 

@@ -9,6 +9,7 @@ import msgspec
 from fastapi import Request
 from pydantic import BaseModel
 
+from multimodal_gen.configs.sampling_params import PARAMETERS
 from multimodal_gen.entrypoints.http.jobs.files import absolute_url
 from multimodal_gen.entrypoints.http.transport.errors import ErrorInfo, envelope
 from multimodal_gen.errors import NotFound
@@ -19,7 +20,7 @@ from multimodal_gen.serving.storage.ledger import Page
 from multimodal_gen.serving.storage.results import ResultStore
 from multimodal_gen.serving.task import Status, Task
 
-_PRIVATE = ("image_path", "mask_path", "num_outputs_per_prompt")
+_PRIVATE = {name for name, each in PARAMETERS.items() if each.spec.local}
 
 
 class JobProgress(BaseModel):
@@ -70,7 +71,7 @@ class Job(BaseModel):
     parameters: dict[str, Any]
     """All defaults filled in, with the seed of the first output."""
     pictures: list[str]
-    """Its input images: image, mask."""
+    """Its input images and video: image, image_2, …, last_image, mask, video."""
     outputs: list[JobOutput]
     audio: AudioInfo | None
     """Sound of each output, once it is made and if it has some."""
@@ -109,7 +110,7 @@ def job_of(
         "parameters": {
             name: value
             for name, value in params.items()
-            if value is not None and name not in _PRIVATE
+            if value is not None and name not in (*_PRIVATE, "num_outputs_per_prompt")
         },
         "pictures": list(first.pictures),
         "outputs": list(_outputs(request, record, results)),

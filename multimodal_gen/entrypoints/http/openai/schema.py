@@ -193,7 +193,8 @@ class EditsRequest(ImageFields):
 
     prompt: str
     image: PictureSources
-    """Also called images in JSON, or url (for data URLs) by clients of other servers."""
+    """One image, or a list of several for models that take them: `image[]` in forms. Also called
+    images in JSON, or url (for data URLs) by clients of other servers."""
     mask: SentPicture | None = None
     """The image changes where it is transparent or, without transparency, white."""
     markup: SentPicture | None = None

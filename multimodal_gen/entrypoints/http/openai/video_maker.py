@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request, Response
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.entrypoints.http.media.pictures import file_of
+from multimodal_gen.entrypoints.http.media.pictures import decode_images, file_of
 from multimodal_gen.entrypoints.http.openai.video_schema import RemixRequest, VideosRequest
 from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.entrypoints.http.transport.warnings import warning_headers
 from multimodal_gen.entrypoints.python.decoding import decode_picture
+from multimodal_gen.entrypoints.python.video_decoding import decode_video
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.pictures import Pixels
+from multimodal_gen.messages.pictures import Pixels, named_images
 from multimodal_gen.postprocess.files import encode_file
 from multimodal_gen.postprocess.metadata import Recipe
-from multimodal_gen.postprocess.video import read_first_frame
+from multimodal_gen.postprocess.video import read_frame
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.records import JobRecord
 from multimodal_gen.serving.service import NO_PIXELS, Service
 
-_TASKS = ("text-to-video", "image-to-video")
-_PICTURE = "input_reference"
+_SHOWN_AT_THE_ENDS = ({"image"}, {"image", "last_image"})
+"""Input images that are the first and the last frame of an image-to-video model's output."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class VideoMaker:
         """The model of this name, or the default one; it is loaded if it never was. Raises
         ModelNotFound, InvalidRequest if it does not make videos, EngineNotReady."""
         model = await self.service.known(name)
-        if not any(task in _TASKS for task in model.tasks):
+        if not model.makes_videos:
             raise InvalidRequest("model", model.name, "makes images; this route makes videos")
         return model
 
@@ -53,7 +55,7 @@ class VideoMaker:
         base = SamplingParams() if source is None else source.request.requests[0].params
         try:
             params = body.sampling_params(model, base)
-            pictures = await asyncio.to_thread(self._pictures, body, source)
+            pictures = await asyncio.to_thread(self._pictures, body, params, model, source)
             return await self.jobs.submit(
                 "video",
                 params,
@@ -74,7 +76,7 @@ class VideoMaker:
         model = await self.model(body.model)
         try:
             params = body.sampling_params(model, SamplingParams())
-            pictures = await asyncio.to_thread(self._pictures, body)
+            pictures = await asyncio.to_thread(self._pictures, body, params, model)
             task = self.service.start(params, pictures, owner=owner_of(request), model=model.name)
             (output,) = await unless_gone(request, task)
         except MultimodalGenError as error:
@@ -86,16 +88,38 @@ class VideoMaker:
         headers["x-seed"] = str(output.seed)
         return Response(file, media_type="video/mp4", headers=headers)
 
-    def _pictures(self, body: RemixRequest, source: JobRecord | None = None) -> Pixels:
-        if isinstance(body, VideosRequest) and body.input_reference is not None:
-            file = file_of(body.input_reference, _PICTURE)
-            pixels = decode_picture(file, _PICTURE, max_pixels=self.max_input_pixels)
-            return {"image": pixels}
-        if source is not None and source.request.requests[0].pictures:
-            # The input image is only stored until the job ends; it is the first frame.
-            video = self.jobs.results.read(source.files[0], source.owner)
-            return {"image": read_first_frame(video)}
-        return NO_PIXELS
+    def _pictures(
+        self,
+        body: RemixRequest,
+        params: SamplingParams,
+        model: ModelInfo,
+        source: JobRecord | None = None,
+    ) -> Pixels:
+        if isinstance(body, VideosRequest):
+            return self._sent(body, params, model)
+        assert source is not None
+        given = source.request.requests[0].pictures
+        if not given:
+            return NO_PIXELS
+        # Inputs are only stored until the job ends; these are frames of the video.
+        if given.keys() not in _SHOWN_AT_THE_ENDS or "image-to-video" not in model.tasks:
+            allowed = "its images and videos are no longer stored: send them with a new request"
+            raise InvalidRequest("video_id", source.id, allowed)
+        video = self.jobs.results.read(source.files[0], source.owner)
+        return {name: read_frame(video, 0 if name == "image" else -1) for name in given}
+
+    def _sent(self, body: VideosRequest, params: SamplingParams, model: ModelInfo) -> Pixels:
+        field, most = body.names_sent()["image_path"], self.max_input_pixels
+        pixels: dict[str, Any] = {}
+        if images := body.images():
+            pixels |= named_images(decode_images(images, field, model, most))
+        if body.last_image is not None:
+            file = file_of(body.last_image, "last_image")
+            pixels["last_image"] = decode_picture(file, "last_image", max_pixels=most)
+        if body.video is not None:
+            file, frames = file_of(body.video, "video"), params.num_frames
+            pixels["video"] = decode_video(file, "video", frames=frames, max_pixels=most)
+        return pixels
 
 
 def _meta(body: RemixRequest, source: JobRecord | None) -> dict[str, object]:

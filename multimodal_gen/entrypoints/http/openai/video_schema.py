@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
@@ -11,7 +12,11 @@ from pydantic_core import PydanticCustomError
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.http.bodies.json_body import maybe_json
 from multimodal_gen.entrypoints.http.openai.sampling_fields import SamplingFields
-from multimodal_gen.entrypoints.http.openai.schema import PictureSource
+from multimodal_gen.entrypoints.http.openai.schema import (
+    PictureSource,
+    PictureSources,
+    SentPicture,
+)
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
 
@@ -58,10 +63,17 @@ class RemixRequest(SamplingFields):
 
 
 class VideosRequest(RemixRequest):
-    """Make a video from a prompt, and from an image if the model supports it."""
+    """Make a video from a prompt, and from images or a video if the model supports it."""
 
-    input_reference: PictureSource | None = None
-    """First frame of the video: a file, or `{"image_url": a data URL}` in JSON."""
+    input_reference: PictureSources | None = None
+    """First frame of the video, or images to refer to (`input_reference[]` in forms): a file, or
+    `{"image_url": a data URL}` in JSON."""
+    image: PictureSources | None = None
+    """Further images, after `input_reference`; `image[]` in forms."""
+    last_image: SentPicture | None = None
+    """Last frame of the video."""
+    video: SentPicture | None = None
+    """Video to start from or to follow: a file (MP4, MOV, WebM, MKV, AVI or GIF) or a data URL."""
 
     @model_validator(mode="before")
     @classmethod
@@ -75,17 +87,34 @@ class VideosRequest(RemixRequest):
                 return {**others, "input_reference": given[name]}
         return given
 
-    @field_validator("input_reference", mode="before")
+    @field_validator("input_reference", "image", "last_image", "video", mode="before")
     @classmethod
-    def _is_sent(cls, value: object) -> object:
-        if isinstance(value, str) and value.startswith("{"):  # an object in a form
-            value = maybe_json(value)
-        if not isinstance(value, dict):
-            return value
-        if value.get("image_url") is None:
-            allowed = 'must be a file, or {"image_url": a data URL}: file ids are not supported'
-            raise PydanticCustomError("not_offered", allowed)
-        return value["image_url"]
+    def _are_sent(cls, value: object) -> object:
+        if isinstance(value, list):
+            return [_sent(each) for each in value]
+        return _sent(value)
+
+    def images(self) -> list[PictureSource]:
+        """The input images, in their order."""
+        both = (self.input_reference, self.image)
+        given = (each if isinstance(each, list) else [each] for each in both if each is not None)
+        return list(chain.from_iterable(given))
+
+    def names_sent(self) -> dict[str, str]:
+        only_images = self.input_reference is None and self.image is not None
+        others = {"last_image_path": "last_image", "video_path": "video"}
+        return super().names_sent() | others | ({"image_path": "image"} if only_images else {})
+
+
+def _sent(value: object) -> object:
+    if isinstance(value, str) and value.startswith("{"):  # an object in a form
+        value = maybe_json(value)
+    if not isinstance(value, dict):
+        return value
+    if value.get("image_url") is None:
+        allowed = 'must be a file, or {"image_url": a data URL}: file ids are not supported'
+        raise PydanticCustomError("not_offered", allowed)
+    return value["image_url"]
 
 
 def frames_of(seconds: float, fps: int, multiple: int, least: int = 1) -> int:
