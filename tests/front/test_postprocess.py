@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import av
 import numpy as np

@@ -303,7 +303,7 @@ def test_mask_grows_and_what_it_covers_is_grey() -> None:
     file = encode_image(pixels, "png")
     image = LoadedImage("1", "a.png")
     mask = LoadedMask(image, "red", grow=4, erases=True)
-    pictures = PictureLoader({"a.png": file}.get, 16, 10**6).load(image, mask)
+    pictures = PictureLoader({"a.png": file}.get, 16, 10**6).load({"image": image}, mask)
     image, mask = pictures["image"], pictures["mask"]
     assert image.shape == (16, 32, 3)
     rows, columns = np.nonzero(mask)

@@ -56,7 +56,7 @@ def model_of(family: str, view: View = View.FLOW, **defaults: Any) -> ModelInfo:
         family=family,
         tasks=config.tasks,
         defaults=Defaults(**usual | defaults),
-        limits=Limits(max_frames=121),
+        limits=Limits(max_frames=121, max_images=config.limits.max_images),
         size_multiple=16,
         frame_multiple=4 if video else 1,
         parameters=(*config.parameters, *SCHEDULE_PARAMETERS[view], "lora"),
@@ -469,8 +469,8 @@ def test_denoise_keeps_the_number_of_steps() -> None:
     sampling = read(graph, SDXL)
     steps, strength = asked(sampling, "num_inference_steps", "strength")
     assert (steps, int(steps * strength)) == (33, 20)
-    assert sampling.image == LoadedImage("4", "a.png")
-    assert sampling.sized_by_image
+    assert sampling.pictures["image"] == LoadedImage("4", "a.png")
+    assert sampling.sized_by == "image"
 
 
 @given(steps=st.integers(1, 500), denoise=st.floats(0.05, 0.99))
@@ -507,10 +507,10 @@ def kontext(**latent: Any) -> Sent:
 def test_reference_latent_is_an_image_to_edit() -> None:
     model = model_of("flux_kontext")
     sampling = read(kontext(latent_image=["11", 0]), model)
-    assert sampling.image is not None
-    assert sampling.image.file == "a.png"
+    assert "image" in sampling.pictures
+    assert sampling.pictures["image"].file == "a.png"
     assert asked(sampling, "width", "height", "strength", "guidance_scale") == (None,) * 3 + (2.5,)
-    assert not sampling.sized_by_image
+    assert not sampling.sized_by
     assert asked(read(kontext(), model), "width", "height") == (512, 256)
     with pytest.raises(InvalidInput, match="Custom validation failed"):
         read(kontext(), FLUX)
@@ -532,15 +532,134 @@ def test_qwen_edit_takes_the_size_of_the_scaled_image() -> None:
         },
     )
     sampling = read(graph, model_of("qwen_image_edit"))
-    assert sampling.image == LoadedImage("4", "a.png", (ScaleStep("lanczos", megapixels=1.0),))
-    assert sampling.sized_by_image
+    assert sampling.pictures["image"] == LoadedImage(
+        "4", "a.png", (ScaleStep("lanczos", megapixels=1.0),)
+    )
+    assert sampling.sized_by == "image"
     assert asked(sampling, "prompt", "negative_prompt", "strength") == ("make it blue", "", None)
-    graph["15"] = node("LoadImage", image="b.png")
-    images = {"image1": ["4", 0], "image2": ["15", 0]}
-    graph["5"] = node("TextEncodeQwenImageEditPlus", clip=["2", 0], prompt="both", **images)
+
+
+def several(images: dict[str, Any], prompt: str = "both", **nodes: Any) -> Sent:
+    """A graph that shows the pictures a.png, b.png and c.png, of the nodes 20 to 22."""
+    loaders = {str(20 + i): node("LoadImage", image=f"{name}.png") for i, name in enumerate("abc")}
+    encoder = node("TextEncodeQwenImageEditPlus", clip=["2", 0], prompt=prompt, **images)
+    return separate_files("qwen_image", **{**loaders, "5": encoder, "13": sampled(), **nodes})
+
+
+def files(sampling: Sampling) -> dict[str, str]:
+    return {name: image.file for name, image in sampling.pictures.items()}
+
+
+ABC = {"image": "a.png", "image_2": "b.png", "image_3": "c.png"}
+
+
+def test_qwen_edit_plus_shows_several_images_in_their_order() -> None:
+    images = {f"image{i}": [str(19 + i), 0] for i in (1, 2, 3)}
+    sampling = read(several(images), model_of("qwen_image_edit"))
+    assert (files(sampling), sampling.sized_by) == (ABC, "")
+    assert asked(sampling, "prompt", "width", "height") == ("both", 512, 256)
+    with pytest.raises(InvalidInput) as error:
+        read(several(images), model_of("flux_kontext"))
+    assert "3 images: flux_kontext takes at most 1" in error.value.problem["details"]
+    assert error.value.node == "21"
+
+
+def test_a_batch_is_several_images() -> None:
+    pair = node("ImageBatch", image1=["20", 0], image2=["21", 0])
+    batch = node("ImageBatch", image1=["30", 0], image2=["22", 0])
+    graph = several({"image1": ["31", 0]}, **{"30": pair, "31": batch})
+    assert files(read(graph, model_of("qwen_image_edit"))) == ABC
+    graph["32"] = node("VAEEncode", pixels=["31", 0], vae=["3", 0])
+    graph["13"] = sampled(latent_image=["32", 0])
     with pytest.raises(InvalidInput) as error:
         read(graph, model_of("qwen_image_edit"))
-    assert "conditions on one" in error.value.problem["details"]
+    assert "must be a loaded image, not several images" in error.value.problem["details"]
+
+
+def test_the_latent_says_which_of_several_images_gives_the_size() -> None:
+    encoded = node("VAEEncode", pixels=["21", 0], vae=["3", 0])
+    graph = several({"image1": ["20", 0], "image2": ["21", 0]}, **{"7": encoded})
+    sampling = read(graph, model_of("qwen_image_edit"))
+    assert files(sampling) == {"image": "a.png", "image_2": "b.png"}
+    assert sampling.sized_by == "image_2"
+    graph["7"] = node("VAEEncode", pixels=["22", 0], vae=["3", 0])
+    with pytest.raises(InvalidInput):
+        read(graph, model_of("qwen_image_edit"))
+
+
+def test_a_chain_of_reference_latents_is_several_images() -> None:
+    chain = {
+        key: each
+        for i in (0, 1, 2)
+        for key, each in (
+            (f"{30 + i}", node("VAEEncode", pixels=[f"{20 + i}", 0], vae=["3", 0])),
+            (
+                f"{40 + i}",
+                node(
+                    "ReferenceLatent",
+                    conditioning=[f"{39 + i}" if i else "5", 0],
+                    latent=[f"{30 + i}", 0],
+                ),
+            ),
+        )
+    }
+    text = {"5": node("CLIPTextEncode", clip=["2", 0], text="both")}
+    graph = several({}, **text, **chain, **{"13": sampled(positive=["42", 0])})
+    assert files(read(graph, model_of("flux2"))) == ABC
+
+
+def test_an_image_that_encoder_and_denoiser_are_given_is_one() -> None:
+    latent = node("VAEEncode", pixels=["20", 0], vae=["3", 0])
+    shown = node("ReferenceLatent", conditioning=["5", 0], latent=["30", 0])
+    nodes = {"30": latent, "31": shown, "13": sampled(positive=["31", 0])}
+    graph = several({"image1": ["20", 0], "image2": ["21", 0]}, **nodes)
+    named = {"image": "a.png", "image_2": "b.png"}
+    assert files(read(graph, model_of("qwen_image_edit"))) == named
+
+
+def test_several_images_are_loaded_by_their_names() -> None:
+    sizes = {"a.png": (64, 64), "b.png": (40, 80), "c.png": (96, 32)}
+    stored = {
+        name: encode_image(np.zeros((*size, 3), np.uint8), "png") for name, size in sizes.items()
+    }
+    images = {f"image{i}": [str(19 + i), 0] for i in (1, 2, 3)}
+    sampling = read(several(images), model_of("qwen_image_edit"))
+    loaded = PictureLoader(stored.get, 16, 10**6).load(sampling.pictures, None)
+    shapes = {name: pixels.shape[:2] for name, pixels in loaded.items()}
+    assert shapes == {"image": (64, 64), "image_2": (32, 80), "image_3": (96, 32)}
+
+
+def test_first_and_last_frame_of_a_video() -> None:
+    video = {"width": 832, "height": 480, "length": 33, "batch_size": 1}
+    both = {"positive": ["5", 0], "negative": ["6", 0], "vae": ["3", 0]}
+    seen = {"clip_vision": ["15", 0], "crop": "none"}
+    graph = wan_graph(
+        **{
+            "10": node("LoadImage", image="a.png"),
+            "11": node("LoadImage", image="b.png"),
+            "15": node("CLIPVisionLoader", clip_name="served"),
+            "16": node("CLIPVisionEncode", image=["11", 0], **seen),
+            "7": node(
+                "WanFirstLastFrameToVideo",
+                clip_vision_end_image=["16", 0],
+                start_image=["10", 0],
+                end_image=["11", 0],
+                **both,
+                **video,
+            ),
+            "13": sampled(positive=["7", 0], negative=["7", 1], latent_image=["7", 2]),
+        }
+    )
+    sampling = read(graph, model_of("wan_image_to_video"))
+    step = ScaleStep("bilinear", 832, 480, centre=True)
+    assert sampling.pictures == {
+        "image": LoadedImage("10", "a.png", (step,)),
+        "last_image": LoadedImage("11", "b.png", (step,)),
+    }
+    graph["16"]["inputs"]["image"] = ["10", 0]
+    with pytest.raises(InvalidInput, match="Custom validation failed") as error:
+        read(graph, model_of("wan_image_to_video"))
+    assert error.value.input_name == "clip_vision_end_image"
 
 
 def test_first_frame_of_a_video() -> None:
@@ -564,7 +683,7 @@ def test_first_frame_of_a_video() -> None:
     )
     sampling = read(graph, model_of("wan_image_to_video"))
     step = ScaleStep("bilinear", 832, 480, centre=True)
-    assert sampling.image == LoadedImage("10", "a.png", (step,))
+    assert sampling.pictures["image"] == LoadedImage("10", "a.png", (step,))
     assert asked(sampling, "width", "height", "num_frames", "strength") == (832, 480, 33, None)
     with pytest.raises(InvalidInput):
         read(graph, WAN)
@@ -620,7 +739,7 @@ def test_outpainting_pads_the_image() -> None:
     )
     sampling = read(graph, model_of("flux_fill"))
     file = encode_image(np.zeros((64, 64, 3), np.uint8), "png")
-    pictures = PictureLoader({"a.png": file}.get, 16, 10**6).load(sampling.image, sampling.mask)
+    pictures = PictureLoader({"a.png": file}.get, 16, 10**6).load(sampling.pictures, sampling.mask)
     assert pictures["image"].shape == (64, 96, 3)
     assert pictures["image"][0, 80].tolist() == [128] * 3
     mask = pictures["mask"]
@@ -678,7 +797,7 @@ def test_scaled_image_must_not_exceed_the_limit() -> None:
     file = encode_image(np.zeros((64, 64, 3), np.uint8), "png")
     image = LoadedImage("1", "a.png", (ScaleStep("area", 16384, 16384),))
     with pytest.raises(InvalidInput, match="Custom validation failed"):
-        PictureLoader({"a.png": file}.get, 16, 10**6).load(image, None)
+        PictureLoader({"a.png": file}.get, 16, 10**6).load({"image": image}, None)
 
 
 def test_steps_of_an_image_are_limited() -> None:
@@ -702,7 +821,7 @@ def test_border_of_a_mask_must_not_exceed_the_limit() -> None:
     image = LoadedImage("1", "a.png")
     mask = LoadedMask(image, border=PadStep(16384, 0, 16384, 0))
     with pytest.raises(InvalidInput, match="Custom validation failed"):
-        PictureLoader({"a.png": file}.get, 16, 10**6).load(image, mask)
+        PictureLoader({"a.png": file}.get, 16, 10**6).load({"image": image}, mask)
 
 
 def test_memory_of_steps_counts_until_the_result_is_freed() -> None:
@@ -712,12 +831,12 @@ def test_memory_of_steps_counts_until_the_result_is_freed() -> None:
     loader = PictureLoader({"a.png": file}.get, 16, 10**7)
     token = picture_memory.set(partial(Hold, room, "me"))
     try:
-        pictures = loader.load(image, None)
+        pictures = loader.load({"image": image}, None)
         assert room.held == pictures["image"].nbytes == 512 * 512 * 3
         del pictures
         assert room.held == 0
         with pytest.raises(QueueFull):
-            loader.load(image.then(ScaleStep("area", 3000, 3000)), None)
+            loader.load({"image": image.then(ScaleStep("area", 3000, 3000))}, None)
         assert room.held == 0
     finally:
         picture_memory.reset(token)

@@ -154,9 +154,9 @@ class PromptSubmitter:
 
         loader = PictureLoader(read, model.size_multiple, most)
         try:
-            pictures = await asyncio.to_thread(loader.load, sampling.image, sampling.mask)
-            if "image" in pictures and sampling.sized_by_image:
-                height, width = pictures["image"].shape[:2]
+            pictures = await asyncio.to_thread(loader.load, sampling.pictures, sampling.mask)
+            if sampling.sized_by:
+                height, width = pictures[sampling.sized_by].shape[:2]
                 sampling.params = sampling.params.updated(width=width, height=height)
             self._service.resolve(sampling.params, pictures, model=model.name)
         except InvalidRequest as error:

@@ -29,12 +29,13 @@ class Sampling:
 
     sampler: Node
     params: SamplingParams
-    image: LoadedImage | None
+    pictures: Mapping[str, LoadedImage]
+    """Input images by their names in a request."""
     mask: LoadedMask | None
     origins: Mapping[str, tuple[str, str]]
     """Node id and input name that each parameter comes from."""
-    sized_by_image: bool
-    """The output has the size of the image."""
+    sized_by: str
+    """Name of the input image whose size the output has; empty if it has none's."""
     warnings: list[str]
     """What of the graph has no effect, or another than asked for."""
     outputs: dict[str, SavedResult] = field(default_factory=dict)
@@ -82,10 +83,10 @@ class GraphTranslator:
         return Sampling(
             sampler,
             params,
-            found.image,
+            found.pictures,
             found.mask,
             found.origins,
-            found.sized_by_image,
+            found.sized_by,
             [self._warning(given, what) for given, what in found.warnings],
         )
 

@@ -9,6 +9,7 @@ from multimodal_gen.entrypoints.http.comfyui.errors import InvalidInput, meaning
 from multimodal_gen.entrypoints.http.comfyui.graph.graph import Graph, Node
 from multimodal_gen.entrypoints.http.comfyui.graph.values import (
     Given,
+    ImageList,
     LoadedImage,
     NodeValue,
     SizeOf,
@@ -85,6 +86,13 @@ class NodeInputs:
 
     def image(self, name: str = "image") -> LoadedImage:
         return self.linked(name, LoadedImage)
+
+    def images(self, name: str) -> tuple[LoadedImage, ...]:
+        """One image, or those of a batch; none if an optional input is not linked."""
+        if not self.has(name):
+            return ()
+        found = self.anything(name)
+        return found.images if isinstance(found, ImageList) else (self.image(name),)
 
     def refused(self, name: str, why: str) -> InvalidInput:
         """Error for an input whose meaning this server can't realise."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.entrypoints.http.comfyui.errors import meaningless, shown
@@ -39,14 +39,15 @@ class PictureLoader:
         self._max_pixels = max_pixels
         self._memory: PictureMemory | None = None
 
-    def load(self, image: LoadedImage | None, mask: LoadedMask | None) -> dict[str, Array]:
-        """`image` [H, W, 3] and `mask` [H, W], as far as they are given. Raises QueueFull if the
-        images of other requests leave no memory for them."""
-        if image is None:
-            return {}
-        with self._counting():
-            loaded = self._load(image, mask)
-        return {name: count_until_freed(each, each.nbytes) for name, each in loaded.items()}
+    def load(self, images: Mapping[str, LoadedImage], mask: LoadedMask | None) -> dict[str, Array]:
+        """Images [H, W, 3] by their names, and the `mask` [H, W] of the first. Raises QueueFull if
+        the images of other requests leave no memory for them."""
+        loaded: dict[str, Array] = {}
+        for name, image in images.items():
+            with self._counting():
+                found = self._load(name, image, mask if name == "image" else None)
+            loaded |= {each: count_until_freed(pixels, pixels.nbytes) for each, pixels in found}
+        return loaded
 
     @contextlib.contextmanager
     def _counting(self) -> Iterator[None]:
@@ -59,7 +60,9 @@ class PictureLoader:
             if self._memory is not None:
                 self._memory.close()
 
-    def _load(self, image: LoadedImage, mask: LoadedMask | None) -> dict[str, Array]:
+    def _load(
+        self, name: str, image: LoadedImage, mask: LoadedMask | None
+    ) -> list[tuple[str, Array]]:
         import numpy as np
 
         pixels = np.asarray(self._image(image).convert("RGB"))
@@ -67,12 +70,12 @@ class PictureLoader:
             why = f"must have sides of at least {self._multiple} pixels"
             raise meaningless(image.node, "image", why)
         if mask is None:
-            return {"image": self._cut(pixels)}
+            return [(name, self._cut(pixels))]
         white = self._mask(mask, pixels.shape[:2])
         if mask.erases:
             pixels = pixels.copy()
             pixels[white >= _HALF] = _HALF
-        return {"image": self._cut(pixels), "mask": self._cut(_grown(white, mask.grow))}
+        return [(name, self._cut(pixels)), ("mask", self._cut(_grown(white, mask.grow)))]
 
     def _image(self, image: LoadedImage) -> Image:
         """The image after its steps, in RGBA."""

@@ -21,6 +21,7 @@ from multimodal_gen.entrypoints.http.comfyui.graph.values import (
     SizeOf,
 )
 from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.pictures import named_images
 
 _SHOWN = 20
 
@@ -32,9 +33,11 @@ class RequestParameters:
     model: ModelInfo
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, tuple[str, str]] = field(default_factory=dict)
-    image: LoadedImage | None = None
+    pictures: dict[str, LoadedImage] = field(default_factory=dict)
+    """Input images by their names in a request."""
     mask: LoadedMask | None = None
-    sized_by_image: bool = False
+    sized_by: str = ""
+    """Name of the input image whose size the output has."""
     warnings: list[tuple[Given[Any], str]] = field(default_factory=list)
     """Inputs that have no effect, or another than asked for, each with what happens instead."""
 
@@ -185,9 +188,12 @@ class RequestParameters:
         if references:
             self._edit(sampled, references)
         elif latent.first_frame is not None:
-            self._use(latent.first_frame, "image-to-video", sampled)
+            self._use([latent.first_frame], "image-to-video")
         elif latent.image is not None:
             self._begin_with(latent.image, sampled)
+        if latent.last_frame is not None:
+            self.pictures["last_image"] = latent.last_frame
+            self.origins["last_image_path"] = latent.node, "end_image"
         if latent.image is None:
             self._check_denoise(sampled)
             self._check_size(latent)
@@ -212,10 +218,11 @@ class RequestParameters:
         if not sides:
             return
         files = {side.image.file for side in sides}
-        if len(sides) < 2 or self.image is None or files != {self.image.file}:
-            why = "only the image that is edited can give the size, and it gives both sides"
+        named = {image.file: name for name, image in self.pictures.items()}
+        if len(sides) < 2 or len(files) > 1 or not files <= named.keys():
+            why = "only an image that is edited can give the size, and it gives both sides"
             raise meaningless(latent.node, "width", why)
-        self.sized_by_image = True
+        self.sized_by = named[files.pop()]
 
     def _check_denoise(self, sampled: SampledLatent) -> None:
         denoise = sampled.schedule.denoise
@@ -226,23 +233,26 @@ class RequestParameters:
             raise meaningless(denoise.node, denoise.name, why)
 
     def _edit(self, sampled: SampledLatent, references: Sequence[LoadedImage]) -> None:
-        """Condition on an image. The latent only gives the size."""
-        latent, image = sampled.latent, references[0]
-        if len({reference.file for reference in references}) > 1:
-            why = "more than one image: this server conditions on one"
-            raise meaningless(references[1].node, "image", why)
+        """Condition on images. The latent only gives the size."""
+        latent = sampled.latent
         started = latent.image
-        if started is not None and started.file != image.file:
-            raise meaningless(latent.node, "pixels", "must be the image that is edited")
-        self._use(image if started is None else started, "image-edit", sampled)
+        shown: dict[str, LoadedImage] = {}
+        for image in references:  # text encoders and denoiser may each be given the same one
+            shown.setdefault(image.file, image)
+        if started is not None and started.file not in shown:
+            raise meaningless(latent.node, "pixels", "must be an image that is edited")
         if started is not None:
-            self.sized_by_image = not started.resized_by_model
+            shown[started.file] = started
+        self._use([*shown.values()], "image-edit")
+        if started is not None:
+            if not started.resized_by_model:
+                self.sized_by = next(n for n, each in self.pictures.items() if each is started)
             self._check_denoise(sampled)
 
     def _begin_with(self, image: LoadedImage, sampled: SampledLatent) -> None:
         latent, denoise = sampled.latent, sampled.schedule.denoise
-        self._set_image(image)
-        self.sized_by_image = True
+        self._set_images([image])
+        self.sized_by = "image"
         if (mask := latent.mask) is not None:
             self.mask = mask
             self.origins["mask_path"] = latent.mask_from or latent.node, "mask"
@@ -266,18 +276,22 @@ class RequestParameters:
             strength = part / total
         self.put("strength", given, strength)
 
-    def _use(self, image: LoadedImage, task: str, sampled: SampledLatent) -> None:
+    def _use(self, images: Sequence[LoadedImage], task: str) -> None:
         if task not in self.model.tasks:
             tasks = ", ".join(self.model.tasks)
             why = f"not used by {self.model.family}, which supports {tasks}"
-            raise meaningless(image.node, "image", why)
-        self._set_image(image)
+            raise meaningless(images[0].node, "image", why)
+        most = self.model.limits.max_images
+        if len(images) > most:
+            why = f"{len(images)} images: {self.model.family} takes at most {most}"
+            raise meaningless(images[most].node, "image", why)
+        self._set_images(images)
 
-    def _set_image(self, image: LoadedImage) -> None:
-        self.image = image
-        for name in ("image_path", "size", "width", "height"):
-            self.origins.setdefault(name, (image.node, "image"))
-        self.origins["image_path"] = image.node, "image"
+    def _set_images(self, images: Sequence[LoadedImage]) -> None:
+        self.pictures = named_images(images)
+        for name in ("size", "width", "height"):
+            self.origins.setdefault(name, (images[0].node, "image"))
+        self.origins["image_path"] = images[0].node, "image"
 
     # -- warnings
 

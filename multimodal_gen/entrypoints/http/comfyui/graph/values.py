@@ -79,6 +79,12 @@ class LoadedImage(NodeValue):
 
 
 @dataclass(frozen=True)
+class ImageList(NodeValue):
+    what: ClassVar[str] = "several images"
+    images: tuple[LoadedImage, ...]
+
+
+@dataclass(frozen=True)
 class LoadedMask(NodeValue):
     """One channel of an image, after `steps`: white where the image changes."""
 
@@ -135,6 +141,7 @@ class LatentValue(NodeValue):
     image: LoadedImage | None = None
     """Start of the denoising."""
     first_frame: LoadedImage | None = None
+    last_frame: LoadedImage | None = None
     mask: LoadedMask | None = None
     mask_from: str | None = None
     """Id of the node that sets the mask."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 
 from multimodal_gen.entrypoints.http.comfyui.graph.definition import (
     MAX_SIDE,
@@ -20,11 +21,11 @@ from multimodal_gen.entrypoints.http.comfyui.graph.image_steps import ScaleStep
 from multimodal_gen.entrypoints.http.comfyui.graph.node_inputs import NodeInputs
 from multimodal_gen.entrypoints.http.comfyui.graph.values import (
     ConditioningValue,
+    Given,
     LatentValue,
     LoadedImage,
     LoadedMask,
     SeenImage,
-    SizeOf,
 )
 from multimodal_gen.messages.model_info import ModelInfo
 
@@ -164,6 +165,10 @@ def _with_images(model: ModelInfo) -> tuple[NodeClass, ...]:
     }
     seen = {"clip_vision_output": link("CLIP_VISION_OUTPUT", optional=True)}
     first = {"start_image": link("IMAGE", optional=True)}
+    ends = {
+        **{name: link("CLIP_VISION_OUTPUT", optional=True) for name in _SEEN_AT.values()},
+        **{name: link("IMAGE", optional=True) for name in _SEEN_AT},
+    }
     ltx = {"image": link("IMAGE"), **size, "strength": real(1.0, 0.0, 1.0, optional=True)}
     mask = {"pixels": link("IMAGE"), "mask": link("MASK"), "noise_mask": flag(True)}
     edit = {**text, **maybe, "image": link("IMAGE", optional=True)}
@@ -172,6 +177,7 @@ def _with_images(model: ModelInfo) -> tuple[NodeClass, ...]:
         _one("TextEncodeQwenImageEditPlus", {**text, **maybe, **three}, _edit(*three)),
         _start("InpaintModelConditioning", {**both, **vae, **mask}, _inpaint),
         _start("WanImageToVideo", {**both, **vae, **size, **seen, **first}, _first_frame),
+        _start("WanFirstLastFrameToVideo", {**both, **vae, **size, **ends}, _first_and_last_frame),
         _start("LTXVImgToVideo", {**both, **vae, **ltx}, _first_frame),
         NodeClass(
             "Wan22ImageToVideoLatent",
@@ -192,9 +198,8 @@ def _start(name: str, inputs: dict[str, Input], meaning: Meaning) -> NodeClass:
 
 def _edit(*names: str) -> Meaning:
     def meaning(inputs: NodeInputs) -> tuple[object, ...]:
-        images = (inputs.optional(name, LoadedImage) for name in names)
-        given = tuple(image for image in images if image is not None)
-        return (ConditioningValue(inputs.given("prompt"), references=given),)
+        images = chain.from_iterable(map(inputs.images, names))
+        return (ConditioningValue(inputs.given("prompt"), references=tuple(images)),)
 
     return meaning
 
@@ -209,6 +214,11 @@ def _first_frame(inputs: NodeInputs) -> tuple[object, ...]:
     return *_both(inputs), _video_latent(inputs)
 
 
+def _first_and_last_frame(inputs: NodeInputs) -> tuple[object, ...]:
+    latent = _video_latent(inputs)
+    return *_both(inputs), replace(latent, last_frame=_frame(inputs, "end_image", latent))
+
+
 def _both(inputs: NodeInputs) -> tuple[ConditioningValue, ConditioningValue]:
     return inputs.linked("positive", ConditioningValue), inputs.linked(
         "negative", ConditioningValue
@@ -216,24 +226,31 @@ def _both(inputs: NodeInputs) -> tuple[ConditioningValue, ConditioningValue]:
 
 
 def _video_latent(inputs: NodeInputs) -> LatentValue:
-    name = "image" if "image" in inputs.node.kind.inputs else "start_image"
-    image = inputs.optional(name, LoadedImage)
-    width, height = inputs.side("width"), inputs.side("height")
-    seen = inputs.optional("clip_vision_output", SeenImage) if inputs.has(_SEEN) else None
-    if seen is not None and image is not None and seen.image.file != image.file:
-        raise inputs.refused(_SEEN, f"must be of the same image as {name}")
-    if image is not None and not (isinstance(width, SizeOf) or isinstance(height, SizeOf)):
-        fitting = ScaleStep("bilinear", width.value, height.value, centre=True)
-        image = replace(image, steps=(*image.steps, fitting))
-    return LatentValue(
+    latent = LatentValue(
         inputs.node.id,
-        width,
-        height,
+        inputs.side("width"),
+        inputs.side("height"),
         inputs.given("batch_size"),
         inputs.given("length"),
-        first_frame=image,
     )
+    name = "image" if "image" in inputs.node.kind.inputs else "start_image"
+    return replace(latent, first_frame=_frame(inputs, name, latent))
+
+
+def _frame(inputs: NodeInputs, name: str, latent: LatentValue) -> LoadedImage | None:
+    """An image of the size of the latent, if it is given."""
+    image, (width, height) = inputs.optional(name, LoadedImage), (latent.width, latent.height)
+    seen_at = _SEEN if _SEEN in inputs.node.kind.inputs else _SEEN_AT.get(name, _SEEN)
+    seen = inputs.optional(seen_at, SeenImage)
+    if seen is not None and image is not None and seen.image.file != image.file:
+        raise inputs.refused(seen_at, f"must be of the same image as {name}")
+    if image is None or not (isinstance(width, Given) and isinstance(height, Given)):
+        return image
+    fitting = ScaleStep("bilinear", width.value, height.value, centre=True)
+    return replace(image, steps=(*image.steps, fitting))
 
 
 _SIGNS = ("positive", "negative")
 _SEEN = "clip_vision_output"
+_SEEN_AT = {"start_image": "clip_vision_start_image", "end_image": "clip_vision_end_image"}
+"""Inputs for what a vision encoder sees of a frame, where both have their own."""

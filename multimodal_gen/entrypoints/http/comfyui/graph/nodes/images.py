@@ -24,7 +24,12 @@ from multimodal_gen.entrypoints.http.comfyui.graph.image_steps import (
     ScaleStep,
 )
 from multimodal_gen.entrypoints.http.comfyui.graph.node_inputs import NodeInputs
-from multimodal_gen.entrypoints.http.comfyui.graph.values import LoadedImage, LoadedMask, SizeOf
+from multimodal_gen.entrypoints.http.comfyui.graph.values import (
+    ImageList,
+    LoadedImage,
+    LoadedMask,
+    SizeOf,
+)
 
 _CHANNELS = ("alpha", "red", "green", "blue")
 
@@ -74,6 +79,7 @@ def _steps() -> tuple[NodeClass, ...]:
         _step("ImageCrop", {**image, **box, **corner}, _crop),
         _step("FluxKontextImageScale", image, _resize_by_model),
         _step("LTXVPreprocess", {**image, "img_compression": integer(35, 0, 100)}, _uncompressed),
+        _step("ImageBatch", {"image1": link("IMAGE"), "image2": link("IMAGE")}, _batch),
         NodeClass(
             "ImagePadForOutpaint",
             "Pad Image for Outpainting",
@@ -107,6 +113,10 @@ def _then(inputs: NodeInputs, step: ImageStep) -> LoadedImage:
         return inputs.image().then(step)
     except ValueError as error:
         raise inputs.refused("image", str(error)) from error
+
+
+def _batch(inputs: NodeInputs) -> tuple[object, ...]:
+    return (ImageList((*inputs.images("image1"), *inputs.images("image2"))),)
 
 
 def _scale(inputs: NodeInputs) -> tuple[object, ...]:
