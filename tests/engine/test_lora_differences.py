@@ -30,6 +30,7 @@ VIDEO = {"num_frames": 5, "guidance_scale": 5.0, "negative_prompt": "", "max_seq
 CASES: dict[str, dict[str, Any]] = {
     "flux-dev": {},
     "flux2-klein": {},
+    "chroma": {"max_sequence_length": 32},
     "sd15": {},
     "sd35": {},
     "wan": VIDEO,

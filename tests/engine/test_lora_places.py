@@ -26,6 +26,8 @@ CHECKPOINTS = (
     "flux-dev",
     "flux-schnell",
     "flux2-klein",
+    "flux2-dev",
+    "chroma",
     "sd15",
     "sdxl",
     "sd3",

@@ -44,6 +44,7 @@ class Deep:
 _FOLDERS = tempfile.TemporaryDirectory()
 NATIVE = {
     "flux": Deep("flux-dev", {"num_single_layers": 3}),
+    "chroma": Deep("chroma", {"num_single_layers": 3}),
     "stable_diffusion_3": Deep("sd3", {"num_layers": 3}),
     "z_image": Deep("zimage", {"n_layers": 3}),
     "qwen_image": Deep("qwenimage", {"num_layers": 3}),

@@ -38,8 +38,9 @@ from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.layers.joint_stream import BlockContext
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.managers.rank_device import agree_on_memory
+from multimodal_gen.runtime.models.dits.flux.blocks import FluxSingleBlock
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
-from multimodal_gen.runtime.models.dits.flux.model import FluxSingleBlock, FluxTransformer
+from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
 from multimodal_gen.runtime.models.dits.flux2.config import Flux2Config
 from multimodal_gen.runtime.models.dits.flux2.model import Flux2SingleBlock, Flux2Transformer
 from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig

@@ -55,7 +55,10 @@ def prefixed(tensors: Mapping[str, Tensor], prefix: str) -> Tensors:
 
 
 def flux(folder: Path) -> Tensors:
-    tensors = swapped(weights(folder), "norm_out.linear")
+    return flux_of(swapped(weights(folder), "norm_out.linear"))
+
+
+def flux_of(tensors: Tensors) -> Tensors:
     parts = tuple(f"single_transformer_blocks.@.attn.to_{x}." for x in "qkv")
     parts = (*parts, "single_transformer_blocks.@.proj_mlp.")
     tensors = _fused_blocks(tensors, "single_blocks.@.linear1.", parts)
@@ -68,6 +71,18 @@ def _fused_streams(tensors: Tensors) -> Tensors:
         parts = tuple(f"transformer_blocks.@.attn.{names.format(x)}." for x in "qkv")
         tensors = _fused_blocks(tensors, f"double_blocks.@.{stream}_attn.qkv.", parts)
     return tensors
+
+
+def chroma(folder: Path) -> Tensors:
+    layers = {".linear_1": ".in_layer", ".linear_2": ".out_layer"}
+    apart, mine = {}, {}
+    for name, tensor in weights(folder).items():
+        (mine if name.startswith("distilled_guidance_layer") else apart)[name] = tensor
+    mine = {
+        name.replace(".weight", ".scale") if ".norms." in name else name: tensor
+        for name, tensor in renamed(mine, layers).items()
+    }
+    return flux_of(apart) | mine
 
 
 _FLUX = {
@@ -367,6 +382,7 @@ def sana(folder: Path) -> Tensors:
 ORIGINAL: Mapping[str, Callable[[Path], Tensors]] = {
     "flux-dev": flux,
     "flux-schnell": flux,
+    "chroma": chroma,
     "sd3": sd3,
     "sd35": sd3,
     "zimage": z_image,

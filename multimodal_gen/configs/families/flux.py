@@ -35,6 +35,7 @@ _SINGLE_FILES = (
             "single_transformer_blocks.0.proj_mlp.weight",
             "context_embedder.weight",
         ),
+        without=("distilled_guidance_layer.in_proj.weight",),
         bases=(_dev("time_text_embed.guidance_embedder.linear_1.weight"), _SCHNELL),
     ),
 )

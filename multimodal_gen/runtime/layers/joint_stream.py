@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from multimodal_gen.runtime.distributed.sequence import Attending
 from multimodal_gen.runtime.layers.activation import gelu_tanh
+from multimodal_gen.runtime.layers.emphasis import Emphasised, widened
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
 from multimodal_gen.runtime.layers.norm import rms_norm
@@ -23,13 +24,15 @@ class BlockContext(NamedTuple):
     """Arguments shared by all blocks of an evaluation.
 
     `rotary` [S_local, D / 2, 2], `streams` and `lengths` (see `SequenceParallel.attention`) follow
-    the order in which the streams are joined.
+    the order in which the streams are joined. `emphasis` is the result of
+    `emphasis_of` for this rank's tokens.
     """
 
     rotary: Tensor | None
     streams: Sequence[int]
     lengths: Tensor | None = None
     lora: LoraRows | None = None
+    emphasis: Tensor | None = None
 
 
 class AttendedStream(nn.Module):
@@ -152,7 +155,12 @@ def start_attention(
     in float32, and they are rotated unless `context.rotary` is None. Those travel while the caller
     does what else there is to do, before it waits for the result.
     """
-    attending = parts.attend(qkv[:, :, 2], context.streams, context.lengths)
+    values, emphasis = qkv[:, :, 2], context.emphasis
+    if emphasis is not None:
+        values = widened(values)
+    attending = parts.attend(values, context.streams, context.lengths)
+    if emphasis is not None:
+        attending = Emphasised(attending, emphasis, qkv.shape[-1])
     qk = qkv[:, :, :2] if norm is None else norm(qkv[:, :, :2])
     attending.start(qk if context.rotary is None else apply_rotary(qk, context.rotary))
     return attending

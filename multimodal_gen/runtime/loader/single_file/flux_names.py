@@ -1,5 +1,5 @@
-"""Converts FLUX.1's original names to diffusers'. (Its own converter only supports the published
-width.)"""
+"""Converts original names of FLUX.1 and Chroma to diffusers'. (Its own converters only support the
+published width.)"""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.runtime.loader.original.flux import NAMES
-from multimodal_gen.runtime.loader.original.table import SHIFT_FIRST
+from multimodal_gen.runtime.loader.original.table import SHIFT_FIRST, NameTable
 
-_BLOCK = re.compile(r"(?<=_blocks\.)\d+")
+_BLOCK = re.compile(r"(?<=_blocks\.)\d+|(?<=\.layers\.)\d+|(?<=\.norms\.)\d+")
 
 
-def flux_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Convert names; those that are not FLUX.1's are left out."""
+def flux_names(tensors: dict[str, Tensor], *, names: NameTable = NAMES) -> dict[str, Tensor]:
+    """Convert names; those that are not in the table are left out."""
     width = len(tensors["img_in.weight"])
     converted: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -23,7 +23,7 @@ def flux_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if kind not in ("weight", "bias", "scale"):
             continue
         block = _BLOCK.search(module)
-        theirs = NAMES.get(_BLOCK.sub("#", module), "")
+        theirs = names.get(_BLOCK.sub("#", module), "")
         if theirs.startswith(SHIFT_FIRST):
             theirs, tensor = theirs.removeprefix(SHIFT_FIRST), torch.cat(tensor.chunk(2)[::-1])
         modules = theirs.replace("#", block[0] if block else "").split()

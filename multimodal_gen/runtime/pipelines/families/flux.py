@@ -44,13 +44,16 @@ class FluxPipeline(ComposedPipeline):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._clip = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
-        self._t5 = TextEncoder(self.components["tokenizer_2"], self.components["text_encoder_2"])
+        self.make_encoders()
         self._transformer: FluxTransformer = self.components["transformer"]
         self._denoiser = self.make_denoiser("transformer")
         self.layout = PackedLatents(self.vae, self.context)
         self.guidance = TrueCfgGuidance()
         self.start = PictureStart(self.layout, flow_model_start)
+
+    def make_encoders(self) -> None:
+        self._clip = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
+        self._t5 = TextEncoder(self.components["tokenizer_2"], self.components["text_encoder_2"])
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
