@@ -8,7 +8,7 @@ Seen = dict[str, Any]
 
 MOST = {
     "flux": 369,
-    "chroma": 0,
+    "chroma": 424,
     "stable_diffusion_3": 273,
     "z_image": 540,
     "qwen_image": 366,

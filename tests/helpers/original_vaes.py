@@ -181,6 +181,7 @@ def _list(
 ORIGINAL_VAES: Mapping[str, Callable[[Path], Tensors]] = {
     "cogvideox": vae,
     "flux-dev": vae,
+    "chroma": vae,
     "flux2-klein": flux2,
     "flux2-dev": flux2,
     "hunyuan-video": hunyuan_video,

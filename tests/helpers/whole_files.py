@@ -9,6 +9,7 @@ from original_vaes import ORIGINAL_VAES
 from single_files import COMFY, ORIGINAL, Tensors, prefixed, weights
 
 ENCODERS = {
+    "chroma": {"text_encoder": "t5xxl"},
     "cogvideox": {"text_encoder": "t5xxl"},
     "flux-dev": {"text_encoder": "clip_l", "text_encoder_2": "t5xxl"},
     "flux2-klein": {"text_encoder": "qwen3_4b"},

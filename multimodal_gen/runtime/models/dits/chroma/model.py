@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.layers.elementwise import Elementwise
 from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
 from multimodal_gen.runtime.layers.emphasis import rotary_scale
@@ -90,7 +91,7 @@ class ChromaTransformer(FluxBackbone):
             numbers = torch.arange(self.config.vectors) * 1000
             table = sinusoidal_embedding(numbers, 2 * channels)
             guidance = sinusoidal_embedding(torch.zeros(1), channels).expand(len(table), -1)
-            return torch.cat((guidance, table), dim=1).to(timestep.device, dtype)
+            return copied(torch.cat((guidance, table), dim=1), timestep.device, dtype)
 
         table = self._numbers.get((timestep.device, dtype), numbered)
         embedded = sinusoidal_embedding(timestep, channels).to(dtype)
