@@ -1,4 +1,4 @@
-"""Names in black-forest-labs/flux, and XLabs' for the same layers."""
+"""Names in black-forest-labs/flux, XLabs' for the same layers, and those in Chroma."""
 
 from __future__ import annotations
 
@@ -50,3 +50,18 @@ NAMES = {
 }
 SIBLINGS = tuple(f"time_text_embed.guidance_embedder.linear_{number}" for number in (1, 2))
 """Modules that distilled models lack."""
+CHROMA_NAMES = {
+    **NAMES,
+    **prefixed(
+        "distilled_guidance_layer.",
+        {
+            "in_proj": "in_proj",
+            "out_proj": "out_proj",
+            "layers.#.in_layer": "layers.#.linear_1",
+            "layers.#.out_layer": "layers.#.linear_2",
+            "norms.#": "norms.#",
+        },
+        "distilled_guidance_layer.",
+    ),
+}
+"""FLUX's blocks, and the network that modulates them."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from multimodal_gen.runtime.loader.original import (
-    chroma,
     flux,
     flux2,
     hunyuan_video,
@@ -24,7 +23,7 @@ from multimodal_gen.runtime.loader.original.table import SHIFT_FIRST, NameTable
 from multimodal_gen.runtime.loader.original.unet import unet_names
 
 _TABLES: Mapping[str, NameTable] = {
-    "ChromaTransformer2DModel": chroma.NAMES,
+    "ChromaTransformer2DModel": flux.CHROMA_NAMES,
     "FluxTransformer2DModel": flux.NAMES,
     "Flux2Transformer2DModel": flux2.NAMES,
     "HunyuanVideoTransformer3DModel": hunyuan_video.NAMES,

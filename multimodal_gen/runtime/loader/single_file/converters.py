@@ -12,7 +12,7 @@ from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.loader.original import chroma, pixart, sana
+from multimodal_gen.runtime.loader.original import flux, pixart, sana
 from multimodal_gen.runtime.loader.original.encoders import (
     LANGUAGE_MODELS,
     language_model_names,
@@ -38,7 +38,7 @@ _CONVERTERS: Mapping[str, Converter] = {
     **dict.fromkeys(("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLHunyuanVideo"), kl_names),
     "AutoencoderKLCogVideoX": partial(kl_names, norm_out="norm_out"),
     "AutoencoderDC": dc_names,
-    "ChromaTransformer2DModel": partial(flux_names, names=chroma.NAMES),
+    "ChromaTransformer2DModel": partial(flux_names, names=flux.CHROMA_NAMES),
     "PixArtTransformer2DModel": partial(converted, names=pixart.NAMES),
     "Transformer2DModel": partial(converted, names=pixart.NAMES),  # PixArt's old name
     "SanaTransformer2DModel": partial(converted, names=sana.NAMES),
