@@ -108,6 +108,18 @@ def test_more_images_than_the_model_takes_are_refused_before_they_are_decoded(
     assert words in error["message"]
 
 
+def test_init_images_are_shown_together_to_a_model_that_takes_several() -> None:
+    links = [base64.b64encode(each).decode() for each in (ALPHA, DEEP, MOVING)]
+    reply, seen = asked(EDITING, "/sdapi/v1/img2img", json={"prompt": "a", "init_images": links})
+    assert (reply.status_code, seen) == (429, THREE)
+    body = {"prompt": "a", "init_images": links[:2], "mask": links[0], "inpaint_full_res": False}
+    reply, seen = asked(EDITING, "/sdapi/v1/img2img", json=body)
+    assert (reply.status_code, seen) == (429, {"image": 41, "image_2": 42, "mask": 41})
+    reply, seen = asked(MODEL, "/sdapi/v1/img2img", json={"prompt": "a", "init_images": links})
+    assert (reply.status_code, seen) == (400, {})
+    assert "init_images='3 images': at most 1 for this model" in reply.text
+
+
 FRAMES = {"input_reference": file(41), "last_image": file(42), "video": CLIP}
 
 

@@ -53,7 +53,7 @@ def add_generation(
         whole = with_infotext(body)
         params, warnings = to_sampling_params(whole, model)
         encoding = _encoding(body, model.name)
-        inputs = await asyncio.to_thread(inputs_of, body, params, max_pixels)
+        inputs = await asyncio.to_thread(inputs_of, body, params, model, max_pixels)
         task = maker.service.start(
             params, inputs.pixels, owner=owner_of(request), model=model.name, previews=True
         )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.http.a1111.geometry import CROP, FILL, Box, masked_region, resized
 from multimodal_gen.entrypoints.http.a1111.masks import filled, mask_of
 from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage
-from multimodal_gen.entrypoints.http.media.pictures import bytes_of
-from multimodal_gen.entrypoints.python.decoding import count_until_freed, decode_picture
+from multimodal_gen.entrypoints.http.media.pictures import decode_images
+from multimodal_gen.entrypoints.http.openai.schema import PictureSource
+from multimodal_gen.entrypoints.python.decoding import count_until_freed
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.messages.pictures import Pixels
+from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.pictures import Pixels, named_images
 from multimodal_gen.serving.service import NO_PIXELS
 
 if TYPE_CHECKING:
@@ -50,17 +52,26 @@ class Inputs:
     """Place of the results, if they are not whole images."""
 
 
-def inputs_of(body: Generation, params: SamplingParams, max_pixels: int) -> Inputs:
-    """Decode the images in `body`. Raises InvalidRequest."""
-    from PIL import Image
-
+def inputs_of(
+    body: Generation, params: SamplingParams, model: ModelInfo, max_pixels: int
+) -> Inputs:
+    """Decode the images in `body`; mask and resize mode are for the first. Raises
+    InvalidRequest."""
     if not isinstance(body, ImageToImage):
         return Inputs(NO_PIXELS)
-    images = body.init_images or []
-    if len(images) != 1:
-        raise InvalidRequest("init_images", f"{len(images)} images", "must be one image")
-    file = bytes_of(images[0], "init_images")
-    pixels = decode_picture(file, "init_images", max_pixels=max_pixels)
+    if not body.init_images:
+        raise InvalidRequest("init_images", "0 images", "must be one image")
+    given: list[PictureSource] = [*body.init_images]
+    images = decode_images(given, "init_images", model, max_pixels)
+    inputs = _first(body, params, images[0], max_pixels)
+    return replace(inputs, pixels={**named_images(images), **inputs.pixels})
+
+
+def _first(
+    body: ImageToImage, params: SamplingParams, pixels: np.ndarray[Any, Any], max_pixels: int
+) -> Inputs:
+    from PIL import Image
+
     if body.mask:
         mask = mask_of(body, body.mask, max_pixels)
         return _masked(body, params, Image.fromarray(pixels), mask)
