@@ -41,6 +41,16 @@ VIDEOS = msgspec.structs.replace(
     defaults=msgspec.structs.replace(MODEL.defaults, num_frames=9, fps=8),
     limits=msgspec.structs.replace(MODEL.limits, max_frames=81),
 )
+SEVERAL = msgspec.structs.replace(
+    PICTURES,
+    tasks=("text-to-image", "image-edit"),
+    limits=msgspec.structs.replace(MODEL.limits, max_images=3),
+)
+FRAMES = msgspec.structs.replace(
+    VIDEOS,
+    tasks=("text-to-video", "image-to-video", "video-to-video"),
+    parameters=(*VIDEOS.parameters, "last_image_path", "video_path"),
+)
 WIDTH, HEIGHT = 96, 96
 
 

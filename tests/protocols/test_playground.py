@@ -16,8 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 from http_serving import app_over, serving
-from playground_server import HEIGHT, VIDEOS, WIDTH, Server
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playground_server import FRAMES, HEIGHT, SEVERAL, VIDEOS, WIDTH, Server
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    FilePayload,
+    Page,
+    expect,
+    sync_playwright,
+)
 from sounds import chirp
 
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -26,6 +33,7 @@ from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.postprocess.images import ImageFormat, encode_image
 from multimodal_gen.postprocess.metadata import Recipe, read_parameters
+from multimodal_gen.postprocess.video import encode_mp4
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -384,6 +392,49 @@ def test_a_picture_and_a_mask_go_along(page: Page, server: Server) -> None:
     assert (set(req.pictures), req.params.strength) == ({"image", "mask"}, 0.75)
     assert req.params.keep_unmasked
     assert [each.shape for each in server.engine.pictures[req.id]] == [(32, 32, 3), (32, 32)]
+
+
+def files(*sizes: int) -> list[FilePayload]:
+    return [{"name": f"{n}.png", "mimeType": "image/png", "buffer": png(n, n)} for n in sizes]
+
+
+def test_several_pictures_are_shown_removed_and_go_along(
+    page: Page, start_server: StartServer
+) -> None:
+    server = start_server(model=SEVERAL)
+    opened(page, server.url)
+    page.set_input_files("#image", files(32, 33))
+    page.set_input_files("#image", files(34, 35))
+    expect(page.locator("#toast")).to_have_text("The maximum is 3 images.")
+    expect(page.locator("#more-images img")).to_have_count(2)
+    page.get_by_role("button", name="Remove image 2").click()
+    expect(page.locator("#more-images img")).to_have_count(1)
+    make(page, server, "both of them")
+    (req,) = server.engine.alive.values()
+    assert [*req.pictures] == ["image", "image_2"]
+    assert [each.shape[1] for each in server.engine.pictures[req.id]] == [32, 34]
+    page.click("#copy-curl")
+    words = shlex.split(page.evaluate("navigator.clipboard.readText()"))
+    assert {"image[]=@picture.png", "image[]=@picture-2.png"} <= {*words}
+    page.get_by_role("button", name="Remove the image").click()
+    expect(page.locator("#image-pick img")).to_be_visible()
+    expect(page.locator("#more-images img")).to_have_count(0)
+
+
+def test_a_last_frame_and_a_video_go_along(page: Page, start_server: StartServer) -> None:
+    server = start_server(model=FRAMES)
+    opened(page, server.url)
+    page.set_input_files("#last_image", files(33))
+    page.fill("#prompt", "from one to the other")
+    page.click("#make")
+    expect(page.locator("#wrong-image")).to_have_text("An image is required.")
+    page.set_input_files("#image", files(32))
+    clip = encode_mp4(np.zeros((5, 32, 48, 3), np.uint8), 8)
+    page.set_input_files("#video", {"name": "a.mp4", "mimeType": "video/mp4", "buffer": clip})
+    make(page, server, "from one to the other")
+    (req,) = server.engine.alive.values()
+    assert [*req.pictures] == ["image", "last_image", "video"]
+    assert server.engine.pictures[req.id][2].shape == (5, 32, 48, 3)
 
 
 def test_loras_go_along(page: Page, start_server: StartServer, tmp_path: Path) -> None:
