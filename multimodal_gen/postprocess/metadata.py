@@ -11,6 +11,7 @@ import msgspec
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.request import Req
 from multimodal_gen.postprocess import infotext
 from multimodal_gen.version import __version__
 
@@ -23,12 +24,19 @@ IMAGE_DESCRIPTION, SOFTWARE, EXIF_IFD, USER_COMMENT = 0x010E, 0x0131, 0x8769, 0x
 
 @dataclass(frozen=True)
 class Recipe:
-    """Parameters and model that reproduce an output."""
+    """Parameters, model and input files that reproduce an output."""
 
     params: SamplingParams
     """All defaults filled in, and the seed of this one output."""
     model: str
     version: str = __version__
+    pictures: tuple[str, ...] = ()
+    """Names of its input images and video, which are not kept: image, image_2, …, mask."""
+
+    @classmethod
+    def of(cls, req: Req, model: str) -> Recipe:
+        """Recipe of a request's output."""
+        return cls(req.params, model, pictures=tuple(req.pictures))
 
     def to_json(self) -> str:
         """Serialise as ASCII, which fits every container."""

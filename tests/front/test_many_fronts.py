@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from fake_engine import settle
 from fastapi import Request
-from job_service import ANNE, BOB, PICTURE, JobService
+from job_service import ANNE, BOB, INPUTS, PICTURE, JobService, same
 from postgres_server import Database
 from webhook_receiver import SECRET, Receiver
 
@@ -261,13 +261,14 @@ def test_a_front_that_fell_silent_is_replaced_and_coming_back_ends_nothing(
     args: ServerArgs,
 ) -> None:
     async def test(one: Front, two: Front) -> None:
-        job = await one.submit("a", pictures=PICTURE)
+        job = await one.submit("a", pictures=INPUTS)
         own, other = await holder("a", one, two)
         own.engine.step("a", 10)
         await own.fall_silent()
         silent_at = time.monotonic()
         await other.has("a")
         print("taken over after", time.monotonic() - silent_at, "s")
+        assert all(same(each, INPUTS) for each in other.engine.pictures.values())
         own.engine.finish("a")  # It doesn't know that the job isn't its own any more.
         await until(lambda: not own.jobs._runner.runs)
         assert (await other.jobs.get(job.id, ANNE)).status != "completed"

@@ -10,10 +10,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
-import numpy as np
 import pytest
 from http_serving import ask
-from job_service import ANNE, PICTURE, JobService
+from job_service import ANNE, INPUTS, PICTURE, JobService, same
 from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store
 
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -120,20 +119,21 @@ def test_the_store_is_not_listed_each_minute(
     kept.sweep()
 
 
-def job_with_picture() -> JobRecord:
-    req = Req(id="r", params=SamplingParams(prompt="a"), pictures=headers_of(PICTURE))
+def job_with_pictures() -> JobRecord:
+    req = Req(id="r", params=SamplingParams(prompt="a"), pictures=headers_of(INPUTS))
     return JobRecord(
         id="0" * 32, kind="image", owner="anne", model="model", request=JobRequest([req])
     )
 
 
 def test_input_images_are_kept_until_their_job_ends(objects: Objects) -> None:
-    record = job_with_picture()
+    record = job_with_pictures()
     req = record.request.requests[0]
-    ObjectSpool(objects).write(record.id, PICTURE)
+    ObjectSpool(objects).write(record.id, INPUTS)
     spool = ObjectSpool(objects)
-    assert np.array_equal(spool.read(record.id, req)["image"], PICTURE["image"])
+    assert same([*spool.read(record.id, req).values()], INPUTS)
     spool.remove(record)
+    assert not [*objects.list("pictures")]
     with pytest.raises(FileNotFoundError):
         spool.read(record.id, req)
 
@@ -141,8 +141,8 @@ def test_input_images_are_kept_until_their_job_ends(objects: Objects) -> None:
 def test_images_of_unknown_jobs_are_removed_once_they_are_old(
     objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record, spool = job_with_picture(), ObjectSpool(objects)
-    spool.write(record.id, PICTURE)
+    record, spool = job_with_pictures(), ObjectSpool(objects)
+    spool.write(record.id, INPUTS)
     spool.keep_only(set())  # Its job may be about to be stored.
     spool.read(record.id, record.request.requests[0])
     monkeypatch.setattr(object_spool, "_NEW_S", -10.0)

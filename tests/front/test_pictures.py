@@ -1,6 +1,7 @@
 """Pictures that come with a request: opened by the client, checked twice, and what size follows."""
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from multimodal_gen.messages.pictures import Pictures, images_of, named_images
 from multimodal_gen.messages.plan import Plan
 from multimodal_gen.messages.request import ClientMessage, Submit
 from multimodal_gen.messages.validation import requests_of, resolve
+from multimodal_gen.postprocess.images import encode_image
+from multimodal_gen.postprocess.metadata import Recipe, read_parameters
 
 FAMILY = family_named("FluxPipeline")
 IMAGE = {"image": FrameHeader((300, 400, 3))}
@@ -304,3 +307,15 @@ def test_what_is_no_picture_is_refused_with_its_field(save: Save, tmp_path: Path
         with pytest.raises(InvalidRequest) as refused:
             open_pictures(SamplingParams(mask_path=str(path)))
         assert refused.value.field == "mask_path"
+
+
+def test_a_file_names_the_inputs_that_it_was_made_from(tmp_path: Path) -> None:
+    (req,) = requests_of(SamplingParams(prompt="a", seed=1), ALL, BOTH)
+    recipe = Recipe.of(req, "m")
+    assert (recipe.params, recipe.pictures) == (req.params, ("image", "mask"))
+    (tmp_path / "a.png").write_bytes(encode_image(np.zeros((8, 8, 3), np.uint8), "png", recipe))
+    assert read_parameters(tmp_path / "a.png") == recipe
+    older = {
+        name: each for name, each in json.loads(recipe.to_json()).items() if name != "pictures"
+    }
+    assert msgspec.convert(older, Recipe).pictures == ()

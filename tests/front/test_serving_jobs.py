@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 from fake_engine import settle
 from http_serving import MODEL
-from job_service import ADMIN, ANNE, BOB, PICTURE, JobService, in_ledger, run_jobs
+from job_service import ADMIN, ANNE, BOB, INPUTS, PICTURE, JobService, in_ledger, run_jobs, same
 
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import Conflict, InvalidRequest, NotFound, OutOfMemory, QueueFull
@@ -48,7 +47,7 @@ def test_what_a_killed_server_left_is_taken_up_in_order_with_the_same_requests(
     async def test() -> None:
         killed = JobService(tmp_path)
         await killed.up()
-        records = [await killed.submit(prompt, pictures=PICTURE) for prompt in ("a", "b", "c")]
+        records = [await killed.submit(prompt, pictures=INPUTS) for prompt in ("a", "b", "c")]
         killed.engine.finish("a")
         await killed.jobs.finished(records[0].id, ANNE)
         killed.engine.step("b", 3)
@@ -60,7 +59,7 @@ def test_what_a_killed_server_left_is_taken_up_in_order_with_the_same_requests(
         assert following.engine.alive == killed.engine.alive
         assert following.engine.prompts == ["b", "c"]
         sent = following.engine.pictures
-        assert all(np.array_equal(sent[name][0], PICTURE["image"]) for name in sent)
+        assert all(same(sent[name], INPUTS) for name in sent)
         for prompt in ("b", "c"):
             following.engine.finish(prompt)
         for record in records:

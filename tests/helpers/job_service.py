@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,30 @@ from multimodal_gen.serving.records import JobRecord
 from multimodal_gen.serving.service import Service
 
 ANNE, BOB, ADMIN = Owner("anne"), Owner("bob"), Owner("root", admin=True)
-MODEL_WITH_PICTURES = msgspec.structs.replace(MODEL, tasks=("text-to-image", "image-to-image"))
-PICTURE = {"image": np.arange(32 * 48 * 3, dtype=np.uint8).reshape(32, 48, 3)}
+MODEL_WITH_PICTURES = msgspec.structs.replace(
+    MODEL,
+    tasks=("text-to-image", "image-to-image", "video-to-video"),
+    limits=msgspec.structs.replace(MODEL.limits, max_images=3),
+    parameters=("video_path",),
+)
+
+
+def _noise(*shape: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+PICTURE = {"image": _noise(32, 48, 3)}
+INPUTS = {
+    **PICTURE,
+    "image_2": _noise(50, 20, 3),
+    "image_3": _noise(16, 90, 3),
+    "video": _noise(1, 24, 40, 3),
+}
+
+
+def same(sent: Sequence[np.ndarray[Any, Any]], given: Mapping[str, np.ndarray[Any, Any]]) -> bool:
+    """Whether these arrays were sent for these inputs."""
+    return all(map(np.array_equal, sent, given.values())) and len(sent) == len(given)
 
 
 class JobService:

@@ -34,7 +34,7 @@ async def generate_one(client: SchedulerClient, params: SamplingParams) -> Gener
     """Submit a prompt and wait for all outputs; cancel them if the wait is cancelled."""
     params, pixels = _resolve(client, params)
     async with _submitted(client, params, pixels) as task:
-        return _result(client, params, await task.wait())
+        return _result(client, params, pixels, await task.wait())
 
 
 async def stream_one(
@@ -61,7 +61,7 @@ async def stream_resolved(
             if not task.done:
                 yield _progress(task, None if task.preview is shown else task.preview)
                 shown = task.preview
-        yield _result(client, params, await task.wait())
+        yield _result(client, params, pixels, await task.wait())
 
 
 async def run_all(
@@ -132,7 +132,7 @@ def _progress(task: Task, preview: np.ndarray[Any, Any] | None) -> Progress:
 
 
 def _result(
-    client: SchedulerClient, params: SamplingParams, outputs: Sequence[Output]
+    client: SchedulerClient, params: SamplingParams, pixels: Pixels, outputs: Sequence[Output]
 ) -> GenerationResult:
     assert client.model is not None
-    return GenerationResult(tuple(outputs), params, client.model.name)
+    return GenerationResult(tuple(outputs), params, client.model.name, tuple(pixels))

@@ -42,6 +42,8 @@ class GenerationResult:
     params: SamplingParams
     """The request, with all defaults filled in."""
     model: str
+    pictures: tuple[str, ...] = ()
+    """Names of the input images and video: image, image_2, …, last_image, mask, video."""
 
     @property
     def images(self) -> list[Image]:
@@ -94,7 +96,7 @@ class GenerationResult:
         params = replace(
             self.params, seed=self.outputs[index].seed, num_outputs_per_prompt=1, deadline_s=None
         )
-        return Recipe(params, self.model)
+        return Recipe(params, self.model, pictures=self.pictures)
 
     def save(self, path: str | Path, *, metadata: bool = True) -> list[Path]:
         """Write every output atomically, and return the paths.

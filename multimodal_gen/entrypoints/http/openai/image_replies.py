@@ -54,7 +54,7 @@ class Encoding:
 
     def encode(self, req: Req, output: Output) -> bytes:
         """File of an output, with its recipe."""
-        recipe = Recipe(params=req.params, model=self.model)
+        recipe = Recipe.of(req, self.model)
         return encode_image(output.pixels[0], self.format, recipe, self.quality)
 
     def encode_preview(self, req: Req, pixels: np.ndarray[Any, Any]) -> bytes:
