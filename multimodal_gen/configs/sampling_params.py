@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.configs.parameter_spec import ParameterSpec
 from multimodal_gen.configs.parameters import parameters_of
+from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.errors import InvalidRequest
 
 Priority = Literal["low", "normal", "high"]
@@ -258,6 +259,14 @@ class SamplingParams:
             needs=("mask",),
         ),
     ] = False
+    upscale: Annotated[
+        UpscaleChoice | None,
+        ParameterSpec(
+            help="Second pass from the enlarged result",
+            needs=("parameter",),
+            keyword_type="UpscaleLike",
+        ),
+    ] = None
     lora: Annotated[
         tuple[LoraChoice, ...],
         ParameterSpec(
@@ -282,6 +291,8 @@ class SamplingParams:
             parameter.check_type(getattr(self, name))
         given = self.lora if isinstance(self.lora, list | tuple) else (self.lora,)
         object.__setattr__(self, "lora", tuple(LoraChoice.of(choice) for choice in given))
+        if self.upscale is not None:
+            object.__setattr__(self, "upscale", UpscaleChoice.of(self.upscale))
         object.__setattr__(self, "sigmas", tuple(self.sigmas))
         paths = [self.image_path] if isinstance(self.image_path, str) else self.image_path
         object.__setattr__(self, "image_path", tuple(paths or ()) or None)

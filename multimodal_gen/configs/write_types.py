@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Literal, TypedDict
 
 from multimodal_gen.configs.lora_choice import LoraLike
+from multimodal_gen.configs.second_pass import UpscaleLike
 
 
 class SamplingKeywords(TypedDict, total=False):

@@ -76,6 +76,13 @@ class BatchKey(msgspec.Struct, frozen=True, array_like=True, cache_hash=True):
     """Anything else that must be equal, such as shapes, the expert, or the frame rate."""
 
 
+class SecondPass(msgspec.Struct, frozen=True, array_like=True):
+    """Work of a request that is upscaled, after its first evaluations and chunks."""
+
+    evaluations: int
+    decode_chunks: int
+
+
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """Facts about a request's remaining work, known once it is encoded."""
 
@@ -84,6 +91,9 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     """Batch rows that this request takes: one per guidance branch."""
     decode_chunks: int
+    second: SecondPass | None = None
+    """Its evaluations are the last of `batch_keys`; the decoding of the first pass comes before
+    them."""
     steps: int | None = None
     """User-visible steps; None when all requested steps are run."""
     warnings: tuple[str, ...] = ()

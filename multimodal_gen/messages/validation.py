@@ -9,7 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
+from multimodal_gen.configs.second_pass import naming_upscale, second_pass
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.codec import FrameHeader
 from multimodal_gen.messages.fitting_sizes import fitting_size, latent_frames, too_large
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import (
@@ -104,6 +106,20 @@ def validate(params: SamplingParams, model: ModelInfo, pictures: Pictures = NO_P
     check_schedule(params, model)
     _check_pixels(params, model)
     _check_loras(params, model)
+    _check_second_pass(params, model, pictures)
+
+
+def _check_second_pass(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> None:
+    """The second pass starts from an image as large as the first."""
+    second = second_pass(params, model.size_multiple)
+    if second is None:
+        return
+    if "mask" in pictures:
+        raise InvalidRequest("mask_path", "a mask", "can't be combined with upscale")
+    assert params.width is not None
+    assert params.height is not None
+    with naming_upscale(params):
+        validate(second, model, {"image": FrameHeader((params.height, params.width, 3))})
 
 
 def _check_filled(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> None:

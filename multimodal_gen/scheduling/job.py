@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.second_pass import expected_steps, pixel_steps, pixels_of
 from multimodal_gen.messages.plan import BatchKey, Phase, Prepared
 from multimodal_gen.messages.request import Req, preview_stride
 from multimodal_gen.scheduling.cost_model import PROMPT, CostModel
@@ -24,6 +27,31 @@ Order = tuple[float, float, int]
 
 
 _NEVER = (-1, -1)
+_PIXELS_A_TOKEN = 256
+"""In decode keys: 16 by 16, as in most models."""
+
+
+class PassWork(NamedTuple):
+    """Work of one pass; a request that is upscaled has two."""
+
+    evaluations: int
+    chunks: int
+    key: BatchKey
+    """Of its first evaluation."""
+    pixels: int
+
+    @property
+    def decode_key(self) -> BatchKey:
+        """Key of each chunk."""
+        return BatchKey(max(1, max(1, self.pixels // _PIXELS_A_TOKEN) // max(1, self.chunks)))
+
+
+class Prices(NamedTuple):
+    """Predicted seconds."""
+
+    encode: float = 0.0
+    passes: Sequence[tuple[float, float]] = ()
+    """Of an evaluation and of a chunk, for each pass."""
 
 
 @dataclass
@@ -55,6 +83,7 @@ class SchedulerJob:
     def __init__(self, req: Req, number: int, now: float, estimate: GeometryEstimate) -> None:
         params = req.params
         self.id = req.id
+        self._params = params
         self.number = number
         """Order of arrival."""
         self.owner = req.standing.owner
@@ -65,10 +94,10 @@ class SchedulerJob:
         self.priority = LEVELS[params.priority]
         self.aged_at = now + AGEING_S * (ABOVE_ALL - self.priority)
         """Time at which it counts as aged, if it has not run by then."""
-        self.steps = params.num_inference_steps or 1
+        self.steps = expected_steps(params)
         self.geometry = geometry_of(req)
         self._shows = req.previews
-        self.size = _pixels(params) * self.steps
+        self.size = pixel_steps(params)
         """Grows with the time it takes, without needing a cost model."""
         self.prepared: Prepared | None = None
         self.done = dict.fromkeys(Phase, 0)
@@ -81,15 +110,14 @@ class SchedulerJob:
         """Close to its deadline: raised by one level."""
         self.batch_rows = 0
         """Rows of the last evaluation that it was part of."""
-        self.decode_key = decode_key_of(req)
-        """Key of each chunk, once their number is known."""
-        self._decoded_tokens = self.decode_key.tokens
+        self._pixels = pixels_of(params)
         self.estimate = estimate
         self._key = estimate.key
+        self._passes = self._expected_passes(params)
         self._evaluations = self.steps
         self._key_ends: list[int] = []
         """Cumulative evaluation counts at the end of each run of equal keys."""
-        self._prices = (0.0, 0.0, 0.0)
+        self._prices = Prices()
         self._priced = _NEVER
         self._order: Order | None = None
         self._ordered = _NEVER
@@ -108,7 +136,28 @@ class SchedulerJob:
 
     @property
     def _chunks(self) -> int:
-        return self.prepared.decode_chunks if self.prepared is not None else self.estimate.chunks
+        """Chunks of all passes."""
+        return sum(each.chunks for each in self._passes)
+
+    @property
+    def decode_key(self) -> BatchKey:
+        """Key of each chunk of the current pass."""
+        return self._passes[self._current].decode_key
+
+    @property
+    def _current(self) -> int:
+        """Number of the pass that is not planned to its end, or of the last one."""
+        ends = accumulate(each.chunks for each in self._passes[:-1])
+        return bisect_right([*ends], self.planned[Phase.DECODE])
+
+    def _expected_passes(self, params: SamplingParams) -> list[PassWork]:
+        """Passes of a request that is not encoded yet, by what its like has shown."""
+        first, chunks = params.num_inference_steps or 1, self.estimate.chunks
+        counts = [first, self.steps - first] if params.upscale is not None else [first]
+        return [
+            PassWork(count, chunks, _scaled(self.estimate.key, pixels / self._pixels[0]), pixels)
+            for count, pixels in zip(counts, self._pixels, strict=True)
+        ]
 
     def prepare(self, prepared: Prepared) -> bool:
         """Take over what encoding it has shown; returns whether its like is predicted anew."""
@@ -116,12 +165,22 @@ class SchedulerJob:
         self._evaluations = prepared.evaluations
         self.steps = self.steps if prepared.steps is None else prepared.steps
         self._key_ends = list(accumulate(count for _, count in prepared.batch_keys))
-        self.decode_key = BatchKey(max(1, self._decoded_tokens // max(1, self._chunks)))
+        self._passes = self._prepared_passes(prepared)
         self._priced = _NEVER
         self._order = None
         self.phase = self._next_phase()
         self._follow_key()
-        return self.estimate.learn(self.key, self.rows, self._chunks)
+        return self.estimate.learn(self.key, self.rows, prepared.decode_chunks)
+
+    def _prepared_passes(self, prepared: Prepared) -> list[PassWork]:
+        keys, second = prepared.batch_keys, prepared.second
+        first_key = keys[0][0] if keys else self.estimate.key
+        later = 0 if second is None else second.evaluations
+        first, *others = self._pixels
+        passes = [PassWork(prepared.evaluations - later, prepared.decode_chunks, first_key, first)]
+        if second is not None:
+            passes.append(PassWork(later, second.decode_chunks, keys[-1][0], *others))
+        return passes
 
     def advance(self, phase: Phase, units: int) -> None:
         """Add to the planned units; a negative number takes back units that were not done."""
@@ -140,7 +199,10 @@ class SchedulerJob:
             end = self._key_ends[run] if run < len(self._key_ends) else self._evaluations
             stride = preview_stride(self._evaluations) if self._shows else self._evaluations
             return min(end - done, stride - done % stride)
-        return (1 if phase is Phase.ENCODE else self._chunks) - self.planned[phase]
+        if phase is Phase.ENCODE:
+            return 1 - self.planned[phase]
+        end = sum(each.chunks for each in self._passes[: self._current + 1])
+        return end - self.planned[phase]
 
     @property
     def level(self) -> int:
@@ -169,18 +231,24 @@ class SchedulerJob:
     # -- predicted seconds, if it had the device to itself
 
     def total(self, cost: CostModel) -> float:
-        encode, evaluation, chunk = self._price(cost)
-        return encode + self._evaluations * evaluation + self._chunks * chunk
+        encode, passes = self._price(cost)
+        works = zip(self._passes, passes, strict=True)
+        return encode + sum(
+            work.evaluations * evaluation + work.chunks * chunk
+            for work, (evaluation, chunk) in works
+        )
 
     def remaining(self, cost: CostModel) -> float:
         """Predicted seconds of the units not planned yet."""
-        encode, evaluation, chunk = self._price(cost)
-        planned = self.planned
-        return (
-            (0.0 if planned[Phase.ENCODE] else encode)
-            + (self._evaluations - planned[Phase.DENOISE]) * evaluation
-            + (self._chunks - planned[Phase.DECODE]) * chunk
-        )
+        encode, passes = self._price(cost)
+        seconds = 0.0 if self.planned[Phase.ENCODE] else encode
+        evaluated, decoded = self.planned[Phase.DENOISE], self.planned[Phase.DECODE]
+        for work, (evaluation, chunk) in zip(self._passes, passes, strict=True):
+            seconds += max(0, work.evaluations - evaluated) * evaluation
+            seconds += max(0, work.chunks - decoded) * chunk
+            evaluated = max(0, evaluated - work.evaluations)
+            decoded = max(0, decoded - work.chunks)
+        return seconds
 
     def order(self, cost: CostModel) -> Order:
         """Sort key: priority, then least remaining times total time, then arrival."""
@@ -191,26 +259,39 @@ class SchedulerJob:
         return self._order
 
     def decode_left(self, cost: CostModel) -> float:
-        return (self._chunks - self.planned[Phase.DECODE]) * self._price(cost)[2]
+        chunk = self._price(cost).passes[self._current][1]
+        return (self._chunks - self.planned[Phase.DECODE]) * chunk
 
     def _next_phase(self) -> Phase | None:
         if not self.planned[Phase.ENCODE]:
             return Phase.ENCODE
         if self.prepared is None:
             return None
-        if self.evaluations_left > 0:
-            return Phase.DENOISE
-        return Phase.DECODE if self.planned[Phase.DECODE] < self._chunks else None
+        evaluations = chunks = 0
+        for work in self._passes:
+            if self.planned[Phase.DENOISE] < (evaluations := evaluations + work.evaluations):
+                # A second pass begins once the first is known to be decoded.
+                return Phase.DENOISE if self.done[Phase.DECODE] >= chunks else None
+            if self.planned[Phase.DECODE] < (chunks := chunks + work.chunks):
+                return Phase.DECODE
+        return None
 
-    def _price(self, cost: CostModel) -> tuple[float, float, float]:
+    def _price(self, cost: CostModel) -> Prices:
         version = cost.version, self.estimate.version
         if self._priced != version:
             self._priced = version
-            self._prices = (
-                cost.seconds(Phase.ENCODE, PROMPT, 1),
-                cost.seconds(Phase.DENOISE, self.key, self.rows),
-                cost.seconds(Phase.DECODE, self.decode_key, 1),
-            )
+            if self.prepared is None:
+                self._passes = self._expected_passes(self._params)
+            current = self._current
+            keys = [self.key if i == current else each.key for i, each in enumerate(self._passes)]
+            passes = [
+                (
+                    cost.seconds(Phase.DENOISE, key, self.rows),
+                    cost.seconds(Phase.DECODE, work.decode_key, 1),
+                )
+                for key, work in zip(keys, self._passes, strict=True)
+            ]
+            self._prices = Prices(cost.seconds(Phase.ENCODE, PROMPT, 1), passes)
         return self._prices
 
     def _follow_key(self) -> None:
@@ -230,9 +311,9 @@ def geometry_of(req: Req) -> Geometry:
 
 
 def decode_key_of(req: Req) -> BatchKey:
-    """Decode key with one token per 16 by 16 pixels, as in most models."""
-    return BatchKey(max(1, _pixels(req.params) // 256))
+    """Decode key of a request in one chunk."""
+    return PassWork(1, 1, PROMPT, pixels_of(req.params)[0]).decode_key
 
 
-def _pixels(params: SamplingParams) -> int:
-    return (params.width or 1) * (params.height or 1) * (params.num_frames or 1)
+def _scaled(key: BatchKey, factor: float) -> BatchKey:
+    return key if factor == 1 else BatchKey(int(key.tokens * factor))

@@ -7,6 +7,7 @@ Within one, nothing can.
 from __future__ import annotations
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.second_pass import naming_upscale, second_pass
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
 from multimodal_gen.messages.fitting_sizes import latent_frames, too_large
 from multimodal_gen.messages.model_info import ModelInfo
@@ -20,6 +21,10 @@ def check_evaluation(
 ) -> None:
     """Raise InvalidRequest, with what would fit, if one evaluation of these resolved parameters is
     predicted to take more than `limit_s`."""
+    second = second_pass(params, model.size_multiple)
+    if second is not None:
+        with naming_upscale(params):
+            check_evaluation(second, model, costs, limit_s)
     frame = max(1, (params.width or 0) * (params.height or 0) // model.size_multiple**2)
     tokens = frame * latent_frames(params, model)
     seconds = costs.seconds(tokens)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from multimodal_gen.client.request_handle import Output, RequestEvent, Update, copy_of
+from multimodal_gen.configs.second_pass import expected_steps
 from multimodal_gen.errors import Cancelled, MultimodalGenError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.serving.owner import Owner
@@ -232,4 +233,4 @@ class Task:
 
 def _unknown(req: Req) -> Update:
     """Progress of a request before its first update."""
-    return Update(req.id, 0, req.params.num_inference_steps or 1, 1, None, None)
+    return Update(req.id, 0, expected_steps(req.params), 1, None, None)

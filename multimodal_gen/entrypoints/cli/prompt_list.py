@@ -9,6 +9,7 @@ from itertools import accumulate, chain
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.second_pass import expected_steps
 from multimodal_gen.entrypoints.cli.picture_cache import PictureCache
 from multimodal_gen.entrypoints.cli.progress_bar import ProgressBar
 from multimodal_gen.entrypoints.python.calls import run_all, stream_resolved
@@ -98,4 +99,4 @@ def _destination(
 
 
 def _steps(params: SamplingParams) -> int:
-    return (params.num_inference_steps or 1) * params.num_outputs_per_prompt
+    return expected_steps(params) * params.num_outputs_per_prompt

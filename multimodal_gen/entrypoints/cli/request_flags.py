@@ -11,6 +11,7 @@ from cyclopts import Parameter, Token
 from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.configs.parameters import NUMBERS, SamplingParameter
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
+from multimodal_gen.configs.second_pass import UpscaleChoice
 
 
 def _loras(kind: Any, tokens: Sequence[Token]) -> tuple[LoraChoice, ...]:
@@ -22,7 +23,12 @@ def _whole(kind: Any, value: str, *, delimiter: str | None = None) -> list[str]:
     return [value]
 
 
+def _upscale(kind: Any, tokens: Sequence[Token]) -> UpscaleChoice:
+    return UpscaleChoice.of(tokens[0].value)
+
+
 _MORE_HELP = {
+    "upscale": "FACTOR[:STRENGTH[:STEPS]].",
     "prompt": "Repeatable: each is a request.",
     "image_path": "Repeatable: all are of one prompt, or one of each prompt.",
     "mask_path": "Repeatable.",
@@ -30,7 +36,10 @@ _MORE_HELP = {
 }
 _REPEATED = ("prompt", "image_path", "mask_path")
 """Parameters of which a command takes several, for several requests."""
-_ONE_WORD = Parameter(converter=_loras, n_tokens=1, accepts_keys=False)
+_ONE_WORD = {
+    "lora": Parameter(converter=_loras, n_tokens=1, accepts_keys=False),
+    "upscale": Parameter(converter=_upscale, n_tokens=1, accepts_keys=False),
+}
 
 
 def _flag(parameter: SamplingParameter) -> tuple[str, Any, Any]:
@@ -43,8 +52,8 @@ def _flag(parameter: SamplingParameter) -> tuple[str, Any, Any]:
         return name, kind[tuple[str, ...], several], field(default=())
     if parameter.kind == NUMBERS:
         flag = Parameter.combine(Parameter(consume_multiple=True), flag)
-    if name == "lora":
-        flag = Parameter.combine(_ONE_WORD, flag)
+    if name in _ONE_WORD:
+        flag = Parameter.combine(_ONE_WORD[name], flag)
     return name, kind[parameter.annotation, flag], field(default=parameter.default)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, TypedDict
 
 from multimodal_gen.configs.lora_choice import LoraLike
+from multimodal_gen.configs.second_pass import UpscaleLike
 
 
 class SamplingKeywords(TypedDict, total=False):
@@ -61,6 +62,8 @@ class SamplingKeywords(TypedDict, total=False):
     """How much of the input image to replace (more than 0 and at most 1)."""
     keep_unmasked: bool
     """Keep the image exactly where the mask is black; grey blends."""
+    upscale: UpscaleLike | None
+    """Second pass from the enlarged result."""
     lora: LoraLike | Sequence[LoraLike]
     """LoRAs from the folder given by --lora-dir."""
     priority: Literal["low", "normal", "high"]

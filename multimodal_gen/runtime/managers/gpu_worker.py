@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,15 @@ from multimodal_gen.errors import (
     OutOfMemory,
 )
 from multimodal_gen.messages.loading import LoadingProgress
-from multimodal_gen.messages.plan import Phase, Plan, Prepared, RankLoaded, Work
+from multimodal_gen.messages.plan import (
+    BatchKey,
+    Phase,
+    Plan,
+    Prepared,
+    RankLoaded,
+    SecondPass,
+    Work,
+)
 from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.runtime.distributed.link_store import Store
@@ -220,8 +228,12 @@ class GPUWorker:
         finished = [
             state
             for state, total in zip(states, chunks, strict=True)
-            if state.decoded == total and state.chunks and state.req.id not in failures
+            if state.decoded == total
+            and state.chunks
+            and state.second is None
+            and state.req.id not in failures
         ]
+        self._go_on_to_second_passes(states)
         outcome.give(parts for state in finished for parts in state.made)
         outcome.check(states)
         return {
@@ -233,6 +245,11 @@ class GPUWorker:
                 state.req.id: state.audio_rate for state in finished if state.audio is not None
             },
         }
+
+    def _go_on_to_second_passes(self, states: Sequence[RequestState]) -> None:
+        for state in states:
+            if state.second is not None and state.second.pictures:
+                self.states[state.req.id] = state.second
 
     def _out_of_step(
         self,
@@ -265,16 +282,28 @@ class GPUWorker:
         return failures
 
     def _prepared(self, state: RequestState) -> Prepared:
-        assert state.solver is not None
-        first, end = state.evaluation, state.solver.num_evaluations
-        keys = (self.pipeline.batch_key(state, i) for i in range(first, end))
+        second, passes = state.second, [state]
+        if second is not None:
+            passes.append(second)
+        all_steps = second is None and state.evaluation == 0
         return Prepared(
-            batch_keys=tuple((key, len(list(run))) for key, run in itertools.groupby(keys)),
+            batch_keys=tuple(run for each in passes for run in self._runs(each)),
             rows=len(state.conditioning),
             decode_chunks=self.pipeline.decode_chunks(state.params),
-            steps=None if first == 0 else -(-(end - first) // state.solver.order),
+            second=None
+            if second is None
+            else SecondPass(second.evaluations_left, self.pipeline.decode_chunks(second.params)),
+            steps=None if all_steps else sum(each.steps_left for each in passes),
             warnings=tuple(state.warnings),
         )
+
+    def _runs(self, state: RequestState) -> Iterator[tuple[BatchKey, int]]:
+        """Batch keys of its evaluations, each with the number of consecutive ones."""
+        first = state.evaluation
+        keys = (
+            self.pipeline.batch_key(state, i) for i in range(first, first + state.evaluations_left)
+        )
+        return ((key, len(list(run))) for key, run in itertools.groupby(keys))
 
 
 def _shared_failures(states: Sequence[RequestState]) -> dict[str, WireError]:

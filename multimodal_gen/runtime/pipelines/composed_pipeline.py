@@ -41,12 +41,11 @@ from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_o
 from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.pipelines.prompts import EncodedPrompts
 from multimodal_gen.runtime.pipelines.requirements import check_components, check_view
-from multimodal_gen.runtime.pipelines.start.picture_start import Start
 from multimodal_gen.runtime.residency.residency import Residency
 from multimodal_gen.runtime.stages import make_stages
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState, shapes_of
 from multimodal_gen.runtime.stages.rows import Rows, join_rows
-from multimodal_gen.runtime.stages.stage import Guidance
+from multimodal_gen.runtime.stages.stage import Guidance, Start
 from multimodal_gen.scheduling.working_memory import needed_together
 
 MAX_DECODED = 64

@@ -61,6 +61,7 @@ class DescribedPipeline:
             parameters=(
                 *self.parameters,
                 *self.schedule_parameters,
+                *(("upscale",) if self.supports_upscale else ()),
                 *(("lora",) if self.supports_lora else ()),
             ),
             required=self.required,
@@ -77,6 +78,11 @@ class DescribedPipeline:
     def tasks(self) -> tuple[TaskName, ...]:
         """Tasks that this checkpoint supports."""
         return self.family.tasks
+
+    @property
+    def supports_upscale(self) -> bool:
+        """True if it can generate from its own result once more: where it starts from images."""
+        return hasattr(self, "start") and {"text-to-image", "image-to-image"} <= {*self.tasks}
 
     @property
     def sound(self) -> bool:

@@ -7,15 +7,18 @@ from multimodal_gen.runtime.stages.decode import DecodeStage
 from multimodal_gen.runtime.stages.denoise import DenoiseStage
 from multimodal_gen.runtime.stages.encode import EncodeStage
 from multimodal_gen.runtime.stages.prepare import PrepareStage
+from multimodal_gen.runtime.stages.second_pass import ExpectSecondPass, StartSecondPass
 from multimodal_gen.runtime.stages.stage import Pipeline, Stage
 
 
 def make_stages(pipeline: Pipeline) -> dict[Phase, tuple[Stage, ...]]:
     """Create the stages that this rank runs: only rank 0 has the pixels in the end."""
     is_output_rank = pipeline.context.mesh.rank == 0
+    encode = EncodeStage(pipeline)
     prepare = PrepareStage(pipeline, is_output_rank=is_output_rank)
+    decode = DecodeStage(pipeline, is_output_rank=is_output_rank)
     return {
-        Phase.ENCODE: (EncodeStage(pipeline), prepare),
+        Phase.ENCODE: (encode, prepare, ExpectSecondPass(pipeline, encode)),
         Phase.DENOISE: (DenoiseStage(pipeline),),
-        Phase.DECODE: (DecodeStage(pipeline, is_output_rank=is_output_rank),),
+        Phase.DECODE: (decode, StartSecondPass(prepare)),
     }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
+from torch import Tensor
+
+from multimodal_gen.runtime.distributed.first_rank import make_sharing
 from multimodal_gen.runtime.stages.overlay import with_unmasked
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.rows import join
@@ -14,11 +17,15 @@ from multimodal_gen.scheduling.working_memory import DECODERS
 
 class DecodeStage:
     """Decodes the next k units of each request: chunks on rank 0, or tiles or bands on all. With
-    the last one, rank 0 decodes the sound."""
+    the last one, rank 0 decodes the sound.
+
+    All ranks get the pixels from which a second pass starts.
+    """
 
     def __init__(self, pipeline: Pipeline, *, is_output_rank: bool) -> None:
         self._pipeline = pipeline
         self._is_output_rank = is_output_rank
+        self._shared = make_sharing(pipeline.context.mesh, pipeline.context.device)
         self.uses = pipeline.components_of_kind(*DECODERS)
 
     def components(self, states: Sequence[RequestState], k: int) -> tuple[str, ...]:
@@ -40,14 +47,25 @@ class DecodeStage:
     def _decode(self, together: Sequence[RequestState], unit: int) -> None:
         first = together[0]
         if first.shared is not None:
-            first.chunks += first.shared.advance(
+            frames = first.shared.advance(
                 lambda pixels: first.measure(pixels, "decoding"), partial(with_unmasked, first)
             )
+            first.chunks += frames if first.second is None else self._given_to_all(lambda: frames)
+        elif first.second is not None:
+            first.chunks += self._given_to_all(partial(self._decoded, together, unit))
         elif self._is_output_rank:
-            latents = join([state.running()[1] for state in together])
-            pixels = self._pipeline.decode(together, latents, unit)
-            for state, own in zip(together, pixels.chunk(len(together)), strict=True):
-                state.chunks.append(with_unmasked(state, own))
+            for state, pixels in zip(together, self._decoded(together, unit), strict=True):
+                state.chunks.append(with_unmasked(state, pixels))
+
+    def _decoded(self, together: Sequence[RequestState], unit: int) -> Sequence[Tensor]:
+        """Pixels of each request's next chunk."""
+        latents = join([state.running()[1] for state in together])
+        return self._pipeline.decode(together, latents, unit).chunk(len(together))
+
+    def _given_to_all(self, make: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
+        """Frames that rank 0 makes. Raises what it raises, on all ranks alike."""
+        shared = self._shared(lambda: {"": {str(i): each for i, each in enumerate(make())}})
+        return [*shared[""].values()]
 
     def _decode_sound(self, state: RequestState) -> None:
         if state.audio is None:  # an earlier try may have got this far
@@ -66,7 +84,9 @@ class DecodeStage:
             _, latents = state.running()
             size = (state.params.width, state.params.height, latents.shape)
             group = open_groups.get(size)
-            if group is None or len(group) >= self._pipeline.decoded_at_once(state.params):
+            alone = state.second is not None  # so that all ranks decode in the same order
+            most = 1 if alone else self._pipeline.decoded_at_once(state.params)
+            if group is None or alone or len(group) >= most:
                 group = open_groups[size] = []
                 groups.append(group)
             group.append(state)

@@ -35,6 +35,8 @@ class RequestState:
     """LoRA terms that its rows add to the pipeline's modules."""
     warnings: list[str] = field(default_factory=list)
     """For its result; stages of the first phase may add to them."""
+    second: RequestState | None = None
+    """Its second pass, if it is upscaled: it has an image once this one is decoded."""
     conditioning: dict[str, Conditioning] = field(default_factory=dict)
     """Conditioning by branch, in the order of the request's rows in a batch."""
     latents: Tensor | None = None
@@ -78,6 +80,18 @@ class RequestState:
         assert self.solver is not None
         assert self.latents is not None
         return self.solver, self.latents
+
+    @property
+    def evaluations_left(self) -> int:
+        """Of this pass."""
+        solver, _ = self.running()
+        return solver.num_evaluations - self.evaluation
+
+    @property
+    def steps_left(self) -> int:
+        """Of this pass; some solvers take several evaluations for one."""
+        solver, _ = self.running()
+        return -(-self.evaluations_left // solver.order)
 
     def measure(self, values: Tensor, place: str) -> None:
         """Note the largest absolute value for a later check, without waiting for the device."""

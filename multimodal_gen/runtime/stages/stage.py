@@ -10,6 +10,7 @@ from torch import Tensor
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
+from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
@@ -40,12 +41,22 @@ class Guidance(Protocol):
         """Combine predictions of the branches [branches, ...] into one [1, ...]."""
 
 
+class Start(Protocol):
+    """Sets a request's latents from its image, and the first evaluation of its solver."""
+
+    def __call__(self, state: RequestState, solver: Solver) -> None: ...
+
+    def begin(self, state: RequestState, solver: Solver) -> None:
+        """Skip the evaluations that the request's strength excludes."""
+
+
 class Pipeline(Protocol):
     """Part of `ComposedPipeline` that stages use; documented there."""
 
     context: RankContext
     loras: LoadedLoras
     guidance: Guidance
+    start: Start
 
     @property
     def denoiser_name(self) -> str: ...
@@ -59,6 +70,9 @@ class Pipeline(Protocol):
     def without_effect(self, state: RequestState) -> list[str]: ...
 
     def prepare(self, state: RequestState) -> None: ...
+
+    @property
+    def size_multiple(self) -> int: ...
 
     def join(self, branches: Sequence[Conditioning]) -> Conditioning: ...
 

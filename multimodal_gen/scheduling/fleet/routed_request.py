@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from multimodal_gen.configs.second_pass import expected_steps
 from multimodal_gen.messages.fitting_sizes import latent_frames
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.request import Req
@@ -42,7 +43,7 @@ class RoutedRequest:
             req.id,
             model.name,
             tokens=frame * latent_frames(params, model),
-            evaluations=params.num_inference_steps or 1,
+            evaluations=expected_steps(params),
             level=LEVELS[params.priority],
             owner=req.standing.owner,
             deadline=deadline,

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.client.request_handle import Output, RequestEvent, RequestHandle, Update
+from multimodal_gen.configs.second_pass import expected_steps
 from multimodal_gen.errors import (
     EngineDied,
     EngineNotReady,
@@ -308,7 +309,7 @@ class Dispatcher:
     def _tell_place(self, ticket: Ticket, place: int) -> None:
         """Report a queue position: requests here are behind all of those in the model's engines."""
         if ticket in self._waiting:
-            total = ticket.req.params.num_inference_steps or 1
+            total = expected_steps(ticket.req.params)
             ahead = max(1, self._in_engines[ticket.model] + place)
             self._tell(ticket, Update(ticket.req.id, 0, total, ahead, None, None))
 

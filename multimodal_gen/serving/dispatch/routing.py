@@ -6,6 +6,7 @@ import time
 from collections.abc import Hashable
 from dataclasses import replace
 
+from multimodal_gen.configs.second_pass import expected_steps
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
 from multimodal_gen.scheduling.fleet.engine_view import EnginePhase
 from multimodal_gen.scheduling.fleet.routed_request import RoutedRequest
@@ -99,7 +100,7 @@ class Routing:
     def progressed(self, ticket: Ticket, engine: Engine) -> None:
         """The engine told how far it is."""
         self.learn(engine)
-        left = (ticket.req.params.num_inference_steps or 1) - ticket.step
+        left = expected_steps(ticket.req.params) - ticket.step
         self._router.progressed(ticket.req.id, max(0, left), time.monotonic())
 
     def cleared(self, ticket: Ticket) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from multimodal_gen.client.request_handle import RequestEvent, RequestHandle, Update
+from multimodal_gen.configs.second_pass import pixel_steps
 from multimodal_gen.errors import DeadlineExceeded, EngineDied
 from multimodal_gen.messages.request import Req, Standing
 from multimodal_gen.scheduling.fleet.routed_request import RoutedRequest
@@ -82,9 +83,7 @@ class Ticket:
     @property
     def size(self) -> float:
         """Grows with the time it takes."""
-        params = self.req.params
-        pixels = (params.width or 1) * (params.height or 1) * (params.num_frames or 1)
-        return pixels * (params.num_inference_steps or 1)
+        return pixel_steps(self.req.params)
 
     def request(self, share: Share, now: float) -> Req:
         """Request to send, with the remaining deadline. Raises DeadlineExceeded."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from multimodal_gen.configs.second_pass import expected_steps
 from multimodal_gen.messages.request import preview_stride
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.task import Task
@@ -55,7 +56,7 @@ class A1111Job:
 
     def state(self) -> dict[str, Any]:
         """State in the format of `/progress`."""
-        steps = self.task.requests[0].params.num_inference_steps or 1
+        steps = expected_steps(self.task.requests[0].params)
         return {
             **IDLE,
             "skipped": self.skipped,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
 from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.configs.sampling_params import PARAMETERS
+from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.entrypoints.http.openai.parameter_fields import (
     NESTED,
     ParameterFields,
@@ -34,6 +35,19 @@ class LoraField(BaseModel):
     """Component of the model that it applies to, one of the model's `lora_targets`."""
 
 
+class UpscaleField(BaseModel):
+    """A second pass from the enlarged result."""
+
+    model_config = ConfigDict(title="Upscale", strict=True, extra="forbid")
+
+    factor: float
+    """Of width and height, up to 8."""
+    strength: float | None = None
+    """How much of the enlarged image is replaced; 0.4 by default."""
+    steps: int | None = None
+    """Steps of the second pass; by default those of the first."""
+
+
 class SamplingFields(ParameterFields):
     """Null and omitted fields take the model's default; unknown fields are returned as warnings."""
 
@@ -45,6 +59,7 @@ class SamplingFields(ParameterFields):
     size: str | None = None
     """`auto`, or WIDTHxHEIGHT in pixels."""
     lora: list[LoraField] | None = None
+    upscale: UpscaleField | None = None
 
     previews: bool | None = None
     """Send previews to clients that follow the job."""
@@ -55,7 +70,7 @@ class SamplingFields(ParameterFields):
 
     _overruled: list[str] = PrivateAttr(default_factory=list)
     """Warnings about fields that others with the same meaning overrule."""
-    _own_way: ClassVar = {"seed", "num_outputs_per_prompt", "lora"}
+    _own_way: ClassVar = {"seed", "num_outputs_per_prompt", "lora", "upscale"}
     """Parameters that subclasses convert themselves."""
 
     @model_validator(mode="before")
@@ -90,6 +105,8 @@ class SamplingFields(ParameterFields):
         given |= self._sides()
         if self.lora:
             given["lora"] = tuple(LoraChoice(**lora.model_dump()) for lora in self.lora)
+        if self.upscale is not None:
+            given["upscale"] = UpscaleChoice.of(self.upscale.model_dump())
         return given
 
     def warnings(self) -> list[str]:

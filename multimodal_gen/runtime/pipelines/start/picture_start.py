@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from torch import Tensor
 
@@ -18,12 +17,6 @@ FirstStep = Callable[[int, float], int]
 """(steps, strength) -> the first step for an image."""
 ApplyMask = Callable[[RequestState, Tensor, Tensor, Tensor], None]
 """Applies a mask, given the state, the image's latents, the noise, and the latents' mask."""
-
-
-class Start(Protocol):
-    """Sets a request's latents from its image, and the first evaluation of its solver."""
-
-    def __call__(self, state: RequestState, solver: Solver) -> None: ...
 
 
 def noise_model_start(steps: int, strength: float) -> int:
@@ -74,7 +67,7 @@ class PictureStart:
         return self._layout.mask(mask, state.params)
 
     def begin(self, state: RequestState, solver: Solver) -> None:
-        """Skip the evaluations that the request's strength excludes."""
+        """As of `Start`. Raises InvalidRequest if none is left."""
         params = state.params
         assert params.num_inference_steps is not None
         assert params.strength is not None

@@ -39,6 +39,9 @@ class UNetStart:
             torch.randn(clean.shape, generator=state.generator, dtype=self._layout.vae.dtype)
             restore_unmasked_latents(state, clean, noise, mask)
 
+    def begin(self, state: RequestState, solver: Solver) -> None:
+        self._pictures.begin(state, solver)
+
     def _begin_inpainting(
         self, state: RequestState, solver: Solver
     ) -> tuple[Tensor | None, Tensor]:
