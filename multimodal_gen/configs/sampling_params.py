@@ -201,7 +201,7 @@ class SamplingParams:
     decode_timestep: Annotated[
         float | None,
         ParameterSpec(
-            help="Noise level told to the decoder; 0.05 for LTX-Video",
+            help="Noise level told to the decoder; LTX-Video: 0.05",
             lowest=0,
             highest=1,
             needs=("parameter",),
@@ -243,7 +243,7 @@ class SamplingParams:
     strength: Annotated[
         float | None,
         ParameterSpec(
-            help="How much of the input image to replace",
+            help="How much of the image to replace",
             lowest=0,
             highest=1,
             exclusive=True,
@@ -262,7 +262,7 @@ class SamplingParams:
     upscale: Annotated[
         UpscaleChoice | None,
         ParameterSpec(
-            help="Second pass from the enlarged result",
+            help="Second, larger pass",
             needs=("parameter",),
             keyword_type="UpscaleLike",
         ),

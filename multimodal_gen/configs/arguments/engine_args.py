@@ -47,7 +47,7 @@ class EngineArgs(ArgumentGroup):
     num_gpus: int = 1
     """Ranks (processes) that share each step; also on CPU."""
     ulysses_degree: int | None = None
-    """Ranks that share one sequence by its heads. Default: picked for speed."""
+    """Ranks that share a sequence by its heads. Default: picked for speed."""
     ring_degree: int | None = None
     """Ranks that share one sequence by passing keys around. Default: picked for speed."""
     tensor_degree: int | None = None

@@ -47,7 +47,7 @@ class SamplingKeywords(TypedDict, total=False):
     sigmas: Sequence[float]
     """Noise levels of the steps, falling, unshifted (0 to 1000)."""
     decode_timestep: float | None
-    """Noise level told to the decoder; 0.05 for LTX-Video (0 to 1)."""
+    """Noise level told to the decoder; LTX-Video: 0.05 (0 to 1)."""
     decode_noise_scale: float | None
     """Share of noise in the latents that are decoded (0 to 1)."""
     image_path: str | Sequence[str] | None
@@ -59,11 +59,11 @@ class SamplingKeywords(TypedDict, total=False):
     video_path: str | None
     """Video to start from or to follow."""
     strength: float | None
-    """How much of the input image to replace (more than 0 and at most 1)."""
+    """How much of the image to replace (more than 0 and at most 1)."""
     keep_unmasked: bool
     """Keep the image exactly where the mask is black; grey blends."""
     upscale: UpscaleLike | None
-    """Second pass from the enlarged result."""
+    """Second, larger pass."""
     lora: LoraLike | Sequence[LoraLike]
     """LoRAs from the folder given by --lora-dir."""
     priority: Literal["low", "normal", "high"]
