@@ -23,8 +23,11 @@ from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.library_modules import LibraryModule
-from multimodal_gen.runtime.loader.original.llama_cpp import is_llama_cpp, transformers_tensors
-from multimodal_gen.runtime.loader.original.llama_cpp_vision import renamed
+from multimodal_gen.runtime.loader.original.encoders.llama_cpp import (
+    is_llama_cpp,
+    transformers_tensors,
+)
+from multimodal_gen.runtime.loader.original.encoders.llama_cpp_vision import renamed
 from multimodal_gen.runtime.loader.tensors.gguf_file import gguf_tensors
 
 CPU = torch.device("cpu")

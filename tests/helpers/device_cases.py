@@ -49,6 +49,7 @@ NATIVE = {
     "z_image": Deep("zimage", {"n_layers": 3}),
     "qwen_image": Deep("qwenimage", {"num_layers": 3}),
     "flux2": Deep("flux2-klein", {"num_single_layers": 3}),
+    "qwen_image_21": Deep("qwenimage21", {"num_layers": 3}),
     "krea2": Deep("krea2", {"num_layers": 3}),
     "wan": Deep("wan", {"num_layers": 3}, {"num_frames": 5, "max_sequence_length": 32}),
 }

@@ -181,6 +181,11 @@ def z_image(folder: Path) -> Tensors:
     return renamed(tensors, table) | {"norm_final.weight": torch.ones(8)}
 
 
+def qwen_image_21(folder: Path) -> Tensors:
+    parts = ("transformer_blocks.@.img_mlp.gate_layer.", "transformer_blocks.@.img_mlp.proj.")
+    return _fused_blocks(weights(folder), "transformer_blocks.@.img_mlp.gate_up.", parts)
+
+
 def krea2(folder: Path) -> Tensors:
     table = {
         "transformer_blocks": "blocks",
@@ -387,6 +392,7 @@ ORIGINAL: Mapping[str, Callable[[Path], Tensors]] = {
     "sd35": sd3,
     "zimage": z_image,
     "krea2": krea2,
+    "qwenimage21": qwen_image_21,
     "flux2-klein": flux2,
     "flux2-dev": flux2,
     "wan": wan,

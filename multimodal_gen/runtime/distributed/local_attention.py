@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -17,6 +18,24 @@ class PartialOutput(NamedTuple):
     """[B, S_q, H, D]; 0 where no key is valid."""
     log_sum_exp: Tensor
     """Of the scaled scores, [B, S_q, H] in float32; minus infinity where no key is valid."""
+
+
+class Prefix(NamedTuple):
+    """Keys and values [B, P, H, D] that every query of a sequence attends to besides it.
+
+    Each rank has all P, for the heads with which it attends: see `SequenceParallel.own_heads`.
+    """
+
+    keys: Tensor
+    values: Tensor
+    lengths: Tensor | None = None
+    """Number of valid leading ones per row, [B]; None: all."""
+
+    def behind(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys, values and lengths of a sequence's own and of these."""
+        lengths = None if self.lengths is None else self.lengths + k.shape[1]
+        keys = torch.cat((k.to(v.dtype), self.keys), dim=1)
+        return keys, torch.cat((v, self.values), dim=1), lengths
 
 
 class Attention(Protocol):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.runtime.distributed.collectives import Transfer, start_pass
-from multimodal_gen.runtime.distributed.local_attention import Attention, PartialOutput
+from multimodal_gen.runtime.distributed.local_attention import Attention, PartialOutput, Prefix
 from multimodal_gen.runtime.distributed.mesh import Axis
 from multimodal_gen.runtime.distributed.token_order import TokenOrder
 
@@ -29,7 +29,13 @@ class RingAttention:
         self._axis = axis
 
     def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, order: TokenOrder, lengths: Tensor | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        order: TokenOrder,
+        lengths: Tensor | None,
+        prefix: Prefix | None,
     ) -> Tensor:
         """Result for q, k, v [B, S_block, H, D] of this rank's block, like q."""
         sizes = order.sizes
@@ -37,6 +43,8 @@ class RingAttention:
         q = q.to(v.dtype)
         block = _joined(k, v, order if lengths is not None else None)
         found: PartialOutput | None = None
+        if prefix is not None and q.numel():
+            found = merged(None, self._attention.partial(q, *prefix))
         for turn in range(self._axis.size):
             source = (self._axis.rank - turn) % self._axis.size
             coming = self._fetch(block, sizes[source - 1]) if turn < self._axis.size - 1 else None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.runtime.distributed.collectives import all_gather_shares
-from multimodal_gen.runtime.distributed.local_attention import Attention, PartialOutput
+from multimodal_gen.runtime.distributed.local_attention import Attention, PartialOutput, Prefix
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.ring import RingAttention, merged
 from multimodal_gen.runtime.distributed.rows import deal
@@ -56,15 +56,25 @@ class SequenceParallel:
         """Gather the whole sequence of `length` from all ranks' shares."""
         return x
 
-    def attend(self, v: Tensor, streams: Sequence[int], lengths: Tensor | None = None) -> Attending:
+    def own_heads(self, x: Tensor) -> Tensor:
+        """The heads of x [..., H, D] with which this rank attends to a whole sequence."""
+        return x
+
+    def attend(
+        self,
+        v: Tensor,
+        streams: Sequence[int],
+        lengths: Tensor | None = None,
+        prefix: Prefix | None = None,
+    ) -> Attending:
         """Begin attention of this rank's share to the whole sequence, with values [B, S_local, H,
         D].
 
         `streams` are the full lengths of the sequences that were sharded one by one and then
         concatenated (FLUX: text, image). `lengths` [B] is the number of valid tokens per row, from
-        the start of the whole sequence, streams in order.
+        the start of the whole sequence, streams in order. Only without it there may be a `prefix`.
         """
-        return _AttendingAlone(self._attention, v, lengths)
+        return _AttendingAlone(self._attention, v, lengths, prefix)
 
     def cross_attention(
         self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None
@@ -79,14 +89,20 @@ class SequenceParallel:
 
 
 class _AttendingAlone:
-    def __init__(self, attention: Attention, v: Tensor, lengths: Tensor | None) -> None:
+    def __init__(
+        self, attention: Attention, v: Tensor, lengths: Tensor | None, prefix: Prefix | None
+    ) -> None:
         self._attention = attention
         self._v = v
         self._lengths = lengths
+        self._prefix = prefix
 
     def start(self, qk: Tensor) -> None:
         q, k = qk.to(self._v.dtype).unbind(2)
-        self._out = self._attention(q, k, self._v, self._lengths)
+        if self._prefix is None:
+            self._out = self._attention(q, k, self._v, self._lengths)
+        else:
+            self._out = self._attention(q, *self._prefix.behind(k, self._v))
 
     def wait(self) -> Tensor:
         return self._out.flatten(2)
@@ -119,9 +135,18 @@ class SharedSequence(SequenceParallel):
         counts = [len(share) for share in deal(length, self._axis.size)]
         return all_gather_shares(x, counts, self._axis.group, dim)
 
-    def attend(self, v: Tensor, streams: Sequence[int], lengths: Tensor | None = None) -> Attending:
+    def own_heads(self, x: Tensor) -> Tensor:
+        return self._exchange.own_heads(x)
+
+    def attend(
+        self,
+        v: Tensor,
+        streams: Sequence[int],
+        lengths: Tensor | None = None,
+        prefix: Prefix | None = None,
+    ) -> Attending:
         order = token_order(tuple(streams), *self._block)
-        return _AttendingTogether(self._exchange, self._on_heads, order, v, lengths)
+        return _AttendingTogether(self._exchange, self._on_heads, order, v, lengths, prefix)
 
     def attention_to_shares(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Each rank attends to its share, and all merge the results, of few queries."""
@@ -145,7 +170,9 @@ class _AttendingTogether:
         order: TokenOrder,
         v: Tensor,
         lengths: Tensor | None,
+        prefix: Prefix | None,
     ) -> None:
+        self._prefix = prefix
         self._exchange = exchange
         self._on_heads = on_heads
         self._order = order
@@ -159,16 +186,23 @@ class _AttendingTogether:
     def wait(self) -> Tensor:
         q, k = self._queries_keys.wait().unbind(2)
         v = self._values.wait().squeeze(2)
-        out = self._on_heads(q, k, v, self._order, self._lengths)
+        out = self._on_heads(q, k, v, self._order, self._lengths, self._prefix)
         heads = self._given.shape[2]
         return self._exchange.to_tokens(out, self._order.tokens, heads).wait().flatten(2)
 
 
 class OnHeads(Protocol):
-    """Attention of the queries [B, S, H, D] of a ring rank's block to the keys of all blocks."""
+    """Attention of the queries [B, S, H, D] of a ring rank's block to the keys of all blocks, and
+    of a prefix."""
 
     def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, order: TokenOrder, lengths: Tensor | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        order: TokenOrder,
+        lengths: Tensor | None,
+        prefix: Prefix | None,
     ) -> Tensor: ...
 
 
@@ -179,10 +213,18 @@ class _OneBlock:
         self._attention = attention
 
     def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, order: TokenOrder, lengths: Tensor | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        order: TokenOrder,
+        lengths: Tensor | None,
+        prefix: Prefix | None,
     ) -> Tensor:
         if not q.numel():
             return q
+        if prefix is not None:
+            return self._attention(q, *prefix.behind(k, v))
         if lengths is not None and len(order.pieces) > 1:  # valid keys must lead
             k, v = (torch.cat([*order.by_stream(x)], dim=1) for x in (k, v))
         return self._attention(q, k, v, lengths)

@@ -34,6 +34,9 @@ class Exchange(Protocol):
     `tokens` are their numbers of tokens, S_local of S.
     """
 
+    def own_heads(self, x: Tensor) -> Tensor:
+        """The heads of x [..., H, D] that this rank gets."""
+
     def to_heads(self, x: Tensor, like: Tensor, tokens: Sequence[int]) -> Pending:
         """Start to exchange x [B, S_local, N, H, D] for [B, S, N, H_local, D], of the dtype of
         `like`; S is by rank, and in each as it was there."""
@@ -44,6 +47,9 @@ class Exchange(Protocol):
 
 class NoExchange:
     """Exchange of a rank that has a block for itself."""
+
+    def own_heads(self, x: Tensor) -> Tensor:
+        return x
 
     def to_heads(self, x: Tensor, like: Tensor, tokens: Sequence[int]) -> Pending:
         return _Here(x)
@@ -68,6 +74,10 @@ class HeadExchange:
         self._group: dist.ProcessGroup = axis.group
         self._rank = axis.rank
         self._size = axis.size
+
+    def own_heads(self, x: Tensor) -> Tensor:
+        own: Tensor = x.split(head_counts(x.shape[-2], self._size), dim=-2)[self._rank]
+        return own
 
     def to_heads(self, x: Tensor, like: Tensor, tokens: Sequence[int]) -> _HeadTransfer:
         """See `Exchange`. Writes each element once."""

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from multimodal_gen.runtime.distributed.local_attention import Prefix
 from multimodal_gen.runtime.distributed.sequence import Attending
 from multimodal_gen.runtime.layers.activation import gelu_tanh
 from multimodal_gen.runtime.layers.emphasis import Emphasised, widened
@@ -23,9 +24,9 @@ _FP16_MAX = torch.finfo(torch.float16).max
 class BlockContext(NamedTuple):
     """Arguments shared by all blocks of an evaluation.
 
-    `rotary` [S_local, D / 2, 2], `streams` and `lengths` (see `SequenceParallel.attention`) follow
-    the order in which the streams are joined. `emphasis` is the result of
-    `emphasis_of` for this rank's tokens.
+    `rotary` [S_local, D / 2, 2], `streams` and `lengths` (see `SequenceParallel.attend`) follow the
+    order in which the streams are joined. `emphasis` is the result of `emphasis_of` for this rank's
+    tokens, `prefix` a block's own; there is at most one of the two.
     """
 
     rotary: Tensor | None
@@ -33,6 +34,7 @@ class BlockContext(NamedTuple):
     lengths: Tensor | None = None
     lora: LoraRows | None = None
     emphasis: Tensor | None = None
+    prefix: Prefix | None = None
 
 
 class AttendedStream(nn.Module):
@@ -158,7 +160,7 @@ def start_attention(
     values, emphasis = qkv[:, :, 2], context.emphasis
     if emphasis is not None:
         values = widened(values)
-    attending = parts.attend(values, context.streams, context.lengths)
+    attending = parts.attend(values, context.streams, context.lengths, context.prefix)
     if emphasis is not None:
         attending = Emphasised(attending, emphasis, qkv.shape[-1])
     qk = qkv[:, :, :2] if norm is None else norm(qkv[:, :, :2])

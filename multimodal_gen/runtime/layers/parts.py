@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from multimodal_gen.runtime.distributed.local_attention import Prefix
 from multimodal_gen.runtime.distributed.sequence import Attending, SequenceParallel
 from multimodal_gen.runtime.layers.linear import Linear, PatchLinear
 from multimodal_gen.runtime.layers.lora import LoraRows
@@ -98,9 +99,15 @@ class Parts:
 
     # -- attention
 
-    def attend(self, v: Tensor, streams: Sequence[int], lengths: Tensor | None = None) -> Attending:
+    def attend(
+        self,
+        v: Tensor,
+        streams: Sequence[int],
+        lengths: Tensor | None = None,
+        prefix: Prefix | None = None,
+    ) -> Attending:
         """See `SequenceParallel.attend`."""
-        return self.sequence.attend(v, streams, lengths)
+        return self.sequence.attend(v, streams, lengths, prefix)
 
     def cross_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `SequenceParallel.cross_attention`."""

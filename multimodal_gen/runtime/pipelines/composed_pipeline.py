@@ -154,8 +154,7 @@ class ComposedPipeline(DescribedPipeline, ABC):
     @property
     def lora_targets(self) -> tuple[str, ...]:
         """Components that a LoRA may apply to: the denoisers, then the text encoders."""
-        denoisers = self.components_of_kind(self.denoiser_name)
-        return (*denoisers, *self.components_of_kind("text_encoder"))
+        return self.components_of_kind(self.denoiser_name) + self.components_of_kind("text_encoder")
 
     @property
     def denoiser_module(self) -> torch.nn.Module:
@@ -208,6 +207,9 @@ class ComposedPipeline(DescribedPipeline, ABC):
         """Warnings about guidance that the request, once conditioned, asks for and does not get."""
         return guidance_without_effect(self.guidance, state, self.defaults)
 
+    def precompute(self, state: RequestState) -> None:
+        """Add what the denoiser makes of the conditioning; called before each batch it is in."""
+
     def join(self, branches: Sequence[Conditioning]) -> Conditioning:
         """Join the conditioning of a batch's rows, each tensor [R, ...]; R may be 0."""
         return join_rows(branches)
@@ -250,8 +252,7 @@ class ComposedPipeline(DescribedPipeline, ABC):
 
     def text_tokens(self, state: RequestState) -> int:
         """Tokens of the request's longest text."""
-        texts = (told["encoder_hidden_states"] for told in state.conditioning.values())
-        return max(text.shape[1] for text in texts)
+        return max(told["encoder_hidden_states"].shape[1] for told in state.conditioning.values())
 
     # -- the start
 

@@ -77,6 +77,8 @@ class DenoiseStage:
         """Cached while the same requests stay together."""
         if self._batch is None or not self._batch.is_of(states):
             self._batch = None  # frees the old one before creating the new one
+            for state in states:
+                self._pipeline.precompute(state)
             self._batch = Batch(states, self._mesh, self._pipeline.join)
         return self._batch
 

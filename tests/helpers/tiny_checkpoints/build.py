@@ -10,13 +10,14 @@ import diffusers
 import torch
 
 from .families import CHECKPOINTS, VARIANTS
-from .weights import fill
+from .weights import GAINS, fill
 
 NAMES = tuple(CHECKPOINTS)
 _PUBLISHED = {
     "T5Tokenizer": "T5TokenizerFast",
     "PictureProcessor": "Qwen2VLProcessor",
     "PromptProcessor": "Qwen3VLProcessor",
+    "Qwen3PictureProcessor": "Qwen3VLProcessor",
     "MistralProcessor": "PixtralProcessor",
 }
 
@@ -54,7 +55,7 @@ def build(
         pipeline.register_modules(transformer=own.from_config({**own.config, **transformer}))
     for component, module in pipeline.components.items():
         if isinstance(module, torch.nn.Module):
-            fill(module, component, seed, dtype)
+            fill(module, component, seed, dtype, {**GAINS, **described.gains})
     with warnings.catch_warnings(category=FutureWarning, action="ignore"):
         pipeline.save_pretrained(str(folder), variant=variant, max_shard_size=shard_bytes)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config, indent=2))
@@ -69,6 +70,6 @@ def _name_as_published(path: Path) -> None:
     for value in index.values():
         if isinstance(value, list) and len(value) > 1 and value[1] in _PUBLISHED:
             value[:2] = ["transformers", _PUBLISHED[value[1]]]
-        if isinstance(value, list) and len(value) == 3:  # of a modular pipeline
+        if isinstance(value, list) and isinstance(value[-1], dict):  # of a modular pipeline
             value[2] |= {"pretrained_model_name_or_path": "owner/name", "type_hint": value[:2]}
     path.write_text(json.dumps(index, indent=2))

@@ -21,3 +21,5 @@ class TinyCheckpoint:
     """What changes its picture noticeably, of the changes that `test_tiny_checkpoints` knows."""
     call: Mapping[str, Any] = field(default_factory=dict)
     """What a call of it needs besides prompt, size and steps."""
+    gains: Mapping[str, float] = field(default_factory=dict)
+    """Of its parameters, besides those of all checkpoints: see `weights.GAINS`."""

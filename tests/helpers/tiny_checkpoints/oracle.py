@@ -18,6 +18,7 @@ from diffusers.modular_pipelines.modular_pipeline import LoopSequentialPipelineB
 
 from .families.minimax_h3 import prompt_processor
 from .families.qwen_image import picture_processor
+from .families.qwen_image_21 import qwen3_processor
 from .llm_tokenizers import MistralProcessor
 
 
@@ -87,7 +88,9 @@ def reference(
     finally:
         pipeline.scheduler = own_scheduler
     pixels = output.frames if hasattr(output, "frames") else output.images
-    return Reference(last["latents"].clone(), (np.asarray(pixels) * 255).round().astype(np.uint8))
+    return Reference(
+        last["latents"].clone(), (np.asarray(pixels)[..., :3] * 255).round().astype(np.uint8)
+    )
 
 
 @cache
@@ -126,8 +129,11 @@ def _absent(folder: Path) -> dict[str, None]:
 
 def _processor(folder: Path) -> dict[str, Any]:
     """The one in the folder, which diffusers can't load where there is no torchvision."""
-    if (folder / "processor").is_dir():
-        return {"processor": picture_processor(folder / "processor")}
+    index = json.loads((folder / "model_index.json").read_text())
+    if "processor" in index:
+        qwen3 = index["processor"][1] == "Qwen3VLProcessor"
+        make = qwen3_processor if qwen3 else picture_processor
+        return {"processor": make(folder / "processor")}
     return {"tokenizer": None} if _has_pixtral(folder) else {}
 
 

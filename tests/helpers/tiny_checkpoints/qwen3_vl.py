@@ -5,7 +5,7 @@ from transformers import Qwen3VLConfig
 from .encoders import WIDTH
 from .families.qwen_image import qwen2_tokenizer
 
-PATCH = 8
+PATCH = 16
 """Pixels along each side of a patch that it sees."""
 
 

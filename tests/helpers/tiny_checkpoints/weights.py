@@ -6,6 +6,7 @@ timestep and guidance would change nothing, and a parity test on it would prove 
 
 import hashlib
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -20,12 +21,18 @@ GAINS = {
 }
 
 
-def fill(module: nn.Module, component: str, seed: int, dtype: torch.dtype) -> None:
+def fill(
+    module: nn.Module,
+    component: str,
+    seed: int,
+    dtype: torch.dtype,
+    gains: Mapping[str, float] = GAINS,
+) -> None:
     """Draw each parameter of `module` in float32 from its name alone, and keep it in `dtype`."""
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     for name, parameter in module.named_parameters():
         noise = torch.randn(parameter.shape, generator=_generator(f"{seed}/{component}/{name}"))
-        weight = noise if id(parameter) in embeddings else _scaled(noise, name)
+        weight = noise if id(parameter) in embeddings else _scaled(noise, name, gains)
         parameter.data = weight.to(dtype)
 
 
@@ -34,8 +41,8 @@ def _generator(key: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def _scaled(noise: torch.Tensor, name: str) -> torch.Tensor:
-    gain = next((gain for part, gain in GAINS.items() if part in name), 1.0)
+def _scaled(noise: torch.Tensor, name: str, gains: Mapping[str, float]) -> torch.Tensor:
+    gain = next((gain for part, gain in gains.items() if part in name), 1.0)
     if name.endswith("bias"):
         return 0.1 * noise
     if noise.dim() <= 1 or name.endswith("gamma"):  # the weight of a norm

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from multimodal_gen.runtime.distributed.local_attention import Attention
+from multimodal_gen.runtime.distributed.local_attention import Attention, Prefix
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.sequence import (
     Attending,
@@ -58,9 +58,15 @@ class TensorParts(Parts):
     def features(self, count: int) -> int:
         return len(self._group.share(count))
 
-    def attend(self, v: Tensor, streams: Sequence[int], lengths: Tensor | None = None) -> Attending:
+    def attend(
+        self,
+        v: Tensor,
+        streams: Sequence[int],
+        lengths: Tensor | None = None,
+        prefix: Prefix | None = None,
+    ) -> Attending:
         # All ranks that share the sequence have the same heads: there may be none.
-        return super().attend(v, streams, lengths) if v.shape[2] else _NoHeads(v)
+        return super().attend(v, streams, lengths, prefix) if v.shape[2] else _NoHeads(v)
 
 
 class _NoHeads:

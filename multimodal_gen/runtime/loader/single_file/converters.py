@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.loader.original import flux, pixart, sana
-from multimodal_gen.runtime.loader.original.encoders import (
+from multimodal_gen.runtime.loader.original.encoders.transformers_names import (
     LANGUAGE_MODELS,
     language_model_names,
     mistral3_names,

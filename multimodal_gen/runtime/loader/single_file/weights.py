@@ -12,8 +12,11 @@ from multimodal_gen.checkpoints.file_parts import FilePart, listed
 from multimodal_gen.checkpoints.prediction import scheduler_settings
 from multimodal_gen.checkpoints.tensor_info import Header
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.runtime.loader.original.llama_cpp import is_llama_cpp, transformers_tensors
-from multimodal_gen.runtime.loader.original.llama_cpp_vision import vision_tensors
+from multimodal_gen.runtime.loader.original.encoders.llama_cpp import (
+    is_llama_cpp,
+    transformers_tensors,
+)
+from multimodal_gen.runtime.loader.original.encoders.llama_cpp_vision import vision_tensors
 from multimodal_gen.runtime.loader.quantized.forms import open_weights
 from multimodal_gen.runtime.loader.single_file.conversion import convert
 from multimodal_gen.runtime.loader.single_file.converters import converter_for

@@ -76,12 +76,18 @@ class QwenEncoder:
             return_tensors="pt",
         )
         device = self._module.device
+        told = self._told(tokens.input_ids) if seen else {}
         with torch.inference_mode():
             output = self._module(
                 input_ids=copied(tokens.input_ids, device),
                 attention_mask=copied(tokens.attention_mask, device),
                 use_cache=False,
                 **seen,
+                **{name: copied(tensor, device) for name, tensor in told.items()},
             )
         states: Tensor = output.last_hidden_state
         return states
+
+    def _told(self, ids: Tensor) -> dict[str, Tensor]:
+        """Further arguments of a module for token ids [1, T] with images."""
+        return {}

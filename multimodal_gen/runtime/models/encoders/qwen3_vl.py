@@ -10,21 +10,14 @@ from torch import Tensor
 
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.device_copies import tensor_of
+from multimodal_gen.runtime.models.encoders.qwen import QwenEncoder
 
 
-class Qwen3VLEncoder:
+class Qwen3VLEncoder(QwenEncoder):
     """A tokenizer and its transformers module, with or without its head."""
 
-    def __init__(self, tokenizer: Any, module: Any) -> None:
-        """Raises InvalidCheckpoint if they don't match. The tokenizer is None on a rank that does
-        not encode."""
-        self._tokenizer = tokenizer
-        self._module = module.base_model
-        known = module.get_input_embeddings().num_embeddings
-        if tokenizer is not None and len(tokenizer) > known:
-            raise InvalidCheckpoint(
-                f"tokenizer: has {len(tokenizer)} tokens, but its text encoder supports {known}"
-            )
+    def __init__(self, tokenizer: Any, module: Any, image_processor: Any = None) -> None:
+        super().__init__(tokenizer, module.base_model, image_processor)
 
     def require(self, layers: Sequence[int], width: int) -> None:
         """Raise InvalidCheckpoint unless the model has these layers, and states of this width."""
@@ -34,9 +27,9 @@ class Qwen3VLEncoder:
                 f"text_encoder: num_hidden_layers={config.num_hidden_layers}: the states after "
                 f"layers {', '.join(map(str, layers))} are used"
             )
-        if config.hidden_size != width:
+        if self.width != width:
             raise InvalidCheckpoint(
-                f"text_encoder: hidden_size={config.hidden_size}, but the transformer takes {width}"
+                f"text_encoder: hidden_size={self.width}, but the transformer takes {width}"
             )
 
     def tokens(self, text: str, longest: int | None = None) -> list[int]:
@@ -54,3 +47,6 @@ class Qwen3VLEncoder:
                 use_cache=False,
             )
         return torch.stack([output.hidden_states[layer] for layer in layers], dim=2)
+
+    def _told(self, ids: Tensor) -> dict[str, Tensor]:
+        return {"mm_token_type_ids": (ids == self._module.config.image_token_id).int()}

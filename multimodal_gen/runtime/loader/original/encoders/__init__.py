@@ -1,0 +1,1 @@
+"""Names of text encoders' tensors in files."""
