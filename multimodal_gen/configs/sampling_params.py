@@ -243,7 +243,7 @@ class SamplingParams:
     strength: Annotated[
         float | None,
         ParameterSpec(
-            help="How much of the image to replace",
+            help="Share of the image to replace",
             lowest=0,
             highest=1,
             exclusive=True,

@@ -52,7 +52,7 @@ def parse_infotext(text: str) -> dict[str, str]:
 
 
 def _settings(params: SamplingParams, model: str, version: str) -> list[tuple[str, object]]:
-    embedded = params.true_cfg_scale is not None
+    embedded, hires = params.true_cfg_scale is not None, params.upscale
     settings = {
         "Steps": params.num_inference_steps,
         "Sampler": params.scheduler and a1111_name(params.scheduler),
@@ -62,7 +62,10 @@ def _settings(params: SamplingParams, model: str, version: str) -> list[tuple[st
         "Seed": params.seed,
         "Size": f"{params.width}x{params.height}",
         "Model": model,
-        "Denoising strength": params.strength,
+        "Denoising strength": params.strength if hires is None else hires.strength,
+        "Hires upscale": hires and hires.factor,
+        "Hires steps": hires and hires.steps,
+        "Hires upscaler": hires and "Lanczos",
         "Shift": params.flow_shift,
         "Max sequence length": params.max_sequence_length,
         "Version": f"multimodal_gen {version}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 from multimodal_gen.configs.lora_choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.configs.solvers import NOISE_SCHEDULES, View
 from multimodal_gen.entrypoints.http.a1111.geometry import masked_region, resized
 from multimodal_gen.entrypoints.http.a1111.masks import filled, mask_of
@@ -31,6 +33,7 @@ from multimodal_gen.entrypoints.http.media.solvers import solver_named
 from multimodal_gen.errors import InvalidRequest, QueueFull
 from multimodal_gen.messages.model_info import Limits, ModelInfo
 from multimodal_gen.postprocess.infotext import parse_infotext, write
+from multimodal_gen.postprocess.metadata import Recipe
 
 NOISE = ("ddim", "pndm", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_sde", "edm_euler", "unipc")
 FLOW = ("flow_euler", "flow_heun", "unipc")
@@ -267,11 +270,61 @@ def test_a_body_of_neutral_values_has_no_warnings(kind: str) -> None:
     assert to_sampling_params(body(**{**sent, **more}), PAINTS)[1] == []
 
 
+UPSCALES = msgspec.structs.replace(PAINTS, parameters=(*PAINTS.parameters, "upscale"))
+
+
+@pytest.mark.parametrize(
+    ("given", "choice"),
+    [
+        ({}, UpscaleChoice(2, 0.75)),
+        ({"hr_scale": 1.5, "denoising_strength": 0.4}, UpscaleChoice(1.5, 0.4)),
+        ({"hr_second_pass_steps": 9, "hr_upscaler": "Lanczos"}, UpscaleChoice(2, 0.75, 9)),
+        ({"hr_resize_x": 96, "hr_resize_y": 0, "hr_scale": 4}, UpscaleChoice(1.5, 0.75)),
+        ({"hr_sampler_name": "Use same sampler", "hr_prompt": ""}, UpscaleChoice(2, 0.75)),
+    ],
+    ids=lambda given: ",".join(given) if isinstance(given, dict) else "",
+)
+def test_hires_fix_is_a_second_pass(given: dict[str, Any], choice: UpscaleChoice) -> None:
+    body = TextToImage(enable_hr=True, width=64, height=64, **given)
+    params, warnings = to_sampling_params(body, UPSCALES)
+    assert (params.upscale, warnings) == (choice, [])
+    off = TextToImage(enable_hr=False, width=64, height=64, **given)
+    assert to_sampling_params(off, UPSCALES)[0].upscale is None
+
+
+@pytest.mark.parametrize(
+    ("given", "warning"),
+    [
+        ({"hr_upscaler": "Latent"}, "hr_upscaler='Latent': Lanczos is used instead"),
+        ({"hr_prompt": "a dog"}, "hr_prompt has no effect on this server"),
+        ({"hr_resize_x": 96, "hr_resize_y": 64}, "has the shape of the first pass"),
+    ],
+)
+def test_what_hires_fix_does_otherwise_is_told(given: dict[str, Any], warning: str) -> None:
+    body = TextToImage(enable_hr=True, width=64, height=64, **given)
+    (said,) = to_sampling_params(body, UPSCALES)[1]
+    assert warning in said
+
+
+def test_hires_fix_of_a_model_that_starts_from_no_images_is_told() -> None:
+    params, (warning,) = to_sampling_params(TextToImage(enable_hr=True), PAINTS)
+    assert params.upscale is None
+    assert warning == "enable_hr has no effect: this model starts from no images"
+
+
+def test_hires_fix_is_in_the_infotext_both_ways() -> None:
+    made = SamplingParams(prompt="a", seed=1, width=64, height=64, num_inference_steps=4)
+    made = replace(made, upscale=UpscaleChoice(1.5, 0.4, 9))
+    text = Recipe(made, "m").infotext()
+    assert "Denoising strength: 0.4, Hires upscale: 1.5, Hires steps: 9, " in text
+    body = with_infotext(TextToImage(infotext=text))
+    assert to_sampling_params(body, UPSCALES)[0].upscale == made.upscale
+
+
 @pytest.mark.parametrize(
     ("change", "warning"),
     [
         ({"clip_skip": 2}, "clip_skip has no effect on this server"),
-        ({"enable_hr": True, "hr_scale": 2}, "enable_hr has no effect on this server"),
         ({"restore_faces": True}, "restore_faces has no effect"),
         ({"tiling": True}, "tiling has no effect"),
         ({"styles": ["ink"]}, "styles has no effect"),

@@ -96,14 +96,27 @@ def test_what_a_model_has_not_is_replaced_and_said(webui: webuiapi.WebUIApi) -> 
         height=70,
         sampler_name="Euler a",
         scheduler="kl_optimal",
-        enable_hr=True,
+        tiling=True,
     )
     assert made.image.size == (96, 64)
     warnings = "\n".join(made.info["warnings"])
     assert "size=100x70: this model generates 96x64 instead" in warnings
     assert "sampler_name='Euler a': this model uses Euler instead" in warnings
     assert "scheduler='kl_optimal': Euler uses its own schedule instead" in warnings
-    assert "enable_hr has no effect on this server" in warnings
+    assert "tiling has no effect on this server" in warnings
+
+
+def test_hires_fix_makes_a_larger_picture(webui: webuiapi.WebUIApi) -> None:
+    given = {
+        "enable_hr": True,
+        "hr_scale": 1.5,
+        "hr_second_pass_steps": 4,
+        "hr_upscaler": "Lanczos",
+    }
+    made = webui.txt2img(steps=2, width=64, height=64, denoising_strength=0.5, **given)
+    assert made.image.size == (96, 96)
+    assert made.info["denoising_strength"] == 0.5
+    assert not any("hr_" in warning for warning in made.info["warnings"])
 
 
 def test_a_picture_is_changed_by_its_denoising_strength(webui: webuiapi.WebUIApi) -> None:

@@ -59,7 +59,7 @@ class SamplingKeywords(TypedDict, total=False):
     video_path: str | None
     """Video to start from or to follow."""
     strength: float | None
-    """How much of the image to replace (more than 0 and at most 1)."""
+    """Share of the image to replace (more than 0 and at most 1)."""
     keep_unmasked: bool
     """Keep the image exactly where the mask is black; grey blends."""
     upscale: UpscaleLike | None

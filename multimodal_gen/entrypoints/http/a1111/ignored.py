@@ -18,10 +18,8 @@ OFF = (0,)
 
 _NEUTRAL: Mapping[str, Collection[Any] | None] = {
     "comments": ANY,
-    "denoising_strength": ANY,  # of txt2img: only used by the second pass of enable_hr
     "do_not_save_grid": ANY,
     "do_not_save_samples": ANY,
-    "enable_hr": OFF,
     "force_task_id": OFF,
     "image_cfg_scale": ANY,  # only used by InstructPix2Pix
     "initial_noise_multiplier": (1,),
@@ -50,8 +48,8 @@ _NEUTRAL: Mapping[str, Collection[Any] | None] = {
     "firstphase_height": OFF,
     "firstphase_width": OFF,
 }
-"""Known keys with their neutral values; those of unknown keys are OFF. What belongs to `enable_hr`
-starts with `hr_`."""
+"""Known keys with their neutral values; those of unknown keys are OFF. Those that start with
+`hr_` are for hires_fix.py."""
 _NEUTRAL_SETTINGS: Mapping[str, Collection[Any] | None] = {
     "CLIP_stop_at_last_layers": (0, 1),
     "eta_ancestral": (1,),

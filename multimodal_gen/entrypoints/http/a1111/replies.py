@@ -94,7 +94,7 @@ class Reply:
             "sd_vae_hash": None,
             "seed_resize_from_w": -1,
             "seed_resize_from_h": -1,
-            "denoising_strength": params.strength,
+            "denoising_strength": params.upscale.strength if params.upscale else params.strength,
             "extra_generation_params": {},
             "index_of_first_image": 0,
             "infotexts": [self._infotext(req) for req in requests],

@@ -21,6 +21,7 @@ _NAMES = {
     "strength": "denoising_strength",
     "image_path": "init_images",
     "mask_path": "mask",
+    "upscale": "enable_hr",
 }
 
 

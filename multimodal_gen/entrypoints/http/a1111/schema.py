@@ -68,6 +68,20 @@ class Generation(Body):
 class TextToImage(Generation):
     """Body of `POST /txt2img`."""
 
+    enable_hr: int | bool | None = None
+    """Generate once more from the enlarged result."""
+    hr_scale: int | float | None = None
+    hr_resize_x: int | None = None
+    """Width of the result; overrules `hr_scale`. Other values than 0 for both sides must have the
+    shape of the first pass."""
+    hr_resize_y: int | None = None
+    hr_upscaler: str | None = None
+    """Lanczos is used for all."""
+    hr_second_pass_steps: int | None = None
+    """0: those of the first pass."""
+    denoising_strength: int | float | None = None
+    """Of the second pass."""
+
 
 class ImageToImage(Generation):
     """Body of `POST /img2img`."""

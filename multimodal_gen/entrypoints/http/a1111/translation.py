@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.entrypoints.http.a1111.chosen_models import CHECKPOINT
+from multimodal_gen.entrypoints.http.a1111.hires_fix import HIRES, hires_fix
 from multimodal_gen.entrypoints.http.a1111.ignored import ignored, ignored_infotext
 from multimodal_gen.entrypoints.http.a1111.prompt_syntax import number, parse_prompt, weights
 from multimodal_gen.entrypoints.http.a1111.samplers import SamplerChoice
-from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage
+from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage, TextToImage
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.postprocess.infotext import parse_infotext
@@ -33,10 +35,11 @@ _FROM_INFOTEXT = {
     "Size-1": "width",
     "Size-2": "height",
     "Denoising strength": "denoising_strength",
+    **HIRES,
     "Shift": "flow_shift",
     "Max sequence length": "max_sequence_length",
 }
-_TEXTS = ("prompt", "negative_prompt", "sampler_name", "scheduler")
+_TEXTS = ("prompt", "negative_prompt", "sampler_name", "scheduler", "hr_upscaler")
 B = TypeVar("B", bound=Generation)
 
 
@@ -77,6 +80,7 @@ class _Translator:
             noise_schedule=chosen.noise_schedule,
             strength=self._strength(),
             keep_unmasked=self._keeps_unmasked(),
+            upscale=self._upscale(width, height),
             lora=() if body.disable_extra_networks else prompt.loras,
             max_sequence_length=body.max_sequence_length,
             flow_shift=body.flow_shift,
@@ -108,6 +112,18 @@ class _Translator:
             return DENOISING_STRENGTH if given is None else given
         self.warnings.append("denoising_strength has no effect: this model takes the image itself")
         return None
+
+    def _upscale(self, width: int | None, height: int | None) -> UpscaleChoice | None:
+        body = self.body
+        if not isinstance(body, TextToImage) or not body.enable_hr:
+            return None
+        if "upscale" not in self.model.parameters:
+            self.warnings.append("enable_hr has no effect: this model starts from no images")
+            return None
+        usual = self.model.defaults
+        choice, warnings = hires_fix(body, width or usual.width, height or usual.height)
+        self.warnings += warnings
+        return choice
 
     def _keeps_unmasked(self) -> bool:
         body = self.body
@@ -149,6 +165,8 @@ def with_infotext(body: B) -> B:
         return body
     said = parse_infotext(body.infotext)
     given = body.model_dump(exclude_none=True)
+    if isinstance(body, TextToImage) and any(key in said for key in HIRES):
+        given.setdefault("enable_hr", True)
     for key, name in _FROM_INFOTEXT.items():
         if key in said:
             given.setdefault(name, said[key] if name in _TEXTS else number(said[key]))
