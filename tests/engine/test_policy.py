@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 from policy_simulation import cost_model, prepared_of, request
 
+from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.errors import DeadlineExceeded, QueueFull
-from multimodal_gen.messages.plan import BatchKey, Phase, Prepared, Work
+from multimodal_gen.messages.plan import BatchKey, Phase, Prepared, SecondPass, Work
 from multimodal_gen.messages.request import Req, preview_stride
 from multimodal_gen.scheduling.policy import Policy
 
@@ -181,6 +184,33 @@ def test_a_plan_does_not_reach_past_a_change_of_key() -> None:
     )
     first, second = driver.next(), driver.next()
     assert (first.k, second.k) == (3, 7)
+
+
+def test_a_second_pass_is_counted_from_the_start_and_begins_when_the_first_is_decoded() -> None:
+    driver = Driver()
+    plain = request("a", steps=3)
+    params = replace(plain.params, upscale=UpscaleChoice(2, 0.5, 4))
+    driver.submit(msgspec.structs.replace(plain, params=params))
+    assert driver.policy.progress("a", 0.0).total == 5
+    keys = ((BatchKey(16), 3), (BatchKey(64), 2))
+    prepared = Prepared(batch_keys=keys, rows=1, decode_chunks=2, second=SecondPass(2, 3), steps=5)
+    driver.policy.completed(
+        driver.next(), advanced=1, seconds=0.01, prepared={"a": prepared}, now=0.0
+    )
+    done, left = [], []
+    while driver.policy.running:
+        work = driver.next()
+        done += [work.phase] * work.k
+        if work.phase is Phase.DECODE and done.count(Phase.DECODE) == 2:
+            assert driver.policy.next(driver.now) is None
+        driver.acknowledge(work)
+        if driver.policy.running:
+            progress = driver.policy.progress("a", driver.now)
+            assert progress.step == done.count(Phase.DENOISE)
+            left.append(progress.eta_s)
+    first = [Phase.DENOISE] * 3 + [Phase.DECODE] * 2
+    assert done == [*first, *[Phase.DENOISE] * 2, *[Phase.DECODE] * 3]
+    assert left == sorted(left, reverse=True)
 
 
 def test_a_plan_does_not_reach_past_a_preview() -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import PIL.Image
 import pytest
 from engineless import Output, finish, left, load, start
-from engines import submit_to
+from engines import start_engine, submit_to
 from parity import LATENTS, PIXELS, check_same_picture, pixels_apart, relative
+from places import FAULTS_FOLDER, python_path
 from support import CASES
 from tiny_checkpoints import Reference, reference
 from tiny_checkpoints.case import Case
@@ -21,7 +22,7 @@ from tiny_checkpoints.case import Case
 from multimodal_gen.client.request_handle import Update
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.second_pass import UpscaleChoice
-from multimodal_gen.errors import Cancelled, InvalidRequest
+from multimodal_gen.errors import Cancelled, GenerationFailed, InvalidRequest
 from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -186,3 +187,20 @@ def test_it_is_made_in_a_batch_with_others(engine: EngineProcess) -> None:
         apart = handle.result(200).pixels.astype(int) - expected
         assert np.abs(apart).max() <= PIXELS
     assert handles[-1].result(200).pixels.shape == (1, 96, 96, 3)
+
+
+@pytest.mark.parametrize(
+    "fault", ["decode:0:raise", pytest.param("prepare:1:raise:3", marks=pytest.mark.slow)]
+)
+def test_a_rank_that_fails_between_the_passes_ends_that_request_only(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", python_path(FAULTS_FOLDER))
+    monkeypatch.setenv("RANK_FAULTS", f"softly={fault}")
+    with start_engine(num_gpus=2) as two_ranks:
+        small = {"width": 64, "height": 64, "num_inference_steps": 2, "upscale": UPSCALE}
+        prompts = ("fail softly", "a red heart")
+        failing, other = [submit_to(two_ranks, prompt, **small) for prompt in prompts]
+        with pytest.raises(GenerationFailed, match="planted"):
+            failing.result(200)
+        assert other.result(200).pixels.shape == (1, 96, 96, 3)

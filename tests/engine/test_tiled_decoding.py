@@ -212,8 +212,10 @@ def test_tiles_and_pixels_are_the_same_on_any_number_of_ranks() -> None:
     for ranks in (1, 2, 4):
         with start_engine(num_gpus=ranks, device_memory_gb=0.06) as engine:
             size = {"width": 192, "height": 256, "num_inference_steps": 2}
-            request = submit_to(engine, "a pizza", **size)
+            # The second pass starts from the tiles of the first.
+            request = submit_to(engine, "a pizza", **size, upscale="1.25:0.5:2")
             pixels.append(request.result(200).pixels.astype(int))
+            assert pixels[-1].shape == (1, 320, 240, 3)
             if ranks > 1:
                 running = submit_to(engine, "a pizza", num_inference_steps=1000)
                 running.cancel()

@@ -32,9 +32,10 @@ def plant(word: str, method: str, rank: str, how: str, call: str = "1") -> None:
     original = getattr(flux.FluxPipeline, method)
 
     def prompts(argument):
-        """Of Rows, which have several params, or of one SamplingParams."""
+        """Of Rows, which have several params, of states, or of one SamplingParams."""
         params = getattr(argument, "params", argument)
-        return [one.prompt for one in (params if isinstance(params, list | tuple) else [params])]
+        several = params if isinstance(params, list | tuple) else [params]
+        return [getattr(one, "params", one).prompt for one in several]
 
     def faulty(self, argument, *args, **kwargs):
         nonlocal calls
