@@ -10,6 +10,7 @@ from multimodal_gen.configs.parameter_spec import ParameterSpec
 from multimodal_gen.configs.parameters import parameters_of
 from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.model_info import TaskName
 
 Priority = Literal["low", "normal", "high"]
 
@@ -235,6 +236,15 @@ class SamplingParams:
     mask_path: Annotated[
         str | None,
         ParameterSpec(help="Mask: white is repainted, black is kept", needs=("image",), local=True),
+    ] = None
+    task: Annotated[
+        TaskName | None,
+        ParameterSpec(
+            help="What to make of the input images",
+            one_of="tasks",
+            needs=("parameter", "image"),
+            default="one image is a first frame, several are references",
+        ),
     ] = None
     video_path: Annotated[
         str | None,

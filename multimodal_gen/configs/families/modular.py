@@ -26,19 +26,22 @@ class LibraryBlocks:
     frames: tuple[int, int, int] = (1, 1, 257)
     """Numbers of frames that it makes: the smallest, the distance to the next, and the largest."""
     fps: int | None = None
+    images: int = 1
+    """Maximum number of input images."""
 
 
+_IMAGES = LibraryBlocks(images=4)
 _VIDEO = LibraryBlocks(size=(832, 480), num_frames=81, frames=(1, 4, 257), fps=16)
 _LTX = LibraryBlocks(size_multiple=32, size=(704, 512), num_frames=121, frames=(1, 8, 257), fps=24)
 
 MODULAR_PIPELINES: Mapping[str, LibraryBlocks] = {
     "AnimaModularPipeline": LibraryBlocks(),
     "ErnieImageModularPipeline": LibraryBlocks(),
-    "Flux2KleinBaseModularPipeline": LibraryBlocks(),
-    "Flux2KleinModularPipeline": LibraryBlocks(),
-    "Flux2ModularPipeline": LibraryBlocks(),
-    "Flux3DistilledModularPipeline": LibraryBlocks(),
-    "Flux3ModularPipeline": LibraryBlocks(),
+    "Flux2KleinBaseModularPipeline": _IMAGES,
+    "Flux2KleinModularPipeline": _IMAGES,
+    "Flux2ModularPipeline": _IMAGES,
+    "Flux3DistilledModularPipeline": _IMAGES,
+    "Flux3ModularPipeline": _IMAGES,
     "FluxKontextModularPipeline": LibraryBlocks(),
     "FluxModularPipeline": LibraryBlocks(),
     "HeliosModularPipeline": _VIDEO,
@@ -52,12 +55,17 @@ MODULAR_PIPELINES: Mapping[str, LibraryBlocks] = {
     "LTX2ModularPipeline": _LTX,
     "LTXModularPipeline": _LTX,
     "MiniMaxH3ModularPipeline": LibraryBlocks(
-        size_multiple=32, size=(1344, 768), num_frames=124, frames=(124, 17, 345), fps=24
+        size_multiple=32,
+        size=(1344, 768),
+        num_frames=124,
+        frames=(124, 17, 345),
+        fps=24,
+        images=9,
     ),
-    "QwenImage21ModularPipeline": LibraryBlocks(),
-    "QwenImage21TurboModularPipeline": LibraryBlocks(),
+    "QwenImage21ModularPipeline": _IMAGES,
+    "QwenImage21TurboModularPipeline": _IMAGES,
     "QwenImageEditModularPipeline": LibraryBlocks(),
-    "QwenImageEditPlusModularPipeline": LibraryBlocks(),
+    "QwenImageEditPlusModularPipeline": _IMAGES,
     "QwenImageModularPipeline": LibraryBlocks(),
     "StableDiffusion3ModularPipeline": LibraryBlocks(),
     "StableDiffusionXLModularPipeline": LibraryBlocks(size_multiple=8),
@@ -97,6 +105,7 @@ MODULAR = FamilyConfig(
         "image-edit",
         "text-to-video",
         "image-to-video",
+        "reference-to-video",
     ),
     parameters=("num_frames", "fps", "max_sequence_length"),
     size_multiple=16,

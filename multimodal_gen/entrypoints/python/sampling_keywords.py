@@ -56,6 +56,20 @@ class SamplingKeywords(TypedDict, total=False):
     """Last frame of the video."""
     mask_path: str | None
     """Mask: white is repainted, black is kept."""
+    task: (
+        Literal[
+            "text-to-image",
+            "image-to-image",
+            "inpainting",
+            "image-edit",
+            "text-to-video",
+            "image-to-video",
+            "video-to-video",
+            "reference-to-video",
+        ]
+        | None
+    )
+    """What to make of the input images."""
     video_path: str | None
     """Video to start from or to follow."""
     strength: float | None

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import DiffusionPipeline, ModularPipeline, SchedulerMixin
+from diffusers.modular_pipelines.minimax_h3.references import MiniMaxH3ImageReference
 from diffusers.modular_pipelines.modular_pipeline import LoopSequentialPipelineBlocks
 
 from .families.minimax_h3 import prompt_processor
@@ -162,6 +163,9 @@ def modular_reference(folder: Path, *, seed: Any, **call: Any) -> Reference:
     pipeline = stock_modular(folder)
     if (scale := call.pop("guidance_scale", None)) is not None:
         pipeline.update_components(guider=pipeline.guider.new(guidance_scale=scale))
+    if isinstance(shown := call.get("image"), list) and hasattr(pipeline, "audio_vae"):
+        references = [MiniMaxH3ImageReference(each) for each in shown]
+        call = {**call, "image": None, "references": references}
     kept: dict[str, torch.Tensor] = {}
     step = LoopSequentialPipelineBlocks.loop_step
 

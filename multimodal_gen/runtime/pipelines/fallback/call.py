@@ -72,7 +72,7 @@ def start_call(
 
         pipeline.progress_bar = progress_bar
         if not signature.has_step_callback:
-            _pause_after_steps(pipeline.scheduler, stepped)
+            pause_after_steps(pipeline.scheduler, stepped)
         try:
             output = pipeline(
                 **signature.arguments(params),
@@ -110,7 +110,7 @@ def _same_weights(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, shared)
 
 
-def _pause_after_steps(scheduler: Any, pause: Pause) -> None:
+def pause_after_steps(scheduler: Any, pause: Pause) -> None:
     """Call `pause` with the latents after each of the scheduler's steps."""
     step = scheduler.step
 

@@ -39,22 +39,16 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 _GUIDANCE = ("guidance_scale", "true_cfg_scale", "guidance_scale_2")
 
 
-class CallSignature:
-    """Parameters of a pipeline class's call."""
+class LibraryParameters:
+    """Parameters that a library takes, by its own names, each with a `default`."""
 
-    def __init__(self, kind: type[Any], entry: LibraryPipeline) -> None:
-        self._parameters = inspect.signature(kind.__call__).parameters
-        self._entry = entry
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        self._parameters = parameters
         self._names = {
             name: known
             for name, aliases in _NAMES.items()
-            if (known := next((each for each in aliases if each in self._parameters), None))
+            if (known := next((each for each in aliases if each in parameters), None))
         }
-        tensors: Sequence[str] = getattr(kind, "_callback_tensor_inputs", ())
-        self._calls_every_evaluation = (
-            "callback_on_step_end" in self._parameters and "latents" in tensors
-        )
-        self.has_step_callback = self._calls_every_evaluation or "callback" in self._parameters
 
     def takes(self, name: str) -> bool:
         """True if it supports the sampling parameter `name`."""
@@ -83,6 +77,19 @@ class CallSignature:
                 del given[name]
         return {self._names[name]: value for name, value in given.items() if value is not None}
 
+
+class CallSignature(LibraryParameters):
+    """Parameters of a pipeline class's call."""
+
+    def __init__(self, kind: type[Any], entry: LibraryPipeline) -> None:
+        super().__init__(inspect.signature(kind.__call__).parameters)
+        self._entry = entry
+        tensors: Sequence[str] = getattr(kind, "_callback_tensor_inputs", ())
+        self._calls_every_evaluation = (
+            "callback_on_step_end" in self._parameters and "latents" in tensors
+        )
+        self.has_step_callback = self._calls_every_evaluation or "callback" in self._parameters
+
     def pictures(self, pixels: Pixels, params: SamplingParams) -> dict[str, Any]:
         """Keyword arguments of the request's input pictures, as PIL images and lists of them.
 
@@ -95,11 +102,11 @@ class CallSignature:
             if ours not in pixels:
                 continue
             if ours == "video":
-                found[theirs] = [_pil(frame, size) for frame in pixels[ours]]
+                found[theirs] = [as_pil(frame, size) for frame in pixels[ours]]
             elif ours == "image" and self._entry.images > 1 and "image_2" not in self._entry.inputs:
-                found[theirs] = [_pil(each, size) for each in images_of(pixels)]
+                found[theirs] = [as_pil(each, size) for each in images_of(pixels)]
             else:
-                found[theirs] = _pil(pixels[ours], size)
+                found[theirs] = as_pil(pixels[ours], size)
         return found
 
     def step_callback(self, pause: Pause) -> dict[str, Any]:
@@ -130,7 +137,7 @@ class CallSignature:
         return int(min(evaluations, steps * getattr(scheduler, "order", 1)))
 
 
-def _pil(pixels: np.ndarray[Any, Any], size: tuple[Any, Any] | None) -> PIL.Image.Image:
+def as_pil(pixels: np.ndarray[Any, Any], size: tuple[Any, Any] | None = None) -> PIL.Image.Image:
     """[H, W, 3] or [H, W] as a picture, of this width and height if they are given."""
     image = PIL.Image.fromarray(np.ascontiguousarray(pixels))
     return image if size in (None, image.size) else image.resize(size, PIL.Image.Resampling.LANCZOS)

@@ -15,10 +15,14 @@ from diffusers.modular_pipelines.modular_pipeline import (
     PipelineState,
 )
 from diffusers.schedulers import SchedulerMixin
+from torch import Tensor
 
-from multimodal_gen.runtime.pipelines.fallback.call import CallResult, to_uint8
+from multimodal_gen.runtime.pipelines.fallback.call import CallResult, pause_after_steps, to_uint8
 from multimodal_gen.runtime.pipelines.fallback.previews import X0Recorder
 from multimodal_gen.runtime.pipelines.fallback.stepped_call import Pause, SteppedCall
+
+_PARTS = ("num_segments", "num_latent_chunk")
+"""Numbers of parts of a video, in the states of loops over them."""
 
 
 def start_blocks(
@@ -50,6 +54,8 @@ def start_blocks(
         finally:
             if recorder is not None:
                 recorder.close()
+            if scheduler is not None:
+                vars(scheduler).pop("step", None)  # refers to the scheduler, which would be a cycle
         return _made(state.values)
 
     return SteppedCall(call)
@@ -83,18 +89,28 @@ def _leaves(block: Any, state: PipelineState) -> Iterator[Any]:
 
 
 def _stepped(loop: Any, pause: Pause, recorder: X0Recorder | None) -> Any:
-    """A copy of a loop's block that pauses before its first step and after each."""
+    """A copy of a loop's block that pauses before its first step and after each.
+
+    In a loop over parts of a video, each step of a part's scheduler is one.
+    """
     own, step = copy.copy(loop), loop.loop_step
     announced = False
 
+    def taken(latents: Tensor) -> None:
+        row = latents if len(latents) == 1 else latents[None]
+        pause((row, recorder.x0 if recorder else None))
+
     def loop_step(components: Any, state: Any, **place: Any) -> Any:
         nonlocal announced
+        of_parts = "k" in place
         if not announced:
             announced = True
-            pause(_steps(state))
+            pause(_steps(state, of_parts=of_parts))
+            if of_parts:
+                pause_after_steps(components.scheduler, taken)
         result = step(components, state, **place)
-        latents = state.latents if len(state.latents) == 1 else state.latents[None]
-        pause((latents, recorder.x0 if recorder else None))
+        if not of_parts:
+            taken(state.latents)
         return result
 
     own.loop_step = loop_step
@@ -102,8 +118,11 @@ def _stepped(loop: Any, pause: Pause, recorder: X0Recorder | None) -> Any:
     return own
 
 
-def _steps(state: Any) -> int:
+def _steps(state: Any, *, of_parts: bool) -> int:
     """Number of a loop's steps, from its state before the first one."""
+    if of_parts:
+        parts = next(state[name] for name in _PARTS if state[name] is not None)
+        return int(parts * state.num_inference_steps)
     if state["timesteps"] is not None:
         return len(state.timesteps)
     return len(state.sigmas) - 1

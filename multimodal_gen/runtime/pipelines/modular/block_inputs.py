@@ -2,96 +2,65 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
+from diffusers.modular_pipelines.minimax_h3.references import MiniMaxH3ImageReference
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import TaskName
+from multimodal_gen.messages.pictures import Pixels, images_of
+from multimodal_gen.runtime.pipelines.fallback.signature import LibraryParameters, as_pil
 
-_NAMES: Mapping[str, tuple[str, ...]] = {
-    **{
-        name: (name,)
-        for name in (
-            "prompt",
-            "negative_prompt",
-            "width",
-            "height",
-            "num_frames",
-            "num_inference_steps",
-            "guidance_scale",
-            "max_sequence_length",
-            "strength",
-        )
-    },
-    "fps": ("fps", "frame_rate"),
-}
-"""Our sampling parameters, with their names among the blocks' inputs."""
-
+_FROM_NOISE: tuple[TaskName, ...] = ("text-to-image", "text-to-video")
 _OF_PICTURES: Mapping[TaskName, tuple[str, ...]] = {
+    "text-to-image": (),
     "image-to-image": ("image", "strength"),
     "inpainting": ("image", "mask_image", "strength"),
     "image-edit": ("image",),
 }
-_OF_VIDEOS: Mapping[TaskName, tuple[str, ...]] = {"image-to-video": ("image",)}
-"""Inputs that the blocks have for a task. A picture without a strength is edited."""
+_OF_VIDEOS: Mapping[TaskName, tuple[str, ...]] = {
+    "text-to-video": (),
+    "image-to-video": ("image",),
+    "reference-to-video": ("references",),
+    "video-to-video": ("image", "driving_video"),
+}
+"""Tasks, and the blocks' inputs for them."""
 
 
-class BlockInputs:
+class BlockInputs(LibraryParameters):
     """Inputs of a pipeline's blocks, and the components that each task needs."""
 
     def __init__(self, blocks: Any) -> None:
+        super().__init__({each.name: each for each in blocks.inputs if each.name})
         self._blocks = blocks
-        self._defaults = {each.name: each.default for each in blocks.inputs if each.name}
         self._makes_videos = any(each.name == "videos" for each in blocks.outputs)
-        self._names = {
-            name: known
-            for name, aliases in _NAMES.items()
-            if (known := next((each for each in aliases if each in self._defaults), None))
-        }
 
-    @property
-    def makes_videos(self) -> bool:
-        return self._makes_videos
-
-    def takes(self, name: str) -> bool:
-        """True if the blocks have the sampling parameter `name`."""
-        return name in self._names
-
-    def default(self, name: str, kind: type[int] | type[float]) -> Any:
-        """The blocks' default of the sampling parameter `name`: a number of this kind, or None."""
-        value = self._defaults.get(self._names.get(name))
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return None
-        return kind(value)
-
-    def named_in(self, complaint: str) -> str | None:
-        """The first sampling parameter that a block's error message mentions by its own name."""
-        found = {known: name for name, known in self._names.items()}
-        words = re.findall(r"\w+", complaint)
-        return next((found[word] for word in words if word in found), None)
+    def has(self, name: str) -> bool:
+        """True if the blocks have an input of this name."""
+        return name in self._parameters
 
     def tasks(self) -> dict[TaskName, tuple[str, ...]]:
-        """Tasks that the blocks do, each with the components that it needs."""
-        task: TaskName = "text-to-video" if self._makes_videos else "text-to-image"
-        others = _OF_VIDEOS if self._makes_videos else _OF_PICTURES
-        found = {task: self._needed(())}
-        for task, inputs in others.items():
-            if set(inputs) <= self._defaults.keys() and not (
-                task == "image-edit" and "image-to-image" in found
-            ):
-                found[task] = self._needed(inputs)
-        return {task: needed for task, needed in found.items() if needed is not None}
+        """Tasks that the blocks do, each with the components that it needs. A picture that they
+        start from by a strength is not edited."""
+        known = _OF_VIDEOS if self._makes_videos else _OF_PICTURES
+        found = {
+            task: needed
+            for task, inputs in known.items()
+            if set(inputs) <= self._parameters.keys()
+            and (needed := self._needed(inputs)) is not None
+        }
+        if "image-to-image" in found:
+            found.pop("image-edit", None)
+        return found
 
-    def _needed(self, inputs: Collection[str]) -> tuple[str, ...] | None:
+    def _needed(self, inputs: tuple[str, ...]) -> tuple[str, ...] | None:
         """Components that a request with a prompt and these inputs needs; None if the blocks need
         another input."""
-        given = {"prompt", "generator", *inputs, *self._names.values()}
         run = self._blocks.get_execution_blocks(**dict.fromkeys(("prompt", *inputs), True))
+        given = {"prompt", "generator", *inputs, *self._names.values()}
         if any(each.required and each.name not in given for each in run.inputs):
             return None
         return tuple(
@@ -101,33 +70,60 @@ class BlockInputs:
         )
 
     def of_request(
-        self,
-        params: SamplingParams,
-        pictures: Mapping[str, np.ndarray[Any, Any]],
-        generator: torch.Generator,
+        self, params: SamplingParams, pixels: Pixels, task: TaskName, generator: torch.Generator
     ) -> dict[str, Any]:
-        """Convert a request to inputs of the blocks; those without a value get their defaults."""
-        given = {known: getattr(params, name) for name, known in self._names.items()}
-        given |= {name: take(pictures) for name, take in _PICTURES.items()}
+        """Convert a request to inputs of the blocks; those without a value get their defaults.
+
+        Raises InvalidRequest for pictures that the task does not take or lacks.
+        """
+        known = {**_OF_PICTURES, **_OF_VIDEOS}[task]
+        names = {*known, *(() if task in _FROM_NOISE else ("last_image",))}
+        shown = {name: take(pixels) for name, take in _TAKEN.items() if name in names}
+        for name in known:
+            if name in shown and shown[name] is None:
+                field = "video_path" if name == "driving_video" else "image_path"
+                raise InvalidRequest(field, None, f"required for {task}")
+        given = self.arguments(params) | {name: v for name, v in shown.items() if v is not None}
         given |= {"generator": generator, "output_type": "np"}
-        set_now = {name: value for name, value in given.items() if value is not None}
-        return self._defaults | {k: v for k, v in set_now.items() if k in self._defaults}
+        defaults = {name: each.default for name, each in self._parameters.items()}
+        return defaults | {name: v for name, v in given.items() if name in defaults}
 
 
-def _images(pictures: Mapping[str, np.ndarray[Any, Any]]) -> Any:
+def task_of(tasks: tuple[TaskName, ...], params: SamplingParams, pixels: Pixels) -> TaskName:
+    """The task of a request to a model that does `tasks`, as it says or as its pictures tell:
+    several pictures are references where a single one is the first frame."""
+    if params.task is not None:
+        return params.task
+    kinds: list[TaskName] = ["video-to-video"] if "video" in pixels else []
+    kinds += ["inpainting"] if "mask" in pixels else []
+    kinds += ["reference-to-video"] if "image_2" in pixels else []
+    kinds += ["image-to-video", "image-to-image", "image-edit"] if "image" in pixels else []
+    return next((task for task in kinds if task in tasks), tasks[0])
+
+
+def _images(pixels: Pixels) -> Any:
     """The picture, or a list of them if there are several."""
-    numbered = ("image", *(f"image_{number}" for number in range(2, len(pictures) + 1)))
-    images = [Image.fromarray(pictures[name]) for name in numbered if name in pictures]
+    images = [as_pil(each) for each in images_of(pixels)]
     return images if len(images) > 1 else images[0] if images else None
 
 
-def _picture(name: str) -> Callable[[Mapping[str, np.ndarray[Any, Any]]], Any]:
-    return lambda pictures: Image.fromarray(pictures[name]) if name in pictures else None
+def _references(pixels: Pixels) -> Any:
+    return [MiniMaxH3ImageReference(as_pil(each)) for each in images_of(pixels)] or None
 
 
-_PICTURES: Mapping[str, Callable[[Mapping[str, np.ndarray[Any, Any]]], Any]] = {
+def _video(pixels: Pixels) -> Any:
+    return [as_pil(frame) for frame in pixels["video"]] if "video" in pixels else None
+
+
+def _picture(name: str) -> Callable[[Pixels], Any]:
+    return lambda pixels: as_pil(pixels[name]) if name in pixels else None
+
+
+_TAKEN: Mapping[str, Callable[[Pixels], Any]] = {
     "image": _images,
     "last_image": _picture("last_image"),
     "mask_image": _picture("mask"),
+    "references": _references,
+    "driving_video": _video,
 }
 """Inputs that are made of a request's pictures."""

@@ -23,7 +23,7 @@ from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.pipelines.fallback.solver import LibrarySolver
 from multimodal_gen.runtime.pipelines.fallback.stepped_pipeline import SteppedPipeline
 from multimodal_gen.runtime.pipelines.modular.block_call import start_blocks
-from multimodal_gen.runtime.pipelines.modular.block_inputs import BlockInputs
+from multimodal_gen.runtime.pipelines.modular.block_inputs import BlockInputs, task_of
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 _DENOISERS = ("transformer", "unet")
@@ -132,11 +132,17 @@ class ModularPipeline(SteppedPipeline):
     @property
     def limits(self) -> Limits:
         least, _, most = self.entry.frames
-        return msgspec.structs.replace(self.family.limits, min_frames=least, max_frames=most)
+        return msgspec.structs.replace(
+            self.family.limits, min_frames=least, max_frames=most, max_images=self.entry.images
+        )
 
     @property
     def parameters(self) -> tuple[str, ...]:
         own = [name for name in MODULAR.parameters if self.inputs.takes(name)]
+        several = {"image-to-video", "reference-to-video"} <= set(self.done)
+        own += ["task"] if several else []
+        own += ["last_image_path"] if self.inputs.has("last_image") else []
+        own += ["video_path"] if "video-to-video" in self.done else []
         return tuple(dict.fromkeys((*own, *(("fps",) if self.entry.fps else ()))))
 
     @property
@@ -150,14 +156,16 @@ class ModularPipeline(SteppedPipeline):
     def prepare(self, state: RequestState) -> None:
         """Start the blocks: they encode the prompt and draw the noise, up to their loop."""
         shown = state.req.previews and self.context.mesh.rank == 0
-        inputs = self.inputs.of_request(state.params, state.pictures, state.generator)
-        state.solver = solver = self._solver(state.params, inputs, previews=shown)
-        with self._vae.tiled(state.params):
+        params, pictures = state.params, state.pictures
+        task = task_of(self.done, params, pictures)
+        inputs = self.inputs.of_request(params, pictures, task, state.generator)
+        state.solver = solver = self._solver(params, inputs, previews=shown)
+        with self._vae.tiled(params):
             solver.start()
         state.latents = torch.empty(1, 0)  # known after the first step
 
     def solver(self, params: SamplingParams, generator: torch.Generator) -> Solver:
-        return self._solver(params, self.inputs.of_request(params, {}, generator))
+        return self._solver(params, {})
 
     def _solver(
         self, params: SamplingParams, inputs: Mapping[str, Any], *, previews: bool = False

@@ -170,5 +170,9 @@ VIDEO = {"num_frames": 124, "width": 64, "height": 32, "guidance_scale": None}
 VARIANTS = {"minimax-h3": TinyCheckpoint(minimax_h3_pipeline, SCHEDULER)}
 CASES = {
     ("modular", "text-to-video"): Case("minimax-h3", changes=VIDEO),
+    ("modular", "reference-to-video"): Case(
+        "minimax-h3",
+        changes={**VIDEO, "image": [picture(90, 70), picture(40, 60)]},
+    ),
     ("modular", "image-to-video"): Case("minimax-h3", changes={**VIDEO, "image": picture(90, 70)}),
 }

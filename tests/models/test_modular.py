@@ -1,0 +1,204 @@
+"""Modular pipelines of diffusers run with the library's blocks, step by step."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers.modular_pipelines.minimax_h3.references import MiniMaxH3ImageReference
+from engineless import Output, Pictures, finish, left, load, run, start
+from parity import LATENTS, PIXELS, pixels_apart, relative
+from tiny_checkpoints import reference
+from tiny_checkpoints.pictures import picture
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.messages.plan import Phase
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+
+Checkpoints = Callable[..., Path]
+
+CALL: dict[str, Any] = {
+    "prompt": "a red heart on the sea",
+    "height": 32,
+    "width": 64,
+    "num_frames": 124,
+    "num_inference_steps": 3,
+}
+REQUEST = SamplingParams(**CALL, seed=0)
+FIRST, LAST = picture(90, 70), picture(40, 60)
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoints: Checkpoints) -> Path:
+    return checkpoints("minimax-h3")
+
+
+@pytest.fixture(scope="module")
+def alone(pipeline: ComposedPipeline) -> Output:
+    return run(pipeline, REQUEST)
+
+
+def pixels_of(**pictures: Any) -> Pictures:
+    return {name: np.asarray(each.convert("RGB")) for name, each in pictures.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "stock", "shown"),
+    [
+        ({"seed": 3, "height": 64, "num_inference_steps": 4}, {}, {}),
+        ({}, {"image": FIRST, "last_image": LAST}, {"image": FIRST, "last_image": LAST}),
+        ({}, {"references": [FIRST, LAST]}, {"image": FIRST, "image_2": LAST}),
+        ({"task": "reference-to-video"}, {"references": [FIRST]}, {"image": FIRST}),
+    ],
+    ids=["text", "first and last frame", "two references", "one reference"],
+)
+def test_minimax_h3_equals_diffusers_with_its_sound(
+    pipeline: ComposedPipeline,
+    folder: Path,
+    change: dict[str, Any],
+    stock: dict[str, Any],
+    shown: dict[str, Any],
+) -> None:
+    if "references" in stock:
+        stock = {"references": [MiniMaxH3ImageReference(each) for each in stock["references"]]}
+    asked = {name: value for name, value in change.items() if name != "task"}
+    theirs = reference(folder, **{**CALL, **asked, **stock})
+    state = start(pipeline, replace(REQUEST, **change), pixels_of(**shown))
+    pipeline.forward(Phase.DENOISE, [state], left(state))
+    ours = finish(pipeline, state)
+    assert relative(ours, theirs) <= LATENTS
+    assert pixels_apart(ours, theirs) <= PIXELS
+    assert theirs.audio is not None
+    assert state.audio is not None
+    assert state.audio_rate == 160
+    assert state.audio.shape == theirs.audio.shape == (2, 207 * 4)
+    assert float((state.audio - theirs.audio).abs().max()) <= 1e-4
+    assert float(theirs.audio.std()) > 0.1
+
+
+def test_requests_that_alternate_make_what_they_make_alone(
+    pipeline: ComposedPipeline, alone: Output
+) -> None:
+    other = replace(REQUEST, seed=5, num_inference_steps=4)
+    expected = run(pipeline, other)
+    states = [start(pipeline, REQUEST), start(pipeline, other, name="other")]
+    assert pipeline.batch_key(states[0], 0) != pipeline.batch_key(states[1], 0)
+    while any(map(left, states)):
+        for state in filter(left, states):
+            pipeline.forward(Phase.DENOISE, [state], 1)
+    for state, own in zip(states, (alone, expected), strict=True):
+        assert np.array_equal(finish(pipeline, state).pixels, own.pixels)
+
+
+def test_each_step_is_an_evaluation(pipeline: ComposedPipeline) -> None:
+    state = start(pipeline, replace(REQUEST, num_inference_steps=5))
+    assert left(state) == 4  # the last level of its schedule is 0
+    pipeline.forward(Phase.DENOISE, [state], 1)
+    assert left(state) == 3
+    before = state.latents
+    assert before is not None
+    kept = before.clone()
+    pipeline.forward(Phase.DENOISE, [state], 1)
+    assert state.latents is not None
+    assert not torch.equal(state.latents, kept)
+
+
+def test_a_cancelled_request_leaves_nothing_behind(pipeline: ComposedPipeline) -> None:
+    gc.collect()
+    threads = threading.active_count()
+    state = start(pipeline, REQUEST)
+    pipeline.forward(Phase.DENOISE, [state], 1)
+    assert threading.active_count() == threads + 1
+    latents = weakref.ref(state.latents)
+    del state
+    gc.collect()
+    assert threading.active_count() == threads
+    assert latents() is None
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "allowed"),
+    [
+        ({"num_frames": 125}, "num_frames", "124 more than a multiple of 17; 124 or 141"),
+        ({"num_frames": 107}, "num_frames", "124 to 345"),
+        ({"width": 48}, "width", "multiple of 32"),
+        ({"task": "inpainting"}, "task", "text-to-video, image-to-video, reference-to-video"),
+        ({"task": "reference-to-video"}, "image_path", "required for reference-to-video"),
+    ],
+    ids=str,
+)
+def test_what_the_model_does_not_make_is_one_clear_error(
+    pipeline: ComposedPipeline, change: dict[str, Any], field: str, allowed: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=allowed) as caught:
+        start(pipeline, replace(REQUEST, **change))
+    assert caught.value.field == field
+
+
+def test_more_pictures_than_references_are_refused(pipeline: ComposedPipeline) -> None:
+    names = ("image", *(f"image_{number}" for number in range(2, 11)))
+    with pytest.raises(InvalidRequest, match="at most 9"):
+        start(pipeline, REQUEST, pixels_of(**dict.fromkeys(names, FIRST)))
+
+
+def edited(folder: Path, to: Path, **entries: Any) -> Path:
+    """A copy with these entries of its index changed; None takes one out, with its folder."""
+    shutil.copytree(folder, to)
+    path = to / "modular_model_index.json"
+    index = json.loads(path.read_text())
+    for name, value in entries.items():
+        if value is None:
+            del index[name]
+            shutil.rmtree(to / name)
+        else:
+            index[name] = value
+    path.write_text(json.dumps(index))
+    return to
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"vae": ["os", "system", {}]}, "os.system is not an allowed class"),
+        ({"vae": ["diffusers", "UNet2DConditionModel", {}]}, "requires AutoencoderKLMiniMaxH3"),
+        ({"vae": [None, None, {"subfolder": "../vae"}]}, "subfolder='../vae' must be 'vae'"),
+        ({"vae": None}, "needs a vae, each in a folder of its own"),
+        ({"canvas_short_edge": 10**9}, "canvas_short_edge=1000000000"),
+        ({"_class_name": "MiniMaxMusic3ModularPipeline"}, "sound without a picture"),
+        ({"_class_name": "SomeModularPipeline"}, "'SomeModularPipeline' is not known"),
+    ],
+    ids=str,
+)
+def test_an_index_that_names_something_else_is_refused(
+    folder: Path, tmp_path: Path, entries: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidCheckpoint, match=message) as caught:
+        load(edited(folder, tmp_path / "copy", **entries))
+    assert "modular_model_index.json" in str(caught.value)
+
+
+def test_components_come_from_the_checkpoint_wherever_the_index_says_they_are(
+    folder: Path, tmp_path: Path
+) -> None:
+    index = json.loads((folder / "modular_model_index.json").read_text())
+    source = index["vae"][2]
+    assert source["pretrained_model_name_or_path"] == "owner/name"
+    hint = {**source, "pretrained_model_name_or_path": "/etc", "revision": "main"}
+    copy = edited(folder, tmp_path / "copy", vae=[None, None, hint])
+    assert type(load(copy).components["vae"]).__name__ == "AutoencoderKLMiniMaxH3"
+
+
+def test_a_task_whose_transformer_is_missing_is_left_out(folder: Path, tmp_path: Path) -> None:
+    copy = edited(folder, tmp_path / "copy", transformer_ref=None)
+    assert load(copy).tasks == ("text-to-video", "image-to-video")
