@@ -202,3 +202,26 @@ def test_components_come_from_the_checkpoint_wherever_the_index_says_they_are(
 def test_a_task_whose_transformer_is_missing_is_left_out(folder: Path, tmp_path: Path) -> None:
     copy = edited(folder, tmp_path / "copy", transformer_ref=None)
     assert load(copy).tasks == ("text-to-video", "image-to-video")
+
+
+def test_a_block_has_its_components_alone_on_the_device(
+    pipeline: ComposedPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[list[str]] = []
+    monkeypatch.setattr(pipeline.residency, "hold", lambda names: held.append(sorted(names)))
+    state = start(pipeline, REQUEST, pixels_of(image=FIRST, image_2=LAST))
+    encoding = [names for names in held if names]
+    assert ["processor", "text_encoder", "tokenizer"] in encoding
+    assert ["audio_vae", "vae"] in encoding
+    assert not any("transformer" in name for names in encoding[:-1] for name in names)
+    held.clear()
+    pipeline.forward(Phase.DENOISE, [state], left(state))
+    assert held == [["audio_scheduler", "scheduler", "transformer_ref"]]
+    held.clear()
+    finish(pipeline, state)
+    assert ["vae"] in held
+    assert ["audio_vae"] in held
+    needed = type(pipeline).needed_together(["transformer", "transformer_ref", "vae", "audio_vae"])
+    assert (Phase.DENOISE, ("transformer",)) in needed
+    assert (Phase.DENOISE, ("transformer_ref",)) in needed
+    assert (Phase.DECODE, ("audio_vae",)) in needed

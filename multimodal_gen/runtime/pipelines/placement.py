@@ -121,7 +121,7 @@ def _agreed_plan(
         parameters = {name: _parameters(module) for name, module in modules.items()}
         groups = kind.needed_together([*modules])
         decoding = budget.decoding
-        if (Phase.DECODE, ("vae",)) in groups:
+        if kind.family.shares_rows and (Phase.DECODE, ("vae",)) in groups:
             decoding = max(decoding, _decode_bytes(kind, modules["vae"], defaults, decoding))
         moments = [*moments_of(groups, parameters, defaults, decoding)]
         plan = plan_residency(sizes, moments, budget.size, choice=budget.choice)

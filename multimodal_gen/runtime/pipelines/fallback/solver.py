@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ class LibrarySolver(Solver):
         """`begin` starts the call. It yields the number of steps before the first one; then, after
         each step, the latents and the estimate of x0 (None if unknown); finally a `CallResult`.
         `named_in` finds the sampling parameter that a complaint of the library is about."""
+        self.needed: Sequence[str] = ()
+        """Components that its next step uses, if they are known one by one."""
         self._begin = begin
         self._named_in = named_in
         self._params = params

@@ -90,7 +90,7 @@ class SteppedPipeline(ComposedPipeline):
     def predict(self, rows: Rows) -> Tensor:
         """Latents after one more step of the only request's call."""
         (state,) = rows.states
-        return _solver_of(state).advance(rows.latents)
+        return solver_of(state).advance(rows.latents)
 
     def decode_chunks(self, params: SamplingParams) -> int:
         return 1
@@ -112,7 +112,7 @@ class SteppedPipeline(ComposedPipeline):
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor:
         (state,) = states
         with self._vae.tiled(state.params):
-            made = _solver_of(state).finish()
+            made = solver_of(state).finish()
         state.audio, state.audio_rate = made.sound, made.rate or self._sound_rate
         return made.pixels
 
@@ -125,6 +125,6 @@ class SteppedPipeline(ComposedPipeline):
         return self._previews(params, x0)
 
 
-def _solver_of(state: RequestState) -> LibrarySolver:
+def solver_of(state: RequestState) -> LibrarySolver:
     assert isinstance(state.solver, LibrarySolver)
     return state.solver

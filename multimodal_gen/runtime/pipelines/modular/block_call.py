@@ -17,6 +17,7 @@ from diffusers.modular_pipelines.modular_pipeline import (
 from diffusers.schedulers import SchedulerMixin
 from torch import Tensor
 
+from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.pipelines.fallback.call import CallResult, pause_after_steps, to_uint8
 from multimodal_gen.runtime.pipelines.fallback.previews import X0Recorder
 from multimodal_gen.runtime.pipelines.fallback.stepped_call import Pause, SteppedCall
@@ -86,6 +87,25 @@ def _leaves(block: Any, state: PipelineState) -> Iterator[Any]:
             yield from _leaves(each, state)
     else:
         yield block
+
+
+def phases_of(blocks: Any) -> Iterator[tuple[Phase, Any]]:
+    """Yield each block that a request may run, with the phase in which it does: up to a loop, the
+    loop, and after it."""
+    phase = Phase.ENCODE
+    for block in _all_leaves(blocks):
+        is_loop = isinstance(block, LoopSequentialPipelineBlocks)
+        if is_loop:
+            phase = Phase.DECODE
+        yield Phase.DENOISE if is_loop else phase, block
+
+
+def _all_leaves(block: Any) -> Iterator[Any]:
+    if not block.sub_blocks or isinstance(block, LoopSequentialPipelineBlocks):
+        yield block
+        return
+    for each in block.sub_blocks.values():
+        yield from _all_leaves(each)
 
 
 def _stepped(loop: Any, pause: Pause, recorder: X0Recorder | None) -> Any:

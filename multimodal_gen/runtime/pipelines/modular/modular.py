@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -17,12 +17,14 @@ from multimodal_gen.configs.families.modular import MODULAR, MODULAR_PIPELINES, 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults, Limits, TaskName
+from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.loader.allowed import ALLOWED
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.schedulers.solver import Solver
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.fallback.solver import LibrarySolver
-from multimodal_gen.runtime.pipelines.fallback.stepped_pipeline import SteppedPipeline
-from multimodal_gen.runtime.pipelines.modular.block_call import start_blocks
+from multimodal_gen.runtime.pipelines.fallback.stepped_pipeline import SteppedPipeline, solver_of
+from multimodal_gen.runtime.pipelines.modular.block_call import phases_of, start_blocks
 from multimodal_gen.runtime.pipelines.modular.block_inputs import BlockInputs, task_of
 from multimodal_gen.runtime.stages.request_state import RequestState
 
@@ -170,14 +172,34 @@ class ModularPipeline(SteppedPipeline):
     def _solver(
         self, params: SamplingParams, inputs: Mapping[str, Any], *, previews: bool = False
     ) -> LibrarySolver:
-        begin = partial(
-            start_blocks, self._stock, inputs, params.guidance_scale, self._hold, previews=previews
-        )
-        return LibrarySolver(begin, params, self.inputs.named_in)
+        needed: list[str] = []
 
-    def _hold(self, block: Any) -> None:
-        """Bring the components of a block to the device."""
-        self.residency.hold([each.name for each in block.expected_components])
+        def hold(block: Any) -> None:
+            needed[:] = [each for each in _names(block) if each in self.components]
+            self.residency.hold(needed)
+
+        scale = params.guidance_scale
+        begin = partial(start_blocks, self._stock, inputs, scale, hold, previews=previews)
+        solver = LibrarySolver(begin, params, self.inputs.named_in)
+        solver.needed = needed
+        return solver
+
+    def components_of_kind(self, *kinds: str) -> tuple[str, ...]:
+        """Components of these kinds alone: those of a block are held before it runs."""
+        return ComposedPipeline.components_of_kind(self, *kinds)
+
+    def denoisers_now(self, states: Sequence[RequestState]) -> tuple[str, ...]:
+        """Components of the loops that these requests are in."""
+        return tuple(dict.fromkeys(name for state in states for name in solver_of(state).needed))
+
+    @classmethod
+    def needed_together(cls, names: Sequence[str]) -> list[tuple[Phase, tuple[str, ...]]]:
+        """Components of each block."""
+        found = {
+            (phase, tuple(name for name in names if name in _names(block)))
+            for phase, block in phases_of(cls.blocks)
+        }
+        return sorted(each for each in found if each[1])
 
 
 def _on_device(kind: type[Any], device: torch.device) -> type[Any]:
@@ -185,6 +207,10 @@ def _on_device(kind: type[Any], device: torch.device) -> type[Any]:
     are."""
     own = property(lambda pipeline: device)
     return type(kind.__name__, (kind,), {"device": own, "_execution_device": own})
+
+
+def _names(block: Any) -> list[str]:
+    return [each.name for each in block.expected_components]
 
 
 def _guider_scale(blocks: Any) -> float | None:
