@@ -14,8 +14,15 @@ FIRST = {
 }
 """What may wait in the first evaluation of a batch, and why."""
 
-OWN_LOOP = "fallback"
-"""Its evaluations are diffusers' own code, which waits as it pleases."""
+OWN_LOOP = ("fallback", "modular")
+"""Their evaluations are diffusers' own code, which waits as it pleases."""
+WITHOUT_PREVIEWS = (
+    ("modular", "text-to-video"),
+    ("modular", "image-to-video"),
+    ("modular", "reference-to-video"),
+    ("modular", "image-edit"),
+)
+"""Their latents have a layout that only the library's blocks know."""
 
 
 @pytest.fixture
@@ -35,7 +42,7 @@ def report(reports: dict[str, Report], cell: Cell) -> Report:
 def test_a_request_runs_from_its_text_to_its_pixels_and_previews(
     report: Report, cell: Cell
 ) -> None:
-    assert report["previewed"]
+    assert report["previewed"] or cell in WITHOUT_PREVIEWS
 
 
 @pytest.mark.parametrize("cell", CASES, ids=" ".join)
@@ -65,6 +72,6 @@ def test_every_family_and_task_is_seen(reports: dict[str, Report]) -> None:
 
 def _own(waits: dict[str, int], cell: Cell) -> set[str]:
     """Without those of a loop that is not this project's."""
-    if cell[0] != OWN_LOOP:
+    if cell[0] not in OWN_LOOP:
         return {*waits}
     return {wait for wait in waits if not wait.split(": ")[1].startswith("diffusers.")}

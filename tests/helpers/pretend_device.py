@@ -69,6 +69,9 @@ class Seen:
     """Addresses of the host's tensors that were copied to the device, in order."""
 
 
+_NUMBERS = (Tensor.__float__, Tensor.__int__, Tensor.__index__)
+
+
 class PretendTensor(Tensor):
     """A tensor on the device. `stored` is its data, an ordinary tensor."""
 
@@ -101,6 +104,9 @@ class PretendTensor(Tensor):
         if func is Tensor.tolist:
             _current().wait("read-back")
             return args[0].stored.tolist()
+        if func in _NUMBERS:  # as `torch.tensor` of a list of them does, below any mode
+            _current().wait("read-back")
+            return func(args[0].stored)
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **kwargs)
 

@@ -154,4 +154,4 @@ def _made(left: Mapping[str, Any]) -> CallResult:
     if (sound := left.get("audio")) is None:
         return CallResult(pixels, None)
     rate = int(left.get("sampling_rate") or 0)
-    return CallResult(pixels, sound.reshape(-1, sound.shape[-1]).float().cpu(), rate)
+    return CallResult(pixels, sound.reshape(-1, sound.shape[-1]).float(), rate)
