@@ -10,9 +10,9 @@ from multimodal_gen.configs.parameter_spec import ParameterSpec
 from multimodal_gen.configs.parameters import parameters_of
 from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.messages.model_info import TaskName
 
 Priority = Literal["low", "normal", "high"]
+ImageUse = Literal["frame", "reference"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ class SamplingParams:
     true_cfg_scale: Annotated[
         float | None,
         ParameterSpec(
-            help="Classifier-free guidance scale, for models like FLUX that embed guidance_scale",
+            help="CFG scale of models that embed guidance_scale",
             lowest=0,
             highest=100,
             needs=("parameter",),
@@ -237,13 +237,12 @@ class SamplingParams:
         str | None,
         ParameterSpec(help="Mask: white is repainted, black is kept", needs=("image",), local=True),
     ] = None
-    task: Annotated[
-        TaskName | None,
+    image_use: Annotated[
+        ImageUse | None,
         ParameterSpec(
-            help="What to make of the input images",
-            one_of="tasks",
+            help="Role of the image in a video",
             needs=("parameter", "image"),
-            default="one image is a first frame, several are references",
+            default="one image is the first frame, several are references",
         ),
     ] = None
     video_path: Annotated[

@@ -59,7 +59,7 @@ def pixels_of(**pictures: Any) -> Pictures:
         ({"seed": 3, "height": 64, "num_inference_steps": 4}, {}, {}),
         ({}, {"image": FIRST, "last_image": LAST}, {"image": FIRST, "last_image": LAST}),
         ({}, {"references": [FIRST, LAST]}, {"image": FIRST, "image_2": LAST}),
-        ({"task": "reference-to-video"}, {"references": [FIRST]}, {"image": FIRST}),
+        ({"image_use": "reference"}, {"references": [FIRST]}, {"image": FIRST}),
     ],
     ids=["text", "first and last frame", "two references", "one reference"],
 )
@@ -72,7 +72,7 @@ def test_minimax_h3_equals_diffusers_with_its_sound(
 ) -> None:
     if "references" in stock:
         stock = {"references": [MiniMaxH3ImageReference(each) for each in stock["references"]]}
-    asked = {name: value for name, value in change.items() if name != "task"}
+    asked = {name: value for name, value in change.items() if name != "image_use"}
     theirs = reference(folder, **{**CALL, **asked, **stock})
     state = start(pipeline, replace(REQUEST, **change), pixels_of(**shown))
     pipeline.forward(Phase.DENOISE, [state], left(state))
@@ -133,8 +133,8 @@ def test_a_cancelled_request_leaves_nothing_behind(pipeline: ComposedPipeline) -
         ({"num_frames": 125}, "num_frames", "124 more than a multiple of 17; 124 or 141"),
         ({"num_frames": 107}, "num_frames", "124 to 345"),
         ({"width": 48}, "width", "multiple of 32"),
-        ({"task": "inpainting"}, "task", "text-to-video, image-to-video, reference-to-video"),
-        ({"task": "reference-to-video"}, "image_path", "required for reference-to-video"),
+        ({"image_use": "mask"}, "image_use", "must be frame or reference"),
+        ({"image_use": "reference"}, "image_path", "required for reference-to-video"),
     ],
     ids=str,
 )
@@ -150,6 +150,12 @@ def test_more_pictures_than_references_are_refused(pipeline: ComposedPipeline) -
     names = ("image", *(f"image_{number}" for number in range(2, 11)))
     with pytest.raises(InvalidRequest, match="at most 9"):
         start(pipeline, REQUEST, pixels_of(**dict.fromkeys(names, FIRST)))
+
+
+def test_several_pictures_are_not_one_frame(pipeline: ComposedPipeline) -> None:
+    request = replace(REQUEST, image_use="frame")
+    with pytest.raises(InvalidRequest, match="one image is the first frame"):
+        start(pipeline, request, pixels_of(image=FIRST, image_2=LAST))
 
 
 def edited(folder: Path, to: Path, **entries: Any) -> Path:

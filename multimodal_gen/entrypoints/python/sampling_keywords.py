@@ -29,7 +29,7 @@ class SamplingKeywords(TypedDict, total=False):
     guidance_scale_2: float | None
     """Guidance scale of the second of two experts (0 to 100)."""
     true_cfg_scale: float | None
-    """Classifier-free guidance scale, for models like FLUX that embed guidance_scale (0 to 100)."""
+    """CFG scale of models that embed guidance_scale (0 to 100)."""
     flow_shift: float | None
     """Shift of a flow-matching schedule; larger spends more steps on the layout (0.01 to 100)."""
     seed: int | None
@@ -56,20 +56,8 @@ class SamplingKeywords(TypedDict, total=False):
     """Last frame of the video."""
     mask_path: str | None
     """Mask: white is repainted, black is kept."""
-    task: (
-        Literal[
-            "text-to-image",
-            "image-to-image",
-            "inpainting",
-            "image-edit",
-            "text-to-video",
-            "image-to-video",
-            "video-to-video",
-            "reference-to-video",
-        ]
-        | None
-    )
-    """What to make of the input images."""
+    image_use: Literal["frame", "reference"] | None
+    """Role of the image in a video."""
     video_path: str | None
     """Video to start from or to follow."""
     strength: float | None

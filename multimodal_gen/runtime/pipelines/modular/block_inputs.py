@@ -78,6 +78,9 @@ class BlockInputs(LibraryParameters):
         """
         known = {**_OF_PICTURES, **_OF_VIDEOS}[task]
         names = {*known, *(() if task in _FROM_NOISE else ("last_image",))}
+        if task == "image-to-video" and "image_2" in pixels:
+            count = f"{len(images_of(pixels))} images"
+            raise InvalidRequest("image_path", count, "one image is the first frame")
         shown = {name: take(pixels) for name, take in _TAKEN.items() if name in names}
         for name in known:
             if name in shown and shown[name] is None:
@@ -90,13 +93,12 @@ class BlockInputs(LibraryParameters):
 
 
 def task_of(tasks: tuple[TaskName, ...], params: SamplingParams, pixels: Pixels) -> TaskName:
-    """The task of a request to a model that does `tasks`, as it says or as its pictures tell:
-    several pictures are references where a single one is the first frame."""
-    if params.task is not None:
-        return params.task
+    """The task of a request to a model that does `tasks`, as its pictures tell: several pictures
+    are references where a single one is the first frame, unless the request says otherwise."""
+    as_references = "image_2" in pixels or params.image_use == "reference"
     kinds: list[TaskName] = ["video-to-video"] if "video" in pixels else []
     kinds += ["inpainting"] if "mask" in pixels else []
-    kinds += ["reference-to-video"] if "image_2" in pixels else []
+    kinds += ["reference-to-video"] if as_references and params.image_use != "frame" else []
     kinds += ["image-to-video", "image-to-image", "image-edit"] if "image" in pixels else []
     return next((task for task in kinds if task in tasks), tasks[0])
 

@@ -142,7 +142,7 @@ class ModularPipeline(SteppedPipeline):
     def parameters(self) -> tuple[str, ...]:
         own = [name for name in MODULAR.parameters if self.inputs.takes(name)]
         several = {"image-to-video", "reference-to-video"} <= set(self.done)
-        own += ["task"] if several else []
+        own += ["image_use"] if several else []
         own += ["last_image_path"] if self.inputs.has("last_image") else []
         own += ["video_path"] if "video-to-video" in self.done else []
         return tuple(dict.fromkeys((*own, *(("fps",) if self.entry.fps else ()))))
