@@ -60,11 +60,7 @@ class QwenEncoder:
         before, *after = text.split(IMAGE_TOKEN)
         counted = zip(patches.tolist(), after, strict=True)
         text = before + "".join(IMAGE_TOKEN * tokens + rest for tokens, rest in counted)
-        device, dtype = self._module.device, self._module.dtype
-        seen = {
-            "pixel_values": copied(seen["pixel_values"], device, dtype),
-            "image_grid_thw": copied(seen["image_grid_thw"], device),
-        }
+        seen["pixel_values"] = seen["pixel_values"].to(self._module.dtype)
         return self._states(text, seen, None)
 
     def _states(self, text: str, seen: dict[str, Tensor], max_tokens: int | None) -> Tensor:
@@ -76,18 +72,17 @@ class QwenEncoder:
             return_tensors="pt",
         )
         device = self._module.device
-        told = self._told(tokens.input_ids) if seen else {}
+        told = {**seen, **self._places(tokens.input_ids, seen)}
         with torch.inference_mode():
             output = self._module(
                 input_ids=copied(tokens.input_ids, device),
                 attention_mask=copied(tokens.attention_mask, device),
                 use_cache=False,
-                **seen,
                 **{name: copied(tensor, device) for name, tensor in told.items()},
             )
         states: Tensor = output.last_hidden_state
         return states
 
-    def _told(self, ids: Tensor) -> dict[str, Tensor]:
-        """Further arguments of a module for token ids [1, T] with images."""
+    def _places(self, ids: Tensor, seen: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Further arguments of the module for token ids [1, T] and images, on the CPU."""
         return {}

@@ -40,13 +40,20 @@ class Qwen3VLEncoder(QwenEncoder):
 
     def layers(self, ids: Sequence[int], layers: Sequence[int]) -> Tensor:
         """Hidden states [1, T, layers, D] at these indices (0: the embeddings)."""
+        tokens = tensor_of([*ids], self._module.device)[None]
         with torch.inference_mode():
             output = self._module(
-                input_ids=tensor_of([*ids], self._module.device)[None],
+                input_ids=tokens,
+                attention_mask=torch.ones_like(tokens),
                 output_hidden_states=True,
                 use_cache=False,
             )
         return torch.stack([output.hidden_states[layer] for layer in layers], dim=2)
 
-    def _told(self, ids: Tensor) -> dict[str, Tensor]:
-        return {"mm_token_type_ids": (ids == self._module.config.image_token_id).int()}
+    def _places(self, ids: Tensor, seen: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The positions of tokens and of what they see, which the module would read back."""
+        if not seen:
+            return {}
+        kinds = (ids == self._module.config.image_token_id).int()
+        places, _ = self._module.get_rope_index(ids, kinds, image_grid_thw=seen["image_grid_thw"])
+        return {"position_ids": places}
