@@ -223,7 +223,7 @@ class SamplingParams:
     image_path: Annotated[
         tuple[str, ...] | None,
         ParameterSpec(
-            help="Image to start from or to show; several in their order",
+            help="Input images, in order",
             needs=("image_model",),
             local=True,
             keyword_type="str | Sequence[str]",

@@ -83,6 +83,8 @@ def _description(family: FamilyConfig) -> str:
     shared = "rows" if family.shares_rows else "nothing"
     shared = "sequence, heads and features, and rows" if family.ulysses else shared
     styles = ", ".join(family.file_styles)
+    images = family.limits.max_images
+    several = {"input images": f"up to {images} in one request"} if images > 1 else {}
     rows = {
         "tasks": ", ".join(family.tasks),
         "checkpoints": ", ".join(family.pipeline_classes),
@@ -93,6 +95,7 @@ def _description(family: FamilyConfig) -> str:
         "parameters": ", ".join((*family.parameters, *family.schedule_parameters))
         or "none of its own",
         "sizes": f"multiples of {family.size_multiple}, up to {family.limits.max_pixels} pixels",
+        **several,
         "defaults": ", ".join(f"{name} {value}" for name, value in defaults.items()),
     }
     lines = [f"  {name:<17}{value}" for name, value in rows.items()]

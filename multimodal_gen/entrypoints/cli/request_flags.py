@@ -30,7 +30,7 @@ def _upscale(kind: Any, tokens: Sequence[Token]) -> UpscaleChoice:
 _MORE_HELP = {
     "upscale": "FACTOR[:STRENGTH[:STEPS]].",
     "prompt": "Repeatable: each is a request.",
-    "image_path": "Repeatable: all are of one prompt, or one of each prompt.",
+    "image_path": "One per prompt, or all for one.",
     "mask_path": "Repeatable.",
     "lora": "Each is NAME, NAME:SCALE or NAME:SCALE@TARGET; repeatable.",
 }

@@ -51,7 +51,7 @@ class SamplingKeywords(TypedDict, total=False):
     decode_noise_scale: float | None
     """Share of noise in the latents that are decoded (0 to 1)."""
     image_path: str | Sequence[str] | None
-    """Image to start from or to show; several in their order."""
+    """Input images, in order."""
     last_image_path: str | None
     """Last frame of the video."""
     mask_path: str | None
