@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.parameter_spec import ParameterSpec
 from multimodal_gen.configs.parameters import parameters_of
 from multimodal_gen.configs.second_pass import UpscaleChoice

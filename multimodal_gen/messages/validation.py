@@ -4,10 +4,13 @@ requests early, rank 0 because it can't trust clients."""
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from multimodal_gen.configs.lora.choice import LoraChoice
+from multimodal_gen.configs.lora.contracts import contract_of
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.configs.second_pass import naming_upscale, second_pass
 from multimodal_gen.errors import InvalidRequest
@@ -31,12 +34,16 @@ _OPTIONAL = tuple(name for name, each in PARAMETERS.items() if "parameter" in ea
 """Parameters that not every model supports."""
 _MODEL_DEFAULTS = tuple(name for name, each in PARAMETERS.items() if each.spec.model_default)
 NO_PICTURES: Pictures = MappingProxyType({})
+_OF_SIGMAS = ("num_inference_steps", "flow_shift", "timestep_spacing", "scheduler")
+"""Parameters that a request's own noise levels stand for."""
 
 
 def resolve(
     params: SamplingParams, model: ModelInfo, pictures: Pictures = NO_PICTURES
 ) -> SamplingParams:
-    """Check `params` and fill in the model's defaults. Raises InvalidRequest."""
+    """Check `params` and fill in the defaults of its LoRAs and of the model. Raises
+    InvalidRequest."""
+    params = with_lora_defaults(params, model)
     _check_known(params, model)
     check_pictures(params, model, pictures)
     for side in ("width", "height"):  # the other may follow from it
@@ -64,6 +71,34 @@ def _model_defaults(params: SamplingParams, model: ModelInfo) -> dict[str, Any]:
     if params.guidance_scale is not None and "guidance_scale_2" in unset:
         unset.remove("guidance_scale_2")  # its default goes with the other's
     return {name: getattr(model.defaults, name) for name in unset}
+
+
+def with_lora_defaults(
+    params: SamplingParams, model: ModelInfo, titles: Mapping[str, Sequence[str]] | None = None
+) -> SamplingParams:
+    """Fill in what the request leaves open and the model supports; its first LoRA comes first.
+
+    `titles` are further names of its LoRAs, from the metadata of their files.
+    """
+    found: dict[str, Any] = {}
+    for choice in params.lora:
+        contract = contract_of(choice.name, *(titles or {}).get(choice.name, ()))
+        if contract is not None and choice.scale:
+            found = {**contract.parameters, **found}
+    if params.sigmas:
+        found = {name: found[name] for name in found if name not in _OF_SIGMAS}
+    unset = {
+        name: value
+        for name, value in found.items()
+        if getattr(params, name) is None and _supports(model, name, value)
+    }
+    return replace(params, **unset) if unset else params
+
+
+def _supports(model: ModelInfo, name: str, value: object) -> bool:
+    if name == "scheduler":
+        return value in model.schedulers
+    return "parameter" not in PARAMETERS[name].spec.needs or name in model.parameters
 
 
 def requests_of(
@@ -145,9 +180,8 @@ def _check_loras(params: SamplingParams, model: ModelInfo) -> None:
     if len(places) > model.limits.max_loras:
         allowed = f"must be at most {model.limits.max_loras}"
         raise InvalidRequest("lora", [name for name, _ in places], allowed)
+    _check_spans(params.lora)
     for choice in params.lora:
-        if places.count((choice.name, choice.target)) > 1:
-            raise InvalidRequest("lora", choice.name, "is given twice")
         _check_text("lora", choice.name)
         if choice.target is not None and choice.target not in model.lora_targets:
             allowed = f"target must be {' or '.join(model.lora_targets) or 'left out'}"
@@ -155,6 +189,19 @@ def _check_loras(params: SamplingParams, model: ModelInfo) -> None:
         if not -MAX_LORA_SCALE <= choice.scale <= MAX_LORA_SCALE:  # nor is it NaN
             allowed = f"scale must be {-MAX_LORA_SCALE} to {MAX_LORA_SCALE}"
             raise InvalidRequest("lora", str(choice), allowed)
+
+
+def _check_spans(choices: Sequence[LoraChoice]) -> None:
+    """Raise InvalidRequest for a LoRA that applies twice to a step of one target."""
+    ends: dict[tuple[str, str | None], float] = {}
+    for choice in sorted(choices, key=lambda choice: choice.start):
+        if not 0 <= choice.start < choice.stop <= 1:  # nor is one NaN
+            span = f"{choice.start}-{choice.stop}"
+            raise InvalidRequest("lora", span, "must be 0 <= start < stop <= 1")
+        place = choice.name, choice.target
+        if choice.start < ends.get(place, 0.0):
+            raise InvalidRequest("lora", choice.name, "is given twice for the same steps")
+        ends[place] = choice.stop
 
 
 def _check_prompt(name: str, text: str, model: ModelInfo) -> None:

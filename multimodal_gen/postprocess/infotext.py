@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.solvers import a1111_name, a1111_schedule
 
@@ -75,7 +75,8 @@ def _settings(params: SamplingParams, model: str, version: str) -> list[tuple[st
 
 def _tag(lora: LoraChoice) -> str:
     target = f":target={lora.target}" if lora.target else ""
-    return f"<lora:{lora.name}:{lora.scale}{target}>"
+    span = "" if lora.is_throughout else f":start={lora.start}:stop={lora.stop}"
+    return f"<lora:{lora.name}:{lora.scale}{target}{span}>"
 
 
 def _quoted(value: object) -> str:

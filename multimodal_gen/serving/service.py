@@ -24,7 +24,7 @@ from multimodal_gen.errors import (
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import Pixels, headers_of
 from multimodal_gen.messages.request import Req
-from multimodal_gen.messages.validation import requests_of
+from multimodal_gen.messages.validation import requests_of, with_lora_defaults
 from multimodal_gen.serving.dispatch.dispatcher import Dispatcher, QueueLimits
 from multimodal_gen.serving.dispatch.ticket import Ticket
 from multimodal_gen.serving.evaluation_limit import DEFAULT_S, check_evaluation
@@ -252,6 +252,7 @@ class Service:
         headers = headers_of(pictures)
         several = [params] if isinstance(params, SamplingParams) else params
         several = [within_time(one, self._args) for one in several]
+        several = [with_lora_defaults(one, info, served.lora_titles(one)) for one in several]
         requests = [
             req for one in several for req in requests_of(one, info, headers, previews=previews)
         ]

@@ -14,7 +14,7 @@ from loras import LoadedLoras, diffusers_keys, kohya_keys, random_lora, write
 from parity import LATENTS, PIXELS, pixels_apart, relative
 from tiny_checkpoints import reference, stock_pipeline
 
-from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import Phase
@@ -275,3 +275,55 @@ def test_a_lora_of_another_family_is_refused_even_if_its_encoder_would_fit(
     keys |= {f"{other}.lora_down.weight": torch.zeros(4, 8)}
     keys |= {f"{other}.lora_up.weight": torch.zeros(8, 4)}
     assert "no such module" in refusal(model, tmp_path, keys)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("ink@0.2-0.7", LoraChoice("ink", 1.0, None, 0.2, 0.7)),
+        ("ink:0.5@unet@0-.5", LoraChoice("ink", 0.5, "unet", 0.0, 0.5)),
+        ({"name": "ink", "start": 0.5}, LoraChoice("ink", start=0.5)),
+    ],
+)
+def test_a_lora_may_apply_to_a_part_of_the_steps(given: Any, expected: LoraChoice) -> None:
+    (choice,) = SamplingParams(lora=given).lora
+    assert choice == expected
+    assert LoraChoice.of(str(choice)) == expected
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "a@0.5-0.5",
+        "a@0.7-0.2",
+        {"name": "a", "stop": 1.5},
+        {"name": "a", "start": float("nan")},
+        ["a@0-0.6", "a@0.5-1"],
+    ],
+)
+def test_spans_that_are_none_or_overlap_are_refused(model: Model, given: Any) -> None:
+    with pytest.raises(InvalidRequest, match="lora="):
+        resolve(SamplingParams(**CALL, lora=given), model.pipeline.model_info("test"))
+
+
+def test_a_lora_that_starts_later_does_nothing_before(model: Model) -> None:
+    """Of one row of a batch: 4 steps of which the second half has it, at two scales."""
+    params = SamplingParams(**{**CALL, **model.guided, "num_inference_steps": 4})
+    key = model.loaded.use("attention").key
+    late = [LoraUse(key, 1.0, 0.5, 0.75), LoraUse(key, -0.5, 0.75, 1.0)]
+    plain, scheduled = start(model.pipeline, params), start(model.pipeline, params, loras=late)
+    both, evaluations = [plain, scheduled], left(plain)
+    by_hand = start(model.pipeline, params)
+    for i in range(evaluations):
+        now = [use for use in late if use.start <= i / evaluations < use.stop]
+        by_hand.loras = tuple(LoraUse(use.key, use.scale) for use in now)
+        model.pipeline.forward(Phase.DENOISE, [by_hand], 1)
+        model.pipeline.forward(Phase.DENOISE, both, 1)
+        ours, alike = scheduled.running()[1], plain.running()[1]
+        torch.testing.assert_close(ours, by_hand.running()[1], rtol=1e-4, atol=1e-4)
+        assert torch.allclose(ours, alike, atol=1e-4) == (i < evaluations / 2)
+
+
+def test_an_encoder_has_what_applies_at_the_first_step(model: Model) -> None:
+    late = LoraUse(model.loaded.use("encoder").key, 1.0, 0.5, 1.0)
+    assert torch.equal(model.run([late]).latents, model.run().latents)

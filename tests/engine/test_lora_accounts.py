@@ -13,7 +13,7 @@ from loras import diffusers_keys, kohya_keys, peft_folder, random_lora, write
 from tiny_checkpoints import stock_pipeline
 from torch import Tensor
 
-from multimodal_gen.checkpoints.lora_folder import LoraFolder
+from multimodal_gen.checkpoints.lora.folder import LoraFolder
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.layers.lora import Lora
 from multimodal_gen.runtime.layers.lora_terms import Difference, LowRank

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from multimodal_gen.checkpoints.lora_folder import LoraFolder
-from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.checkpoints.lora.folder import LoraFolder
+from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import LoraRead
 from multimodal_gen.messages.reply import WireError

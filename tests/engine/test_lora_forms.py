@@ -14,7 +14,7 @@ from lora_forms import CONVOLUTION, LINEAR, make
 from loras import write
 from torch import Tensor, nn
 
-from multimodal_gen.checkpoints.lora_folder import LoraFolder
+from multimodal_gen.checkpoints.lora.folder import LoraFolder
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.lora import Lora, LoraRows, LoraUse

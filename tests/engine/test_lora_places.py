@@ -14,7 +14,7 @@ from engineless import load
 from loras import diffusers_keys, kohya_keys, write
 from torch import Tensor
 
-from multimodal_gen.checkpoints.lora_folder import LoraFolder
+from multimodal_gen.checkpoints.lora.folder import LoraFolder
 from multimodal_gen.runtime.layers.lora import Lora
 from multimodal_gen.runtime.layers.lora_terms import Difference, LowRank
 from multimodal_gen.runtime.loader.lora.targets import targets_in

@@ -13,7 +13,7 @@ from engineless import load, run
 from loras import diffusers_keys, random_lora, write
 from tiny_checkpoints import stock_pipeline
 
-from multimodal_gen.checkpoints.lora_folder import LoraFolder
+from multimodal_gen.checkpoints.lora.folder import LoraFolder
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.validation import resolve

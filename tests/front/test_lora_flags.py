@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.cli.main import BAD_USE, app, main
 

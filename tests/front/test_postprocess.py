@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
 from multimodal_gen.client.request_handle import Output
-from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.postprocess.files import Destination, write_atomically

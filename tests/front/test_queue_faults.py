@@ -13,7 +13,7 @@ from dispatched import ANNE, Front, error_of, run
 from fake_engine import settle
 
 from multimodal_gen.client.request_handle import Output
-from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import DeadlineExceeded, GenerationFailed, MultimodalGenError

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from multimodal_gen.checkpoints.lora_folder import LoraFolder
+from multimodal_gen.checkpoints.lora.folder import LoraFolder
 from multimodal_gen.runtime.layers.lora import LoraUse
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.lora_reading import lora_reader

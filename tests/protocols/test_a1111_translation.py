@@ -17,7 +17,7 @@ from http_serving import MODEL, app_with, ask
 from openai_client import encoded
 from PIL import Image
 
-from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.configs.solvers import NOISE_SCHEDULES, View

@@ -17,7 +17,7 @@ from http_serving import MODEL, app_with, ask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.http.comfyui.errors import InvalidInput, InvalidPrompt
 from multimodal_gen.entrypoints.http.comfyui.graph.graph import MAX_NODES, Graph

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from multimodal_gen.configs.families import FAMILIES
-from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.solvers import SCHEDULE_PARAMETERS, View, noise_schedules_of, solvers_of
 from multimodal_gen.entrypoints.http.bodies.room import Hold, Room
 from multimodal_gen.entrypoints.http.comfyui.errors import InvalidInput, InvalidPrompt

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, Token
 
-from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.parameters import NUMBERS, SamplingParameter
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.configs.second_pass import UpscaleChoice
@@ -32,7 +32,7 @@ _MORE_HELP = {
     "prompt": "Repeatable: each is a request.",
     "image_path": "One per prompt, or all for one.",
     "mask_path": "Repeatable.",
-    "lora": "Each is NAME, NAME:SCALE or NAME:SCALE@TARGET; repeatable.",
+    "lora": "Each is NAME[:SCALE][@TARGET][@START-STOP]; repeatable.",
 }
 _REPEATED = ("prompt", "image_path", "mask_path")
 """Parameters of which a command takes several, for several requests."""

@@ -19,10 +19,17 @@ from multimodal_gen.runtime.layers.lora_terms import LoraLayer, Term
 
 
 class LoraUse(NamedTuple):
-    """A loaded LoRA with the scale of one request."""
+    """A loaded LoRA with the scale of one request, and the part of its steps that has it."""
 
     key: int
     scale: float
+    start: float = 0.0
+    stop: float = 1.0
+
+
+def uses_at(uses: Sequence[LoraUse], done: float) -> tuple[LoraUse, ...]:
+    """Uses that apply when this part of the steps is done, 0 to 1."""
+    return tuple(LoraUse(use.key, use.scale) for use in uses if use.start <= done < use.stop)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from queue import SimpleQueue
 
 import torch
 
-from multimodal_gen.checkpoints.lora_folder import LoraFile, LoraFolder
-from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.checkpoints.lora.folder import LoraFile, LoraFolder
+from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError, OutOfMemory
 from multimodal_gen.messages.plan import LoraLoad, LoraRead, Plan
 from multimodal_gen.messages.reply import WireError
@@ -61,7 +61,8 @@ class LoraLoader:
             if (lora := self._read.pop(number, None)) is not None:
                 self._put_in_place(number, lora)
         return tuple(
-            LoraUse(number, choice.scale) for number, choice in zip(numbers, choices, strict=True)
+            LoraUse(number, choice.scale, choice.start, choice.stop)
+            for number, choice in zip(numbers, choices, strict=True)
         )
 
     def _put_in_place(self, number: int, lora: Lora) -> None:

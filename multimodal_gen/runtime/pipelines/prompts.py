@@ -37,7 +37,7 @@ class EncodedPrompts:
             self._hold_encoders()
             return encode()
 
-        return self.cache.get((key, self._loras.of_encoders(state.loras)), encode_here)
+        return self.cache.get((key, self._loras.of_encoders(state.loras_now)), encode_here)
 
 
 def text_of(params: SamplingParams, branch: str) -> str:

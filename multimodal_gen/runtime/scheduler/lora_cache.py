@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from multimodal_gen.checkpoints.lora_folder import LoraFolder
-from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.checkpoints.lora.folder import LoraFolder
+from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import LoraLoad, LoraRead
 from multimodal_gen.messages.reply import WireError
@@ -104,7 +104,8 @@ class LoraCache:
     def warnings(self, request_id: str) -> list[str]:
         """Warnings about the LoRAs of a ready request."""
         versions = self._held.get(request_id, ())
-        return [warning for version in versions for warning in self._entries[version].warnings]
+        found = (warning for version in versions for warning in self._entries[version].warnings)
+        return [*dict.fromkeys(found)]
 
     # -- ranks
 
@@ -149,7 +150,7 @@ class LoraCache:
 
     def _hold(self, request_id: str, versions: tuple[LoraVersion, ...]) -> bool:
         """Assign space for all of a request's LoRAs, or none."""
-        new = [version for version in versions if version not in self._entries]
+        new = {version for version in versions if version not in self._entries}
         idle = [
             version
             for version, entry in self._entries.items()

@@ -62,7 +62,7 @@ class DenoiseStage:
         if not latents:  # more ranks than rows
             _, x = states[0].running()
             return x[:0].to(self._pipeline.context.dtype)
-        lora = self._pipeline.loras.rows([state.loras for state in owners])
+        lora = self._pipeline.loras.rows([state.loras_now for state in owners])
         evaluation = Rows(join(latents), join(timesteps), batch.conditioning, owners, lora)
         return self._pipeline.predict(evaluation)
 

@@ -30,7 +30,7 @@ class EncodeStage:
             state.warnings += self._pipeline.without_effect(state)
 
     def _encoded(self, state: RequestState) -> dict[str, Conditioning]:
-        rows = self._pipeline.loras.rows([state.loras])
+        rows = self._pipeline.loras.rows([state.loras_now])
         with self._pipeline.loras.hooks.applied(rows):
             return {
                 branch: self._pipeline.condition(state, branch)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.request import Req
-from multimodal_gen.runtime.layers.lora import LoraUse
+from multimodal_gen.runtime.layers.lora import LoraUse, uses_at
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
 
@@ -74,6 +74,12 @@ class RequestState:
     def made(self) -> list[list[Tensor]]:
         """Arrays of its result, in the order in which they are sent, each in parts."""
         return [self.chunks] if self.audio is None else [self.chunks, [self.audio]]
+
+    @property
+    def loras_now(self) -> tuple[LoraUse, ...]:
+        """LoRA terms at this evaluation; those at the first one before it."""
+        evaluations = 1 if self.solver is None else self.solver.num_evaluations
+        return uses_at(self.loras, self.evaluation / evaluations)
 
     def running(self) -> tuple[Solver, Tensor]:
         """Solver and latents of a prepared request."""

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from multimodal_gen.checkpoints.lora_folder import LoraFolder
+from multimodal_gen.checkpoints.lora.about import LoraAbout
+from multimodal_gen.checkpoints.lora.folder import LoraFolder
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.serving.fleet.engine import Engine, EngineStatus, LoadedSoFar
@@ -44,6 +46,20 @@ class ServedModel:
     def loras(self) -> list[str]:
         """Names of the LoRAs that its requests may use. Accesses the disk."""
         return [] if self.lora_dir is None else LoraFolder(Path(self.lora_dir)).names()
+
+    def about_loras(self) -> dict[str, LoraAbout]:
+        """What their files say of themselves, by name. Accesses the disk."""
+        if self.lora_dir is None:
+            return {}
+        folder = LoraFolder(Path(self.lora_dir))
+        return {name: folder.about(name) for name in folder.names()}
+
+    def lora_titles(self, params: SamplingParams) -> dict[str, tuple[str, ...]]:
+        """Names that the authors of a request's LoRAs gave them. Accesses the disk."""
+        if self.lora_dir is None or not params.lora:
+            return {}
+        folder = LoraFolder(Path(self.lora_dir))
+        return {choice.name: folder.about(choice.name).titles for choice in params.lora}
 
     @property
     def is_loaded(self) -> bool:

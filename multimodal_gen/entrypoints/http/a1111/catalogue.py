@@ -7,6 +7,8 @@ from typing import Any
 import psutil
 from fastapi import APIRouter, Request, Response
 
+from multimodal_gen.checkpoints.lora.about import LoraAbout
+from multimodal_gen.configs.lora.contracts import contract_of
 from multimodal_gen.configs.solvers import a1111_name, a1111_schedule
 from multimodal_gen.entrypoints.http.a1111.chosen_models import CHECKPOINT, ChosenModels
 from multimodal_gen.entrypoints.http.a1111.ignored import without_effect
@@ -73,8 +75,16 @@ def add_lists(routes: APIRouter, service: Service, chosen: ChosenModels) -> None
     @routes.get("/loras")
     def loras(request: Request) -> list[JsonObject]:
         """List the available LoRAs. A prompt selects one with `<lora:NAME:SCALE>`."""
-        names = service.served(chosen.name_for(owner_of(request))).loras()
-        return [{"name": name, "alias": name, "path": name, "metadata": {}} for name in names]
+        found = service.served(chosen.name_for(owner_of(request))).about_loras()
+        return [
+            {
+                "name": name,
+                "alias": about.titles[0] if about.titles else name,
+                "path": name,
+                "metadata": _metadata(name, about),
+            }
+            for name, about in found.items()
+        ]
 
     @routes.get("/embeddings")
     async def embeddings() -> JsonObject:
@@ -160,3 +170,16 @@ def add_settings(routes: APIRouter, chosen: ChosenModels) -> None:
         text = read_infotext(bytes_of(body.image, "image"))
         items = {"parameters": text} if text else {}
         return {"info": text, "items": items, "parameters": parse_infotext(text) if text else {}}
+
+
+def _metadata(name: str, about: LoraAbout) -> JsonObject:
+    """What a LoRA's file says of itself, and the parameters that it was made for."""
+    contract = contract_of(name, *about.titles)
+    given = {
+        "modelspec.title": about.titles[0] if about.titles else None,
+        "modelspec.architecture": about.base,
+        "modelspec.trigger_phrase": ", ".join(about.trigger_words),
+        "modelspec.thumbnail": about.thumbnail,
+        "modelspec.usage_hint": "" if contract is None else str(contract),
+    }
+    return {key: value for key, value in given.items() if value}

@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.errors import InvalidRequest
 
 _TAG = re.compile(r" ?<(lora|lyco|hypernet):([^<>]*)>")
@@ -56,21 +56,24 @@ def number(text: str) -> int | float | str:
 
 def _lora(tag: str) -> tuple[LoraChoice, list[str]]:
     """Parse NAME[:TEXT_ENCODER_SCALE[:UNET_SCALE]], where scales may be named `te` and `unet`.
-    `target` is ours: the web UI ignores names that it does not know."""
+    `target`, `start` and `stop` are ours: the web UI ignores names that it does not know."""
     name, *given = tag.split(":")
     named = dict(part.split("=", 1) for part in given if "=" in part)
     scales = [part or "1.0" for part in given if "=" not in part]
     encoder = number(named.pop("te", scales[0] if scales else "1.0"))
     scale = number(named.pop("unet", scales[1] if len(scales) > 1 else str(encoder)))
     target = named.pop("target", None)
-    if not name or isinstance(encoder, str) or isinstance(scale, str):
+    start, stop = number(named.pop("start", "0.0")), number(named.pop("stop", "1.0"))
+    if not name or any(isinstance(each, str) for each in (encoder, scale, start, stop)):
         raise InvalidRequest("prompt", f"<lora:{tag}>", "must be <lora:NAME:SCALE>")
     idle = [f"{each} has no effect on this server" for each in named]
     if len(scales) > 2:
         idle.append("its third number has no effect on this server")
     if encoder != scale:
         idle.append(f"the text encoder's scale is {scale} as well")
-    return LoraChoice(name, scale, target), idle
+    return LoraChoice.of(
+        {"name": name, "scale": scale, "target": target, "start": start, "stop": stop}
+    ), idle
 
 
 def _shown(text: str) -> str:

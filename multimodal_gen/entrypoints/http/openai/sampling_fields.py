@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
-from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.sampling_params import PARAMETERS
 from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.entrypoints.http.openai.parameter_fields import (
@@ -33,6 +33,10 @@ class LoraField(BaseModel):
     scale: float = 1.0
     target: str | None = None
     """Component of the model that it applies to, one of the model's `lora_targets`."""
+    start: float = 0.0
+    """Part of the steps that are over when it begins to apply, 0 to 1."""
+    stop: float = 1.0
+    """Part of the steps that are over when it ceases to."""
 
 
 class UpscaleField(BaseModel):

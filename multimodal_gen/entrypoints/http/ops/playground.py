@@ -14,6 +14,8 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
+from multimodal_gen.checkpoints.lora.about import LoraAbout
+from multimodal_gen.configs.lora.contracts import contract_of
 from multimodal_gen.configs.solvers import SOLVERS, a1111_name
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
@@ -62,13 +64,27 @@ def playground_routes(service: Service, ring: KeyRing) -> APIRouter:
     )
     async def model_info(model: str | None = None) -> dict[str, Any]:
         """Return the tasks, defaults and limits of a model (default: the first one), the LoRAs that
-        it can use, and the names of all models. A model that was never loaded is loaded."""
+        it can use and what their files say of themselves, and the names of all models. A model that
+        was never loaded is loaded."""
         info: dict[str, Any] = msgspec.to_builtins(await service.known(model))
         names = [each.name for each in service.fleet.models]
-        loras = await asyncio.to_thread(service.served(model).loras)
-        return {**info, "loras": loras, "models": names}
+        about = await asyncio.to_thread(service.served(model).about_loras)
+        told = {lora: described for lora, each in about.items() if (described := _told(lora, each))}
+        return {**info, "loras": [*about], "about_loras": told, "models": names}
 
     return routes
+
+
+def _told(name: str, about: LoraAbout) -> dict[str, Any]:
+    """What is known of a LoRA."""
+    contract = contract_of(name, *about.titles)
+    found = {
+        "base": about.base,
+        "trigger_words": about.trigger_words,
+        "thumbnail": about.thumbnail,
+        "parameters": {} if contract is None else dict(contract.parameters),
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def page() -> bytes:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_gen.checkpoints.header import read_header
-from multimodal_gen.checkpoints.lora_folder import LoraFile
+from multimodal_gen.checkpoints.lora.folder import LoraFile
+from multimodal_gen.configs.lora.contracts import contract_of
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.runtime.layers.lora import Lora
 from multimodal_gen.runtime.layers.lora_terms import Term
@@ -82,7 +83,7 @@ class LoraReader:
         if not found.pairs and target is None:
             idle = "".join(f"; {each}" for each in _idle_warnings(found.idle))
             raise InvalidCheckpoint(f"has no weights{' for this model' if idle else ''}{idle}")
-        warnings += _idle_warnings(found.idle)
+        warnings += [*_contract(file), *_idle_warnings(found.idle)]
         if unmatched:
             warnings.append(
                 f"alpha_pattern: {_listed([*map(repr, unmatched)])}: without effect, as not found"
@@ -154,6 +155,14 @@ def _load(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
             f"{path.name}: larger than {_MAX_BYTES >> 30} GiB; is it a checkpoint?"
         )
     return copy_safetensors(header), header.metadata
+
+
+def _contract(file: LoraFile) -> list[str]:
+    """What the LoRA was made for, which requests have by default."""
+    contract = contract_of(file.name, *file.about.titles)
+    if contract is None:
+        return []
+    return [f"was made for {contract}: used where a request leaves parameters open"]
 
 
 def _idle_warnings(idle: Mapping[str, str]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from multimodal_gen.configs.lora_choice import LoraChoice
+from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.solvers import OWN_SPACING
 from multimodal_gen.entrypoints.http.comfyui.errors import meaningless, shown
 from multimodal_gen.entrypoints.http.comfyui.graph.samplers import nearest, noise_schedule_of

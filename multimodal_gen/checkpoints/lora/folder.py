@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from multimodal_gen.checkpoints.files import inside, is_told
+from multimodal_gen.checkpoints.header import read_header
+from multimodal_gen.checkpoints.lora.about import LoraAbout
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 
 PEFT_CONFIG = "adapter_config.json"
@@ -15,6 +18,8 @@ _SUFFIXES = (".safetensors", ".sft")
 _PREFERRED = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 """File names that PEFT and diffusers use."""
 _SHOWN = 50
+_REMEMBERED = 1000
+"""Files whose metadata are remembered."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,14 @@ class LoraFile:
         return whole.hexdigest()
 
     @property
+    def about(self) -> LoraAbout:
+        """What the file says of itself; nothing if it can't be read."""
+        try:
+            return _about_at(self.weights, self.stamp)
+        except (OSError, InvalidCheckpoint):
+            return LoraAbout()
+
+    @property
     def _paths(self) -> list[Path]:
         return [path for path in (self.weights, self.config) if path is not None]
 
@@ -63,6 +76,13 @@ class LoraFolder:
         except OSError:  # It is gone.
             return []
         return sorted({name for entry in found if (name := _name_of(entry)) and is_told(name)})
+
+    def about(self, name: str) -> LoraAbout:
+        """What the file of a LoRA says of itself; nothing if there is none."""
+        try:
+            return self.find(name).about
+        except InvalidRequest:
+            return LoraAbout()
 
     def sizes(self) -> list[int]:
         """Bytes of the LoRAs currently in the folder, the largest first."""
@@ -98,6 +118,12 @@ class LoraFolder:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         known = ", ".join(names[:_SHOWN]) + more if names else "none"
         return InvalidRequest("lora", name, f"is not known; available: {known}")
+
+
+@lru_cache(_REMEMBERED)
+def _about_at(path: Path, stamp: str) -> LoraAbout:
+    """Remembered while the file is the same. Raises OSError, InvalidCheckpoint."""
+    return LoraAbout.of(read_header(path).metadata)
 
 
 def _name_of(entry: Path) -> str | None:

@@ -10,8 +10,12 @@ from typing import Any
 from multimodal_gen.errors import InvalidRequest
 
 _TARGET = re.compile(r"@((?:transformer|unet|text_encoder)(?:_[23])?)$")
-_FIELDS = {"name", "scale", "target"}
-_ALLOWED = 'must be NAME, NAME:SCALE, NAME:SCALE@TARGET or {"name": …, "scale": …, "target": …}'
+_SPAN = re.compile(r"@([0-9]*\.?[0-9]+)-([0-9]*\.?[0-9]+)$", re.ASCII)
+_FIELDS = ("name", "scale", "target", "start", "stop")
+_ALLOWED = (
+    "must be NAME or NAME:SCALE, which @TARGET and @START-STOP may follow, or an object of "
+    "name, scale, target, start, stop"
+)
 
 
 @dataclass(frozen=True)
@@ -23,25 +27,38 @@ class LoraChoice:
     target: str | None = None
     """Component of the model that it applies to, such as transformer_2; None: where its keys and
     its name say."""
+    start: float = 0.0
+    """Part of the steps that are over when it begins to apply."""
+    stop: float = 1.0
+    """Part of the steps that are over when it ceases to."""
 
     @classmethod
     def of(cls, given: object) -> LoraChoice:
-        """Parse NAME, NAME:SCALE, NAME:SCALE@TARGET or {"name": …, "scale": …, "target": …}.
-        Raises InvalidRequest."""
+        """Parse NAME[:SCALE][@TARGET][@START-STOP], or an object of these. Raises
+        InvalidRequest."""
         if isinstance(given, str):
             given = _parsed(given)
-        if isinstance(given, Mapping) and given.keys() <= _FIELDS:
-            given = cls(given.get("name", ""), given.get("scale", 1.0), given.get("target"))
+        if isinstance(given, Mapping) and given.keys() <= {*_FIELDS}:
+            given = cls(**{"name": "", **given})
         if not isinstance(given, cls) or not isinstance(given.name, str) or not given.name:
             raise InvalidRequest("lora", given, _ALLOWED)
-        if isinstance(given.scale, bool) or not isinstance(given.scale, int | float):
-            raise InvalidRequest("lora", given.scale, "scale must be a number")
+        for name in ("scale", "start", "stop"):
+            number = getattr(given, name)
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise InvalidRequest("lora", number, f"{name} must be a number")
         if not isinstance(given.target, str | None):
             raise InvalidRequest("lora", given.target, "target must be the name of a component")
         return given
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.scale}" + (f"@{self.target}" if self.target else "")
+        target = f"@{self.target}" if self.target else ""
+        span = "" if self.is_throughout else f"@{self.start}-{self.stop}"
+        return f"{self.name}:{self.scale}{target}{span}"
+
+    @property
+    def is_throughout(self) -> bool:
+        """True if it applies to all steps."""
+        return (self.start, self.stop) == (0, 1)
 
 
 LoraLike = LoraChoice | str | Mapping[str, Any]
@@ -50,6 +67,9 @@ LoraLike = LoraChoice | str | Mapping[str, Any]
 
 def _parsed(text: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    if match := _SPAN.search(text):
+        text, span = text[: match.start()], (float(match[1]), float(match[2]))
+        found |= zip(("start", "stop"), span, strict=True)
     if match := _TARGET.search(text):
         text, found["target"] = text[: match.start()], match[1]
     name, colon, scale = text.rpartition(":")
