@@ -150,6 +150,8 @@ class RankLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     """Number of parameters of the denoiser."""
     memory_bytes: int = 0
     """Bytes free for requests after loading."""
+    lora_bytes: int = 0
+    """Bytes that LoRAs may take; 0: there are none."""
     switches: tuple[PhaseSwitch, ...] = ()
     device_name: str = ""
     """Name and memory of its device: what is learned there holds for others of the same."""
@@ -169,6 +171,8 @@ class LoraRead(msgspec.Struct, frozen=True, kw_only=True, tag="lora_read"):
     rank: int
     digest: str = ""
     """Digest of its files, which must be equal on all ranks."""
+    size: int = 0
+    """Bytes that it takes on this rank."""
     warnings: tuple[str, ...] = ()
     """For the results of requests that use it."""
     error: WireError | None = None

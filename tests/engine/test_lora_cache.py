@@ -204,3 +204,66 @@ def test_without_a_folder_there_are_no_loras() -> None:
     assert cache.find([]) == ()
     with pytest.raises(InvalidRequest, match="lora_dir"):
         cache.find([LoraChoice("a")])
+
+
+# -- bytes
+
+
+def sized(folder: Path, most_bytes: int, **sizes: int) -> LoraCache:
+    for name, size in sizes.items():
+        (folder / f"{name}.safetensors").write_bytes(bytes(size))
+    cache = LoraCache(str(folder), capacity=8, ranks=2)
+    cache.most_bytes = most_bytes
+    return cache
+
+
+def take(cache: LoraCache, request_id: str, names: str, size: int = 0) -> tuple[bool, list[int]]:
+    """Whether it can run, with ranks that read at once; and the numbers that are unloaded."""
+    cache.wait(request_id, cache.find([LoraChoice(name) for name in names]))
+    cache.take_ready()
+    unload, load = cache.orders()
+    for order in load:
+        for rank in range(2):
+            cache.reported(LoraRead(number=order.number, rank=rank, digest="x", size=size))
+    return request_id in cache.take_ready() or request_id in cache._held, [*unload]
+
+
+def test_the_least_recently_used_goes_where_bytes_are_too_many(tmp_path: Path) -> None:
+    cache = sized(tmp_path, 100, a=40, b=40, c=40)
+    for request_id, name in enumerate("ab"):
+        assert take(cache, str(request_id), name, 40) == (True, [])
+        cache.leave(str(request_id))
+    assert take(cache, "2", "c", 40) == (True, [0])
+
+
+def test_a_lora_waits_for_the_bytes_of_those_in_use(tmp_path: Path) -> None:
+    cache = sized(tmp_path, 100, a=70, b=70)
+    assert take(cache, "1", "a", 70) == (True, [])
+    assert take(cache, "2", "b", 70) == (False, [])
+    cache.leave("1")
+    assert cache.take_ready() == []
+    assert [order.name for order in cache.orders()[1]] == ["b"]
+
+
+def test_what_takes_more_than_its_file_has_others_unloaded(tmp_path: Path) -> None:
+    """Such as numbers of 8 bits in a file."""
+    cache = sized(tmp_path, 100, a=40, b=40)
+    assert take(cache, "1", "a", 40) == (True, [])
+    cache.leave("1")
+    assert take(cache, "2", "b", 80) == (True, [])
+    assert cache.orders()[0] == (0,)
+    cache.leave("2")
+    assert not cache.has_orders
+
+
+def test_a_request_never_waits_for_bytes_that_only_it_takes(tmp_path: Path) -> None:
+    cache = sized(tmp_path, 100, a=40, b=40)
+    assert take(cache, "1", "a", 80) == (True, [])
+    cache.leave("1")
+    assert take(cache, "2", "ab", 80) == (True, [])
+
+
+def test_loras_that_never_fit_are_refused_with_their_size(tmp_path: Path) -> None:
+    cache = sized(tmp_path, 100, a=60, b=60)
+    with pytest.raises(InvalidRequest, match=r"lora='a, b': takes 1.2e-07 GB.*max_lora_gb"):
+        cache.find([LoraChoice("a"), LoraChoice("b")])

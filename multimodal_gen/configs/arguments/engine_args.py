@@ -20,6 +20,7 @@ block by block in each evaluation."""
 
 LONGEST_STEP_S = 86400
 MOST_MEMORY_GB = 1_000_000
+_SIZES = ("device_memory_gb", "max_lora_gb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,8 @@ class EngineArgs(ArgumentGroup):
     """Folder of LoRAs (safetensors files or folders) for requests to use."""
     max_loaded_loras: int = 8
     """Maximum number of LoRAs kept in memory."""
+    max_lora_gb: float | None = None
+    """GB of each rank's memory for LoRAs. Default: half of what is free."""
     batching_max_size: int = 16
     """Maximum number of requests per batch."""
     max_queue_size: int = 256
@@ -76,7 +79,7 @@ class EngineArgs(ArgumentGroup):
             "num_gpus", "batching_max_size", "max_queue_size", "max_loaded_loras"
         )
         allowed = f"must be more than 0 and at most {MOST_MEMORY_GB} (GB)"
-        self.require(allowed, lambda size: 0 < size <= MOST_MEMORY_GB, "device_memory_gb")
+        self.require(allowed, lambda size: 0 < size <= MOST_MEMORY_GB, *_SIZES)
         self.require("must be a folder", os.path.isdir, "lora_dir")
         self.component_files  # noqa: B018 checks them
         allowed = f"must be more than 0 and at most {LONGEST_STEP_S} seconds"

@@ -72,6 +72,7 @@ class GPUWorker:
         self.states: dict[str, RequestState] = {}
         self._faulted = False
         self._lora_bytes = 0 if loras is None else loras.expected_bytes
+        self._most_lora_bytes = None if loras is None else loras.most_bytes
 
     @classmethod
     def load(
@@ -115,7 +116,12 @@ class GPUWorker:
         )
         if engine.lora_dir is None or not pipeline.supports_lora:
             return cls(pipeline, sharing=choice.sentence)
-        loras = LoraLoader(pipeline, Path(engine.lora_dir), engine.max_loaded_loras)
+        loras = LoraLoader(
+            pipeline,
+            Path(engine.lora_dir),
+            engine.max_loaded_loras,
+            None if engine.max_lora_gb is None else int(engine.max_lora_gb * 1e9),
+        )
         return cls(pipeline, loras, choice.sentence)
 
     def loaded(self, name: str, local_ranks: int) -> RankLoaded:
@@ -126,11 +132,13 @@ class GPUWorker:
         plan = self.pipeline.residency.plan
         if plan is not None:
             free = min(free, plan.free_in(Phase.DENOISE))
+        most = free // 2 if self._most_lora_bytes is None else min(free, self._most_lora_bytes)
         return RankLoaded(
             rank=self.rank,
             model=model,
             parameters=weights,
-            memory_bytes=max(free // 2, free - self._lora_bytes),
+            memory_bytes=free - min(most, self._lora_bytes),
+            lora_bytes=most,
             device_name=describe_device(self.device),
             switches=() if plan is None else plan.switches(),
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -28,11 +27,15 @@ log = logging.getLogger(__name__)
 class LoraLoader:
     """Carries out the LoRA orders of plans. Only the reading is done on its own thread."""
 
-    def __init__(self, pipeline: ComposedPipeline, folder: Path, most: int) -> None:
-        """`most`: how many LoRAs may be loaded at a time."""
+    def __init__(
+        self, pipeline: ComposedPipeline, folder: Path, most: int, most_bytes: int | None = None
+    ) -> None:
+        """`most`: how many LoRAs may be loaded at a time; `most_bytes`: of which size together, by
+        default half of what is free."""
         self._folder = LoraFolder(folder)
         self.expected_bytes = sum(self._folder.sizes()[:most])
         """Memory that as many LoRAs as may be loaded take, if they are the largest."""
+        self.most_bytes = most_bytes
         self._reader = lora_reader(pipeline)
         self._loras = pipeline.loras
         self._rank = pipeline.context.mesh.rank
@@ -66,10 +69,9 @@ class LoraLoader:
         )
 
     def _put_in_place(self, number: int, lora: Lora) -> None:
-        for term in chain.from_iterable(lora.terms.values() if self._cuda else ()):
-            for tensor in term.tensors:
-                if tensor is not None:  # freed only once the work that uses it is done
-                    tensor.record_stream(torch.cuda.current_stream())
+        for tensor in lora.tensors if self._cuda else ():
+            # Freed only once the work that uses it is done.
+            tensor.record_stream(torch.cuda.current_stream())
         self._loras.add(number, lora)
 
     def _serve(self, report: Callable[[LoraRead], None], cuda_device: int | None) -> None:
@@ -92,6 +94,7 @@ class LoraLoader:
                     number=order.number,
                     rank=self._rank,
                     digest=digest,
+                    size=0 if lora is None else sum(each.nbytes for each in lora.tensors),
                     warnings=() if lora is None else lora.warnings,
                     error=reason,
                 )

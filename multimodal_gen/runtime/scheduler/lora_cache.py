@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +23,15 @@ class LoraVersion(NamedTuple):
     name: str
     stamp: str
     target: str | None
+    size: int = 0
+    """Bytes of its file."""
 
 
 @dataclass
 class _Entry:
     number: int
+    size: int
+    """Bytes on a rank: those of its file until ranks have told."""
     unread: set[int]
     """Ranks that have not reported yet."""
     digest: str | None = None
@@ -39,7 +44,7 @@ class _Entry:
 
 
 class LoraCache:
-    """Holds LoRAs in use, and the most recently used ones up to `capacity`.
+    """Holds LoRAs in use, and the most recently used ones up to `capacity` and `most_bytes`.
 
     It decides what the next plan loads and unloads, and counts that as done: ranks carry out plans
     in order. Its own order is by use, least recent first.
@@ -48,6 +53,8 @@ class LoraCache:
     def __init__(self, folder: str | None, capacity: int, ranks: int) -> None:
         self._folder = LoraFolder(Path(folder)) if folder is not None else None
         self._capacity = capacity
+        self.most_bytes = sys.maxsize
+        """Bytes on each rank for all of them; known once the ranks have loaded."""
         self._ranks = ranks
         self._entries: dict[LoraVersion, _Entry] = {}
         self._waiting: dict[str, tuple[LoraVersion, ...]] = {}
@@ -62,12 +69,20 @@ class LoraCache:
         """Resolve names to the current versions on disk. Raises InvalidRequest."""
         if choices and self._folder is None:
             raise InvalidRequest("lora", choices[0].name, "the server was started without lora_dir")
-        return tuple(self._version(choice) for choice in choices)
+        versions = tuple(self._version(choice) for choice in choices)
+        size = sum(version.size for version in {*versions})
+        if size > self.most_bytes:
+            names = ", ".join(choice.name for choice in choices)
+            allowed = f"takes {size / 1e9:.3g} GB, more than the {self.most_bytes / 1e9:.3g} GB "
+            raise InvalidRequest("lora", names, f"{allowed}for LoRAs (max_lora_gb)")
+        return versions
 
     def _version(self, choice: LoraChoice) -> LoraVersion:
         assert self._folder is not None
         try:
-            return LoraVersion(choice.name, self._folder.find(choice.name).stamp, choice.target)
+            file = self._folder.find(choice.name)
+            size = file.weights.stat().st_size
+            return LoraVersion(choice.name, file.stamp, choice.target, size)
         except OSError as error:
             allowed = f"can't be read: {error.strerror}"
             raise InvalidRequest("lora", choice.name, allowed) from error
@@ -84,6 +99,7 @@ class LoraCache:
         self._waiting.pop(request_id, None)
         for version in self._held.pop(request_id, ()):
             self._entries[version].users.discard(request_id)
+        self._shrink()
 
     def take_ready(self) -> list[str]:
         """Remove and return the waiting requests whose LoRAs all ranks have read."""
@@ -130,9 +146,11 @@ class LoraCache:
         )
         entry.unread.discard(read.rank)
         entry.error = entry.error or read.error or _differing(version, entry, read)
+        entry.size = read.size if entry.digest is None else max(entry.size, read.size)
         entry.digest = read.digest
         entry.warnings = entry.warnings or read.warnings
         if entry.unread or entry.error is None:
+            self._shrink()
             return {}
         self._remove(version)
         for request_id in entry.users:
@@ -151,25 +169,43 @@ class LoraCache:
     def _hold(self, request_id: str, versions: tuple[LoraVersion, ...]) -> bool:
         """Assign space for all of a request's LoRAs, or none."""
         new = {version for version in versions if version not in self._entries}
-        idle = [
-            version
-            for version, entry in self._entries.items()
-            if not entry.users and not entry.unread and version not in versions
-        ]
-        excess = max(0, len(self._entries) + len(new) - self._capacity)
-        if excess > len(idle):
+        count = len(self._entries) + len(new)
+        size = self._size + sum(version.size for version in new)
+        going = []
+        for version in self._idle():
+            if version not in versions and (count > self._capacity or size > self.most_bytes):
+                going.append(version)
+                count, size = count - 1, size - self._entries[version].size
+        others = len(self._entries) - len(going) + len(new) > len({*versions})
+        if count > self._capacity or (size > self.most_bytes and others):
             return False
-        for version in idle[:excess]:
+        for version in going:
             self._remove(version)
         for version in versions:
             self._use(version, request_id)
         self._held[request_id] = versions
         return True
 
+    @property
+    def _size(self) -> int:
+        return sum(entry.size for entry in self._entries.values())
+
+    def _idle(self) -> list[LoraVersion]:
+        """Those that nothing uses, least recently used first."""
+        entries = self._entries.items()
+        return [version for version, each in entries if not each.users and not each.unread]
+
+    def _shrink(self) -> None:
+        """Unload what is too much, where files take more memory than their size."""
+        for version in self._idle():
+            if self._size <= self.most_bytes:
+                break
+            self._remove(version)
+
     def _use(self, version: LoraVersion, request_id: str) -> None:
         entry = self._entries.pop(version, None)
         if entry is None:
-            entry = _Entry(next(self._numbers), set(range(self._ranks)))
+            entry = _Entry(next(self._numbers), version.size, set(range(self._ranks)))
             load = LoraLoad(number=entry.number, name=version.name, target=version.target)
             self._load.append(load)
         entry.users.add(request_id)

@@ -158,6 +158,7 @@ class Scheduler:
         model = within_memory(first.model, first.parameters, smallest)
         self._policy, self._cost = self._make_policy(first)
         self._live.policy = self._policy
+        self._loras.most_bytes = min(message.lora_bytes for message in loaded)
         self._bulletin.renew(self._policy, self._cost, at_once=True)
         self._gateway.open(self, self._links.size, model)
 
