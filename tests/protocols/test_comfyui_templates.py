@@ -662,6 +662,39 @@ def test_first_and_last_frame_of_a_video() -> None:
     assert error.value.input_name == "clip_vision_end_image"
 
 
+VACE = msgspec.structs.replace(
+    WAN,
+    tasks=("text-to-video", "reference-to-video", "video-to-video"),
+    limits=msgspec.structs.replace(WAN.limits, max_images=2),
+)
+
+
+def test_references_of_a_video() -> None:
+    video = {"width": 832, "height": 480, "length": 33, "batch_size": 1, "strength": 1.0}
+    both = {"positive": ["5", 0], "negative": ["6", 0], "vae": ["3", 0]}
+    graph = wan_graph(
+        **{
+            "10": node("LoadImage", image="a.png"),
+            "11": node("LoadImage", image="b.png"),
+            "12": node("ImageBatch", image1=["10", 0], image2=["11", 0]),
+            "7": node("WanVaceToVideo", reference_image=["12", 0], **both, **video),
+            "13": sampled(positive=["7", 0], negative=["7", 1], latent_image=["7", 2]),
+            "14": node("TrimVideoLatent", samples=["13", 0], trim_amount=["7", 3]),
+            "8": node("VAEDecode", samples=["14", 0], vae=["3", 0]),
+        }
+    )
+    sampling = read(graph, VACE)
+    assert files(sampling) == {"image": "a.png", "image_2": "b.png"}
+    assert asked(sampling, "width", "height", "num_frames") == (832, 480, 33)
+    with pytest.raises(InvalidInput) as error:
+        read(graph, WAN)
+    assert "wan, which supports text-to-video" in error.value.problem["details"]
+    graph["7"]["inputs"]["control_video"] = ["12", 0]
+    with pytest.raises(InvalidInput) as error:
+        read(graph, VACE)
+    assert error.value.input_name == "control_video"
+
+
 def test_first_frame_of_a_video() -> None:
     video = {"width": 832, "height": 480, "length": 33, "batch_size": 1}
     graph = wan_graph(

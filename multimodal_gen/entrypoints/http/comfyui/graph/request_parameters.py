@@ -187,6 +187,8 @@ class RequestParameters:
         self._size(latent)
         if references:
             self._edit(sampled, references)
+        elif latent.references:
+            self._use(latent.references, "reference-to-video")
         elif latent.first_frame is not None:
             self._use([latent.first_frame], "image-to-video")
         elif latent.image is not None:

@@ -142,6 +142,7 @@ class LatentValue(NodeValue):
     """Start of the denoising."""
     first_frame: LoadedImage | None = None
     last_frame: LoadedImage | None = None
+    references: tuple[LoadedImage, ...] = ()
     mask: LoadedMask | None = None
     mask_from: str | None = None
     """Id of the node that sets the mask."""

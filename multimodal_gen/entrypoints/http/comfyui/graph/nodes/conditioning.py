@@ -169,6 +169,11 @@ def _with_images(model: ModelInfo) -> tuple[NodeClass, ...]:
         **{name: link("CLIP_VISION_OUTPUT", optional=True) for name in _SEEN_AT.values()},
         **{name: link("IMAGE", optional=True) for name in _SEEN_AT},
     }
+    controls = {
+        "control_video": link("IMAGE", optional=True),
+        "control_masks": link("MASK", optional=True),
+        "reference_image": link("IMAGE", optional=True),
+    }
     ltx = {"image": link("IMAGE"), **size, "strength": real(1.0, 0.0, 1.0, optional=True)}
     mask = {"pixels": link("IMAGE"), "mask": link("MASK"), "noise_mask": flag(True)}
     edit = {**text, **maybe, "image": link("IMAGE", optional=True)}
@@ -178,6 +183,15 @@ def _with_images(model: ModelInfo) -> tuple[NodeClass, ...]:
         _start("InpaintModelConditioning", {**both, **vae, **mask}, _inpaint),
         _start("WanImageToVideo", {**both, **vae, **size, **seen, **first}, _first_frame),
         _start("WanFirstLastFrameToVideo", {**both, **vae, **size, **ends}, _first_and_last_frame),
+        NodeClass(
+            "WanVaceToVideo",
+            "WanVaceToVideo",
+            "conditioning/video_models",
+            {**both, **vae, **size, "strength": real(1.0, 0.0, 1000.0), **controls},
+            _reference,
+            ("CONDITIONING", "CONDITIONING", "LATENT", "INT"),
+            ("positive", "negative", "latent", "trim_latent"),
+        ),
         _start("LTXVImgToVideo", {**both, **vae, **ltx}, _first_frame),
         NodeClass(
             "Wan22ImageToVideoLatent",
@@ -217,6 +231,14 @@ def _first_frame(inputs: NodeInputs) -> tuple[object, ...]:
 def _first_and_last_frame(inputs: NodeInputs) -> tuple[object, ...]:
     latent = _video_latent(inputs)
     return *_both(inputs), replace(latent, last_frame=_frame(inputs, "end_image", latent))
+
+
+def _reference(inputs: NodeInputs) -> tuple[object, ...]:
+    for name in ("control_video", "control_masks"):
+        if inputs.has(name):
+            raise inputs.refused(name, "graphs can't load videos: send it to /v1/videos")
+    latent = replace(_video_latent(inputs), references=inputs.images("reference_image"))
+    return *_both(inputs), latent, Given(0, inputs.node.id, "trim_latent")
 
 
 def _both(inputs: NodeInputs) -> tuple[ConditioningValue, ConditioningValue]:

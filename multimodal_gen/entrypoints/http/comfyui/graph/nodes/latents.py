@@ -85,6 +85,14 @@ def _decoders() -> tuple[NodeClass, ...]:
     return (
         NodeClass("VAEDecode", "VAE Decode", "latent", samples, _decode, ("IMAGE",)),
         NodeClass(
+            "TrimVideoLatent",
+            "TrimVideoLatent",
+            "latent/video",
+            {"samples": link("LATENT"), "trim_amount": integer(0, 0, 99999)},
+            _trim,
+            ("LATENT",),
+        ),
+        NodeClass(
             "VAEDecodeTiled",
             "VAE Decode (Tiled)",
             "latent",
@@ -140,6 +148,13 @@ def _repeat(inputs: NodeInputs) -> tuple[object, ...]:
     before = 1 if latent.batch is None else latent.batch.value
     batch = Given(before * amount.value, amount.node, amount.name)
     return (replace(latent, batch=batch),)
+
+
+def _trim(inputs: NodeInputs) -> tuple[object, ...]:
+    """Return the latent as it is: the engine leaves out the frames of references by itself."""
+    if inputs.value("trim_amount"):
+        raise inputs.refused("trim_amount", "must be 0, or WanVaceToVideo's trim_latent")
+    return (inputs.linked("samples", SampledLatent),)
 
 
 def _decode(inputs: NodeInputs) -> tuple[object, ...]:
