@@ -42,6 +42,13 @@ def test_a_picture_is_the_same_as_by_every_other_way_in(
     assert np.abs(difference).max() <= 1
 
 
+def test_an_upscaled_picture_has_the_size_that_it_is_made_at(client: openai.OpenAI) -> None:
+    upscale = {"factor": 1.5, "steps": 4}
+    reply = generate(client, size="64x96", extra={"seed": 7, "upscale": upscale})
+    assert reply.size == "96x144"
+    assert pixels_of(reply.data[0]).shape == (144, 96, 3)
+
+
 def test_several_pictures_have_seeds_in_a_row_and_differ(client: openai.OpenAI) -> None:
     reply = generate(client, n=3, extra={"seed": 5})
     assert reply.seeds == [5, 6, 7]
@@ -101,6 +108,7 @@ def test_what_has_no_effect_is_told(client: openai.OpenAI) -> None:
         ({"n": 0}, "n"),
         ({"extra": {"num_inference_steps": -1}}, "num_inference_steps"),
         ({"extra": {"scheduler": "nonsense"}}, "scheduler"),
+        ({"extra": {"upscale": {"factor": 9}}}, "upscale"),
         ({"stream": True, "partial_images": 4}, "partial_images"),
         ({"stream": True, "response_format": "file"}, "response_format"),
         ({"background": "transparent"}, "background"),

@@ -116,6 +116,12 @@ def output_fields(output: Output) -> dict[str, Any]:
     return {"id": output.id, "seed": output.seed, "timings": output.timings}
 
 
+def size_of_result(output: Output) -> str:
+    """WIDTHxHEIGHT, which differs from the request's if it was upscaled."""
+    height, width = output.pixels.shape[1:3]
+    return f"{width}x{height}"
+
+
 def in_base64(file: bytes) -> str:
     return base64.b64encode(file).decode("ascii")
 
@@ -133,6 +139,7 @@ def reply(
         "created": int(time.time()),
         "data": [{**place(each.file), **output_fields(each.output)} for each in made],
         **common(body, encoding, made[0].req),
+        "size": size_of_result(outputs[0]),
         "usage": USAGE,
         "id": request_id,
         "seeds": [output.seed for output in outputs],

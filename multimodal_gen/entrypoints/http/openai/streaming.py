@@ -20,6 +20,7 @@ from multimodal_gen.entrypoints.http.openai.image_replies import (
     in_base64,
     output_fields,
     quality_of,
+    size_of_result,
 )
 from multimodal_gen.entrypoints.http.openai.schema import ImageFields
 from multimodal_gen.entrypoints.http.transport.errors import log_and_envelope
@@ -133,7 +134,12 @@ class ImageEvents:
 
     def _completed(self, event: Made) -> bytes:
         file = self.encoding.encode(self.task.requests[event.index], event.output)
-        extra = {"usage": USAGE, **output_fields(event.output), "request_id": self.request_id}
+        extra = {
+            "usage": USAGE,
+            "size": size_of_result(event.output),
+            **output_fields(event.output),
+            "request_id": self.request_id,
+        }
         if warnings := [*self.body.warnings(), *event.output.warnings]:
             extra["warnings"] = warnings
         return self._picture("completed", event.index, file, extra)
