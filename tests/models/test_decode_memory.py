@@ -16,6 +16,7 @@ from multimodal_gen.runtime.models.vaes.hunyuan_video import HunyuanVideoVAE
 from multimodal_gen.runtime.models.vaes.image import ImageVAE
 from multimodal_gen.runtime.models.vaes.ltx import LTXVAE
 from multimodal_gen.runtime.models.vaes.qwen_image import QwenImageVAE
+from multimodal_gen.runtime.models.vaes.qwen_image_21 import QwenImage21VAE
 from multimodal_gen.runtime.models.vaes.vae import VAE
 from multimodal_gen.runtime.models.vaes.wan import WanVAE
 
@@ -66,6 +67,7 @@ GEOMETRIES: dict[str, tuple[type[VAE], str, dict[str, Any], int]] = {
     "FLUX.2": (Flux2VAE, "AutoencoderKLFlux2", {}, 1),
     "Sana": (ImageVAE, "AutoencoderDC", SANA, 1),
     "Qwen-Image": (QwenImageVAE, "AutoencoderKLQwenImage", {}, 1),
+    "Qwen-Image 2.1": (QwenImage21VAE, "AutoencoderKLQwenImage21", {}, 1),
     "Wan 2.1": (WanVAE, "AutoencoderKLWan", {}, 4),
     "Wan 2.2 5B": (WanVAE, "AutoencoderKLWan", WAN_2_2, 4),
     "LTX-Video 0.9": (LTXVAE, "AutoencoderKLLTXVideo", {}, 4),

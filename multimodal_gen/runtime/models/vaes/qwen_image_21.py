@@ -27,6 +27,12 @@ class QwenImage21VAE(QwenImageVAE):
     def pixels_per_latent(self) -> int:
         return int(self._module.spatial_compression_ratio)
 
+    @property
+    def live_values(self) -> float:
+        """Those of the last block of the decoder, which adds its repeated input."""
+        config = self._module.config
+        return 11.0 * (config.decoder_base_dim or config.base_dim)
+
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         alpha = self._module.config.in_channels - pixels.shape[1]
         return super().encode(F.pad(pixels, (0, 0, 0, 0, 0, alpha), value=1.0), generator)
@@ -34,8 +40,8 @@ class QwenImage21VAE(QwenImageVAE):
     def decode(
         self, latents: Tensor, chunk: int = 0, carry: Carry = None, *, seed: int = 0
     ) -> tuple[Tensor, Carry]:
-        decoded, _ = super().decode(latents)
-        return decoded[:, :_COLOURS], None
+        decoded, _ = self.decode_tile(self.module_latents(latents), chunk, carry)
+        return decoded[:, :, 0], None
 
     def decode_tile(
         self, latents: Tensor, chunk: int, carry: Carry, **options: Any
