@@ -31,7 +31,7 @@ class QwenImage21VAE(QwenImageVAE):
     def live_values(self) -> float:
         """Those of the last block of the decoder, which adds its repeated input."""
         config = self._module.config
-        return 11.0 * (config.decoder_base_dim or config.base_dim)
+        return 11.0 * float(config.decoder_base_dim or config.base_dim)
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         alpha = self._module.config.in_channels - pixels.shape[1]
