@@ -114,8 +114,7 @@ class QwenImage21Transformer(nn.Module):
         _, vectors = self._modulate(timestep, x.dtype, context.lora)
         found = []
         for block in self.blocks:
-            assert isinstance(block, QwenImage21Block)
-            x, pair = block.first(x, vectors, segments, context)
+            x, pair = block(x, vectors, context, segments)
             found.append(self.sequence.own_heads(pair))
         return torch.stack(found, dim=2)
 
@@ -166,20 +165,28 @@ class QwenImage21Block(nn.Module):
         self.mlp_in = parts.column(dim, (mlp, mlp), bias=False)
         self.mlp_out = parts.row((mlp,), dim, bias=False)
 
-    def forward(self, x: Tensor, vectors: Sequence[Tensor], context: BlockContext) -> Tensor:
-        """x [B, S_local, dim] of the output, which attends to all of itself and to its prefix."""
+    def forward(
+        self,
+        x: Tensor,
+        vectors: Sequence[Tensor],
+        context: BlockContext,
+        segments: Sequence[Segment] | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """x [B, S_local, dim] of the output, which attends to all of itself and to its prefix; with
+        `segments` x [B, P, dim] of the prefix, and its keys and values [B, P, 2, H, D]."""
+        if segments is not None:
+            return self._first(x, vectors, context, segments)
         qkv = self._project(x, vectors, context)
         attending = start_attention(self.parts, qkv, lambda qk: self._normed(qk, context), context)
         return self._update(x, attending.wait(), vectors, context.lora)
 
-    def first(
+    def _first(
         self,
         x: Tensor,
         vectors: Sequence[Tensor],
-        segments: Sequence[Segment],
         context: BlockContext,
+        segments: Sequence[Segment],
     ) -> tuple[Tensor, Tensor]:
-        """x [B, P, dim] of the prefix after the block, and its keys and values [B, P, 2, H, D]."""
         qkv = self._project(x, vectors, context)
         assert context.rotary is not None
         qk = apply_rotary(self._normed(qkv[:, :, :2], context), context.rotary)
