@@ -26,6 +26,7 @@ CASES: dict[str, tuple[str, dict[str, int], dict[str, Any]]] = {
     "stable_diffusion_3": ("sd3", {"num_layers": 14}, {}),
     "z_image": ("zimage", {"n_layers": 24}, {}),
     "qwen_image": ("qwenimage", {"num_layers": 14}, {}),
+    "qwen_image_21": ("qwenimage21", {"num_layers": 24}, {}),
     "flux2": ("flux2-klein", {"num_layers": 4, "num_single_layers": 12}, {}),
     "wan": ("wan", {"num_layers": 14}, {"num_frames": 5, "max_sequence_length": 32}),
     "wan experts": ("wan22", {"num_layers": 14}, {"num_frames": 5, "max_sequence_length": 32}),
