@@ -472,3 +472,18 @@ def test_names_that_a_terminal_would_obey_are_escaped(
 def test_a_long_name_of_a_wrong_type_is_cut(flux: ComposedPipeline, tmp_path: Path) -> None:
     keys = {"x" * 100_000: torch.ones(2, dtype=torch.int8)}
     assert len(refusal(flux, keys, tmp_path)) < 5000
+
+
+@pytest.mark.parametrize("titled", [False, True], ids=["name", "title"])
+def test_results_say_what_their_lora_was_made_for(
+    flux: ComposedPipeline, titled: bool, tmp_path: Path
+) -> None:
+    name = "FLUX.1-Turbo-Alpha"
+    stem = "fast" if titled else name
+    keys = low_rank(MODULE, width(flux), width(flux))
+    write(tmp_path / f"{stem}.safetensors", keys, {"modelspec.title": name} if titled else None)
+    lora = lora_reader(flux).read(LoraFolder(tmp_path).find(stem))
+    assert lora.warnings == (
+        f"lora={stem!r}: was made for num_inference_steps=8, guidance_scale=3.5: used where a "
+        "request leaves parameters open",
+    )

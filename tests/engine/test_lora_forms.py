@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from engineless import load
@@ -17,8 +19,10 @@ from torch import Tensor, nn
 from multimodal_gen.checkpoints.lora.folder import LoraFolder
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.layers.linear import Linear
+from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.layers.lora import Lora, LoraRows, LoraUse
 from multimodal_gen.runtime.layers.lora_hooks import _layer_of
+from multimodal_gen.runtime.loader.lora.reader import LoraReader
 from multimodal_gen.runtime.loader.lora.targets import Target, targets_in
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.lora_reading import lora_reader
@@ -168,6 +172,69 @@ def test_a_form_does_what_its_weight_does_on_grouped_convolutions(
     assert name
     model = Model(load(checkpoints("sana")), "lycoris_", name)
     check(model, form, tmp_path)
+
+
+# -- PEFT
+
+
+class Small(nn.Module):
+    """A layer of each kind that PEFT can change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(24, 32)
+        self.conv = nn.Conv2d(32, 16, 3, stride=2, padding=1)
+        self.point = nn.Conv2d(16, 24, 1)
+        self.grouped = nn.Conv2d(24, 32, 3, groups=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of images [R, 24, H, W]."""
+        linear = self.linear(x.movedim(1, -1)).movedim(-1, 1)
+        found: Tensor = self.grouped(self.point(self.conv(linear)))
+        return found
+
+
+EACH = ["linear", "conv", "point", "grouped"]
+PEFT: dict[str, Callable[[], peft.PeftConfig]] = {
+    "LoRA": lambda: peft.LoraConfig(r=4, lora_alpha=2, target_modules=EACH),
+    "rsLoRA": lambda: peft.LoraConfig(r=4, use_rslora=True, target_modules=EACH[:3]),
+    "DoRA": lambda: peft.LoraConfig(r=4, use_dora=True, target_modules=EACH[:3]),
+    "LoHa": lambda: peft.LoHaConfig(r=4, alpha=2, target_modules=EACH[:3]),
+    "LoHa, Tucker": lambda: peft.LoHaConfig(
+        r=3, alpha=2, use_effective_conv2d=True, target_modules=EACH[:3]
+    ),
+    "LoKr": lambda: peft.LoKrConfig(
+        r=2, alpha=1, decompose_both=True, decompose_factor=4, target_modules=EACH[:3]
+    ),
+    "LoKr, whole": lambda: peft.LoKrConfig(
+        r=64, alpha=16, rank_pattern={"conv": 32}, target_modules=EACH[:3]
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("form", PEFT)
+def test_a_form_does_what_it_does_in_peft(form: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = Small().requires_grad_(False)
+    theirs = peft.get_peft_model(copy.deepcopy(plain), PEFT[form]())
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            if "magnitude" in name:
+                parameter.mul_(1 + 0.2 * torch.rand_like(parameter))
+            elif parameter.requires_grad:
+                parameter.copy_(0.3 * torch.randn_like(parameter))
+    theirs.save_pretrained(tmp_path / "ink")
+    reader = LoraReader({"unet": plain}, "UNet2DConditionModel", CPU)
+    loaded, x = LoadedLoras(CPU), torch.randn(3, 24, 9, 7)
+    loaded.add(0, reader.read(LoraFolder(tmp_path).find("ink")))
+    with torch.no_grad():
+        expected, without = theirs(x), plain(x)
+        with loaded.hooks.applied(loaded.rows([[LoraUse(0, 1.0)], [], [LoraUse(0, 1.0)]])):
+            found = plain(x)
+    torch.testing.assert_close(found[::2], expected[::2], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[1], without[1], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(expected, without, atol=0.01)
 
 
 # -- every tensor is accounted for

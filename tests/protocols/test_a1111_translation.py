@@ -12,10 +12,12 @@ from typing import Any, NoReturn
 import msgspec
 import numpy as np
 import pytest
+import torch
 import webuiapi
 from http_serving import MODEL, app_with, ask
 from openai_client import encoded
 from PIL import Image
+from safetensors.torch import save_file
 
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -530,3 +532,21 @@ def test_the_operators_loras_are_listed(tmp_path: Path) -> None:
     app = app_with(ends=QueueFull(""), lora_dir=str(tmp_path))
     (lora,) = ask(app, "GET", "/sdapi/v1/loras").json()
     assert (lora["name"], lora["path"]) == ("style", "style")
+    assert lora["metadata"] == {}
+
+
+def test_a_lora_is_listed_with_what_its_file_says(tmp_path: Path) -> None:
+    metadata = {
+        "modelspec.title": "Qwen-Image-Lightning-4steps",
+        "modelspec.trigger_phrase": "in ink",
+        "modelspec.thumbnail": "data:image/png;base64,AAAA",
+    }
+    save_file({"x": torch.zeros(1)}, tmp_path / "fast.safetensors", metadata)
+    app = app_with(ends=QueueFull(""), lora_dir=str(tmp_path))
+    (lora,) = ask(app, "GET", "/sdapi/v1/loras").json()
+    assert lora["alias"] == "Qwen-Image-Lightning-4steps"
+    hint = "num_inference_steps=4, true_cfg_scale=1.0, flow_shift=3.0"
+    assert lora["metadata"] == {**metadata, "modelspec.usage_hint": hint}
+    info = ask(app, "GET", "/model_info").json()
+    assert info["loras"] == ["fast"]
+    assert info["about_loras"]["fast"]["trigger_words"] == ["in ink"]

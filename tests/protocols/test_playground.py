@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from http_serving import app_over, serving
 from playground_server import FRAMES, HEIGHT, SEVERAL, VIDEOS, WIDTH, Server
 from playwright.sync_api import (
@@ -25,6 +26,7 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
+from safetensors.torch import save_file
 from sounds import chirp
 
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -439,13 +441,15 @@ def test_a_last_frame_and_a_video_go_along(page: Page, start_server: StartServer
 
 def test_loras_go_along(page: Page, start_server: StartServer, tmp_path: Path) -> None:
     (tmp_path / "loras").mkdir()
-    for name in ("ink", "paper"):
-        (tmp_path / "loras" / f"{name}.safetensors").touch()
+    (tmp_path / "loras" / "paper.safetensors").touch()
+    metadata = {"modelspec.trigger_phrase": "in ink"}
+    save_file({"x": torch.zeros(1)}, tmp_path / "loras" / "ink.safetensors", metadata)
     server = start_server(lora_dir=str(tmp_path / "loras"))
     opened(page, server.url)
     for _ in range(2):
         page.click("#add-lora")
     page.locator("#loras input").last.fill("0.5")
+    expect(page.locator("#loras .hint").first).to_have_text("in ink")
     make(page, server, "a rocket")
     (req,) = server.engine.alive.values()
     assert [(lora.name, lora.scale) for lora in req.params.lora] == [("ink", 1), ("paper", 0.5)]
