@@ -28,6 +28,8 @@ class LibraryPipeline(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     size: tuple[int, int] | None = None
     """Default width and height. None: from the call's signature, else the denoiser's training
     size."""
+    num_frames: int | None = None
+    """Default number of frames that neither the call nor the denoiser's config has."""
     fps: int | None = None
     """Default frame rate of a video; None for a picture."""
 

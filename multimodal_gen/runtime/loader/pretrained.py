@@ -29,6 +29,8 @@ _VOCABULARIES = (
     "spiece.model",
     "tokenizer.model",
 )
+_OF_BYTES = ("ByT5Tokenizer",)
+"""Tokenizers whose vocabulary is in no file."""
 _BESIDE_VOCABULARIES = ("merges.txt", "added_tokens.json", "chat_template.jinja")
 _TOKENIZER_CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
 _MAX_VOCABULARY_BYTES = 256 << 20
@@ -41,7 +43,7 @@ def load_tokenizer(root: Path, name: str, class_name: str) -> Any:
     """Load the tokenizer in folder `name`, by its class, or that of a processor with it, and
     without running code from the folder."""
     files = _present(root, name, (*_VOCABULARIES, *_BESIDE_VOCABULARIES))
-    if not files.keys() & set(_VOCABULARIES):
+    if not files.keys() & set(_VOCABULARIES) and class_name not in _OF_BYTES:
         # Without one, the library creates a tokenizer without any words.
         raise InvalidCheckpoint(f"{name}: has no vocabulary ({', '.join(_VOCABULARIES)})")
     configs = {

@@ -59,11 +59,11 @@ def build(
     with warnings.catch_warnings(category=FutureWarning, action="ignore"):
         pipeline.save_pretrained(str(folder), variant=variant, max_shard_size=shard_bytes)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config, indent=2))
-    _name_as_published(folder / pipeline.config_name)
+    name_as_published(folder / pipeline.config_name)
     return folder
 
 
-def _name_as_published(path: Path) -> None:
+def name_as_published(path: Path) -> None:
     """Checkpoints on the hub say `T5TokenizerFast`, which transformers 5 keeps as an alias, and
     processors, which can't be made here."""
     index = json.loads(path.read_text())

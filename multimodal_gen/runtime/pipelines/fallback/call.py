@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import not_finite
+from multimodal_gen.runtime.pipelines.fallback.own_randomness import OwnRandomness
 from multimodal_gen.runtime.pipelines.fallback.previews import X0Recorder
 from multimodal_gen.runtime.pipelines.fallback.signature import CallSignature
 from multimodal_gen.runtime.pipelines.fallback.stepped_call import Pause, SteppedCall
@@ -40,7 +41,7 @@ def start_call(
     pictures: Mapping[str, Any],
     generator: torch.Generator,
     *,
-    previews: bool,
+    previews: bool = False,
 ) -> SteppedCall:
     """Start a request's own call of the pipeline `stock`, to be resumed step by step.
 
@@ -51,10 +52,16 @@ def start_call(
     """
 
     @torch.inference_mode()
-    def call(pause: Pause) -> CallResult:
-        pipeline = _own(stock)
+    def call(stop: Pause) -> CallResult:
+        randomness = OwnRandomness(params.seed or 0, stock.device)
+        pipeline = _own(stock, params)
         recorder = X0Recorder(pipeline.scheduler) if previews else None
         announced = False
+
+        def pause(value: Any) -> None:
+            randomness.leave()
+            stop(value)
+            randomness.__enter__()
 
         def announce(steps: int) -> None:
             nonlocal announced
@@ -74,14 +81,15 @@ def start_call(
         if not signature.has_step_callback:
             pause_after_steps(pipeline.scheduler, stepped)
         try:
-            output = pipeline(
-                **signature.arguments(params),
-                **pictures,
-                **signature.step_callback(stepped),
-                generator=generator,
-                output_type="np",
-                return_dict=False,
-            )
+            with randomness:
+                output = pipeline(
+                    **signature.arguments(params),
+                    **pictures,
+                    **signature.step_callback(stepped),
+                    generator=generator,
+                    output_type="np",
+                    return_dict=False,
+                )
         finally:
             del pipeline.progress_bar  # refers to the pipeline, which would be a cycle
             if recorder is not None:
@@ -92,12 +100,14 @@ def start_call(
     return SteppedCall(call)
 
 
-def _own(stock: Any) -> Any:
-    """A pipeline with the same weights, for one request."""
+def _own(stock: Any, params: SamplingParams) -> Any:
+    """A pipeline with the same weights, for one request. A guider is told the request's scale."""
     pipeline = copy.copy(stock)
     for name, part in stock.components.items():
         if isinstance(part, _OWN):
             setattr(pipeline, name, copy.deepcopy(part))
+    if (guider := getattr(pipeline, "guider", None)) is not None:
+        guider.guidance_scale = params.guidance_scale
     if hasattr(stock, "pag_applied_layers"):  # the call exchanges its denoiser's attention
         name = "unet" if hasattr(stock, "unet") else "transformer"
         setattr(pipeline, name, _same_weights(getattr(stock, name)))

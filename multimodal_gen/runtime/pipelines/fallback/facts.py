@@ -23,6 +23,7 @@ REFUSED: Mapping[str, str] = {
         _TWO_LOOPS,
     ),
     "AnimateDiffVideoToVideoControlNetPipeline": _NO_INPUT.format("conditioning_frames"),
+    "ChromaInpaintPipeline": "fails in this diffusers: its transformer has no guidance_embeds",
     "DiffusionPipeline": "a base class",
     "EasyAnimateInpaintPipeline": _NO_INPUT.format("mask_video"),
     "GlmImagePipeline": "needs packages that are missing: torchvision",
@@ -33,6 +34,14 @@ REFUSED: Mapping[str, str] = {
     "SanaWMPipeline": _NO_INPUT.format("c2w or action, the path of a camera"),
     "ShapEImg2ImgPipeline": "makes three-dimensional models",
     "ShapEPipeline": "makes three-dimensional models",
+    **dict.fromkeys(
+        (
+            "StableDiffusionXLControlNetUnionImg2ImgPipeline",
+            "StableDiffusionXLControlNetUnionInpaintPipeline",
+            "StableDiffusionXLControlNetUnionPipeline",
+        ),
+        _NO_INPUT.format("control_mode"),
+    ),
     "VisualClozeGenerationPipeline": _NO_INPUT.format("task_prompt, a grid of pictures"),
     "VisualClozePipeline": _NO_INPUT.format("task_prompt, a grid of pictures"),
     "WanAnimatePipeline": _NO_INPUT.format("pose_video, face_video"),
@@ -104,6 +113,13 @@ MULTIPLES: Mapping[str, int] = {
     "Kandinsky3Pipeline": 64,
 }
 
+FRAMES: Mapping[str, int] = {
+    "AllegroPipeline": 88,
+    "LTX2ConditionPipeline": 121,
+    "LTX2DFRPipeline": 121,
+    "LTX2ImageToVideoPipeline": 121,
+    "LTX2Pipeline": 121,
+}
 FPS: Mapping[str, int] = {
     "AnimateDiffPipeline": 8,
     "AnimateDiffSDXLPipeline": 8,

@@ -15,12 +15,15 @@ import torch
 from multimodal_gen.configs.families.components import ComponentSpec
 from multimodal_gen.configs.families.fallback import FALLBACK
 from multimodal_gen.configs.families.library_pipelines import LIBRARY_TABLE, LibraryPipeline
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.messages.model_info import Defaults, Limits, PictureSize, TaskName
+from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.runtime.loader.allowed import ALL_SCHEDULERS, ALLOWED
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.pipelines.fallback.call import start_call
 from multimodal_gen.runtime.pipelines.fallback.library_parts import (
+    guidance_of,
     is_loaded,
     options_of,
     trained_multiples,
@@ -32,6 +35,8 @@ from multimodal_gen.runtime.pipelines.trained_size import trained_size
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 _DENOISERS = ("transformer", "unet")
+_FROM_PICTURES = frozenset({"image-to-image", "inpainting", "video-to-video"})
+"""Tasks that start from pictures, by strength; elsewhere it means something else."""
 
 
 class FallbackPipeline(SteppedPipeline):
@@ -110,18 +115,25 @@ class FallbackPipeline(SteppedPipeline):
             "width": signature.default("width", int) or width,
             "height": signature.default("height", int) or height,
             "num_inference_steps": signature.default("num_inference_steps", int),
-            "num_frames": signature.default("num_frames", int),
+            "num_frames": signature.default("num_frames", int) or cls._trained_frames(checkpoint),
             "fps": cls.entry.fps,
-            "guidance_scale": signature.default("guidance_scale", float),
+            "guidance_scale": guidance_of(checkpoint, signature),
             "true_cfg_scale": signature.default("true_cfg_scale", float),
             "max_sequence_length": signature.default("max_sequence_length", int),
             "guidance_scale_2": signature.default("guidance_scale_2", float),
             "decode_timestep": signature.default("decode_timestep", float),
-            "strength": signature.default("strength", float),
-            "inpainting_strength": signature.default("strength", float),
         }
+        if not set(cls.entry.tasks) - _FROM_PICTURES - {"text-to-image"}:
+            values["strength"] = values["inpainting_strength"] = signature.default(
+                "strength", float
+            )
         known = {name: value for name, value in values.items() if value is not None}
         return msgspec.structs.replace(base, **known)
+
+    @classmethod
+    def _trained_frames(cls, checkpoint: Checkpoint) -> int | None:
+        found = checkpoint.config(cls.denoiser_name).get("num_frames")
+        return found if isinstance(found, int) and cls.entry.fps else cls.entry.num_frames
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
@@ -130,6 +142,7 @@ class FallbackPipeline(SteppedPipeline):
     @property
     def parameters(self) -> tuple[str, ...]:
         own = [name for name in FALLBACK.parameters if self.signature.takes(name)]
+        own += ["num_frames"] if "video" in self.entry.inputs else []
         given = [f"{name}_path" for name in ("last_image", "video") if name in self.entry.inputs]
         return tuple(dict.fromkeys((*own, *given, *(("fps",) if self.entry.fps else ()))))
 
@@ -146,22 +159,26 @@ class FallbackPipeline(SteppedPipeline):
     def size_multiple(self) -> int:
         return self._multiples[0]
 
+    def solver(self, params: SamplingParams, generator: torch.Generator) -> LibrarySolver:
+        """One for a request without pictures, not started: the call sets its own schedule."""
+        return self._solver(params, {}, generator)
+
+    def _solver(
+        self, params: SamplingParams, pictures: Pixels, generator: torch.Generator, **options: bool
+    ) -> LibrarySolver:
+        given = self.signature.pictures(pictures, params)
+        begin = partial(start_call, self._stock, self.signature, params, given, generator)
+        return LibrarySolver(partial(begin, **options), params, self.signature.named_in)
+
     def prepare(self, state: RequestState) -> None:
         """Start the call: it encodes the prompt and draws the noise, up to its loop."""
         if "image_2" in self.entry.inputs and "image_2" not in state.pictures:
             allowed = f"two pictures: {self.entry.inputs['image_2']} is the second"
             raise InvalidRequest("image_path", f"{len(state.pictures)} images", allowed)
         shown = state.req.previews and self.context.mesh.rank == 0
-        begin = partial(
-            start_call,
-            self._stock,
-            self.signature,
-            state.params,
-            self.signature.pictures(state.pictures, state.params),
-            state.generator,
-            previews=shown,
+        state.solver = solver = self._solver(
+            state.params, state.pictures, state.generator, previews=shown
         )
-        state.solver = solver = LibrarySolver(begin, state.params, self.signature.named_in)
         with self._vae.tiled(state.params):
             solver.start()
         state.latents = torch.empty(1, 0)  # known after the first step

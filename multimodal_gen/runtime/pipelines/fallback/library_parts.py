@@ -17,6 +17,7 @@ from multimodal_gen.runtime.loader.pretrained import (
     complaints,
     library_class,
 )
+from multimodal_gen.runtime.pipelines.fallback.signature import CallSignature
 
 _NEVER_LOADED = (
     "safety_checker",
@@ -87,6 +88,16 @@ def _callable(parts: PictureProcessor, class_name: str) -> Any:
         tokenizer=parts.tokenizer,
         chat_template=getattr(parts.tokenizer, "chat_template", None),
     )
+
+
+def guidance_of(checkpoint: Checkpoint, signature: CallSignature) -> float | None:
+    """Default guidance scale: that of its guider, or of the call."""
+    if "guider" not in checkpoint.components:
+        default: float | None = signature.default("guidance_scale", float)
+        return default
+    path = f"guider/{_SETTINGS['guider']}"
+    scale = check_config(read_json(checkpoint.folder, path), path).get("guidance_scale")
+    return float(scale) if isinstance(scale, int | float) else None
 
 
 def options_of(library_pipeline: type[Any], checkpoint: Checkpoint) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.models.vaes.image import image_values
 from multimodal_gen.runtime.pipelines.latents.layout import size_of
 
+_IN_TILES_ONLY = ("AutoencoderKLAllegro",)
 _USUAL_WIDTHS = (128, 256)
 """Channels of the last levels of most decoders."""
 
@@ -38,6 +39,8 @@ class LibraryVAE:
             module.use_tiling = before
 
     def _needs_tiles(self, params: SamplingParams) -> bool:
+        if type(self._module).__name__ in _IN_TILES_ONLY:
+            return True
         return self.room is not None and self._decode_bytes(params) > self.room
 
     def _decode_bytes(self, params: SamplingParams) -> int:

@@ -36,6 +36,8 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "fps": ("fps", "frame_rate"),
 }
 """Our sampling parameters, with their names in the library's calls."""
+_FOR_USUAL_STEPS = ("intermediate_timesteps",)
+"""Arguments whose default suits the default number of steps only: None with others."""
 _GUIDANCE = ("guidance_scale", "true_cfg_scale", "guidance_scale_2")
 
 
@@ -75,7 +77,10 @@ class LibraryParameters:
         for name in _GUIDANCE:
             if given.get(name) == 1 and self.default(name, float) is None:
                 del given[name]
-        return {self._names[name]: value for name, value in given.items() if value is not None}
+        asked = {self._names[name]: value for name, value in given.items() if value is not None}
+        unusual = params.num_inference_steps != self.default("num_inference_steps", int)
+        unset = [name for name in _FOR_USUAL_STEPS if name in self._parameters and unusual]
+        return {**asked, **dict.fromkeys(unset)}
 
 
 class CallSignature(LibraryParameters):
@@ -102,7 +107,8 @@ class CallSignature(LibraryParameters):
             if ours not in pixels:
                 continue
             if ours == "video":
-                found[theirs] = [as_pil(frame, size) for frame in pixels[ours]]
+                frames = pixels[ours][: params.num_frames]
+                found[theirs] = [as_pil(frame, size) for frame in frames]
             elif ours == "image" and self._entry.images > 1 and "image_2" not in self._entry.inputs:
                 found[theirs] = [as_pil(each, size) for each in images_of(pixels)]
             else:

@@ -87,6 +87,7 @@ def _described(name: str) -> LibraryPipeline:
         images=facts.SEVERAL.get(name, 2 if "image_2" in inputs else 1),
         size_multiple=facts.MULTIPLES.get(name, 1),
         size=facts.SIZES.get(name),
+        num_frames=facts.FRAMES.get(name),
         fps=_fps(kind) if _output(kind) == "video" else None,
     )
 
