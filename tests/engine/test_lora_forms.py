@@ -22,6 +22,8 @@ from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.layers.lora import Lora, LoraRows, LoraUse
 from multimodal_gen.runtime.layers.lora_hooks import _layer_of
+from multimodal_gen.runtime.layers.quantized.library import KeptLinear
+from multimodal_gen.runtime.layers.quantized.storage import KeptWeight, PlainStorage
 from multimodal_gen.runtime.loader.lora.reader import LoraReader
 from multimodal_gen.runtime.loader.lora.targets import Target, targets_in
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -281,3 +283,26 @@ def test_a_form_that_lacks_a_tensor_is_refused_or_its_keys_are_named(
             assert all(key in named for key in rest.keys() - keys.keys()), missing
             assert missing.endswith((*OPTIONAL, "diff")), missing
     assert refused > len(keys)
+
+
+# -- quantised layers of library modules
+
+
+@pytest.mark.parametrize("form", ["lora", "lokr-low", "dora-lora", "wide-dora-loha"])
+def test_a_form_does_what_its_weight_does_on_a_library_layer_that_keeps_its_form(
+    form: str, tmp_path: Path
+) -> None:
+    storage = PlainStorage(torch.randn(32, 24, generator=torch.Generator().manual_seed(0)).half())
+    net = nn.Module()
+    net.layer = KeptLinear(KeptWeight([storage], torch.float32), torch.ones(32))
+    one = make(form, storage.values)
+    keys = {f"lora_unet_layer.{key}": tensor for key, tensor in one.keys.items()}
+    write(tmp_path / "ink.safetensors", keys)
+    reader = LoraReader({"unet": net}, "UNet2DConditionModel", CPU)
+    loaded, x = LoadedLoras(CPU), inputs_for(Target(net.layer, 0, (32, 24)))
+    loaded.add(0, reader.read(LoraFolder(tmp_path).find("ink")))
+    with torch.no_grad(), loaded.hooks.applied(loaded.rows([[LoraUse(0, 0.7)], [], [], []])):
+        found = net.layer(x)
+    for row, weight in ((0, one.changed(0.7)), (1, storage.values)):
+        expected = nn.functional.linear(x[row], weight.float(), torch.ones(32))
+        torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-4)
