@@ -181,7 +181,7 @@ def _class(value: list[object]) -> tuple[str, str]:
 
 def _with_weights(folder: Path, name: str, class_name: str, library: str) -> Component:
     module_config(folder, name)
-    stem = "diffusion_pytorch_model" if library == "diffusers" else "model"
+    stem = "model" if library == "transformers" else "diffusion_pytorch_model"
     files = weight_files(folder, name, stem)
     headers = []
     for path in files.paths:

@@ -126,6 +126,47 @@ class SamplingParams:
             model_default=True,
         ),
     ] = None
+    audio_guidance_scale: Annotated[
+        float | None,
+        ParameterSpec(
+            help="guidance_scale of the sound",
+            lowest=0,
+            highest=100,
+            needs=("parameter",),
+            default="the model's, or guidance_scale",
+            model_default=True,
+        ),
+    ] = None
+    stg_scale: Annotated[
+        float | None,
+        ParameterSpec(
+            help="Guidance away from the model without one of its attentions; 0: none",
+            lowest=0,
+            highest=100,
+            needs=("parameter",),
+            model_default=True,
+        ),
+    ] = None
+    modality_scale: Annotated[
+        float | None,
+        ParameterSpec(
+            help="Guidance away from video and sound made apart; 1: none",
+            lowest=0,
+            highest=100,
+            needs=("parameter",),
+            model_default=True,
+        ),
+    ] = None
+    guidance_rescale: Annotated[
+        float | None,
+        ParameterSpec(
+            help="How far guided values are scaled back to their spread without guidance",
+            lowest=0,
+            highest=1,
+            needs=("parameter",),
+            model_default=True,
+        ),
+    ] = None
     flow_shift: Annotated[
         float | None,
         ParameterSpec(

@@ -17,6 +17,10 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     guidance_scale: float = 1.0
     guidance_scale_2: float | None = None
     true_cfg_scale: float | None = None
+    audio_guidance_scale: float | None = None
+    stg_scale: float | None = None
+    modality_scale: float | None = None
+    guidance_rescale: float | None = None
     flow_shift: float | None = None
     max_sequence_length: int | None = None
     decode_timestep: float | None = None

@@ -14,6 +14,8 @@ from multimodal_gen.scheduling.residency import Moment
 
 DECODING_SHARE = 4
 """Encoding and decoding pixels may take one part in so many of the device's memory."""
+ENCODERS = ("text_encoder", "image_encoder", "connectors")
+"""Kinds of components that encode prompts and what is shown with them."""
 DECODERS = ("vae", "audio_vae", "vocoder")
 """Kinds of components that decoding uses: of pixels, and of sound."""
 TEXT_TOKENS = 512
@@ -61,7 +63,7 @@ def needed_together(names: Sequence[str], denoiser: str) -> list[Together]:
 
     denoising = ((name, *of_kind("vae")) for name in of_kind(denoiser))
     return [
-        (Phase.ENCODE, of_kind("text_encoder", "image_encoder")),
+        (Phase.ENCODE, of_kind(*ENCODERS)),
         *((Phase.DENOISE, together) for together in denoising),
         (Phase.DECODE, of_kind(*DECODERS)),
     ]

@@ -15,6 +15,7 @@ MOST = {
     "flux2": 351,
     "qwen_image_21": 209,
     "krea2": 484,
+    "ltx2": 1229,
     "wan": 395,
 }
 """By native family, for two requests: see `device_cases.operations`. Lower it when it gets less.

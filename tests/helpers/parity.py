@@ -18,6 +18,7 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 LATENTS = 1e-4
 PIXELS = 1
+SOUND = 1e-4
 OWN_LATENTS = 1e-3
 """Two runs of this engine: the alignment of mapped weights and the size of a batch decide how a
 product is summed, so even equal weights may give other bits."""
@@ -47,6 +48,7 @@ def check_parity(
     stock_call: dict[str, Any] | None = None,
     stock_settings: dict[str, Any] | None = None,
     own_call: dict[str, Any] | None = None,
+    own_pictures: Pictures | None = None,
     **call: Any,
 ) -> None:
     """The same request, given as diffusers' arguments, on both sides. Seed 0 where none is said.
@@ -54,16 +56,20 @@ def check_parity(
     `stock` is the pipeline class of diffusers that does the task, where it is not the checkpoint's
     own; `image`, which may be a list, `image_reference` and `mask_image` are PIL pictures.
     `stock_call` is for the stock pipeline only, `stock_settings` for its scheduler, and `own_call`
-    for this engine.
+    and `own_pictures` for this engine.
     """
     settings = stock_settings or {}
     scheduler = None if solver is None else stock_scheduler(folder, solver, view, **settings)
     theirs = reference(folder, scheduler=scheduler, kind=stock, **call, **(stock_call or {}))
-    pictures = take_pictures(call)
+    pictures = {**take_pictures(call), **(own_pictures or {})}
     params = SamplingParams(**call, **(own_call or {}))
     ours = run(pipeline, replace(params, scheduler=solver), pictures)
     assert relative(ours, theirs) <= LATENTS
     assert pixels_apart(ours, theirs) <= PIXELS
+    assert (ours.sound is None) == (theirs.audio is None)
+    if ours.sound is not None and theirs.audio is not None:
+        assert ours.sound.shape == theirs.audio.shape
+        assert float(np.abs(ours.sound - theirs.audio.numpy()).max()) <= SOUND
 
 
 def check_same_picture(first: Output, second: Output) -> None:

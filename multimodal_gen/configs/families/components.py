@@ -56,9 +56,9 @@ def native(*classes: str, optional: bool = False) -> ComponentSpec:
     return ComponentSpec("native", classes, optional)
 
 
-def module(*classes: str, optional: bool = False) -> ComponentSpec:
+def module(*classes: str, optional: bool = False, home: str | None = None) -> ComponentSpec:
     """Return the spec of a diffusers module."""
-    return ComponentSpec("diffusers", classes, optional)
+    return ComponentSpec("diffusers", classes, optional, home=home)
 
 
 def encoder(

@@ -30,6 +30,14 @@ class SamplingKeywords(TypedDict, total=False):
     """Guidance scale of the second of two experts (0 to 100)."""
     true_cfg_scale: float | None
     """CFG scale of models that embed guidance_scale (0 to 100)."""
+    audio_guidance_scale: float | None
+    """guidance_scale of the sound (0 to 100)."""
+    stg_scale: float | None
+    """Guidance away from the model without one of its attentions; 0: none (0 to 100)."""
+    modality_scale: float | None
+    """Guidance away from video and sound made apart; 1: none (0 to 100)."""
+    guidance_rescale: float | None
+    """How far guided values are scaled back to their spread without guidance (0 to 1)."""
     flow_shift: float | None
     """Shift of a flow-matching schedule; larger spends more steps on the layout (0.01 to 100)."""
     seed: int | None

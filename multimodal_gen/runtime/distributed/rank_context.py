@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.scheduling.working_memory import ENCODERS
 
-ENCODERS = ("tokenizer", "processor", "text_encoder", "image_processor", "image_encoder")
+ENCODING = ("tokenizer", "processor", "image_processor", *ENCODERS)
 """Kinds of components that only the rank that encodes needs."""
 
 
@@ -28,5 +29,5 @@ class RankContext:
 
     def place(self, component: str) -> torch.device:
         """Device of a component: meta if this rank does not use it."""
-        idle = component.startswith(ENCODERS) and not self.encodes
+        idle = component.startswith(ENCODING) and not self.encodes
         return torch.device("meta") if idle else self.device

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.configs.solvers import OWN_SPACING
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.runtime.distributed.rank_context import RankContext
@@ -46,7 +45,7 @@ from multimodal_gen.runtime.stages import make_stages
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState, shapes_of
 from multimodal_gen.runtime.stages.rows import Rows, join_rows
 from multimodal_gen.runtime.stages.stage import Guidance, Start
-from multimodal_gen.scheduling.working_memory import needed_together
+from multimodal_gen.scheduling.working_memory import ENCODERS, needed_together
 
 MAX_DECODED = 64
 """Maximum number of pictures in one call of a decoder."""
@@ -174,7 +173,7 @@ class ComposedPipeline(DescribedPipeline, ABC):
         return denoiser if stream is None else StreamedDenoiser(denoiser, stream)
 
     def _hold_encoders(self) -> None:
-        self.residency.hold(self.components_of_kind("text_encoder", "image_encoder"))
+        self.residency.hold(self.components_of_kind(*ENCODERS))
 
     @classmethod
     def needed_together(cls, names: Sequence[str]) -> list[tuple[Phase, tuple[str, ...]]]:
@@ -269,18 +268,15 @@ class ComposedPipeline(DescribedPipeline, ABC):
     # -- schedule
 
     def solver(self, params: SamplingParams, generator: torch.Generator) -> Solver:
-        assert params.num_inference_steps is not None
-        schedule = Schedule(
-            num_inference_steps=params.num_inference_steps,
-            noise_schedule=params.noise_schedule or OWN_SPACING,
-            timestep_spacing=params.timestep_spacing,
-            explicit_sigmas=params.levels,
-            flow_shift=params.flow_shift,
-            **self.schedule(params),
-        )
+        return self.solver_of(params, generator, self.schedule(params))
+
+    def solver_of(
+        self, params: SamplingParams, generator: torch.Generator, levels: Mapping[str, Any]
+    ) -> Solver:
+        """Create a request's solver, with `levels` like the result of `schedule`."""
         return make_solver(
             self.scheduler_config,
-            schedule,
+            Schedule.of(params, **levels),
             name=params.scheduler,
             generator=generator,
             device=self.context.device,

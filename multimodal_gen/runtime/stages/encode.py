@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from multimodal_gen.runtime.distributed.first_rank import make_sharing
-from multimodal_gen.runtime.distributed.rank_context import ENCODERS
+from multimodal_gen.runtime.distributed.rank_context import ENCODING
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.stage import Pipeline
 
@@ -18,7 +18,7 @@ class EncodeStage:
         context = pipeline.context
         self._pipeline = pipeline
         self._shared = make_sharing(context.mesh, context.device)
-        self.uses = pipeline.components_of_kind(*ENCODERS) if context.encodes else ()
+        self.uses = pipeline.components_of_kind(*ENCODING) if context.encodes else ()
 
     def components(self, states: Sequence[RequestState], k: int) -> tuple[str, ...]:
         """Components that are needed in any case: encoders are held for prompts that are new."""

@@ -3,14 +3,20 @@
 from transformers import (
     Gemma2Config,
     Gemma2Model,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
     LlamaConfig,
     LlamaModel,
     Mistral3Config,
     Mistral3ForConditionalGeneration,
+    SiglipVisionConfig,
 )
 
 from .encoders import WIDTH
 from .llm_tokenizers import gemma_tokenizer, llama_tokenizer, mistral_tokenizer
+
+GEMMA3_LAYERS = 2
 
 
 def llama() -> LlamaModel:
@@ -69,4 +75,31 @@ def gemma2() -> Gemma2Model:
             query_pre_attn_scalar=8,
             sliding_window=64,
         )
+    )
+
+
+def gemma3() -> Gemma3ForConditionalGeneration:
+    """Two layers, one of them with a sliding window, beside a model of pictures."""
+    text = Gemma3TextConfig(
+        vocab_size=len(gemma_tokenizer()),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=GEMMA3_LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=16,
+        layer_types=["sliding_attention", "full_attention"],
+    )
+    vision = SiglipVisionConfig(
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=8,
+        patch_size=4,
+    )
+    return Gemma3ForConditionalGeneration(
+        Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
     )

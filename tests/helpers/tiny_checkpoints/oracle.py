@@ -27,8 +27,9 @@ from .llm_tokenizers import MistralProcessor
 class Reference:
     """One run of a stock pipeline.
 
-    `latents` are those that `output_type="latent"` gives (packed for FLUX); `images` are uint8,
-    [N, H, W, 3] for pictures and [N, F, H, W, 3] for videos.
+    `latents` are those that `output_type="latent"` gives (packed for FLUX; tokens of the video and
+    then of the sound for LTX-2); `images` are uint8, [N, H, W, 3] for pictures and [N, F, H, W, 3]
+    for videos.
     """
 
     latents: torch.Tensor
@@ -73,6 +74,9 @@ def reference(
         "callback_on_step_end": keep_latents,
         "callback_on_step_end_tensor_inputs": ["latents"],
     }
+    if hasattr(pipeline, "audio_vae"):
+        observe["callback_on_step_end_tensor_inputs"] = ["latents", "audio_latents"]
+        pipeline._callback_tensor_inputs = ["latents", "audio_latents"]
     if "callback_on_step_end" not in inspect.signature(pipeline.__call__).parameters:
         observe = {"callback": keep}  # as older pipelines have it
 
@@ -89,9 +93,10 @@ def reference(
     finally:
         pipeline.scheduler = own_scheduler
     pixels = output.frames if hasattr(output, "frames") else output.images
-    return Reference(
-        last["latents"].clone(), (np.asarray(pixels)[..., :3] * 255).round().astype(np.uint8)
-    )
+    sound = output.audio[0] if hasattr(pipeline, "audio_vae") else None
+    latents = torch.cat([last[name] for name in sorted(last, reverse=True)], dim=1)
+    images = (np.asarray(pixels)[..., :3] * 255).round().astype(np.uint8)
+    return Reference(latents, images, sound)
 
 
 @cache
@@ -131,7 +136,7 @@ def _absent(folder: Path) -> dict[str, None]:
 def _processor(folder: Path) -> dict[str, Any]:
     """The one in the folder, which diffusers can't load where there is no torchvision."""
     index = json.loads((folder / "model_index.json").read_text())
-    if "processor" in index:
+    if index.get("processor", [None, None])[1] is not None:
         qwen3 = index["processor"][1] == "Qwen3VLProcessor"
         make = qwen3_processor if qwen3 else picture_processor
         return {"processor": make(folder / "processor")}

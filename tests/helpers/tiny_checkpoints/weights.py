@@ -14,6 +14,8 @@ from torch import nn
 # What departs from unit gain, by a part of the parameter's name.
 GAINS = {
     "decoder.conv_out": 0.6,  # keeps most pixels inside [-1, 1]: clipping hides differences
+    "vocoder.conv_out": 0.1,  # the same for samples of sound
+    "bwe_generator.conv_out": 0.1,
     "SelfAttention.q": 0.3,  # T5 has no 1/sqrt(d) on its logits and would saturate
     "attn2.to_out": 2.0,  # a short prompt is a small part of what cross-attention averages
     "attn2.norm_k": 3.0,

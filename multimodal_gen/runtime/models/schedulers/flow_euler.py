@@ -33,6 +33,9 @@ class FlowEulerSolver(Solver):
         sigma = self._sigmas[i]
         return sigma * noise + (1 - sigma) * clean
 
+    def noise_level(self, i: int) -> float:
+        return self._sigmas[i]
+
     def step(self, prediction: Tensor, i: int, latents: Tensor) -> tuple[Tensor, Tensor]:
         following = latents.float() + self._sigma_steps[i] * prediction
         return following.to(prediction.dtype), self._estimate_x0(prediction, i, latents)

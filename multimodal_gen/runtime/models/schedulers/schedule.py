@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.solvers import OWN_SPACING, View
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 
@@ -51,6 +52,19 @@ class Schedule:
     """Whether `sigmas` are also for classes that have their own."""
     mu: float | None = None
     """The family's shift for this resolution."""
+
+    @classmethod
+    def of(cls, params: SamplingParams, **levels: Any) -> Schedule:
+        """Settings of a request; `levels` are its family's."""
+        assert params.num_inference_steps is not None
+        return cls(
+            num_inference_steps=params.num_inference_steps,
+            noise_schedule=params.noise_schedule or OWN_SPACING,
+            timestep_spacing=params.timestep_spacing,
+            explicit_sigmas=params.levels,
+            flow_shift=params.flow_shift,
+            **levels,
+        )
 
     def settings(self, kind: Any, view: View, config: Mapping[str, Any]) -> dict[str, object]:
         """Settings that create a scheduler of class `kind` for this request."""

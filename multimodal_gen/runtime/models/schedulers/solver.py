@@ -72,6 +72,10 @@ class Solver:
         kept, added = self._noise_level(i, clean.dtype)
         return kept * clean + added * noise
 
+    def noise_level(self, i: int) -> float:
+        """Factor of the noise at evaluation i, which is the next one: sigma, for a flow."""
+        return self._noise_level(i, torch.float32)[1]
+
     def _noise_level(self, i: int, dtype: torch.dtype) -> list[float]:
         """Factors of the clean latents and of the noise: the scheduler tells them on the CPU, as
         what it makes of (1, 0) and (0, 1), since it would wait for a device."""

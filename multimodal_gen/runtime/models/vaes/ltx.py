@@ -31,7 +31,8 @@ class DecodeNoise:
 
 
 class LTXVAE(VideoVAE):
-    """Decodes in one chunk, because the convolutions look ahead in time."""
+    """Also for AutoencoderKLLTX2Video. Decodes in one chunk, because the convolutions look ahead in
+    time."""
 
     @property
     def live_values(self) -> float:

@@ -51,21 +51,7 @@ class LTXPipeline(ComposedPipeline):
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
-        """The default number of latents, even if the VAE compresses less than the published one."""
-        with complaints("vae/config.json"):
-            config = checkpoint.config("vae")
-            halvings = sum(config.get("spatio_temporal_scaling", (True, True, True, False)))
-            space = config.get("patch_size", 4) * 2**halvings
-            time = config.get("patch_size_t", 1) * 2**halvings
-            space = config.get("spatial_compression_ratio") or space
-            time = config.get("temporal_compression_ratio") or time
-            defaults, multiple = cls.family.defaults, cls.family.size_multiple
-            width, height = (
-                max(side // 32 * space // multiple, 1) * multiple
-                for side in (defaults.width, defaults.height)
-            )
-            frames = defaults.num_frames // 8 * time + 1
-            return msgspec.structs.replace(defaults, width=width, height=height, num_frames=frames)
+        return default_video(checkpoint, cls.family.defaults)
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         return self.prompts.encoded(state, branch, self._encode)
@@ -142,6 +128,24 @@ class KeptTokensGuidance(ClassifierFreeGuidance):
         guided = super().guide(prediction, state)
         kept = state.conditioning["positive"].get("kept")
         return guided if kept is None else guided.masked_fill(kept.unsqueeze(2), 0)
+
+
+def default_video(checkpoint: Checkpoint, defaults: Defaults, multiple: int = 32) -> Defaults:
+    """`defaults` with their number of latents, even if the VAE compresses less than the published
+    ones; sizes are multiples of `multiple`."""
+    with complaints("vae/config.json"):
+        config = checkpoint.config("vae")
+        halvings = sum(config.get("spatio_temporal_scaling", (True, True, True, False)))
+        space = config.get("spatial_compression_ratio") or config.get("patch_size", 4) * 2**halvings
+        time = config.get("temporal_compression_ratio") or (
+            config.get("patch_size_t", 1) * 2**halvings
+        )
+        width, height = (
+            max(side // 32 * space // multiple, 1) * multiple
+            for side in (defaults.width, defaults.height)
+        )
+        frames = defaults.num_frames // 8 * time + 1
+        return msgspec.structs.replace(defaults, width=width, height=height, num_frames=frames)
 
 
 PIPELINE = LTXPipeline

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from multimodal_gen.runtime.layers.activation import gelu_tanh
 from multimodal_gen.runtime.layers.elementwise import VectorTable
-from multimodal_gen.runtime.layers.joint_stream import BlockContext, start_attention
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import by_group, gated_add
 from multimodal_gen.runtime.layers.parts import Parts
@@ -78,7 +77,7 @@ class LTX2Block(nn.Module):
         dim]. `skips` says that perturbed rows skip its self-attention."""
         lora = context.lora
         mine, theirs = (
-            stream.modulation(lora) + vectors.own
+            (stream.modulation(lora) + vectors.own).unbind(2)
             for stream, vectors in ((self.video, of_video), (self.audio, of_audio))
         )
         x = self.video.attend(x, texts[0], mine, of_video, context, skips=skips)
@@ -152,60 +151,61 @@ class OneStream(nn.Module):
         self,
         x: Tensor,
         text: Tensor,
-        own: Tensor,
+        own: Sequence[Tensor],
         vectors: StreamVectors,
         context: StreamsContext,
         *,
         skips: bool,
     ) -> Tensor:
-        """Add attention to the stream and to its text; `own` [B, G, N, dim] are the block's
-        vectors."""
-        lora, counts, of_group = context.lora, vectors.counts, own.unbind(2)
-        attended = self._attend(self._modulated(x, own, 0, counts), context, skips=skips)
-        x = _gated(x, of_group[2], self.attention_out(attended, lora), counts)
+        """Add attention to the stream and to its text; `own` are the block's vectors, each [B, G,
+        dim]."""
+        lora, counts = context.lora, vectors.counts
+        attended = self._attend(self._modulated(x, own[:2], counts), context, skips=skips)
+        x = _gated(x, own[2], self.attention_out(attended, lora), counts)
         if self.prompt is None or vectors.prompt is None:
             seen: Tensor = self.text(rms(x, self.eps), text, lora)
             return x + seen
         shift, scale = (self.prompt(lora) + vectors.prompt).unbind(2)
         text = torch.addcmul(shift, text, scale)
-        return _gated(
-            x, of_group[8], self.text(self._modulated(x, own, 6, counts), text, lora), counts
-        )
+        seen = self.text(self._modulated(x, own[6:8], counts), text, lora)
+        return _gated(x, own[8], seen, counts)
 
-    def feed(self, x: Tensor, own: Tensor, counts: list[int], lora: LoraRows | None) -> Tensor:
+    def feed(
+        self, x: Tensor, own: Sequence[Tensor], counts: list[int], lora: LoraRows | None
+    ) -> Tensor:
         """Add the MLP."""
-        hidden = gelu_tanh(self.mlp_in(self._modulated(x, own, 3, counts), lora))
-        return _gated(x, own[:, :, 5], self.mlp_out(hidden, lora), counts)
+        hidden = gelu_tanh(self.mlp_in(self._modulated(x, own[3:5], counts), lora))
+        return _gated(x, own[5], self.mlp_out(hidden, lora), counts)
 
-    def _modulated(self, x: Tensor, own: Tensor, at: int, counts: list[int]) -> Tensor:
-        """Norm of x, with the vectors `at` as shift and at + 1 as scale."""
+    def _modulated(self, x: Tensor, vectors: Sequence[Tensor], counts: list[int]) -> Tensor:
+        """Norm of x, with these vectors as shift and scale."""
 
         def modulated(part: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
             return torch.addcmul(shift, rms(part, self.eps), scale)
 
-        return by_group(modulated, counts, (x,), (own[:, :, at], own[:, :, at + 1]))
+        return by_group(modulated, counts, (x,), vectors)
 
     def _attend(self, x: Tensor, context: StreamsContext, *, skips: bool) -> Tensor:
         """Attention of the stream to itself, [B, S, H * D]."""
-        lora, features = context.lora, self.heads[0] * self.heads[1]
-        projected = self.qkv(x, lora)
-        qkv = projected[..., : 3 * features].unflatten(2, (3, *self.heads))  # [B, S, 3, H, D]
+        features = self.heads[0] * self.heads[1]
+        projected, logits = _without_logits(self.qkv(x, context.lora), 3 * features)
+        qkv = projected.unflatten(2, (3, 1, features))
+        value = qkv[:, :, 2, 0].unflatten(2, self.heads)
         table = context.tables.video if self.is_shared else context.tables.audio
-
-        def rotated(qk: Tensor) -> Tensor:
-            flat = self.qk_norm(qk.flatten(3).unsqueeze(3), _QK_EPS, lora).squeeze(3)
-            return self.rotate(flat, table).view(qk.shape)
-
-        if self.is_shared:
-            whole = BlockContext(None, (context.tokens,), lora=lora)
-            attended = start_attention(self.parts, qkv, rotated, whole).wait()
+        attending = (
+            self.parts.attend(value, (context.tokens,)) if self.is_shared else None
+        )  # so that values travel meanwhile
+        qk = self.rotate(self.qk_norm(qkv[:, :, :2], _QK_EPS, context.lora), table)
+        qk = qk.view(*qk.shape[:3], *self.heads)
+        if attending is not None:
+            attending.start(qk)
+            attended = attending.wait()
         else:
-            value = qkv[:, :, 2]
-            q, k = rotated(qkv[:, :, :2]).to(value.dtype).unbind(2)
+            q, k = qk.to(value.dtype).unbind(2)
             attended = self.parts.cross_attention(q, k, value).flatten(2)
         if skips and context.perturbed is not None:
-            attended = torch.lerp(attended, qkv[:, :, 2].flatten(2), context.perturbed)
-        return _with_gates(attended, projected[..., 3 * features :], self.heads)
+            attended = torch.lerp(attended, qkv[:, :, 2, 0], context.perturbed)
+        return _with_gates(attended, logits, self.heads)
 
 
 class OtherAttention(nn.Module):
@@ -244,8 +244,8 @@ class OtherAttention(nn.Module):
     ) -> Tensor:
         """Result for x [B, S, dim] and `seen` [B, T, seen]; `tables` rotate the queries and the
         keys. `shared`: this rank has a share of `seen`, and all of x."""
-        projected, features = self.q(x, lora), self.heads[0] * self.heads[1]
-        q = self.norm_q(projected[..., :features], lora)
+        q, logits = _without_logits(self.q(x, lora), self.heads[0] * self.heads[1])
+        q = self.norm_q(q, lora)
         k, v = self.kv(seen, lora).chunk(2, dim=-1)
         k = self.norm_k(k, lora)
         if tables is not None:
@@ -256,9 +256,7 @@ class OtherAttention(nn.Module):
         q, k, v = (each.unflatten(2, self.heads) for each in (q, k, v))
         attend = self.parts.attention_to_shares if shared else self.parts.cross_attention
         attended = attend(q, k, v).flatten(2)
-        result: Tensor = self.out(
-            _with_gates(attended, projected[..., features:], self.heads), lora
-        )
+        result: Tensor = self.out(_with_gates(attended, logits, self.heads), lora)
         return result
 
 
@@ -282,10 +280,17 @@ def _gated(x: Tensor, gate: Tensor, update: Tensor, counts: list[int]) -> Tensor
     )
 
 
-def _with_gates(attended: Tensor, logits: Tensor, heads: tuple[int, int]) -> Tensor:
-    """Multiply each head's output [B, S, H * D] by its gate, which is 1 for a logit [B, S, H] of 0;
-    models without gates have no logits."""
-    if not logits.shape[-1]:
+def _without_logits(projected: Tensor, features: int) -> tuple[Tensor, Tensor | None]:
+    """Split off the logits of gates, which models without gates don't have."""
+    if projected.shape[-1] == features:
+        return projected, None
+    return projected[..., :features], projected[..., features:]
+
+
+def _with_gates(attended: Tensor, logits: Tensor | None, heads: tuple[int, int]) -> Tensor:
+    """Multiply each head's output [B, S, H * D] by its gate, which is 1 for a logit [B, S, H] of
+    0."""
+    if logits is None:
         return attended
     by_head: Tensor = attended.unflatten(2, heads)
     return (by_head * torch.sigmoid(logits).mul_(2).unsqueeze(-1)).flatten(2)

@@ -8,7 +8,7 @@ sound, which are few, are on all of them.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,15 @@ from multimodal_gen.runtime.models.dits.ltx2.rotary import (
 
 _EXCHANGED = 4  # scale and shift for reading the other stream, then for being read
 _OUT_EPS = 1e-6
+_WAVES = 256
+
+
+class Waves(NamedTuple):
+    """Sines and cosines of timesteps that video and sound share, [B, 1, 256]."""
+
+    common: Tensor
+    gates: Tensor
+    """Of the gates' timesteps, which models may scale."""
 
 
 class LTX2Transformer(nn.Module):
@@ -85,11 +94,10 @@ class LTX2Transformer(nn.Module):
             None if isolated is None else (1 - isolated)[:, None, None],
             lora,
         )
-        ratio = (
-            self.config.cross_attn_timestep_scale_multiplier / self.config.timestep_scale_multiplier
-        )
-        of_video = self.video.vectors(timestep, sigma, ratio, counts, lora)
-        of_audio = self.audio.vectors(sigma[:, None], sigma, ratio, [audio_tokens], lora)
+        waves = self._common_waves(sigma[:, None])
+        own = waves.common if timestep.shape[1] == 1 else _waves(timestep, waves.common.dtype)
+        of_video = self.video.vectors(waves, own, counts, lora)
+        of_audio = self.audio.vectors(waves, waves.common, [audio_tokens], lora)
         x = self.video.proj_in(sequence.shard(video), lora)
         y = self.audio.proj_in(audio, lora)
         texts = (
@@ -101,6 +109,12 @@ class LTX2Transformer(nn.Module):
             x, y = block(x, y, texts, of_video, of_audio, context, skips=skips)
         x = sequence.gather(self.video.output(x, of_video, lora), tokens)
         return torch.cat((x, self.audio.output(y, of_audio, lora)), dim=1)
+
+    def _common_waves(self, sigma: Tensor) -> Waves:
+        config, dtype = self.config, self.video.proj_in.dtype
+        common = _waves(sigma, dtype)
+        ratio = config.cross_attn_timestep_scale_multiplier / config.timestep_scale_multiplier
+        return Waves(common, common if ratio == 1 else _waves(sigma * ratio, dtype))
 
     def rotary(self, grid: VideoGrid, audio_tokens: int) -> StreamTables:
         """Tables for a video and its sound."""
@@ -149,25 +163,20 @@ class StreamEnds(nn.Module):
         return states if self.text_embedder is None else self.text_embedder(states, lora)
 
     def vectors(
-        self,
-        timestep: Tensor,
-        sigma: Tensor,
-        ratio: float,
-        counts: list[int],
-        lora: LoraRows | None,
+        self, waves: Waves, own: Tensor, counts: list[int], lora: LoraRows | None
     ) -> StreamVectors:
-        """Modulation of all blocks, for timesteps [B, G] of the stream and `sigma` [B] of both;
-        `ratio` is the factor of the gates' timesteps. 1 has been added to the scales."""
-        common = sigma[:, None]
-        embedded, own = self.time(timestep, lora)
-        _, exchanged = self.exchange(common, lora)
-        _, gate = self.exchange_gate(common if ratio == 1 else common * ratio, lora)
+        """Modulation of all blocks, for the embedded timesteps `own` [B, G, 256] of the stream; 1
+        has been added to the scales."""
+        embedded, vectors = self.time(own, lora)
+        _, exchanged = self.exchange(waves.common, lora)
+        _, gate = self.exchange_gate(waves.gates, lora)
+        prompt = None if self.prompt is None else self.prompt(waves.common, lora)[1]
         return StreamVectors(
             counts,
             embedded,
-            _added(own, 1, 3),
+            _added(vectors, 1, 3),
             torch.cat((_added(exchanged, 0, 2), gate), dim=2),
-            None if self.prompt is None else _added(self.prompt(common, lora)[1], 1, 2),
+            None if prompt is None else _added(prompt, 1, 2),
         )
 
     def output(self, x: Tensor, vectors: StreamVectors, lora: LoraRows | None) -> Tensor:
@@ -189,15 +198,20 @@ class TimeModulation(nn.Module):
 
     def __init__(self, parts: Parts, dim: int, vectors: int) -> None:
         super().__init__()
-        self.embedder = EmbeddingMLP(parts, 256, dim)
+        self.embedder = EmbeddingMLP(parts, _WAVES, dim)
         self.linear = parts.linear(dim, vectors * dim)
         self._shape = (vectors, dim)
 
-    def forward(self, timestep: Tensor, lora: LoraRows | None) -> tuple[Tensor, Tensor]:
-        """Embedded timesteps [B, G, dim], and vectors [B, G, N, dim], for timesteps [B, G]."""
-        values = sinusoidal_embedding(timestep.flatten()).to(self.linear.dtype)
-        embedded = self.embedder(values.unflatten(0, timestep.shape), lora)
+    def forward(self, waves: Tensor, lora: LoraRows | None) -> tuple[Tensor, Tensor]:
+        """Embedded timesteps [B, G, dim], and vectors [B, G, N, dim], for `waves` [B, G, 256]."""
+        embedded = self.embedder(waves, lora)
         return embedded, self.linear(F.silu(embedded), lora).unflatten(-1, self._shape)
+
+
+def _waves(timestep: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sines and cosines [B, G, 256] of timesteps [B, G]."""
+    waves = sinusoidal_embedding(timestep.flatten(), _WAVES).to(dtype)
+    return waves.view(*timestep.shape, _WAVES)
 
 
 def _added(vectors: Tensor, first: int, step: int) -> Tensor:
