@@ -17,6 +17,7 @@ from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.schedulers.registry import solver_class
 from multimodal_gen.runtime.models.vaes.image import ImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.few_steps import few_steps
 from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
 from multimodal_gen.runtime.pipelines.prompts import text_of
@@ -71,7 +72,8 @@ class StableDiffusionPipeline(ComposedPipeline):
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
-        return trained_size(cls.family, checkpoint, "unet")
+        defaults = trained_size(cls.family, checkpoint, "unet")
+        return few_steps(defaults, checkpoint.scheduler_config(), checkpoint.config("unet"))
 
     @classmethod
     def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
