@@ -24,11 +24,13 @@ def test_every_pipeline_of_the_installed_diffusers_runs_or_has_a_reason() -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the library, as its modules are imported
 def test_the_table_is_written_by_its_script() -> None:
     assert table_text() == TABLE.read_text()
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the library, as its modules are imported
 def test_no_pipeline_in_the_table_reads_files_while_it_runs() -> None:
     kinds = [getattr(diffusers, name) for name in LIBRARY_TABLE.pipelines]
     for owner in {owner for kind in kinds for owner in kind.__mro__}:
