@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from command_line import command_reference, sampling_parameters, server_arguments
 from http_api import body_fields, error_codes, routes
 from library_table import library_pipelines, refused_pipelines
-from model_tables import families, noise_schedules, solvers
+from model_tables import families, modular, noise_schedules, solvers
 
 _MARKER = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
 _TABLES = {
@@ -23,6 +23,7 @@ _TABLES = {
     "http-bodies": body_fields,
     "errors": error_codes,
     "families": families,
+    "modular": modular,
     "solvers": solvers,
     "noise-schedules": noise_schedules,
     "library-pipelines": library_pipelines,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from markdown_table import code, table
 
 from multimodal_gen.configs.families import FAMILIES
+from multimodal_gen.configs.families.modular import MODULAR
 from multimodal_gen.configs.solvers import SOLVERS, noise_schedules_of
 
 _KINDS = {"native": "native", "adapter": "wrapped", "fallback": "fallback"}
@@ -26,6 +27,13 @@ def families() -> str:
     ]
     header = ("family", "tasks", "denoiser", "single file", "GGUF", "batching", "ranks share it")
     return table(header, rows)
+
+
+def modular() -> str:
+    """Return the modular pipelines that run, and those that are refused with their reasons."""
+    runs = [(code(name), "runs") for name in MODULAR.pipeline_classes]
+    refused = [(code(name), reason) for name, reason in MODULAR.refused_classes.items()]
+    return table(("class", "here"), [*runs, *refused])
 
 
 def solvers() -> str:

@@ -231,3 +231,57 @@ def test_a_block_has_its_components_alone_on_the_device(
     assert (Phase.DENOISE, ("transformer",)) in needed
     assert (Phase.DENOISE, ("transformer_ref",)) in needed
     assert (Phase.DECODE, ("audio_vae",)) in needed
+
+
+def check(folder: Path, call: dict[str, Any], stock: dict[str, Any], shown: Pictures) -> None:
+    pipeline = load(folder)
+    theirs = reference(folder, **call, **stock)
+    ours = run(pipeline, SamplingParams(**call, seed=0), shown)
+    assert relative(ours, theirs) <= LATENTS
+    assert pixels_apart(ours, theirs) <= PIXELS
+    assert ours.pixels.std() > 10
+
+
+@pytest.mark.parametrize("pictures", [[], [FIRST], [FIRST, LAST]], ids=["text", "one", "two"])
+def test_flux_3_equals_diffusers_with_the_prompt_as_it_is(
+    checkpoints: Checkpoints, pictures: list[Any]
+) -> None:
+    call = {"prompt": "a red heart", "height": 64, "width": 96, "num_inference_steps": 3}
+    stock = {"image": pictures if len(pictures) > 1 else pictures[0]} if pictures else {}
+    names = ("image", "image_2")
+    shown = pixels_of(**dict(zip(names, pictures, strict=False)))
+    check(checkpoints("flux3"), {**call, "guidance_scale": 2.0}, stock, shown)
+
+
+@pytest.mark.slow  # it compiles its attention
+@pytest.mark.filterwarnings("ignore")
+def test_wan_animate_2_equals_diffusers(checkpoints: Checkpoints) -> None:
+    """It goes through parts of the video, each with a loop of its own."""
+    call = {"prompt": "a red heart", "height": 32, "width": 64, "num_inference_steps": 2}
+    frames = [picture(64, 32 + index) for index in range(81)]
+    moves = [frame.resize((64, 32)) for frame in frames]
+    shown = pixels_of(image=FIRST)
+    shown["video"] = np.stack([np.asarray(frame.convert("RGB")) for frame in moves])
+    stock = {"image": FIRST, "driving_video": moves}
+    check(checkpoints("wan-animate-2"), call, stock, shown)
+    with pytest.raises(InvalidRequest, match="required for reference-to-video") as caught:
+        start(load(checkpoints("wan-animate-2")), SamplingParams(**call), pixels_of(image=FIRST))
+    assert caught.value.field == "video_path"
+
+
+OTHERS = ("flux", "ltx", "qwenimage", "sd3", "sdxl", "wan22")
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_modular_pipelines_run_without_code_of_their_own(
+    checkpoints: Checkpoints, name: str
+) -> None:
+    call: dict[str, Any] = {
+        "prompt": "a red heart",
+        "height": 64,
+        "width": 96,
+        "num_inference_steps": 2,
+    }
+    if name in ("ltx", "wan22"):
+        call["num_frames"] = 9
+    check(checkpoints(f"modular-{name}"), call, {}, {})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from multimodal_gen.configs.families.components import encoder, module
+from multimodal_gen.configs.families.components import module
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -28,10 +28,14 @@ class LibraryBlocks:
     fps: int | None = None
     images: int = 1
     """Maximum number of input images."""
+    left_out: tuple[str, ...] = ()
+    """Blocks that are not run: prompts are taken as they are."""
 
 
 _IMAGES = LibraryBlocks(images=4)
+_FLUX3 = LibraryBlocks(images=10, left_out=("prompt_upsampler",))
 _VIDEO = LibraryBlocks(size=(832, 480), num_frames=81, frames=(1, 4, 257), fps=16)
+_ANIMATE = LibraryBlocks(fps=24, frames=(1, 1, 1024), num_frames=81)
 _LTX = LibraryBlocks(size_multiple=32, size=(704, 512), num_frames=121, frames=(1, 8, 257), fps=24)
 
 MODULAR_PIPELINES: Mapping[str, LibraryBlocks] = {
@@ -40,8 +44,8 @@ MODULAR_PIPELINES: Mapping[str, LibraryBlocks] = {
     "Flux2KleinBaseModularPipeline": _IMAGES,
     "Flux2KleinModularPipeline": _IMAGES,
     "Flux2ModularPipeline": _IMAGES,
-    "Flux3DistilledModularPipeline": _IMAGES,
-    "Flux3ModularPipeline": _IMAGES,
+    "Flux3DistilledModularPipeline": _FLUX3,
+    "Flux3ModularPipeline": _FLUX3,
     "FluxKontextModularPipeline": LibraryBlocks(),
     "FluxModularPipeline": LibraryBlocks(),
     "HeliosModularPipeline": _VIDEO,
@@ -71,6 +75,8 @@ MODULAR_PIPELINES: Mapping[str, LibraryBlocks] = {
     "StableDiffusionXLModularPipeline": LibraryBlocks(size_multiple=8),
     "Wan22Image2VideoModularPipeline": _VIDEO,
     "Wan22ModularPipeline": _VIDEO,
+    "WanAnimate2DistilledModularPipeline": _ANIMATE,
+    "WanAnimate2ModularPipeline": _ANIMATE,
     "WanImage2VideoModularPipeline": _VIDEO,
     "WanModularPipeline": _VIDEO,
     "ZImageModularPipeline": LibraryBlocks(),
@@ -78,7 +84,6 @@ MODULAR_PIPELINES: Mapping[str, LibraryBlocks] = {
 """By `_class_name`. No other class of the library is run this way."""
 
 _COMPONENTS = {
-    "text_encoder": encoder("Qwen3_5ForConditionalGeneration"),
     "text_conditioner": module("AnimaTextConditioner"),
     "transformer": module(
         "CosmosTransformer3DModel",
@@ -96,7 +101,17 @@ MODULAR = FamilyConfig(
     title="modular pipelines of diffusers",
     pipeline_classes=tuple(MODULAR_PIPELINES),
     refused_classes={
-        "MiniMaxMusic3ModularPipeline": "not supported: it makes sound without a picture",
+        name: f"not supported: {reason}"
+        for name, reason in {
+            "Cosmos3DistilledModularPipeline": "its loop changes the shared transformer",
+            "Cosmos3OmniModularPipeline": "its loop changes the shared transformer",
+            "EchoModularPipeline": "it takes noise levels in place of a number of steps",
+            "HeliosPyramidDistilledModularPipeline": "it has a number of steps for each resolution",
+            "HeliosPyramidModularPipeline": "it has a number of steps for each resolution",
+            "MiniMaxMusic3ModularPipeline": "it makes sound without a picture",
+            "QwenImageLayeredModularPipeline": "it takes a picture apart into several",
+            "Wan22VaceModularPipeline": "it takes a mask of each frame",
+        }.items()
     },
     components=_COMPONENTS,
     tasks=(

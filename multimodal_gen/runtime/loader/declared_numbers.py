@@ -31,6 +31,9 @@ def check_numbers(kind: Any, settings: Mapping[str, object], where: str) -> None
     declared = dict(_declarations(kind))
     for key, value in settings.items():
         if key in declared and key not in _ELSEWHERE:
+            own = declared[key].default
+            if type(value) is type(own) and value == own:  # even one that its name belies
+                continue
             allowed = _allowed(key, declared[key])
             if allowed is not None and not _holds(key, value, declared[key]):
                 raise InvalidCheckpoint(f"{where}: {key}={value!r:.60} must be {allowed}")

@@ -58,7 +58,8 @@ def build(
             fill(module, component, seed, dtype, {**GAINS, **described.gains})
     with warnings.catch_warnings(category=FutureWarning, action="ignore"):
         pipeline.save_pretrained(str(folder), variant=variant, max_shard_size=shard_bytes)
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config, indent=2))
+    if (folder / "scheduler").is_dir():  # the blocks of some modular pipelines make theirs
+        (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config, indent=2))
     name_as_published(folder / pipeline.config_name)
     return folder
 

@@ -171,18 +171,31 @@ def modular_reference(folder: Path, *, seed: Any, **call: Any) -> Reference:
     if isinstance(shown := call.get("image"), list) and hasattr(pipeline, "audio_vae"):
         references = [MiniMaxH3ImageReference(each) for each in shown]
         call = {**call, "image": None, "references": references}
+    pipeline._blocks.sub_blocks.pop("prompt_upsampler", None)
     kept: dict[str, torch.Tensor] = {}
     step = LoopSequentialPipelineBlocks.loop_step
 
     def keep_latents(loop: Any, components: Any, state: Any, **place: Any) -> Any:
         result = step(loop, components, state, **place)
-        kept["latents"] = state.latents.clone()
+        if state.latents is not None:
+            kept["latents"] = state.latents.clone()
         return result
 
-    with mock.patch.object(LoopSequentialPipelineBlocks, "loop_step", keep_latents):
+    scheduler_step = type(pipeline.scheduler).step
+
+    def keep_step(*args: Any, **options: Any) -> Any:
+        stepped = scheduler_step(*args, **options)
+        kept["latents"] = stepped[0].clone()
+        return stepped
+
+    with (
+        mock.patch.object(LoopSequentialPipelineBlocks, "loop_step", keep_latents),
+        mock.patch.object(type(pipeline.scheduler), "step", keep_step),
+    ):
         generator = torch.Generator().manual_seed(seed)
         made = pipeline(**call, generator=generator, output_type="np").values
-    pixels = (np.asarray(made.get("videos", made.get("images"))) * 255).round().astype(np.uint8)
+    shown = np.asarray(made.get("videos", made.get("images")))[..., :3]
+    pixels = (shown * 255).round().astype(np.uint8)
     audio = made.get("audio")
     return Reference(kept["latents"], pixels, None if audio is None else audio[0])
 
@@ -193,7 +206,13 @@ def stock_modular(folder: Path) -> Any:
     load: Any = ModularPipeline.from_pretrained
     pipeline = load(str(folder), local_files_only=True)
     names = [name for name in pipeline.null_component_names if (folder / name).is_dir()]
-    pipeline.load_components([name for name in names if name != "processor"])
-    if "processor" in names:
-        pipeline.update_components(processor=prompt_processor(folder / "processor"))
+    processors = [
+        name
+        for name in names
+        if (folder / name / "processor_config.json").is_file()
+        or (folder / name / "preprocessor_config.json").is_file()
+    ]
+    pipeline.load_components([name for name in names if name not in processors])
+    for name in processors:
+        pipeline.update_components(**{name: prompt_processor(folder / name)})
     return pipeline

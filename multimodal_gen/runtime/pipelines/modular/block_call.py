@@ -29,20 +29,21 @@ _PARTS = ("num_segments", "num_latent_chunk")
 def start_blocks(
     stock: Any,
     inputs: Mapping[str, Any],
-    guidance_scale: float | None,
+    scales: Mapping[str, float | None],
     hold: Callable[[Any], None],
     *,
     previews: bool,
 ) -> SteppedCall:
     """Start the blocks of pipeline `stock` for a request, as a call for `LibrarySolver`.
 
-    `hold` brings the components of a block to the device. Requests share the pipeline's modules,
-    but not its schedulers nor its guiders.
+    `scales` are those of its guiders, where they are not their own; `hold` brings the components
+    of a block to the device. Requests share the pipeline's modules, but not its schedulers nor its
+    guiders.
     """
 
     @torch.inference_mode()
     def call(pause: Pause) -> CallResult:
-        components = _own_components(stock, guidance_scale)
+        components = _own_components(stock, scales)
         scheduler = getattr(components, "scheduler", None)
         recorder = X0Recorder(scheduler) if previews and scheduler is not None else None
         state = PipelineState(values=dict(inputs))
@@ -62,15 +63,16 @@ def start_blocks(
     return SteppedCall(call)
 
 
-def _own_components(stock: Any, guidance_scale: float | None) -> Any:
+def _own_components(stock: Any, scales: Mapping[str, float | None]) -> Any:
     """A copy of the pipeline with schedulers and guiders of its own."""
     own = copy.copy(stock)
     for name, component in stock.components.items():
         if isinstance(component, SchedulerMixin):
             setattr(own, name, copy.deepcopy(component))
         elif isinstance(component, BaseGuidance):
-            takes_scale = guidance_scale is not None and "guidance_scale" in component.config
-            changes = {"guidance_scale": guidance_scale} if takes_scale else {}
+            scale = scales.get(name)
+            takes_scale = scale is not None and "guidance_scale" in component.config
+            changes = {"guidance_scale": scale} if takes_scale else {}
             setattr(own, name, component.new(**changes))
     return own
 
@@ -150,7 +152,8 @@ def _steps(state: Any, *, of_parts: bool) -> int:
 
 def _made(left: Mapping[str, Any]) -> CallResult:
     """The pictures or the video, and the sound, that the last blocks have left."""
-    pixels = to_uint8(np.asarray(left["videos"] if "videos" in left else left["images"]))
+    made = np.asarray(left["videos"] if "videos" in left else left["images"])
+    pixels = to_uint8(made[..., :3])  # some decoders add an alpha channel
     if (sound := left.get("audio")) is None:
         return CallResult(pixels, None)
     rate = int(left.get("sampling_rate") or 0)

@@ -25,9 +25,10 @@ _OF_VIDEOS: Mapping[TaskName, tuple[str, ...]] = {
     "text-to-video": (),
     "image-to-video": ("image",),
     "reference-to-video": ("references",),
-    "video-to-video": ("image", "driving_video"),
 }
 """Tasks, and the blocks' inputs for them."""
+_ANIMATED: Mapping[TaskName, tuple[str, ...]] = {"reference-to-video": ("image", "driving_video")}
+"""The same for blocks that have a picture move as a video does."""
 
 
 class BlockInputs(LibraryParameters):
@@ -36,24 +37,25 @@ class BlockInputs(LibraryParameters):
     def __init__(self, blocks: Any) -> None:
         super().__init__({each.name: each for each in blocks.inputs if each.name})
         self._blocks = blocks
-        self._makes_videos = any(each.name == "videos" for each in blocks.outputs)
+        makes_videos = any(each.name == "videos" for each in blocks.outputs)
+        known = _ANIMATED if self.has("driving_video") else _OF_VIDEOS
+        self._known = known if makes_videos else _OF_PICTURES
 
     def has(self, name: str) -> bool:
         """True if the blocks have an input of this name."""
         return name in self._parameters
 
     def tasks(self) -> dict[TaskName, tuple[str, ...]]:
-        """Tasks that the blocks do, each with the components that it needs. A picture that they
-        start from by a strength is not edited."""
-        known = _OF_VIDEOS if self._makes_videos else _OF_PICTURES
+        """Tasks that the blocks do, each with the components that it needs. Blocks that make
+        pictures of text and have a strength start from a picture; others edit it."""
         found = {
             task: needed
-            for task, inputs in known.items()
+            for task, inputs in self._known.items()
             if set(inputs) <= self._parameters.keys()
             and (needed := self._needed(inputs)) is not None
         }
         if "image-to-image" in found:
-            found.pop("image-edit", None)
+            found.pop("image-edit" if "text-to-image" in found else "image-to-image", None)
         return found
 
     def _needed(self, inputs: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -76,7 +78,7 @@ class BlockInputs(LibraryParameters):
 
         Raises InvalidRequest for pictures that the task does not take or lacks.
         """
-        known = {**_OF_PICTURES, **_OF_VIDEOS}[task]
+        known = self._known[task]
         names = {*known, *(() if task in _FROM_NOISE else ("last_image",))}
         if task == "image-to-video" and "image_2" in pixels:
             count = f"{len(images_of(pixels))} images"
@@ -96,8 +98,7 @@ def task_of(tasks: tuple[TaskName, ...], params: SamplingParams, pixels: Pixels)
     """The task of a request to a model that does `tasks`, as its pictures tell: several pictures
     are references where a single one is the first frame, unless the request says otherwise."""
     as_references = "image_2" in pixels or params.image_use == "reference"
-    kinds: list[TaskName] = ["video-to-video"] if "video" in pixels else []
-    kinds += ["inpainting"] if "mask" in pixels else []
+    kinds: list[TaskName] = ["inpainting"] if "mask" in pixels else []
     kinds += ["reference-to-video"] if as_references and params.image_use != "frame" else []
     kinds += ["image-to-video", "image-to-image", "image-edit"] if "image" in pixels else []
     return next((task for task in kinds if task in tasks), tasks[0])

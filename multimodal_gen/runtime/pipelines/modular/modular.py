@@ -58,7 +58,10 @@ class ModularPipeline(SteppedPipeline):
     def variant(cls, checkpoint: Checkpoint) -> type[Self]:
         name = checkpoint.pipeline_class
         library_class = getattr(diffusers, name)
+        entry = MODULAR_PIPELINES[name]
         blocks = getattr(diffusers, library_class.default_blocks_name)()
+        for each in entry.left_out:
+            blocks.sub_blocks.pop(each)
         inputs, known = BlockInputs(blocks), {each.name for each in blocks.expected_components}
         loaded = {
             part: ComponentSpec(ALLOWED[library, class_name], (class_name,), home=library)
@@ -70,7 +73,7 @@ class ModularPipeline(SteppedPipeline):
             "library_class": library_class,
             "blocks": blocks,
             "inputs": inputs,
-            "entry": MODULAR_PIPELINES[name],
+            "entry": entry,
             "done": tuple(task for task, needed in tasks.items() if loaded.keys() >= set(needed)),
             "family": replace(MODULAR, components=loaded),
             "denoiser_name": next((part for part in _DENOISERS if part in loaded), ""),
@@ -119,11 +122,16 @@ class ModularPipeline(SteppedPipeline):
             "height": inputs.default("height", int) or height,
             "num_inference_steps": inputs.default("num_inference_steps", int),
             "num_frames": inputs.default("num_frames", int) or entry.num_frames,
-            "fps": entry.fps,
-            "guidance_scale": inputs.default("guidance_scale", float) or _guider_scale(cls.blocks),
+            "fps": inputs.default("fps", int) or entry.fps,
+            "guidance_scale": inputs.default("guidance_scale", float)
+            or _guider_scale(cls.blocks, "guider"),
+            "guidance_scale_2": _guider_scale(cls.blocks, "guider_2"),
             "max_sequence_length": inputs.default("max_sequence_length", int),
-            "strength": inputs.default("strength", float),
         }
+        strengths = {"image-to-image": "strength", "inpainting": "inpainting_strength"}
+        for task in cls.done:
+            if task in strengths:
+                values[strengths[task]] = inputs.default("strength", float)
         known = {name: value for name, value in values.items() if value is not None}
         return msgspec.structs.replace(MODULAR.defaults, **known)
 
@@ -143,8 +151,9 @@ class ModularPipeline(SteppedPipeline):
         own = [name for name in MODULAR.parameters if self.inputs.takes(name)]
         several = {"image-to-video", "reference-to-video"} <= set(self.done)
         own += ["image_use"] if several else []
+        own += ["guidance_scale_2"] if self.defaults.guidance_scale_2 is not None else []
         own += ["last_image_path"] if self.inputs.has("last_image") else []
-        own += ["video_path"] if "video-to-video" in self.done else []
+        own += ["video_path"] if self.inputs.has("driving_video") else []
         return tuple(dict.fromkeys((*own, *(("fps",) if self.entry.fps else ()))))
 
     @property
@@ -178,8 +187,8 @@ class ModularPipeline(SteppedPipeline):
             needed[:] = [each for each in _names(block) if each in self.components]
             self.residency.hold(needed)
 
-        scale = params.guidance_scale
-        begin = partial(start_blocks, self._stock, inputs, scale, hold, previews=previews)
+        scales = {"guider": params.guidance_scale, "guider_2": params.guidance_scale_2}
+        begin = partial(start_blocks, self._stock, inputs, scales, hold, previews=previews)
         solver = LibrarySolver(begin, params, self.inputs.named_in)
         solver.needed = needed
         return solver
@@ -213,10 +222,10 @@ def _names(block: Any) -> list[str]:
     return [each.name for each in block.expected_components]
 
 
-def _guider_scale(blocks: Any) -> float | None:
-    """Default guidance scale of the guider that the blocks create, if they do."""
+def _guider_scale(blocks: Any, name: str) -> float | None:
+    """Default guidance scale of a guider that the blocks create, if they do."""
     for each in blocks.expected_components:
-        if each.name == "guider" and each.default_creation_method == "from_config":
+        if each.name == name and each.default_creation_method == "from_config":
             scale = each.create().config.get("guidance_scale")
             return None if scale is None else float(scale)
     return None

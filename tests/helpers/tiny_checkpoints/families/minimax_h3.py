@@ -43,9 +43,21 @@ class PromptProcessor(Qwen3VLProcessor):
 
 def prompt_processor(folder: Path) -> PromptProcessor:
     """The processor that was saved in `folder`."""
+    tokenizer = Qwen2Tokenizer.from_pretrained(folder)
     return PromptProcessor(
         image_processor=Qwen2VLImageProcessorPil.from_pretrained(folder),
-        tokenizer=Qwen2Tokenizer.from_pretrained(folder),
+        tokenizer=tokenizer,
+        chat_template=tokenizer.chat_template,
+    )
+
+
+def qwen3_processor() -> PromptProcessor:
+    return PromptProcessor(
+        image_processor=Qwen2VLImageProcessorPil(
+            size={"shortest_edge": 16 * PATCH**2, "longest_edge": 60 * PATCH**2},
+            patch_size=PATCH,
+        ),
+        tokenizer=qwen2_tokenizer(),
     )
 
 
@@ -56,13 +68,7 @@ def minimax_h3_pipeline(scheduler: SchedulerMixin, *, heads: int) -> MiniMaxH3Mo
         audio_scheduler=MiniMaxH3Scheduler(shift=3.0),
         text_encoder=qwen3_vl(),
         tokenizer=qwen2_tokenizer(),
-        processor=PromptProcessor(
-            image_processor=Qwen2VLImageProcessorPil(
-                size={"shortest_edge": 16 * PATCH**2, "longest_edge": 60 * PATCH**2},
-                patch_size=PATCH,
-            ),
-            tokenizer=qwen2_tokenizer(),
-        ),
+        processor=qwen3_processor(),
         transformer=_transformer(heads),
         transformer_ref=_transformer(heads),
         vae=_vae(),
