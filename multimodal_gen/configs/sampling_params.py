@@ -290,6 +290,16 @@ class SamplingParams:
         str | None,
         ParameterSpec(help="Video to start from or to follow", needs=("parameter",), local=True),
     ] = None
+    conditioning_scale: Annotated[
+        float | None,
+        ParameterSpec(
+            help="Weight of the video that is followed and of reference images",
+            lowest=0,
+            highest=10,
+            needs=("parameter",),
+            model_default=True,
+        ),
+    ] = None
     strength: Annotated[
         float | None,
         ParameterSpec(

@@ -25,6 +25,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_sequence_length: int | None = None
     decode_timestep: float | None = None
     decode_noise_scale: float | None = None
+    conditioning_scale: float | None = None
     strength: float | None = None
     inpainting_strength: float | None = None
     """Default of strength for a request with a mask."""

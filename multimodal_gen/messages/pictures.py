@@ -200,7 +200,8 @@ def _check_tasks(model: ModelInfo, pictures: Pictures) -> None:
     if not from_noise and not images and "video" not in pictures:
         field = "image_path" if others else "video_path"
         raise InvalidRequest(field, None, f"required: {model.family} supports {tasks}")
-    if "mask" in pictures and "inpainting" not in model.tasks:
+    masks_video = "video" in pictures and "mask_path" in model.parameters
+    if "mask" in pictures and "inpainting" not in model.tasks and not masks_video:
         raise InvalidRequest("mask_path", "a mask", f"{model.family} only supports {tasks}")
     if images and "mask" not in pictures and others == ["inpainting"]:
         raise InvalidRequest("mask_path", None, f"required: {model.family} paints inside a mask")

@@ -81,13 +81,16 @@ def check_same_picture(first: Output, second: Output) -> None:
 
 def take_pictures(call: dict[str, Any]) -> Pictures:
     """The PIL pictures among diffusers' arguments, taken out of them; a video is a list of them."""
-    images = call.pop("image", [])
+    images = call.pop("image", call.pop("reference_images", []))
     references = [call.pop(name) for name in ("image_reference",) if name in call]
     pictures = named_images([*(images if isinstance(images, list) else [images]), *references])
     pictures |= {name: call.pop(name) for name in ("last_image",) if name in call}
     taken = {name: np.asarray(picture.convert("RGB")) for name, picture in pictures.items()}
     if "mask_image" in call:
         taken["mask"] = np.asarray(call.pop("mask_image").convert("L"))
+    if "mask" in call:
+        first, *_ = call.pop("mask")  # ours is for all frames
+        taken["mask"] = np.asarray(first.convert("L"))
     if "video" in call:
         taken["video"] = np.stack([np.asarray(frame.convert("RGB")) for frame in call.pop("video")])
     return taken

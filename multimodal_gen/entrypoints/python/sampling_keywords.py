@@ -68,6 +68,8 @@ class SamplingKeywords(TypedDict, total=False):
     """Role of the image in a video."""
     video_path: str | None
     """Video to start from or to follow."""
+    conditioning_scale: float | None
+    """Weight of the video that is followed and of reference images (0 to 10)."""
     strength: float | None
     """Share of the image to replace (more than 0 and at most 1)."""
     keep_unmasked: bool

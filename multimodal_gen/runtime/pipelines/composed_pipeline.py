@@ -263,7 +263,11 @@ class ComposedPipeline(DescribedPipeline, ABC):
         if "image" in state.pictures and task in self.tasks:
             self.start(state, solver)
         else:
-            state.latents = solver.init_noise(self.layout.noise(params, generator))
+            state.latents = solver.init_noise(self.noise(state))
+
+    def noise(self, state: RequestState) -> Tensor:
+        """Noise that a request starts from, [1, ...]."""
+        return self.layout.noise(state.params, state.generator)
 
     # -- schedule
 

@@ -13,3 +13,9 @@ def picture(width: int, height: int, mode: str = "RGB") -> PIL.Image.Image:
 def gradient() -> PIL.Image.Image:
     """From black at the top to white, 256 x 256 pixels."""
     return PIL.Image.linear_gradient("L").convert("RGB")
+
+
+def clip(frames: int, width: int, height: int) -> list[PIL.Image.Image]:
+    """A video: coarse coloured noise that moves."""
+    wide = picture(width + 4 * frames, height)
+    return [wide.crop((4 * i, 0, 4 * i + width, height)) for i in range(frames)]

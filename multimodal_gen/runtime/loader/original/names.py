@@ -35,6 +35,7 @@ _TABLES: Mapping[str, NameTable] = {
     "SD3Transformer2DModel": stable_diffusion_3.NAMES,
     "SanaTransformer2DModel": sana.NAMES,
     "WanTransformer3DModel": wan.NAMES,
+    "WanVACETransformer3DModel": wan.VACE_NAMES,
     "ZImageTransformer2DModel": z_image.NAMES,
 }
 """Models whose original names are not diffusers'."""

@@ -60,7 +60,7 @@ def converter_for(class_name: str, config: Mapping[str, Any]) -> Converter:
             return flux_names
         case "HunyuanVideoTransformer3DModel":
             return _hunyuan_video
-        case "WanTransformer3DModel":
+        case "WanTransformer3DModel" | "WanVACETransformer3DModel":
             return _wan
         case "UNet2DConditionModel":
             return lambda tensors: library.convert_ldm_unet_checkpoint(

@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import torch
 from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 from torch.nn import functional as F
 
 InputImage = np.ndarray[Any, Any]
 
+_VACE_MULTIPLE = 8
+"""Of the sides of reference images, in pixels: those of a latent."""
 _IMAGES: Any = VaeImageProcessor(vae_scale_factor=1)
 _MASKS: Any = VaeImageProcessor(
     vae_scale_factor=1, do_normalize=False, do_binarize=True, do_convert_grayscale=True
@@ -19,9 +22,29 @@ _MASKS: Any = VaeImageProcessor(
 
 
 def fit_image(picture: InputImage, height: int, width: int) -> Tensor:
-    """uint8 [h, w, 3] of any size -> [1, 3, height, width] in -1..1, stretched by Lanczos."""
+    """uint8 [h, w, 3] or [h, w] of any size -> [1, 3 or 1, height, width] in -1..1, stretched by
+    Lanczos."""
     pixels: Tensor = _IMAGES.preprocess(PIL.Image.fromarray(picture), height, width)
     return pixels
+
+
+def fit_video(video: InputImage, height: int, width: int) -> Tensor:
+    """uint8 [F, h, w, 3] of any size -> [1, 3, F, height, width], each frame like `fit_image`."""
+    return torch.stack([fit_image(frame, height, width) for frame in video], dim=2)
+
+
+def on_white(picture: InputImage, height: int, width: int) -> Tensor:
+    """uint8 [h, w, 3] of any size -> [1, 3, height, width] in -1..1: the whole image as large as
+    possible, in the middle of white, as diffusers' WanVACEPipeline fits it."""
+    rows, columns = (side // _VACE_MULTIPLE * _VACE_MULTIPLE for side in picture.shape[:2])
+    pixels = fit_image(picture, rows, columns)
+    scale = min(height / rows, width / columns)
+    size = int(rows * scale), int(columns * scale)
+    pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False)
+    canvas = torch.ones(1, 3, height, width)
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    canvas[:, :, top : top + size[0], left : left + size[1]] = pixels
+    return canvas
 
 
 def resized(picture: InputImage, height: int, width: int) -> PIL.Image.Image:

@@ -43,7 +43,6 @@ from multimodal_gen.runtime.stages.request_state import Conditioning, RequestSta
 from multimodal_gen.runtime.stages.rows import Rows
 
 _FLOAT32 = ("vae", "image_encoder")
-_TEXT_AND_PICTURE = ("encoder_hidden_states", "encoder_hidden_states_image")
 
 
 class WanPipeline(ComposedPipeline):
@@ -53,6 +52,8 @@ class WanPipeline(ComposedPipeline):
     native = NativeTransformer(WanConfig, WanTransformer, wan_key_map)
     vae_class = WanVAE
     experts_defaults: ClassVar[Defaults] = EXPERTS_DEFAULTS
+    told: ClassVar[tuple[str, ...]] = ("encoder_hidden_states", "encoder_hidden_states_image")
+    """Conditioning that the transformers take as it is."""
     latent_widths: ClassVar[tuple[str, ...]] = ("vae.z_dim",)
     """Config values whose sum is the transformers' input channels."""
 
@@ -103,7 +104,7 @@ class WanPipeline(ComposedPipeline):
             if not cls.is_absent(checkpoint, name):
                 checkpoint.require_width(f"{name}.in_channels", cls.latent_widths)
                 checkpoint.require_width(f"{name}.text_dim", ("text_encoder.d_model",))
-                check_expert(checkpoint, name)
+                check_expert(cls.native.config_class, checkpoint, name)
 
     @classmethod
     def dtype_of(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> torch.dtype:
@@ -150,7 +151,7 @@ class WanPipeline(ComposedPipeline):
             "hidden_states": latents.to(self.context.dtype),
             "timestep": timesteps,
             "rotary": self._experts.modules[expert].rotary(latents.shape[2:]),
-            **{name: told[name] for name in _TEXT_AND_PICTURE if name in told},
+            **{name: told[name] for name in self.told if name in told},
         }
         return self._denoisers[expert](tensors, lora=rows.lora)
 

@@ -76,9 +76,9 @@ def needed_experts(checkpoint: Checkpoint) -> tuple[str, ...]:
     return tuple(name for name, is_needed in zip(EXPERTS, needed, strict=True) if is_needed)
 
 
-def check_expert(checkpoint: Checkpoint, name: str) -> None:
+def check_expert(kind: type[WanConfig], checkpoint: Checkpoint, name: str) -> None:
     """Raise InvalidCheckpoint for an unsupported kind of transformer."""
-    config = WanConfig.from_dict(checkpoint.config(name))
+    config = kind.from_dict(checkpoint.config(name))
     if config.patch_size[0] != 1:
         raise InvalidCheckpoint(
             f"{name}/config.json: patch_size={list(config.patch_size)}: each latent frame must be "

@@ -41,7 +41,7 @@ Z_DIM = 8  # of TI2V
 
 def wan_pipeline(scheduler: SchedulerMixin, *, heads: int, **options: Any) -> WanPipeline:
     return WanPipeline(
-        **_components(scheduler, heads, experts="boundary_ratio" in options), **options
+        **components(scheduler, heads, experts="boundary_ratio" in options), **options
     )
 
 
@@ -67,12 +67,12 @@ def wan_i2v_pipeline(
         else {}
     )
     experts = "boundary_ratio" in options
-    parts = _components(scheduler, heads, experts=experts, in_channels=36, out_channels=16, **sees)
+    parts = components(scheduler, heads, experts=experts, in_channels=36, out_channels=16, **sees)
     return WanImageToVideoPipeline(**parts, **shown, **options)
 
 
 def wan_ti2v_pipeline(scheduler: SchedulerMixin, *, heads: int) -> WanPipeline:
-    parts = _components(scheduler, heads, in_channels=Z_DIM, out_channels=Z_DIM)
+    parts = components(scheduler, heads, in_channels=Z_DIM, out_channels=Z_DIM)
     parts["vae"] = AutoencoderKLWan(
         base_dim=4,
         decoder_base_dim=8,
@@ -89,7 +89,7 @@ def wan_ti2v_pipeline(scheduler: SchedulerMixin, *, heads: int) -> WanPipeline:
     return WanPipeline(**parts, expand_timesteps=True)
 
 
-def _components(
+def components(
     scheduler: SchedulerMixin, heads: int, experts: bool = False, **config: Any
 ) -> dict[str, Any]:
     return {
@@ -103,16 +103,20 @@ def _components(
 
 
 def _transformer(heads: int, **config: Any) -> WanTransformer3DModel:
-    return WanTransformer3DModel(
-        num_attention_heads=heads,
-        attention_head_dim=HEAD_DIM,
-        text_dim=encoders.WIDTH,
-        freq_dim=32,
-        ffn_dim=64,
-        num_layers=2,
-        rope_max_seq_len=128,
-        **config,
-    )
+    return WanTransformer3DModel(**sizes(heads), **config)
+
+
+def sizes(heads: int) -> dict[str, Any]:
+    """Of a transformer."""
+    return {
+        "num_attention_heads": heads,
+        "attention_head_dim": HEAD_DIM,
+        "text_dim": encoders.WIDTH,
+        "freq_dim": 32,
+        "ffn_dim": 64,
+        "num_layers": 2,
+        "rope_max_seq_len": 128,
+    }
 
 
 _TEXT_TO_VIDEO: dict[str, Any] = {"num_frames": 5}

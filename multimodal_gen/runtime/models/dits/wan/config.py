@@ -73,6 +73,10 @@ class WanConfig(TransformerConfig):
         return self.attention_head_dim - 2 * side, side, side
 
     @property
+    def block_count(self) -> int:
+        return self.num_layers
+
+    @property
     def shape(self) -> TransformerShape:
         """Attention to the video, attention to the text, and the MLP, each with a sum; norms over
         all heads of queries with keys, and of queries and keys of the text."""
@@ -82,10 +86,41 @@ class WanConfig(TransformerConfig):
             width=dim,
             heads=self.num_attention_heads,
             channels=self.velocity_channels * math.prod(self.patch_size),
-            attentions=self.num_layers,
-            sums=3 * self.num_layers,
-            reductions=6 * self.num_layers,
-            norms=3 * self.num_layers,
-            token_weights=self.num_layers * block,
-            all_weights=self.num_layers * (block + 2 * dim**2),  # keys and values of the text
+            attentions=self.block_count,
+            sums=3 * self.block_count,
+            reductions=6 * self.block_count,
+            norms=3 * self.block_count,
+            token_weights=self.block_count * block,
+            all_weights=self.block_count * (block + 2 * dim**2),  # keys and values of the text
         )
+
+
+@dataclass(frozen=True)
+class WanVaceConfig(WanConfig):
+    """The fields and defaults of diffusers' WanVACETransformer3DModel."""
+
+    title: ClassVar = "Wan VACE"
+    smallest: ClassVar = {**WanConfig.smallest, "vace_in_channels": 1}
+
+    vace_layers: tuple[int, ...] = (0, 5, 10, 15, 20, 25, 30, 35)
+    vace_in_channels: int = 96
+
+    def check(self) -> None:
+        super().check()
+        layers, known = self.vace_layers, range(self.num_layers)
+        whole = isinstance(layers, tuple) and all(type(n) is int and n in known for n in layers)
+        if not whole or 0 not in layers or len({*layers}) != len(layers):
+            raise self.invalid("vace_layers", f"different layers of {self.num_layers}, 0 with them")
+
+    @property
+    def block_order(self) -> tuple[int | None, ...]:
+        """Numbers of the layers as they run, each control block (None) before its layer."""
+        pairs = (
+            (None, layer) if layer in self.vace_layers else (layer,)
+            for layer in range(self.num_layers)
+        )
+        return tuple(number for pair in pairs for number in pair)
+
+    @property
+    def block_count(self) -> int:
+        return len(self.block_order)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import count
+
 from multimodal_gen.runtime.models.dits import keys
-from multimodal_gen.runtime.models.dits.wan.config import WanConfig
+from multimodal_gen.runtime.models.dits.wan.config import WanConfig, WanVaceConfig
 
 
 def wan_key_map(config: WanConfig) -> dict[str, tuple[str, ...]]:
@@ -12,14 +15,41 @@ def wan_key_map(config: WanConfig) -> dict[str, tuple[str, ...]]:
 
     It contains every parameter, and every tensor of a checkpoint of this config, exactly once.
     """
-    blocks = [f"blocks.{i}" for i in range(config.num_layers)]
-    layers = _embedders(config)
+    blocks = {f"blocks.{i}": f"blocks.{i}" for i in range(config.num_layers)}
+    return _mapped(config, blocks)
+
+
+def wan_vace_key_map(config: WanVaceConfig) -> dict[str, tuple[str, ...]]:
+    """The same for `WanVaceTransformer`, whose control blocks are among the others."""
+    blocks: dict[str, str] = {}
+    added: keys.Modules = {"control_embedding": ("vace_patch_embedding",)}
+    controls = count()
+    for number, layer in enumerate(config.block_order):
+        ours = f"blocks.{number}"
+        if layer is not None:
+            blocks[ours] = f"blocks.{layer}"
+            continue
+        control = next(controls)
+        theirs = blocks[f"{ours}.block"] = f"vace_blocks.{control}"
+        projections = ("proj_out",) if control else ("proj_in", "proj_out")
+        added |= {f"{ours}.{name}": (f"{theirs}.{name}",) for name in projections}
+    return _mapped(config, blocks, added)
+
+
+def _mapped(
+    config: WanConfig, blocks: Mapping[str, str], added: keys.Modules | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Map a model with these `blocks`, theirs by ours, and `added` layers."""
+    layers = _embedders(config) | (added or {})
     norms: keys.Modules = {}
-    for block in blocks:
-        layers |= _layers(block, config)
-        norms |= _norms(block, config)
+    for ours, theirs in blocks.items():
+        layers |= _layers(ours, theirs, config)
+        norms |= _norms(ours, theirs, config)
     names = keys.parameters(layers, norms)
-    names |= {f"{block}.modulation.weight": (f"{block}.scale_shift_table",) for block in blocks}
+    names |= {
+        f"{ours}.modulation.weight": (f"{theirs}.scale_shift_table",)
+        for ours, theirs in blocks.items()
+    }
     names["out_modulation.weight"] = ("scale_shift_table",)
     if config.image_dim is not None and config.pos_embed_seq_len is not None:
         names["image_embedder.pos_embed"] = ("condition_embedder.image_embedder.pos_embed",)
@@ -38,29 +68,29 @@ def _embedders(config: WanConfig) -> keys.Modules:
     return layers | {ours: (f"condition_embedder.{name}",) for ours, name in inside.items()}
 
 
-def _layers(block: str, config: WanConfig) -> keys.Modules:
+def _layers(ours: str, theirs: str, config: WanConfig) -> keys.Modules:
     layers: keys.Modules = {
-        f"{block}.qkv": keys.each(f"{block}.attn1.to_{{}}", "qkv"),
-        f"{block}.attention_out": (f"{block}.attn1.to_out.0",),
-        f"{block}.cross.q": (f"{block}.attn2.to_q",),
-        f"{block}.cross.text.kv": keys.each(f"{block}.attn2.to_{{}}", "kv"),
-        f"{block}.cross.out": (f"{block}.attn2.to_out.0",),
-        f"{block}.mlp_in": (f"{block}.ffn.net.0.proj",),
-        f"{block}.mlp_out": (f"{block}.ffn.net.2",),
+        f"{ours}.qkv": keys.each(f"{theirs}.attn1.to_{{}}", "qkv"),
+        f"{ours}.attention_out": (f"{theirs}.attn1.to_out.0",),
+        f"{ours}.cross.q": (f"{theirs}.attn2.to_q",),
+        f"{ours}.cross.text.kv": keys.each(f"{theirs}.attn2.to_{{}}", "kv"),
+        f"{ours}.cross.out": (f"{theirs}.attn2.to_out.0",),
+        f"{ours}.mlp_in": (f"{theirs}.ffn.net.0.proj",),
+        f"{ours}.mlp_out": (f"{theirs}.ffn.net.2",),
     }
     if config.cross_attn_norm:
-        layers[f"{block}.cross_norm"] = (f"{block}.norm2",)
+        layers[f"{ours}.cross_norm"] = (f"{theirs}.norm2",)
     if config.added_kv_proj_dim is not None:
-        layers[f"{block}.cross.image.kv"] = keys.each(f"{block}.attn2.add_{{}}_proj", "kv")
+        layers[f"{ours}.cross.image.kv"] = keys.each(f"{theirs}.attn2.add_{{}}_proj", "kv")
     return layers
 
 
-def _norms(block: str, config: WanConfig) -> keys.Modules:
+def _norms(ours: str, theirs: str, config: WanConfig) -> keys.Modules:
     norms: keys.Modules = {
-        f"{block}.qk_norm": keys.each(f"{block}.attn1.norm_{{}}", "qk"),
-        f"{block}.cross.norm_q": (f"{block}.attn2.norm_q",),
-        f"{block}.cross.text.norm_k": (f"{block}.attn2.norm_k",),
+        f"{ours}.qk_norm": keys.each(f"{theirs}.attn1.norm_{{}}", "qk"),
+        f"{ours}.cross.norm_q": (f"{theirs}.attn2.norm_q",),
+        f"{ours}.cross.text.norm_k": (f"{theirs}.attn2.norm_k",),
     }
     if config.added_kv_proj_dim is not None:
-        norms[f"{block}.cross.image.norm_k"] = (f"{block}.attn2.norm_added_k",)
+        norms[f"{ours}.cross.image.norm_k"] = (f"{theirs}.attn2.norm_added_k",)
     return norms

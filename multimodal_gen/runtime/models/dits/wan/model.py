@@ -28,6 +28,8 @@ from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
 from multimodal_gen.runtime.models.dits.wan.config import WanConfig
 
+SharedInputs = tuple[tuple[Tensor, Tensor | None], Tensor, list[int], BlockContext]
+"""Inputs of `WanBlock.forward` besides the tokens."""
 _VECTORS = 6  # per block: shift, scale and gate of attention, then of the MLP
 _TEXT_TOKENS = 512
 
@@ -62,11 +64,15 @@ class WanTransformer(nn.Module):
             if config.image_dim is None
             else ImageEmbedding(parts, config.image_dim, dim, config.pos_embed_seq_len)
         )
-        self.blocks = nn.ModuleList(WanBlock(config, parts) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(self.make_blocks(parts))
         self.out_modulation = VectorTable(1, 2, dim)  # shift and scale
         volume = torch.Size(config.patch_size).numel()
         self.proj_out = parts.linear(dim, config.velocity_channels * volume)
         self._rotary_tables: RotaryTables[Tensor] = RotaryTables()
+
+    def make_blocks(self, parts: Parts) -> Sequence[nn.Module]:
+        """Create the blocks, in the order in which `run` runs them."""
+        return [WanBlock(self.config, parts) for _ in range(self.config.num_layers)]
 
     def forward(
         self,
@@ -75,6 +81,8 @@ class WanTransformer(nn.Module):
         encoder_hidden_states: Tensor,
         rotary: Tensor,
         encoder_hidden_states_image: Tensor | None = None,
+        control: Tensor | None = None,
+        control_scale: Tensor | None = None,
         lora: LoraRows | None = None,
     ) -> Tensor:
         """Velocity [B, out, T, H, W] for latents [B, C, T, H, W], multiples of the patch.
@@ -82,7 +90,7 @@ class WanTransformer(nn.Module):
         `timestep` is [B, 1], or [B, 2] if the first frame's tokens have a separate one: the second
         applies to all others. `encoder_hidden_states` is [B, S_txt, D], `rotary` the result of
         `rotary` for these latents; `encoder_hidden_states_image` [B, S_img, image_dim], for models
-        that use it.
+        that use it; `control` [B, C_control, T, H, W] and its scale [B] for `WanVaceTransformer`.
         """
         grid = self._grid(hidden_states.shape[2:])
         tokens = torch.Size(grid).numel()
@@ -92,11 +100,22 @@ class WanTransformer(nn.Module):
         x = patchify(hidden_states, self.config.patch_size)
         x = self.patch_embedding(self.sequence.shard(x), lora)
         context = BlockContext(rotary, (tokens,), lora=lora)
-        for block in self.blocks:
-            x = block(x, seen, vectors, counts, context)
+        x = self.run(x, (seen, vectors, counts, context), control, control_scale)
         shift, scale = (self.out_modulation(lora) + embedded.unsqueeze(2)).unbind(2)  # [B, G, dim]
         x = self.proj_out(_modulated(x, shift, scale + 1, counts, self.config.eps), lora)
         return self._unpatchify(self.sequence.gather(x, tokens), grid)
+
+    def run(
+        self,
+        x: Tensor,
+        shared: SharedInputs,
+        control: Tensor | None,
+        control_scale: Tensor | None,
+    ) -> Tensor:
+        """Tokens [B, S_local, dim] after all blocks; `shared` are the blocks' other inputs."""
+        for block in self.blocks:
+            x = block(x, *shared)
+        return x
 
     def _timestep_counts(self, timesteps: int, first_frame: int, tokens: int) -> list[int]:
         """Number of this rank's tokens for each of a row's timesteps."""
