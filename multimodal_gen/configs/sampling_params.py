@@ -293,7 +293,7 @@ class SamplingParams:
     conditioning_scale: Annotated[
         float | None,
         ParameterSpec(
-            help="Weight of the video that is followed and of reference images",
+            help="Weight of control video and references",
             lowest=0,
             highest=10,
             needs=("parameter",),

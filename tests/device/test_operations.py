@@ -17,6 +17,7 @@ MOST = {
     "krea2": 484,
     "ltx2": 1229,
     "wan": 395,
+    "wan_vace": 600,
 }
 """By native family, for two requests: see `device_cases.operations`. Lower it when it gets less.
 

@@ -34,6 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
     "sd15": {},
     "sd35": {},
     "wan": VIDEO,
+    "wan-vace": VIDEO,
     "qwenimage": {"true_cfg_scale": 2.0, "negative_prompt": " "},
     "zimage": {"guidance_scale": 3.0},
     "ltx": {"num_frames": 9, "height": 64, "max_sequence_length": 32},

@@ -33,6 +33,7 @@ CHECKPOINTS = (
     "sd3",
     "sd35",
     "wan",
+    "wan-vace",
     "wan-i2v",
     "wan22-ti2v",
     "qwenimage",

@@ -194,6 +194,7 @@ ORIGINAL_VAES: Mapping[str, Callable[[Path], Tensors]] = {
     "sd3": vae,
     "sdxl": vae,
     "wan": wan,
+    "wan-vace": wan,
     "wan-i2v": wan,
     "wan22": wan,
     "wan22-ti2v": wan_2_2,

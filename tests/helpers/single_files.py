@@ -242,6 +242,15 @@ def flux2(folder: Path) -> Tensors:
 
 
 def wan(folder: Path) -> Tensors:
+    return wan_of(weights(folder))
+
+
+def wan_vace(folder: Path) -> Tensors:
+    table = {".proj_in": ".before_proj", ".proj_out": ".after_proj"}
+    return wan_of(renamed(weights(folder), table))
+
+
+def wan_of(tensors: Tensors) -> Tensors:
     table = {
         "condition_embedder.time_embedder.linear_1": "time_embedding.0",
         "condition_embedder.time_embedder.linear_2": "time_embedding.2",
@@ -268,7 +277,7 @@ def wan(folder: Path) -> Tensors:
         "ffn.net.2": "ffn.2",
         "norm2": "norm3",
     }
-    return renamed(weights(folder), table)
+    return renamed(tensors, table)
 
 
 def ltx(folder: Path) -> Tensors:
@@ -398,6 +407,7 @@ ORIGINAL: Mapping[str, Callable[[Path], Tensors]] = {
     "wan": wan,
     "wan-i2v": wan,
     "wan22-ti2v": wan,
+    "wan-vace": wan_vace,
     "ltx": ltx,
     "hunyuan-video": hunyuan_video,
     "pixart-sigma": pixart,

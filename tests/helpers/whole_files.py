@@ -23,6 +23,7 @@ ENCODERS = {
     "sd15": {"text_encoder": "clip_l"},
     "sd3": {"text_encoder": "clip_l", "text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"},
     "sdxl": {"text_encoder": "clip_l", "text_encoder_2": "clip_g"},
+    "wan-vace": {"text_encoder": "umt5xxl"},
     "wan": {"text_encoder": "umt5xxl"},
     "wan-i2v": {"text_encoder": "umt5xxl"},
     "wan22-ti2v": {"text_encoder": "umt5xxl"},

@@ -14,7 +14,7 @@ from multimodal_gen.messages.plan import Phase
 from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.models.denoiser import EagerDenoiser
 
-NATIVE = ["flux-dev", "chroma", "flux2-klein", "qwenimage", "sd3", "wan", "zimage"]
+NATIVE = ["flux-dev", "chroma", "flux2-klein", "qwenimage", "sd3", "wan", "wan-vace", "zimage"]
 _OUTSIDE_OF_BLOCKS = 14
 """The most linear layers that a transformer has besides its blocks: embedders and ends."""
 

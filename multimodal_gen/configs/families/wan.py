@@ -27,7 +27,11 @@ _BASES = (
 )
 ORIGINAL_KEYS = ("blocks.0.self_attn.q.weight", "head.modulation")
 DIFFUSERS_KEYS = ("blocks.0.attn1.to_q.weight", "condition_embedder.time_proj.weight")
-NOT_WAN = ("vace_blocks.0.after_proj.bias", "face_adapter.fuser_blocks.0.linear2.weight")
+NOT_WAN = (
+    "vace_blocks.0.after_proj.bias",
+    "vace_blocks.0.proj_out.weight",
+    "face_adapter.fuser_blocks.0.linear2.weight",
+)
 """Tensors of other models based on Wan's transformer."""
 _SINGLE_FILES = (
     SingleFile(
@@ -41,6 +45,7 @@ _SINGLE_FILES = (
         denoiser="WanTransformer3DModel",
         style="diffusers",
         keys=DIFFUSERS_KEYS,
+        without=NOT_WAN,
         bases=_BASES,
     ),
 )

@@ -47,6 +47,7 @@ _SINGLE_FILES = (
         denoiser="WanTransformer3DModel",
         style="diffusers",
         keys=DIFFUSERS_KEYS,
+        without=NOT_WAN,
         has=_PICTURE,
         bases=(
             BaseModel(_FIRST_AND_LAST, {"condition_embedder.image_embedder.pos_embed": ()}),

@@ -69,7 +69,7 @@ class SamplingKeywords(TypedDict, total=False):
     video_path: str | None
     """Video to start from or to follow."""
     conditioning_scale: float | None
-    """Weight of the video that is followed and of reference images (0 to 10)."""
+    """Weight of control video and references (0 to 10)."""
     strength: float | None
     """Share of the image to replace (more than 0 and at most 1)."""
     keep_unmasked: bool

@@ -73,9 +73,9 @@ class MistralProcessor(PreTrainedTokenizerFast):
 
 
 def mistral_tokenizer() -> MistralProcessor:
-    """Byte-level BPE as Mistral 3's, which pads on the left; words are one token after a space."""
-    words = dict.fromkeys([*SYSTEM_MESSAGE.translate(_punctuation_to_spaces()).split(), *WORDS])
-    merges = _merges(_SPACE + word for word in words)
+    """Byte-level BPE as Mistral 3's, which pads on the left; words are one token after a space, and
+    FLUX.2's message of the system is one, too: so prompts have a weight beside it."""
+    merges = _merges(_SPACE + word for word in WORDS)
     pieces = [*_MISTRAL_SPECIALS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     pieces += [left + right for left, right in merges]
     vocab = {piece: index for index, piece in enumerate(pieces)}
@@ -96,6 +96,7 @@ def mistral_tokenizer() -> MistralProcessor:
         model_max_length=131072,
     )
     made.chat_template = _MISTRAL_TEMPLATE
+    made.add_tokens([SYSTEM_MESSAGE])
     return made
 
 

@@ -21,12 +21,14 @@ def flux2_dev_pipeline(scheduler: SchedulerMixin, *, heads: int) -> Flux2Pipelin
     )
 
 
+_LENGTH = {"max_sequence_length": 16}
+"""So that the text has a weight beside padding."""
 CHECKPOINTS = {
     "flux2-dev": TinyCheckpoint(
-        flux2_dev_pipeline, FLUX_DEV, ("prompt", "seed", "steps", "guidance")
+        flux2_dev_pipeline, FLUX_DEV, ("prompt", "seed", "steps", "guidance"), call=_LENGTH
     ),
 }
 CASES = {
-    ("flux2_dev", "text-to-image"): Case("flux2-dev"),
-    ("flux2_dev", "image-edit"): Case("flux2-dev", changes=PICTURE),
+    ("flux2_dev", "text-to-image"): Case("flux2-dev", changes=_LENGTH),
+    ("flux2_dev", "image-edit"): Case("flux2-dev", changes=_LENGTH | PICTURE),
 }
