@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.distributed as dist
 from torch import Tensor
 
-from multimodal_gen.runtime.distributed.collectives import all_reduce
+from multimodal_gen.runtime.distributed.collectives import all_gather_shares, all_reduce
 from multimodal_gen.runtime.distributed.mesh import Axis
 from multimodal_gen.runtime.distributed.rows import deal
 
@@ -55,6 +55,12 @@ class TensorParallel:
     def largest(self, part: Tensor) -> Tensor:
         """Largest of the ranks' numbers, in place."""
         return self._reduced(part, dist.ReduceOp.MAX)
+
+    def gather(self, part: Tensor, count: int, width: int) -> Tensor:
+        """All `count` units of `width` features, of which `part` [..., S] is this rank's."""
+        assert self._group is not None
+        counts = [len(units) * width for units in deal(count, self._size)]
+        return all_gather_shares(part, counts, self._group, -1)
 
     def _reduced(self, part: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
         assert self._group is not None

@@ -35,6 +35,9 @@ class BlockContext(NamedTuple):
     lora: LoraRows | None = None
     emphasis: Tensor | None = None
     prefix: Prefix | None = None
+    unrotated: Callable[[Tensor], None] | None = None
+    """Is given normalised queries and keys [B, S_local, 2, H, D] in float32, before they are
+    rotated."""
 
 
 class AttendedStream(nn.Module):
@@ -142,6 +145,8 @@ def joint_attention(parts: Parts, inputs: Sequence[AttendedInput], context: Bloc
         qk = rms_norm(qk, inputs[0][0].eps)
         for norm, part in zip(norms, qk.split_with_sizes(counts, dim=1), strict=True):
             norm.scale_(part, lora)
+        if context.unrotated is not None:
+            context.unrotated(qk)
         return qk
 
     qkv = projected[0] if len(projected) == 1 else torch.cat(projected, dim=1)

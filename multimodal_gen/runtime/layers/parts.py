@@ -79,6 +79,10 @@ class Parts:
         """Which of the `count` heads this rank's columns compute."""
         return range(count)
 
+    def whole_heads(self, x: Tensor, count: int, width: int) -> Tensor:
+        """All `count` heads [..., count * width], of which this rank's columns compute `x`."""
+        return x
+
     def features(self, count: int) -> int:
         """Number of `count` features of no unit that this rank's columns compute."""
         return count

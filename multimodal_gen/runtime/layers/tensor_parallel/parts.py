@@ -55,6 +55,9 @@ class TensorParts(Parts):
     def head_range(self, count: int) -> range:
         return self._group.units(count)
 
+    def whole_heads(self, x: Tensor, count: int, width: int) -> Tensor:
+        return self._group.gather(x, count, width)
+
     def features(self, count: int) -> int:
         return len(self._group.share(count))
 

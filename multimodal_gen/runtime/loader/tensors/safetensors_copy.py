@@ -9,6 +9,8 @@ from torch import Tensor
 
 from multimodal_gen.checkpoints.tensor_info import Header, TensorInfo
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.loader.tensors.derived import HeldTensor
+from multimodal_gen.runtime.loader.tensors.stored import Stored
 
 _DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -30,6 +32,12 @@ def copy_safetensors(header: Header) -> dict[str, Tensor]:
     """
     content = _content(header)
     return {key: _tensor(content, info, key) for key, info in header.tensors.items()}
+
+
+def held_tensors(header: Header) -> dict[str, Stored]:
+    """The same as a loader takes them."""
+    copies = copy_safetensors(header)
+    return {key: HeldTensor(each, header.tensors[key].dtype) for key, each in copies.items()}
 
 
 def _content(header: Header) -> Tensor:

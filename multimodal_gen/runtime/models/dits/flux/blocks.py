@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_gen.runtime.layers.activation import gelu_tanh
+from multimodal_gen.runtime.layers.attention.image_prompts import ImagePrompts
 from multimodal_gen.runtime.layers.joint_stream import (
     BlockContext,
     JointStream,
@@ -38,6 +39,7 @@ class FluxDoubleBlock(nn.Module):
         dim = config.inner_dim
         self.image = JointStream(parts, dim, config.num_attention_heads, config.mlp_dim)
         self.text = JointStream(parts, dim, config.num_attention_heads, config.mlp_dim)
+        self.prompts = ImagePrompts(parts, dim, config.num_attention_heads)
 
     def forward(
         self, image: Tensor, text: Tensor, modulation: Sequence[Tensor], context: BlockContext
@@ -46,8 +48,9 @@ class FluxDoubleBlock(nn.Module):
             StreamInput(self.text, text, modulation[6:]),
             StreamInput(self.image, image, modulation[:6]),
         )
+        context = self.prompts.looking(context, after=text.shape[1])
         text, image = joint_block(self.parts, inputs, context)
-        return image, within_fp16(text)
+        return self.prompts.added(image), within_fp16(text)
 
 
 class FluxSingleBlock(nn.Module):
