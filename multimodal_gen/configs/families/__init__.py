@@ -68,6 +68,8 @@ def family_named(pipeline_class: str, index: str = "model_index.json") -> Family
             reason = family.refused_classes[pipeline_class]
             raise InvalidCheckpoint(f"{index}: {pipeline_class}: {reason}")
     known = [name for family in FAMILIES for name in family.pipeline_classes]
-    like = get_close_matches(pipeline_class, known)
-    said = f"; known are {', '.join(like)}" if like else ""
-    raise InvalidCheckpoint(f"{index}: _class_name={pipeline_class!r} is not known{said}")
+    usual = [family.pipeline_classes[0] for family in FAMILIES]
+    like = get_close_matches(pipeline_class, known) or [*usual, "…"]
+    raise InvalidCheckpoint(
+        f"{index}: _class_name={pipeline_class!r} is not known; known are {', '.join(like)}"
+    )

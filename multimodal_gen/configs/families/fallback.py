@@ -57,7 +57,6 @@ FALLBACK = FamilyConfig(
         "text-to-video",
         "image-to-video",
         "video-to-video",
-        "reference-to-video",
     ),
     parameters=(
         "num_frames",

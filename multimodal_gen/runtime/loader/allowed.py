@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 
 import diffusers.schedulers
 
@@ -31,3 +32,10 @@ ALLOWED: Mapping[tuple[str, str], Kind] = {
     **allowed_by(FAMILIES),
 }
 """(library, class) as in model_index.json. No other class is ever imported for a checkpoint."""
+
+
+def classes_like(class_name: str, component: str) -> list[str]:
+    """Allowed classes with a similar name, otherwise those that families name for a component."""
+    similar = get_close_matches(class_name, [known for _, known in ALLOWED])
+    specs = (family.components.get(component) for family in FAMILIES)
+    return similar or sorted({known for spec in specs if spec for known in spec.classes})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from multimodal_gen.configs.solver_choice import PREDICTION_TYPES
 from multimodal_gen.configs.solvers import scheduler_classes
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.runtime.loader.allowed import ALLOWED
+from multimodal_gen.runtime.loader.allowed import ALLOWED, classes_like
 from multimodal_gen.runtime.loader.declared_numbers import check_numbers
 from multimodal_gen.runtime.loader.library_modules import LibraryModule
 from multimodal_gen.runtime.loader.pretrained import (
@@ -296,7 +295,7 @@ def _allowed(index: CheckpointIndex, name: str) -> tuple[str, str]:
         raise InvalidCheckpoint(f"{index.name}: {name}={value!r} must be a library and a class")
     library, class_name = value
     if (library, class_name) not in ALLOWED and name != "scheduler":
-        like = get_close_matches(class_name, [known for _, known in ALLOWED])
+        like = classes_like(class_name, name)
         said = f"; allowed are {', '.join(like)}" if like else ""
         raise InvalidCheckpoint(
             f"{index.name}: {name}={library}.{class_name} is not an allowed class{said}"

@@ -138,9 +138,9 @@ class CallSignature(LibraryParameters):
         if self.has_step_callback and not self._calls_every_evaluation:
             return steps
         evaluations = len(scheduler.timesteps) if scheduler.timesteps is not None else steps
-        if steps == params.num_inference_steps:
-            return evaluations
-        return int(min(evaluations, steps * getattr(scheduler, "order", 1)))
+        order = getattr(scheduler, "order", 1)
+        left_out = (params.num_inference_steps or steps) - steps
+        return evaluations - left_out * order if evaluations > steps * order else evaluations
 
 
 def as_pil(pixels: np.ndarray[Any, Any], size: tuple[Any, Any] | None = None) -> PIL.Image.Image:

@@ -1,6 +1,11 @@
 """Pipelines without a family of their own, as the fallback runs them: a legacy step callback
-(PixArt-alpha), the present one (Lumina 2), and a video (Latte)."""
+(PixArt-alpha), the present one (Lumina 2), a video (Latte), and one for each use of pictures."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import diffusers
 from diffusers import (
     LattePipeline,
     LatteTransformer3DModel,
@@ -12,12 +17,14 @@ from diffusers import (
 )
 
 from .. import encoders, llms
-from ..case import AS_ASKED, Case
+from ..case import AS_ASKED, STRENGTH, VIDEO, Case
 from ..checkpoint import TinyCheckpoint
 from ..llm_tokenizers import gemma_tokenizer
-from ..schedulers import PIXART_SIGMA, Config
+from ..pictures import clip, picture
+from ..schedulers import PIXART_SIGMA, SD15, Config
 from ..tokenizers import t5_tokenizer
 from ..vaes import image_vae
+from . import cogvideox, ltx, stable_diffusion
 
 LATTE: Config = {
     "_class_name": "DDIMScheduler",
@@ -106,12 +113,59 @@ def lumina2_pipeline(scheduler: SchedulerMixin, *, heads: int) -> Lumina2Pipelin
     )
 
 
+def _of_parts(
+    name: str, made: Callable[..., Any], scheduler: Config, **unet: Any
+) -> TinyCheckpoint:
+    """The class `name`, with the components of another pipeline and changes to its UNet."""
+
+    def pipeline(scheduler: SchedulerMixin, *, heads: int) -> Any:
+        parts = made(scheduler, heads=heads).components
+        if unet:
+            parts["unet"] = type(parts["unet"])(**{**parts["unet"].config, **unet})
+        return getattr(diffusers, name)(**parts)
+
+    return TinyCheckpoint(pipeline, scheduler)
+
+
 CHECKPOINTS = {
     "pixart-alpha": TinyCheckpoint(pixart_alpha_pipeline, PIXART_SIGMA, call=AS_ASKED),
     "latte": TinyCheckpoint(latte_pipeline, LATTE, call={"video_length": 16}),
     "lumina2": TinyCheckpoint(lumina2_pipeline, LUMINA2, call={"system_prompt": "a"}),
 }
+VARIANTS = {
+    "sd15-pag-image": _of_parts(
+        "StableDiffusionPAGImg2ImgPipeline", stable_diffusion.sd15_pipeline, SD15
+    ),
+    "sd15-pag-inpainting": _of_parts(
+        "StableDiffusionPAGInpaintPipeline", stable_diffusion.sd15_pipeline, SD15
+    ),
+    "instruct-pix2pix": _of_parts(
+        "StableDiffusionInstructPix2PixPipeline",
+        stable_diffusion.sd15_pipeline,
+        SD15,
+        in_channels=2 * stable_diffusion.LATENT_CHANNELS,
+    ),
+    "ltx-condition": _of_parts("LTXConditionPipeline", ltx.ltx_pipeline, LUMINA2),
+    "cogvideox-video": _of_parts(
+        "CogVideoXVideoToVideoPipeline",
+        partial(cogvideox.cogvideox_pipeline, **cogvideox.COGVIDEOX_5B),
+        cogvideox.SCHEDULER_5B,
+    ),
+}
+_SIZE = (96, 64)
+_OF_PICTURES: dict[str, Any] = {"width": None, "height": None}
+"""For calls that take their size from the picture."""
+_IMAGE = {"image": picture(*_SIZE)}
+_MASK = {"mask_image": picture(*_SIZE, "L")}
+_VIDEO = {"video": clip(9, *_SIZE), "max_sequence_length": cogvideox.TEXT_LENGTH}
 CASES = {
     ("fallback", "text-to-image"): Case("lumina2"),
+    ("fallback", "image-to-image"): Case(
+        "sd15-pag-image", changes=_OF_PICTURES | _IMAGE | STRENGTH
+    ),
+    ("fallback", "inpainting"): Case("sd15-pag-inpainting", changes=_IMAGE | _MASK | STRENGTH),
+    ("fallback", "image-edit"): Case("instruct-pix2pix", changes=_OF_PICTURES | _IMAGE),
     ("fallback", "text-to-video"): Case("latte", stock_call={"clean_caption": False}),
+    ("fallback", "image-to-video"): Case("ltx-condition", changes=_IMAGE | VIDEO),
+    ("fallback", "video-to-video"): Case("cogvideox-video", changes=_VIDEO | STRENGTH),
 }
