@@ -140,7 +140,7 @@ class SamplingParams:
     stg_scale: Annotated[
         float | None,
         ParameterSpec(
-            help="Guidance away from the model without one of its attentions; 0: none",
+            help="Guidance away from a skipped attention; 0: none",
             lowest=0,
             highest=100,
             needs=("parameter",),
@@ -160,7 +160,7 @@ class SamplingParams:
     guidance_rescale: Annotated[
         float | None,
         ParameterSpec(
-            help="How far guided values are scaled back to their spread without guidance",
+            help="Scales guided values back to their unguided spread",
             lowest=0,
             highest=1,
             needs=("parameter",),
@@ -170,7 +170,7 @@ class SamplingParams:
     flow_shift: Annotated[
         float | None,
         ParameterSpec(
-            help="Shift of a flow-matching schedule; larger spends more steps on the layout",
+            help="Shift of a flow schedule; larger: more on layout",
             lowest=0.01,
             highest=100,
             needs=("parameter",),
@@ -330,7 +330,7 @@ class SamplingParams:
     lora: Annotated[
         tuple[LoraChoice, ...],
         ParameterSpec(
-            help="LoRAs from the folder given by --lora-dir",
+            help="LoRAs from --lora-dir",
             needs=("parameter",),
             keyword_type="LoraLike | Sequence[LoraLike]",
         ),
@@ -339,7 +339,7 @@ class SamplingParams:
     deadline_s: Annotated[
         float | None,
         ParameterSpec(
-            help="Time limit from acceptance; what cannot finish in time is refused at once",
+            help="Time limit; refused if out of reach",
             unit="seconds",
             lowest=0.001,
             highest=30 * 86400,

@@ -40,7 +40,7 @@ class EngineArgs(ArgumentGroup):
     dtype: DType = "auto"
     """auto: bfloat16 on cuda, float32 on cpu."""
     device_memory_gb: float | None = None
-    """GB of each GPU to use; a quarter is for decoding, on a CPU too. Default: what is free."""
+    """GB to use of each GPU, a quarter to decode. Default: what is free."""
     residency: ResidencyChoice = "auto"
     """Where weights are while idle and at work; auto: the fastest way that fits."""
     quantization: Quantization | None = None
@@ -50,11 +50,11 @@ class EngineArgs(ArgumentGroup):
     ulysses_degree: int | None = None
     """Ranks that share a sequence by its heads. Default: picked for speed."""
     ring_degree: int | None = None
-    """Ranks that share one sequence by passing keys around. Default: picked for speed."""
+    """Ranks that pass a sequence's keys around. Default: picked for speed."""
     tensor_degree: int | None = None
     """Ranks that share each layer's weights. Default: picked for speed."""
     enable_cfg_parallel: bool = False
-    """Split the rows of a batch over two groups of ranks (or more, with --ulysses-degree)."""
+    """Split the rows of a batch over two groups of ranks."""
     attention_backend: AttentionBackend = "auto"
     """auto: the fastest."""
     lora_dir: str | None = None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -16,8 +16,6 @@ from multimodal_gen.entrypoints.cli.option_groups import EngineFlags, EngineOpti
 from multimodal_gen.entrypoints.cli.request_flags import RequestFlags
 from multimodal_gen.errors import InvalidRequest
 
-_WHAT = Group("Request", sort_key=1)
-
 
 def generate(
     *,
@@ -25,7 +23,7 @@ def generate(
     output_path: Annotated[str, Parameter(alias="-o")] = "outputs/",
     metadata: bool = True,
     config: Config = None,
-    params: Annotated[RequestFlags, Parameter(name="*", group=_WHAT)] = RequestFlags(),  # noqa: B008
+    params: Annotated[RequestFlags, Parameter(name="*")] = RequestFlags(),  # noqa: B008
     engine: EngineOptions = EngineFlags(),  # noqa: B008
 ) -> int:
     """Generate images or videos from prompts and print their paths.
@@ -33,11 +31,11 @@ def generate(
     Parameters
     ----------
     prompt_path
-        File with a prompt per line, or .jsonl with an object of parameters.
+        File: a prompt per line, or .jsonl with objects of parameters.
     output_path
-        File (png, jpg, webp, mp4, gif, wav), or folder.
+        Folder, or png, jpg, webp, mp4, gif, wav.
     metadata
-        Store prompt, seed and all parameters in the files.
+        Store prompt, seed and parameters in files.
     config
         YAML file with options.
     """

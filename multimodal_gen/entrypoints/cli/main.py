@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 from cyclopts.config import Env
 
 from multimodal_gen.entrypoints.cli.config_file import ConfigFile
+from multimodal_gen.entrypoints.cli.option_groups import HelpLayout
 from multimodal_gen.entrypoints.cli.option_owners import OptionOwners
 from multimodal_gen.entrypoints.cli.text_output import may_be_closed
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
@@ -29,10 +30,9 @@ _COMMANDS = {
 _ELSEWHERE = {"engine": "machines", "keys": "machines"}
 """Commands whose module has another name."""
 _EPILOGUE = (
-    "Every option can also be set in the YAML file given by --config (num_gpus: 2) and as an "
-    "environment variable (MULTIMODAL_GEN_NUM_GPUS=2). The command line overrides environment "
-    "variables, which override the file. "
-    "Exit status: 0 on success, 1 on failure, 2 for a usage error, 130 after Ctrl-C."
+    "Every option can also be set in an environment variable (MULTIMODAL_GEN_NUM_GPUS=2), which "
+    "the command line overrides, and in the YAML file given by --config (num_gpus: 2), which both "
+    "override. Exit status: 0 on success, 1 on failure, 2 for a usage error, 130 after Ctrl-C."
 )
 
 
@@ -53,6 +53,7 @@ app = App(
     help="Generate images and videos with diffusion models.",
     help_epilogue=_EPILOGUE,
     help_format="plaintext",
+    help_formatter=HelpLayout(),
     default_parameter=Parameter(
         show_env_var=False, show_default=_default_shown, negative_iterable=()
     ),

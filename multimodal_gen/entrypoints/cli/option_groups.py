@@ -1,4 +1,4 @@
-"""Groups of command-line options that commands share, as parsed and shown by --help."""
+"""Groups of command-line options that commands share, as parsed and shown by --help, and how."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from attrs import define, evolve
 from cyclopts import Group, Parameter, Token
+from cyclopts.help import DefaultFormatter, HelpPanel
 
 from multimodal_gen.configs.arguments.devices import Device
 from multimodal_gen.configs.arguments.engine_args import (
@@ -51,3 +53,15 @@ JobOptions = Annotated[JobArgs, _shown_as("Jobs and webhooks", 5)]
 KeyOptions = Annotated[KeyArgs, _shown_as("Authentication", 6)]
 LimitOptions = Annotated[LimitArgs, _shown_as("Limits", 7)]
 MachineOptions = Annotated[MachineArgs, _shown_as("Several machines", 8)]
+
+
+@define(kw_only=True)
+class HelpLayout(DefaultFormatter):
+    """Shows `--metadata --no-metadata` as `--metadata --no-`, which leaves room for texts."""
+
+    def __call__(self, console: Any, options: Any, panel: HelpPanel) -> None:
+        entries = [
+            evolve(each, negative_names=("--no-",)) if each.negative_names else each
+            for each in panel.entries
+        ]
+        super().__call__(console, options, panel.copy(entries=entries))

@@ -32,7 +32,7 @@ _MORE_HELP = {
     "prompt": "Repeatable: each is a request.",
     "image_path": "One per prompt, or all for one.",
     "mask_path": "Repeatable.",
-    "lora": "Each is NAME[:SCALE][@TARGET][@START-STOP]; repeatable.",
+    "lora": "NAME[:SCALE][@TARGET][@START-STOP].",
 }
 _REPEATED = ("prompt", "image_path", "mask_path")
 """Parameters of which a command takes several, for several requests."""

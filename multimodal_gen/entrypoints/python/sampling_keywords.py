@@ -33,13 +33,13 @@ class SamplingKeywords(TypedDict, total=False):
     audio_guidance_scale: float | None
     """guidance_scale of the sound (0 to 100)."""
     stg_scale: float | None
-    """Guidance away from the model without one of its attentions; 0: none (0 to 100)."""
+    """Guidance away from a skipped attention; 0: none (0 to 100)."""
     modality_scale: float | None
     """Guidance away from video and sound made apart; 1: none (0 to 100)."""
     guidance_rescale: float | None
-    """How far guided values are scaled back to their spread without guidance (0 to 1)."""
+    """Scales guided values back to their unguided spread (0 to 1)."""
     flow_shift: float | None
-    """Shift of a flow-matching schedule; larger spends more steps on the layout (0.01 to 100)."""
+    """Shift of a flow schedule; larger: more on layout (0.01 to 100)."""
     seed: int | None
     """Random seed; with several outputs, output j uses seed + j."""
     num_outputs_per_prompt: int
@@ -77,9 +77,8 @@ class SamplingKeywords(TypedDict, total=False):
     upscale: UpscaleLike | None
     """Second, larger pass."""
     lora: LoraLike | Sequence[LoraLike]
-    """LoRAs from the folder given by --lora-dir."""
+    """LoRAs from --lora-dir."""
     priority: Literal["low", "normal", "high"]
     """Urgency."""
     deadline_s: float | None
-    """Time limit from acceptance; what cannot finish in time is refused at once (seconds, 0.001 to
-    2592000)."""
+    """Time limit; refused if out of reach (seconds, 0.001 to 2592000)."""
