@@ -36,7 +36,7 @@ class EngineArgs(ArgumentGroup):
     revision: str | None = None
     """Branch, tag or commit of --model-path on the hub."""
     device: Device = "auto"
-    """auto: a GPU if available."""
+    """auto: a GPU if any."""
     dtype: DType = "auto"
     """auto: bfloat16 on cuda, float32 on cpu."""
     device_memory_gb: float | None = None
@@ -48,9 +48,9 @@ class EngineArgs(ArgumentGroup):
     num_gpus: int = 1
     """Ranks (processes) that share each step; also on CPU."""
     ulysses_degree: int | None = None
-    """Ranks that share a sequence by its heads. Default: picked for speed."""
+    """Ranks that share a sequence by heads. Default: picked for speed."""
     ring_degree: int | None = None
-    """Ranks that pass a sequence's keys around. Default: picked for speed."""
+    """Ranks that pass on keys in a ring. Default: picked for speed."""
     tensor_degree: int | None = None
     """Ranks that share each layer's weights. Default: picked for speed."""
     enable_cfg_parallel: bool = False
@@ -70,7 +70,7 @@ class EngineArgs(ArgumentGroup):
     step_timeout: float = 300.0
     """Seconds until a silent rank counts as dead."""
     log_format: LogFormat = "text"
-    """Log format, on standard error."""
+    """Format of logs on stderr."""
 
     def __post_init__(self) -> None:
         refuse_other_devices(self.device)
