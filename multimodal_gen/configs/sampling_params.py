@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
+from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.parameter_spec import ParameterSpec
 from multimodal_gen.configs.parameters import parameters_of
@@ -335,6 +337,14 @@ class SamplingParams:
             keyword_type="LoraLike | Sequence[LoraLike]",
         ),
     ] = ()
+    control: Annotated[
+        tuple[ControlChoice, ...],
+        ParameterSpec(
+            help="Controls from the folder given by --control-dir",
+            needs=("parameter",),
+            keyword_type="ControlLike | Sequence[ControlLike]",
+        ),
+    ] = ()
     priority: Annotated[Priority, ParameterSpec(help="Urgency")] = "normal"
     deadline_s: Annotated[
         float | None,
@@ -349,8 +359,8 @@ class SamplingParams:
     def __post_init__(self) -> None:
         for name, parameter in PARAMETERS.items():
             parameter.check_type(getattr(self, name))
-        given = self.lora if isinstance(self.lora, list | tuple) else (self.lora,)
-        object.__setattr__(self, "lora", tuple(LoraChoice.of(choice) for choice in given))
+        object.__setattr__(self, "lora", tuple(map(LoraChoice.of, _listed(self.lora))))
+        object.__setattr__(self, "control", tuple(map(ControlChoice.of, _listed(self.control))))
         if self.upscale is not None:
             object.__setattr__(self, "upscale", UpscaleChoice.of(self.upscale))
         object.__setattr__(self, "sigmas", tuple(self.sigmas))
@@ -374,6 +384,11 @@ class SamplingParams:
                 allowed = f"unknown; allowed are {', '.join(PARAMETERS)}"
                 raise InvalidRequest(name, given[name], allowed)
         return replace(self, **given)
+
+
+def _listed(given: Any) -> Sequence[Any]:
+    """One choice, or several."""
+    return given if isinstance(given, list | tuple) else (given,)
 
 
 PARAMETERS = parameters_of(SamplingParams)

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
+from multimodal_gen.configs.control.choice import ControlLike
 from multimodal_gen.configs.lora.choice import LoraLike
 from multimodal_gen.configs.second_pass import UpscaleLike
 

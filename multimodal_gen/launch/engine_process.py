@@ -220,8 +220,15 @@ def _write_private(path: Path, content: bytes) -> None:
 
 def _for_ranks(args: EngineArgs) -> EngineArgs:
     """Reduce `args`, which may be a server's, to those of ranks, with absolute paths."""
-    lora_dir = None if args.lora_dir is None else str(Path(args.lora_dir).absolute())
-    return replace(EngineArgs.of(args), lora_dir=lora_dir)
+    return replace(
+        EngineArgs.of(args),
+        lora_dir=_absolute(args.lora_dir),
+        control_dir=_absolute(args.control_dir),
+    )
+
+
+def _absolute(folder: str | None) -> str | None:
+    return None if folder is None else str(Path(folder).absolute())
 
 
 def _scheduler_args(

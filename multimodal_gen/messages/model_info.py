@@ -43,6 +43,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_steps: int = 1000
     max_outputs: int = 16
     max_loras: int = 8
+    max_controls: int = 4
     max_images: int = 1
     """Input images of one request, for a model that takes any; a last frame is not one of them."""
     max_sequence_length: int | None = None

@@ -1,7 +1,8 @@
 """Checks a request's input images and video against the model, and derives the output's size.
 
 Their names: `image`, then `image_2`, `image_3`, … for further ones in the order given, and
-`last_image`, all [H, W, 3]; `mask` [H, W]; `video` [F, H, W, 3]. All are uint8.
+`last_image`, all [H, W, 3]; `mask` [H, W]; `video` [F, H, W, 3]; `control_1`, `control_2`, … of the
+entries of `control`, [H, W, 3]. All are uint8.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ _SHAPES = {
     "last_image": "[height, width, 3]",
     "mask": "[height, width]",
     "video": "[frames, height, width, 3]",
+    "control": "[height, width, 3]",
 }
+_NUMBERED = ("image", "control")
 _FROM_NOISE = ("text-to-image", "text-to-video")
 _FROM_VIDEO = "video-to-video"
 MAX_VIDEO_BYTES = 8 * MAX_CLIENT_FRAME_BYTES
@@ -59,6 +62,16 @@ def images_of(pictures: Mapping[str, T]) -> list[T]:
     return [pictures[name] for name in takewhile(pictures.__contains__, image_names())]
 
 
+def control_names(controls: int) -> tuple[str, ...]:
+    """Names of the pictures of so many controls, in their order."""
+    return tuple(f"control_{number}" for number in range(1, controls + 1))
+
+
+def controls_of(pictures: Mapping[str, T]) -> dict[str, T]:
+    """Return the pictures of a request's controls, by name."""
+    return {name: picture for name, picture in pictures.items() if _kind(name) == "control"}
+
+
 def headers_of(pixels: Pixels) -> Pictures:
     """Headers of a request's input images and video."""
     return {name: header_of(picture) for name, picture in pixels.items()}
@@ -71,6 +84,7 @@ def check_pictures(params: SamplingParams, model: ModelInfo, pictures: Pictures)
             raise InvalidRequest(name, path, "is opened by the client: send the pixels instead")
     for name, header in pictures.items():
         _check_shape(name, header)
+    _check_controls(params, model, pictures)
     _check_tasks(model, pictures)
     _check_companions(model, pictures)
     if "last_image" in pictures and params.num_frames == 1 < model.defaults.num_frames:
@@ -82,6 +96,24 @@ def check_pictures(params: SamplingParams, model: ModelInfo, pictures: Pictures)
     if not starts and not ("video" in pictures and model.defaults.strength is not None):
         allowed = "only allowed with an input image, for a model that starts from it"
         raise InvalidRequest("strength", params.strength, allowed)
+
+
+def _check_controls(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> None:
+    """Raise InvalidRequest unless each control, of no more than the model takes, has a picture."""
+    controls = params.control
+    if len(controls) > model.limits.max_controls:
+        names = [choice.name for choice in controls]
+        raise InvalidRequest("control", names, f"must be at most {model.limits.max_controls}")
+    for choice in controls:
+        if choice.image is not None:
+            allowed = "its image is opened by the client: send the pixels instead"
+            raise InvalidRequest("control", choice.name, allowed)
+    wanted = control_names(len(controls))
+    for name, choice in zip(wanted, controls, strict=True):
+        if name not in pictures:
+            raise InvalidRequest("control", choice.name, "needs an image that steers it")
+    if spare := [name for name in controls_of(pictures) if name not in wanted]:
+        raise InvalidRequest("control", spare[0], "is a picture without an entry in control")
 
 
 def check_number(images: int, model: ModelInfo, field: str = "image_path") -> None:
@@ -165,9 +197,9 @@ def placeholder_inputs(model: ModelInfo) -> Pictures:
 
 
 def _kind(name: str) -> str:
-    """`image` for `image_2`; other names are kinds of their own."""
+    """`image` for `image_2`, `control` for `control_1`; other names are kinds of their own."""
     start, _, number = name.rpartition("_")
-    return "image" if start == "image" and number.isdecimal() else name
+    return start if start in _NUMBERED and number.isdecimal() else name
 
 
 def _check_shape(name: str, header: FrameHeader) -> None:
@@ -175,16 +207,17 @@ def _check_shape(name: str, header: FrameHeader) -> None:
     if kind not in _SHAPES:
         raise InvalidRequest("pictures", name, f"must be one of {', '.join(_SHAPES)}")
     wanted, shape = _SHAPES[kind], header.shape
+    field = kind if kind == "control" else f"{kind}_path"
     channels = (3,) if wanted.endswith("3]") else ()
     sides = wanted.count(",") + 1 - len(channels)
     if len(shape[:sides]) != sides or shape[sides:] != channels or min(shape) < 1:
-        raise InvalidRequest(f"{kind}_path", list(shape), f"pixels must have shape {wanted}")
+        raise InvalidRequest(field, list(shape), f"pixels must have shape {wanted}")
     if header.dtype != "uint8":
-        raise InvalidRequest(f"{kind}_path", header.dtype, "pixels must be uint8")
+        raise InvalidRequest(field, header.dtype, "pixels must be uint8")
     most = MAX_VIDEO_BYTES if kind == "video" else MAX_CLIENT_FRAME_BYTES
     if header.nbytes > most:
         allowed = f"must be at most {most} bytes of pixels"
-        raise InvalidRequest(f"{kind}_path", list(shape), allowed)
+        raise InvalidRequest(field, list(shape), allowed)
 
 
 def _check_tasks(model: ModelInfo, pictures: Pictures) -> None:

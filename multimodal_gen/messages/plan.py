@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -33,17 +34,23 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     leave the others waiting there."""
 
 
-class LoraLoad(msgspec.Struct, frozen=True, kw_only=True):
-    """Read a LoRA in the background; requests refer to it by `number` once all ranks have it."""
+AdapterKind = Literal["lora", "control"]
+"""Sampling parameters that name adapters: files of the operator's that requests choose from."""
+
+
+class AdapterLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """Read an adapter in the background; requests refer to it by `number` once all ranks have
+    it."""
 
     number: int
     name: str
+    kind: AdapterKind = "lora"
     target: str | None = None
-    """Component that it applies to; None: where its keys and its name say."""
+    """Component that a LoRA applies to; None: where its keys and its name say."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
-    """Everything that changes a rank's state, in the order it is applied: unload and load LoRAs,
+    """Everything that changes a rank's state, in the order it is applied: unload and load adapters,
     drop, admit, work.
 
     Its frames are the input images of the requests in `admit`, request by request.
@@ -53,9 +60,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
     admit: tuple[Req, ...] = ()
     drop: tuple[str, ...] = ()
     unload: tuple[int, ...] = ()
-    load: tuple[LoraLoad, ...] = ()
-    loras: dict[str, tuple[int, ...]] = {}
-    """For admitted requests, by id: the load numbers of the LoRAs in their `params.lora`."""
+    load: tuple[AdapterLoad, ...] = ()
+    adapters: dict[str, tuple[int, ...]] = {}
+    """For admitted requests, by id: the load numbers of those in their `params.lora`, then of those
+    in `params.control`."""
     work: Work | None = None
     resume: bool = False
     """After an error the ranks skip work until a plan sets this: then all are at the same point."""
@@ -150,8 +158,8 @@ class RankLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     """Number of parameters of the denoiser."""
     memory_bytes: int = 0
     """Bytes free for requests after loading."""
-    lora_bytes: int = 0
-    """Bytes that LoRAs may take; 0: there are none."""
+    adapter_bytes: int = 0
+    """Bytes that LoRAs and controls may take; 0: there are none."""
     switches: tuple[PhaseSwitch, ...] = ()
     device_name: str = ""
     """Name and memory of its device: what is learned there holds for others of the same."""
@@ -164,8 +172,8 @@ class RankStarted(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
     rank: int
 
 
-class LoraRead(msgspec.Struct, frozen=True, kw_only=True, tag="lora_read"):
-    """A rank has read a LoRA, or failed to."""
+class AdapterRead(msgspec.Struct, frozen=True, kw_only=True, tag="adapter_read"):
+    """A rank has read an adapter, or failed to."""
 
     number: int
     rank: int
@@ -178,4 +186,4 @@ class LoraRead(msgspec.Struct, frozen=True, kw_only=True, tag="lora_read"):
     error: WireError | None = None
 
 
-RankMessage = Ack | RankStarted | RankLoaded | LoadingProgress | LoraRead
+RankMessage = Ack | RankStarted | RankLoaded | LoadingProgress | AdapterRead

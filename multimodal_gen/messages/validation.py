@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.lora.contracts import contract_of
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
@@ -20,6 +21,7 @@ from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import (
     Pictures,
     check_pictures,
+    controls_of,
     output_frames,
     output_size,
     strength_of,
@@ -28,6 +30,7 @@ from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.schedule_checks import check_schedule
 
 MAX_LORA_SCALE = 100
+MAX_CONTROL_SCALE = 100
 RANDOM_SEED = -1
 """Means a random seed, as None does: a convention of many clients."""
 _OPTIONAL = tuple(name for name, each in PARAMETERS.items() if "parameter" in each.spec.needs)
@@ -141,6 +144,7 @@ def validate(params: SamplingParams, model: ModelInfo, pictures: Pictures = NO_P
     check_schedule(params, model)
     _check_pixels(params, model)
     _check_loras(params, model)
+    _check_controls(params.control)
     _check_second_pass(params, model, pictures)
 
 
@@ -154,7 +158,8 @@ def _check_second_pass(params: SamplingParams, model: ModelInfo, pictures: Pictu
     assert params.width is not None
     assert params.height is not None
     with naming_upscale(params):
-        validate(second, model, {"image": FrameHeader((params.height, params.width, 3))})
+        image = FrameHeader((params.height, params.width, 3))
+        validate(second, model, {"image": image, **controls_of(pictures)})
 
 
 def _check_filled(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> None:
@@ -202,6 +207,17 @@ def _check_spans(choices: Sequence[LoraChoice]) -> None:
         if choice.start < ends.get(place, 0.0):
             raise InvalidRequest("lora", choice.name, "is given twice for the same steps")
         ends[place] = choice.stop
+
+
+def _check_controls(choices: Sequence[ControlChoice]) -> None:
+    for choice in choices:
+        _check_text("control", choice.name)
+        if not 0 <= choice.scale <= MAX_CONTROL_SCALE:  # nor is it NaN
+            allowed = f"scale must be 0 to {MAX_CONTROL_SCALE}"
+            raise InvalidRequest("control", str(choice), allowed)
+        if not 0 <= choice.start < choice.stop <= 1:
+            allowed = "must be 0 <= start < stop <= 1"
+            raise InvalidRequest("control", f"{choice.start}-{choice.stop}", allowed)
 
 
 def _check_prompt(name: str, text: str, model: ModelInfo) -> None:

@@ -25,5 +25,5 @@ def worker(bundled_model: Path, monkeypatch: pytest.MonkeyPatch) -> GPUWorker:
 def test_loras_have_their_room_but_never_more_than_half(
     worker: GPUWorker, loras: int, left: int
 ) -> None:
-    worker._lora_bytes = loras
+    worker._adapter_bytes = loras
     assert worker.loaded("test", 1).memory_bytes == left

@@ -27,14 +27,22 @@ from multimodal_gen.errors import (
     not_finite,
 )
 from multimodal_gen.messages.codec import Decoder, encode, header_of
-from multimodal_gen.messages.plan import Ack, BatchKey, LoraRead, Phase, Plan, Prepared, RankLoaded
+from multimodal_gen.messages.plan import (
+    Ack,
+    AdapterRead,
+    BatchKey,
+    Phase,
+    Plan,
+    Prepared,
+    RankLoaded,
+)
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.scheduler import client_gateway, cost_bulletin
 from multimodal_gen.runtime.scheduler import scheduler as module
+from multimodal_gen.runtime.scheduler.adapter_cache import AdapterCache
 from multimodal_gen.runtime.scheduler.client_gateway import ClientGateway
-from multimodal_gen.runtime.scheduler.lora_cache import LoraCache
 from multimodal_gen.runtime.scheduler.rank_links import RankLinks
 from multimodal_gen.runtime.scheduler.scheduler import Scheduler
 from multimodal_gen.scheduling.cost_model import CostModel
@@ -61,7 +69,7 @@ class Ranks:
         links = RankLinks(self._context, "inproc://ranks", size)
         self.sockets = [self._connect(rank) for rank in range(size)]
         gateway = ClientGateway(address)
-        loras = LoraCache(lora_dir, 2, size)
+        loras = AdapterCache({"lora": lora_dir}, 2, size)
         self.scheduler = Scheduler(
             self._context, links, gateway, step_timeout, self._make_policy, loras
         )
@@ -402,10 +410,10 @@ def test_a_slow_lora_holds_up_only_who_asked_for_it(start: Start, tmp_path: Path
     other = request()
     ranks.client.submit(other)
     assert ranks.plan().admit == (other,)
-    ranks.say(0, LoraRead(number=load.number, rank=0))
+    ranks.say(0, AdapterRead(number=load.number, rank=0))
     with pytest.raises(TimeoutError):
         first.result(0.2)
-    ranks.say(1, LoraRead(number=load.number, rank=1))
+    ranks.say(1, AdapterRead(number=load.number, rank=1))
     for rank in (0, 1):
         ranks.say(rank, Ack(number=0, rank=rank))
         ranks.say(rank, Ack(number=1, rank=rank, advanced=1, failures={other.id: FAILURE}))
@@ -413,7 +421,7 @@ def test_a_slow_lora_holds_up_only_who_asked_for_it(start: Start, tmp_path: Path
     while not admitted.admit:
         admitted = ranks.plan()
     (req,) = admitted.admit
-    assert admitted.loras == {req.id: (load.number,)}
+    assert admitted.adapters == {req.id: (load.number,)}
 
 
 def test_a_lora_that_does_not_fit_ends_those_who_asked_for_it(start: Start, tmp_path: Path) -> None:
@@ -424,7 +432,7 @@ def test_a_lora_that_does_not_fit_ends_those_who_asked_for_it(start: Start, tmp_
         handle.accepted(30)
     (load,) = ranks.plan().load
     error = WireError(code="invalid_value", message="lora='odd': does not fit", field="lora")
-    ranks.say(0, LoraRead(number=load.number, rank=0, error=error))
+    ranks.say(0, AdapterRead(number=load.number, rank=0, error=error))
     for handle in asked:
         with pytest.raises(InvalidRequest, match="does not fit"):
             handle.result(30)
@@ -448,7 +456,7 @@ def test_a_result_has_the_warnings_about_its_loras_and_its_own(
     handle = ranks.client.submit(lora_request("ink"))
     (load,) = ranks.plan().load
     ranks.say(0, Ack(number=0, rank=0))
-    ranks.say(0, LoraRead(number=load.number, rank=0, warnings=("of the file",)))
+    ranks.say(0, AdapterRead(number=load.number, rank=0, warnings=("of the file",)))
     pixels = np.zeros((1, 8, 8, 3), np.uint8)
     prepared = Prepared(
         batch_keys=((BatchKey(16), 1),), rows=1, decode_chunks=1, warnings=("its own",)

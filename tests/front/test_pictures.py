@@ -105,7 +105,7 @@ def test_images_that_are_not_numbered_without_a_gap_are_refused(names: tuple[str
         resolve(SamplingParams(), model("text-to-image", "image-edit", images=3), several)
 
 
-@pytest.mark.parametrize("name", ["image_", "picture", "control_1", "image_²", "video_2"])
+@pytest.mark.parametrize("name", ["image_", "picture", "control_x", "image_²", "video_2"])
 def test_an_input_of_another_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest, match="must be one of image, last_image, mask, video"):
         resolve(SamplingParams(), ALL, {**IMAGE, name: SEVERAL["image"]})
@@ -319,3 +319,22 @@ def test_a_file_names_the_inputs_that_it_was_made_from(tmp_path: Path) -> None:
         name: each for name, each in json.loads(recipe.to_json()).items() if name != "pictures"
     }
     assert msgspec.convert(older, Recipe).pictures == ()
+
+
+def test_each_control_needs_a_picture_and_each_picture_a_control() -> None:
+    steered = SamplingParams(control={"name": "canny"})
+    picture = FrameHeader((30, 40, 3))
+    controlled = msgspec.structs.replace(ALL, parameters=(*ALL.parameters, "control"))
+    assert resolve(steered, controlled, {"control_1": picture}).control[0].name == "canny"
+    for pictures in ({}, {"control_2": picture}):
+        with pytest.raises(InvalidRequest, match="control='canny': needs an image"):
+            resolve(steered, controlled, pictures)
+    with pytest.raises(InvalidRequest, match="without an entry in control"):
+        resolve(SamplingParams(), controlled, {"control_1": picture})
+    with pytest.raises(InvalidRequest, match="must be at most 4"):
+        resolve(SamplingParams(control=["canny=x"] * 5), controlled)
+
+
+def test_a_control_for_a_model_that_takes_none_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="not supported by"):
+        resolve(SamplingParams(control={"name": "a"}), ALL, {"control_1": SEVERAL["image"]})

@@ -16,6 +16,7 @@ from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import resolve
+from multimodal_gen.runtime.controls.control_rows import ControlUse
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.layers.lora import LoraUse
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -59,6 +60,7 @@ def start(
     *,
     previews: bool = False,
     loras: Sequence[LoraUse] = (),
+    controls: Sequence[ControlUse] = (),
     name: str = "test",
 ) -> RequestState:
     """A request with the defaults filled in (seed 0), encoded and prepared."""
@@ -68,7 +70,7 @@ def start(
     resolved = resolve(params, pipeline.model_info("test"), headers)
     req = Req(id=name, params=resolved, previews=previews, pictures=headers)
     state = RequestState.of(req, [*pictures.values()])
-    state.loras = tuple(loras)
+    state.loras, state.controls = tuple(loras), tuple(controls)
     pipeline.forward(Phase.ENCODE, [state], 1)
     return state
 
@@ -99,8 +101,9 @@ def run(
     pictures: Pictures | None = None,
     *,
     loras: Sequence[LoraUse] = (),
+    controls: Sequence[ControlUse] = (),
 ) -> Output:
-    state = start(pipeline, params, pictures, loras=loras)
+    state = start(pipeline, params, pictures, loras=loras, controls=controls)
     pipeline.forward(Phase.DENOISE, [state], left(state))
     return finish(pipeline, state)
 

@@ -2,149 +2,43 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from multimodal_gen.checkpoints.files import inside, is_told
+from multimodal_gen.checkpoints.adapter_folder import AdapterFile, AdapterFolder
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.lora.about import LoraAbout
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 
 PEFT_CONFIG = "adapter_config.json"
-_SUFFIXES = (".safetensors", ".sft")
-_PREFERRED = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
-"""File names that PEFT and diffusers use."""
-_SHOWN = 50
 _REMEMBERED = 1000
 """Files whose metadata are remembered."""
 
 
-@dataclass(frozen=True)
-class LoraFile:
-    """A LoRA on disk."""
+class LoraFolder(AdapterFolder):
+    """LoRAs, some with PEFT's config file."""
 
-    name: str
-    weights: Path
-    config: Path | None
-    """PEFT's config file, if there is one next to the weights."""
-
-    @property
-    def stamp(self) -> str:
-        """Fingerprint that changes with the files, on this host. Raises OSError if they are
-        gone."""
-        found = [path.stat() for path in self._paths]
-        return " ".join(f"{stat.st_mtime_ns}:{stat.st_size}:{stat.st_ino}" for stat in found)
-
-    @property
-    def digest(self) -> str:
-        """Digest of the files' content; slow. Raises OSError if they are gone."""
-        whole = hashlib.blake2b(digest_size=32)
-        for path in self._paths:
-            with path.open("rb") as file:
-                whole.update(hashlib.file_digest(file, "blake2b").digest())
-        return whole.hexdigest()
-
-    @property
-    def about(self) -> LoraAbout:
-        """What the file says of itself; nothing if it can't be read."""
-        try:
-            return _about_at(self.weights, self.stamp)
-        except (OSError, InvalidCheckpoint):
-            return LoraAbout()
-
-    @property
-    def _paths(self) -> list[Path]:
-        return [path for path in (self.weights, self.config) if path is not None]
-
-
-class LoraFolder:
-    """LoRAs by name: the stem of a safetensors file, or the name of a folder that has one."""
-
-    def __init__(self, root: Path) -> None:
-        """Raises InvalidRequest if the folder does not exist."""
-        if not root.is_dir():
-            raise InvalidRequest("lora_dir", str(root), "must be a folder")
-        self._root = root
-
-    def names(self) -> list[str]:
-        """Names of the LoRAs currently in the folder."""
-        try:
-            found = [entry for entry in self._root.iterdir() if not entry.name.startswith(".")]
-        except OSError:  # It is gone.
-            return []
-        return sorted({name for entry in found if (name := _name_of(entry)) and is_told(name)})
+    field = "lora"
+    config = PEFT_CONFIG
+    preferred = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 
     def about(self, name: str) -> LoraAbout:
         """What the file of a LoRA says of itself; nothing if there is none."""
         try:
-            return self.find(name).about
+            return about_of(self.find(name))
         except InvalidRequest:
             return LoraAbout()
 
-    def sizes(self) -> list[int]:
-        """Bytes of the LoRAs currently in the folder, the largest first."""
-        found = []
-        for name in self.names():
-            with contextlib.suppress(InvalidRequest, OSError):
-                found.append(self.find(name).weights.stat().st_size)
-        return sorted(found, reverse=True)
 
-    def find(self, name: str) -> LoraFile:
-        """Return the LoRA of this name. Raises InvalidRequest, which lists the available ones."""
-        try:
-            return self._find(name)
-        except InvalidCheckpoint as error:
-            raise InvalidRequest("lora", name, error.message) from error
-
-    def _find(self, name: str) -> LoraFile:
-        if not name or Path(name).name != name or name.startswith("."):
-            raise self._unknown(name)
-        for suffix in _SUFFIXES:
-            path = inside(self._root, name + suffix)
-            if path.is_file():
-                return LoraFile(name, path, None)
-        folder = inside(self._root, name)
-        if not folder.is_dir():
-            raise self._unknown(name)
-        config = inside(self._root, f"{name}/{PEFT_CONFIG}")
-        weights = inside(self._root, f"{name}/{_weights_of(folder)}")
-        return LoraFile(name, weights, config if config.is_file() else None)
-
-    def _unknown(self, name: str) -> InvalidRequest:
-        names = self.names()
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        known = ", ".join(names[:_SHOWN]) + more if names else "none"
-        return InvalidRequest("lora", name, f"is not known; available: {known}")
+def about_of(file: AdapterFile) -> LoraAbout:
+    """What the file says of itself; nothing if it can't be read."""
+    try:
+        return _about_at(file.weights, file.stamp)
+    except (OSError, InvalidCheckpoint):
+        return LoraAbout()
 
 
 @lru_cache(_REMEMBERED)
 def _about_at(path: Path, stamp: str) -> LoraAbout:
     """Remembered while the file is the same. Raises OSError, InvalidCheckpoint."""
     return LoraAbout.of(read_header(path).metadata)
-
-
-def _name_of(entry: Path) -> str | None:
-    if entry.is_file():
-        return entry.stem if entry.suffix in _SUFFIXES else None
-    with contextlib.suppress(OSError):  # another user's folder
-        return entry.name if entry.is_dir() and _weights_in(entry) else None
-    return None
-
-
-def _weights_in(folder: Path) -> list[str]:
-    files = (file for file in folder.iterdir() if file.suffix in _SUFFIXES)
-    return sorted(file.name for file in files if is_told(file.name))
-
-
-def _weights_of(folder: Path) -> str:
-    files = _weights_in(folder)
-    for preferred in _PREFERRED:
-        if preferred in files:
-            return preferred
-    if len(files) == 1:
-        return files[0]
-    listed = ", ".join(files) or "none"
-    raise InvalidCheckpoint(f"its folder must hold exactly one safetensors file, not {listed}")

@@ -59,10 +59,12 @@ class EngineArgs(ArgumentGroup):
     """auto: the fastest."""
     lora_dir: str | None = None
     """Folder of LoRAs (safetensors files or folders) for requests to use."""
+    control_dir: str | None = None
+    """Folder of controls (ControlNets and the like) for requests to use."""
     max_loaded_loras: int = 8
-    """Maximum number of LoRAs kept in memory."""
+    """Maximum number of LoRAs and controls kept in memory."""
     max_lora_gb: float | None = None
-    """GB of each rank's memory for LoRAs. Default: half of what is free."""
+    """GB of each rank's memory for these. Default: half of what is free."""
     batching_max_size: int = 16
     """Maximum number of requests per batch."""
     max_queue_size: int = 256
@@ -80,7 +82,7 @@ class EngineArgs(ArgumentGroup):
         )
         allowed = f"must be more than 0 and at most {MOST_MEMORY_GB} (GB)"
         self.require(allowed, lambda size: 0 < size <= MOST_MEMORY_GB, *_SIZES)
-        self.require("must be a folder", os.path.isdir, "lora_dir")
+        self.require("must be a folder", os.path.isdir, "lora_dir", "control_dir")
         self.component_files  # noqa: B018 checks them
         allowed = f"must be more than 0 and at most {LONGEST_STEP_S} seconds"
         self.require(allowed, lambda seconds: 0 < seconds <= LONGEST_STEP_S, "step_timeout")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,10 +42,7 @@ class LoraChoice:
             given = cls(**{"name": "", **given})
         if not isinstance(given, cls) or not isinstance(given.name, str) or not given.name:
             raise InvalidRequest("lora", given, _ALLOWED)
-        for name in ("scale", "start", "stop"):
-            number = getattr(given, name)
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                raise InvalidRequest("lora", number, f"{name} must be a number")
+        numbers_in("lora", given, ("scale", "start", "stop"))
         if not isinstance(given.target, str | None):
             raise InvalidRequest("lora", given.target, "target must be the name of a component")
         return given
@@ -63,6 +60,14 @@ class LoraChoice:
 
 LoraLike = LoraChoice | str | Mapping[str, Any]
 """Values that `LoraChoice.of` accepts."""
+
+
+def numbers_in(field: str, choice: object, names: Sequence[str]) -> None:
+    """Raise InvalidRequest if an attribute of a choice of parameter `field` is not a number."""
+    for name in names:
+        number = getattr(choice, name)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise InvalidRequest(field, number, f"{name} must be a number")
 
 
 def _parsed(text: str) -> dict[str, Any]:

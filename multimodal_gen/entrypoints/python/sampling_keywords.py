@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
+from multimodal_gen.configs.control.choice import ControlLike
 from multimodal_gen.configs.lora.choice import LoraLike
 from multimodal_gen.configs.second_pass import UpscaleLike
 
@@ -78,6 +79,8 @@ class SamplingKeywords(TypedDict, total=False):
     """Second, larger pass."""
     lora: LoraLike | Sequence[LoraLike]
     """LoRAs from --lora-dir."""
+    control: ControlLike | Sequence[ControlLike]
+    """Controls from the folder given by --control-dir."""
     priority: Literal["low", "normal", "high"]
     """Urgency."""
     deadline_s: float | None

@@ -38,11 +38,12 @@ class JoinedLauncher:
         count = args.engine.num_gpus // self._nnodes
         place = RankPlace(local_ranks=count, interface=interface_towards(self._host))
         own = on_this_host(msgspec.structs.replace(args, place=place), model, self._folder)
-        # The folder need not be there on other nodes, so it can't be checked with the others.
-        engine = replace(args.engine, lora_dir=None)
+        # The folders need not be there on other nodes, so they can't be checked with the others.
+        engine = replace(args.engine, lora_dir=None, control_dir=None)
         start = NodeStart(
             args=msgspec.structs.replace(args, engine=engine, place=place),
             lora_dir=args.engine.lora_dir,
+            control_dir=args.engine.control_dir,
             module=module,
         )
         address = tcp_address(self._host, self._port)

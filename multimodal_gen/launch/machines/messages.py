@@ -25,6 +25,7 @@ class NodeStart(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """For all nodes; each fills in what is its own: the rank, its place, files and folders."""
     lora_dir: str | None = None
     """Node 0's, for nodes that have not been given another."""
+    control_dir: str | None = None
     module: str
     """Module that each rank runs."""
 

@@ -107,6 +107,7 @@ class JoiningNode:
             component=own.component or given.component,
             revision=own.revision or given.revision,
             lora_dir=own.lora_dir or start.lora_dir,
+            control_dir=own.control_dir or start.control_dir,
         )
 
 

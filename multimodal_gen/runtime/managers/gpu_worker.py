@@ -35,7 +35,7 @@ from multimodal_gen.runtime.distributed.link_store import Store
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.layers.quantized.storage import count_numbers
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.managers.lora_loader import LoraLoader
+from multimodal_gen.runtime.managers.adapter_loader import AdapterLoader
 from multimodal_gen.runtime.managers.plan_outcome import PlanOutcome
 from multimodal_gen.runtime.managers.rank_device import (
     PeakMemory,
@@ -61,18 +61,18 @@ class GPUWorker:
     """Carries out plans on one device. All ranks get the same plans in the same order."""
 
     def __init__(
-        self, pipeline: ComposedPipeline, loras: LoraLoader | None = None, sharing: str = ""
+        self, pipeline: ComposedPipeline, adapters: AdapterLoader | None = None, sharing: str = ""
     ) -> None:
         """`sharing`: how the ranks share an evaluation, for operators."""
         self.pipeline = pipeline
-        self.loras = loras
+        self.adapters = adapters
         self._sharing = sharing
         self.device = pipeline.context.device
         self.rank = pipeline.context.mesh.rank
         self.states: dict[str, RequestState] = {}
         self._faulted = False
-        self._lora_bytes = 0 if loras is None else loras.expected_bytes
-        self._most_lora_bytes = None if loras is None else loras.most_bytes
+        self._adapter_bytes = 0 if adapters is None else adapters.expected_bytes
+        self._most_adapter_bytes = None if adapters is None else adapters.most_bytes
 
     @classmethod
     def load(
@@ -114,15 +114,7 @@ class GPUWorker:
                 )
             ),
         )
-        if engine.lora_dir is None or not pipeline.supports_lora:
-            return cls(pipeline, sharing=choice.sentence)
-        loras = LoraLoader(
-            pipeline,
-            Path(engine.lora_dir),
-            engine.max_loaded_loras,
-            None if engine.max_lora_gb is None else int(engine.max_lora_gb * 1e9),
-        )
-        return cls(pipeline, loras, choice.sentence)
+        return cls(pipeline, AdapterLoader(pipeline, engine), choice.sentence)
 
     def loaded(self, name: str, local_ranks: int) -> RankLoaded:
         """Report this rank's model to the Scheduler, for planning."""
@@ -132,13 +124,14 @@ class GPUWorker:
         plan = self.pipeline.residency.plan
         if plan is not None:
             free = min(free, plan.free_in(Phase.DENOISE))
-        most = free // 2 if self._most_lora_bytes is None else min(free, self._most_lora_bytes)
+        own = self._most_adapter_bytes
+        most = free // 2 if own is None else min(free, own)
         return RankLoaded(
             rank=self.rank,
             model=model,
             parameters=weights,
-            memory_bytes=free - min(most, self._lora_bytes),
-            lora_bytes=most,
+            memory_bytes=free - min(most, self._adapter_bytes),
+            adapter_bytes=most,
             device_name=describe_device(self.device),
             switches=() if plan is None else plan.switches(),
         )
@@ -148,8 +141,8 @@ class GPUWorker:
 
         `pictures` are the plan's frames.
         """
-        if self.loras is not None:
-            self.loras.carry_out(plan)
+        if self.adapters is not None:
+            self.adapters.carry_out(plan)
         for request_id in plan.drop:
             self.states.pop(request_id, None)
         if plan.drop and not plan.admit and not self.states:
@@ -158,8 +151,8 @@ class GPUWorker:
         for req in plan.admit:
             own = list(itertools.islice(arriving, len(req.pictures)))
             state = self.states[req.id] = RequestState.of(req, own)
-            if self.loras is not None:
-                state.loras = self.loras.uses(plan.loras.get(req.id, ()), req.params.lora)
+            if self.adapters is not None:
+                self.adapters.give(state, plan.adapters.get(req.id, ()))
         self._faulted = self._faulted and not plan.resume
         outcome = PlanOutcome(plan, self.rank, self.device)
         if plan.work is not None:

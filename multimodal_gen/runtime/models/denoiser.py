@@ -15,7 +15,7 @@ from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.lora_hooks import LoraHooks
 from multimodal_gen.runtime.residency.block_stream import BlockStream
 
-Tensors = Mapping[str, Tensor | None]
+Tensors = Mapping[str, Tensor | list[Tensor] | None]
 """Module arguments that may differ between evaluations, [R, ...] for R rows."""
 Static = Mapping[str, Any]
 """Module arguments that are equal for all evaluations with one batch key: plain values."""

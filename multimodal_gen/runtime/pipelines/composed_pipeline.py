@@ -14,6 +14,7 @@ from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.messages.plan import BatchKey, Phase
+from multimodal_gen.runtime.controls.loaded_controls import LoadedControls
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
@@ -65,7 +66,6 @@ class ComposedPipeline(DescribedPipeline, ABC):
     vae_class: ClassVar[type[VAE]]
     widths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Values of the denoiser's config that must be the sum of values in other configs."""
-    supports_lora: ClassVar[bool] = True
     supports_ranks: ClassVar[bool] = True
     """True if several ranks can share the work."""
     pictures_told: ClassVar[tuple[str, ...]] = ()
@@ -89,6 +89,7 @@ class ComposedPipeline(DescribedPipeline, ABC):
         self.defaults = defaults
         self.context = context
         self.loras = LoadedLoras(context.device)
+        self.controls = LoadedControls(context.device)
         self.residency = residency or Residency()
         self.prompts = EncodedPrompts(self.loras, self._hold_encoders)
         self.executor = SyncExecutor(self.components, make_stages(self), self.residency)

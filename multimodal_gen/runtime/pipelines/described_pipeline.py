@@ -23,6 +23,8 @@ class DescribedPipeline:
 
     family: ClassVar[FamilyConfig]
     supports_lora: ClassVar[bool] = True
+    supports_control: ClassVar[bool] = False
+    """True if `predict` evaluates inside `Rows.controlled`."""
     scheduler_config: Mapping[str, Any]
     defaults: Defaults
     context: RankContext
@@ -63,6 +65,7 @@ class DescribedPipeline:
                 *self.schedule_parameters,
                 *(("upscale",) if self.supports_upscale else ()),
                 *(("lora",) if self.supports_lora else ()),
+                *(("control",) if self.supports_control else ()),
             ),
             required=self.required,
             schedulers=self.schedulers,

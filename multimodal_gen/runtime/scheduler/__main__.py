@@ -12,12 +12,12 @@ from pathlib import Path
 
 import zmq
 
-from multimodal_gen.messages.plan import RankLoaded
+from multimodal_gen.messages.plan import AdapterKind, RankLoaded
 from multimodal_gen.messages.rank_args import SchedulerArgs, client_token
 from multimodal_gen.observability.logging import configure_logging
 from multimodal_gen.runtime.child_process import read_arguments
+from multimodal_gen.runtime.scheduler.adapter_cache import AdapterCache
 from multimodal_gen.runtime.scheduler.client_gateway import ClientGateway
-from multimodal_gen.runtime.scheduler.lora_cache import LoraCache
 from multimodal_gen.runtime.scheduler.rank_links import RankLinks
 from multimodal_gen.runtime.scheduler.scheduler import Scheduler
 from multimodal_gen.scheduling.cost_model import CostModel
@@ -59,8 +59,12 @@ def _serve(args: SchedulerArgs) -> None:
         limits = {"max_batch": engine.batching_max_size, "max_queue": engine.max_queue_size}
         return Policy(cost, **limits), cost
 
-    loras = LoraCache(engine.lora_dir, engine.max_loaded_loras, engine.num_gpus)
-    scheduler = Scheduler(context, links, gateway, engine.step_timeout, make_policy, loras)
+    folders: dict[AdapterKind, str | None] = {
+        "lora": engine.lora_dir,
+        "control": engine.control_dir,
+    }
+    adapters = AdapterCache(folders, engine.max_loaded_loras, engine.num_gpus)
+    scheduler = Scheduler(context, links, gateway, engine.step_timeout, make_policy, adapters)
     scheduler.start()
     scheduler.join()
     links.close(SHUTDOWN_S)

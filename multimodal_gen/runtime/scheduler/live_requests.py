@@ -14,9 +14,9 @@ from multimodal_gen.messages.codec import FrameHeader
 from multimodal_gen.messages.plan import Ack, Phase, Work
 from multimodal_gen.messages.reply import Failed, RequestProgress, WireError
 from multimodal_gen.messages.request import Req
+from multimodal_gen.runtime.scheduler.adapter_cache import AdapterCache, AdapterVersion
 from multimodal_gen.runtime.scheduler.client_gateway import ClientGateway
 from multimodal_gen.runtime.scheduler.issued_plans import IssuedPlan
-from multimodal_gen.runtime.scheduler.lora_cache import LoraCache, LoraVersion
 from multimodal_gen.runtime.scheduler.request_record import RequestRecord
 from multimodal_gen.scheduling.policy import Policy
 
@@ -30,12 +30,12 @@ class LiveRequests:
     """Used by one thread at a time."""
 
     def __init__(
-        self, gateway: ClientGateway, loras: LoraCache, on_drop: Callable[[], None]
+        self, gateway: ClientGateway, adapters: AdapterCache, on_drop: Callable[[], None]
     ) -> None:
         self.policy: Policy
         """Set once the model is loaded; before, there are no requests."""
         self._gateway = gateway
-        self._loras = loras
+        self._adapters = adapters
         self._on_drop = on_drop
         self._records: dict[str, RequestRecord] = {}
         self._drops: list[str] = []
@@ -47,15 +47,15 @@ class LiveRequests:
         self,
         req: Req,
         pictures: Sequence[list[zmq.Frame]],
-        loras: tuple[LoraVersion, ...],
+        adapters: tuple[AdapterVersion, ...],
     ) -> bool:
         """Queue a request; False if it is already there. Raises QueueFull, DeadlineExceeded."""
         now = time.monotonic()
-        if not self.policy.submit(req, now, held=bool(loras)):
+        if not self.policy.submit(req, now, held=bool(adapters)):
             return False
         self._records[req.id] = RequestRecord(req, now, pictures)
-        if loras:
-            self._loras.wait(req.id, loras)
+        if adapters:
+            self._adapters.wait(req.id, adapters)
         return True
 
     def records(self, request_ids: Sequence[str]) -> dict[str, RequestRecord]:
@@ -113,7 +113,7 @@ class LiveRequests:
         self, request_id: str, arrays: Sequence[ArrayFrames], audio_rate: int | None, now: float
     ) -> None:
         record = self._records[request_id]
-        record.warnings += self._loras.warnings(request_id)
+        record.warnings += self._adapters.warnings(request_id)
         self._forget(request_id)
         headers = tuple(header for header, _ in arrays)
         bodies = [body for _, body in arrays]
@@ -149,7 +149,7 @@ class LiveRequests:
     def _forget(self, request_id: str) -> RequestRecord:
         record = self._records.pop(request_id)
         self.policy.remove(request_id)
-        self._loras.leave(request_id)
+        self._adapters.leave(request_id)
         if record.admitted:
             self._drops.append(request_id)
             self._on_drop()

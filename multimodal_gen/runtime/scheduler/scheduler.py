@@ -25,7 +25,7 @@ from multimodal_gen.errors import (
 from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.plan import (
     Ack,
-    LoraRead,
+    AdapterRead,
     Plan,
     RankLoaded,
     RankMessage,
@@ -35,12 +35,12 @@ from multimodal_gen.messages.plan import (
 from multimodal_gen.messages.reply import EngineHealth, RequestProgress, WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.wakeup import Wakeup
+from multimodal_gen.runtime.scheduler.adapter_cache import AdapterCache
 from multimodal_gen.runtime.scheduler.client_gateway import ClientGateway
 from multimodal_gen.runtime.scheduler.cost_bulletin import CostBulletin
 from multimodal_gen.runtime.scheduler.issued_plans import AGREE_S, IssuedPlan, IssuedPlans
 from multimodal_gen.runtime.scheduler.live_requests import LiveRequests
 from multimodal_gen.runtime.scheduler.loading_ranks import LoadingRanks
-from multimodal_gen.runtime.scheduler.lora_cache import LoraCache
 from multimodal_gen.runtime.scheduler.rank_links import RankLinks
 from multimodal_gen.scheduling.cost_model import CostModel
 from multimodal_gen.scheduling.policy import Policy
@@ -62,12 +62,12 @@ class Scheduler:
         gateway: ClientGateway,
         step_timeout: float,
         make_policy: Callable[[RankLoaded], tuple[Policy, CostModel]],
-        loras: LoraCache,
+        adapters: AdapterCache,
     ) -> None:
         self._links = links
         self._gateway = gateway
         self._make_policy = make_policy
-        self._loras = loras
+        self._adapters = adapters
         self._policy: Policy
         self._cost: CostModel
         self._cost_kept = True
@@ -77,7 +77,7 @@ class Scheduler:
         self._resume = False
         self._stopping = False
         self._wakeup = Wakeup(context, "scheduler")
-        self._live = LiveRequests(gateway, loras, self._wakeup.ring)
+        self._live = LiveRequests(gateway, adapters, self._wakeup.ring)
         self._poller = zmq.Poller()
         self._poller.register(links.socket, zmq.POLLIN)
         self._poller.register(links.monitor, zmq.POLLIN)
@@ -95,14 +95,14 @@ class Scheduler:
     def submit(self, req: Req, pictures: Sequence[list[zmq.Frame]] = ()) -> None:
         """Queue a request.
 
-        Raises QueueFull, DeadlineExceeded, EngineNotReady, and InvalidRequest for a LoRA that does
-        not exist.
+        Raises QueueFull, DeadlineExceeded, EngineNotReady, and InvalidRequest for a LoRA or
+        a control that does not exist.
         """
-        loras = self._loras.find(req.params.lora)  # It reads a folder, so not under the lock.
+        adapters = self._adapters.find(req.params)  # It reads folders, so not under the lock.
         with self._lock:
             if self._stopping:
                 raise EngineNotReady("the engine is stopping")
-            if self._live.submit(req, pictures, loras):
+            if self._live.submit(req, pictures, adapters):
                 self._wakeup.ring()
 
     def cancel(self, request_id: str) -> None:
@@ -158,7 +158,7 @@ class Scheduler:
         model = within_memory(first.model, first.parameters, smallest)
         self._policy, self._cost = self._make_policy(first)
         self._live.policy = self._policy
-        self._loras.most_bytes = min(message.lora_bytes for message in loaded)
+        self._adapters.most_bytes = min(message.adapter_bytes for message in loaded)
         self._bulletin.renew(self._policy, self._cost, at_once=True)
         self._gateway.open(self, self._links.size, model)
 
@@ -184,7 +184,7 @@ class Scheduler:
 
     def _dispatch(self) -> None:
         """Keep the ranks busy: one plan running and, shortly before its end, a second one."""
-        for request_id in self._loras.take_ready():
+        for request_id in self._adapters.take_ready():
             self._policy.release(request_id)
         while (work := self._policy.next(time.monotonic())) is not None or self._due:
             self._issue(work)
@@ -196,19 +196,21 @@ class Scheduler:
     @property
     def _due(self) -> bool:
         """True if the ranks need a message even without work."""
-        return self._live.has_drops or self._loras.has_orders
+        return self._live.has_drops or self._adapters.has_orders
 
     def _issue(self, work: Work | None) -> None:
         now = time.monotonic()
         admit, pictures = self._live.admissions(work, now) if work else ((), [])
-        unload, load = self._loras.orders()
+        unload, load = self._adapters.orders()
         plan = Plan(
             number=self._issued.next_number,
             admit=admit,
             drop=self._live.take_drops(),
             unload=unload,
             load=load,
-            loras={req.id: self._loras.numbers(req.id) for req in admit if req.params.lora},
+            adapters={
+                req.id: numbers for req in admit if (numbers := self._adapters.numbers(req.id))
+            },
             work=work,
             # Work decided before the error was known must be skipped first.
             resume=self._resume and not self._issued.have_work,
@@ -224,8 +226,8 @@ class Scheduler:
     def _take(self, ack: RankMessage, bodies: list[list[zmq.Frame]]) -> None:
         if isinstance(ack, RankStarted | RankLoaded | LoadingProgress):
             raise EngineDied(f"rank {ack.rank} loaded its model twice")
-        if isinstance(ack, LoraRead):
-            for request_id, error in self._loras.reported(ack).items():
+        if isinstance(ack, AdapterRead):
+            for request_id, error in self._adapters.reported(ack).items():
                 self._live.end(request_id, error.exception())
             return
         self._issued.acknowledge(ack, bodies, time.monotonic())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 
+from multimodal_gen.runtime.controls.control_rows import ControlRows, RowUses
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rows import deal
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
@@ -31,6 +32,10 @@ class Batch:
         """(request, how many of its rows are on this rank)"""
         branches = [branch for state in states for branch in state.conditioning.values()]
         self.conditioning = join(branches[share.start : share.stop])
+        names = [branch for state in states for branch in state.conditioning]
+        self.branches = names[share.start : share.stop]
+        """Guidance branches of this rank's rows."""
+        self._controls: tuple[Sequence[RowUses], ControlRows | None] = ([], None)
         self._requests = [weakref.ref(state, self._forget) for state in states]
 
     def is_of(self, states: Sequence[RequestState]) -> bool:
@@ -39,5 +44,15 @@ class Batch:
             request() is state for request, state in zip(self._requests, states, strict=True)
         )
 
+    def controls(
+        self, uses: Sequence[RowUses], made: Callable[[Sequence[RowUses]], ControlRows | None]
+    ) -> ControlRows | None:
+        """Controls of an evaluation: usually those of the one before."""
+        if uses != self._controls[0]:
+            self._controls = ([], None)  # frees the old ones before creating the new ones
+            self._controls = (uses, made(uses))
+        return self._controls[1]
+
     def _forget(self, _: weakref.ref[RequestState]) -> None:
         self.conditioning = {}
+        self._controls = ([], None)

@@ -63,7 +63,13 @@ class DenoiseStage:
             _, x = states[0].running()
             return x[:0].to(self._pipeline.context.dtype)
         lora = self._pipeline.loras.rows([state.loras_now for state in owners])
-        evaluation = Rows(join(latents), join(timesteps), batch.conditioning, owners, lora)
+        uses = [
+            own.controls_now(branch) for own, branch in zip(owners, batch.branches, strict=True)
+        ]
+        controls = batch.controls(uses, self._pipeline.controls.rows)
+        evaluation = Rows(
+            join(latents), join(timesteps), batch.conditioning, owners, lora, controls
+        )
         return self._pipeline.predict(evaluation)
 
     def _step(self, state: RequestState, prediction: Tensor) -> None:

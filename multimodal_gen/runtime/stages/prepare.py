@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from multimodal_gen.runtime.controls.control import ControlPicture
 from multimodal_gen.runtime.stages.preview import Preview
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.stage import Pipeline
@@ -41,6 +42,15 @@ class PrepareStage:
         state.evaluation, state.stepped = 0, None
         state.after_step = []
         self._pipeline.prepare(state)
+        state.first = state.evaluation
+        for use in state.controls:
+            height, width = state.params.height, state.params.width
+            assert height is not None
+            assert width is not None
+            branches = tuple(state.conditioning)
+            pixels = state.pictures[use.picture]
+            picture = ControlPicture(pixels, height, width, branches, use.mode)
+            self._pipeline.controls.prepare(use, picture)
         solver, _ = state.running()
         if self._is_output_rank:
             state.after_step.append(measure_latents)

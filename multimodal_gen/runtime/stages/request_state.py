@@ -13,6 +13,7 @@ from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.request import Req
+from multimodal_gen.runtime.controls.control_rows import ControlUse
 from multimodal_gen.runtime.layers.lora import LoraUse, uses_at
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
@@ -33,6 +34,8 @@ class RequestState:
     read-only."""
     loras: tuple[LoraUse, ...] = ()
     """LoRA terms that its rows add to the pipeline's modules."""
+    controls: tuple[ControlUse, ...] = ()
+    """Controls that its pictures steer."""
     warnings: list[str] = field(default_factory=list)
     """For its result; stages of the first phase may add to them."""
     second: RequestState | None = None
@@ -44,6 +47,8 @@ class RequestState:
     solver: Solver | None = None
     evaluation: int = 0
     """Number of entries of `solver.timesteps` done."""
+    first: int = 0
+    """Its first evaluation: later than 0 if it starts from an image."""
     stepped: tuple[Tensor, Tensor] | None = None
     """Solver result of this evaluation, held until all requests of the batch have theirs."""
     after_step: list[Callable[[RequestState, Tensor], None]] = field(default_factory=list)
@@ -80,6 +85,14 @@ class RequestState:
         """LoRA terms at this evaluation; those at the first one before it."""
         evaluations = 1 if self.solver is None else self.solver.num_evaluations
         return uses_at(self.loras, self.evaluation / evaluations)
+
+    def controls_now(self, branch: str) -> tuple[tuple[ControlUse, str], ...]:
+        """Controls of a guidance branch at this evaluation."""
+        if not self.controls:
+            return ()
+        solver, _ = self.running()
+        done, total = self.evaluation - self.first, solver.num_evaluations - self.first
+        return tuple((use, branch) for use in self.controls if use.applies(done, total))
 
     def running(self) -> tuple[Solver, Tensor]:
         """Solver and latents of a prepared request."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.controls.control_rows import ControlRows
 from multimodal_gen.runtime.distributed.device_copies import tensor_of
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
@@ -31,10 +34,24 @@ class Rows:
     """R states: the request of each row."""
     lora: LoraRows | None = None
     """LoRA terms per row."""
+    controls: ControlRows | None = None
+    """Controls per row."""
 
     @property
     def params(self) -> list[SamplingParams]:
         return [state.params for state in self.states]
+
+    @contextmanager
+    def controlled(
+        self, tensors: Mapping[str, Any], static: Mapping[str, Any] | None = None
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yield the denoiser's arguments with what the rows' controls add to them, for an
+        evaluation inside the context."""
+        if self.controls is None:
+            yield tensors
+            return
+        with self.controls.applied(tensors, static or {}) as controlled:
+            yield controlled
 
 
 def join(rows: Sequence[Tensor]) -> Tensor:

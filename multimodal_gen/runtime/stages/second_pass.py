@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import msgspec
 import torch
 
 from multimodal_gen.configs.second_pass import naming_upscale, second_pass
 from multimodal_gen.messages.codec import header_of
+from multimodal_gen.messages.pictures import controls_of
 from multimodal_gen.runtime.stages.encode import EncodeStage
 from multimodal_gen.runtime.stages.prepare import PrepareStage
 from multimodal_gen.runtime.stages.request_state import RequestState
@@ -34,6 +36,7 @@ class ExpectSecondPass:
                 continue
             second = RequestState.of(msgspec.structs.replace(state.req, params=params, pictures={}))
             second.loras = state.loras
+            second.controls = tuple(map(copy, state.controls))
             self._encode([second], k)
             with naming_upscale(state.params):
                 self._expect(second)
@@ -65,8 +68,9 @@ class StartSecondPass:
     def _start(self, state: RequestState, second: RequestState) -> None:
         """Its only chunks are those of a whole image."""
         image = torch.cat(state.chunks)[0].cpu().numpy()
-        second.pictures = {"image": image}
-        second.req = msgspec.structs.replace(second.req, pictures={"image": header_of(image)})
+        second.pictures = {"image": image, **controls_of(state.pictures)}
+        headers = {name: header_of(picture) for name, picture in second.pictures.items()}
+        second.req = msgspec.structs.replace(second.req, pictures=headers)
         try:
             self._prepare([second], 1)
         except Exception:

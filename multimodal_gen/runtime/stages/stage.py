@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.runtime.controls.loaded_controls import LoadedControls
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.models.schedulers.solver import Solver
@@ -55,6 +56,7 @@ class Pipeline(Protocol):
 
     context: RankContext
     loras: LoadedLoras
+    controls: LoadedControls
     guidance: Guidance
     start: Start
 

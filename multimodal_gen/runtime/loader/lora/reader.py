@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from multimodal_gen.checkpoints.adapter_folder import AdapterFile
 from multimodal_gen.checkpoints.header import read_header
-from multimodal_gen.checkpoints.lora.folder import LoraFile
+from multimodal_gen.checkpoints.lora.folder import about_of
 from multimodal_gen.configs.lora.contracts import contract_of
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.runtime.layers.lora import Lora
@@ -55,7 +56,7 @@ class LoraReader:
         self._names = Names(self._targets, self._originals)
         self._device = device
 
-    def read(self, file: LoraFile, target: str | None = None) -> Lora:
+    def read(self, file: AdapterFile, target: str | None = None) -> Lora:
         """Read a LoRA, or only what is for component `target`.
 
         Raises InvalidRequest, which says what is wrong or does not match.
@@ -66,7 +67,7 @@ class LoraReader:
         except InvalidCheckpoint as error:
             raise InvalidRequest("lora", file.name, _plain(error.message)[:_MOST]) from error
 
-    def _read(self, file: LoraFile, target: str | None) -> Lora:
+    def _read(self, file: AdapterFile, target: str | None) -> Lora:
         tensors, metadata = _load(file.weights)
         if (other := other_form(tensors)) is not None:
             what, keys = other
@@ -157,9 +158,9 @@ def _load(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     return copy_safetensors(header), header.metadata
 
 
-def _contract(file: LoraFile) -> list[str]:
+def _contract(file: AdapterFile) -> list[str]:
     """What the LoRA was made for, which requests have by default."""
-    contract = contract_of(file.name, *file.about.titles)
+    contract = contract_of(file.name, *about_of(file).titles)
     if contract is None:
         return []
     return [f"was made for {contract}: used where a request leaves parameters open"]

@@ -16,6 +16,7 @@ InputImage = np.ndarray[Any, Any]
 _VACE_MULTIPLE = 8
 """Of the sides of reference images, in pixels: those of a latent."""
 _IMAGES: Any = VaeImageProcessor(vae_scale_factor=1)
+_CONTROLS: Any = VaeImageProcessor(vae_scale_factor=1, do_normalize=False)
 _MASKS: Any = VaeImageProcessor(
     vae_scale_factor=1, do_normalize=False, do_binarize=True, do_convert_grayscale=True
 )
@@ -25,6 +26,12 @@ def fit_image(picture: InputImage, height: int, width: int) -> Tensor:
     """uint8 [h, w, 3] or [h, w] of any size -> [1, 3 or 1, height, width] in -1..1, stretched by
     Lanczos."""
     pixels: Tensor = _IMAGES.preprocess(PIL.Image.fromarray(picture), height, width)
+    return pixels
+
+
+def fit_control(picture: InputImage, height: int, width: int) -> Tensor:
+    """uint8 [h, w, 3] of any size -> [1, 3, height, width] in 0..1, stretched by Lanczos."""
+    pixels: Tensor = _CONTROLS.preprocess(PIL.Image.fromarray(picture), height, width)
     return pixels
 
 

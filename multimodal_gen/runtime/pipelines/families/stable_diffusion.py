@@ -32,6 +32,7 @@ class StableDiffusionPipeline(ComposedPipeline):
 
     family = STABLE_DIFFUSION
     denoiser_name = "unet"
+    supports_control = True
     vae_class = ImageVAE
     widths: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "unet.cross_attention_dim": ("text_encoder.hidden_size",),
@@ -102,7 +103,8 @@ class StableDiffusionPipeline(ComposedPipeline):
         if self._sees_mask:
             shown = tensors.pop("mask"), tensors.pop("masked_latents")
             tensors["latents"] = torch.cat((rows.latents, *shown), dim=1)
-        return self._denoiser(tensors, lora=rows.lora)
+        with rows.controlled(tensors) as controlled:
+            return self._denoiser(controlled, lora=rows.lora)
 
 
 PIPELINE = StableDiffusionPipeline

@@ -1,25 +1,34 @@
-"""Tracks the LoRAs that ranks hold, load and unload, and the requests that wait for them."""
+"""Tracks the LoRAs and controls that ranks hold, load and unload, and the requests that wait for
+them."""
 
 from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from multimodal_gen.checkpoints.adapter_folder import AdapterFolder
+from multimodal_gen.checkpoints.control.folder import ControlFolder
 from multimodal_gen.checkpoints.lora.folder import LoraFolder
-from multimodal_gen.configs.lora.choice import LoraChoice
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.messages.plan import LoraLoad, LoraRead
+from multimodal_gen.messages.plan import AdapterKind, AdapterLoad, AdapterRead
 from multimodal_gen.messages.reply import WireError
 
+_FOLDERS: Mapping[AdapterKind, type[AdapterFolder]] = {
+    "lora": LoraFolder,
+    "control": ControlFolder,
+}
 
-class LoraVersion(NamedTuple):
-    """A LoRA for one target at the current state of its files: changed files under the same name
-    are a new version."""
 
+class AdapterVersion(NamedTuple):
+    """A LoRA for one target, or a control, at the current state of its files: changed files under
+    the same name are a new version."""
+
+    kind: AdapterKind
     name: str
     stamp: str
     target: str | None
@@ -43,53 +52,61 @@ class _Entry:
     """Queued or running requests that use it, or will once it is loaded."""
 
 
-class LoraCache:
-    """Holds LoRAs in use, and the most recently used ones up to `capacity` and `most_bytes`.
+class AdapterCache:
+    """Holds adapters in use, and the most recently used ones up to `capacity` and `most_bytes`.
 
     It decides what the next plan loads and unloads, and counts that as done: ranks carry out plans
     in order. Its own order is by use, least recent first.
     """
 
-    def __init__(self, folder: str | None, capacity: int, ranks: int) -> None:
-        self._folder = LoraFolder(Path(folder)) if folder is not None else None
+    def __init__(
+        self, folders: Mapping[AdapterKind, str | None], capacity: int, ranks: int
+    ) -> None:
+        self._folders = {
+            kind: _FOLDERS[kind](Path(folder)) for kind, folder in folders.items() if folder
+        }
         self._capacity = capacity
         self.most_bytes = sys.maxsize
         """Bytes on each rank for all of them; known once the ranks have loaded."""
         self._ranks = ranks
-        self._entries: dict[LoraVersion, _Entry] = {}
-        self._waiting: dict[str, tuple[LoraVersion, ...]] = {}
+        self._entries: dict[AdapterVersion, _Entry] = {}
+        self._waiting: dict[str, tuple[AdapterVersion, ...]] = {}
         """Requests that wait for space or for LoRAs being read, in order."""
-        self._held: dict[str, tuple[LoraVersion, ...]] = {}
+        self._held: dict[str, tuple[AdapterVersion, ...]] = {}
         """Requests whose LoRAs have their space assigned."""
         self._numbers = itertools.count()
-        self._load: list[LoraLoad] = []
+        self._load: list[AdapterLoad] = []
         self._unload: list[int] = []
 
-    def find(self, choices: Sequence[LoraChoice]) -> tuple[LoraVersion, ...]:
-        """Resolve names to the current versions on disk. Raises InvalidRequest."""
-        if choices and self._folder is None:
-            raise InvalidRequest("lora", choices[0].name, "the server was started without lora_dir")
-        versions = tuple(self._version(choice) for choice in choices)
-        size = sum(version.size for version in {*versions})
+    def find(self, params: SamplingParams) -> tuple[AdapterVersion, ...]:
+        """Resolve the names of LoRAs, then of controls, to the current versions on disk. Raises
+        InvalidRequest."""
+        loras = [self._version("lora", choice.name, choice.target) for choice in params.lora]
+        controls = [self._version("control", choice.name) for choice in params.control]
+        versions = (*loras, *controls)
+        count, size = len({*versions}), sum(version.size for version in {*versions})
+        names = ", ".join(version.name for version in versions)
+        if count > self._capacity:
+            allowed = f"must be at most {self._capacity} LoRAs and controls (max_loaded_loras)"
+            raise InvalidRequest(versions[-1].kind, names, allowed)
         if size > self.most_bytes:
-            names = ", ".join(choice.name for choice in choices)
             allowed = f"takes {size / 1e9:.3g} GB, more than the {self.most_bytes / 1e9:.3g} GB "
-            raise InvalidRequest("lora", names, f"{allowed}for LoRAs (max_lora_gb)")
+            raise InvalidRequest(versions[-1].kind, names, f"{allowed}for LoRAs (max_lora_gb)")
         return versions
 
-    def _version(self, choice: LoraChoice) -> LoraVersion:
-        assert self._folder is not None
+    def _version(self, kind: AdapterKind, name: str, target: str | None = None) -> AdapterVersion:
+        if (folder := self._folders.get(kind)) is None:
+            raise InvalidRequest(kind, name, f"the server was started without {kind}_dir")
         try:
-            file = self._folder.find(choice.name)
+            file = folder.find(name)
             size = file.weights.stat().st_size
-            return LoraVersion(choice.name, file.stamp, choice.target, size)
+            return AdapterVersion(kind, name, file.stamp, target, size)
         except OSError as error:
-            allowed = f"can't be read: {error.strerror}"
-            raise InvalidRequest("lora", choice.name, allowed) from error
+            raise InvalidRequest(kind, name, f"can't be read: {error.strerror}") from error
 
     # -- requests
 
-    def wait(self, request_id: str, versions: tuple[LoraVersion, ...]) -> None:
+    def wait(self, request_id: str, versions: tuple[AdapterVersion, ...]) -> None:
         """Let the request wait for its LoRAs."""
         self._waiting[request_id] = versions
         self._give_places()
@@ -114,7 +131,7 @@ class LoraCache:
         return ready
 
     def numbers(self, request_id: str) -> tuple[int, ...]:
-        """Load numbers of a ready request, in the order of its `params.lora`."""
+        """Load numbers of a ready request, in the order of `find`."""
         return tuple(self._entries[version].number for version in self._held.get(request_id, ()))
 
     def warnings(self, request_id: str) -> list[str]:
@@ -125,7 +142,7 @@ class LoraCache:
 
     # -- ranks
 
-    def orders(self) -> tuple[tuple[int, ...], tuple[LoraLoad, ...]]:
+    def orders(self) -> tuple[tuple[int, ...], tuple[AdapterLoad, ...]]:
         """Unload and load orders for the next plan, which must be sent."""
         orders = tuple(self._unload), tuple(self._load)
         self._unload.clear()
@@ -136,7 +153,7 @@ class LoraCache:
     def has_orders(self) -> bool:
         return bool(self._load or self._unload)
 
-    def reported(self, read: LoraRead) -> dict[str, WireError]:
+    def reported(self, read: AdapterRead) -> dict[str, WireError]:
         """Record that a rank has read a LoRA or failed to. Returns the requests that fail, with
         errors."""
         version, entry = next(
@@ -166,7 +183,7 @@ class LoraCache:
             if request_id not in self._held and not self._hold(request_id, versions):
                 break
 
-    def _hold(self, request_id: str, versions: tuple[LoraVersion, ...]) -> bool:
+    def _hold(self, request_id: str, versions: tuple[AdapterVersion, ...]) -> bool:
         """Assign space for all of a request's LoRAs, or none."""
         new = {version for version in versions if version not in self._entries}
         count = len(self._entries) + len(new)
@@ -190,7 +207,7 @@ class LoraCache:
     def _size(self) -> int:
         return sum(entry.size for entry in self._entries.values())
 
-    def _idle(self) -> list[LoraVersion]:
+    def _idle(self) -> list[AdapterVersion]:
         """Those that nothing uses, least recently used first."""
         entries = self._entries.items()
         return [version for version, each in entries if not each.users and not each.unread]
@@ -202,22 +219,28 @@ class LoraCache:
                 break
             self._remove(version)
 
-    def _use(self, version: LoraVersion, request_id: str) -> None:
+    def _use(self, version: AdapterVersion, request_id: str) -> None:
         entry = self._entries.pop(version, None)
         if entry is None:
             entry = _Entry(next(self._numbers), version.size, set(range(self._ranks)))
-            load = LoraLoad(number=entry.number, name=version.name, target=version.target)
-            self._load.append(load)
+            self._load.append(
+                AdapterLoad(
+                    number=entry.number,
+                    name=version.name,
+                    kind=version.kind,
+                    target=version.target,
+                )
+            )
         entry.users.add(request_id)
         self._entries[version] = entry
 
-    def _remove(self, version: LoraVersion) -> None:
+    def _remove(self, version: AdapterVersion) -> None:
         self._unload.append(self._entries.pop(version).number)
 
 
-def _differing(version: LoraVersion, entry: _Entry, read: LoraRead) -> WireError | None:
+def _differing(version: AdapterVersion, entry: _Entry, read: AdapterRead) -> WireError | None:
     """Error if ranks, perhaps on several hosts, have read different files."""
     if entry.digest in (None, read.digest):
         return None
     what = "is not the same file for all ranks: their hosts need equal folders"
-    return WireError.of(InvalidRequest("lora", version.name, what))
+    return WireError.of(InvalidRequest(version.kind, version.name, what))

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from multimodal_gen.checkpoints.lora.folder import LoraFolder
 from multimodal_gen.configs.lora.choice import LoraChoice
+from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.messages.plan import LoraRead
+from multimodal_gen.messages.plan import AdapterRead
 from multimodal_gen.messages.reply import WireError
-from multimodal_gen.runtime.scheduler.lora_cache import LoraCache
+from multimodal_gen.runtime.scheduler.adapter_cache import AdapterCache
+
+
+def chosen(loras: Sequence[LoraChoice]) -> SamplingParams:
+    return SamplingParams(lora=tuple(loras))
 
 
 class Rank:
@@ -23,12 +29,12 @@ class Rank:
         for name in "abcd":
             (folder / f"{name}.safetensors").touch()
         self.folder = folder
-        self.cache = LoraCache(str(folder), capacity=2, ranks=1)
+        self.cache = AdapterCache({"lora": str(folder)}, capacity=2, ranks=1)
         self.present: dict[int, str] = {}
 
     def ask(self, request_id: str, names: str) -> bool:
         """Whether the request can run at once, or as soon as its LoRAs were read."""
-        versions = self.cache.find([LoraChoice(name) for name in names])
+        versions = self.cache.find(chosen([LoraChoice(name) for name in names]))
         self.cache.wait(request_id, versions)
         return request_id in self.settle()
 
@@ -40,7 +46,7 @@ class Rank:
                 del self.present[number]
             for order in load:
                 self.present[order.number] = order.name
-                self.cache.reported(LoraRead(number=order.number, rank=0))
+                self.cache.reported(AdapterRead(number=order.number, rank=0))
             ready += self.cache.take_ready()
         return ready
 
@@ -95,31 +101,31 @@ def test_a_file_that_changed_is_another_lora(rank: Rank) -> None:
 
 def test_a_lora_for_another_target_is_another_lora(rank: Rank) -> None:
     choices = [LoraChoice("a"), LoraChoice("a", 0.5, "transformer_2")]
-    rank.cache.wait("1", rank.cache.find(choices))
+    rank.cache.wait("1", rank.cache.find(chosen(choices)))
     assert rank.settle() == ["1"]
     assert len(set(rank.cache.numbers("1"))) == 2
 
 
-def loads(folder: Path, ranks: int) -> tuple[LoraCache, int]:
+def loads(folder: Path, ranks: int) -> tuple[AdapterCache, int]:
     """A cache that waits for the ranks to read LoRA a, and the number of the load."""
     (folder / "a.safetensors").touch()
-    cache = LoraCache(str(folder), capacity=2, ranks=ranks)
-    cache.wait("1", cache.find([LoraChoice("a")]))
+    cache = AdapterCache({"lora": str(folder)}, capacity=2, ranks=ranks)
+    cache.wait("1", cache.find(chosen([LoraChoice("a")])))
     _, (load,) = cache.orders()
     return cache, load.number
 
 
 def test_ranks_that_read_different_files_end_the_request(tmp_path: Path) -> None:
     cache, number = loads(tmp_path, ranks=2)
-    cache.reported(LoraRead(number=number, rank=0, digest="x"))
-    failed = cache.reported(LoraRead(number=number, rank=1, digest="y"))
+    cache.reported(AdapterRead(number=number, rank=0, digest="x"))
+    failed = cache.reported(AdapterRead(number=number, rank=1, digest="y"))
     assert "is not the same file for all ranks" in failed["1"].message
 
 
 def test_ranks_that_read_equal_files_agree(tmp_path: Path) -> None:
     cache, number = loads(tmp_path, ranks=2)
     for rank in range(2):
-        assert not cache.reported(LoraRead(number=number, rank=rank, digest="x"))
+        assert not cache.reported(AdapterRead(number=number, rank=rank, digest="x"))
     assert cache.take_ready() == ["1"]
 
 
@@ -139,13 +145,13 @@ def test_the_digest_is_of_the_content_alone(tmp_path: Path) -> None:
 
 def test_a_request_ends_when_one_rank_fails_and_all_have_reported(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").touch()
-    cache = LoraCache(str(tmp_path), capacity=2, ranks=2)
-    cache.wait("1", cache.find([LoraChoice("a")]))
+    cache = AdapterCache({"lora": str(tmp_path)}, capacity=2, ranks=2)
+    cache.wait("1", cache.find(chosen([LoraChoice("a")])))
     assert cache.take_ready() == []
     _, (load,) = cache.orders()
     failure = WireError(code="invalid_value", message="no")
-    assert cache.reported(LoraRead(number=load.number, rank=1, error=failure)) == {}
-    assert cache.reported(LoraRead(number=load.number, rank=0)) == {"1": failure}
+    assert cache.reported(AdapterRead(number=load.number, rank=1, error=failure)) == {}
+    assert cache.reported(AdapterRead(number=load.number, rank=0)) == {"1": failure}
     cache.leave("1")
     assert cache.orders() == ((load.number,), ())
 
@@ -158,9 +164,9 @@ def test_a_folder_with_several_files_must_have_one_that_is_named_as_peft_or_diff
     for name in ("x", "y"):
         (folder / f"{name}.safetensors").touch()
     with pytest.raises(InvalidRequest, match=r"not x\.safetensors, y\.safetensors"):
-        rank.cache.find([LoraChoice("f")])
+        rank.cache.find(chosen([LoraChoice("f")]))
     (folder / "adapter_model.safetensors").touch()
-    assert rank.cache.find([LoraChoice("f")])
+    assert rank.cache.find(chosen([LoraChoice("f")]))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +174,9 @@ def test_a_folder_with_several_files_must_have_one_that_is_named_as_peft_or_diff
 )
 def test_a_name_that_is_not_in_the_folder_is_refused(rank: Rank, name: str) -> None:
     with pytest.raises(InvalidRequest, match="available: a, b, c, d"):
-        rank.cache.find([LoraChoice(name)])
+        LoraFolder(rank.folder).find(name)
+    with pytest.raises(InvalidRequest, match="available: a, b, c, d" if name else "must be NAME"):
+        rank.cache.find(chosen([LoraChoice(name)]))
 
 
 def test_files_whose_names_are_no_text_are_not_loras(rank: Rank) -> None:
@@ -178,7 +186,7 @@ def test_files_whose_names_are_no_text_are_not_loras(rank: Rank) -> None:
         path.touch()
     assert LoraFolder(rank.folder).names() == ["a", "b", "c", "d"]
     with pytest.raises(InvalidRequest, match=r"exactly one safetensors file, not none"):
-        rank.cache.find([LoraChoice("f")])
+        rank.cache.find(chosen([LoraChoice("f")]))
 
 
 def test_a_folder_that_is_gone_has_no_loras(rank: Rank) -> None:
@@ -186,7 +194,7 @@ def test_a_folder_that_is_gone_has_no_loras(rank: Rank) -> None:
     shutil.rmtree(rank.folder)
     assert folder.names() == []
     with pytest.raises(InvalidRequest, match="available: none"):
-        rank.cache.find([LoraChoice("a")])
+        rank.cache.find(chosen([LoraChoice("a")]))
 
 
 def test_a_link_out_of_the_folder_is_refused(
@@ -196,35 +204,35 @@ def test_a_link_out_of_the_folder_is_refused(
     outside.touch()
     (rank.folder / "link.safetensors").symlink_to(outside)
     with pytest.raises(InvalidRequest, match="is outside of"):
-        rank.cache.find([LoraChoice("link")])
+        rank.cache.find(chosen([LoraChoice("link")]))
 
 
 def test_without_a_folder_there_are_no_loras() -> None:
-    cache = LoraCache(None, capacity=2, ranks=1)
-    assert cache.find([]) == ()
+    cache = AdapterCache({}, capacity=2, ranks=1)
+    assert cache.find(chosen([])) == ()
     with pytest.raises(InvalidRequest, match="lora_dir"):
-        cache.find([LoraChoice("a")])
+        cache.find(chosen([LoraChoice("a")]))
 
 
 # -- bytes
 
 
-def sized(folder: Path, most_bytes: int, **sizes: int) -> LoraCache:
+def sized(folder: Path, most_bytes: int, **sizes: int) -> AdapterCache:
     for name, size in sizes.items():
         (folder / f"{name}.safetensors").write_bytes(bytes(size))
-    cache = LoraCache(str(folder), capacity=8, ranks=2)
+    cache = AdapterCache({"lora": str(folder)}, capacity=8, ranks=2)
     cache.most_bytes = most_bytes
     return cache
 
 
-def take(cache: LoraCache, request_id: str, names: str, size: int = 0) -> tuple[bool, list[int]]:
+def take(cache: AdapterCache, request_id: str, names: str, size: int = 0) -> tuple[bool, list[int]]:
     """Whether it can run, with ranks that read at once; and the numbers that are unloaded."""
-    cache.wait(request_id, cache.find([LoraChoice(name) for name in names]))
+    cache.wait(request_id, cache.find(chosen([LoraChoice(name) for name in names])))
     cache.take_ready()
     unload, load = cache.orders()
     for order in load:
         for rank in range(2):
-            cache.reported(LoraRead(number=order.number, rank=rank, digest="x", size=size))
+            cache.reported(AdapterRead(number=order.number, rank=rank, digest="x", size=size))
     return request_id in cache.take_ready() or request_id in cache._held, [*unload]
 
 
@@ -266,4 +274,4 @@ def test_a_request_never_waits_for_bytes_that_only_it_takes(tmp_path: Path) -> N
 def test_loras_that_never_fit_are_refused_with_their_size(tmp_path: Path) -> None:
     cache = sized(tmp_path, 100, a=60, b=60)
     with pytest.raises(InvalidRequest, match=r"lora='a, b': takes 1.2e-07 GB.*max_lora_gb"):
-        cache.find([LoraChoice("a"), LoraChoice("b")])
+        cache.find(chosen([LoraChoice("a"), LoraChoice("b")]))

@@ -1,0 +1,1 @@
+"""The operator's controls, as files."""

@@ -1,0 +1,1 @@
+"""Controls of requests: networks that a picture steers."""

@@ -1,0 +1,1 @@
+"""Controls: networks of their own that a picture steers, for single rows of a batch."""

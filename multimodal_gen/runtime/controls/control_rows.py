@@ -1,0 +1,125 @@
+"""Controls of the rows of one evaluation."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multimodal_gen.runtime.controls.control import Added, Control, ControlCall, Told
+from multimodal_gen.runtime.distributed.device_copies import tensor_of
+
+
+@dataclass(eq=False)
+class ControlUse:
+    """A loaded control, as one request uses it."""
+
+    key: int
+    scale: float
+    start: float
+    stop: float
+    picture: str
+    """Name of its picture in the request."""
+    mode: str | None = None
+    told: Mapping[str, Told] | None = None
+    """What it made of the picture, by branch; set when the request is prepared."""
+
+    def applies(self, evaluation: int, evaluations: int) -> bool:
+        """True if it applies to an evaluation of so many; like diffusers', spans end before an
+        evaluation that they don't hold whole."""
+        return (
+            self.scale != 0
+            and evaluation / evaluations >= self.start
+            and (evaluation + 1) / evaluations <= self.stop
+        )
+
+
+Residuals = Tensor | list[Tensor]
+RowUses = Sequence[tuple[ControlUse, str]]
+"""Controls of one row, with the guidance branch that it is."""
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows of one control."""
+
+    control: Control
+    rows: Tensor | None
+    scale: Tensor
+    told: Told
+
+    def call(
+        self, tensors: Mapping[str, Any], static: Mapping[str, Any], total: int
+    ) -> ControlCall:
+        own = tensors
+        if self.rows is not None:
+            own = {
+                name: each.index_select(0, self.rows) if isinstance(each, Tensor) else each
+                for name, each in tensors.items()
+            }
+        return ControlCall(own, static, self.told, self.scale, self.rows, total)
+
+
+class ControlRows:
+    """Controls per row of a batch: each network runs once, on its rows."""
+
+    def __init__(
+        self, uses: Sequence[RowUses], loaded: Mapping[int, Control], device: torch.device
+    ) -> None:
+        """Row r uses `uses[r]`."""
+        self._total = len(uses)
+        users: defaultdict[int, list[tuple[int, float, Told]]] = defaultdict(list)
+        for row, of_row in enumerate(uses):
+            for use, branch in of_row:
+                if use.told and branch in use.told:
+                    users[use.key].append((row, float(use.scale), use.told[branch]))
+        self._groups = [
+            self._group(loaded[key], members, device) for key, members in sorted(users.items())
+        ]
+
+    def _group(
+        self,
+        control: Control,
+        members: Sequence[tuple[int, float, Told]],
+        device: torch.device,
+    ) -> _Group:
+        rows = [row for row, _, _ in members]
+        told = [each for _, _, each in members]
+        joined = {name: torch.cat([each[name] for each in told]) for name in told[0]}
+        scale = tensor_of([scale for _, scale, _ in members], device)
+        which = None if rows == [*range(self._total)] else tensor_of(rows, device)
+        return _Group(control, which, scale, joined)
+
+    @contextmanager
+    def applied(
+        self, tensors: Mapping[str, Any], static: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the denoiser's arguments for an evaluation that runs in this context: `tensors`,
+        and what the controls add."""
+        with ExitStack() as stack:
+            added: Added = {}
+            for group in self._groups:
+                call = group.call(tensors, static, self._total)
+                own = stack.enter_context(group.control.applied(call))
+                for name, residuals in own.items():
+                    added[name] = self._sum(added.get(name), residuals, group.rows)
+            yield {**tensors, **added}
+
+    def _sum(self, before: Residuals | None, own: Residuals, rows: Tensor | None) -> Residuals:
+        """Add to all rows; those of other controls stay as they are."""
+        if isinstance(own, list):
+            befores = before if isinstance(before, list) else [None] * len(own)
+            return [self._one(a, b, rows) for a, b in zip(befores, own, strict=True)]
+        return self._one(before if isinstance(before, Tensor) else None, own, rows)
+
+    def _one(self, before: Tensor | None, own: Tensor, rows: Tensor | None) -> Tensor:
+        if rows is None:
+            return own if before is None else before + own
+        if before is None:
+            before = own.new_zeros(self._total, *own.shape[1:])
+        return before.index_add(0, rows, own)

@@ -1,0 +1,1 @@
+"""The kinds of controls, each in a file with its `KIND`."""

@@ -1,0 +1,61 @@
+"""Random controls for tiny checkpoints, as diffusers saves them, without an engine."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tiny_checkpoints.weights import fill
+
+from multimodal_gen.checkpoints.control.folder import ControlFolder
+from multimodal_gen.runtime.controls.control_rows import ControlUse
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.control_reading import control_reader
+
+_numbers = itertools.count()
+
+
+def save_random(module: Any, folder: Path, seed: int = 0, scale: float = 1.0) -> Any:
+    """Give all of the module's weights, which may be zeros, random values, and save it."""
+    fill(module, folder.name, seed, torch.float32)
+    module.eval().requires_grad_(False)
+    module.save_pretrained(folder)
+    return module
+
+
+def edges(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """A picture [height, width, 3] such as controls take: lines and areas."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3))
+    rows, columns = np.mgrid[:height, :width]
+    lines = ((rows + columns) % 13 < 3)[..., None] * 255
+    return np.where(columns[..., None] > width // 2, lines, noise).astype(np.uint8)
+
+
+class LoadedControls:
+    """Loads controls of a folder into a pipeline, without an engine; each gets a key."""
+
+    def __init__(self, pipeline: ComposedPipeline, folder: Path) -> None:
+        self._pipeline = pipeline
+        self._reader = control_reader(pipeline)
+        self._folder = ControlFolder(folder)
+        self._keys: dict[str, int] = {}
+
+    def key(self, name: str) -> int:
+        """Load a control, unless it is loaded."""
+        if name not in self._keys:
+            key = self._keys[name] = next(_numbers)
+            self._pipeline.controls.add(key, self._reader.read(self._folder.find(name)))
+        return self._keys[name]
+
+    def uses(self, choices: Any) -> tuple[ControlUse, ...]:
+        """Uses of the controls of a request's parameters, in their order."""
+        return tuple(
+            ControlUse(
+                self.key(each.name), each.scale, each.start, each.stop, f"control_{n}", each.mode
+            )
+            for n, each in enumerate(choices, 1)
+        )
