@@ -90,10 +90,12 @@ def with_lora_defaults(
             found = {**contract.parameters, **found}
     if params.sigmas:
         found = {name: found[name] for name in found if name not in _OF_SIGMAS}
+    if any(getattr(params, name) is not None for name in _OF_SIGMAS):
+        found.pop("sigmas", None)
     unset = {
         name: value
         for name, value in found.items()
-        if getattr(params, name) is None and _supports(model, name, value)
+        if getattr(params, name) in (None, ()) and _supports(model, name, value)
     }
     return replace(params, **unset) if unset else params
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace
 from safetensors.torch import save_file
 
 from multimodal_gen.checkpoints.lora.about import LoraAbout
@@ -62,7 +63,31 @@ PNG = "data:image/png;base64,iVBORw0KGgo="
         ),
         (
             "Hyper-SD15-12steps-CFG-lora",
-            {"num_inference_steps": 12, "guidance_scale": 5.0, "timestep_spacing": "trailing"},
+            {
+                "num_inference_steps": 12,
+                "guidance_scale": 5.0,
+                "scheduler": "ddim",
+                "timestep_spacing": "trailing",
+            },
+        ),
+        ("Hyper-SD3-4steps-CFG-lora", {"num_inference_steps": 4, "guidance_scale": 3.0}),
+        ("Hyper-SD3-8steps-CFG-lora", {"num_inference_steps": 8, "guidance_scale": 5.0}),
+        ("Hyper-SD3-16steps-CFG-lora", {"num_inference_steps": 16, "guidance_scale": 7.0}),
+        (
+            "wan2.1_t2v_14b_lora_rank64_lightx2v_4step",
+            {"num_inference_steps": 4, "guidance_scale": 1.0, "flow_shift": 5.0},
+        ),
+        (
+            "Flux_2-Turbo-LoRA_comfyui",
+            {
+                "num_inference_steps": 8,
+                "guidance_scale": 2.5,
+                "sigmas": (1.0, 0.6509, 0.4374, 0.2932, 0.1893, 0.1108, 0.0495, 0.00031),
+            },
+        ),
+        (
+            "TCD-SDXL-LoRA",
+            {"num_inference_steps": 4, "guidance_scale": 1.0, "scheduler": "tcd"},
         ),
         ("FLUX.1-Turbo-Alpha", {"num_inference_steps": 8, "guidance_scale": 3.5}),
         (
@@ -75,7 +100,14 @@ PNG = "data:image/png;base64,iVBORw0KGgo="
         ),
         (
             "ltx-2-19b-distilled-lora-384",
-            {"num_inference_steps": 8, "guidance_scale": 1.0},
+            {
+                "num_inference_steps": 8,
+                "guidance_scale": 1.0,
+                "audio_guidance_scale": 1.0,
+                "stg_scale": 0.0,
+                "modality_scale": 1.0,
+                "guidance_rescale": 0.0,
+            },
         ),
     ],
 )
@@ -95,8 +127,17 @@ def test_other_loras_have_none(name: str) -> None:
     assert contract_of(name) is None
 
 
-def test_flux_is_told_the_scale_of_its_hyper_lora() -> None:
-    assert "scale=0.125" in str(contract_of("Hyper-FLUX.1-dev-16steps-lora"))
+@pytest.mark.parametrize("name", ["Hyper-FLUX.1-dev-16steps-lora", "Hyper-SD3-8steps-CFG-lora"])
+def test_some_are_told_the_scale_of_their_hyper_lora(name: str) -> None:
+    assert "scale=0.125" in str(contract_of(name))
+
+
+def test_noise_levels_of_a_lora_go_with_its_own_number_of_steps() -> None:
+    model = replace(MODEL, parameters=("lora", "sigmas"))
+    own = with_lora_defaults(SamplingParams(lora="flux.2-turbo-lora"), model)
+    assert (own.num_inference_steps, len(own.sigmas)) == (8, 8)
+    asked = SamplingParams(lora="flux.2-turbo-lora", num_inference_steps=20)
+    assert with_lora_defaults(asked, model).sigmas == ()
 
 
 def test_what_a_request_leaves_open_is_what_its_lora_was_made_for() -> None:

@@ -1,6 +1,6 @@
 """Sampling parameters that published LoRAs for few steps were made for, by their names.
 
-Taken from the model cards of their authors.
+Each row names where its authors say so.
 """
 
 from __future__ import annotations
@@ -36,27 +36,53 @@ class _Row:
     scale: float = 1.0
 
 
+_TURBO_LEVELS = (1.0, 0.6509, 0.4374, 0.2932, 0.1893, 0.1108, 0.0495, 0.00031)
+_WITHOUT_LTX_GUIDANCE = {
+    **_NO_GUIDANCE,
+    "audio_guidance_scale": 1.0,
+    "stg_scale": 0.0,
+    "modality_scale": 1.0,
+    "guidance_rescale": 0.0,
+}
 _ROWS = (
+    # github.com/ModelTC/Qwen-Image-Lightning, README and its script for diffusers
     _Row(r"qwen.*lightning|lightning.*qwen", 8, {"true_cfg_scale": 1.0, "flow_shift": 3.0}),
+    # github.com/ModelTC/LightX2V, configs/distill: sample_shift 5 and enable_cfg false
     _Row(r"lightx2v|wan.*lightning|lightning.*wan", 4, {**_NO_GUIDANCE, "flow_shift": 5.0}),
+    # huggingface.co/ByteDance/SDXL-Lightning
     _Row(
         r"sdxl-?lightning|lightning.*sdxl",
         4,
         {**_NO_GUIDANCE, "scheduler": "euler", "timestep_spacing": "trailing"},
     ),
+    # huggingface.co/ByteDance/Hyper-SD, with a setting for each model
     _Row(r"hyper-?flux", 8, {"guidance_scale": 3.5}, scale=0.125),
-    _Row(r"hyper-?sd.*cfg", 8, {"guidance_scale": 5.0, "timestep_spacing": "trailing"}),
+    _Row(r"hyper-?sd-?3.*\b4-?step", 4, {"guidance_scale": 3.0}, scale=0.125),
+    _Row(r"hyper-?sd-?3.*\b16-?step", 16, {"guidance_scale": 7.0}, scale=0.125),
+    _Row(r"hyper-?sd-?3", 8, {"guidance_scale": 5.0}, scale=0.125),
+    _Row(
+        r"hyper-?sd.*cfg",
+        8,
+        {"guidance_scale": 5.0, "scheduler": "ddim", "timestep_spacing": "trailing"},
+    ),
     _Row(r"hyper-?sd.*\b1-?step", 1, {**_NO_GUIDANCE, "scheduler": "tcd"}),
     _Row(
         r"hyper-?sd",
         8,
         {**_NO_GUIDANCE, "scheduler": "ddim", "timestep_spacing": "trailing"},
     ),
+    # huggingface.co/alimama-creative/FLUX.1-Turbo-Alpha
     _Row(r"flux.*turbo-alpha", 8, {"guidance_scale": 3.5}),
+    # huggingface.co/fal/FLUX.2-dev-Turbo
+    _Row(r"flux-?\.?2.*turbo", 8, {"guidance_scale": 2.5, "sigmas": _TURBO_LEVELS}),
+    # huggingface.co/blog/lcm_lora
     _Row(r"\blcm-?lora|\blora-lcm", 4, {**_NO_GUIDANCE, "scheduler": "lcm"}),
-    _Row(r"\btcd-?lora|sd(xl|15)-tcd", 4, {**_NO_GUIDANCE, "scheduler": "tcd"}),
+    # github.com/jabir-zheng/TCD
+    _Row(r"\btcd-?lora|sd(xl|15|21.*)-tcd|\btcd-sd", 4, {**_NO_GUIDANCE, "scheduler": "tcd"}),
+    # github.com/tianweiy/DMD2, whose timesteps differ by up to 20 from those of this solver
     _Row(r"\bdmd2\b", 4, {**_NO_GUIDANCE, "scheduler": "lcm"}),
-    _Row(r"\bltx.*distilled", 8, _NO_GUIDANCE),
+    # github.com/Lightricks/LTX-2, whose noise levels for it are the distilled checkpoint's
+    _Row(r"\bltx.*distilled", 8, _WITHOUT_LTX_GUIDANCE),
 )
 """The first whose pattern is found counts; names are in lower case, their words joined by `-`."""
 

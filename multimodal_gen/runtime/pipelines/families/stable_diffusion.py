@@ -17,7 +17,7 @@ from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.schedulers.registry import solver_class
 from multimodal_gen.runtime.models.vaes.image import ImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.few_steps import few_steps
+from multimodal_gen.runtime.pipelines.few_steps import few_step_solver, few_steps
 from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
 from multimodal_gen.runtime.pipelines.prompts import text_of
@@ -74,11 +74,12 @@ class StableDiffusionPipeline(ComposedPipeline):
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
         defaults = trained_size(cls.family, checkpoint, "unet")
-        return few_steps(defaults, checkpoint.scheduler_config(), checkpoint.config("unet"))
+        configs = checkpoint.scheduler_config(), checkpoint.config("unet")
+        return few_steps(defaults, *configs, _file(checkpoint))
 
     @classmethod
     def solver_config(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        config = super().solver_config(checkpoint)
+        config = few_step_solver(super().solver_config(checkpoint), _file(checkpoint))
         # Includes the file's settings for other classes, which a request may choose.
         known = {*config, *inspect.signature(solver_class(config)).parameters}
         corrections = cls.corrections.get(checkpoint.pipeline_class, {})
@@ -105,6 +106,11 @@ class StableDiffusionPipeline(ComposedPipeline):
             tensors["latents"] = torch.cat((rows.latents, *shown), dim=1)
         with rows.controlled(tensors) as controlled:
             return self._denoiser(controlled, lora=rows.lora)
+
+
+def _file(checkpoint: Checkpoint) -> str:
+    """Name of the file that the UNet's weights are from; "" for a folder."""
+    return checkpoint.files["unet"].header.path.name if "unet" in checkpoint.files else ""
 
 
 PIPELINE = StableDiffusionPipeline
