@@ -89,6 +89,7 @@ def check_pictures(params: SamplingParams, model: ModelInfo, pictures: Pictures)
     _check_companions(model, pictures)
     if "last_image" in pictures and params.num_frames == 1 < model.defaults.num_frames:
         raise InvalidRequest("num_frames", 1, "must be more than 1 with a last frame")
+    _check_length(params, model, pictures)
     if params.strength is None:
         return
     task = "inpainting" if "mask" in pictures else "image-to-image"
@@ -96,6 +97,15 @@ def check_pictures(params: SamplingParams, model: ModelInfo, pictures: Pictures)
     if not starts and not ("video" in pictures and model.defaults.strength is not None):
         allowed = "only allowed with an input image, for a model that starts from it"
         raise InvalidRequest("strength", params.strength, allowed)
+
+
+def _check_length(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> None:
+    """Raise InvalidRequest for more frames than a video has that the model starts from."""
+    if params.num_frames is None or "video" not in pictures or model.defaults.strength is None:
+        return
+    if params.num_frames > (frames := pictures["video"].shape[0]):
+        allowed = f"must be at most the input video's {frames} frames"
+        raise InvalidRequest("num_frames", params.num_frames, allowed)
 
 
 def _check_controls(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> None:

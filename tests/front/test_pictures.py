@@ -148,6 +148,15 @@ def test_of_a_longer_video_than_the_model_makes_the_frames_asked_for_are_taken()
         resolve(SamplingParams(), FROM_VIDEO, VIDEO)
 
 
+def test_more_frames_than_a_video_has_are_refused_where_it_is_what_the_model_starts_from() -> None:
+    starts = model("image-to-image", "video-to-video", also=("video_path",))
+    assert resolve(SamplingParams(num_frames=9), starts, VIDEO).num_frames == 9
+    short = {"video": FrameHeader((7, 300, 400, 3))}
+    with pytest.raises(InvalidRequest, match="must be at most the input video's 7 frames"):
+        resolve(SamplingParams(num_frames=9), starts, short)
+    assert resolve(SamplingParams(num_frames=9), FROM_VIDEO, short).num_frames == 9
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 3), (0, 8, 8, 3), (5, 8, 8), (9, 9999, 9999, 3)])
 def test_a_video_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidRequest, match="video_path"):

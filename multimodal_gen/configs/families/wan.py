@@ -1,4 +1,4 @@
-"""Wan 2.1 and 2.2 text-to-video; sizes, steps and guidance as in the models' published examples."""
+"""Wan 2.1 and 2.2, of texts and videos; sizes, steps and guidance as in published examples."""
 
 import msgspec
 
@@ -15,9 +15,20 @@ from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
 PARAMETERS = ("num_frames", "fps", "max_sequence_length")
-EXPERT_PARAMETERS = (*PARAMETERS, "guidance_scale_2")
+OF_EXPERTS = ("guidance_scale_2",)
 """For models with two experts."""
 LIMITS = Limits(max_frames=241, max_sequence_length=512)
+DEFAULTS = Defaults(
+    width=832,
+    height=480,
+    num_frames=81,
+    fps=16,
+    num_inference_steps=50,
+    guidance_scale=5.0,
+    max_sequence_length=512,
+)
+_STRENGTH = 0.8
+"""Of a model that may start from a video."""
 
 _PATCHES = "patch_embedding.weight"
 _BASES = (
@@ -54,7 +65,7 @@ _SINGLE_FILES = (
 WAN = FamilyConfig(
     name="wan",
     title="Wan 2.1 and 2.2 text-to-video",
-    pipeline_classes=("WanPipeline",),
+    pipeline_classes=("WanPipeline", "WanVideoToVideoPipeline"),
     components={
         "tokenizer": tokenizer(*T5_TOKENIZERS),
         "text_encoder": encoder("UMT5EncoderModel", "T5EncoderModel"),
@@ -62,18 +73,10 @@ WAN = FamilyConfig(
         "transformer_2": native("WanTransformer3DModel", optional=True),
         "vae": module("AutoencoderKLWan"),
     },
-    tasks=("text-to-video",),
-    parameters=PARAMETERS,
+    tasks=("text-to-video", "video-to-video"),
+    parameters=(*PARAMETERS, "video_path"),
     size_multiple=16,
-    defaults=Defaults(
-        width=832,
-        height=480,
-        num_frames=81,
-        fps=16,
-        num_inference_steps=50,
-        guidance_scale=5.0,
-        max_sequence_length=512,
-    ),
+    defaults=msgspec.structs.replace(DEFAULTS, strength=_STRENGTH),
     limits=LIMITS,
     frame_multiple=4,
     views=(View.FLOW,),
@@ -94,6 +97,6 @@ EXPERTS_DEFAULTS = msgspec.structs.replace(
 """Defaults of Wan 2.2 A14B."""
 
 TEXT_IMAGE_DEFAULTS = msgspec.structs.replace(
-    WAN.defaults, width=1280, height=704, num_frames=121, fps=24
+    DEFAULTS, width=1280, height=704, num_frames=121, fps=24
 )
 """Defaults of Wan 2.2 TI2V-5B."""

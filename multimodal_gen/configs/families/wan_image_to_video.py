@@ -10,6 +10,7 @@ from multimodal_gen.configs.families.components import (
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.families.wan import (
+    DEFAULTS,
     DIFFUSERS_KEYS,
     LIMITS,
     NOT_WAN,
@@ -69,7 +70,7 @@ WAN_IMAGE_TO_VIDEO = FamilyConfig(
     tasks=("image-to-video",),
     parameters=(*PARAMETERS, "last_image_path"),
     size_multiple=16,
-    defaults=WAN.defaults,
+    defaults=DEFAULTS,
     limits=LIMITS,
     frame_multiple=4,
     picture_size="area",
@@ -81,11 +82,9 @@ WAN_IMAGE_TO_VIDEO = FamilyConfig(
 )
 
 IMAGE_EXPERTS_DEFAULTS = msgspec.structs.replace(
-    WAN.defaults, num_inference_steps=40, guidance_scale=3.5
+    DEFAULTS, num_inference_steps=40, guidance_scale=3.5
 )
 """Defaults of Wan 2.2 A14B; the second expert uses the first's guidance."""
 
-LAST_FRAME_DEFAULTS = msgspec.structs.replace(
-    WAN.defaults, width=1280, height=720, guidance_scale=5.5
-)
+LAST_FRAME_DEFAULTS = msgspec.structs.replace(DEFAULTS, width=1280, height=720, guidance_scale=5.5)
 """Defaults of Wan 2.1 FLF2V."""

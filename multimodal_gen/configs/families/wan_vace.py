@@ -7,6 +7,7 @@ import msgspec
 from multimodal_gen.configs.families.components import native
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.families.wan import (
+    DEFAULTS,
     DIFFUSERS_KEYS,
     LIMITS,
     ORIGINAL_KEYS,
@@ -48,7 +49,7 @@ WAN_VACE = replace(
     },
     tasks=("text-to-video", "video-to-video", "reference-to-video"),
     parameters=(*PARAMETERS, *VACE_PARAMETERS),
-    defaults=msgspec.structs.replace(WAN.defaults, conditioning_scale=1.0),
+    defaults=msgspec.structs.replace(DEFAULTS, conditioning_scale=1.0),
     limits=msgspec.structs.replace(LIMITS, max_images=4),
     single_files=_SINGLE_FILES,
 )

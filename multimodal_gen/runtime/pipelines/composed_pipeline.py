@@ -260,11 +260,15 @@ class ComposedPipeline(DescribedPipeline, ABC):
         """Set the request's solver, latents and callbacks after each step."""
         params, generator = state.params, state.generator
         solver = state.solver = self.solver(params, generator)
-        task = "inpainting" if "mask" in state.pictures else "image-to-image"
-        if "image" in state.pictures and task in self.tasks:
+        if self.starts(state):
             self.start(state, solver)
         else:
             state.latents = solver.init_noise(self.noise(state))
+
+    def starts(self, state: RequestState) -> bool:
+        """True if the request starts from its image, not from pure noise."""
+        task = "inpainting" if "mask" in state.pictures else "image-to-image"
+        return "image" in state.pictures and task in self.tasks
 
     def noise(self, state: RequestState) -> Tensor:
         """Noise that a request starts from, [1, ...]."""

@@ -1,4 +1,5 @@
-"""Wan text-to-video, after diffusers' WanPipeline; and TI2V, one model for texts and images."""
+"""Wan of texts and videos, after diffusers' WanPipeline and WanVideoToVideoPipeline; and TI2V, one
+model for texts and images."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.configs.families.wan import (
-    EXPERT_PARAMETERS,
     EXPERTS_DEFAULTS,
+    OF_EXPERTS,
     TEXT_IMAGE_DEFAULTS,
     WAN,
 )
@@ -22,6 +23,7 @@ from multimodal_gen.runtime.models.dits.wan.keys import wan_key_map
 from multimodal_gen.runtime.models.dits.wan.model import WanTransformer
 from multimodal_gen.runtime.models.encoders.cleaning import clean
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.models.vaes.input_images import fit_video
 from multimodal_gen.runtime.models.vaes.wan import WanVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.families.wan_experts import (
@@ -37,8 +39,9 @@ from multimodal_gen.runtime.pipelines.families.wan_first_frame import (
     KeptFirstFrame,
     NoFirstFrame,
 )
-from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
+from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
 from multimodal_gen.runtime.pipelines.native import NativeTransformer
+from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, noise_model_start
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
@@ -71,6 +74,7 @@ class WanPipeline(ComposedPipeline):
             self.vae, self.context, dtype=torch.float32, patch=self._experts.config.patch_size
         )
         self.guidance = ExpertGuidance(self._experts)
+        self.start = PictureStart(self.layout, noise_model_start, picture=self._given)
         self._first_frame: FirstFrame = NoFirstFrame()
         if expand_timesteps:
             self._first_frame = KeptFirstFrame(self.layout)
@@ -113,12 +117,17 @@ class WanPipeline(ComposedPipeline):
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        return EXPERT_PARAMETERS if self._experts.divided else super().parameters
+        known = super().parameters + (OF_EXPERTS if self._experts.divided else ())
+        return tuple(each for each in known if not (self._keeps_frame and each == "video_path"))
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
-        shown = isinstance(self._first_frame, KeptFirstFrame)
-        return (*super().tasks, "image-to-video") if shown else super().tasks
+        return ("text-to-video", "image-to-video") if self._keeps_frame else super().tasks
+
+    @property
+    def _keeps_frame(self) -> bool:
+        """True for a model for both texts and images."""
+        return isinstance(self._first_frame, KeptFirstFrame)
 
     # -- generation
 
@@ -136,6 +145,14 @@ class WanPipeline(ComposedPipeline):
     def prepare(self, state: RequestState) -> None:
         super().prepare(state)
         self._first_frame.prepare(state)
+
+    def starts(self, state: RequestState) -> bool:
+        return "video" in state.pictures
+
+    def _given(self, state: RequestState) -> Tensor:
+        """Clean latents of the request's video."""
+        video = state.pictures["video"][: state.params.num_frames]
+        return self.layout.encode(fit_video(video, *size_of(state.params)))
 
     def batch_kind(self, state: RequestState, evaluation: int) -> str:
         return f"{super().batch_kind(state, evaluation)} {self._experts.name(state, evaluation)}"

@@ -48,10 +48,9 @@ class WanVacePipeline(WanPipeline):
                     "of what is kept and of what changes, and the mask"
                 )
 
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        own = super().parameters
-        return tuple(dict.fromkeys((*own, *self.family.parameters)))
+    def starts(self, state: RequestState) -> bool:
+        """A video steers; it is not what the latents start from."""
+        return False
 
     # -- the frames of reference images
 

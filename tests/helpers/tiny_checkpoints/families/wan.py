@@ -9,12 +9,13 @@ from diffusers import (
     WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
+    WanVideoToVideoPipeline,
 )
 
 from .. import encoders
-from ..case import PICTURE, VIDEO, Case
+from ..case import PICTURE, STRENGTH, VIDEO, Case
 from ..checkpoint import TinyCheckpoint
-from ..pictures import gradient
+from ..pictures import clip, gradient
 from ..schedulers import Config
 from ..tokenizers import t5_tokenizer
 
@@ -141,6 +142,12 @@ CASES = {
     ("wan", "text-to-video"): Case(
         "wan22",
         changes=VIDEO | {"negative_prompt": "", "guidance_scale_2": 3.0},
+    ),
+    ("wan", "video-to-video"): Case(
+        "wan",
+        WanVideoToVideoPipeline,
+        STRENGTH
+        | {"video": clip(9, 80, 70), "max_sequence_length": 32, "negative_prompt": "blurry"},
     ),
     ("wan_image_to_video", "image-to-video"): Case(
         "wan-i2v", changes=VIDEO | PICTURE | {"negative_prompt": ""}
