@@ -340,7 +340,7 @@ class SamplingParams:
     control: Annotated[
         tuple[ControlChoice, ...],
         ParameterSpec(
-            help="Controls from the folder given by --control-dir",
+            help="Controls in --control-dir",
             needs=("parameter",),
             keyword_type="ControlLike | Sequence[ControlLike]",
         ),

@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,6 +18,8 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.control_reading import control_reader
 
 _numbers = itertools.count()
+EMBEDDING = (8, 8, 8, 8)
+"""Channels of a ControlNet's first layers."""
 
 
 def save_random(module: Any, folder: Path, seed: int = 0, scale: float = 1.0) -> Any:
@@ -33,6 +36,42 @@ def edges(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     rows, columns = np.mgrid[:height, :width]
     lines = ((rows + columns) % 13 < 3)[..., None] * 255
     return np.where(columns[..., None] > width // 2, lines, noise).astype(np.uint8)
+
+
+def networks(unet: Any) -> dict[str, Any]:
+    """Networks of diffusers for a tiny UNet of Stable Diffusion."""
+    is_xl = unet.config.addition_embed_type == "text_time"
+    made: dict[str, Any] = {}
+    for name in ("canny", "depth", "pooled"):
+        made[name] = diffusers.ControlNetModel.from_unet(
+            unet,
+            conditioning_embedding_out_channels=EMBEDDING,
+            controlnet_conditioning_channel_order="bgr" if name == "depth" else "rgb",
+            load_weights_from_unet=False,
+        )
+        made[name].register_to_config(global_pool_conditions=name == "pooled")
+    blocks = unet.config.block_out_channels
+    if is_xl:
+        made["union"] = diffusers.ControlNetUnionModel(
+            **{
+                name: value
+                for name, value in made["canny"].config.items()
+                if name not in ("mid_block_type", "conditioning_embedding_out_channels")
+            },
+            conditioning_embedding_out_channels=EMBEDDING,
+            num_trans_channel=blocks[0],
+            num_proj_channel=blocks[0],
+            num_trans_head=8,
+        )
+    kind = {"adapter_type": "full_adapter_xl", "downscale_factor": 16} if is_xl else {}
+    made["features"] = diffusers.T2IAdapter(
+        channels=[*blocks, blocks[-1]][:4], num_res_blocks=1, **kind
+    )
+    if not is_xl:
+        made["grey"] = diffusers.T2IAdapter(
+            1, list(blocks[:3]), num_res_blocks=1, adapter_type="light_adapter"
+        )
+    return made
 
 
 class LoadedControls:
@@ -54,8 +93,6 @@ class LoadedControls:
     def uses(self, choices: Any) -> tuple[ControlUse, ...]:
         """Uses of the controls of a request's parameters, in their order."""
         return tuple(
-            ControlUse(
-                self.key(each.name), each.scale, each.start, each.stop, f"control_{n}", each.mode
-            )
-            for n, each in enumerate(choices, 1)
+            ControlUse.of(self.key(each.name), each, f"control_{number}")
+            for number, each in enumerate(choices, 1)
         )

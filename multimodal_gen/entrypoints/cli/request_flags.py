@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, Token
 
+from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.parameters import NUMBERS, SamplingParameter
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
@@ -16,6 +17,10 @@ from multimodal_gen.configs.second_pass import UpscaleChoice
 
 def _loras(kind: Any, tokens: Sequence[Token]) -> tuple[LoraChoice, ...]:
     return tuple(LoraChoice.of(token.value) for token in tokens)
+
+
+def _controls(kind: Any, tokens: Sequence[Token]) -> tuple[ControlChoice, ...]:
+    return tuple(ControlChoice.of(token.value) for token in tokens)
 
 
 def _whole(kind: Any, value: str, *, delimiter: str | None = None) -> list[str]:
@@ -33,11 +38,13 @@ _MORE_HELP = {
     "image_path": "One per prompt, or all for one.",
     "mask_path": "Repeatable.",
     "lora": "NAME[:SCALE][@TARGET][@START-STOP].",
+    "control": "NAME[/MODE]=IMAGE[:SCALE][@START-STOP].",
 }
 _REPEATED = ("prompt", "image_path", "mask_path")
 """Parameters of which a command takes several, for several requests."""
 _ONE_WORD = {
     "lora": Parameter(converter=_loras, n_tokens=1, accepts_keys=False),
+    "control": Parameter(converter=_controls, n_tokens=1, accepts_keys=False),
     "upscale": Parameter(converter=_upscale, n_tokens=1, accepts_keys=False),
 }
 

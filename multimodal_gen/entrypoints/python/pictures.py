@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -10,7 +11,7 @@ from multimodal_gen.configs.user_path import user_path
 from multimodal_gen.entrypoints.python.decoding import decode_mask, decode_picture
 from multimodal_gen.entrypoints.python.video_decoding import decode_video
 from multimodal_gen.errors import InvalidRequest
-from multimodal_gen.messages.pictures import Pixels, named_images
+from multimodal_gen.messages.pictures import Pixels, control_names, named_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,11 +20,13 @@ _DECODERS = {
     "image_path": decode_picture,
     "last_image_path": decode_picture,
     "mask_path": decode_mask,
+    "control": decode_picture,
 }
+_NO_PATHS = {"image_path": None, "last_image_path": None, "mask_path": None, "video_path": None}
 
 
 def open_picture(field: str, path: str) -> np.ndarray[Any, Any]:
-    """Return the pixels of the file that `image_path` or another field names. Raises
+    """Return the pixels of the file that `image_path` or another field gives. Raises
     InvalidRequest."""
     return _DECODERS[field](_read(field, path), field)
 
@@ -36,13 +39,17 @@ def open_pictures(
     images = named_images(opened("image_path", path) for path in params.image_path or ())
     others = {
         field.removesuffix("_path"): opened(field, path)
-        for field in _DECODERS
-        if field != "image_path" and (path := getattr(params, field)) is not None
+        for field in ("last_image_path", "mask_path")
+        if (path := getattr(params, field)) is not None
     }
     if (video := params.video_path) is not None:
         file = _read("video_path", video)
         others["video"] = decode_video(file, "video_path", frames=params.num_frames)
-    return params.updated(**dict.fromkeys((*_DECODERS, "video_path"))), {**images, **others}
+    for name, choice in zip(control_names(len(params.control)), params.control, strict=True):
+        if choice.image is not None:
+            others[name] = opened("control", choice.image)
+    sent = tuple(replace(choice, image=None) for choice in params.control)
+    return params.updated(**_NO_PATHS, control=sent), {**images, **others}
 
 
 def _read(field: str, path: str) -> bytes:

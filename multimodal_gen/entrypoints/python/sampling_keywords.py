@@ -80,7 +80,7 @@ class SamplingKeywords(TypedDict, total=False):
     lora: LoraLike | Sequence[LoraLike]
     """LoRAs from --lora-dir."""
     control: ControlLike | Sequence[ControlLike]
-    """Controls from the folder given by --control-dir."""
+    """Controls in --control-dir."""
     priority: Literal["low", "normal", "high"]
     """Urgency."""
     deadline_s: float | None

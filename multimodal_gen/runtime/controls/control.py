@@ -101,6 +101,12 @@ class Control(ABC):
     def tensors(self) -> Iterable[Tensor]:
         """Its tensors on the device."""
 
+    def misuse(self, mode: str | None, height: int, width: int) -> str | None:
+        """What must be different about a request of this mode and size, in pixels."""
+        if mode in self.modes or (mode is None and not self.modes):
+            return None
+        return f"mode must be {' or '.join(self.modes) or 'left out'} for this control"
+
     @abstractmethod
     def prepared(self, picture: ControlPicture) -> Mapping[str, Told]:
         """What it makes of a picture once for all evaluations, for each branch that it steers."""

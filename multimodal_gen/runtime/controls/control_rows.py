@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.runtime.controls.control import Added, Control, ControlCall, Told
 from multimodal_gen.runtime.distributed.device_copies import tensor_of
 
@@ -20,6 +21,7 @@ class ControlUse:
     """A loaded control, as one request uses it."""
 
     key: int
+    name: str
     scale: float
     start: float
     stop: float
@@ -28,6 +30,11 @@ class ControlUse:
     mode: str | None = None
     told: Mapping[str, Told] | None = None
     """What it made of the picture, by branch; set when the request is prepared."""
+
+    @classmethod
+    def of(cls, key: int, choice: ControlChoice, picture: str) -> ControlUse:
+        """Use the control that is loaded under `key` as a request says."""
+        return cls(key, choice.name, choice.scale, choice.start, choice.stop, picture, choice.mode)
 
     def applies(self, evaluation: int, evaluations: int) -> bool:
         """True if it applies to an evaluation of so many; like diffusers', spans end before an

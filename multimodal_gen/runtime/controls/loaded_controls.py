@@ -26,13 +26,12 @@ class LoadedControls:
         """Free a control; no effect if it isn't loaded."""
         self._loaded.pop(key, None)
 
-    def check(self, uses: Sequence[ControlUse]) -> None:
-        """Raise InvalidRequest for a mode that a control does not have."""
+    def check(self, uses: Sequence[ControlUse], height: int, width: int) -> None:
+        """Raise InvalidRequest for a mode or a size, in pixels, that a control does not take."""
         for use in uses:
-            modes = self._loaded[use.key].modes
-            if (use.mode is not None or modes) and use.mode not in modes:
-                allowed = f"mode must be {' or '.join(modes) or 'left out'} for this control"
-                raise InvalidRequest("control", use.mode, allowed)
+            wrong = self._loaded[use.key].misuse(use.mode, height, width)
+            if wrong is not None:
+                raise InvalidRequest("control", use.name, wrong)
 
     def prepare(self, use: ControlUse, picture: ControlPicture) -> None:
         """Let the control look at the picture, once for all evaluations."""

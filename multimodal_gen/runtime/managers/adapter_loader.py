@@ -83,7 +83,7 @@ class AdapterLoader:
         )
         names = control_names(len(params.control))
         state.controls = tuple(
-            ControlUse(number, choice.scale, choice.start, choice.stop, name, choice.mode)
+            ControlUse.of(number, choice, name)
             for number, choice, name in zip(numbers[loras:], params.control, names, strict=True)
         )
 

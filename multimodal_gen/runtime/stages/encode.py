@@ -26,7 +26,7 @@ class EncodeStage:
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:
-            self._pipeline.controls.check(state.controls)
+            self._pipeline.controls.check(state.controls, *state.size)
             state.conditioning = self._shared(partial(self._encoded, state))
             state.warnings += self._pipeline.without_effect(state)
 

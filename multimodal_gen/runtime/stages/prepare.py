@@ -44,12 +44,8 @@ class PrepareStage:
         self._pipeline.prepare(state)
         state.first = state.evaluation
         for use in state.controls:
-            height, width = state.params.height, state.params.width
-            assert height is not None
-            assert width is not None
-            branches = tuple(state.conditioning)
-            pixels = state.pictures[use.picture]
-            picture = ControlPicture(pixels, height, width, branches, use.mode)
+            pixels, branches = state.pictures[use.picture], tuple(state.conditioning)
+            picture = ControlPicture(pixels, *state.size, branches, use.mode)
             self._pipeline.controls.prepare(use, picture)
         solver, _ = state.running()
         if self._is_output_rank:

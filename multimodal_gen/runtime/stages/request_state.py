@@ -76,6 +76,13 @@ class RequestState:
         return self.req.params
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the output, in pixels."""
+        assert self.params.height is not None
+        assert self.params.width is not None
+        return self.params.height, self.params.width
+
+    @property
     def made(self) -> list[list[Tensor]]:
         """Arrays of its result, in the order in which they are sent, each in parts."""
         return [self.chunks] if self.audio is None else [self.chunks, [self.audio]]

@@ -10,7 +10,7 @@ from multimodal_gen.entrypoints.http.a1111.geometry import CROP, FILL, Box, mask
 from multimodal_gen.entrypoints.http.a1111.masks import filled, mask_of
 from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage
 from multimodal_gen.entrypoints.http.media.pictures import decode_images
-from multimodal_gen.entrypoints.http.openai.schema import PictureSource
+from multimodal_gen.entrypoints.http.openai.picture_fields import PictureSource
 from multimodal_gen.entrypoints.python.decoding import count_until_freed
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from multimodal_gen.entrypoints.http.openai.schema import PictureLink, PictureSource
+from multimodal_gen.entrypoints.http.openai.picture_fields import PictureLink, PictureSource
 from multimodal_gen.entrypoints.python.decoding import decode_picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.pictures import check_number
+from multimodal_gen.messages.pictures import check_number, control_names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,18 @@ def decode_images(
     listed = given if isinstance(given, list) else [given]
     check_number(len(listed), model, field)
     return [decode_picture(file_of(each, field), field, max_pixels=max_pixels) for each in listed]
+
+
+def control_pictures(
+    given: Sequence[PictureSource], model: ModelInfo, max_pixels: int
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Decode the images of controls, in their order. Raises InvalidRequest, for more than the model
+    takes before any is decoded."""
+    if len(given) > (most := model.limits.max_controls):
+        raise InvalidRequest("control", f"{len(given)} controls", f"must be at most {most}")
+    files = (file_of(each, "control") for each in given)
+    decoded = (decode_picture(file, "control", max_pixels=max_pixels) for file in files)
+    return dict(zip(control_names(len(given)), decoded, strict=True))
 
 
 def bytes_of(text: str, field: str) -> bytes:

@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
 
 from multimodal_gen.entrypoints.http.jobs.files import absolute_url
+from multimodal_gen.entrypoints.http.media.pictures import control_pictures
 from multimodal_gen.entrypoints.http.openai.image_jobs import job_reply
 from multimodal_gen.entrypoints.http.openai.image_replies import (
     Encoding,
@@ -37,6 +39,7 @@ class ImageMaker:
 
     service: Service
     jobs: Jobs
+    max_input_pixels: int
 
     async def model(self, name: str | None = None) -> ModelInfo:
         """The model of this name, or the default one; it is loaded if it never was. Raises
@@ -58,6 +61,10 @@ class ImageMaker:
         ends it, with the field names of the body."""
         try:
             body.check_answer()
+            if body.control:
+                given = [each.image for each in body.control]
+                opened = partial(control_pictures, given, model, self.max_input_pixels)
+                pictures = {**pictures, **await asyncio.to_thread(opened)}
             if body.run_in_background:
                 return await self._job(request, body, model, pictures)
             encoding = Encoding.of(body, model.name)

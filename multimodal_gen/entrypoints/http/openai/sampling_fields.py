@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
+from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.sampling_params import PARAMETERS
 from multimodal_gen.configs.second_pass import UpscaleChoice
@@ -17,6 +18,7 @@ from multimodal_gen.entrypoints.http.openai.parameter_fields import (
     describe,
     types_in,
 )
+from multimodal_gen.entrypoints.http.openai.picture_fields import PictureSource
 from multimodal_gen.entrypoints.http.transport.warnings import at_most
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 
@@ -37,6 +39,22 @@ class LoraField(BaseModel):
     """Part of the steps that are over when it begins to apply, 0 to 1."""
     stop: float = 1.0
     """Part of the steps that are over when it ceases to."""
+
+
+class ControlField(BaseModel):
+    """A control, by its name in the operator's folder, and the image that steers it."""
+
+    model_config = ConfigDict(title="Control", strict=True, extra="forbid")
+
+    name: str
+    image: PictureSource
+    scale: float = 1.0
+    start: float = 0.0
+    """Part of the steps that are over when it begins to apply, 0 to 1."""
+    stop: float = 1.0
+    """Part of the steps that are over when it ceases to."""
+    mode: str | None = None
+    """Kind of image, for a control that takes several: canny, depth, …"""
 
 
 class UpscaleField(BaseModel):
@@ -63,6 +81,7 @@ class SamplingFields(ParameterFields):
     size: str | None = None
     """`auto`, or WIDTHxHEIGHT in pixels."""
     lora: list[LoraField] | None = None
+    control: list[ControlField] | None = None
     upscale: UpscaleField | None = None
 
     previews: bool | None = None
@@ -74,14 +93,14 @@ class SamplingFields(ParameterFields):
 
     _overruled: list[str] = PrivateAttr(default_factory=list)
     """Warnings about fields that others with the same meaning overrule."""
-    _own_way: ClassVar = {"seed", "num_outputs_per_prompt", "lora", "upscale"}
+    _own_way: ClassVar = {"seed", "num_outputs_per_prompt", "lora", "control", "upscale"}
     """Parameters that subclasses convert themselves."""
 
     @model_validator(mode="before")
     @classmethod
     def _tolerated(cls, given: object) -> object:
         """Take what other servers take: 20.0 for an integer, as JavaScript has one type of number,
-        and a single LoRA without a list."""
+        and a single LoRA or control without a list."""
         if not isinstance(given, dict):
             return given
         whole = {
@@ -89,8 +108,9 @@ class SamplingFields(ParameterFields):
             for name, value in given.items()
             if isinstance(value, float) and value.is_integer() and _is_integer(cls, name)
         }
-        lora = {"lora": [given["lora"]]} if isinstance(given.get("lora"), dict) else {}
-        return {**given, **whole, **lora}
+        names = ("lora", "control")
+        single = {name: [given[name]] for name in names if isinstance(given.get(name), dict)}
+        return {**given, **whole, **single}
 
     @model_validator(mode="after")
     def _forget_extras(self) -> Self:
@@ -109,6 +129,10 @@ class SamplingFields(ParameterFields):
         given |= self._sides()
         if self.lora:
             given["lora"] = tuple(LoraChoice(**lora.model_dump()) for lora in self.lora)
+        if self.control:
+            given["control"] = tuple(
+                ControlChoice(**control.model_dump(exclude={"image"})) for control in self.control
+            )
         if self.upscale is not None:
             given["upscale"] = UpscaleChoice.of(self.upscale.model_dump())
         return given

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.entrypoints.http.openai.picture_fields import PictureSource
 from multimodal_gen.entrypoints.http.openai.sampling_fields import SamplingFields
 from multimodal_gen.errors import InvalidRequest
 
@@ -154,19 +155,6 @@ class ImagesRequest(ImageFields):
 
     prompt: str
     markup: NotOffered = None
-
-
-class PictureLink(BaseModel):
-    """An image in JSON."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    image_url: str
-    """A data URL, or an http(s) URL of a host that the operator allows."""
-
-
-PictureSource = bytes | str | PictureLink
-"""A file in a form; in JSON a data URL or base64."""
 
 
 def _has_no_file_id(value: object) -> object:

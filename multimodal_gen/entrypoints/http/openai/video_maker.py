@@ -9,7 +9,11 @@ from typing import Any
 from fastapi import Request, Response
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.entrypoints.http.media.pictures import decode_images, file_of
+from multimodal_gen.entrypoints.http.media.pictures import (
+    control_pictures,
+    decode_images,
+    file_of,
+)
 from multimodal_gen.entrypoints.http.openai.video_schema import RemixRequest, VideosRequest
 from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
@@ -119,6 +123,8 @@ class VideoMaker:
         if body.video is not None:
             file, frames = file_of(body.video, "video"), params.num_frames
             pixels["video"] = decode_video(file, "video", frames=frames, max_pixels=most)
+        if body.control:
+            pixels |= control_pictures([each.image for each in body.control], model, most)
         return pixels
 
 

@@ -11,9 +11,9 @@ from pydantic_core import PydanticCustomError
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.http.bodies.json_body import maybe_json
+from multimodal_gen.entrypoints.http.openai.picture_fields import PictureSource
 from multimodal_gen.entrypoints.http.openai.sampling_fields import SamplingFields
 from multimodal_gen.entrypoints.http.openai.schema import (
-    PictureSource,
     PictureSources,
     SentPicture,
 )

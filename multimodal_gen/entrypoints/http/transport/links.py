@@ -8,22 +8,26 @@ from fastapi import Request
 from pydantic import BaseModel
 
 from multimodal_gen.entrypoints.http.openai.parameter_fields import types_in
-from multimodal_gen.entrypoints.http.openai.schema import PictureLink
+from multimodal_gen.entrypoints.http.openai.picture_fields import PictureLink
 from multimodal_gen.entrypoints.http.transport.fetch import MediaFetcher
 
 _SCHEMES = ("http://", "https://")
 
 
 async def follow_links(request: Request, body: BaseModel) -> None:
-    """Replace URLs by files, in image fields of `body`. Raises InvalidRequest."""
+    """Replace URLs by files, in image fields of `body` and of objects that it lists. Raises
+    InvalidRequest."""
     fetcher: MediaFetcher = request.app.state.media
     for name, field in type(body).model_fields.items():
-        if PictureLink in types_in(field.annotation):
-            value = getattr(body, name)
-            if isinstance(value, list):
-                setattr(body, name, [await _file(fetcher, each, name) for each in value])
-            else:
-                setattr(body, name, await _file(fetcher, value, name))
+        value = getattr(body, name)
+        if PictureLink not in types_in(field.annotation):
+            for each in value if isinstance(value, list) else ():
+                if isinstance(each, BaseModel):
+                    await follow_links(request, each)
+        elif isinstance(value, list):
+            setattr(body, name, [await _file(fetcher, each, name) for each in value])
+        else:
+            setattr(body, name, await _file(fetcher, value, name))
 
 
 async def _file(fetcher: MediaFetcher, value: Any, field: str) -> Any:

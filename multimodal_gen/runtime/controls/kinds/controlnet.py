@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers import ControlNetModel
 from torch import Tensor, nn
 
 from multimodal_gen.runtime.controls.control import (
@@ -22,21 +19,13 @@ from multimodal_gen.runtime.controls.control import (
     Told,
     scaled,
 )
-from multimodal_gen.runtime.controls.loading import load_module
-from multimodal_gen.runtime.models.vaes.input_images import fit_control
-
-_UNET = "UNet2DConditionModel"
-_NAMES = {
-    768: "Stable Diffusion 1",
-    1024: "Stable Diffusion 2",
-    2048: "Stable Diffusion XL",
-}
-"""Models whose texts have such a width."""
-_ORIGINAL = "zero_convs.0.0.weight"
-_PREFIX = "control_model."
-_RESIDUAL = re.compile(
-    r"(?:control_model\.)?(?:controlnet_down_blocks|zero_convs)\.(\d+)\..*weight"
+from multimodal_gen.runtime.controls.unets import (
+    TASKS,
+    controlnet_misfit,
+    is_controlnet,
+    load_controlnet,
 )
+from multimodal_gen.runtime.models.vaes.input_images import fit_control
 
 
 class ControlNet(ResidualControl):
@@ -107,85 +96,13 @@ class ControlNetKind(ControlKind):
     def reads(self, described: ControlDescription) -> bool:
         if described.class_name:
             return described.class_name == self.class_name
-        own = described.header.tensors.keys()
-        return bool(own & {"controlnet_down_blocks.0.weight", _ORIGINAL, _PREFIX + _ORIGINAL})
+        return is_controlnet(described) and not described.shape(TASKS)
 
     def misfit(self, described: ControlDescription, target: ControlTarget) -> str | None:
-        width = _text_width(described)
-        named = _NAMES.get(width, f"a UNet whose texts have width {width}")
-        if target.class_name != _UNET or width != target.config["cross_attention_dim"]:
-            return f"is a ControlNet for {named}"
-        if _residual_channels(described) != _unet_channels(target.config):
-            return f"is a ControlNet for {named} with other blocks"
-        channels = described.shape("controlnet_cond_embedding.conv_in.weight")
-        if channels and channels[1] != 3:
-            return f"is a ControlNet for conditions of {channels[1]} channels, not for pictures"
-        return None
+        return controlnet_misfit(described, target)
 
     def load(self, described: ControlDescription, target: ControlTarget) -> Control:
-        return ControlNet(self.module(described, target))
-
-    def module(self, described: ControlDescription, target: ControlTarget) -> nn.Module:
-        """Load the library's class."""
-        config = described.config or _config_of(described, target)
-        return load_module(described, target, self.class_name, config, prefix=_PREFIX)
-
-
-def _text_width(described: ControlDescription) -> int:
-    """Width of texts, as the first attention to them takes it."""
-    found = (
-        info.shape[1]
-        for name, info in described.header.tensors.items()
-        if name.endswith("attn2.to_k.weight") and len(info.shape) == 2
-    )
-    return next(found, 0)
-
-
-def _residual_channels(described: ControlDescription) -> list[int]:
-    found = {
-        int(match[1]): info.shape[0]
-        for name, info in described.header.tensors.items()
-        if (match := _RESIDUAL.fullmatch(name)) and info.shape
-    }
-    return [channels for _, channels in sorted(found.items())]
-
-
-def _unet_channels(config: Mapping[str, Any]) -> list[int]:
-    """Channels of what a UNet's blocks on the way down pass on."""
-    blocks = config["block_out_channels"]
-    layers = config["layers_per_block"]
-    each = layers if isinstance(layers, list | tuple) else [layers] * len(blocks)
-    found = [blocks[0]]
-    for number, (channels, count) in enumerate(zip(blocks, each, strict=True), 1):
-        found += [channels] * (count + (number < len(blocks)))
-    return found
-
-
-def _config_of(described: ControlDescription, target: ControlTarget) -> dict[str, Any]:
-    """Config for a file that has none: the UNet's, with the blocks that the file has."""
-    known = inspect.signature(ControlNetModel).parameters
-    config = {name: value for name, value in target.config.items() if name in known}
-    names = [name.removeprefix(_PREFIX) for name in described.header.tensors]
-    if not any(name.startswith("down_blocks.") for name in names):
-        return config
-    depths = [
-        len(
-            {
-                name.split(".")[5]
-                for name in names
-                if name.startswith(f"{block}.transformer_blocks.")
-            }
-        )
-        for number in range(len(config["block_out_channels"]))
-        for block in (f"down_blocks.{number}.attentions.0",)
-    ]
-    config["down_block_types"] = [
-        "CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths
-    ]
-    config["transformer_layers_per_block"] = [max(depth, 1) for depth in depths]
-    if not any(name.startswith("mid_block.attentions.") for name in names):
-        config["mid_block_type"] = "UNetMidBlock2D"
-    return config
+        return ControlNet(load_controlnet(described, target, self.class_name))
 
 
 KIND = ControlNetKind()
