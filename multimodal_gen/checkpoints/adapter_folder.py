@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from multimodal_gen.checkpoints.files import inside, is_told
+from multimodal_gen.checkpoints.files import PICKLE_SUFFIXES, inside, is_told
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 
 _SUFFIXES = (".safetensors", ".sft")
@@ -95,6 +95,7 @@ class AdapterFolder:
                 return AdapterFile(name, path, None)
         folder = inside(self._root, name)
         if not folder.is_dir():
+            _refuse_pickles([name, *(name + suffix for suffix in PICKLE_SUFFIXES)], self._root)
             raise self._unknown(name)
         config = inside(self._root, f"{name}/{self.config}")
         weights = inside(self._root, f"{name}/{self._weights_of(folder)}")
@@ -113,6 +114,8 @@ class AdapterFolder:
                 return preferred
         if len(files) == 1:
             return files[0]
+        if not files:
+            _refuse_pickles(sorted(file.name for file in folder.iterdir()), folder)
         listed = ", ".join(files) or "none"
         raise InvalidCheckpoint(f"its folder must hold exactly one safetensors file, not {listed}")
 
@@ -128,3 +131,12 @@ def _name_of(entry: Path) -> str | None:
 def _weights_in(folder: Path) -> list[str]:
     files = (file for file in folder.iterdir() if file.suffix in _SUFFIXES)
     return sorted(file.name for file in files if is_told(file.name))
+
+
+def _refuse_pickles(names: Iterable[str], folder: Path) -> None:
+    """Raise InvalidCheckpoint if one of these files is a pickle."""
+    for name in names:
+        if name.endswith(PICKLE_SUFFIXES) and (folder / name).is_file():
+            raise InvalidCheckpoint(
+                f"{name} could run code, so it is not read: convert it to safetensors"
+            )

@@ -21,7 +21,7 @@ _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 """Escape of half a surrogate pair, in JSON."""
 _MAX_LAYERS = 1000
 _MAX_SIZE = 1 << 20
-_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5")
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5")
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _shards(root: Path, index: str) -> dict[str, str]:
 
 def _none_found(component: str, stem: str, names: list[str]) -> str:
     wanted = f"{component}: no {stem}.safetensors, no shards with an index, no variant of it"
-    pickles = [name for name in names if name.endswith(_PICKLE_SUFFIXES)]
+    pickles = [name for name in names if name.endswith(PICKLE_SUFFIXES)]
     if pickles:
         return (
             f"{wanted}. {pickles[0]} could run code, so it is not read: convert it to safetensors"

@@ -44,6 +44,7 @@ def reference(
     seed: int | Sequence[int] = 0,
     scheduler: SchedulerMixin | None = None,
     kind: Any = None,
+    pipeline: Any = None,
     **call: Any,
 ) -> Reference:
     """Run the stock pipeline of `folder` once (float32, CPU) and return latents and pixels.
@@ -53,11 +54,13 @@ def reference(
             `num_images_per_prompt`), output j has seed + j; a sequence names each.
         scheduler: used for this run in place of the checkpoint's own.
         kind: pipeline class for another task, made of the components of the checkpoint's own.
+        pipeline: used in place of the checkpoint's own.
         call: goes to the pipeline as it is.
     """
     if (folder / "modular_model_index.json").is_file():
         return modular_reference(folder, seed=seed, **call)
-    pipeline = stock_pipeline(folder) if kind is None else _other(folder, kind)
+    if pipeline is None:
+        pipeline = stock_pipeline(folder) if kind is None else _other(folder, kind)
     generators = [torch.Generator().manual_seed(each) for each in _seeds(seed, call)]
     last: dict[str, torch.Tensor] = {}
 

@@ -34,6 +34,7 @@ class FluxPipeline(ComposedPipeline):
     family = FLUX
     native = NativeTransformer(FluxConfig, FluxTransformer, flux_key_map)
     vae_class = ImageVAE
+    supports_control = True
     sigmas_for_all: ClassVar[bool] = False
     """Whether the schedule is also for solvers that have their own."""
     widths: ClassVar = {
@@ -94,7 +95,8 @@ class FluxPipeline(ComposedPipeline):
             "rotary": self._transformer.rotary(text, self.grids(rows.states[0])),
             **rows.conditioning,
         }
-        return self._denoiser(tensors, lora=rows.lora)
+        with rows.controlled(tensors) as controlled:
+            return self._denoiser(controlled, lora=rows.lora)
 
 
 PIPELINE = FluxPipeline

@@ -1,0 +1,75 @@
+"""Files of IP-Adapters that do not fit are refused with the reason, before a weight is read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from controls import LoadedControls
+from engineless import load
+from ip_adapters import write_adapter
+from safetensors.torch import load_file, save_file
+from tiny_checkpoints import stock_pipeline
+
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+
+
+@pytest.fixture(scope="module")
+def pipeline(checkpoints: Callable[..., Path]) -> ComposedPipeline:
+    return load(checkpoints("sd15"))
+
+
+@pytest.fixture(scope="module")
+def root(checkpoints: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("controls")
+    stock = {name: stock_pipeline(checkpoints(name)) for name in ("sd15", "sdxl", "flux-dev")}
+    write_adapter(root / "faces", stock["sd15"].unet, "faceid")
+    write_adapter(root / "of SDXL", stock["sdxl"].unet, "plus")
+    write_adapter(root / "of FLUX", stock["flux-dev"].transformer, "plain")
+    shutil.rmtree(write_adapter(root / "alone", stock["sd15"].unet, "plain") / "image_encoder")
+    other = write_adapter(root / "other encoder", stock["sd15"].unet, "plain")
+    config = other / "image_encoder" / "config.json"
+    config.write_text(config.read_text().replace('"projection_dim": 12', '"projection_dim": 20'))
+    (root / "pickled").mkdir()
+    (root / "pickled" / "ip-adapter.bin").write_bytes(b"")
+    (root / "file.bin").write_bytes(b"")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("faces", "FaceID is not supported: it needs the embedding of a face by insightface"),
+        (
+            "of SDXL",
+            "is for 11 attentions of width 32, not 10 attentions of width 16, 32; the model",
+        ),
+        ("of FLUX", "is for 2 attentions"),
+        ("alone", "needs its image encoder, in a folder image_encoder/ beside its file"),
+        ("other encoder", "image_encoder/config.json: projection_dim=20 must be 12"),
+        ("pickled", "ip-adapter.bin could run code, so it is not read: convert it to safetensors"),
+        ("file", "file.bin could run code"),
+        ("file.bin", "file.bin could run code"),
+    ],
+)
+def test_an_ip_adapter_that_does_not_fit_is_refused(
+    pipeline: ComposedPipeline, root: Path, name: str, reason: str
+) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        LoadedControls(pipeline, root).key(name)
+    assert f"control='{name}': {reason}" in str(raised.value)
+
+
+def test_an_ip_adapter_with_a_missing_tensor_is_refused(
+    pipeline: ComposedPipeline, checkpoints: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = write_adapter(tmp_path / "cut", stock_pipeline(checkpoints("sd15")).unet, "plus")
+    path = folder / "ip-adapter.safetensors"
+    tensors = load_file(path)
+    del tensors["image_proj.layers.2.1.1.weight"]
+    save_file(tensors, path)
+    with pytest.raises(InvalidRequest, match=r"missing: .*layers\.2\.1\.1\.weight"):
+        LoadedControls(pipeline, tmp_path).key("cut")
