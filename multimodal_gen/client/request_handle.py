@@ -44,6 +44,8 @@ class Output:
     """Sound, float32 [channels, samples] of about -1 to 1; None without."""
     audio_rate: int | None = None
     """Samples of sound per second; None without."""
+    prompt_notes: tuple[str, ...] = ()
+    """How its prompts were read, if it names a `prompt_syntax`: chunks and weights."""
 
 
 def warnings_of(outputs: Sequence[Output]) -> tuple[str, ...]:

@@ -326,6 +326,7 @@ def _event(message: Any, arrays: list[Any]) -> bool | RequestEvent:
                 message.warnings,
                 audio=None if message.audio_rate is None else arrays[1],
                 audio_rate=message.audio_rate,
+                prompt_notes=message.prompt_notes,
             )
         case Failed():
             return message.error.exception()

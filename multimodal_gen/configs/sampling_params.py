@@ -10,6 +10,7 @@ from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.parameter_spec import ParameterSpec
 from multimodal_gen.configs.parameters import parameters_of
+from multimodal_gen.configs.prompts.grammar import PromptSyntax
 from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.errors import InvalidRequest
 
@@ -34,6 +35,10 @@ class SamplingParams:
             model_default=True,
         ),
     ] = None
+    prompt_syntax: Annotated[
+        PromptSyntax,
+        ParameterSpec(help="Weights, (word:1.3), and long prompts", needs=("parameter",)),
+    ] = "plain"
     width: Annotated[
         int | None,
         ParameterSpec(
@@ -191,11 +196,7 @@ class SamplingParams:
     ] = None
     num_outputs_per_prompt: Annotated[
         int,
-        ParameterSpec(
-            help="Number of outputs per prompt",
-            lowest=1,
-            highest="limits.max_outputs",
-        ),
+        ParameterSpec(help="Number of outputs per prompt", lowest=1, highest="limits.max_outputs"),
     ] = 1
     max_sequence_length: Annotated[
         int | None,
@@ -323,11 +324,7 @@ class SamplingParams:
     ] = False
     upscale: Annotated[
         UpscaleChoice | None,
-        ParameterSpec(
-            help="Second, larger pass",
-            needs=("parameter",),
-            keyword_type="UpscaleLike",
-        ),
+        ParameterSpec(help="Second, larger pass", needs=("parameter",), keyword_type="UpscaleLike"),
     ] = None
     lora: Annotated[
         tuple[LoraChoice, ...],

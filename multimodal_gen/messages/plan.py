@@ -106,6 +106,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """User-visible steps; None when all requested steps are run."""
     warnings: tuple[str, ...] = ()
     """For the request's result."""
+    prompt_notes: tuple[str, ...] = ()
+    """For the request's result: how its prompts were read."""
 
     @property
     def evaluations(self) -> int:

@@ -85,6 +85,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     """Number of requests that shared each evaluation."""
     warnings: tuple[str, ...] = ()
     """Parts of the request that had no effect, or another than requested."""
+    prompt_notes: tuple[str, ...] = ()
+    """How its prompts were read, if it names a `prompt_syntax`: chunks and weights."""
     frames: tuple[FrameHeader, ...] = ()
 
 

@@ -174,7 +174,7 @@ def _check_filled(params: SamplingParams, model: ModelInfo, pictures: Pictures) 
 def _check_known(params: SamplingParams, model: ModelInfo) -> None:
     for name in _OPTIONAL:
         value = getattr(params, name)
-        unset = value is None or value == ()
+        unset = value is None or value == PARAMETERS[name].default
         if unset or name in model.parameters or value == getattr(model.defaults, name, None):
             continue
         known = ", ".join(model.parameters) or "none"

@@ -219,6 +219,15 @@ def test_weights_in_a_prompt_are_said_to_be_text(prompt: str, part: str | None) 
         assert negative == [f"negative_prompt: {said}"]
 
 
+@pytest.mark.parametrize("part", ["[day:night:0.5]", "[cow|horse]", "AND"])
+def test_a_model_that_reads_weights_says_which_parts_it_does_not(part: str) -> None:
+    model = msgspec.structs.replace(MODEL, parameters=("prompt_syntax",))
+    params, warnings = wanted(model, prompt=f"(a:1.2) {part} [b]", negative_prompt="(c)")
+    assert params.prompt_syntax == "a1111"
+    said = "is read as text: prompts don't change or combine on this server"
+    assert warnings == [f"prompt: {part} {said}"]
+
+
 def _sent_by_webuiapi(call: Callable[[webuiapi.WebUIApi], Any]) -> dict[str, Any]:
     client, sent = webuiapi.WebUIApi(), []
 

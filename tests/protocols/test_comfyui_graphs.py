@@ -86,6 +86,15 @@ def blamed(sent: Sent, model: ModelInfo = NOISE) -> list[tuple[str, str, str]]:
     ]
 
 
+def test_weights_in_a_prompt_are_comfyuis_where_the_model_reads_them() -> None:
+    sent = default_graph(text="a (red:1.2) cat")
+    reads = msgspec.structs.replace(NOISE, parameters=("prompt_syntax",))
+    assert read(sent, reads).params.prompt_syntax == "comfyui"
+    plain = read(sent)
+    assert plain.params.prompt_syntax == "plain"
+    assert plain.warnings[0].endswith("has no effect: stable_diffusion reads weights as text")
+
+
 def changed(key: str, **inputs: Any) -> Sent:
     graph = default_graph()
     graph[key]["inputs"] |= inputs

@@ -53,7 +53,7 @@ FLUX = FamilyConfig(
         "vae": module("AutoencoderKL"),
     },
     tasks=("text-to-image", "image-to-image", "inpainting"),
-    parameters=("true_cfg_scale", "max_sequence_length"),
+    parameters=("prompt_syntax", "true_cfg_scale", "max_sequence_length"),
     size_multiple=16,
     defaults=Defaults(
         width=1024,

@@ -13,7 +13,7 @@ FLUX_FILL = replace(
     title="FLUX.1 Fill",
     pipeline_classes=("FluxFillPipeline",),
     tasks=("inpainting",),
-    parameters=("max_sequence_length",),
+    parameters=("prompt_syntax", "max_sequence_length"),
     defaults=msgspec.structs.replace(
         FLUX.defaults,
         num_inference_steps=50,

@@ -67,7 +67,7 @@ STABLE_DIFFUSION = FamilyConfig(
         ("transformers", "CLIPFeatureExtractor"),
     ),
     tasks=("text-to-image", "image-to-image", "inpainting"),
-    parameters=(),
+    parameters=("prompt_syntax",),
     size_multiple=8,
     picture_size="own",
     defaults=Defaults(

@@ -64,7 +64,7 @@ STABLE_DIFFUSION_3 = FamilyConfig(
         "vae": module("AutoencoderKL"),
     },
     tasks=("text-to-image", "image-to-image", "inpainting"),
-    parameters=("max_sequence_length",),
+    parameters=("prompt_syntax", "max_sequence_length"),
     size_multiple=16,
     defaults=Defaults(
         width=1024,

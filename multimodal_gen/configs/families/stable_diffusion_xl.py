@@ -55,7 +55,7 @@ STABLE_DIFFUSION_XL = FamilyConfig(
         "text_encoder_2": encoder("CLIPTextModelWithProjection"),
     },
     tasks=("text-to-image", "image-to-image", "inpainting"),
-    parameters=(),
+    parameters=("prompt_syntax",),
     size_multiple=8,
     picture_size="own",
     defaults=Defaults(

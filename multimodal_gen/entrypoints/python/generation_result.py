@@ -91,6 +91,11 @@ class GenerationResult:
         """Parts of the request that had no effect, or another than requested."""
         return warnings_of(self.outputs)
 
+    @property
+    def prompt_notes(self) -> tuple[str, ...]:
+        """How the prompts were read, if there is a `prompt_syntax`: chunks and weights."""
+        return self.outputs[0].prompt_notes
+
     def recipe(self, index: int = 0) -> Recipe:
         """Recipe that reproduces output `index` alone."""
         params = replace(

@@ -296,6 +296,7 @@ class GPUWorker:
             else SecondPass(second.evaluations_left, self.pipeline.decode_chunks(second.params)),
             steps=None if all_steps else sum(each.steps_left for each in passes),
             warnings=tuple(state.warnings),
+            prompt_notes=tuple(state.prompt_notes),
         )
 
     def _runs(self, state: RequestState) -> Iterator[tuple[BatchKey, int]]:

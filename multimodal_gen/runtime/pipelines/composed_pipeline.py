@@ -39,7 +39,7 @@ from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.pipelines.guidance import guidance_without_effect
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
 from multimodal_gen.runtime.pipelines.native import NativeTransformer
-from multimodal_gen.runtime.pipelines.prompts import EncodedPrompts
+from multimodal_gen.runtime.pipelines.prompts import EncodedPrompts, WeightedPrompts
 from multimodal_gen.runtime.pipelines.requirements import check_components, check_view
 from multimodal_gen.runtime.residency.residency import Residency
 from multimodal_gen.runtime.stages import make_stages
@@ -92,6 +92,7 @@ class ComposedPipeline(DescribedPipeline, ABC):
         self.controls = LoadedControls(context.device)
         self.residency = residency or Residency()
         self.prompts = EncodedPrompts(self.loras, self._hold_encoders)
+        self.reads = WeightedPrompts(self.prompts, lambda params: self.guidance.branches(params))
         self.executor = SyncExecutor(self.components, make_stages(self), self.residency)
 
     # -- from a checkpoint
@@ -103,8 +104,7 @@ class ComposedPipeline(DescribedPipeline, ABC):
 
     @classmethod
     def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Keyword arguments of the family's constructor, from the options in the checkpoint's
-        index."""
+        """Keyword arguments of the constructor, from the options in the checkpoint's index."""
         return {}
 
     @classmethod

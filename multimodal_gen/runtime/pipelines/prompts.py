@@ -1,13 +1,18 @@
-"""Encodes prompts, each only once."""
+"""Encodes prompts, each only once, and tells how they were read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
 
+from multimodal_gen.configs.prompts.grammar import parse
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
+from multimodal_gen.runtime.models.encoders.weighted import ReadPrompt, WeightedEncoder
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
+
+_SHOWN_WEIGHTS, _SHOWN_CHARACTERS = 20, 40
 
 
 class EncodedPrompts:
@@ -43,3 +48,82 @@ class EncodedPrompts:
 def text_of(params: SamplingParams, branch: str) -> str:
     """Text of a branch; empty without a negative prompt."""
     return params.prompt if branch == "positive" else params.negative_prompt or ""
+
+
+class WeightedPrompts:
+    """Prompts for encoders whose states can be weighted."""
+
+    def __init__(
+        self, prompts: EncodedPrompts, branches: Callable[[SamplingParams], Sequence[str]]
+    ) -> None:
+        """`branches` of a request, as `Guidance` has them."""
+        self._prompts = prompts
+        self._branches = branches
+        self.in_chunks: Mapping[str, WeightedEncoder] = {}
+        """Encoders by component that take chunks."""
+        self.in_one: Mapping[str, WeightedEncoder] = {}
+        """Those that take as many tokens as `max_sequence_length` says."""
+
+    def of(self, state: RequestState, branch: str) -> ReadPrompt:
+        """A branch's prompt, with as many chunks as the longest of the request's."""
+        params = state.params
+        text, syntax = text_of(params, branch), params.prompt_syntax
+        if syntax == "plain":
+            return ReadPrompt(text)
+        counts = [self._count(params, each) for each in self._branches(params)]
+        return ReadPrompt(text, syntax, max(counts))
+
+    def encoded(
+        self, state: RequestState, branch: str, encode: Callable[[ReadPrompt, int], Conditioning]
+    ) -> Conditioning:
+        """Encode a branch's prompt, with the request's `max_sequence_length` as length."""
+        prompt, length = self.of(state, branch), state.params.max_sequence_length
+        assert length is not None
+        return self._prompts.remembered(state, (prompt, length), lambda: encode(prompt, length))
+
+    def _count(self, params: SamplingParams, branch: str) -> int:
+        """Number of chunks of a branch's own text."""
+        text, encoders = text_of(params, branch), self.in_chunks.values()
+        return max((len(each.chunks(text, params.prompt_syntax)) for each in encoders), default=1)
+
+    def notes(self, state: RequestState) -> list[str]:
+        """How prompts with a syntax were read."""
+        params = state.params
+        if params.prompt_syntax == "plain":
+            return []
+        return [self._note(params, branch) for branch in self._branches(params)]
+
+    def _note(self, params: SamplingParams, branch: str) -> str:
+        count = self._count(params, branch)
+        parts = parse(text_of(params, branch), params.prompt_syntax)
+        weighted = [part for part in parts if part.weight != 1]
+        shown = [
+            f"{part.text.strip()[:_SHOWN_CHARACTERS]} {part.weight:.4g}"
+            for part in weighted[:_SHOWN_WEIGHTS]
+        ]
+        more = ["…"] if len(weighted) > _SHOWN_WEIGHTS else []
+        weights = f"; weights: {', '.join([*shown, *more])}" if shown else ""
+        return f"{_FIELDS[branch]}: {count} chunk{'s' * (count > 1)}{weights}"
+
+    def unread(self, state: RequestState) -> list[str]:
+        """Warnings about tokens that don't fit into what an encoder reads."""
+        params = state.params
+        return [told for branch in self._branches(params) for told in self._unread(params, branch)]
+
+    def _unread(self, params: SamplingParams, branch: str) -> Iterator[str]:
+        text, syntax = text_of(params, branch), params.prompt_syntax
+        length = params.max_sequence_length
+        counts: dict[str, Any] = {
+            name: (encoder.unread(text, syntax), "; prompt_syntax=a1111 reads all")
+            for name, encoder in self.in_chunks.items()
+        }
+        for name, encoder in self.in_one.items():
+            counts[name] = encoder.unread(text, syntax, length), f": max_sequence_length={length}"
+        for told in dict.fromkeys(counts.values()):
+            names = " and ".join(name for name in counts if counts[name] == told)
+            if told[0]:
+                what = f"{_FIELDS[branch]}: {names} did not read its last {told[0]} tokens"
+                yield what + told[1]
+
+
+_FIELDS = {"positive": "prompt", "negative": "negative_prompt"}

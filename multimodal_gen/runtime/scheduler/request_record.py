@@ -26,6 +26,7 @@ class RequestRecord:
     batch_sizes: list[int] = field(default_factory=list)
     evaluations: int = 0
     warnings: list[str] = field(default_factory=list)
+    prompt_notes: tuple[str, ...] = ()
     reported_at: float = 0.0
     """Time of the last progress message to its client."""
 
@@ -41,6 +42,7 @@ class RequestRecord:
         if (prepared := ack.prepared.get(self.req.id)) is not None:
             self.evaluations = prepared.evaluations
             self.warnings += prepared.warnings
+            self.prompt_notes = prepared.prompt_notes
         spent = self.timings.get(work.phase.value, 0.0)
         self.timings[work.phase.value] = spent + seconds
         if work.phase is Phase.DENOISE:
@@ -63,6 +65,7 @@ class RequestRecord:
             timings=self.timings,
             batch_sizes=self.batch_sizes,
             warnings=tuple(dict.fromkeys(self.warnings)),
+            prompt_notes=self.prompt_notes,
             audio_rate=audio_rate,
             frames=frames,
         )

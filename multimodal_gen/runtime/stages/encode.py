@@ -29,6 +29,9 @@ class EncodeStage:
             self._pipeline.controls.check(state.controls, *state.size)
             state.conditioning = self._shared(partial(self._encoded, state))
             state.warnings += self._pipeline.without_effect(state)
+            if self._pipeline.context.encodes:
+                state.prompt_notes += self._pipeline.reads.notes(state)
+                state.warnings += self._pipeline.reads.unread(state)
 
     def _encoded(self, state: RequestState) -> dict[str, Conditioning]:
         rows = self._pipeline.loras.rows([state.loras_now])

@@ -38,6 +38,8 @@ class RequestState:
     """Controls that its pictures steer."""
     warnings: list[str] = field(default_factory=list)
     """For its result; stages of the first phase may add to them."""
+    prompt_notes: list[str] = field(default_factory=list)
+    """How its prompts were read, for its result."""
     second: RequestState | None = None
     """Its second pass, if it is upscaled: it has an image once this one is decoded."""
     conditioning: dict[str, Conditioning] = field(default_factory=dict)

@@ -51,6 +51,16 @@ class Start(Protocol):
         """Skip the evaluations that the request's strength excludes."""
 
 
+class Reads(Protocol):
+    """Tells, on the rank that encodes, how a request's prompts were read."""
+
+    def notes(self, state: RequestState) -> list[str]:
+        """Chunks and weights, if the request names a syntax."""
+
+    def unread(self, state: RequestState) -> list[str]:
+        """Warnings about tokens that no encoder read."""
+
+
 class Pipeline(Protocol):
     """Part of `ComposedPipeline` that stages use; documented there."""
 
@@ -59,6 +69,9 @@ class Pipeline(Protocol):
     controls: LoadedControls
     guidance: Guidance
     start: Start
+
+    @property
+    def reads(self) -> Reads: ...
 
     @property
     def denoiser_name(self) -> str: ...

@@ -12,6 +12,9 @@ from multimodal_gen.errors import InvalidRequest
 _TAG = re.compile(r" ?<(lora|lyco|hypernet):([^<>]*)>")
 _WEIGHT = re.compile(r"(?<!\\)\([^()]*(?<!\\)\)|(?<!\\)\[[^\[\]]*(?<!\\)\]|\bAND\b|\bBREAK\b")
 
+_CHANGE = re.compile(r"(?<!\\)\[[^\[\]]*[:|][^\[\]]*(?<!\\)\]|\bAND\b")
+"""Prompts that change during a request, and several of them."""
+
 
 @dataclass(frozen=True)
 class ParsedPrompt:
@@ -22,8 +25,9 @@ class ParsedPrompt:
     warnings: list[str]
 
 
-def parse_prompt(prompt: str) -> ParsedPrompt:
-    """Split a prompt into its text and the LoRAs that it names. Raises InvalidRequest."""
+def parse_prompt(prompt: str, *, weighted: bool) -> ParsedPrompt:
+    """Split a prompt into its text and the LoRAs that it names; `weighted` as for
+    `without_effect`. Raises InvalidRequest."""
     loras, warnings = [], []
     for kind, tag in _TAG.findall(prompt):
         if kind == "hypernet":
@@ -33,15 +37,17 @@ def parse_prompt(prompt: str) -> ParsedPrompt:
         loras.append(lora)
         warnings += [f"prompt: <{kind}:{_shown(tag)}>: {what}" for what in idle]
     text = _TAG.sub("", prompt)
-    return ParsedPrompt(text, tuple(loras), [*warnings, *weights(text, "prompt")])
+    return ParsedPrompt(text, tuple(loras), [*warnings, *without_effect(text, "prompt", weighted)])
 
 
-def weights(text: str, field: str) -> list[str]:
-    """Return a warning if the web UI would read a part of the text as weights."""
-    found = _WEIGHT.search(text)
+def without_effect(text: str, field: str, weighted: bool) -> list[str]:
+    """Return a warning if the web UI would not read a part of the text as text; `weighted`: nor
+    does the model where that gives weights."""
+    found = (_CHANGE if weighted else _WEIGHT).search(text)
     if found is None:
         return []
-    return [f"{field}: {_shown(found[0])} is read as text: weights have no effect on this server"]
+    why = "prompts don't change or combine" if weighted else "weights have no effect"
+    return [f"{field}: {_shown(found[0])} is read as text: {why} on this server"]
 
 
 def number(text: str) -> int | float | str:

@@ -13,7 +13,7 @@ from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.entrypoints.http.a1111.chosen_models import CHECKPOINT
 from multimodal_gen.entrypoints.http.a1111.hires_fix import HIRES, hires_fix
 from multimodal_gen.entrypoints.http.a1111.ignored import ignored, ignored_infotext
-from multimodal_gen.entrypoints.http.a1111.prompt_syntax import number, parse_prompt, weights
+from multimodal_gen.entrypoints.http.a1111.prompt_syntax import number, parse_prompt, without_effect
 from multimodal_gen.entrypoints.http.a1111.samplers import SamplerChoice
 from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage, TextToImage
 from multimodal_gen.errors import InvalidRequest
@@ -61,8 +61,10 @@ class _Translator:
     def params(self) -> SamplingParams:
         """Return the sampling parameters. Raises InvalidRequest."""
         body = self.body
-        prompt = parse_prompt(body.prompt or "")
-        self.warnings += [*prompt.warnings, *weights(body.negative_prompt or "", "negative_prompt")]
+        weighted = "prompt_syntax" in self.model.parameters
+        prompt, negative = parse_prompt(body.prompt or "", weighted=weighted), body.negative_prompt
+        self.warnings += prompt.warnings
+        self.warnings += without_effect(negative or "", "negative_prompt", weighted)
         width, height = self._size()
         chosen = SamplerChoice.of(body, self.model)
         self.warnings += chosen.warnings
@@ -70,7 +72,8 @@ class _Translator:
         return SamplingParams(
             prompt=prompt.text,
             # Clients send "" for no negative prompt.
-            negative_prompt=body.negative_prompt or None,
+            negative_prompt=negative or None,
+            prompt_syntax="a1111" if weighted else "plain",
             width=width,
             height=height,
             num_inference_steps=body.steps,

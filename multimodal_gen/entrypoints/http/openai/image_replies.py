@@ -113,7 +113,8 @@ def common(body: ImageFields, encoding: Encoding, req: Req) -> dict[str, Any]:
 
 def output_fields(output: Output) -> dict[str, Any]:
     """Fields besides the image itself."""
-    return {"id": output.id, "seed": output.seed, "timings": output.timings}
+    notes = {"prompt_notes": output.prompt_notes} if output.prompt_notes else {}
+    return {"id": output.id, "seed": output.seed, "timings": output.timings, **notes}
 
 
 def size_of_result(output: Output) -> str:

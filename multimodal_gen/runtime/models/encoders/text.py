@@ -65,6 +65,12 @@ class TextEncoder:
     ) -> Any:
         """Output of the module for `text`. Without `masked`, padding is attended to."""
         ids, mask = self.tokenize(text, length)
+        return self.run(ids, mask, masked=masked, hidden_states=hidden_states)
+
+    def run(
+        self, ids: Tensor, mask: Tensor, *, masked: bool = False, hidden_states: bool = False
+    ) -> Any:
+        """Output of the module for the result of `tokenize`."""
         with torch.inference_mode():
             return self._module(
                 ids, attention_mask=mask if masked else None, output_hidden_states=hidden_states

@@ -12,7 +12,7 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.chroma.config import ChromaConfig
 from multimodal_gen.runtime.models.dits.chroma.keys import chroma_key_map
 from multimodal_gen.runtime.models.dits.chroma.model import ChromaTransformer
-from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.models.encoders.weighted import ReadPrompt, WeightedEncoder
 from multimodal_gen.runtime.pipelines.families.flux import FluxPipeline
 from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
 from multimodal_gen.runtime.pipelines.latents.packed import PATCH
@@ -35,20 +35,21 @@ class ChromaPipeline(FluxPipeline):
         self.guidance = ClassifierFreeGuidance()
 
     def make_encoders(self) -> None:
-        self._t5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
+        self._t5 = WeightedEncoder(self.components["tokenizer"], self.components["text_encoder"])
+        self.reads.in_one = {"text_encoder": self._t5}
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
         return cls.family.defaults
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
-        return self.prompts.encoded(state, branch, self._encode)
+        return self.reads.encoded(state, branch, self._encode)
 
-    def _encode(self, text: str, length: int) -> Conditioning:
+    def _encode(self, prompt: ReadPrompt, length: int) -> Conditioning:
         """T5's states of all `length` tokens; those of the text and the first one of padding are
         emphasised."""
-        states = self._t5(text, length, masked=True)[0]  # [1, length, D]
-        _, mask = self._t5.tokenize(text, length)
+        states = self._t5(prompt.text, length, masked=True)[0]  # [1, length, D]
+        _, mask = self._t5.tokenize(prompt.text, length)
         emphasis = torch.arange(length, device=mask.device) <= mask.sum(dim=1, keepdim=True)
         return {
             "encoder_hidden_states": states.to(self.context.dtype),

@@ -16,7 +16,7 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 from multimodal_gen.runtime.models.dits.flux.keys import flux_key_map
 from multimodal_gen.runtime.models.dits.flux.model import FluxTransformer
-from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.models.encoders.weighted import ReadPrompt, WeightedEncoder
 from multimodal_gen.runtime.models.vaes.image import ImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.flow_schedules import falling_sigmas, linear_shift
@@ -53,8 +53,10 @@ class FluxPipeline(ComposedPipeline):
         self.start = PictureStart(self.layout, flow_model_start)
 
     def make_encoders(self) -> None:
-        self._clip = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
-        self._t5 = TextEncoder(self.components["tokenizer_2"], self.components["text_encoder_2"])
+        self._clip = WeightedEncoder(self.components["tokenizer"], self.components["text_encoder"])
+        tokenizer, module = self.components["tokenizer_2"], self.components["text_encoder_2"]
+        self._t5 = WeightedEncoder(tokenizer, module)
+        self.reads.in_one = {"text_encoder_2": self._t5}
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
@@ -63,17 +65,18 @@ class FluxPipeline(ComposedPipeline):
         return defaults if config.guidance_embeds else msgspec.structs.replace(defaults, **SCHNELL)
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
-        conditioning = self.prompts.encoded(state, branch, self._encode)
+        conditioning = self.reads.encoded(state, branch, self._encode)
         if self._transformer.config.guidance_embeds:
             scale = state.params.guidance_scale
             assert scale is not None
             conditioning["guidance"] = tensor_of([float(scale)], self.context.device)
         return conditioning
 
-    def _encode(self, text: str, length: int) -> Conditioning:
+    def _encode(self, prompt: ReadPrompt, length: int) -> Conditioning:
         """T5's states of all `length` tokens, including padding, and CLIP's pooled one."""
-        pooled = self._clip(text, self._clip.max_length).pooler_output  # [1, P]
-        states = self._t5(text, length)[0]  # [1, length, D]
+        clip = self._clip.in_one(prompt, self._clip.max_length, lambda output: output[0])
+        pooled = clip.first.pooler_output  # [1, P]
+        states = self._t5.in_one(prompt, length, lambda output: output[0]).states  # [1, length, D]
         dtype = self.context.dtype
         return {"encoder_hidden_states": states.to(dtype), "pooled_projections": pooled.to(dtype)}
 

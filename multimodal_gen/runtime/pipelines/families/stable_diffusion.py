@@ -13,14 +13,13 @@ from multimodal_gen.configs.families.stable_diffusion import STABLE_DIFFUSION
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults, TaskName
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.models.encoders.weighted import ReadPrompt, WeightedEncoder
 from multimodal_gen.runtime.models.schedulers.registry import solver_class
 from multimodal_gen.runtime.models.vaes.image import ImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.few_steps import few_step_solver, few_steps
 from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
-from multimodal_gen.runtime.pipelines.prompts import text_of
 from multimodal_gen.runtime.pipelines.start.unet_start import UNetStart
 from multimodal_gen.runtime.pipelines.trained_size import trained_size
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
@@ -47,12 +46,13 @@ class StableDiffusionPipeline(ComposedPipeline):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._clip = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
+        self._clip = WeightedEncoder(self.components["tokenizer"], self.components["text_encoder"])
         self._denoiser = self.make_denoiser("unet", self.added_conditioning)
         self._sees_mask = self.components["unet"].config.in_channels > self.vae.channels
         multiple = self.family.size_multiple
         self.layout = LatentLayout(self.vae, self.context, multiple=multiple)
         self.guidance = ClassifierFreeGuidance()
+        self.reads.in_chunks = {"text_encoder": self._clip}
         self.start = UNetStart(self.layout, shows_mask=self._sees_mask)
 
     @classmethod
@@ -91,13 +91,13 @@ class StableDiffusionPipeline(ComposedPipeline):
         return ("inpainting",) if self._sees_mask else self.family.tasks
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
-        text = text_of(state.params, branch)
-        return self.prompts.remembered(state, text, lambda: self._encode(text))
+        prompt = self.reads.of(state, branch)
+        return self.prompts.remembered(state, prompt, lambda: self._encode(prompt))
 
-    def _encode(self, text: str) -> Conditioning:
+    def _encode(self, prompt: ReadPrompt) -> Conditioning:
         masked = bool(getattr(self.components["text_encoder"].config, "use_attention_mask", False))
-        states = self._clip(text, self._clip.max_length, masked=masked)[0]  # [1, S, D]
-        return {"encoder_hidden_states": states.to(self.context.dtype)}
+        encoded = self._clip.in_chunks(prompt, lambda output: output[0], masked=masked)
+        return {"encoder_hidden_states": encoded.states.to(self.context.dtype)}
 
     def predict(self, rows: Rows) -> Tensor:
         tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}

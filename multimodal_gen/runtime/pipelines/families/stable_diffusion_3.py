@@ -22,7 +22,7 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Config
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.keys import sd3_key_map
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.model import SD3Transformer
-from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.models.encoders.weighted import ReadPrompt, WeightedEncoder
 from multimodal_gen.runtime.models.vaes.image import ImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.flow_schedules import linear_shift
@@ -53,18 +53,20 @@ class StableDiffusion3Pipeline(ComposedPipeline):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        encoders = [
-            TextEncoder(self.components[f"tokenizer{which}"], self.components[name])
+        encoders = {
+            name: WeightedEncoder(self.components[f"tokenizer{which}"], self.components[name])
             for which in ("", "_2", "_3")
             if (name := f"text_encoder{which}") in self.components
-        ]
-        self._clips = encoders[:2]
-        self._t5 = encoders[2] if len(encoders) > 2 else None
+        }
+        self._t5 = encoders.pop("text_encoder_3", None)
+        self._clips = [*encoders.values()]
         self._transformer: SD3Transformer = self.components["transformer"]
         self._denoiser = self.make_denoiser("transformer")
         patch = self._transformer.config.patch_size
         self.layout = LatentLayout(self.vae, self.context, patch=(patch, patch))
         self.guidance = ClassifierFreeGuidance()
+        self.reads.in_chunks = encoders
+        self.reads.in_one = {} if self._t5 is None else {"text_encoder_3": self._t5}
         self.start = PictureStart(self.layout, flow_model_start)
 
     @classmethod
@@ -89,17 +91,22 @@ class StableDiffusion3Pipeline(ComposedPipeline):
         return msgspec.structs.replace(defaults, width=side, height=side)
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
-        return self.prompts.encoded(state, branch, self._encode)
+        return self.reads.encoded(state, branch, self._encode)
 
-    def _encode(self, text: str, length: int) -> Conditioning:
+    def _encode(self, prompt: ReadPrompt, length: int) -> Conditioning:
         """Concatenated states before each CLIP's last layer, padded to T5's width; then those of
         T5's `length` tokens, including padding. The pooled states are the CLIPs'."""
-        tokens, width = self._clips[0].max_length, self._transformer.config.joint_attention_dim
-        outputs = [clip(text, tokens, hidden_states=True) for clip in self._clips]
-        clips = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
+        width = self._transformer.config.joint_attention_dim
+        encoded = [
+            clip.in_chunks(prompt, lambda output: output.hidden_states[-2], hidden_states=True)
+            for clip in self._clips
+        ]
+        clips = torch.cat([each.states for each in encoded], dim=-1)
         clips = F.pad(clips, (0, width - clips.shape[-1]))  # [1, tokens, D]
-        t5 = clips.new_zeros(1, length, width) if self._t5 is None else self._t5(text, length)[0]
-        pooled = torch.cat([output[0] for output in outputs], dim=-1)  # [1, P]
+        t5 = clips.new_zeros(1, length, width)
+        if self._t5 is not None:
+            t5 = self._t5.in_one(prompt, length, lambda output: output[0]).states
+        pooled = torch.cat([each.first[0] for each in encoded], dim=-1)  # [1, P]
         states, dtype = torch.cat((clips, t5), dim=1), self.context.dtype
         return {"encoder_hidden_states": states.to(dtype), "pooled_projections": pooled.to(dtype)}
 

@@ -11,7 +11,7 @@ from multimodal_gen.configs.families.stable_diffusion_xl import STABLE_DIFFUSION
 from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
-from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.models.encoders.weighted import ReadPrompt, WeightedEncoder
 from multimodal_gen.runtime.pipelines.families.stable_diffusion import StableDiffusionPipeline
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 
@@ -30,9 +30,10 @@ class StableDiffusionXLPipeline(StableDiffusionPipeline):
     def __init__(self, *args: Any, zeros_for_no_prompt: bool) -> None:
         super().__init__(*args)
         self._zeros_for_no_prompt = zeros_for_no_prompt
-        self._clip_2 = TextEncoder(
+        self._clip_2 = WeightedEncoder(
             self.components["tokenizer_2"], self.components["text_encoder_2"]
         )
+        self.reads.in_chunks = {"text_encoder": self._clip, "text_encoder_2": self._clip_2}
 
     @classmethod
     def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -61,14 +62,16 @@ class StableDiffusionXLPipeline(StableDiffusionPipeline):
         time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=self.context.dtype)
         return {**conditioning, "time_ids": copied(time_ids, self.context.device)}
 
-    def _encode(self, text: str) -> Conditioning:
+    def _encode(self, prompt: ReadPrompt) -> Conditioning:
         """Concatenated states before each encoder's last layer, and the second one's pooled
         state."""
-        first = self._clip(text, self._clip.max_length, hidden_states=True)
-        second = self._clip_2(text, self._clip_2.max_length, hidden_states=True)
-        states = torch.cat((first.hidden_states[-2], second.hidden_states[-2]), dim=-1)
+        encoded = [
+            clip.in_chunks(prompt, lambda output: output.hidden_states[-2], hidden_states=True)
+            for clip in (self._clip, self._clip_2)
+        ]
+        states, pooled = torch.cat([each.states for each in encoded], dim=-1), encoded[1].first[0]
         dtype = self.context.dtype
-        return {"encoder_hidden_states": states.to(dtype), "text_embeds": second[0].to(dtype)}
+        return {"encoder_hidden_states": states.to(dtype), "text_embeds": pooled.to(dtype)}
 
 
 PIPELINE = StableDiffusionXLPipeline

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from multimodal_gen.configs.lora.choice import LoraChoice
+from multimodal_gen.configs.prompts.grammar import has_weights
 from multimodal_gen.configs.solvers import OWN_SPACING
 from multimodal_gen.entrypoints.http.comfyui.errors import meaningless, shown
 from multimodal_gen.entrypoints.http.comfyui.graph.samplers import nearest, noise_schedule_of
@@ -72,14 +73,22 @@ class RequestParameters:
         if guider.positive.text is None:
             raise meaningless(sampled.node, "positive", "must be a text: there is nothing to show")
         self.put("prompt", guider.positive.text)
+        self._syntax(guider.positive.text)
         self._frame_rate(guider.positive)
         negative = guider.negative
         if negative is None:
             return
         if negative.text is not None:
             self.put("negative_prompt", negative.text)
+            self._syntax(negative.text)
         elif self.model.defaults.negative_prompt is not None:
             self.values["negative_prompt"] = ""
+
+    def _syntax(self, text: Given[str]) -> None:
+        if "prompt_syntax" in self.model.parameters:
+            self.values["prompt_syntax"] = "comfyui"
+        elif has_weights(text.value, "comfyui"):
+            self._idle(text, f"{self.model.family} reads weights as text")
 
     def _frame_rate(self, positive: ConditioningValue) -> None:
         rate = positive.frame_rate
