@@ -224,6 +224,7 @@ def _for_ranks(args: EngineArgs) -> EngineArgs:
         EngineArgs.of(args),
         lora_dir=_absolute(args.lora_dir),
         control_dir=_absolute(args.control_dir),
+        upscaler_dir=_absolute(args.upscaler_dir),
     )
 
 

@@ -30,6 +30,10 @@ image's shape at about the default pixel count; `last`: as `area`, of the last o
 Otherwise the first one counts."""
 
 
+UpscaleWay = Literal["second-pass", "model"]
+"""Ways to enlarge a result: generate from it once more, or run a model of the operator's."""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes of requests: maxima, and the smallest number of frames."""
 
@@ -70,6 +74,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Optional sampling parameters that this model supports."""
     required: tuple[str, ...] = ()
     """Those of them that name an input that each request must have."""
+    upscale_ways: tuple[UpscaleWay, ...] = ()
+    """Ways in which its results can be enlarged."""
     schedulers: tuple[str, ...] = ()
     """Short names allowed for `scheduler`; the first is the checkpoint's own."""
     noise_schedules: tuple[str, ...] = ()

@@ -91,6 +91,15 @@ class SecondPass(msgspec.Struct, frozen=True, array_like=True):
     decode_chunks: int
 
 
+class Enlarging(msgspec.Struct, frozen=True, array_like=True):
+    """Work of a model that enlarges the result of the first pass, before a second one."""
+
+    units: int
+    """Each of them a turn of tiles, in the decoding phase."""
+    key: BatchKey
+    """Of each unit."""
+
+
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """Facts about a request's remaining work, known once it is encoded."""
 
@@ -102,6 +111,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     second: SecondPass | None = None
     """Its evaluations are the last of `batch_keys`; the decoding of the first pass comes before
     them."""
+    enlarging: Enlarging | None = None
     steps: int | None = None
     """User-visible steps; None when all requested steps are run."""
     warnings: tuple[str, ...] = ()

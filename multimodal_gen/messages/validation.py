@@ -13,7 +13,7 @@ from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.lora.contracts import contract_of
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
-from multimodal_gen.configs.second_pass import naming_upscale, second_pass
+from multimodal_gen.configs.second_pass import enlarged_by_model, naming_upscale, second_pass
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.codec import FrameHeader
 from multimodal_gen.messages.fitting_sizes import fitting_size, latent_frames, too_large
@@ -152,9 +152,13 @@ def validate(params: SamplingParams, model: ModelInfo, pictures: Pictures = NO_P
 
 def _check_second_pass(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> None:
     """The second pass starts from an image as large as the first."""
+    _check_enlarging(params, model)
     second = second_pass(params, model.size_multiple)
     if second is None:
         return
+    if "second-pass" not in model.upscale_ways:
+        allowed = f"a second pass (strength) is not supported by {model.family}, only a model"
+        raise InvalidRequest("upscale", str(params.upscale), allowed)
     if "mask" in pictures:
         raise InvalidRequest("mask_path", "a mask", "can't be combined with upscale")
     assert params.width is not None
@@ -162,6 +166,22 @@ def _check_second_pass(params: SamplingParams, model: ModelInfo, pictures: Pictu
     with naming_upscale(params):
         image = FrameHeader((params.height, params.width, 3))
         validate(second, model, {"image": image, **controls_of(pictures)})
+
+
+def _check_enlarging(params: SamplingParams, model: ModelInfo) -> None:
+    """Refuse a model where there are none, and results larger than any that may be asked for."""
+    enlarged, choice = enlarged_by_model(params), params.upscale
+    if enlarged is None or choice is None or choice.model is None:
+        return
+    _check_text("upscale", choice.model)
+    if "model" not in model.upscale_ways:
+        raise InvalidRequest("upscale", choice.model, "the server was started without upscaler_dir")
+    with naming_upscale(params, "its result"):
+        for side in ("width", "height"):
+            most = model.limits.max_side
+            if getattr(enlarged, side) > most:
+                raise InvalidRequest(side, getattr(enlarged, side), f"must be at most {most}")
+        _check_frame(enlarged, model)
 
 
 def _check_filled(params: SamplingParams, model: ModelInfo, pictures: Pictures) -> None:
@@ -241,12 +261,18 @@ def _check_text(name: str, text: str) -> None:
 def _check_pixels(params: SamplingParams, model: ModelInfo) -> None:
     assert params.width is not None
     assert params.height is not None
+    _check_frame(params, model)
+    volume = params.width * params.height * latent_frames(params, model)
+    fitting = model.limits.max_volume
+    if fitting is not None and volume > fitting:
+        raise too_large(params, model, fitting / volume, "does not fit into memory", "memory")
+
+
+def _check_frame(params: SamplingParams, model: ModelInfo) -> None:
+    assert params.width is not None
+    assert params.height is not None
     most, pixels = model.limits.max_pixels, params.width * params.height
     if pixels > most:
         size, fits = f"{params.width}x{params.height}", fitting_size(params, model, most / pixels)
         allowed = f"width times height must be at most {most} pixels, such as {fits}"
         raise InvalidRequest("size", size, allowed)
-    volume = pixels * latent_frames(params, model)
-    fitting = model.limits.max_volume
-    if fitting is not None and volume > fitting:
-        raise too_large(params, model, fitting / volume, "does not fit into memory", "memory")

@@ -32,17 +32,22 @@ _PIXELS_A_TOKEN = 256
 
 
 class PassWork(NamedTuple):
-    """Work of one pass; a request that is upscaled has two."""
+    """Work of one pass. A request that is upscaled has another, and a model that enlarges is one
+    without evaluations."""
 
     evaluations: int
     chunks: int
     key: BatchKey
     """Of its first evaluation."""
     pixels: int
+    unit_key: BatchKey | None = None
+    """Key of each unit of decoding, if that is not the VAE's."""
 
     @property
     def decode_key(self) -> BatchKey:
         """Key of each chunk."""
+        if self.unit_key is not None:
+            return self.unit_key
         return BatchKey(max(1, max(1, self.pixels // _PIXELS_A_TOKEN) // max(1, self.chunks)))
 
 
@@ -153,10 +158,10 @@ class SchedulerJob:
     def _expected_passes(self, params: SamplingParams) -> list[PassWork]:
         """Passes of a request that is not encoded yet, by what its like has shown."""
         first, chunks = params.num_inference_steps or 1, self.estimate.chunks
-        counts = [first, self.steps - first] if params.upscale is not None else [first]
+        counts = [first, self.steps - first]
         return [
             PassWork(count, chunks, _scaled(self.estimate.key, pixels / self._pixels[0]), pixels)
-            for count, pixels in zip(counts, self._pixels, strict=True)
+            for count, pixels in zip(counts, self._pixels, strict=False)
         ]
 
     def prepare(self, prepared: Prepared) -> bool:
@@ -176,10 +181,12 @@ class SchedulerJob:
         keys, second = prepared.batch_keys, prepared.second
         first_key = keys[0][0] if keys else self.estimate.key
         later = 0 if second is None else second.evaluations
-        first, *others = self._pixels
+        first = self._pixels[0]
         passes = [PassWork(prepared.evaluations - later, prepared.decode_chunks, first_key, first)]
+        if (enlarging := prepared.enlarging) is not None:
+            passes.append(PassWork(0, enlarging.units, first_key, first, enlarging.key))
         if second is not None:
-            passes.append(PassWork(later, second.decode_chunks, keys[-1][0], *others))
+            passes.append(PassWork(later, second.decode_chunks, keys[-1][0], self._pixels[-1]))
         return passes
 
     def advance(self, phase: Phase, units: int) -> None:

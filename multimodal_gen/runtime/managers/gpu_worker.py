@@ -22,6 +22,7 @@ from multimodal_gen.errors import (
 from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.plan import (
     BatchKey,
+    Enlarging,
     Phase,
     Plan,
     Prepared,
@@ -49,9 +50,11 @@ from multimodal_gen.runtime.managers.rank_device import (
     keep_precision,
 )
 from multimodal_gen.runtime.managers.rank_group import join_ranks
+from multimodal_gen.runtime.models.upscaler import TILE, Enlargement
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
 from multimodal_gen.runtime.pipelines.sharing import agreed_parallel
+from multimodal_gen.runtime.stages.decode import decode_units
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 log = logging.getLogger(__name__)
@@ -114,6 +117,8 @@ class GPUWorker:
                 )
             ),
         )
+        if engine.upscaler_dir is not None and mesh.rank == 0:
+            pipeline.upscalers.open(engine.upscaler_dir)
         return cls(pipeline, AdapterLoader(pipeline, engine), choice.sentence)
 
     def loaded(self, name: str, local_ranks: int) -> RankLoaded:
@@ -215,7 +220,7 @@ class GPUWorker:
     ) -> dict[str, Any]:
         """Decode together; if that fails, separately, so that only the faulty request ends."""
         failures: dict[str, WireError] = {}
-        chunks = [self.pipeline.decode_chunks(state.params) for state in states]
+        chunks = [decode_units(self.pipeline, state) for state in states]
         goals = [min(s.decoded + k, total) for s, total in zip(states, chunks, strict=True)]
         try:
             self.pipeline.forward(Phase.DECODE, states, k)
@@ -234,7 +239,7 @@ class GPUWorker:
             and state.second is None
             and state.req.id not in failures
         ]
-        self._go_on_to_second_passes(states)
+        self._go_on_to_next_passes(states)
         outcome.give(parts for state in finished for parts in state.made)
         outcome.check(states)
         return {
@@ -247,9 +252,9 @@ class GPUWorker:
             },
         }
 
-    def _go_on_to_second_passes(self, states: Sequence[RequestState]) -> None:
+    def _go_on_to_next_passes(self, states: Sequence[RequestState]) -> None:
         for state in states:
-            if state.second is not None and state.second.pictures:
+            if state.second is not None and state.second.is_begun:
                 self.states[state.req.id] = state.second
 
     def _out_of_step(
@@ -283,9 +288,8 @@ class GPUWorker:
         return failures
 
     def _prepared(self, state: RequestState) -> Prepared:
-        second, passes = state.second, [state]
-        if second is not None:
-            passes.append(second)
+        passes = [each for each in state.passes if each.enlargement is None]
+        second = passes[1] if len(passes) > 1 else None
         all_steps = second is None and state.evaluation == 0
         return Prepared(
             batch_keys=tuple(run for each in passes for run in self._runs(each)),
@@ -294,6 +298,7 @@ class GPUWorker:
             second=None
             if second is None
             else SecondPass(second.evaluations_left, self.pipeline.decode_chunks(second.params)),
+            enlarging=next((_enlarging(e) for p in state.passes if (e := p.enlargement)), None),
             steps=None if all_steps else sum(each.steps_left for each in passes),
             warnings=tuple(state.warnings),
             prompt_notes=tuple(state.prompt_notes),
@@ -315,6 +320,13 @@ def _shared_failures(states: Sequence[RequestState]) -> dict[str, WireError]:
         for state in states
         if state.shared is not None and state.shared.failure is not None
     }
+
+
+def _enlarging(enlargement: Enlargement) -> Enlarging:
+    _, height, width = enlargement.grid.shape
+    tokens = min(height, TILE) * min(width, TILE) // 256
+    key = BatchKey(max(1, tokens), f"upscaler {enlargement.upscaler.name}")
+    return Enlarging(enlargement.units, key)
 
 
 def _describe(raised: Exception) -> WireError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 from multimodal_gen.configs.families import FamilyConfig
@@ -13,8 +14,16 @@ from multimodal_gen.configs.solver_choice import (
     view_of,
 )
 from multimodal_gen.configs.solvers import OWN_SPACING, SCHEDULE_PARAMETERS, noise_schedules_of
-from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo, PictureSize, TaskName
+from multimodal_gen.messages.model_info import (
+    Defaults,
+    Limits,
+    ModelInfo,
+    PictureSize,
+    TaskName,
+    UpscaleWay,
+)
 from multimodal_gen.runtime.distributed.rank_context import RankContext
+from multimodal_gen.runtime.loader.upscalers import Upscalers
 from multimodal_gen.runtime.residency.residency import Residency
 
 
@@ -31,6 +40,11 @@ class DescribedPipeline:
     residency: Residency
     unpacked: tuple[str, ...] = ()
     """Warnings about weights that are unpacked for each product; set when they are loaded."""
+
+    @cached_property
+    def upscalers(self) -> Upscalers:
+        """The operator's models that enlarge results."""
+        return Upscalers(self.context)
 
     @property
     def lora_targets(self) -> tuple[str, ...]:
@@ -63,11 +77,12 @@ class DescribedPipeline:
             parameters=(
                 *self.parameters,
                 *self.schedule_parameters,
-                *(("upscale",) if self.supports_upscale else ()),
+                *(("upscale",) if self.upscale_ways else ()),
                 *(("lora",) if self.supports_lora else ()),
                 *(("control",) if self.supports_control else ()),
             ),
             required=self.required,
+            upscale_ways=self.upscale_ways,
             schedulers=self.schedulers,
             noise_schedules=self.noise_schedules,
             warnings=self.warnings,
@@ -83,9 +98,11 @@ class DescribedPipeline:
         return self.family.tasks
 
     @property
-    def supports_upscale(self) -> bool:
-        """True if it can generate from its own result once more: where it starts from images."""
-        return hasattr(self, "start") and {"text-to-image", "image-to-image"} <= {*self.tasks}
+    def upscale_ways(self) -> tuple[UpscaleWay, ...]:
+        """A second pass where it starts from images, and models where the operator has some."""
+        starts = hasattr(self, "start") and {"text-to-image", "image-to-image"} <= {*self.tasks}
+        second: tuple[UpscaleWay, ...] = ("second-pass",) if starts else ()
+        return (*second, "model") if self.upscalers.available else second
 
     @property
     def sound(self) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import zmq
 
+from multimodal_gen.checkpoints.upscaler.folder import UpscalerFolder
 from multimodal_gen.messages.plan import AdapterKind, RankLoaded
 from multimodal_gen.messages.rank_args import SchedulerArgs, client_token
 from multimodal_gen.observability.logging import configure_logging
@@ -64,7 +65,10 @@ def _serve(args: SchedulerArgs) -> None:
         "control": engine.control_dir,
     }
     adapters = AdapterCache(folders, engine.max_loaded_loras, engine.num_gpus)
-    scheduler = Scheduler(context, links, gateway, engine.step_timeout, make_policy, adapters)
+    upscalers = None if engine.upscaler_dir is None else UpscalerFolder(Path(engine.upscaler_dir))
+    scheduler = Scheduler(
+        context, links, gateway, engine.step_timeout, make_policy, adapters, upscalers
+    )
     scheduler.start()
     scheduler.join()
     links.close(SHUTDOWN_S)

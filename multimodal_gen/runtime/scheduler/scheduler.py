@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import zmq
 
+from multimodal_gen.checkpoints.upscaler.folder import UpscalerFolder
 from multimodal_gen.errors import (
     Cancelled,
     EngineDied,
@@ -63,11 +64,13 @@ class Scheduler:
         step_timeout: float,
         make_policy: Callable[[RankLoaded], tuple[Policy, CostModel]],
         adapters: AdapterCache,
+        upscalers: UpscalerFolder | None = None,
     ) -> None:
         self._links = links
         self._gateway = gateway
         self._make_policy = make_policy
         self._adapters = adapters
+        self._upscalers = upscalers
         self._policy: Policy
         self._cost: CostModel
         self._cost_kept = True
@@ -95,9 +98,11 @@ class Scheduler:
     def submit(self, req: Req, pictures: Sequence[list[zmq.Frame]] = ()) -> None:
         """Queue a request.
 
-        Raises QueueFull, DeadlineExceeded, EngineNotReady, and InvalidRequest for a LoRA or
-        a control that does not exist.
+        Raises QueueFull, DeadlineExceeded, EngineNotReady, and InvalidRequest for a LoRA, a
+        control or an upscaler that does not exist.
         """
+        if self._upscalers is not None and req.params.upscale and req.params.upscale.model:
+            self._upscalers.find(req.params.upscale.model)
         adapters = self._adapters.find(req.params)  # It reads folders, so not under the lock.
         with self._lock:
             if self._stopping:

@@ -7,7 +7,11 @@ from multimodal_gen.runtime.stages.decode import DecodeStage
 from multimodal_gen.runtime.stages.denoise import DenoiseStage
 from multimodal_gen.runtime.stages.encode import EncodeStage
 from multimodal_gen.runtime.stages.prepare import PrepareStage
-from multimodal_gen.runtime.stages.second_pass import ExpectSecondPass, StartSecondPass
+from multimodal_gen.runtime.stages.second_pass import (
+    ExpectEnlargement,
+    ExpectSecondPass,
+    StartNextPass,
+)
 from multimodal_gen.runtime.stages.stage import Pipeline, Stage
 
 
@@ -18,7 +22,12 @@ def make_stages(pipeline: Pipeline) -> dict[Phase, tuple[Stage, ...]]:
     prepare = PrepareStage(pipeline, is_output_rank=is_output_rank)
     decode = DecodeStage(pipeline, is_output_rank=is_output_rank)
     return {
-        Phase.ENCODE: (encode, prepare, ExpectSecondPass(pipeline, encode)),
+        Phase.ENCODE: (
+            ExpectEnlargement(pipeline),
+            encode,
+            prepare,
+            ExpectSecondPass(pipeline, encode),
+        ),
         Phase.DENOISE: (DenoiseStage(pipeline),),
-        Phase.DECODE: (decode, StartSecondPass(prepare)),
+        Phase.DECODE: (decode, StartNextPass(pipeline, prepare)),
     }

@@ -17,9 +17,9 @@ from multimodal_gen.scheduling.working_memory import DECODERS
 
 class DecodeStage:
     """Decodes the next k units of each request: chunks on rank 0, or tiles or bands on all. With
-    the last one, rank 0 decodes the sound.
+    the last one, rank 0 decodes the sound. Tiles of a model that enlarges are such units, too.
 
-    All ranks get the pixels from which a second pass starts.
+    All ranks get the pixels from which a later pass starts.
     """
 
     def __init__(self, pipeline: Pipeline, *, is_output_rank: bool) -> None:
@@ -29,13 +29,15 @@ class DecodeStage:
         self.uses = pipeline.components_of_kind(*DECODERS)
 
     def components(self, states: Sequence[RequestState], k: int) -> tuple[str, ...]:
-        here = self._is_output_rank or any(self._pipeline.decoded_by_all(s.params) for s in states)
+        states = [state for state in states if state.enlargement is None]
+        by_all = any(self._pipeline.decoded_by_all(state.params) for state in states)
+        here = bool(states) and (self._is_output_rank or by_all)
         return self.uses if here else ()
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for together in self._groups(states):
             first = together[0]
-            units = self._pipeline.decode_chunks(first.params)
+            units = decode_units(self._pipeline, first)
             for unit in range(first.decoded, min(first.decoded + k, units)):
                 self._decode(together, unit)
                 for state in together:
@@ -48,7 +50,7 @@ class DecodeStage:
         first = together[0]
         if first.shared is not None:
             frames = first.shared.advance(
-                lambda pixels: first.measure(pixels, "decoding"), partial(with_unmasked, first)
+                lambda pixels: first.measure(pixels, "decoding"), partial(_finished, first)
             )
             first.chunks += frames if first.second is None else self._given_to_all(lambda: frames)
         elif first.second is not None:
@@ -68,6 +70,8 @@ class DecodeStage:
         return [*shared[""].values()]
 
     def _decode_sound(self, state: RequestState) -> None:
+        if state.enlargement is not None:
+            return
         if state.audio is None:  # an earlier try may have got this far
             self._pipeline.decode_sound(state)
         if state.audio is not None:
@@ -81,13 +85,32 @@ class DecodeStage:
         for state in states:
             if state.shared is None:
                 state.shared = self._pipeline.shared_decoding(state)
-            _, latents = state.running()
-            size = (state.params.width, state.params.height, latents.shape)
+            size = _size(state)
             group = open_groups.get(size)
-            alone = state.second is not None  # so that all ranks decode in the same order
+            alone = size is None or state.second is not None  # so that all ranks do it in order
             most = 1 if alone else self._pipeline.decoded_at_once(state.params)
             if group is None or alone or len(group) >= most:
                 group = open_groups[size] = []
                 groups.append(group)
             group.append(state)
         return groups
+
+
+def decode_units(pipeline: Pipeline, state: RequestState) -> int:
+    """Number of units of a pass in the decoding phase."""
+    enlargement = state.enlargement
+    return pipeline.decode_chunks(state.params) if enlargement is None else enlargement.units
+
+
+def _size(state: RequestState) -> object:
+    """What must be equal of requests that are decoded together; None: it is enlarged."""
+    if state.enlargement is not None:
+        return None
+    _, latents = state.running()
+    return state.params.width, state.params.height, latents.shape
+
+
+def _finished(state: RequestState, pixels: Tensor) -> Tensor:
+    if state.enlargement is not None:
+        return state.enlargement.fitted(pixels)
+    return with_unmasked(state, pixels)

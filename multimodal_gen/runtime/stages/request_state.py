@@ -16,6 +16,7 @@ from multimodal_gen.messages.request import Req
 from multimodal_gen.runtime.controls.control_rows import ControlUse
 from multimodal_gen.runtime.layers.lora import LoraUse, uses_at
 from multimodal_gen.runtime.models.schedulers.solver import Solver
+from multimodal_gen.runtime.models.upscaler import Enlargement
 from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
 
 Conditioning = dict[str, Tensor]
@@ -41,7 +42,7 @@ class RequestState:
     prompt_notes: list[str] = field(default_factory=list)
     """How its prompts were read, for its result."""
     second: RequestState | None = None
-    """Its second pass, if it is upscaled: it has an image once this one is decoded."""
+    """The next pass, if it is upscaled: it is begun once this one is decoded."""
     conditioning: dict[str, Conditioning] = field(default_factory=dict)
     """Conditioning by branch, in the order of the request's rows in a batch."""
     latents: Tensor | None = None
@@ -72,6 +73,8 @@ class RequestState:
     """VAE state after the last decoded chunk, needed for the next one."""
     shared: SharedDecoding | None = None
     """Its tiles or bands, from the first one on, if all ranks decode it."""
+    enlargement: Enlargement | None = None
+    """Set if a model makes it of the pixels of the pass before, without evaluations."""
 
     @property
     def params(self) -> SamplingParams:
@@ -88,6 +91,16 @@ class RequestState:
     def made(self) -> list[list[Tensor]]:
         """Arrays of its result, in the order in which they are sent, each in parts."""
         return [self.chunks] if self.audio is None else [self.chunks, [self.audio]]
+
+    @property
+    def is_begun(self) -> bool:
+        """True for a later pass that has what it starts from."""
+        return "image" in self.pictures or self.shared is not None
+
+    @property
+    def passes(self) -> list[RequestState]:
+        """This pass and the later ones."""
+        return [self, *([] if self.second is None else self.second.passes)]
 
     @property
     def loras_now(self) -> tuple[LoraUse, ...]:

@@ -1,4 +1,5 @@
-"""The second pass of a request that is upscaled, which starts from the pixels of the first."""
+"""The passes of a request that is upscaled, each of which starts from the pixels of the one before:
+a model that enlarges, then image-to-image."""
 
 from __future__ import annotations
 
@@ -8,13 +9,50 @@ from copy import copy
 import msgspec
 import torch
 
-from multimodal_gen.configs.second_pass import naming_upscale, second_pass
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.second_pass import enlarged_by_model, naming_upscale, second_pass
 from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.pictures import controls_of
+from multimodal_gen.runtime.models.upscaler import Enlargement, Upscaler
+from multimodal_gen.runtime.stages.decode import decode_units
 from multimodal_gen.runtime.stages.encode import EncodeStage
 from multimodal_gen.runtime.stages.prepare import PrepareStage
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.stage import Pipeline
+
+
+class ExpectEnlargement:
+    """Loads the model that enlarges, before anything is computed, and adds its pass."""
+
+    uses: tuple[str, ...] = ()
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    def components(self, states: Sequence[RequestState], k: int) -> tuple[str, ...]:
+        return self._pipeline.components_of_kind()
+
+    def __call__(self, states: Sequence[RequestState], k: int) -> None:
+        for state in states:
+            choice, params = state.params.upscale, enlarged_by_model(state.params)
+            if choice is not None and choice.model is not None and params is not None:
+                state.second = _later(state, params)
+                upscaler = self._pipeline.upscalers.load(choice.model)
+                state.second.enlargement = self._enlargement(state, upscaler)
+
+    def _enlargement(self, state: RequestState, upscaler: Upscaler) -> Enlargement:
+        given, choice, mesh = state.params, state.params.upscale, self._pipeline.context.mesh
+        assert given.height is not None
+        assert given.width is not None
+        assert choice is not None
+        grid = upscaler.grid(given.num_frames or 1, given.height, given.width)
+        made = enlarged_by_model(given)
+        assert made is not None
+        assert made.height is not None
+        assert made.width is not None
+        last = choice.strength is None  # else the second pass resizes what it starts from
+        size = (made.height, made.width) if last else None
+        return Enlargement(upscaler, grid, mesh.rank, mesh.world_size, size)
 
 
 class ExpectSecondPass:
@@ -34,13 +72,13 @@ class ExpectSecondPass:
             params = second_pass(state.params, self._pipeline.size_multiple)
             if params is None:
                 continue
-            second = RequestState.of(msgspec.structs.replace(state.req, params=params, pictures={}))
+            second = _later(state, params)
             second.loras = state.loras
             second.controls = tuple(map(copy, state.controls))
             self._encode([second], k)
             with naming_upscale(state.params):
                 self._expect(second)
-            state.second = second
+            state.passes[-1].second = second
 
     def _expect(self, second: RequestState) -> None:
         """Set its solver, its first evaluation and latents of the right shape, without an image."""
@@ -49,30 +87,41 @@ class ExpectSecondPass:
         self._pipeline.start.begin(second, solver)
 
 
-class StartSecondPass:
-    """Starts the second pass of the requests whose first one is decoded, from an image of it that
-    is enlarged by Lanczos."""
+class StartNextPass:
+    """Starts the next pass of the requests whose pixels are complete: a second pass from an image
+    of them that is enlarged by Lanczos."""
 
-    def __init__(self, prepare: PrepareStage) -> None:
+    def __init__(self, pipeline: Pipeline, prepare: PrepareStage) -> None:
+        self._pipeline = pipeline
         self._prepare = prepare
         self.uses = prepare.uses
 
     def components(self, states: Sequence[RequestState], k: int) -> tuple[str, ...]:
-        return self._prepare.uses if any(state.second is not None for state in states) else ()
+        second = any(s.second is not None and s.second.enlargement is None for s in states)
+        return self._prepare.uses if second else self._pipeline.components_of_kind()
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:
-            if state.second is not None and state.chunks and not state.second.pictures:
+            complete = state.decoded == decode_units(self._pipeline, state)
+            if state.second is not None and complete and not state.second.is_begun:
                 self._start(state, state.second)
 
-    def _start(self, state: RequestState, second: RequestState) -> None:
-        """Its only chunks are those of a whole image."""
+    def _start(self, state: RequestState, later: RequestState) -> None:
+        if later.enlargement is not None:
+            later.shared = later.enlargement.run(state.chunks)
+            later.audio, later.audio_rate = state.audio, state.audio_rate
+            later.pictures = controls_of(state.pictures)
+            return
         image = torch.cat(state.chunks)[0].cpu().numpy()
-        second.pictures = {"image": image, **controls_of(state.pictures)}
-        headers = {name: header_of(picture) for name, picture in second.pictures.items()}
-        second.req = msgspec.structs.replace(second.req, pictures=headers)
+        later.pictures = {"image": image, **controls_of(state.pictures)}
+        headers = {name: header_of(picture) for name, picture in later.pictures.items()}
+        later.req = msgspec.structs.replace(later.req, pictures=headers)
         try:
-            self._prepare([second], 1)
+            self._prepare([later], 1)
         except Exception:
-            second.pictures = {}
+            later.pictures = {}
             raise
+
+
+def _later(state: RequestState, params: SamplingParams) -> RequestState:
+    return RequestState.of(msgspec.structs.replace(state.req, params=params, pictures={}))

@@ -11,6 +11,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.controls.loaded_controls import LoadedControls
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
+from multimodal_gen.runtime.loader.upscalers import Upscalers
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
@@ -67,6 +68,10 @@ class Pipeline(Protocol):
     context: RankContext
     loras: LoadedLoras
     controls: LoadedControls
+
+    @property
+    def upscalers(self) -> Upscalers: ...
+
     guidance: Guidance
     start: Start
 

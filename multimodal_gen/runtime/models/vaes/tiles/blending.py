@@ -28,11 +28,11 @@ class TileBlender:
         """Return what is shown of the next tile, which is changed in place."""
         _, height, width = self._grid.axes
         if height is not None and place.row:
-            _blend(self._above[place.column], tile, _ROWS, height.blend)
+            _blend(self._above[place.column], tile, _ROWS, height.blend, height.margin)
         if width is not None:
             if place.column:
                 assert self._left is not None
-                _blend(self._left, tile, _COLUMNS, width.blend)
+                _blend(self._left, tile, _COLUMNS, width.blend, width.margin)
             self._left = _end(tile, _COLUMNS, width.blend)
         if height is not None:
             self._above[place.column] = _end(tile, _ROWS, height.blend)
@@ -53,13 +53,15 @@ class TileBlender:
         return tile[:, :, : time.kept + (0 if place.time else time.lead)]
 
 
-def _blend(before: Tensor, tile: Tensor, dim: int, extent: int) -> None:
-    """Fade from the end of `before` to the start of `tile`, which overlap by `extent` at most."""
-    extent = min(extent, before.shape[dim], tile.shape[dim])
+def _blend(before: Tensor, tile: Tensor, dim: int, extent: int, margin: int = 0) -> None:
+    """Fade from the end of `before` to the start of `tile`, which overlap by `extent` at most:
+    between `margin` values at either end of it."""
+    faded, extent = extent - 2 * margin, min(extent, before.shape[dim], tile.shape[dim])
     if not extent:
         return
     steps = torch.arange(extent, device=tile.device, dtype=torch.float32)
-    weight = (steps / extent).view(-1, *(1,) * (tile.dim() - 1 - dim))
+    weight = ((steps - margin) / faded).clamp(0, 1) if margin else steps / extent
+    weight = weight.view(-1, *(1,) * (tile.dim() - 1 - dim))
     own = tile.narrow(dim, 0, extent)
     other = before.narrow(dim, before.shape[dim] - extent, extent)
     own.copy_(other * (1 - weight) + own * weight)

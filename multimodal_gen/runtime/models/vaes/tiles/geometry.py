@@ -23,6 +23,8 @@ class TileAxis:
     lead: int = 0
     """Latents that a tile begins with besides, each of which becomes one value. Those values are
     shown of the first tile only."""
+    margin: int = 0
+    """Values at both ends of the overlap that only the other tile shows."""
 
     @property
     def kept(self) -> int:

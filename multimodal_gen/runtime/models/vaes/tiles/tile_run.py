@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,7 +14,26 @@ from multimodal_gen.runtime.distributed.collectives import receive, send
 from multimodal_gen.runtime.models.vaes.pixels import to_uint8
 from multimodal_gen.runtime.models.vaes.tiles.blending import TileBlender
 from multimodal_gen.runtime.models.vaes.tiles.geometry import TileGrid, TilePlace
-from multimodal_gen.runtime.models.vaes.tiles.tiled_decoder import TiledDecoder
+
+
+class TileMaker(Protocol):
+    """Makes values of tiles: a VAE, or a model that enlarges; as `TiledDecoder` documents."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def module_scale(self) -> int: ...
+
+    def module_latents(self, latents: Tensor, **options: Any) -> Tensor: ...
+
+    def decode_tile(
+        self, latents: Tensor, chunk: int, carry: Any, **options: Any
+    ) -> tuple[Tensor, Any]: ...
+
+    def decoded_shape(self, frames: int, height: int, width: int) -> tuple[int, ...]: ...
+
+    def finished(self, decoded: Tensor) -> Tensor: ...
 
 
 class TileRun:
@@ -28,7 +47,7 @@ class TileRun:
 
     def __init__(
         self,
-        vae: TiledDecoder,
+        vae: TileMaker,
         grid: TileGrid,
         latents: Tensor,
         rank: int,

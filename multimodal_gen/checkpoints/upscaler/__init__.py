@@ -1,0 +1,1 @@
+"""Models that enlarge pictures: their files."""
