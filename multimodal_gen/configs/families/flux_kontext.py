@@ -12,7 +12,7 @@ FLUX_KONTEXT = replace(
     name="flux_kontext",
     title="FLUX.1 Kontext",
     pipeline_classes=("FluxKontextPipeline",),
-    tasks=("text-to-image", "image-edit"),
-    defaults=msgspec.structs.replace(FLUX.defaults, strength=None, inpainting_strength=None),
+    tasks=("text-to-image", "image-edit", "inpainting"),
+    defaults=msgspec.structs.replace(FLUX.defaults, strength=None, inpainting_strength=1.0),
     single_files=of_another(FLUX.single_files, "black-forest-labs/FLUX.1-Kontext-dev"),
 )

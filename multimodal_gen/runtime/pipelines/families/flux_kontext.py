@@ -1,7 +1,8 @@
-"""FLUX.1 Kontext, after diffusers' FluxKontextPipeline."""
+"""FLUX.1 Kontext, after diffusers' FluxKontextPipeline and FluxKontextInpaintPipeline."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from diffusers.pipelines.flux import pipeline_flux_kontext as reference
@@ -11,6 +12,7 @@ from multimodal_gen.runtime.layers.rope import Grid
 from multimodal_gen.runtime.models.vaes.input_images import InputImage
 from multimodal_gen.runtime.pipelines.families.flux import FluxPipeline
 from multimodal_gen.runtime.pipelines.shown_picture import ShownPicture
+from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 
@@ -24,6 +26,8 @@ class FluxKontextPipeline(FluxPipeline):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._shown = ShownPicture(self.layout, self._fitted)
+        clean = partial(self._shown.inpainted, drawn=False)
+        self.start = PictureStart(self.layout, flow_model_start, picture=clean)
 
     def prepare(self, state: RequestState) -> None:
         super().prepare(state)

@@ -1,10 +1,12 @@
-"""Qwen-Image-Edit, after diffusers' QwenImageEditPipeline and QwenImageEditPlusPipeline."""
+"""Qwen-Image-Edit, after diffusers' QwenImageEditPipeline, QwenImageEditPlusPipeline and
+QwenImageEditInpaintPipeline."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,6 +23,7 @@ from multimodal_gen.runtime.models.vaes.input_images import InputImage, resized
 from multimodal_gen.runtime.pipelines.families.qwen_image import QwenImagePipeline, chat
 from multimodal_gen.runtime.pipelines.prompts import text_of
 from multimodal_gen.runtime.pipelines.shown_picture import ShownPicture
+from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 
 _SYSTEM = (
@@ -47,6 +50,8 @@ class QwenImageEditPipeline(QwenImagePipeline):
         super().__init__(*args)
         self._plus = plus
         self._shown = ShownPicture(self.layout, lambda picture: fitted(picture, PICTURE_AREA))
+        drawn = partial(self._shown.inpainted, drawn=True)
+        self.start = PictureStart(self.layout, flow_model_start, picture=drawn)
 
     @property
     def limits(self) -> Limits:

@@ -7,16 +7,18 @@ from diffusers import (
     FluxFillPipeline,
     FluxImg2ImgPipeline,
     FluxInpaintPipeline,
+    FluxKontextInpaintPipeline,
     FluxKontextPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
     SchedulerMixin,
 )
-from diffusers.pipelines.flux import pipeline_flux_kontext
+from diffusers.pipelines.flux import pipeline_flux_kontext, pipeline_flux_kontext_inpaint
 
 from .. import encoders
 from ..case import INPAINTING, PICTURE, STRENGTH, Case
 from ..checkpoint import TinyCheckpoint
+from ..pictures import picture
 from ..schedulers import FLUX_DEV, Config
 from ..tokenizers import clip_tokenizer, t5_tokenizer
 from ..vaes import flux_vae
@@ -79,18 +81,25 @@ VARIANTS = {
         FLUX_DEV,
     ),
 }
+_PREFERRED = [(64, 96), (96, 64)]
 CASES = {
     ("flux", "text-to-image"): Case("flux-dev"),
     ("flux", "image-to-image"): Case("flux-dev", FluxImg2ImgPipeline, PICTURE | STRENGTH),
     ("flux", "inpainting"): Case("flux-dev", FluxInpaintPipeline, INPAINTING | STRENGTH),
     ("flux_fill", "inpainting"): Case("flux-fill", None, INPAINTING),
     ("flux_kontext", "text-to-image"): Case("flux-kontext", stock_call={"max_area": 96 * 64}),
+    ("flux_kontext", "inpainting"): Case(
+        "flux-kontext",
+        FluxKontextInpaintPipeline,
+        INPAINTING | STRENGTH | {"image": picture(150, 100)},
+        patches=(
+            (pipeline_flux_kontext_inpaint.__name__, "PREFERRED_KONTEXT_RESOLUTIONS", _PREFERRED),
+        ),
+    ),
     ("flux_kontext", "image-edit"): Case(
         "flux-kontext",
         changes=PICTURE,
         stock_call={"max_area": 96 * 64},
-        patches=(
-            (pipeline_flux_kontext.__name__, "PREFERRED_KONTEXT_RESOLUTIONS", [(64, 96), (96, 64)]),
-        ),
+        patches=((pipeline_flux_kontext.__name__, "PREFERRED_KONTEXT_RESOLUTIONS", _PREFERRED),),
     ),
 }

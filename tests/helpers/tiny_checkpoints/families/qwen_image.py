@@ -8,6 +8,7 @@ from typing import Any
 from diffusers import (
     AutoencoderKLQwenImage,
     DiffusionPipeline,
+    QwenImageEditInpaintPipeline,
     QwenImageEditPipeline,
     QwenImageEditPlusPipeline,
     QwenImageImg2ImgPipeline,
@@ -16,7 +17,10 @@ from diffusers import (
     QwenImageTransformer2DModel,
     SchedulerMixin,
 )
-from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
+from diffusers.pipelines.qwenimage import (
+    pipeline_qwenimage_edit_inpaint,
+    pipeline_qwenimage_edit_plus,
+)
 from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate_dimensions
 from tokenizers import pre_tokenizers
 from transformers import (
@@ -30,6 +34,7 @@ from transformers import (
 from ..case import INPAINTING, PICTURE, PICTURES, STRENGTH, Case
 from ..checkpoint import TinyCheckpoint
 from ..encoders import WIDTH
+from ..pictures import picture
 from ..schedulers import FLUX_DEV, Config
 from ..tokenizers import WORDS
 
@@ -209,6 +214,10 @@ def _small_dimensions(_: int, ratio: float) -> Any:
     return calculate_dimensions(_SMALL_AREA, ratio)
 
 
+def _small_dimensions_of_three(area: int, ratio: float) -> Any:
+    return (*_small_dimensions(area, ratio), None)
+
+
 CHECKPOINTS = {
     "qwenimage": TinyCheckpoint(
         qwen_image_pipeline, SCHEDULER, ("prompt", "seed", "steps", "true guidance")
@@ -232,6 +241,27 @@ CASES = {
         patches=(
             (pipeline_qwenimage_edit_plus.__name__, "calculate_dimensions", _small_dimensions),
             *((_OURS, name, _SMALL_AREA) for name in ("PICTURE_AREA", "SEEN_BY_PLUS")),
+        ),
+    ),
+    ("qwen_image_edit", "inpainting"): Case(
+        "qwenimage-edit",
+        QwenImageEditInpaintPipeline,
+        INPAINTING
+        | STRENGTH
+        | {
+            "image": picture(150, 100),
+            "width": 128,
+            "guidance_scale": None,
+            "negative_prompt": "blurry",
+            "true_cfg_scale": 3.0,
+        },
+        patches=(
+            (
+                pipeline_qwenimage_edit_inpaint.__name__,
+                "calculate_dimensions",
+                _small_dimensions_of_three,
+            ),
+            (_OURS, "PICTURE_AREA", _SMALL_AREA),
         ),
     ),
 }
