@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from markdown_table import code, table
 
-from multimodal_gen.configs.families import FAMILIES
+from multimodal_gen.configs.families import FAMILIES, FamilyConfig
 from multimodal_gen.configs.families.modular import MODULAR
+from multimodal_gen.configs.families.published import (
+    PublishedModel,
+    defaults_of,
+    published_models,
+)
 from multimodal_gen.configs.solvers import SOLVERS, noise_schedules_of
+from multimodal_gen.entrypoints.cli.checkpoint.published_memory import FORMS
+from multimodal_gen.entrypoints.cli.checkpoint.published_text import (
+    UNKNOWN,
+    at_once_text,
+    licenses_of,
+    memory_texts,
+    size_text,
+)
 
+_BUNDLED = ("bundled model", "0.015", "", "", "", "each request", "apache-2.0")
 _KINDS = {"native": "native", "adapter": "wrapped", "fallback": "fallback"}
 
 
@@ -27,6 +43,63 @@ def families() -> str:
     ]
     header = ("family", "tasks", "denoiser", "single file", "GGUF", "batching", "ranks share it")
     return table(header, rows)
+
+
+def published() -> str:
+    """Return each published checkpoint with its defaults, memory, license and what was tried."""
+    rows = [
+        (
+            f"[{model.name.rpartition('/')[2]}](https://huggingface.co/{model.name})",
+            size_text(defaults_of(family, model)),
+            str(defaults_of(family, model).num_inference_steps),
+            *memory_texts(family, model),
+            at_once_text(family, model),
+            model.license or UNKNOWN,
+            ", ".join(model.tried),
+        )
+        for family in FAMILIES
+        for model in published_models(family)
+    ]
+    bits = tuple(f"{each} bits" for each in FORMS)
+    return table(("checkpoint", "size", "steps", *bits, "at once", "license", "tried as"), rows)
+
+
+def overview() -> str:
+    """Return the README's table: what each family takes, and what its licenses are."""
+    rows = [
+        row
+        for family in FAMILIES
+        for row in (_by_model(family) if family.denoiser == "fallback" else [_of_family(family)])
+    ]
+    bits = tuple(f"{each} bits" for each in FORMS)
+    header = ("model", *bits, "at once", "GPUs share", "license")
+    return table(header, [_BUNDLED, *rows])
+
+
+def _of_family(family: FamilyConfig) -> tuple[str, ...]:
+    return _told(family, family.title, published_models(family))
+
+
+def _by_model(family: FamilyConfig) -> list[tuple[str, ...]]:
+    models = published_models(family)
+    return [_told(family, model.title or model.short_name, [model]) for model in models]
+
+
+def _told(family: FamilyConfig, title: str, models: Sequence[PublishedModel]) -> tuple[str, ...]:
+    shared = "each request" if family.ulysses else "batches"
+    return (
+        title,
+        *_ranges([(*memory_texts(family, each), at_once_text(family, each)) for each in models]),
+        shared if family.shares_rows else "",
+        ", ".join(licenses_of(models)),
+    )
+
+
+def _ranges(rows: Iterable[Sequence[str]]) -> list[str]:
+    """The smallest and the largest number of each column; rows without numbers are left out."""
+    columns = zip(*rows, strict=True)
+    numbers = (sorted(filter(None, column), key=float) for column in columns)
+    return [" to ".join(dict.fromkeys((*each[:1], *each[-1:]))) for each in numbers]
 
 
 def modular() -> str:

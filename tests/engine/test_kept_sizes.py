@@ -10,8 +10,11 @@ import torch
 from torch import nn
 
 from multimodal_gen.checkpoints.identify import identify
+from multimodal_gen.configs.quantization import Quantization
 from multimodal_gen.entrypoints.cli.checkpoint.kept_size import KeptWeights, used
+from multimodal_gen.entrypoints.cli.checkpoint.published_memory import Bits, weight_bytes
 from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.loader.tensors.when_loaded import WhenLoaded
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
 from multimodal_gen.runtime.residency.residency import memory_of
 
@@ -40,3 +43,24 @@ def test_sizes_and_blocks_are_those_of_the_loaded_modules(
             assert len(told.blocks) == len(found.blocks)
         compared += 1
     assert compared >= 3
+
+
+@pytest.mark.parametrize(("form", "bits"), [(None, 16), ("int8", 8), ("fp8", 8), ("nf4", 4)])
+def test_what_is_told_of_published_weights_is_what_they_take(
+    form: Quantization | None, bits: Bits, checkpoints: Callable[..., Path]
+) -> None:
+    folder = checkpoints("flux-dev", heads=16)
+    plain, loaded = (
+        load_pipeline(
+            folder,
+            device=torch.device("cpu"),
+            dtype=torch.bfloat16,
+            mesh=Mesh(),
+            quantization=each,
+        ).denoiser_module
+        for each in (None, form)
+    )
+    layers = WhenLoaded("fp8", quantizes_inputs=True).layers(plain)
+    quantized = sum(plain.get_submodule(name).weight.numel() for name in layers)
+    told = weight_bytes(sum(each.numel() for each in plain.parameters()), quantized, bits)
+    assert memory_of("transformer", loaded).size == pytest.approx(told, rel=0.03)

@@ -26,7 +26,7 @@ from single_files import (
     write,
     write_gguf,
 )
-from support import CASES
+from tried_forms import DIFFUSERS_NAMES, GGUF, WITH_FILES
 
 from multimodal_gen.checkpoints.header import read_header
 from multimodal_gen.checkpoints.single_file import recognise
@@ -70,10 +70,7 @@ def test_a_denoiser_under_its_authors_names_is_the_folders(
     assert differences(load_denoiser(folder), load_denoiser(folder, file)) == []
 
 
-LIBRARY = ("sd15", "sdxl", "qwenimage", "cogvideox")
-
-
-@pytest.mark.parametrize("name", [*ORIGINAL, *LIBRARY])
+@pytest.mark.parametrize("name", DIFFUSERS_NAMES)
 def test_a_denoiser_under_diffusers_names_is_the_folders(
     name: str, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
@@ -205,31 +202,21 @@ def without_leading_ones(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-WITH_FILES = {family.name for family in FAMILIES if family.single_files}
-OF_FAMILY = {
-    **{name: case.checkpoint for (name, _), case in reversed(CASES.items()) if name in WITH_FILES},
-    "flux2": "flux2-klein",
-    "wan": "wan",
-}
-"""A tiny checkpoint of each family that has single files: its first, or one whose original names
-`ORIGINAL` has."""
-
-
 def test_every_family_with_single_files_is_tried() -> None:
-    assert OF_FAMILY.keys() == WITH_FILES
+    assert GGUF.keys() == WITH_FILES
 
 
-@pytest.mark.parametrize("family", OF_FAMILY)
+@pytest.mark.parametrize("family", GGUF)
 def test_every_style_of_every_family_loads_from_gguf(
     family: str, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    folder = checkpoints(OF_FAMILY[family])
+    folder = checkpoints(GGUF[family])
     component = "unet" if (folder / "unet").is_dir() else "transformer"
     original = {**ORIGINAL, "flux-kontext": flux, "flux-fill": flux, "sd15": unet, "sdxl": unet}
     whole = load_denoiser(folder)
     for layout in family_called(family).single_files:
         if layout.style == "original":
-            tensors = original[OF_FAMILY[family]](folder)
+            tensors = original[GGUF[family]](folder)
         else:
             tensors = weights(folder, component)
         kept = {name: without_leading_ones(tensor) for name, tensor in tensors.items()}

@@ -32,6 +32,7 @@ from safetensors.torch import save_file
 from single_files import COMFY, ORIGINAL, flux, prefixed, weights
 from tiny_checkpoints import stock_pipeline
 from torch import Tensor, nn
+from tried_forms import QUANTIZED
 
 from multimodal_gen.checkpoints.identify import identify
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -122,7 +123,7 @@ def test_a_single_file_keeps_its_form(
 
 
 @pytest.mark.parametrize("make", [by_row, nvfp4])
-@pytest.mark.parametrize("name", [*ORIGINAL, "sd15"])
+@pytest.mark.parametrize("name", QUANTIZED)
 def test_rows_that_a_converter_moves_take_their_scales_along(
     name: str, make: Any, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:

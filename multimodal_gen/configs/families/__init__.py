@@ -13,7 +13,7 @@ from multimodal_gen.errors import InvalidCheckpoint
 
 __all__ = ["FAMILIES", "FamilyConfig", "family_named", "find_families"]
 
-_NO_FAMILIES = ("components", "family", "library_pipelines", "single_file", "table")
+_NO_FAMILIES = ("components", "family", "library_pipelines", "published", "single_file", "table")
 _FIRST = (
     "flux",
     "flux_kontext",

@@ -72,5 +72,6 @@ FALLBACK = FamilyConfig(
     limits=Limits(max_frames=257, max_sequence_length=4096),
     views=(),
     denoiser="fallback",
+    in_one_call=True,
 )
 """Parameters and defaults here are used where a checkpoint's own class has none."""

@@ -47,6 +47,8 @@ class FamilyConfig:
     """Solver that its checkpoints are published with, if not the first for `views`; it may suit
     these checkpoints only."""
     denoiser: DenoiserKind = "adapter"
+    in_one_call: bool = False
+    """True if a request is one call of the library, which may use any component at any time."""
     single_files: tuple[SingleFile, ...] = ()
     """Supported single-file layouts of its weights: safetensors or GGUF."""
     ulysses: bool = False

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.families import FAMILIES, FamilyConfig
+from multimodal_gen.configs.families.published import defaults_of, published_models
+from multimodal_gen.entrypoints.cli.checkpoint.published_text import (
+    description,
+    licenses_of,
+    memory_texts,
+    size_text,
+)
 from multimodal_gen.entrypoints.cli.text_output import columns
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.model_info import TaskName
 
 if TYPE_CHECKING:
     from multimodal_gen.launch.device_memory import DeviceMemory
+
+_HEAD = ("family", "tasks", "models", "size", "steps", "GB 16/8/4 bit", "license")
+_SHORT_TASKS: Mapping[TaskName, str] = {
+    "text-to-image": "t2i",
+    "image-to-image": "i2i",
+    "inpainting": "inpaint",
+    "image-edit": "edit",
+    "text-to-video": "t2v",
+    "image-to-video": "i2v",
+    "video-to-video": "v2v",
+    "reference-to-video": "r2v",
+}
+_MEMORY = "memory of all weights, and of those that are needed at once"
 
 
 def models(
@@ -48,8 +70,7 @@ def models(
     if family is not None:
         print(_description(_named(family)))
         return 0
-    rows = [("family", "what", "tasks", "denoiser"), *map(_row, FAMILIES)]
-    print("\n".join(columns(rows)))
+    print("\n".join(columns([_HEAD, *map(_row, FAMILIES)])))
     return 0
 
 
@@ -70,7 +91,24 @@ def _named(name: str) -> FamilyConfig:
 
 
 def _row(family: FamilyConfig) -> tuple[str, ...]:
-    return family.name, family.title, ", ".join(family.tasks), family.denoiser
+    """Facts about the best known checkpoint of a family."""
+    published = published_models(family)
+    memory = memory_texts(family, published[0]) if published else ()
+    defaults = defaults_of(family, published[0]) if published else family.defaults
+    return (
+        family.name,
+        _shortened([_SHORT_TASKS[task] for task in family.tasks], " ", most=3),
+        str(len(published)),
+        size_text(defaults),
+        str(defaults.num_inference_steps),
+        " ".join(f"{each:>4}" for each in memory).rstrip(),
+        _shortened([name.split("-license")[0] for name in licenses_of(published)], ", ", most=1),
+    )
+
+
+def _shortened(names: Sequence[str], between: str, most: int) -> str:
+    shown = between.join(names[:most])
+    return shown if len(names) <= most else f"{shown} +{len(names) - most}"
 
 
 def _description(family: FamilyConfig) -> str:
@@ -99,4 +137,6 @@ def _description(family: FamilyConfig) -> str:
         "defaults": ", ".join(f"{name} {value}" for name, value in defaults.items()),
     }
     lines = [f"  {name:<17}{value}" for name, value in rows.items()]
-    return "\n".join([f"{family.name} ({family.title})", *lines])
+    published = [*description(family)]
+    told = ["", f"Published checkpoints ({_MEMORY}):", *published] if published else []
+    return "\n".join([f"{family.name} ({family.title})", *lines, *told])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from multimodal_gen.messages.plan import Phase
 from multimodal_gen.scheduling.residency import ComponentMemory, plan_residency
 from multimodal_gen.scheduling.working_memory import (
     DECODING_SHARE,
+    Together,
     expected_work,
     moments_of,
     needed_together,
@@ -77,6 +78,16 @@ def forecast(
     return _on_gpu(family, weights, device)
 
 
+def used_together(family: FamilyConfig, names: Sequence[str]) -> list[Together]:
+    """Components, of these, that are on the device at once, by phase."""
+    if family.in_one_call:
+        return [(phase, tuple(names)) for phase in Phase]
+    denoiser = next((name for name in names if name in _DENOISERS), "")
+    groups = needed_together(names, denoiser)
+    others = [name for name in names if not any(name in group for _, group in groups)]
+    return [*groups, *((Phase.DENOISE, (name,)) for name in others)]
+
+
 def _on_cpu(weights: Mapping[str, KeptWeights], device: DeviceMemory) -> MemoryForecast:
     sizes = {name: each.size for name, each in weights.items()}
     own, mapped = (sum(part) for part in zip(*sizes.values(), strict=True)) if sizes else (0, 0)
@@ -98,11 +109,9 @@ def _on_cpu(weights: Mapping[str, KeptWeights], device: DeviceMemory) -> MemoryF
 def _on_gpu(
     family: FamilyConfig, weights: Mapping[str, KeptWeights], device: DeviceMemory
 ) -> MemoryForecast:
-    denoiser = next((name for name in weights if name in _DENOISERS), "")
     parameters = {name: each.parameters for name, each in weights.items()}
     kept = {name: sum(each.size) for name, each in weights.items()}
-    everything = [(phase, tuple(weights)) for phase in Phase]  # as the library may use them
-    alike = everything if family.denoiser == "fallback" else needed_together([*weights], denoiser)
+    alike = used_together(family, [*weights])
     memory = []
     for name, each in weights.items():
         evaluations, seconds = expected_work(
