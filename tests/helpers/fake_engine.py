@@ -63,7 +63,9 @@ class FakeEngine:
         request_id, _ = self._named(prompt)
         params = self.alive[request_id].params
         seed = params.seed or 0
-        pixels = np.full((self.frames, 8, 8, 3), seed % 256, np.uint8)
+        pixels = np.full(
+            (self.frames, params.height or 8, params.width or 8, 3), seed % 256, np.uint8
+        )
         output = Output(request_id, pixels, seed, params.fps, {}, [], self.warnings)
         if self.sound is not None:
             output = replace(output, audio=self.sound.samples, audio_rate=self.sound.rate)

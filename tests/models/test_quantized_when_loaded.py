@@ -38,7 +38,7 @@ Checkpoints = Callable[..., Path]
 NATIVE = ["flux-dev", "chroma", "flux2-klein", "qwenimage", "sd3", "wan", "wan-vace", "zimage"]
 BUNDLED = Path(__file__).parents[2] / "multimodal_gen" / "assets" / "bundled_model"
 FORMS = {"int8": "int8", "fp8": "float8_e4m3fn", "nf4": "nf4"}
-EXACT = ("embedder", "modulation", "time_proj")
+EXACT = ("embedder", "modulation", "time_proj", "approximator")
 
 
 def quantized(folder: Path, form: Quantization | None) -> ComposedPipeline:

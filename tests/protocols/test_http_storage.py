@@ -13,11 +13,12 @@ from types import ModuleType
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 from fake_engine import FakeEngine
 from fastapi import FastAPI
 from http_serving import IMAGES, ask
-from job_service import MODEL_WITH_PICTURES
+from no_model import MODEL
 from PIL import Image
 from storage_faults import full, locked
 
@@ -25,7 +26,7 @@ from multimodal_gen.client.request_handle import RequestHandle
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.app import create_app
 from multimodal_gen.entrypoints.http.comfyui.routes import files as comfyui_files
-from multimodal_gen.entrypoints.http.openai import edits
+from multimodal_gen.entrypoints.http.media import pictures
 from multimodal_gen.messages.request import Req
 from multimodal_gen.serving import jobs
 from multimodal_gen.serving.service import Service
@@ -46,7 +47,7 @@ class ReadyEngine(FakeEngine):
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
     monkeypatch.setattr(jobs, "PATIENCE_S", 0.0)
     engine, args = ReadyEngine(), ServerArgs()
-    engine.model = MODEL_WITH_PICTURES
+    engine.model = msgspec.structs.replace(MODEL, tasks=("text-to-image", "image-to-image"))
     service = Service.over(engine, args)  # type: ignore[arg-type]
     return create_app(service, jobs.Jobs.in_folder(tmp_path, service, args), args)
 
@@ -103,7 +104,7 @@ def test_an_upload_that_can_not_be_stored_is_refused_as_comfyui_would(
 @pytest.mark.parametrize(
     ("path", "module", "files"),
     [
-        ("/v1/images/edits", edits, {"image": png(), "prompt": (None, "a")}),
+        ("/v1/images/edits", pictures, {"image": png(), "prompt": (None, "a")}),
         ("/upload/image", comfyui_files, {"image": png()}),
         ("/api/upload/image", comfyui_files, {"image": png()}),
     ],

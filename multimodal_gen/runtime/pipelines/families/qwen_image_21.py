@@ -138,8 +138,8 @@ class QwenImage21Pipeline(ComposedPipeline):
         for told in state.conditioning.values():
             if "prefix" in told:
                 continue
-            texts = [*(told[_BEFORE.format(i)] for i, _ in enumerate(grids)), told[_STATES]]
-            lengths = [text.shape[1] for text in texts]
+            texts = self._texts(state, told)
+            lengths = [*map(_length, texts)]
             images = zip(lengths, grids, strict=False)
             segments: list[Segment] = [*(each for pair in images for each in pair), lengths[-1]]
             before, behind = self._transformer.rotary(segments, self._output(state))
@@ -152,6 +152,11 @@ class QwenImage21Pipeline(ComposedPipeline):
             rows = self.loras.rows([state.loras])
             told["prefix"] = self._denoiser(tensors, {"segments": segments}, lora=rows)
             told["rotary"] = behind[None]
+
+    def _texts(self, state: RequestState, told: Conditioning) -> list[Tensor]:
+        """States of the text before each input image, and behind the last."""
+        before = [told[_BEFORE.format(i)] for i, _ in enumerate(self._grids(state))]
+        return [*before, told[_STATES]]
 
     def _grids(self, state: RequestState) -> tuple[Grid, ...]:
         """Tokens of input images, down and across."""
@@ -169,7 +174,9 @@ class QwenImage21Pipeline(ComposedPipeline):
         return f"{self._output(state)} after {self._grids(state)} and {self.text_tokens(state)}"
 
     def text_tokens(self, state: RequestState) -> int:
-        return text_bucket(super().text_tokens(state))
+        """Tokens of the text, also of what precedes the input images."""
+        told = state.conditioning.values()
+        return text_bucket(max(sum(map(_length, self._texts(state, each))) for each in told))
 
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
         """A distilled checkpoint's own noise levels are for its own number of steps."""
@@ -185,6 +192,10 @@ class QwenImage21Pipeline(ComposedPipeline):
             **rows.conditioning,
         }
         return self._denoiser(tensors, lora=rows.lora)
+
+
+def _length(text: Tensor) -> int:
+    return text.shape[1]
 
 
 PIPELINE = QwenImage21Pipeline
