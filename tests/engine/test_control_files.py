@@ -17,8 +17,8 @@ from tiny_checkpoints import stock_pipeline
 from multimodal_gen.checkpoints.control.folder import ControlFolder
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.controls.control import Control, ControlCall, ControlPicture
+from multimodal_gen.runtime.pipelines.adapter_readers import control_reader
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.control_reading import control_reader
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

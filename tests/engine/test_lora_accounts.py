@@ -17,8 +17,8 @@ from multimodal_gen.checkpoints.lora.folder import LoraFolder
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.layers.lora import Lora
 from multimodal_gen.runtime.layers.lora_terms import Difference, LowRank
+from multimodal_gen.runtime.pipelines.adapter_readers import lora_reader
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.lora_reading import lora_reader
 
 Keys = dict[str, Tensor]
 Checkpoints = Callable[..., Path]

@@ -26,8 +26,8 @@ from multimodal_gen.runtime.layers.quantized.library import KeptLinear
 from multimodal_gen.runtime.layers.quantized.storage import KeptWeight, PlainStorage
 from multimodal_gen.runtime.loader.lora.reader import LoraReader
 from multimodal_gen.runtime.loader.lora.targets import Target, targets_in
+from multimodal_gen.runtime.pipelines.adapter_readers import lora_reader
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.lora_reading import lora_reader
 
 CPU = torch.device("cpu")
 Checkpoints = Callable[..., Path]

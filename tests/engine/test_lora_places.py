@@ -19,7 +19,7 @@ from multimodal_gen.runtime.layers.lora import Lora
 from multimodal_gen.runtime.layers.lora_terms import Difference, LowRank
 from multimodal_gen.runtime.loader.lora.targets import targets_in
 from multimodal_gen.runtime.loader.original.names import original_names
-from multimodal_gen.runtime.pipelines.lora_reading import lora_reader
+from multimodal_gen.runtime.pipelines.adapter_readers import lora_reader
 
 Keys = dict[str, Tensor]
 CHECKPOINTS = (

@@ -19,8 +19,8 @@ from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.validation import resolve
 from multimodal_gen.runtime.layers.lora import Lora, LoraUse
 from multimodal_gen.runtime.loader.lora.experts import expert_of
+from multimodal_gen.runtime.pipelines.adapter_readers import lora_reader
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.lora_reading import lora_reader
 
 CALL: dict[str, Any] = {
     "prompt": "a red heart on the sea",

@@ -14,8 +14,8 @@ from tiny_checkpoints.weights import fill
 
 from multimodal_gen.checkpoints.control.folder import ControlFolder
 from multimodal_gen.runtime.controls.control_rows import ControlUse
+from multimodal_gen.runtime.pipelines.adapter_readers import control_reader
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.control_reading import control_reader
 
 _numbers = itertools.count()
 EMBEDDING = (8, 8, 8, 8)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from multimodal_gen.checkpoints.lora.folder import LoraFolder
 from multimodal_gen.runtime.layers.lora import LoraUse
+from multimodal_gen.runtime.pipelines.adapter_readers import lora_reader
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.lora_reading import lora_reader
 
 Weights = dict[str, tuple[Tensor, Tensor]]
 """down and up, by the module's name."""

@@ -25,9 +25,8 @@ from multimodal_gen.runtime.controls.reader import ControlReader
 from multimodal_gen.runtime.layers.lora import Lora, LoraUse
 from multimodal_gen.runtime.loader.lora.reader import LoraReader
 from multimodal_gen.runtime.managers.rank_device import is_out_of_memory
+from multimodal_gen.runtime.pipelines.adapter_readers import control_reader, lora_reader
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
-from multimodal_gen.runtime.pipelines.control_reading import control_reader
-from multimodal_gen.runtime.pipelines.lora_reading import lora_reader
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 log = logging.getLogger(__name__)

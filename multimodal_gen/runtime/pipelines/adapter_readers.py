@@ -1,4 +1,4 @@
-"""Creates readers of controls for pipelines."""
+"""Creates readers of LoRAs and controls for pipelines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from torch import nn
 
 from multimodal_gen.runtime.controls.control import ControlTarget
 from multimodal_gen.runtime.controls.reader import ControlReader
+from multimodal_gen.runtime.loader.lora.reader import LoraReader
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+
+
+def lora_reader(pipeline: ComposedPipeline) -> LoraReader:
+    """Create a reader of LoRAs for a pipeline's denoisers and text encoders."""
+    modules = {name: pipeline.components[name] for name in pipeline.lora_targets}
+    class_name = pipeline.family.components[pipeline.denoiser_name].classes[0]
+    return LoraReader(modules, class_name, pipeline.context.device)
 
 
 def control_reader(pipeline: ComposedPipeline) -> ControlReader:
