@@ -383,6 +383,52 @@ _LTX2: Parts = {
     "vocoder": ("LTX2Vocoder", {}),
 }
 
+_LTX23: Parts = {
+    **_LTX2,
+    "connectors": (
+        "LTX2TextConnectors",
+        {
+            "video_connector_num_attention_heads": 32,
+            "video_connector_num_layers": 8,
+            "video_gated_attn": True,
+            "audio_connector_num_attention_heads": 32,
+            "audio_connector_attention_head_dim": 64,
+            "audio_connector_num_layers": 8,
+            "audio_gated_attn": True,
+            "rope_type": "split",
+            "per_modality_projections": True,
+            "proj_bias": True,
+        },
+    ),
+    "transformer": (
+        "LTX2VideoTransformer3DModel",
+        {
+            "gated_attn": True,
+            "cross_attn_mod": True,
+            "audio_gated_attn": True,
+            "audio_cross_attn_mod": True,
+            "rope_type": "split",
+            "use_prompt_embeddings": False,
+            "perturbed_attn": True,
+        },
+    ),
+    "vae": (
+        "AutoencoderKLLTX2Video",
+        {
+            "block_out_channels": [256, 512, 1024, 1024],
+            "layers_per_block": [4, 6, 4, 2, 2],
+            "decoder_block_out_channels": [256, 512, 512, 1024],
+            "decoder_layers_per_block": [4, 6, 4, 2, 2],
+            "decoder_spatio_temporal_scaling": [True] * 4,
+            "decoder_inject_noise": [False] * 5,
+            "upsample_type": ["spatiotemporal", "spatiotemporal", "temporal", "spatial"],
+            "upsample_residual": [False] * 4,
+            "upsample_factor": [2, 2, 1, 2],
+        },
+    ),
+    "vocoder": ("LTX2VocoderWithBWE", {}),
+}
+
 LAYOUTS: Mapping[str, Layout] = {
     "black-forest-labs/FLUX.1-dev": Layout(_flux(guidance_embeds=True), "flux-dev"),
     "black-forest-labs/FLUX.1-schnell": Layout(_flux(), "flux-schnell"),
@@ -473,8 +519,8 @@ LAYOUTS: Mapping[str, Layout] = {
     "krea/Krea-2-Raw": Layout(_KREA2, "krea2"),
     "krea/Krea-2-Turbo": Layout(_KREA2, "krea2-turbo", "krea2"),
     "Lightricks/LTX-2": Layout(_LTX2, "ltx2"),
-    "diffusers/LTX-2.3-Diffusers": Layout({}, "ltx2.3"),
-    "diffusers/LTX-2.3-Distilled-Diffusers": Layout({}, "ltx2-distilled"),
+    "diffusers/LTX-2.3-Diffusers": Layout(_LTX23, "ltx2.3"),
+    "diffusers/LTX-2.3-Distilled-Diffusers": Layout(_LTX23, "ltx2-distilled"),
     "MiniMaxAI/MiniMax-H3": Layout(
         {
             "text_encoder": ("Qwen3VLForConditionalGeneration", _QWEN3_VL_32B),
@@ -561,4 +607,4 @@ LAYOUTS: Mapping[str, Layout] = {
         _sana(guidance_embeds=True, qk_norm="rms_norm_across_heads"), "SanaSprintPipeline"
     ),
 }
-"""By name on the hub. A model whose config is not known has no parts."""
+"""By name on the hub. A model whose configs are not known has no parts."""
