@@ -54,12 +54,18 @@ def within_memory(model: ModelInfo, parameters: int, memory_bytes: int) -> Model
     return msgspec.structs.replace(model, limits=limits)
 
 
+def kind_of(name: str) -> str:
+    """Kind of a component name: `text_encoder` for `text_encoder_2`, `transformer` for
+    `transformer_ref`."""
+    return name.rstrip("_23").removesuffix("_ref")
+
+
 def needed_together(names: Sequence[str], denoiser: str) -> list[Together]:
     """Components, of these, that are on the device at once at some time: to encode prompts, to
     denoise with previews, to decode and to encode images. `denoiser`: its name without a number."""
 
     def of_kind(*kinds: str) -> tuple[str, ...]:
-        return tuple(name for name in names if name.rstrip("_23") in kinds)
+        return tuple(name for name in names if kind_of(name) in kinds)
 
     denoising = ((name, *of_kind("vae")) for name in of_kind(denoiser))
     return [

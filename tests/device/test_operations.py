@@ -16,6 +16,7 @@ MOST = {
     "qwen_image_21": 209,
     "krea2": 484,
     "ltx2": 1229,
+    "minimax_h3": 412,
     "wan": 395,
     "wan_vace": 600,
 }

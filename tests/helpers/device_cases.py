@@ -52,6 +52,7 @@ NATIVE = {
     "qwen_image_21": Deep("qwenimage21", {"num_layers": 3}),
     "krea2": Deep("krea2", {"num_layers": 3}),
     "ltx2": Deep("ltx2", {"num_layers": 3}, {"num_frames": 5, "max_sequence_length": 32}),
+    "minimax_h3": Deep("minimax-h3", {"num_layers": 3}, {"num_frames": 124}),
     "wan_vace": Deep("wan-vace", {}, {"num_frames": 5, "max_sequence_length": 32}),
     "wan": Deep("wan", {"num_layers": 3}, {"num_frames": 5, "max_sequence_length": 32}),
 }

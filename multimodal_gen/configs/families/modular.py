@@ -58,14 +58,6 @@ MODULAR_PIPELINES: Mapping[str, LibraryBlocks] = {
     "LTX25ModularPipeline": _LTX,
     "LTX2ModularPipeline": _LTX,
     "LTXModularPipeline": _LTX,
-    "MiniMaxH3ModularPipeline": LibraryBlocks(
-        size_multiple=32,
-        size=(1344, 768),
-        num_frames=124,
-        frames=(124, 17, 345),
-        fps=24,
-        images=9,
-    ),
     "QwenImage21ModularPipeline": _IMAGES,
     "QwenImage21TurboModularPipeline": _IMAGES,
     "QwenImageEditModularPipeline": LibraryBlocks(),
@@ -88,11 +80,8 @@ _COMPONENTS = {
     "transformer": module(
         "CosmosTransformer3DModel",
         "Flux3Transformer2DModel",
-        "MiniMaxH3Transformer3DModel",
         "WanAnimate2Transformer3DModel",
     ),
-    "vae": module("AutoencoderKLMiniMaxH3"),
-    "audio_vae": module("AutoencoderKLMiniMaxH3Audio"),
 }
 """Components beyond those of other families; the blocks determine which ones are used."""
 
@@ -120,7 +109,6 @@ MODULAR = FamilyConfig(
         "image-edit",
         "text-to-video",
         "image-to-video",
-        "reference-to-video",
     ),
     parameters=("num_frames", "fps", "max_sequence_length"),
     size_multiple=16,

@@ -31,9 +31,14 @@ def gelu_tanh(x: Tensor) -> Tensor:
     return out
 
 
-def swiglu(x: Tensor) -> Tensor:
-    """silu(gate) * value of x = (gate, value) [..., 2 * D] (Shazeer 2020, arXiv:2002.05202)."""
+def swiglu(x: Tensor, *, gate_last: bool = False) -> Tensor:
+    """silu(gate) * value of x = (gate, value) [..., 2 * D] (Shazeer 2020, arXiv:2002.05202).
+
+    `gate_last`: x = (value, gate).
+    """
     gate, value = x.chunk(2, dim=-1)
+    if gate_last:
+        gate, value = value, gate
     return F.silu(gate).mul_(value)
 
 

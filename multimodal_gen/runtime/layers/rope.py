@@ -56,12 +56,26 @@ def apply_rotary_in_halves(x: Tensor, table: Tensor, width: int) -> Tensor:
     heads, half = x.shape[-1] // width, width // 2
     first, second = x.unflatten(-1, (heads, 2, half)).unbind(-2)
     table = table.view(len(table), *(1,) * (x.dim() - 3), heads, half, 2)
+    return _turned(first, second, table).flatten(-3)
+
+
+def apply_rotary_to_part(x: Tensor, table: Tensor) -> Tensor:
+    """Rotate the pairs (i, i + R) of the first 2 R features of x [B, S, ..., D], which is float32,
+    by a table [B, S, ..., R, 2].
+
+    The two of a pair are next to each other in the result, like those of `apply_rotary_in_halves`.
+    """
+    half = table.shape[-2]
+    first, second, rest = x.split((half, half, x.shape[-1] - 2 * half), dim=-1)
+    return torch.cat((_turned(first, second, table).flatten(-2), rest), dim=-1)
+
+
+def _turned(first: Tensor, second: Tensor, table: Tensor) -> Tensor:
+    """Pairs [..., 2] of `first` and `second` [...], rotated by a table [..., 2]."""
     if torch.compiler.is_compiling():  # inductor can't compile complex numbers
         cos, sin = table.unbind(-1)
-        turned = torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-1)
-    else:
-        turned = torch.view_as_real(torch.complex(first, second) * torch.view_as_complex(table))
-    return turned.flatten(-3)
+        return torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return torch.view_as_real(torch.complex(first, second) * torch.view_as_complex(table))
 
 
 def check_table(table: Tensor, tokens: int) -> None:

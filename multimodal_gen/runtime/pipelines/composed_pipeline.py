@@ -38,7 +38,7 @@ from multimodal_gen.runtime.stages import make_stages
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState, shapes_of
 from multimodal_gen.runtime.stages.rows import Rows, join_rows
 from multimodal_gen.runtime.stages.stage import Guidance, Start
-from multimodal_gen.scheduling.working_memory import ENCODERS, needed_together
+from multimodal_gen.scheduling.working_memory import ENCODERS, kind_of, needed_together
 
 
 class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
@@ -119,7 +119,7 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
 
     @classmethod
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
-        if cls.native is not None and _kind(name) == cls.denoiser_name:
+        if cls.native is not None and kind_of(name) == cls.denoiser_name:
             return cls.native.load(checkpoint, name, context)
         dtype, spec = cls.dtype_of(checkpoint, name, context), cls.family.components[name]
         loaded = checkpoint.load(name, dtype, context.place(name), spec.idle, spec.depth)
@@ -132,7 +132,7 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
 
     def components_of_kind(self, *kinds: str) -> tuple[str, ...]:
         """Components of these kinds: `text_encoder` includes `text_encoder_2`."""
-        return tuple(name for name in self.components if _kind(name) in kinds)
+        return tuple(name for name in self.components if kind_of(name) in kinds)
 
     @property
     def lora_targets(self) -> tuple[str, ...]:
@@ -284,8 +284,3 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
     def predict(self, rows: Rows) -> Tensor:
         """Call a `Denoiser` once and return [R, ...] like the latents. Builds that call's tensors,
         whose shapes are static per batch key."""
-
-
-def _kind(name: str) -> str:
-    """Kind of a component name: `text_encoder` for `text_encoder_2`."""
-    return name.rstrip("_23")

@@ -52,7 +52,9 @@ def build(
     pipeline = described.pipeline(scheduler_class.from_config(config), heads=heads)
     if transformer:
         own = pipeline.transformer
-        pipeline.register_modules(transformer=own.from_config({**own.config, **transformer}))
+        changed = {"transformer": own.from_config({**own.config, **transformer})}
+        modular = isinstance(pipeline, diffusers.ModularPipeline)
+        (pipeline.update_components if modular else pipeline.register_modules)(**changed)
     for component, module in pipeline.components.items():
         if isinstance(module, torch.nn.Module):
             fill(module, component, seed, dtype, {**GAINS, **described.gains})

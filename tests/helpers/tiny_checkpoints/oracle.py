@@ -180,7 +180,11 @@ def modular_reference(folder: Path, *, seed: Any, **call: Any) -> Reference:
 
     def keep_latents(loop: Any, components: Any, state: Any, **place: Any) -> Any:
         result = step(loop, components, state, **place)
-        if state.latents is not None:
+        if hasattr(components, "audio_vae"):
+            rows = [state.latents[state.num_condition_video_rows :]]
+            rows += [state.audio_latents[state.num_condition_audio_rows :]]
+            kept["latents"] = torch.cat([each.flatten() for each in rows])[None]
+        elif state.latents is not None:
             kept["latents"] = state.latents.clone()
         return result
 

@@ -55,13 +55,22 @@ class QwenEncoder:
 
     def with_pictures(self, text: str, pictures: Sequence[PIL.Image.Image]) -> Tensor:
         """States [1, T, D] of `text`, with the images in place of its IMAGE_TOKENs."""
+        return self._states(*self._showing(text, pictures), None)
+
+    def _showing(
+        self, text: str, pictures: Sequence[PIL.Image.Image]
+    ) -> tuple[str, dict[str, Tensor]]:
+        """The text with as many IMAGE_TOKENs as the images need, and arguments of the module for
+        the images."""
+        if not pictures:
+            return text, {}
         seen = dict(self._image_processor(images=[*pictures], return_tensors="pt"))
         patches = seen["image_grid_thw"].prod(dim=1) // self._image_processor.merge_size**2
         before, *after = text.split(IMAGE_TOKEN)
         counted = zip(patches.tolist(), after, strict=True)
         text = before + "".join(IMAGE_TOKEN * tokens + rest for tokens, rest in counted)
         seen["pixel_values"] = seen["pixel_values"].to(self._module.dtype)
-        return self._states(text, seen, None)
+        return text, seen
 
     def _states(self, text: str, seen: dict[str, Tensor], max_tokens: int | None) -> Tensor:
         tokens = self._tokenizer(

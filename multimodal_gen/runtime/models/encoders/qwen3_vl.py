@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import PIL.Image
 import torch
 from torch import Tensor
 
@@ -37,6 +38,19 @@ class Qwen3VLEncoder(QwenEncoder):
         cut = {} if longest is None else {"truncation": True, "max_length": longest}
         ids: list[int] = self._tokenizer(text, **cut).input_ids
         return ids
+
+    def tagged(self, text: str, pictures: Sequence[PIL.Image.Image]) -> tuple[Tensor, Tensor]:
+        """States [1, T, D] of a text with images, like `with_pictures`, and which of its tokens are
+        an image's, with the two around it: bool [T], on the CPU."""
+        text, seen = self._showing(text, pictures)
+        config = self._module.config
+        of_images = (
+            config.image_token_id,
+            config.vision_start_token_id,
+            config.vision_end_token_id,
+        )
+        ids = torch.tensor(self.tokens(text))
+        return self._states(text, seen, None), torch.isin(ids, torch.tensor(of_images))
 
     def layers(self, ids: Sequence[int], layers: Sequence[int]) -> Tensor:
         """Hidden states [1, T, layers, D] at these indices (0: the embeddings)."""

@@ -58,7 +58,7 @@ def start_blocks(
                 recorder.close()
             if scheduler is not None:
                 vars(scheduler).pop("step", None)  # refers to the scheduler, which would be a cycle
-        return _made(state.values)
+        return made_by(state.values)
 
     return SteppedCall(call)
 
@@ -150,7 +150,7 @@ def _steps(state: Any, *, of_parts: bool) -> int:
     return len(state.sigmas) - 1
 
 
-def _made(left: Mapping[str, Any]) -> CallResult:
+def made_by(left: Mapping[str, Any]) -> CallResult:
     """The pictures or the video, and the sound, that the last blocks have left."""
     made = np.asarray(left["videos"] if "videos" in left else left["images"])
     pixels = to_uint8(made[..., :3])  # some decoders add an alpha channel

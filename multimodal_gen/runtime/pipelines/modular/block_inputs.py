@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from diffusers.modular_pipelines.minimax_h3.references import MiniMaxH3ImageReference
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
@@ -24,7 +23,6 @@ _OF_PICTURES: Mapping[TaskName, tuple[str, ...]] = {
 _OF_VIDEOS: Mapping[TaskName, tuple[str, ...]] = {
     "text-to-video": (),
     "image-to-video": ("image",),
-    "reference-to-video": ("references",),
 }
 """Tasks, and the blocks' inputs for them."""
 _ANIMATED: Mapping[TaskName, tuple[str, ...]] = {"reference-to-video": ("image", "driving_video")}
@@ -94,12 +92,9 @@ class BlockInputs(LibraryParameters):
         return defaults | {name: v for name, v in given.items() if name in defaults}
 
 
-def task_of(tasks: tuple[TaskName, ...], params: SamplingParams, pixels: Pixels) -> TaskName:
-    """The task of a request to a model that does `tasks`, as its pictures tell: several pictures
-    are references where a single one is the first frame, unless the request says otherwise."""
-    as_references = "image_2" in pixels or params.image_use == "reference"
+def task_of(tasks: tuple[TaskName, ...], pixels: Pixels) -> TaskName:
+    """The task of a request to a model that does `tasks`, as its pictures tell."""
     kinds: list[TaskName] = ["inpainting"] if "mask" in pixels else []
-    kinds += ["reference-to-video"] if as_references and params.image_use != "frame" else []
     kinds += ["image-to-video", "image-to-image", "image-edit"] if "image" in pixels else []
     return next((task for task in kinds if task in tasks), tasks[0])
 
@@ -108,10 +103,6 @@ def _images(pixels: Pixels) -> Any:
     """The picture, or a list of them if there are several."""
     images = [as_pil(each) for each in images_of(pixels)]
     return images if len(images) > 1 else images[0] if images else None
-
-
-def _references(pixels: Pixels) -> Any:
-    return [MiniMaxH3ImageReference(as_pil(each)) for each in images_of(pixels)] or None
 
 
 def _video(pixels: Pixels) -> Any:
@@ -126,7 +117,6 @@ _TAKEN: Mapping[str, Callable[[Pixels], Any]] = {
     "image": _images,
     "last_image": _picture("last_image"),
     "mask_image": _picture("mask"),
-    "references": _references,
     "driving_video": _video,
 }
 """Inputs that are made of a request's pictures."""

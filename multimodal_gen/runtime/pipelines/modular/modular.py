@@ -149,8 +149,6 @@ class ModularPipeline(SteppedPipeline):
     @property
     def parameters(self) -> tuple[str, ...]:
         own = [name for name in MODULAR.parameters if self.inputs.takes(name)]
-        several = {"image-to-video", "reference-to-video"} <= set(self.done)
-        own += ["image_use"] if several else []
         own += ["guidance_scale_2"] if self.defaults.guidance_scale_2 is not None else []
         own += ["last_image_path"] if self.inputs.has("last_image") else []
         own += ["video_path"] if self.inputs.has("driving_video") else []
@@ -168,7 +166,7 @@ class ModularPipeline(SteppedPipeline):
         """Start the blocks: they encode the prompt and draw the noise, up to their loop."""
         shown = state.req.previews and self.context.mesh.rank == 0
         params, pictures = state.params, state.pictures
-        task = task_of(self.done, params, pictures)
+        task = task_of(self.done, pictures)
         inputs = self.inputs.of_request(params, pictures, task, state.generator)
         state.solver = solver = self._solver(params, inputs, previews=shown)
         with self._vae.tiled(params):

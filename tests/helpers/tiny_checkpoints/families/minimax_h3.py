@@ -1,4 +1,4 @@
-"""MiniMax-H3, a modular pipeline: one packed sequence of text, sound and video."""
+"""MiniMax-H3: one packed sequence of text, sound and video."""
 
 from pathlib import Path
 from typing import Any
@@ -173,12 +173,23 @@ def qwen3_vl() -> Qwen3VLForConditionalGeneration:
 
 
 VIDEO = {"num_frames": 124, "width": 64, "height": 32, "guidance_scale": None}
-VARIANTS = {"minimax-h3": TinyCheckpoint(minimax_h3_pipeline, SCHEDULER)}
+CHECKPOINTS = {
+    "minimax-h3": TinyCheckpoint(
+        minimax_h3_pipeline,
+        SCHEDULER,
+        inputs=("prompt", "seed", "steps"),
+        call={"num_frames": 124},
+        # a short prompt is a small part of what attention averages
+        gains={"attn.norm_q": 2.0, "attn.norm_k": 4.0, "attn.to_v.": 8.0},
+    )
+}
 CASES = {
-    ("modular", "text-to-video"): Case("minimax-h3", changes=VIDEO),
-    ("modular", "reference-to-video"): Case(
+    ("minimax_h3", "text-to-video"): Case("minimax-h3", changes=VIDEO),
+    ("minimax_h3", "reference-to-video"): Case(
         "minimax-h3",
         changes={**VIDEO, "image": [picture(90, 70), picture(40, 60)]},
     ),
-    ("modular", "image-to-video"): Case("minimax-h3", changes={**VIDEO, "image": picture(90, 70)}),
+    ("minimax_h3", "image-to-video"): Case(
+        "minimax-h3", changes={**VIDEO, "image": picture(90, 70)}
+    ),
 }

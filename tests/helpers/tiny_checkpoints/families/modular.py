@@ -108,7 +108,10 @@ VARIANTS = {
     "modular-sdxl": _of_stock("StableDiffusionXL", stable_diffusion.CHECKPOINTS["sdxl"]),
     "modular-wan22": _of_stock("Wan22", wan.CHECKPOINTS["wan22"]),
 }
+_VIDEO = {"num_frames": 9, "guidance_scale": None}
 CASES = {
+    ("modular", "text-to-video"): Case("modular-ltx", changes=_VIDEO),
+    ("modular", "image-to-video"): Case("modular-ltx", changes=_VIDEO | _PICTURE),
     ("modular", "text-to-image"): Case("modular-zimage"),
     ("modular", "image-to-image"): Case("modular-zimage", changes=_PICTURE | STRENGTH),
     ("modular", "image-edit"): Case(

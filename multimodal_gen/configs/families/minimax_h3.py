@@ -1,0 +1,43 @@
+"""MiniMax-H3: videos with their sound from a text, first and last frame, or reference images."""
+
+from multimodal_gen.configs.families.components import (
+    HEAD,
+    PROCESSORS,
+    encoder,
+    module,
+    native,
+    processor,
+)
+from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.solvers import View
+from multimodal_gen.messages.model_info import Defaults, Limits
+
+LAYERS = 50
+"""Layers of the text encoder after which its states are used."""
+
+MINIMAX_H3 = FamilyConfig(
+    name="minimax_h3",
+    title="MiniMax-H3",
+    pipeline_classes=("MiniMaxH3ModularPipeline",),
+    components={
+        "processor": processor(*PROCESSORS),
+        "text_encoder": encoder(
+            "Qwen3VLForConditionalGeneration",
+            idle=(HEAD, "model.language_model.norm"),
+            depth=LAYERS,
+        ),
+        "transformer": native("MiniMaxH3Transformer3DModel", optional=True),
+        "transformer_ref": native("MiniMaxH3Transformer3DModel", optional=True),
+        "vae": module("AutoencoderKLMiniMaxH3"),
+        "audio_vae": module("AutoencoderKLMiniMaxH3Audio"),
+    },
+    tasks=("text-to-video", "image-to-video", "reference-to-video"),
+    parameters=("num_frames", "fps", "last_image_path", "image_use"),
+    size_multiple=32,
+    defaults=Defaults(width=1344, height=768, num_frames=124, fps=24, num_inference_steps=50),
+    limits=Limits(min_frames=124, max_frames=345, max_images=9),
+    frame_multiple=17,
+    views=(View.FLOW,),
+    denoiser="native",
+    ulysses=True,
+)

@@ -1,0 +1,89 @@
+"""Config of a MiniMax-H3 transformer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+from multimodal_gen.runtime.models.dits.config import TransformerConfig
+from multimodal_gen.scheduling.parallel.shape import TransformerShape
+
+
+@dataclass(frozen=True)
+class MiniMaxH3Config(TransformerConfig):
+    """The fields and defaults of diffusers' MiniMaxH3Transformer3DModel."""
+
+    title: ClassVar = "MiniMax-H3"
+    smallest: ClassVar = {
+        "num_attention_heads": 1,
+        "attention_head_dim": 2,
+        "hidden_size": 1,
+        "num_layers": 1,
+        "num_refiner_layers": 0,
+        "ffn_dim": 1,
+        "in_channels": 1,
+        "audio_in_channels": 1,
+        "text_dim": 1,
+        "freq_dim": 2,
+        "time_embed_hidden_dim": 1,
+        "time_embed_dim": 1,
+        "rope_freq_dim": 1,
+    }
+
+    num_attention_heads: int = 56
+    attention_head_dim: int = 128
+    hidden_size: int = 5376
+    num_layers: int = 50
+    num_refiner_layers: int = 2
+    ffn_dim: int = 14336
+    in_channels: int = 24
+    audio_in_channels: int = 32
+    patch_size: tuple[int, int, int] = (1, 2, 2)
+    text_dim: int = 5120
+    freq_dim: int = 256
+    time_embed_hidden_dim: int = 5376
+    time_embed_dim: int = 2688
+    rope_freq_dim: int = 16
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-5
+    qk_norm_eps: float = 1e-5
+    final_norm_eps: float = 1e-5
+
+    def check(self) -> None:
+        self.check_positive("rope_theta", "norm_eps", "qk_norm_eps", "final_norm_eps")
+        patch = self.patch_size
+        whole = isinstance(patch, tuple) and all(type(n) is int and n > 0 for n in patch)
+        if not whole or len(patch) != 3 or patch[0] != 1:
+            raise self.invalid("patch_size", "1 and two whole numbers above 0")
+        if 6 * self.rope_freq_dim > self.attention_head_dim:
+            most = self.attention_head_dim // 6
+            raise self.invalid("rope_freq_dim", f"at most {most}: a sixth of the head's dimension")
+        if self.freq_dim % 2:
+            raise self.invalid("freq_dim", "even")
+
+    @property
+    def inner_dim(self) -> int:
+        """Features of all heads, more than a token has."""
+        return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def token_channels(self) -> int:
+        """Numbers of a token of the video."""
+        return self.in_channels * prod(self.patch_size)
+
+    @property
+    def shape(self) -> TransformerShape:
+        """Blocks have two sums each. Those of the refiner are for the text alone."""
+        block = self.hidden_size * (4 * self.inner_dim + 3 * self.ffn_dim)
+        blocks = self.num_layers + self.num_refiner_layers
+        return TransformerShape(
+            width=self.hidden_size,
+            heads=self.num_attention_heads,
+            channels=self.token_channels,
+            attentions=self.num_layers,
+            sums=2 * self.num_layers,
+            reductions=2 * blocks,
+            token_weights=self.num_layers * block,
+            all_weights=blocks * block,
+        )

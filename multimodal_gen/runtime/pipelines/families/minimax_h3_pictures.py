@@ -1,0 +1,80 @@
+"""Pictures that a MiniMax-H3 video is made of: its first and last frame, or references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import PIL.Image
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.model_info import TaskName
+from multimodal_gen.messages.pictures import images_of
+from multimodal_gen.runtime.models.vaes.input_images import InputImage, resized
+
+Use = Literal["none", "frames", "references"]
+_RATIO = 4
+"""Largest ratio of a reference's sides."""
+
+
+def use_of(
+    params: SamplingParams, pictures: Mapping[str, InputImage], tasks: Sequence[TaskName]
+) -> Use:
+    """Role of a request's pictures: several are references where a single one is the first frame,
+    unless the request says otherwise. Raises InvalidRequest."""
+    images, asked = images_of(pictures), params.image_use
+    if "image-to-video" not in tasks:
+        asked = asked or "reference"
+    if not images:
+        if asked == "reference":
+            raise InvalidRequest("image_path", None, "required for reference-to-video")
+        return "none"
+    if asked == "reference" or (len(images) > 1 and asked is None):
+        if "reference-to-video" in tasks:
+            if "last_image" in pictures:
+                raise InvalidRequest("last_image_path", "a picture", "not allowed with references")
+            return "references"
+        if asked == "reference":
+            raise InvalidRequest("image_use", asked, "this checkpoint has no transformer_ref")
+    if asked == "frame" and "image-to-video" not in tasks:
+        raise InvalidRequest("image_use", asked, "this checkpoint has no transformer")
+    if len(images) > 1:
+        allowed = "one image is the first frame"
+        raise InvalidRequest("image_path", f"{len(images)} images", allowed)
+    return "frames"
+
+
+def fitted_frames(
+    pictures: Mapping[str, InputImage], height: int, width: int
+) -> list[PIL.Image.Image]:
+    """The first frame, which is stretched, and the last one, which is cut to its middle."""
+    frames = [resized(pictures["image"], height, width)]
+    if "last_image" in pictures:
+        frames.append(_cut(PIL.Image.fromarray(pictures["last_image"]), height, width))
+    return frames
+
+
+def fitted_reference(picture: InputImage, short_edge: int, multiple: int) -> PIL.Image.Image:
+    """A reference in its own shape. Raises InvalidRequest if that is too long."""
+    rows, columns = picture.shape[:2]
+    if max(rows, columns) > _RATIO * min(rows, columns):
+        allowed = f"a reference's sides must be within 1:{_RATIO} and {_RATIO}:1"
+        raise InvalidRequest("image_path", f"{columns} x {rows} pixels", allowed)
+    scale = short_edge / min(rows, columns) / multiple
+    height, width = (max(1, round(side * scale)) * multiple for side in (rows, columns))
+    return resized(picture, height, width)
+
+
+def _cut(image: PIL.Image.Image, height: int, width: int) -> PIL.Image.Image:
+    scale = max(width / image.width, height / image.height)
+    size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    larger = image.resize(size, PIL.Image.Resampling.LANCZOS)
+    return larger.crop((left, top, left + width, top + height))
+
+
+def pixels_of(image: PIL.Image.Image) -> InputImage:
+    """As a video of one frame, [1, H, W, 3]."""
+    return np.asarray(image)[None]

@@ -1,0 +1,243 @@
+"""MiniMax-H3 gives the videos and the sound that diffusers' modular pipeline gives."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from engineless import Output, Pictures, load, run, run_joined, start
+from parity import check_parity, check_same_picture
+from tiny_checkpoints.pictures import picture
+
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
+from multimodal_gen.messages.plan import Phase
+from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+
+Checkpoints = Callable[..., Path]
+
+CALL: dict[str, Any] = {
+    "prompt": "a red heart on the sea",
+    "height": 32,
+    "width": 64,
+    "num_frames": 124,
+    "num_inference_steps": 3,
+}
+REQUEST = SamplingParams(**CALL, seed=0)
+FIRST, LAST, THIRD = picture(90, 70), picture(40, 60), picture(33, 128)
+REFERENCE = {"image_use": "reference"}
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoints: Checkpoints) -> Path:
+    return checkpoints("minimax-h3")
+
+
+def pixels_of(**pictures: Any) -> Pictures:
+    return {name: np.asarray(each.convert("RGB")) for name, each in pictures.items()}
+
+
+@pytest.mark.parametrize(
+    ("own", "change"),
+    [
+        ({}, {"seed": 3, "height": 64, "num_inference_steps": 4}),
+        ({}, {"width": 32, "num_frames": 141, "prompt": "a big RED cat, “riding” " * 20}),
+        ({}, {"image": FIRST}),
+        ({}, {"image": FIRST, "last_image": LAST, "height": 64, "width": 32}),
+        ({}, {"image": [FIRST, LAST, THIRD], "height": 64}),
+        (REFERENCE, {"image": [FIRST]}),
+    ],
+    ids=["text", "long", "first frame", "first and last", "references", "one reference"],
+)
+def test_videos_and_their_sound_equal_diffusers(
+    pipeline: ComposedPipeline, folder: Path, own: dict[str, Any], change: dict[str, Any]
+) -> None:
+    check_parity(pipeline, folder, own_call=own, **{**CALL, **change})
+
+
+def test_sound_is_as_long_as_the_video(pipeline: ComposedPipeline) -> None:
+    made = run(pipeline, REQUEST)
+    assert made.pixels.shape == (124, 32, 64, 3)
+    assert made.sound is not None
+    assert made.sound.shape == (2, 207 * 4)
+    assert made.sound.std() > 0.1
+
+
+@pytest.mark.parametrize(
+    "pictures",
+    [
+        [{}, {}, {}],
+        [{"image": FIRST, "last_image": LAST}, {"image": THIRD, "last_image": FIRST}],
+        [{"image": FIRST, "image_2": LAST}, {"image": FIRST, "image_2": LAST}],
+    ],
+    ids=["text", "frames", "references"],
+)
+def test_requests_with_unlike_texts_and_steps_share_a_batch(
+    pipeline: ComposedPipeline, pictures: list[dict[str, Any]]
+) -> None:
+    texts = ("a red heart", "a dog that sleeps on the warm sand", "")
+    requests = [
+        replace(REQUEST, prompt=text, seed=seed, num_inference_steps=3 + seed)
+        for seed, text in zip(range(len(pictures)), texts, strict=False)
+    ]
+    shown = [pixels_of(**each) for each in pictures]
+    together = run_joined(pipeline, requests, joins=[0, 1, 0][: len(shown)], pictures=shown)
+    for params, given, other in zip(requests, shown, together, strict=True):
+        own = run(pipeline, params, given)
+        check_same_picture(own, other)
+        assert float(np.abs(sound_of(own) - sound_of(other)).max()) < 1e-3
+
+
+def test_requests_of_unlike_pictures_do_not_share_a_batch(pipeline: ComposedPipeline) -> None:
+    shown = [
+        pixels_of(),
+        pixels_of(image=FIRST),
+        pixels_of(image=FIRST, last_image=LAST),
+        pixels_of(image=FIRST, image_2=LAST),
+        pixels_of(image=FIRST, image_2=THIRD),
+    ]
+    keys = [pipeline.batch_key(start(pipeline, REQUEST, each), 0) for each in shown]
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_last_level_of_the_steps_is_not_evaluated(pipeline: ComposedPipeline) -> None:
+    solver, _ = start(pipeline, replace(REQUEST, num_inference_steps=5)).running()
+    assert solver.num_evaluations == 4
+
+
+@pytest.mark.parametrize("solver", ["unipc", "flow_heun"])
+def test_other_solvers_make_a_similar_video(pipeline: ComposedPipeline, solver: str) -> None:
+    params = replace(REQUEST, num_inference_steps=12)
+    usual, other = (run(pipeline, replace(params, scheduler=name)) for name in (None, solver))
+    far = run(pipeline, replace(params, seed=1))
+    apart = [np.abs(usual.pixels.astype(int) - x.pixels).mean() for x in (other, far)]
+    assert apart[0] < apart[1] / 2
+
+
+def test_shift_and_levels_of_a_request_are_the_videos(pipeline: ComposedPipeline) -> None:
+    levels = {"num_inference_steps": 2, "sigmas": (1.0, 0.5), "flow_shift": 1.0}
+    state = start(pipeline, SamplingParams(**{**CALL, **levels}))
+    video, sound = state.running()[0].timesteps.unbind(1)
+    assert video.tolist() == [1000, 500]
+    assert sound.tolist() == [1000, 750]
+
+
+def test_a_preview_is_a_small_picture(pipeline: ComposedPipeline) -> None:
+    state = start(pipeline, REQUEST, previews=True)
+    pipeline.forward(Phase.DENOISE, [state], 1)
+    assert state.preview is not None
+    assert state.preview.shape == (32, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "shown", "field", "allowed"),
+    [
+        ({"num_frames": 125}, {}, "num_frames", "124 more than a multiple of 17; 124 or 141"),
+        ({"num_frames": 107}, {}, "num_frames", "124 to 345"),
+        ({"width": 48}, {}, "width", "multiple of 32"),
+        ({"num_inference_steps": 1}, {}, "num_inference_steps", "at least 2"),
+        ({"image_use": "mask"}, {}, "image_use", "must be frame or reference"),
+        (REFERENCE, {}, "image_path", "required for reference-to-video"),
+        ({"prompt": "a <|image_pad|>"}, {}, "prompt", "must not contain"),
+        (
+            {"image_use": "frame"},
+            {"image": FIRST, "image_2": LAST},
+            "image_path",
+            "one image is the first frame",
+        ),
+        (
+            {},
+            {"image": FIRST, "image_2": LAST, "last_image": LAST},
+            "last_image_path",
+            "not allowed with references",
+        ),
+        (REFERENCE, {"image": picture(40, 200)}, "image_path", "within 1:4 and 4:1"),
+        (
+            {},
+            {"image": FIRST} | {f"image_{number}": FIRST for number in range(2, 11)},
+            "image_path",
+            "at most 9",
+        ),
+    ],
+    ids=str,
+)
+def test_what_the_model_does_not_make_is_one_clear_error(
+    pipeline: ComposedPipeline,
+    change: dict[str, Any],
+    shown: dict[str, Any],
+    field: str,
+    allowed: str,
+) -> None:
+    with pytest.raises(InvalidRequest, match=allowed) as caught:
+        start(pipeline, replace(REQUEST, **change), pixels_of(**shown))
+    assert caught.value.field == field
+
+
+def edited(folder: Path, to: Path, *missing: str, **entries: Any) -> Path:
+    """A copy without these components, and with these entries of its index changed."""
+    shutil.copytree(folder, to)
+    path = to / "modular_model_index.json"
+    index = json.loads(path.read_text()) | entries
+    for name in missing:
+        del index[name]
+        shutil.rmtree(to / name)
+    path.write_text(json.dumps(index))
+    return to
+
+
+def test_a_task_whose_transformer_is_missing_is_left_out(folder: Path, tmp_path: Path) -> None:
+    frames = load(edited(folder, tmp_path / "frames", "transformer_ref"))
+    assert frames.tasks == ("text-to-video", "image-to-video")
+    with pytest.raises(InvalidRequest, match="no transformer_ref"):
+        start(frames, replace(REQUEST, **REFERENCE), pixels_of(image=FIRST))
+    references = load(edited(folder, tmp_path / "references", "transformer"))
+    assert references.tasks == ("reference-to-video",)
+    shown = pixels_of(image=FIRST)
+    assert np.array_equal(
+        run(references, REQUEST, shown).pixels,
+        run(load(folder), replace(REQUEST, **REFERENCE), shown).pixels,
+    )
+
+
+@pytest.mark.parametrize(
+    ("missing", "entries", "message"),
+    [
+        (("transformer", "transformer_ref"), {}, "needs a transformer or a transformer_ref"),
+        (("vae",), {}, "needs a vae"),
+        ((), {"vae": ["diffusers", "AutoencoderKLWan", {}]}, "requires AutoencoderKLMiniMaxH3"),
+        ((), {"reference_image_short_edge": 10**9}, "reference_image_short_edge=1000000000"),
+        ((), {"transformer": ["os", "system", {}]}, "not an allowed class"),
+    ],
+    ids=str,
+)
+def test_checkpoints_that_do_not_fit_are_refused(
+    folder: Path,
+    tmp_path: Path,
+    missing: tuple[str, ...],
+    entries: dict[str, Any],
+    message: str,
+) -> None:
+    with pytest.raises(InvalidCheckpoint, match=message):
+        load(edited(folder, tmp_path / "copy", *missing, **entries))
+
+
+def test_a_request_runs_one_of_the_transformers(
+    pipeline: ComposedPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_frames = start(pipeline, REQUEST, pixels_of(image=FIRST))
+    of_references = start(pipeline, REQUEST, pixels_of(image=FIRST, image_2=LAST))
+    assert pipeline.denoisers_now([of_frames]) == ("transformer",)
+    assert pipeline.denoisers_now([of_references]) == ("transformer_ref",)
+    needed = type(pipeline).needed_together([*pipeline.components])
+    assert (Phase.DENOISE, ("transformer", "vae")) in needed
+    assert (Phase.DENOISE, ("transformer_ref", "vae")) in needed
+    assert (Phase.DECODE, ("vae", "audio_vae")) in needed
+
+
+def sound_of(output: Output) -> Any:
+    assert output.sound is not None
+    return output.sound
