@@ -1,8 +1,8 @@
 """What each rank of a group does to show that every native family makes on it what it makes alone.
 
 `python family_ranks.py RANK WORLD_SIZE STORE CASES WAYS`; CASES is a file in JSON: name -> folder,
-parameters, pictures (.npy files), LoRAs and the pixels that are expected. WAYS, a list in JSON, are
-the sizes of meshes. Prints one JSON object: the name of each case -> how far its pixels are apart
+parameters, pictures (.npy files), LoRAs, controls and the pixels that are expected. WAYS, a list in
+JSON, are the sizes of meshes. Prints one JSON object: the name of each case -> how far its pixels are apart
 at most, of 255, on any of them. Run by test_support.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from controls import LoadedControls
 from engineless import Pictures, finish, left, load, start
 from loras import LoadedLoras
 from rank_processes import say_and_leave
@@ -35,12 +36,14 @@ def apart(mesh: Mesh, case: dict[str, Any]) -> int:
 def _apart(mesh: Mesh, case: dict[str, Any]) -> int:
     pipeline = load(Path(case["folder"]), mesh=mesh, quantization=case.get("quantization"))
     loras = LoadedLoras(pipeline, Path(case["loras"]))
+    controls = LoadedControls(pipeline, Path(case["controls"])) if "controls" in case else None
     pictures: Pictures = {name: np.load(path) for name, path in case["pictures"].items()}
     other = {**case["params"], "prompt": "a dog that sleeps " * 4, "seed": 9}
-    both = [
-        start(pipeline, SamplingParams(**params), pictures, loras=[loras.use(name)])
-        for params, name in ((case["params"], "all"), (other, "few"))
-    ]
+    both = []
+    for values, name in ((case["params"], "all"), (other, "few")):
+        params = SamplingParams(**values)
+        used = () if controls is None else controls.uses(params.control)
+        both.append(start(pipeline, params, pictures, loras=[loras.use(name)], controls=used))
     keys = {pipeline.batch_key(state, state.evaluation) for state in both}
     batch = both if len(keys) == 1 else both[:1]
     while left(both[0]):

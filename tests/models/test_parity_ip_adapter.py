@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import PIL.Image
 import pytest
 import torch
-from controls import LoadedControls, edges
+from controls import LoadedControls, edges, save_random
 from engineless import Output, finish, left, run, start
 from ip_adapters import write_adapter
+from loras import LoadedLoras, diffusers_keys, random_lora, write
 from parity import LATENTS, PIXELS, check_same_picture, pixels_apart, relative
 from tiny_checkpoints import reference, stock_pipeline
 
@@ -168,3 +170,41 @@ def test_rows_with_different_ip_adapters_and_none_share_a_batch(
     for seed, (ours, chosen) in enumerate(zip(together, given, strict=True)):
         check_same_picture(ours, ours_of(pipeline, loaded, chosen, {**call, "seed": seed}))
     assert torch.equal(together[1].latents, mixed([()] * len(given))[1].latents)
+
+
+def test_an_ip_adapter_with_a_controlnet_and_a_lora_equals_diffusers(
+    pipeline: ComposedPipeline, folder: Path, root: Path, loaded: LoadedControls
+) -> None:
+    if folder.name not in UNETS:
+        pytest.skip("its ControlNets are compared with those of its family")
+    unet = stock_pipeline(folder).unet
+    net = diffusers.ControlNetModel.from_unet(
+        unet, conditioning_embedding_out_channels=(8, 8, 8, 8), load_weights_from_unet=False
+    )
+    save_random(net, root / "net")
+    lora = write(
+        root / "loras" / "all.safetensors", diffusers_keys("unet", random_lora(unet, "attn"))
+    )
+    chosen, edge = choices("plus"), edges(64, 96)
+    stock = with_adapters(folder, root, chosen)
+    xl = "XL" if folder.name == "sdxl" else ""
+    kind = getattr(diffusers, f"StableDiffusion{xl}ControlNetPipeline")
+    both = kind(**stock.components, controlnet=net)
+    both.set_progress_bar_config(disable=True)
+    both.load_lora_weights(lora)
+    call = call_of(folder, guided=True)
+    shown = PIL.Image.fromarray(edges(*SIZES["plus"]))
+    theirs = reference(
+        folder, pipeline=both, ip_adapter_image=shown, image=PIL.Image.fromarray(edge), **call
+    )
+    every = (ControlChoice("net"), *chosen)
+    ours = run(
+        pipeline,
+        SamplingParams(**call, control=every),
+        {"control_1": edge, "control_2": edges(*SIZES["plus"])},
+        controls=loaded.uses(every),
+        loras=[LoadedLoras(pipeline, root / "loras").use("all")],
+    )
+    assert relative(ours, theirs) <= LATENTS
+    assert pixels_apart(ours, theirs) <= PIXELS
+    assert relative(ours_of(pipeline, loaded, chosen, call), theirs) > 100 * LATENTS
