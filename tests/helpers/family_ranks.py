@@ -2,8 +2,8 @@
 
 `python family_ranks.py RANK WORLD_SIZE STORE CASES WAYS`; CASES is a file in JSON: name -> folder,
 parameters, pictures (.npy files), LoRAs, controls and the pixels that are expected. WAYS, a list in
-JSON, are the sizes of meshes. Prints one JSON object: the name of each case -> how far its pixels are apart
-at most, of 255, on any of them. Run by test_support.
+JSON, are the sizes of meshes. Prints one JSON object: the name of each case -> how far its pixels
+are apart at most, of 255, on any of them. Run by test_support.
 """
 
 import json
