@@ -67,6 +67,7 @@ def _within_limits(loaded: RankLoaded, engine: EngineArgs) -> RankLoaded:
         limits,
         max_outputs=min(limits.max_outputs, engine.max_queue_size),
         max_loras=min(limits.max_loras, engine.max_loaded_loras),
+        max_controls=min(limits.max_controls, engine.max_loaded_loras),
     )
     model = msgspec.structs.replace(loaded.model, limits=limits)
     return msgspec.structs.replace(loaded, model=model)

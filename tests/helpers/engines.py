@@ -10,7 +10,9 @@ from multimodal_gen.client.request_handle import RequestHandle
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.launch.engine_process import EngineProcess
+from multimodal_gen.messages.pictures import Pixels, headers_of
 from multimodal_gen.messages.validation import requests_of
+from multimodal_gen.serving.service import NO_PIXELS
 
 
 def start_engine(**args: object) -> EngineProcess:
@@ -24,12 +26,15 @@ def pids_of(engine: EngineProcess) -> list[int]:
 
 
 def submit_to(
-    engine: EngineProcess, prompt: str = "a red heart", **params: object
+    engine: EngineProcess,
+    prompt: str = "a red heart",
+    pictures: Pixels = NO_PIXELS,
+    **params: object,
 ) -> RequestHandle:
     """Submit one request; seed 1 unless `params` say otherwise."""
-    model = engine.wait_ready(300)
-    (req,) = requests_of(SamplingParams(prompt=prompt, **{"seed": 1, **params}), model)
-    return engine.client.submit(req)
+    model, given = engine.wait_ready(300), SamplingParams(prompt=prompt, **{"seed": 1, **params})
+    (req,) = requests_of(given, model, headers_of(pictures))
+    return engine.client.submit(req, [*pictures.values()])
 
 
 def sharing_happens(batch_sizes: Callable[[], Iterable[int]]) -> bool:
