@@ -38,6 +38,7 @@ ONLY_PARSED = {
 
 ONLY_COMPILED = {
     "black-forest-labs/": "a download",
+    "stable-diffusion-v1-5/": "a download",
     "Lightricks/": "a download",
     "create_and_poll": "the bundled model generates no videos",
     "while True": "runs until it is stopped",
@@ -56,6 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("deploy", "examples", "docker", "constraints.txt"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "loras").mkdir()
+    (folder / "controls").mkdir()
     monkeypatch.chdir(folder)
     return folder
 

@@ -23,8 +23,8 @@ from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.configs.solvers import NOISE_SCHEDULES, View
-from multimodal_gen.entrypoints.http.a1111.geometry import masked_region, resized
-from multimodal_gen.entrypoints.http.a1111.masks import filled, mask_of
+from multimodal_gen.entrypoints.http.a1111.input_images.geometry import masked_region, resized
+from multimodal_gen.entrypoints.http.a1111.input_images.masks import filled, mask_of
 from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage, TextToImage
 from multimodal_gen.entrypoints.http.a1111.translation import (
     fitting,

@@ -17,6 +17,7 @@ from http_serving import MODEL, app_with, ask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.http.comfyui.errors import InvalidInput, InvalidPrompt
@@ -56,9 +57,14 @@ def graph_of(sent: object, model: ModelInfo = NOISE) -> Graph:
     return Graph.of(sent, definitions_for(model))
 
 
-def read(sent: Sent, model: ModelInfo = NOISE, loras: tuple[str, ...] = ()) -> Sampling:
+def read(
+    sent: Sent,
+    model: ModelInfo = NOISE,
+    loras: tuple[str, ...] = (),
+    controls: tuple[str, ...] = (),
+) -> Sampling:
     graph = graph_of(sent, model)
-    translator = GraphTranslator(graph, model, loras)
+    translator = GraphTranslator(graph, model, loras, controls)
     return translator.translate(translator.result_of(graph.outputs[0]).sampled)
 
 
@@ -353,3 +359,55 @@ def test_any_value_of_any_input_is_taken_or_refused(key: str, name: str, value: 
             translator.translate(translator.result_of(graph.outputs[0]).sampled)
     except (InvalidPrompt, InvalidInput):
         pass
+
+
+STEERED = msgspec.structs.replace(NOISE, parameters=("control",))
+
+
+def steered_graph(**apply: Any) -> Sent:
+    """The default graph with a union and another control, one after the other."""
+    graph = default_graph(positive=["14", 0], negative=["14", 1])
+    both = {"positive": ["6", 0], "negative": ["7", 0]}
+    whole = {"strength": 0.7, "start_percent": 0.0, "end_percent": 0.8, **apply}
+    graph |= {
+        "10": node("LoadImage", image="a.png"),
+        "11": node("ControlNetLoader", control_net_name="edges.safetensors"),
+        "12": node("ControlNetLoader", control_net_name="union.safetensors"),
+        "13": node("SetUnionControlNetType", control_net=["12", 0], type="depth"),
+        "15": node(
+            "ControlNetApplyAdvanced", **both, **whole, control_net=["11", 0], image=["10", 0]
+        ),
+        "14": node(
+            "ControlNetApplyAdvanced",
+            positive=["15", 0],
+            negative=["15", 1],
+            control_net=["13", 0],
+            image=["10", 0],
+            strength=1.0,
+            start_percent=0.2,
+            end_percent=1.0,
+        ),
+    }
+    return graph
+
+
+def test_controls_are_applied_one_after_the_other() -> None:
+    sampling = read(steered_graph(), STEERED, controls=("edges", "union"))
+    assert sampling.params.control == (
+        ControlChoice("edges", None, 0.7, 0.0, 0.8),
+        ControlChoice("union", None, 1.0, 0.2, 1.0, "depth"),
+    )
+    assert [*sampling.pictures] == ["control_1", "control_2"]
+    assert sampling.origins["control"] == ("12", "control_net_name")
+
+
+def test_a_control_without_strength_is_left_out() -> None:
+    sampling = read(steered_graph(strength=0.0), STEERED, controls=("edges", "union"))
+    assert [choice.name for choice in sampling.params.control] == ["union"]
+
+
+def test_an_unknown_control_is_refused_where_it_is_loaded() -> None:
+    with pytest.raises(InvalidInput) as error:
+        read(steered_graph(), STEERED, controls=("edges",))
+    assert error.value.node == "12"
+    assert "is unknown; available: edges" in str(error.value.problem)

@@ -970,7 +970,8 @@ def test_documentation_lists_all_nodes() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("ControlNetApplyAdvanced", "ControlNet"),
+        ("DiffControlNetLoader", "loaded by ControlNetLoader"),
+        ("Canny", "preprocessors are not available"),
         ("LatentUpscale", "sampled once"),
         ("IPAdapterUnifiedLoader", "not used as prompts"),
         ("SomeoneElsesNode", "/object_info"),

@@ -40,7 +40,10 @@ class Fleet:
     def _add(self, spec: ModelSpec) -> None:
         name = spec.name or "default"
         model = ServedModel(
-            name=name, is_named=spec.name is not None, lora_dir=spec.engine.lora_dir
+            name=name,
+            is_named=spec.name is not None,
+            lora_dir=spec.engine.lora_dir,
+            control_dir=spec.engine.control_dir,
         )
         for number in range(spec.replicas):
             engine_name = name if spec.replicas == 1 else f"{name}/{number}"

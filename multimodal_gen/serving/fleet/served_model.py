@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from multimodal_gen.checkpoints.control.folder import ControlFolder
 from multimodal_gen.checkpoints.lora.about import LoraAbout
 from multimodal_gen.checkpoints.lora.folder import LoraFolder
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -31,6 +32,7 @@ class ServedModel:
     info: ModelInfo | None = None
     """Known from the first time on that an engine has loaded it."""
     lora_dir: str | None = None
+    control_dir: str | None = None
     estimate: int = 0
     """Bytes of weights of one engine; 0 if only the engine can tell."""
     on_demand: bool = False
@@ -46,6 +48,10 @@ class ServedModel:
     def loras(self) -> list[str]:
         """Names of the LoRAs that its requests may use. Accesses the disk."""
         return [] if self.lora_dir is None else LoraFolder(Path(self.lora_dir)).names()
+
+    def controls(self) -> list[str]:
+        """Names of the controls that its requests may use. Accesses the disk."""
+        return [] if self.control_dir is None else ControlFolder(Path(self.control_dir)).names()
 
     def about_loras(self) -> dict[str, LoraAbout]:
         """What their files say of themselves, by name. Accesses the disk."""

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Request, Response
 
 from multimodal_gen.configs.parameters import alternatives
 from multimodal_gen.entrypoints.http.a1111.chosen_models import CHECKPOINT, ChosenModels
+from multimodal_gen.entrypoints.http.a1111.input_images.pictures import inputs_of
 from multimodal_gen.entrypoints.http.a1111.jobs import IDLE, A1111Job, RunningJobs
-from multimodal_gen.entrypoints.http.a1111.pictures import inputs_of
 from multimodal_gen.entrypoints.http.a1111.replies import Reply
 from multimodal_gen.entrypoints.http.a1111.schema import (
     Generation,

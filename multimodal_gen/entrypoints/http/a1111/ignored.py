@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from multimodal_gen.entrypoints.http.a1111.input_images.controlnet import SCRIPTS, units_in
 from multimodal_gen.entrypoints.http.a1111.schema import Generation
 from multimodal_gen.entrypoints.http.transport.warnings import at_most
 
@@ -112,7 +113,7 @@ def _settings(body: Generation) -> Iterator[str]:
 
 def _scripts(body: Generation) -> Iterator[str]:
     for name, script in (body.alwayson_scripts or {}).items():
-        if _is_on(script):
+        if _is_on(script) and not (name in SCRIPTS and [*units_in(script)]):
             yield f"alwayson_scripts: {_shown(name)} has no effect on this server"
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.client.request_handle import Output, warnings_of
 from multimodal_gen.configs.solvers import a1111_name
+from multimodal_gen.entrypoints.http.a1111.input_images.pictures import Patch
 from multimodal_gen.entrypoints.http.a1111.jobs import A1111Job
-from multimodal_gen.entrypoints.http.a1111.pictures import Patch
 from multimodal_gen.entrypoints.http.a1111.schema import Generation
 from multimodal_gen.entrypoints.http.openai.image_replies import Encoding, in_base64
 from multimodal_gen.messages.request import Req

@@ -22,6 +22,7 @@ _NAMES = {
     "image_path": "init_images",
     "mask_path": "mask",
     "upscale": "enable_hr",
+    "control": "alwayson_scripts.controlnet",
 }
 
 

@@ -43,7 +43,7 @@ class Generation(Body):
     override_settings: dict[str, Any] | None = None
     """`sd_model_checkpoint`, `samples_format` and `jpeg_quality` are supported."""
     alwayson_scripts: dict[str, Any] | None = None
-    """No scripts are supported."""
+    """`controlnet` is supported, with finished pictures."""
     disable_extra_networks: bool | None = None
     """Ignore the LoRAs in the prompt."""
     eta: int | float | None = None

@@ -13,6 +13,10 @@ from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.entrypoints.http.a1111.chosen_models import CHECKPOINT
 from multimodal_gen.entrypoints.http.a1111.hires_fix import HIRES, hires_fix
 from multimodal_gen.entrypoints.http.a1111.ignored import ignored, ignored_infotext
+from multimodal_gen.entrypoints.http.a1111.input_images.controlnet import (
+    controls_of,
+    unit_warnings,
+)
 from multimodal_gen.entrypoints.http.a1111.prompt_syntax import number, parse_prompt, without_effect
 from multimodal_gen.entrypoints.http.a1111.samplers import SamplerChoice
 from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage, TextToImage
@@ -69,6 +73,7 @@ class _Translator:
         chosen = SamplerChoice.of(body, self.model)
         self.warnings += chosen.warnings
         self._warn_of_idle_keys(chosen.solver)
+        self.warnings += unit_warnings(body)
         return SamplingParams(
             prompt=prompt.text,
             # Clients send "" for no negative prompt.
@@ -85,6 +90,7 @@ class _Translator:
             keep_unmasked=self._keeps_unmasked(),
             upscale=self._upscale(width, height),
             lora=() if body.disable_extra_networks else prompt.loras,
+            control=controls_of(body),
             max_sequence_length=body.max_sequence_length,
             flow_shift=body.flow_shift,
             **self._guidance(),

@@ -75,6 +75,11 @@ class PromptSubmitter:
         found = (model.loras() for model in self._service.fleet.models)
         return [*dict.fromkeys(name for names in found for name in names)]
 
+    def controls(self) -> list[str]:
+        """Names of the controls of all models."""
+        found = (model.controls() for model in self._service.fleet.models)
+        return [*dict.fromkeys(name for names in found for name in names)]
+
     def node_definitions(self, owner: Owner, model: ModelInfo | None = None) -> NodeDefinitions:
         """Node definitions for an owner, and for the default model if there is no other. Raises
         EngineNotReady."""
@@ -82,6 +87,7 @@ class PromptSubmitter:
             model or self._service.model,
             uploads=self._files.uploads(owner),
             loras=[f"{name}.safetensors" for name in self.loras()],
+            controls=[f"{name}.safetensors" for name in self.controls()],
             served=self.models(),
         )
 
@@ -121,7 +127,8 @@ class PromptSubmitter:
 
     def _translate(self, graph: Graph, model: ModelInfo) -> tuple[list[Sampling], NodeErrors]:
         """One sampling per sampler. Raises InvalidPrompt if no output is valid."""
-        translator = GraphTranslator(graph, model, self._service.served(model.name).loras())
+        served = self._service.served(model.name)
+        translator = GraphTranslator(graph, model, served.loras(), served.controls())
         samplings: dict[str, Sampling] = {}
         node_errors: NodeErrors = {}
         for output in graph.outputs:

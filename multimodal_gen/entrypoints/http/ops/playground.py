@@ -69,8 +69,15 @@ def playground_routes(service: Service, ring: KeyRing) -> APIRouter:
         info: dict[str, Any] = msgspec.to_builtins(await service.known(model))
         names = [each.name for each in service.fleet.models]
         about = await asyncio.to_thread(service.served(model).about_loras)
+        controls = await asyncio.to_thread(service.served(model).controls)
         told = {lora: described for lora, each in about.items() if (described := _told(lora, each))}
-        return {**info, "loras": [*about], "about_loras": told, "models": names}
+        return {
+            **info,
+            "loras": [*about],
+            "controls": controls,
+            "about_loras": told,
+            "models": names,
+        }
 
     return routes
 

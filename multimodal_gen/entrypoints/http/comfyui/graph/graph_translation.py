@@ -52,10 +52,17 @@ class GraphTranslator:
     """Computes the values of a graph's nodes. Raises InvalidInput for graphs that this server can't
     run."""
 
-    def __init__(self, graph: Graph, model: ModelInfo, loras: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        model: ModelInfo,
+        loras: Sequence[str] = (),
+        controls: Sequence[str] = (),
+    ) -> None:
         self._graph = graph
         self._model = model
         self._loras = loras
+        self._controls = controls
         self._results: dict[str, tuple[object, ...]] = {}
         self._inputs: dict[str, NodeInputs] = {}
         self._warned: set[str] = set()
@@ -74,7 +81,7 @@ class GraphTranslator:
     def translate(self, sampled: SampledLatent) -> Sampling:
         """Parameters of one sampler's request."""
         sampler = self._graph.nodes[sampled.node]
-        found = RequestParameters.of(sampled, self._model, self._loras)
+        found = RequestParameters.of(sampled, self._model, self._loras, self._controls)
         try:
             params = SamplingParams(**found.values)
         except InvalidRequest as error:

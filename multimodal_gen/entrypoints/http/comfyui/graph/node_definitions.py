@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from multimodal_gen.entrypoints.http.comfyui.graph.definition import NodeDefinitions, by_name
 from multimodal_gen.entrypoints.http.comfyui.graph.nodes.conditioning import conditioning
+from multimodal_gen.entrypoints.http.comfyui.graph.nodes.controls import control_nodes
 from multimodal_gen.entrypoints.http.comfyui.graph.nodes.images import images
 from multimodal_gen.entrypoints.http.comfyui.graph.nodes.latents import latents
 from multimodal_gen.entrypoints.http.comfyui.graph.nodes.loaders import loaders
@@ -20,6 +21,7 @@ def definitions_for(
     *,
     uploads: Sequence[str] = (),
     loras: Sequence[str] = (),
+    controls: Sequence[str] = (),
     served: Sequence[str] = (),
 ) -> NodeDefinitions:
     """Nodes, with choices that depend on the model, the names of all that are served, and the
@@ -28,6 +30,7 @@ def definitions_for(
         (
             *loaders(model, loras, served),
             *conditioning(model),
+            *control_nodes(controls),
             *latents(model),
             *images(uploads),
             *sampling(model),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.prompts.grammar import has_weights
 from multimodal_gen.configs.solvers import OWN_SPACING
@@ -13,6 +14,7 @@ from multimodal_gen.entrypoints.http.comfyui.errors import meaningless, shown
 from multimodal_gen.entrypoints.http.comfyui.graph.samplers import nearest, noise_schedule_of
 from multimodal_gen.entrypoints.http.comfyui.graph.values import (
     ConditioningValue,
+    ControlValue,
     Given,
     LatentValue,
     LoadedImage,
@@ -22,7 +24,7 @@ from multimodal_gen.entrypoints.http.comfyui.graph.values import (
     SizeOf,
 )
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.pictures import named_images
+from multimodal_gen.messages.pictures import control_names, named_images
 
 _SHOWN = 20
 
@@ -44,7 +46,11 @@ class RequestParameters:
 
     @classmethod
     def of(
-        cls, sampled: SampledLatent, model: ModelInfo, loras: Sequence[str]
+        cls,
+        sampled: SampledLatent,
+        model: ModelInfo,
+        loras: Sequence[str],
+        controls: Sequence[str],
     ) -> RequestParameters:
         """Raises InvalidInput for what the model can't do."""
         found = cls(model)
@@ -60,6 +66,7 @@ class RequestParameters:
         found._solver(stages[0])
         found._shift(sampled)
         found._start(stages[0])
+        found._steer(stages[0].guider.positive.controls, controls)
         return found
 
     def put(self, parameter: str, given: Given[Any], value: Any = None) -> None:
@@ -140,14 +147,17 @@ class RequestParameters:
             self.put("lora", use.name, chosen)
 
     def _lora(self, use: LoraValue, known: Sequence[str]) -> str:
-        """Return the LoRA's name from the file name in the graph."""
-        given = str(use.name.value)
-        name = given.removesuffix(".safetensors")
-        if name in known:
-            return name
-        listed = ", ".join(known[:_SHOWN]) or "none"
-        why = f"{shown(given)} is unknown; available: {listed}"
-        raise meaningless(use.name.node, use.name.name, why)
+        return _known(use.name, known)
+
+    def _steer(self, used: Sequence[ControlValue], known: Sequence[str]) -> None:
+        chosen = []
+        for name, use in zip(control_names(len(used)), used, strict=True):
+            control = _known(use.net.name, known)
+            chosen.append(
+                ControlChoice(control, None, use.scale, use.start, use.stop, use.net.mode)
+            )
+            self.pictures[name] = use.image
+            self.put("control", use.net.name, tuple(chosen))
 
     def _shift(self, sampled: SampledLatent) -> None:
         shift = sampled.guider.model.shift
@@ -308,6 +318,16 @@ class RequestParameters:
 
     def _idle(self, given: Given[Any], why: str) -> None:
         self.warnings.append((given, f"has no effect: {why}"))
+
+
+def _known(file: Given[str], known: Sequence[str]) -> str:
+    """Return an adapter's name from the file name in the graph. Raises InvalidInput."""
+    given = str(file.value)
+    name = given.removesuffix(".safetensors")
+    if name in known:
+        return name
+    listed = ", ".join(known[:_SHOWN]) or "none"
+    raise meaningless(file.node, file.name, f"{shown(given)} is unknown; available: {listed}")
 
 
 def _exact(part: int, whole: int) -> int:

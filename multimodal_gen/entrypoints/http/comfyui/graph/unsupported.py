@@ -12,10 +12,10 @@ def why_unsupported(name: str) -> str:
 
 
 _REASONS: dict[str, tuple[str, ...]] = {
-    "ControlNet models are not supported": (
-        *("ControlNet", "DiffControlNet", "SetUnionControlNet", "QwenImageDiffsynthControlnet"),
-        *("ModelPatchLoader", "Canny"),
+    "controls are loaded by ControlNetLoader and applied by ControlNetApplyAdvanced": (
+        *("ControlNet", "DiffControlNet", "QwenImageDiffsynthControlnet", "ModelPatchLoader"),
     ),
+    "preprocessors are not available: load the finished picture": ("Canny",),
     "an image has one prompt": (
         *("ConditioningAverage", "ConditioningConcat", "ConditioningSet"),
         *("GLIGEN", "CreateHook", "SetHook", "PairConditioning", "CondPair"),

@@ -116,6 +116,25 @@ class SeenImage(NodeValue):
 
 
 @dataclass(frozen=True)
+class ControlNetValue(NodeValue):
+    what: ClassVar[str] = "a ControlNet"
+    name: Given[str]
+    mode: str | None = None
+    """Kind of images, for a network that takes several."""
+
+
+@dataclass(frozen=True)
+class ControlValue:
+    """A ControlNet that is applied to a prompt."""
+
+    net: ControlNetValue
+    image: LoadedImage
+    scale: float
+    start: float = 0.0
+    stop: float = 1.0
+
+
+@dataclass(frozen=True)
 class ConditioningValue(NodeValue):
     """A prompt."""
 
@@ -125,6 +144,7 @@ class ConditioningValue(NodeValue):
     guidance: Given[float] | None = None
     references: tuple[LoadedImage, ...] = ()
     frame_rate: Given[float] | None = None
+    controls: tuple[ControlValue, ...] = ()
 
 
 @dataclass(frozen=True)

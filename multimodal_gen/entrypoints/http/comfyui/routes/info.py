@@ -18,12 +18,13 @@ from multimodal_gen.serving.service import Service
 MODEL_FOLDERS = (
     "checkpoints",
     "clip_vision",
+    "controlnet",
     "diffusion_models",
     "loras",
     "text_encoders",
     "vae",
 )
-"""Types of model files. Those other than `loras` hold the served models."""
+"""Types of model files. Those other than `loras` and `controlnet` hold the served models."""
 
 
 def add_info_routes(
@@ -64,6 +65,8 @@ def add_info_routes(
             raise HTTPException(404, "no such folder")
         if folder == "loras":
             return [f"{name}.safetensors" for name in await asyncio.to_thread(submitter.loras)]
+        if folder == "controlnet":
+            return [f"{name}.safetensors" for name in await asyncio.to_thread(submitter.controls)]
         return submitter.models()
 
     @routes.get("/models", responses=refusals())

@@ -6,8 +6,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.entrypoints.http.a1111.geometry import CROP, FILL, Box, masked_region, resized
-from multimodal_gen.entrypoints.http.a1111.masks import filled, mask_of
+from multimodal_gen.entrypoints.http.a1111.input_images.controlnet import control_pixels
+from multimodal_gen.entrypoints.http.a1111.input_images.geometry import (
+    CROP,
+    FILL,
+    Box,
+    masked_region,
+    resized,
+)
+from multimodal_gen.entrypoints.http.a1111.input_images.masks import filled, mask_of
 from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage
 from multimodal_gen.entrypoints.http.media.pictures import decode_images
 from multimodal_gen.entrypoints.http.openai.picture_fields import PictureSource
@@ -57,6 +64,14 @@ def inputs_of(
 ) -> Inputs:
     """Decode the images in `body`; mask and resize mode are for the first. Raises
     InvalidRequest."""
+    controls = control_pixels(body, _size(params), model, max_pixels)
+    inputs = _images_of(body, params, model, max_pixels)
+    return replace(inputs, pixels={**inputs.pixels, **controls})
+
+
+def _images_of(
+    body: Generation, params: SamplingParams, model: ModelInfo, max_pixels: int
+) -> Inputs:
     if not isinstance(body, ImageToImage):
         return Inputs(NO_PIXELS)
     if not body.init_images:

@@ -1,0 +1,1 @@
+"""Input images, as the web UI prepares them."""
