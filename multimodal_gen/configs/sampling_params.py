@@ -324,7 +324,7 @@ class SamplingParams:
     ] = False
     upscale: Annotated[
         UpscaleChoice | None,
-        ParameterSpec(help="Second, larger pass", needs=("parameter",), keyword_type="UpscaleLike"),
+        ParameterSpec(help="Larger result", needs=("parameter",), keyword_type="UpscaleLike"),
     ] = None
     lora: Annotated[
         tuple[LoraChoice, ...],

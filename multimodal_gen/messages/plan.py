@@ -91,7 +91,7 @@ class SecondPass(msgspec.Struct, frozen=True, array_like=True):
     decode_chunks: int
 
 
-class Enlarging(msgspec.Struct, frozen=True, array_like=True):
+class EnlargingWork(msgspec.Struct, frozen=True, array_like=True):
     """Work of a model that enlarges the result of the first pass, before a second one."""
 
     units: int
@@ -111,7 +111,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     second: SecondPass | None = None
     """Its evaluations are the last of `batch_keys`; the decoding of the first pass comes before
     them."""
-    enlarging: Enlarging | None = None
+    enlarging: EnlargingWork | None = None
     steps: int | None = None
     """User-visible steps; None when all requested steps are run."""
     warnings: tuple[str, ...] = ()

@@ -65,7 +65,7 @@ def _settings(params: SamplingParams, model: str, version: str) -> list[tuple[st
         "Denoising strength": params.strength if hires is None else hires.strength,
         "Hires upscale": hires and hires.factor,
         "Hires steps": hires and hires.steps,
-        "Hires upscaler": hires and "Lanczos",
+        "Hires upscaler": hires and (hires.model or "Lanczos"),
         "Shift": params.flow_shift,
         "Max sequence length": params.max_sequence_length,
         "Version": f"multimodal_gen {version}",

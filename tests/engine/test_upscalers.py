@@ -150,7 +150,7 @@ def test_frames_of_a_video_are_enlarged(checkpoints: Checkpoints, folder: Path) 
     [
         ("missing@2", "is not known; available: 4x-tiny, broken, other"),
         ("../4x-tiny@2", "is not known"),
-        ("old@2", "is a pickle, which could run code: convert it to safetensors"),
+        ("old@2", "old.pth could run code, so it is not read"),
         ("broken@2", "4x|safetensors|header|HeaderTooLarge"),
         ("other@2", "is not a model that spandrel knows"),
     ],

@@ -304,6 +304,21 @@ def test_hires_fix_is_a_second_pass(given: dict[str, Any], choice: UpscaleChoice
 
 
 @pytest.mark.parametrize(
+    ("given", "choice"),
+    [
+        ({}, UpscaleChoice(2, 0.75, None, "4x-tiny")),
+        ({"denoising_strength": 0, "hr_second_pass_steps": 9}, UpscaleChoice(2, model="4x-tiny")),
+        ({"hr_upscaler": "Lanczos"}, UpscaleChoice(2, 0.75)),
+    ],
+)
+def test_hires_fix_by_a_model(given: dict[str, Any], choice: UpscaleChoice) -> None:
+    model = msgspec.structs.replace(UPSCALES, upscale_ways=("second-pass", "model"))
+    sent = {"enable_hr": True, "width": 64, "height": 64, "hr_upscaler": "4x-tiny", **given}
+    params, warnings = to_sampling_params(TextToImage(**sent), model)
+    assert (params.upscale, warnings) == (choice, [])
+
+
+@pytest.mark.parametrize(
     ("given", "warning"),
     [
         ({"hr_upscaler": "Latent"}, "hr_upscaler='Latent': Lanczos is used instead"),

@@ -972,7 +972,7 @@ def test_documentation_lists_all_nodes() -> None:
     [
         ("DiffControlNetLoader", "loaded by ControlNetLoader"),
         ("Canny", "preprocessors are not available"),
-        ("LatentUpscale", "sampled once"),
+        ("LatentComposite", "between two samplers"),
         ("IPAdapterUnifiedLoader", "not used as prompts"),
         ("SomeoneElsesNode", "/object_info"),
     ],

@@ -152,6 +152,17 @@ def test_the_loras_of_the_folder_are_named(tmp_path: Path) -> None:
     server.stop()
 
 
+def test_the_upscalers_of_the_folder_are_named(tmp_path: Path) -> None:
+    (tmp_path / "upscalers").mkdir()
+    (tmp_path / "upscalers" / "4x-tiny.safetensors").touch()
+    server = Server(tmp_path, upscaler_dir=str(tmp_path / "upscalers"))
+    assert httpx2.get(f"{server.url}/model_info").json()["upscalers"] == ["4x-tiny"]
+    listed = httpx2.get(f"{server.url}/sdapi/v1/upscalers").json()
+    assert [each["name"] for each in listed] == ["None", "Lanczos", "Nearest", "4x-tiny"]
+    assert httpx2.get(f"{server.url}/models/upscale_models").json() == ["4x-tiny.safetensors"]
+    server.stop()
+
+
 def test_a_job_says_what_was_asked_and_where_the_pictures_are(
     anne: httpx2.Client, server: Server
 ) -> None:

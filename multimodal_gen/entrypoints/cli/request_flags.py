@@ -33,7 +33,7 @@ def _upscale(kind: Any, tokens: Sequence[Token]) -> UpscaleChoice:
 
 
 _MORE_HELP = {
-    "upscale": "FACTOR[:STRENGTH[:STEPS]].",
+    "upscale": "[MODEL@]FACTOR[:STRENGTH[:STEPS]].",
     "prompt": "Repeatable: each is a request.",
     "image_path": "One per prompt, or all for one.",
     "mask_path": "Repeatable.",

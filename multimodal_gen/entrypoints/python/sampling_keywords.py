@@ -78,7 +78,7 @@ class SamplingKeywords(TypedDict, total=False):
     keep_unmasked: bool
     """Keep the image exactly where the mask is black; grey blends."""
     upscale: UpscaleLike | None
-    """Second, larger pass."""
+    """Larger result."""
     lora: LoraLike | Sequence[LoraLike]
     """LoRAs from --lora-dir."""
     control: ControlLike | Sequence[ControlLike]

@@ -22,7 +22,7 @@ from multimodal_gen.errors import (
 from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.plan import (
     BatchKey,
-    Enlarging,
+    EnlargingWork,
     Phase,
     Plan,
     Prepared,
@@ -322,11 +322,11 @@ def _shared_failures(states: Sequence[RequestState]) -> dict[str, WireError]:
     }
 
 
-def _enlarging(enlargement: Enlargement) -> Enlarging:
+def _enlarging(enlargement: Enlargement) -> EnlargingWork:
     _, height, width = enlargement.grid.shape
     tokens = min(height, TILE) * min(width, TILE) // 256
     key = BatchKey(max(1, tokens), f"upscaler {enlargement.upscaler.name}")
-    return Enlarging(enlargement.units, key)
+    return EnlargingWork(enlargement.units, key)
 
 
 def _describe(raised: Exception) -> WireError:

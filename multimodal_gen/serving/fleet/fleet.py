@@ -44,6 +44,7 @@ class Fleet:
             is_named=spec.name is not None,
             lora_dir=spec.engine.lora_dir,
             control_dir=spec.engine.control_dir,
+            upscaler_dir=spec.engine.upscaler_dir,
         )
         for number in range(spec.replicas):
             engine_name = name if spec.replicas == 1 else f"{name}/{number}"

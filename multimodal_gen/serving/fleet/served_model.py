@@ -11,6 +11,7 @@ import msgspec
 from multimodal_gen.checkpoints.control.folder import ControlFolder
 from multimodal_gen.checkpoints.lora.about import LoraAbout
 from multimodal_gen.checkpoints.lora.folder import LoraFolder
+from multimodal_gen.checkpoints.upscaler.folder import UpscalerFolder
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
@@ -33,6 +34,7 @@ class ServedModel:
     """Known from the first time on that an engine has loaded it."""
     lora_dir: str | None = None
     control_dir: str | None = None
+    upscaler_dir: str | None = None
     estimate: int = 0
     """Bytes of weights of one engine; 0 if only the engine can tell."""
     on_demand: bool = False
@@ -52,6 +54,10 @@ class ServedModel:
     def controls(self) -> list[str]:
         """Names of the controls that its requests may use. Accesses the disk."""
         return [] if self.control_dir is None else ControlFolder(Path(self.control_dir)).names()
+
+    def upscalers(self) -> list[str]:
+        """Names of the models that may enlarge its results. Accesses the disk."""
+        return [] if self.upscaler_dir is None else UpscalerFolder(Path(self.upscaler_dir)).names()
 
     def about_loras(self) -> dict[str, LoraAbout]:
         """What their files say of themselves, by name. Accesses the disk."""

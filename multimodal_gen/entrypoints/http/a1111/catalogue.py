@@ -8,6 +8,7 @@ import psutil
 from fastapi import APIRouter, Request, Response
 
 from multimodal_gen.checkpoints.lora.about import LoraAbout
+from multimodal_gen.checkpoints.upscaler.folder import scale_of
 from multimodal_gen.configs.lora.contracts import contract_of
 from multimodal_gen.configs.solvers import a1111_name, a1111_schedule
 from multimodal_gen.entrypoints.http.a1111.chosen_models import CHECKPOINT, ChosenModels
@@ -67,10 +68,14 @@ def add_lists(routes: APIRouter, service: Service, chosen: ChosenModels) -> None
         return [_schedule("automatic", "Automatic"), *own]
 
     @routes.get("/upscalers")
-    async def upscalers() -> list[JsonObject]:
-        """List the upscalers: `None` and interpolations."""
+    def upscalers(request: Request) -> list[JsonObject]:
+        """List the upscalers: `None`, interpolations and, for hires. fix, the operator's
+        models."""
         unknown = {"model_name": None, "model_path": None, "model_url": None}
-        return [{"name": name, **unknown, "scale": 4.0} for name in UPSCALERS]
+        models = service.served(chosen.name_for(owner_of(request))).upscalers()
+        return [
+            {"name": name, **unknown, "scale": scale_of(name)} for name in (*UPSCALERS, *models)
+        ]
 
     @routes.get("/loras")
     def loras(request: Request) -> list[JsonObject]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.entrypoints.http.a1111.schema import TextToImage
@@ -10,6 +11,8 @@ from multimodal_gen.entrypoints.http.a1111.schema import TextToImage
 SCALE, STRENGTH = 2.0, 0.75
 """Defaults of the web UI."""
 UPSCALER = "Lanczos"
+_INTERPOLATIONS = ("None", "Nearest", "Latent")
+"""How names start that are of no model."""
 _AS_FIRST = "Use same"
 """How the values of keys start that change nothing from the first pass to the second."""
 
@@ -22,16 +25,21 @@ HIRES = {
 """Keys of the infotext, and of the body."""
 
 
-def hires_fix(body: TextToImage, width: int, height: int) -> tuple[UpscaleChoice, list[str]]:
+def hires_fix(
+    body: TextToImage, width: int, height: int, *, models: bool = False
+) -> tuple[UpscaleChoice, list[str]]:
     """Return the second pass that the body asks for after a first one of this size, and a warning
-    for each of its keys without effect. Raises InvalidRequest."""
+    for each of its keys without effect. Raises InvalidRequest.
+
+    `models`: the upscaler may be one of the operator's models.
+    """
     strength = STRENGTH if body.denoising_strength is None else body.denoising_strength
-    chosen = {
-        "factor": _factor(body, width, height),
-        "strength": float(strength),
-        "steps": body.hr_second_pass_steps or None,
-    }
-    return UpscaleChoice.of(chosen), [*_warnings(body)]
+    name = body.hr_upscaler or UPSCALER
+    model = name if models and not name.startswith((UPSCALER, *_INTERPOLATIONS)) else None
+    chosen: dict[str, Any] = {"factor": _factor(body, width, height), "model": model}
+    if strength or model is None:
+        chosen |= {"strength": float(strength), "steps": body.hr_second_pass_steps or None}
+    return UpscaleChoice.of(chosen), [*_warnings(body, model)]
 
 
 def _factor(body: TextToImage, width: int, height: int) -> float:
@@ -39,8 +47,8 @@ def _factor(body: TextToImage, width: int, height: int) -> float:
     return max(wanted) or float(SCALE if body.hr_scale is None else body.hr_scale)
 
 
-def _warnings(body: TextToImage) -> Iterator[str]:
-    if body.hr_upscaler not in (None, "", UPSCALER):
+def _warnings(body: TextToImage, model: str | None) -> Iterator[str]:
+    if body.hr_upscaler not in (None, "", UPSCALER, model):
         yield f"hr_upscaler={body.hr_upscaler[:60]!r}: {UPSCALER} is used instead"
     if body.hr_resize_x and body.hr_resize_y:
         yield "hr_resize_x and hr_resize_y: the result has the shape of the first pass"

@@ -130,7 +130,8 @@ class _Translator:
             self.warnings.append("enable_hr has no effect: this model starts from no images")
             return None
         usual = self.model.defaults
-        choice, warnings = hires_fix(body, width or usual.width, height or usual.height)
+        size, models = (width or usual.width, height or usual.height), self.model.upscale_ways
+        choice, warnings = hires_fix(body, *size, models="model" in models)
         self.warnings += warnings
         return choice
 

@@ -30,6 +30,7 @@ from multimodal_gen.entrypoints.http.comfyui.graph.graph_translation import (
 from multimodal_gen.entrypoints.http.comfyui.graph.named_model import named_model
 from multimodal_gen.entrypoints.http.comfyui.graph.node_definitions import definitions_for
 from multimodal_gen.entrypoints.http.comfyui.graph.pictures import PictureLoader
+from multimodal_gen.entrypoints.http.comfyui.graph.values import Enlarging
 from multimodal_gen.entrypoints.http.comfyui.part_planning import PartPlanner
 from multimodal_gen.entrypoints.http.comfyui.prompts import Prompt, Prompts
 from multimodal_gen.entrypoints.http.comfyui.result_cache import ResultCache, digest_of
@@ -80,6 +81,11 @@ class PromptSubmitter:
         found = (model.controls() for model in self._service.fleet.models)
         return [*dict.fromkeys(name for names in found for name in names)]
 
+    def upscalers(self) -> list[str]:
+        """Names of the models that enlarge results, of all models."""
+        found = (model.upscalers() for model in self._service.fleet.models)
+        return [*dict.fromkeys(name for names in found for name in names)]
+
     def node_definitions(self, owner: Owner, model: ModelInfo | None = None) -> NodeDefinitions:
         """Node definitions for an owner, and for the default model if there is no other. Raises
         EngineNotReady."""
@@ -89,6 +95,7 @@ class PromptSubmitter:
             loras=[f"{name}.safetensors" for name in self.loras()],
             controls=[f"{name}.safetensors" for name in self.controls()],
             served=self.models(),
+            upscalers=[f"{name}.safetensors" for name in self.upscalers()],
         )
 
     async def submit(self, given: Mapping[str, Any], owner: Owner) -> tuple[Prompt, NodeErrors]:
@@ -126,17 +133,18 @@ class PromptSubmitter:
         return prompt, node_errors
 
     def _translate(self, graph: Graph, model: ModelInfo) -> tuple[list[Sampling], NodeErrors]:
-        """One sampling per sampler. Raises InvalidPrompt if no output is valid."""
+        """One sampling per sampler, and way to enlarge its result. Raises InvalidPrompt if no
+        output is valid."""
         served = self._service.served(model.name)
         translator = GraphTranslator(graph, model, served.loras(), served.controls())
-        samplings: dict[str, Sampling] = {}
+        samplings: dict[tuple[str, Enlarging | None], Sampling] = {}
         node_errors: NodeErrors = {}
         for output in graph.outputs:
             _, problems = graph.order(output)
             try:
                 if not problems:
                     saved = translator.result_of(output)
-                    key = saved.sampled.node
+                    key = saved.sampled.node, saved.sampled.enlarging
                     if key not in samplings:
                         samplings[key] = translator.translate(saved.sampled)
                     samplings[key].outputs[output.id] = saved

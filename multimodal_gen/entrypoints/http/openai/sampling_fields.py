@@ -58,16 +58,19 @@ class ControlField(BaseModel):
 
 
 class UpscaleField(BaseModel):
-    """A second pass from the enlarged result."""
+    """The result enlarged, and a second pass from it."""
 
     model_config = ConfigDict(title="Upscale", strict=True, extra="forbid")
 
     factor: float
     """Of width and height, up to 8."""
     strength: float | None = None
-    """How much of the enlarged image is replaced; 0.4 by default."""
+    """How much of the enlarged image is replaced; by default 0.4, and with a model there is no
+    second pass."""
     steps: int | None = None
     """Steps of the second pass; by default those of the first."""
+    model: str | None = None
+    """Name of a model that enlarges; by default Lanczos does."""
 
 
 class SamplingFields(ParameterFields):

@@ -64,17 +64,19 @@ def playground_routes(service: Service, ring: KeyRing) -> APIRouter:
     )
     async def model_info(model: str | None = None) -> dict[str, Any]:
         """Return the tasks, defaults and limits of a model (default: the first one), the LoRAs that
-        it can use and what their files say of themselves, and the names of all models. A model that
+        it can use and what their files say of themselves, the models that may enlarge its results,
+        and the names of all models. A model that
         was never loaded is loaded."""
         info: dict[str, Any] = msgspec.to_builtins(await service.known(model))
         names = [each.name for each in service.fleet.models]
-        about = await asyncio.to_thread(service.served(model).about_loras)
-        controls = await asyncio.to_thread(service.served(model).controls)
+        served = service.served(model)
+        about = await asyncio.to_thread(served.about_loras)
         told = {lora: described for lora, each in about.items() if (described := _told(lora, each))}
         return {
             **info,
             "loras": [*about],
-            "controls": controls,
+            "controls": await asyncio.to_thread(served.controls),
+            "upscalers": await asyncio.to_thread(served.upscalers),
             "about_loras": told,
             "models": names,
         }

@@ -13,6 +13,7 @@ from multimodal_gen.entrypoints.http.comfyui.graph.nodes.loaders import loaders
 from multimodal_gen.entrypoints.http.comfyui.graph.nodes.logic import logic
 from multimodal_gen.entrypoints.http.comfyui.graph.nodes.outputs import outputs
 from multimodal_gen.entrypoints.http.comfyui.graph.nodes.sampling import sampling
+from multimodal_gen.entrypoints.http.comfyui.graph.nodes.upscaling import upscaling
 from multimodal_gen.messages.model_info import ModelInfo
 
 
@@ -23,6 +24,7 @@ def definitions_for(
     loras: Sequence[str] = (),
     controls: Sequence[str] = (),
     served: Sequence[str] = (),
+    upscalers: Sequence[str] = (),
 ) -> NodeDefinitions:
     """Nodes, with choices that depend on the model, the names of all that are served, and the
     client's uploads."""
@@ -34,6 +36,7 @@ def definitions_for(
             *latents(model),
             *images(uploads),
             *sampling(model),
+            *upscaling(upscalers),
             *outputs(model),
             *logic(),
         )

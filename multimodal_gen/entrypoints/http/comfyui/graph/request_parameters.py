@@ -21,6 +21,7 @@ from multimodal_gen.entrypoints.http.comfyui.graph.values import (
     LoadedMask,
     LoraValue,
     SampledLatent,
+    ScheduleValue,
     SizeOf,
 )
 from multimodal_gen.messages.model_info import ModelInfo
@@ -67,6 +68,7 @@ class RequestParameters:
         found._shift(sampled)
         found._start(stages[0])
         found._steer(stages[0].guider.positive.controls, controls)
+        found._enlarge(sampled)
         return found
 
     def put(self, parameter: str, given: Given[Any], value: Any = None) -> None:
@@ -286,16 +288,26 @@ class RequestParameters:
     def _strength(self, sampled: SampledLatent, strength: float) -> None:
         """ComfyUI does all steps, at the end of a schedule that is longer by the strength."""
         denoise, steps = sampled.schedule.denoise, sampled.schedule.steps
-        given = steps if denoise is None else denoise
         if 0 < strength < 1:
-            # `start_at_step` is a step of the schedule itself.
-            whole = given.name == "denoise"
-            total = int(steps.value / strength) if whole else steps.value
-            part = steps.value if whole else round(steps.value * strength)
-            total = _exact(part, total)
+            total, strength = _lengthened(sampled.schedule, strength)
             self.put("num_inference_steps", steps, total)
-            strength = part / total
-        self.put("strength", given, strength)
+        self.put("strength", steps if denoise is None else denoise, strength)
+
+    def _enlarge(self, sampled: SampledLatent) -> None:
+        """By a model, and by a second pass from the result."""
+        enlarging = sampled.enlarging
+        if enlarging is None:
+            return
+        chosen: dict[str, Any] = {"factor": enlarging.factor.value}
+        if enlarging.model is not None:
+            chosen["model"] = str(enlarging.model.value).removesuffix(".safetensors")
+        if (again := enlarging.again) is not None:
+            strength = 1.0 if again.denoise is None else again.denoise.value
+            steps = again.steps.value
+            if 0 < strength < 1:
+                steps, strength = _lengthened(again, strength)
+            chosen |= {"strength": strength, "steps": steps}
+        self.put("upscale", enlarging.model or enlarging.factor, chosen)
 
     def _use(self, images: Sequence[LoadedImage], task: str) -> None:
         if task not in self.model.tasks:
@@ -328,6 +340,17 @@ def _known(file: Given[str], known: Sequence[str]) -> str:
         return name
     listed = ", ".join(known[:_SHOWN]) or "none"
     raise meaningless(file.node, file.name, f"{shown(given)} is unknown; available: {listed}")
+
+
+def _lengthened(schedule: ScheduleValue, strength: float) -> tuple[int, float]:
+    """Steps of the longer schedule that ends with the given steps, and the part of it that they
+    are."""
+    steps, denoise = schedule.steps, schedule.denoise
+    # `start_at_step` is a step of the schedule itself.
+    whole = denoise is not None and denoise.name == "denoise"
+    part = steps.value if whole else round(steps.value * strength)
+    total = _exact(part, int(steps.value / strength) if whole else steps.value)
+    return total, part / total
 
 
 def _exact(part: int, whole: int) -> int:

@@ -21,10 +21,9 @@ _REASONS: dict[str, tuple[str, ...]] = {
         *("GLIGEN", "CreateHook", "SetHook", "PairConditioning", "CondPair"),
     ),
     "images are not used as prompts": ("StyleModel", "unCLIP", "IPAdapter", "PhotoMaker"),
-    "an image is sampled once, and not scaled in between": (
-        *("LatentUpscale", "LatentComposite", "LatentBlend", "LatentCrop", "HunyuanRefiner"),
+    "latents are only enlarged between two samplers": (
+        *("LatentComposite", "LatentBlend", "LatentCrop", "HunyuanRefiner"),
     ),
-    "results are not post-processed": ("ImageUpscaleWithModel", "UpscaleModelLoader"),
     "the schedule is the model's, or one of those with a name": (
         *("SplitSigmas", "FlipSigmas", "ManualSigmas", "SetFirstSigma", "ExtendIntermediate"),
         *("AlignYourSteps", "GITSScheduler", "LaplaceScheduler", "PolyexponentialScheduler"),

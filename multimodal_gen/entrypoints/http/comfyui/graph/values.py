@@ -212,6 +212,22 @@ class SampledPart:
 
 
 @dataclass(frozen=True)
+class UpscaleModelValue(NodeValue):
+    what: ClassVar[str] = "an upscale model"
+    name: Given[str]
+
+
+@dataclass(frozen=True)
+class Enlarging:
+    """What makes a sampler's result larger."""
+
+    factor: Given[float]
+    model: Given[str] | None = None
+    again: ScheduleValue | None = None
+    """Schedule of another sampler, which starts from it."""
+
+
+@dataclass(frozen=True)
 class SampledLatent(NodeValue):
     """A sampler's result: one request."""
 
@@ -225,6 +241,16 @@ class SampledLatent(NodeValue):
     stage: SampledPart | None = None
     first: SampledLatent | None = None
     """The sampler of the other expert, which ran before."""
+    enlarging: Enlarging | None = None
+    """Set if `node` is a second sampler, or its images are enlarged."""
+
+
+@dataclass(frozen=True)
+class EnlargedLatent(NodeValue):
+    """A result that another sampler is to start from."""
+
+    what: ClassVar[str] = "an enlarged latent"
+    sampled: SampledLatent
 
 
 @dataclass(frozen=True)

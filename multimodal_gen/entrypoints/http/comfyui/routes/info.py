@@ -21,6 +21,7 @@ MODEL_FOLDERS = (
     "controlnet",
     "diffusion_models",
     "loras",
+    "upscale_models",
     "text_encoders",
     "vae",
 )
@@ -63,10 +64,13 @@ def add_info_routes(
     async def files_in(folder: str) -> list[str]:
         if folder not in MODEL_FOLDERS:
             raise HTTPException(404, "no such folder")
-        if folder == "loras":
-            return [f"{name}.safetensors" for name in await asyncio.to_thread(submitter.loras)]
-        if folder == "controlnet":
-            return [f"{name}.safetensors" for name in await asyncio.to_thread(submitter.controls)]
+        listed = {
+            "loras": submitter.loras,
+            "controlnet": submitter.controls,
+            "upscale_models": submitter.upscalers,
+        }.get(folder)
+        if listed is not None:
+            return [f"{name}.safetensors" for name in await asyncio.to_thread(listed)]
         return submitter.models()
 
     @routes.get("/models", responses=refusals())

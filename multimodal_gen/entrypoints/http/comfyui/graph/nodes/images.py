@@ -24,7 +24,9 @@ from multimodal_gen.entrypoints.http.comfyui.graph.image_steps import (
     ScaleStep,
 )
 from multimodal_gen.entrypoints.http.comfyui.graph.node_inputs import NodeInputs
+from multimodal_gen.entrypoints.http.comfyui.graph.nodes.upscaling import scaled_by
 from multimodal_gen.entrypoints.http.comfyui.graph.values import (
+    DecodedImages,
     ImageList,
     LoadedImage,
     LoadedMask,
@@ -127,6 +129,8 @@ def _scale(inputs: NodeInputs) -> tuple[object, ...]:
 
 
 def _scale_by(inputs: NodeInputs) -> tuple[object, ...]:
+    if isinstance(found := inputs.anything("image"), DecodedImages):
+        return (scaled_by(inputs, found),)
     step = ScaleStep(inputs.value("upscale_method"), factor=inputs.value("scale_by"))
     return (_then(inputs, step),)
 

@@ -15,6 +15,7 @@ from multimodal_gen.entrypoints.http.comfyui.graph.definition import (
 from multimodal_gen.entrypoints.http.comfyui.graph.node_inputs import NodeInputs
 from multimodal_gen.entrypoints.http.comfyui.graph.values import (
     DecodedImages,
+    EnlargedLatent,
     Given,
     LatentValue,
     LoadedMask,
@@ -124,6 +125,9 @@ def _empty(inputs: NodeInputs) -> tuple[object, ...]:
 
 
 def _encode(inputs: NodeInputs) -> tuple[object, ...]:
+    found = inputs.anything("pixels")
+    if isinstance(found, DecodedImages) and found.sampled.enlarging is not None:
+        return (EnlargedLatent(found.sampled),)
     return (LatentValue(inputs.node.id, image=inputs.image("pixels")),)
 
 

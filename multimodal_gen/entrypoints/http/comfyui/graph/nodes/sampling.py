@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from multimodal_gen.configs.solvers import OWN_SPACING
 from multimodal_gen.entrypoints.http.comfyui.graph.definition import (
     MAX_SIDE,
@@ -19,6 +22,7 @@ from multimodal_gen.entrypoints.http.comfyui.graph.node_inputs import NodeInputs
 from multimodal_gen.entrypoints.http.comfyui.graph.samplers import SCHEDULES, menu_of
 from multimodal_gen.entrypoints.http.comfyui.graph.values import (
     ConditioningValue,
+    EnlargedLatent,
     Given,
     GuiderValue,
     LatentValue,
@@ -113,16 +117,8 @@ def _guider_of(inputs: NodeInputs) -> GuiderValue:
 
 def _run(inputs: NodeInputs) -> tuple[object, ...]:
     schedule = _chosen_schedule(inputs, inputs.given("denoise"))
-    return (
-        SampledLatent(
-            inputs.node.id,
-            _guider_of(inputs),
-            inputs.given("seed"),
-            inputs.given("sampler_name"),
-            schedule,
-            inputs.linked("latent_image", LatentValue),
-        ),
-    )
+    solver = inputs.given("sampler_name")
+    return (_sampled(inputs, _guider_of(inputs), inputs.given("seed"), solver, schedule),)
 
 
 def _run_custom(inputs: NodeInputs) -> tuple[object, ...]:
@@ -139,14 +135,47 @@ def _run_guided(inputs: NodeInputs) -> tuple[object, ...]:
 
 
 def _run_with(inputs: NodeInputs, guider: GuiderValue, chosen: Given[int]) -> SampledLatent:
-    return SampledLatent(
-        inputs.node.id,
-        guider,
-        chosen,
-        inputs.linked("sampler", SolverValue).name,
-        inputs.linked("sigmas", ScheduleValue),
-        inputs.linked("latent_image", LatentValue),
-    )
+    solver, schedule = inputs.linked("sampler", SolverValue), inputs.linked("sigmas", ScheduleValue)
+    return _sampled(inputs, guider, chosen, solver.name, schedule)
+
+
+def _sampled(
+    inputs: NodeInputs,
+    guider: GuiderValue,
+    seed: Given[int],
+    solver: Given[str],
+    schedule: ScheduleValue,
+) -> SampledLatent:
+    start = inputs.anything("latent_image")
+    if isinstance(start, EnlargedLatent):
+        return _sampled_again(inputs, start.sampled, guider, (seed, solver), schedule)
+    latent = inputs.linked("latent_image", LatentValue)
+    return SampledLatent(inputs.node.id, guider, seed, solver, schedule, latent)
+
+
+def _sampled_again(
+    inputs: NodeInputs,
+    first: SampledLatent,
+    guider: GuiderValue,
+    chosen: tuple[Given[int], Given[str]],
+    schedule: ScheduleValue,
+) -> SampledLatent:
+    """A second pass, in which all but the schedule is as in the first."""
+    for name in ("model", "positive", "negative"):
+        if getattr(guider, name) != getattr(first.guider, name):
+            known = inputs.node.kind.inputs
+            raise inputs.refused(
+                name if name in known else "guider", f"must be the first sampler's {name}"
+            )
+    own: tuple[Given[Any] | None, ...] = (*chosen, guider.cfg)
+    for value, other in zip(own, (first.seed, first.solver, first.guider.cfg), strict=True):
+        if value is None or value.node != inputs.node.id:
+            continue
+        if other is None or value.value != other.value:
+            inputs.ignored.add(value.name)
+    assert first.enlarging is not None
+    enlarging = replace(first.enlarging, again=schedule)
+    return replace(first, node=inputs.node.id, enlarging=enlarging)
 
 
 def _run_part(inputs: NodeInputs) -> tuple[object, ...]:
