@@ -26,6 +26,8 @@ class Update:
     queue_position: int
     eta_s: float | None
     preview: np.ndarray[Any, Any] | None
+    phase: str = ""
+    """What is being done for it: enhance, encode, denoise or decode; empty while it waits."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Output:
     """Sound, float32 [channels, samples] of about -1 to 1; None without."""
     audio_rate: int | None = None
     """Samples of sound per second; None without."""
+    revised_prompt: str | None = None
+    """The prompt that was used, if it was enhanced."""
     prompt_notes: tuple[str, ...] = ()
     """How its prompts were read, if it names a `prompt_syntax`: chunks and weights."""
 

@@ -314,6 +314,7 @@ def _event(message: Any, arrays: list[Any]) -> bool | RequestEvent:
                 message.queue_position,
                 message.eta_s,
                 arrays[0] if arrays else None,
+                message.phase,
             )
         case Result():
             return Output(
@@ -326,6 +327,7 @@ def _event(message: Any, arrays: list[Any]) -> bool | RequestEvent:
                 message.warnings,
                 audio=None if message.audio_rate is None else arrays[1],
                 audio_rate=message.audio_rate,
+                revised_prompt=message.revised_prompt,
                 prompt_notes=message.prompt_notes,
             )
         case Failed():

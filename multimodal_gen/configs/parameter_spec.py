@@ -33,6 +33,8 @@ class ParameterSpec:
     one_of: str = ""
     """Path in `ModelInfo` of the allowed texts."""
     needs: tuple[Need, ...] = ()
+    option: str = ""
+    """Argument of the server without which no model has it."""
     default: str = ""
     """Description of a default that is not a constant."""
     model_default: bool = False

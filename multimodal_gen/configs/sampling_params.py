@@ -35,6 +35,14 @@ class SamplingParams:
             model_default=True,
         ),
     ] = None
+    enhance_prompt: Annotated[
+        bool,
+        ParameterSpec(
+            help="Let a language model rewrite the prompt",
+            needs=("parameter",),
+            option="prompt_enhancer",
+        ),
+    ] = False
     prompt_syntax: Annotated[
         PromptSyntax,
         ParameterSpec(help="Weights, (word:1.3), and long prompts", needs=("parameter",)),

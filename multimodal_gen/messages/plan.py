@@ -15,11 +15,16 @@ from multimodal_gen.messages.request import Req
 
 
 class Phase(StrEnum):
-    """Phases of a generation, in order. Their units: prompts, evaluations, chunks."""
+    """Phases of a generation, in order. Their units: tokens, prompts, evaluations, chunks."""
 
+    ENHANCE = "enhance"
     ENCODE = "encode"
     DENOISE = "denoise"
     DECODE = "decode"
+
+
+ENHANCED_TOKENS = 256
+"""Maximum length of an enhanced prompt."""
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +147,8 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
     """The batch's work stopped here, after `advanced` units."""
     failures: dict[str, WireError] = {}
     """Requests that failed on their own, outside any shared work."""
+    enhanced: dict[str, str] = {}
+    """Prompts that a language model has finished, by request; of rank 0 only."""
     prepared: dict[str, Prepared] = {}
     finished: tuple[str, ...] = ()
     audio_rates: dict[str, int] = {}

@@ -64,6 +64,8 @@ class RequestProgress(msgspec.Struct, frozen=True, kw_only=True, tag="progress")
     queue_position: int = 0
     """Number of requests ahead of it; 0 once it runs."""
     eta_s: float | None = None
+    phase: str = ""
+    """What is being done for it: enhance, encode, denoise or decode; empty while it waits."""
     frames: tuple[FrameHeader, ...] = ()
 
 
@@ -85,6 +87,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     """Number of requests that shared each evaluation."""
     warnings: tuple[str, ...] = ()
     """Parts of the request that had no effect, or another than requested."""
+    revised_prompt: str | None = None
+    """The prompt that was used, if it was enhanced."""
     prompt_notes: tuple[str, ...] = ()
     """How its prompts were read, if it names a `prompt_syntax`: chunks and weights."""
     frames: tuple[FrameHeader, ...] = ()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.lora.contracts import contract_of
@@ -191,12 +192,27 @@ def _check_filled(params: SamplingParams, model: ModelInfo, pictures: Pictures) 
             raise InvalidRequest(name, None, "must have a value: the client fills in defaults")
 
 
+def check_offered(params: SamplingParams, engine: EngineArgs) -> None:
+    """Raise InvalidRequest for a parameter that needs an argument that the engine lacks."""
+    for name, parameter in PARAMETERS.items():
+        value, option = getattr(params, name), parameter.spec.option
+        if option and value != parameter.default and getattr(engine, option) is None:
+            raise _not_offered(name, value)
+
+
+def _not_offered(name: str, value: object) -> InvalidRequest:
+    option = PARAMETERS[name].spec.option.replace("_", "-")
+    return InvalidRequest(name, value, f"needs the server's option --{option}")
+
+
 def _check_known(params: SamplingParams, model: ModelInfo) -> None:
     for name in _OPTIONAL:
         value = getattr(params, name)
         unset = value is None or value == PARAMETERS[name].default
         if unset or name in model.parameters or value == getattr(model.defaults, name, None):
             continue
+        if PARAMETERS[name].spec.option:
+            raise _not_offered(name, value)
         known = ", ".join(model.parameters) or "none"
         allowed = f"not supported by {model.family} ({', '.join(model.tasks)}); supported: {known}"
         raise InvalidRequest(name, value, allowed)

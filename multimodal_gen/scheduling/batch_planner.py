@@ -75,6 +75,8 @@ class BatchPlanner:
                 j for j in others if j.phase is Phase.DECODE and j.decode_key == head.decode_key
             ]
             return self._in_turn(Phase.DECODE, head.decode_key, [head, *mates])
+        if head.phase is Phase.ENHANCE:
+            return self._in_turn(Phase.ENHANCE, PROMPT, [head])
         limit = self._max_batch
         slowdown = self._turns.slowdown(head.owner)
         batch = EvaluationBatch(
@@ -102,7 +104,8 @@ class BatchPlanner:
         if head.alone or batch.full or begun >= MAX_BEGUN * self._max_batch:
             return []
         mates = self._waiting.mates_of(head, self._max_batch)
-        return [j for j in mates if j is not head and not j.alone and batch.add(j)]
+        fit = (j for j in mates if j is not head and not j.alone and j.phase is Phase.ENCODE)
+        return [j for j in fit if batch.add(j)]
 
     def _together(self, batch: EvaluationBatch) -> Choice:
         seconds = self._cost.seconds(Phase.DENOISE, batch.key, batch.rows)

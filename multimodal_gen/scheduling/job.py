@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.second_pass import expected_steps, pixel_steps, pixels_of
-from multimodal_gen.messages.plan import BatchKey, Phase, Prepared
+from multimodal_gen.messages.plan import ENHANCED_TOKENS, BatchKey, Phase, Prepared
 from multimodal_gen.messages.request import Req, preview_stride
 from multimodal_gen.scheduling.cost_model import PROMPT, CostModel
 
@@ -27,6 +27,8 @@ Order = tuple[float, float, int]
 
 
 _NEVER = (-1, -1)
+_TOKENS_A_PLAN = 8
+"""At most: how long a token of a language model takes is not known before the first."""
 _PIXELS_A_TOKEN = 256
 """In decode keys: 16 by 16, as in most models."""
 
@@ -54,6 +56,8 @@ class PassWork(NamedTuple):
 class Prices(NamedTuple):
     """Predicted seconds."""
 
+    enhance: float = 0.0
+    """Of a token."""
     encode: float = 0.0
     passes: Sequence[tuple[float, float]] = ()
     """Of an evaluation and of a chunk, for each pass."""
@@ -126,7 +130,9 @@ class SchedulerJob:
         self._priced = _NEVER
         self._order: Order | None = None
         self._ordered = _NEVER
-        self.phase: Phase | None = Phase.ENCODE
+        self._tokens = ENHANCED_TOKENS if params.enhance_prompt else 0
+        """Of the enhanced prompt, at most; 0 once it is known."""
+        self.phase = self._next_phase()
         """Phase that can be planned next; None while unknown, or when everything is planned."""
 
     @property
@@ -177,6 +183,12 @@ class SchedulerJob:
         self._follow_key()
         return self.estimate.learn(self.key, self.rows, prepared.decode_chunks)
 
+    def end_enhancing(self) -> None:
+        """Go on to encode the prompt: it has no more tokens."""
+        self._tokens = 0
+        self._order = None
+        self.phase = self._next_phase()
+
     def _prepared_passes(self, prepared: Prepared) -> list[PassWork]:
         keys, second = prepared.batch_keys, prepared.second
         first_key = keys[0][0] if keys else self.estimate.key
@@ -206,6 +218,8 @@ class SchedulerJob:
             end = self._key_ends[run] if run < len(self._key_ends) else self._evaluations
             stride = preview_stride(self._evaluations) if self._shows else self._evaluations
             return min(end - done, stride - done % stride)
+        if phase is Phase.ENHANCE:
+            return min(_TOKENS_A_PLAN, self._tokens - self.planned[phase])
         if phase is Phase.ENCODE:
             return 1 - self.planned[phase]
         end = sum(each.chunks for each in self._passes[: self._current + 1])
@@ -231,6 +245,16 @@ class SchedulerJob:
     def finished(self) -> bool:
         return self.prepared is not None and self.done[Phase.DECODE] >= self._chunks
 
+    @property
+    def current_phase(self) -> str:
+        """Phase of the unit that is done next."""
+        if self.done[Phase.ENHANCE] < self._tokens:
+            return Phase.ENHANCE.value
+        if self.prepared is None:
+            return Phase.ENCODE.value
+        denoising = self.done[Phase.DENOISE] < self._evaluations
+        return Phase.DENOISE.value if denoising else Phase.DECODE.value
+
     def steps_done(self) -> int:
         """Evaluations done, converted to the requested steps."""
         return self.done[Phase.DENOISE] * self.steps // max(1, self._evaluations)
@@ -238,17 +262,22 @@ class SchedulerJob:
     # -- predicted seconds, if it had the device to itself
 
     def total(self, cost: CostModel) -> float:
-        encode, passes = self._price(cost)
+        enhance, encode, passes = self._price(cost)
         works = zip(self._passes, passes, strict=True)
-        return encode + sum(
-            work.evaluations * evaluation + work.chunks * chunk
-            for work, (evaluation, chunk) in works
+        return (
+            self._tokens * enhance
+            + encode
+            + sum(
+                work.evaluations * evaluation + work.chunks * chunk
+                for work, (evaluation, chunk) in works
+            )
         )
 
     def remaining(self, cost: CostModel) -> float:
         """Predicted seconds of the units not planned yet."""
-        encode, passes = self._price(cost)
-        seconds = 0.0 if self.planned[Phase.ENCODE] else encode
+        enhance, encode, passes = self._price(cost)
+        seconds = max(0, self._tokens - self.planned[Phase.ENHANCE]) * enhance
+        seconds += 0.0 if self.planned[Phase.ENCODE] else encode
         evaluated, decoded = self.planned[Phase.DENOISE], self.planned[Phase.DECODE]
         for work, (evaluation, chunk) in zip(self._passes, passes, strict=True):
             seconds += max(0, work.evaluations - evaluated) * evaluation
@@ -270,6 +299,8 @@ class SchedulerJob:
         return (self._chunks - self.planned[Phase.DECODE]) * chunk
 
     def _next_phase(self) -> Phase | None:
+        if self.planned[Phase.ENHANCE] < self._tokens:
+            return Phase.ENHANCE
         if not self.planned[Phase.ENCODE]:
             return Phase.ENCODE
         if self.prepared is None:
@@ -298,7 +329,11 @@ class SchedulerJob:
                 )
                 for key, work in zip(keys, self._passes, strict=True)
             ]
-            self._prices = Prices(cost.seconds(Phase.ENCODE, PROMPT, 1), passes)
+            self._prices = Prices(
+                cost.seconds(Phase.ENHANCE, PROMPT, 1),
+                cost.seconds(Phase.ENCODE, PROMPT, 1),
+                passes,
+            )
         return self._prices
 
     def _follow_key(self) -> None:

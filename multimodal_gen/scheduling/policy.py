@@ -14,7 +14,7 @@ order. So nothing starves, and no job is delayed by more than that share.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -56,6 +56,8 @@ class ProgressEstimate(NamedTuple):
     total: int
     queue_position: int
     eta_s: float
+    phase: str
+    """As of `RequestProgress`."""
 
 
 class Policy:
@@ -196,10 +198,12 @@ class Policy:
         seconds: float,
         prepared: dict[str, Prepared],
         now: float,
+        enhanced: Collection[str] = (),
         peak_bytes: int = 0,
     ) -> list[str]:
         """Record that work ended after `advanced` units (fewer than k if it was cut short or
-        skipped), and the memory that it added on a rank (0 if unknown).
+        skipped), the memory that it added on a rank (0 if unknown), and the requests whose prompts
+        are `enhanced` now.
 
         Removes requests whose last chunk is decoded, and returns their ids.
         """
@@ -211,6 +215,8 @@ class Policy:
         for job in planned.jobs:
             job.ran += seconds
             job.alone = job.alone and not (advanced and len(planned.jobs) == 1)
+            if job.id in enhanced:
+                job.end_enhancing()
             if job.id in prepared:
                 if job.prepare(prepared[job.id]):
                     self._backlog.revise()
@@ -240,10 +246,11 @@ class Policy:
         job = self._jobs[request_id]
         own = self._backlog.seconds_left(job)
         if job in self._planned and job.prepared is not None:
-            return ProgressEstimate(job.steps_done(), job.steps, 0, own)
+            return ProgressEstimate(job.steps_done(), job.steps, 0, own, job.current_phase)
         ahead = self._backlog.ahead_of(job, self._begun.values())
-        position = 0 if request_id in self._begun else ahead.jobs
-        return ProgressEstimate(job.steps_done(), job.steps, position, ahead.seconds + own)
+        begun = request_id in self._begun
+        position, phase = (0, job.current_phase) if begun else (ahead.jobs, "")
+        return ProgressEstimate(job.steps_done(), job.steps, position, ahead.seconds + own, phase)
 
     def evaluation_costs(self) -> EvaluationCosts:
         """Predicted seconds of one evaluation of a request, by tokens."""
@@ -280,8 +287,8 @@ class Policy:
         return not job.precedes, self._turns.account(job.owner), job.order(self._cost)
 
     def _decide(self, choice: Choice, now: float) -> Work:
-        if choice.phase is Phase.ENCODE:
-            for job in choice.jobs:
+        if choice.phase in (Phase.ENHANCE, Phase.ENCODE):
+            for job in (job for job in choice.jobs if job.id not in self._begun):
                 self._waiting.discard(job)
                 self._backlog.discard(job)
                 self._begun[job.id] = job

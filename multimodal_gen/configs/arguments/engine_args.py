@@ -67,6 +67,8 @@ class EngineArgs(ArgumentGroup):
     """GB of each rank's memory for these. Default: half of what is free."""
     upscaler_dir: str | None = None
     """Folder of models (safetensors files) that enlarge results, for requests to name."""
+    prompt_enhancer: str | None = None
+    """Folder of a language model (transformers, safetensors) for enhance_prompt."""
     batching_max_size: int = 16
     """Maximum number of requests per batch."""
     max_queue_size: int = 256
@@ -84,6 +86,7 @@ class EngineArgs(ArgumentGroup):
         )
         allowed = f"must be more than 0 and at most {MOST_MEMORY_GB} (GB)"
         self.require(allowed, lambda size: 0 < size <= MOST_MEMORY_GB, *_SIZES)
+        self.require("must be a folder", os.path.isdir, "prompt_enhancer")
         self.require("must be a folder", os.path.isdir, "lora_dir", "control_dir", "upscaler_dir")
         self.component_files  # noqa: B018 checks them
         allowed = f"must be more than 0 and at most {LONGEST_STEP_S} seconds"

@@ -39,9 +39,12 @@ def generate(
     config
         YAML file with options.
     """
+    from multimodal_gen.messages.validation import check_offered
     from multimodal_gen.postprocess.files import check_suffix, check_writable
 
-    prompts = _prompts(params, prompt_path)
+    prompts, engine_args = _prompts(params, prompt_path), EngineArgs.of(engine)
+    for each in prompts:
+        check_offered(each, engine_args)
     check_suffix(output_path)
     check_writable(output_path)
     from multimodal_gen.entrypoints.cli.prompt_list import PromptList
@@ -50,7 +53,7 @@ def generate(
 
     prompt_list = PromptList(prompts)
     with LoadingDisplay() as display:
-        started = start_engine(EngineArgs.of(engine), display.show)
+        started = start_engine(engine_args, display.show)
     with started as running:
         errors = prompt_list.run(running.client, output_path, metadata)
     for prompt, error in errors:

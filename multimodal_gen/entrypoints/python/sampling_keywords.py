@@ -15,6 +15,8 @@ class SamplingKeywords(TypedDict, total=False):
 
     negative_prompt: str | None
     """What to avoid; only used with classifier-free guidance."""
+    enhance_prompt: bool
+    """Let a language model rewrite the prompt."""
     prompt_syntax: Literal["plain", "a1111", "comfyui"]
     """Weights, (word:1.3), and long prompts."""
     width: int | None

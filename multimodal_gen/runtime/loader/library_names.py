@@ -42,7 +42,9 @@ def transformers_names(module: Any, stored: Mapping[str, Value]) -> dict[str, Va
         if converter is not None:
             return None
         renamed[name] = tensor
-    return _without(renamed, _ignored(module))
+    # Patterns such as GPT-2's `attn.bias` match names that the module has as well.
+    expected = {name: tensor for name, tensor in renamed.items() if name in known}
+    return _without(renamed, _ignored(module)) | expected
 
 
 def _ignored(module: Any) -> set[str]:

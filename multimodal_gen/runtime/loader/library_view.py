@@ -66,7 +66,7 @@ def laid_out(
     """Make a temporary folder, named like the component, with these JSON files and with links to
     these checked files."""
     with tempfile.TemporaryDirectory(prefix="multimodal-gen-view-") as made:
-        folder = Path(made) / Path(component).name
+        folder = Path(made) / (Path(component).name or "folder")
         folder.mkdir()
         for name, content in configs.items():
             (folder / name).write_text(json.dumps(content), encoding="utf-8")

@@ -34,6 +34,7 @@ from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.runtime.distributed.link_store import Store
 from multimodal_gen.runtime.distributed.mesh import Mesh
+from multimodal_gen.runtime.enhancer.enhancer import ENHANCER
 from multimodal_gen.runtime.layers.quantized.storage import count_numbers
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.managers.adapter_loader import AdapterLoader
@@ -87,6 +88,7 @@ class GPUWorker:
         """Join the other ranks, in a store of the launch's own, and load. Raises InvalidCheckpoint,
         InvalidRequest."""
         engine, folder = args.engine, Path(args.model_folder)
+        enhancer = engine.prompt_enhancer
         device = choose_device(engine, args.place)
         dtype = choose_dtype(engine, device)
         if device.type == "cuda":
@@ -111,6 +113,7 @@ class GPUWorker:
             device_memory_gb=engine.device_memory_gb,
             residency=engine.residency,
             quantization=engine.quantization,
+            prompt_enhancer=None if enhancer is None else Path(enhancer),
             report=lambda name, loaded, total: report(
                 LoadingProgress(
                     rank=args.rank, component=name, loaded_bytes=loaded, total_bytes=total
@@ -167,6 +170,8 @@ class GPUWorker:
 
     def _run(self, work: Work, outcome: PlanOutcome) -> dict[str, Any]:
         states = [self.states[key] for key in work.ids if key in self.states]
+        if work.phase is Phase.ENHANCE:
+            return self._enhance(states, work.k)
         if work.phase is Phase.ENCODE:
             return self._encode(states)
         if work.phase is Phase.DENOISE:
@@ -201,6 +206,26 @@ class GPUWorker:
             "peak_bytes": peak.bytes,
             "previewed": tuple(previews),
         }
+
+    def _enhance(self, states: Sequence[RequestState], k: int) -> dict[str, Any]:
+        """Have the language model, which is on the first rank, go on with the prompts."""
+        failures: dict[str, WireError] = {}
+        enhanced: dict[str, str] = {}
+        enhancer, written = self.pipeline.enhancer, 0
+        if enhancer is None:
+            return {}
+        hold = partial(self.pipeline.residency.hold, (ENHANCER,))
+        for state in states:
+            try:
+                tokens, text = enhancer.enhance(state, k, hold)
+            except Exception as raised:
+                failures[state.req.id] = _describe(raised)
+                continue
+            written = max(written, tokens)
+            if text is not None:
+                enhanced[state.req.id] = text
+        _empty_cache_after(failures.values())
+        return {"advanced": written, "failures": failures, "enhanced": enhanced}
 
     def _encode(self, states: Sequence[RequestState]) -> dict[str, Any]:
         """Encode each request separately, so that errors are its own."""

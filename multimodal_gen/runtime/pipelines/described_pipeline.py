@@ -23,6 +23,7 @@ from multimodal_gen.messages.model_info import (
     UpscaleWay,
 )
 from multimodal_gen.runtime.distributed.rank_context import RankContext
+from multimodal_gen.runtime.enhancer.enhancer import PromptEnhancer
 from multimodal_gen.runtime.loader.upscalers import Upscalers
 from multimodal_gen.runtime.residency.residency import Residency
 
@@ -38,6 +39,8 @@ class DescribedPipeline:
     defaults: Defaults
     context: RankContext
     residency: Residency
+    enhancer: PromptEnhancer | None = None
+    """Rewrites prompts, on the rank that encodes; set when it is loaded."""
     unpacked: tuple[str, ...] = ()
     """Warnings about weights that are unpacked for each product; set when they are loaded."""
 
@@ -78,6 +81,7 @@ class DescribedPipeline:
                 *self.parameters,
                 *self.schedule_parameters,
                 *(("upscale",) if self.upscale_ways else ()),
+                *(("enhance_prompt",) if self.enhancer is not None else ()),
                 *(("lora",) if self.supports_lora else ()),
                 *(("control",) if self.supports_control else ()),
             ),

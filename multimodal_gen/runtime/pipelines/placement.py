@@ -13,9 +13,10 @@ from torch import nn
 
 from multimodal_gen.configs.arguments.engine_args import ResidencyChoice
 from multimodal_gen.messages.model_info import Defaults
-from multimodal_gen.messages.plan import Phase
+from multimodal_gen.messages.plan import ENHANCED_TOKENS, Phase
 from multimodal_gen.runtime.distributed.collectives import from_first_rank, smallest
 from multimodal_gen.runtime.distributed.rank_context import RankContext
+from multimodal_gen.runtime.enhancer.enhancer import ENHANCER
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.residency.residency import Residency, memory_of
@@ -71,13 +72,15 @@ class MemoryBudget:
             _limit_allocations(size, context.device)
         return cls(smallest(size, context.device), choice, decoding)
 
-    def holds(self, checkpoint: Checkpoint, dtype: torch.dtype, defaults: Defaults) -> bool:
-        """True if everything in a checkpoint's files is sure to stay on the device: then it can be
-        loaded there at once."""
+    def holds(
+        self, checkpoint: Checkpoint, dtype: torch.dtype, defaults: Defaults, more: int = 0
+    ) -> bool:
+        """True if everything in a checkpoint's files, and `more` bytes of others, is sure to stay
+        on the device: then it can be loaded there at once."""
         files = {path for kind in _WEIGHTS for path in checkpoint.folder.rglob(kind)}
         files |= {own.header.path for own in checkpoint.files.values()}
         widened = max(1, dtype.itemsize // 2)
-        size = widened * sum(path.stat().st_size for path in files)
+        size = widened * (more + sum(path.stat().st_size for path in files))
         working = max(evaluation_bytes(size // 2, tokens_of(defaults)), self.decoding)
         return self.choice in ("auto", "device") and size + working <= _SURE * self.size
 
@@ -119,7 +122,9 @@ def _agreed_plan(
     if context.mesh.rank == 0:
         sizes = [_memory(kind, name, module, defaults) for name, module in modules.items()]
         parameters = {name: _parameters(module) for name, module in modules.items()}
-        groups = kind.needed_together([*modules])
+        groups = kind.needed_together([name for name in modules if name != ENHANCER])
+        if ENHANCER in modules:
+            groups = [(Phase.ENHANCE, (ENHANCER,)), *groups]
         decoding = budget.decoding
         if kind.family.shares_rows and (Phase.DECODE, ("vae",)) in groups:
             decoding = max(decoding, _decode_bytes(kind, modules["vae"], defaults, decoding))
@@ -134,6 +139,8 @@ def _memory(
 ) -> ComponentMemory:
     denoises = name.startswith(kind.denoiser_name)
     evaluations, seconds = expected_work(_parameters(module), defaults, denoises=denoises)
+    if name == ENHANCER:
+        evaluations = ENHANCED_TOKENS
     return memory_of(name, module, evaluations=evaluations, evaluation_s=seconds)
 
 

@@ -20,6 +20,8 @@ from multimodal_gen.messages.pictures import placeholder_inputs
 from multimodal_gen.messages.validation import resolve
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rank_context import RankContext
+from multimodal_gen.runtime.enhancer.enhancer import ENHANCER
+from multimodal_gen.runtime.enhancer.folder import EnhancerFolder
 from multimodal_gen.runtime.layers.quantized.unpacking import unpacking_warnings
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.loading_meter import LoadingMeter
@@ -45,13 +47,14 @@ def load_pipeline(
     device_memory_gb: float | None = None,
     residency: ResidencyChoice = "auto",
     quantization: Quantization | None = None,
+    prompt_enhancer: Path | None = None,
     report: Callable[[str, int, int], None] = lambda name, loaded, total: None,
 ) -> ComposedPipeline:
     """Load the components in `folder`, replaced by those in files, ready to run. Raises
     InvalidCheckpoint, InvalidRequest.
 
-    `device_memory_gb`, `residency` and `quantization` are as in EngineArgs; `report` as for
-    `LoadingMeter`.
+    `device_memory_gb`, `residency`, `quantization` and `prompt_enhancer` are as in EngineArgs;
+    `report` as for `LoadingMeter`.
     """
     checkpoint = Checkpoint.open(folder, file, component_files, quantization)
     family = family_named(checkpoint.pipeline_class, checkpoint.index)
@@ -60,7 +63,8 @@ def load_pipeline(
     context = RankContext(device, dtype, mesh, attention_backend)
     room = decoding_room(device, device_memory_gb)
     budget = MemoryBudget.of(context, device_memory_gb, residency, room)
-    pipeline = _load(kind, checkpoint, context, budget, report)
+    enhancer = EnhancerFolder(prompt_enhancer) if prompt_enhancer and context.encodes else None
+    pipeline = _load(kind, checkpoint, context, budget, report, enhancer)
     pipeline.limit_decoding(room)
     _check_defaults(pipeline)
     names = pipeline.components_of_kind(pipeline.denoiser_name)
@@ -78,6 +82,7 @@ def _load(
     context: RankContext,
     budget: MemoryBudget | None,
     report: Callable[[str, int, int], None],
+    enhancer: EnhancerFolder | None,
 ) -> ComposedPipeline:
     if context.mesh.world_size > 1 and not kind.supports_ranks:
         allowed = f"must be 1: {checkpoint.pipeline_class} runs as a fallback, on one rank only"
@@ -85,18 +90,22 @@ def _load(
     kind.check(checkpoint)
     scheduler_config = kind.solver_config(checkpoint)
     defaults = checkpoint.defaults(kind.default_params(checkpoint))
-    stays = budget is None or budget.holds(checkpoint, context.dtype, defaults)
+    more = 0 if enhancer is None else enhancer.size
+    stays = budget is None or budget.holds(checkpoint, context.dtype, defaults, more)
     loading = context if stays else replace(context, device=torch.device("cpu"))
     # What is loaded on the CPU for another device is as if it were loaded there.
     checkpoint = replace(checkpoint, keep_narrow=context.device.type == "cpu")
     components = _components(kind, checkpoint, loading, report)
-    settings = kind.settings(checkpoint)
-    residency = Residency()
+    settings, residency = kind.settings(checkpoint), Residency()
+    writer = None if enhancer is None else enhancer.load(context.dtype, loading.device)
+    placed = components if writer is None else {**components, ENHANCER: writer.module}
     if budget is not None:
         budget = replace(budget, choice="device") if stays else budget
-        residency = place(kind, components, defaults, context, budget)
+        residency = place(kind, placed, defaults, context, budget)
     with complaints("config.json of a component"):
-        return kind(components, scheduler_config, defaults, context, residency, **settings)
+        pipeline = kind(components, scheduler_config, defaults, context, residency, **settings)
+    pipeline.enhancer = writer
+    return pipeline
 
 
 def _components(

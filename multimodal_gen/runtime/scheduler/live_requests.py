@@ -106,7 +106,7 @@ class LiveRequests:
             elif request_id in finished:
                 rate = acks[0].audio_rates.get(request_id)
                 self._deliver(request_id, finished[request_id], rate, now)
-            elif work.phase is Phase.DENOISE:
+            elif work.phase in (Phase.ENHANCE, Phase.DENOISE):
                 self._tell(request_id, previews.get(request_id), now)
 
     def _deliver(
@@ -133,10 +133,8 @@ class LiveRequests:
             self._gateway.send(request_id, shown, [body])
 
     def _progress(self, request_id: str) -> RequestProgress:
-        step, total, position, eta = self.policy.progress(request_id, time.monotonic())
-        return RequestProgress(
-            id=request_id, step=step, total=total, queue_position=position, eta_s=eta
-        )
+        told = self.policy.progress(request_id, time.monotonic())
+        return RequestProgress(id=request_id, **told._asdict())
 
     # -- ends
 

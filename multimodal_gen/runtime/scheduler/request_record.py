@@ -26,6 +26,7 @@ class RequestRecord:
     batch_sizes: list[int] = field(default_factory=list)
     evaluations: int = 0
     warnings: list[str] = field(default_factory=list)
+    revised_prompt: str | None = None
     prompt_notes: tuple[str, ...] = ()
     reported_at: float = 0.0
     """Time of the last progress message to its client."""
@@ -43,6 +44,7 @@ class RequestRecord:
             self.evaluations = prepared.evaluations
             self.warnings += prepared.warnings
             self.prompt_notes = prepared.prompt_notes
+        self.revised_prompt = ack.enhanced.get(self.req.id, self.revised_prompt)
         spent = self.timings.get(work.phase.value, 0.0)
         self.timings[work.phase.value] = spent + seconds
         if work.phase is Phase.DENOISE:
@@ -51,7 +53,7 @@ class RequestRecord:
     @property
     def denoised(self) -> bool:
         """True once all its evaluations are done."""
-        return len(self.batch_sizes) == self.evaluations
+        return len(self.batch_sizes) == self.evaluations > 0
 
     def result(self, frames: tuple[FrameHeader, ...], audio_rate: int | None, now: float) -> Result:
         """Final message; `frames` describes the arrays that go with it."""
@@ -65,6 +67,7 @@ class RequestRecord:
             timings=self.timings,
             batch_sizes=self.batch_sizes,
             warnings=tuple(dict.fromkeys(self.warnings)),
+            revised_prompt=self.revised_prompt,
             prompt_notes=self.prompt_notes,
             audio_rate=audio_rate,
             frames=frames,

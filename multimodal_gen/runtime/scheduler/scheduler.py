@@ -263,6 +263,7 @@ class Scheduler:
                 seconds=seconds,
                 prepared=acks[0].prepared,
                 now=now,
+                enhanced=acks[0].enhanced,
                 peak_bytes=max(ack.peak_bytes for ack in acks),
             )
             self._cost_kept = False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +22,23 @@ from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
 
 Conditioning = dict[str, Tensor]
 """Denoiser inputs of one branch by name; each tensor has a leading dimension of 1."""
+
+
+class Draft:
+    """An answer of a language model that is being written."""
+
+    def __init__(self, ids: Tensor, cache: Any) -> None:
+        self.ids = ids
+        """[1, S]: instruction and prompt, then the answer so far."""
+        self.cache = cache
+        self.asked = ids.shape[1]
+        self.text: str | None = None
+        """The prompt that came of it."""
+
+    @property
+    def written(self) -> int:
+        """Number of its tokens."""
+        return self.ids.shape[1] - self.asked
 
 
 @dataclass(eq=False)
@@ -39,6 +57,8 @@ class RequestState:
     """Controls that its pictures steer."""
     warnings: list[str] = field(default_factory=list)
     """For its result; stages of the first phase may add to them."""
+    draft: Draft | None = None
+    """Its prompt as a language model has rewritten it so far."""
     prompt_notes: list[str] = field(default_factory=list)
     """How its prompts were read, for its result."""
     second: RequestState | None = None
@@ -86,6 +106,11 @@ class RequestState:
         assert self.params.height is not None
         assert self.params.width is not None
         return self.params.height, self.params.width
+
+    def revise(self, prompt: str) -> None:
+        """Go on with another prompt."""
+        params = replace(self.req.params, prompt=prompt)
+        self.req = msgspec.structs.replace(self.req, params=params)
 
     @property
     def made(self) -> list[list[Tensor]]:

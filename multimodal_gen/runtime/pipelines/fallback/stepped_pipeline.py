@@ -70,7 +70,7 @@ class SteppedPipeline(ComposedPipeline):
 
     @classmethod
     def needed_together(cls, names: Sequence[str]) -> list[tuple[Phase, tuple[str, ...]]]:
-        return [(phase, tuple(names)) for phase in Phase]
+        return [(phase, tuple(names)) for phase in Phase if phase is not Phase.ENHANCE]
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         return {}
