@@ -75,15 +75,19 @@ def app_with(
     model: ModelInfo = MODEL,
     ends: MultimodalGenError,
     dead: MultimodalGenError | None = None,
+    submit: Callable[..., None] | None = None,
     **given: Any,
 ) -> FastAPI:
-    """An app whose engine refuses every request with `ends`, and is `dead` if that is given."""
+    """An app whose engine refuses every request with `ends`, unless `submit` takes it, and is
+    `dead` if that is given."""
 
-    def submit(*_: object) -> None:
+    def refuse(*_: object) -> None:
         raise ends
 
     costs = EvaluationCosts()
-    client = SimpleNamespace(model=model, died=dead, num_ranks=1, submit=submit, costs=costs)
+    client = SimpleNamespace(
+        model=model, died=dead, num_ranks=1, submit=submit or refuse, costs=costs
+    )
     return app_over(client, **given)  # type: ignore[arg-type]
 
 

@@ -29,7 +29,7 @@ from multimodal_gen.serving.service import Service
 PICTURES = msgspec.structs.replace(
     MODEL,
     tasks=("text-to-image", "image-to-image", "inpainting"),
-    parameters=("lora", "max_sequence_length"),
+    parameters=("lora", "control", "max_sequence_length"),
     schedulers=("flow_euler", "unipc"),
     noise_schedules=("normal", "beta", "simple"),
 )

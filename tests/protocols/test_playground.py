@@ -455,6 +455,24 @@ def test_loras_go_along(page: Page, start_server: StartServer, tmp_path: Path) -
     assert [(lora.name, lora.scale) for lora in req.params.lora] == [("ink", 1), ("paper", 0.5)]
 
 
+def test_controls_go_along_with_their_pictures(
+    page: Page, start_server: StartServer, tmp_path: Path
+) -> None:
+    (tmp_path / "controls").mkdir()
+    save_file({"x": torch.zeros(1)}, tmp_path / "controls" / "canny.safetensors")
+    server = start_server(control_dir=str(tmp_path / "controls"))
+    opened(page, server.url)
+    page.click("#add-control")
+    page.set_input_files("#controls input[type=file]", files(32))
+    page.locator("#controls input[type=number]").fill("0.5")
+    make(page, server, "a rocket")
+    (req,) = server.engine.alive.values()
+    assert [(each.name, each.scale, each.image) for each in req.params.control] == [
+        ("canny", 0.5, None)
+    ]
+    assert [*req.pictures] == ["control_1"]
+
+
 def test_a_wrong_field_is_pointed_at(page: Page, server: Server, console: Console) -> None:
     console.expected = ("400",)
     opened(page, server.url)
