@@ -17,6 +17,13 @@ def falling_sigmas(params: SamplingParams) -> list[float]:
     return torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
 
 
+def sigmas_to_zero(params: SamplingParams) -> list[float]:
+    """Evenly spaced from 1 to 0, without the 0."""
+    steps = params.num_inference_steps
+    assert steps is not None
+    return torch.linspace(1, 0, steps + 1, dtype=torch.float64)[:-1].tolist()
+
+
 def linear_shift(config: Mapping[str, Any], tokens: int, largest: float = 1.15) -> float:
     """mu of the dynamic shift: linear in the image's tokens (diffusers' calculate_shift).
 

@@ -9,6 +9,7 @@ import diffusers
 from diffusers import FluxControlNetModel
 from tiny_checkpoints import encoders, llms
 from tiny_checkpoints.families import qwen_image, stable_diffusion_3
+from tiny_checkpoints.families.hunyuan_video_15 import byt5
 from tiny_checkpoints.llm_tokenizers import gemma_tokenizer, llama_tokenizer
 from tiny_checkpoints.qwen3 import qwen3, qwen3_tokenizer
 from tiny_checkpoints.schedulers import FLUX_DEV
@@ -22,8 +23,6 @@ from transformers import (
     GlmConfig,
     GlmModel,
     LlamaForCausalLM,
-    T5Config,
-    T5EncoderModel,
 )
 
 from .trial import Trial
@@ -59,21 +58,6 @@ def long_clip() -> CLIPTextModelWithProjection:
     config = encoders.clip_text_with_projection().config
     config.max_position_embeddings = 248
     return CLIPTextModelWithProjection(config)
-
-
-def byt5() -> T5EncoderModel:
-    return T5EncoderModel(
-        T5Config(vocab_size=400, d_model=W, d_kv=8, d_ff=32, num_layers=1, num_heads=4)
-    )
-
-
-def chat_tokenizer() -> Any:
-    tokenizer = qwen_image.qwen2_tokenizer()
-    tokenizer.chat_template = (
-        "{% for m in messages %}<|im_start|>{{ m['role'] }} {{ m['content'] }}<|im_end|>"
-        "{% endfor %}<|im_start|>assistant"
-    )
-    return tokenizer
 
 
 def processor() -> Any:

@@ -8,20 +8,17 @@ from typing import Any
 import diffusers
 from tiny_checkpoints import encoders
 from tiny_checkpoints.families import qwen_image, wan
+from tiny_checkpoints.families.hunyuan_video_15 import byt5, chat_tokenizer, siglip
 from tiny_checkpoints.tokenizers import clip_tokenizer, t5_tokenizer
 from transformers import (
     ByT5Tokenizer,
     CLIPVisionModelWithProjection,
     SiglipImageProcessor,
-    SiglipVisionConfig,
-    SiglipVisionModel,
 )
 
 from .images import (
     FLOW,
     W,
-    byt5,
-    chat_tokenizer,
     kandinsky5,
     processor,
     qwen2_5_vl_text,
@@ -51,19 +48,6 @@ def _skyreels(**config: Any) -> Any:
 
 def _wan(transformer: Any, **changes: Any) -> Trial:
     return Trial("wan", {"transformer": transformer}, **changes)
-
-
-def _siglip() -> SiglipVisionModel:
-    return SiglipVisionModel(
-        SiglipVisionConfig(
-            hidden_size=W,
-            intermediate_size=2 * W,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            image_size=8,
-            patch_size=4,
-        )
-    )
 
 
 def _siglip_processor() -> SiglipImageProcessor:
@@ -134,7 +118,7 @@ VIDEOS: dict[str, Trial] = {
         parts=_HUNYUAN15
         | {
             "transformer": _hunyuan15,
-            "image_encoder": _siglip,
+            "image_encoder": siglip,
             "feature_extractor": _siglip_processor,
         },
         scheduler=FLOW,

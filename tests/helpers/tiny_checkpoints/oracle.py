@@ -3,7 +3,8 @@
 import inspect
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -80,13 +81,17 @@ def reference(
     if hasattr(pipeline, "audio_vae"):
         observe["callback_on_step_end_tensor_inputs"] = ["latents", "audio_latents"]
         pipeline._callback_tensor_inputs = ["latents", "audio_latents"]
-    if "callback_on_step_end" not in inspect.signature(pipeline.__call__).parameters:
-        observe = {"callback": keep}  # as older pipelines have it
+    known = inspect.signature(pipeline.__call__).parameters
+    if "callback_on_step_end" not in known:  # older pipelines have another, or none
+        observe = {"callback": keep} if "callback" in known else {}
+    sizes = {"width", "height"} - known.keys()  # follow from a picture
+    call = {name: value for name, value in call.items() if name not in sizes}
 
     own_scheduler = pipeline.scheduler
     pipeline.scheduler = own_scheduler if scheduler is None else scheduler
+    steps = nullcontext() if observe else kept_steps(type(pipeline.scheduler), last)
     try:
-        with warnings.catch_warnings(category=DeprecationWarning, action="ignore"):
+        with steps, warnings.catch_warnings(category=DeprecationWarning, action="ignore"):
             output = pipeline(
                 **call,
                 generator=generators if len(generators) > 1 else generators[0],
@@ -100,6 +105,20 @@ def reference(
     latents = torch.cat([last[name] for name in sorted(last, reverse=True)], dim=1)
     images = (np.asarray(pixels)[..., :3] * 255).round().astype(np.uint8)
     return Reference(latents, images, sound)
+
+
+@contextmanager
+def kept_steps(scheduler: Any, kept: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Keep the latents after each step of a scheduler class meanwhile."""
+    step = scheduler.step
+
+    def keep_step(*args: Any, **options: Any) -> Any:
+        stepped = step(*args, **options)
+        kept["latents"] = stepped[0].clone()
+        return stepped
+
+    with mock.patch.object(scheduler, "step", keep_step):
+        yield
 
 
 @cache
@@ -188,16 +207,9 @@ def modular_reference(folder: Path, *, seed: Any, **call: Any) -> Reference:
             kept["latents"] = state.latents.clone()
         return result
 
-    scheduler_step = type(pipeline.scheduler).step
-
-    def keep_step(*args: Any, **options: Any) -> Any:
-        stepped = scheduler_step(*args, **options)
-        kept["latents"] = stepped[0].clone()
-        return stepped
-
     with (
         mock.patch.object(LoopSequentialPipelineBlocks, "loop_step", keep_latents),
-        mock.patch.object(type(pipeline.scheduler), "step", keep_step),
+        kept_steps(type(pipeline.scheduler), kept),
     ):
         generator = torch.Generator().manual_seed(seed)
         made = pipeline(**call, generator=generator, output_type="np").values

@@ -60,6 +60,13 @@ def resized(picture: InputImage, height: int, width: int) -> PIL.Image.Image:
     return image
 
 
+def cropped(picture: InputImage, height: int, width: int) -> PIL.Image.Image:
+    """Resize uint8 [h, w, 3] by Lanczos, keeping the aspect ratio, and cut what is beyond."""
+    pixels = PIL.Image.fromarray(picture)
+    image: PIL.Image.Image = _IMAGES.resize(pixels, height, width, resize_mode="crop")
+    return image
+
+
 def fit_mask(mask: InputImage, height: int, width: int) -> Tensor:
     """uint8 [h, w] of any size -> [1, 1, height, width], 0 or 1 (128 and above)."""
     fitted: Tensor = _MASKS.preprocess(PIL.Image.fromarray(mask), height, width)

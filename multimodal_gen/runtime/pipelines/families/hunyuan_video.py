@@ -16,6 +16,7 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.hunyuan_video import HunyuanVideoVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.flow_schedules import sigmas_to_zero
 from multimodal_gen.runtime.pipelines.guidance import TrueCfgGuidance
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
@@ -87,10 +88,7 @@ class HunyuanVideoPipeline(ComposedPipeline):
         }
 
     def schedule(self, params: SamplingParams) -> dict[str, Any]:
-        steps = params.num_inference_steps
-        assert steps is not None
-        sigmas = torch.linspace(1, 0, steps + 1, dtype=torch.float64)[:-1].tolist()
-        return {"sigmas": sigmas, "sigmas_for_all": True}
+        return {"sigmas": sigmas_to_zero(params), "sigmas_for_all": True}
 
     def predict(self, rows: Rows) -> Tensor:
         tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}
