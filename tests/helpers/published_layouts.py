@@ -554,7 +554,7 @@ LAYOUTS: Mapping[str, Layout] = {
             "transformer": ("HunyuanVideo15Transformer3DModel", {}),
             "vae": ("AutoencoderKLHunyuanVideo15", {}),
         },
-        "HunyuanVideo15Pipeline",
+        "hunyuan-video-1.5",
     ),
     "hunyuanvideo-community/HunyuanImage-2.1-Diffusers": Layout(
         {
