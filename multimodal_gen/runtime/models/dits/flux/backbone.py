@@ -14,6 +14,7 @@ from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import modulated_norm
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import Grid, RotaryTables, check_table, rotary_table
+from multimodal_gen.runtime.models.dits.after_block import AfterBlock
 from multimodal_gen.runtime.models.dits.flux.blocks import FluxDoubleBlock, FluxSingleBlock
 from multimodal_gen.runtime.models.dits.flux.config import BackboneConfig
 
@@ -53,11 +54,13 @@ class FluxBackbone(nn.Module):
         rotary: Tensor,
         lora: LoraRows | None,
         emphasis: Tensor | None = None,
+        after: AfterBlock | None = None,
     ) -> Tensor:
         """Velocity [B, S_img, out] for packed latents [B, S_img, C] and those of an input image.
 
         `vectors`, each [B, 1, dim], are scale and shift of the last norm, then those of each block;
-        1 has been added to the scales. `emphasis` [B, S_txt] is that of texts: see `Emphasised`.
+        1 has been added to the scales. `emphasis` [B, S_txt] is that of texts: see `Emphasised`;
+        `after` is given the tokens of the latents.
         """
         streams = (encoder_hidden_states.shape[1], *(tokens.shape[1] for tokens in given))
         (scale, shift), *others = vectors
@@ -70,15 +73,32 @@ class FluxBackbone(nn.Module):
             emphasis = emphasis_of(emphasis, self._head_dim)
         context = BlockContext(rotary, streams, lora=lora, emphasis=emphasis)
 
-        doubles = self._doubles
-        for block, own in zip(self.blocks[:doubles], others[:doubles], strict=True):
-            image, text = block(image, text, own, context)
-        joint = torch.cat((text, image), dim=1)  # [B, S, dim]
-        for block, own in zip(self.blocks[doubles:], others[doubles:], strict=True):
-            joint = block(joint, own, context)
-        image = joint.narrow(1, text.shape[1], shares[0].shape[1])
+        image = self.run(image, text, others, context, shares[0].shape[1], after)
         velocity: Tensor = self.proj_out(modulated_norm(image, shift, scale), lora)
         return self.sequence.gather(velocity, streams[1])
+
+    def run(
+        self,
+        image: Tensor,
+        text: Tensor,
+        vectors: Sequence[Sequence[Tensor]],
+        context: BlockContext,
+        tokens: int,
+        after: AfterBlock | None = None,
+    ) -> Tensor:
+        """Run the blocks on this rank's tokens of both streams, [B, S_local, dim]; returns the
+        first `tokens` of the image's, which `after` is given as well."""
+        doubles = self._doubles
+        for number, block in enumerate(self.blocks[:doubles]):
+            image, text = block(image, text, vectors[number], context)
+            if after is not None:
+                after(number, image[:, :tokens])
+        joint = torch.cat((text, image), dim=1)  # [B, S, dim]
+        for number, block in enumerate(self.blocks[doubles:], doubles):
+            joint = block(joint, vectors[number], context)
+            if after is not None:
+                after(number, joint.narrow(1, text.shape[1], tokens))
+        return joint.narrow(1, text.shape[1], tokens)
 
     def rotary(self, text: int, grids: Sequence[Grid]) -> Tensor:
         """Rotary table of this rank, [S_local, head_dim / 2, 2]: of `text` tokens, the image on

@@ -16,6 +16,7 @@ from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_emb
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import block_vectors, split_vectors
 from multimodal_gen.runtime.layers.parts import Parts
+from multimodal_gen.runtime.models.dits.after_block import Residuals, adding
 from multimodal_gen.runtime.models.dits.flux.backbone import OUT_VECTORS, FluxBackbone
 from multimodal_gen.runtime.models.dits.flux.config import FluxConfig
 
@@ -24,6 +25,8 @@ class FluxTransformer(FluxBackbone):
     """Predicts the flow's velocity. Create it on the meta device; fill it with `flux_key_map`."""
 
     keep_exact: ClassVar = ("*_embedder*", "*modulation", "proj_out")
+    first_scale: ClassVar = 0
+    """Number of the first scale among the modulation vectors; every third is one."""
 
     def __init__(self, config: FluxConfig, parts: Parts) -> None:
         super().__init__(config, parts)
@@ -52,17 +55,21 @@ class FluxTransformer(FluxBackbone):
         rotary: Tensor,
         guidance: Tensor | None = None,
         picture: Tensor | None = None,
+        control: Residuals | None = None,
         lora: LoraRows | None = None,
     ) -> Tensor:
         """Velocity [B, S_img, out] for packed latents [B, S_img, C].
 
         `encoder_hidden_states` is [B, S_txt, D], `pooled_projections` [B, P], `timestep` [B] in
         0..1, `rotary` the result of `rotary` for these tokens, `guidance` [B], only for a model
-        with `guidance_embeds`; `picture` [B, S_pic, C] the packed latents of an input image.
+        with `guidance_embeds`; `picture` [B, S_pic, C] the packed latents of an input image;
+        `control` is added to the image's tokens.
         """
         given = (hidden_states,) if picture is None else (hidden_states, picture)
         vectors = self._modulate(timestep, guidance, pooled_projections, lora)
-        return self.denoise(given, encoder_hidden_states, vectors, rotary, lora)
+        return self.denoise(
+            given, encoder_hidden_states, vectors, rotary, lora, after=adding(control)
+        )
 
     def _modulate(
         self, timestep: Tensor, guidance: Tensor | None, pooled: Tensor, lora: LoraRows | None
@@ -80,7 +87,7 @@ class FluxTransformer(FluxBackbone):
             embedded = embedded + self._embed(self.guidance_embedder, guidance, dtype, lora)
         embedded = nn.functional.silu(embedded + self.text_embedder(pooled, lora))
         vectors = block_vectors(self._modulations, embedded, dim, lora)
-        vectors[:, ::3].add_(1)
+        vectors[:, self.first_scale :: 3].add_(1)
         return split_vectors(vectors, self._vectors)
 
     @staticmethod

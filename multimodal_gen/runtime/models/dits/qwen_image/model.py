@@ -27,6 +27,7 @@ from multimodal_gen.runtime.layers.modulation import modulated_norm
 from multimodal_gen.runtime.layers.norm import RMSNorm
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import Grid, RotaryTables, check_table, rotary_table
+from multimodal_gen.runtime.models.dits.after_block import AfterBlock, Residuals, adding
 from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 
 _VECTORS = 6  # modulation vectors per stream and block
@@ -69,13 +70,15 @@ class QwenImageTransformer(nn.Module):
         rotary: Tensor,
         picture: Tensor | None = None,
         lengths: Tensor | None = None,
+        control: Residuals | None = None,
         lora: LoraRows | None = None,
     ) -> Tensor:
         """Velocity [B, S, out] for packed latents [B, S, C].
 
         `encoder_hidden_states` is [B, T, D], of which the first `lengths` [B] per row are text
         (None: all); `timestep` [B] in 0..1; `rotary` the result of `rotary` for these tokens;
-        `picture` [B, P, C] the packed latents of the input images.
+        `picture` [B, P, C] the packed latents of the input images; `control` is added to the
+        output's tokens.
         """
         given = (hidden_states,) if picture is None else (hidden_states, picture)
         shares = [self.sequence.shard(tokens) for tokens in given]
@@ -88,17 +91,36 @@ class QwenImageTransformer(nn.Module):
         text = self.context_norm(self.sequence.shard(encoder_hidden_states), lora)
         text = self.context_embedder(text, lora)
         check_table(rotary, image.shape[1] + text.shape[1])
-        moments, moment_of = self._moments(timestep, [tokens.shape[1] for tokens in shares], lora)
-        vectors = self._vectors(moments, lora)
+        counts = [tokens.shape[1] for tokens in shares]
+        moments, moment_of = self._moments(timestep, counts, lora)
+        after = adding(control)
+        image = self.run(image, text, moments, moment_of, context, counts[0], after)
+        scale, shift = self.out_modulation(moments[:, :1], lora).chunk(2, dim=-1)
+        image = self.proj_out(modulated_norm(image, shift, scale + 1), lora)
+        return self.sequence.gather(image, streams[0])
+
+    def run(
+        self,
+        image: Tensor,
+        text: Tensor,
+        moments: Tensor,
+        moment_of: Tensor | None,
+        context: BlockContext,
+        tokens: int,
+        after: AfterBlock | None = None,
+    ) -> Tensor:
+        """Run the blocks on this rank's tokens of both streams, [B, S_local, dim]; returns the
+        first `tokens` of the image's, which `after` is given as well. The moments are those of
+        `_moments`."""
+        vectors = self._vectors(moments, context.lora)
         for i, block in enumerate(self.blocks):
             of_image, of_text = vectors[2 * i], [vector[:, :1] for vector in vectors[2 * i + 1]]
             if moment_of is not None:
                 of_image = [vector[:, moment_of] for vector in of_image]
             image, text = block(image, text, of_image, of_text, context)
-        image = image[:, : shares[0].shape[1]]
-        scale, shift = self.out_modulation(moments[:, :1], lora).chunk(2, dim=-1)
-        image = self.proj_out(modulated_norm(image, shift, scale + 1), lora)
-        return self.sequence.gather(image, streams[0])
+            if after is not None:
+                after(i, image[:, :tokens])
+        return image[:, :tokens]
 
     def _moments(
         self, timestep: Tensor, counts: Sequence[int], lora: LoraRows | None

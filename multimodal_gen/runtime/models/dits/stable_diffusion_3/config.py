@@ -38,6 +38,10 @@ class SD3Config(JointConfig):
     dual_attention_layers: tuple[int, ...] = ()
     qk_norm: str | None = None
 
+    def ends_text(self, block: int) -> bool:
+        """True if the text is not used after this block."""
+        return block == self.num_layers - 1
+
     def check(self) -> None:
         if self.caption_projection_dim != self.inner_dim:
             allowed = f"num_attention_heads * attention_head_dim = {self.inner_dim}"

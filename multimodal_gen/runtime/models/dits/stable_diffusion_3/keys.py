@@ -23,8 +23,8 @@ def sd3_key_map(config: SD3Config) -> dict[str, tuple[str, ...]]:
         layers[f"{ours}.modulation"] = (f"{theirs}.norm1.linear", f"{theirs}.norm1_context.linear")
         layers |= keys.image_stream(f"{ours}.image", theirs)
         text = keys.text_stream(f"{ours}.text", theirs)
-        last = i == config.num_layers - 1
-        layers |= {f"{ours}.text.qkv": text[f"{ours}.text.qkv"]} if last else text
+        ends = config.ends_text(i)
+        layers |= {f"{ours}.text.qkv": text[f"{ours}.text.qkv"]} if ends else text
         streams = ["image", "text"]
         if i in config.dual_attention_layers:
             streams.append("image_alone")

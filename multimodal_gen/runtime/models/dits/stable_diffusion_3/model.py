@@ -28,6 +28,7 @@ from multimodal_gen.runtime.layers.joint_stream import (
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import block_vectors, modulated_norm, split_vectors
 from multimodal_gen.runtime.layers.parts import Parts
+from multimodal_gen.runtime.models.dits.after_block import AfterBlock, Residuals, adding
 from multimodal_gen.runtime.models.dits.stable_diffusion_3.config import SD3Config
 
 _OUT, _STREAM, _ALONE, _ENDING = 2, 6, 3, 2
@@ -67,23 +68,39 @@ class SD3Transformer(nn.Module):
         encoder_hidden_states: Tensor,
         pooled_projections: Tensor,
         timestep: Tensor,
+        control: Residuals | None = None,
         lora: LoraRows | None = None,
     ) -> Tensor:
         """Velocity for latents [B, C, h, w], whose sides are multiples of the patch size.
 
         `encoder_hidden_states` is [B, S_txt, D], `pooled_projections` [B, P], `timestep` [B] in
-        0..1000.
+        0..1000; `control` is added to the image's tokens.
         """
         height, width = (side // self.config.patch_size for side in latents.shape[-2:])
         streams = (height * width, encoder_hidden_states.shape[1])
         context = BlockContext(None, streams, lora=lora)
         (scale, shift), *modulations = self._modulate(timestep, pooled_projections, lora)
-        image = self._embed_patches(latents, height, width, lora)  # [B, S_img, dim]
+        image = self.embed_patches(latents, lora)  # [B, S_img, dim]
         text = self.context_embedder(self.sequence.shard(encoder_hidden_states), lora)
-        for i, block in enumerate(self.blocks):
-            image, text = block(image, text, modulations[2 * i], modulations[2 * i + 1], context)
+        image = self.run(image, text, modulations, context, adding(control))
         tokens = self.proj_out(modulated_norm(image, shift, scale), lora)
         return self._unpatchify(self.sequence.gather(tokens, streams[0]), height, width)
+
+    def run(
+        self,
+        image: Tensor,
+        text: Tensor,
+        modulations: Sequence[Sequence[Tensor]],
+        context: BlockContext,
+        after: AfterBlock | None = None,
+    ) -> Tensor:
+        """Run the blocks on this rank's tokens of both streams, [B, S_local, dim]; returns those
+        of the image, which `after` is given as well."""
+        for i, block in enumerate(self.blocks):
+            image, text = block(image, text, modulations[2 * i], modulations[2 * i + 1], context)
+            if after is not None:
+                after(i, image)
+        return image
 
     def _modulate(
         self, timestep: Tensor, pooled: Tensor, lora: LoraRows | None
@@ -97,20 +114,16 @@ class SD3Transformer(nn.Module):
         vectors[:, -_ENDING].add_(1)
         return split_vectors(vectors, self._vectors)
 
-    def _embed_patches(
-        self, latents: Tensor, height: int, width: int, lora: LoraRows | None
-    ) -> Tensor:
+    def embed_patches(self, latents: Tensor, lora: LoraRows | None) -> Tensor:
         """Embed this rank's share of the image's tokens, positioned at the centre of the largest
         image."""
         patch, largest = self.config.patch_size, self.config.pos_embed_max_size
+        height, width = (side // patch for side in latents.shape[-2:])
         if max(height, width) > largest:
             raise ValueError(
                 f"{height} x {width} tokens: the model supports at most {largest} per side"
             )
-        # [B, C, h, p, w, p] -> [B, h * w, C * p * p]
-        patches: Tensor = latents.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
-        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-        tokens: Tensor = self.patch_embed(self.sequence.shard(patches), lora)
+        tokens: Tensor = self.patch_embed(self.sequence.shard(patches_of(latents, patch)), lora)
         top, left = (largest - height) // 2, (largest - width) // 2
         table = self.pos_embed.view(largest, largest, -1)
         places = table[top : top + height, left : left + width].flatten(0, 1)
@@ -127,6 +140,8 @@ class SD3Transformer(nn.Module):
 class SD3Block(nn.Module):
     """Image and text with separate weights and joint attention."""
 
+    text: AttendedStream
+
     def __init__(self, config: SD3Config, index: int, parts: Parts) -> None:
         super().__init__()
         self.parts = parts
@@ -136,8 +151,7 @@ class SD3Block(nn.Module):
         self.image_alone: AttendingStream | None = None
         if index in config.dual_attention_layers:
             self.image_alone = AttendingStream(parts, dim, heads, qk_norm=norm)
-        self.text: AttendedStream
-        last = index == config.num_layers - 1
+        last = config.ends_text(index)
         if last:
             self.text = AttendedStream(parts, dim, heads, qk_norm=norm)
         else:
@@ -172,3 +186,10 @@ class SD3Block(nn.Module):
         if isinstance(self.text, JointStream):
             text = self.text.update(text, attended[:, tokens:], of_text, lora)
         return self.image.feed(updated, of_image, lora), text
+
+
+def patches_of(latents: Tensor, patch: int) -> Tensor:
+    """[B, C, h * p, w * p] -> [B, h * w, C * p * p], channels outermost."""
+    # [B, C, h, p, w, p]
+    patches: Tensor = latents.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
+    return patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)

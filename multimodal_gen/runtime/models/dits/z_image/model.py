@@ -8,7 +8,7 @@ attended to like the others. Every block except the text's is modulated by the t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,13 @@ from multimodal_gen.runtime.layers.activation import swiglu
 from multimodal_gen.runtime.layers.elementwise import Elementwise
 from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
 from multimodal_gen.runtime.layers.joint_stream import BlockContext, start_attention
+from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import block_vectors, split_vectors
 from multimodal_gen.runtime.layers.norm import scaled_rms_norm
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
+from multimodal_gen.runtime.models.dits.after_block import AfterBlock, Residuals, adding
 from multimodal_gen.runtime.models.dits.z_image.config import PATCH, ZImageConfig
 
 _MULTIPLE = 32  # tokens that image and text are padded to
@@ -30,6 +32,33 @@ _TIME_DIM, _TIME_HIDDEN = 256, 1024
 _VECTORS = 4  # modulation vectors of a block
 _QK_EPS = 1e-5
 _Length = TypeVar("_Length", int, Tensor)
+
+
+class Embedded(NamedTuple):
+    """Image and text as they enter the blocks, [B, S_local, dim], and what all blocks share."""
+
+    image: Tensor
+    text: Tensor
+    time: Tensor
+    """Embedded timesteps, [B, modulation_dim]."""
+    whole: BlockContext
+    """Context of image and text together."""
+    text_ends: Tensor | None
+    """Ends of the texts with their learned padding, [B]."""
+
+    @property
+    def of_image(self) -> BlockContext:
+        """Context of the image alone."""
+        assert self.whole.rotary is not None
+        rotary = self.whole.rotary[:, : self.image.shape[1]]
+        return BlockContext(rotary, self.whole.streams[:1], lora=self.whole.lora)
+
+    @property
+    def of_text(self) -> BlockContext:
+        """Context of the text alone."""
+        assert self.whole.rotary is not None
+        rotary = self.whole.rotary[:, self.image.shape[1] :]
+        return BlockContext(rotary, self.whole.streams[1:], self.text_ends, self.whole.lora)
 
 
 class ZImageTransformer(nn.Module):
@@ -72,43 +101,69 @@ class ZImageTransformer(nn.Module):
         timestep: Tensor,
         rotary: Tensor,
         lengths: Tensor | None = None,
+        control: Residuals | None = None,
         lora: LoraRows | None = None,
     ) -> Tensor:
         """Velocity like `latents` [B, C, h, w], both sides even, for `timestep` [B] in 0..1, which
         is 0 for pure noise.
 
         `encoder_hidden_states` is [B, S, D], of which `lengths` [B] are valid per row (None: all);
-        `rotary` is the result of `rotary` for these latents and texts.
+        `rotary` is the result of `rotary` for these latents and texts; `control` is added after the
+        blocks of image and text together, to both.
         """
         grid = (latents.shape[2] // PATCH, latents.shape[3] // PATCH)
+        given = self.embed(latents, encoder_hidden_states, timestep, rotary, lengths, lora)
+        modulation = modulate(self._modulations, given.time, self.config.dim, lora)
+        refine, after = self.config.n_refiner_layers, adding(control)
+        joint = self.refine(given, modulation[:refine])
+        for number, block in enumerate(self.blocks[2 * refine :]):
+            joint = block(joint, given.whole, modulation[refine + number])
+            if after is not None:
+                after(number, joint)
+        image = F.layer_norm(joint[:, : given.image.shape[1]], joint.shape[-1:], eps=1e-6)
+        scale = 1 + self.out_modulation(F.silu(given.time), lora)
+        image = self.proj_out(image * scale.unsqueeze(1), lora)
+        image = self.sequence.gather(image, given.whole.streams[0])[:, : grid[0] * grid[1]]
+        return unpatchify(image, grid)
+
+    def embed(
+        self,
+        latents: Tensor,
+        encoder_hidden_states: Tensor,
+        timestep: Tensor,
+        rotary: Tensor,
+        lengths: Tensor | None,
+        lora: LoraRows | None,
+    ) -> Embedded:
+        """What the blocks are given for the arguments of `forward`."""
         tokens = patchify(latents)
         streams = (padded(tokens.shape[1]), padded(encoder_hidden_states.shape[1]))
-        ends = (
-            None if lengths is None else padded(lengths)
-        )  # ends of the text and of its learned padding
-        time = self._embed(timestep, latents.dtype, lora)
-        modulation = self._modulate(time, lora)
+        ends = None if lengths is None else padded(lengths)
         whole = BlockContext(rotary, streams, None if ends is None else ends + streams[0], lora)
-
-        refine = self.config.n_refiner_layers
-        image = self._embed_image(tokens, streams[0], lora)
-        cut = image.shape[1]
-        alone = BlockContext(rotary[:, :cut], streams[:1], lora=lora)
-        for block, vectors in zip(self.blocks[:refine], modulation[:refine], strict=True):
-            image = block(image, alone, vectors)
+        time = self._embed(timestep, latents.dtype, lora)
+        image = self.x_embedder(self.share(tokens, streams[0]), lora)
+        image = self.pad_image(image, tokens.shape[1])
         text = self._embed_text(encoder_hidden_states, lengths, streams[1], lora)
-        alone = BlockContext(rotary[:, cut:], streams[1:], ends, lora)
-        for block in self.blocks[refine : 2 * refine]:
-            text = block(text, alone)
+        return Embedded(image, text, time, whole, ends)
 
-        joint = torch.cat((image, text), dim=1)  # [B, S_local, dim]
-        for block, vectors in zip(self.blocks[2 * refine :], modulation[refine:], strict=True):
-            joint = block(joint, whole, vectors)
-        image = F.layer_norm(joint[:, :cut], joint.shape[-1:], eps=1e-6)
-        scale = 1 + self.out_modulation(F.silu(time), lora)
-        image = self.proj_out(image * scale.unsqueeze(1), lora)
-        image = self.sequence.gather(image, streams[0])[:, : tokens.shape[1]]
-        return unpatchify(image, grid)
+    def refine(
+        self,
+        given: Embedded,
+        modulation: Sequence[Sequence[Tensor]],
+        after: AfterBlock | None = None,
+    ) -> Tensor:
+        """Image, then text, [B, S_local, dim], each after its refiners; `after` is given the
+        image's tokens after each of its own, whose vectors `modulation` has."""
+        image, text, refiners = given.image, given.text, self.config.n_refiner_layers
+        alone = given.of_image
+        for number, block in enumerate(self.blocks[:refiners]):
+            image = block(image, alone, modulation[number])
+            if after is not None:
+                after(number, image)
+        alone = given.of_text
+        for block in self.blocks[refiners : 2 * refiners]:
+            text = block(text, alone)
+        return torch.cat((image, text), dim=1)
 
     def _embed(self, timestep: Tensor, dtype: torch.dtype, lora: LoraRows | None) -> Tensor:
         """Embed timesteps: [B, modulation_dim]."""
@@ -116,32 +171,23 @@ class ZImageTransformer(nn.Module):
         embedded: Tensor = self.time_embedder(sinusoids.to(dtype), lora)
         return embedded
 
-    def _modulate(self, time: Tensor, lora: LoraRows | None) -> list[Sequence[Tensor]]:
-        """Scale and gate of attention, then of the MLP, per modulated block, each [B, 1, dim].
-
-        1 has been added to the scales.
-        """
-        vectors = block_vectors(self._modulations, time, self.config.dim, lora)
-        vectors[:, ::2].add_(1)
-        vectors[:, 1::2].tanh_()
-        return split_vectors(vectors, [_VECTORS] * len(self._modulations))
-
-    def _embed_image(self, tokens: Tensor, length: int, lora: LoraRows | None) -> Tensor:
-        """Embed this rank's share of the image's tokens, padded to `length`; [B, S_local, dim]."""
-        image = self.x_embedder(self._share(tokens, length), lora)
-        return self._with_padding(image, self.x_pad_token, tokens.shape[1], length)
+    def pad_image(self, image: Tensor, tokens: int) -> Tensor:
+        """This rank's share of an image's embedded tokens, [B, S_local, dim], with the learned
+        token after the first `tokens` of the whole."""
+        return self._with_padding(image, self.x_pad_token, tokens, padded(tokens))
 
     def _embed_text(
         self, states: Tensor, lengths: Tensor | None, length: int, lora: LoraRows | None
     ) -> Tensor:
-        """The same for the text."""
+        """Embed this rank's share of the text's tokens, padded to `length`; [B, S_local, dim]."""
         norm = self.text_norm.weight_of(lora)
-        text = scaled_rms_norm(self._share(states, length), norm, self.config.norm_eps)
+        text = scaled_rms_norm(self.share(states, length), norm, self.config.norm_eps)
         valid = states.shape[1] if lengths is None else lengths[:, None]
         text = self.text_embedder(text, lora)
         return self._with_padding(text, self.text_pad_token, valid, length)
 
-    def _share(self, x: Tensor, length: int) -> Tensor:
+    def share(self, x: Tensor, length: int) -> Tensor:
+        """This rank's share of x [B, S, C], padded to `length` with zeros."""
         return self.sequence.shard(F.pad(x, (0, 0, 0, length - x.shape[1])))
 
     def _with_padding(self, x: Tensor, token: Tensor, valid: int | Tensor, length: int) -> Tensor:
@@ -236,6 +282,19 @@ class ZImageBlock(nn.Module):
         attended = start_attention(self.parts, qkv, normalised, context).wait()
         out: Tensor = self.attention_out(attended, context.lora)
         return out
+
+
+def modulate(
+    layers: Sequence[Linear], time: Tensor, dim: int, lora: LoraRows | None
+) -> list[Sequence[Tensor]]:
+    """Scale and gate of attention, then of the MLP, for each of these layers, each [B, 1, dim].
+
+    1 has been added to the scales.
+    """
+    vectors = block_vectors(layers, time, dim, lora)
+    vectors[:, ::2].add_(1)
+    vectors[:, 1::2].tanh_()
+    return split_vectors(vectors, [_VECTORS] * len(layers))
 
 
 def patchify(latents: Tensor) -> Tensor:
