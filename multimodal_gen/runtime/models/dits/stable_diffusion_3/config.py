@@ -38,12 +38,17 @@ class SD3Config(JointConfig):
     dual_attention_layers: tuple[int, ...] = ()
     qk_norm: str | None = None
 
+    @property
+    def has_text(self) -> bool:
+        """True if the text is a stream of its own."""
+        return True
+
     def ends_text(self, block: int) -> bool:
         """True if the text is not used after this block."""
         return block == self.num_layers - 1
 
     def check(self) -> None:
-        if self.caption_projection_dim != self.inner_dim:
+        if self.has_text and self.caption_projection_dim != self.inner_dim:
             allowed = f"num_attention_heads * attention_head_dim = {self.inner_dim}"
             raise self.invalid("caption_projection_dim", allowed)
         if self.out_channels not in (None, self.in_channels):

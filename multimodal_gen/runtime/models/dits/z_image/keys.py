@@ -39,11 +39,12 @@ def z_image_key_map(config: ZImageConfig) -> dict[str, tuple[str, ...]]:
             layers[f"{ours}.modulation"] = (f"{theirs}.adaLN_modulation.0",)
     keys = parameters(layers, {}) | {ours: (theirs,) for ours, theirs in _PARAMETERS.items()}
     for ours, theirs in blocks.items():
-        keys |= _block(ours, theirs, qk_norm=config.qk_norm)
+        keys |= block_key_map(ours, theirs, qk_norm=config.qk_norm)
     return keys
 
 
-def _block(ours: str, theirs: str, *, qk_norm: bool) -> Modules:
+def block_key_map(ours: str, theirs: str, *, qk_norm: bool) -> Modules:
+    """Map the parameters of a `ZImageBlock` but its modulation."""
     attention, mlp = f"{theirs}.attention", f"{theirs}.feed_forward"
     keys: Modules = {
         "qkv.weight": each(f"{attention}.to_{{}}.weight", "qkv"),

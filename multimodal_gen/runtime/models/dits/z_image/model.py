@@ -94,6 +94,11 @@ class ZImageTransformer(nn.Module):
         """Layers of blocks that run before the first block."""
         return self._modulations
 
+    @property
+    def refiner_modulations(self) -> Sequence[Linear]:
+        """Layers that modulate the image's refiners."""
+        return self._modulations[: self.config.n_refiner_layers]
+
     def forward(
         self,
         latents: Tensor,

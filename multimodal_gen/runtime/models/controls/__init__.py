@@ -1,0 +1,1 @@
+"""Control networks of this project's transformers."""
