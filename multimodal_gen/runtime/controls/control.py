@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from multimodal_gen.checkpoints.adapter_folder import AdapterFile
 from multimodal_gen.checkpoints.tensor_info import Header
 from multimodal_gen.runtime.distributed.rank_context import RankContext
+from multimodal_gen.runtime.layers.lora import LoraRows
+from multimodal_gen.runtime.models.vaes.input_images import fit_image
+from multimodal_gen.runtime.models.vaes.vae import VAE
 
-Added = dict[str, Tensor | list[Tensor]]
+Added = dict[str, Tensor | list[Tensor] | list[Tensor | None]]
 """Tensors [r, ...] that a control adds to its rows, as arguments of the denoiser by name: residuals
-times scale."""
+times scale. A list may have a tensor several times, and None where nothing is added."""
 Told = dict[str, Tensor]
 """What a control knows of a picture: tensors [1, ...] of one request, or [r, ...] of rows."""
 
@@ -70,6 +74,19 @@ class ControlPicture:
     """Guidance branches of the request: positive, negative."""
     mode: str | None = None
     """What it shows, one of the control's modes."""
+    conditioning: Mapping[str, Told] = field(default_factory=dict)
+    """The request's, by branch."""
+    guidance_scale: float | None = None
+    vae: VAE | None = None
+    generator: torch.Generator | None = None
+    """Of the request, whose noise is drawn afterwards."""
+
+    def latents(self, *, drawn: bool) -> Tensor:
+        """Encode it at the output's size: [1, C, h, w], the mode of the posterior or, as some
+        pipelines have it, drawn from it."""
+        assert self.vae is not None
+        pixels = fit_image(self.pixels, self.height, self.width)
+        return self.vae.encode(pixels, self.generator if drawn else None)
 
 
 @dataclass(frozen=True)
@@ -86,6 +103,8 @@ class ControlCall:
     """[r] int64: their places among all rows; None: they are all, in order."""
     total: int
     """Number of all rows."""
+    lora: LoraRows | None = None
+    """LoRAs of the r rows."""
 
 
 class Control(ABC):
@@ -110,6 +129,10 @@ class Control(ABC):
     @abstractmethod
     def prepared(self, picture: ControlPicture) -> Mapping[str, Told]:
         """What it makes of a picture once for all evaluations, for each branch that it steers."""
+
+    def joined(self, told: Sequence[Told]) -> Told:
+        """Join what it made for several rows, [1, ...] each, to tensors [r, ...]."""
+        return {name: torch.cat([each[name] for each in told]) for name in told[0]}
 
     @abstractmethod
     def applied(self, call: ControlCall) -> AbstractContextManager[Added]:

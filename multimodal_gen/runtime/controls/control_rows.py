@@ -14,6 +14,7 @@ from torch import Tensor
 from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.runtime.controls.control import Added, Control, ControlCall, Told
 from multimodal_gen.runtime.distributed.device_copies import tensor_of
+from multimodal_gen.runtime.layers.lora import LoraRows
 
 
 @dataclass(eq=False)
@@ -46,7 +47,7 @@ class ControlUse:
         )
 
 
-Residuals = Tensor | list[Tensor]
+Residuals = Tensor | list[Tensor] | list[Tensor | None]
 RowUses = Sequence[tuple[ControlUse, str]]
 """Controls of one row, with the guidance branch that it is."""
 
@@ -56,20 +57,31 @@ class _Group:
     """Rows of one control."""
 
     control: Control
+    places: Sequence[int]
+    """Their numbers among all rows."""
     rows: Tensor | None
+    """The same on the device; None: all, in order."""
     scale: Tensor
     told: Told
 
     def call(
-        self, tensors: Mapping[str, Any], static: Mapping[str, Any], total: int
+        self,
+        tensors: Mapping[str, Any],
+        static: Mapping[str, Any],
+        total: int,
+        lora: LoraRows | None,
     ) -> ControlCall:
         own = tensors
         if self.rows is not None:
-            own = {
-                name: each.index_select(0, self.rows) if isinstance(each, Tensor) else each
-                for name, each in tensors.items()
-            }
-        return ControlCall(own, static, self.told, self.scale, self.rows, total)
+            own = {name: self._cut(each, total) for name, each in tensors.items()}
+            lora = None if lora is None else lora.cut(self.places)
+        return ControlCall(own, static, self.told, self.scale, self.rows, total, lora)
+
+    def _cut(self, given: Any, total: int) -> Any:
+        """Its rows of a tensor that has all of them."""
+        if self.rows is None or not isinstance(given, Tensor) or len(given) != total:
+            return given
+        return given.index_select(0, self.rows)
 
 
 class ControlRows:
@@ -97,21 +109,20 @@ class ControlRows:
     ) -> _Group:
         rows = [row for row, _, _ in members]
         told = [each for _, _, each in members]
-        joined = {name: torch.cat([each[name] for each in told]) for name in told[0]}
         scale = tensor_of([scale for _, scale, _ in members], device)
         which = None if rows == [*range(self._total)] else tensor_of(rows, device)
-        return _Group(control, which, scale, joined)
+        return _Group(control, rows, which, scale, control.joined(told))
 
     @contextmanager
     def applied(
-        self, tensors: Mapping[str, Any], static: Mapping[str, Any]
+        self, tensors: Mapping[str, Any], static: Mapping[str, Any], lora: LoraRows | None = None
     ) -> Iterator[dict[str, Any]]:
         """Yield the denoiser's arguments for an evaluation that runs in this context: `tensors`,
         and what the controls add."""
         with ExitStack() as stack:
             added: Added = {}
             for group in self._groups:
-                call = group.call(tensors, static, self._total)
+                call = group.call(tensors, static, self._total, lora)
                 own = stack.enter_context(group.control.applied(call))
                 for name, residuals in own.items():
                     added[name] = self._sum(added.get(name), residuals, group.rows)
@@ -121,7 +132,14 @@ class ControlRows:
         """Add to all rows; those of other controls stay as they are."""
         if isinstance(own, list):
             befores = before if isinstance(before, list) else [None] * len(own)
-            return [self._one(a, b, rows) for a, b in zip(befores, own, strict=True)]
+            made: dict[tuple[int, int], Tensor | None] = {}  # each sum once
+            sums: list[Tensor | None] = []
+            for a, b in zip(befores, own, strict=True):
+                pair = id(a), id(b)
+                if pair not in made:
+                    made[pair] = a if b is None else self._one(a, b, rows)
+                sums.append(made[pair])
+            return sums
         return self._one(before if isinstance(before, Tensor) else None, own, rows)
 
     def _one(self, before: Tensor | None, own: Tensor, rows: Tensor | None) -> Tensor:

@@ -71,7 +71,12 @@ class LoraRows:
             which = None if len(rows) == len(uses) else tensor_of(rows, device)
             groups[use.key].append(RowGroup(use.scale, which))
         self.total = len(uses)
+        self._uses, self._device = uses, device
         self.groups: Mapping[int, Sequence[RowGroup]] = groups
+
+    def cut(self, rows: Sequence[int]) -> LoraRows:
+        """The use of these rows alone."""
+        return LoraRows([self._uses[row] for row in rows], self._device)
 
 
 class TermBank:

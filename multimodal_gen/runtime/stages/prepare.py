@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from multimodal_gen.runtime.controls.control import ControlPicture
+from multimodal_gen.runtime.controls.control_rows import ControlUse
 from multimodal_gen.runtime.stages.preview import Preview
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.stage import Pipeline
@@ -41,12 +42,10 @@ class PrepareStage:
         state.generator.manual_seed(state.params.seed)
         state.evaluation, state.stepped = 0, None
         state.after_step = []
+        for use in state.controls:  # before the noise, as in the pipelines that draw their latents
+            self._pipeline.controls.prepare(use, self._shown(state, use))
         self._pipeline.prepare(state)
         state.first = state.evaluation
-        for use in state.controls:
-            pixels, branches = state.pictures[use.picture], tuple(state.conditioning)
-            picture = ControlPicture(pixels, *state.size, branches, use.mode)
-            self._pipeline.controls.prepare(use, picture)
         solver, _ = state.running()
         if self._is_output_rank:
             state.after_step.append(measure_latents)
@@ -54,3 +53,15 @@ class PrepareStage:
             state.after_step.append(
                 Preview(self._pipeline, state.evaluation, solver.num_evaluations)
             )
+
+    def _shown(self, state: RequestState, use: ControlUse) -> ControlPicture:
+        return ControlPicture(
+            state.pictures[use.picture],
+            *state.size,
+            tuple(state.conditioning),
+            use.mode,
+            state.conditioning,
+            state.params.guidance_scale,
+            self._pipeline.vae,
+            state.generator,
+        )

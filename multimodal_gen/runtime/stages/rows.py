@@ -50,7 +50,7 @@ class Rows:
         if self.controls is None:
             yield tensors
             return
-        with self.controls.applied(tensors, static or {}) as controlled:
+        with self.controls.applied(tensors, static or {}, self.lora) as controlled:
             yield controlled
 
 

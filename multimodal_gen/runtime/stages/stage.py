@@ -14,6 +14,7 @@ from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.loader.upscalers import Upscalers
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
+from multimodal_gen.runtime.models.vaes.vae import VAE
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
@@ -80,6 +81,9 @@ class Pipeline(Protocol):
 
     @property
     def denoiser_name(self) -> str: ...
+
+    @property
+    def vae(self) -> VAE: ...
 
     def components_of_kind(self, *kinds: str) -> tuple[str, ...]: ...
 
