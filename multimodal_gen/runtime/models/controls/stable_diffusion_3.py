@@ -72,15 +72,16 @@ class SD3ControlNet(SD3Transformer):
         super().__init__(replace(config, joint_attention_dim=width), parts)
         self.config = config
         del self.proj_out, self.out_modulation
+        self._modulations, self._vectors = self._modulations[1:], self._vectors[1:]
         dim, patch = config.inner_dim, config.patch_size
         if not config.has_text:
             del self.context_embedder
-            blocks = [SD3ImageBlock(config, parts) for _ in range(config.num_layers)]
-            self.blocks = nn.ModuleList(blocks)
+            alone = [SD3ImageBlock(config, parts) for _ in range(config.num_layers)]
+            self.blocks = nn.ModuleList(alone)
+            self._modulations = [block.modulation for block in alone]
+            self._vectors = [count for block in alone for count in block.vectors]
         if not config.use_pos_embed:
             del self.patch_embed, self.pos_embed
-        self._modulations = [block.modulation for block in self.blocks]
-        self._vectors = [count for block in self.blocks for count in block.vectors]
         self.control_embed = parts.patches(config.in_channels, dim, (patch, patch))
         self.outputs = nn.ModuleList(parts.linear(dim, dim) for _ in self.blocks)
 
@@ -116,6 +117,9 @@ class SD3ControlNet(SD3Transformer):
 
         self.run(image, text, vectors, BlockContext(None, streams), take)
         return found
+
+    def _add_to_scales(self, vectors: Tensor) -> None:
+        vectors[:, 1::3].add_(1)
 
     def spread(self, found: Sequence[Tensor], blocks: int) -> list[Tensor | None]:
         """What is added after each block of a transformer with so many, given what leaves the

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,7 @@ class ZImageControlNet(nn.Module):
         self.config = config
         self.control_embedder = parts.linear(PATCH**2 * config.control_in_dim, config.dim)
         steers = config.add_control_noise_refiner
+        self.ignored = ("control_noise_refiner",) if steers == "control_layers" else ()
         refiners = 0 if steers == "control_layers" else config.n_refiner_layers
         self.refiners = nn.ModuleList(
             ControlBlock(config, parts, first=i == 0)
@@ -143,7 +144,8 @@ class ZImageControlNet(nn.Module):
         return control, hints
 
     def _modulation(self, blocks: nn.ModuleList, given: Embedded) -> list[Sequence[Tensor]]:
-        return modulate([block.modulation for block in blocks], given.time, self.config.dim, None)
+        layers: list[Any] = [block.modulation for block in blocks]
+        return modulate(layers, given.time, self.config.dim, None)
 
 
 class ControlBlock(ZImageBlock):

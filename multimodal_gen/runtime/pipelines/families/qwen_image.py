@@ -45,6 +45,7 @@ class QwenImagePipeline(ComposedPipeline):
     family = QWEN_IMAGE
     native = NativeTransformer(QwenImageConfig, QwenImageTransformer, qwen_image_key_map)
     vae_class = QwenImageVAE
+    supports_control = True
     widths: ClassVar = {
         "transformer.in_channels": ("vae.z_dim",) * PATCH**2,
     }
@@ -106,7 +107,8 @@ class QwenImagePipeline(ComposedPipeline):
             "rotary": self._transformer.rotary(text, self.grids(rows.states[0])),
             **rows.conditioning,
         }
-        return self._denoiser(tensors, lora=rows.lora)
+        with rows.controlled(tensors) as controlled:
+            return self._denoiser(controlled, lora=rows.lora)
 
 
 def chat(system: str, user: str) -> str:

@@ -44,6 +44,7 @@ class QwenImageEditPipeline(QwenImagePipeline):
     """The text encoder gets the input images, and their latents follow the denoised ones."""
 
     family = QWEN_IMAGE_EDIT
+    supports_control = False
     pictures_told = ("picture",)
 
     def __init__(self, *args: Any, plus: bool) -> None:

@@ -42,6 +42,7 @@ class StableDiffusion3Pipeline(ComposedPipeline):
     family = STABLE_DIFFUSION_3
     native = NativeTransformer(SD3Config, SD3Transformer, sd3_key_map)
     vae_class = ImageVAE
+    supports_control = True
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),
         "transformer.joint_attention_dim": ("text_encoder_3.d_model",),
@@ -123,7 +124,8 @@ class StableDiffusion3Pipeline(ComposedPipeline):
 
     def predict(self, rows: Rows) -> Tensor:
         tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}
-        return self._denoiser(tensors, lora=rows.lora)
+        with rows.controlled(tensors) as controlled:
+            return self._denoiser(controlled, lora=rows.lora)
 
     def vae_latents(self, states: Sequence[RequestState], latents: Tensor) -> Tensor:
         config = self.components["vae"].config

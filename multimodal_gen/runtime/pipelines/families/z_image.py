@@ -37,6 +37,7 @@ class ZImagePipeline(ComposedPipeline):
     family = Z_IMAGE
     native = NativeTransformer(ZImageConfig, ZImageTransformer, z_image_key_map)
     vae_class = ImageVAE
+    supports_control = True
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),
         "transformer.cap_feat_dim": ("text_encoder.hidden_size",),
@@ -98,9 +99,9 @@ class ZImagePipeline(ComposedPipeline):
             "rotary": self._transformer.rotary(rows.latents.shape[2:], text, lengths),
             **rows.conditioning,
         }
-        return -self._denoiser(
-            tensors, lora=rows.lora
-        )  # the model's velocity is from noise to image
+        with rows.controlled(tensors) as controlled:
+            # The model's velocity is from noise to image.
+            return -self._denoiser(controlled, lora=rows.lora)
 
 
 PIPELINE = ZImagePipeline

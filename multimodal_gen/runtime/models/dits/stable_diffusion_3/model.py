@@ -110,9 +110,13 @@ class SD3Transformer(nn.Module):
         embedded = self.time_embedder(sinusoidal_embedding(timestep).to(pooled.dtype), lora)
         embedded = F.silu(embedded + self.text_embedder(pooled, lora))
         vectors = block_vectors(self._modulations, embedded, self.config.inner_dim, lora)
+        self._add_to_scales(vectors)
+        return split_vectors(vectors, self._vectors)
+
+    def _add_to_scales(self, vectors: Tensor) -> None:
+        """Add 1 to the scales among the modulation vectors [B, vectors, 1, dim]."""
         vectors[:, :-_ENDING:3].add_(1)
         vectors[:, -_ENDING].add_(1)
-        return split_vectors(vectors, self._vectors)
 
     def embed_patches(self, latents: Tensor, lora: LoraRows | None) -> Tensor:
         """Embed this rank's share of the image's tokens, positioned at the centre of the largest
