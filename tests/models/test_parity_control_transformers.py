@@ -46,8 +46,7 @@ def _nets(name: str, transformer: Any) -> dict[str, Any]:
     config = {key: value for key, value in transformer.config.items() if not key.startswith("_")}
     if name == "flux-dev":
         make = diffusers.FluxControlNetModel
-        own = {key: config[key] for key in make._internal_dict_keys} if False else config
-        own = {key: value for key, value in own.items() if key != "out_channels"}
+        own = {key: value for key, value in config.items() if key != "out_channels"}
         hint = {"conditioning_embedding_channels": config["in_channels"] // 4, "patch_size": 2}
         return {
             "a": make(**{**own, "num_layers": 1, "num_single_layers": 2, "guidance_embeds": False}),

@@ -74,13 +74,13 @@ class ZImageControlNet(nn.Module):
         self.ignored = ("control_noise_refiner",) if steers == "control_layers" else ()
         refiners = 0 if steers == "control_layers" else config.n_refiner_layers
         self.refiners = nn.ModuleList(
-            ControlBlock(config, parts, first=i == 0)
+            SteeringBlock(config, parts, first=i == 0)
             if steers
             else ZImageBlock(config, parts, modulated=True)
             for i in range(refiners)
         )
         places = config.control_layers_places
-        self.blocks = nn.ModuleList(ControlBlock(config, parts, first=i == 0) for i in places)
+        self.blocks = nn.ModuleList(SteeringBlock(config, parts, first=i == 0) for i in places)
 
     def residuals(
         self,
@@ -148,7 +148,7 @@ class ZImageControlNet(nn.Module):
         return modulate(layers, given.time, self.config.dim, None)
 
 
-class ControlBlock(ZImageBlock):
+class SteeringBlock(ZImageBlock):
     """A block of the control stream, and what it adds to the model's."""
 
     def __init__(self, config: ZImageControlConfig, parts: Parts, *, first: bool) -> None:
