@@ -30,7 +30,7 @@ WITHOUT_PREVIEWS = (
     ("fallback", "image-to-video"),
     ("fallback", "video-to-video"),
 )
-"""Their latents have a layout that only the library's blocks know."""
+"""Their latents have a layout that only the library knows."""
 
 
 @pytest.fixture

@@ -118,10 +118,15 @@ class RealModel:
         return _scaled(self.states["encoder_hidden_states"], scale)[-1]
 
     def _states(
-        self, device: torch.device, dtype: torch.dtype, scale: Scale, text: str, length: int
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        scale: Scale,
+        text: str | ReadPrompt,
+        length: int,
     ) -> Conditioning:
         """In place of a pipeline's `_encode`."""
-        generator = torch.Generator("cpu").manual_seed(len(text))
+        generator = torch.Generator("cpu").manual_seed(len(str(text)))
         return {
             name: torch.randn(_scaled(shape, scale), generator=generator).to(device, dtype)
             for name, shape in self.states.items()
