@@ -44,12 +44,9 @@ class Krea2Config(TransformerConfig):
     def check(self) -> None:
         self.check_axes("axes_dims_rope", self.attention_head_dim)
         self.check_positive("rope_theta", "norm_eps")
-        multiples = (
-            ("num_attention_heads", "num_key_value_heads"),
-            ("text_num_attention_heads", "text_num_key_value_heads"),
-            ("text_hidden_dim", "text_num_attention_heads"),
-        )
-        for name, of in multiples:
+        heads, text = "num_attention_heads", "text_num_attention_heads"
+        keys = ((each, each.replace("attention", "key_value")) for each in (heads, text))
+        for name, of in (*keys, ("text_hidden_dim", text)):
             if getattr(self, name) % getattr(self, of):
                 raise self.invalid(name, f"a multiple of {of}={getattr(self, of)}")
 

@@ -22,8 +22,7 @@ _WITHOUT_BIAS = {
 
 
 def krea2_key_map(config: Krea2Config) -> dict[str, tuple[str, ...]]:
-    """Map our parameters' names to diffusers' names; several are concatenated along dim 0, in
-    order.
+    """Map our parameters' names to diffusers' names; several are concatenated along dim 0.
 
     It contains every parameter, and every tensor of a checkpoint of this config, exactly once.
     """
@@ -32,16 +31,11 @@ def krea2_key_map(config: Krea2Config) -> dict[str, tuple[str, ...]]:
         modules |= _block(f"layerwise.{i}", f"text_fusion.layerwise_blocks.{i}")
     for i in range(config.num_refiner_text_blocks):
         modules |= _block(f"refiners.{i}", f"text_fusion.refiner_blocks.{i}")
+    tables = {"out_modulation.weight": ("final_layer.scale_shift_table",)}
     for i in range(config.num_layers):
         modules |= _block(f"blocks.{i}", f"transformer_blocks.{i}")
-    keys = parameters({ours: (theirs,) for ours, theirs in _LAYERS.items()}, modules)
-    tables = {"out_modulation": "final_layer"}
-    tables |= {
-        f"blocks.{i}.modulation": f"transformer_blocks.{i}" for i in range(config.num_layers)
-    }
-    return keys | {
-        f"{ours}.weight": (f"{theirs}.scale_shift_table",) for ours, theirs in tables.items()
-    }
+        tables[f"blocks.{i}.modulation.weight"] = (f"transformer_blocks.{i}.scale_shift_table",)
+    return parameters({ours: (theirs,) for ours, theirs in _LAYERS.items()}, modules) | tables
 
 
 def _block(ours: str, theirs: str) -> Modules:

@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from multimodal_gen.runtime.layers import rope
 from multimodal_gen.runtime.layers.activation import gelu_tanh, swiglu
 from multimodal_gen.runtime.layers.elementwise import VectorTable
 from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
@@ -22,13 +23,6 @@ from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import gated_add
 from multimodal_gen.runtime.layers.norm import OffsetNorm, rms_norm
 from multimodal_gen.runtime.layers.parts import Parts
-from multimodal_gen.runtime.layers.rope import (
-    Grid,
-    RotaryTables,
-    apply_rotary,
-    check_table,
-    rotary_table,
-)
 from multimodal_gen.runtime.models.dits.krea2.config import Krea2Config
 
 _VECTORS = 6  # per block: scale, shift and gate of attention, then of the MLP
@@ -51,32 +45,28 @@ class Krea2Transformer(nn.Module):
         self.sequence = parts.sequence
         dim, text = config.inner_dim, config.text_hidden_dim
         self.x_embedder = parts.linear(config.in_channels, dim)
-        self.time_embedder = EmbeddingMLP(
-            parts, config.timestep_embed_dim, dim, activation=gelu_tanh
-        )
+        embedded = config.timestep_embed_dim
+        self.time_embedder = EmbeddingMLP(parts, embedded, dim, activation=gelu_tanh)
         self.time_proj = parts.linear(dim, _VECTORS * dim)
-        sizes = (dim, config.num_attention_heads, config.num_key_value_heads)
-        sizes_of_text = (text, config.text_num_attention_heads, config.text_num_key_value_heads)
+        heads = (config.num_attention_heads, config.num_key_value_heads)
+        of_text = (config.text_num_attention_heads, config.text_num_key_value_heads)
 
-        def text_blocks(count: int) -> nn.ModuleList:
-            every = (*sizes_of_text, config.text_intermediate_size)
-            return nn.ModuleList(
-                Krea2Block(config, parts, every, modulated=False) for _ in range(count)
-            )
+        def blocks(count: int, *sizes: int, modulated: bool = False) -> nn.ModuleList:
+            made = (Krea2Block(config, parts, sizes, modulated=modulated) for _ in range(count))
+            return nn.ModuleList(made)
 
-        self.layerwise = text_blocks(config.num_layerwise_text_blocks)
+        text_sizes = (text, *of_text, config.text_intermediate_size)
+        self.layerwise = blocks(config.num_layerwise_text_blocks, *text_sizes)
         self.text_layers = parts.linear(config.num_text_layers, 1, bias=False)
-        self.refiners = text_blocks(config.num_refiner_text_blocks)
+        self.refiners = blocks(config.num_refiner_text_blocks, *text_sizes)
         self.text_norm = OffsetNorm(text)
         self.text_embedder = EmbeddingMLP(parts, text, dim, activation=gelu_tanh)
-        self.blocks = nn.ModuleList(
-            Krea2Block(config, parts, (*sizes, config.intermediate_size), modulated=True)
-            for _ in range(config.num_layers)
-        )
+        sizes = (dim, *heads, config.intermediate_size)
+        self.blocks = blocks(config.num_layers, *sizes, modulated=True)
         self.out_modulation = VectorTable(2, dim)  # scale and shift
         self.norm_out = OffsetNorm(dim)
         self.proj_out = parts.linear(dim, config.in_channels)
-        self._rotary_tables: RotaryTables[Tensor] = RotaryTables()
+        self._rotary_tables: rope.RotaryTables[Tensor] = rope.RotaryTables()
 
     def forward(
         self,
@@ -96,17 +86,16 @@ class Krea2Transformer(nn.Module):
         image = self.x_embedder(self.sequence.shard(hidden_states), lora)
         alone = BlockContext(None, streams[1:], lengths, lora)
         text = self._fused(self.sequence.shard(encoder_hidden_states), alone)
-        check_table(rotary, image.shape[1] + text.shape[1])
+        rope.check_table(rotary, image.shape[1] + text.shape[1])
         ends = None if lengths is None else lengths + streams[0]
         context = BlockContext(rotary, streams, ends, lora)
         embedded, vectors = self._modulate(timestep, hidden_states.dtype, lora)
-        joint = torch.cat((image, text), dim=1)  # [B, S_local, dim]
-        attend = self._together(context)
+        joint, attend = torch.cat((image, text), dim=1), self._together(context)
         for block in self.blocks:
             joint = block(joint, attend, context, vectors)
         scale, shift = (self.out_modulation(lora) + embedded).split(1, dim=-2)
-        image = joint[:, : image.shape[1]]
-        image = self.norm_out(image, self.config.norm_eps, lora, scale + 1, shift)
+        own = joint[:, : image.shape[1]]
+        image = self.norm_out(own, self.config.norm_eps, lora, scale + 1, shift)
         return self.sequence.gather(self.proj_out(image, lora), streams[0])
 
     def _modulate(
@@ -154,16 +143,16 @@ class Krea2Transformer(nn.Module):
 
         return attend
 
-    def rotary(self, text: int, grid: Grid) -> Tensor:
+    def rotary(self, text: int, grid: rope.Grid) -> Tensor:
         """Rotary table of this rank, [S_local, head_dim / 2, 2]: of the image on `grid` (h, w), and
         `text` tokens, all at the origin."""
-        device = self.x_embedder.device
+        device, config = self.x_embedder.device, self.config
 
         def make() -> Tensor:
             axes = (torch.arange(n, device=device) for n in (1, *grid))
             image = torch.cartesian_prod(*axes)
             own = self.sequence.shard(image, 0), self.sequence.shard(image.new_zeros(text, 3), 0)
-            return rotary_table(torch.cat(own), self.config.axes_dims_rope, self.config.rope_theta)
+            return rope.rotary_table(torch.cat(own), config.axes_dims_rope, config.rope_theta)
 
         return self._rotary_tables.get((text, grid, device), make)
 
@@ -182,13 +171,12 @@ class Krea2Block(nn.Module):
         dim, heads, kv_heads, mlp = sizes
         width, group = dim // heads, heads // kv_heads
         kv, unit = kv_heads * width, group * width  # a unit: the queries of one key
-        self.parts = parts
-        self.eps = config.norm_eps
+        self.parts, self.eps = parts, config.norm_eps
         self.heads = (parts.heads(kv_heads), group, width)
         self.modulation = VectorTable(_VECTORS, dim) if modulated else None
         self.norm1 = OffsetNorm(dim)
-        units = (unit, width, width, unit)
-        self.qkv_gate = parts.column(dim, (dim, kv, kv, dim), unit=units, bias=False)
+        of_each = (unit, width, width, unit)
+        self.qkv_gate = parts.column(dim, (dim, kv, kv, dim), unit=of_each, bias=False)
         self.qk_norm = OffsetNorm(2 * width)
         self.attention_out = parts.row((dim,), dim, unit=unit, bias=False)
         self.norm2 = OffsetNorm(dim)
@@ -221,7 +209,7 @@ class Krea2Block(nn.Module):
         for part, own in zip(qk.split((of_q, of_kv), 2), weight.unbind(-3), strict=True):
             part.mul_(own)
         if context.rotary is not None:
-            qk = apply_rotary(qk, context.rotary)
+            qk = rope.apply_rotary(qk, context.rotary)
         q, k = qk.split((of_q, of_kv), 2)
         both = torch.stack((q.unflatten(2, (keys, group)), self._repeated(k)), 2)
         waiting = attend(both.flatten(3, 4), self._repeated(v).flatten(2, 3))
