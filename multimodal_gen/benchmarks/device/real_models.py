@@ -21,6 +21,7 @@ from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.attention import select_attention
 from multimodal_gen.runtime.layers.tensor_parallel.parts import make_parts
+from multimodal_gen.runtime.models.encoders.weighted import ReadPrompt
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.stages.request_state import Conditioning
 
