@@ -98,15 +98,22 @@ SEVERAL: Mapping[str, int] = {
 """Pipelines that take a list of pictures, and how many of them."""
 
 SIZES: Mapping[str, tuple[int, int]] = {
+    "AllegroPipeline": (1280, 720),
     "BriaFibo2Pipeline": (1024, 1024),
     "BriaFiboPipeline": (1024, 1024),
     "BriaPipeline": (1024, 1024),
     "ChromaPipeline": (1024, 1024),
+    "CogVideoXFunControlPipeline": (720, 480),
+    "CogVideoXImageToVideoPipeline": (720, 480),
+    "CogVideoXVideoToVideoPipeline": (720, 480),
     "HiDreamImagePipeline": (1024, 1024),
+    "HunyuanImagePipeline": (2048, 2048),
+    "HunyuanImageRefinerPipeline": (2048, 2048),
+    "HunyuanVideo15Pipeline": (848, 480),
     "MochiPipeline": (848, 480),
     "OvisImagePipeline": (1024, 1024),
 }
-"""Width and height that neither the call nor the denoiser's config tells."""
+"""Width and height that neither the call nor the denoiser's `sample_size` tells."""
 
 MULTIPLES: Mapping[str, int] = {
     "Kandinsky3Img2ImgPipeline": 64,
