@@ -111,7 +111,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     batch_keys: tuple[tuple[BatchKey, int], ...]
     """Batch keys of its evaluations in order, each with the number of consecutive evaluations."""
     rows: int
-    """Batch rows that this request takes: one per guidance branch."""
+    """Batch rows that this request takes: one per guidance branch, and half of one per control."""
     decode_chunks: int
     second: SecondPass | None = None
     """Its evaluations are the last of `batch_keys`; the decoding of the first pass comes before

@@ -318,7 +318,7 @@ class GPUWorker:
         all_steps = second is None and state.evaluation == 0
         return Prepared(
             batch_keys=tuple(run for each in passes for run in self._runs(each)),
-            rows=len(state.conditioning),
+            rows=state.planned_rows,
             decode_chunks=self.pipeline.decode_chunks(state.params),
             second=None
             if second is None

@@ -113,6 +113,13 @@ class RequestState:
         self.req = msgspec.structs.replace(self.req, params=params)
 
     @property
+    def planned_rows(self) -> int:
+        """Rows of a batch that plans count it as: a control takes about half as much time and
+        memory as the denoiser, for each of its rows."""
+        rows = len(self.conditioning)
+        return rows + -(-rows * len(self.controls) // 2)
+
+    @property
     def made(self) -> list[list[Tensor]]:
         """Arrays of its result, in the order in which they are sent, each in parts."""
         return [self.chunks] if self.audio is None else [self.chunks, [self.audio]]

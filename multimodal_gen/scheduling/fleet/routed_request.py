@@ -47,7 +47,7 @@ class RoutedRequest:
             level=LEVELS[params.priority],
             owner=req.standing.owner,
             deadline=deadline,
-            loras=frozenset(choice.name for choice in params.lora),
+            loras=frozenset(choice.name for choice in (*params.lora, *params.control)),
             prompt=(params.prompt, params.negative_prompt),
             suspect=suspect,
         )
