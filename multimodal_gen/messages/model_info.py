@@ -82,6 +82,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Names allowed for `noise_schedule`; some solvers support only some of them."""
     warnings: tuple[str, ...] = ()
     """What this server does differently from the checkpoint's settings."""
+    controls: tuple[str, ...] = ()
+    """Names of controls that the checkpoint itself has; a request may choose no others."""
     lora_targets: tuple[str, ...] = ()
     """Components that a LoRA may apply to, the denoisers first."""
     residency: str = ""

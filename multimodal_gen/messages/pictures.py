@@ -115,6 +115,9 @@ def _check_controls(params: SamplingParams, model: ModelInfo, pictures: Pictures
         names = [choice.name for choice in controls]
         raise InvalidRequest("control", names, f"must be at most {model.limits.max_controls}")
     for choice in controls:
+        if model.controls and choice.name not in model.controls:
+            allowed = f"must be {', '.join(model.controls)}: this model has its own"
+            raise InvalidRequest("control", choice.name, allowed)
         if choice.image is not None:
             allowed = "its image is opened by the client: send the pixels instead"
             raise InvalidRequest("control", choice.name, allowed)
@@ -240,7 +243,8 @@ def _check_tasks(model: ModelInfo, pictures: Pictures) -> None:
     check_number(images, model)
     if "video" in pictures and "video_path" not in model.parameters:
         raise InvalidRequest("video_path", "a video", f"{model.family} only supports {tasks}")
-    if not from_noise and not images and "video" not in pictures:
+    steered = bool(model.controls and controls_of(pictures))
+    if not from_noise and not images and not steered and "video" not in pictures:
         field = "image_path" if others else "video_path"
         raise InvalidRequest(field, None, f"required: {model.family} supports {tasks}")
     masks_video = "video" in pictures and "mask_path" in model.parameters

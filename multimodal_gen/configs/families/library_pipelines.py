@@ -21,6 +21,8 @@ class LibraryPipeline(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     tasks: tuple[TaskName, ...]
     inputs: Mapping[str, str] = {}
     """Input pictures by name (`image_2` is another picture), with their names in its call."""
+    control: str | None = None
+    """Name in its call of the picture that steers the ControlNet or adapter that it has."""
     images: int = 1
     """Maximum number of pictures that it takes."""
     size_multiple: int = 1

@@ -49,6 +49,7 @@ class AdapterLoader:
         """Bytes that they may take together; None: half of what is free."""
         self._loras = pipeline.loras
         self._controls = pipeline.controls
+        self._of_model = pipeline.own_controls
         self._rank = pipeline.context.mesh.rank
         self._cuda = pipeline.context.device.type == "cuda"
         self._orders: SimpleQueue[AdapterLoad] = SimpleQueue()
@@ -81,9 +82,11 @@ class AdapterLoader:
             for number, choice in zip(numbers[:loras], params.lora, strict=True)
         )
         names = control_names(len(params.control))
+        chosen = zip(params.control, names, strict=True)
+        loaded = [each for each in chosen if each[0].name not in self._of_model]
         state.controls = tuple(
             ControlUse.of(number, choice, name)
-            for number, choice, name in zip(numbers[loras:], params.control, names, strict=True)
+            for number, (choice, name) in zip(numbers[loras:], loaded, strict=True)
         )
 
     def _put_in_place(self, number: int, adapter: Lora | Control) -> None:

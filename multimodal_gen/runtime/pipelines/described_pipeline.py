@@ -83,13 +83,14 @@ class DescribedPipeline:
                 *(("upscale",) if self.upscale_ways else ()),
                 *(("enhance_prompt",) if self.enhancer is not None else ()),
                 *(("lora",) if self.supports_lora else ()),
-                *(("control",) if self.supports_control else ()),
+                *(("control",) if self.supports_control or self.own_controls else ()),
             ),
             required=self.required,
             upscale_ways=self.upscale_ways,
             schedulers=self.schedulers,
             noise_schedules=self.noise_schedules,
             warnings=self.warnings,
+            controls=self.own_controls,
             lora_targets=self.lora_targets if self.supports_lora else (),
             residency="" if self.residency.plan is None else self.residency.plan.sentence,
             dtype=str(self.context.dtype).removeprefix("torch."),
@@ -126,6 +127,11 @@ class DescribedPipeline:
     @property
     def required(self) -> tuple[str, ...]:
         """Those of them that name an input that each request must have."""
+        return ()
+
+    @property
+    def own_controls(self) -> tuple[str, ...]:
+        """Names of controls that the checkpoint has, in place of those in the operator's folder."""
         return ()
 
     @property

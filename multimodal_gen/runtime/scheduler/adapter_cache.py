@@ -66,6 +66,8 @@ class AdapterCache:
             kind: _FOLDERS[kind](Path(folder)) for kind, folder in folders.items() if folder
         }
         self._capacity = capacity
+        self.of_model: tuple[str, ...] = ()
+        """Controls that the model itself has; known once the ranks have loaded."""
         self.most_bytes = sys.maxsize
         """Bytes on each rank for all of them; known once the ranks have loaded."""
         self._ranks = ranks
@@ -82,7 +84,8 @@ class AdapterCache:
         """Resolve the names of LoRAs, then of controls, to the current versions on disk. Raises
         InvalidRequest."""
         loras = [self._version("lora", choice.name, choice.target) for choice in params.lora]
-        controls = [self._version("control", choice.name) for choice in params.control]
+        named = (choice.name for choice in params.control)
+        controls = [self._version("control", name) for name in named if name not in self.of_model]
         versions = (*loras, *controls)
         count, size = len({*versions}), sum(version.size for version in {*versions})
         names = ", ".join(version.name for version in versions)

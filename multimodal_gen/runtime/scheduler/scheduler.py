@@ -164,6 +164,7 @@ class Scheduler:
         self._policy, self._cost = self._make_policy(first)
         self._live.policy = self._policy
         self._adapters.most_bytes = min(message.adapter_bytes for message in loaded)
+        self._adapters.of_model = model.controls
         self._bulletin.renew(self._policy, self._cost, at_once=True)
         self._gateway.open(self, self._links.size, model)
 

@@ -120,7 +120,7 @@ def _pixels(name: str) -> npt.NDArray[np.uint8]:
         return np.stack(frames)
     if name == "mask":
         return np.asarray(picture(64, 64, "L"))
-    turned = {"image": 0, "image_2": 1, "last_image": 2, "image_3": 3}[name]
+    turned = {"image": 0, "image_2": 1, "last_image": 2, "image_3": 3, "control_1": 1}[name]
     return np.ascontiguousarray(np.rot90(np.asarray(picture(64, 64)), turned))
 
 

@@ -35,6 +35,7 @@ from multimodal_gen.runtime.pipelines.trained_size import trained_size
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 _DENOISERS = ("transformer", "unet")
+_STEERING = ("controlnet", "adapter")
 _FROM_PICTURES = frozenset({"image-to-image", "inpainting", "video-to-video"})
 """Tasks that start from pictures, by strength; elsewhere it means something else."""
 
@@ -148,7 +149,9 @@ class FallbackPipeline(SteppedPipeline):
 
     @property
     def limits(self) -> Limits:
-        return msgspec.structs.replace(FALLBACK.limits, max_images=self.entry.images)
+        return msgspec.structs.replace(
+            FALLBACK.limits, max_images=self.entry.images, max_controls=1
+        )
 
     @property
     def picture_size(self) -> PictureSize:
@@ -166,15 +169,13 @@ class FallbackPipeline(SteppedPipeline):
     def _solver(
         self, params: SamplingParams, pictures: Pixels, generator: torch.Generator, **options: bool
     ) -> LibrarySolver:
-        given = self.signature.pictures(pictures, params)
+        given = self.signature.pictures(pictures, params) | self.signature.steering(params.control)
         begin = partial(start_call, self._stock, self.signature, params, given, generator)
         return LibrarySolver(partial(begin, **options), params, self.signature.named_in)
 
     def prepare(self, state: RequestState) -> None:
         """Start the call: it encodes the prompt and draws the noise, up to its loop."""
-        if "image_2" in self.entry.inputs and "image_2" not in state.pictures:
-            allowed = f"two pictures: {self.entry.inputs['image_2']} is the second"
-            raise InvalidRequest("image_path", f"{len(state.pictures)} images", allowed)
+        self._check_pictures(state.pictures)
         shown = state.req.previews and self.context.mesh.rank == 0
         state.solver = solver = self._solver(
             state.params, state.pictures, state.generator, previews=shown
@@ -182,6 +183,27 @@ class FallbackPipeline(SteppedPipeline):
         with self._vae.tiled(state.params):
             solver.start()
         state.latents = torch.empty(1, 0)  # known after the first step
+
+    def _check_pictures(self, pictures: Pixels) -> None:
+        """Raise InvalidRequest unless each of the call's pictures is there once."""
+        inputs, control, given = self.entry.inputs, self.entry.control, "control_1" in pictures
+        for name in ("image", "image_2"):
+            steers = inputs.get(name) == control and given
+            if steers and name in pictures:
+                allowed = f"either a picture of {self.own_controls[0]}, or one in image_path"
+                raise InvalidRequest("control", "a second picture", allowed)
+            needed = name == "image_2" or given
+            if needed and name in inputs and not steers and name not in pictures:
+                wanted = ", ".join(inputs[each] for each in ("image", "image_2") if each in inputs)
+                raise InvalidRequest("image_path", f"{len(pictures)} images", f"must be {wanted}")
+
+    @property
+    def own_controls(self) -> tuple[str, ...]:
+        """The component that steers, if there is one."""
+        if self.entry.control is None:
+            return ()
+        parts = [name for name in _STEERING if name in self.components]
+        return tuple(parts[:1]) or ("control",)
 
     @property
     def frame_multiple(self) -> int:

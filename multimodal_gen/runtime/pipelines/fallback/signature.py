@@ -11,8 +11,10 @@ import numpy as np
 import PIL.Image
 from torch import Tensor
 
+from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.configs.families.library_pipelines import LibraryPipeline
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.pictures import Pixels, images_of
 from multimodal_gen.runtime.pipelines.fallback.stepped_call import Pause
 
@@ -38,6 +40,12 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 """Our sampling parameters, with their names in the library's calls."""
 _FOR_USUAL_STEPS = ("intermediate_timesteps",)
 """Arguments whose default suits the default number of steps only: None with others."""
+_OF_CONTROL: Mapping[str, tuple[str, ...]] = {
+    "scale": ("controlnet_conditioning_scale", "adapter_conditioning_scale"),
+    "start": ("control_guidance_start",),
+    "stop": ("control_guidance_end", "adapter_conditioning_factor"),
+}
+_USUAL_CONTROL = {"scale": 1.0, "start": 0.0, "stop": 1.0}
 _GUIDANCE = ("guidance_scale", "true_cfg_scale", "guidance_scale_2")
 
 
@@ -103,7 +111,10 @@ class CallSignature(LibraryParameters):
         """
         size = None if self.takes("width") else (params.width, params.height)
         found: dict[str, Any] = {}
-        for ours, theirs in self._entry.inputs.items():
+        inputs = dict(self._entry.inputs)
+        if self._entry.control is not None and "control_1" in pixels:
+            inputs["control_1"] = self._entry.control
+        for ours, theirs in inputs.items():
             if ours not in pixels:
                 continue
             if ours == "video":
@@ -113,6 +124,21 @@ class CallSignature(LibraryParameters):
                 found[theirs] = [as_pil(each, size) for each in images_of(pixels)]
             else:
                 found[theirs] = as_pil(pixels[ours], size)
+        return found
+
+    def steering(self, choices: Sequence[ControlChoice]) -> dict[str, Any]:
+        """Keyword arguments of how strongly a request's control steers, and when. Raises
+        InvalidRequest for a number that the call does not take."""
+        found: dict[str, Any] = {}
+        for choice in choices:
+            for name, usual in _USUAL_CONTROL.items():
+                value = getattr(choice, name)
+                known = [each for each in _OF_CONTROL[name] if each in self._parameters]
+                if known:
+                    found[known[0]] = float(value)
+                elif value != usual:
+                    allowed = f"must be {usual}: this pipeline has no other"
+                    raise InvalidRequest(f"control.{name}", value, allowed)
         return found
 
     def step_callback(self, pause: Pause) -> dict[str, Any]:

@@ -84,6 +84,7 @@ def _described(name: str) -> LibraryPipeline:
     return LibraryPipeline(
         tasks=facts.TASKS.get(name) or _tasks(kind, inputs),
         inputs=inputs,
+        control=_control(kind, inputs),
         images=facts.SEVERAL.get(name, 2 if "image_2" in inputs else 1),
         size_multiple=facts.MULTIPLES.get(name, 1),
         size=facts.SIZES.get(name),
@@ -120,6 +121,16 @@ def _inputs(kind: type[Any]) -> dict[str, str]:
     if second is not None:
         found["image_2" if "image" in found else "image"] = second
     return found
+
+
+def _control(kind: type[Any], inputs: Mapping[str, str]) -> str | None:
+    """Name in its call of the picture that steers it; none for a video, or one with a mask of its
+    own."""
+    has_network = bool({"controlnet", "adapter"} & inspect.signature(kind).parameters.keys())
+    steering = "control_image" if "control_image" in _parameters(kind) else "image"
+    steered = has_network or steering == "control_image"
+    masked = inputs.get("image") == steering and "mask" in inputs
+    return steering if steered and not masked and steering in inputs.values() else None
 
 
 def _tasks(kind: type[Any], inputs: Mapping[str, str]) -> tuple[TaskName, ...]:
