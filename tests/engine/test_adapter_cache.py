@@ -275,3 +275,11 @@ def test_loras_that_never_fit_are_refused_with_their_size(tmp_path: Path) -> Non
     cache = sized(tmp_path, 100, a=60, b=60)
     with pytest.raises(InvalidRequest, match=r"lora='a, b': takes 1.2e-07 GB.*max_lora_gb"):
         cache.find(chosen([LoraChoice("a"), LoraChoice("b")]))
+
+
+def test_a_control_that_the_model_has_is_looked_for_in_no_folder(rank: Rank) -> None:
+    rank.cache.of_model = ("controlnet",)
+    controlled = SamplingParams(lora=(LoraChoice("a"),), control=({"name": "controlnet"},))
+    assert [version.name for version in rank.cache.find(controlled)] == ["a"]
+    with pytest.raises(InvalidRequest, match="without control_dir"):
+        rank.cache.find(SamplingParams(control=({"name": "canny"},)))

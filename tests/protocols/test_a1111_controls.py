@@ -54,6 +54,14 @@ def test_its_picture_is_cut_to_the_shape_of_the_output_as_its_resize_mode_says()
     assert np.ptp(filled[0, :16]) == 0 < np.ptp(cropped[0, :16])  # its border is repeated
 
 
+def test_a_picture_for_the_image_encoder_of_an_ip_adapter_is_not_cut() -> None:
+    body = body_of({**UNIT, "model": "ip-adapter_sd15", "module": "ip-adapter_clip_sd15"})
+    params, warnings = to_sampling_params(body, STEERED)
+    assert params.control == (ControlChoice("ip-adapter_sd15", None),)
+    assert warnings == []
+    assert inputs_of(body, params, STEERED, 10**6).pixels["control_1"].shape == (64, 64, 3)
+
+
 def test_a_unit_without_a_picture_has_the_first_image_of_img2img() -> None:
     unit = {"model": "edges", "image": None}
     body = body_of(unit, kind=ImageToImage, init_images=[picture(96, 64)])
@@ -68,6 +76,7 @@ def test_a_unit_without_a_picture_has_the_first_image_of_img2img() -> None:
     ("change", "message"),
     [
         ({"module": "canny"}, "preprocessors are not available: send the finished picture"),
+        ({"module": "ip-adapter_face_id"}, "preprocessors are not available"),
         ({"weight": "much"}, "scale must be a number"),
     ],
 )

@@ -17,6 +17,8 @@ from multimodal_gen.messages.pictures import Pixels, control_names
 FIELD = "alwayson_scripts.controlnet"
 SCRIPTS = ("controlnet", "ControlNet")
 _READY = (None, "", "none", "None")
+_OF_ENCODERS = ("ip-adapter-auto", "ip-adapter_clip_")
+"""Starts of the modules that are an IP-Adapter's image encoder, which every IP-Adapter has."""
 _RESIZE_MODES = {"Just Resize": 0, "Resize and Fill": 2, "Crop and Resize": CROP}
 _BALANCED = (None, 0, "Balanced")
 _TAKEN = {
@@ -80,12 +82,17 @@ def _model(unit: Mapping[str, Any]) -> str:
 
 
 def _choice(unit: Mapping[str, Any]) -> ControlChoice:
-    if unit.get("module") not in _READY:
+    if unit.get("module") not in _READY and not _is_encoded(unit):
         allowed = "preprocessors are not available: send the finished picture, and module none"
         raise InvalidRequest(FIELD, unit["module"], allowed)
     numbers = {"scale": "weight", "start": "guidance_start", "stop": "guidance_end"}
     given = {ours: unit[theirs] for ours, theirs in numbers.items() if unit.get(theirs) is not None}
     return ControlChoice.of({"name": _model(unit), "mode": unit.get("mode"), **given})
+
+
+def _is_encoded(unit: Mapping[str, Any]) -> bool:
+    """True for a picture that an IP-Adapter's image encoder is to see."""
+    return str(unit.get("module")).startswith(_OF_ENCODERS)
 
 
 def _pixels(
@@ -104,6 +111,6 @@ def _pixels(
     pixels = decode_picture(bytes_of(sent, FIELD), FIELD, max_pixels=max_pixels)
     mode = unit.get("resize_mode", CROP)
     mode = _RESIZE_MODES.get(mode, mode) if isinstance(mode, str) else mode
-    if size is None or mode == 0:  # The engine stretches it.
+    if size is None or mode == 0 or _is_encoded(unit):  # The engine fits it.
         return pixels
     return np.asarray(resized(Image.fromarray(pixels), size, mode))
