@@ -15,7 +15,7 @@ import PIL.Image
 import pytest
 import torch
 from controls import LoadedControls, edges, networks, save_random
-from engineless import finish, left, run, start
+from engineless import finish, left, load, run, start
 from parity import LATENTS, PIXELS, check_same_picture, pixels_apart, relative
 from tiny_checkpoints import stock_pipeline
 
@@ -42,6 +42,9 @@ SIZES = {
     "grey": (33, 90),
 }
 """Of the pictures of each control."""
+
+
+MASK = np.tile(np.linspace(-200, 455, 96).clip(0, 255).astype(np.uint8), (64, 1))
 
 
 @pytest.fixture(scope="module", params=["sd15", "sdxl"])
@@ -92,7 +95,7 @@ def theirs(
     """What diffusers' pipeline for ControlNets makes of the same request."""
     own = [nets[choice.name] for choice in params.control]
     modes = [each.mode for each in params.control if each.mode is not None]
-    kind = "StableDiffusion" + ("XL" if folder.name == "sdxl" else "") + "ControlNet"
+    kind = "StableDiffusion" + ("XL" if folder.name.startswith("sdxl") else "") + "ControlNet"
     shown = "control_image" if task or modes else "image"
     each: dict[str, Any] = {
         shown: [PIL.Image.fromarray(edges(*SIZES[choice.name])) for choice in params.control],
@@ -208,9 +211,24 @@ def test_pictures_can_be_changed_under_control(
     given: dict[str, Any] = {"image": edges(64, 96, seed=5)}
     call: dict[str, Any] = {"image": PIL.Image.fromarray(given["image"]), "strength": 0.7}
     if task == "Inpaint":
-        given["mask"] = np.tile(np.linspace(-200, 455, 96).clip(0, 255).astype(np.uint8), (64, 1))
+        given["mask"] = MASK
         call["mask_image"] = PIL.Image.fromarray(given["mask"])
     check(ours(pipeline, loaded, params, **given), theirs(folder, nets, params, task, **call))
+
+
+@pytest.mark.parametrize("model", ["sd15", "sdxl"])
+def test_a_unet_that_is_shown_the_mask_is_steered(
+    model: str, checkpoints: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = checkpoints(f"{model}-inpainting")
+    net = networks(stock_pipeline(checkpoints(model)).unet)["canny"]
+    save_random(net, tmp_path / "canny")
+    pipeline = load(folder)
+    params = params_of("canny:0.8", strength=0.9, num_inference_steps=5)
+    given = {"image": edges(64, 96, seed=5), "mask": MASK}
+    own = ours(pipeline, LoadedControls(pipeline, tmp_path), params, **given)
+    call = {"image": PIL.Image.fromarray(given["image"]), "mask_image": PIL.Image.fromarray(MASK)}
+    check(own, theirs(folder, {"canny": net}, params, "Inpaint", **call, strength=0.9))
 
 
 def test_rows_of_different_controls_and_of_none_share_a_batch(

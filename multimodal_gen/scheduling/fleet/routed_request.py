@@ -27,6 +27,7 @@ class RoutedRequest:
     deadline: float | None = None
     """Time by which it must have ended, on the clock of `now`."""
     loras: frozenset[str] = frozenset()
+    """Names of its LoRAs and controls."""
     prompt: Hashable = None
     """Equal for requests whose encoded prompts are shared."""
     suspect: bool = False
@@ -47,7 +48,9 @@ class RoutedRequest:
             level=LEVELS[params.priority],
             owner=req.standing.owner,
             deadline=deadline,
-            loras=frozenset(choice.name for choice in (*params.lora, *params.control)),
+            loras=frozenset(
+                [each.name for each in params.lora] + [each.name for each in params.control]
+            ),
             prompt=(params.prompt, params.negative_prompt),
             suspect=suspect,
         )
