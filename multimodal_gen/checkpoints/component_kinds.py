@@ -74,6 +74,12 @@ KINDS = (
         "a Gemma 2 text encoder", "text_encoder", ("Gemma2Model",), (_QUERY, _FOUR_NORMS)
     ),
     ComponentKind(
+        "a Qwen3-VL text encoder",
+        "text_encoder",
+        ("Qwen3VLForConditionalGeneration", "Qwen3VLModel"),
+        (_QUERY, _NORMED_QUERY, r"(?:model\.)?visual\.blocks\.0\..*"),
+    ),
+    ComponentKind(
         "a Qwen3 text encoder",
         "text_encoder",
         ("Qwen3Model", "Qwen3ForCausalLM"),
@@ -100,7 +106,7 @@ KINDS = (
     ComponentKind(
         "a VAE of Wan or Qwen-Image",
         "vae",
-        ("AutoencoderKLWan", "AutoencoderKLQwenImage"),
+        ("AutoencoderKLWan", "AutoencoderKLQwenImage", "AutoencoderKLQwenImage21"),
         (r"decoder\.middle\.0\.residual\.0\.gamma|decoder\.mid_block\.resnets\.0\.norm1\.gamma",),
     ),
     ComponentKind(

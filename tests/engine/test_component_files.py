@@ -101,6 +101,31 @@ def test_a_text_encoder_in_a_file_is_the_folders(
     assert differences(own, others) == []
 
 
+@pytest.mark.parametrize("name", ["qwenimage21", "krea2"])
+@pytest.mark.parametrize("outer", ["model.language_model.", "model.", ""])
+def test_a_qwen3_vl_in_a_file_is_the_folders(
+    name: str, outer: str, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = checkpoints(name)
+    plain = {key.removeprefix("model."): t for key, t in weights(folder, "text_encoder").items()}
+    seen = outer.partition("language_model")[0] if "language" in outer else ""
+    tensors = {
+        key.replace("language_model.", outer, 1) if key.startswith("language") else seen + key: t
+        for key, t in plain.items()
+    }
+    file = write(tmp_path / "qwen3vl.safetensors", tensors)
+    own, others = component(folder, "text_encoder", file), component(folder, "text_encoder")
+    assert differences(own, others) == []
+
+
+def test_a_vae_of_qwen_image_21_in_a_file_is_the_folders(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = checkpoints("qwenimage21")
+    file = write(tmp_path / "vae.safetensors", weights(folder, "vae"))
+    assert differences(component(folder, "vae"), component(folder, "vae", file)) == []
+
+
 def test_an_image_encoder_in_a_file_is_the_folders(
     checkpoints: Checkpoints, tmp_path: Path
 ) -> None:

@@ -46,6 +46,7 @@ QWEN_IMAGE_21 = FamilyConfig(
     size_multiple=32,
     defaults=Defaults(width=1024, height=1024, num_inference_steps=40, true_cfg_scale=1.0),
     limits=Limits(max_images=10),
+    picture_size="last",
     views=(View.FLOW,),
     denoiser="native",
     single_files=_SINGLE_FILES,

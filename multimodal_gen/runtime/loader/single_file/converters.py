@@ -17,6 +17,8 @@ from multimodal_gen.runtime.loader.original.encoders.transformers_names import (
     LANGUAGE_MODELS,
     language_model_names,
     mistral3_names,
+    qwen3_vl_model_names,
+    qwen3_vl_names,
     t5_names,
 )
 from multimodal_gen.runtime.loader.original.table import converted
@@ -44,11 +46,14 @@ _CONVERTERS: Mapping[str, Converter] = {
     "SanaTransformer2DModel": partial(converted, names=sana.NAMES),
     "AutoencoderKLLTXVideo": ltx_vae_names,
     "AutoencoderKLQwenImage": wan_vae_names,
+    "AutoencoderKLQwenImage21": wan_vae_names,
     "AutoencoderKLWan": wan_vae_names,
     **dict.fromkeys(("CLIPVisionModel", "CLIPVisionModelWithProjection"), dict),
     **dict.fromkeys(("T5EncoderModel", "UMT5EncoderModel"), t5_names),
     **dict.fromkeys(LANGUAGE_MODELS, language_model_names),
     "Mistral3ForConditionalGeneration": mistral3_names,
+    "Qwen3VLForConditionalGeneration": qwen3_vl_names,
+    "Qwen3VLModel": qwen3_vl_model_names,
 }
 
 

@@ -63,3 +63,17 @@ def language_model_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def mistral3_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Convert names of a Mistral 3's language model alone; those of the whole stay."""
     return {_ALONE.sub("model.language_model.", name): t for name, t in tensors.items()}
+
+
+def qwen3_vl_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Convert names of a Qwen3-VL whose parts are not inside a model, as in ComfyUI's files."""
+    whole = mistral3_names(tensors)
+    return {re.sub(r"^(?=visual\.)", "model.", name): tensor for name, tensor in whole.items()}
+
+
+def qwen3_vl_model_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same for the class without the layer that predicts words."""
+    names = {name: re.sub(r"^(?=language_model\.)", "model.", name) for name in tensors}
+    whole = qwen3_vl_names({names[name]: tensor for name, tensor in tensors.items()})
+    inside = "model."
+    return {n.removeprefix(inside): t for n, t in whole.items() if n.startswith(inside)}
