@@ -30,8 +30,9 @@ image's shape at about the default pixel count; `last`: as `area`, of the last o
 Otherwise the first one counts."""
 
 
-UpscaleWay = Literal["second-pass", "model"]
-"""Ways to enlarge a result: generate from it once more, or run a model of the operator's."""
+UpscaleWay = Literal["second-pass", "model", "latents"]
+"""Ways to enlarge a result: generate from it once more, run a model of the operator's, or run one
+on the latents and generate from those once more."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

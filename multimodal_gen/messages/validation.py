@@ -157,6 +157,9 @@ def _check_second_pass(params: SamplingParams, model: ModelInfo, pictures: Pictu
     second = second_pass(params, model.size_multiple)
     if second is None:
         return
+    if "latents" in model.upscale_ways:
+        _check_from_latents(params, second, model, pictures)
+        return
     if "second-pass" not in model.upscale_ways:
         allowed = f"a second pass (strength) is not supported by {model.family}, only a model"
         raise InvalidRequest("upscale", str(params.upscale), allowed)
@@ -167,6 +170,22 @@ def _check_second_pass(params: SamplingParams, model: ModelInfo, pictures: Pictu
     with naming_upscale(params):
         image = FrameHeader((params.height, params.width, 3))
         validate(second, model, {"image": image, **controls_of(pictures)})
+
+
+def _check_from_latents(
+    params: SamplingParams, second: SamplingParams, model: ModelInfo, pictures: Pictures
+) -> None:
+    """Check a second pass that starts from enlarged latents."""
+    choice = params.upscale
+    assert choice is not None
+    if choice.model is None:
+        raise InvalidRequest("upscale", str(choice), "must name a model that enlarges latents")
+    if pictures:
+        raise InvalidRequest("upscale", str(choice), "can't be combined with pictures, here")
+    if choice.strength is not None and not 0 < choice.strength <= 1:
+        raise InvalidRequest("upscale", str(choice), "strength must be more than 0, at most 1")
+    with naming_upscale(params):
+        validate(replace(second, strength=None), model, pictures)
 
 
 def _check_enlarging(params: SamplingParams, model: ModelInfo) -> None:

@@ -198,12 +198,14 @@ def test_a_family_without_a_second_pass_takes_a_model_only(
         start(wan, SamplingParams(prompt="x", upscale="4x-tiny@2:0.5"))
 
 
-def test_without_the_extra_the_folder_is_refused(
-    flux: ComposedPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_the_extra_a_model_is_refused(
+    checkpoints: Checkpoints, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "spandrel", None)
-    with pytest.raises(InvalidRequest, match=r"needs an extra: pip install .*\[upscale\]"):
-        flux.upscalers.open(str(folder))
+    flux = load(checkpoints("flux-dev"))
+    flux.upscalers.open(str(folder))
+    with pytest.raises(InvalidRequest, match=r"needs an extra .*pip install .*\[upscale\]"):
+        start(flux, SamplingParams(**SIZE, **STEPS, upscale="4x-tiny@2"))
 
 
 @pytest.fixture(scope="module", params=[1, 2])

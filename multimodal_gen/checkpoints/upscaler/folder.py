@@ -11,11 +11,12 @@ _USUAL_SCALE = 4.0
 
 
 class UpscalerFolder(AdapterFolder):
-    """Upscalers as single files; those that come as pickles must be converted."""
+    """Upscalers as single files, or in folders as diffusers saves them; those that come as pickles
+    must be converted."""
 
     field = "upscale"
-    config = ""
-    preferred = ()
+    config = "config.json"
+    preferred = ("diffusion_pytorch_model.safetensors",)
 
 
 def scale_of(name: str) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.runtime.distributed.first_rank import make_sharing
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.tensors.safetensors_file import open_safetensors
+from multimodal_gen.runtime.models.latent_upsampler import MARK, LatentUpsampler
 from multimodal_gen.runtime.models.upscaler import Upscaler
 
 MOST_LOADED = 2
@@ -31,7 +34,7 @@ class Upscalers:
         self._context = context
         self._shared = make_sharing(context.mesh, context.device)
         self._folder: UpscalerFolder | None = None
-        self._loaded: OrderedDict[str, Upscaler] = OrderedDict()
+        self._loaded: OrderedDict[str, Upscaler | LatentUpsampler] = OrderedDict()
         self._stamps: dict[str, str] = {}
 
     @property
@@ -39,17 +42,15 @@ class Upscalers:
         return self._folder is not None
 
     def open(self, folder: str) -> None:
-        """Let requests name the files of a folder. Raises InvalidRequest, also where the extra is
-        missing."""
+        """Let requests name the files of a folder. Raises InvalidRequest if there is none."""
         self._folder = UpscalerFolder(Path(folder))
-        _spandrel(folder)
 
-    def load(self, name: str) -> Upscaler:
+    def load(self, name: str) -> Upscaler | LatentUpsampler:
         """Return the model of this name. Collective. Raises InvalidRequest on all ranks alike."""
         tensors = self._shared(lambda: {"": self._changed(name)})[""]
         upscaler = self._loaded.pop(name, None)
         if tensors or upscaler is None:
-            upscaler = Upscaler(name, self._built(name, tensors))
+            upscaler = self._built(name, tensors)
         self._loaded[name] = upscaler
         while len(self._loaded) > MOST_LOADED:
             self._loaded.popitem(last=False)
@@ -73,7 +74,10 @@ class Upscalers:
         self._stamps[name] = stamp
         return {key: each.to(self._context.device) for key, each in read.items()}
 
-    def _built(self, name: str, tensors: dict[str, Tensor]) -> Any:
+    def _built(self, name: str, tensors: dict[str, Tensor]) -> Upscaler | LatentUpsampler:
+        if MARK in tensors:
+            with _naming(name):
+                return LatentUpsampler.of(name, tensors, self._context.dtype)
         descriptor = _described(name, tensors)
         dtype = self._context.dtype
         halves = {
@@ -82,19 +86,26 @@ class Upscalers:
         }
         dtype = dtype if halves.get(dtype, True) else torch.float32
         descriptor.model.requires_grad_(requires_grad=False)
-        return descriptor.to(device=self._context.device, dtype=dtype).eval()
+        return Upscaler(name, descriptor.to(device=self._context.device, dtype=dtype).eval())
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Have what a library does not understand of a file told of the file."""
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError, AssertionError) as error:
+        raise InvalidRequest("upscale", name, f"can't be loaded: {error!s:.300}") from error
 
 
 def _described(name: str, tensors: dict[str, Tensor]) -> Any:
     """A model built from tensors alone, as spandrel's loader of files would unpickle some."""
     spandrel = _spandrel(name)
     try:
-        descriptor = spandrel.MAIN_REGISTRY.load(tensors)
+        with _naming(name):
+            descriptor = spandrel.MAIN_REGISTRY.load(tensors)
     except spandrel.UnsupportedModelError as error:
         allowed = "is not a model that spandrel knows"
-        raise InvalidRequest("upscale", name, allowed) from error
-    except (RuntimeError, KeyError, ValueError, AssertionError) as error:
-        allowed = f"can't be loaded: {error!s:.300}"
         raise InvalidRequest("upscale", name, allowed) from error
     channels = getattr(descriptor, "input_channels", 0), getattr(descriptor, "output_channels", 0)
     if descriptor.purpose not in _PURPOSES or channels != (3, 3):
@@ -108,5 +119,7 @@ def _spandrel(given: str) -> Any:
     try:
         return importlib.import_module("spandrel")
     except (ImportError, RuntimeError) as error:  # torchvision of another build than torch
-        allowed = f"needs an extra: pip install 'multimodal-gen[upscale]' ({error!s:.100})"
-        raise InvalidRequest("upscaler_dir", given, allowed) from error
+        allowed = (
+            f"needs an extra of the server: pip install 'multimodal-gen[upscale]' ({error!s:.100})"
+        )
+        raise InvalidRequest("upscale", given, allowed) from error

@@ -319,7 +319,7 @@ class GPUWorker:
         return Prepared(
             batch_keys=tuple(run for each in passes for run in self._runs(each)),
             rows=state.planned_rows,
-            decode_chunks=self.pipeline.decode_chunks(state.params),
+            decode_chunks=decode_units(self.pipeline, state),
             second=None
             if second is None
             else SecondPass(second.evaluations_left, self.pipeline.decode_chunks(second.params)),

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from multimodal_gen.configs.families import FamilyConfig
+from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.configs.solver_choice import (
     default_solver_name,
     replacement_warning,
@@ -25,7 +28,10 @@ from multimodal_gen.messages.model_info import (
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.enhancer.enhancer import PromptEnhancer
 from multimodal_gen.runtime.loader.upscalers import Upscalers
+from multimodal_gen.runtime.models.latent_upsampler import LatentUpsampler
+from multimodal_gen.runtime.models.upscaler import Upscaler
 from multimodal_gen.runtime.residency.residency import Residency
+from multimodal_gen.runtime.stages.request_state import RequestState
 
 
 class DescribedPipeline:
@@ -108,6 +114,14 @@ class DescribedPipeline:
         starts = hasattr(self, "start") and {"text-to-image", "image-to-image"} <= {*self.tasks}
         second: tuple[UpscaleWay, ...] = ("second-pass",) if starts else ()
         return (*second, "model") if self.upscalers.available else second
+
+    def check_upsampler(self, choice: UpscaleChoice, upscaler: Upscaler | LatentUpsampler) -> None:
+        """Raise InvalidRequest for a model that this family can't use between its passes."""
+
+    def enlarged(self, state: RequestState, upsampler: LatentUpsampler) -> Tensor:
+        """Latents that a second pass starts from, made of those of the first, in families with the
+        way "latents"."""
+        raise LookupError
 
     @property
     def sound(self) -> bool:

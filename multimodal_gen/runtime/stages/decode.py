@@ -29,7 +29,7 @@ class DecodeStage:
         self.uses = pipeline.components_of_kind(*DECODERS)
 
     def components(self, states: Sequence[RequestState], k: int) -> tuple[str, ...]:
-        states = [state for state in states if state.enlargement is None]
+        states = [state for state in states if _is_decoded(state)]
         by_all = any(self._pipeline.decoded_by_all(state.params) for state in states)
         here = bool(states) and (self._is_output_rank or by_all)
         return self.uses if here else ()
@@ -48,6 +48,8 @@ class DecodeStage:
 
     def _decode(self, together: Sequence[RequestState], unit: int) -> None:
         first = together[0]
+        if first.upsampler is not None:
+            return
         if first.shared is not None:
             frames = first.shared.advance(
                 lambda pixels: first.measure(pixels, "decoding"), partial(_finished, first)
@@ -70,7 +72,7 @@ class DecodeStage:
         return [*shared[""].values()]
 
     def _decode_sound(self, state: RequestState) -> None:
-        if state.enlargement is not None:
+        if not _is_decoded(state):
             return
         if state.audio is None:  # an earlier try may have got this far
             self._pipeline.decode_sound(state)
@@ -83,7 +85,7 @@ class DecodeStage:
         groups: list[list[RequestState]] = []
         open_groups: dict[object, list[RequestState]] = {}
         for state in states:
-            if state.shared is None:
+            if state.shared is None and state.upsampler is None:
                 state.shared = self._pipeline.shared_decoding(state)
             size = _size(state)
             group = open_groups.get(size)
@@ -99,7 +101,14 @@ class DecodeStage:
 def decode_units(pipeline: Pipeline, state: RequestState) -> int:
     """Number of units of a pass in the decoding phase."""
     enlargement = state.enlargement
+    if state.upsampler is not None:
+        return 1
     return pipeline.decode_chunks(state.params) if enlargement is None else enlargement.units
+
+
+def _is_decoded(state: RequestState) -> bool:
+    """False for a pass whose pixels a model makes, or which has none."""
+    return state.enlargement is None and state.upsampler is None
 
 
 def _size(state: RequestState) -> object:

@@ -16,6 +16,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.request import Req
 from multimodal_gen.runtime.controls.control_rows import ControlUse
 from multimodal_gen.runtime.layers.lora import LoraUse, uses_at
+from multimodal_gen.runtime.models.latent_upsampler import LatentUpsampler
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.upscaler import Enlargement
 from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
@@ -93,6 +94,10 @@ class RequestState:
     """VAE state after the last decoded chunk, needed for the next one."""
     shared: SharedDecoding | None = None
     """Its tiles or bands, from the first one on, if all ranks decode it."""
+    clean: Tensor | None = None
+    """Latents of a pass before, enlarged, that it starts from: [1, ...] as `latents`."""
+    upsampler: LatentUpsampler | None = None
+    """Set if its latents are enlarged for the next pass, instead of being decoded."""
     enlargement: Enlargement | None = None
     """Set if a model makes it of the pixels of the pass before, without evaluations."""
 
@@ -127,7 +132,8 @@ class RequestState:
     @property
     def is_begun(self) -> bool:
         """True for a later pass that has what it starts from."""
-        return "image" in self.pictures or self.shared is not None
+        begun = (self.pictures.get("image"), self.shared, self.clean)
+        return any(each is not None for each in begun)
 
     @property
     def passes(self) -> list[RequestState]:

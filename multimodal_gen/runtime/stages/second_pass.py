@@ -10,9 +10,16 @@ import msgspec
 import torch
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.configs.second_pass import enlarged_by_model, naming_upscale, second_pass
+from multimodal_gen.configs.second_pass import (
+    UpscaleChoice,
+    enlarged_by_model,
+    naming_upscale,
+    second_pass,
+)
+from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.pictures import controls_of
+from multimodal_gen.runtime.models.latent_upsampler import LatentUpsampler
 from multimodal_gen.runtime.models.upscaler import Enlargement, Upscaler
 from multimodal_gen.runtime.stages.decode import decode_units
 from multimodal_gen.runtime.stages.encode import EncodeStage
@@ -35,10 +42,23 @@ class ExpectEnlargement:
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:
             choice, params = state.params.upscale, enlarged_by_model(state.params)
-            if choice is not None and choice.model is not None and params is not None:
+            if choice is None or choice.model is None or params is None:
+                continue
+            upscaler = self._pipeline.upscalers.load(choice.model)
+            self._check(choice, upscaler)
+            if isinstance(upscaler, LatentUpsampler):
+                state.upsampler = upscaler
+            else:
                 state.second = _later(state, params)
-                upscaler = self._pipeline.upscalers.load(choice.model)
                 state.second.enlargement = self._enlargement(state, upscaler)
+
+    def _check(self, choice: UpscaleChoice, upscaler: Upscaler | LatentUpsampler) -> None:
+        """Raise InvalidRequest for a model that does not fit the request or the pipeline."""
+        if "latents" in self._pipeline.upscale_ways:
+            self._pipeline.check_upsampler(choice, upscaler)
+        elif isinstance(upscaler, LatentUpsampler):
+            allowed = "enlarges latents of another model"
+            raise InvalidRequest("upscale", upscaler.name, allowed)
 
     def _enlargement(self, state: RequestState, upscaler: Upscaler) -> Enlargement:
         given, choice, mesh = state.params, state.params.upscale, self._pipeline.context.mesh
@@ -112,14 +132,21 @@ class StartNextPass:
             later.audio, later.audio_rate = state.audio, state.audio_rate
             later.pictures = controls_of(state.pictures)
             return
+        if state.upsampler is not None:
+            later.clean = self._pipeline.enlarged(state, state.upsampler)
+            self._prepare_again(later)
+            return
         image = torch.cat(state.chunks)[0].cpu().numpy()
         later.pictures = {"image": image, **controls_of(state.pictures)}
         headers = {name: header_of(picture) for name, picture in later.pictures.items()}
         later.req = msgspec.structs.replace(later.req, pictures=headers)
+        self._prepare_again(later)
+
+    def _prepare_again(self, later: RequestState) -> None:
         try:
             self._prepare([later], 1)
         except Exception:
-            later.pictures = {}
+            later.pictures, later.clean = {}, None
             raise
 
 

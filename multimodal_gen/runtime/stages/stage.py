@@ -8,11 +8,15 @@ from typing import Protocol
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.second_pass import UpscaleChoice
+from multimodal_gen.messages.model_info import UpscaleWay
 from multimodal_gen.runtime.controls.loaded_controls import LoadedControls
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.loader.upscalers import Upscalers
+from multimodal_gen.runtime.models.latent_upsampler import LatentUpsampler
 from multimodal_gen.runtime.models.schedulers.solver import Solver
+from multimodal_gen.runtime.models.upscaler import Upscaler
 from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
 from multimodal_gen.runtime.models.vaes.vae import VAE
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
@@ -117,3 +121,12 @@ class Pipeline(Protocol):
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor: ...
 
     def decode_sound(self, state: RequestState) -> None: ...
+
+    @property
+    def upscale_ways(self) -> tuple[UpscaleWay, ...]: ...
+
+    def check_upsampler(
+        self, choice: UpscaleChoice, upscaler: Upscaler | LatentUpsampler
+    ) -> None: ...
+
+    def enlarged(self, state: RequestState, upsampler: LatentUpsampler) -> Tensor: ...

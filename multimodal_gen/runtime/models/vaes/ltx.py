@@ -69,6 +69,11 @@ class LTXVAE(VideoVAE):
             latents = noise.added(latents)
         return latents.to(self._module.dtype)
 
+    def from_module(self, latents: Tensor) -> Tensor:
+        """Convert the module's latents to the denoiser's: the inverse of `module_latents`."""
+        factor: float = self._module.config.scaling_factor
+        return self._normalized(latents.float()) * factor
+
     def decode_tile(
         self, latents: Tensor, chunk: int, carry: Carry, **options: Any
     ) -> tuple[Tensor, Carry]:

@@ -16,14 +16,17 @@ from multimodal_gen.configs.families.ltx2 import (
     SKIPPING_PARAMETER,
 )
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
-from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.messages.model_info import Defaults, UpscaleWay
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.ltx2.config import LTX2Config
 from multimodal_gen.runtime.models.dits.ltx2.keys import ltx2_key_map
 from multimodal_gen.runtime.models.dits.ltx2.model import LTX2Transformer
 from multimodal_gen.runtime.models.dits.ltx2.rotary import VideoGrid
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.models.latent_upsampler import LatentUpsampler
+from multimodal_gen.runtime.models.upscaler import Upscaler
 from multimodal_gen.runtime.models.vaes.ltx import LTXVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.families.ltx import default_video
@@ -36,6 +39,8 @@ from multimodal_gen.runtime.pipelines.families.ltx2_guidance import (
 from multimodal_gen.runtime.pipelines.flow_schedules import falling_sigmas, linear_shift
 from multimodal_gen.runtime.pipelines.latents.with_sound import LatentsWithSound
 from multimodal_gen.runtime.pipelines.native import NativeTransformer
+from multimodal_gen.runtime.pipelines.start.latent_start import check_upsampler
+from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows, join_rows
 
@@ -62,6 +67,7 @@ class LTX2Pipeline(ComposedPipeline):
             self.vae, self.components["audio_vae"], self.context, self.family.size_multiple
         )
         self._frames = GivenFrames(self.layout)
+        self.start = PictureStart(self.layout, flow_model_start)
         self.guidance = LTX2Guidance(self.layout, self._frames, skips=self._skips)
 
     # -- properties of the checkpoint
@@ -124,7 +130,25 @@ class LTX2Pipeline(ComposedPipeline):
             "mu": linear_shift(self.scheduler_config, tokens),
         }
         state.solver = self.solver_of(state.params, state.generator, levels)
+        if state.clean is not None:
+            self.start.begin(state, state.solver)
         self._frames.prepare(state, state.solver)
+
+    @property
+    def upscale_ways(self) -> tuple[UpscaleWay, ...]:
+        ways = super().upscale_ways
+        return (*ways, "latents") if "model" in ways else ways
+
+    def check_upsampler(self, choice: UpscaleChoice, upscaler: Upscaler | LatentUpsampler) -> None:
+        check_upsampler(choice, upscaler, self.vae.channels)
+
+    def enlarged(self, state: RequestState, upsampler: LatentUpsampler) -> Tensor:
+        """As LTX2LatentUpsamplePipeline does; the sound stays as it is."""
+        params, (_, latents) = state.params, state.running()
+        assert isinstance(self.vae, LTXVAE)
+        video = upsampler(self.vae.module_latents(self.layout.unpack(latents, params)))
+        sound = latents[:, -self.layout.sound_tokens(params) :]
+        return torch.cat((self.layout.pack(self.vae.from_module(video)), sound), dim=1)
 
     def batch_kind(self, state: RequestState, evaluation: int) -> str:
         """Include the frame rate: the model gets positions in seconds."""

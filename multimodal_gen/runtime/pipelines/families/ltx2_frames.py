@@ -49,7 +49,10 @@ class GivenFrames:
     def prepare(self, state: RequestState, solver: Solver) -> None:
         """Set the latents, and conditioning `noisy` of all branches."""
         layout, params, groups = self._layout, state.params, [1.0]
-        if "image" not in state.pictures:
+        if state.clean is not None:
+            noise = layout.noise_of_tokens(params, state.generator, 0)
+            latents = solver.add_noise(state.clean, noise, state.evaluation)
+        elif "image" not in state.pictures:
             latents = layout.noise(params, state.generator)
         elif "last_image" in state.pictures:
             latents, groups = self._between(state), [0.0, 1.0, 0.0]
