@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,18 @@ import pytest
 import torch
 from controls import LoadedControls, edges, save_random
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from engineless import Pictures, run
-from parity import LATENTS, PIXELS, pixels_apart, relative
+from engineless import Pictures, finish, left, run, start
+from parity import LATENTS, PIXELS, check_same_picture, pixels_apart, relative
 from tiny_checkpoints import Reference, stock_pipeline
+from transformer_controls import SIZES, networks_for
 
+from multimodal_gen.checkpoints.control.folder import ControlFolder
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.plan import Phase
+from multimodal_gen.runtime.controls.reader import all_kinds, describe
+from multimodal_gen.runtime.controls.transformer_kind import TransformerKind
+from multimodal_gen.runtime.pipelines.adapter_readers import control_reader
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 COMMON: dict[str, Any] = {
@@ -27,8 +37,8 @@ COMMON: dict[str, Any] = {
     "num_inference_steps": 4,
 }
 CALLS: dict[str, dict[str, Any]] = {
-    "flux-dev": {"guidance_scale": 3.0},
-    "sd3": {"guidance_scale": 5.0, "negative_prompt": "blurry"},
+    "flux-dev": {"guidance_scale": 3.0, "max_sequence_length": 32},
+    "sd3": {"max_sequence_length": 32, "guidance_scale": 5.0, "negative_prompt": "blurry"},
     "qwenimage": {"true_cfg_scale": 4.0, "negative_prompt": "blurry " * 9},
     "zimage": {"guidance_scale": 2.0, "negative_prompt": "blurry " * 40},
 }
@@ -38,58 +48,8 @@ CLASSES = {
     "qwenimage": "QwenImageControlNet",
     "zimage": "ZImageControlNet",
 }
-SIZES = {"a": (48, 80), "b": (70, 45), "c": (64, 64)}
-"""Of the networks' pictures."""
-
-
-def _nets(name: str, transformer: Any) -> dict[str, Any]:
-    config = {key: value for key, value in transformer.config.items() if not key.startswith("_")}
-    if name == "flux-dev":
-        make = diffusers.FluxControlNetModel
-        own = {key: value for key, value in config.items() if key != "out_channels"}
-        hint = {"conditioning_embedding_channels": config["in_channels"] // 4, "patch_size": 2}
-        return {
-            "a": make(**{**own, "num_layers": 1, "num_single_layers": 2, "guidance_embeds": False}),
-            "b": make(**{**own, "num_layers": 1, "num_single_layers": 1, "num_mode": 9}),
-            "c": make(**{**own, **hint, "num_layers": 1, "num_single_layers": 0}),
-        }
-    if name == "sd3":
-        make = diffusers.SD3ControlNetModel
-        alone = {
-            "joint_attention_dim": None,
-            "use_pos_embed": False,
-            "pos_embed_type": None,
-            "force_zeros_for_pooled_projection": False,
-            "dual_attention_layers": (),
-        }
-        return {
-            "a": make(**{**config, "num_layers": 1}),
-            "b": make(**{**config, "num_layers": 2, "pos_embed_max_size": 24}),
-            "c": make(**{**config, **alone, "num_layers": 2}),
-        }
-    if name == "qwenimage":
-        make = diffusers.QwenImageControlNetModel
-        known = ("guidance_embeds", "zero_cond_t", "use_additional_t_cond", "use_layer3d_rope")
-        own = {key: value for key, value in config.items() if key not in known}
-        return {key: make(**{**own, "num_layers": n}) for key, n in (("a", 1), ("b", 1))}
-    shared = ("dim", "n_refiner_layers", "n_heads", "n_kv_heads", "norm_eps", "qk_norm")
-    own = {key: config[key] for key in shared}
-    channels, refiners = config["in_channels"], [*range(config["n_refiner_layers"])]
-
-    def z_image(steers: str | None, layers: list[int], more: int = 0) -> Any:
-        return diffusers.ZImageControlNetModel(
-            control_layers_places=layers,
-            control_refiner_layers_places=refiners,
-            control_in_dim=channels + more,
-            add_control_noise_refiner=steers,
-            **own,
-        )
-
-    return {
-        "a": z_image(None, [0]),
-        "b": z_image("control_layers", [0, 1], channels + 1),
-        "c": z_image("control_noise_refiner", [0, 1], channels + 1),
-    }
+WITHOUT_USE = ("out_channels", "patch_size", "pos_embed_type", "pos_embed_max_size")
+"""Fields that some networks do not use, as they have no end, places or patches."""
 
 
 @pytest.fixture(scope="module", params=CLASSES)
@@ -101,7 +61,7 @@ def folder(request: pytest.FixtureRequest, checkpoints: Callable[..., Path]) -> 
 def nets(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     """Networks of diffusers, saved in `.folder`."""
     root = tmp_path_factory.mktemp("controls")
-    made = _nets(folder.name, stock_pipeline(folder).transformer)
+    made = networks_for(folder.name, stock_pipeline(folder).transformer)
     for number, (name, net) in enumerate(made.items()):
         save_random(net, root / name, number)
     return {**made, "folder": root}
@@ -226,3 +186,126 @@ def test_a_controlnet_equals_diffusers(
     assert pixels_apart(ours, theirs) <= PIXELS
     plain = run(pipeline, params.updated(control=()))
     assert not np.allclose(ours.pixels, plain.pixels, atol=8)
+
+
+@pytest.mark.parametrize("folder", ["flux-dev"], indirect=True, scope="module")
+@pytest.mark.parametrize("task", ["Img2Img", "Inpaint"])
+def test_pictures_can_be_changed_under_control(
+    pipeline: ComposedPipeline,
+    folder: Path,
+    nets: Mapping[str, Any],
+    loaded: LoadedControls,
+    task: str,
+) -> None:
+    params = params_of(folder, "a=x:0.8@0-0.7", strength=0.7, num_inference_steps=6)
+    given: Pictures = {**pictures_of(params), "image": edges(48, 80, seed=5)}
+    call: dict[str, Any] = {"image": PIL.Image.fromarray(given["image"]), "strength": 0.7}
+    if task == "Inpaint":
+        given["mask"] = np.tile(np.linspace(-200, 455, 80).clip(0, 255).astype(np.uint8), (48, 1))
+        call["mask_image"] = PIL.Image.fromarray(given["mask"])
+    ours = run(pipeline, params, given, controls=loaded.uses(params.control))
+    theirs = stock(folder, nets, params, task, num_inference_steps=6, **call)
+    assert relative(ours, theirs) <= LATENTS
+    assert pixels_apart(ours, theirs) <= PIXELS
+
+
+def test_rows_of_different_controls_and_of_none_share_a_batch(
+    pipeline: ComposedPipeline, folder: Path, nets: Mapping[str, Any], loaded: LoadedControls
+) -> None:
+    union = "b/2=x:0.9" if folder.name == "flux-dev" else "b=x:0.9"
+    wanted = [
+        params_of(folder, "a=x"),
+        params_of(folder, seed=1),
+        params_of(folder, union, "a=x:0.5@0.3-1", seed=2, num_inference_steps=3),
+        params_of(folder, "c=x" if "c" in nets else "b=x", seed=3, prompt="a dog " * 9),
+    ]
+    states = [
+        start(pipeline, each, pictures_of(each), controls=loaded.uses(each.control))
+        for each in wanted
+    ]
+    assert len({pipeline.batch_key(state, 0) for state in states}) == 1
+    while any(left(state) for state in states):
+        pipeline.forward(Phase.DENOISE, [state for state in states if left(state)], 1)
+    for state, params in zip(states, wanted, strict=True):
+        alone = run(pipeline, params, pictures_of(params), controls=loaded.uses(params.control))
+        check_same_picture(finish(pipeline, state), alone)
+
+
+def test_a_row_without_control_is_what_it_is_beside_a_row_without_control(
+    pipeline: ComposedPipeline, folder: Path, loaded: LoadedControls
+) -> None:
+    def beside(other: SamplingParams) -> torch.Tensor:
+        controls = loaded.uses(other.control)
+        states = [
+            start(pipeline, params_of(folder)),
+            start(pipeline, other, pictures_of(other), controls=controls),
+        ]
+        pipeline.forward(Phase.DENOISE, states, 1)
+        return states[0].running()[1]
+
+    assert torch.equal(beside(params_of(folder, "a=x", seed=7)), beside(params_of(folder, seed=7)))
+
+
+def test_a_file_without_its_config_is_read_by_its_tensors(
+    pipeline: ComposedPipeline, folder: Path, nets: Mapping[str, Any], tmp_path: Path
+) -> None:
+    names = [name for name in SIZES if name in nets]
+    for name in names:
+        weights = nets["folder"] / name / "diffusion_pytorch_model.safetensors"
+        (tmp_path / f"{name}.safetensors").hardlink_to(weights)
+    reader = control_reader(pipeline)
+    for name in names:
+        described = describe(ControlFolder(tmp_path).find(name))
+        kind = next(each for each in all_kinds() if each.reads(described))
+        assert isinstance(kind, TransformerKind)
+        whole = describe(ControlFolder(nets["folder"]).find(name))
+        assert reader.read(described.file)
+        found, wanted = (asdict(kind.config(each, reader.target)) for each in (described, whole))
+        assert found.items() - wanted.items() <= {(name, found.get(name)) for name in WITHOUT_USE}
+
+
+@pytest.mark.parametrize(
+    ("folder", "control", "message"),
+    [
+        ("flux-dev", "b=x", "mode must be canny or tile or depth or blur or pose or gray or lq or"),
+        ("flux-dev", "a/canny=x", "mode must be left out for this control"),
+        ("flux-dev", "b/sketch=x", "mode must be canny or tile"),
+    ],
+    indirect=["folder"],
+    scope="module",
+)
+def test_a_mode_that_a_network_lacks_is_refused(
+    pipeline: ComposedPipeline, folder: Path, loaded: LoadedControls, control: str, message: str
+) -> None:
+    params = params_of(folder, control)
+    with pytest.raises(InvalidRequest, match=message):
+        start(pipeline, params, pictures_of(params), controls=loaded.uses(params.control))
+
+
+@pytest.mark.parametrize(
+    ("folder", "change", "message"),
+    [
+        ("flux-dev", {"joint_attention_dim": 7}, "is a ControlNet for a FLUX.1 with joint_att.*=7"),
+        ("flux-dev", {"num_mode": 0}, "config.json: num_mode=0 must be an integer of at least 1"),
+        ("flux-dev", {"_class_name": "SD3ControlNetModel"}, "is a ControlNet for Stable Diff"),
+        ("sd3", {"extra_conditioning_channels": 1}, "ControlNets for inpainting are not supp"),
+        ("qwenimage", {"extra_condition_channels": 4}, "ControlNets for inpainting are not supp"),
+        ("zimage", {"control_layers_places": [0, 9]}, "a Z-Image with more than 9 layers, not"),
+        ("zimage", {"add_control_noise_refiner": "x"}, "must be null, 'control_layers' or"),
+    ],
+    indirect=["folder"],
+    scope="module",
+)
+def test_a_network_that_does_not_fit_is_refused_before_its_weights_are_read(
+    pipeline: ComposedPipeline,
+    folder: Path,
+    nets: Mapping[str, Any],
+    tmp_path: Path,
+    change: dict[str, Any],
+    message: str,
+) -> None:
+    shutil.copytree(nets["folder"] / "a", tmp_path / "odd")
+    config = tmp_path / "odd" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    with pytest.raises(InvalidRequest, match=message):
+        control_reader(pipeline).read(ControlFolder(tmp_path).find("odd"))

@@ -26,7 +26,7 @@ class ControlReader:
     """Reads controls for one model."""
 
     def __init__(self, target: ControlTarget) -> None:
-        self._target = target
+        self.target = target
 
     @torch.inference_mode()
     def read(self, file: AdapterFile) -> Control:
@@ -43,11 +43,11 @@ class ControlReader:
         if kind is None:
             found = described.class_name or "its tensors"
             raise InvalidRequest("control", file.name, f"is of no known kind ({found})")
-        if (other := kind.misfit(described, self._target)) is not None:
+        if (other := kind.misfit(described, self.target)) is not None:
             raise InvalidRequest(
-                "control", file.name, f"{other}; the model is {self._target.family}"
+                "control", file.name, f"{other}; the model is {self.target.family}"
             )
-        return kind.load(described, self._target)
+        return kind.load(described, self.target)
 
 
 def describe(file: AdapterFile) -> ControlDescription:

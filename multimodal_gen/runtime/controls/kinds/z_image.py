@@ -78,22 +78,24 @@ class ZImageControlKind(TransformerKind[ZImageControlConfig]):
         model's. Those whose refiners see nothing of the model use their layers in place of them."""
         layers, total = count(described, "control_layers"), target.config["n_layers"]
         shown = described.shape(_EMBEDDER)
-        steers = None
-        if _SEES in described.header.tensors:
-            steers = "control_noise_refiner" if self._sees(described) else "control_layers"
         refiners = range(target.config["n_refiner_layers"])
         return {
             "control_layers_places": [i * (total // max(layers, 1)) for i in range(layers)],
             "control_refiner_layers_places": [*refiners],
             "control_in_dim": shown[1] // PATCH**2,
-            "add_control_noise_refiner": steers,
+            "add_control_noise_refiner": self._steers(described),
         }
 
     @staticmethod
-    def _sees(described: ControlDescription) -> bool:
+    def _steers(described: ControlDescription) -> str | None:
+        if not count(described, "control_noise_refiner"):
+            return "control_layers"
+        if _SEES not in described.header.tensors:
+            return None
         with open_weights([described.file.weights], described.file.name) as stored:
             weight = stored[_SEES]
-            return bool(weight.rows(0, weight.shape[0]).any())
+            sees = weight.rows(0, weight.shape[0]).any()
+        return "control_noise_refiner" if sees else "control_layers"
 
     def control(self, network: ZImageControlNet, target: ControlTarget) -> ZImageControl:
         return ZImageControl(network, target)
