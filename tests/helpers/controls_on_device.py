@@ -18,6 +18,7 @@ def watched() -> list[dict[str, int]]:
     from controls import LoadedControls, edges, networks, save_random
     from device_cases import REQUEST, loaded
     from engineless import start
+    from ip_adapters import write_adapter
     from tiny_checkpoints import build, stock_pipeline
 
     from multimodal_gen.configs.sampling_params import SamplingParams
@@ -26,7 +27,7 @@ def watched() -> list[dict[str, int]]:
     wanted: list[tuple[dict[str, Any], ...]] = [
         ({"name": "canny"}, {"name": "features", "scale": 0.5}),
         (),
-        ({"name": "depth", "scale": 0.5, "stop": 0.5},),
+        ({"name": "depth", "scale": 0.5, "stop": 0.5}, {"name": "likeness"}),
         ({"name": "union", "mode": "depth"}, {"name": "pooled"}),
     ]
     waits = []
@@ -35,6 +36,7 @@ def watched() -> list[dict[str, int]]:
         unet = stock_pipeline(build("sdxl", Path(folder) / "sdxl")).unet
         for name, net in networks(unet).items():
             save_random(net, root / name)
+        write_adapter(root / "likeness", unet, "plus")
         controls, states = LoadedControls(pipeline, root), []
         for number, chosen in enumerate(wanted):
             params = SamplingParams(**{**REQUEST, "seed": number}, control=chosen)

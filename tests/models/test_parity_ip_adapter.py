@@ -60,7 +60,7 @@ def call_of(folder: Path, *, guided: bool) -> dict[str, Any]:
         scale = {"guidance_scale": 5.0 if guided else 1.0}
         return {**CALL, **scale, "negative_prompt": "blurry"}
     own = {"true_cfg_scale": 3.0, "negative_prompt": "blurry"} if guided else {}
-    return {**CALL, **own, "max_sequence_length": 32}
+    return {**CALL, **own, "guidance_scale": 3.0, "max_sequence_length": 32}
 
 
 def choices(*names: str, scale: float = 0.7) -> tuple[ControlChoice, ...]:
@@ -172,36 +172,47 @@ def test_rows_with_different_ip_adapters_and_none_share_a_batch(
     assert torch.equal(together[1].latents, mixed([()] * len(given))[1].latents)
 
 
+def controlnet_of(folder: Path) -> Any:
+    stock = stock_pipeline(folder)
+    if folder.name in UNETS:
+        return diffusers.ControlNetModel.from_unet(
+            stock.unet, conditioning_embedding_out_channels=(8, 8, 8, 8)
+        )
+    config = {**stock.transformer.config, "num_layers": 1, "num_single_layers": 2}
+    config = {name: value for name, value in config.items() if not name.startswith("_")}
+    del config["out_channels"]
+    return diffusers.FluxControlNetModel(**config)
+
+
+CONTROLLED = {"sd15": "StableDiffusion", "sdxl": "StableDiffusionXL", "flux-dev": "Flux"}
+
+
 def test_an_ip_adapter_with_a_controlnet_and_a_lora_equals_diffusers(
     pipeline: ComposedPipeline, folder: Path, root: Path, loaded: LoadedControls
 ) -> None:
-    if folder.name not in UNETS:
-        pytest.skip("its ControlNets are compared with those of its family")
-    unet = stock_pipeline(folder).unet
-    net = diffusers.ControlNetModel.from_unet(
-        unet, conditioning_embedding_out_channels=(8, 8, 8, 8), load_weights_from_unet=False
-    )
+    net, is_unet = controlnet_of(folder), folder.name in UNETS
     save_random(net, root / "net")
-    lora = write(
-        root / "loras" / "all.safetensors", diffusers_keys("unet", random_lora(unet, "attn"))
-    )
-    chosen, edge = choices("plus"), edges(64, 96)
-    stock = with_adapters(folder, root, chosen)
-    xl = "XL" if folder.name == "sdxl" else ""
-    kind = getattr(diffusers, f"StableDiffusion{xl}ControlNetPipeline")
-    both = kind(**stock.components, controlnet=net)
+    part = "unet" if is_unet else "transformer"
+    weights = random_lora(getattr(stock_pipeline(folder), part), "attn")
+    lora = write(root / "loras" / "all.safetensors", diffusers_keys(part, weights))
+    chosen, edge = choices(KINDS[folder.name][-1].replace("faceid", "plus")), edges(64, 96)
+    shown = edges(*SIZES[chosen[0].name])
+    kind = getattr(diffusers, f"{CONTROLLED[folder.name]}ControlNetPipeline")
+    components = with_adapters(folder, root, chosen).components
+    both = kind(**components, controlnet=net)
     both.set_progress_bar_config(disable=True)
     both.load_lora_weights(lora)
-    call = call_of(folder, guided=True)
-    shown = PIL.Image.fromarray(edges(*SIZES["plus"]))
-    theirs = reference(
-        folder, pipeline=both, ip_adapter_image=shown, image=PIL.Image.fromarray(edge), **call
-    )
+    call = call_of(folder, guided=is_unet)
+    pictures = {
+        "ip_adapter_image": PIL.Image.fromarray(shown),
+        "image" if is_unet else "control_image": PIL.Image.fromarray(edge),
+    }
+    theirs = reference(folder, pipeline=both, **pictures, **call)
     every = (ControlChoice("net"), *chosen)
     ours = run(
         pipeline,
         SamplingParams(**call, control=every),
-        {"control_1": edge, "control_2": edges(*SIZES["plus"])},
+        {"control_1": edge, "control_2": shown},
         controls=loaded.uses(every),
         loras=[LoadedLoras(pipeline, root / "loras").use("all")],
     )
