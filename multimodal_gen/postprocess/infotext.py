@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -18,13 +19,19 @@ _LONGEST_SETTINGS = 4096
 _SIZE = re.compile(r"([0-9]+)x([0-9]+)", re.ASCII)
 
 
-def write(params: SamplingParams, model: str, version: str) -> str:
-    """Format parameters whose defaults are filled in."""
+def write(
+    params: SamplingParams, model: str, version: str, revised_prompt: str | None = None
+) -> str:
+    """Format parameters whose defaults are filled in. A prompt that was enhanced is a setting:
+    other programs get the image's own."""
+    original = None if revised_prompt is None else params.prompt
+    params = params if revised_prompt is None else replace(params, prompt=revised_prompt)
     loras = "".join(f" {_tag(lora)}" for lora in params.lora)
     lines = [params.prompt.replace("\0", "") + loras]
     if params.negative_prompt:
         lines.append(_NEGATIVE + params.negative_prompt.replace("\0", ""))
     settings = _settings(params, model, version)
+    settings += [] if original is None else [("Original prompt", original)]
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in settings))
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from multimodal_gen.client.request_handle import Output
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.request import Req
@@ -32,11 +33,18 @@ class Recipe:
     version: str = __version__
     pictures: tuple[str, ...] = ()
     """Names of its input images and video, which are not kept: image, image_2, …, mask."""
+    revised_prompt: str | None = None
+    """The prompt that was used, if it was enhanced."""
 
     @classmethod
-    def of(cls, req: Req, model: str) -> Recipe:
-        """Recipe of a request's output."""
-        return cls(req.params, model, pictures=tuple(req.pictures))
+    def of(cls, req: Req, output: Output | None, model: str) -> Recipe:
+        """Recipe of a request's output, if there is one already."""
+        return cls(
+            req.params,
+            model,
+            pictures=tuple(req.pictures),
+            revised_prompt=None if output is None else output.revised_prompt,
+        )
 
     def to_json(self) -> str:
         """Serialise as ASCII, which fits every container."""
@@ -44,7 +52,7 @@ class Recipe:
 
     def infotext(self) -> str:
         """Format as AUTOMATIC1111's three parts: prompt, negative prompt, settings."""
-        return infotext.write(self.params, self.model, self.version)
+        return infotext.write(self.params, self.model, self.version, self.revised_prompt)
 
 
 def read_parameters(source: str | Path | bytes) -> Recipe:

@@ -29,10 +29,15 @@ class JobRequest(msgspec.Struct, frozen=True):
     meta: dict[str, Any] = {}
 
     def answered(self, outputs: Sequence[Output]) -> JobRequest:
-        """Add what clients are told of its results: warnings, and the form of the sound."""
+        """Add what clients are told of its results: warnings, how its prompt was
+        read and revised, and the form of the sound."""
         meta = dict(self.meta)
         if warnings := warnings_of(outputs):
             meta["warnings"] = [*self.meta.get("warnings", ()), *warnings]
+        if any(output.revised_prompt is not None for output in outputs):
+            meta["revised_prompts"] = [output.revised_prompt for output in outputs]
+        if notes := outputs[0].prompt_notes:
+            meta["prompt_notes"] = notes
         if (sound := Sound.of(outputs[0])) is not None:
             meta["audio"] = sound.described()
         return JobRequest(self.requests, meta)
@@ -62,6 +67,11 @@ class JobRecord:
     @property
     def meta(self) -> dict[str, Any]:
         return self.request.meta
+
+    def revised_prompt(self, index: int) -> str | None:
+        """The prompt of output `index`, if it is made and its prompt was enhanced."""
+        revised: list[str | None] = self.meta.get("revised_prompts") or []
+        return revised[index] if index < len(revised) else None
 
     @property
     def done(self) -> bool:

@@ -24,7 +24,7 @@ def render(record: JobRecord, outputs: Sequence[Output]) -> dict[str, bytes]:
     quality = record.meta.get("quality") or QUALITY
     files = {}
     for index, (req, output) in enumerate(zip(record.request.requests, outputs, strict=True)):
-        name, recipe = f"{record.id}-{index}", Recipe.of(req, record.model)
+        name, recipe = f"{record.id}-{index}", Recipe.of(req, output, record.model)
         files[name + suffix] = encode_file(output, suffix, recipe, quality)
         if record.kind == "video":
             files[f"{name}.webp"] = encode_thumbnail(output.pixels)

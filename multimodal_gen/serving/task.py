@@ -32,6 +32,8 @@ class TaskProgress:
     eta_s: float | None
     loading: bool = False
     """It waits for its model to be loaded."""
+    phase: str = ""
+    """What is being done for its first output that is under way; see `RequestProgress`."""
 
     @property
     def fraction(self) -> float:
@@ -114,6 +116,7 @@ class Task:
             total=sum(update.total for update in self._updates),
             queue_position=min((update.queue_position for update in alive), default=0),
             eta_s=max(etas, default=None) if alive else 0.0,
+            phase=next((update.phase for update in alive if update.phase), ""),
             loading=self.status == "queued" and self._is_loading(),
         )
 

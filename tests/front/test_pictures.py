@@ -320,7 +320,7 @@ def test_what_is_no_picture_is_refused_with_its_field(save: Save, tmp_path: Path
 
 def test_a_file_names_the_inputs_that_it_was_made_from(tmp_path: Path) -> None:
     (req,) = requests_of(SamplingParams(prompt="a", seed=1), ALL, BOTH)
-    recipe = Recipe.of(req, "m")
+    recipe = Recipe.of(req, None, "m")
     assert (recipe.params, recipe.pictures) == (req.params, ("image", "mask"))
     (tmp_path / "a.png").write_bytes(encode_image(np.zeros((8, 8, 3), np.uint8), "png", recipe))
     assert read_parameters(tmp_path / "a.png") == recipe

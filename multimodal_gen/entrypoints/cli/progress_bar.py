@@ -19,6 +19,7 @@ class ProgressBar:
         """`steps` per prompt, for all its outputs together."""
         self._steps = steps
         self._done = [0] * len(steps)
+        self._enhancing: set[int] = set()
         self._etas: dict[int, float] = {}
         self._warned: set[str] = set()
         self._bar = tqdm(
@@ -37,6 +38,7 @@ class ProgressBar:
         """Update the progress of prompt `index`."""
         if progress.eta is not None:
             self._etas[index] = progress.eta
+        (self._enhancing.add if progress.phase == "enhance" else self._enhancing.discard)(index)
         self._advance(index, progress.step)
 
     def finish(self, index: int, written: Sequence[Path]) -> None:
@@ -56,7 +58,8 @@ class ProgressBar:
 
     def _advance(self, index: int, step: int) -> None:
         done, self._done[index] = self._done[index], step
-        self._bar.set_postfix_str(self._eta(), refresh=False)
+        doing = ", enhancing prompts" if self._enhancing else ""
+        self._bar.set_postfix_str(self._eta() + doing, refresh=False)
         self._bar.update(step - done)
 
     def _eta(self) -> str:

@@ -127,6 +127,7 @@ def _progress(task: Task, preview: np.ndarray[Any, Any] | None) -> Progress:
         step=now.step,
         total=now.total,
         eta=now.eta_s,
+        phase=now.phase,
         preview=None if preview is None else to_pil(preview),
     )
 

@@ -29,6 +29,8 @@ class Progress:
     total: int
     eta: float | None
     """Estimated seconds left; None if unknown."""
+    phase: str = ""
+    """What is being done: enhance, encode, denoise or decode; empty while it waits."""
     preview: Image | None = None
     """Current estimate of the image; None unless requested and new, and for videos."""
 
@@ -92,6 +94,11 @@ class GenerationResult:
         return warnings_of(self.outputs)
 
     @property
+    def revised_prompt(self) -> str | None:
+        """The prompt that was used, if it was enhanced."""
+        return self.outputs[0].revised_prompt
+
+    @property
     def prompt_notes(self) -> tuple[str, ...]:
         """How the prompts were read, if there is a `prompt_syntax`: chunks and weights."""
         return self.outputs[0].prompt_notes
@@ -101,7 +108,8 @@ class GenerationResult:
         params = replace(
             self.params, seed=self.outputs[index].seed, num_outputs_per_prompt=1, deadline_s=None
         )
-        return Recipe(params, self.model, pictures=self.pictures)
+        revised = self.outputs[index].revised_prompt
+        return Recipe(params, self.model, pictures=self.pictures, revised_prompt=revised)
 
     def save(self, path: str | Path, *, metadata: bool = True) -> list[Path]:
         """Write every output atomically, and return the paths.

@@ -107,4 +107,4 @@ class Reply:
         }
 
     def _infotext(self, req: Req) -> str:
-        return Recipe.of(req, self.encoding.model).infotext()
+        return Recipe.of(req, None, self.encoding.model).infotext()

@@ -116,7 +116,7 @@ class Executor:
     async def _finish(self, prompt: Prompt, part: Part) -> None:
         outputs = await part.task.wait()
         made = [
-            (output, Recipe.of(req, prompt.model))
+            (output, Recipe.of(req, output, prompt.model))
             for req, output in zip(part.task.requests, outputs, strict=True)
         ]
         for node in part.after:

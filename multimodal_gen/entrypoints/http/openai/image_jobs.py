@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -67,7 +68,6 @@ def job_reply(
     request: Request, record: JobRecord, results: ResultStore, status: int = 200
 ) -> Response:
     """Describe a job to its client."""
-    pairs = zip(record.request.requests, record.files, strict=False)
     content = {
         "id": record.id,
         "object": "image.job",
@@ -77,18 +77,23 @@ def job_reply(
         "completed_at": None if record.completed_at is None else int(record.completed_at),
         "expires_at": None if record.expires_at is None else int(record.expires_at),
         "model": record.model,
-        "data": [
-            {
-                "url": absolute_url(request, results.link(name, record.owner)),
-                "seed": req.params.seed,
-            }
-            for req, name in pairs
-        ],
+        "data": [*_images(request, record, results)],
         "error": record.error,
         "warnings": record.meta.get("warnings", []),
     }
     headers = {} if record.done else {"openai-poll-after-ms": str(POLL_AFTER_MS)}
     return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
+
+
+def _images(request: Request, record: JobRecord, results: ResultStore) -> Iterator[dict[str, Any]]:
+    pairs = zip(record.request.requests, record.files, strict=False)
+    for index, (req, name) in enumerate(pairs):
+        revised = record.revised_prompt(index)
+        yield {
+            "url": absolute_url(request, results.link(name, record.owner)),
+            "seed": req.params.seed,
+            **({} if revised is None else {"revised_prompt": revised}),
+        }
 
 
 async def _known(jobs: Jobs, job_id: str, owner: Owner) -> JobRecord:

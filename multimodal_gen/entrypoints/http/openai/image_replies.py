@@ -54,7 +54,7 @@ class Encoding:
 
     def encode(self, req: Req, output: Output) -> bytes:
         """File of an output, with its recipe."""
-        recipe = Recipe.of(req, self.model)
+        recipe = Recipe.of(req, output, self.model)
         return encode_image(output.pixels[0], self.format, recipe, self.quality)
 
     def encode_preview(self, req: Req, pixels: np.ndarray[Any, Any]) -> bytes:
@@ -73,6 +73,8 @@ class Picture(BaseModel):
     b64_json: str | None = None
     url: str | None = None
     seed: int
+    revised_prompt: str | None = None
+    """The prompt that was used, if it was enhanced."""
 
 
 class ImagesReply(BaseModel):
@@ -113,8 +115,9 @@ def common(body: ImageFields, encoding: Encoding, req: Req) -> dict[str, Any]:
 
 def output_fields(output: Output) -> dict[str, Any]:
     """Fields besides the image itself."""
-    notes = {"prompt_notes": output.prompt_notes} if output.prompt_notes else {}
-    return {"id": output.id, "seed": output.seed, "timings": output.timings, **notes}
+    fields = {"id": output.id, "seed": output.seed, "timings": output.timings}
+    told = {"revised_prompt": output.revised_prompt, "prompt_notes": output.prompt_notes}
+    return {**fields, **{name: value for name, value in told.items() if value}}
 
 
 def size_of_result(output: Output) -> str:

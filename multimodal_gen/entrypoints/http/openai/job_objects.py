@@ -33,6 +33,8 @@ class JobProgress(BaseModel):
     loading: bool
     """It waits for its model to be loaded."""
     eta_s: float | None
+    phase: str
+    """What is being done: enhance, encode, denoise or decode; empty while it waits."""
 
 
 class AudioInfo(BaseModel):
@@ -48,6 +50,8 @@ class JobOutput(BaseModel):
     """One image or video."""
 
     seed: int
+    revised_prompt: str | None
+    """The prompt that was used, if it was enhanced."""
     url: str | None
     """None until it is ready, and again after it has expired."""
     thumbnail_url: str | None
@@ -77,6 +81,8 @@ class Job(BaseModel):
     """Sound of each output, once it is made and if it has some."""
     error: ErrorInfo | None
     warnings: list[str]
+    prompt_notes: list[str]
+    """How its prompts were read, if it has a `prompt_syntax`."""
 
 
 class JobPage(BaseModel):
@@ -117,6 +123,7 @@ def job_of(
         "audio": record.meta.get("audio"),
         "error": None if record.error is None else envelope(record.error.exception()),
         "warnings": record.meta.get("warnings", []),
+        "prompt_notes": record.meta.get("prompt_notes", []),
     }
 
 
@@ -151,6 +158,7 @@ def progress_of(task: Task) -> dict[str, Any]:
         "queue_position": progress.queue_position,
         "loading": progress.loading,
         "eta_s": progress.eta_s,
+        "phase": progress.phase,
     }
 
 
@@ -160,6 +168,7 @@ def _outputs(request: Request, record: JobRecord, results: ResultStore) -> Itera
         thumbnails = [name for name in mine[1:] if name.endswith(".webp")]
         yield {
             "seed": req.params.seed,
+            "revised_prompt": record.revised_prompt(index),
             "url": _link(request, record, results, mine),
             "thumbnail_url": _link(request, record, results, thumbnails),
         }

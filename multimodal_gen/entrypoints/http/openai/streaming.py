@@ -163,6 +163,7 @@ class ImageEvents:
             "progress": round(progress.fraction, 4),
             "queue_position": progress.queue_position,
             "eta_s": progress.eta_s,
+            "phase": progress.phase,
         }
         return sse(f"{self.kind}.progress", data)
 

@@ -86,7 +86,7 @@ class VideoMaker:
         except MultimodalGenError as error:
             body.name_as_sent(error)
             raise
-        recipe = Recipe.of(task.requests[0], model.name)
+        recipe = Recipe.of(task.requests[0], output, model.name)
         file = await asyncio.to_thread(encode_file, output, ".mp4", recipe)
         headers = warning_headers([*body.warnings(), *output.warnings])
         headers["x-seed"] = str(output.seed)

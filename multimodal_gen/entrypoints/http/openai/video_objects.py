@@ -86,6 +86,8 @@ def video_of(record: JobRecord, task: Task | None) -> dict[str, Any]:
         "fps": params.fps,
         "audio": record.meta.get("audio"),
     }
+    if revised := record.revised_prompt(0):
+        video["revised_prompt"] = revised
     if warnings := record.meta.get("warnings"):
         video["warnings"] = warnings
     return video
