@@ -22,9 +22,11 @@ from multimodal_gen.errors import Cancelled, InvalidCheckpoint, InvalidRequest
 from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.messages.plan import ENHANCED_TOKENS, Phase
 from multimodal_gen.messages.validation import check_offered
+from multimodal_gen.messages.request import Req
 from multimodal_gen.runtime.enhancer.enhancer import PromptEnhancer
 from multimodal_gen.runtime.enhancer.folder import EnhancerFolder
 from multimodal_gen.runtime.enhancer.instruction import as_prompt
+from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.scheduling.policy import Policy
 
 CPU = torch.device("cpu")
@@ -64,6 +66,15 @@ def test_requests_with_the_same_prompt_share_a_draft(enhancer: PromptEnhancer) -
     draft = enhancer.draft("a shared dog")
     enhancer.go_on("a shared dog", draft, 3)
     assert enhancer.draft("a shared dog") is draft
+
+
+def test_work_that_was_planned_ahead_does_not_enhance_twice(enhancer: PromptEnhancer) -> None:
+    params = SamplingParams(prompt="a green bird", seed=1)
+    state = RequestState.of(Req(id="a", params=params))
+    while (written := enhancer.enhance(state, 100, lambda: None))[1] is None:
+        assert written[0] > 0
+    assert state.params.prompt == written[1] != "a green bird"
+    assert enhancer.enhance(state, 100, lambda: None) == (0, written[1])
 
 
 def test_a_prompt_that_is_too_long_for_the_model_is_refused(enhancer: PromptEnhancer) -> None:

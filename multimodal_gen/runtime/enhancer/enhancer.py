@@ -45,6 +45,8 @@ class PromptEnhancer:
         Returns how many they were, and the text once it is known. `hold` brings the model to its
         device, and is called if that is needed. Raises InvalidRequest.
         """
+        if state.revised_prompt is not None:  # by a plan before this one
+            return 0, state.revised_prompt
         prompt = state.params.prompt
         if (text := self._texts.get(prompt)) is None:
             hold()
@@ -55,7 +57,6 @@ class PromptEnhancer:
             tokens = 0
             self._texts.move_to_end(prompt)
         if text is not None:
-            state.draft = None
             state.revise(text)
         return tokens, text
 

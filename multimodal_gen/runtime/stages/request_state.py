@@ -60,6 +60,8 @@ class RequestState:
     """For its result; stages of the first phase may add to them."""
     draft: Draft | None = None
     """Its prompt as a language model has rewritten it so far."""
+    revised_prompt: str | None = None
+    """Its prompt, once a language model has rewritten it."""
     prompt_notes: list[str] = field(default_factory=list)
     """How its prompts were read, for its result."""
     second: RequestState | None = None
@@ -114,6 +116,7 @@ class RequestState:
 
     def revise(self, prompt: str) -> None:
         """Go on with another prompt."""
+        self.draft, self.revised_prompt = None, prompt
         params = replace(self.req.params, prompt=prompt)
         self.req = msgspec.structs.replace(self.req, params=params)
 
