@@ -45,7 +45,7 @@ class SamplingParams:
     ] = False
     prompt_syntax: Annotated[
         PromptSyntax,
-        ParameterSpec(help="Weights, (word:1.3), and long prompts", needs=("parameter",)),
+        ParameterSpec(help="Prompt weights", needs=("parameter",)),
     ] = "plain"
     width: Annotated[
         int | None,
@@ -236,7 +236,7 @@ class SamplingParams:
     timestep_spacing: Annotated[
         Literal["leading", "trailing", "linspace"] | None,
         ParameterSpec(
-            help="Where the training timesteps of the steps lie; few-step models want trailing",
+            help="Where the timesteps lie",
             needs=("parameter",),
             default="the checkpoint's",
         ),

@@ -21,8 +21,8 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, InvalidCheckpoint, InvalidRequest
 from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.messages.plan import ENHANCED_TOKENS, Phase
-from multimodal_gen.messages.validation import check_offered
 from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.validation import check_offered
 from multimodal_gen.runtime.enhancer.enhancer import PromptEnhancer
 from multimodal_gen.runtime.enhancer.folder import EnhancerFolder
 from multimodal_gen.runtime.enhancer.instruction import as_prompt

@@ -66,9 +66,9 @@ class EngineArgs(ArgumentGroup):
     max_lora_gb: float | None = None
     """GB of each rank's memory for these. Default: half of what is free."""
     upscaler_dir: str | None = None
-    """Folder of models (safetensors files) that enlarge results, for requests to name."""
+    """Folder of models that enlarge results (safetensors files)."""
     prompt_enhancer: str | None = None
-    """Folder of a language model (transformers, safetensors) for enhance_prompt."""
+    """Folder of a language model for requests with enhance_prompt."""
     batching_max_size: int = 16
     """Maximum number of requests per batch."""
     max_queue_size: int = 256

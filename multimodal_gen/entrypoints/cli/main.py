@@ -30,9 +30,8 @@ _COMMANDS = {
 _ELSEWHERE = {"engine": "machines", "keys": "machines"}
 """Commands whose module has another name."""
 _EPILOGUE = (
-    "Every option can also be set in an environment variable (MULTIMODAL_GEN_NUM_GPUS=2), which "
-    "the command line overrides, and in the YAML file given by --config (num_gpus: 2), which both "
-    "override. Exit status: 0 on success, 1 on failure, 2 for a usage error, 130 after Ctrl-C."
+    "Environment variables set options too (MULTIMODAL_GEN_NUM_GPUS=2). "
+    "Exit: 1 failure, 2 usage error."
 )
 
 
