@@ -30,6 +30,7 @@ ONLY_PARSED = {
     "--model-path": "a download, or a file of the reader's",
     "--lora-dir": "LoRA files of the reader's; tests/engine/test_lora.py has some",
     "--upscaler-dir": "files of the reader's; tests/engine/test_upscalers.py has some",
+    "--prompt-enhancer": "a folder of the reader's; tests/engine/test_prompt_enhancer.py has some",
     "--num-gpus": "starts ranks of its own, as tests/engine/test_ranks.py does",
     "cuda": "a GPU",
     "flux1-dev-Q4_K_S.gguf": "a file of the reader's",
@@ -57,7 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for name in ("deploy", "examples", "docker", "constraints.txt"):
         (folder / name).symlink_to(ROOT / name)
-    for name in ("loras", "controls", "upscalers"):
+    for name in ("loras", "controls", "upscalers", "enhancer"):
         (folder / name).mkdir()
     monkeypatch.chdir(folder)
     return folder

@@ -18,7 +18,7 @@ class SamplingKeywords(TypedDict, total=False):
     enhance_prompt: bool
     """Let a language model rewrite the prompt."""
     prompt_syntax: Literal["plain", "a1111", "comfyui"]
-    """Weights, (word:1.3), and long prompts."""
+    """Prompt weights."""
     width: int | None
     """Width of the output (pixels)."""
     height: int | None
@@ -56,7 +56,7 @@ class SamplingKeywords(TypedDict, total=False):
     noise_schedule: str | None
     """Noise levels: karras, beta, …; `models` lists what fits."""
     timestep_spacing: Literal["leading", "trailing", "linspace"] | None
-    """Where the training timesteps of the steps lie; few-step models want trailing."""
+    """Where the timesteps lie."""
     sigmas: Sequence[float]
     """Noise levels of the steps, falling, unshifted (0 to 1000)."""
     decode_timestep: float | None
