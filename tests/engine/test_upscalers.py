@@ -208,12 +208,12 @@ def test_without_the_extra_a_model_is_refused(
         start(flux, SamplingParams(**SIZE, **STEPS, upscale="4x-tiny@2"))
 
 
-@pytest.fixture(scope="module", params=[1, 2])
-def served(request: pytest.FixtureRequest, folder: Path) -> Iterator[EngineProcess]:
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[EngineProcess]:
+    """On two ranks, which share the tiles."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", library_path())
-        options = {"upscaler_dir": str(folder), "num_gpus": request.param}
-        with start_engine(**options) as engine:
+        with start_engine(upscaler_dir=str(folder), num_gpus=2) as engine:
             yield engine
 
 

@@ -12,6 +12,7 @@ import torch
 from diffusers.pipelines.ltx2 import LTX2LatentUpsamplePipeline
 from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel
 from engineless import finish, left, load, start
+from engines import start_engine, submit_to
 from parity import LATENTS, PIXELS, SOUND, pixels_apart, relative
 from safetensors.torch import save_file
 from tiny_checkpoints import Reference, reference, stock_pipeline, weights
@@ -180,3 +181,19 @@ def test_its_neighbours_change_nothing(opened: Callable[[str], ComposedPipeline]
     pipeline.forward(Phase.DENOISE, [first.second], left(first.second))
     together = finish(pipeline, first.second)
     assert np.abs(together.pixels.astype(int) - alone.pixels).max() <= PIXELS
+
+
+def test_two_ranks_make_the_same_video(
+    opened: Callable[[str], ComposedPipeline], checkpoints: Checkpoints, folder: Path
+) -> None:
+    given = {**CALL, **SIZE, "seed": 0, "num_inference_steps": FIRST}
+    given["upscale"] = f"by-2@2:{STRENGTH}:{AGAIN}"
+    _, alone = two_stages(opened("ltx2"), SamplingParams(**given))
+    model = {"model_path": str(checkpoints("ltx2")), "upscaler_dir": str(folder)}
+    with start_engine(**model, num_gpus=2) as engine:
+        ours = submit_to(engine, **given).result(200)
+    assert np.abs(ours.pixels.astype(int) - alone.pixels).max() <= PIXELS
+    assert alone.sound is not None
+    assert ours.audio is not None
+    assert np.abs(ours.audio - alone.sound).max() <= SOUND
+    assert len(ours.batch_sizes) == FIRST + int(AGAIN * STRENGTH)

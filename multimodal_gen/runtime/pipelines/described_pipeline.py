@@ -39,6 +39,8 @@ class DescribedPipeline:
 
     family: ClassVar[FamilyConfig]
     supports_lora: ClassVar[bool] = True
+    enlarges_latents: ClassVar[bool] = False
+    """True if a second pass can start from latents of the first that a model enlarges."""
     supports_control: ClassVar[bool] = False
     """True if `predict` evaluates inside `Rows.controlled`."""
     scheduler_config: Mapping[str, Any]
@@ -113,7 +115,8 @@ class DescribedPipeline:
         """A second pass where it starts from images, and models where the operator has some."""
         starts = hasattr(self, "start") and {"text-to-image", "image-to-image"} <= {*self.tasks}
         second: tuple[UpscaleWay, ...] = ("second-pass",) if starts else ()
-        return (*second, "model") if self.upscalers.available else second
+        latents: tuple[UpscaleWay, ...] = ("latents",) if self.enlarges_latents else ()
+        return (*second, "model", *latents) if self.upscalers.available else second
 
     def check_upsampler(self, choice: UpscaleChoice, upscaler: Upscaler | LatentUpsampler) -> None:
         """Raise InvalidRequest for a model that this family can't use between its passes."""

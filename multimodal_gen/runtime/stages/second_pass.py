@@ -54,7 +54,7 @@ class ExpectEnlargement:
 
     def _check(self, choice: UpscaleChoice, upscaler: Upscaler | LatentUpsampler) -> None:
         """Raise InvalidRequest for a model that does not fit the request or the pipeline."""
-        if "latents" in self._pipeline.upscale_ways:
+        if self._pipeline.enlarges_latents:
             self._pipeline.check_upsampler(choice, upscaler)
         elif isinstance(upscaler, LatentUpsampler):
             allowed = "enlarges latents of another model"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.second_pass import UpscaleChoice
-from multimodal_gen.messages.model_info import UpscaleWay
 from multimodal_gen.runtime.controls.loaded_controls import LoadedControls
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
@@ -79,6 +78,7 @@ class Pipeline(Protocol):
 
     guidance: Guidance
     start: Start
+    enlarges_latents: ClassVar[bool]
 
     @property
     def reads(self) -> Reads: ...
@@ -121,9 +121,6 @@ class Pipeline(Protocol):
     def decode(self, states: Sequence[RequestState], latents: Tensor, chunk: int) -> Tensor: ...
 
     def decode_sound(self, state: RequestState) -> None: ...
-
-    @property
-    def upscale_ways(self) -> tuple[UpscaleWay, ...]: ...
 
     def check_upsampler(
         self, choice: UpscaleChoice, upscaler: Upscaler | LatentUpsampler

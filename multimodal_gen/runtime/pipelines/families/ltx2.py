@@ -18,7 +18,7 @@ from multimodal_gen.configs.families.ltx2 import (
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
-from multimodal_gen.messages.model_info import Defaults, UpscaleWay
+from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.ltx2.config import LTX2Config
 from multimodal_gen.runtime.models.dits.ltx2.keys import ltx2_key_map
@@ -53,6 +53,7 @@ class LTX2Pipeline(ComposedPipeline):
     family = LTX2
     native = NativeTransformer(LTX2Config, LTX2Transformer, ltx2_key_map)
     vae_class = LTXVAE
+    enlarges_latents = True
     widths: ClassVar = {
         "transformer.in_channels": ("vae.latent_channels",),
         "transformer.audio_in_channels": ("audio_vae.base_channels",),
@@ -133,11 +134,6 @@ class LTX2Pipeline(ComposedPipeline):
         if state.clean is not None:
             self.start.begin(state, state.solver)
         self._frames.prepare(state, state.solver)
-
-    @property
-    def upscale_ways(self) -> tuple[UpscaleWay, ...]:
-        ways = super().upscale_ways
-        return (*ways, "latents") if "model" in ways else ways
 
     def check_upsampler(self, choice: UpscaleChoice, upscaler: Upscaler | LatentUpsampler) -> None:
         check_upsampler(choice, upscaler, self.vae.channels)
