@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from multimodal_gen.checkpoints.lora.folder import LoraFolder
+from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
@@ -283,3 +284,31 @@ def test_a_control_that_the_model_has_is_looked_for_in_no_folder(rank: Rank) -> 
     assert [version.name for version in rank.cache.find(controlled)] == ["a"]
     with pytest.raises(InvalidRequest, match="without control_dir"):
         rank.cache.find(SamplingParams(control=({"name": "canny"},)))
+
+
+def test_loras_and_controls_share_places_and_bytes(tmp_path: Path) -> None:
+    for kind, size in (("lora", 400), ("control", 700)):
+        (tmp_path / kind).mkdir()
+        for name in "ab":
+            (tmp_path / kind / f"{name}.safetensors").write_bytes(bytes(size))
+    folders = {"lora": str(tmp_path / "lora"), "control": str(tmp_path / "control")}
+    cache = AdapterCache(folders, capacity=2, ranks=1)  # type: ignore[arg-type]
+    cache.most_bytes = 1200
+    both = SamplingParams(lora=(LoraChoice("a"),), control=(ControlChoice("a"),))
+    lora, control = cache.find(both)
+    assert (lora.kind, control.kind, lora == control) == ("lora", "control", False)
+    cache.wait("1", (lora, control))
+    assert [(load.kind, load.name) for load in cache.orders()[1]] == [
+        ("lora", "a"),
+        ("control", "a"),
+    ]
+    with pytest.raises(InvalidRequest, match=r"control='a, b': takes 1\.4e-06 GB, more than"):
+        cache.find(SamplingParams(control=(ControlChoice("a"), ControlChoice("b"))))
+    with pytest.raises(InvalidRequest, match="must be at most 2 LoRAs and controls"):
+        cache.find(SamplingParams(lora=both.lora, control=(ControlChoice("a"), ControlChoice("b"))))
+
+
+def test_controls_without_a_folder_are_refused() -> None:
+    cache = AdapterCache({"lora": None, "control": None}, capacity=2, ranks=1)
+    with pytest.raises(InvalidRequest, match="the server was started without control_dir"):
+        cache.find(SamplingParams(control=(ControlChoice("a"),)))

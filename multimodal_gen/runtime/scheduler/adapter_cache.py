@@ -73,9 +73,9 @@ class AdapterCache:
         self._ranks = ranks
         self._entries: dict[AdapterVersion, _Entry] = {}
         self._waiting: dict[str, tuple[AdapterVersion, ...]] = {}
-        """Requests that wait for space or for LoRAs being read, in order."""
+        """Requests that wait for space or for adapters being read, in order."""
         self._held: dict[str, tuple[AdapterVersion, ...]] = {}
-        """Requests whose LoRAs have their space assigned."""
+        """Requests whose adapters have their space assigned."""
         self._numbers = itertools.count()
         self._load: list[AdapterLoad] = []
         self._unload: list[int] = []
@@ -94,7 +94,7 @@ class AdapterCache:
             raise InvalidRequest(versions[-1].kind, names, allowed)
         if size > self.most_bytes:
             allowed = f"takes {size / 1e9:.3g} GB, more than the {self.most_bytes / 1e9:.3g} GB "
-            raise InvalidRequest(versions[-1].kind, names, f"{allowed}for LoRAs (max_lora_gb)")
+            raise InvalidRequest(versions[-1].kind, names, f"{allowed}for them (max_lora_gb)")
         return versions
 
     def _version(self, kind: AdapterKind, name: str, target: str | None = None) -> AdapterVersion:
@@ -110,19 +110,19 @@ class AdapterCache:
     # -- requests
 
     def wait(self, request_id: str, versions: tuple[AdapterVersion, ...]) -> None:
-        """Let the request wait for its LoRAs."""
+        """Let the request wait for its adapters."""
         self._waiting[request_id] = versions
         self._give_places()
 
     def leave(self, request_id: str) -> None:
-        """Release the LoRAs of a request that has ended; no effect if it has none."""
+        """Release the adapters of a request that has ended; no effect if it has none."""
         self._waiting.pop(request_id, None)
         for version in self._held.pop(request_id, ()):
             self._entries[version].users.discard(request_id)
         self._shrink()
 
     def take_ready(self) -> list[str]:
-        """Remove and return the waiting requests whose LoRAs all ranks have read."""
+        """Remove and return the waiting requests whose adapters all ranks have read."""
         self._give_places()
         ready = [
             request_id
@@ -138,7 +138,7 @@ class AdapterCache:
         return tuple(self._entries[version].number for version in self._held.get(request_id, ()))
 
     def warnings(self, request_id: str) -> list[str]:
-        """Warnings about the LoRAs of a ready request."""
+        """Warnings about the adapters of a ready request."""
         versions = self._held.get(request_id, ())
         found = (warning for version in versions for warning in self._entries[version].warnings)
         return [*dict.fromkeys(found)]
@@ -157,7 +157,7 @@ class AdapterCache:
         return bool(self._load or self._unload)
 
     def reported(self, read: AdapterRead) -> dict[str, WireError]:
-        """Record that a rank has read a LoRA or failed to. Returns the requests that fail, with
+        """Record that a rank has read an adapter or failed to. Returns the requests that fail, with
         errors."""
         version, entry = next(
             (version, entry)
@@ -187,7 +187,7 @@ class AdapterCache:
                 break
 
     def _hold(self, request_id: str, versions: tuple[AdapterVersion, ...]) -> bool:
-        """Assign space for all of a request's LoRAs, or none."""
+        """Assign space for all of a request's adapters, or none."""
         new = {version for version in versions if version not in self._entries}
         count = len(self._entries) + len(new)
         size = self._size + sum(version.size for version in new)
