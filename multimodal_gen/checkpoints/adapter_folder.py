@@ -53,6 +53,8 @@ class AdapterFolder:
     """The parameter that names them."""
     config: ClassVar[str]
     """Name of the config file in an adapter's folder."""
+    beside: ClassVar[Sequence[str]] = ()
+    """Names of folders that belong to the files beside them."""
     preferred: ClassVar[Sequence[str]]
     """Names of weight files that libraries use, for folders with several."""
 
@@ -68,7 +70,8 @@ class AdapterFolder:
             found = [entry for entry in self._root.iterdir() if not entry.name.startswith(".")]
         except OSError:  # It is gone.
             return []
-        return sorted({name for entry in found if (name := _name_of(entry)) and is_told(name)})
+        names = {name for entry in found if (name := _name_of(entry)) and is_told(name)}
+        return sorted(names - {*self.beside})
 
     def sizes(self) -> list[int]:
         """Bytes of those currently in the folder, the largest first."""

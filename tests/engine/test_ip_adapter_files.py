@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from controls import LoadedControls
+import torch
+from controls import LoadedControls, edges
 from engineless import load
 from ip_adapters import write_adapter
 from safetensors.torch import load_file, save_file
@@ -61,6 +64,33 @@ def test_an_ip_adapter_that_does_not_fit_is_refused(
     with pytest.raises(InvalidRequest) as raised:
         LoadedControls(pipeline, root).key(name)
     assert f"control='{name}': {reason}" in str(raised.value)
+
+
+def test_adapters_in_one_folder_share_the_image_encoder_of_any_layout(
+    pipeline: ComposedPipeline, checkpoints: Callable[..., Path], tmp_path: Path
+) -> None:
+    unet = stock_pipeline(checkpoints("sd15")).unet
+    for name in ("plain", "plus"):
+        folder = write_adapter(tmp_path / "made", unet, name)
+        (folder / "ip-adapter.safetensors").rename(tmp_path / f"{name}.safetensors")
+    alone = (folder / "image_encoder").rename(tmp_path / "image_encoder")
+    controls = LoadedControls(pipeline, tmp_path)
+    assert controls.names == ["plain", "plus"]
+    first, second = (encoder_of(pipeline, controls, name) for name in ("plain", "plus"))
+    assert first is second
+    config = json.loads((alone / "config.json").read_text())
+    whole = {"model_type": "clip", "projection_dim": config.pop("projection_dim")}
+    (alone / "config.json").write_text(json.dumps({**whole, "vision_config": config}))
+    weights = load_file(alone / "model.safetensors")
+    save_file({**weights, "text_model.x": torch.zeros(1)}, alone / "model.safetensors")
+    third = encoder_of(pipeline, LoadedControls(pipeline, tmp_path), "plain")
+    assert third is not first
+    pixels = edges(20, 30)
+    torch.testing.assert_close(third.seen(pixels, states=False), first.seen(pixels, states=False))
+
+
+def encoder_of(pipeline: ComposedPipeline, controls: LoadedControls, name: str) -> Any:
+    return pipeline.controls._loaded[controls.key(name)]._encoder  # type: ignore[attr-defined]
 
 
 def test_an_ip_adapter_with_a_missing_tensor_is_refused(

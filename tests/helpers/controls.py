@@ -83,6 +83,11 @@ class LoadedControls:
         self._folder = ControlFolder(folder)
         self._keys: dict[str, int] = {}
 
+    @property
+    def names(self) -> list[str]:
+        """Of the controls in the folder."""
+        return self._folder.names()
+
     def key(self, name: str) -> int:
         """Load a control, unless it is loaded."""
         if name not in self._keys:

@@ -10,6 +10,7 @@ class ControlFolder(AdapterFolder):
 
     field = "control"
     config = "config.json"
+    beside = ("image_encoder",)
     preferred = (
         "diffusion_pytorch_model.safetensors",
         "diffusion_pytorch_model.fp16.safetensors",

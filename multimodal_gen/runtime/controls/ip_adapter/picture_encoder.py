@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import PIL.Image
@@ -32,12 +34,18 @@ class PictureEncoder:
 
     @classmethod
     def load(cls, root: Path, dtype: torch.dtype, device: torch.device) -> PictureEncoder:
-        """Load it from its folder in `root`. Raises InvalidCheckpoint."""
-        library = LibraryModule("transformers", _CLASS, encoder_config(root), FOLDER)
-        stored: dict[str, Stored] = {}
-        for path in weight_files(root, FOLDER, "model").paths:
-            stored |= held_tensors(read_header(path))
-        return cls(library.load(stored, dtype, device))
+        """Load it from its folder in `root`, or return the one that another adapter has loaded of
+        these files. Raises InvalidCheckpoint."""
+        paths = weight_files(root, FOLDER, "model").paths
+        stamps = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
+        key = (stamps, dtype, device)
+        if (loaded := _loaded.get(key)) is None:
+            stored: dict[str, Stored] = {}
+            for path in paths:
+                stored |= held_tensors(read_header(path))
+            library = LibraryModule("transformers", _CLASS, encoder_config(root), FOLDER)
+            loaded = _loaded[key] = cls(library.load(stored, dtype, device))
+        return loaded
 
     def seen(self, picture: np.ndarray[Any, Any], *, states: bool) -> Tensor:
         """States [1, S, D] of the last layer but one of a picture [H, W, 3] uint8, or its embedding
@@ -64,12 +72,17 @@ class PictureEncoder:
         return found
 
 
+_loaded: WeakValueDictionary[Hashable, PictureEncoder] = WeakValueDictionary()
+"""Encoders that adapters have."""
+
+
 def encoder_config(root: Path) -> dict[str, Any]:
     """Read the encoder's config; of a model for text and pictures, the part that is for pictures.
     Raises InvalidCheckpoint."""
     name = f"{FOLDER}/config.json"
     config = check_config(read_json(root, name), name)
     own = config.get("vision_config")
-    config = own if isinstance(own, dict) else config
+    if isinstance(own, dict):
+        config = {"projection_dim": config.get("projection_dim", 512), **own}
     check_sizes(config, name)
     return config

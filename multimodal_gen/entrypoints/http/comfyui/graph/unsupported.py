@@ -20,7 +20,8 @@ _REASONS: dict[str, tuple[str, ...]] = {
         *("ConditioningAverage", "ConditioningConcat", "ConditioningSet"),
         *("GLIGEN", "CreateHook", "SetHook", "PairConditioning", "CondPair"),
     ),
-    "images are not used as prompts": ("StyleModel", "unCLIP", "IPAdapter", "PhotoMaker"),
+    "images are not used as prompts": ("StyleModel", "unCLIP", "PhotoMaker"),
+    "IP-Adapters are controls: use ControlNetLoader and ControlNetApplyAdvanced": ("IPAdapter",),
     "latents are only enlarged between two samplers": (
         *("LatentComposite", "LatentBlend", "LatentCrop", "HunyuanRefiner"),
     ),
