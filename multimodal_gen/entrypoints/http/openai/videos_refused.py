@@ -1,4 +1,4 @@
-"""Parts of OpenAI's video API that no model here supports: refused with the reason."""
+"""Parts of OpenAI's video API that are refused, with the reason or what to use instead."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.errors import InvalidRequest, NotFound
 
 _WHY = {
-    "edits": "can't edit a given video: remix one that was made here, or make another",
-    "extensions": "can't extend a given video: make a longer one, or start from an image",
-    "characters": "has no characters: describe them in the prompt, or start from an image",
+    "edits": "is not asked here: send the video as `video` to /v1/videos, to a model for videos",
+    "extensions": "can't extend a video: make a longer one, or start from its last frame",
+    "characters": "keeps no characters: send their images to /v1/videos with each request",
 }
 
 
