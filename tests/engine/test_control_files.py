@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def outputs(control: Control) -> list[torch.Tensor]:
         return [*added["down_block_additional_residuals"], added["mid_block_additional_residual"]]  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize("name", ["sd15-canny", "sdxl-canny", "sdxl-union"])
+@pytest.mark.parametrize("name", ["sd15-canny", "sdxl-canny", "sdxl-union", "sdxl-small"])
 def test_a_file_without_a_config_is_read_like_one_with_it(
     pipelines: Mapping[str, ComposedPipeline], root: Path, name: str, tmp_path: Path
 ) -> None:
@@ -74,6 +75,19 @@ def test_a_file_without_a_config_is_read_like_one_with_it(
     alone, whole = read(pipeline, tmp_path, "alone"), read(pipeline, root, name)
     for one, other in zip(outputs(alone), outputs(whole), strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_union_is_told_by_its_tensors_whatever_its_config_says(
+    pipelines: Mapping[str, ComposedPipeline], root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(root / "sdxl-union", tmp_path / "union")
+    config = json.loads((tmp_path / "union" / "config.json").read_text())
+    silent = {key: config[key] for key in config if not key.startswith(("num_t", "num_p", "num_c"))}
+    silent |= {"_class_name": "ControlNetModel", "num_trans_head": config["num_trans_head"]}
+    (tmp_path / "union" / "config.json").write_text(json.dumps(silent))
+    one = outputs(read(pipelines["sdxl"], tmp_path, "union"))
+    for mine, other in zip(one, outputs(read(pipelines["sdxl"], root, "sdxl-union")), strict=True):
+        assert torch.allclose(mine, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("prefix", ["control_model.", ""])
@@ -140,6 +154,7 @@ def inner_name(parts: list[str]) -> str:
         ("sd15", "sdxl-canny", "is a ControlNet for a UNet whose texts have width 64"),
         ("sd15", "sdxl-union", "is a ControlNet for a UNet whose texts have width 64"),
         ("sd15", "sdxl-features", "is a T2I-Adapter for Stable Diffusion XL"),
+        ("sd15", "sdxl-small", "is a ControlNet for a UNet with other blocks"),
         ("sdxl", "sd15-features", "is a T2I-Adapter for Stable Diffusion 1 and 2"),
         ("flux-dev", "sd15-canny", "is a ControlNet for a UNet"),
     ],

@@ -67,7 +67,15 @@ def networks(unet: Any) -> dict[str, Any]:
     made["features"] = diffusers.T2IAdapter(
         channels=[*blocks, blocks[-1]][:4], num_res_blocks=1, **kind
     )
-    if not is_xl:
+    if is_xl:
+        made["small"] = diffusers.ControlNetModel.from_config(
+            {
+                **made["canny"].config,
+                "down_block_types": ["DownBlock2D"] * len(blocks),
+                "mid_block_type": "UNetMidBlock2D",
+            }
+        )
+    else:
         made["grey"] = diffusers.T2IAdapter(
             1, list(blocks[:3]), num_res_blocks=1, adapter_type="light_adapter"
         )

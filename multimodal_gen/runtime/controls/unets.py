@@ -40,14 +40,14 @@ _DEPTH = re.compile(r"down_blocks\.(\d+)\.attentions\.0\.transformer_blocks\.(\d
 
 def is_controlnet(described: ControlDescription) -> bool:
     """True if the file has a ControlNet for a UNet, in the library's layout or the original."""
-    return bool(_residual_channels(described)) and _text_width(described) > 0
+    return bool(_residual_channels(described))
 
 
 def controlnet_misfit(described: ControlDescription, target: ControlTarget) -> str | None:
     """What a ControlNet is for, if that is not this model."""
     width = _text_width(described)
-    named = _NAMES.get(width, f"a UNet whose texts have width {width}")
-    if target.class_name != UNET or width != target.config["cross_attention_dim"]:
+    named = _NAMES.get(width, f"a UNet whose texts have width {width}") if width else "a UNet"
+    if target.class_name != UNET or width not in (None, target.config["cross_attention_dim"]):
         return f"is a ControlNet for {named}"
     if _residual_channels(described) != _unet_channels(target.config):
         return f"is a ControlNet for {named} with other blocks"
@@ -61,18 +61,21 @@ def load_controlnet(
     described: ControlDescription, target: ControlTarget, class_name: str
 ) -> nn.Module:
     """Load a class of diffusers. Raises InvalidCheckpoint."""
-    config = described.config or _config_of(described, target, class_name)
+    config = dict(described.config) or _config_of(described, target, class_name)
+    if tasks := described.shape(TASKS):  # Some configs don't tell.
+        config |= {"num_control_type": tasks[0], "num_trans_channel": tasks[1]}
+        config["num_proj_channel"] = described.shape("spatial_ch_projs.bias")[0]
     return load_module(described, target, class_name, config, prefix=_PREFIX)
 
 
-def _text_width(described: ControlDescription) -> int:
-    """Width of texts, as the first attention to them takes it."""
+def _text_width(described: ControlDescription) -> int | None:
+    """Width of texts, as the first attention to them takes it; None: small networks have none."""
     found = (
         info.shape[1]
         for name, info in described.header.tensors.items()
         if name.endswith("attn2.to_k.weight") and len(info.shape) == 2
     )
-    return next(found, 0)
+    return next(found, None)
 
 
 def _residual_channels(described: ControlDescription) -> list[int]:
@@ -104,15 +107,15 @@ def _config_of(
     for name in described.header.tensors:
         if match := _DEPTH.fullmatch(name):
             depths[int(match[1])] = max(depths.get(int(match[1]), 0), int(match[2]) + 1)
-    if depths:  # of the library's layout
+    names = described.header.tensors.keys()
+    if "controlnet_mid_block.weight" in names:  # of the library's layout
         every = [depths.get(number, 0) for number in range(len(config["block_out_channels"]))]
         config["transformer_layers_per_block"] = [max(depth, 1) for depth in every]
         config["down_block_types"] = [
             "CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in every
         ]
-    if tasks := described.shape(TASKS):
-        config |= {"num_control_type": tasks[0], "num_trans_channel": tasks[1]}
-        config["num_proj_channel"] = described.shape("spatial_ch_projs.bias")[0]
+        if not any(name.startswith("mid_block.attentions.") for name in names):
+            config["mid_block_type"] = "UNetMidBlock2D"
     embedding = (
         described.shape(f"{name}.weight")[:1]
         for names in _EMBEDDED

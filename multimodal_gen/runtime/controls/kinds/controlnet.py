@@ -94,9 +94,8 @@ class ControlNetKind(ControlKind):
     class_name = "ControlNetModel"
 
     def reads(self, described: ControlDescription) -> bool:
-        if described.class_name:
-            return described.class_name == self.class_name
-        return is_controlnet(described) and not described.shape(TASKS)
+        named = described.class_name in ("", self.class_name)
+        return named and is_controlnet(described) and not described.shape(TASKS)
 
     def misfit(self, described: ControlDescription, target: ControlTarget) -> str | None:
         return controlnet_misfit(described, target)

@@ -56,8 +56,6 @@ class ControlNetUnionKind(ControlNetKind):
     class_name = "ControlNetUnionModel"
 
     def reads(self, described: ControlDescription) -> bool:
-        if described.class_name:
-            return described.class_name == self.class_name
         return is_controlnet(described) and bool(described.shape(TASKS))
 
     def load(self, described: ControlDescription, target: ControlTarget) -> Control:
