@@ -17,6 +17,7 @@ import torch
 from controls import LoadedControls, edges, save_random
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from engineless import Pictures, finish, left, run, start
+from loras import LoadedLoras, diffusers_keys, random_lora, write
 from parity import LATENTS, PIXELS, check_same_picture, pixels_apart, relative
 from tiny_checkpoints import Reference, stock_pipeline
 from transformer_controls import SIZES, networks_for
@@ -262,6 +263,46 @@ def test_a_file_without_its_config_is_read_by_its_tensors(
         assert reader.read(described.file)
         found, wanted = (asdict(kind.config(each, reader.target)) for each in (described, whole))
         assert found.items() - wanted.items() <= {(name, found.get(name)) for name in WITHOUT_USE}
+
+
+@pytest.mark.parametrize("folder", ["zimage"], indirect=True, scope="module")
+def test_a_lora_applies_to_what_a_controlnet_shares_with_the_model(
+    pipeline: ComposedPipeline,
+    folder: Path,
+    nets: Mapping[str, Any],
+    loaded: LoadedControls,
+    tmp_path: Path,
+) -> None:
+    transformer = stock_pipeline(folder).transformer
+    weights = random_lora(transformer, "noise_refiner all_x_embedder layers")
+    file = write(tmp_path / "all.safetensors", diffusers_keys("transformer", weights))
+    params = params_of(folder, "c=x:0.8")
+    ours = run(
+        pipeline,
+        params,
+        pictures_of(params),
+        controls=loaded.uses(params.control),
+        loras=[LoadedLoras(pipeline, tmp_path).use("all")],
+    )
+    transformer.load_lora_adapter(file, prefix="transformer")
+    try:
+        theirs = stock(folder, nets, params)
+    finally:
+        transformer.unload_lora()
+    assert relative(ours, theirs) <= LATENTS
+    assert pixels_apart(ours, theirs) <= PIXELS
+
+
+@pytest.mark.parametrize("folder", ["sd3"], indirect=True, scope="module")
+def test_a_network_with_fewer_places_than_the_output_is_refused(
+    pipeline: ComposedPipeline, folder: Path, nets: Mapping[str, Any], tmp_path: Path
+) -> None:
+    net = type(nets["a"]).from_config({**nets["a"].config, "pos_embed_max_size": 4})
+    save_random(net, tmp_path / "a")
+    params = params_of(folder, "a=x")
+    controls = LoadedControls(pipeline, tmp_path).uses(params.control)
+    with pytest.raises(InvalidRequest, match="control='80x48': sides must be at most 64 for"):
+        start(pipeline, params, pictures_of(params), controls=controls)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.controls.control import (
     Added,
     ControlCall,
@@ -35,12 +36,22 @@ class SD3Control(ResidualControl):
         self._target = target
 
     def prepared(self, picture: ControlPicture) -> Mapping[str, Told]:
+        self._check_size(picture)
         shown = picture.latents(drawn=False)
         if self.module.config.force_zeros_for_pooled_projection:
             vae: Any = self._target.modules["vae"]
             shown = shown + vae.config.scaling_factor * (vae.config.shift_factor or 0.0)
         told = {"picture": shown.to(self._target.context.dtype)}
         return dict.fromkeys(picture.branches, told)
+
+    def _check_size(self, picture: ControlPicture) -> None:
+        """Raise InvalidRequest for an output with more tokens than the network has places for."""
+        config, vae = self.module.config, picture.vae
+        assert vae is not None
+        longest = config.pos_embed_max_size * config.patch_size * vae.pixels_per_latent
+        if config.use_pos_embed and max(picture.height, picture.width) > longest:
+            size = f"{picture.width}x{picture.height}"
+            raise InvalidRequest("control", size, f"sides must be at most {longest} for this one")
 
     def residuals(self, call: ControlCall) -> Added:
         given: dict[str, Any] = {name: call.tensors[name] for name in _SHARED}
