@@ -122,9 +122,9 @@ KINDS = (
         (rf"{_MIDDLE}\.conv1\.conv\.weight", rf"{_MIDDLE}\.norm1\.weight"),
     ),
     ComponentKind(
-        "a VAE of LTX-Video",
+        "a VAE of LTX-Video or LTX-2",
         "vae",
-        ("AutoencoderKLLTXVideo",),
+        ("AutoencoderKLLTXVideo", "AutoencoderKLLTX2Video"),
         (
             r"decoder\.up_blocks\.0\.res_blocks\.0\.conv1\.conv\.weight"
             rf"|{_MIDDLE}\.conv1\.conv\.weight",

@@ -75,7 +75,7 @@ class Recognised:
             component=kind.lower(),
             classes=(self.layout.denoiser,),
             prefix=self.prefix,
-            names={own: name for own, name in names.items() if own not in self._unused},
+            names={own: name for own, name in names.items() if not self._is_unused(own)},
             converted=self.layout.style == "diffusers",
         )
 
@@ -86,9 +86,10 @@ class Recognised:
         used.update(prefix + note for note in NOTES for prefix in ("", self.prefix))
         return [name for name in self.header.tensors if name not in used]
 
-    @property
-    def _unused(self) -> tuple[str, ...]:
-        return (*self.layout.ignored, *NOTES)
+    def _is_unused(self, own: str) -> bool:
+        unused = (*self.layout.ignored, *NOTES)
+        parts = tuple(name for name in unused if name.endswith("."))
+        return own in unused or own.startswith(parts)
 
 
 def held_parts(header: Header) -> list[FilePart]:

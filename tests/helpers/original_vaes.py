@@ -187,6 +187,7 @@ ORIGINAL_VAES: Mapping[str, Callable[[Path], Tensors]] = {
     "hunyuan-video": hunyuan_video,
     "ltx": ltx,
     "ltx-0.9.1": ltx,
+    "ltx2": ltx,
     "pixart-sigma": vae,
     "qwenimage": wan,
     "sana": dc,

@@ -280,9 +280,33 @@ def wan_of(tensors: Tensors) -> Tensors:
     return renamed(tensors, table)
 
 
+AV = ("audio", "video")
+
+
 def ltx(folder: Path) -> Tensors:
     table = {"proj_in": "patchify_proj", "time_embed": "adaln_single"}
     return renamed(weights(folder), table | {"norm_q": "q_norm", "norm_k": "k_norm"})
+
+
+def ltx2(folder: Path) -> Tensors:
+    """With a tensor of the connectors, which original files have among the denoiser's."""
+    exchange = {
+        f"{x}_a2v_cross_attn_scale_shift_table": f"scale_shift_table_a2v_ca_{x}" for x in AV
+    }
+    scales = {f"av_cross_attn_{x}_scale_shift": f"av_ca_{x}_scale_shift_adaln_single" for x in AV}
+    table = {
+        "proj_in": "patchify_proj",
+        "time_embed": "adaln_single",
+        "prompt_adaln": "prompt_adaln_single",
+        **exchange,
+        **scales,
+        "av_cross_attn_video_a2v_gate": "av_ca_a2v_gate_adaln_single",
+        "av_cross_attn_audio_v2a_gate": "av_ca_v2a_gate_adaln_single",
+        "norm_q": "q_norm",
+        "norm_k": "k_norm",
+    }
+    connector = "video_embeddings_connector.learnable_registers"
+    return renamed(weights(folder), table) | {connector: torch.ones(2, 2)}
 
 
 def hunyuan_video(folder: Path) -> Tensors:
@@ -409,6 +433,8 @@ ORIGINAL: Mapping[str, Callable[[Path], Tensors]] = {
     "wan22-ti2v": wan,
     "wan-vace": wan_vace,
     "ltx": ltx,
+    "ltx2": ltx2,
+    "ltx2.3": ltx2,
     "hunyuan-video": hunyuan_video,
     "pixart-sigma": pixart,
     "sana": sana,

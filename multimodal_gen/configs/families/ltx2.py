@@ -11,6 +11,7 @@ from multimodal_gen.configs.families.components import (
     tokenizer,
 )
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -18,6 +19,30 @@ _HOME = "ltx2"
 """Folder of diffusers' pipelines that defines some of its models."""
 SKIPPING_PARAMETER = "stg_scale"
 """For models that were trained to skip a self-attention."""
+
+_CONNECTORS = ("video_embeddings_connector.", "audio_embeddings_connector.")
+"""Parts of another component, among the denoiser's: they are the base's."""
+_SINGLE_FILES = (
+    SingleFile(
+        denoiser="LTX2VideoTransformer3DModel",
+        style="original",
+        keys=("audio_patchify_proj.weight", "av_ca_a2v_gate_adaln_single.linear.weight"),
+        ignored=_CONNECTORS,
+        bases=(
+            BaseModel("diffusers/LTX-2.3-Diffusers", {"prompt_adaln_single.linear.weight": ()}),
+            BaseModel("Lightricks/LTX-2"),
+        ),
+    ),
+    SingleFile(
+        denoiser="LTX2VideoTransformer3DModel",
+        style="diffusers",
+        keys=("audio_proj_in.weight", "av_cross_attn_video_a2v_gate.linear.weight"),
+        bases=(
+            BaseModel("diffusers/LTX-2.3-Diffusers", {"prompt_adaln.linear.weight": ()}),
+            BaseModel("Lightricks/LTX-2"),
+        ),
+    ),
+)
 
 LTX2 = FamilyConfig(
     name="ltx2",
@@ -68,6 +93,7 @@ LTX2 = FamilyConfig(
     frame_multiple=8,
     views=(View.FLOW,),
     denoiser="native",
+    single_files=_SINGLE_FILES,
     ulysses=True,
 )
 

@@ -51,7 +51,7 @@ class SingleFile:
     without: tuple[str, ...] = ()
     """Names in an otherwise identical layout of another model."""
     ignored: tuple[str, ...] = ()
-    """Names that no model uses."""
+    """Names that no model uses; of those that end in a dot, all that begin with them."""
     bases: tuple[BaseModel, ...]
     """Bases in the order they are tried; the last one fits all files."""
 

@@ -21,6 +21,7 @@ from multimodal_gen.runtime.loader.original.encoders.transformers_names import (
     qwen3_vl_names,
     t5_names,
 )
+from multimodal_gen.runtime.loader.original.ltx2 import ltx2_names
 from multimodal_gen.runtime.loader.original.table import converted
 from multimodal_gen.runtime.loader.original.vaes.dc import dc_names
 from multimodal_gen.runtime.loader.original.vaes.kl import kl_names
@@ -44,7 +45,8 @@ _CONVERTERS: Mapping[str, Converter] = {
     "PixArtTransformer2DModel": partial(converted, names=pixart.NAMES),
     "Transformer2DModel": partial(converted, names=pixart.NAMES),  # PixArt's old name
     "SanaTransformer2DModel": partial(converted, names=sana.NAMES),
-    "AutoencoderKLLTXVideo": ltx_vae_names,
+    "LTX2VideoTransformer3DModel": ltx2_names,
+    **dict.fromkeys(("AutoencoderKLLTXVideo", "AutoencoderKLLTX2Video"), ltx_vae_names),
     "AutoencoderKLQwenImage": wan_vae_names,
     "AutoencoderKLQwenImage21": wan_vae_names,
     "AutoencoderKLWan": wan_vae_names,
