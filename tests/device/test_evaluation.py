@@ -25,7 +25,6 @@ OWN_LOOP = ("fallback", "modular")
 WITHOUT_PREVIEWS = (
     ("modular", "text-to-video"),
     ("modular", "image-to-video"),
-    ("modular", "reference-to-video"),
     ("modular", "image-edit"),
     ("fallback", "image-to-video"),
     ("fallback", "video-to-video"),

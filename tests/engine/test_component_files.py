@@ -217,6 +217,18 @@ def test_an_expert_of_a_single_file_is_the_one_without_a_file(
     }
 
 
+@pytest.mark.parametrize(
+    ("file_name", "component"),
+    [("ref2va.safetensors", "transformer_ref"), ("h3.sft", "transformer")],
+)
+def test_a_file_for_references_says_so_in_its_name(
+    checkpoints: Checkpoints, tmp_path: Path, file_name: str, component: str
+) -> None:
+    folder = checkpoints("minimax-h3")
+    file = write(tmp_path / file_name, weights(folder, component))
+    assert Checkpoint.open(folder, file).files.keys() == {component}
+
+
 WRONG = [
     ("vae", "text_encoder_2", "holds a T5 text encoder; must be of class AutoencoderKL"),
     ("text_encoder", "text_encoder_2", "holds a T5 text encoder; must be of class CLIPTextModel"),

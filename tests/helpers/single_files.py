@@ -186,6 +186,35 @@ def qwen_image_21(folder: Path) -> Tensors:
     return _fused_blocks(weights(folder), "transformer_blocks.@.img_mlp.gate_up.", parts)
 
 
+def minimax_h3(folder: Path) -> Tensors:
+    tensors = weights(folder)
+    gated = [name.removesuffix(".weight") for name in tensors if ".ff.net.0.proj." in name]
+    tensors = swapped(tensors, *gated)
+    tensors = fused(tensors, ".attn.qkv_proj.", tuple(f".attn.to_{x}." for x in "qkv"))
+    table = {
+        "refiner_blocks": "blocks",
+        "transformer_blocks": "blocks",
+        "attn.norm_q": "attn.q_norm",
+        "attn.norm_k": "attn.k_norm",
+        "attn.to_out.0": "attn.out_proj",
+        "ff.net.0.proj": "mlp.fc1",
+        "ff.net.2": "mlp.fc2",
+        "norm_out.norm": "final_layer.norm",
+        "norm_out.linear": "final_layer.adaln_proj.linear",
+        "audio_proj_in": "audio_patch_proj",
+        "audio_proj_out": "final_layer.audio_out",
+        "context_embedder": "condition_proj",
+        "time_embedder.linear_1": "time_embedder.proj_in",
+        "time_embedder.linear_2": "time_embedder.proj_out",
+    }
+    outside = {"proj_in": "video_patch_proj", "proj_out": "final_layer.video_out"}
+    return {
+        outside.get(module, module) + f".{kind}": tensor
+        for name, tensor in renamed(tensors, table).items()
+        for module, _, kind in [name.rpartition(".")]
+    }
+
+
 def krea2(folder: Path) -> Tensors:
     table = {
         "transformer_blocks": "blocks",
@@ -425,6 +454,7 @@ ORIGINAL: Mapping[str, Callable[[Path], Tensors]] = {
     "sd35": sd3,
     "zimage": z_image,
     "krea2": krea2,
+    "minimax-h3": minimax_h3,
     "qwenimage21": qwen_image_21,
     "flux2-klein": flux2,
     "flux2-dev": flux2,

@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from engineless import Output, Pictures, load, run, run_joined, start
-from parity import check_parity, check_same_picture
+from loras import LoadedLoras, write
+from parity import LATENTS, check_parity, check_same_picture, relative
+from tiny_checkpoints import reference
+from tiny_checkpoints.oracle import stock_modular
 from tiny_checkpoints.pictures import picture
 
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -57,6 +61,48 @@ def test_videos_and_their_sound_equal_diffusers(
     pipeline: ComposedPipeline, folder: Path, own: dict[str, Any], change: dict[str, Any]
 ) -> None:
     check_parity(pipeline, folder, own_call=own, **{**CALL, **change})
+
+
+def original_lora(folder: Path, prefix: str) -> dict[str, torch.Tensor]:
+    """A LoRA for all kinds of layers, by the names of the model's authors."""
+    config = json.loads((folder / "transformer" / "config.json").read_text())
+    dim, mlp = config["hidden_size"], config["ffn_dim"]
+    inner = config["num_attention_heads"] * config["attention_head_dim"]
+    block = {
+        "attn.qkv_proj": (3 * inner, dim),
+        "attn.out_proj": (dim, inner),
+        "mlp.fc1": (2 * mlp, dim),
+        "mlp.fc2": (dim, mlp),
+    }
+    shapes = {f"token_refiner.blocks.0.{name}": shape for name, shape in block.items()}
+    shapes |= {f"blocks.{i}.{name}": shape for i in (0, 1) for name, shape in block.items()}
+    shapes["blocks.0.adaln_proj.linear"] = (18 * dim, config["time_embed_dim"])
+    shapes["final_layer.adaln_proj.linear"] = (2 * dim, config["time_embed_dim"])
+    shapes["video_patch_proj"] = (dim, 4 * config["in_channels"])
+    generator = torch.Generator().manual_seed(0)
+    keys = {}
+    for name, (out, into) in shapes.items():
+        down, up = (torch.randn(*shape, generator=generator) for shape in ((4, into), (out, 4)))
+        keys[f"{prefix}{name}.lora_A.weight"] = 0.5 * down / into**0.5
+        keys[f"{prefix}{name}.lora_B.weight"] = up / 2
+    return keys
+
+
+@pytest.mark.parametrize("prefix", ["diffusion_model.", ""], ids=["comfyui", "bare"])
+def test_loras_with_the_authors_names_equal_diffusers(
+    pipeline: ComposedPipeline, folder: Path, tmp_path: Path, prefix: str
+) -> None:
+    file = write(tmp_path / "style.safetensors", original_lora(folder, prefix))
+    stock = stock_modular(folder)
+    stock.load_lora_weights(tmp_path, weight_name=file.name, adapter_name="x")
+    try:
+        theirs = reference(folder, **CALL)
+    finally:
+        stock.unload_lora_weights()
+    use = LoadedLoras(pipeline, tmp_path).use("style")
+    ours = run(pipeline, REQUEST, loras=[use])
+    assert relative(ours, theirs) <= LATENTS
+    assert relative(run(pipeline, REQUEST), theirs) > 0.01
 
 
 def test_sound_is_as_long_as_the_video(pipeline: ComposedPipeline) -> None:

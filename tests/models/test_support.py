@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engineless import load, run
+from engineless import load, run, start
 from lora_forms import make
 from loras import LoadedLoras, write
 from parity import check_parity, take_pictures
@@ -99,13 +99,13 @@ def _described(
     pipeline: ComposedPipeline, case: Case, checkpoint: Path, folder: Path
 ) -> dict[str, Any]:
     """A request with a LoRA, and what one rank makes of it. `few` is a LoRA for some queries."""
-    (name, *_) = pipeline.components_of_kind(pipeline.denoiser_name)
-    layers = [each for each in targets_in(pipeline.denoiser_module) if each[1].takes_rank]
+    call = case.call
+    pictures = take_pictures(call)
+    name = pipeline.denoisers_now([start(pipeline, SamplingParams(**call), pictures)])[0]
+    layers = [each for each in targets_in(pipeline.components[name]) if each[1].takes_rank]
     put_lora(folder / "loras" / "all.safetensors", name, layers)
     queries = [each for each in layers if "q" in each[0].rpartition(".")[2]]
     put_lora(folder / "loras" / "few.safetensors", name, queries or layers[:1])
-    call = case.call
-    pictures = take_pictures(call)
     loras = [LoadedLoras(pipeline, folder / "loras").use("all")]
     made = run(pipeline, SamplingParams(**call), pictures, loras=loras).pixels
     assert (made != run(pipeline, SamplingParams(**call), pictures).pixels).any()

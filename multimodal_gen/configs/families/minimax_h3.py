@@ -9,11 +9,29 @@ from multimodal_gen.configs.families.components import (
     processor,
 )
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
 LAYERS = 50
 """Layers of the text encoder after which its states are used."""
+
+_BASES = (BaseModel("MiniMaxAI/MiniMax-H3"),)
+_SINGLE_FILES = (
+    SingleFile(
+        denoiser="MiniMaxH3Transformer3DModel",
+        style="original",
+        keys=("token_refiner.blocks.0.attn.qkv_proj.weight", "time_embedder.proj_in.weight"),
+        bases=_BASES,
+    ),
+    SingleFile(
+        denoiser="MiniMaxH3Transformer3DModel",
+        style="diffusers",
+        keys=("token_refiner.refiner_blocks.0.attn.to_q.weight", "audio_proj_in.weight"),
+        bases=_BASES,
+    ),
+)
+"""Pruned files have no embedder of timesteps, and are not recognized."""
 
 MINIMAX_H3 = FamilyConfig(
     name="minimax_h3",
@@ -39,5 +57,6 @@ MINIMAX_H3 = FamilyConfig(
     frame_multiple=17,
     views=(View.FLOW,),
     denoiser="native",
+    single_files=_SINGLE_FILES,
     ulysses=True,
 )

@@ -36,12 +36,12 @@ def for_expert(
         return found, [] if found else [f"without effect, as it has no weights for {target}"]
     if len(denoisers) == 1 or held != denoisers[:1]:  # no choice, or the keys have made it
         return dict(pairs), []
-    expert = expert_of(name)
+    by_noise = denoisers[1] == f"{denoisers[0]}_2"
+    expert = expert_of(name) if by_noise else None
     if expert is None:
-        return dict(pairs), [
-            f"applied to {held[0]} only, as its name says neither high nor low noise; a target "
-            f"says it: {', '.join(denoisers)}"
-        ]
+        why = ", as its name says neither high nor low noise" if by_noise else ""
+        said = f"applied to {held[0]} only{why}; a target says it: {', '.join(denoisers)}"
+        return dict(pairs), [said]
     own = {place: pair for place, pair in pairs.items() if place.component == held[0]}
     others = {place: pair for place, pair in pairs.items() if place not in own}
     return others | _moved(own, denoisers[expert]), []

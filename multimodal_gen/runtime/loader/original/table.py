@@ -14,7 +14,8 @@ from torch import Tensor
 
 NameTable = Mapping[str, str]
 SHIFT_FIRST = "<"
-"""Marks a layer whose output is shift and scale, and in diffusers scale and shift."""
+"""Marks a layer whose output is shift and scale, and in diffusers scale and shift, or other halves
+that change places."""
 TO_QKV = "attn.to_q attn.to_k attn.to_v"
 _NUMBER = re.compile(r"(?<=blocks\.)\d+")
 ADD_QKV = "attn.add_q_proj attn.add_k_proj attn.add_v_proj"

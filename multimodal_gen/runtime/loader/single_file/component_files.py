@@ -13,6 +13,7 @@ from multimodal_gen.runtime.loader.single_file.weights import ComponentWeights
 Components = Mapping[str, tuple[str, str]]
 """Library and class of each component of a checkpoint, by name."""
 _EXPERTS = (("high", ""), ("low", "_2"))
+_FOR_REFERENCES = "transformer_ref"
 
 
 def in_single_file(
@@ -59,6 +60,8 @@ def _denoiser(found: Recognised, components: Components, base: str, given: Colle
     free = [name for name in names if name not in given] or names
     if len(free) == 1:
         return free[0]
+    if _FOR_REFERENCES in free:
+        return _FOR_REFERENCES if "ref" in path.name.lower() else free[0]
     told = [
         name
         for mark, suffix in _EXPERTS
