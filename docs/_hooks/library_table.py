@@ -9,7 +9,7 @@ from pathlib import Path
 from markdown_table import code, table
 
 from multimodal_gen.configs.families import FAMILIES
-from multimodal_gen.configs.families.library_pipelines import LIBRARY_TABLE
+from multimodal_gen.configs.families.library_pipelines import LIBRARY_TABLE, LibraryPipeline
 
 _TRIED = Path(__file__).parents[1] / "_data" / "library_tries.json"
 _OWN = {
@@ -27,13 +27,18 @@ def library_pipelines() -> str:
         (
             code(name),
             ", ".join(entry.tasks),
-            ", ".join(f"{ours}: {code(theirs)}" for ours, theirs in entry.inputs.items()),
+            ", ".join(f"{ours}: {code(theirs)}" for ours, theirs in _pictures(entry)),
             "equal" if name in tried else "",
         )
         for name, entry in LIBRARY_TABLE.pipelines.items()
         if name not in _OWN
     ]
     return table(("class", "tasks", "pictures", "two steps"), rows)
+
+
+def _pictures(entry: LibraryPipeline) -> list[tuple[str, str]]:
+    control = [] if entry.control is None else [("control", entry.control)]
+    return [*entry.inputs.items(), *control]
 
 
 def refused_pipelines() -> str:
