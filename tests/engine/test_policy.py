@@ -10,7 +10,7 @@ from policy_simulation import cost_model, prepared_of, request
 
 from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.errors import DeadlineExceeded, QueueFull
-from multimodal_gen.messages.plan import BatchKey, Phase, Prepared, SecondPass, Work
+from multimodal_gen.messages.plan import BatchKey, EnlargingWork, Phase, Prepared, SecondPass, Work
 from multimodal_gen.messages.request import Req, preview_stride
 from multimodal_gen.scheduling.policy import Policy
 
@@ -211,6 +211,37 @@ def test_a_second_pass_is_counted_from_the_start_and_begins_when_the_first_is_de
     first = [Phase.DENOISE] * 3 + [Phase.DECODE] * 2
     assert done == [*first, *[Phase.DENOISE] * 2, *[Phase.DECODE] * 3]
     assert left == sorted(left, reverse=True)
+
+
+def test_a_short_request_goes_between_two_tiles_of_a_model_that_enlarges() -> None:
+    driver = Driver()
+    params = replace(request("a", steps=3).params, upscale=UpscaleChoice(4, model="4x-tiny"))
+    driver.submit(msgspec.structs.replace(request("a", steps=3), params=params))
+    tile = BatchKey(256, "upscaler 4x-tiny")
+    prepared = Prepared(
+        batch_keys=((BatchKey(16), 3),),
+        rows=1,
+        decode_chunks=1,
+        enlarging=EnlargingWork(20, tile),
+        steps=3,
+    )
+    driver.policy.completed(
+        driver.next(), advanced=1, seconds=0.01, prepared={"a": prepared}, now=0.0
+    )
+    done: list[Phase] = []
+    while done.count(Phase.DECODE) < 4:
+        work = driver.next()
+        done += [work.phase] * work.k
+        driver.acknowledge(work)
+    assert done[:4] == [*[Phase.DENOISE] * 3, Phase.DECODE]
+    driver.submit(request("b", steps=2))
+    later: list[str] = []
+    while driver.policy.running or driver.policy.waiting:
+        work = driver.next()
+        later += [*work.ids] * work.k
+        driver.acknowledge(work)
+    assert later[:4] == ["b"] * 4
+    assert done.count(Phase.DECODE) + later.count("a") == 1 + 20
 
 
 def test_a_plan_does_not_reach_past_a_preview() -> None:

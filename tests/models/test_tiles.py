@@ -35,6 +35,7 @@ CASES: dict[str, tuple[tuple[int, int, int], dict[str, int]]] = {
     "wan": ((80, 64, 2), SQUARES),
     "wan22-ti2v": ((80, 128, 2), {**SQUARES, "tile_sample_stride_height": 32}),
     "ltx": ((80, 128, 2), SQUARES),
+    "ltx2": ((80, 128, 2), SQUARES),
     "hunyuan-video": ((80, 64, 2), SQUARES),
     "hunyuan-video, long": ((80, 64, 6), SQUARES),
     "cogvideox": ((64, 96, 3), {"tile_sample_min_height": 48, "tile_sample_min_width": 80}),

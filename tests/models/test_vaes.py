@@ -16,9 +16,10 @@ from multimodal_gen.runtime.models.vaes.vae import VAE
 
 Checkpoints = Callable[..., Path]
 
-NAMES = ("sd15", "sana", "flux2-klein", "qwenimage", "wan", "ltx", "hunyuan-video", "cogvideox")
+PICTURES = ("sd15", "sana", "flux2-klein", "qwenimage")
+VIDEOS = ("wan", "ltx", "ltx2", "hunyuan-video", "cogvideox")
+NAMES = PICTURES + VIDEOS
 ENCODERS = tuple(name for name in NAMES if name != "sana")  # pictures start nothing there
-VIDEOS = ("wan", "ltx", "hunyuan-video", "cogvideox")
 
 
 Load = Callable[[str], VAE]
