@@ -1,42 +1,64 @@
 """Waits of evaluations under control on the pretended device; `python controls_on_device.py`.
 
-Prints, in JSON, for each evaluation of a batch of rows with different controls and with none, its
-waits by place.
+Prints, in JSON, for each model and each evaluation of a batch of rows with different controls and
+with none, its waits by place.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pretend_device
 
-
-def watched() -> list[dict[str, int]]:
-    from controls import LoadedControls, edges, networks, save_random
-    from device_cases import REQUEST, loaded
-    from engineless import start
-    from ip_adapters import write_adapter
-    from tiny_checkpoints import build, stock_pipeline
-
-    from multimodal_gen.configs.sampling_params import SamplingParams
-    from multimodal_gen.messages.plan import Phase
-
-    wanted: list[tuple[dict[str, Any], ...]] = [
+Wanted = Sequence[tuple[dict[str, Any], ...]]
+"""Controls of each row."""
+WANTED: dict[str, Wanted] = {
+    "sdxl": [
         ({"name": "canny"}, {"name": "features", "scale": 0.5}),
         (),
         ({"name": "depth", "scale": 0.5, "stop": 0.5}, {"name": "likeness"}),
         ({"name": "union", "mode": "depth"}, {"name": "pooled"}),
-    ]
+    ],
+    "flux-dev": [({"name": "a"},), (), ({"name": "b", "mode": "depth"}, {"name": "c"})],
+    "sd3": [({"name": "a"},), (), ({"name": "b", "stop": 0.5}, {"name": "c"})],
+    "qwenimage": [({"name": "a"},), (), ({"name": "b", "stop": 0.5},)],
+    "zimage": [({"name": "a"},), (), ({"name": "b", "stop": 0.5}, {"name": "c"})],
+}
+
+
+def save_controls(name: str, folder: Path, root: Path) -> None:
+    """Write controls for checkpoint `name`, which is made in `folder`."""
+    from controls import networks, save_random
+    from ip_adapters import write_adapter
+    from tiny_checkpoints import build, stock_pipeline
+    from transformer_controls import networks_for
+
+    stock = stock_pipeline(build(name, folder / name))
+    if name == "sdxl":
+        write_adapter(root / "likeness", stock.unet, "plus")
+        nets = networks(stock.unet)
+    else:
+        nets = networks_for(name, stock.transformer)
+    for each, net in nets.items():
+        save_random(net, root / each)
+
+
+def watched(name: str, wanted: Wanted) -> list[dict[str, int]]:
+    from controls import LoadedControls, edges
+    from device_cases import REQUEST, loaded
+    from engineless import start
+
+    from multimodal_gen.configs.sampling_params import SamplingParams
+    from multimodal_gen.messages.plan import Phase
+
     waits = []
-    with tempfile.TemporaryDirectory() as folder, loaded("sdxl") as (device, pipeline):
+    with tempfile.TemporaryDirectory() as folder, loaded(name) as (device, pipeline):
         root = Path(folder) / "controls"
-        unet = stock_pipeline(build("sdxl", Path(folder) / "sdxl")).unet
-        for name, net in networks(unet).items():
-            save_random(net, root / name)
-        write_adapter(root / "likeness", unet, "plus")
+        save_controls(name, Path(folder), root)
         controls, states = LoadedControls(pipeline, root), []
         for number, chosen in enumerate(wanted):
             params = SamplingParams(**{**REQUEST, "seed": number}, control=chosen)
@@ -52,4 +74,4 @@ def watched() -> list[dict[str, int]]:
 
 if __name__ == "__main__":
     pretend_device.install()
-    print(json.dumps(watched()))
+    print(json.dumps({name: watched(name, wanted) for name, wanted in WANTED.items()}))
