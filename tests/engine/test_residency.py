@@ -159,6 +159,18 @@ def test_blocks_that_are_called_in_another_order_are_right_and_the_order_is_lear
     assert numbers == [number for number in stack.order if number in numbers]
 
 
+def test_what_runs_between_evaluations_is_right_and_leaves_the_order(streamed: Any) -> None:
+    stack, run, residency = streamed
+    stream, x = residency.stream_of("denoiser"), torch.randn(2, WIDTH)
+    expected = alone(stack, x)
+    run(x)
+    order = [*stream._order]
+    last = stack.layers[-1]
+    assert torch.equal(last(x), x + last.linear(x).tanh())
+    assert torch.equal(run(x), expected)
+    assert stream._order == order
+
+
 def test_an_evaluation_after_a_failed_one_is_right(streamed: Any) -> None:
     stack, run, _ = streamed
     x = torch.randn(2, WIDTH)

@@ -78,11 +78,14 @@ class BlockStream:
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Context of one evaluation, whose first units are copied ahead."""
+        """Context of one evaluation, whose first units are copied ahead. What runs outside, such as
+        a control that uses some of the units, does not change the order."""
+        self._seen = []
         self._begin()
         try:
             yield
         finally:
+            self._order, self._seen = self._seen or self._order, []
             self._reset()
 
     # -- hooks
