@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from http_serving import MODEL
+from http_serving import MODEL, app_without_engine, ask
 from openai_client import encoded
 from PIL import Image
 
@@ -99,3 +100,10 @@ def test_what_of_a_unit_has_no_effect_is_named() -> None:
         "control_mode",
         "'effective_region_mask'",
     ]
+
+
+def test_the_extension_s_lists_have_the_operator_s_controls(tmp_path: Path) -> None:
+    (tmp_path / "edges.safetensors").touch()
+    app = app_without_engine(control_dir=str(tmp_path))
+    assert ask(app, "GET", "/controlnet/model_list").json() == {"model_list": ["edges"]}
+    assert ask(app, "GET", "/controlnet/module_list").json() == {"module_list": ["none"]}

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.entrypoints.http.a1111.routes import a1111_routes, as_a1111
+from multimodal_gen.entrypoints.http.a1111.routes import a1111_routes, as_a1111, controlnet_routes
 from multimodal_gen.entrypoints.http.bodies.reading import MAX_PARSERS
 from multimodal_gen.entrypoints.http.bodies.room import body_room, picture_room
 from multimodal_gen.entrypoints.http.comfyui.errors import as_comfyui
@@ -94,6 +94,7 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     app.include_router(edit_routes(maker, args.max_input_pixels))
     app.include_router(hugging_face_routes(maker, args.max_input_pixels))
     app.include_router(a1111_routes(maker, args))
+    app.include_router(controlnet_routes(service))
     app.include_router(comfyui_routes(service, jobs, args))
     app.include_router(image_job_routes(jobs))
     app.include_router(file_routes(jobs.results))

@@ -91,11 +91,6 @@ def add_lists(routes: APIRouter, service: Service, chosen: ChosenModels) -> None
             for name, about in found.items()
         ]
 
-    @routes.get("/controls")
-    def controls(request: Request) -> list[str]:
-        """List the available controls. `alwayson_scripts.controlnet` selects them as `model`."""
-        return service.served(chosen.name_for(owner_of(request))).controls()
-
     @routes.get("/embeddings")
     async def embeddings() -> JsonObject:
         """Return no embeddings: they are not supported."""

@@ -14,6 +14,7 @@ from multimodal_gen.entrypoints.http.a1111.extras import add_extras
 from multimodal_gen.entrypoints.http.a1111.generation import add_generation
 from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
 from multimodal_gen.entrypoints.http.transport.error_shapes import routes_that_err_as
+from multimodal_gen.serving.service import Service
 
 _NAMES = {
     "num_inference_steps": "steps",
@@ -51,6 +52,23 @@ def a1111_routes(maker: ImageMaker, args: ServerArgs) -> APIRouter:
     add_extras(routes, args.max_input_pixels)
     add_lists(routes, maker.service, chosen)
     add_settings(routes, chosen)
+    return routes
+
+
+def controlnet_routes(service: Service) -> APIRouter:
+    """Create the lists of the ControlNet extension."""
+    routes = APIRouter(prefix="/controlnet")
+
+    @routes.get("/model_list")
+    def models() -> dict[str, list[str]]:
+        """List the controls, which `alwayson_scripts.controlnet` selects as `model`."""
+        return {"model_list": service.served(None).controls()}
+
+    @routes.get("/module_list")
+    async def modules() -> dict[str, list[str]]:
+        """List the preprocessors: there are none."""
+        return {"module_list": ["none"]}
+
     return routes
 
 
