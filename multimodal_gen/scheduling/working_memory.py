@@ -57,7 +57,7 @@ def within_memory(model: ModelInfo, parameters: int, memory_bytes: int) -> Model
 def kind_of(name: str) -> str:
     """Kind of a component name: `text_encoder` for `text_encoder_2`, `transformer` for
     `transformer_ref`."""
-    return name.rstrip("_23").removesuffix("_ref")
+    return name.rstrip("_234").removesuffix("_ref")
 
 
 def needed_together(names: Sequence[str], denoiser: str) -> list[Together]:

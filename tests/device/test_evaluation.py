@@ -13,10 +13,23 @@ FIRST = {
     "read-back: multimodal_gen.runtime.models.schedulers.x0._noise_levels": _MADE_THERE,
 }
 """What may wait in the first evaluation of a batch, and why."""
-_SORTED = "diffusers' module sorts the tokens of each row by their masks"
+_OF_LIBRARY = "diffusers.models.transformers."
 ALWAYS = {
-    "read-back: diffusers.models.transformers.transformer_hunyuan_video15."
-    "HunyuanVideo15Transformer3DModel.forward": _SORTED,
+    "read-back: "
+    f"{_OF_LIBRARY}transformer_hunyuan_video15.HunyuanVideo15Transformer3DModel.forward": (
+        "the tokens of each row are sorted by their masks"
+    ),
+    f"read-back: {_OF_LIBRARY}transformer_hidream_image.MOEFeedForwardSwiGLU.moe_infer": (
+        "each expert is called with its own tokens"
+    ),
+    "read-back: "
+    f"{_OF_LIBRARY}transformer_hidream_image.HiDreamImageTransformer2DModel.unpatchify": (
+        "the size of each row's image is a tensor"
+    ),
+    "copy to the device: "
+    f"{_OF_LIBRARY}transformer_hidream_image.HiDreamImageTransformer2DModel.patchify": (
+        "the size of each row's image is a tensor"
+    ),
 }
 """What may wait in each evaluation of modules that are not this project's, and why."""
 

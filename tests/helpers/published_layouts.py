@@ -621,7 +621,7 @@ LAYOUTS: Mapping[str, Layout] = {
             ),
             "vae": ("AutoencoderKL", _KL_16),
         },
-        "HiDreamImagePipeline",
+        "hidream",
     ),
     "kandinskylab/Kandinsky-5.0-T2I-Lite-sft-Diffusers": Layout(
         _kandinsky5(("AutoencoderKL", _KL_16), model_dim=2560, ff_dim=10240, num_visual_blocks=50),

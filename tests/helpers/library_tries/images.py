@@ -9,6 +9,7 @@ import diffusers
 from diffusers import FluxControlNetModel
 from tiny_checkpoints import encoders, llms
 from tiny_checkpoints.families import qwen_image, stable_diffusion_3
+from tiny_checkpoints.families.hidream import hidream_transformer, llama_lm, long_clip
 from tiny_checkpoints.families.hunyuan_video_15 import byt5
 from tiny_checkpoints.llm_tokenizers import gemma_tokenizer, llama_tokenizer
 from tiny_checkpoints.qwen3 import qwen3, qwen3_tokenizer
@@ -19,10 +20,8 @@ from transformers import (
     BertConfig,
     BertModel,
     ByT5Tokenizer,
-    CLIPTextModelWithProjection,
     GlmConfig,
     GlmModel,
-    LlamaForCausalLM,
 )
 
 from .trial import Trial
@@ -51,13 +50,6 @@ def vae16() -> Any:
 
 def qwen2_5_vl_text() -> Any:
     return qwen_image.qwen2_5_vl().model.language_model
-
-
-def long_clip() -> CLIPTextModelWithProjection:
-    """As HiDream's, which reads more than 77 tokens."""
-    config = encoders.clip_text_with_projection().config
-    config.max_position_embeddings = 248
-    return CLIPTextModelWithProjection(config)
 
 
 def processor() -> Any:
@@ -211,10 +203,6 @@ def _hunyuan_image(**config: Any) -> Any:
     )
 
 
-def llama_lm() -> LlamaForCausalLM:
-    return LlamaForCausalLM(llms.llama().config)
-
-
 def _dit(**parts: Any) -> Any:
     return {
         "vae": vae4,
@@ -364,21 +352,7 @@ IMAGES: dict[str, Trial] = {
             "tokenizer_3": t5_tokenizer,
             "text_encoder_4": llama_lm,
             "tokenizer_4": llama_tokenizer,
-            "transformer": lambda: diffusers.HiDreamImageTransformer2DModel(
-                patch_size=2,
-                in_channels=16,
-                out_channels=16,
-                num_layers=1,
-                num_single_layers=1,
-                attention_head_dim=8,
-                num_attention_heads=4,
-                caption_channels=[W, W],
-                text_emb_dim=2 * W,
-                num_routed_experts=4,
-                axes_dims_rope=(4, 2, 2),
-                max_resolution=(32, 32),
-                llama_layers=[0, 1],
-            ),
+            "transformer": hidream_transformer,
         },
         scheduler=FLOW,
     ),
