@@ -167,13 +167,14 @@ def test_notes_tell_the_weights(sd15: ComposedPipeline) -> None:
     ("name", "told"),
     [
         ("sd15", "text_encoder did not read its last 65 tokens; prompt_syntax=a1111 reads all"),
+        ("wan", "text_encoder did not read its last 109 tokens: max_sequence_length=32"),
         ("flux-dev", "text_encoder_2 did not read its last 109 tokens: max_sequence_length=32"),
     ],
 )
 def test_tokens_that_are_cut_off_are_told(
     name: str, told: str, checkpoints: Callable[..., Path]
 ) -> None:
-    known = {"max_sequence_length": 32} if name == "flux-dev" else {}
+    known = {} if name == "sd15" else {"max_sequence_length": 32}
     state = start(load(checkpoints(name)), asked(LONG, "plain", guidance_scale=1.0, **known))
     assert state.warnings == [f"prompt: {told}"]
 

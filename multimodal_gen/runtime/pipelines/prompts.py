@@ -9,6 +9,7 @@ from multimodal_gen.configs.prompts.grammar import parse
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
+from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.encoders.weighted import ReadPrompt, WeightedEncoder
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 
@@ -61,8 +62,10 @@ class WeightedPrompts:
         self._branches = branches
         self.in_chunks: Mapping[str, WeightedEncoder] = {}
         """Encoders by component that take chunks."""
-        self.in_one: Mapping[str, WeightedEncoder] = {}
+        self.in_one: Mapping[str, TextEncoder] = {}
         """Those that take as many tokens as `max_sequence_length` says."""
+        self.cleaned: Callable[[str], str] = str
+        """Text as it is given to these."""
 
     def of(self, state: RequestState, branch: str) -> ReadPrompt:
         """A branch's prompt, with as many chunks as the longest of the request's."""
@@ -118,7 +121,10 @@ class WeightedPrompts:
             for name, encoder in self.in_chunks.items()
         }
         for name, encoder in self.in_one.items():
-            counts[name] = encoder.unread(text, syntax, length), f": max_sequence_length={length}"
+            counts[name] = (
+                encoder.unread(self.cleaned(text), syntax, length),
+                f": max_sequence_length={length}",
+            )
         for told in dict.fromkeys(counts.values()):
             names = " and ".join(name for name in counts if counts[name] == told)
             if told[0]:

@@ -53,7 +53,8 @@ class WeightedEncoder(TextEncoder):
         return chunk.upto(self._room(length))
 
     def unread(self, text: str, syntax: PromptSyntax, length: int | None = None) -> int:
-        """Number of tokens at the end that no chunk has; `length` as for `one_chunk`."""
+        """Number of tokens at the end that no chunk has; `length` as for `one_chunk`, or None where
+        there may be several."""
         runs = self._runs(parse(text, syntax))
         room = self._room(self.max_length if length is None else length)
         one = length is not None or syntax == "plain"

@@ -43,6 +43,7 @@ class CogVideoXPipeline(ComposedPipeline):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._t5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
+        self.reads.in_one = {"text_encoder": self._t5}
         self._denoiser = self.make_denoiser("transformer")
         self._config = config = self.components["transformer"].config
         self.layout = CogVideoXLatents(

@@ -38,6 +38,7 @@ class LTXPipeline(ComposedPipeline):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._t5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
+        self.reads.in_one = {"text_encoder": self._t5}
         self._denoiser = self.make_denoiser("transformer")
         config = self.components["transformer"].config
         self.layout = LatentTokens(

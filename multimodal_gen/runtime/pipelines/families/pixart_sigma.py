@@ -35,6 +35,7 @@ class PixArtSigmaPipeline(ComposedPipeline):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._t5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
+        self.reads.in_one, self.reads.cleaned = {"text_encoder": self._t5}, _cleaned
         self._denoiser = self.make_denoiser("transformer")
         patch = self.components["transformer"].config.patch_size
         self.layout = LatentLayout(self.vae, self.context, patch=(patch, patch))
@@ -49,7 +50,7 @@ class PixArtSigmaPipeline(ComposedPipeline):
 
     def _encode(self, text: str, length: int) -> Conditioning:
         """T5's states, and a mask of those that are not padding."""
-        text = text.lower().strip()
+        text = _cleaned(text)
         states = self._t5(text, length, masked=True)[0]  # [1, length, D]
         _, mask = self._t5.tokenize(text, length)
         return {
@@ -63,6 +64,10 @@ class PixArtSigmaPipeline(ComposedPipeline):
         tensors = {"latents": rows.latents, "timestep": rows.timesteps, **rows.conditioning}
         prediction = self._denoiser(tensors, lora=rows.lora)
         return prediction[:, : rows.latents.shape[1]]
+
+
+def _cleaned(text: str) -> str:
+    return text.lower().strip()
 
 
 PIPELINE = PixArtSigmaPipeline

@@ -66,6 +66,7 @@ class WanPipeline(ComposedPipeline):
         """`expand_timesteps`: the first frame may have a separate timestep, as in TI2V."""
         super().__init__(*args)
         self._umt5 = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
+        self.reads.in_one, self.reads.cleaned = {"text_encoder": self._umt5}, clean
         modules = {name: self.components[name] for name in EXPERTS if name in self.components}
         timesteps = self.scheduler_config.get("num_train_timesteps", 1000)
         self._experts = WanExperts(modules, boundary_ratio, timesteps)
