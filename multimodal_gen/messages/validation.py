@@ -178,8 +178,6 @@ def _check_from_latents(
     """Check a second pass that starts from enlarged latents."""
     choice = params.upscale
     assert choice is not None
-    if choice.model is None:
-        raise InvalidRequest("upscale", str(choice), "must name a model that enlarges latents")
     if pictures:
         raise InvalidRequest("upscale", str(choice), "can't be combined with pictures, here")
     if choice.strength is not None and not 0 < choice.strength <= 1:

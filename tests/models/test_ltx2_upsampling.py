@@ -168,6 +168,19 @@ def test_other_families_refuse_it(
         start(opened("flux-dev"), params)
 
 
+def test_the_checkpoints_own_model_need_not_be_named(
+    opened: Callable[[str], ComposedPipeline], checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    upsampler("by-2").save_pretrained(tmp_path / "latent_upsampler")
+    own = load(checkpoints("ltx2"))
+    own.upscalers.look_into(tmp_path)
+    assert own.model_info("test").upscale_ways == ("latents",)
+    given = SamplingParams(**CALL, **SIZE, seed=0, num_inference_steps=FIRST)
+    _, named = two_stages(opened("ltx2"), given.updated(upscale=f"by-2@2:{STRENGTH}:{AGAIN}"))
+    _, carried = two_stages(own, given.updated(upscale=f"2:{STRENGTH}:{AGAIN}"))
+    assert np.array_equal(named.pixels, carried.pixels)
+
+
 def test_its_neighbours_change_nothing(opened: Callable[[str], ComposedPipeline]) -> None:
     """A first and a second pass share an evaluation with a plain request of their size."""
     pipeline = opened("ltx2")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from multimodal_gen.checkpoints.adapter_folder import AdapterFile
 from multimodal_gen.checkpoints.upscaler.folder import UpscalerFolder
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.runtime.distributed.first_rank import make_sharing
@@ -20,6 +21,9 @@ from multimodal_gen.runtime.loader.tensors.safetensors_file import open_safetens
 from multimodal_gen.runtime.models.latent_upsampler import MARK, LatentUpsampler
 from multimodal_gen.runtime.models.upscaler import Upscaler
 
+OWN = ""
+"""Stands for the model that the checkpoint carries."""
+_CARRIED = "latent_upsampler"
 MOST_LOADED = 2
 _PURPOSES = ("SR", "Restoration")
 
@@ -34,6 +38,8 @@ class Upscalers:
         self._context = context
         self._shared = make_sharing(context.mesh, context.device)
         self._folder: UpscalerFolder | None = None
+        self._checkpoint: UpscalerFolder | None = None
+        """The checkpoint's folder, if it carries a model that enlarges its latents."""
         self._loaded: OrderedDict[str, Upscaler | LatentUpsampler] = OrderedDict()
         self._stamps: dict[str, str] = {}
 
@@ -45,8 +51,19 @@ class Upscalers:
         """Let requests name the files of a folder. Raises InvalidRequest if there is none."""
         self._folder = UpscalerFolder(Path(folder))
 
+    @property
+    def carried(self) -> bool:
+        """True if the checkpoint has a model of its own, which requests need not name."""
+        return self._checkpoint is not None
+
+    def look_into(self, checkpoint: Path) -> None:
+        """Use the model that lies beside the components of a checkpoint, if there is one."""
+        folder = UpscalerFolder(checkpoint)
+        self._checkpoint = folder if _CARRIED in folder.names() else None
+
     def load(self, name: str) -> Upscaler | LatentUpsampler:
-        """Return the model of this name. Collective. Raises InvalidRequest on all ranks alike."""
+        """Return the model of this name, or the checkpoint's for `OWN`. Collective. Raises
+        InvalidRequest on all ranks alike."""
         tensors = self._shared(lambda: {"": self._changed(name)})[""]
         upscaler = self._loaded.pop(name, None)
         if tensors or upscaler is None:
@@ -58,9 +75,7 @@ class Upscalers:
 
     def _changed(self, name: str) -> dict[str, Tensor]:
         """Tensors of the file, unless the model of it is loaded."""
-        if self._folder is None:
-            raise InvalidRequest("upscale", name, "the server was started without upscaler_dir")
-        file = self._folder.find(name)
+        file = self._found(name)
         try:
             stamp = file.stamp
             if name in self._loaded and self._stamps.get(name) == stamp:
@@ -73,6 +88,15 @@ class Upscalers:
             raise InvalidRequest("upscale", name, error.message) from error
         self._stamps[name] = stamp
         return {key: each.to(self._context.device) for key, each in read.items()}
+
+    def _found(self, name: str) -> AdapterFile:
+        if name == OWN:
+            if self._checkpoint is None:
+                raise InvalidRequest("upscale", name, "must name a model that enlarges latents")
+            return self._checkpoint.find(_CARRIED)
+        if self._folder is None:
+            raise InvalidRequest("upscale", name, "the server was started without upscaler_dir")
+        return self._folder.find(name)
 
     def _built(self, name: str, tensors: dict[str, Tensor]) -> Upscaler | LatentUpsampler:
         if MARK in tensors:

@@ -120,8 +120,11 @@ class GPUWorker:
                 )
             ),
         )
-        if engine.upscaler_dir is not None and mesh.rank == 0:
-            pipeline.upscalers.open(engine.upscaler_dir)
+        if mesh.rank == 0:
+            if engine.upscaler_dir is not None:
+                pipeline.upscalers.open(engine.upscaler_dir)
+            if pipeline.enlarges_latents:
+                pipeline.upscalers.look_into(folder)
         return cls(pipeline, AdapterLoader(pipeline, engine), choice.sentence)
 
     def loaded(self, name: str, local_ranks: int) -> RankLoaded:

@@ -115,8 +115,10 @@ class DescribedPipeline:
         """A second pass where it starts from images, and models where the operator has some."""
         starts = hasattr(self, "start") and {"text-to-image", "image-to-image"} <= {*self.tasks}
         second: tuple[UpscaleWay, ...] = ("second-pass",) if starts else ()
-        latents: tuple[UpscaleWay, ...] = ("latents",) if self.enlarges_latents else ()
-        return (*second, "model", *latents) if self.upscalers.available else second
+        model: tuple[UpscaleWay, ...] = ("model",) if self.upscalers.available else ()
+        known = self.upscalers.available or self.upscalers.carried
+        latents: tuple[UpscaleWay, ...] = ("latents",) if known and self.enlarges_latents else ()
+        return (*second, *model, *latents)
 
     def check_upsampler(self, choice: UpscaleChoice, upscaler: Upscaler | LatentUpsampler) -> None:
         """Raise InvalidRequest for a model that this family can't use between its passes."""

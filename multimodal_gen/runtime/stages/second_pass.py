@@ -19,6 +19,7 @@ from multimodal_gen.configs.second_pass import (
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.pictures import controls_of
+from multimodal_gen.runtime.loader.upscalers import OWN
 from multimodal_gen.runtime.models.latent_upsampler import LatentUpsampler
 from multimodal_gen.runtime.models.upscaler import Enlargement, Upscaler
 from multimodal_gen.runtime.stages.decode import decode_units
@@ -41,16 +42,20 @@ class ExpectEnlargement:
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
         for state in states:
-            choice, params = state.params.upscale, enlarged_by_model(state.params)
-            if choice is None or choice.model is None or params is None:
-                continue
-            upscaler = self._pipeline.upscalers.load(choice.model)
-            self._check(choice, upscaler)
-            if isinstance(upscaler, LatentUpsampler):
-                state.upsampler = upscaler
-            else:
-                state.second = _later(state, params)
-                state.second.enlargement = self._enlargement(state, upscaler)
+            if (choice := state.params.upscale) is not None:
+                self._expect(state, choice)
+
+    def _expect(self, state: RequestState, choice: UpscaleChoice) -> None:
+        if choice.model is None and not self._pipeline.enlarges_latents:
+            return
+        upscaler = self._pipeline.upscalers.load(OWN if choice.model is None else choice.model)
+        self._check(choice, upscaler)
+        params = enlarged_by_model(state.params)
+        if isinstance(upscaler, LatentUpsampler):
+            state.upsampler = upscaler
+        elif params is not None:
+            state.second = _later(state, params)
+            state.second.enlargement = self._enlargement(state, upscaler)
 
     def _check(self, choice: UpscaleChoice, upscaler: Upscaler | LatentUpsampler) -> None:
         """Raise InvalidRequest for a model that does not fit the request or the pipeline."""
