@@ -21,15 +21,15 @@ _SINGLE_FILES = (
 COGVIDEOX = FamilyConfig(
     name="cogvideox",
     title="CogVideoX",
-    pipeline_classes=("CogVideoXPipeline",),
+    pipeline_classes=("CogVideoXPipeline", "CogVideoXVideoToVideoPipeline"),
     components={
         "tokenizer": tokenizer(*T5_TOKENIZERS),
         "text_encoder": encoder("T5EncoderModel"),
         "transformer": module("CogVideoXTransformer3DModel"),
         "vae": module("AutoencoderKLCogVideoX"),
     },
-    tasks=("text-to-video",),
-    parameters=("num_frames", "fps", "max_sequence_length"),
+    tasks=("text-to-video", "video-to-video"),
+    parameters=("num_frames", "fps", "max_sequence_length", "video_path"),
     size_multiple=16,
     defaults=Defaults(
         width=720,
@@ -39,6 +39,7 @@ COGVIDEOX = FamilyConfig(
         num_inference_steps=50,
         guidance_scale=6.0,
         max_sequence_length=226,
+        strength=0.8,
     ),
     limits=Limits(max_frames=161, max_sequence_length=512),
     frame_multiple=4,

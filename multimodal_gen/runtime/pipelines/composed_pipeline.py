@@ -249,9 +249,10 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
             state.latents = solver.init_noise(self.noise(state))
 
     def starts(self, state: RequestState) -> bool:
-        """True if the request starts from its image, not from pure noise."""
+        """True if the request starts from its image or video, not from pure noise."""
         task = "inpainting" if "mask" in state.pictures else "image-to-image"
-        return "image" in state.pictures and task in self.tasks
+        from_image = "image" in state.pictures and task in self.tasks
+        return from_image or ("video" in state.pictures and self.defaults.strength is not None)
 
     def noise(self, state: RequestState) -> Tensor:
         """Noise that a request starts from, [1, ...]."""

@@ -1,7 +1,8 @@
-"""CogVideoX text-to-video (1.0 and 1.5), after diffusers' CogVideoXPipeline."""
+"""CogVideoX (1.0 and 1.5), after diffusers' CogVideoXPipeline and CogVideoXVideoToVideoPipeline."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import msgspec
@@ -22,6 +23,11 @@ from multimodal_gen.runtime.models.vaes.cogvideox import CogVideoXVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
+from multimodal_gen.runtime.pipelines.start.picture_start import (
+    PictureStart,
+    noise_model_start,
+    video_latents,
+)
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
@@ -33,6 +39,7 @@ class CogVideoXPipeline(ComposedPipeline):
     twice `frame_multiple`, else a few more: the VAE decodes latent frames in pairs.
     """
 
+    layout: CogVideoXLatents
     family = COGVIDEOX
     vae_class = CogVideoXVAE
     widths: ClassVar = {
@@ -53,6 +60,8 @@ class CogVideoXPipeline(ComposedPipeline):
             multiple=self.family.size_multiple,
         )
         self.guidance = ClassifierFreeGuidance(float32=True)
+        drawn = partial(video_latents, self.layout, drawn=True)
+        self.start = PictureStart(self.layout, noise_model_start, picture=drawn)
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
@@ -71,6 +80,9 @@ class CogVideoXPipeline(ComposedPipeline):
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         self._check_positions(state.params)
+        if "video" in state.pictures and self.layout.added(state.params):
+            allowed = "is not possible with a video: its latent frames must fill the patches"
+            raise InvalidRequest("num_frames", state.params.num_frames, allowed)
         return self.prompts.encoded(state, branch, self._encode)
 
     def _encode(self, text: str, length: int) -> Conditioning:
@@ -126,16 +138,16 @@ class CogVideoXLatents(LatentLayout):
 
     def shape(self, params: SamplingParams) -> tuple[int, ...]:
         channels, frames, height, width = super().shape(params)
-        return channels, frames + self._added(params), height, width
+        return channels, frames + self.added(params), height, width
 
     def frames(self, params: SamplingParams) -> int:
-        return super().frames(params) - self._added(params)
+        return super().frames(params) - self.added(params)
 
     def pack(self, latents: Tensor) -> Tensor:
         return latents.transpose(1, 2)
 
     def unpack(self, latents: Tensor, params: SamplingParams) -> Tensor:
-        return latents[:, self._added(params) :].transpose(1, 2)
+        return latents[:, self.added(params) :].transpose(1, 2)
 
     def noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:
         """Draw frame by frame, as diffusers does."""
@@ -144,7 +156,8 @@ class CogVideoXLatents(LatentLayout):
         noise = torch.randn(shape, generator=generator, dtype=self.dtype)
         return copied(noise, self.device)
 
-    def _added(self, params: SamplingParams) -> int:
+    def added(self, params: SamplingParams) -> int:
+        """Number of extra frames."""
         _, frames, _, _ = super().shape(params)
         return -frames % self._patch[0]
 

@@ -4,6 +4,7 @@ model for texts and images."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +24,6 @@ from multimodal_gen.runtime.models.dits.wan.keys import wan_key_map
 from multimodal_gen.runtime.models.dits.wan.model import WanTransformer
 from multimodal_gen.runtime.models.encoders.cleaning import clean
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
-from multimodal_gen.runtime.models.vaes.input_images import fit_video
 from multimodal_gen.runtime.models.vaes.wan import WanVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.families.wan_experts import (
@@ -39,9 +39,13 @@ from multimodal_gen.runtime.pipelines.families.wan_first_frame import (
     KeptFirstFrame,
     NoFirstFrame,
 )
-from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
+from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
 from multimodal_gen.runtime.pipelines.native import NativeTransformer
-from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, noise_model_start
+from multimodal_gen.runtime.pipelines.start.picture_start import (
+    PictureStart,
+    noise_model_start,
+    video_latents,
+)
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
@@ -75,7 +79,8 @@ class WanPipeline(ComposedPipeline):
             self.vae, self.context, dtype=torch.float32, patch=self._experts.config.patch_size
         )
         self.guidance = ExpertGuidance(self._experts)
-        self.start = PictureStart(self.layout, noise_model_start, picture=self._given)
+        latents = partial(video_latents, self.layout)
+        self.start = PictureStart(self.layout, noise_model_start, picture=latents)
         self._first_frame: FirstFrame = NoFirstFrame()
         if expand_timesteps:
             self._first_frame = KeptFirstFrame(self.layout)
@@ -146,14 +151,6 @@ class WanPipeline(ComposedPipeline):
     def prepare(self, state: RequestState) -> None:
         super().prepare(state)
         self._first_frame.prepare(state)
-
-    def starts(self, state: RequestState) -> bool:
-        return "video" in state.pictures
-
-    def _given(self, state: RequestState) -> Tensor:
-        """Clean latents of the request's video."""
-        video = state.pictures["video"][: state.params.num_frames]
-        return self.layout.encode(fit_video(video, *size_of(state.params)))
 
     def batch_kind(self, state: RequestState, evaluation: int) -> str:
         return f"{super().batch_kind(state, evaluation)} {self._experts.name(state, evaluation)}"

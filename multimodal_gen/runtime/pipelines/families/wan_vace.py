@@ -48,10 +48,6 @@ class WanVacePipeline(WanPipeline):
                     "of what is kept and of what changes, and the mask"
                 )
 
-    def starts(self, state: RequestState) -> bool:
-        """A video steers; it is not what the latents start from."""
-        return False
-
     # -- the frames of reference images
 
     def noise(self, state: RequestState) -> Tensor:

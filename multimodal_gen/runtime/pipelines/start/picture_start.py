@@ -8,7 +8,7 @@ from torch import Tensor
 
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.models.schedulers.solver import Solver
-from multimodal_gen.runtime.models.vaes.input_images import fit_image, fit_mask
+from multimodal_gen.runtime.models.vaes.input_images import fit_image, fit_mask, fit_video
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
 from multimodal_gen.runtime.pipelines.start.unmasked_latents import restore_unmasked_latents
 from multimodal_gen.runtime.stages.request_state import RequestState
@@ -28,6 +28,12 @@ def noise_model_start(steps: int, strength: float) -> int:
 def flow_model_start(steps: int, strength: float) -> int:
     """First step in diffusers' pipelines for flow matching, which round the remaining steps up."""
     return int(max(steps - min(steps * strength, steps), 0))
+
+
+def video_latents(layout: LatentLayout, state: RequestState, *, drawn: bool = False) -> Tensor:
+    """Clean latents of the frames of the request's video; `drawn` from the posterior."""
+    video = fit_video(state.pictures["video"][: state.params.num_frames], *size_of(state.params))
+    return layout.encode(video, state.generator if drawn else None)
 
 
 class PictureStart:

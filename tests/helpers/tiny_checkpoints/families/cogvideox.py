@@ -7,12 +7,14 @@ from diffusers import (
     AutoencoderKLCogVideoX,
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
+    CogVideoXVideoToVideoPipeline,
     SchedulerMixin,
 )
 
 from .. import encoders
-from ..case import VIDEO, Case
+from ..case import STRENGTH, VIDEO, Case
 from ..checkpoint import TinyCheckpoint
+from ..pictures import clip
 from ..schedulers import Config
 from ..tokenizers import t5_tokenizer
 
@@ -99,5 +101,10 @@ VARIANTS = {
 CASES = {
     ("cogvideox", "text-to-video"): Case(
         "cogvideox", None, VIDEO | {"max_sequence_length": TEXT_LENGTH}
+    ),
+    ("cogvideox", "video-to-video"): Case(
+        "cogvideox-5b",
+        CogVideoXVideoToVideoPipeline,
+        {"video": clip(9, 80, 70), "max_sequence_length": TEXT_LENGTH, **STRENGTH},
     ),
 }

@@ -2,7 +2,6 @@
 (PixArt-alpha), the present one (Lumina 2), a video (Latte), and one for each use of pictures."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import diffusers
@@ -24,7 +23,7 @@ from ..pictures import clip, picture
 from ..schedulers import PIXART_SIGMA, SD15, Config
 from ..tokenizers import t5_tokenizer
 from ..vaes import image_vae
-from . import cogvideox, ltx, stable_diffusion
+from . import ltx, stable_diffusion
 
 LATTE: Config = {
     "_class_name": "DDIMScheduler",
@@ -146,18 +145,13 @@ VARIANTS = {
         in_channels=2 * stable_diffusion.LATENT_CHANNELS,
     ),
     "ltx-condition": _of_parts("LTXConditionPipeline", ltx.ltx_pipeline, LUMINA2),
-    "cogvideox-video": _of_parts(
-        "CogVideoXVideoToVideoPipeline",
-        partial(cogvideox.cogvideox_pipeline, **cogvideox.COGVIDEOX_5B),
-        cogvideox.SCHEDULER_5B,
-    ),
 }
 _SIZE = (96, 64)
 _OF_PICTURES: dict[str, Any] = {"width": None, "height": None}
 """For calls that take their size from the picture."""
 _IMAGE = {"image": picture(*_SIZE)}
 _MASK = {"mask_image": picture(*_SIZE, "L")}
-_VIDEO = {"video": clip(9, *_SIZE), "max_sequence_length": cogvideox.TEXT_LENGTH}
+_VIDEO = {"video": clip(9, *_SIZE)}
 CASES = {
     ("fallback", "text-to-image"): Case("lumina2"),
     ("fallback", "image-to-image"): Case(
@@ -167,5 +161,5 @@ CASES = {
     ("fallback", "image-edit"): Case("instruct-pix2pix", changes=_OF_PICTURES | _IMAGE),
     ("fallback", "text-to-video"): Case("latte", stock_call={"clean_caption": False}),
     ("fallback", "image-to-video"): Case("ltx-condition", changes=_IMAGE | VIDEO),
-    ("fallback", "video-to-video"): Case("cogvideox-video", changes=_VIDEO | STRENGTH),
+    ("fallback", "video-to-video"): Case("ltx-condition", changes=_VIDEO | VIDEO),
 }
