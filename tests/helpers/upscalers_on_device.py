@@ -1,6 +1,6 @@
 """Waits of results that are enlarged, on the pretended device; `python upscalers_on_device.py`.
 
-Prints, in JSON, the waits by place of each unit that a model of pixels takes, and of what LTX-2 does
+Prints, in JSON, the waits by place of each unit of a model of pixels, and of what LTX-2 does
 between its two passes and of the second one's evaluations.
 """
 
