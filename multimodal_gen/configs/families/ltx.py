@@ -30,7 +30,7 @@ DECODER_PARAMETERS = ("decode_timestep", "decode_noise_scale")
 LTX = FamilyConfig(
     name="ltx",
     title="LTX-Video",
-    pipeline_classes=("LTXPipeline",),
+    pipeline_classes=("LTXPipeline", "LTXImageToVideoPipeline"),
     components={
         "tokenizer": tokenizer(*T5_TOKENIZERS),
         "text_encoder": encoder("T5EncoderModel"),
