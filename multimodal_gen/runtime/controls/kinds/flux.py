@@ -39,6 +39,8 @@ class FluxControl(ResidualControl):
         self._blocks = (target.config["num_layers"], target.config["num_single_layers"])
         modes = range(network.config.num_mode or 0)
         named = {name: mode for mode, name in zip(modes, _MODES, strict=False)}
+        if "pose" in named:
+            named["openpose"] = named["pose"]  # its name in other unions and in ComfyUI's graphs
         self._numbers = {**named, **{str(mode): mode for mode in modes}}
         self.modes = tuple(self._numbers)
 
