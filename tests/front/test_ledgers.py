@@ -364,8 +364,8 @@ def test_progress_is_told_in_messages_that_postgresql_takes() -> None:
         "[]",
         '{"type":"unknown"}',
         '{"type":"ended","job":"../../x"}',
-        '{"type":"moved","front":"a","jobs":{"0":[[-1,2,3,4]]}}',
-        '{"type":"moved","front":"a","jobs":{"0":[[1e400,2,3,4]]}}',
+        '{"type":"moved","front":"a","jobs":{"0":[[-1,2,3,4,""]]}}',
+        '{"type":"moved","front":"a","jobs":{"0":[[1e400,2,3,4,""]]}}',
         "[" * 7000,
     ],
 )

@@ -19,8 +19,9 @@ MAX_BYTES = 7500
 _JobId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{0,64}$")]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
-OutputProgress = tuple[_Count, _Count, _Count, _Seconds | None]
-"""Step, total, queue position and seconds left of an output."""
+_Phase = Annotated[str, msgspec.Meta(max_length=16)]
+OutputProgress = tuple[_Count, _Count, _Count, _Seconds | None, _Phase]
+"""Step, total, queue position, seconds left and phase of an output."""
 
 
 class JobAdded(msgspec.Struct, tag="added", frozen=True):

@@ -331,4 +331,4 @@ class SharedFront:
 
 
 def _told(update: Update) -> OutputProgress:
-    return update.step, update.total, update.queue_position, update.eta_s
+    return update.step, update.total, update.queue_position, update.eta_s, update.phase
