@@ -344,8 +344,8 @@ def test_a_row_that_can_not_be_read_is_a_failed_job(
 
 
 def test_progress_is_told_in_messages_that_postgresql_takes() -> None:
-    jobs = {f"{number:032x}": [(1, 20, 0, 3.25)] * 4 for number in range(500)}
-    jobs["f" * 32] = [(1, 20, 0, None)] * 1000
+    jobs = {f"{number:032x}": [(1, 20, 0, 3.25, "denoise")] * 4 for number in range(500)}
+    jobs["f" * 32] = [(1, 20, 0, None, "")] * 1000
     told = [*news.moved("front", jobs)]
     assert all(len(one) < 8000 for one in told)
     heard: dict[str, Any] = {}
