@@ -30,6 +30,7 @@ CASES: dict[str, tuple[str, dict[str, int], dict[str, Any]]] = {
     "flux2": ("flux2-klein", {"num_layers": 4, "num_single_layers": 12}, {}),
     "wan": ("wan", {"num_layers": 14}, {"num_frames": 5, "max_sequence_length": 32}),
     "wan experts": ("wan22", {"num_layers": 14}, {"num_frames": 5, "max_sequence_length": 32}),
+    "minimax_h3": ("minimax-h3", {"num_layers": 14}, {"num_frames": 124}),
     "stable_diffusion": ("sd15", {}, {}),
     "pixart_sigma": ("pixart-sigma", {"num_layers": 28}, {"max_sequence_length": 32}),
 }

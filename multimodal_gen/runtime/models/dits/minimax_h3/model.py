@@ -229,7 +229,7 @@ class MiniMaxH3Block(nn.Module):
             update = self._fed(h, lora) if at else self._attended(h, context)
             for part, added, each in zip(parts, update.split(counts, dim=1), own, strict=True):
                 part.addcmul_(each[at + 2], added)
-        return x
+        return within_fp16(x)
 
     def _attended(self, x: Tensor, context: BlockContext) -> Tensor:
         qkv = self.qkv(x, context.lora).view(*x.shape[:2], *self.heads)
