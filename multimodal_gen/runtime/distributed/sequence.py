@@ -52,6 +52,13 @@ class SequenceParallel:
         """This rank's contiguous share of a sequence along `dim`; may be empty."""
         return x
 
+    def shard_each(self, x: Tensor, counts: Sequence[int]) -> Tensor:
+        """This rank's shares of several sequences, which follow each other in x [B, S, ...]."""
+        lengths = [n for n in counts if n]
+        if len(lengths) == 1:
+            return self.shard(x)
+        return torch.cat([self.shard(each) for each in x.split(lengths, dim=1)], dim=1)
+
     def gather(self, x: Tensor, length: int, dim: int = 1) -> Tensor:
         """Gather the whole sequence of `length` from all ranks' shares."""
         return x

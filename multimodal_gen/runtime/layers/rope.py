@@ -29,6 +29,14 @@ def rotary_table(positions: Tensor, axes_dims: Sequence[int], theta: float = 100
     return torch.stack((angle.cos(), angle.sin()), dim=-1).float()
 
 
+def shared_rotary_table(positions: Tensor, count: int, theta: float) -> Tensor:
+    """Table [..., S, axes * count, 2] with the same `count` frequencies on each axis of positions
+    [..., S, axes], computed in float32."""
+    steps = torch.arange(count, dtype=torch.float32, device=positions.device) / count
+    angles = (positions.float().unsqueeze(-1) * (1.0 / theta**steps)).flatten(-2)
+    return torch.stack((angles.cos(), angles.sin()), dim=-1)
+
+
 def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
     """Rotate the pairs (2i, 2i + 1) of x [B, S, ..., D], which is float32.
 

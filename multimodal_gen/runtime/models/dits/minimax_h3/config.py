@@ -16,19 +16,11 @@ class MiniMaxH3Config(TransformerConfig):
 
     title: ClassVar = "MiniMax-H3"
     smallest: ClassVar = {
-        "num_attention_heads": 1,
-        "attention_head_dim": 2,
-        "hidden_size": 1,
-        "num_layers": 1,
+        **dict.fromkeys(("num_attention_heads", "hidden_size", "num_layers", "ffn_dim"), 1),
+        **dict.fromkeys(("in_channels", "audio_in_channels", "text_dim", "rope_freq_dim"), 1),
+        **dict.fromkeys(("time_embed_hidden_dim", "time_embed_dim"), 1),
+        **dict.fromkeys(("attention_head_dim", "freq_dim"), 2),
         "num_refiner_layers": 0,
-        "ffn_dim": 1,
-        "in_channels": 1,
-        "audio_in_channels": 1,
-        "text_dim": 1,
-        "freq_dim": 2,
-        "time_embed_hidden_dim": 1,
-        "time_embed_dim": 1,
-        "rope_freq_dim": 1,
     }
 
     num_attention_heads: int = 56

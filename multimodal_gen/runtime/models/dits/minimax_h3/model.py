@@ -19,14 +19,16 @@ from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_emb
 from multimodal_gen.runtime.layers.joint_stream import BlockContext, within_fp16
 from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.lora import LoraRows
+from multimodal_gen.runtime.layers.modulation import add_groups_, modulate_groups_
 from multimodal_gen.runtime.layers.norm import RMSNorm
 from multimodal_gen.runtime.layers.parts import Parts
-from multimodal_gen.runtime.layers.rope import apply_rotary_to_part
+from multimodal_gen.runtime.layers.rope import apply_rotary_to_part, shared_rotary_table
 from multimodal_gen.runtime.models.dits.minimax_h3.config import MiniMaxH3Config
 
 _VECTORS = 6  # shift, scale and gate of attention, then of the MLP
 _KINDS = 3  # video, text and sound, whose tokens have vectors of their own
 _VIDEO, _TEXT, _SOUND = range(_KINDS)
+_ENDS = ("proj_out", "audio_out")
 
 
 class Counts(NamedTuple):
@@ -53,14 +55,8 @@ class MiniMaxH3Transformer(nn.Module):
     """Predicts the velocity towards the data. Create it on the meta device; fill it with
     `minimax_h3_key_map`."""
 
-    keep_in_float32: ClassVar = (
-        "x_embedder",
-        "audio_embedder",
-        "time_embedder",
-        "proj_out",
-        "audio_out",
-    )
-    keep_exact: ClassVar = ("*_embedder*", "out_modulation", "proj_out", "audio_out")
+    keep_in_float32: ClassVar = ("x_embedder", "audio_embedder", "time_embedder", *_ENDS)
+    keep_exact: ClassVar = ("*_embedder*", "out_modulation", *_ENDS)
 
     def __init__(self, config: MiniMaxH3Config, parts: Parts) -> None:
         super().__init__()
@@ -108,10 +104,10 @@ class MiniMaxH3Transformer(nn.Module):
         """
         media, length = counts[:4], encoder_hidden_states.shape[1]
         text = self._refined(encoder_hidden_states, lengths, lora)
-        video = self.x_embedder(self._own(hidden_states, media[:2]), lora)
-        sound = self.audio_embedder(self._own(audio_hidden_states, media[2:]), lora)
+        video = self.x_embedder(self.sequence.shard_each(hidden_states, media[:2]), lora)
+        sound = self.audio_embedder(self.sequence.shard_each(audio_hidden_states, media[2:]), lora)
         x = torch.cat((video.to(text.dtype), sound.to(text.dtype), text), dim=1)
-        tables = (self._own(rotary, media), self.sequence.shard(text_rotary))
+        tables = (self.sequence.shard_each(rotary, media), self.sequence.shard(text_rotary))
         table = torch.cat(tables, dim=1)[:, :, None, None]  # for queries and keys of all heads
         ends = None if lengths is None else lengths + sum(media)
         context = BlockContext(table, [n for n in (*media, length) if n], ends, lora)
@@ -132,52 +128,34 @@ class MiniMaxH3Transformer(nn.Module):
         normed: Tensor = self.text_norm(text, lora)
         return normed
 
-    def _own(self, x: Tensor, counts: Sequence[int]) -> Tensor:
-        """This rank's tokens of x, in which so many of each kind follow each other."""
-        kinds = [n for n in counts if n]
-        if len(kinds) == 1:
-            return self.sequence.shard(x)
-        return torch.cat([self.sequence.shard(each) for each in x.split(kinds, dim=1)], dim=1)
-
     def _groups(self, counts: Counts, length: int) -> Iterator[Group]:
         """Groups of this rank's tokens, in order, with `length` tokens of text."""
-        share = self.sequence.share
-        kinds = (_VIDEO, _VIDEO, _SOUND, _SOUND)
-        of_time = (0, 2, 1, 3)
-        for count, time, kind in zip(counts[:4], of_time, kinds, strict=True):
-            if own := len(share(count)):
-                yield Group(own, time * _KINDS + kind)
-        text = share(length)
+        share, text = self.sequence.share, self.sequence.share(length)
         seen = max(0, min(text.stop, counts.seen) - text.start)
-        if seen:
-            yield Group(seen, _VIDEO)
-        if prompt := len(text) - seen:
-            yield Group(prompt, _TEXT)
+        own = (*(len(share(count)) for count in counts[:4]), seen, len(text) - seen)
+        times, kinds = (0, 2, 1, 3, 0, 0), (_VIDEO, _VIDEO, _SOUND, _SOUND, _VIDEO, _TEXT)
+        for tokens, time, kind in zip(own, times, kinds, strict=True):
+            if tokens:
+                yield Group(tokens, time * _KINDS + kind)
 
     def _velocities(
         self, x: Tensor, time: Tensor, media: Sequence[int], lora: LoraRows | None
     ) -> Tensor:
-        starts, start = [], 0
-        for count in media:
-            starts.append(start)
-            start += len(self.sequence.share(count))
+        own = [len(self.sequence.share(count)) for count in media]
         shifts, scales = self.out_modulation(time, lora).split(x.shape[-1], dim=-1)
         scales = scales + 1
-        made = self.norm_out(x[:, : starts[2] + len(self.sequence.share(media[2]))], lora)
+        made = self.norm_out(x[:, : sum(own[:3])], lora)
         found = []
         for i, at, project in ((0, 0, self.proj_out), (1, 2, self.audio_out)):
-            own = made.narrow(1, starts[at], len(self.sequence.share(media[at])))
-            shown = torch.addcmul(shifts[:, i : i + 1], own, scales[:, i : i + 1])
+            part = made.narrow(1, sum(own[:at]), own[at])
+            shown = torch.addcmul(shifts[:, i : i + 1], part, scales[:, i : i + 1])
             velocity = project(shown.to(project.dtype), lora)
             found.append(self.sequence.gather(velocity, media[at]).flatten(1))
         return torch.cat(found, dim=1)
 
     def rotary(self, positions: Tensor) -> Tensor:
         """Table [1, S, 3 * frequencies, 2] for positions [1, S, 3] in time, down and across."""
-        count, theta = self.config.rope_freq_dim, self.config.rope_theta
-        steps = torch.arange(count, dtype=torch.float32, device=positions.device) / count
-        angles = (positions.float().unsqueeze(-1) * (1.0 / theta**steps)).flatten(2)
-        return torch.stack((angles.cos(), angles.sin()), dim=-1)
+        return shared_rotary_table(positions, self.config.rope_freq_dim, self.config.rope_theta)
 
 
 class MiniMaxH3Block(nn.Module):
@@ -218,17 +196,14 @@ class MiniMaxH3Block(nn.Module):
         assert time is not None
         vectors = self.modulation(time, lora).view(len(x), -1, 1, x.shape[-1])
         vectors[:, 1::3].add_(1)  # the scales
-        every = vectors.unbind(1)
-        counts = [group.tokens for group in groups]
+        every, counts = vectors.unbind(1), [group.tokens for group in groups]
         own = [every[group.vectors * _VECTORS :][:_VECTORS] for group in groups]
-        parts = x.split(counts, dim=1)
-        for at, norm in ((0, self.norm1), (3, self.norm2)):
-            h = norm(x, lora)
-            for part, each in zip(h.split(counts, dim=1), own, strict=True):
-                torch.addcmul(each[at], part, each[at + 1], out=part)
-            update = self._fed(h, lora) if at else self._attended(h, context)
-            for part, added, each in zip(parts, update.split(counts, dim=1), own, strict=True):
-                part.addcmul_(each[at + 2], added)
+        h = self.norm1(x, lora)
+        modulate_groups_(h, counts, [each[:2] for each in own])
+        add_groups_(x, counts, [each[2] for each in own], self._attended(h, context))
+        h = self.norm2(x, lora)
+        modulate_groups_(h, counts, [each[3:5] for each in own])
+        add_groups_(x, counts, [each[5] for each in own], self._fed(h, lora))
         return within_fp16(x)
 
     def _attended(self, x: Tensor, context: BlockContext) -> Tensor:
