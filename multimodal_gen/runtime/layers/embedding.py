@@ -16,13 +16,14 @@ from multimodal_gen.runtime.layers.parts import Parts
 def sinusoidal_embedding(
     values: Tensor, dim: int = 256, max_period: float = 10000.0, scale: float = 1.0
 ) -> Tensor:
-    """cos, then sin of values [B] times decreasing frequencies, [B, dim] in float32 (DDPM, FLUX).
+    """cos, then sin of values [...] times decreasing frequencies, [..., dim] in float32 (DDPM,
+    FLUX).
 
     `scale` is multiplied last, which matches the rounding of models that do so.
     """
     half = dim // 2
     steps = torch.arange(half, dtype=torch.float32, device=values.device)
-    angles = values.float()[:, None] * torch.exp(-math.log(max_period) * steps / half)
+    angles = values.float().unsqueeze(-1) * torch.exp(-math.log(max_period) * steps / half)
     if scale != 1.0:
         angles = angles * scale
     return torch.cat((angles.cos(), angles.sin()), dim=-1)

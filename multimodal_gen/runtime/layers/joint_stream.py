@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from multimodal_gen.runtime.distributed.local_attention import Prefix
 from multimodal_gen.runtime.distributed.sequence import Attending
-from multimodal_gen.runtime.layers.activation import gelu_tanh
+from multimodal_gen.runtime.layers.activation import gelu_tanh, swiglu
 from multimodal_gen.runtime.layers.emphasis import Emphasised, widened
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
-from multimodal_gen.runtime.layers.norm import rms_norm
+from multimodal_gen.runtime.layers.norm import RMSNorm, rms_norm
 from multimodal_gen.runtime.layers.parts import Parts
-from multimodal_gen.runtime.layers.rope import apply_rotary
+from multimodal_gen.runtime.layers.rope import apply_rotary, apply_rotary_to_part
 
 _FP16_MAX = torch.finfo(torch.float16).max
 
@@ -151,6 +151,51 @@ def joint_attention(parts: Parts, inputs: Sequence[AttendedInput], context: Bloc
 
     qkv = projected[0] if len(projected) == 1 else torch.cat(projected, dim=1)
     return start_attention(parts, qkv, normalised if norms else None, context).wait()
+
+
+class PlainStream(nn.Module):
+    """A block with one stream: attention, then a gated MLP whose gate is last, each after an RMS
+    norm. Its heads may be wider or narrower together than a token."""
+
+    def __init__(self, parts: Parts, sizes: Sequence[int], eps: tuple[float, float]) -> None:
+        """`sizes` are the width of a token, heads, and the widths of a head and of the MLP; `eps`
+        is of the norms of tokens, and of queries and keys."""
+        super().__init__()
+        dim, heads, width, mlp = sizes
+        inner = heads * width
+        self.parts = parts
+        self.heads = (3, parts.heads(heads), width)
+        self.norm1 = RMSNorm(dim, eps[0])
+        self.qkv = parts.column(dim, (inner, inner, inner), unit=width, bias=False)
+        self.qk_norm = parts.qk_norm(width)
+        self.qk_eps = eps[1]
+        self.attention_out = parts.row((inner,), dim, unit=width, bias=False)
+        self.norm2 = RMSNorm(dim, eps[0])
+        self.mlp_in = parts.column(dim, (mlp, mlp), bias=False)
+        self.mlp_out = parts.row((mlp,), dim, bias=False)
+
+    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
+        """Apply the block to x [B, S_local, dim]."""
+        x = x + self.attended(self.norm1(x, context.lora), context)
+        return within_fp16(x + self.fed(self.norm2(x, context.lora), context.lora))
+
+    def attended(self, x: Tensor, context: BlockContext) -> Tensor:
+        """Attention of x; the rotary table may be for a part of each head."""
+        qkv = self.qkv(x, context.lora).view(*x.shape[:2], *self.heads)
+
+        def norm(qk: Tensor) -> Tensor:
+            normed: Tensor = self.qk_norm(qk, self.qk_eps, context.lora)
+            table = context.rotary
+            return normed if table is None else apply_rotary_to_part(normed, table)
+
+        attending = start_attention(self.parts, qkv, norm, context._replace(rotary=None))
+        out: Tensor = self.attention_out(attending.wait(), context.lora)
+        return out
+
+    def fed(self, x: Tensor, lora: LoraRows | None) -> Tensor:
+        """The MLP of x."""
+        out: Tensor = self.mlp_out(swiglu(self.mlp_in(x, lora), gate_last=True), lora)
+        return out
 
 
 def start_attention(

@@ -44,9 +44,8 @@ class MiniMaxH3Config(TransformerConfig):
 
     def check(self) -> None:
         self.check_positive("rope_theta", "norm_eps", "qk_norm_eps", "final_norm_eps")
-        patch = self.patch_size
-        whole = isinstance(patch, tuple) and all(type(n) is int and n > 0 for n in patch)
-        if not whole or len(patch) != 3 or patch[0] != 1:
+        first, *sides = self.patch_size if isinstance(self.patch_size, tuple) else (0,)
+        if first != 1 or len(sides) != 2 or not all(type(n) is int and n > 0 for n in sides):
             raise self.invalid("patch_size", "1 and two whole numbers above 0")
         if 6 * self.rope_freq_dim > self.attention_head_dim:
             most = self.attention_head_dim // 6
@@ -55,9 +54,10 @@ class MiniMaxH3Config(TransformerConfig):
             raise self.invalid("freq_dim", "even")
 
     @property
-    def inner_dim(self) -> int:
-        """Features of all heads, more than a token has."""
-        return self.num_attention_heads * self.attention_head_dim
+    def block(self) -> tuple[tuple[int, ...], tuple[float, float]]:
+        """Sizes of a block, whose heads together are wider than a token, and its epsilons."""
+        heads = (self.num_attention_heads, self.attention_head_dim)
+        return (self.hidden_size, *heads, self.ffn_dim), (self.norm_eps, self.qk_norm_eps)
 
     @property
     def token_channels(self) -> int:
@@ -66,8 +66,9 @@ class MiniMaxH3Config(TransformerConfig):
 
     @property
     def shape(self) -> TransformerShape:
-        """Blocks have two sums each. Those of the refiner are for the text alone."""
-        block = self.hidden_size * (4 * self.inner_dim + 3 * self.ffn_dim)
+        """Blocks have two sums each; the refiner's are for the text."""
+        inner = self.num_attention_heads * self.attention_head_dim
+        block = self.hidden_size * (4 * inner + 3 * self.ffn_dim)
         blocks = self.num_layers + self.num_refiner_layers
         return TransformerShape(
             width=self.hidden_size,

@@ -24,16 +24,12 @@ def minimax_h3_key_map(config: MiniMaxH3Config) -> dict[str, tuple[str, ...]]:
     It contains every parameter, and every tensor of a checkpoint of this config, exactly once.
     """
     layers: Modules = {ours: (theirs,) for ours, theirs in _OUTSIDE.items()}
-    weights: Modules = {
-        "norm_out": ("norm_out.norm",),
-        "text_norm": ("token_refiner.final_norm",),
-    }
+    weights: Modules = {"norm_out": ("norm_out.norm",), "text_norm": ("token_refiner.final_norm",)}
     for i in range(config.num_refiner_layers):
         weights |= _block(f"refiners.{i}", f"token_refiner.refiner_blocks.{i}")
     for i in range(config.num_layers):
-        theirs = f"transformer_blocks.{i}"
-        weights |= _block(f"blocks.{i}", theirs)
-        layers[f"blocks.{i}.modulation"] = (f"{theirs}.adaln_proj.linear",)
+        weights |= _block(f"blocks.{i}", f"transformer_blocks.{i}")
+        layers[f"blocks.{i}.modulation"] = (f"transformer_blocks.{i}.adaln_proj.linear",)
     return parameters(layers, weights)
 
 
