@@ -91,6 +91,19 @@ def test_videos_of_a_text_and_of_a_picture_share_a_batch(checkpoints: Checkpoint
     assert apart(alone[1], alone[2]) > 1
 
 
+def test_videos_of_a_text_and_of_a_video_share_a_batch(checkpoints: Checkpoints) -> None:
+    pipeline = load(checkpoints("wan"))
+    video = np.random.default_rng(1).integers(0, 256, (7, 50, 71, 3), dtype=np.uint8)
+    given = [(BASE, {}), (replace(BASE, strength=0.6), {"video": video})]
+    alone = [run(pipeline, *each) for each in given]
+    states = [start(pipeline, *each) for each in given]
+    assert [state.evaluation for state in states] == [0, 2]
+    assert len({pipeline.batch_key(state, state.evaluation) for state in states}) == 1
+    for a, b in zip(alone, run_together(pipeline, states), strict=True):
+        assert apart(a, b) <= 1
+    assert apart(*alone) > 1
+
+
 def test_a_model_for_texts_and_pictures_may_be_saved_as_either_class(
     checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
