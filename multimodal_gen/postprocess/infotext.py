@@ -75,6 +75,7 @@ def _settings(params: SamplingParams, model: str, version: str) -> list[tuple[st
         "Hires upscaler": hires and (hires.model or "Lanczos"),
         "Shift": params.flow_shift,
         "Max sequence length": params.max_sequence_length,
+        "Prompt syntax": None if params.prompt_syntax == "plain" else params.prompt_syntax,
         "Version": f"multimodal_gen {version}",
     }
     return [(key, value) for key, value in settings.items() if value is not None]

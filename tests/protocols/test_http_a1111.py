@@ -295,8 +295,6 @@ def test_what_clients_ask_first_is_there(webui: webuiapi.WebUIApi, engine: Engin
 NOT_SERVED = {
     "interrogate": ([picture(8, 8)], "no captioning model"),
     "controlnet_version": ([], "extension"),
-    "controlnet_model_list": ([], "extension"),
-    "controlnet_module_list": ([], "extension"),
     "controlnet_detect": ([[picture(8, 8)]], "extension"),
     "list_prompt_gen_models": ([], "extension"),
     "prompt_gen": ([], "extension"),

@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from multimodal_gen.configs.prompts.grammar import PromptSyntax
+
 _NOT_REPEATED = {"init_images", "mask", "infotext", "override_settings", "alwayson_scripts"}
 
 
@@ -52,6 +54,8 @@ class Generation(Body):
     infotext: str | None = None
     """Source of values that the body omits."""
 
+    prompt_syntax: PromptSyntax | None = None
+    """Default: the web UI's."""
     max_sequence_length: int | None = None
     flow_shift: int | float | None = None
 

@@ -42,8 +42,9 @@ _FROM_INFOTEXT = {
     **HIRES,
     "Shift": "flow_shift",
     "Max sequence length": "max_sequence_length",
+    "Prompt syntax": "prompt_syntax",
 }
-_TEXTS = ("prompt", "negative_prompt", "sampler_name", "scheduler", "hr_upscaler")
+_TEXTS = ("prompt", "negative_prompt", "prompt_syntax", "sampler_name", "scheduler", "hr_upscaler")
 B = TypeVar("B", bound=Generation)
 
 
@@ -65,7 +66,9 @@ class _Translator:
     def params(self) -> SamplingParams:
         """Return the sampling parameters. Raises InvalidRequest."""
         body = self.body
-        weighted = "prompt_syntax" in self.model.parameters
+        reads_weights = "prompt_syntax" in self.model.parameters
+        syntax = body.prompt_syntax or "a1111" if reads_weights else "plain"
+        weighted = syntax != "plain"
         prompt, negative = parse_prompt(body.prompt or "", weighted=weighted), body.negative_prompt
         self.warnings += prompt.warnings
         self.warnings += without_effect(negative or "", "negative_prompt", weighted)
@@ -78,7 +81,7 @@ class _Translator:
             prompt=prompt.text,
             # Clients send "" for no negative prompt.
             negative_prompt=negative or None,
-            prompt_syntax="a1111" if weighted else "plain",
+            prompt_syntax=syntax,
             width=width,
             height=height,
             num_inference_steps=body.steps,
@@ -180,6 +183,8 @@ def with_infotext(body: B) -> B:
     for key, name in _FROM_INFOTEXT.items():
         if key in said:
             given.setdefault(name, said[key] if name in _TEXTS else number(said[key]))
+    if said.get("Version", "").startswith("multimodal_gen "):  # which says how it read the prompt
+        given.setdefault("prompt_syntax", "plain")
     try:
         return type(body).model_validate(given)
     except ValidationError as error:
