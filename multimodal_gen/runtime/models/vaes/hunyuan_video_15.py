@@ -6,20 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
+from multimodal_gen.runtime.models.vaes.hunyuan_video import HunyuanVideoVAE
 from multimodal_gen.runtime.models.vaes.tiles.geometry import TileAxis
-from multimodal_gen.runtime.models.vaes.vae import Carry, VideoVAE
+from multimodal_gen.runtime.models.vaes.vae import Carry
 
 
-class HunyuanVideo15VAE(VideoVAE):
-    """Decodes in one chunk: the middle of its decoder attends to all frames before."""
+class HunyuanVideo15VAE(HunyuanVideoVAE):
+    """Decodes all frames at once: the middle of its decoder attends to all frames before."""
 
-    @property
-    def live_values(self) -> float:
-        """Those of one frame."""
-        return 10 * float(self._module.config.block_out_channels[0])
-
-    def decode_bytes(self, height: int, width: int, frames: int = 1) -> int:
-        return super().decode_bytes(height, width) * self.tile_values(frames)[1]
+    decodes_batches = False
 
     @property
     def tile_axes(self) -> tuple[TileAxis, TileAxis] | None:
@@ -29,21 +24,10 @@ class HunyuanVideo15VAE(VideoVAE):
         down, across = (TileAxis.of_pixels(side, int(side * kept), scale) for side in sides)
         return None if down is None or across is None else (down, across)
 
-    def decode(
-        self, latents: Tensor, chunk: int = 0, carry: Carry = None, *, seed: int = 0
-    ) -> tuple[Tensor, Carry]:
-        decoded, _ = self.decode_tile(self.module_latents(latents), chunk, carry)
-        return decoded.transpose(1, 2).flatten(0, 1), None
+    def time_axis(self, frames: int) -> TileAxis | None:
+        return None
 
     def decode_tile(
         self, latents: Tensor, chunk: int, carry: Carry, **options: Any
     ) -> tuple[Tensor, Carry]:
         return self._module.decoder(latents), None
-
-    def _normalized(self, latents: Tensor) -> Tensor:
-        factor: float = self._module.config.scaling_factor
-        return latents * factor
-
-    def _denormalized(self, latents: Tensor) -> Tensor:
-        factor: float = self._module.config.scaling_factor
-        return latents / factor
