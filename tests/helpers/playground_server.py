@@ -49,7 +49,8 @@ SEVERAL = msgspec.structs.replace(
 FRAMES = msgspec.structs.replace(
     VIDEOS,
     tasks=("text-to-video", "image-to-video", "video-to-video"),
-    parameters=(*VIDEOS.parameters, "last_image_path", "video_path"),
+    parameters=(*VIDEOS.parameters, "last_image_path", "video_path", "mask_path"),
+    defaults=msgspec.structs.replace(VIDEOS.defaults, strength=0.8),
 )
 WIDTH, HEIGHT = 96, 96
 

@@ -439,6 +439,22 @@ def test_a_last_frame_and_a_video_go_along(page: Page, start_server: StartServer
     assert server.engine.pictures[req.id][2].shape == (5, 32, 48, 3)
 
 
+def test_a_mask_and_a_strength_are_of_the_video(page: Page, start_server: StartServer) -> None:
+    server = start_server(model=FRAMES)
+    opened(page, server.url)
+    page.set_input_files("#mask", files(34))
+    page.fill("#prompt", "only there")
+    page.click("#make")
+    expect(page.locator("#wrong-video")).to_have_text("A video is required.")
+    clip = encode_mp4(np.zeros((5, 32, 48, 3), np.uint8), 8)
+    page.set_input_files("#video", {"name": "a.mp4", "mimeType": "video/mp4", "buffer": clip})
+    page.fill("#strength", "0.6")
+    make(page, server, "only there")
+    (req,) = server.engine.alive.values()
+    assert [*req.pictures] == ["video", "mask"]
+    assert req.params.strength == 0.6
+
+
 def test_loras_go_along(page: Page, start_server: StartServer, tmp_path: Path) -> None:
     (tmp_path / "loras").mkdir()
     (tmp_path / "loras" / "paper.safetensors").touch()

@@ -31,6 +31,7 @@ FILMING = msgspec.structs.replace(
     limits=msgspec.structs.replace(VIDEO_MODEL.limits, max_images=3),
     parameters=(*VIDEO_MODEL.parameters, "last_image_path", "video_path"),
 )
+MASKING = msgspec.structs.replace(FILMING, parameters=(*FILMING.parameters, "mask_path"))
 SPEAKING = msgspec.structs.replace(VIDEO_MODEL, tasks=("text-to-video",))
 
 
@@ -139,9 +140,20 @@ def test_a_video_has_frames_references_and_a_video_in_json(name: str) -> None:
     assert (reply.status_code, seen) == (429, everything)
 
 
+def test_a_video_has_a_mask_where_the_model_takes_one() -> None:
+    files = {"video": CLIP, "mask": file(44, "L")}
+    reply, seen = asked(MASKING, VIDEOS, data={"prompt": "a"}, files=files)
+    assert (reply.status_code, seen) == (429, {"video": 48, "mask": 44})
+    body = {"prompt": "a", "video": url(CLIP), "mask": {"image_url": url(files["mask"])}}
+    reply, seen = asked(MASKING, VIDEOS, json=body)
+    assert (reply.status_code, seen) == (429, {"video": 48, "mask": 44})
+
+
 @pytest.mark.parametrize(
     ("model", "given", "param"),
     [
+        (FILMING, {"video": CLIP, "mask": file(44, "L")}, "mask"),
+        (MASKING, {"mask": file(44, "L")}, "mask"),
         (VIDEO_MODEL, {"input_reference": file(41), "last_image": file(42)}, "last_image"),
         (VIDEO_MODEL, {"video": CLIP}, "video"),
         (FILMING, {"video": file(41)}, "video"),

@@ -18,7 +18,7 @@ from multimodal_gen.entrypoints.http.openai.video_schema import RemixRequest, Vi
 from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.entrypoints.http.transport.warnings import warning_headers
-from multimodal_gen.entrypoints.python.decoding import decode_picture
+from multimodal_gen.entrypoints.python.decoding import decode_mask, decode_picture
 from multimodal_gen.entrypoints.python.video_decoding import decode_video
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
@@ -123,6 +123,9 @@ class VideoMaker:
         if body.video is not None:
             file, frames = file_of(body.video, "video"), params.num_frames
             pixels["video"] = decode_video(file, "video", frames=frames, max_pixels=most)
+        if body.mask is not None:
+            file = file_of(body.mask, "mask")
+            pixels["mask"] = decode_mask(file, "mask", max_pixels=most)
         if body.control:
             pixels |= control_pictures([each.image for each in body.control], model, most)
         return pixels

@@ -74,6 +74,8 @@ class VideosRequest(RemixRequest):
     """Last frame of the video."""
     video: SentPicture | None = None
     """Video to start from or to follow: a file (MP4, MOV, WebM, MKV, AVI or GIF) or a data URL."""
+    mask: SentPicture | None = None
+    """Part of the video to replace, in all its frames: white, or transparent, is made anew."""
 
     @model_validator(mode="before")
     @classmethod
@@ -87,7 +89,7 @@ class VideosRequest(RemixRequest):
                 return {**others, "input_reference": given[name]}
         return given
 
-    @field_validator("input_reference", "image", "last_image", "video", mode="before")
+    @field_validator("input_reference", "image", "last_image", "video", "mask", mode="before")
     @classmethod
     def _are_sent(cls, value: object) -> object:
         if isinstance(value, list):
@@ -102,7 +104,7 @@ class VideosRequest(RemixRequest):
 
     def names_sent(self) -> dict[str, str]:
         only_images = self.input_reference is None and self.image is not None
-        others = {"last_image_path": "last_image", "video_path": "video"}
+        others = {"last_image_path": "last_image", "video_path": "video", "mask_path": "mask"}
         return super().names_sent() | others | ({"image_path": "image"} if only_images else {})
 
 
