@@ -16,7 +16,7 @@ MOST = {
     "qwen_image_21": 209,
     "krea2": 484,
     "ltx2": 1229,
-    "minimax_h3": 413,
+    "minimax_h3": 323,
     "wan": 395,
     "wan_vace": 600,
 }

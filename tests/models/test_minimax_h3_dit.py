@@ -76,22 +76,22 @@ def _inputs(model: MiniMaxH3Transformer, counts: Counts, seed: int = 1) -> dict[
 
     text = counts.seen + PROMPT
     positions = 20 * torch.rand(1, sum(counts[:4]) + text, 3, generator=generator)
-    media, told = positions.split((sum(counts[:4]), text), dim=1)
     return {
         "hidden_states": drawn(counts.video + counts.given, config.token_channels),
         "audio_hidden_states": drawn(counts.sound + counts.given_sound, config.audio_in_channels),
         "encoder_hidden_states": drawn(text, config.text_dim),
         "timestep": torch.tensor([TIMES if counts.given else TIMES[:2]]),
         "positions": positions,
-        "rotary": model.rotary(media),
-        "text_rotary": model.rotary(told),
+        "rotary": model.rotary(positions),
         "counts": counts,
     }
 
 
 def _velocity(model: MiniMaxH3Transformer, inputs: dict[str, Any]) -> torch.Tensor:
     given = {name: value for name, value in inputs.items() if name != "positions"}
-    return model(**given)
+    states = given.pop("encoder_hidden_states")
+    text = model.refined(states, given.get("lengths"), None)
+    return model(**given, text=text)
 
 
 def _expected(reference: MiniMaxH3Transformer3DModel, inputs: dict[str, Any]) -> torch.Tensor:
@@ -140,7 +140,7 @@ def test_padding_of_a_shorter_text_changes_nothing() -> None:
     inputs = [_inputs(model, GIVEN, seed) for seed in (1, 2)]
     alone = torch.cat([_velocity(model, each) for each in inputs])
     inputs = [_inputs(model, GIVEN, seed) for seed in (1, 2)]
-    for name in ("encoder_hidden_states", "text_rotary"):
+    for name in ("encoder_hidden_states", "rotary"):
         longer = torch.cat((inputs[1][name], 9 * torch.ones_like(inputs[1][name][:, :4])), dim=1)
         inputs[1][name] = longer
         inputs[0][name] = torch.cat((inputs[0][name], torch.zeros_like(longer[:, -4:])), dim=1)
@@ -150,7 +150,7 @@ def test_padding_of_a_shorter_text_changes_nothing() -> None:
         for name in inputs[0]
         if name not in ("counts", "positions")
     }
-    joined = model(**both, counts=GIVEN, lengths=torch.tensor([length, length]))
+    joined = _velocity(model, {**both, "counts": GIVEN, "lengths": torch.tensor([length, length])})
     assert _relative(joined, alone) < 1e-5
 
 

@@ -105,6 +105,23 @@ def test_loras_with_the_authors_names_equal_diffusers(
     assert relative(run(pipeline, REQUEST), theirs) > 0.01
 
 
+def test_a_text_is_refined_once_and_again_where_a_lora_begins(
+    pipeline: ComposedPipeline, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "style.safetensors", original_lora(folder, ""))
+    use = LoadedLoras(pipeline, tmp_path).use("style")
+    transformer, refined = pipeline.components["transformer"], []
+    of_all = transformer.refined
+    monkeypatch.setattr(
+        transformer, "refined", lambda *given: refined.append(given[2]) or of_all(*given)
+    )
+    request = replace(REQUEST, num_inference_steps=5)
+    run(pipeline, request)
+    assert refined == [None]
+    run(pipeline, request, loras=[use._replace(start=0.5)])
+    assert [each is not None for each in refined[1:]] == [False, True]
+
+
 def test_sound_is_as_long_as_the_video(pipeline: ComposedPipeline) -> None:
     made = run(pipeline, REQUEST)
     assert made.pixels.shape == (124, 32, 64, 3)

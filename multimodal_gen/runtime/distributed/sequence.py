@@ -54,10 +54,7 @@ class SequenceParallel:
 
     def shard_each(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         """This rank's shares of several sequences, which follow each other in x [B, S, ...]."""
-        lengths = [n for n in counts if n]
-        if len(lengths) == 1:
-            return self.shard(x)
-        return torch.cat([self.shard(each) for each in x.split(lengths, dim=1)], dim=1)
+        return x
 
     def gather(self, x: Tensor, length: int, dim: int = 1) -> Tensor:
         """Gather the whole sequence of `length` from all ranks' shares."""
@@ -136,6 +133,10 @@ class SharedSequence(SequenceParallel):
     def shard(self, x: Tensor, dim: int = 1) -> Tensor:
         share = self.share(x.shape[dim])
         return x.narrow(dim, share.start, len(share))
+
+    def shard_each(self, x: Tensor, counts: Sequence[int]) -> Tensor:
+        lengths = [n for n in counts if n]
+        return torch.cat([self.shard(each) for each in x.split(lengths, dim=1)], dim=1)
 
     def gather(self, x: Tensor, length: int, dim: int = 1) -> Tensor:
         assert self._axis.group is not None

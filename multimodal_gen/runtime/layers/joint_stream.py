@@ -16,7 +16,7 @@ from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
 from multimodal_gen.runtime.layers.norm import RMSNorm, rms_norm
 from multimodal_gen.runtime.layers.parts import Parts
-from multimodal_gen.runtime.layers.rope import apply_rotary, apply_rotary_to_part
+from multimodal_gen.runtime.layers.rope import apply_rotary, rotate_part_
 
 _FP16_MAX = torch.finfo(torch.float16).max
 
@@ -180,13 +180,14 @@ class PlainStream(nn.Module):
         return within_fp16(x + self.fed(self.norm2(x, context.lora), context.lora))
 
     def attended(self, x: Tensor, context: BlockContext) -> Tensor:
-        """Attention of x; the rotary table may be for a part of each head."""
+        """Attention of x; the rotary table is one of `rotate_part_`, for a part of each head."""
         qkv = self.qkv(x, context.lora).view(*x.shape[:2], *self.heads)
 
         def norm(qk: Tensor) -> Tensor:
             normed: Tensor = self.qk_norm(qk, self.qk_eps, context.lora)
-            table = context.rotary
-            return normed if table is None else apply_rotary_to_part(normed, table)
+            if context.rotary is not None:
+                rotate_part_(normed, context.rotary)
+            return normed
 
         attending = start_attention(self.parts, qkv, norm, context._replace(rotary=None))
         out: Tensor = self.attention_out(attending.wait(), context.lora)
@@ -221,3 +222,8 @@ def start_attention(
 def within_fp16(x: Tensor) -> Tensor:
     """Clamp float16 overflows to the largest number, as the references do."""
     return x.clip(-_FP16_MAX, _FP16_MAX) if x.dtype == torch.float16 else x
+
+
+def keep_within_fp16_(x: Tensor) -> Tensor:
+    """The same in place."""
+    return x.clip_(-_FP16_MAX, _FP16_MAX) if x.dtype == torch.float16 else x

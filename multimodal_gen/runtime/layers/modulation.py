@@ -66,14 +66,15 @@ def by_group(
 
 
 def modulate_groups_(x: Tensor, counts: Sequence[int], vectors: Sequence[Sequence[Tensor]]) -> None:
-    """x * scale + shift in place, for groups of consecutive tokens of x [B, S, D]: `vectors` are
-    shift and scale [B, 1, D] of each."""
+    """x * scale + shift in place, for groups of so many consecutive tokens of x [B, S, D]:
+    `vectors` are shift and scale [B, 1, D] of each."""
     for part, (shift, scale) in zip(x.split([*counts], dim=1), vectors, strict=True):
         torch.addcmul(shift, part, scale, out=part)
 
 
-def add_groups_(x: Tensor, counts: Sequence[int], gates: Sequence[Tensor], update: Tensor) -> None:
-    """x + gate * update in place, for such groups with a gate [B, 1, D] each."""
-    parts = (each.split([*counts], dim=1) for each in (x, update))
-    for part, added, gate in zip(*parts, gates, strict=True):
-        part.addcmul_(gate, added)
+def add_groups_(groups: Sequence[Tensor], gates: Sequence[Tensor], update: Tensor) -> None:
+    """x + gate * update in place, for such groups of x and update [B, S, D] with a gate [B, 1, D]
+    each."""
+    added = update.split([group.shape[1] for group in groups], dim=1)
+    for group, gate, part in zip(groups, gates, added, strict=True):
+        group.addcmul_(gate, part)

@@ -30,11 +30,12 @@ def rotary_table(positions: Tensor, axes_dims: Sequence[int], theta: float = 100
 
 
 def shared_rotary_table(positions: Tensor, count: int, theta: float) -> Tensor:
-    """Table [..., S, axes * count, 2] with the same `count` frequencies on each axis of positions
-    [..., S, axes], computed in float32."""
+    """Table [..., S, 2, 2 R] for `rotate_part_` with the same `count` frequencies on each axis of
+    positions [..., S, axes], R in all, computed in float32."""
     steps = torch.arange(count, dtype=torch.float32, device=positions.device) / count
     angles = (positions.float().unsqueeze(-1) * (1.0 / theta**steps)).flatten(-2)
-    return torch.stack((angles.cos(), angles.sin()), dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)), dim=-2)
 
 
 def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
@@ -67,15 +68,17 @@ def apply_rotary_in_halves(x: Tensor, table: Tensor, width: int) -> Tensor:
     return _turned(first, second, table).flatten(-3)
 
 
-def apply_rotary_to_part(x: Tensor, table: Tensor) -> Tensor:
+def rotate_part_(x: Tensor, table: Tensor) -> None:
     """Rotate the pairs (i, i + R) of the first 2 R features of x [B, S, ..., D], which is float32,
-    by a table [B, S, ..., R, 2].
+    in place.
 
-    The two of a pair are next to each other in the result, like those of `apply_rotary_in_halves`.
+    The table [B, S, ..., 2, 2 R] holds the cos of every feature, then the sin by which the other
+    one of its pair is multiplied: negative for the first half.
     """
-    half = table.shape[-2]
-    first, second, rest = x.split((half, half, x.shape[-1] - 2 * half), dim=-1)
-    return torch.cat((_turned(first, second, table).flatten(-2), rest), dim=-1)
+    cos, sin = table.unbind(-2)
+    part = x[..., : cos.shape[-1]]
+    others = part.roll(cos.shape[-1] // 2, -1)
+    part.mul_(cos).addcmul_(others, sin)
 
 
 def _turned(first: Tensor, second: Tensor, table: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ first and a last frame, or from references."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import PIL.Image
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from multimodal_gen.checkpoints.scheduler_config import scheduler_config
 from multimodal_gen.configs.families.minimax_h3 import LAYERS, MINIMAX_H3
@@ -21,6 +22,7 @@ from multimodal_gen.messages.model_info import TaskName
 from multimodal_gen.messages.pictures import images_of
 from multimodal_gen.runtime.distributed.device_copies import copied, tensor_of
 from multimodal_gen.runtime.distributed.rank_context import RankContext
+from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.pretrained import PictureProcessor
 from multimodal_gen.runtime.models.dits.minimax_h3.config import MiniMaxH3Config
@@ -98,6 +100,10 @@ class MiniMaxH3Pipeline(ComposedPipeline):
             self.vae, self.components["audio_vae"], self.context, patch, _SOUND_PER_SECOND, _FPS
         )
         self.guidance = NoGuidance()
+        self._texts: MutableMapping[Tensor, tuple[LoraRows | None, Tensor]] = (
+            WeakTensorKeyDictionary()
+        )
+        """What the transformer makes of the texts of a batch, and with which LoRAs."""
 
     # -- properties of the checkpoint
 
@@ -235,7 +241,11 @@ class MiniMaxH3Pipeline(ComposedPipeline):
 
     def join(self, branches: Sequence[Conditioning]) -> Conditioning:
         used = [{name: each[name] for name in _TOLD if name in each} for each in branches]
-        return join_padded(used, _TOLD[:2]) if used else {}
+        if not used:
+            return {}
+        told = join_padded(used, _TOLD[:2])
+        told["rotary"] = torch.cat((told["rotary"], told.pop("text_rotary")), dim=1)
+        return told
 
     # -- schedule
 
@@ -278,6 +288,7 @@ class MiniMaxH3Pipeline(ComposedPipeline):
 
     def predict(self, rows: Rows) -> Tensor:
         state, told = rows.states[0], dict(rows.conditioning)
+        told["text"] = self._refined(told.pop("encoder_hidden_states"), rows)
         video, sound = self.layout.split(rows.latents, state.params)
         clean = 1 - rows.timesteps / 1000
         if (given := told.pop("given", None)) is not None:
@@ -291,6 +302,15 @@ class MiniMaxH3Pipeline(ComposedPipeline):
         }
         static = {"counts": self._counts(state)}
         return -self._denoisers[self._name(state)](tensors, static, rows.lora)
+
+    def _refined(self, states: Tensor, rows: Rows) -> Tensor:
+        """The texts as the transformer refines them, anew only where rows or their LoRAs change."""
+        lora, text = self._texts.get(states, (None, states))
+        if text is states or lora is not rows.lora:
+            transformer = self._transformers[self._name(rows.states[0])]
+            text = transformer.refined(states, rows.conditioning.get("lengths"), rows.lora)
+            self._texts[states] = (rows.lora, text)
+        return text
 
     # -- decoding
 

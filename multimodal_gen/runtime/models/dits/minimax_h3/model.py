@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_embedding
-from multimodal_gen.runtime.layers.joint_stream import BlockContext, PlainStream, within_fp16
+from multimodal_gen.runtime.layers.joint_stream import BlockContext, PlainStream, keep_within_fp16_
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import add_groups_, modulate_groups_
 from multimodal_gen.runtime.layers.norm import RMSNorm
@@ -25,9 +25,9 @@ from multimodal_gen.runtime.models.dits.minimax_h3.config import MiniMaxH3Config
 _VECTORS = 6  # shift, scale and gate of attention, then of the MLP
 _VIDEO, _TEXT, _SOUND = range(_KINDS := 3)  # whose tokens have vectors of their own
 _ENDS = ("proj_out", "audio_out")
-Group = tuple[int, int]
-"""Tokens of this rank that follow each other and are modulated alike, and the number of their
-vectors: 3 times that of their timestep, plus that of their kind."""
+Group = tuple[Tensor, int]
+"""Tokens of this rank, [B, n, dim], that follow each other and are modulated alike, and the number
+of their vectors: 3 times that of their timestep, plus that of their kind."""
 
 
 class Counts(NamedTuple):
@@ -71,10 +71,9 @@ class MiniMaxH3Transformer(nn.Module):
         self,
         hidden_states: Tensor,
         audio_hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
+        text: Tensor,
         timestep: Tensor,
         rotary: Tensor,
-        text_rotary: Tensor,
         counts: Counts,
         lengths: Tensor | None = None,
         lora: LoraRows | None = None,
@@ -82,30 +81,28 @@ class MiniMaxH3Transformer(nn.Module):
         """Velocities [B, N]: the numbers of the video's tokens, then of the sound's.
 
         `hidden_states` [B, S, C] are tokens of the video and of given pictures,
-        `audio_hidden_states` [B, A, D] of the sound and of given sound, and `encoder_hidden_states`
-        [B, T, E] what was seen and then the prompt; of these the first `lengths` [B] per row are
-        valid (None: all). `timestep` [B, K] is 1 for clean tokens: those of the video and of the
-        sound and, where anything is given, of given pictures and of given sound. `rotary` and
-        `text_rotary` are results of `rotary` for these tokens, in the same order.
+        `audio_hidden_states` [B, A, D] of the sound and of given sound, and `text` the result of
+        `refined` for T tokens, of which the first `lengths` [B] per row are valid (None: all).
+        `timestep` [B, K] is 1 for clean tokens: those of the video and of the sound and, where
+        anything is given, of given pictures and of given sound. `rotary` is the result of `rotary`
+        for all S + A + T tokens, in this order.
         """
-        media, length = counts[:4], encoder_hidden_states.shape[1]
-        text = self._refined(encoder_hidden_states, lengths, lora)
+        media, length = counts[:4], rotary.shape[1] - sum(counts[:4])
         video = self.x_embedder(self.sequence.shard_each(hidden_states, media[:2]), lora)
         sound = self.audio_embedder(self.sequence.shard_each(audio_hidden_states, media[2:]), lora)
         x = torch.cat((video.to(text.dtype), sound.to(text.dtype), text), dim=1)
-        tables = (self.sequence.shard_each(rotary, media), self.sequence.shard(text_rotary))
-        table = torch.cat(tables, dim=1)[:, :, None, None]  # for queries and keys of all heads
+        table = self.sequence.shard_each(rotary, (*media, length))
         ends = None if lengths is None else lengths + sum(media)
         context = BlockContext(table, [n for n in (*media, length) if n], ends, lora)
-        waves = sinusoidal_embedding(timestep, self.config.freq_dim)
+        waves = sinusoidal_embedding(timestep.flatten(), self.config.freq_dim)
         time = F.silu(self.time_embedder(waves, lora)).to(text.dtype)
-        groups = self._groups(counts, length)
+        groups = self._groups(x, counts, length)
         for block in self.blocks:
             x = block(x, context, time, groups)
         return self._velocities(x, time, media, lora)
 
-    def _refined(self, states: Tensor, lengths: Tensor | None, lora: LoraRows | None) -> Tensor:
-        """This rank's tokens of the text, [B, T_local, dim]."""
+    def refined(self, states: Tensor, lengths: Tensor | None, lora: LoraRows | None) -> Tensor:
+        """This rank's tokens [B, T_local, dim] of what was seen and of the prompt [B, T, E]."""
         context = BlockContext(None, (states.shape[1],), lengths, lora)
         text: Tensor = self.text_embedder(self.sequence.shard(states), lora)
         for block in self.refiners:
@@ -113,33 +110,35 @@ class MiniMaxH3Transformer(nn.Module):
         normed: Tensor = self.text_norm(text, lora)
         return normed
 
-    def _groups(self, counts: Counts, length: int) -> list[Group]:
-        """Groups of this rank's tokens, in order, with `length` tokens of text."""
+    def _groups(self, x: Tensor, counts: Counts, length: int) -> list[Group]:
+        """Groups of x, this rank's tokens, in order, with `length` tokens of text."""
         share, text = self.sequence.share, self.sequence.share(length)
         seen = max(0, min(text.stop, counts.seen) - text.start)
         own = (*(len(share(count)) for count in counts[:4]), seen, len(text) - seen)
         times, kinds = (0, 2, 1, 3, 0, 0), (_VIDEO, _VIDEO, _SOUND, _SOUND, _VIDEO, _TEXT)
         numbers = (time * _KINDS + kind for time, kind in zip(times, kinds, strict=True))
-        return [group for group in zip(own, numbers, strict=True) if group[0]]
+        groups = zip(x.split(own, dim=1), numbers, strict=True)
+        return [group for group in groups if group[0].shape[1]]
 
     def _velocities(
         self, x: Tensor, time: Tensor, media: Sequence[int], lora: LoraRows | None
     ) -> Tensor:
         own = [len(self.sequence.share(count)) for count in media]
-        shifts, scales = self.out_modulation(time, lora).split(x.shape[-1], dim=-1)
-        scales = scales + 1
-        made = self.norm_out(x[:, : sum(own[:3])], lora)
+        vectors = self.out_modulation(time, lora).view(len(x), -1, 1, x.shape[-1])
+        vectors[:, 1::2].add_(1)  # the scales
+        shift, scale, sound_shift, sound_scale, *_ = vectors.unbind(1)
+        video, _, sound = self.norm_out(x[:, : sum(own[:3])], lora).split(own[:3], dim=1)
+        shown = torch.addcmul(shift, video, scale), torch.addcmul(sound_shift, sound, sound_scale)
         found = []
-        for i, at, project in ((0, 0, self.proj_out), (1, 2, self.audio_out)):
-            part = made.narrow(1, sum(own[:at]), own[at])
-            shown = torch.addcmul(shifts[:, i : i + 1], part, scales[:, i : i + 1])
-            velocity = project(shown.to(project.dtype), lora)
+        for part, at, project in zip(shown, (0, 2), (self.proj_out, self.audio_out), strict=True):
+            velocity = project(part.to(project.dtype), lora)
             found.append(self.sequence.gather(velocity, media[at]).flatten(1))
         return torch.cat(found, dim=1)
 
     def rotary(self, positions: Tensor) -> Tensor:
-        """Table [1, S, 3 * frequencies, 2] for positions [1, S, 3] in time, down and across."""
-        return shared_rotary_table(positions, self.config.rope_freq_dim, self.config.rope_theta)
+        """Table [1, S, 1, 1, 2, 6 * frequencies] of positions [1, S, 3]: time, down, across."""
+        table = shared_rotary_table(positions, self.config.rope_freq_dim, self.config.rope_theta)
+        return table[:, :, None, None]
 
 
 class MiniMaxH3Block(PlainStream):
@@ -157,17 +156,18 @@ class MiniMaxH3Block(PlainStream):
         time: Tensor | None = None,
         groups: Sequence[Group] = (),
     ) -> Tensor:
-        """Apply the block to x [B, S_local, dim] in place, by `time` [B, K, time_embed_dim]."""
+        """Apply the block by `time` [B * K, E] to x [B, S_local, dim] in place, by its groups."""
         assert time is not None
         lora = context.lora
         vectors = self.modulation(time, lora).view(len(x), -1, 1, x.shape[-1])
         vectors[:, 1::3].add_(1)  # the scales
-        every, counts = vectors.unbind(1), [tokens for tokens, _ in groups]
+        every, tokens = vectors.unbind(1), [group for group, _ in groups]
+        counts = [group.shape[1] for group in tokens]
         own = [every[number * _VECTORS :][:_VECTORS] for _, number in groups]
         h = self.norm1(x, lora)
         modulate_groups_(h, counts, [each[:2] for each in own])
-        add_groups_(x, counts, [each[2] for each in own], self.attended(h, context))
+        add_groups_(tokens, [each[2] for each in own], self.attended(h, context))
         h = self.norm2(x, lora)
         modulate_groups_(h, counts, [each[3:5] for each in own])
-        add_groups_(x, counts, [each[5] for each in own], self.fed(h, lora))
-        return within_fp16(x)
+        add_groups_(tokens, [each[5] for each in own], self.fed(h, lora))
+        return keep_within_fp16_(x)
