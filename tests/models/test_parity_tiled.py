@@ -54,6 +54,8 @@ def _use_small_tiles(vae: Any, pipeline: ComposedPipeline) -> None:
         vae.tile_sample_min_size, vae.tile_latent_min_size = 4 * scale, 4
     elif hasattr(vae, "tile_overlap_factor_height"):
         vae.enable_tiling(4 * scale, 4 * scale, 0.25, 0.25)
+    elif hasattr(vae, "tile_overlap_factor"):
+        vae.enable_tiling(2 * scale, 2 * scale, 2, 2, 0.5)
     else:
         names = ("min_height", "min_width", "stride_height", "stride_width")
         least, stride = (3, 2) if _mirrors_edges(vae) else (2, 1)

@@ -56,8 +56,8 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
     """Values of the denoiser's config that must be the sum of values in other configs."""
     supports_ranks: ClassVar[bool] = True
     """True if several ranks can share the work."""
-    pictures_told: ClassVar[tuple[str, ...]] = ()
-    """Conditioning of image tokens [1, S, ...], for requests with input images."""
+    tokens_beside: ClassVar[tuple[str, ...]] = ()
+    """Conditioning [1, S, ...] besides the text's that is tokens too, such as input images."""
 
     guidance: Guidance
     start: Start
@@ -226,8 +226,8 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
     def tokens(self, state: RequestState) -> int:
         """Tokens per row, as `BatchKey` counts them."""
         branch = next(iter(state.conditioning.values()))
-        pictures = (branch[name].shape[1] for name in self.pictures_told if name in branch)
-        return self.latent_tokens(state) + self.text_tokens(state) + sum(pictures)
+        beside = (branch[name].shape[1] for name in self.tokens_beside if name in branch)
+        return self.latent_tokens(state) + self.text_tokens(state) + sum(beside)
 
     def latent_tokens(self, state: RequestState) -> int:
         """Tokens of the output."""

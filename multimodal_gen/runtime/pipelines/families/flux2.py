@@ -42,7 +42,7 @@ class Flux2KleinPipeline(ComposedPipeline):
     """Latents are tokens [1, h * w, 4 * C] of 2 x 2 VAE latents each."""
 
     family = FLUX2
-    pictures_told = ("references",)
+    tokens_beside = ("references",)
     native = NativeTransformer(Flux2Config, Flux2Transformer, flux2_key_map)
     vae_class = Flux2VAE
     layers: ClassVar = (9, 18, 27)

@@ -21,7 +21,7 @@ class FluxKontextPipeline(FluxPipeline):
 
     family = FLUX_KONTEXT
     sigmas_for_all = True
-    pictures_told = ("picture",)
+    tokens_beside = ("picture",)
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

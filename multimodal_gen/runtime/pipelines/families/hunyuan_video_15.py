@@ -52,6 +52,7 @@ class HunyuanVideo15Pipeline(ComposedPipeline):
 
     family = HUNYUAN_VIDEO_15
     vae_class = HunyuanVideo15VAE
+    tokens_beside = ("image_embeds", "encoder_hidden_states_2")
     widths: ClassVar = {
         "transformer.text_embed_dim": ("text_encoder.hidden_size",),
         "transformer.text_embed_2_dim": ("text_encoder_2.d_model",),

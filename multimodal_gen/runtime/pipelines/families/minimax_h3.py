@@ -78,7 +78,7 @@ class MiniMaxH3Pipeline(ComposedPipeline):
     family = MINIMAX_H3
     native = NativeTransformer(MiniMaxH3Config, MiniMaxH3Transformer, minimax_h3_key_map)
     vae_class = MiniMaxH3VAE
-    pictures_told = ("given",)
+    tokens_beside = ("given",)
 
     layout: NumbersWithSound
 

@@ -53,7 +53,7 @@ class QwenImage21Pipeline(ComposedPipeline):
     evaluation: see `precompute`."""
 
     family = QWEN_IMAGE_21
-    pictures_told = ("picture",)
+    tokens_beside = ("picture",)
     native = NativeTransformer(QwenImage21Config, QwenImage21Transformer, qwen_image_21_key_map)
     vae_class = QwenImage21VAE
     widths: ClassVar = {"transformer.in_channels": ("vae.z_dim",)}

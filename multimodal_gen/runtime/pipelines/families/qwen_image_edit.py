@@ -45,7 +45,7 @@ class QwenImageEditPipeline(QwenImagePipeline):
 
     family = QWEN_IMAGE_EDIT
     supports_control = False
-    pictures_told = ("picture",)
+    tokens_beside = ("picture",)
 
     def __init__(self, *args: Any, plus: bool) -> None:
         super().__init__(*args)

@@ -32,7 +32,7 @@ class WanImageToVideoPipeline(WanPipeline):
     """Wan with the first frame, and the last one, as conditioning."""
 
     family = WAN_IMAGE_TO_VIDEO
-    pictures_told = ("encoder_hidden_states_image",)
+    tokens_beside = ("encoder_hidden_states_image",)
     widths: ClassVar = {"transformer.image_dim": ("image_encoder.hidden_size",)}
     experts_defaults = IMAGE_EXPERTS_DEFAULTS
     latent_widths = ("vae.z_dim", "vae.z_dim", "vae.scale_factor_temporal")
