@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from multimodal_gen.configs.lora.choice import numbers_in
+from multimodal_gen.configs.lora.choice import NUMBER, numbers_in
 from multimodal_gen.errors import InvalidRequest
 
 _TEXT = re.compile(
     r"(?P<name>[^=/]+)(?:/(?P<mode>[^=]+))?=(?P<image>.+?)"
-    r"(?::(?P<scale>[0-9]*\.?[0-9]+))?"
-    r"(?:@(?P<start>[0-9]*\.?[0-9]+)-(?P<stop>[0-9]*\.?[0-9]+))?",
+    rf"(?::(?P<scale>{NUMBER}))?"
+    rf"(?:@(?P<start>{NUMBER})-(?P<stop>{NUMBER}))?",
     re.ASCII | re.DOTALL,
 )
 _NUMBERS = ("scale", "start", "stop")

@@ -10,7 +10,9 @@ from typing import Any
 from multimodal_gen.errors import InvalidRequest
 
 _TARGET = re.compile(r"@((?:transformer|unet|text_encoder)(?:_[23])?)$")
-_SPAN = re.compile(r"@([0-9]*\.?[0-9]+)-([0-9]*\.?[0-9]+)$", re.ASCII)
+NUMBER = r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+"
+"""A decimal number that is not negative."""
+_SPAN = re.compile(rf"@({NUMBER})-({NUMBER})$", re.ASCII)
 _FIELDS = ("name", "scale", "target", "start", "stop")
 _ALLOWED = (
     "must be NAME or NAME:SCALE, which @TARGET and @START-STOP may follow, or an object of "

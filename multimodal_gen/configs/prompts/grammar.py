@@ -16,7 +16,7 @@ _STRONGER = 1.1
 _PIECES = re.compile(
     r"\\[\\()\[\]]?|:\s*(?P<weight>[+-]?[.\d]+)\s*\)|[()\[\]:]|[^\\()\[\]:]+", re.ASCII
 )
-_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+_BREAK = re.compile(r"\bBREAK\b")
 _ESCAPES = (("\\(", "\0<"), ("\\)", "\0>"))
 """Escaped brackets, and what stands for them meanwhile: prompts contain no NUL."""
 
@@ -72,8 +72,11 @@ def _a1111(text: str) -> Iterator[WeightedText]:
         if piece.startswith("\\"):
             yield WeightedText(piece[1:], weight)
             continue
-        for number, stretch in enumerate(_BREAK.split(piece)):
-            yield WeightedText(stretch, weight, breaks=number > 0)
+        first, *rest = _BREAK.split(piece)
+        yield WeightedText(first.rstrip() if rest else first, weight)
+        for number, stretch in enumerate(rest, 1):
+            text = stretch.lstrip() if number == len(rest) else stretch.strip()
+            yield WeightedText(text, weight, breaks=True)
 
 
 def _comfyui(text: str) -> Iterator[WeightedText]:

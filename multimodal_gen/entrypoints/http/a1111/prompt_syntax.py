@@ -12,7 +12,7 @@ from multimodal_gen.errors import InvalidRequest
 _TAG = re.compile(r" ?<(lora|lyco|hypernet):([^<>]*)>")
 _WEIGHT = re.compile(r"(?<!\\)\([^()]*(?<!\\)\)|(?<!\\)\[[^\[\]]*(?<!\\)\]|\bAND\b|\bBREAK\b")
 
-_CHANGE = re.compile(r"(?<!\\)\[[^\[\]]*[:|][^\[\]]*(?<!\\)\]|\bAND\b")
+_CHANGE = re.compile(r"(?<!\\)\[[^\[\]:|]*[:|][^\[\]]*(?<!\\)\]|\bAND\b")
 """Prompts that change during a request, and several of them."""
 
 
