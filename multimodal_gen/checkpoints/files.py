@@ -54,10 +54,11 @@ def inside(root: Path, name: str) -> Path:
         target = path.resolve()
         target.exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, a link to itself
-        reason = f"{name!r:.100}: not a usable file name: {error}"
-        raise InvalidCheckpoint(reason[:300]) from error
+        # Clients read this too, so the folder is not told.
+        reason = error.strerror if isinstance(error, OSError) else "a NUL, or a link to itself"
+        raise InvalidCheckpoint(f"{name!r:.100}: not a usable file name: {reason}") from error
     if outside or not any(target.is_relative_to(home) for home in homes):
-        raise InvalidCheckpoint(f"{name}: is outside of the checkpoint's folder {root}")
+        raise InvalidCheckpoint(f"{name}: is outside of the checkpoint's folder")
     return path
 
 

@@ -208,6 +208,15 @@ def test_a_link_out_of_the_folder_is_refused(
         rank.cache.find(chosen([LoraChoice("link")]))
 
 
+def test_clients_are_not_told_where_the_folder_is(rank: Rank) -> None:
+    (rank.folder / "link.safetensors").symlink_to("/x")
+    (rank.folder / "loop.safetensors").symlink_to("loop.safetensors")
+    for name in ("link", "loop", "a" * 10_000, "nothing"):
+        with pytest.raises(InvalidRequest) as refused:
+            rank.cache.find(chosen([LoraChoice(name)]))
+        assert str(rank.folder) not in str(refused.value)
+
+
 def test_without_a_folder_there_are_no_loras() -> None:
     cache = AdapterCache({}, capacity=2, ranks=1)
     assert cache.find(chosen([])) == ()
