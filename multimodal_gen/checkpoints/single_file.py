@@ -160,6 +160,8 @@ def _shapes(header: Header) -> Mapping[str, tuple[int, ...]]:
 
 def _looks_like(header: Header) -> str:
     names = header.tensors.keys()
+    if unreadable := _unreadable(names):
+        return f"is {unreadable}"
     known = ", ".join(dict.fromkeys(f.title for f in FAMILIES if f.single_files))
     if not names:
         return "holds no tensors"
@@ -175,6 +177,14 @@ def _looks_like(header: Header) -> str:
             return f"{what}; it looks like {other}"
     architecture = header.metadata.get("general.architecture")
     return f"{what}; its metadata says that it is {architecture!r:.60}" if architecture else what
+
+
+def _unreadable(names: Collection[str]) -> str | None:
+    """The variant of a known layout that a file is of."""
+    layouts = (layout for family in FAMILIES for layout in family.single_files)
+    marks = (mark for layout in layouts for mark in layout.unreadable.items())
+    ends = {name.rpartition(".")[2] for name in names}
+    return next((what for name, what in marks if name in ends), None)
 
 
 def _nearest(names: Collection[str]) -> str | None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import single_files
 import torch
+from diffusers.loaders import lora_conversion_utils
 from engineless import Output, Pictures, load, run, run_joined, start
 from loras import LoadedLoras, write
 from parity import LATENTS, check_parity, check_same_picture, relative
@@ -20,6 +22,7 @@ from tiny_checkpoints.pictures import picture
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.messages.plan import Phase
+from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 Checkpoints = Callable[..., Path]
@@ -103,6 +106,64 @@ def test_loras_with_the_authors_names_equal_diffusers(
     ours = run(pipeline, REQUEST, loras=[use])
     assert relative(ours, theirs) <= LATENTS
     assert relative(run(pipeline, REQUEST), theirs) > 0.01
+
+
+def by_head(rows: torch.Tensor, width: int) -> torch.Tensor:
+    """The first head's query, key and value, then the next head's."""
+    return rows.unflatten(0, (3, -1, width)).transpose(0, 1).flatten(0, 2)
+
+
+def test_loras_of_diffsynth_have_queries_keys_and_values_head_by_head(
+    pipeline: ComposedPipeline, folder: Path, tmp_path: Path
+) -> None:
+    config = json.loads((folder / "transformer" / "config.json").read_text())
+    plain = original_lora(folder, "")
+    theirs = {
+        key.replace(".weight", ".default.weight"): by_head(tensor, config["attention_head_dim"])
+        if key.endswith("qkv_proj.lora_B.weight")
+        else tensor
+        for key, tensor in plain.items()
+    }
+    write(tmp_path / "plain.safetensors", plain)
+    write(tmp_path / "theirs.safetensors", theirs)
+    loras = LoadedLoras(pipeline, tmp_path)
+    ours, expected = (run(pipeline, REQUEST, loras=[loras.use(n)]) for n in ("theirs", "plain"))
+    assert relative(ours, expected) == 0
+
+
+def test_alpha_of_the_metadata_is_that_of_all_modules(
+    pipeline: ComposedPipeline, folder: Path, tmp_path: Path
+) -> None:
+    plain = original_lora(folder, "")  # of rank 4
+    write(tmp_path / "plain.safetensors", plain)
+    write(tmp_path / "half.safetensors", plain, {"alpha": "2.0"})
+    write(tmp_path / "wrong.safetensors", plain, {"alpha": "two"})
+    loras = LoadedLoras(pipeline, tmp_path)
+    ours, expected = (
+        run(pipeline, REQUEST, loras=[each])
+        for each in (loras.use("half"), loras.use("plain", scale=0.5))
+    )
+    assert relative(ours, expected) <= LATENTS
+    with pytest.raises(InvalidRequest, match="alpha='two' must be a number"):
+        loras.use("wrong")
+
+
+def test_diffusers_takes_the_same_order_for_that_of_diffsynth() -> None:
+    name, up = "blocks.0.attn.qkv_proj.lora_{}.default.weight", torch.randn(2 * 3 * 128, 4)
+    found = lora_conversion_utils._convert_non_diffusers_minimax_h3_lora_to_diffusers(
+        {name.format("A"): torch.randn(4, 8), name.format("B"): by_head(up, 128)}
+    )
+    parts = (found[f"transformer.transformer_blocks.0.attn.to_{x}.lora_B.weight"] for x in "qkv")
+    assert torch.equal(torch.cat([*parts]), up)
+
+
+def test_pruned_single_files_are_refused_by_their_name(folder: Path, tmp_path: Path) -> None:
+    tensors = single_files.minimax_h3(folder)
+    kept = {name: each for name, each in tensors.items() if "time_embedder" not in name}
+    table = {"adaln_t_table": torch.zeros(10, 4)}
+    file = write(tmp_path / "pruned.safetensors", {**kept, **table})
+    with pytest.raises(InvalidCheckpoint, match="is a pruned MiniMax-H3"):
+        Checkpoint.open(folder, file)
 
 
 def test_a_text_is_refined_once_and_again_where_a_lora_begins(

@@ -22,6 +22,10 @@ _SINGLE_FILES = (
         denoiser="MiniMaxH3Transformer3DModel",
         style="original",
         keys=("token_refiner.blocks.0.attn.qkv_proj.weight", "time_embedder.proj_in.weight"),
+        unreadable={
+            "adaln_t_table": "a pruned MiniMax-H3, with adaln_t_table in place of time_embedder: "
+            "not supported; take the file that is not pruned"
+        },
         bases=_BASES,
     ),
     SingleFile(
@@ -31,7 +35,6 @@ _SINGLE_FILES = (
         bases=_BASES,
     ),
 )
-"""Pruned files have no embedder of timesteps, and are not recognized."""
 
 MINIMAX_H3 = FamilyConfig(
     name="minimax_h3",

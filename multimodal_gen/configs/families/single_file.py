@@ -52,6 +52,8 @@ class SingleFile:
     """Names in an otherwise identical layout of another model."""
     ignored: tuple[str, ...] = ()
     """Names that no model uses; of those that end in a dot, all that begin with them."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Names in variants of it that can't be read, and what to say of them."""
     bases: tuple[BaseModel, ...]
     """Bases in the order they are tried; the last one fits all files."""
 

@@ -40,6 +40,20 @@ def configs_in(metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return configs
 
 
+def alpha_in(metadata: Mapping[str, Any], entry: str) -> dict[str, Any]:
+    """Config with the alpha that an entry of the metadata has for all modules; empty if there is
+    none. Raises InvalidCheckpoint."""
+    given = metadata.get(entry)
+    if given is None:
+        return {}
+    try:
+        config = {"lora_alpha": float(given)}
+    except ValueError as error:
+        raise InvalidCheckpoint(f"metadata: {entry}={given!r:.60} must be a number") from error
+    _check(config, "metadata")
+    return config
+
+
 def _packed(content: str) -> dict[str, Any]:
     try:
         packed = json.loads(content)

@@ -27,6 +27,8 @@ class LoraPlace(NamedTuple):
     modules: tuple[str, ...]
     swapped: bool = False
     """The halves of its rows are in the other order in the file."""
+    head: int = 0
+    """Rows of a head, if the file has a head's rows of each module before those of the next."""
 
 
 class Names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from multimodal_gen.configs.lora.contracts import contract_of
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.runtime.layers.lora import Lora
 from multimodal_gen.runtime.layers.lora_terms import Term
-from multimodal_gen.runtime.loader.lora.adapter_config import adapter_config, configs_in
+from multimodal_gen.runtime.loader.lora.adapter_config import adapter_config, alpha_in, configs_in
+from multimodal_gen.runtime.loader.lora.by_head import by_head, is_by_head
 from multimodal_gen.runtime.loader.lora.experts import for_expert
 from multimodal_gen.runtime.loader.lora.keys import other_form
 from multimodal_gen.runtime.loader.lora.names import LoraPlace, Names
@@ -73,8 +74,9 @@ class LoraReader:
             what, keys = other
             raise InvalidCheckpoint(f"has {what}, which is not supported: {_listed(keys)}")
         found = sort_file(tensors, self._names, target)
-        config = adapter_config(file.config)
-        configs = dict.fromkeys(self._targets, config) if config else configs_in(metadata)
+        if is_by_head(tensors):
+            found.pairs = by_head(found.pairs, self._originals.norms, self._targets)
+        configs = self._configs(file, tensors, metadata)
         unmatched = scaled_by(found.pairs, configs)
         _check_norms(found, configs)
         said = f"{file.name}/{file.weights.name}"
@@ -90,6 +92,15 @@ class LoraReader:
                 f"alpha_pattern: {_listed([*map(repr, unmatched)])}: without effect, as not found"
             )
         return self._fitted(found.pairs, tuple(f"lora={file.name!r}: {each}" for each in warnings))
+
+    def _configs(
+        self, file: AdapterFile, keys: Collection[str], metadata: Mapping[str, Any]
+    ) -> dict[str, dict[str, Any]]:
+        """PEFT's config of each component, or what the metadata have in place of it."""
+        config, of_each = adapter_config(file.config), configs_in(metadata)
+        if not config and not of_each and not any(key.endswith(".alpha") for key in keys):
+            config = alpha_in(metadata, self._originals.alpha)
+        return dict.fromkeys(self._targets, config) if config else of_each
 
     def _set_aside(self, found: SortedFile) -> None:
         """Move to `idle` what the model has no modules or inputs for, and alphas alone."""
@@ -131,7 +142,7 @@ class LoraReader:
         terms: defaultdict[nn.Module, list[Term]] = defaultdict(list)
         for place, pair in pairs.items():
             targets = self._of(place)
-            for module, term in terms_of(pair, targets, swapped=place.swapped, device=self._device):
+            for module, term in terms_of(pair, targets, place, self._device):
                 terms[module].append(term)
         beside = any(place.component not in self._denoisers for place in pairs)
         return Lora(dict(terms), of_encoders=beside, warnings=warnings)

@@ -21,6 +21,7 @@ from multimodal_gen.runtime.loader.lora.forms import (
     change_of,
     difference_of,
 )
+from multimodal_gen.runtime.loader.lora.names import LoraPlace
 from multimodal_gen.runtime.loader.lora.pairs import Pair
 
 
@@ -100,25 +101,25 @@ def _shape_of(targets: list[Target]) -> LayerShape:
 
 
 def terms_of(
-    pair: Pair, targets: list[Target], *, swapped: bool, device: torch.device
+    pair: Pair, targets: list[Target], place: LoraPlace, device: torch.device
 ) -> Iterator[tuple[nn.Module, Term]]:
     """This rank's terms for each target, on the device. Raises InvalidCheckpoint for numbers that
     are not finite, or become so in the layer's data type."""
-    for module, term in _whole_terms(pair, targets, swapped=swapped):
+    for module, term in _whole_terms(pair, targets, place):
         own = module.part_of(term) if isinstance(module, Linear | Elementwise) else term
         if own is not None:
             yield module, own.to(device)
 
 
 def _whole_terms(
-    pair: Pair, targets: list[Target], *, swapped: bool
+    pair: Pair, targets: list[Target], place: LoraPlace
 ) -> Iterator[tuple[nn.Module, Term]]:
     """Terms for all of each target, still in the file's memory; none that would add nothing."""
     shape = _shape_of(targets)
     for whole in (change_of(pair, shape), difference_of(pair, shape)):
         if whole is None:
             continue
-        ordered = _reordered(whole) if swapped else whole
+        ordered = _ordered(whole, place)
         start = 0
         for target in targets:
             part = ordered.outputs([range(start, start + target.shape[0])])
@@ -128,10 +129,16 @@ def _whole_terms(
                 yield target.module, own.placed(target.start)
 
 
-def _reordered(term: Term) -> Term:
-    """The term with the halves of its channels in the other order."""
-    half = term.channels // 2
-    ordered = term.outputs([range(half, 2 * half), range(half)])
+def _ordered(term: Term, place: LoraPlace) -> Term:
+    """The term with its channels in the order of the place's modules."""
+    rows = [range(term.channels)]
+    if place.swapped:
+        half = term.channels // 2
+        rows = [range(half, 2 * half), range(half)]
+    elif place.head:
+        starts, count = range(0, term.channels, place.head), len(place.modules)
+        rows = [range(at, at + place.head) for i in range(count) for at in starts[i::count]]
+    ordered = term if len(rows) == 1 else term.outputs(rows)
     assert ordered is not None
     return ordered
 

@@ -18,6 +18,8 @@ _BLOCKS = {
     "blocks.#.": "transformer_blocks.#.",
     "token_refiner.blocks.#.": "token_refiner.refiner_blocks.#.",
 }
+ALPHA = "alpha"
+BY_HEAD = ("attn.to_q", "attn.norm_q")
 NAMES = {
     "video_patch_proj": "proj_in",
     "audio_patch_proj": "audio_proj_in",

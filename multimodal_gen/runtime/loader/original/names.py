@@ -50,6 +50,10 @@ _SIBLINGS: Mapping[str, Sequence[str]] = {
 
 
 _VARYING: Mapping[str, Sequence[str]] = {"WanTransformer3DModel": wan.VARYING}
+_ALPHAS: Mapping[str, str] = {"MiniMaxH3Transformer3DModel": minimax_h3.ALPHA}
+_BY_HEAD: Mapping[str, tuple[str, str]] = {"MiniMaxH3Transformer3DModel": minimax_h3.BY_HEAD}
+"""Models whose authors store fused queries, keys and values head by head: ends of the names of the
+queries and of their norm."""
 
 
 class Original(NamedTuple):
@@ -69,6 +73,10 @@ class OriginalNames:
     """Diffusers' names of modules that other models of this class have."""
     varying: Collection[str] = ()
     """Those whose inputs differ between models of this class."""
+    alpha: str = ""
+    """Entry of the metadata of LoRAs that is the alpha of all modules."""
+    norms: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+    """Norm over one head, by the modules of a fused one that is stored head by head."""
 
 
 def original_names(class_name: str, modules: Collection[str]) -> OriginalNames:
@@ -81,16 +89,20 @@ def original_names(class_name: str, modules: Collection[str]) -> OriginalNames:
         for name, _ in _filled(sibling, "", modules)
     } - set(modules)
     known = siblings.union(modules)
-    return OriginalNames(
-        {
-            name: original
-            for template, theirs in _TABLES.get(class_name, {}).items()
-            for filled, name in _filled(theirs, template, modules)
-            if known.issuperset((original := _original(filled)).modules)
-        },
-        siblings,
-        _VARYING.get(class_name, ()),
-    )
+    names = {
+        name: original
+        for template, theirs in _TABLES.get(class_name, {}).items()
+        for filled, name in _filled(theirs, template, modules)
+        if known.issuperset((original := _original(filled)).modules)
+    }
+    queries, norm = _BY_HEAD.get(class_name, ("", ""))
+    norms = {
+        fused: f"{fused[0].removesuffix(queries)}{norm}"
+        for fused, _ in names.values()
+        if norm and fused[0].endswith(queries)
+    }
+    alpha = _ALPHAS.get(class_name, "")
+    return OriginalNames(names, siblings, _VARYING.get(class_name, ()), alpha, norms)
 
 
 def _filled(theirs: str, template: str, modules: Collection[str]) -> Iterator[tuple[str, str]]:
