@@ -29,9 +29,11 @@ class JobRequest(msgspec.Struct, frozen=True):
     meta: dict[str, Any] = {}
 
     def answered(self, outputs: Sequence[Output]) -> JobRequest:
-        """Add what clients are told of its results: warnings, how its prompt was
+        """Add what clients are told of its results: their size, warnings, how its prompt was
         read and revised, and the form of the sound."""
         meta = dict(self.meta)
+        height, width = outputs[0].pixels.shape[1:3]  # larger than asked for if it was upscaled
+        meta["size"] = f"{width}x{height}"
         if warnings := warnings_of(outputs):
             meta["warnings"] = [*self.meta.get("warnings", ()), *warnings]
         if any(output.revised_prompt is not None for output in outputs):

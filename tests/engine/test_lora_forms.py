@@ -162,6 +162,15 @@ def test_a_form_does_what_its_weight_does_on_library_modules(
     check(sd, form, tmp_path)
 
 
+def test_norms_of_columns_are_known_where_a_layer_has_one_output(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    krea = Model(load(checkpoints("krea2")), "diffusion_model.", "text_fusion.projector")
+    assert [target.shape[0] for target in krea.targets.values()] == [1]
+    check(krea, "wide-dora-lora", tmp_path)
+    check(krea, "dora-lora", tmp_path)
+
+
 # -- grouped convolutions
 
 

@@ -74,7 +74,7 @@ def video_of(record: JobRecord, task: Task | None) -> dict[str, Any]:
         "status": _STATUS.get(record.status, record.status),
         "progress": record.progress,
         **times_of(record),
-        "size": f"{params.width}x{params.height}",
+        "size": record.meta.get("size") or f"{params.width}x{params.height}",
         "seconds": record.meta.get("seconds") or _seconds(params),
         "prompt": params.prompt,
         "remixed_from_video_id": record.meta.get("remixed_from_video_id"),

@@ -160,7 +160,8 @@ def _decomposed(term: Term, norms: Mapping[str, Tensor], shape: LayerShape) -> D
         raise Misfit("norms are there twice" if len(norms) > 1 else "DoRA with a low-rank bias")
     ((kind, given),) = norms.items()
     magnitude = given.float().flatten()
-    by_input = kind == "dora_scale" and given.dim() > 1 and len(given) == 1 < shape.channels
+    one_row = given.dim() > 1 and len(given) == 1 < max(shape.channels, len(magnitude))
+    by_input = kind == "dora_scale" and one_row
     if len(magnitude) != (shape.tail[0] if by_input else shape.channels):
         raise Misfit(f"{kind} {_shape(given)}, the model has {shape}")
     if by_input and shape.groups > 1:
