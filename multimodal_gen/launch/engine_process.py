@@ -225,6 +225,7 @@ def _for_ranks(args: EngineArgs) -> EngineArgs:
         lora_dir=_absolute(args.lora_dir),
         control_dir=_absolute(args.control_dir),
         upscaler_dir=_absolute(args.upscaler_dir),
+        prompt_enhancer=_absolute(args.prompt_enhancer),
     )
 
 
