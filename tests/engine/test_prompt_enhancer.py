@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -123,6 +124,37 @@ def test_a_folder_that_does_not_fit_is_refused(
     assert f"prompt_enhancer={str(other)!r}" in raised.value.message
 
 
+def test_a_model_without_a_cache_of_keys_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = changed(folder, tmp_path / "other", architectures=["MambaForCausalLM"])
+    with pytest.raises(InvalidCheckpoint, match="MambaForCausalLM is not supported"):
+        EnhancerFolder(other)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for",
+        "",
+        "{{ raise_exception('no') }}",
+        "{{ messages[5].content + 1 }}",
+        "{{ ''.__class__ }}",
+    ],
+)
+def test_a_chat_template_that_makes_no_text_is_refused(
+    folder: Path, tmp_path: Path, template: str
+) -> None:
+    shutil.copytree(folder, tmp_path / "other")
+    (tmp_path / "other" / "chat_template.jinja").write_text(template)
+    with pytest.raises(InvalidCheckpoint, match="chat template: "):
+        EnhancerFolder(tmp_path / "other").load(torch.float32, CPU)
+
+
+def test_a_model_whose_task_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = EnhancerFolder(changed(folder, tmp_path / "other", max_position_embeddings=300))
+    with pytest.raises(InvalidCheckpoint, match="max_position_embeddings=300 must be at least"):
+        other.load(torch.float32, CPU)
+
+
 def test_without_a_folder_there_is_an_error_before_anything_is_loaded() -> None:
     asked = SamplingParams(prompt="a cat", enhance_prompt=True)
     check_offered(replace(asked, enhance_prompt=False), EngineArgs())
@@ -173,7 +205,9 @@ def test_a_prompt_has_no_more_tokens_than_allowed() -> None:
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["1-rank", "2-ranks"])
 def enhancing(folder: Path, request: pytest.FixtureRequest) -> Iterator[EngineProcess]:
-    with start_engine(prompt_enhancer=str(folder), num_gpus=request.param) as engine:
+    with contextlib.chdir(folder.parent):  # A relative path is the caller's.
+        started = start_engine(prompt_enhancer=folder.name, num_gpus=request.param)
+    with started as engine:
         yield engine
 
 

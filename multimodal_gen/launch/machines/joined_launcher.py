@@ -39,8 +39,9 @@ class JoinedLauncher:
         place = RankPlace(local_ranks=count, interface=interface_towards(self._host))
         own = on_this_host(msgspec.structs.replace(args, place=place), model, self._folder)
         # The folders need not be there on other nodes, so they can't be checked with the others.
-        elsewhere = dict.fromkeys(("lora_dir", "control_dir", "upscaler_dir", "prompt_enhancer"))
-        engine = replace(args.engine, **elsewhere)
+        engine = replace(
+            args.engine, lora_dir=None, control_dir=None, upscaler_dir=None, prompt_enhancer=None
+        )
         start = NodeStart(
             args=msgspec.structs.replace(args, engine=engine, place=place),
             lora_dir=args.engine.lora_dir,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from multimodal_gen.checkpoints.files import inside, module_config, read_json, weight_files
 from multimodal_gen.checkpoints.quantization_config import quantization_settings
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.messages.plan import ENHANCED_TOKENS
 from multimodal_gen.runtime.enhancer.enhancer import ENHANCER, PromptEnhancer
+from multimodal_gen.runtime.enhancer.instruction import ids_of
 from multimodal_gen.runtime.loader.library_modules import LibraryModule
-from multimodal_gen.runtime.loader.pretrained import load_tokenizer
+from multimodal_gen.runtime.loader.pretrained import complaints, library_class, load_tokenizer
 from multimodal_gen.runtime.loader.quantized.forms import open_weights
 
 _HERE = "."
@@ -38,6 +41,9 @@ class EnhancerFolder:
                     f"config.json: architectures={named!r:.100} must be a causal language model of "
                     "transformers, such as Qwen3ForCausalLM"
                 )
+            known = inspect.signature(library_class("transformers", self._kind).forward).parameters
+            if "past_key_values" not in known:
+                raise InvalidCheckpoint(f"{self._kind} is not supported: it has no cache of keys")
             self._files = weight_files(folder, _HERE, "model").paths
             if not inside(folder, "tokenizer.json").is_file():
                 raise InvalidCheckpoint("tokenizer.json: no such file")
@@ -51,6 +57,7 @@ class EnhancerFolder:
         """Load it. Raises InvalidCheckpoint."""
         with _named(self._folder):
             tokenizer = load_tokenizer(self._folder, _HERE, _TOKENIZER)
+            self._check_instruction(tokenizer)
             module = LibraryModule("transformers", str(self._kind), self._config, ENHANCER)
             settings = quantization_settings(self._folder, _HERE)
             with open_weights(self._files, ENHANCER, settings) as stored:
@@ -58,6 +65,18 @@ class EnhancerFolder:
             if len(tokenizer) > (known := loaded.get_input_embeddings().num_embeddings):
                 raise InvalidCheckpoint(f"has {len(tokenizer)} tokens, but its model {known}")
             return PromptEnhancer(tokenizer, loaded, sorted(set(self._ends(tokenizer))))
+
+    def _check_instruction(self, tokenizer: Any) -> None:
+        """Raise InvalidCheckpoint unless a short prompt can be put into the chat template, and fits
+        with its answer."""
+        with complaints("chat template"):
+            asked = len(ids_of(tokenizer, "a"))
+        if not asked:
+            raise InvalidCheckpoint("chat template: makes nothing of a prompt")
+        longest = self._config.get("max_position_embeddings")
+        if isinstance(longest, int) and longest < (needed := asked + ENHANCED_TOKENS):
+            allowed = f"must be at least {needed}: the task and an answer of {ENHANCED_TOKENS}"
+            raise InvalidCheckpoint(f"config.json: max_position_embeddings={longest} {allowed}")
 
     def _ends(self, tokenizer: Any) -> Iterator[int]:
         """Tokens that end an answer, as its files state them."""
