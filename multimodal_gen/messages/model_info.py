@@ -67,6 +67,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     size_multiple: int
     """Width and height must be multiples of it, in pixels."""
     picture_size: PictureSize = "area"
+    last_image_alone: bool = False
+    """A last frame needs no first one."""
     sound: bool = False
     """Its videos have sound."""
     frame_multiple: int = 1

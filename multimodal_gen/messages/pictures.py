@@ -188,7 +188,9 @@ def output_size(params: SamplingParams, model: ModelInfo, pictures: Pictures) ->
 def _sizing_image(model: ModelInfo, pictures: Pictures) -> FrameHeader | None:
     """The image whose shape counts."""
     images = images_of(pictures)
-    return images[-1 if model.picture_size == "last" else 0] if images else None
+    if not images:
+        return pictures.get("last_image")
+    return images[-1 if model.picture_size == "last" else 0]
 
 
 def _or(asked: int | None, following: int) -> int:
@@ -264,7 +266,7 @@ def _check_companions(model: ModelInfo, pictures: Pictures) -> None:
     for field in model.required:
         if field.removesuffix("_path") not in pictures:
             raise InvalidRequest(field, None, f"required for this model ({model.family})")
-    if "last_image" in pictures and "image" not in pictures:
+    if "last_image" in pictures and not ("image" in pictures or model.last_image_alone):
         raise InvalidRequest("last_image_path", "a picture", "requires a first frame in image_path")
     numbered = [name for name in pictures if _kind(name) == "image"]
     if len(numbered) != len(images_of(pictures)):

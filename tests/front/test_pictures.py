@@ -121,6 +121,14 @@ def test_a_last_frame_needs_a_model_that_takes_it_and_a_first_one() -> None:
         resolve(SamplingParams(), model("image-to-video"), {**IMAGE, **last})
 
 
+def test_a_last_frame_alone_sets_the_size_where_the_model_takes_it() -> None:
+    taking = model("text-to-video", "image-to-video", also=("last_image_path",))
+    taking = msgspec.structs.replace(taking, last_image_alone=True)
+    frame = FrameHeader((300, 400, 3))
+    last, first = (resolve(SamplingParams(), taking, {n: frame}) for n in ("last_image", "image"))
+    assert (last.width, last.height) == (first.width, first.height) != (512, 512)
+
+
 FROM_VIDEO = model("video-to-video", also=("video_path",))
 
 

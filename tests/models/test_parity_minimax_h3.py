@@ -55,10 +55,11 @@ def pixels_of(**pictures: Any) -> Pictures:
         ({}, {"width": 32, "num_frames": 141, "prompt": "a big RED cat, “riding” " * 20}),
         ({}, {"image": FIRST}),
         ({}, {"image": FIRST, "last_image": LAST, "height": 64, "width": 32}),
+        ({}, {"last_image": LAST, "height": 64}),
         ({}, {"image": [FIRST, LAST, THIRD], "height": 64}),
         (REFERENCE, {"image": [FIRST]}),
     ],
-    ids=["text", "long", "first frame", "first and last", "references", "one reference"],
+    ids=["text", "long", "first frame", "both frames", "last frame", "references", "reference"],
 )
 def test_videos_and_their_sound_equal_diffusers(
     pipeline: ComposedPipeline, folder: Path, own: dict[str, Any], change: dict[str, Any]
@@ -196,9 +197,10 @@ def test_sound_is_as_long_as_the_video(pipeline: ComposedPipeline) -> None:
     [
         [{}, {}, {}],
         [{"image": FIRST, "last_image": LAST}, {"image": THIRD, "last_image": FIRST}],
+        [{"image": FIRST}, {"last_image": LAST}],
         [{"image": FIRST, "image_2": LAST}, {"image": FIRST, "image_2": LAST}],
     ],
-    ids=["text", "frames", "references"],
+    ids=["text", "frames", "one end", "references"],
 )
 def test_requests_with_unlike_texts_and_steps_share_a_batch(
     pipeline: ComposedPipeline, pictures: list[dict[str, Any]]

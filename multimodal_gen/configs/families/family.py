@@ -39,6 +39,8 @@ class FamilyConfig:
     frame_multiple: int = 1
     picture_size: PictureSize = "area"
     """How width and height follow from the input image if they are not given."""
+    last_image_alone: bool = False
+    """A last frame needs no first one."""
     views: tuple[View, ...]
     """Prediction types of its models, which determine the suitable solvers."""
     other_views: tuple[View, ...] = ()

@@ -58,6 +58,7 @@ MINIMAX_H3 = FamilyConfig(
     defaults=Defaults(width=1344, height=768, num_frames=124, fps=24, num_inference_steps=50),
     limits=Limits(min_frames=124, max_frames=345, max_images=9),
     frame_multiple=17,
+    last_image_alone=True,
     views=(View.FLOW,),
     denoiser="native",
     single_files=_SINGLE_FILES,

@@ -82,6 +82,7 @@ class DescribedPipeline:
             defaults=self.defaults,
             limits=self.limits,
             picture_size=self.picture_size,
+            last_image_alone=family.last_image_alone,
             sound=self.sound,
             size_multiple=self.size_multiple,
             frame_multiple=self.frame_multiple,

@@ -30,7 +30,7 @@ from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.records import JobRecord
 from multimodal_gen.serving.service import NO_PIXELS, Service
 
-_SHOWN_AT_THE_ENDS = ({"image"}, {"image", "last_image"})
+_SHOWN_AT_THE_ENDS = ({"image"}, {"last_image"}, {"image", "last_image"})
 """Input images that are the first and the last frame of an image-to-video model's output."""
 
 

@@ -38,6 +38,7 @@ from multimodal_gen.runtime.models.vaes.minimax_h3 import MiniMaxH3VAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.families.minimax_h3_pictures import (
     Use,
+    ends_of,
     fitted_frames,
     fitted_reference,
     pixels_of,
@@ -218,7 +219,7 @@ class MiniMaxH3Pipeline(ComposedPipeline):
         places = (
             with_references(output, sound, text, given)
             if self._use(state) == "references"
-            else with_frames(output, sound, text, frames=len(given))
+            else with_frames(output, sound, text, ends_of(state.pictures))
         )
         told["rotary"] = rotary(copied(places.float(), self.context.device))
         times = torch.cat((told["seen_places"], told["places"]), dim=1)

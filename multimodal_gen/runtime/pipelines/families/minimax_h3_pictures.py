@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import PIL.Image
@@ -15,6 +15,7 @@ from multimodal_gen.messages.pictures import images_of
 from multimodal_gen.runtime.models.vaes.input_images import InputImage, resized
 
 Use = Literal["none", "frames", "references"]
+End = Literal["image", "last_image"]
 _RATIO = 4
 """Largest ratio of a reference's sides."""
 
@@ -30,7 +31,7 @@ def use_of(
     if not images:
         if asked == "reference":
             raise InvalidRequest("image_path", None, "required for reference-to-video")
-        return "none"
+        return "frames" if "last_image" in pictures else "none"
     if asked == "reference" or (len(images) > 1 and asked is None):
         if "reference-to-video" in tasks:
             if "last_image" in pictures:
@@ -46,14 +47,19 @@ def use_of(
     return "frames"
 
 
+def ends_of(pictures: Mapping[str, InputImage]) -> list[End]:
+    """Frames of the output that are given."""
+    return [end for end in get_args(End) if end in pictures]
+
+
 def fitted_frames(
     pictures: Mapping[str, InputImage], height: int, width: int
 ) -> list[PIL.Image.Image]:
-    """The first frame, which is stretched, and the last one, which is cut to its middle."""
-    frames = [resized(pictures["image"], height, width)]
-    if "last_image" in pictures:
-        frames.append(_cut(PIL.Image.fromarray(pictures["last_image"]), height, width))
-    return frames
+    """The first and the last frame, as far as they are given: the one that comes first is
+    stretched, the other is cut to its middle."""
+    given, *others = (pictures[name] for name in ends_of(pictures))
+    cut = [_cut(PIL.Image.fromarray(each), height, width) for each in others]
+    return [resized(given, height, width), *cut]
 
 
 def fitted_reference(picture: InputImage, short_edge: int, multiple: int) -> PIL.Image.Image:

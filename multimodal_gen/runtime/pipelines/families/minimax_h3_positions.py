@@ -64,12 +64,12 @@ def _spans(frames: int) -> list[float]:
     return [_PER_FRAME * _FRAMES[i % len(_FRAMES)] for i in range(frames)]
 
 
-def with_frames(output: LatentGrid, sound: int, text: int, frames: int) -> Tensor:
-    """Positions [1, S, 3] of a video, of given frames and of the sound, after `text` tokens: with
-    one frame it is the first, with two also the last."""
+def with_frames(output: LatentGrid, sound: int, text: int, ends: Sequence[str]) -> Tensor:
+    """Positions [1, S, 3] of a video, of given frames at these ends of it and of the sound, after
+    `text` tokens."""
     start, frame = float(text), output._replace(frames=1)
-    times = (start, start + output.span - _PER_FRAME)[:frames]
-    given = [frame.positions([time]) for time in times]
+    times = {"image": start, "last_image": start + output.span - _PER_FRAME}
+    given = [frame.positions([times[end]]) for end in ends]
     return torch.cat((output.video(start), *given, output.sound(start, sound)))[None]
 
 
