@@ -210,6 +210,19 @@ def test_wan_animate_2_equals_diffusers(checkpoints: Checkpoints) -> None:
     assert caught.value.field == "video_path"
 
 
+@pytest.mark.filterwarnings("ignore")  # attention that is not compiled warns
+def test_ltx_25_and_its_sound_equal_diffusers(checkpoints: Checkpoints) -> None:
+    call = {"prompt": "a red heart", "height": 32, "width": 32, "num_inference_steps": 2}
+    folder = checkpoints("ltx2.5")
+    theirs = reference(folder, **call, num_frames=9)
+    ours = run(load(folder), SamplingParams(**call, num_frames=9, seed=0))
+    assert relative(ours, theirs) <= LATENTS
+    assert pixels_apart(ours, theirs) <= PIXELS
+    assert ours.sound is not None
+    assert np.abs(np.asarray(ours.sound) - theirs.audio.numpy()).max() <= 1e-4
+    assert theirs.audio.std() > 0.1
+
+
 OTHERS = ("flux", "ltx", "qwenimage", "sd3", "sdxl", "wan22")
 
 

@@ -76,6 +76,8 @@ MODULAR_PIPELINES: Mapping[str, LibraryBlocks] = {
 """By `_class_name`. No other class of the library is run this way."""
 
 _COMPONENTS = {
+    "diffusion_decoder": module("LTX2VideoDiffusionDecoderModel"),
+    "duration_head": module("LTX2DurationHead", home="ltx2"),
     "text_conditioner": module("AnimaTextConditioner"),
     "transformer": module(
         "CosmosTransformer3DModel",

@@ -34,6 +34,12 @@ ALLOWED: Mapping[tuple[str, str], Kind] = {
 """(library, class) as in model_index.json. No other class is ever imported for a checkpoint."""
 
 
+def are_alike(component: str, class_name: str, other: str) -> bool:
+    """True if a family takes either of two classes for a component."""
+    specs = (family.components.get(component) for family in FAMILIES)
+    return any(spec is not None and {class_name, other} <= {*spec.classes} for spec in specs)
+
+
 def classes_like(class_name: str, component: str) -> list[str]:
     """Allowed classes with a similar name, otherwise those that families name for a component."""
     similar = get_close_matches(class_name, [known for _, known in ALLOWED])

@@ -190,7 +190,7 @@ def modular_reference(folder: Path, *, seed: Any, **call: Any) -> Reference:
     pipeline = stock_modular(folder)
     if (scale := call.pop("guidance_scale", None)) is not None:
         pipeline.update_components(guider=pipeline.guider.new(guidance_scale=scale))
-    if isinstance(shown := call.get("image"), list) and hasattr(pipeline, "audio_vae"):
+    if isinstance(shown := call.get("image"), list) and hasattr(pipeline, "audio_scheduler"):
         references = [MiniMaxH3ImageReference(each) for each in shown]
         call = {**call, "image": None, "references": references}
     pipeline._blocks.sub_blocks.pop("prompt_upsampler", None)
@@ -199,7 +199,7 @@ def modular_reference(folder: Path, *, seed: Any, **call: Any) -> Reference:
 
     def keep_latents(loop: Any, components: Any, state: Any, **place: Any) -> Any:
         result = step(loop, components, state, **place)
-        if hasattr(components, "audio_vae"):
+        if hasattr(state, "num_condition_video_rows"):
             rows = [state.latents[state.num_condition_video_rows :]]
             rows += [state.audio_latents[state.num_condition_audio_rows :]]
             kept["latents"] = torch.cat([each.flatten() for each in rows])[None]

@@ -18,8 +18,9 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults, Limits, TaskName
 from multimodal_gen.messages.plan import Phase
-from multimodal_gen.runtime.loader.allowed import ALLOWED
+from multimodal_gen.runtime.loader.allowed import ALLOWED, are_alike
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
+from multimodal_gen.runtime.loader.pretrained import library_class
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.fallback.solver import LibrarySolver
@@ -95,7 +96,8 @@ class ModularPipeline(SteppedPipeline):
             hint, kind = wanted.get(name), ALLOWED.get((library, class_name))
             if hint is None or kind not in ("diffusers", "native", "scheduler"):
                 continue
-            if not issubclass(getattr(diffusers, class_name), hint):
+            fits = issubclass(library_class(library, class_name), hint)
+            if not fits and not are_alike(name, class_name, hint.__name__):
                 raise InvalidCheckpoint(
                     f"{checkpoint.index}: {name} is a {class_name}; "
                     f"{checkpoint.pipeline_class} requires {hint.__name__}"

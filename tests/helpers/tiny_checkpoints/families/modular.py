@@ -5,10 +5,12 @@ from typing import Any
 import diffusers
 from diffusers import (
     Flux3Transformer2DModel,
+    LTX2VideoDiffusionDecoderModel,
     ModularPipeline,
     SchedulerMixin,
     WanAnimate2Transformer3DModel,
 )
+from diffusers.pipelines.ltx2 import LTX2DurationHead
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from ..case import STRENGTH, Case
@@ -16,7 +18,7 @@ from ..checkpoint import TinyCheckpoint
 from ..encoders import WIDTH
 from ..pictures import picture
 from ..schedulers import FLUX_DEV
-from . import flux, ltx, qwen_image, stable_diffusion, stable_diffusion_3, wan
+from . import flux, ltx, ltx2, qwen_image, stable_diffusion, stable_diffusion_3, wan
 from .flux2 import HEAD_DIM, LATENT_CHANNELS, flux2_klein_pipeline, flux2_vae
 from .minimax_h3 import qwen3_processor, qwen3_vl
 from .z_image import SCHEDULER, z_image_pipeline
@@ -86,6 +88,32 @@ def wan_animate_2(scheduler: SchedulerMixin, *, heads: int) -> ModularPipeline:
     )
 
 
+def ltx25(scheduler: SchedulerMixin, *, heads: int) -> ModularPipeline:
+    """What is new is how long a video is by itself, and a decoder of videos that denoises."""
+    stock = ltx2.ltx2_pipeline(scheduler, heads=heads, newer=True).components
+    duration = LTX2DurationHead(
+        video_cross_attention_dim=heads * ltx2.HEAD_DIM,
+        audio_cross_attention_dim=heads * ltx2.AUDIO_HEAD_DIM,
+        pooler_hidden_dim=8,
+        mlp_hidden_dim=8,
+    )
+    decoder = LTX2VideoDiffusionDecoderModel(
+        latent_channels=ltx2.CHANNELS,
+        patch_size=2,
+        decoder_head_dim=8,
+        decoder_stage_channels=(16,) * 5,
+        decoder_stage_depths=(1,) * 5,
+        decoder_stage_kernels=((3, 3, 3),) * 4,
+        decoder_upsample_strides=((1, 2, 2), (2, 1, 1), (2, 2, 2), (1, 1, 1)),
+        decoder_upsample_channel_reductions=(1,) * 4,
+        decoder_stage5_kernel=(3, 3, 3),
+        decoder_t_emb_dim=16,
+        spatial_compression_ratio=8,
+        temporal_compression_ratio=4,
+    )
+    return modular("LTX25", {**stock, "duration_head": duration, "diffusion_decoder": decoder})
+
+
 def _of_stock(name: str, stock: TinyCheckpoint) -> TinyCheckpoint:
     """The modular pipeline `name`, with the components of another pipeline's tiny checkpoint."""
 
@@ -101,6 +129,7 @@ VARIANTS = {
     "modular-flux2-klein": TinyCheckpoint(flux2_klein, FLUX_DEV),
     "flux3": TinyCheckpoint(flux3, FLUX_DEV),
     "wan-animate-2": TinyCheckpoint(wan_animate_2, SCHEDULER),
+    "ltx2.5": TinyCheckpoint(ltx25, ltx2.SCHEDULER),
     "modular-flux": _of_stock("Flux", flux.CHECKPOINTS["flux-dev"]),
     "modular-ltx": _of_stock("LTX", ltx.CHECKPOINTS["ltx"]),
     "modular-qwenimage": _of_stock("QwenImage", qwen_image.CHECKPOINTS["qwenimage"]),
