@@ -16,6 +16,7 @@ from places import ROOT
 from snippets import PAGES, SERVER, Call, Shell, Snippet, snippets_of
 
 from multimodal_gen import DiffusionGenerator
+from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.entrypoints.cli.main import app, main
 from multimodal_gen.entrypoints.http.transport.key_ring import read_keys
 from multimodal_gen.launch.engine_process import EngineProcess
@@ -204,3 +205,12 @@ def test_the_readmes_two_commands_install_here_and_use_what_is_here() -> None:
     )
     check_extras(".[test]")
     assert "-m pytest" in tests  # continuous integration runs it, word for word
+
+
+def test_the_page_of_several_images_names_the_families_that_take_them() -> None:
+    page = (ROOT / "docs" / "how-to" / "several-images.md").read_text()
+    (row,) = [line for line in page.splitlines() if line.startswith("| images")]
+    for family in FAMILIES:
+        if (most := family.limits.max_images) > 1:
+            assert family.title in row
+            assert str(most) in row
