@@ -14,6 +14,7 @@ from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.validation import resolve
 from multimodal_gen.runtime.models.encoders.chunks import TokenRun, fill
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.pipelines.prompts import MOST_CHUNKS
 
 LONG = "a red heart on the sea, " * 20
 """140 tokens."""
@@ -148,6 +149,14 @@ def test_long_prompts_are_read_to_their_end(sd15: ComposedPipeline, syntax: Any)
     assert torch.allclose(read["negative"][0, 77:], empty, atol=1e-6)
     assert state.prompt_notes == ["prompt: 2 chunks", "negative_prompt: 1 chunk"]
     assert state.warnings == []
+
+
+@pytest.mark.parametrize("field", ["prompt", "negative_prompt"])
+def test_a_prompt_of_too_many_chunks_is_refused(sd15: ComposedPipeline, field: str) -> None:
+    texts = {"prompt": "a cat", field: "BREAK " * (MOST_CHUNKS + 1)}
+    params = SamplingParams(**texts, guidance_scale=5.0, prompt_syntax="a1111")
+    with pytest.raises(InvalidRequest, match=f"{field}=.*has [0-9]+ chunks by prompt_syntax=a1111"):
+        start(sd15, params)
 
 
 def test_the_pooled_state_is_the_first_chunks(checkpoints: Callable[..., Path]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from multimodal_gen.configs.prompts.grammar import parse
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
@@ -14,6 +15,8 @@ from multimodal_gen.runtime.models.encoders.weighted import ReadPrompt, Weighted
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 
 _SHOWN_WEIGHTS, _SHOWN_CHARACTERS = 20, 40
+MOST_CHUNKS = 128
+"""Of a prompt; each makes the texts that a denoiser sees longer."""
 
 
 class EncodedPrompts:
@@ -68,13 +71,20 @@ class WeightedPrompts:
         """Text as it is given to these."""
 
     def of(self, state: RequestState, branch: str) -> ReadPrompt:
-        """A branch's prompt, with as many chunks as the longest of the request's."""
+        """A branch's prompt, with as many chunks as the longest of the request's. Raises
+        InvalidRequest."""
         params = state.params
         text, syntax = text_of(params, branch), params.prompt_syntax
         if syntax == "plain":
             return ReadPrompt(text)
-        counts = [self._count(params, each) for each in self._branches(params)]
-        return ReadPrompt(text, syntax, max(counts))
+        counts = {each: self._count(params, each) for each in self._branches(params)}
+        longest = max(counts, key=lambda each: counts[each])
+        if (most := counts[longest]) > MOST_CHUNKS:
+            allowed = (
+                f"has {most} chunks by prompt_syntax={syntax}, must have at most {MOST_CHUNKS}"
+            )
+            raise InvalidRequest(_FIELDS[longest], text_of(params, longest), allowed)
+        return ReadPrompt(text, syntax, most)
 
     def encoded(
         self, state: RequestState, branch: str, encode: Callable[[ReadPrompt, int], Conditioning]
