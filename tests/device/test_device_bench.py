@@ -51,7 +51,7 @@ def test_a_model_of_random_weights_is_measured_from_its_first_evaluation_to_its_
     assert figures.keys() == {f"{model}/{name}" for name in OF_A_MODEL}
     assert figures[f"{model}/evaluation"].value > 0
     assert figures[f"{model}/operations"].value > 50
-    assert 0 < figures[f"{model}/attention"].value < 1
+    assert figures[f"{model}/attention"].value > 0
 
 
 @pytest.mark.usefixtures("few_threads")

@@ -203,7 +203,9 @@ def test_a_prompt_has_no_more_tokens_than_allowed() -> None:
     assert tokens == ENHANCED_TOKENS
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["1-rank", "2-ranks"])
+@pytest.fixture(
+    scope="module", params=[1, pytest.param(2, marks=pytest.mark.slow)], ids=["1-rank", "2-ranks"]
+)
 def enhancing(folder: Path, request: pytest.FixtureRequest) -> Iterator[EngineProcess]:
     with contextlib.chdir(folder.parent):  # A relative path is the caller's.
         started = start_engine(prompt_enhancer=folder.name, num_gpus=request.param)

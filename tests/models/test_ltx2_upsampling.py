@@ -196,6 +196,7 @@ def test_its_neighbours_change_nothing(opened: Callable[[str], ComposedPipeline]
     assert np.abs(together.pixels.astype(int) - alone.pixels).max() <= PIXELS
 
 
+@pytest.mark.slow
 def test_two_ranks_make_the_same_video(
     opened: Callable[[str], ComposedPipeline], checkpoints: Checkpoints, folder: Path
 ) -> None:

@@ -973,7 +973,7 @@ def test_documentation_lists_all_nodes() -> None:
         ("DiffControlNetLoader", "loaded by ControlNetLoader"),
         ("Canny", "preprocessors are not available"),
         ("LatentComposite", "between two samplers"),
-        ("IPAdapterUnifiedLoader", "not used as prompts"),
+        ("IPAdapterUnifiedLoader", "use ControlNetLoader"),
         ("SomeoneElsesNode", "/object_info"),
     ],
 )

@@ -21,7 +21,7 @@ from multimodal_gen.runtime.models.vaes.image import ImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.flow_schedules import linear_shift
 from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
-from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
+from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
 from multimodal_gen.runtime.pipelines.prompts import text_of
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
@@ -97,6 +97,11 @@ class HiDreamPipeline(ComposedPipeline):
             "encoder_hidden_states_t5": t5.to(dtype),
             _LLAMA: torch.stack(llama, dim=1).to(dtype),  # [1, layers, length, D]
         }
+
+    def latent_tokens(self, state: RequestState) -> int:
+        """The transformer pads images that are not square to the longest sequence."""
+        height, width = size_of(state.params)
+        return super().latent_tokens(state) if height == width else self._transformer.max_seq
 
     def text_tokens(self, state: RequestState) -> int:
         """T5's, and Llama's twice: in each block, and in all."""
