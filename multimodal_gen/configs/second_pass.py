@@ -1,4 +1,4 @@
-"""How a result is enlarged: by a model or by Lanczos, and by a second pass, image-to-image from the
+"""Ways to enlarge a result: by a model or by Lanczos, and by a second pass, image-to-image from the
 result of the first."""
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ PREVIEWS_PER_REQUEST = 10
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """Whose request it is, for an engine that several owners share."""
+    """Owner of a request, for an engine that several owners share."""
 
     owner: str = ""
     weight: float = 1.0

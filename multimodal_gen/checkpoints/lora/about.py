@@ -1,4 +1,4 @@
-"""What a LoRA file says of itself: titles, trigger words and a thumbnail, from its metadata."""
+"""Claims of a LoRA file about itself: titles, trigger words and a thumbnail, from its metadata."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LARGEST_TAGS = 4 << 20
 
 @dataclass(frozen=True)
 class LoraAbout:
-    """What a file says; it need not be true. Nothing said: empty."""
+    """Claims of a file; they need not be true. Nothing said: empty."""
 
     titles: tuple[str, ...] = ()
     """Names that its author gave it."""

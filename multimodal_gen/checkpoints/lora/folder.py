@@ -23,7 +23,7 @@ class LoraFolder(AdapterFolder):
     preferred = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 
     def about(self, name: str) -> LoraAbout:
-        """What the file of a LoRA says of itself; nothing if there is none."""
+        """Read the claims of a LoRA's file about itself; nothing if there is none."""
         try:
             return about_of(self.find(name))
         except InvalidRequest:
@@ -31,7 +31,7 @@ class LoraFolder(AdapterFolder):
 
 
 def about_of(file: AdapterFile) -> LoraAbout:
-    """What the file says of itself; nothing if it can't be read."""
+    """Read the file's claims about itself; nothing if it can't be read."""
     try:
         return _about_at(file.weights, file.stamp)
     except (OSError, InvalidCheckpoint):

@@ -100,7 +100,7 @@ class GenerationResult:
 
     @property
     def prompt_notes(self) -> tuple[str, ...]:
-        """How the prompts were read, if there is a `prompt_syntax`: chunks and weights."""
+        """Notes on how the prompts were read, if there is a `prompt_syntax`: chunks and weights."""
         return self.outputs[0].prompt_notes
 
     def recipe(self, index: int = 0) -> Recipe:

@@ -121,14 +121,14 @@ class Control(ABC):
         """Its tensors on the device."""
 
     def misuse(self, mode: str | None, height: int, width: int) -> str | None:
-        """What must be different about a request of this mode and size, in pixels."""
+        """Tell what must be different about a request of this mode and size, in pixels."""
         if mode in self.modes or (mode is None and not self.modes):
             return None
         return f"mode must be {' or '.join(self.modes) or 'left out'} for this control"
 
     @abstractmethod
     def prepared(self, picture: ControlPicture) -> Mapping[str, Told]:
-        """What it makes of a picture once for all evaluations, for each branch that it steers."""
+        """Return what it makes of a picture for all evaluations, for each branch that it steers."""
 
     def joined(self, told: Sequence[Told]) -> Told:
         """Join what it made for several rows, [1, ...] each, to tensors [r, ...]."""
@@ -167,7 +167,7 @@ class ControlKind(ABC):
 
     @abstractmethod
     def misfit(self, described: ControlDescription, target: ControlTarget) -> str | None:
-        """What the file is for, if that is another model; called before a weight is read."""
+        """Tell what the file is for, if that is another model; called before a weight is read."""
 
     @abstractmethod
     def load(self, described: ControlDescription, target: ControlTarget) -> Control:

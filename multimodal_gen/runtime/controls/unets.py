@@ -44,7 +44,7 @@ def is_controlnet(described: ControlDescription) -> bool:
 
 
 def controlnet_misfit(described: ControlDescription, target: ControlTarget) -> str | None:
-    """What a ControlNet is for, if that is not this model."""
+    """Tell what a ControlNet is for, if that is not this model."""
     width = _text_width(described)
     named = _NAMES.get(width, f"a UNet whose texts have width {width}") if width else "a UNet"
     if target.class_name != UNET or width not in (None, target.config["cross_attention_dim"]):

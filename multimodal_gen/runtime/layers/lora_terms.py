@@ -58,7 +58,7 @@ class Term(ABC):
 
     @abstractmethod
     def product(self, x: Tensor, layer: LoraLayer, scale: float) -> Tensor | None:
-        """What it adds, but for `factor` and the bias; None if that is nothing."""
+        """Return what it adds, but for `factor` and the bias; None if that is nothing."""
 
     @abstractmethod
     def rows(self, own: Sequence[range]) -> Self:

@@ -76,7 +76,7 @@ class Parts:
         return count
 
     def head_range(self, count: int) -> range:
-        """Which of the `count` heads this rank's columns compute."""
+        """Heads, of `count`, that this rank's columns compute."""
         return range(count)
 
     def whole_heads(self, x: Tensor, count: int, width: int) -> Tensor:

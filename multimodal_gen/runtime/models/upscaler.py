@@ -65,7 +65,7 @@ class Upscaler:
 
 @dataclass(frozen=True)
 class Enlargement:
-    """What an upscaler is to make of one request: pictures of another size."""
+    """Work of an upscaler for one request: pictures of another size."""
 
     upscaler: Upscaler
     grid: TileGrid

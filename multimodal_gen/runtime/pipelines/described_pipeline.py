@@ -146,7 +146,7 @@ class DescribedPipeline:
 
     @property
     def required(self) -> tuple[str, ...]:
-        """Those of them that name an input that each request must have."""
+        """Parameters, of these, that name an input that each request must have."""
         return ()
 
     @property

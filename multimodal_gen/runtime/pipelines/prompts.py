@@ -100,7 +100,7 @@ class WeightedPrompts:
         return max((len(each.chunks(text, params.prompt_syntax)) for each in encoders), default=1)
 
     def notes(self, state: RequestState) -> list[str]:
-        """How prompts with a syntax were read."""
+        """Tell how prompts with a syntax were read."""
         params = state.params
         if params.prompt_syntax == "plain":
             return []

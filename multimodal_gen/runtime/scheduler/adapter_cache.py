@@ -211,7 +211,7 @@ class AdapterCache:
         return sum(entry.size for entry in self._entries.values())
 
     def _idle(self) -> list[AdapterVersion]:
-        """Those that nothing uses, least recently used first."""
+        """Adapters that nothing uses, least recently used first."""
         entries = self._entries.items()
         return [version for version, each in entries if not each.users and not each.unread]
 

@@ -112,7 +112,7 @@ def _is_decoded(state: RequestState) -> bool:
 
 
 def _size(state: RequestState) -> object:
-    """What must be equal of requests that are decoded together; None: it is enlarged."""
+    """Return what must be equal of requests that are decoded together; None: it is enlarged."""
     if state.enlargement is not None:
         return None
     _, latents = state.running()

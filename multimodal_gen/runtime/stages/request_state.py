@@ -165,13 +165,13 @@ class RequestState:
 
     @property
     def evaluations_left(self) -> int:
-        """Of this pass."""
+        """Evaluations left of this pass."""
         solver, _ = self.running()
         return solver.num_evaluations - self.evaluation
 
     @property
     def steps_left(self) -> int:
-        """Of this pass; some solvers take several evaluations for one."""
+        """Steps left of this pass; some solvers take several evaluations for one."""
         solver, _ = self.running()
         return -(-self.evaluations_left // solver.order)
 

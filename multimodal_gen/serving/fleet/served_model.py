@@ -60,7 +60,7 @@ class ServedModel:
         return [] if self.upscaler_dir is None else UpscalerFolder(Path(self.upscaler_dir)).names()
 
     def about_loras(self) -> dict[str, LoraAbout]:
-        """What their files say of themselves, by name. Accesses the disk."""
+        """Read what their files say of themselves, by name. Accesses the disk."""
         if self.lora_dir is None:
             return {}
         folder = LoraFolder(Path(self.lora_dir))

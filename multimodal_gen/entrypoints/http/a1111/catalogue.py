@@ -178,7 +178,7 @@ def add_settings(routes: APIRouter, chosen: ChosenModels) -> None:
 
 
 def _metadata(name: str, about: LoraAbout) -> JsonObject:
-    """What a LoRA's file says of itself, and the parameters that it was made for."""
+    """Return what a LoRA's file says of itself, and the parameters that it was made for."""
     contract = contract_of(name, *about.titles)
     given = {
         "modelspec.title": about.titles[0] if about.titles else None,

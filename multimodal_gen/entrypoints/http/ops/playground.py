@@ -85,7 +85,7 @@ def playground_routes(service: Service, ring: KeyRing) -> APIRouter:
 
 
 def _told(name: str, about: LoraAbout) -> dict[str, Any]:
-    """What is known of a LoRA."""
+    """Return what is known of a LoRA."""
     contract = contract_of(name, *about.titles)
     found = {
         "base": about.base,

@@ -39,7 +39,7 @@ class PromptPlaces(ABC):
 
 
 class JointPlaces(PromptPlaces):
-    """Of a transformer of this project."""
+    """Places in a transformer of this project."""
 
     black = True
 

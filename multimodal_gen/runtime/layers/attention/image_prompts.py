@@ -18,7 +18,7 @@ PromptAttention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class ImagePrompt(NamedTuple):
-    """What some rows of an evaluation add to the output of one attention."""
+    """Terms that some rows of an evaluation add to the output of one attention."""
 
     keys_values: Linear
     """Keys, then values, of tokens."""

@@ -170,7 +170,7 @@ def _load(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
 
 
 def _contract(file: AdapterFile) -> list[str]:
-    """What the LoRA was made for, which requests have by default."""
+    """Settings that the LoRA was made for, which requests have by default."""
     contract = contract_of(file.name, *about_of(file).titles)
     if contract is None:
         return []

@@ -105,8 +105,8 @@ class FluxControlNet(FluxTransformer):
         return found
 
     def spread(self, found: Sequence[Tensor], doubles: int, singles: int) -> list[Tensor | None]:
-        """What is added after each block of a transformer with so many, given what leaves the
-        blocks of this one."""
+        """Return what is added after each block of a transformer with so many, given the outputs of
+        the blocks of this one."""
         own = self.config.num_layers
         first = spread(found[:own], doubles, repeated=self.hint is not None)
         return [*first, *spread(found[own:], singles)]

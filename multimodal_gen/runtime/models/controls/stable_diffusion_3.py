@@ -122,8 +122,8 @@ class SD3ControlNet(SD3Transformer):
         vectors[:, 1::3].add_(1)
 
     def spread(self, found: Sequence[Tensor], blocks: int) -> list[Tensor | None]:
-        """What is added after each block of a transformer with so many, given what leaves the
-        blocks of this one: nothing after the last."""
+        """Return what is added after each block of a transformer with so many, given the outputs of
+        the blocks of this one: nothing after the last."""
         each = blocks / len(found)
         return [found[int(i / each)] for i in range(blocks - 1)]
 

@@ -1,4 +1,4 @@
-"""What pipelines have in common whose loop runs inside the library: one request an evaluation."""
+"""Base of pipelines whose loop runs inside the library: one request an evaluation."""
 
 from __future__ import annotations
 

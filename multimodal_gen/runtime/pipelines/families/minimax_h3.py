@@ -226,7 +226,7 @@ class MiniMaxH3Pipeline(ComposedPipeline):
         told["text_rotary"] = rotary(F.pad(times.unsqueeze(-1), (0, 2)))
 
     def _grid_of(self, shape: Sequence[int]) -> LatentGrid:
-        """Of the VAE's latents [..., T, h, w]."""
+        """Grid of the VAE's latents [..., T, h, w]."""
         frames, height, width = shape[-3:]
         return LatentGrid(frames, height, width, self.layout.patch)
 

@@ -29,7 +29,7 @@ class LatentGrid(NamedTuple):
 
     @property
     def span(self) -> float:
-        """How long a video takes."""
+        """Duration of a video."""
         return math.fsum(_spans(self.frames))
 
     def positions(self, times: Iterable[float]) -> Tensor:
@@ -60,7 +60,7 @@ class LatentGrid(NamedTuple):
 
 
 def _spans(frames: int) -> list[float]:
-    """How long each latent frame takes."""
+    """Duration of each latent frame."""
     return [_PER_FRAME * _FRAMES[i % len(_FRAMES)] for i in range(frames)]
 
 

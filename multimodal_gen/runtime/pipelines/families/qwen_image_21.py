@@ -49,7 +49,7 @@ PICTURE_AREA = 1024 * 1024  # pixels of an input image, for text encoder and VAE
 
 
 class QwenImage21Pipeline(ComposedPipeline):
-    """What precedes an output in its sequence goes through the transformer once, before the first
+    """The prefix of an output in its sequence goes through the transformer once, before the first
     evaluation: see `precompute`."""
 
     family = QWEN_IMAGE_21

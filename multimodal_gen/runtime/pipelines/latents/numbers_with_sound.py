@@ -59,7 +59,7 @@ class NumbersWithSound(LatentLayout):
         return self.video_tokens(params) + self.sound_tokens(params)
 
     def video_numbers(self, params: SamplingParams) -> int:
-        """How many of the numbers are the video's."""
+        """Count of the numbers that are the video's."""
         return math.prod(self.shape(params))
 
     def noise(self, params: SamplingParams, generator: torch.Generator) -> Tensor:

@@ -219,7 +219,7 @@ class UpscaleModelValue(NodeValue):
 
 @dataclass(frozen=True)
 class Enlarging:
-    """What makes a sampler's result larger."""
+    """Nodes that make a sampler's result larger."""
 
     factor: Given[float]
     model: Given[str] | None = None

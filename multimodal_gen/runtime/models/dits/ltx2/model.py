@@ -140,7 +140,7 @@ class LTX2Transformer(nn.Module):
 
 
 class StreamEnds(nn.Module):
-    """What precedes and follows the blocks in one stream."""
+    """Layers that precede and follow the blocks in one stream."""
 
     def __init__(self, config: LTX2Config, parts: Parts, stream: StreamName) -> None:
         super().__init__()

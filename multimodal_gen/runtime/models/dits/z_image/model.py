@@ -140,7 +140,7 @@ class ZImageTransformer(nn.Module):
         lengths: Tensor | None,
         lora: LoraRows | None,
     ) -> Embedded:
-        """What the blocks are given for the arguments of `forward`."""
+        """Make what the blocks are given for the arguments of `forward`."""
         tokens = patchify(latents)
         streams = (padded(tokens.shape[1]), padded(encoder_hidden_states.shape[1]))
         ends = None if lengths is None else padded(lengths)
