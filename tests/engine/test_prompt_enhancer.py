@@ -234,7 +234,8 @@ def test_the_result_is_that_of_the_revised_prompt(enhancing: EngineProcess, fold
 def test_progress_tells_the_phase_in_which_a_request_can_be_cancelled(
     enhancing: EngineProcess,
 ) -> None:
-    handle = submit_to(enhancing, "a blue bird", enhance_prompt=True, **FAST)
+    long = {**FAST, "num_inference_steps": 200}  # it must not end before the cancellation comes
+    handle = submit_to(enhancing, "a blue bird", enhance_prompt=True, **long)
     events = iter(handle)
     while not (isinstance(event := next(events), Update) and event.phase == "enhance"):
         pass
