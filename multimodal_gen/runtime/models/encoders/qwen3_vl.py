@@ -7,11 +7,18 @@ from typing import Any
 
 import PIL.Image
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.device_copies import tensor_of
 from multimodal_gen.runtime.models.encoders.qwen import QwenEncoder
+
+
+def without_last_norm(module: Any) -> Any:
+    """Return a Qwen3-VL without its head, whose states are those before its last norm."""
+    base = module.model
+    base.language_model.norm = nn.Identity()
+    return base
 
 
 class Qwen3VLEncoder(QwenEncoder):

@@ -97,11 +97,6 @@ class MiniMaxH3VAE(VideoVAE):
             return self.finished(torch.cat((frames, following), dim=2)), None
         return self.finished(frames), following
 
-    def decode_tile(
-        self, latents: Tensor, chunk: int, carry: Carry, **options: Any
-    ) -> tuple[Tensor, Carry]:
-        raise NotImplementedError("has no tiles")
-
     def finished(self, decoded: Tensor) -> Tensor:
         decoded = decoded.float()
         pixels = decoded * self._pixel_std.like(decoded) + self._pixel_mean.like(decoded)

@@ -10,7 +10,7 @@ from typing import Any
 
 import PIL.Image
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -29,7 +29,7 @@ from multimodal_gen.runtime.models.dits.minimax_h3.config import MiniMaxH3Config
 from multimodal_gen.runtime.models.dits.minimax_h3.keys import minimax_h3_key_map
 from multimodal_gen.runtime.models.dits.minimax_h3.model import Counts, MiniMaxH3Transformer
 from multimodal_gen.runtime.models.encoders.qwen import IMAGE_TOKEN
-from multimodal_gen.runtime.models.encoders.qwen3_vl import Qwen3VLEncoder
+from multimodal_gen.runtime.models.encoders.qwen3_vl import Qwen3VLEncoder, without_last_norm
 from multimodal_gen.runtime.models.schedulers.in_two_parts import SolverInTwoParts
 from multimodal_gen.runtime.models.schedulers.registry import make_solver
 from multimodal_gen.runtime.models.schedulers.schedule import Schedule
@@ -146,10 +146,7 @@ class MiniMaxH3Pipeline(ComposedPipeline):
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
         """The states before the text encoder's last norm are the conditioning."""
         loaded = super().load_component(checkpoint, name, context)
-        if name != "text_encoder":
-            return loaded
-        loaded.model.language_model.norm = nn.Identity()
-        return loaded.model
+        return without_last_norm(loaded) if name == "text_encoder" else loaded
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import msgspec
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from multimodal_gen.configs.families.qwen_image_21 import QWEN_IMAGE_21
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -24,7 +24,7 @@ from multimodal_gen.runtime.models.dits.qwen_image_21.config import QwenImage21C
 from multimodal_gen.runtime.models.dits.qwen_image_21.keys import qwen_image_21_key_map
 from multimodal_gen.runtime.models.dits.qwen_image_21.model import QwenImage21Transformer, Segment
 from multimodal_gen.runtime.models.encoders.qwen import IMAGE_TOKEN
-from multimodal_gen.runtime.models.encoders.qwen3_vl import Qwen3VLEncoder
+from multimodal_gen.runtime.models.encoders.qwen3_vl import Qwen3VLEncoder, without_last_norm
 from multimodal_gen.runtime.models.vaes.input_images import InputImage, resized
 from multimodal_gen.runtime.models.vaes.qwen_image_21 import QwenImage21VAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -86,10 +86,7 @@ class QwenImage21Pipeline(ComposedPipeline):
     def load_component(cls, checkpoint: Checkpoint, name: str, context: RankContext) -> Any:
         """The states before the text encoder's last norm are the conditioning."""
         loaded = super().load_component(checkpoint, name, context)
-        if name != "text_encoder":
-            return loaded
-        loaded.model.language_model.norm = nn.Identity()
-        return loaded.model
+        return without_last_norm(loaded) if name == "text_encoder" else loaded
 
     @property
     def size_multiple(self) -> int:
