@@ -88,7 +88,7 @@ POISON = {
 """How a request may go wrong, and what its error says; None: it does no harm."""
 
 
-@pytest.mark.parametrize("num_gpus", [1, 2])
+@pytest.mark.parametrize("num_gpus", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_poison_of_five_kinds_ends_and_twenty_good_ones_beside_it_succeed(
     start: Start, num_gpus: int
 ) -> None:

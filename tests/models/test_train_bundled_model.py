@@ -243,6 +243,7 @@ def registry_answers() -> bool:
 
 
 @pytest.mark.skipif(not registry_answers(), reason="the npm registry can't be reached")
+@pytest.mark.slow
 def test_a_reduced_run_goes_from_packages_to_a_model_that_diffusers_loads(tmp_path: Path) -> None:
     out = tmp_path / "model"
     command = [sys.executable, str(SCRIPT), "--reduced", "--work", str(tmp_path / "work")]
