@@ -19,6 +19,8 @@ class SamplingKeywords(TypedDict, total=False):
     """Let a language model rewrite the prompt."""
     prompt_syntax: Literal["plain", "a1111", "comfyui"]
     """Prompt weights."""
+    max_sequence_length: int | None
+    """Length that prompts are padded or cut to (tokens)."""
     width: int | None
     """Width of the output (pixels)."""
     height: int | None
@@ -27,8 +29,26 @@ class SamplingKeywords(TypedDict, total=False):
     """Length of the video (frames)."""
     fps: int | None
     """Frame rate of the video (frames per second, 1 to 240)."""
+    seed: int | None
+    """Random seed; with several outputs, output j uses seed + j."""
+    num_outputs_per_prompt: int
+    """Number of outputs per prompt."""
     num_inference_steps: int | None
     """Denoising steps; more take longer and show more detail."""
+    scheduler: str | None
+    """Solver: euler, dpmpp_2m, …; `models` lists those that fit."""
+    noise_schedule: str | None
+    """Noise levels: karras, beta, …; `models` lists what fits."""
+    timestep_spacing: Literal["leading", "trailing", "linspace"] | None
+    """Where the timesteps lie."""
+    sigmas: Sequence[float]
+    """Noise levels of the steps, falling, unshifted (0 to 1000)."""
+    flow_shift: float | None
+    """Shift of a flow schedule; larger: more on layout (0.01 to 100)."""
+    decode_timestep: float | None
+    """Noise level told to the decoder; LTX-Video: 0.05 (0 to 1)."""
+    decode_noise_scale: float | None
+    """Share of noise in the latents that are decoded (0 to 1)."""
     guidance_scale: float | None
     """Higher follows the prompt more closely (0 to 100)."""
     guidance_scale_2: float | None
@@ -43,26 +63,6 @@ class SamplingKeywords(TypedDict, total=False):
     """Guidance away from video and sound made apart; 1: none (0 to 100)."""
     guidance_rescale: float | None
     """Scales guided values back to their unguided spread (0 to 1)."""
-    flow_shift: float | None
-    """Shift of a flow schedule; larger: more on layout (0.01 to 100)."""
-    seed: int | None
-    """Random seed; with several outputs, output j uses seed + j."""
-    num_outputs_per_prompt: int
-    """Number of outputs per prompt."""
-    max_sequence_length: int | None
-    """Length that prompts are padded or cut to (tokens)."""
-    scheduler: str | None
-    """Solver: euler, dpmpp_2m, …; `models` lists those that fit."""
-    noise_schedule: str | None
-    """Noise levels: karras, beta, …; `models` lists what fits."""
-    timestep_spacing: Literal["leading", "trailing", "linspace"] | None
-    """Where the timesteps lie."""
-    sigmas: Sequence[float]
-    """Noise levels of the steps, falling, unshifted (0 to 1000)."""
-    decode_timestep: float | None
-    """Noise level told to the decoder; LTX-Video: 0.05 (0 to 1)."""
-    decode_noise_scale: float | None
-    """Share of noise in the latents that are decoded (0 to 1)."""
     image_path: str | Sequence[str] | None
     """Input images, in order."""
     last_image_path: str | None
