@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.cli.config_file import Config
-from multimodal_gen.entrypoints.cli.option_groups import EngineFlags, EngineOptions
+from multimodal_gen.entrypoints.cli.option_groups import BriefEngineFlags, BriefEngineOptions
 from multimodal_gen.entrypoints.cli.request_flags import RequestFlags
 from multimodal_gen.errors import InvalidRequest
 
@@ -24,7 +24,7 @@ def generate(
     metadata: bool = True,
     config: Config = None,
     params: Annotated[RequestFlags, Parameter(name="*")] = RequestFlags(),  # noqa: B008
-    engine: EngineOptions = EngineFlags(),  # noqa: B008
+    engine: BriefEngineOptions = BriefEngineFlags(),  # noqa: B008
 ) -> int:
     """Generate images or videos from prompts and print their paths.
 

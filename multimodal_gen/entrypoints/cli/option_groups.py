@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 from attrs import define, evolve
 from cyclopts import Group, Parameter, Token
@@ -42,11 +42,35 @@ class EngineFlags(EngineArgs):
     device: Annotated[Device, Parameter(converter=_device)] = EngineArgs.device
 
 
+_OF_SERVERS = (
+    *("ulysses_degree", "ring_degree", "tensor_degree", "enable_cfg_parallel"),
+    *("max_loaded_loras", "max_lora_gb", "max_queue_size", "step_timeout"),
+)
+"""Options that tune an engine which serves for long."""
+if TYPE_CHECKING:
+    BriefEngineFlags = EngineFlags
+else:
+    BriefEngineFlags = make_dataclass(
+        "BriefEngineFlags",
+        [
+            (each.name, Annotated[each.type, Parameter(show=False)], field(default=each.default))
+            for each in fields(EngineFlags)
+            if each.name in _OF_SERVERS
+        ],
+        bases=(EngineFlags,),
+        namespace={"__module__": __name__, "__doc__": EngineFlags.__doc__},
+        frozen=True,
+        kw_only=True,
+    )
+"""EngineFlags of a single command: all are accepted, those of servers are not shown."""
+
+
 def _shown_as(title: str, position: int) -> Parameter:
     return Parameter(name="*", group=Group(title, sort_key=position))
 
 
 EngineOptions = Annotated[EngineFlags, _shown_as("Engine", 2)]
+BriefEngineOptions = Annotated[BriefEngineFlags, _shown_as("Engine (more: serve --help)", 2)]
 FleetOptions = Annotated[FleetArgs, _shown_as("Models and engines", 3)]
 HttpOptions = Annotated[HttpArgs, _shown_as("HTTP", 4)]
 JobOptions = Annotated[JobArgs, _shown_as("Jobs and webhooks", 5)]
