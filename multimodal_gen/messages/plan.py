@@ -89,6 +89,16 @@ class BatchKey(msgspec.Struct, frozen=True, array_like=True, cache_hash=True):
     """Anything else that must be equal, such as shapes, the expert, or the frame rate."""
 
 
+class EvaluationRun(msgspec.Struct, frozen=True, array_like=True):
+    """Consecutive evaluations of a request that are alike."""
+
+    key: BatchKey
+    count: int
+    rows: int
+    """Batch rows of each: one per guidance branch that it computes, and half of one per control.
+    0: the denoiser does not run."""
+
+
 class SecondPass(msgspec.Struct, frozen=True, array_like=True):
     """Work of a request that is upscaled, after its first evaluations and chunks."""
 
@@ -108,10 +118,8 @@ class EnlargingWork(msgspec.Struct, frozen=True, array_like=True):
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """Facts about a request's remaining work, known once it is encoded."""
 
-    batch_keys: tuple[tuple[BatchKey, int], ...]
-    """Batch keys of its evaluations in order, each with the number of consecutive evaluations."""
-    rows: int
-    """Batch rows that this request takes: one per guidance branch, and half of one per control."""
+    batch_keys: tuple[EvaluationRun, ...]
+    """Its evaluations in order."""
     decode_chunks: int
     second: SecondPass | None = None
     """Its evaluations are the last of `batch_keys`; the decoding of the first pass comes before
@@ -126,7 +134,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def evaluations(self) -> int:
-        return sum(count for _, count in self.batch_keys)
+        return sum(run.count for run in self.batch_keys)
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):

@@ -77,6 +77,8 @@ class BatchPlanner:
             return self._in_turn(Phase.DECODE, head.decode_key, [head, *mates])
         if head.phase is Phase.ENHANCE:
             return self._in_turn(Phase.ENHANCE, PROMPT, [head])
+        if free := self._without_rows(head, others):
+            return free
         limit = self._max_batch
         slowdown = self._turns.slowdown(head.owner)
         batch = EvaluationBatch(
@@ -91,6 +93,17 @@ class BatchPlanner:
         if newcomers:
             return self._in_turn(Phase.ENCODE, PROMPT, newcomers)
         return self._together(batch)
+
+    def _without_rows(self, head: SchedulerJob, others: Sequence[SchedulerJob]) -> Choice | None:
+        """Evaluations that the denoiser has no part in, whatever their keys: they go first, since
+        their requests may share the head's evaluation afterwards."""
+        if head.phase is not Phase.DENOISE:
+            return None
+        free = [j for j in (head, *others) if j.phase is Phase.DENOISE and j.rows == 0]
+        if not free:
+            return None
+        seconds = self._cost.seconds(Phase.DENOISE, free[0].key, 0)
+        return _sized(Phase.DENOISE, free, free[0].key, 0, seconds)
 
     def _may_encode(self, head: SchedulerJob) -> bool:
         """False if the device would leave the head's phase for that, at too high a price."""

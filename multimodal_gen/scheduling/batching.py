@@ -107,6 +107,7 @@ class EvaluationBatch:
             if job.deadline is None:
                 continue
             left = job.deadline - self._now - job.decode_left(self._cost)
-            if job.evaluations_left * pace <= left < job.evaluations_left * together:
+            alike = job.evaluating(self._cost) / self._seconds(job.rows)
+            if alike * pace <= left < alike * together:
                 return True
         return False

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 FLOPS_PER_S = {"cuda": 1e14, "cpu": 5e10}
 FIXED_S = {"cuda": 5e-3, "cpu": 2e-3}
 """Fixed time per evaluation, whatever its size: launching kernels."""
+STEP_S = 1e-3
+"""Seconds of an evaluation without rows: a step of solvers, about whose time little depends."""
 MAX_KEYS = 512
 """Maximum number of keys, which depend on user input; the least recently used is dropped."""
 RECENT_RATIOS = 9
@@ -93,6 +95,8 @@ class CostModel:
     def seconds(self, phase: Phase, key: BatchKey, n: int) -> float:
         """Predicted seconds per unit: an evaluation of n rows, n prompts, or a chunk of each of n
         requests."""
+        if not n:
+            return STEP_S
         found = self._predicted.get((phase, key, n))
         if found is None:
             if phase is Phase.DENOISE:

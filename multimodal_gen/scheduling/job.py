@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
-from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.second_pass import expected_steps, pixel_steps, pixels_of
-from multimodal_gen.messages.plan import ENHANCED_TOKENS, BatchKey, Phase, Prepared
+from multimodal_gen.messages.plan import (
+    ENHANCED_TOKENS,
+    BatchKey,
+    EvaluationRun,
+    Phase,
+    Prepared,
+)
 from multimodal_gen.messages.request import Req, preview_stride
 from multimodal_gen.scheduling.cost_model import PROMPT, CostModel
+from multimodal_gen.scheduling.geometry import GeometryEstimate, geometry_of, most_rows
 
 LEVELS = {"low": 0, "normal": 1, "high": 2}
 ABOVE_ALL = 3
@@ -20,8 +25,6 @@ ABOVE_ALL = 3
 AGEING_S = 10.0
 """A job is aged after waiting this long per priority level below `ABOVE_ALL`."""
 
-Geometry = tuple[int | None, ...]
-"""Requests of equal geometry probably have equal batch keys."""
 Order = tuple[float, float, int]
 """Sort key; smaller goes first."""
 
@@ -39,8 +42,6 @@ class PassWork(NamedTuple):
 
     evaluations: int
     chunks: int
-    key: BatchKey
-    """Of its first evaluation."""
     pixels: int
     unit_key: BatchKey | None = None
     """Key of each unit of decoding, if that is not the VAE's."""
@@ -59,27 +60,12 @@ class Prices(NamedTuple):
     enhance: float = 0.0
     """Of a token."""
     encode: float = 0.0
-    passes: Sequence[tuple[float, float]] = ()
-    """Of an evaluation and of a chunk, for each pass."""
-
-
-@dataclass
-class GeometryEstimate:
-    """Batch keys and decode work of one geometry; a guess until its first request is encoded."""
-
-    key: BatchKey
-    rows: int = 1
-    chunks: int = 1
-    version: int = 0
-    """Incremented whenever it changes."""
-
-    def learn(self, key: BatchKey, rows: int, chunks: int) -> bool:
-        """Take over what is known of one request; returns whether that is new."""
-        if (key, rows, chunks) == (self.key, self.rows, self.chunks):
-            return False
-        self.key, self.rows, self.chunks = key, rows, chunks
-        self.version += 1
-        return True
+    runs: Sequence[float] = ()
+    """Of an evaluation of each run."""
+    later: Sequence[float] = ()
+    """Of all evaluations after each run."""
+    chunks: Sequence[float] = ()
+    """Of a chunk of each pass."""
 
 
 class SchedulerJob:
@@ -117,15 +103,15 @@ class SchedulerJob:
         """Set after a batch with it failed: it runs alone until it has succeeded once."""
         self.urgent = False
         """Close to its deadline: raised by one level."""
-        self.batch_rows = 0
-        """Rows of the last evaluation that it was part of."""
+        self._in_batch: tuple[int, int] | None = None
         self._pixels = pixels_of(params)
         self.estimate = estimate
-        self._key = estimate.key
-        self._passes = self._expected_passes(params)
         self._evaluations = self.steps
-        self._key_ends: list[int] = []
-        """Cumulative evaluation counts at the end of each run of equal keys."""
+        self._runs: Sequence[EvaluationRun] = ()
+        self._most_rows = 1
+        self._ends: list[int] = []
+        """Cumulative evaluation counts at the end of each run."""
+        self._expect()
         self._prices = Prices()
         self._priced = _NEVER
         self._order: Order | None = None
@@ -136,14 +122,35 @@ class SchedulerJob:
         """Phase that can be planned next; None while unknown, or when everything is planned."""
 
     @property
+    def _run(self) -> EvaluationRun:
+        """Run of the next evaluation to plan, or the last one."""
+        at = min(bisect_right(self._ends, self.planned[Phase.DENOISE]), len(self._runs) - 1)
+        return self._runs[at] if self._runs else self._guessed(1)
+
+    @property
     def key(self) -> BatchKey:
         """Batch key of the next evaluation to plan, or of the last one."""
-        return self._key if self.prepared is not None else self.estimate.key
+        return self._run.key if self.prepared is not None else self.estimate.key
 
     @property
     def rows(self) -> int:
-        """Rows that it takes in a batch."""
-        return self.prepared.rows if self.prepared is not None else self.estimate.rows
+        """Rows of the next evaluation to plan, or of the last one; 0: without the denoiser."""
+        return self._run.rows if self.prepared is not None else self.estimate.rows
+
+    @property
+    def most_rows(self) -> int:
+        """The most rows that it takes in a batch."""
+        return self.estimate.rows if self.prepared is None else self._most_rows
+
+    @property
+    def in_batch(self) -> tuple[int, int]:
+        """Its rows, and those of the whole batch, in the last evaluation that it was part of."""
+        return self._in_batch or (self.most_rows, self.most_rows)
+
+    def joined(self, rows: int) -> None:
+        """Note that its next evaluation is one of so many rows."""
+        if rows:
+            self._in_batch = self.rows, rows
 
     @property
     def _chunks(self) -> int:
@@ -161,27 +168,32 @@ class SchedulerJob:
         ends = accumulate(each.chunks for each in self._passes[:-1])
         return bisect_right([*ends], self.planned[Phase.DECODE])
 
-    def _expected_passes(self, params: SamplingParams) -> list[PassWork]:
-        """Passes of a request that is not encoded yet, by what its like has shown."""
-        first, chunks = params.num_inference_steps or 1, self.estimate.chunks
+    def _expect(self) -> None:
+        """Guess its work before it is encoded, by what its like has shown."""
+        first, chunks = self._params.num_inference_steps or 1, self.estimate.chunks
         counts = [first, self.steps - first]
-        return [
-            PassWork(count, chunks, _scaled(self.estimate.key, pixels / self._pixels[0]), pixels)
-            for count, pixels in zip(counts, self._pixels, strict=False)
-        ]
+        expected = [*zip(counts, self._pixels, strict=False)]
+        self._passes = [PassWork(count, chunks, pixels) for count, pixels in expected]
+        self._runs = [self._guessed(count, p / self._pixels[0]) for count, p in expected]
+        self._ends = list(accumulate(run.count for run in self._runs))
+
+    def _guessed(self, count: int, factor: float = 1.0) -> EvaluationRun:
+        """Evaluations with so many times the tokens of its like."""
+        return EvaluationRun(_scaled(self.estimate.key, factor), count, self.estimate.rows)
 
     def prepare(self, prepared: Prepared) -> bool:
         """Take over what encoding it has shown; returns whether its like is predicted anew."""
         self.prepared = prepared
         self._evaluations = prepared.evaluations
         self.steps = self.steps if prepared.steps is None else prepared.steps
-        self._key_ends = list(accumulate(count for _, count in prepared.batch_keys))
+        self._runs = prepared.batch_keys
+        self._most_rows = most_rows(self._runs)
+        self._ends = list(accumulate(run.count for run in self._runs))
         self._passes = self._prepared_passes(prepared)
         self._priced = _NEVER
         self._order = None
         self.phase = self._next_phase()
-        self._follow_key()
-        return self.estimate.learn(self.key, self.rows, prepared.decode_chunks)
+        return self.estimate.learn(self._runs, prepared.decode_chunks)
 
     def end_enhancing(self) -> None:
         """Go on to encode the prompt: it has no more tokens."""
@@ -190,15 +202,13 @@ class SchedulerJob:
         self.phase = self._next_phase()
 
     def _prepared_passes(self, prepared: Prepared) -> list[PassWork]:
-        keys, second = prepared.batch_keys, prepared.second
-        first_key = keys[0][0] if keys else self.estimate.key
+        second, first = prepared.second, self._pixels[0]
         later = 0 if second is None else second.evaluations
-        first = self._pixels[0]
-        passes = [PassWork(prepared.evaluations - later, prepared.decode_chunks, first_key, first)]
+        passes = [PassWork(prepared.evaluations - later, prepared.decode_chunks, first)]
         if (enlarging := prepared.enlarging) is not None:
-            passes.append(PassWork(0, enlarging.units, first_key, first, enlarging.key))
+            passes.append(PassWork(0, enlarging.units, first, enlarging.key))
         if second is not None:
-            passes.append(PassWork(later, second.decode_chunks, keys[-1][0], self._pixels[-1]))
+            passes.append(PassWork(later, second.decode_chunks, self._pixels[-1]))
         return passes
 
     def advance(self, phase: Phase, units: int) -> None:
@@ -206,16 +216,14 @@ class SchedulerJob:
         self.planned[phase] += units
         self._order = None
         self.phase = self._next_phase()
-        if phase is Phase.DENOISE:
-            self._follow_key()
 
     def units_left(self, phase: Phase) -> int:
-        """Units left to plan in this phase; for evaluations, those with the same batch key, up to
-        the next one that shows a preview."""
+        """Units left to plan in this phase; for evaluations, those of the same run, up to the
+        next one that shows a preview."""
         if phase is Phase.DENOISE:
             done = self.planned[phase]
-            run = bisect_right(self._key_ends, done)
-            end = self._key_ends[run] if run < len(self._key_ends) else self._evaluations
+            run = bisect_right(self._ends, done)
+            end = self._ends[run] if run < len(self._ends) else self._evaluations
             stride = preview_stride(self._evaluations) if self._shows else self._evaluations
             return min(end - done, stride - done % stride)
         if phase is Phase.ENHANCE:
@@ -238,10 +246,6 @@ class SchedulerJob:
         self._order = None
 
     @property
-    def evaluations_left(self) -> int:
-        return self._evaluations - self.planned[Phase.DENOISE]
-
-    @property
     def finished(self) -> bool:
         return self.prepared is not None and self.done[Phase.DECODE] >= self._chunks
 
@@ -262,29 +266,36 @@ class SchedulerJob:
     # -- predicted seconds, if it had the device to itself
 
     def total(self, cost: CostModel) -> float:
-        enhance, encode, passes = self._price(cost)
-        works = zip(self._passes, passes, strict=True)
+        prices = self._price(cost)
+        evaluations = [
+            run.count * price for run, price in zip(self._runs, prices.runs, strict=True)
+        ]
         return (
-            self._tokens * enhance
-            + encode
-            + sum(
-                work.evaluations * evaluation + work.chunks * chunk
-                for work, (evaluation, chunk) in works
-            )
+            self._tokens * prices.enhance
+            + prices.encode
+            + sum(evaluations)
+            + sum(w.chunks * price for w, price in zip(self._passes, prices.chunks, strict=True))
         )
 
     def remaining(self, cost: CostModel) -> float:
         """Predicted seconds of the units not planned yet."""
-        enhance, encode, passes = self._price(cost)
-        seconds = max(0, self._tokens - self.planned[Phase.ENHANCE]) * enhance
-        seconds += 0.0 if self.planned[Phase.ENCODE] else encode
-        evaluated, decoded = self.planned[Phase.DENOISE], self.planned[Phase.DECODE]
-        for work, (evaluation, chunk) in zip(self._passes, passes, strict=True):
-            seconds += max(0, work.evaluations - evaluated) * evaluation
+        prices = self._price(cost)
+        seconds = max(0, self._tokens - self.planned[Phase.ENHANCE]) * prices.enhance
+        seconds += 0.0 if self.planned[Phase.ENCODE] else prices.encode
+        seconds += self.evaluating(cost)
+        decoded = self.planned[Phase.DECODE]
+        for work, chunk in zip(self._passes, prices.chunks, strict=True):
             seconds += max(0, work.chunks - decoded) * chunk
-            evaluated = max(0, evaluated - work.evaluations)
             decoded = max(0, decoded - work.chunks)
         return seconds
+
+    def evaluating(self, cost: CostModel) -> float:
+        """Predicted seconds of the evaluations not planned yet."""
+        prices, planned = self._price(cost), self.planned[Phase.DENOISE]
+        run = bisect_right(self._ends, planned)
+        if run == len(self._ends):
+            return 0.0
+        return (self._ends[run] - planned) * prices.runs[run] + prices.later[run]
 
     def order(self, cost: CostModel) -> Order:
         """Sort key: priority, then least remaining times total time, then arrival."""
@@ -295,7 +306,7 @@ class SchedulerJob:
         return self._order
 
     def decode_left(self, cost: CostModel) -> float:
-        chunk = self._price(cost).passes[self._current][1]
+        chunk = self._price(cost).chunks[self._current]
         return (self._chunks - self.planned[Phase.DECODE]) * chunk
 
     def _next_phase(self) -> Phase | None:
@@ -319,42 +330,24 @@ class SchedulerJob:
         if self._priced != version:
             self._priced = version
             if self.prepared is None:
-                self._passes = self._expected_passes(self._params)
-            current = self._current
-            keys = [self.key if i == current else each.key for i, each in enumerate(self._passes)]
-            passes = [
-                (
-                    cost.seconds(Phase.DENOISE, key, self.rows),
-                    cost.seconds(Phase.DECODE, work.decode_key, 1),
-                )
-                for key, work in zip(keys, self._passes, strict=True)
-            ]
+                self._expect()
+            share = 1.0 if self.prepared is not None else self.estimate.share
+            runs = [share * cost.seconds(Phase.DENOISE, r.key, r.rows) for r in self._runs]
+            totals = [run.count * price for run, price in zip(self._runs, runs, strict=True)]
+            later = [*accumulate(reversed(totals[1:]), initial=0.0)]
             self._prices = Prices(
                 cost.seconds(Phase.ENHANCE, PROMPT, 1),
                 cost.seconds(Phase.ENCODE, PROMPT, 1),
-                passes,
+                runs,
+                later[::-1],
+                [cost.seconds(Phase.DECODE, work.decode_key, 1) for work in self._passes],
             )
         return self._prices
-
-    def _follow_key(self) -> None:
-        assert self.prepared is not None
-        keys = self.prepared.batch_keys
-        run = bisect_right(self._key_ends, self.planned[Phase.DENOISE])
-        key = keys[min(run, len(keys) - 1)][0] if keys else self.estimate.key
-        if key != self._key:
-            self._key = key
-            self._priced = _NEVER
-            self._order = None
-
-
-def geometry_of(req: Req) -> Geometry:
-    params = req.params
-    return params.width, params.height, params.num_frames, params.max_sequence_length
 
 
 def decode_key_of(req: Req) -> BatchKey:
     """Decode key of a request in one chunk."""
-    return PassWork(1, 1, PROMPT, pixels_of(req.params)[0]).decode_key
+    return PassWork(1, 1, pixels_of(req.params)[0]).decode_key
 
 
 def _scaled(key: BatchKey, factor: float) -> BatchKey:

@@ -24,13 +24,11 @@ from multimodal_gen.messages.plan import Phase, Prepared, Work
 from multimodal_gen.messages.request import Req
 from multimodal_gen.scheduling.batch_planner import MAX_BEGUN, BatchPlanner, Choice
 from multimodal_gen.scheduling.cost_model import MAX_KEYS, CostModel
+from multimodal_gen.scheduling.geometry import GeometryEstimate, WorkKind, work_kind
 from multimodal_gen.scheduling.job import (
-    Geometry,
-    GeometryEstimate,
     Order,
     SchedulerJob,
     decode_key_of,
-    geometry_of,
 )
 from multimodal_gen.scheduling.phase_changes import PhaseChanges
 from multimodal_gen.scheduling.planned_work import PlannedWork
@@ -79,7 +77,7 @@ class Policy:
             cost, self._waiting, self._turns, self._changes, max_batch=max_batch
         )
         self._backlog = Backlog(cost, max_batch)
-        self._estimates: dict[Geometry, GeometryEstimate] = {}
+        self._estimates: dict[WorkKind, GeometryEstimate] = {}
         self._usual_rows = 1
         """Rows of the last request that was encoded."""
         self._arrivals = 0
@@ -220,7 +218,7 @@ class Policy:
             if job.id in prepared:
                 if job.prepare(prepared[job.id]):
                     self._backlog.revise()
-                self._usual_rows = job.rows
+                self._usual_rows = job.most_rows
         return self._leave([job for job in planned.jobs if job.finished])
 
     def failed(self, work: Work, *, advanced: int, out_of_memory: bool, now: float) -> list[str]:
@@ -230,7 +228,7 @@ class Policy:
         request alone. Removes requests that failed alone, and returns their ids.
         """
         planned = self._planned.finish(work, advanced, now, failed=True)
-        too_large = out_of_memory and work.phase is Phase.DENOISE
+        too_large = out_of_memory and work.phase is Phase.DENOISE and planned.rows > 0
         if too_large:
             self._cost.out_of_memory(planned.key, planned.rows)
         if len(planned.jobs) == 1:
@@ -294,7 +292,7 @@ class Policy:
                 self._begun[job.id] = job
         if choice.phase is Phase.DENOISE:
             for job in choice.jobs:
-                job.batch_rows = choice.rows
+                job.joined(choice.rows)
         self._changes.note(choice.phase, choice.k * choice.unit_s)
         self._charge(choice.jobs, choice.seconds)
         return self._planned.add(choice, now)
@@ -320,9 +318,9 @@ class Policy:
     # -- bookkeeping
 
     def _estimate_of(self, req: Req) -> GeometryEstimate:
-        geometry = geometry_of(req)
-        found = self._estimates.pop(geometry, None) or GeometryEstimate(decode_key_of(req))
-        self._estimates[geometry] = found
+        kind = work_kind(req)
+        found = self._estimates.pop(kind, None) or GeometryEstimate(decode_key_of(req))
+        self._estimates[kind] = found
         if len(self._estimates) > MAX_KEYS:
             del self._estimates[next(iter(self._estimates))]
         return found

@@ -409,9 +409,9 @@ def test_evaluations_in_a_row_at_one_expert_are_announced_as_one_run(
     ack = driver(Phase.ENCODE, [req.id], admit=(req,))
     prepared = ack.prepared[req.id]
     (high, low) = prepared.batch_keys
-    assert prepared.evaluations == high[1] + low[1] == 40
-    assert high[0].tokens == low[0].tokens
-    assert high[0] != low[0]
+    assert prepared.evaluations == high.count + low.count == 40
+    assert high.key.tokens == low.key.tokens
+    assert high.key != low.key
     assert len(msgspec.msgpack.encode(ack)) < 500
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(ack), type=Ack) == ack
 

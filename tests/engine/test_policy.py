@@ -10,7 +10,15 @@ from policy_simulation import cost_model, prepared_of, request
 
 from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.errors import DeadlineExceeded, QueueFull
-from multimodal_gen.messages.plan import BatchKey, EnlargingWork, Phase, Prepared, SecondPass, Work
+from multimodal_gen.messages.plan import (
+    BatchKey,
+    EnlargingWork,
+    EvaluationRun,
+    Phase,
+    Prepared,
+    SecondPass,
+    Work,
+)
 from multimodal_gen.messages.request import Req, preview_stride
 from multimodal_gen.scheduling.policy import Policy
 
@@ -178,7 +186,8 @@ def test_a_plan_does_not_reach_past_a_change_of_key() -> None:
         for key in (BatchKey(8), BatchKey(9)):
             driver.cost.observe(Phase.DENOISE, key, 1, 1e-4)
     driver.submit(request("a", steps=10))
-    prepared = Prepared(batch_keys=((BatchKey(8), 3), (BatchKey(9), 7)), rows=1, decode_chunks=1)
+    runs = (EvaluationRun(BatchKey(8), 3, 1), EvaluationRun(BatchKey(9), 7, 1))
+    prepared = Prepared(batch_keys=runs, decode_chunks=1)
     driver.policy.completed(
         driver.next(), advanced=1, seconds=0.01, prepared={"a": prepared}, now=0.0
     )
@@ -192,8 +201,8 @@ def test_a_second_pass_is_counted_from_the_start_and_begins_when_the_first_is_de
     params = replace(plain.params, upscale=UpscaleChoice(2, 0.5, 4))
     driver.submit(msgspec.structs.replace(plain, params=params))
     assert driver.policy.progress("a", 0.0).total == 5
-    keys = ((BatchKey(16), 3), (BatchKey(64), 2))
-    prepared = Prepared(batch_keys=keys, rows=1, decode_chunks=2, second=SecondPass(2, 3), steps=5)
+    runs = (EvaluationRun(BatchKey(16), 3, 1), EvaluationRun(BatchKey(64), 2, 1))
+    prepared = Prepared(batch_keys=runs, decode_chunks=2, second=SecondPass(2, 3), steps=5)
     driver.policy.completed(
         driver.next(), advanced=1, seconds=0.01, prepared={"a": prepared}, now=0.0
     )
@@ -219,8 +228,7 @@ def test_a_short_request_goes_between_two_tiles_of_a_model_that_enlarges() -> No
     driver.submit(msgspec.structs.replace(request("a", steps=3), params=params))
     tile = BatchKey(256, "upscaler 4x-tiny")
     prepared = Prepared(
-        batch_keys=((BatchKey(16), 3),),
-        rows=1,
+        batch_keys=(EvaluationRun(BatchKey(16), 3, 1),),
         decode_chunks=1,
         enlarging=EnlargingWork(20, tile),
         steps=3,
@@ -246,7 +254,7 @@ def test_a_short_request_goes_between_two_tiles_of_a_model_that_enlarges() -> No
 
 def test_a_plan_does_not_reach_past_a_preview() -> None:
     driver = Driver()
-    ((key, _),) = prepared_of(request("a")).batch_keys
+    key = prepared_of(request("a")).batch_keys[0].key
     for _ in range(3):
         driver.cost.observe(Phase.DENOISE, key, 1, 1e-4)
     shown = msgspec.structs.replace(request("a", steps=25), previews=True)
@@ -262,7 +270,7 @@ def test_a_plan_does_not_reach_past_a_preview() -> None:
 
 def test_a_plan_of_several_evaluations_lasts_under_50_ms() -> None:
     driver = Driver()
-    ((key, _),) = prepared_of(request("a")).batch_keys
+    key = prepared_of(request("a")).batch_keys[0].key
     for _ in range(3):
         driver.cost.observe(Phase.DENOISE, key, 1, 0.004)
     driver.submit(request("a", steps=100))
@@ -273,7 +281,7 @@ def test_a_plan_of_several_evaluations_lasts_under_50_ms() -> None:
 def test_rows_that_do_not_fit_are_left_out() -> None:
     driver = warm()
     driver.rows = 2
-    ((key, _),) = prepared_of(request("a")).batch_keys
+    key = prepared_of(request("a")).batch_keys[0].key
     driver.cost.out_of_memory(key, 8)
     driver.submit(*(request(str(i)) for i in range(4)))
     while (work := driver.policy.next(driver.now)) is not None:
@@ -449,8 +457,8 @@ def test_progress_counts_steps_and_the_eta_falls_to_the_end() -> None:
 def test_solvers_with_more_evaluations_than_steps_are_told_in_steps() -> None:
     driver = warm()
     driver.submit(request("a", steps=20))
-    ((key, _),) = prepared_of(request("a")).batch_keys
-    heun = Prepared(batch_keys=((key, 39),), rows=1, decode_chunks=1)
+    key = prepared_of(request("a")).batch_keys[0].key
+    heun = Prepared(batch_keys=(EvaluationRun(key, 39, 1),), decode_chunks=1)
     driver.policy.completed(
         driver.next(), advanced=1, seconds=0.01, prepared={"a": heun}, now=driver.now
     )

@@ -35,7 +35,7 @@ def warmed(time: Time, *sides: int) -> CostModel:
     for side in sides:
         for n in (1, 2, 3):
             for _ in range(3):
-                ((key, _),) = prepared_of(request("a", side=side)).batch_keys
+                key = prepared_of(request("a", side=side)).batch_keys[0].key
                 cost.observe(Phase.DENOISE, key, n, time(n) * (side / 64) ** 2)
     cost.observe(Phase.ENCODE, PROMPT, 1, 0.005)
     for side in sides:

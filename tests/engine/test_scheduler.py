@@ -31,6 +31,7 @@ from multimodal_gen.messages.plan import (
     Ack,
     AdapterRead,
     BatchKey,
+    EvaluationRun,
     Phase,
     Plan,
     Prepared,
@@ -257,7 +258,7 @@ def test_ranks_resume_once_nothing_decided_before_the_error_is_in_flight(start: 
         elif failed:
             answer = msgspec.structs.replace(answer, skipped=plan.work is not None)
         elif plan.work is not None and plan.work.phase is Phase.ENCODE:
-            prepared = Prepared(batch_keys=((BatchKey(16), 400),), rows=1, decode_chunks=1)
+            prepared = Prepared(batch_keys=(EvaluationRun(BatchKey(16), 400, 1),), decode_chunks=1)
             answer = msgspec.structs.replace(
                 answer, advanced=1, seconds=0.001, prepared=dict.fromkeys(plan.work.ids, prepared)
             )
@@ -285,7 +286,7 @@ def run_out_of_memory_on_one_rank(ranks: Ranks, requests: Sequence[Req]) -> list
     handles = [ranks.client.submit(req) for req in requests]
     for handle in handles:
         handle.accepted(30)
-    prepared = Prepared(batch_keys=((KEY, 400),), rows=1, decode_chunks=1)
+    prepared = Prepared(batch_keys=(EvaluationRun(KEY, 400, 1),), decode_chunks=1)
     while not is_step_of(plan := ranks.plan(), len(requests)):
         encoded = plan.work is not None and plan.work.phase is Phase.ENCODE
         work = dict.fromkeys(plan.work.ids, prepared) if plan.work and encoded else {}
@@ -328,7 +329,7 @@ def test_a_request_that_fails_on_several_ranks_ends_with_the_cause(
     ranks = start(size=2)
     handle = ranks.client.submit(request())
     handle.accepted(30)
-    prepared = Prepared(batch_keys=((KEY, 1),), rows=1, decode_chunks=1)
+    prepared = Prepared(batch_keys=(EvaluationRun(KEY, 1, 1),), decode_chunks=1)
     errors = {
         Phase.ENCODE: (InvalidRequest("prompt", "", "planted"), GenerationFailed("on the others")),
         Phase.DECODE: (not_finite("decoding"), OutOfMemory("planted")),
@@ -353,7 +354,7 @@ def test_ranks_agree_on_memory_before_their_first_step_of_a_size_only(start: Sta
     ranks = start(size=2)
     handle = ranks.client.submit(request())
     handle.accepted(30)
-    prepared = Prepared(batch_keys=((KEY, 400),), rows=1, decode_chunks=1)
+    prepared = Prepared(batch_keys=(EvaluationRun(KEY, 400, 1),), decode_chunks=1)
     untried: list[int] = []
     acknowledged = 0
     while len(untried) < 4:
@@ -459,7 +460,7 @@ def test_a_result_has_the_warnings_about_its_loras_and_its_own(
     ranks.say(0, AdapterRead(number=load.number, rank=0, warnings=("of the file",)))
     pixels = np.zeros((1, 8, 8, 3), np.uint8)
     prepared = Prepared(
-        batch_keys=((BatchKey(16), 1),), rows=1, decode_chunks=1, warnings=("its own",)
+        batch_keys=(EvaluationRun(BatchKey(16), 1, 1),), decode_chunks=1, warnings=("its own",)
     )
     acks: dict[Phase, dict[str, Any]] = {
         Phase.ENCODE: {"prepared": {handle.id: prepared}},
@@ -485,7 +486,7 @@ def test_clients_are_told_how_long_evaluations_take_and_again_when_that_changes(
     ranks.client.submit(req)
     encoding = ranks.plan()
     key = BatchKey(36, "picture")
-    prepared = {req.id: Prepared(batch_keys=((key, 20),), rows=2, decode_chunks=1)}
+    prepared = {req.id: Prepared(batch_keys=(EvaluationRun(key, 20, 2),), decode_chunks=1)}
     ranks.say(0, Ack(number=encoding.number, rank=0, advanced=1, prepared=prepared, seconds=0.1))
     for _ in range(3):
         plan = ranks.plan()

@@ -26,6 +26,7 @@ from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.plan import (
     Ack,
     BatchKey,
+    EvaluationRun,
     Phase,
     Plan,
     Prepared,
@@ -65,7 +66,7 @@ class PlayedRank:
 
     def generate(self, pixels: np.ndarray, sound: np.ndarray) -> None:
         """Carry out the plans of one request of one evaluation."""
-        prepared = Prepared(batch_keys=((BatchKey(16), 1),), rows=1, decode_chunks=1)
+        prepared = Prepared(batch_keys=(EvaluationRun(BatchKey(16), 1, 1),), decode_chunks=1)
         phase = None
         while phase is not Phase.DECODE:
             plan = self.plan()

@@ -19,6 +19,7 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.residency.residency import Residency
 from multimodal_gen.runtime.stages.batch import Batch
+from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
 Checkpoints = Callable[..., Path]
@@ -113,6 +114,60 @@ def test_requests_of_one_evaluation_share_one_call_of_the_denoiser(
     guided = replace(BASE, true_cfg_scale=2.0, negative_prompt="")
     run_joined(flux, [BASE, guided, BASE], joins=[0, 1, 1])
     assert seen == [1, 4, 4, 4, 3]
+
+
+def test_an_evaluation_has_rows_for_the_branches_that_each_request_computes(
+    flux: ComposedPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    predict = flux.predict
+    both, one = ("positive", "negative"), ("positive",)
+
+    def count(rows: Rows) -> torch.Tensor:
+        seen.append(len(rows.latents))
+        return predict(rows)
+
+    def begin() -> list[RequestState]:
+        states = [start(flux, replace(guided, seed=seed)) for seed in (1, 2)]
+        states[0].branches = [both, one, one, both]
+        states[1].branches = [one, one, both, both]
+        return states
+
+    guided = replace(BASE, true_cfg_scale=2.0, negative_prompt="")
+    alone = []
+    for state in begin():
+        flux.forward(Phase.DENOISE, [state], 4)
+        alone.append(finish(flux, state))
+    monkeypatch.setattr(flux, "predict", count)
+    joined = begin()
+    assert [joined[0].planned_rows(i) for i in range(4)] == [2, 1, 1, 2]
+    flux.forward(Phase.DENOISE, joined, 4)
+    assert seen == [3, 2, 3, 4]
+    for state, output in zip(joined, alone, strict=True):
+        assert apart(finish(flux, state), output) <= 1
+
+
+def test_an_evaluation_without_rows_does_not_run_the_denoiser(
+    flux: ComposedPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = start(flux, BASE)
+    state.branches = [("positive",), (), (), ("positive",)]
+    seen: list[int] = []
+    predict, guide = flux.predict, flux.guidance.guide
+
+    def count(rows: Rows) -> torch.Tensor:
+        seen.append(state.evaluation)
+        return predict(rows)
+
+    def guided(prediction: torch.Tensor, own: RequestState) -> torch.Tensor:
+        _, latents = own.running()
+        return guide(prediction, own) if len(prediction) else latents
+
+    monkeypatch.setattr(flux, "predict", count)
+    monkeypatch.setattr(flux.guidance, "guide", guided)
+    flux.forward(Phase.DENOISE, [state], 4)
+    assert seen == [0, 3]
+    assert state.evaluation == 4
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -241,6 +296,20 @@ def test_the_rows_of_a_batch_are_dealt_over_the_ranks_once_each(flux: ComposedPi
     rows = [len(share.conditioning.get("guidance", ())) for share in shares]
     assert rows == [1, 1, 1, 1, 0, 0]
     assert {share.rows for share in shares} == {4}
+
+
+def test_the_rows_of_an_evaluation_are_dealt_evenly_when_requests_compute_fewer(
+    flux: ComposedPipeline,
+) -> None:
+    guided = replace(BASE, true_cfg_scale=2.0, negative_prompt="")
+    states = [start(flux, guided) for _ in range(3)]
+    for state in states[:2]:
+        state.branches = [("positive",)] * 4
+    shares = [Batch(states, Mesh(cfg=Axis(rank, 2)), flux.join) for rank in range(2)]
+    assert [share.local for share in shares] == [[(0, 1), (1, 1)], [(2, 2)]]
+    assert [share.branches for share in shares] == [["positive"] * 2, ["positive", "negative"]]
+    shares = [Batch(states[:1], Mesh(cfg=Axis(rank, 2)), flux.join) for rank in range(2)]
+    assert [share.local for share in shares] == [[(0, 1)], []]
 
 
 def test_a_pipeline_is_closed(flux: ComposedPipeline) -> None:

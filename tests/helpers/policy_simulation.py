@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from multimodal_gen.configs.sampling_params import Priority, SamplingParams
-from multimodal_gen.messages.plan import BatchKey, Phase, PhaseSwitch, Prepared, Work
+from multimodal_gen.messages.plan import BatchKey, EvaluationRun, Phase, PhaseSwitch, Prepared, Work
 from multimodal_gen.messages.request import Req, Standing
 from multimodal_gen.scheduling.cost_model import CostModel
 from multimodal_gen.scheduling.policy import Policy
@@ -58,8 +58,9 @@ def request(
 def prepared_of(req: Req, *, rows: int = 1, chunks: int = 1) -> Prepared:
     """What the engine answers once it is encoded: a token for each 16 by 16 pixels."""
     tokens = (req.params.width or 0) * (req.params.height or 0) // 256
-    keys = ((BatchKey(tokens, "picture"), req.params.num_inference_steps or 0),)
-    return Prepared(batch_keys=keys, rows=rows, decode_chunks=chunks)
+    key = BatchKey(tokens, "picture")
+    runs = (EvaluationRun(key, req.params.num_inference_steps or 0, rows),)
+    return Prepared(batch_keys=runs, decode_chunks=chunks)
 
 
 def cost_model(*, parameters: int = 5_000_000, switches: Sequence[PhaseSwitch] = ()) -> CostModel:

@@ -13,7 +13,7 @@ from multimodal_gen.benchmarks.fleet.workload import (
     SimulatedJob,
 )
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
-from multimodal_gen.messages.plan import BatchKey, Phase, Prepared, Work
+from multimodal_gen.messages.plan import BatchKey, EvaluationRun, Phase, Prepared, Work
 from multimodal_gen.scheduling.cost_model import PROMPT, CostModel
 from multimodal_gen.scheduling.policy import Policy
 
@@ -169,7 +169,7 @@ def _know_all_kinds(cost: CostModel) -> None:
 
 def _prepared(job: SimulatedJob) -> Prepared:
     key, _ = _keys(job.kind.size)
-    return Prepared(batch_keys=((key, job.kind.steps),), rows=1, decode_chunks=1)
+    return Prepared(batch_keys=(EvaluationRun(key, job.kind.steps, 1),), decode_chunks=1)
 
 
 def _keys(size: tuple[int, int, int]) -> tuple[BatchKey, BatchKey]:

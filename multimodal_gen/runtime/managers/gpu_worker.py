@@ -23,6 +23,7 @@ from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.plan import (
     BatchKey,
     EnlargingWork,
+    EvaluationRun,
     Phase,
     Plan,
     Prepared,
@@ -321,7 +322,6 @@ class GPUWorker:
         all_steps = second is None and state.evaluation == 0
         return Prepared(
             batch_keys=tuple(run for each in passes for run in self._runs(each)),
-            rows=state.planned_rows,
             decode_chunks=decode_units(self.pipeline, state),
             second=None
             if second is None
@@ -332,13 +332,14 @@ class GPUWorker:
             prompt_notes=tuple(state.prompt_notes),
         )
 
-    def _runs(self, state: RequestState) -> Iterator[tuple[BatchKey, int]]:
-        """Batch keys of its evaluations, each with the number of consecutive ones."""
+    def _runs(self, state: RequestState) -> Iterator[EvaluationRun]:
+        """Evaluations of a pass: those of one batch key, and of as many rows, are a run."""
         first = state.evaluation
-        keys = (
-            self.pipeline.batch_key(state, i) for i in range(first, first + state.evaluations_left)
+        alike = itertools.groupby(
+            (self.pipeline.batch_key(state, i), state.planned_rows(i))
+            for i in range(first, first + state.evaluations_left)
         )
-        return ((key, len(list(run))) for key, run in itertools.groupby(keys))
+        return (EvaluationRun(key, len(list(run)), rows) for (key, rows), run in alike)
 
 
 def _shared_failures(states: Sequence[RequestState]) -> dict[str, WireError]:

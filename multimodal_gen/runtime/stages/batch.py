@@ -12,7 +12,7 @@ from multimodal_gen.runtime.stages.request_state import Conditioning, RequestSta
 
 
 class Batch:
-    """Rows of a group of requests: request by request, branches in order.
+    """Rows of a group of requests at an evaluation: request by request, branches in order.
 
     It holds no reference to the requests, and releases their conditioning when one of them ends.
     """
@@ -23,25 +23,32 @@ class Batch:
         mesh: Mesh,
         join: Callable[[Sequence[Conditioning]], Conditioning],
     ) -> None:
-        self.rows_of = [len(state.conditioning) for state in states]
+        self._computed = [state.branches_at(state.evaluation) for state in states]
+        self.rows_of = [len(branches) for branches in self._computed]
         self.rows = sum(self.rows_of)
         owners = [at for at, rows in enumerate(self.rows_of) for _ in range(rows)]
         share = deal(self.rows, mesh.cfg.size)[mesh.cfg.rank]
         here = owners[share.start : share.stop]
         self.local = [(at, here.count(at)) for at in dict.fromkeys(here)]
         """(request, how many of its rows are on this rank)"""
-        branches = [branch for state in states for branch in state.conditioning.values()]
-        self.conditioning = join(branches[share.start : share.stop])
-        names = [branch for state in states for branch in state.conditioning]
-        self.branches = names[share.start : share.stop]
+        rows = [
+            (state.conditioning[branch], branch)
+            for state, branches in zip(states, self._computed, strict=True)
+            for branch in branches
+        ][share.start : share.stop]
+        self.conditioning = join([conditioning for conditioning, _ in rows])
+        self.branches = [branch for _, branch in rows]
         """Guidance branches of this rank's rows."""
         self._controls: tuple[Sequence[RowUses], ControlRows | None] = ([], None)
         self._requests = [weakref.ref(state, self._forget) for state in states]
 
     def is_of(self, states: Sequence[RequestState]) -> bool:
-        """True if these are its requests, in its order."""
-        return len(states) == len(self._requests) and all(
-            request() is state for request, state in zip(self._requests, states, strict=True)
+        """True if these are its requests, in its order, and their evaluations compute the same
+        branches."""
+        return (
+            len(states) == len(self._requests)
+            and all(of() is state for of, state in zip(self._requests, states, strict=True))
+            and self._computed == [state.branches_at(state.evaluation) for state in states]
         )
 
     def controls(

@@ -39,15 +39,22 @@ class DenoiseStage:
         return (*names, *self._decoders) if shown else names
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
-        batch = self._batch_of(states)
         for _ in range(k):
-            prediction = gather_rows(self._predict(states, batch), batch.rows, self._mesh)
-            for state, rows in zip(states, prediction.split(batch.rows_of), strict=True):
+            for state, rows in zip(states, self._computed(states), strict=True):
                 self._step(state, rows)
             shown = [_commit(state) for state in states]
             for state, x0 in zip(states, shown, strict=True):
                 for observe in state.after_step:
                     observe(state, x0)
+
+    def _computed(self, states: Sequence[RequestState]) -> Sequence[Tensor]:
+        """Predictions [branches, ...] of each request for the branches that it computes now."""
+        if not any(state.branches_at(state.evaluation) for state in states):
+            return [state.running()[1][:0] for state in states]
+        batch = self._batch_of(states)
+        prediction = gather_rows(self._predict(states, batch), batch.rows, self._mesh)
+        split: Sequence[Tensor] = prediction.split(batch.rows_of)
+        return split
 
     def _predict(self, states: Sequence[RequestState], batch: Batch) -> Tensor:
         """Prediction of the denoiser for this rank's share of the rows."""
@@ -80,7 +87,7 @@ class DenoiseStage:
         state.stepped = solver.step(guided, state.evaluation, x)
 
     def _batch_of(self, states: Sequence[RequestState]) -> Batch:
-        """Cached while the same requests stay together."""
+        """Cached while the same requests stay together and compute the same branches."""
         if self._batch is None or not self._batch.is_of(states):
             self._batch = None  # frees the old one before creating the new one
             for state in states:

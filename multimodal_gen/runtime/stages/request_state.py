@@ -73,6 +73,9 @@ class RequestState:
     solver: Solver | None = None
     evaluation: int = 0
     """Number of entries of `solver.timesteps` done."""
+    branches: Sequence[tuple[str, ...]] = ()
+    """Guidance branches that each of its evaluations computes; empty: all branches in all of
+    them."""
     first: int = 0
     """Its first evaluation: later than 0 if it starts from an image."""
     stepped: tuple[Tensor, Tensor] | None = None
@@ -120,12 +123,16 @@ class RequestState:
         params = replace(self.req.params, prompt=prompt)
         self.req = msgspec.structs.replace(self.req, params=params)
 
-    @property
-    def planned_rows(self) -> int:
-        """Rows of a batch that plans count it as: a control takes about half as much time and
-        memory as the denoiser, for each of its rows."""
-        rows = len(self.conditioning)
-        return rows + -(-rows * len(self.controls) // 2)
+    def branches_at(self, evaluation: int) -> tuple[str, ...]:
+        """Guidance branches that this evaluation computes, in the order of `conditioning`. Known
+        once the request is prepared, and the same whenever it is prepared again."""
+        return self.branches[evaluation] if self.branches else tuple(self.conditioning)
+
+    def planned_rows(self, evaluation: int) -> int:
+        """Rows of a batch that plans count this evaluation as: a control takes about half as much
+        time and memory as the denoiser, for each of its rows."""
+        rows = len(self.branches_at(evaluation))
+        return rows + -(-rows * len(self._controls_at(evaluation)) // 2)
 
     @property
     def made(self) -> list[list[Tensor]]:
@@ -151,11 +158,14 @@ class RequestState:
 
     def controls_now(self, branch: str) -> tuple[tuple[ControlUse, str], ...]:
         """Controls of a guidance branch at this evaluation."""
+        return tuple((use, branch) for use in self._controls_at(self.evaluation))
+
+    def _controls_at(self, evaluation: int) -> list[ControlUse]:
         if not self.controls:
-            return ()
+            return []
         solver, _ = self.running()
-        done, total = self.evaluation - self.first, solver.num_evaluations - self.first
-        return tuple((use, branch) for use in self.controls if use.applies(done, total))
+        done, total = evaluation - self.first, solver.num_evaluations - self.first
+        return [use for use in self.controls if use.applies(done, total)]
 
     def running(self) -> tuple[Solver, Tensor]:
         """Solver and latents of a prepared request."""

@@ -110,6 +110,7 @@ class ExpectSecondPass:
         self._pipeline.prepare(second)
         solver, _ = second.running()
         self._pipeline.start.begin(second, solver)
+        second.first = second.evaluation
 
 
 class StartNextPass:

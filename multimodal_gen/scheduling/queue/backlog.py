@@ -91,9 +91,10 @@ class Backlog:
     def seconds_left(self, job: SchedulerJob) -> float:
         """Seconds left for the job in its current batch, or alone."""
         cost = self._cost
-        pace = cost.seconds(Phase.DENOISE, job.key, max(job.batch_rows, job.rows))
-        alone = cost.seconds(Phase.DENOISE, job.key, job.rows)
-        return job.remaining(cost) + job.evaluations_left * (pace - alone)
+        own, shared = job.in_batch
+        pace = cost.seconds(Phase.DENOISE, job.key, shared)
+        alone = cost.seconds(Phase.DENOISE, job.key, own)
+        return job.remaining(cost) + job.evaluating(cost) * (pace / alone - 1)
 
     @property
     def _version(self) -> tuple[int, int]:
@@ -132,22 +133,22 @@ class Backlog:
 
     def _share(self, job: SchedulerJob) -> float:
         """Share of the device that the job takes when batches are full."""
-        key, rows = job.key, job.rows
+        key, rows = job.key, job.most_rows
         if self._saved_at != self._cost.version:
             self._saved.clear()
             self._saved_at = self._cost.version
         saved = self._saved.get((key, rows))
         if saved is None:
             saved = self._saved[key, rows] = self._saved_by_sharing(key, rows)
-        return job.remaining(self._cost) - job.evaluations_left * saved
+        return job.remaining(self._cost) - job.evaluating(self._cost) * saved
 
     def _saved_by_sharing(self, key: BatchKey, rows: int) -> float:
-        """Seconds that an evaluation of so many rows saves where batches are full."""
+        """Part of its time that an evaluation of so many rows saves where batches are full."""
         cost, full = self._cost, rows * self._max_batch
         while full > rows and not cost.fits(key, full):
             full = max(rows, full // 2)
         alone = cost.seconds(Phase.DENOISE, key, rows)
-        return max(0.0, alone - cost.seconds(Phase.DENOISE, key, full) * rows / full)
+        return max(0.0, 1 - cost.seconds(Phase.DENOISE, key, full) * rows / full / alone)
 
 
 def _rank(job: SchedulerJob) -> Rank:

@@ -7,7 +7,8 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from itertools import islice
 
-from multimodal_gen.scheduling.job import Geometry, SchedulerJob
+from multimodal_gen.scheduling.geometry import Geometry
+from multimodal_gen.scheduling.job import SchedulerJob
 
 Key = tuple[float, ...]
 Entry = tuple[Key, int, SchedulerJob]

@@ -51,12 +51,13 @@ class LTX2Guidance:
         counts = (prediction.shape[1] - sound, sound)
         sigma, weights = solver.noise_level(state.evaluation), self._weights(state.params)
         rescale = state.params.guidance_rescale or 0.0
+        branches = state.branches_at(state.evaluation)
         parts = []
         for at, (rows, noisy) in enumerate(
             zip(prediction.split(counts, dim=1), latents.split(counts, dim=1), strict=True)
         ):
             positive, guided = rows[:1], rows[:1]
-            for branch, row in zip(state.conditioning, rows.split(1), strict=True):
+            for branch, row in zip(branches, rows.split(1), strict=True):
                 if branch != "positive":
                     guided = guided + weights[branch][at] * (positive - row)
             if len(rows) > 1 and rescale:
