@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from multimodal_gen.benchmarks.device.clock import DeviceClock
 
 Call = Callable[[], object]
+_ATTENTION = re.compile(r"attention|attn")
 
 
 class Instruments:
@@ -65,19 +65,29 @@ class Instruments:
 
     def attention_seconds(self, call: Call) -> float:
         """Seconds that the device spends in attention."""
-        spans: list[tuple[Any, Any]] = []
-        attend = F.scaled_dot_product_attention
-
-        def timed(*args: Any, **options: Any) -> torch.Tensor:
-            start = self._clock.mark()
-            attended = attend(*args, **options)
-            spans.append((start, self._clock.mark()))
-            return attended
-
-        with mock.patch.object(F, "scaled_dot_product_attention", timed):
+        with _TimedAttention(self._clock) as timed:
             call()
         self.wait()
-        return sum(self._clock.between(*span) for span in spans)
+        return sum(self._clock.between(*span) for span in timed.spans)
+
+
+class _TimedAttention(TorchDispatchMode):
+    """Marks the start and end of each kernel of attention, whichever backend calls it."""
+
+    def __init__(self, clock: DeviceClock) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._clock = clock
+        self.spans: list[tuple[Any, Any]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if not _ATTENTION.search(str(func)):
+            return func(*args, **(kwargs or {}))
+        start = self._clock.mark()
+        attended = func(*args, **(kwargs or {}))
+        self.spans.append((start, self._clock.mark()))
+        return attended
 
 
 class _Operations(TorchDispatchMode):

@@ -109,7 +109,7 @@ class RealModel:
         native = kind.native
         values = {**self.transformer, **(self.tiny if scale == "tiny" else {})}
         config = native.config_class(**values)
-        parts = make_parts(context.mesh, select_attention("auto"))
+        parts = make_parts(context.mesh, select_attention("auto", context.device))
         with torch.device("meta"):
             module: torch.nn.Module = native.make(config, parts).eval()
         fill_randomly(module.requires_grad_(False), context.dtype, context.device)

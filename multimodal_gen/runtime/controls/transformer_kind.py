@@ -80,7 +80,9 @@ class TransformerKind(ControlKind, Generic[AnyConfig]):
 
     def load(self, described: ControlDescription, target: ControlTarget) -> Control:
         config, context = self.config(described, target), target.context
-        parts = make_parts(context.mesh, select_attention(context.attention_backend))
+        parts = make_parts(
+            context.mesh, select_attention(context.attention_backend, context.device)
+        )
         with torch.device("meta"):
             network = self.make(config, parts).eval().requires_grad_(False)
         name = described.file.name

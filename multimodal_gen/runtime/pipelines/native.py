@@ -30,7 +30,7 @@ class NativeTransformer(Generic[AnyConfig]):
     def load(self, checkpoint: Checkpoint, name: str, context: RankContext) -> nn.Module:
         """Load component `name`. Raises InvalidCheckpoint."""
         config = self.config_class.from_dict(checkpoint.config(name))
-        attention = select_attention(context.attention_backend)
+        attention = select_attention(context.attention_backend, context.device)
         parts = make_parts(context.mesh, attention)
         return checkpoint.load_native(
             name,

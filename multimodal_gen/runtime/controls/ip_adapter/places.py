@@ -111,4 +111,8 @@ def places_in(denoiser: nn.Module, context: RankContext) -> PromptPlaces | None:
         for name, each in denoiser.named_modules()
         if isinstance(each, Attention) and name.endswith(".attn2")
     ]
-    return CrossPlaces(crossed, select_attention(context.attention_backend)) if crossed else None
+    return (
+        CrossPlaces(crossed, select_attention(context.attention_backend, context.device))
+        if crossed
+        else None
+    )

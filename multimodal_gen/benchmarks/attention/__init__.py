@@ -1,0 +1,1 @@
+"""Measures the attention backends, and prints the rows of their table for this GPU."""
