@@ -15,6 +15,7 @@ from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.tensor_parallel.parts import make_parts
 from multimodal_gen.runtime.loader.tensors.derived import HeldTensor
 from multimodal_gen.runtime.loader.tensors.weights import fill
+from multimodal_gen.runtime.models.dits.ltx2.model import LTX2Transformer
 from multimodal_gen.runtime.models.dits.wan.model import WanTransformer
 from multimodal_gen.runtime.models.dits.z_image.model import ZImageTransformer
 
@@ -60,6 +61,8 @@ def with_rotary(model: Any, **inputs: Any) -> dict[str, Any]:
     text = inputs["encoder_hidden_states"].shape[1]
     if "grids" in inputs:
         inputs["rotary"] = model.rotary(text, inputs.pop("grids"))
+    elif isinstance(model, LTX2Transformer):
+        inputs["rotary"] = [*model.rotary(inputs["grid"], inputs["audio_tokens"])]
     elif isinstance(model, WanTransformer):
         inputs["rotary"] = model.rotary(inputs["hidden_states"].shape[2:])
     elif isinstance(model, ZImageTransformer):

@@ -63,6 +63,7 @@ class LTX2Pipeline(ComposedPipeline):
         super().__init__(*args)
         gemma = self.components["text_encoder"].model.language_model
         self._gemma = TextEncoder(self.components["tokenizer"], gemma, padding_side="left")
+        self._transformer: LTX2Transformer = self.components["transformer"]
         self._denoiser = self.make_denoiser("transformer")
         self.layout: LatentsWithSound = LatentsWithSound(
             self.vae, self.components["audio_vae"], self.context, self.family.size_multiple
@@ -173,16 +174,16 @@ class LTX2Pipeline(ComposedPipeline):
         noisy = told.pop(NOISY)
         assert params.fps is not None
         frames, height, width = self.layout.grid(params)
-        tensors = {
+        grid = VideoGrid(frames, height, width, params.fps, noisy.shape[1] == 3)
+        sound = self.layout.sound_tokens(params)
+        tensors: dict[str, Tensor | list[Tensor] | None] = {
             "hidden_states": rows.latents.to(self.context.dtype),
             "timestep": rows.timesteps[:, None] * noisy,
             "sigma": rows.timesteps,
+            "rotary": [*self._transformer.rotary(grid, sound)],
             **told,
         }
-        static = {
-            "grid": VideoGrid(frames, height, width, params.fps, noisy.shape[1] == 3),
-            "audio_tokens": self.layout.sound_tokens(params),
-        }
+        static = {"grid": grid, "audio_tokens": sound}
         return self._denoiser(tensors, static, rows.lora)
 
     def decode_sound(self, state: RequestState) -> None:

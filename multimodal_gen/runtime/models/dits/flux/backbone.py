@@ -101,14 +101,14 @@ class FluxBackbone(nn.Module):
         return joint.narrow(1, text.shape[1], tokens)
 
     def rotary(self, text: int, grids: Sequence[Grid]) -> Tensor:
-        """Rotary table of this rank, [S_local, head_dim / 2, 2]: of `text` tokens, the image on
+        """Rotary table of this rank, [1, S_local, head_dim / 2, 2]: of `text` tokens, the image on
         `grids[0]` (h, w), and an input image on `grids[1]`."""
         device = self.x_embedder.device
 
         def make() -> Tensor:
             positions = _positions(text, grids, device)
             shares = [self.sequence.shard(each, 0) for each in positions]
-            table = rotary_table(torch.cat(shares), self._axes)
+            table = rotary_table(torch.cat(shares)[None], self._axes)
             return table if self._rotary_scale is None else table * self._rotary_scale
 
         return self._rotary_tables.get((text, tuple(grids), device), make)

@@ -126,14 +126,14 @@ class Flux2Transformer(nn.Module):
         return embedded
 
     def rotary(self, text: int, grids: Sequence[Grid]) -> Tensor:
-        """Rotary table of this rank, [S_local, head_dim / 2, 2]: of `text` tokens, the image on
+        """Rotary table of this rank, [1, S_local, head_dim / 2, 2]: of `text` tokens, the image on
         `grids[0]` (h, w), and reference images on the others."""
         device = self.x_embedder.device
 
         def table() -> Tensor:
             shares = [self.sequence.shard(part, 0) for part in _positions(text, grids, device)]
             return rotary_table(
-                torch.cat(shares), self.config.axes_dims_rope, self.config.rope_theta
+                torch.cat(shares)[None], self.config.axes_dims_rope, self.config.rope_theta
             )
 
         return self._rotary_tables.get((text, tuple(grids), device), table)

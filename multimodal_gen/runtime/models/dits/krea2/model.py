@@ -144,15 +144,15 @@ class Krea2Transformer(nn.Module):
         return attend
 
     def rotary(self, text: int, grid: rope.Grid) -> Tensor:
-        """Rotary table of this rank, [S_local, head_dim / 2, 2]: of the image on `grid` (h, w), and
-        `text` tokens, all at the origin."""
+        """Rotary table of this rank, [1, S_local, head_dim / 2, 2]: of the image on `grid` (h, w),
+        and `text` tokens, all at the origin."""
         device, config = self.x_embedder.device, self.config
 
         def make() -> Tensor:
             axes = (torch.arange(n, device=device) for n in (1, *grid))
             image = torch.cartesian_prod(*axes)
             own = self.sequence.shard(image, 0), self.sequence.shard(image.new_zeros(text, 3), 0)
-            return rope.rotary_table(torch.cat(own), config.axes_dims_rope, config.rope_theta)
+            return rope.rotary_table(torch.cat(own)[None], config.axes_dims_rope, config.rope_theta)
 
         return self._rotary_tables.get((text, grid, device), make)
 

@@ -8,6 +8,7 @@ sound, which are few, are on all of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -68,6 +69,7 @@ class LTX2Transformer(nn.Module):
         sigma: Tensor,
         encoder_hidden_states: Tensor,
         audio_encoder_hidden_states: Tensor,
+        rotary: Sequence[Tensor],
         grid: VideoGrid,
         audio_tokens: int,
         perturbed: Tensor | None = None,
@@ -78,18 +80,17 @@ class LTX2Transformer(nn.Module):
         `grid`, then `audio_tokens`.
 
         `timestep` is [B, G] in 0..1000: of all the video's tokens, or of each of `grid.counts`;
-        `sigma` [B] is that of the sound. The text for each stream is [B, T, D]. `perturbed` [B]
-        marks rows that skip a self-attention, and `isolated` [B] those whose streams do not attend
-        to each other: 1, for others 0.
+        `sigma` [B] is that of the sound. The text for each stream is [B, T, D]; `rotary` is the
+        result of `rotary` for these tokens. `perturbed` [B] marks rows that skip a self-attention,
+        and `isolated` [B] those whose streams do not attend to each other: 1, for others 0.
         """
         sequence, tokens = self.parts.sequence, hidden_states.shape[1] - audio_tokens
         whole = grid.counts if timestep.shape[1] > 1 else (tokens,)
         counts = _local_counts(whole, sequence.share(tokens))
-        tables = self.rotary(grid, audio_tokens)
         video, audio = hidden_states.split((tokens, audio_tokens), dim=1)
         context = StreamsContext(
             tokens,
-            tables,
+            StreamTables(*rotary),
             None if perturbed is None else perturbed[:, None, None],
             None if isolated is None else (1 - isolated)[:, None, None],
             lora,

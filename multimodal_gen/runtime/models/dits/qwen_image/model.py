@@ -153,8 +153,8 @@ class QwenImageTransformer(nn.Module):
         return [of_layer.unbind(2) for of_layer in vectors.unbind(0)]
 
     def rotary(self, text: int, grids: Sequence[Grid]) -> Tensor:
-        """Rotary table of this rank, [S_local, head_dim / 2, 2]: of the image on `grids[0]` (h, w),
-        input images on the others, and `text` tokens."""
+        """Rotary table of this rank, [1, S_local, head_dim / 2, 2]: of the image on `grids[0]` (h,
+        w), input images on the others, and `text` tokens."""
         device = self.x_embedder.device
 
         def make() -> Tensor:
@@ -162,7 +162,7 @@ class QwenImageTransformer(nn.Module):
             streams = (image, *((sum(pictures),) if pictures else ()), text)
             whole = positions_of(grids, text, device).split_with_sizes(streams)
             shares = [self.sequence.shard(stream, 0) for stream in whole]
-            return rotary_table(torch.cat(shares), self.config.axes_dims_rope)
+            return rotary_table(torch.cat(shares)[None], self.config.axes_dims_rope)
 
         return self._rotary_tables.get((text, tuple(grids), device), make)
 

@@ -158,12 +158,13 @@ class WanTransformer(nn.Module):
         return tuple(size // patch for size, patch in patches)
 
     def rotary(self, sizes: Sequence[int]) -> Tensor:
-        """Rotary table of this rank, [S_local, head_dim / 2, 2], for latents of sizes (T, H, W)."""
+        """Rotary table of this rank, [1, S_local, head_dim / 2, 2], for latents of sizes (T, H,
+        W)."""
         grid, device = self._grid(sizes), self.time_proj.device
 
         def make() -> Tensor:
             positions = torch.cartesian_prod(*(torch.arange(n, device=device) for n in grid))
-            return rotary_table(self.sequence.shard(positions, 0), self.config.axes_dims_rope)
+            return rotary_table(self.sequence.shard(positions, 0)[None], self.config.axes_dims_rope)
 
         return self._rotary_tables.get((grid, device), make)
 
