@@ -71,12 +71,23 @@ class LoraRows:
             which = None if len(rows) == len(uses) else tensor_of(rows, device)
             groups[use.key].append(RowGroup(use.scale, which))
         self.total = len(uses)
-        self._uses, self._device = uses, device
+        self.uses = tuple(tuple(of_row) for of_row in uses)
         self.groups: Mapping[int, Sequence[RowGroup]] = groups
+        self._device = device
+        self._padded: dict[int, LoraRows] = {}
 
     def cut(self, rows: Sequence[int]) -> LoraRows:
         """The use of these rows alone."""
-        return LoraRows([self._uses[row] for row in rows], self._device)
+        return LoraRows([self.uses[row] for row in rows], self._device)
+
+    def padded(self, total: int) -> LoraRows:
+        """The use of `total` rows, of which those at the end are like the last one of these."""
+        if total == self.total:
+            return self
+        if total not in self._padded:
+            uses = [*self.uses, *[self.uses[-1]] * (total - self.total)]
+            self._padded[total] = LoraRows(uses, self._device)
+        return self._padded[total]
 
 
 class TermBank:

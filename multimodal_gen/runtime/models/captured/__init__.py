@@ -1,0 +1,1 @@
+"""Evaluations that a device runs as one graph, recorded once for each signature."""
