@@ -64,6 +64,8 @@ class SolverSpec:
     """For rows that share a class: config settings that identify this row."""
     sample_prediction: bool = True
     """True if it also supports models that predict x0."""
+    stochastic: bool = False
+    """True if its steps add noise."""
     inverted_sigmas: bool = False
     """True if it also supports schedules with noise at sigma 0 instead of 1."""
     noise_schedules: tuple[str, ...] = (OWN_SPACING,)
@@ -85,6 +87,7 @@ _LOWER = {"lower_order_final": True}
 _ROWS = (
     SolverSpec(
         name="ddpm",
+        stochastic=True,
         scheduler="DDPMScheduler",
         views={View.NOISE: {}},
         noise_schedules=_STEPPED,
@@ -124,6 +127,7 @@ _ROWS = (
     ),
     SolverSpec(
         name="euler_a",
+        stochastic=True,
         scheduler="EulerAncestralDiscreteScheduler",
         views={View.NOISE: {}},
         sample_prediction=False,
@@ -163,6 +167,7 @@ _ROWS = (
     ),
     SolverSpec(
         name="dpm2_a",
+        stochastic=True,
         scheduler="KDPM2AncestralDiscreteScheduler",
         views={View.NOISE: {}},
         sample_prediction=False,
@@ -182,6 +187,7 @@ _ROWS = (
     ),
     SolverSpec(
         name="dpmpp_2m_sde",
+        stochastic=True,
         scheduler="DPMSolverMultistepScheduler",
         views={View.NOISE: {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}},
         marks={"algorithm_type": "sde"},
@@ -193,6 +199,7 @@ _ROWS = (
     ),
     SolverSpec(
         name="dpmpp_3m_sde",
+        stochastic=True,
         scheduler="DPMSolverMultistepScheduler",
         views={View.NOISE: {"algorithm_type": "sde-dpmsolver++", "solver_order": 3, **_LOWER}},
         marks={"algorithm_type": "sde", "solver_order": "3"},
@@ -210,6 +217,7 @@ _ROWS = (
     ),
     SolverSpec(
         name="dpmpp_sde",
+        stochastic=True,
         scheduler="DPMSolverSinglestepScheduler",
         views={View.NOISE: {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}},
         marks={"algorithm_type": "sde"},
@@ -231,6 +239,7 @@ _ROWS = (
     ),
     SolverSpec(
         name="lcm",
+        stochastic=True,
         scheduler="LCMScheduler",
         views={View.NOISE: {}},
         a1111="LCM",
@@ -290,6 +299,7 @@ _ROWS = (
     ),
     SolverSpec(
         name="flow_lcm",
+        stochastic=True,
         scheduler="FlowMatchLCMScheduler",
         views={View.FLOW: {}},
         noise_schedules=NOISE_SCHEDULES[View.FLOW],
@@ -319,6 +329,7 @@ _ROWS = (
     ),
     SolverSpec(
         name="cogvideox_dpm",
+        stochastic=True,
         scheduler="CogVideoXDPMScheduler",
         views={View.SHIFTED_NOISE: {}},
         noise_schedules=_STEPPED,

@@ -16,7 +16,7 @@ from multimodal_gen.checkpoints.index import INDEX, INDEXES
 from multimodal_gen.errors import InvalidCheckpoint
 
 _REPO_ID = re.compile(r"(?!.*(?:--|\.\.|\.git$))\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
-_ROOT_FILES = (*INDEXES, "generation_defaults.json")
+_ROOT_FILES = (*INDEXES, "generation_defaults.json", "step_caches.json")
 _FOLDER_SUFFIXES = (".json", ".safetensors", ".txt", ".model")
 
 WithoutWeights = Callable[[Mapping[str, Any]], set[str]]

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from multimodal_gen.configs.step_cache import Quality
 from multimodal_gen.messages.model_defaults import Defaults as Defaults
 
 MAX_SEED = 2**63 - 1
@@ -81,6 +82,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Ways in which its results can be enlarged."""
     schedulers: tuple[str, ...] = ()
     """Short names allowed for `scheduler`; the first is the checkpoint's own."""
+    qualities: tuple[Quality, ...] = ("exact",)
+    """Values allowed for `quality`."""
     noise_schedules: tuple[str, ...] = ()
     """Names allowed for `noise_schedule`; some solvers support only some of them."""
     warnings: tuple[str, ...] = ()

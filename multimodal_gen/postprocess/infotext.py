@@ -76,6 +76,7 @@ def _settings(params: SamplingParams, model: str, version: str) -> list[tuple[st
         "Shift": params.flow_shift,
         "Max sequence length": params.max_sequence_length,
         "Prompt syntax": None if params.prompt_syntax == "plain" else params.prompt_syntax,
+        "Quality": None if params.quality == "exact" else params.quality,
         "Version": f"multimodal_gen {version}",
     }
     return [(key, value) for key, value in settings.items() if value is not None]

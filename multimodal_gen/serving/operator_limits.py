@@ -9,6 +9,7 @@ import msgspec
 
 from multimodal_gen.configs.arguments.limit_args import LimitArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.step_cache import at_least
 from multimodal_gen.messages.fitting_sizes import fitting_frames
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 
@@ -20,7 +21,12 @@ def bounded(model: ModelInfo, args: LimitArgs) -> ModelInfo:
     given = {name: getattr(args, name) for name in _NAMES if getattr(args, name) is not None}
     lower = {name: min(value, getattr(model.limits, name)) for name, value in given.items()}
     limits = msgspec.structs.replace(model.limits, **lower)
-    return msgspec.structs.replace(model, limits=limits, defaults=_fitting(model, limits))
+    return msgspec.structs.replace(
+        model,
+        limits=limits,
+        defaults=_fitting(model, limits),
+        qualities=tuple(each for each in model.qualities if each in at_least(args.min_quality)),
+    )
 
 
 def _fitting(model: ModelInfo, limits: Limits) -> Defaults:

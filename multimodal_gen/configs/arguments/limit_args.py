@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from multimodal_gen.configs.arguments.argument_group import ArgumentGroup
+from multimodal_gen.configs.step_cache import Quality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,8 @@ class LimitArgs(ArgumentGroup):
     """Maximum number of frames of a video. Default: the model's limit."""
     max_steps: int | None = None
     """Maximum num_inference_steps. Default: the model's limit."""
+    min_quality: Quality = "fast"
+    """Lowest `quality` that requests may ask for: exact, high or fast."""
     max_request_s: float | None = None
     """Maximum seconds from acceptance to the end of a request. Default: no limit."""
     max_evaluation_s: float | None = None

@@ -71,6 +71,7 @@ FALLBACK = FamilyConfig(
     defaults=Defaults(width=1024, height=1024, num_inference_steps=50),
     limits=Limits(max_frames=257, max_sequence_length=4096),
     views=(),
+    step_caches={},
     denoiser="fallback",
     in_one_call=True,
 )

@@ -9,6 +9,7 @@ from typing import Literal
 from multimodal_gen.configs.families.components import ComponentSpec
 from multimodal_gen.configs.families.single_file import SingleFile
 from multimodal_gen.configs.solvers import SCHEDULE_PARAMETERS, View, noise_schedules_of, solvers_of
+from multimodal_gen.configs.step_cache import UNCALIBRATED, StepCaches
 from multimodal_gen.messages.model_info import Defaults, Limits, PictureSize, TaskName
 
 DenoiserKind = Literal["native", "adapter", "fallback"]
@@ -48,6 +49,8 @@ class FamilyConfig:
     own_solver: str | None = None
     """Solver that its checkpoints are published with, if not the first for `views`; it may suit
     these checkpoints only."""
+    step_caches: StepCaches = field(default_factory=lambda: UNCALIBRATED)
+    """How predictions are extrapolated, by `quality`; empty where the library has the loop."""
     denoiser: DenoiserKind = "adapter"
     in_one_call: bool = False
     """True if a request is one call of the library, which may use any component at any time."""

@@ -117,6 +117,7 @@ MODULAR = FamilyConfig(
     defaults=Defaults(width=1024, height=1024, num_inference_steps=50),
     limits=Limits(max_frames=345, max_sequence_length=8192),
     views=(),
+    step_caches={},
     denoiser="fallback",
 )
 """Parameters and defaults here are used where a checkpoint's own blocks have none."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from multimodal_gen.configs.parameter_spec import ParameterSpec
+from multimodal_gen.configs.step_cache import Quality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,10 @@ class StepParameters:
             required=True,
         ),
     ] = None
+    quality: Annotated[
+        Quality,
+        ParameterSpec(help="exact, or faster with some steps extrapolated", one_of="qualities"),
+    ] = "exact"
     scheduler: Annotated[
         str | None,
         ParameterSpec(

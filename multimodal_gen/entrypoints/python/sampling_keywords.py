@@ -35,6 +35,8 @@ class SamplingKeywords(TypedDict, total=False):
     """Number of outputs per prompt."""
     num_inference_steps: int | None
     """Denoising steps; more take longer and show more detail."""
+    quality: Literal["exact", "high", "fast"]
+    """exact, or faster with some steps extrapolated."""
     scheduler: str | None
     """Solver: euler, dpmpp_2m, …; `models` lists those that fit."""
     noise_schedule: str | None

@@ -26,6 +26,7 @@ from multimodal_gen.configs.families.components import WITH_WEIGHTS
 from multimodal_gen.configs.quantization import Quantization
 from multimodal_gen.configs.solver_choice import PREDICTION_TYPES
 from multimodal_gen.configs.solvers import scheduler_classes
+from multimodal_gen.configs.step_cache import CALIBRATED, StepCaches
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.allowed import ALLOWED, classes_like
@@ -49,7 +50,8 @@ from multimodal_gen.runtime.loader.tensors.weights import fill
 from multimodal_gen.runtime.loader.tensors.when_loaded import when_loaded
 
 _DEFAULTS = "generation_defaults.json"
-ROOT_FILES = (*INDEXES, _DEFAULTS)
+_CACHES = "step_caches.json"
+ROOT_FILES = (*INDEXES, _DEFAULTS, _CACHES)
 _WEIGHTS_STEM = "diffusion_pytorch_model"
 
 
@@ -273,6 +275,15 @@ class Checkpoint:
         except msgspec.ValidationError as error:
             known = ", ".join(Defaults.__struct_fields__)
             raise InvalidCheckpoint(f"{_DEFAULTS}: {error}; allowed: {known}") from error
+
+    def step_caches(self, family: StepCaches) -> StepCaches:
+        """The family's rules, overridden by step_caches.json; families without any have none."""
+        if not family or not inside(self.folder, _CACHES).is_file():
+            return family
+        try:
+            return {**family, **msgspec.convert(read_json(self.folder, _CACHES), CALIBRATED)}
+        except msgspec.ValidationError as error:
+            raise InvalidCheckpoint(f"{_CACHES}: {error}") from error
 
 
 def _weights_stem(library: str, class_name: str) -> str:

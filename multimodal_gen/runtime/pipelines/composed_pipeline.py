@@ -74,6 +74,7 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
         self.components = dict(components)
         self.scheduler_config = dict(scheduler_config)
         self.defaults = defaults
+        self.step_caches = self.family.step_caches
         self.context = context
         self.loras = LoadedLoras(context.device)
         self.controls = LoadedControls(context.device)

@@ -17,6 +17,7 @@ from multimodal_gen.configs.solver_choice import (
     view_of,
 )
 from multimodal_gen.configs.solvers import OWN_SPACING, SCHEDULE_PARAMETERS, noise_schedules_of
+from multimodal_gen.configs.step_cache import QUALITIES, StepCaches
 from multimodal_gen.messages.model_info import (
     Defaults,
     Limits,
@@ -47,6 +48,8 @@ class DescribedPipeline:
     defaults: Defaults
     context: RankContext
     residency: Residency
+    step_caches: StepCaches
+    """How it extrapolates predictions, by `quality`; set when it is loaded."""
     enhancer: PromptEnhancer | None = None
     """Rewrites prompts, on the rank that encodes; set when it is loaded."""
     unpacked: tuple[str, ...] = ()
@@ -97,6 +100,7 @@ class DescribedPipeline:
             required=self.required,
             upscale_ways=self.upscale_ways,
             schedulers=self.schedulers,
+            qualities=("exact", *(each for each in QUALITIES if each in self.step_caches)),
             noise_schedules=self.noise_schedules,
             warnings=self.warnings,
             controls=self.own_controls,

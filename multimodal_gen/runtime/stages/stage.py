@@ -9,6 +9,7 @@ from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.second_pass import UpscaleChoice
+from multimodal_gen.configs.step_cache import StepCaches
 from multimodal_gen.runtime.controls.loaded_controls import LoadedControls
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
@@ -73,6 +74,8 @@ class Pipeline(Protocol):
     loras: LoadedLoras
     controls: LoadedControls
 
+    step_caches: StepCaches
+
     @property
     def upscalers(self) -> Upscalers: ...
 
@@ -101,6 +104,8 @@ class Pipeline(Protocol):
 
     @property
     def size_multiple(self) -> int: ...
+
+    def batch_kind(self, state: RequestState, evaluation: int) -> str: ...
 
     def precompute(self, state: RequestState) -> None: ...
 

@@ -59,6 +59,7 @@ class ImageMaker:
     ) -> Response:
         """Answer a request; `kind` names the events of a stream. Raises the error that refuses or
         ends it, with the field names of the body."""
+        body.suit(model)
         try:
             body.check_answer()
             if body.control:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.step_cache import QUALITIES, Quality
 from multimodal_gen.entrypoints.http.openai.picture_fields import PictureSource
 from multimodal_gen.entrypoints.http.openai.sampling_fields import SamplingFields
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.model_info import ModelInfo
 
 MAX_IMAGES = 10
 
@@ -19,7 +21,7 @@ OutputCount = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 Delivery = Literal["b64_json", "url", "file"]
 _LINKING_MODELS = ("dall-e-2", "dall-e-3")
 """Names for which OpenAI's default is a link: clients of these models only read links."""
-Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
+_OfOpenAI = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
 
 def _is_offered(value: object) -> object:
@@ -48,7 +50,8 @@ class ImageFields(SamplingFields):
     """url: an expiring link; file: the image itself, or a zip of several. Default: b64_json, or url
     if the model is dall-e-2 or dall-e-3."""
     background: Literal["auto", "opaque"] | None = None
-    quality: Quality | None = None
+    quality: Quality | _OfOpenAI | None = None
+    """exact, high or fast; OpenAI's other values have no effect."""
     moderation: Literal["auto", "low"] | None = None
     style: Literal["vivid", "natural"] | None = None
     complexity: Literal["low", "medium", "high"] | None = None
@@ -64,6 +67,9 @@ class ImageFields(SamplingFields):
     """Include step progress in a stream."""
     run_in_background: bool | None = None
     """Return a job at once; its status is at /v1/images/jobs/{id}."""
+
+    _qualities: tuple[Quality, ...] = PrivateAttr(())
+    _own_way: ClassVar = {*SamplingFields._own_way, "quality"}
 
     @field_validator("seed", mode="before")
     @classmethod
@@ -87,6 +93,20 @@ class ImageFields(SamplingFields):
         if isinstance(value, str) and value in _NOT_MADE:
             raise PydanticCustomError("not_offered", _NOT_MADE[value])
         return value
+
+    def suit(self, model: ModelInfo) -> None:
+        """Read it as for this model."""
+        self._qualities = model.qualities
+
+    def given(self) -> dict[str, Any]:
+        quality = {"quality": self.quality} if self._has_quality else {}
+        return {**super().given(), **quality}
+
+    @property
+    def _has_quality(self) -> bool:
+        """True if its quality is a sampling parameter: `high` only for models that have it, since
+        OpenAI's clients say `high`, too."""
+        return self.quality in QUALITIES and (self.quality != "high" or "high" in self._qualities)
 
     def sampling_params(self) -> list[SamplingParams]:
         """One for all images, or one per image if each has its own seed.
@@ -124,8 +144,11 @@ class ImageFields(SamplingFields):
 
     def _idle(self) -> Iterable[str]:
         for name in ("quality", "style", "complexity", "input_fidelity", "moderation"):
-            if getattr(self, name) not in (None, "auto"):
+            taken = name == "quality" and self._has_quality
+            if getattr(self, name) not in (None, "auto") and not taken:
                 yield f"{name} has no effect on this server"
+        if self.quality == "high" and self._has_quality:
+            yield "quality=high extrapolates some evaluations here; quality=exact computes all"
         if self.output_compression is not None and self.output_format in (None, "png"):
             yield "output_compression has no effect on png"
         if self.stream and self.response_format == "url":

@@ -20,6 +20,7 @@ class SolverInTwoParts(Solver):
         self._split = split
         self.timesteps = torch.stack((first.timesteps, second.timesteps), dim=1)
         self.num_evaluations = first.num_evaluations
+        self.stochastic = first.stochastic or second.stochastic
 
     @property
     def order(self) -> int:

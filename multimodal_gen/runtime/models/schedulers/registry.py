@@ -79,7 +79,10 @@ def make_solver(
         _space(scheduler, config, view, schedule)
     check_levels(scheduler, schedule.num_inference_steps)
     kind = _SPECIAL.get(type(scheduler).__name__, Solver)
-    return (kind if kind.fits(scheduler) else Solver)(scheduler, generator, device)
+    solver = (kind if kind.fits(scheduler) else Solver)(scheduler, generator, device)
+    spec = SOLVERS[name or default_solver_name(config)]
+    solver.stochastic = spec.stochastic or bool(scheduler.config.get("stochastic_sampling"))
+    return solver
 
 
 @cache

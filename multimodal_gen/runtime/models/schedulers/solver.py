@@ -26,6 +26,8 @@ class Solver:
 
     returns_x0: ClassVar[bool] = True
     """Whether a second result of the scheduler's step, if any, is the estimate of x0."""
+    stochastic: bool = False
+    """True if its steps add noise."""
     timesteps: Tensor
     """[E] on the device: the model's timestep per evaluation."""
     num_evaluations: int
