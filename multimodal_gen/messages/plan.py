@@ -136,6 +136,11 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     def evaluations(self) -> int:
         return sum(run.count for run in self.batch_keys)
 
+    @property
+    def computed(self) -> int:
+        """Evaluations that run the denoiser."""
+        return sum(run.count for run in self.batch_keys if run.rows)
+
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
     """Reports that one rank has carried out one plan.

@@ -83,7 +83,7 @@ class DenoiseStage:
         if state.stepped is not None:  # an earlier try got this far; solvers may step only once
             return
         solver, x = state.running()
-        guided = self._pipeline.guidance.guide(prediction, state)
+        guided = self._pipeline.guidance.guide(state.completed(prediction), state)
         state.stepped = solver.step(guided, state.evaluation, x)
 
     def _batch_of(self, states: Sequence[RequestState]) -> Batch:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from multimodal_gen.runtime.controls.control import ControlPicture
 from multimodal_gen.runtime.controls.control_rows import ControlUse
+from multimodal_gen.runtime.stages.extrapolation import plan_quality
 from multimodal_gen.runtime.stages.preview import Preview
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.stage import Pipeline
@@ -46,6 +47,7 @@ class PrepareStage:
             self._pipeline.controls.prepare(use, self._shown(state, use))
         self._pipeline.prepare(state)
         state.first = state.evaluation
+        plan_quality(self._pipeline, state)
         solver, _ = state.running()
         if self._is_output_rank:
             state.after_step.append(measure_latents)

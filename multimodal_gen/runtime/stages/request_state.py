@@ -20,6 +20,7 @@ from multimodal_gen.runtime.models.latent_upsampler import LatentUpsampler
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.upscaler import Enlargement
 from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
+from multimodal_gen.runtime.stages.prediction_cache import PredictionCache
 
 Conditioning = dict[str, Tensor]
 """Denoiser inputs of one branch by name; each tensor has a leading dimension of 1."""
@@ -73,8 +74,10 @@ class RequestState:
     solver: Solver | None = None
     evaluation: int = 0
     """Number of entries of `solver.timesteps` done."""
+    cache: PredictionCache | None = None
+    """Its earlier predictions, if some are extrapolated from them."""
     branches: Sequence[tuple[str, ...]] = ()
-    """Guidance branches that each of its evaluations computes; empty: all branches in all of
+    """Guidance branches that each of its evaluations combines; empty: all branches in all of
     them."""
     first: int = 0
     """Its first evaluation: later than 0 if it starts from an image."""
@@ -126,13 +129,23 @@ class RequestState:
     def branches_at(self, evaluation: int) -> tuple[str, ...]:
         """Guidance branches that this evaluation computes, in the order of `conditioning`. Known
         once the request is prepared, and the same whenever it is prepared again."""
+        if self.cache is not None:
+            return self.cache.plan[evaluation].computed
+        return self.combined_at(evaluation)
+
+    def combined_at(self, evaluation: int) -> tuple[str, ...]:
+        """Guidance branches whose predictions this evaluation combines."""
         return self.branches[evaluation] if self.branches else tuple(self.conditioning)
+
+    def completed(self, computed: Tensor) -> Tensor:
+        """Predictions that this evaluation combines, of those that it computes."""
+        return computed if self.cache is None else self.cache.complete(self.evaluation, computed)
 
     def planned_rows(self, evaluation: int) -> int:
         """Rows of a batch that plans count this evaluation as: a control takes about half as much
         time and memory as the denoiser, for each of its rows."""
         rows = len(self.branches_at(evaluation))
-        return rows + -(-rows * len(self._controls_at(evaluation)) // 2)
+        return rows + -(-rows * len(self.controls_at(evaluation)) // 2)
 
     @property
     def made(self) -> list[list[Tensor]]:
@@ -153,14 +166,19 @@ class RequestState:
     @property
     def loras_now(self) -> tuple[LoraUse, ...]:
         """LoRA terms at this evaluation; those at the first one before it."""
+        return self.loras_at(self.evaluation)
+
+    def loras_at(self, evaluation: int) -> tuple[LoraUse, ...]:
+        """LoRA terms at an evaluation."""
         evaluations = 1 if self.solver is None else self.solver.num_evaluations
-        return uses_at(self.loras, self.evaluation / evaluations)
+        return uses_at(self.loras, evaluation / evaluations)
 
     def controls_now(self, branch: str) -> tuple[tuple[ControlUse, str], ...]:
         """Controls of a guidance branch at this evaluation."""
-        return tuple((use, branch) for use in self._controls_at(self.evaluation))
+        return tuple((use, branch) for use in self.controls_at(self.evaluation))
 
-    def _controls_at(self, evaluation: int) -> list[ControlUse]:
+    def controls_at(self, evaluation: int) -> list[ControlUse]:
+        """Controls that apply at an evaluation."""
         if not self.controls:
             return []
         solver, _ = self.running()

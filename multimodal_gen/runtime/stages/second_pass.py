@@ -24,6 +24,7 @@ from multimodal_gen.runtime.models.latent_upsampler import LatentUpsampler
 from multimodal_gen.runtime.models.upscaler import Enlargement, Upscaler
 from multimodal_gen.runtime.stages.decode import decode_units
 from multimodal_gen.runtime.stages.encode import EncodeStage
+from multimodal_gen.runtime.stages.extrapolation import plan_quality
 from multimodal_gen.runtime.stages.prepare import PrepareStage
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.stage import Pipeline
@@ -111,6 +112,7 @@ class ExpectSecondPass:
         solver, _ = second.running()
         self._pipeline.start.begin(second, solver)
         second.first = second.evaluation
+        plan_quality(self._pipeline, second)
 
 
 class StartNextPass:

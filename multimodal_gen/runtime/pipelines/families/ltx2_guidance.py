@@ -51,7 +51,7 @@ class LTX2Guidance:
         counts = (prediction.shape[1] - sound, sound)
         sigma, weights = solver.noise_level(state.evaluation), self._weights(state.params)
         rescale = state.params.guidance_rescale or 0.0
-        branches = state.branches_at(state.evaluation)
+        branches = state.combined_at(state.evaluation)
         parts = []
         for at, (rows, noisy) in enumerate(
             zip(prediction.split(counts, dim=1), latents.split(counts, dim=1), strict=True)
