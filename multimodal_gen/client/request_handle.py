@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.client.own_process import OwnProcess
 from multimodal_gen.errors import MultimodalGenError, from_wire
+from multimodal_gen.messages.reply import Evaluations
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +51,8 @@ class Output:
     """The prompt that was used, if it was enhanced."""
     prompt_notes: tuple[str, ...] = ()
     """How its prompts were read, if it names a `prompt_syntax`: chunks and weights."""
+    evaluations: Evaluations | None = None
+    """How many evaluations were computed, and how many extrapolated."""
 
 
 def warnings_of(outputs: Sequence[Output]) -> tuple[str, ...]:

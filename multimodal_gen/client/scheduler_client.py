@@ -329,6 +329,7 @@ def _event(message: Any, arrays: list[Any]) -> bool | RequestEvent:
                 audio_rate=message.audio_rate,
                 revised_prompt=message.revised_prompt,
                 prompt_notes=message.prompt_notes,
+                evaluations=message.evaluations,
             )
         case Failed():
             return message.error.exception()

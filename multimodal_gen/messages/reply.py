@@ -69,6 +69,15 @@ class RequestProgress(msgspec.Struct, frozen=True, kw_only=True, tag="progress")
     frames: tuple[FrameHeader, ...] = ()
 
 
+class Evaluations(msgspec.Struct, frozen=True):
+    """Evaluations of the denoiser that made a result."""
+
+    computed: int
+    """Those that ran it, for all guidance branches or some."""
+    extrapolated: int
+    """Those whose predictions follow from earlier ones: 0 with quality exact."""
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     """Final reply of a successful request.
 
@@ -85,6 +94,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     """Seconds: `queued`, each phase by name (total time of its batches), and `total`."""
     batch_sizes: list[int] = []
     """Number of requests that shared each evaluation."""
+    evaluations: Evaluations | None = None
     warnings: tuple[str, ...] = ()
     """Parts of the request that had no effect, or another than requested."""
     revised_prompt: str | None = None

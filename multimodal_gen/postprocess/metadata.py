@@ -12,6 +12,7 @@ import msgspec
 from multimodal_gen.client.request_handle import Output
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.reply import Evaluations
 from multimodal_gen.messages.request import Req
 from multimodal_gen.postprocess import infotext
 from multimodal_gen.version import __version__
@@ -35,6 +36,8 @@ class Recipe:
     """Names of its input images and video, which are not kept: image, image_2, …, mask."""
     revised_prompt: str | None = None
     """The prompt that was used, if it was enhanced."""
+    evaluations: Evaluations | None = None
+    """How many evaluations were computed, and how many extrapolated."""
 
     @classmethod
     def of(cls, req: Req, output: Output | None, model: str) -> Recipe:
@@ -44,6 +47,7 @@ class Recipe:
             model,
             pictures=tuple(req.pictures),
             revised_prompt=None if output is None else output.revised_prompt,
+            evaluations=None if output is None else output.evaluations,
         )
 
     def to_json(self) -> str:

@@ -29,8 +29,8 @@ class JobRequest(msgspec.Struct, frozen=True):
     meta: dict[str, Any] = {}
 
     def answered(self, outputs: Sequence[Output]) -> JobRequest:
-        """Add what clients are told of its results: their size, warnings, how its prompt was
-        read and revised, and the form of the sound."""
+        """Add what clients are told of its results: their size, warnings, evaluations, how its
+        prompt was read and revised, and the form of the sound."""
         meta = dict(self.meta)
         height, width = outputs[0].pixels.shape[1:3]  # larger than asked for if it was upscaled
         meta["size"] = f"{width}x{height}"
@@ -38,6 +38,8 @@ class JobRequest(msgspec.Struct, frozen=True):
             meta["warnings"] = [*self.meta.get("warnings", ()), *warnings]
         if any(output.revised_prompt is not None for output in outputs):
             meta["revised_prompts"] = [output.revised_prompt for output in outputs]
+        if any(output.evaluations is not None for output in outputs):
+            meta["evaluations"] = [msgspec.to_builtins(output.evaluations) for output in outputs]
         if notes := outputs[0].prompt_notes:
             meta["prompt_notes"] = notes
         if (sound := Sound.of(outputs[0])) is not None:
@@ -74,6 +76,11 @@ class JobRecord:
         """The prompt of output `index`, if it is made and its prompt was enhanced."""
         revised: list[str | None] = self.meta.get("revised_prompts") or []
         return revised[index] if index < len(revised) else None
+
+    def evaluations(self, index: int) -> dict[str, int] | None:
+        """Numbers of evaluations of output `index`, once it is made; see `Evaluations`."""
+        numbers: list[dict[str, int] | None] = self.meta.get("evaluations") or []
+        return numbers[index] if index < len(numbers) else None
 
     @property
     def done(self) -> bool:

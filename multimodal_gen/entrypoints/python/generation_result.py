@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from multimodal_gen.client.request_handle import Output, longest_timings, warnings_of
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.messages.reply import Evaluations
 from multimodal_gen.postprocess.files import Destination
 from multimodal_gen.postprocess.images import to_pil
 from multimodal_gen.postprocess.metadata import Recipe
@@ -89,6 +90,11 @@ class GenerationResult:
         return self.outputs[0].batch_sizes
 
     @property
+    def evaluations(self) -> Evaluations | None:
+        """How many evaluations of the first output were computed, and how many extrapolated."""
+        return self.outputs[0].evaluations
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Parts of the request that had no effect, or another than requested."""
         return warnings_of(self.outputs)
@@ -108,8 +114,14 @@ class GenerationResult:
         params = replace(
             self.params, seed=self.outputs[index].seed, num_outputs_per_prompt=1, deadline_s=None
         )
-        revised = self.outputs[index].revised_prompt
-        return Recipe(params, self.model, pictures=self.pictures, revised_prompt=revised)
+        made = self.outputs[index]
+        return Recipe(
+            params,
+            self.model,
+            pictures=self.pictures,
+            revised_prompt=made.revised_prompt,
+            evaluations=made.evaluations,
+        )
 
     def save(self, path: str | Path, *, metadata: bool = True) -> list[Path]:
         """Write every output atomically, and return the paths.

@@ -75,6 +75,8 @@ class Picture(BaseModel):
     seed: int
     revised_prompt: str | None = None
     """The prompt that was used, if it was enhanced."""
+    evaluations: dict[str, int] | None = None
+    """Numbers of evaluations that were computed, and that were extrapolated."""
 
 
 class ImagesReply(BaseModel):
@@ -116,7 +118,11 @@ def common(body: ImageFields, encoding: Encoding, req: Req) -> dict[str, Any]:
 def output_fields(output: Output) -> dict[str, Any]:
     """Fields besides the image itself."""
     fields = {"id": output.id, "seed": output.seed, "timings": output.timings}
-    told = {"revised_prompt": output.revised_prompt, "prompt_notes": output.prompt_notes}
+    told = {
+        "revised_prompt": output.revised_prompt,
+        "prompt_notes": output.prompt_notes,
+        "evaluations": msgspec.to_builtins(output.evaluations),
+    }
     return {**fields, **{name: value for name, value in told.items() if value}}
 
 

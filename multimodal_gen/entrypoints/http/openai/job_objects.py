@@ -52,6 +52,8 @@ class JobOutput(BaseModel):
     seed: int
     revised_prompt: str | None
     """The prompt that was used, if it was enhanced."""
+    evaluations: dict[str, int] | None
+    """Once it is made: numbers of evaluations that were computed, and that were extrapolated."""
     url: str | None
     """None until it is ready, and again after it has expired."""
     thumbnail_url: str | None
@@ -169,6 +171,7 @@ def _outputs(request: Request, record: JobRecord, results: ResultStore) -> Itera
         yield {
             "seed": req.params.seed,
             "revised_prompt": record.revised_prompt(index),
+            "evaluations": record.evaluations(index),
             "url": _link(request, record, results, mine),
             "thumbnail_url": _link(request, record, results, thumbnails),
         }

@@ -88,6 +88,8 @@ def video_of(record: JobRecord, task: Task | None) -> dict[str, Any]:
     }
     if revised := record.revised_prompt(0):
         video["revised_prompt"] = revised
+    if evaluations := record.evaluations(0):
+        video["evaluations"] = evaluations
     if warnings := record.meta.get("warnings"):
         video["warnings"] = warnings
     return video

@@ -1,0 +1,1 @@
+"""Calibration of step caches: which evaluations of a model must be computed."""
