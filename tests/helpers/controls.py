@@ -103,6 +103,10 @@ class LoadedControls:
             self._pipeline.controls.add(key, self._reader.read(self._folder.find(name)))
         return self._keys[name]
 
+    def control(self, name: str) -> Any:
+        """A control of the folder, loaded."""
+        return self._pipeline.controls._loaded[self.key(name)]
+
     def uses(self, choices: Any) -> tuple[ControlUse, ...]:
         """Uses of the controls of a request's parameters, in their order."""
         return tuple(

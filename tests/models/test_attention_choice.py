@@ -127,3 +127,17 @@ def test_the_benchmark_measures_what_can_serve_a_call() -> None:
     found = timed(site, torch.device("cpu"), (16, 2), repeats=1)
     assert set(found.seconds) == {"sdpa", "math"}
     assert all(seconds > 0 for seconds in found.seconds.values())
+
+
+def test_the_choice_is_no_break_in_a_compiled_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    attention = select_attention(device=torch.device("cuda"))
+    lengths = torch.tensor([7, 11], dtype=torch.int32, device="meta")
+
+    def attend(qkv: torch.Tensor) -> torch.Tensor:
+        return attention(*qkv.unbind(2), lengths)
+
+    compiled = torch.compile(attend, backend="eager", fullgraph=True, dynamic=True)
+    for tokens in (11, 13):
+        qkv = torch.empty(2, tokens, 3, 4, 64, dtype=torch.bfloat16, device="meta")
+        assert compiled(qkv).shape == (2, tokens, 4, 64)

@@ -183,6 +183,19 @@ def controlnet_of(folder: Path) -> Any:
     return diffusers.FluxControlNetModel(**config)
 
 
+def test_keys_and_values_of_a_picture_are_made_once_for_all_evaluations(
+    pipeline: ComposedPipeline, folder: Path, loaded: LoadedControls
+) -> None:
+    chosen = choices("plain")
+    layers = loaded.control("plain")._keys_values
+    made: list[object] = []
+    hooks = [each.register_forward_hook(lambda layer, *_: made.append(layer)) for each in layers]
+    ours_of(pipeline, loaded, chosen, call_of(folder, guided=False))
+    for hook in hooks:
+        hook.remove()
+    assert made == [*layers]
+
+
 CONTROLLED = {"sd15": "StableDiffusion", "sdxl": "StableDiffusionXL", "flux-dev": "Flux"}
 
 

@@ -20,6 +20,8 @@ def copied(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = Non
     return tensor.to(device, non_blocking=True)
 
 
-def tensor_of(values: Sequence[float], device: torch.device) -> Tensor:
+def tensor_of(
+    values: Sequence[float], device: torch.device, dtype: torch.dtype | None = None
+) -> Tensor:
     """Create a tensor of Python numbers on the device, without waiting for it."""
-    return copied(torch.tensor(values), device)
+    return copied(torch.tensor(values, dtype=dtype), device)

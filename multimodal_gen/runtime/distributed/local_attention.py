@@ -41,8 +41,9 @@ class Prefix(NamedTuple):
 class Attention(Protocol):
     """softmax(q kᵀ / √D) v for q [B, S_q, H, D] and k, v [B, S_k, H, D] -> [B, S_q, H, D].
 
-    D is innermost in memory. `lengths` [B] (int64, at least 1) is the number of valid leading keys
-    per row; the others are ignored. None means that all are valid, and is the fast path.
+    D is innermost in memory. `lengths` [B] (at least 1; int32 saves kernels a cast) is the number
+    of valid leading keys per row; the others are ignored. None means that all are valid, and is the
+    fast path.
     """
 
     def __call__(

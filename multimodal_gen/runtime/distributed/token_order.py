@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
 
 import torch
@@ -29,7 +29,7 @@ class TokenOrder:
     """Places among the block's tokens, which are by ulysses rank and then by stream, of those by
     stream and then by ulysses rank."""
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         """Number of tokens of each ring rank's block."""
         return [sum(map(len, streams)) for streams in self.blocks]
@@ -46,7 +46,7 @@ class TokenOrder:
         """Number of valid tokens [B] of each block, from those of the whole sequence."""
         starts, sizes = _on_device(self, lengths.device)
         past: Tensor = lengths[:, None, None] - starts
-        return torch.minimum(past.clamp_(min=0), sizes).sum(-1).unbind(1)
+        return torch.minimum(past.clamp_(min=0), sizes).sum(-1, dtype=torch.int32).unbind(1)
 
 
 @lru_cache(maxsize=64)
@@ -90,4 +90,5 @@ def _on_device(order: TokenOrder, device: torch.device) -> tuple[Tensor, Tensor]
     starts = [part.start for streams in order.blocks for part in streams]
     sizes = [len(part) for streams in order.blocks for part in streams]
     shape = (len(order.blocks), -1)
-    return tensor_of(starts, device).view(shape), tensor_of(sizes, device).view(shape)
+    first, count = (tensor_of(each, device, torch.int32).view(shape) for each in (starts, sizes))
+    return first, count

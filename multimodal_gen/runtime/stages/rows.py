@@ -68,7 +68,7 @@ def join_rows(branches: Sequence[Conditioning]) -> Conditioning:
 def join_padded(branches: Sequence[Conditioning], names: Sequence[str]) -> Conditioning:
     """Concatenate conditioning whose tensors `names`, each [1, S, ...], differ in S, with padding.
 
-    They are padded to the longest. `lengths`, int64 [R], is the number of valid tokens per row; it
+    They are padded to the longest. `lengths`, int32 [R], is the number of valid tokens per row; it
     is absent if all are equal and nothing was padded.
     """
     lengths = [branch[names[0]].shape[1] for branch in branches]
@@ -79,7 +79,7 @@ def join_padded(branches: Sequence[Conditioning], names: Sequence[str]) -> Condi
         for branch in branches
     ]
     device = branches[0][names[0]].device
-    return {**join_rows(padded), "lengths": tensor_of(lengths, device)}
+    return {**join_rows(padded), "lengths": tensor_of(lengths, device, torch.int32)}
 
 
 def text_bucket(length: int) -> int:

@@ -66,9 +66,13 @@ class IPAdapter(Control):
 
         return self._cache.get(key, tokens)
 
+    def joined(self, told: Sequence[Told]) -> Told:
+        """Keys and values of each attention, made once for all evaluations of the rows."""
+        tokens = super().joined(told)["tokens"]
+        return {str(place): layer(tokens) for place, layer in enumerate(self._keys_values)}
+
     @contextmanager
     def applied(self, call: ControlCall) -> Iterator[Added]:
-        tokens = call.told["tokens"]
-        prompts = [ImagePrompt(layer, tokens, call.scale, call.rows) for layer in self._keys_values]
+        prompts = [ImagePrompt(each, call.scale, call.rows) for each in call.told.values()]
         with self._places.applied(prompts):
             yield {}

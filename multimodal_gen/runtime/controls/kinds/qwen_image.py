@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from multimodal_gen.runtime.controls.control import (
@@ -49,7 +50,7 @@ class QwenImageControl(ResidualControl):
         joined = super().joined([{"picture": each["picture"]} for each in told])
         joined[_TEXT] = pad_sequence(texts, batch_first=True)
         if len(set(lengths)) > 1:
-            joined["lengths"] = tensor_of(lengths, texts[0].device)
+            joined["lengths"] = tensor_of(lengths, texts[0].device, torch.int32)
         return joined
 
     def residuals(self, call: ControlCall) -> Added:

@@ -20,10 +20,8 @@ PromptAttention = Callable[[Tensor, Tensor, Tensor], Tensor]
 class ImagePrompt(NamedTuple):
     """Terms that some rows of an evaluation add to the output of one attention."""
 
-    keys_values: Linear
-    """Keys, then values, of tokens."""
-    tokens: Tensor
-    """[r, N, D] of the picture of each row."""
+    keys_values: Tensor
+    """[r, N, 2 * H * D]: keys, then values, of the picture of each row."""
     scale: Tensor
     """[r]"""
     rows: Tensor | None
@@ -33,8 +31,7 @@ class ImagePrompt(NamedTuple):
         """Add it to `output` [R, S, H * D] of an attention with these queries [R, S, H, D], in
         place."""
         chosen = queries if self.rows is None else queries[self.rows]
-        projected = self.keys_values(self.tokens)
-        keys, values = projected.unflatten(-1, (2, *queries.shape[2:])).unbind(2)
+        keys, values = self.keys_values.unflatten(-1, (2, *queries.shape[2:])).unbind(2)
         seen = attend(chosen, keys, values).flatten(2) * self.scale.to(output.dtype)[:, None, None]
         if self.rows is None:
             output.add_(seen)
@@ -64,7 +61,7 @@ class ImagePrompts:
         return context._replace(unrotated=lambda qk: self._look(qk[:, after:, 0]))
 
     def _look(self, queries: Tensor) -> None:
-        dtype = self.now[0].tokens.dtype
+        dtype = self.now[0].keys_values.dtype
         seen = torch.zeros_like(queries, dtype=dtype).flatten(2)
         for prompt in self.now:
             prompt.add(queries.to(dtype), seen, self._parts.cross_attention)
