@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from multimodal_gen.runtime.layers.lora import LoraBank, LoraRows
 from multimodal_gen.runtime.layers.lora_terms import Term
+from multimodal_gen.runtime.layers.products.dense import dense_product
 from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
 from multimodal_gen.runtime.layers.take import Segment, Sources, take_parameters
 
@@ -66,21 +66,21 @@ class Linear(nn.Module):
         if self.kept is not None:
             return self.kept.product(x, self.bias)
         assert self.weight is not None
-        return F.linear(x, self.weight, self.bias)
+        return dense_product(x, self.weight, self.bias)
 
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Outputs of some rows of a plain weight, without LoRAs."""
         assert self.weight is not None
         bias = None if self.bias is None else self.bias[start:stop]
-        return F.linear(x, self.weight[start:stop], bias)
+        return dense_product(x, self.weight[start:stop], bias)
 
     # -- as LoRAs see it
 
     def multiply(self, weight: Tensor, x: Tensor) -> Tensor:
-        return F.linear(x, weight.flatten(1))
+        return dense_product(x, weight.flatten(1))
 
     def mix(self, weight: Tensor, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, weight.flatten(1))
+        return dense_product(hidden, weight.flatten(1))
 
     def base(self, x: Tensor, rows: range) -> Tensor:
         if self.kept is not None:
@@ -121,4 +121,4 @@ class PatchLinear(Linear):
 
     def product(self, x: Tensor) -> Tensor:
         assert self.weight is not None  # A kernel keeps no form of its own.
-        return F.linear(x, self.weight.flatten(1), self.bias)
+        return dense_product(x, self.weight.flatten(1), self.bias)

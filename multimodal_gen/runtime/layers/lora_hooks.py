@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from multimodal_gen.runtime.layers.lora import LoraBank, LoraRows
 from multimodal_gen.runtime.layers.lora_terms import LoraLayer, Term
+from multimodal_gen.runtime.layers.products.dense import dense_product
 from multimodal_gen.runtime.layers.quantized.library import KeptLinear
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -80,10 +81,10 @@ class _Module:
         self.module = module
 
     def multiply(self, weight: Tensor, x: Tensor) -> Tensor:
-        return F.linear(x, weight.flatten(1))
+        return dense_product(x, weight.flatten(1))
 
     def mix(self, weight: Tensor, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, weight.flatten(1))
+        return dense_product(hidden, weight.flatten(1))
 
     def base(self, x: Tensor, rows: range) -> Tensor:
         return self.multiply(self.numbers(rows), x)

@@ -19,6 +19,7 @@ from transformers.core_model_loading import build_glob_alternation
 
 from multimodal_gen.checkpoints.tensor_info import is_float
 from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.runtime.layers.products.dense import use_dense_product
 from multimodal_gen.runtime.layers.quantized.library import KeptEmbedding, KeptLinear
 from multimodal_gen.runtime.loader.library_names import (
     diffusers_names,
@@ -73,6 +74,7 @@ class LibraryModule:
         else:
             self._fill(module, renamed, device, loaded)
         filled: nn.Module = module.to(device).eval().requires_grad_(False)
+        use_dense_product(filled)
         return filled
 
     def outline(self, dtype: torch.dtype) -> Any:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from multimodal_gen.runtime.layers.products.dense import dense_product
 
 _PIECE = {"cpu": 1 << 20, "cuda": 1 << 26}
 """Numbers of a weight that exist at once: what fits a cache, or keeps a device busy."""
@@ -58,7 +59,7 @@ class Storage(nn.Module, ABC):
         """x Wᵀ: [..., columns] -> [..., rows]. Only a piece of W exists at a time."""
         step = max(_LEAST_ROWS, _PIECE.get(x.device.type, _PIECE["cpu"]) // self.columns)
         if step >= self.rows:
-            return F.linear(x, self.dequantized(x.dtype))
+            return dense_product(x, self.dequantized(x.dtype))
         flat = x.reshape(-1, self.columns)
         output = flat.new_empty(len(flat), self.rows)
         for start in range(0, self.rows, step):

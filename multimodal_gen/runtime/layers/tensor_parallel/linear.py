@@ -8,12 +8,12 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from multimodal_gen.runtime.distributed.tensor import TensorParallel
 from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.lora_terms import Term
+from multimodal_gen.runtime.layers.products.dense import dense_product
 from multimodal_gen.runtime.layers.quantized.int8 import Int8Storage
 from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
 from multimodal_gen.runtime.layers.take import Sources
@@ -63,7 +63,7 @@ class RowLinear(Linear):
         if self.kept is not None:
             return self.kept.product(_spread(x, self.own, self._held), bias)
         assert self.weight is not None
-        return F.linear(x, self.weight, bias)
+        return dense_product(x, self.weight, bias)
 
     def base(self, x: Tensor, rows: range) -> Tensor:
         return super().base(_spread(x, self.own, self._held) if self.kept is not None else x, rows)

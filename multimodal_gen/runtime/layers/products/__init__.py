@@ -1,0 +1,1 @@
+"""Products of inputs and weights, by the fastest kernel of the device."""
