@@ -26,6 +26,7 @@ from multimodal_gen.runtime.distributed.collectives import Transfer
 from multimodal_gen.runtime.distributed.local_attention import PartialOutput
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rows import gather_rows
+from multimodal_gen.runtime.layers.fused import choice
 from multimodal_gen.runtime.layers.tensor_parallel.parts import make_parts
 from multimodal_gen.scheduling.parallel.rank_work import RankWork
 from multimodal_gen.scheduling.parallel.traffic import Traffic
@@ -89,9 +90,51 @@ class _WorkCounter(ExchangeCounter):
 
     def rms_norm(self, x: Tensor, shape: Any, weight: Any = None, eps: Any = None) -> Tensor:
         """One operation, as on a GPU; on the meta device torch makes several of it."""
-        output = torch.empty_like(x)
-        self._launch(0.0, sum(map(_moved, (x, weight, output))))
+        return self.one((x, weight), torch.empty_like(x))
+
+    def one(self, inputs: Sequence[Any], output: Tensor) -> Tensor:
+        """Count one operation that makes `output`."""
+        self._launch(0.0, sum(map(_moved, (*inputs, output))))
         return output
+
+
+class _FusedKernels:
+    """The shapes of what a GPU's fused kernels give: see `fused.choice.Kernels`."""
+
+    def __init__(self, counter: _WorkCounter) -> None:
+        self._counter = counter
+
+    def norm(
+        self, x: Tensor, scale: Tensor, shift: Tensor | None, eps: float, *, centred: bool = True
+    ) -> Tensor:
+        return self._counter.one((x, scale, shift), torch.empty_like(x))
+
+    def add_norm(
+        self,
+        x: Tensor,
+        gate: Tensor,
+        update: Tensor,
+        scale: Tensor,
+        shift: Tensor | None,
+        eps: float,
+        *,
+        centred: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        total = torch.empty_like(x)
+        inputs = (x, gate, update, scale, shift, total)
+        return total, self._counter.one(inputs, torch.empty_like(x))
+
+    def turned(
+        self,
+        qk: Tensor,
+        weights: Sequence[Tensor],
+        boundary: int,
+        eps: float,
+        table: Tensor | None,
+        *,
+        across: bool = False,
+    ) -> Tensor:
+        return self._counter.one((qk, *weights, table), torch.empty(qk.shape, dtype=qk.dtype))
 
 
 def _memory(tensor: Tensor) -> object:
@@ -136,9 +179,10 @@ def work_of(
         fill_randomly(model.requires_grad_(False), torch.bfloat16, _DEVICE)
         inputs = projected.inputs(model, rows, _DEVICE)
         counter = _WorkCounter(timelines)
-        fused = mock.patch.object(F, "rms_norm", counter.rms_norm)
+        norms = mock.patch.object(F, "rms_norm", counter.rms_norm)
+        fused = mock.patch.object(choice, "kernels_for", return_value=_FusedKernels(counter))
         waits = mock.patch.object(Transfer, "wait", lambda transfer: counter.wait(transfer))
-        with counter, fused, waits:
+        with counter, norms, fused, waits:
             gather_rows(model(**inputs), projected.rows, mesh)
     return RankWork(
         operations=counter.operations,

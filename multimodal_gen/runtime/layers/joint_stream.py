@@ -13,8 +13,12 @@ from multimodal_gen.runtime.distributed.sequence import Attending
 from multimodal_gen.runtime.layers.activation import gelu_tanh, swiglu
 from multimodal_gen.runtime.layers.emphasis import Emphasised, widened
 from multimodal_gen.runtime.layers.lora import LoraRows
-from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
-from multimodal_gen.runtime.layers.norm import RMSNorm, rms_norm
+from multimodal_gen.runtime.layers.modulation import (
+    gated_add,
+    gated_add_and_norm,
+    modulated_norm,
+)
+from multimodal_gen.runtime.layers.norm import HeadNorms, RMSNorm
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import apply_rotary, rotate_part_
 
@@ -95,8 +99,11 @@ class JointStream(AttendingStream):
     def feed(self, x: Tensor, modulation: Sequence[Tensor], lora: LoraRows | None) -> Tensor:
         """Add the MLP."""
         shift, scale, gate = modulation[3:6]
-        hidden = self.activate(self.mlp_in(modulated_norm(x, shift, scale, self.eps), lora))
-        return gated_add(x, gate, self.mlp_out(hidden, lora))
+        return gated_add(x, gate, self._fed(modulated_norm(x, shift, scale, self.eps), lora))
+
+    def _fed(self, x: Tensor, lora: LoraRows | None) -> Tensor:
+        fed: Tensor = self.mlp_out(self.activate(self.mlp_in(x, lora)), lora)
+        return fed
 
     def activate(self, hidden: Tensor) -> Tensor:
         return gelu_tanh(hidden)
@@ -105,7 +112,10 @@ class JointStream(AttendingStream):
         self, x: Tensor, attended: Tensor, modulation: Sequence[Tensor], lora: LoraRows | None
     ) -> Tensor:
         """Add the attention's output [B, S, dim], then the MLP."""
-        return self.feed(self.attend(x, attended, modulation, lora), modulation, lora)
+        gate, shift, scale, mlp_gate = modulation[2:6]
+        update = self.attention_out(attended, lora)
+        x, normalised = gated_add_and_norm(x, gate, update, shift, scale, self.eps)
+        return gated_add(x, mlp_gate, self._fed(normalised, lora))
 
 
 AttendedInput = tuple[AttendedStream, Tensor, Sequence[Tensor]]
@@ -140,17 +150,9 @@ def joint_attention(parts: Parts, inputs: Sequence[AttendedInput], context: Bloc
     projected = [weights.project(tokens, vectors, lora) for weights, tokens, vectors in inputs]
     counts = [part.shape[1] for part in projected]
     norms = [weights.qk_norm for weights, _, _ in inputs if weights.qk_norm is not None]
-
-    def normalised(qk: Tensor) -> Tensor:
-        qk = rms_norm(qk, inputs[0][0].eps)
-        for norm, part in zip(norms, qk.split_with_sizes(counts, dim=1), strict=True):
-            norm.scale_(part, lora)
-        if context.unrotated is not None:
-            context.unrotated(qk)
-        return qk
-
     qkv = projected[0] if len(projected) == 1 else torch.cat(projected, dim=1)
-    return start_attention(parts, qkv, normalised if norms else None, context).wait()
+    norm = HeadNorms(norms, counts, inputs[0][0].eps, lora) if norms else None
+    return start_attention(parts, qkv, norm, context).wait()
 
 
 class PlainStream(nn.Module):
@@ -214,9 +216,21 @@ def start_attention(
     attending = parts.attend(values, context.streams, context.lengths, context.prefix)
     if emphasis is not None:
         attending = Emphasised(attending, emphasis, qkv.shape[-1])
-    qk = qkv[:, :, :2] if norm is None else norm(qkv[:, :, :2])
-    attending.start(qk if context.rotary is None else apply_rotary(qk, context.rotary))
+    attending.start(_prepared(qkv[:, :, :2], norm, context))
     return attending
+
+
+def _prepared(qk: Tensor, norm: Callable[[Tensor], Tensor] | None, context: BlockContext) -> Tensor:
+    """Queries and keys [B, S_local, 2, H, D], normalised and rotated."""
+    if isinstance(norm, HeadNorms) and context.unrotated is None:
+        fused = norm.fused(qk, context.rotary)
+        if fused is not None:
+            return fused
+    if norm is not None:
+        qk = norm(qk)
+    if context.unrotated is not None:
+        context.unrotated(qk)
+    return qk if context.rotary is None else apply_rotary(qk, context.rotary)
 
 
 def within_fp16(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from multimodal_gen.runtime.layers.fused import choice
 from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.lora import LoraRows
 
@@ -31,18 +32,47 @@ def split_vectors(vectors: Tensor, counts: Sequence[int]) -> list[Sequence[Tenso
 
 
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
-    """LayerNorm(x) * scale + shift for x [B, S, D] and shift, scale [B, 1, D].
+    """LayerNorm(x) * scale + shift for x [B, S, D] and shift, scale [B, 1, D], which may be of a
+    wider type: then all is computed in that, and rounded once.
 
     The caller has added 1 to `scale`: once for all blocks, not in each of them.
     """
     if scale.shape[:2] == (1, 1) and scale.dtype == x.dtype:  # one row: a pass less over memory
         return F.layer_norm(x, x.shape[-1:], scale.flatten(), shift.flatten(), eps)
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=eps), scale)
+    if (kernels := _kernels_for(x, scale)) is not None:
+        return kernels.norm(x, scale, shift, eps)
+    normalised = F.layer_norm(x.to(scale.dtype), x.shape[-1:], eps=eps)
+    return _rounded_addcmul(shift, normalised, scale, x)
 
 
 def gated_add(x: Tensor, gate: Tensor, update: Tensor) -> Tensor:
-    """x + gate * update for x, update [B, S, D] and gate [B, 1, D]."""
-    return torch.addcmul(x, gate, update)
+    """x + gate * update for x, update [B, S, D] and gate [B, 1, D], which may be of a wider type:
+    then all is computed in that, and rounded once."""
+    return _rounded_addcmul(x, gate, update, x)
+
+
+def gated_add_and_norm(
+    x: Tensor, gate: Tensor, update: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6
+) -> tuple[Tensor, Tensor]:
+    """`gated_add`, and the `modulated_norm` of its result."""
+    if (kernels := _kernels_for(x, scale)) is not None:
+        return kernels.add_norm(x, gate, update, scale, shift, eps)
+    x = gated_add(x, gate, update)
+    return x, modulated_norm(x, shift, scale, eps)
+
+
+def _kernels_for(x: Tensor, vector: Tensor) -> choice.Kernels | None:
+    """Fused kernels, for a vector a row and not one a token."""
+    return choice.kernels_for(x) if vector.shape[1] == 1 else None
+
+
+def _rounded_addcmul(x: Tensor, a: Tensor, b: Tensor, like: Tensor) -> Tensor:
+    """x + a * b, of the shape and type of `like`."""
+    if x.dtype == a.dtype == b.dtype == like.dtype:
+        return torch.addcmul(x, a, b)
+    if torch.compiler.is_compiling():  # which takes no `out` of another type
+        return torch.addcmul(x, a, b).to(like.dtype)
+    return torch.addcmul(x, a, b, out=torch.empty_like(like))
 
 
 def by_group(

@@ -21,6 +21,7 @@ from multimodal_gen.runtime.layers.joint_stream import (
 )
 from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
+from multimodal_gen.runtime.layers.norm import HeadNorms
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.models.dits.config import JointConfig
 
@@ -75,9 +76,8 @@ class FluxSingleBlock(nn.Module):
             self.qkv_mlp, modulated_norm(x, shift, scale), math.prod(self.heads), context.lora
         )
         qkv = qkv.view(*qkv.shape[:2], *self.heads)  # [B, S, 3, H, D]
-        attending = start_attention(
-            self.parts, qkv, lambda qk: self.qk_norm(qk, 1e-6, context.lora), context
-        )
+        norms = HeadNorms([self.qk_norm], qkv.shape[1:2], 1e-6, context.lora)
+        attending = start_attention(self.parts, qkv, norms, context)
         hidden = gelu_tanh(mlp())  # while queries, keys and values travel between ranks
         update = self.proj_out(torch.cat((attending.wait(), hidden), dim=-1), context.lora)
         return within_fp16(gated_add(x, gate, update))

@@ -27,6 +27,7 @@ from multimodal_gen.runtime.layers.joint_stream import (
 )
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import gated_add, modulated_norm
+from multimodal_gen.runtime.layers.norm import HeadNorms
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import Grid, RotaryTables, check_table, rotary_table
 from multimodal_gen.runtime.models.dits.flux2.config import AXES, Flux2Config
@@ -201,9 +202,8 @@ class Flux2SingleBlock(nn.Module):
             context.lora,
         )
         qkv = qkv.view(*qkv.shape[:2], *self.heads)  # [B, S, 3, H, D]
-        attending = start_attention(
-            self.parts, qkv, lambda qk: self.qk_norm(qk, self.eps, context.lora), context
-        )
+        norms = HeadNorms([self.qk_norm], qkv.shape[1:2], self.eps, context.lora)
+        attending = start_attention(self.parts, qkv, norms, context)
         hidden = swiglu(mlp())  # while queries, keys and values travel between ranks
         update = self.proj_out(torch.cat((attending.wait(), hidden), dim=-1), context.lora)
         return within_fp16(gated_add(x, gate, update))

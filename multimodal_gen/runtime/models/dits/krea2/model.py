@@ -204,7 +204,7 @@ class Krea2Block(nn.Module):
         first = (of_q + 2 * of_kv) * width
         qkv, gate = self.parts.in_two(self.qkv_gate, x, first, context.lora)
         qk, v = qkv.view(*x.shape[:2], -1 if keys else 0, width).split((of_q + of_kv, of_kv), 2)
-        qk = rms_norm(qk, self.eps)
+        qk = rms_norm(qk, self.eps).float()
         weight = self.qk_norm.weight_of(context.lora).unflatten(-1, (2, 1, width))
         for part, own in zip(qk.split((of_q, of_kv), 2), weight.unbind(-3), strict=True):
             part.mul_(own)

@@ -20,7 +20,7 @@ from multimodal_gen.runtime.layers.embedding import EmbeddingMLP, sinusoidal_emb
 from multimodal_gen.runtime.layers.joint_stream import BlockContext, start_attention, within_fp16
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import gated_add
-from multimodal_gen.runtime.layers.norm import OffsetNorm
+from multimodal_gen.runtime.layers.norm import HeadNorms, OffsetNorm
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import Grid, apply_rotary, check_table, rotary_table
 from multimodal_gen.runtime.models.dits.qwen_image_21.config import QwenImage21Config
@@ -177,7 +177,7 @@ class QwenImage21Block(nn.Module):
         if segments is not None:
             return self._first(x, vectors, context, segments)
         qkv = self._project(x, vectors, context)
-        attending = start_attention(self.parts, qkv, lambda qk: self._normed(qk, context), context)
+        attending = start_attention(self.parts, qkv, self._norms(qkv, context), context)
         return self._update(x, attending.wait(), vectors, context.lora)
 
     def _first(
@@ -189,7 +189,7 @@ class QwenImage21Block(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         qkv = self._project(x, vectors, context)
         assert context.rotary is not None
-        qk = apply_rotary(self._normed(qkv[:, :, :2], context), context.rotary)
+        qk = apply_rotary(self._norms(qkv, context)(qkv[:, :, :2]), context.rotary)
         q, k, v = (*qk.to(qkv.dtype).unbind(2), qkv[:, :, 2])
         attended, end = [], 0
         for segment in segments:
@@ -208,9 +208,8 @@ class QwenImage21Block(nn.Module):
         qkv: Tensor = self.qkv(scaled, context.lora)
         return qkv.view(*x.shape[:2], *self.heads)  # [B, S, 3, H, D]
 
-    def _normed(self, qk: Tensor, context: BlockContext) -> Tensor:
-        normed: Tensor = self.qk_norm(qk, self.eps, context.lora)
-        return normed
+    def _norms(self, qkv: Tensor, context: BlockContext) -> HeadNorms:
+        return HeadNorms([self.qk_norm], qkv.shape[1:2], self.eps, context.lora)
 
     def _update(
         self, x: Tensor, attended: Tensor, vectors: Sequence[Tensor], lora: LoraRows | None

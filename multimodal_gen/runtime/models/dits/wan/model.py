@@ -23,7 +23,7 @@ from multimodal_gen.runtime.layers.embedding import (
 from multimodal_gen.runtime.layers.joint_stream import BlockContext, start_attention
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import by_group, gated_add, modulated_norm
-from multimodal_gen.runtime.layers.norm import LayerNorm
+from multimodal_gen.runtime.layers.norm import HeadNorms, LayerNorm
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
 from multimodal_gen.runtime.models.dits.wan.config import WanConfig
@@ -207,20 +207,15 @@ class WanBlock(nn.Module):
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = vectors.unbind(2)
         attended = self._attend(_modulated(x, shift, scale, counts, self.eps), context)
         x = _gated(x, gate, self.attention_out(attended, lora), counts)
-        normalised = x if self.cross_norm is None else _norm(self.cross_norm, x, lora)
+        normalised = x if self.cross_norm is None else self.cross_norm(x, lora)
         x = x + self.cross(normalised, *seen, lora)
         hidden = self.mlp_in(_modulated(x, mlp_shift, mlp_scale, counts, self.eps), lora)
         return _gated(x, mlp_gate, self.mlp_out(gelu_tanh(hidden), lora), counts)
 
     def _attend(self, x: Tensor, context: BlockContext) -> Tensor:
         qkv = self.qkv(x, context.lora).unflatten(2, (3, *self.heads))  # [B, S, 3, H, D]
-
-        def normalised(qk: Tensor) -> Tensor:
-            whole = qk.flatten(3).unsqueeze(3)  # as one head: [B, S, 2, 1, H * D]
-            exact: Tensor = self.qk_norm(whole, self.eps, context.lora)
-            return exact.view(qk.shape)
-
-        return start_attention(self.parts, qkv, normalised, context).wait()
+        norms = HeadNorms([self.qk_norm], qkv.shape[1:2], self.eps, context.lora, across=True)
+        return start_attention(self.parts, qkv, norms, context).wait()
 
 
 class CrossAttention(nn.Module):
@@ -283,8 +278,9 @@ class ImageEmbedding(nn.Module):
     def forward(self, x: Tensor, lora: LoraRows | None) -> Tensor:
         if self.pos_embed is not None:
             x = x + self.pos_embed
-        hidden = F.gelu(self.linear_1(_norm(self.norm1, x, lora), lora))
-        return _norm(self.norm2, self.linear_2(hidden, lora), lora)
+        hidden = F.gelu(self.linear_1(self.norm1(x, lora), lora))
+        embedded: Tensor = self.norm2(self.linear_2(hidden, lora), lora)
+        return embedded
 
 
 def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
@@ -294,26 +290,15 @@ def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
     return x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
 
 
-def _norm(norm: LayerNorm, x: Tensor, lora: LoraRows | None) -> Tensor:
-    """Apply the norm in float32, like all of Wan's layer norms."""
-    normalised: Tensor = norm(x.float(), lora)
-    return normalised.to(x.dtype)
-
-
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor, counts: list[int], eps: float) -> Tensor:
-    """Modulated norm of x [B, S, dim], in float32; shift and scale [B, G, dim] are for `counts`
-    tokens each."""
-
-    def modulated(part: Tensor, by: Tensor, factor: Tensor) -> Tensor:
-        return modulated_norm(part.float(), by, factor, eps).to(x.dtype)
-
-    return by_group(modulated, counts, (x,), (shift, scale))
+    """Modulated norm of x [B, S, dim]; shift and scale [B, G, dim] are for `counts` tokens each."""
+    return by_group(
+        lambda part, by, factor: modulated_norm(part, by, factor, eps), counts, (x,), (shift, scale)
+    )
 
 
 def _gated(x: Tensor, gate: Tensor, update: Tensor, counts: list[int]) -> Tensor:
-    """x + gate * update in float32, with gates as in `_modulated`."""
-
-    def gated(part: Tensor, added: Tensor, by: Tensor) -> Tensor:
-        return gated_add(part.float(), by, added.float()).to(x.dtype)
-
-    return by_group(gated, counts, (x, update), (gate,))
+    """x + gate * update, with gates as in `_modulated`."""
+    return by_group(
+        lambda part, added, by: gated_add(part, by, added), counts, (x, update), (gate,)
+    )

@@ -7,7 +7,7 @@ attended to like the others. Every block except the text's is modulated by the t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -21,7 +21,7 @@ from multimodal_gen.runtime.layers.joint_stream import BlockContext, start_atten
 from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.modulation import block_vectors, split_vectors
-from multimodal_gen.runtime.layers.norm import scaled_rms_norm
+from multimodal_gen.runtime.layers.norm import HeadNorms, scaled_rms_norm
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import RotaryTables, rotary_table
 from multimodal_gen.runtime.models.dits.after_block import AfterBlock, Residuals, adding
@@ -281,10 +281,10 @@ class ZImageBlock(nn.Module):
     def _attend(self, x: Tensor, context: BlockContext) -> Tensor:
         qkv = self.qkv(x, context.lora).view(*x.shape[:2], *self.heads)  # [B, S, 3, H, D]
 
-        def normalised(qk: Tensor) -> Tensor:
-            return qk.float() if self.qk_norm is None else self.qk_norm(qk, _QK_EPS, context.lora)
-
-        attended = start_attention(self.parts, qkv, normalised, context).wait()
+        norms: Callable[[Tensor], Tensor] = Tensor.float
+        if self.qk_norm is not None:
+            norms = HeadNorms([self.qk_norm], qkv.shape[1:2], _QK_EPS, context.lora)
+        attended = start_attention(self.parts, qkv, norms, context).wait()
         out: Tensor = self.attention_out(attended, context.lora)
         return out
 

@@ -1,0 +1,1 @@
+"""Operations of which torch makes several kernels, as one: for devices that have Triton."""
