@@ -15,12 +15,14 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.messages.request import PREVIEWS_PER_REQUEST
 from multimodal_gen.runtime.distributed.mesh import Axis, Mesh
+from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.residency.residency import Residency
 from multimodal_gen.runtime.stages.batch import Batch
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.rows import Rows
+from multimodal_gen.runtime.stages.weighted_steps import WeightedSteps
 
 Checkpoints = Callable[..., Path]
 Load = Callable[[str], ComposedPipeline]
@@ -171,17 +173,22 @@ def test_an_evaluation_without_rows_does_not_run_the_denoiser(
 
 
 @pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("weighed", [True, False])
 def test_an_evaluation_that_failed_is_repeated_with_the_same_outcome(
-    flux: ComposedPipeline, monkeypatch: pytest.MonkeyPatch, together: bool
+    flux: ComposedPipeline, monkeypatch: pytest.MonkeyPatch, together: bool, weighed: bool
 ) -> None:
+    if not weighed:
+        monkeypatch.setattr(Solver, "weigh", lambda *_: None)
     requests = [replace(BASE, scheduler="unipc"), replace(BASE, scheduler="flow_heun")]
     expected = run_joined(flux, requests, joins=[0, 0])
     states = [start(flux, params) for params in requests]
     flux.forward(Phase.DENOISE, states, 2)
-    steps = states[1].solver
-    assert steps is not None
+    solver, _ = states[1].running()
     with monkeypatch.context() as broken:
-        broken.setattr(steps, "step", lambda *_: 1 / 0)
+        if weighed:
+            broken.setattr(WeightedSteps, "_sum", lambda *_: 1 / 0)
+        else:
+            broken.setattr(solver, "step", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             flux.forward(Phase.DENOISE, states, 1)
     assert [state.evaluation for state in states] == [2, 2]
@@ -292,7 +299,7 @@ def test_the_rows_of_a_batch_are_dealt_over_the_ranks_once_each(flux: ComposedPi
     guided = replace(BASE, true_cfg_scale=2.0, negative_prompt="")
     states = [start(flux, params) for params in (BASE, guided, BASE)]
     shares = [Batch(states, Mesh(cfg=Axis(rank, 6)), flux.join) for rank in range(6)]
-    assert [share.local for share in shares] == [[(0, 1)], [(1, 1)], [(1, 1)], [(2, 1)], [], []]
+    assert [share.owners for share in shares] == [[0], [1], [1], [2], [], []]
     rows = [len(share.conditioning.get("guidance", ())) for share in shares]
     assert rows == [1, 1, 1, 1, 0, 0]
     assert {share.rows for share in shares} == {4}
@@ -306,10 +313,10 @@ def test_the_rows_of_an_evaluation_are_dealt_evenly_when_requests_compute_fewer(
     for state in states[:2]:
         state.branches = [("positive",)] * 4
     shares = [Batch(states, Mesh(cfg=Axis(rank, 2)), flux.join) for rank in range(2)]
-    assert [share.local for share in shares] == [[(0, 1), (1, 1)], [(2, 2)]]
+    assert [share.owners for share in shares] == [[0, 1], [2, 2]]
     assert [share.branches for share in shares] == [["positive"] * 2, ["positive", "negative"]]
     shares = [Batch(states[:1], Mesh(cfg=Axis(rank, 2)), flux.join) for rank in range(2)]
-    assert [share.local for share in shares] == [[(0, 1)], []]
+    assert [share.owners for share in shares] == [[0], []]
 
 
 def test_a_pipeline_is_closed(flux: ComposedPipeline) -> None:

@@ -27,7 +27,7 @@ class PlanOutcome:
         self.rank = rank
         self.fields: dict[str, Any] = {}
         self._arrays: list[list[torch.Tensor]] = []
-        self._places: list[tuple[str, str]] = []
+        self._places: list[tuple[str, str, int]] = []
         self._magnitudes: torch.Tensor | None = None
         self._clock = _CudaClock(device) if device.type == "cuda" else _HostClock()
 
@@ -39,13 +39,19 @@ class PlanOutcome:
 
     def check(self, states: Sequence[RequestState]) -> None:
         """Fail the requests whose numbers became NaN or infinite."""
-        noted = [(state.req.id, *note) for state in states for note in state.magnitudes]
+        noted = [(state.req.id, note) for state in states for note in state.magnitudes]
         for state in states:
             state.magnitudes = []
-        if noted:
-            self._places = [(request_id, place) for request_id, place, _ in noted]
-            magnitudes = torch.stack([magnitude for _, _, magnitude in noted])
-            self._magnitudes = magnitudes.to("cpu", non_blocking=True)
+        if not noted:
+            return
+        starts: dict[int, int] = {}
+        several: list[torch.Tensor] = []
+        for _, note in noted:
+            if id(note.values) not in starts:
+                starts[id(note.values)] = sum(map(len, several))
+                several.append(note.values)
+        self._places = [(own, note.place, starts[id(note.values)] + note.at) for own, note in noted]
+        self._magnitudes = torch.cat(several).to("cpu", non_blocking=True)
 
     def queued(self) -> None:
         """Mark that everything is queued: on a GPU the end is an event, on a CPU it is now."""
@@ -72,8 +78,10 @@ class PlanOutcome:
             return {}
         found: dict[str, WireError] = {}
         finite: list[bool] = self._magnitudes.isfinite().tolist()
-        for (request_id, place), fine in zip(self._places, finite, strict=True):
-            if not fine:
+        if all(finite):
+            return {}
+        for request_id, place, at in self._places:
+            if not finite[at]:
                 found.setdefault(request_id, WireError.of(not_finite(place)))
         return found
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from multimodal_gen.runtime.distributed.device_copies import copied
+
+
+@runtime_checkable
+class NoiseSource(Protocol):
+    """Takes the place of a generator in a scheduler's step."""
+
+    def draw(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor: ...
 
 
 def draw_without_waiting(kind: type[Any]) -> None:
@@ -24,6 +32,8 @@ def draw_without_waiting(kind: type[Any]) -> None:
 
 def _drawn(shape: Any, generator: Any = None, device: Any = None, **options: Any) -> Tensor:
     """Draw the same numbers as diffusers' `randn_tensor`."""
+    if isinstance(generator, NoiseSource):
+        return generator.draw(shape, options.get("dtype") or torch.get_default_dtype())
     target = torch.device(device or "cpu")
     drawn_here = isinstance(generator, torch.Generator) and generator.device.type == "cpu"
     if target.type == "cpu" or not drawn_here:

@@ -28,6 +28,6 @@ def make_stages(pipeline: Pipeline) -> dict[Phase, tuple[Stage, ...]]:
             prepare,
             ExpectSecondPass(pipeline, encode),
         ),
-        Phase.DENOISE: (DenoiseStage(pipeline),),
+        Phase.DENOISE: (DenoiseStage(pipeline, is_output_rank=is_output_rank),),
         Phase.DECODE: (decode, StartNextPass(pipeline, prepare)),
     }

@@ -28,9 +28,8 @@ class Batch:
         self.rows = sum(self.rows_of)
         owners = [at for at, rows in enumerate(self.rows_of) for _ in range(rows)]
         share = deal(self.rows, mesh.cfg.size)[mesh.cfg.rank]
-        here = owners[share.start : share.stop]
-        self.local = [(at, here.count(at)) for at in dict.fromkeys(here)]
-        """(request, how many of its rows are on this rank)"""
+        self.owners = owners[share.start : share.stop]
+        """Number of the request of each of this rank's rows."""
         rows = [
             (state.conditioning[branch], branch)
             for state, branches in zip(states, self._computed, strict=True)

@@ -12,6 +12,7 @@ from multimodal_gen.runtime.stages.preview import Preview
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.rows import Rows, join
 from multimodal_gen.runtime.stages.stage import Pipeline
+from multimodal_gen.runtime.stages.steps import Steps
 
 
 class DenoiseStage:
@@ -21,10 +22,12 @@ class DenoiseStage:
     also with fewer requests.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, *, is_output_rank: bool) -> None:
         self._pipeline = pipeline
+        self._is_output_rank = is_output_rank
         self._mesh = pipeline.context.mesh
         self._batch: Batch | None = None
+        self._steps: Steps | None = None
         self._decoders = pipeline.components_of_kind("vae")
         self.uses = pipeline.components_of_kind(pipeline.denoiser_name)
 
@@ -39,52 +42,42 @@ class DenoiseStage:
         return (*names, *self._decoders) if shown else names
 
     def __call__(self, states: Sequence[RequestState], k: int) -> None:
+        steps = self._steps_of(states)
         for _ in range(k):
-            for state, rows in zip(states, self._computed(states), strict=True):
-                self._step(state, rows)
-            shown = [_commit(state) for state in states]
-            for state, x0 in zip(states, shown, strict=True):
+            predictions, rows = _completed(states, *self._computed(states, steps))
+            guided = self._pipeline.guidance.guide_all(predictions, states, rows)
+            estimates = steps.take(states, guided)
+            for state, x0 in zip(states, estimates, strict=True):
                 for observe in state.after_step:
                     observe(state, x0)
+            if self._is_output_rank:
+                steps.measure(states)
 
-    def _computed(self, states: Sequence[RequestState]) -> Sequence[Tensor]:
-        """Predictions [branches, ...] of each request for the branches that it computes now."""
+    def _computed(
+        self, states: Sequence[RequestState], steps: Steps
+    ) -> tuple[Tensor, Sequence[int]]:
+        """Predictions [rows, ...] for the branches that each request computes now, and how many
+        each has."""
         if not any(state.branches_at(state.evaluation) for state in states):
-            return [state.running()[1][:0] for state in states]
+            return states[0].running()[1][:0], [0] * len(states)
         batch = self._batch_of(states)
-        prediction = gather_rows(self._predict(states, batch), batch.rows, self._mesh)
-        split: Sequence[Tensor] = prediction.split(batch.rows_of)
-        return split
+        predicted = self._predict(states, batch, steps)
+        return gather_rows(predicted, batch.rows, self._mesh), batch.rows_of
 
-    def _predict(self, states: Sequence[RequestState], batch: Batch) -> Tensor:
+    def _predict(self, states: Sequence[RequestState], batch: Batch, steps: Steps) -> Tensor:
         """Prediction of the denoiser for this rank's share of the rows."""
-        latents: list[Tensor] = []
-        timesteps: list[Tensor] = []
-        owners: list[RequestState] = []
-        for at, rows in batch.local:
-            (solver, x), i = states[at].running(), states[at].evaluation
-            owners += [states[at]] * rows
-            latents += [solver.scale_input(x, i)] * rows
-            timesteps += [solver.timesteps[i : i + 1]] * rows
-        if not latents:  # more ranks than rows
+        if not batch.owners:  # more ranks than rows
             _, x = states[0].running()
             return x[:0].to(self._pipeline.context.dtype)
+        latents, timesteps = steps.inputs(states, batch.owners)
+        owners = [states[at] for at in batch.owners]
         lora = self._pipeline.loras.rows([state.loras_now for state in owners])
         uses = [
             own.controls_now(branch) for own, branch in zip(owners, batch.branches, strict=True)
         ]
         controls = batch.controls(uses, self._pipeline.controls.rows)
-        evaluation = Rows(
-            join(latents), join(timesteps), batch.conditioning, owners, lora, controls
-        )
+        evaluation = Rows(latents, timesteps, batch.conditioning, owners, lora, controls)
         return self._pipeline.predict(evaluation)
-
-    def _step(self, state: RequestState, prediction: Tensor) -> None:
-        if state.stepped is not None:  # an earlier try got this far; solvers may step only once
-            return
-        solver, x = state.running()
-        guided = self._pipeline.guidance.guide(state.completed(prediction), state)
-        state.stepped = solver.step(guided, state.evaluation, x)
 
     def _batch_of(self, states: Sequence[RequestState]) -> Batch:
         """Cached while the same requests stay together and compute the same branches."""
@@ -95,11 +88,20 @@ class DenoiseStage:
             self._batch = Batch(states, self._mesh, self._pipeline.join)
         return self._batch
 
+    def _steps_of(self, states: Sequence[RequestState]) -> Steps:
+        """Cached like the batch."""
+        if self._steps is None or not self._steps.are_of(states):
+            self._steps = None
+            self._steps = Steps(states)
+        return self._steps
 
-def _commit(state: RequestState) -> Tensor:
-    """Take the step; returns the estimate of x0. Can't fail: either all requests step, or none."""
-    assert state.stepped is not None
-    state.latents, x0 = state.stepped
-    state.stepped = None
-    state.evaluation += 1
-    return x0
+
+def _completed(
+    states: Sequence[RequestState], computed: Tensor, rows: Sequence[int]
+) -> tuple[Tensor, Sequence[int]]:
+    """Predictions of the branches that each request combines, and how many each has."""
+    if all(state.cache is None for state in states):
+        return computed, rows
+    own = zip(states, computed.split([*rows]), strict=True)
+    completed = [state.completed(each) for state, each in own]
+    return join(completed), [len(each) for each in completed]

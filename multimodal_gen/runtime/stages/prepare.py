@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from multimodal_gen.runtime.controls.control import ControlPicture
 from multimodal_gen.runtime.controls.control_rows import ControlUse
 from multimodal_gen.runtime.stages.extrapolation import plan_quality
 from multimodal_gen.runtime.stages.preview import Preview
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.stage import Pipeline
-
-
-def measure_latents(state: RequestState, x0: Tensor) -> None:
-    """Called after each evaluation of a request, to find the step at which it fails."""
-    solver, latents = state.running()
-    done, total = state.evaluation, solver.num_evaluations
-    state.measure(latents, f"step {-(-done // solver.order)} of {-(-total // solver.order)}")
 
 
 class PrepareStage:
@@ -42,6 +33,7 @@ class PrepareStage:
         assert state.params.seed is not None
         state.generator.manual_seed(state.params.seed)
         state.evaluation, state.stepped = 0, None
+        state.history, state.kept = (), None
         state.after_step = []
         for use in state.controls:  # before the noise, as in the pipelines that draw their latents
             self._pipeline.controls.prepare(use, self._shown(state, use))
@@ -49,8 +41,7 @@ class PrepareStage:
         state.first = state.evaluation
         plan_quality(self._pipeline, state)
         solver, _ = state.running()
-        if self._is_output_rank:
-            state.after_step.append(measure_latents)
+        solver.weigh(state.evaluation)
         if self._is_output_rank and state.req.previews:
             state.after_step.append(
                 Preview(self._pipeline, state.evaluation, solver.num_evaluations)

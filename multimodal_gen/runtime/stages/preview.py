@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from torch import Tensor
-
 from multimodal_gen.messages.request import preview_stride
-from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.runtime.stages.request_state import Estimate, RequestState
 from multimodal_gen.runtime.stages.stage import Pipeline
 
 log = logging.getLogger(__name__)
@@ -33,11 +31,11 @@ class Preview:
         """True if it shows one after so many evaluations of the request."""
         return not (self._broken or done % self._every or done >= self._evaluations)
 
-    def __call__(self, state: RequestState, x0: Tensor) -> None:
+    def __call__(self, state: RequestState, x0: Estimate) -> None:
         if not self._shows(state.evaluation - self._first):
             return
         try:
-            state.preview = self._pipeline.preview(state.params, x0)
+            state.preview = self._pipeline.preview(state.params, x0())
         except Exception:
             # Only rank 0 makes previews: raising an error would end the whole group over a
             # thumbnail.

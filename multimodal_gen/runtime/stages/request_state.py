@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,6 +25,9 @@ from multimodal_gen.runtime.stages.prediction_cache import PredictionCache
 Conditioning = dict[str, Tensor]
 """Denoiser inputs of one branch by name; each tensor has a leading dimension of 1."""
 
+Estimate = Callable[[], Tensor]
+"""Makes the estimate of x0 of one request, [1, ...]: only who looks at it has the work."""
+
 
 class Draft:
     """An answer of a language model that is being written."""
@@ -41,6 +44,17 @@ class Draft:
     def written(self) -> int:
         """Number of its tokens."""
         return self.ids.shape[1] - self.asked
+
+
+class Magnitude(NamedTuple):
+    """Largest absolute value at a place in a request's work."""
+
+    place: str
+    """Such as `step 3 of 20`."""
+    values: Tensor
+    """Float32 [n] on the device, of all requests that were there."""
+    at: int
+    """This request's entry."""
 
 
 @dataclass(eq=False)
@@ -83,13 +97,17 @@ class RequestState:
     """Its first evaluation: later than 0 if it starts from an image."""
     stepped: tuple[Tensor, Tensor] | None = None
     """Solver result of this evaluation, held until all requests of the batch have theirs."""
-    after_step: list[Callable[[RequestState, Tensor], None]] = field(default_factory=list)
-    """Callbacks after each evaluation, with the state and the estimate of x0 [1, ...]."""
+    history: tuple[Tensor, ...] = ()
+    """Latents and guided prediction of the last evaluation, then those of the one before and so on:
+    as many as its solver's steps use, if they are weighted sums."""
+    kept: Tensor | None = None
+    """Latents that such a solver keeps from one evaluation to the next besides, if it does."""
+    after_step: list[Callable[[RequestState, Estimate], None]] = field(default_factory=list)
+    """Callbacks after each evaluation."""
     preview: Tensor | None = None
     """[H, W, 3] uint8: newest preview, not sent yet."""
-    magnitudes: list[tuple[str, Tensor]] = field(default_factory=list)
-    """Places in its work, such as `step 3 of 20`, each with the largest absolute value there: a
-    float32 scalar on the device, not checked yet. NaN or infinity means that it has failed."""
+    magnitudes: list[Magnitude] = field(default_factory=list)
+    """Of its work so far, not checked yet. NaN or infinity means that it has failed."""
     chunks: list[Tensor] = field(default_factory=list)
     """Chunks decoded so far, each [F, H, W, 3] uint8."""
     audio: Tensor | None = None
@@ -170,6 +188,8 @@ class RequestState:
 
     def loras_at(self, evaluation: int) -> tuple[LoraUse, ...]:
         """LoRA terms at an evaluation."""
+        if not self.loras:
+            return ()
         evaluations = 1 if self.solver is None else self.solver.num_evaluations
         return uses_at(self.loras, evaluation / evaluations)
 
@@ -206,7 +226,7 @@ class RequestState:
     def measure(self, values: Tensor, place: str) -> None:
         """Note the largest absolute value for a later check, without waiting for the device."""
         largest = torch.linalg.vector_norm(values, math.inf, dtype=torch.float32)
-        self.magnitudes.append((place, largest))
+        self.magnitudes.append(Magnitude(place, largest.view(1), 0))
 
     @classmethod
     def of(cls, req: Req, pictures: Sequence[np.ndarray[Any, Any]] = ()) -> RequestState:

@@ -47,6 +47,11 @@ class Guidance(Protocol):
     def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
         """Combine predictions of the branches [branches, ...] into one [1, ...]."""
 
+    def guide_all(
+        self, predictions: Tensor, states: Sequence[RequestState], rows: Sequence[int]
+    ) -> Tensor:
+        """Combine those of several requests [R, ...], of which each has `rows`, into [n, ...]."""
+
 
 class Start(Protocol):
     """Sets a request's latents from its image, and the first evaluation of its solver."""

@@ -29,6 +29,9 @@ class SolverInTwoParts(Solver):
     def timestep(self, i: int) -> float:
         return self._parts[0].timestep(i)
 
+    def weigh(self, first: int) -> None:
+        """No effect: the parts of a row have weights of their own."""
+
     def init_noise(self, noise: Tensor) -> Tensor:
         own = zip(self._parts, self._in_two(noise), strict=True)
         return torch.cat([part.init_noise(each) for part, each in own], dim=1)

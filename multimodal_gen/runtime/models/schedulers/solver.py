@@ -9,6 +9,12 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.runtime.distributed.device_copies import copied
+from multimodal_gen.runtime.models.schedulers.noise import StepNoise
+from multimodal_gen.runtime.models.schedulers.step_weights import (
+    StepWeights,
+    TrialNoise,
+    weights_of,
+)
 from multimodal_gen.runtime.models.schedulers.x0 import x0_estimator
 
 
@@ -22,6 +28,9 @@ class Solver:
 
     A step never waits for the device. Stochastic solvers draw their noise on the CPU, as diffusers
     does with a CPU generator, and copy it.
+
+    Once it has `weights`, its steps are taken by them, together with those of others, and neither
+    `scale_input` nor `step` is called any more.
     """
 
     returns_x0: ClassVar[bool] = True
@@ -32,8 +41,14 @@ class Solver:
     """[E] on the device: the model's timestep per evaluation."""
     num_evaluations: int
     """E. Some solvers have more than steps: 20 steps are 39 for Heun, 21 for PNDM."""
+    weights: StepWeights | None = None
+    """Its steps as weighted sums; None until `weigh`, and for solvers whose steps are none."""
+    noise: StepNoise
+    """Noise that its steps add, if it has weights."""
 
-    def __init__(self, scheduler: Any, generator: torch.Generator, device: torch.device) -> None:
+    def __init__(
+        self, scheduler: Any, generator: torch.Generator | TrialNoise, device: torch.device
+    ) -> None:
         """`scheduler` has its timesteps set, on the CPU, and must not be shared from now on.
 
         `generator` is the request's own, after the initial noise was drawn.
@@ -41,6 +56,7 @@ class Solver:
         self.timesteps = copied(scheduler.timesteps, device)
         self.num_evaluations = len(self.timesteps)
         self._scheduler = scheduler
+        self._generator, self._device = generator, device
         self._host_timesteps: list[float] = scheduler.timesteps.tolist()
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)
@@ -69,6 +85,13 @@ class Solver:
         if hasattr(self._scheduler, "set_begin_index"):
             self._scheduler.set_begin_index(i)
 
+    def weigh(self, first: int) -> None:
+        """Find the weights of its steps from evaluation `first` on, where `begin` left it."""
+        self.weights = weights_of(self._scheduler, first, type(self))
+        if self.weights is not None:
+            assert isinstance(self._generator, torch.Generator)
+            self.noise = StepNoise(self.weights, self._generator, self._device)
+
     def add_noise(self, clean: Tensor, noise: Tensor, i: int) -> Tensor:
         """Add noise to `clean` latents up to the level of evaluation i, which is the next one."""
         kept, added = self._noise_level(i, clean.dtype)
@@ -82,6 +105,8 @@ class Solver:
         """Factors of the clean latents and of the noise: the scheduler tells them on the CPU, as
         what it makes of (1, 0) and (0, 1), since it would wait for a device."""
         clean, noise = torch.eye(2, dtype=dtype)
+        if self.weights is not None:  # the scheduler takes no steps, so it is told where it is
+            self.begin(i)
         timestep = self._scheduler.timesteps[i : i + 1]
         if hasattr(self._scheduler, "scale_noise"):
             factors: Tensor = self._scheduler.scale_noise(clean, timestep, noise)

@@ -72,6 +72,9 @@ class LibrarySolver(Solver):
         assert isinstance(made, CallResult)
         return made
 
+    def weigh(self, first: int) -> None:
+        """No effect: the library steps."""
+
     def scale_input(self, latents: Tensor, i: int) -> Tensor:
         return latents
 

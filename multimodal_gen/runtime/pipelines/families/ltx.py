@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -18,7 +19,7 @@ from multimodal_gen.runtime.models.vaes.input_images import fit_image
 from multimodal_gen.runtime.models.vaes.ltx import LTXVAE, DecodeNoise
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.flow_schedules import falling_sigmas, linear_shift
-from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
+from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance, guide_each
 from multimodal_gen.runtime.pipelines.latents.layout import size_of
 from multimodal_gen.runtime.pipelines.latents.tokens import LatentTokens
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
@@ -129,6 +130,11 @@ class KeptTokensGuidance(ClassifierFreeGuidance):
         guided = super().guide(prediction, state)
         kept = state.conditioning["positive"].get("kept")
         return guided if kept is None else guided.masked_fill(kept.unsqueeze(2), 0)
+
+    def guide_all(
+        self, predictions: Tensor, states: Sequence[RequestState], rows: Sequence[int]
+    ) -> Tensor:
+        return guide_each(self, predictions, states, rows)
 
 
 def default_video(checkpoint: Checkpoint, defaults: Defaults, multiple: int = 32) -> Defaults:

@@ -3,11 +3,14 @@ from video and sound that do not hear of each other."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.pipelines.families.ltx2_frames import GivenFrames
+from multimodal_gen.runtime.pipelines.guidance import guide_each
 from multimodal_gen.runtime.pipelines.latents.with_sound import LatentsWithSound
 from multimodal_gen.runtime.stages.request_state import RequestState
 
@@ -42,6 +45,11 @@ class LTX2Guidance:
             PERTURBED: (skipping, skipping),
             ISOLATED: (apart, apart),
         }
+
+    def guide_all(
+        self, predictions: Tensor, states: Sequence[RequestState], rows: Sequence[int]
+    ) -> Tensor:
+        return guide_each(self, predictions, states, rows)
 
     def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
         """Velocity [1, S, C] in float32 for the rows of a request; 0 for given frames."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from multimodal_gen.runtime.models.vaes.input_images import fit_image
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout, size_of
-from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.runtime.stages.request_state import Estimate, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
 
 GIVEN_FRAMES = ("image", "last_image")
@@ -69,7 +69,7 @@ class KeepFirstFrame:
     def put_into(self, latents: Tensor) -> Tensor:
         return torch.cat((self._first.to(latents.dtype), latents[:, :, 1:]), dim=2)
 
-    def __call__(self, state: RequestState, x0: Tensor) -> None:
+    def __call__(self, state: RequestState, x0: Estimate) -> None:
         _, latents = state.running()
         state.latents = self.put_into(latents)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.runtime.stages.request_state import Estimate, RequestState
 
 
 class UnmaskedLatents:
@@ -17,7 +17,7 @@ class UnmaskedLatents:
         self._noise = noise
         self._mask = mask
 
-    def __call__(self, state: RequestState, x0: Tensor) -> None:
+    def __call__(self, state: RequestState, x0: Estimate) -> None:
         solver, latents = state.running()
         kept = self._clean
         if state.evaluation < solver.num_evaluations:
