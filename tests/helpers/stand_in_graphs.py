@@ -53,13 +53,13 @@ class StandInGraph:
         self._operations = operations
         self.output = output
         self.replays = 0
-        made = {_memory(tensor) for operation in operations for tensor in operation.made}
+        made = {memory_of(tensor) for operation in operations for tensor in operation.made}
         used = (
             tensor
             for each in operations
             for tensor in (*_tensors(each.args), *_tensors(each.kwargs))
         )
-        self.reads = {memory: tensor for tensor in used if (memory := _memory(tensor)) not in made}
+        self.reads = {memory: tensor for tensor in used if (memory := memory_of(tensor)) not in made}
         """Tensors of others that it reads, by their memory."""
         self._spoil()
         _fill_with_nan(output)
@@ -74,7 +74,7 @@ class StandInGraph:
         """Fill the memory with NaN, as other graphs of the pool use it, too."""
         for operation in self._operations:
             for tensor in operation.made:
-                if _memory(tensor) != _memory(self.output):
+                if memory_of(tensor) != memory_of(self.output):
                     _fill_with_nan(tensor)
 
 
@@ -116,8 +116,8 @@ class _Recorder(TorchDispatchMode):
         if func._schema.is_mutable:
             self.operations.append(Operation(func, args, kwargs, ()))
             return result
-        given = {_memory(tensor) for tensor in _tensors((args, kwargs))}
-        made = [tensor for tensor in _tensors(result) if _memory(tensor) not in given]
+        given = {memory_of(tensor) for tensor in _tensors((args, kwargs))}
+        made = [tensor for tensor in _tensors(result) if memory_of(tensor) not in given]
         if made:
             assert len(made) == len(_tensors(result)), func
             self.operations.append(Operation(func, args, kwargs, made))
@@ -128,7 +128,7 @@ def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _memory(tensor: Tensor) -> int:
+def memory_of(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -56,6 +57,12 @@ class RowGroup(NamedTuple):
     rows: Tensor | None
 
 
+class ScaledRows(NamedTuple):
+    """All rows, each with a scale of its own for a LoRA: float32 [R], 0 for rows without it."""
+
+    scales: Tensor
+
+
 class LoraRows:
     """LoRA use per row of a batch. An argument of an evaluation, without side effects."""
 
@@ -71,23 +78,32 @@ class LoraRows:
             which = None if len(rows) == len(uses) else tensor_of(rows, device)
             groups[use.key].append(RowGroup(use.scale, which))
         self.total = len(uses)
-        self.uses = tuple(tuple(of_row) for of_row in uses)
-        self.groups: Mapping[int, Sequence[RowGroup]] = groups
-        self._device = device
-        self._padded: dict[int, LoraRows] = {}
+        self._uses, self._device = uses, device
+        self.groups: Mapping[int, Sequence[RowGroup | ScaledRows]] = groups
 
     def cut(self, rows: Sequence[int]) -> LoraRows:
         """The use of these rows alone."""
-        return LoraRows([self.uses[row] for row in rows], self._device)
+        return LoraRows([self._uses[row] for row in rows], self._device)
 
-    def padded(self, total: int) -> LoraRows:
-        """The use of `total` rows, of which those at the end are like the last one of these."""
-        if total == self.total:
-            return self
-        if total not in self._padded:
-            uses = [*self.uses, *[self.uses[-1]] * (total - self.total)]
-            self._padded[total] = LoraRows(uses, self._device)
-        return self._padded[total]
+    @cached_property
+    def scales(self) -> Mapping[int, Tensor]:
+        """Scale per row of each LoRA, float32 [R]."""
+        return {
+            key: tensor_of(
+                [sum(use.scale for use in own if use.key == key) for own in self._uses],
+                self._device,
+            ).float()
+            for key in sorted(self.groups)
+        }
+
+    @classmethod
+    def with_scales(cls, scales: Mapping[int, Tensor], total: int) -> LoraRows:
+        """The use by `total` rows of low-rank LoRAs at scales that are read on the device: what an
+        evaluation does then depends only on which LoRAs there are."""
+        rows = cls([()] * total, torch.device("cpu"))
+        rows.groups = {key: [ScaledRows(each)] for key, each in scales.items()}
+        rows.scales = scales
+        return rows
 
 
 class TermBank:
@@ -106,7 +122,7 @@ class TermBank:
         """Free the terms of LoRA `key`; no effect if there are none."""
         self._terms.pop(key, None)
 
-    def used(self, rows: LoraRows) -> Iterator[tuple[RowGroup, Term]]:
+    def used(self, rows: LoraRows) -> Iterator[tuple[RowGroup | ScaledRows, Term]]:
         """Terms that some rows use."""
         for key, terms in self._terms.items():
             for group in rows.groups.get(key, ()):
@@ -127,9 +143,17 @@ class LoraBank(TermBank):
 
 
 def _add(
-    term: Term, layer: LoraLayer, x: Tensor, group: RowGroup, total: int, output: Tensor
+    term: Term,
+    layer: LoraLayer,
+    x: Tensor,
+    group: RowGroup | ScaledRows,
+    total: int,
+    output: Tensor,
 ) -> None:
     output = output.narrow(layer.channel_dim, term.start, term.channels)
+    if isinstance(group, ScaledRows):
+        _add_to_all(term, layer, x, group.scales, output)
+        return
     factor = term.factor(group.scale)
     if group.rows is None:
         if (product := term.product(x, layer, group.scale)) is not None:
@@ -147,6 +171,15 @@ def _add(
     if term.bias is not None:
         added = _aligned(term.bias, layer, output).expand(len(group.rows), *rows.shape[1:])
         rows.index_add_(0, group.rows, added, alpha=factor)
+
+
+def _add_to_all(term: Term, layer: LoraLayer, x: Tensor, scales: Tensor, output: Tensor) -> None:
+    rows = output.unflatten(0, (len(scales), -1))  # [R, n, ...]
+    factors = (scales * term.factor(1.0)).view(-1, *[1] * output.dim())
+    if (product := term.product(x, layer, 1.0)) is not None:
+        rows.addcmul_(product.unflatten(0, (len(scales), -1)), factors)
+    if term.bias is not None:
+        rows.addcmul_(_aligned(term.bias, layer, output), factors)
 
 
 def _aligned(bias: Tensor, layer: LoraLayer, output: Tensor) -> Tensor:

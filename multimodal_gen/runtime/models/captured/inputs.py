@@ -14,10 +14,12 @@ from multimodal_gen.runtime.models.denoiser import Static, Tensors
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16)
 """Numbers of rows that batches are padded to: at most a third of them are padding."""
+_LORA = "scales of LoRAs"
 
 
 class _Leaf(NamedTuple):
-    """A tensor among the inputs: of the argument `name`, at `place` if that is a list."""
+    """A tensor among the inputs: of the argument `name`, at `place` if that is a list; or the
+    scales of LoRA number `place`."""
 
     name: str
     place: int | None
@@ -60,35 +62,42 @@ class EvaluationInputs:
         tensors = tuple(
             (leaf.name, leaf.place, self._shape(leaf), leaf.tensor.dtype) for leaf in self._leaves
         )
-        uses = None if self.lora is None else self.lora.padded(self._padded).uses
-        return tensors, _frozen(self._static or {}), uses
+        return tensors, _frozen(self._static or {})
 
     def copied(self) -> EvaluationInputs:
         """The same in memory of its own, with the last row again up to a number of `ROWS`."""
-        made: dict[str, Any] = dict(self._tensors)
+        tensors: dict[str, Any] = dict(self._tensors)
+        scales: dict[int, Tensor] = {}
         for leaf in self._leaves:
             memory = leaf.tensor.new_empty(self._shape(leaf))
-            if leaf.place is None:
-                made[leaf.name] = memory
+            if leaf.name == _LORA:
+                assert leaf.place is not None
+                scales[leaf.place] = memory
+            elif leaf.place is None:
+                tensors[leaf.name] = memory
             else:
-                made[leaf.name] = [*made[leaf.name]]
-                made[leaf.name][leaf.place] = memory
-        lora = None if self.lora is None else self.lora.padded(self._padded)
-        copy = EvaluationInputs(made, self._static, lora)
+                tensors[leaf.name] = [*tensors[leaf.name]]
+                tensors[leaf.name][leaf.place] = memory
+        lora = None if self.lora is None else LoraRows.with_scales(scales, self._padded)
+        copy = EvaluationInputs(tensors, self._static, lora)
         copy.fill(self)
         return copy
 
     def fill(self, given: EvaluationInputs) -> None:
         """Copy the tensors of `given`, of which these are a copy or could be one."""
-        own, new = [leaf.tensor for leaf in self._leaves], [leaf.tensor for leaf in given._leaves]
-        if (more := self.rows - given.rows) > 0:
-            rows = [at for at, leaf in enumerate(self._leaves) if leaf.has_rows]
-            ends = [own[at][given.rows :] for at in rows]
-            lasts = [new[at][-1:].expand(more, *new[at].shape[1:]) for at in rows]
-            torch._foreach_copy_(ends, lasts)
-            for at in rows:
-                own[at] = own[at][: given.rows]
-        torch._foreach_copy_(own, new)
+        copies = [*zip(self._leaves, given._leaves, strict=True)]
+        for dtype in dict.fromkeys(leaf.tensor.dtype for leaf in self._leaves):  # a launch each
+            own, new = [], []
+            for leaf, source in copies:
+                if leaf.tensor.dtype != dtype:
+                    continue
+                own.append(leaf.tensor)
+                new.append(source.tensor)
+                if leaf.has_rows and self.rows > given.rows:
+                    own[-1], end = own[-1].tensor_split([given.rows])
+                    own.append(end)
+                    new.append(new[-1][-1:].expand_as(end))
+            torch._foreach_copy_(own, new)
 
     def _found(self) -> Iterator[_Leaf]:
         for name in sorted(self._tensors):
@@ -97,6 +106,8 @@ class EvaluationInputs:
                 yield _Leaf(name, None, value, value.dim() > 0 and len(value) == self.rows)
             elif value is not None:
                 yield from (_Leaf(name, at, each, False) for at, each in enumerate(value))
+        for key, each in ({} if self.lora is None else self.lora.scales).items():
+            yield _Leaf(_LORA, key, each, True)
 
     def _shape(self, leaf: _Leaf) -> tuple[int, ...]:
         shape = tuple(leaf.tensor.shape)
