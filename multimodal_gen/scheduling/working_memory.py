@@ -14,6 +14,8 @@ from multimodal_gen.scheduling.residency import Moment
 
 DECODING_SHARE = 4
 """Encoding and decoding pixels may take one part in so many of the device's memory."""
+GRAPH_BYTES = 2**31
+"""Set aside for captured evaluations where there is several times as much."""
 ENCODERS = ("text_encoder", "image_encoder", "connectors")
 """Kinds of components that encode prompts and what is shown with them."""
 DECODERS = ("vae", "audio_vae", "vocoder")
@@ -37,6 +39,12 @@ def tokens_of(defaults: Defaults) -> int:
 def evaluation_bytes(parameters: int, tokens: int) -> int:
     """Activations of a transformer: its width grows with the root of its parameters."""
     return int(4 * math.sqrt(parameters) * tokens)
+
+
+def can_capture(parameters: int, tokens: int) -> bool:
+    """True for evaluations whose activations take at most half of `GRAPH_BYTES`: those in which
+    launching kernels takes a good part of the time."""
+    return evaluation_bytes(parameters, tokens) <= GRAPH_BYTES // 2
 
 
 def within_memory(model: ModelInfo, parameters: int, memory_bytes: int) -> ModelInfo:

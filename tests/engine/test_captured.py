@@ -296,6 +296,8 @@ class Careless(Model):
         match self.how:
             case "reads a number":
                 return out * out.max().item()
+            case "reads a list":
+                return out * tensors["timestep"].tolist()[0]
             case "makes a tensor of numbers":
                 return out * torch.tensor([1.0, 2.0, 3.0, 4.0])
             case "uses a number that changes":
@@ -309,7 +311,7 @@ class Careless(Model):
                 return out
 
 
-@pytest.mark.parametrize("how", ["reads a number", "makes a tensor of numbers"])
+@pytest.mark.parametrize("how", ["reads a number", "reads a list", "makes a tensor of numbers"])
 def test_the_stand_in_refuses_to_capture_what_waits_or_comes_from_the_host(how: str) -> None:
     denoiser, cache = captured(Careless(how), StandInGraphs())
     for _ in range(3):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -59,7 +60,9 @@ class StandInGraph:
             for each in operations
             for tensor in (*_tensors(each.args), *_tensors(each.kwargs))
         )
-        self.reads = {memory: tensor for tensor in used if (memory := memory_of(tensor)) not in made}
+        self.reads = {
+            memory: tensor for tensor in used if (memory := memory_of(tensor)) not in made
+        }
         """Tensors of others that it reads, by their memory."""
         self._spoil()
         _fill_with_nan(output)
@@ -89,7 +92,7 @@ class StandInGraphs:
         evaluate()
         if self.fails:
             raise RuntimeError("operation not permitted when stream is capturing")
-        with _Recorder() as recorder:
+        with _HostReads(), _Recorder() as recorder:
             output = evaluate()
         self.made.append(StandInGraph(recorder.operations, output))
         return self.made[-1]
@@ -97,6 +100,17 @@ class StandInGraphs:
     @property
     def replays(self) -> int:
         return sum(graph.replays for graph in self.made)
+
+
+class _HostReads(TorchFunctionMode):
+    """Refuses reads of tensors of the CPU, which are no operations."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func in (Tensor.tolist, Tensor.numpy, Tensor.__array__):
+            raise RuntimeError(f"{func.__name__} reads numbers: not permitted when capturing")
+        return func(*args, **(kwargs or {}))
 
 
 class _Recorder(TorchDispatchMode):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from multimodal_gen.runtime.layers.lora import LoraRows, TermBank
+from multimodal_gen.runtime.layers.lora import LoraRows, RowGroup, TermBank
 from multimodal_gen.runtime.layers.lora_terms import Difference, Term
 from multimodal_gen.runtime.layers.take import Segment, Sources, take_parameters
 
@@ -23,6 +23,7 @@ class DifferenceBank(TermBank):
         value = own.expand(rows.total, 1, *own.shape).clone()
         for group, term in used:
             assert isinstance(term, Difference)
+            assert isinstance(group, RowGroup)
             difference = term.weight if name == "weight" else term.bias
             if difference is None:
                 continue

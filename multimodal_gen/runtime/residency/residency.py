@@ -51,6 +51,10 @@ class Residency:
         moved = self._moved.get(name)
         return None if moved is None else moved.stream
 
+    def stays(self, name: str) -> bool:
+        """True for a component that is at the same place all the time."""
+        return name not in self._moved
+
     def hold(self, names: Collection[str]) -> None:
         """Have these components on the device; others leave it where memory is needed.
 

@@ -6,7 +6,8 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from multimodal_gen.runtime.models.captured.graphs import DeviceGraph, GraphBackend
+from multimodal_gen.runtime.distributed.rank_context import RankContext
+from multimodal_gen.runtime.models.captured.graphs import DeviceGraph, GraphBackend, graphs_of
 from multimodal_gen.runtime.models.captured.inputs import EvaluationInputs
 
 _MOST_BYTES = 2**29
@@ -42,6 +43,19 @@ class GraphCache:
 
     def __len__(self) -> int:
         return len(self._graphs)
+
+    @classmethod
+    def of(cls, context: RankContext) -> GraphCache | None:
+        """Create it for a rank that has graphs and evaluates its rows alone: exchanges with other
+        ranks are not captured, since all of them would have to do so at the same time."""
+        alone = context.mesh.sequence.size == context.mesh.tensor.size == 1
+        backend = graphs_of(context.device) if alone else None
+        return None if backend is None else cls(backend)
+
+    @property
+    def captured(self) -> list[CapturedEvaluation]:
+        """All graphs; those used last are at the end."""
+        return [*self._graphs.values()]
 
     @property
     def size(self) -> int:

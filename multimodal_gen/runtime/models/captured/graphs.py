@@ -30,6 +30,11 @@ class GraphBackend(Protocol):
         keeps must be there before the recording. Raises RuntimeError if it can't be recorded."""
 
 
+def graphs_of(device: torch.device) -> GraphBackend | None:
+    """The backend for a device, if it has graphs."""
+    return CudaGraphs(device) if device.type == "cuda" else None
+
+
 class CudaGraphs:
     """CUDA graphs that share one pool of memory.
 

@@ -51,6 +51,10 @@ class EvaluationInputs:
         return self._tensors, self._static, self.lora
 
     @property
+    def tensors(self) -> list[Tensor]:
+        return [leaf.tensor for leaf in self._leaves]
+
+    @property
     def size(self) -> int:
         """Bytes of a copy."""
         return sum(
