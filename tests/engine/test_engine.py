@@ -22,6 +22,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import Cancelled, DeadlineExceeded, InvalidRequest, QueueFull
 from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.messages.rank_args import token_file
+from multimodal_gen.messages.reply import Evaluations
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of
 
@@ -51,6 +52,7 @@ def test_a_request_ends_with_its_pixels(submit: Submit) -> None:
     assert output.pixels.dtype == np.uint8
     assert output.seed == 1
     assert output.batch_sizes == [1] * 20
+    assert output.evaluations == Evaluations(computed=20, extrapolated=0)
     assert {"queued", "encode", "denoise", "decode", "total"} <= set(output.timings)
 
 
@@ -77,9 +79,10 @@ def test_same_seed_same_picture_in_a_mixed_batch(submit: Submit) -> None:
     assert sharing_happens(beside_others)
 
 
-def test_same_seed_same_picture_when_preempted(submit: Submit) -> None:
-    alone = submit(num_inference_steps=120).result(300)
-    preempted = submit(num_inference_steps=120, priority="low")
+@pytest.mark.parametrize("quality", ["exact", "fast"])
+def test_same_seed_same_picture_when_preempted(submit: Submit, quality: str) -> None:
+    alone = submit(num_inference_steps=120, quality=quality).result(300)
+    preempted = submit(num_inference_steps=120, quality=quality, priority="low")
     other_size = submit("a dog", width=128, num_inference_steps=10, priority="high")
     assert other_size.result(300).timings["total"] < preempted.result(300).timings["total"]
     assert close(alone.pixels, preempted.result(300).pixels)

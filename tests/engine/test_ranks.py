@@ -68,6 +68,7 @@ def test_same_seed_same_picture_on_any_number_of_ranks(
         {"width": 80, "height": 112, "seed": 4, "num_inference_steps": 7},
         {"seed": 5, "negative_prompt": "a dog", "true_cfg_scale": 3.0},
         {"seed": 6, "width": 64, "num_inference_steps": 4, "upscale": "1.5:0.6:5"},
+        {"seed": 7, "width": 64, "num_inference_steps": 12, "quality": "fast"},
     ]
     alone = [submit_to(engine, "a pizza", **params).result(200) for params in wanted]
     together = [submit_to(ranks, "a pizza", **params) for params in wanted]

@@ -28,6 +28,15 @@ from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 every_case = pytest.mark.parametrize(("model", "name"), CASES)
 
 
+@every_case
+def test_a_solver_is_stochastic_if_its_steps_draw_noise(model: str, name: str) -> None:
+    solver, latents = solver_of(model, name)
+    generator = solver._step_options.get("generator", torch.Generator())
+    before = generator.get_state()
+    run(solver, latents)
+    assert solver.stochastic != torch.equal(generator.get_state(), before)
+
+
 def evaluation_levels(scheduler: Any) -> list[tuple[float, float]]:
     """(alpha, sigma) of what the model sees at each evaluation: alpha x0 + sigma noise."""
     if not hasattr(scheduler, "sigmas"):
