@@ -145,6 +145,7 @@ def validate(params: SamplingParams, model: ModelInfo, pictures: Pictures = NO_P
     for name, parameter in PARAMETERS.items():
         parameter.check_value(getattr(params, name), model)
     check_schedule(params, model)
+    _check_interval(params)
     _check_pixels(params, model)
     _check_loras(params, model)
     _check_controls(params.control)
@@ -233,6 +234,12 @@ def _check_known(params: SamplingParams, model: ModelInfo) -> None:
         known = ", ".join(model.parameters) or "none"
         allowed = f"not supported by {model.family} ({', '.join(model.tasks)}); supported: {known}"
         raise InvalidRequest(name, value, allowed)
+
+
+def _check_interval(params: SamplingParams) -> None:
+    start, stop = params.guidance_start, params.guidance_stop
+    if not start < stop:
+        raise InvalidRequest("guidance_stop", stop, f"must be more than guidance_start={start}")
 
 
 def _check_loras(params: SamplingParams, model: ModelInfo) -> None:

@@ -13,6 +13,9 @@ Geometry = tuple[int | None, ...]
 WorkKind = tuple[object, ...]
 """Requests of one kind probably have as many rows in their evaluations, too."""
 
+_OF_ROWS = ("guidance_start", "guidance_stop", "guidance_method", "zero_init_steps")
+"""Parameters that say how many rows the evaluations have."""
+
 
 @dataclass
 class GeometryEstimate:
@@ -48,7 +51,7 @@ def geometry_of(req: Req) -> Geometry:
 
 def work_kind(req: Req) -> WorkKind:
     """Everything that says how long an evaluation takes: one entry for each reason."""
-    return (geometry_of(req),)
+    return geometry_of(req), *(getattr(req.params, name) for name in _OF_ROWS)
 
 
 def most_rows(runs: Sequence[EvaluationRun]) -> int:

@@ -14,9 +14,8 @@ from multimodal_gen.runtime.pipelines.guidance import (
     ClassifierFreeGuidance,
     NoGuidance,
     TrueCfgGuidance,
-    beyond_positive,
-    keeping_norm,
 )
+from multimodal_gen.runtime.pipelines.guiding.formulas import beyond_positive, keeping_norm
 
 BOTH = ("positive", "negative")
 PREDICTIONS = torch.tensor([[[3.0, 4.0]], [[1.0, 2.0]]])
@@ -27,7 +26,9 @@ def asked(**params: Any) -> SamplingParams:
 
 
 def guided(guidance: Any, prediction: torch.Tensor = PREDICTIONS, **params: Any) -> torch.Tensor:
-    result: torch.Tensor = guidance.guide(prediction, SimpleNamespace(params=asked(**params)))
+    branches = BOTH[: len(prediction)]
+    state = SimpleNamespace(params=asked(**params), evaluation=0, combined_at=lambda i: branches)
+    result: torch.Tensor = guidance.guide(prediction, state)
     return result
 
 

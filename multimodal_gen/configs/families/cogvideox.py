@@ -3,6 +3,7 @@
 from multimodal_gen.configs.families.components import T5_TOKENIZERS, encoder, module, tokenizer
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -29,7 +30,7 @@ COGVIDEOX = FamilyConfig(
         "vae": module("AutoencoderKLCogVideoX"),
     },
     tasks=("text-to-video", "video-to-video"),
-    parameters=("num_frames", "fps", "max_sequence_length", "video_path"),
+    parameters=("num_frames", "fps", "max_sequence_length", "video_path", *GUIDANCE_PARAMETERS),
     size_multiple=16,
     defaults=Defaults(
         width=720,

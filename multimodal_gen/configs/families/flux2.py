@@ -14,6 +14,7 @@ from multimodal_gen.configs.families.components import (
 )
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -58,7 +59,7 @@ FLUX2 = FamilyConfig(
         "vae": module("AutoencoderKLFlux2"),
     },
     tasks=("text-to-image", "image-edit", "inpainting"),
-    parameters=("max_sequence_length",),
+    parameters=("max_sequence_length", *GUIDANCE_PARAMETERS),
     size_multiple=16,
     picture_size="within",
     defaults=Defaults(

@@ -10,6 +10,7 @@ from multimodal_gen.configs.families.components import (
     tokenizer,
 )
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -30,7 +31,7 @@ HIDREAM = FamilyConfig(
         "vae": module("AutoencoderKL"),
     },
     tasks=("text-to-image",),
-    parameters=("max_sequence_length",),
+    parameters=("max_sequence_length", *GUIDANCE_PARAMETERS),
     size_multiple=16,
     defaults=Defaults(
         width=1024,

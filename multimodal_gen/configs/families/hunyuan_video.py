@@ -9,6 +9,7 @@ from multimodal_gen.configs.families.components import (
 )
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -41,7 +42,7 @@ HUNYUAN_VIDEO = FamilyConfig(
         "vae": module("AutoencoderKLHunyuanVideo"),
     },
     tasks=("text-to-video",),
-    parameters=("num_frames", "fps", "true_cfg_scale", "max_sequence_length"),
+    parameters=("num_frames", "fps", "true_cfg_scale", "max_sequence_length", *GUIDANCE_PARAMETERS),
     size_multiple=16,
     defaults=Defaults(
         width=1280,

@@ -8,6 +8,7 @@ from multimodal_gen.configs.families.components import (
     tokenizer,
 )
 from multimodal_gen.configs.families.family import FamilyConfig
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -31,7 +32,7 @@ HUNYUAN_VIDEO_15 = FamilyConfig(
         "vae": module("AutoencoderKLHunyuanVideo15"),
     },
     tasks=("text-to-video", "image-to-video"),
-    parameters=("num_frames", "fps"),
+    parameters=("num_frames", "fps", *GUIDANCE_PARAMETERS),
     size_multiple=16,
     defaults=Defaults(
         width=848, height=480, num_frames=121, fps=24, num_inference_steps=50, guidance_scale=6.0

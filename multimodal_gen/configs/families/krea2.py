@@ -12,6 +12,7 @@ from multimodal_gen.configs.families.components import (
 )
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -46,7 +47,7 @@ KREA2 = FamilyConfig(
         "vae": module("AutoencoderKLQwenImage"),
     },
     tasks=("text-to-image",),
-    parameters=("max_sequence_length",),
+    parameters=("max_sequence_length", *GUIDANCE_PARAMETERS),
     size_multiple=16,
     defaults=Defaults(
         width=1024,

@@ -3,6 +3,7 @@
 from multimodal_gen.configs.families.components import T5_TOKENIZERS, encoder, module, tokenizer
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -38,7 +39,7 @@ LTX = FamilyConfig(
         "vae": module("AutoencoderKLLTXVideo"),
     },
     tasks=("text-to-video", "image-to-video"),
-    parameters=("num_frames", "fps", "max_sequence_length"),
+    parameters=("num_frames", "fps", "max_sequence_length", *GUIDANCE_PARAMETERS),
     size_multiple=32,
     defaults=Defaults(
         width=704,

@@ -12,6 +12,7 @@ from multimodal_gen.configs.families.components import (
 )
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.sampling.guidance import INTERVAL
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -74,6 +75,7 @@ LTX2 = FamilyConfig(
         "modality_scale",
         "guidance_rescale",
         SKIPPING_PARAMETER,
+        *INTERVAL,
     ),
     size_multiple=32,
     defaults=Defaults(

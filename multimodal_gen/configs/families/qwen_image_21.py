@@ -10,6 +10,7 @@ from multimodal_gen.configs.families.components import (
 )
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -42,7 +43,7 @@ QWEN_IMAGE_21 = FamilyConfig(
         "vae": module("AutoencoderKLQwenImage21"),
     },
     tasks=("text-to-image", "image-edit"),
-    parameters=("true_cfg_scale",),
+    parameters=("true_cfg_scale", *GUIDANCE_PARAMETERS),
     size_multiple=32,
     defaults=Defaults(width=1024, height=1024, num_inference_steps=40, true_cfg_scale=1.0),
     limits=Limits(max_images=10),

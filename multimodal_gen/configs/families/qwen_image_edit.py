@@ -11,6 +11,7 @@ from multimodal_gen.configs.families.components import (
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.qwen_image import QWEN_IMAGE
 from multimodal_gen.configs.families.single_file import of_another
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -29,7 +30,7 @@ QWEN_IMAGE_EDIT = FamilyConfig(
         "vae": module("AutoencoderKLQwenImage"),
     },
     tasks=("image-edit", "inpainting"),
-    parameters=("true_cfg_scale",),
+    parameters=("true_cfg_scale", *GUIDANCE_PARAMETERS),
     size_multiple=16,
     defaults=Defaults(
         width=1024,

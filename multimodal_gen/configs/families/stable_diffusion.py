@@ -3,6 +3,7 @@
 from multimodal_gen.configs.families.components import CLIP_TOKENIZERS, encoder, module, tokenizer
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -67,7 +68,7 @@ STABLE_DIFFUSION = FamilyConfig(
         ("transformers", "CLIPFeatureExtractor"),
     ),
     tasks=("text-to-image", "image-to-image", "inpainting"),
-    parameters=("prompt_syntax",),
+    parameters=("prompt_syntax", *GUIDANCE_PARAMETERS),
     size_multiple=8,
     picture_size="own",
     defaults=Defaults(

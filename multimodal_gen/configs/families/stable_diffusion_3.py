@@ -12,6 +12,7 @@ from multimodal_gen.configs.families.components import (
 )
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -64,7 +65,7 @@ STABLE_DIFFUSION_3 = FamilyConfig(
         "vae": module("AutoencoderKL"),
     },
     tasks=("text-to-image", "image-to-image", "inpainting"),
-    parameters=("prompt_syntax", "max_sequence_length"),
+    parameters=("prompt_syntax", "max_sequence_length", *GUIDANCE_PARAMETERS),
     size_multiple=16,
     defaults=Defaults(
         width=1024,

@@ -4,6 +4,7 @@ from multimodal_gen.configs.families.components import CLIP_TOKENIZERS, encoder,
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
 from multimodal_gen.configs.families.stable_diffusion import SEES_MASK, STABLE_DIFFUSION
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
@@ -55,7 +56,7 @@ STABLE_DIFFUSION_XL = FamilyConfig(
         "text_encoder_2": encoder("CLIPTextModelWithProjection"),
     },
     tasks=("text-to-image", "image-to-image", "inpainting"),
-    parameters=("prompt_syntax",),
+    parameters=("prompt_syntax", *GUIDANCE_PARAMETERS),
     size_multiple=8,
     picture_size="own",
     defaults=Defaults(

@@ -11,10 +11,11 @@ from multimodal_gen.configs.families.components import (
 )
 from multimodal_gen.configs.families.family import FamilyConfig
 from multimodal_gen.configs.families.single_file import BaseModel, SingleFile
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults, Limits
 
-PARAMETERS = ("num_frames", "fps", "max_sequence_length")
+PARAMETERS = ("num_frames", "fps", "max_sequence_length", *GUIDANCE_PARAMETERS)
 OF_EXPERTS = ("guidance_scale_2",)
 """For models with two experts."""
 LIMITS = Limits(max_frames=241, max_sequence_length=512)

@@ -44,7 +44,8 @@ class EngineFlags(EngineArgs):
 
 _OF_SERVERS = (
     *("ulysses_degree", "ring_degree", "tensor_degree", "enable_cfg_parallel"),
-    *("max_loaded_loras", "max_lora_gb", "max_queue_size", "step_timeout"),
+    *("max_loaded_loras", "max_lora_gb", "batching_max_size", "max_queue_size"),
+    *("step_timeout", "log_format", "attention_backend"),
 )
 """Options that tune an engine which serves for long."""
 if TYPE_CHECKING:

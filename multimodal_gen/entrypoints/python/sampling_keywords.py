@@ -65,6 +65,20 @@ class SamplingKeywords(TypedDict, total=False):
     """Guidance away from video and sound made apart; 1: none (0 to 100)."""
     guidance_rescale: float | None
     """Scales guided values back to their unguided spread (0 to 1)."""
+    guidance_start: float
+    """Share of steps before guidance (0 to 1)."""
+    guidance_stop: float
+    """Share of steps where guidance ends (0 to 1)."""
+    guidance_method: Literal["cfg", "cfg_zero", "apg"]
+    """Formula of guidance."""
+    zero_init_steps: int | None
+    """First steps that cfg_zero leaves out."""
+    apg_eta: float
+    """Share of guidance along the prediction (0 to 10)."""
+    apg_norm: float
+    """Longest that guidance may be; 0: any (0 to 10000)."""
+    apg_momentum: float
+    """Weight of the steps before (-1 to 1)."""
     image_path: str | Sequence[str] | None
     """Input images, in order."""
     last_image_path: str | None

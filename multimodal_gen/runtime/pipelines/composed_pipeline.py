@@ -11,6 +11,8 @@ from torch import Tensor
 
 from multimodal_gen.configs.families import FamilyConfig
 from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.solver_choice import view_of
+from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.runtime.controls.loaded_controls import LoadedControls
@@ -30,6 +32,7 @@ from multimodal_gen.runtime.pipelines.decoding_pipeline import DecodingPipeline
 from multimodal_gen.runtime.pipelines.described_pipeline import DescribedPipeline
 from multimodal_gen.runtime.pipelines.executor import SyncExecutor
 from multimodal_gen.runtime.pipelines.guidance import guidance_without_effect
+from multimodal_gen.runtime.pipelines.guiding.interval import combined_branches
 from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.pipelines.prompts import EncodedPrompts, WeightedPrompts
 from multimodal_gen.runtime.pipelines.requirements import check_components, check_view
@@ -258,6 +261,10 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
     def noise(self, state: RequestState) -> Tensor:
         """Noise that a request starts from, [1, ...]."""
         return self.layout.noise(state.params, state.generator)
+
+    def combined(self, state: RequestState) -> Sequence[tuple[str, ...]]:
+        """Guidance branches that each evaluation combines; empty: all, in all of them."""
+        return combined_branches(state, flow=view_of(self.scheduler_config) is View.FLOW)
 
     # -- schedule
 

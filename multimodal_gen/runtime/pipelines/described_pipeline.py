@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from multimodal_gen.configs.families import FamilyConfig
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS
 from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.configs.solver_choice import (
     default_solver_name,
@@ -33,6 +34,7 @@ from multimodal_gen.runtime.models.latent_upsampler import LatentUpsampler
 from multimodal_gen.runtime.models.upscaler import Upscaler
 from multimodal_gen.runtime.residency.residency import Residency
 from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.runtime.stages.stage import Guidance
 
 
 class DescribedPipeline:
@@ -50,6 +52,7 @@ class DescribedPipeline:
     residency: Residency
     step_caches: StepCaches
     """How it extrapolates predictions, by `quality`; set when it is loaded."""
+    guidance: Guidance
     enhancer: PromptEnhancer | None = None
     """Rewrites prompts, on the rank that encodes; set when it is loaded."""
     unpacked: tuple[str, ...] = ()
@@ -146,7 +149,10 @@ class DescribedPipeline:
     @property
     def parameters(self) -> tuple[str, ...]:
         """Optional sampling parameters that this checkpoint supports."""
-        return self.family.parameters
+        known = self.family.parameters
+        if self.guidance.scale_name is not None:
+            return known
+        return tuple(name for name in known if name not in GUIDANCE_PARAMETERS)
 
     @property
     def required(self) -> tuple[str, ...]:

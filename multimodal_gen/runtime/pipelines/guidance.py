@@ -8,16 +8,25 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS, OF_APG
+from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.distributed.device_copies import tensor_of
+from multimodal_gen.runtime.pipelines.guiding.formulas import (
+    Number,
+    beyond_negative,
+    fitted,
+    limited,
+    projected,
+    rescaled,
+)
+from multimodal_gen.runtime.stages.momentum import Momentum
 from multimodal_gen.runtime.stages.request_state import RequestState
 from multimodal_gen.runtime.stages.rows import join
 from multimodal_gen.runtime.stages.stage import Guidance
 
-Combine = Callable[[Tensor, Tensor, float | Tensor], Tensor]
-"""(positive, negative, scale) -> the guided prediction, all [n, ...]; a tensor of scales is float32
-[n, 1, ...]."""
+Combine = Callable[[Tensor, Tensor, Tensor, Number], Tensor]
+"""(positive, negative, away from the negative, scale) -> the guided prediction, all [n, ...]."""
 
 
 class NoGuidance:
@@ -43,29 +52,6 @@ def guide_each(
     """Guide one request after another."""
     own = zip(predictions.split([*rows]), states, strict=True)
     return join([guidance.guide(prediction, state) for prediction, state in own])
-
-
-def beyond_negative(positive: Tensor, negative: Tensor, scale: float | Tensor) -> Tensor:
-    """Classifier-free guidance with diffusers' scale: 1 is the positive branch."""
-    return negative + _times(scale, positive - negative)
-
-
-def beyond_positive(positive: Tensor, negative: Tensor, scale: float | Tensor) -> Tensor:
-    """Ho & Salimans 2022, eq. 6, whose scale is relative to the positive branch: 0 is that
-    branch."""
-    return positive + _times(scale, positive - negative)
-
-
-def _times(scale: float | Tensor, x: Tensor) -> Tensor:
-    """Product in the dtype of x, rounded once, as with a Python number."""
-    return (scale * x).to(x.dtype)
-
-
-def keeping_norm(positive: Tensor, negative: Tensor, scale: float | Tensor) -> Tensor:
-    """`beyond_negative`, with each token rescaled to its norm in the positive branch."""
-    guided = beyond_negative(positive, negative, scale)
-    ratio: Tensor = positive.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True)
-    return guided * ratio
 
 
 class _Pairs:
@@ -113,17 +99,33 @@ class ClassifierFreeGuidance:
         return ("positive", "negative") if self.scale(params) > self._above else ("positive",)
 
     def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
+        if not state.combined_at(state.evaluation):
+            _, latents = state.running()
+            return torch.zeros_like(latents)
         if self._float32:
             prediction = prediction.float()
         if len(prediction) == 1:
             return prediction
-        return self._combine(prediction[:1], prediction[1:], self.scale_now(state))
+        guided = self._guided(prediction[:1], prediction[1:], state)
+        rescale = state.params.guidance_rescale
+        return rescaled(guided, prediction[:1], rescale) if rescale else guided
+
+    def _guided(self, positive: Tensor, negative: Tensor, state: RequestState) -> Tensor:
+        method, scale = state.params.guidance_method, self.scale_now(state)
+        if method == "cfg_zero":
+            negative = fitted(negative, positive)
+        away = positive - negative
+        if method == "apg":
+            away = _adapted(away, positive, state)
+        return self._combine(positive, negative, away, scale)
 
     def guide_all(
         self, predictions: Tensor, states: Sequence[RequestState], rows: Sequence[int]
     ) -> Tensor:
         if len(rows) == 1:
             return self.guide(predictions, states[0])
+        if not all(rows) or not all(_is_plain(state.params) for state in states):
+            return guide_each(self, predictions, states, rows)
         if self._float32:
             predictions = predictions.float()
         if len(predictions) == len(rows):
@@ -132,7 +134,8 @@ class ClassifierFreeGuidance:
         if not self._pairs.are_of(rows, scales):
             self._pairs = _Pairs(rows, scales, predictions.device)
         positive, negative = self._pairs.of(predictions)
-        return self._combine(positive, negative, self._pairs.scales(predictions.dim()))
+        scale = self._pairs.scales(predictions.dim())
+        return self._combine(positive, negative, positive - negative, scale)
 
     def scale(self, params: SamplingParams) -> float:
         assert params.guidance_scale is not None
@@ -141,6 +144,22 @@ class ClassifierFreeGuidance:
     def scale_now(self, state: RequestState) -> float:
         """Scale of the current evaluation."""
         return self.scale(state.params)
+
+
+def _is_plain(params: SamplingParams) -> bool:
+    """True if the formula of its family is all."""
+    return params.guidance_method == "cfg" and not params.guidance_rescale
+
+
+def _adapted(away: Tensor, positive: Tensor, state: RequestState) -> Tensor:
+    """Adaptive projected guidance: `away` with momentum, limited, and across the prediction."""
+    params = state.params
+    if params.apg_momentum:
+        state.momentum = state.momentum or Momentum()
+        away = state.momentum.add(away, params.apg_momentum, state.evaluation)
+    if params.apg_norm:
+        away = limited(away, params.apg_norm)
+    return projected(away, positive, params.apg_eta)
 
 
 class TrueCfgGuidance(ClassifierFreeGuidance):
@@ -176,4 +195,18 @@ def guidance_without_effect(
             found.append(f"negative_prompt has no effect: {why}")
         elif is_set("true_cfg_scale"):
             found.append("true_cfg_scale has no effect without a negative prompt")
+    return [*found, *_methods_without_effect(state, defaults)]
+
+
+def _methods_without_effect(state: RequestState, defaults: Defaults) -> list[str]:
+    """Sentences on the parameters of GUIDANCE_PARAMETERS that are set in vain."""
+    usual = {n: getattr(defaults, n, PARAMETERS[n].default) for n in GUIDANCE_PARAMETERS}
+    given = [name for name, value in usual.items() if getattr(state.params, name) != value]
+    if len(state.conditioning) == 1:
+        return [f"{name} has no effect without guidance" for name in given]
+    method, found = state.params.guidance_method, []
+    for name in given:
+        needed = "apg" if name in OF_APG else "cfg_zero" if name == "zero_init_steps" else method
+        if method != needed:
+            found.append(f"{name} has no effect: it is for guidance_method={needed}")
     return found

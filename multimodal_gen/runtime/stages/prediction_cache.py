@@ -89,6 +89,8 @@ class PredictionCache:
         planned, time = self._plan[i], self._times[i]
         if planned.begins or i > self._last:
             self._nodes = []
+        if not planned.wanted:
+            return computed
         if not planned.computed:
             return self._extrapolated(time)
         if not planned.is_complete:

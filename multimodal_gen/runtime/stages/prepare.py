@@ -39,6 +39,7 @@ class PrepareStage:
             self._pipeline.controls.prepare(use, self._shown(state, use))
         self._pipeline.prepare(state)
         state.first = state.evaluation
+        state.branches, state.momentum = self._pipeline.combined(state), None
         plan_quality(self._pipeline, state)
         solver, _ = state.running()
         solver.weigh(state.evaluation)

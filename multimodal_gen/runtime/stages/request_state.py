@@ -20,6 +20,7 @@ from multimodal_gen.runtime.models.latent_upsampler import LatentUpsampler
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.upscaler import Enlargement
 from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
+from multimodal_gen.runtime.stages.momentum import Momentum
 from multimodal_gen.runtime.stages.prediction_cache import PredictionCache
 
 Conditioning = dict[str, Tensor]
@@ -93,6 +94,8 @@ class RequestState:
     branches: Sequence[tuple[str, ...]] = ()
     """Guidance branches that each of its evaluations combines; empty: all branches in all of
     them."""
+    momentum: Momentum | None = None
+    """Of its guidance, if that has some."""
     first: int = 0
     """Its first evaluation: later than 0 if it starts from an image."""
     stepped: tuple[Tensor, Tensor] | None = None

@@ -112,6 +112,7 @@ class ExpectSecondPass:
         solver, _ = second.running()
         self._pipeline.start.begin(second, solver)
         second.first = second.evaluation
+        second.branches = self._pipeline.combined(second)
         plan_quality(self._pipeline, second)
 
 

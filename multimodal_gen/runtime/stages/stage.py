@@ -45,7 +45,7 @@ class Guidance(Protocol):
         """("positive",), or ("positive", "negative"): one batch row each."""
 
     def guide(self, prediction: Tensor, state: RequestState) -> Tensor:
-        """Combine predictions of the branches [branches, ...] into one [1, ...]."""
+        """Combine predictions [branches, ...] of `state.combined_at` into one [1, ...]."""
 
     def guide_all(
         self, predictions: Tensor, states: Sequence[RequestState], rows: Sequence[int]
@@ -106,6 +106,8 @@ class Pipeline(Protocol):
     def without_effect(self, state: RequestState) -> list[str]: ...
 
     def prepare(self, state: RequestState) -> None: ...
+
+    def combined(self, state: RequestState) -> Sequence[tuple[str, ...]]: ...
 
     @property
     def size_multiple(self) -> int: ...

@@ -75,6 +75,10 @@ class SteppedPipeline(ComposedPipeline):
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         return {}
 
+    def combined(self, state: RequestState) -> Sequence[tuple[str, ...]]:
+        """Empty: guidance is the library's."""
+        return ()
+
     def without_effect(self, state: RequestState) -> list[str]:
         """Nothing is known: the library's call takes the parameters."""
         return []

@@ -19,7 +19,8 @@ from multimodal_gen.runtime.models.encoders.qwen3_vl import Qwen3VLEncoder
 from multimodal_gen.runtime.models.vaes.qwen_image import QwenImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.flow_schedules import falling_sigmas, linear_shift
-from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance, beyond_positive
+from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
+from multimodal_gen.runtime.pipelines.guiding.formulas import beyond_positive
 from multimodal_gen.runtime.pipelines.latents.packed import PATCH, PackedLatents
 from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState

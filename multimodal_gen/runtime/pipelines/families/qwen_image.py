@@ -21,7 +21,8 @@ from multimodal_gen.runtime.models.encoders.qwen import QwenEncoder
 from multimodal_gen.runtime.models.vaes.qwen_image import QwenImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.flow_schedules import falling_sigmas, linear_shift
-from multimodal_gen.runtime.pipelines.guidance import TrueCfgGuidance, keeping_norm
+from multimodal_gen.runtime.pipelines.guidance import TrueCfgGuidance
+from multimodal_gen.runtime.pipelines.guiding.formulas import keeping_norm
 from multimodal_gen.runtime.pipelines.latents.packed import PATCH, PackedLatents
 from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start

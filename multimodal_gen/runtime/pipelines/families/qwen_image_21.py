@@ -31,7 +31,8 @@ from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.families.qwen_image import chat
 from multimodal_gen.runtime.pipelines.families.qwen_image_edit import fitted
 from multimodal_gen.runtime.pipelines.flow_schedules import falling_sigmas, linear_shift
-from multimodal_gen.runtime.pipelines.guidance import TrueCfgGuidance, beyond_negative
+from multimodal_gen.runtime.pipelines.guidance import TrueCfgGuidance
+from multimodal_gen.runtime.pipelines.guiding.formulas import beyond_negative
 from multimodal_gen.runtime.pipelines.latents.tokens import LatentTokens
 from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.pipelines.prompts import text_of

@@ -19,7 +19,8 @@ from multimodal_gen.runtime.models.encoders.qwen3 import Qwen3Encoder
 from multimodal_gen.runtime.models.vaes.image import ImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.flow_schedules import linear_shift
-from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance, beyond_positive
+from multimodal_gen.runtime.pipelines.guidance import ClassifierFreeGuidance
+from multimodal_gen.runtime.pipelines.guiding.formulas import beyond_positive
 from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
 from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start
