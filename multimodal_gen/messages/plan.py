@@ -12,6 +12,7 @@ from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.request import Runner as Runner
 
 
 class Phase(StrEnum):
@@ -37,6 +38,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     """For evaluations larger than any that ran before: the memory that they are expected to need on
     a rank. Ranks agree that each has it, since one that ran out of it inside an evaluation would
     leave the others waiting there."""
+    runner: Runner = "eager"
+    """How evaluations are run: the same for a request from its first one on, on all ranks."""
 
 
 AdapterKind = Literal["lora", "control"]
@@ -218,4 +221,11 @@ class AdapterRead(msgspec.Struct, frozen=True, kw_only=True, tag="adapter_read")
     error: WireError | None = None
 
 
-RankMessage = Ack | RankStarted | RankLoaded | LoadingProgress | AdapterRead
+class RunnerReady(msgspec.Struct, frozen=True, kw_only=True, tag="runner_ready"):
+    """A rank can run evaluations in another way."""
+
+    rank: int
+    runner: Runner
+
+
+RankMessage = Ack | RankStarted | RankLoaded | LoadingProgress | AdapterRead | RunnerReady

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -10,6 +12,10 @@ from multimodal_gen.messages.codec import FrameHeader
 PROTOCOL_VERSION = 4
 PREVIEWS_PER_REQUEST = 10
 """Maximum; each preview costs a small decode."""
+Runner = Literal["eager", "compiled", "captured"]
+"""Ways to run an evaluation, the fastest last: operation by operation; each repeated block as one
+compiled graph; the whole as one captured graph."""
+RUNNERS: tuple[Runner, ...] = ("eager", "compiled", "captured")
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -35,6 +41,9 @@ class Req(msgspec.Struct, frozen=True, kw_only=True):
     pictures: dict[str, FrameHeader] = {}
     """Input images and video, as frames in this order; see messages/pictures.py."""
     standing: Standing = Standing()
+    runner: Runner | None = None
+    """As of `Work`, for a request that another engine has begun; None: the fastest that is
+    ready."""
 
 
 def preview_stride(evaluations: int) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from multimodal_gen.messages.plan import BatchKey, Phase
+from multimodal_gen.messages.plan import BatchKey, Phase, Runner
+from multimodal_gen.messages.request import RUNNERS
 from multimodal_gen.scheduling.batching import EvaluationBatch
 from multimodal_gen.scheduling.cost_model import PROMPT, CostModel
 from multimodal_gen.scheduling.job import SchedulerJob
@@ -39,6 +40,8 @@ class Choice(NamedTuple):
     """Predicted seconds until the weights of the phase are on the device."""
     untried_bytes: int = 0
     """As of `Work`."""
+    runner: Runner = "eager"
+    """As of `Work`."""
 
     @property
     def seconds(self) -> float:
@@ -63,6 +66,8 @@ class BatchPlanner:
         self._turns = turns
         self._changes = changes
         self._max_batch = max_batch
+        self.ready: set[Runner] = {"eager"}
+        """Runners that all ranks have."""
 
     def choose(
         self, head: SchedulerJob, ready: Sequence[SchedulerJob], alive: int, now: float
@@ -84,8 +89,10 @@ class BatchPlanner:
         batch = EvaluationBatch(
             head, self._cost, max_batch=limit, alive=alive, slowdown=slowdown, now=now
         )
+        runner = self.runner_of(head)
         for job in others:
-            if job.phase is Phase.DENOISE and job.key == batch.key:
+            alike = job.key == batch.key and self.runner_of(job) == runner
+            if job.phase is Phase.DENOISE and alike:
                 batch.add(job)
         newcomers = self._newcomers(batch, head, len(ready)) if self._may_encode(head) else []
         if head.phase is Phase.ENCODE:
@@ -105,6 +112,12 @@ class BatchPlanner:
         seconds = self._cost.seconds(Phase.DENOISE, free[0].key, 0)
         return _sized(Phase.DENOISE, free, free[0].key, 0, seconds)
 
+    def runner_of(self, job: SchedulerJob) -> Runner:
+        """The job's runner, or the one that it gets if it is begun now."""
+        if job.runner is None:
+            return next(each for each in reversed(RUNNERS) if each in self.ready)
+        return job.runner if job.runner in self.ready else "eager"
+
     def _may_encode(self, head: SchedulerJob) -> bool:
         """False if the device would leave the head's phase for that, at too high a price."""
         return head.phase is Phase.ENCODE or self._changes.pays(Phase.ENCODE)
@@ -117,13 +130,24 @@ class BatchPlanner:
         if head.alone or batch.full or begun >= MAX_BEGUN * self._max_batch:
             return []
         mates = self._waiting.mates_of(head, self._max_batch)
-        fit = (j for j in mates if j is not head and not j.alone and j.phase is Phase.ENCODE)
+        runner = self.runner_of(head)
+        fit = (
+            j
+            for j in mates
+            if j is not head
+            and not j.alone
+            and j.phase is Phase.ENCODE
+            and self.runner_of(j) == runner
+        )
         return [j for j in fit if batch.add(j)]
 
     def _together(self, batch: EvaluationBatch) -> Choice:
         seconds = self._cost.seconds(Phase.DENOISE, batch.key, batch.rows)
         chosen = _sized(Phase.DENOISE, batch.jobs, batch.key, batch.rows, seconds)
-        return chosen._replace(untried_bytes=self._cost.untried_bytes(batch.key, batch.rows))
+        return chosen._replace(
+            untried_bytes=self._cost.untried_bytes(batch.key, batch.rows),
+            runner=self.runner_of(batch.jobs[0]),
+        )
 
     def _in_turn(self, phase: Phase, key: BatchKey, jobs: Sequence[SchedulerJob]) -> Choice:
         """As many of the jobs, in order, as fit into one plan; at least the first."""

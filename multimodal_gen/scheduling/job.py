@@ -104,6 +104,8 @@ class SchedulerJob:
         self.urgent = False
         """Close to its deadline: raised by one level."""
         self._in_batch: tuple[int, int] | None = None
+        self.runner = req.runner
+        """How its evaluations are run; None until it is begun, unless it was begun elsewhere."""
         self._pixels = pixels_of(params)
         self.estimate = estimate
         self._evaluations = self.steps

@@ -65,6 +65,7 @@ class PlannedWork:
             ids=tuple(job.id for job in choice.jobs),
             k=choice.k,
             untried_bytes=choice.untried_bytes,
+            runner=choice.runner,
         )
         batch = PlannedBatch(
             work, tuple(choice.jobs), choice.key, choice.rows, choice.seconds, choice.switch_s

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from multimodal_gen.errors import DeadlineExceeded, QueueFull
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
-from multimodal_gen.messages.plan import Phase, Prepared, Work
+from multimodal_gen.messages.plan import Phase, Prepared, Runner, Work
 from multimodal_gen.messages.request import Req
 from multimodal_gen.scheduling.batch_planner import MAX_BEGUN, BatchPlanner, Choice
 from multimodal_gen.scheduling.cost_model import MAX_KEYS, CostModel
@@ -152,6 +152,11 @@ class Policy:
             late.append(job.id)
             self.remove(job.id)
         return late
+
+    def use(self, runner: Runner) -> None:
+        """Run the evaluations of requests that are begun from now on so, unless a faster way is
+        ready: all ranks can."""
+        self._planner.ready.add(runner)
 
     # -- what runs
 
@@ -290,6 +295,7 @@ class Policy:
                 self._waiting.discard(job)
                 self._backlog.discard(job)
                 self._begun[job.id] = job
+                job.runner = self._planner.runner_of(job)
         if choice.phase is Phase.DENOISE:
             for job in choice.jobs:
                 job.joined(choice.rows)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from multimodal_gen.runtime.layers.lora import LoraRows, RowGroup, TermBank
+from multimodal_gen.runtime.layers.lora import LoraRows, RowGroup, TermBank, held, numbered
 from multimodal_gen.runtime.layers.lora_terms import Difference, Term
 from multimodal_gen.runtime.layers.take import Segment, Sources, take_parameters
 
@@ -15,8 +15,15 @@ from multimodal_gen.runtime.layers.take import Segment, Sources, take_parameters
 class DifferenceBank(TermBank):
     """Differences of all loaded LoRAs to the parameters of one module."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = numbered(self)
+
     def value(self, name: str, own: Tensor, rows: LoraRows | None) -> Tensor:
         """Parameter `name`, which is `own` [*shape]; [R, 1, *shape] if some rows differ."""
+        if rows is not None and torch.compiler.is_compiling():
+            found: Tensor = with_loras(self.number, own, name, rows.number)
+            return found
         used = [] if rows is None else [*self.used(rows)]
         if rows is None or not used:
             return own
@@ -34,6 +41,23 @@ class DifferenceBank(TermBank):
                 added = difference.expand(len(group.rows), 1, *difference.shape)
                 part.index_add_(0, group.rows, added, alpha=group.scale)
         return value
+
+
+@torch.library.custom_op(
+    "multimodal_gen::with_loras",
+    mutates_args=(),
+    schema="(Tensor bank, Tensor own, str name, Tensor rows) -> Tensor",
+)
+def with_loras(bank: Tensor, own: Tensor, name: str, rows: Tensor) -> Tensor:
+    """`DifferenceBank.value` for each of the rows, [R, 1, *shape], as one operation of a compiled
+    graph: see `add_loras`."""
+    value: Tensor = held(bank).value(name, own, held(rows[0]))
+    return value if value is not own else own.expand(len(rows), 1, *own.shape).clone()
+
+
+@with_loras.register_fake
+def _(bank: Tensor, own: Tensor, name: str, rows: Tensor) -> Tensor:
+    return own.new_empty(rows.shape[0], 1, *own.shape)
 
 
 class Elementwise(nn.Module):

@@ -137,8 +137,16 @@ def joint_block(parts: Parts, inputs: Sequence[StreamInput], context: BlockConte
     counts = [each.tokens.shape[1] for each in inputs]
     return [
         each.weights.update(each.tokens, part, each.modulation, lora)
-        for each, part in zip(inputs, attended.split_with_sizes(counts, dim=1), strict=True)
+        for each, part in zip(inputs, apart(attended, counts), strict=True)
     ]
+
+
+def apart(attended: Tensor, counts: Sequence[int]) -> Sequence[Tensor]:
+    """Parts of attention's output [B, S, dim], of so many tokens each."""
+    parts = attended.split_with_sizes(list(counts), dim=1)
+    if torch.compiler.is_compiling():  # views would tie a graph to one row, or to several
+        return [part.clone(memory_format=torch.contiguous_format) for part in parts]
+    return parts
 
 
 def joint_attention(parts: Parts, inputs: Sequence[AttendedInput], context: BlockContext) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from multimodal_gen.runtime.layers.lora import LoraBank, LoraRows
+from multimodal_gen.runtime.layers.lora import LoraBank, LoraRows, add_loras, numbered
 from multimodal_gen.runtime.layers.lora_terms import Term
 from multimodal_gen.runtime.layers.products.dense import dense_product
 from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
@@ -33,6 +33,7 @@ class Linear(nn.Module):
         self.kept: KeptWeight | None = None
         """The weight if it keeps a form of its own; then `weight` is None."""
         self.loras = LoraBank()
+        self.number = numbered(self)
 
     @property
     def shape(self) -> torch.Size:
@@ -57,7 +58,9 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor, lora: LoraRows | None = None) -> Tensor:
         output = self.product(x)
-        if lora is not None:
+        if lora is not None and torch.compiler.is_compiling():
+            add_loras(self.number, x, lora.number, output)
+        elif lora is not None:
             self.loras.delta(self, x, lora, output)
         return output
 

@@ -10,13 +10,31 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from itertools import count
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
 from multimodal_gen.runtime.distributed.device_copies import tensor_of
 from multimodal_gen.runtime.layers.lora_terms import LoraLayer, Term
+
+_numbers = count()
+_held: WeakValueDictionary[int, Any] = WeakValueDictionary()
+"""Layers and rows by number: compiled graphs have them as tensors, and so hold for all."""
+
+
+def numbered(each: Any) -> Tensor:
+    """Number of a layer, or of rows, for operations of compiled graphs: int64 on the CPU."""
+    number = next(_numbers)
+    _held[number] = each
+    return torch.tensor(number, device="cpu")
+
+
+def held(number: Tensor) -> Any:
+    """The layer or the rows of this number."""
+    return _held[int(number)]
 
 
 class LoraUse(NamedTuple):
@@ -80,6 +98,8 @@ class LoraRows:
         self.total = len(uses)
         self._uses, self._device = uses, device
         self.groups: Mapping[int, Sequence[RowGroup | ScaledRows]] = groups
+        self.number = numbered(self).expand(len(uses))
+        """See `numbered`, [R]."""
 
     def cut(self, rows: Sequence[int]) -> LoraRows:
         """The use of these rows alone."""
@@ -140,6 +160,22 @@ class LoraBank(TermBank):
         """
         for group, term in self.used(rows):
             _add(term, layer, x, group, rows.total, output)
+
+
+@torch.library.custom_op(
+    "multimodal_gen::add_loras",
+    mutates_args=("output",),
+    schema="(Tensor layer, Tensor x, Tensor rows, Tensor(a!) output) -> ()",
+)
+def add_loras(layer: Tensor, x: Tensor, rows: Tensor, output: Tensor) -> None:
+    """`LoraBank.delta` as one operation of a compiled graph, which does not depend on what LoRAs
+    there are; `layer` and `rows` are numbers."""
+    own = held(layer)
+    own.loras.delta(own, x, held(rows[0]), output)
+
+
+@add_loras.register_fake
+def _(layer: Tensor, x: Tensor, rows: Tensor, output: Tensor) -> None: ...
 
 
 def _add(

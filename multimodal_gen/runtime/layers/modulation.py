@@ -37,7 +37,8 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -
 
     The caller has added 1 to `scale`: once for all blocks, not in each of them.
     """
-    if scale.shape[:2] == (1, 1) and scale.dtype == x.dtype:  # one row: a pass less over memory
+    alone = not torch.compiler.is_compiling() and scale.shape[:2] == (1, 1)
+    if alone and scale.dtype == x.dtype:  # one row: a pass less over memory
         return F.layer_norm(x, x.shape[-1:], scale.flatten(), shift.flatten(), eps)
     if (kernels := _kernels_for(x, scale)) is not None:
         return kernels.norm(x, scale, shift, eps)
@@ -99,7 +100,9 @@ def modulate_groups_(x: Tensor, counts: Sequence[int], vectors: Sequence[Sequenc
     """x * scale + shift in place, for groups of so many consecutive tokens of x [B, S, D]:
     `vectors` are shift and scale [B, 1, D] of each."""
     for part, (shift, scale) in zip(x.split([*counts], dim=1), vectors, strict=True):
-        torch.addcmul(shift, part, scale, out=part)
+        part.mul_(scale).add_(shift) if torch.compiler.is_compiling() else torch.addcmul(
+            shift, part, scale, out=part
+        )
 
 
 def add_groups_(groups: Sequence[Tensor], gates: Sequence[Tensor], update: Tensor) -> None:

@@ -187,6 +187,8 @@ class GPUWorker:
     ) -> dict[str, Any]:
         """Collective: after an error, the batch stops on every rank until a plan resumes it."""
         before = [state.evaluation for state in states]
+        for state in states:
+            state.runner = work.runner
         error: WireError | None = None
         peak = PeakMemory(self.device)
         try:

@@ -18,7 +18,7 @@ from multimodal_gen.errors import ProtocolError
 from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, Decoder, encode
 from multimodal_gen.messages.links import PROBE, beat, keys_for, unlock
 from multimodal_gen.messages.loading import LoadingProgress
-from multimodal_gen.messages.plan import AdapterRead, Plan, RankLoaded, RankStarted
+from multimodal_gen.messages.plan import AdapterRead, Plan, RankLoaded, RankStarted, RunnerReady
 from multimodal_gen.messages.rank_args import SCHEDULER_LOST, RankArgs, socket_name
 
 if TYPE_CHECKING:  # imports torch, which must not delay the sockets
@@ -47,7 +47,7 @@ class RankScheduler:
         self._open_store = partial(_connect, context, args, "store")
         self._rank = args.rank
         self._received: SimpleQueue[tuple[Plan, list[Any]]] = SimpleQueue()
-        self._begun: SimpleQueue[PlanOutcome | AdapterRead | None] = SimpleQueue()
+        self._begun: SimpleQueue[PlanOutcome | AdapterRead | RunnerReady | None] = SimpleQueue()
         self._told_to_end = threading.Event()
         monitors = [_monitor(link) for link in (self._plans, self._answers)]
         threading.Thread(target=self._watch, args=(monitors,), daemon=True).start()
@@ -98,7 +98,7 @@ class RankScheduler:
 
     def _answer(self) -> None:
         while (outcome := self._begun.get()) is not None:
-            if isinstance(outcome, AdapterRead):
+            if isinstance(outcome, AdapterRead | RunnerReady):
                 self._answers.send_multipart(encode(outcome))
                 continue
             ack, arrays = outcome.ack()

@@ -25,6 +25,7 @@ from multimodal_gen.runtime.models.denoiser import (
     StreamedDenoiser,
     WrappedDenoiser,
 )
+from multimodal_gen.runtime.models.runners import Runners
 from multimodal_gen.runtime.models.schedulers.registry import make_solver
 from multimodal_gen.runtime.models.schedulers.schedule import Schedule
 from multimodal_gen.runtime.models.schedulers.solver import Solver
@@ -82,6 +83,7 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
         self.loras = LoadedLoras(context.device)
         self.controls = LoadedControls(context.device)
         self.residency = residency or Residency()
+        self.runners = Runners()
         self.prompts = EncodedPrompts(self.loras, self._hold_encoders)
         self.reads = WeightedPrompts(self.prompts, lambda params: self.guidance.branches(params))
         self.executor = SyncExecutor(self.components, make_stages(self), self.residency)
@@ -158,7 +160,8 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
             if self.native is not None
             else WrappedDenoiser(module, self.loras.hooks, added)
         )
-        return denoiser if stream is None else StreamedDenoiser(denoiser, stream)
+        eager = denoiser if stream is None else StreamedDenoiser(denoiser, stream)
+        return self.runners.of(module, eager)
 
     def _hold_encoders(self) -> None:
         self.residency.hold(self.components_of_kind(*ENCODERS))

@@ -11,6 +11,7 @@ import math
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -31,6 +32,8 @@ from multimodal_gen.messages.plan import (
     RankLoaded,
     RankMessage,
     RankStarted,
+    Runner,
+    RunnerReady,
     Work,
 )
 from multimodal_gen.messages.reply import EngineHealth, RequestProgress, WireError
@@ -77,6 +80,7 @@ class Scheduler:
         self._bulletin = CostBulletin(gateway.publish)
         self._lock = threading.RLock()
         self._issued = IssuedPlans(links.size, step_timeout)
+        self._ready: defaultdict[Runner, set[int]] = defaultdict(set)
         self._resume = False
         self._stopping = False
         self._wakeup = Wakeup(context, "scheduler")
@@ -235,6 +239,11 @@ class Scheduler:
         if isinstance(ack, AdapterRead):
             for request_id, error in self._adapters.reported(ack).items():
                 self._live.end(request_id, error.exception())
+            return
+        if isinstance(ack, RunnerReady):
+            self._ready[ack.runner].add(ack.rank)
+            if len(self._ready[ack.runner]) == self._links.size:
+                self._policy.use(ack.runner)
             return
         self._issued.acknowledge(ack, bodies, time.monotonic())
         while (issued := self._issued.finished) is not None:

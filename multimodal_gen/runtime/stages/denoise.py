@@ -77,7 +77,8 @@ class DenoiseStage:
         ]
         controls = batch.controls(uses, self._pipeline.controls.rows)
         evaluation = Rows(latents, timesteps, batch.conditioning, owners, lora, controls)
-        return self._pipeline.predict(evaluation)
+        with self._pipeline.runners.using(states[0].runner):
+            return self._pipeline.predict(evaluation)
 
     def _batch_of(self, states: Sequence[RequestState]) -> Batch:
         """Cached while the same requests stay together and compute the same branches."""

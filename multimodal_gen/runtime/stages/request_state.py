@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.request import Req, Runner
 from multimodal_gen.runtime.controls.control_rows import ControlUse
 from multimodal_gen.runtime.layers.lora import LoraUse, uses_at
 from multimodal_gen.runtime.models.latent_upsampler import LatentUpsampler
@@ -87,6 +87,8 @@ class RequestState:
     latents: Tensor | None = None
     """[1, ...] in the denoiser's layout."""
     solver: Solver | None = None
+    runner: Runner = "eager"
+    """How its evaluations are run."""
     evaluation: int = 0
     """Number of entries of `solver.timesteps` done."""
     cache: PredictionCache | None = None

@@ -15,6 +15,7 @@ from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.loader.upscalers import Upscalers
 from multimodal_gen.runtime.models.latent_upsampler import LatentUpsampler
+from multimodal_gen.runtime.models.runners import Runners
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.models.upscaler import Upscaler
 from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
@@ -78,6 +79,7 @@ class Pipeline(Protocol):
     context: RankContext
     loras: LoadedLoras
     controls: LoadedControls
+    runners: Runners
 
     step_caches: StepCaches
 

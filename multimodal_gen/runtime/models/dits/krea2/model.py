@@ -90,9 +90,9 @@ class Krea2Transformer(nn.Module):
         ends = None if lengths is None else lengths + streams[0]
         context = BlockContext(rotary, streams, ends, lora)
         embedded, vectors = self._modulate(timestep, hidden_states.dtype, lora)
-        joint, attend = torch.cat((image, text), dim=1), self._together(context)
+        joint = torch.cat((image, text), dim=1)
         for block in self.blocks:
-            joint = block(joint, attend, context, vectors)
+            joint = block(joint, context, vectors)
         scale, shift = (self.out_modulation(lora) + embedded).split(1, dim=-2)
         own = joint[:, : image.shape[1]]
         image = self.norm_out(own, self.config.norm_eps, lora, scale + 1, shift)
@@ -114,34 +114,13 @@ class Krea2Transformer(nn.Module):
         layers = states.shape[2:]
         flat = states.flatten(1, 2)
         for block in self.layerwise:
-            flat = block(flat, self._by_token(layers[0]), context)
+            flat = block(flat, context, layers=layers[0])
         text = self.text_layers(flat.unflatten(1, (-1, layers[0])).mT, context.lora).squeeze(-1)
         for block in self.refiners:
-            text = block(text, self._together(context), context)
+            text = block(text, context)
         text = self.text_norm(text, self.config.norm_eps, context.lora)
         embedded: Tensor = self.text_embedder(text, context.lora)
         return embedded
-
-    def _together(self, context: BlockContext) -> Attend:
-        """Attention of the whole sequence, which ranks may share."""
-
-        def attend(qk: Tensor, v: Tensor) -> Callable[[], Tensor]:
-            attending = self.parts.attend(v, context.streams, context.lengths)
-            attending.start(qk)
-            return attending.wait
-
-        return attend
-
-    def _by_token(self, layers: int) -> Attend:
-        """Attention of each token's states [B, T * layers, ...] to one another."""
-
-        def attend(qk: Tensor, v: Tensor) -> Callable[[], Tensor]:
-            tokens, count = v.shape[:2]
-            q, k = qk.to(v.dtype).reshape(-1, layers, *qk.shape[2:]).unbind(2)
-            attended = self.parts.cross_attention(q, k, v.reshape(k.shape))
-            return lambda: attended.reshape(tokens, count, -1)
-
-        return attend
 
     def rotary(self, text: int, grid: rope.Grid) -> Tensor:
         """Rotary table of this rank, [1, S_local, head_dim / 2, 2]: of the image on `grid` (h, w),
@@ -184,9 +163,16 @@ class Krea2Block(nn.Module):
         self.mlp_out = parts.row((mlp,), dim, bias=False)
 
     def forward(
-        self, x: Tensor, attend: Attend, context: BlockContext, vectors: Tensor | None = None
+        self,
+        x: Tensor,
+        context: BlockContext,
+        vectors: Tensor | None = None,
+        layers: int | None = None,
     ) -> Tensor:
-        """Apply the block to x [B, S_local, dim]; `vectors` [B, 1, 6, dim] of the timestep."""
+        """Apply the block to x [B, S_local, dim]; `vectors` [B, 1, 6, dim] of the timestep. With
+        `layers`, x is [B, S_local * layers, dim], and the states of each token attend to one
+        another alone."""
+        attend = self._together(context) if layers is None else self._by_token(layers)
         lora = context.lora
         if self.modulation is None or vectors is None:
             x = x + self._attended(self.norm1(x, self.eps, lora), attend, context)
@@ -216,6 +202,27 @@ class Krea2Block(nn.Module):
         opened = gate().sigmoid()  # while queries, keys and values travel between ranks
         out: Tensor = self.attention_out(waiting() * opened, context.lora)
         return out
+
+    def _together(self, context: BlockContext) -> Attend:
+        """Attention of the whole sequence, which ranks may share."""
+
+        def attend(qk: Tensor, v: Tensor) -> Callable[[], Tensor]:
+            attending = self.parts.attend(v, context.streams, context.lengths)
+            attending.start(qk)
+            return attending.wait
+
+        return attend
+
+    def _by_token(self, layers: int) -> Attend:
+        """Attention of each token's states [B, T * layers, ...] to one another."""
+
+        def attend(qk: Tensor, v: Tensor) -> Callable[[], Tensor]:
+            tokens, count = v.shape[:2]
+            q, k = qk.to(v.dtype).reshape(-1, layers, *qk.shape[2:]).unbind(2)
+            attended = self.parts.cross_attention(q, k, v.reshape(k.shape))
+            return lambda: attended.reshape(tokens, count, -1)
+
+        return attend
 
     def _repeated(self, x: Tensor) -> Tensor:
         """Keys or values [B, S, H, D] once for each query, [B, S, H, group, D]."""

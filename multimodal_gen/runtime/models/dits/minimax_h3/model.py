@@ -25,9 +25,9 @@ from multimodal_gen.runtime.models.dits.minimax_h3.config import MiniMaxH3Config
 _VECTORS = 6  # shift, scale and gate of attention, then of the MLP
 _VIDEO, _TEXT, _SOUND = range(_KINDS := 3)  # whose tokens have vectors of their own
 _ENDS = ("proj_out", "audio_out")
-Group = tuple[Tensor, int]
-"""Tokens of this rank, [B, n, dim], that follow each other and are modulated alike, and the number
-of their vectors: 3 times that of their timestep, plus that of their kind."""
+Group = tuple[int, int]
+"""Number of this rank's tokens that follow each other and are modulated alike, and the number of
+their vectors: 3 times that of their timestep, plus that of their kind."""
 
 
 class Counts(NamedTuple):
@@ -96,7 +96,7 @@ class MiniMaxH3Transformer(nn.Module):
         context = BlockContext(table, [n for n in (*media, length) if n], ends, lora)
         waves = sinusoidal_embedding(timestep.flatten(), self.config.freq_dim)
         time = F.silu(self.time_embedder(waves, lora)).to(text.dtype)
-        groups = self._groups(x, counts, length)
+        groups = self._groups(counts, length)
         for block in self.blocks:
             x = block(x, context, time, groups)
         return self._velocities(x, time, media, lora)
@@ -110,15 +110,14 @@ class MiniMaxH3Transformer(nn.Module):
         normed: Tensor = self.text_norm(text, lora)
         return normed
 
-    def _groups(self, x: Tensor, counts: Counts, length: int) -> list[Group]:
-        """Groups of x, this rank's tokens, in order, with `length` tokens of text."""
+    def _groups(self, counts: Counts, length: int) -> list[Group]:
+        """Groups of this rank's tokens, in order, with `length` tokens of text."""
         share, text = self.sequence.share, self.sequence.share(length)
         seen = max(0, min(text.stop, counts.seen) - text.start)
         own = (*(len(share(count)) for count in counts[:4]), seen, len(text) - seen)
         times, kinds = (0, 2, 1, 3, 0, 0), (_VIDEO, _VIDEO, _SOUND, _SOUND, _VIDEO, _TEXT)
         numbers = (time * _KINDS + kind for time, kind in zip(times, kinds, strict=True))
-        groups = zip(x.split(own, dim=1), numbers, strict=True)
-        return [group for group in groups if group[0].shape[1]]
+        return [(count, number) for count, number in zip(own, numbers, strict=True) if count]
 
     def _velocities(
         self, x: Tensor, time: Tensor, media: Sequence[int], lora: LoraRows | None
@@ -161,8 +160,8 @@ class MiniMaxH3Block(PlainStream):
         lora = context.lora
         vectors = self.modulation(time, lora).view(len(x), -1, 1, x.shape[-1])
         vectors[:, 1::3].add_(1)  # the scales
-        every, tokens = vectors.unbind(1), [group for group, _ in groups]
-        counts = [group.shape[1] for group in tokens]
+        every, counts = vectors.unbind(1), [count for count, _ in groups]
+        tokens = x.split(counts, dim=1)
         own = [every[number * _VECTORS :][:_VECTORS] for _, number in groups]
         h = self.norm1(x, lora)
         modulate_groups_(h, counts, [each[:2] for each in own])

@@ -23,6 +23,7 @@ from multimodal_gen.runtime.layers.joint_stream import (
     AttendingStream,
     BlockContext,
     JointStream,
+    apart,
     joint_attention,
 )
 from multimodal_gen.runtime.layers.lora import LoraRows
@@ -181,14 +182,15 @@ class SD3Block(nn.Module):
             (self.text, text, of_text if continues else of_text[::-1]),
         ]
         attended = joint_attention(self.parts, streams, context)
-        updated = self.image.attend(image, attended[:, :tokens], of_image, lora)
+        own_part, other = apart(attended, (tokens, text.shape[1]))
+        updated = self.image.attend(image, own_part, of_image, lora)
         if self.image_alone is not None:
             own = of_image[_STREAM:]
             by_itself = context._replace(streams=context.streams[:1])
             alone = joint_attention(self.parts, [(self.image_alone, image, own)], by_itself)
             updated = self.image_alone.attend(updated, alone, own, lora)
         if isinstance(self.text, JointStream):
-            text = self.text.update(text, attended[:, tokens:], of_text, lora)
+            text = self.text.update(text, other, of_text, lora)
         return self.image.feed(updated, of_image, lora), text
 
 

@@ -1,0 +1,1 @@
+"""Compiled blocks: graphs that hold for all tokens and rows."""
