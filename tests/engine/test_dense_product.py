@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multimodal_gen.runtime.layers.products import dense
-from multimodal_gen.runtime.layers.products.dense import dense_product, use_dense_product
+from multimodal_gen.runtime.layers.products.dense import (
+    dense_product,
+    pack_weights,
+    use_dense_product,
+)
 
 pytestmark = pytest.mark.skipif(not dense.HAS_ONEDNN, reason="no AVX-512")
 
@@ -71,6 +77,31 @@ def test_linear_layers_of_libraries_use_it_and_keep_their_names() -> None:
     }
     assert set(module.state_dict()) == names
     torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_small_modules_keep_their_weights_packed_as_well() -> None:
+    module = nn.Sequential(nn.Linear(192, 768), nn.GELU(), nn.Linear(768, 192)).bfloat16()
+    module[0].float()
+    use_dense_product(module)
+    x = _operands(2, 40)[0]
+    before = module[0](x)
+    pack_weights(module)
+    assert module[0].packed is not None
+    assert module[2].packed is None  # 16-bit
+    torch.testing.assert_close(module[0](x), before, atol=1e-5, rtol=0)
+    again = copy.deepcopy(module)  # as pipelines of libraries are given components
+    assert again[0].packed is None
+    torch.testing.assert_close(again[0](x), before, atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_large_modules_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.Sequential(nn.Linear(192, 768))
+    use_dense_product(module)
+    monkeypatch.setattr(dense, "_MOST_PACKED", 192 * 768 * 4)
+    pack_weights(module)
+    assert module[0].packed is None
 
 
 def test_one_graph_serves_any_number_of_tokens() -> None:

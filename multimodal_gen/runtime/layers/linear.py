@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from multimodal_gen.runtime.layers.lora import LoraBank, LoraRows, add_loras, numbered
 from multimodal_gen.runtime.layers.lora_terms import Term
-from multimodal_gen.runtime.layers.products.dense import dense_product
+from multimodal_gen.runtime.layers.products.dense import PackedWeight, dense_product
 from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
 from multimodal_gen.runtime.layers.take import Segment, Sources, take_parameters
 
@@ -22,6 +22,8 @@ class Linear(nn.Module):
     segments: Sequence[Segment] = ()
     """Source tensors of the checkpoint for the rows of the weight."""
     channel_dim = -1
+    packed: PackedWeight | None = None
+    """The weight in the order of the device's kernel, if that is kept as well."""
 
     def __init__(self, shape: tuple[int, ...], *, bias: bool = True) -> None:
         """`shape` is that of the weight, [out, in]."""
@@ -69,7 +71,7 @@ class Linear(nn.Module):
         if self.kept is not None:
             return self.kept.product(x, self.bias)
         assert self.weight is not None
-        return dense_product(x, self.weight, self.bias)
+        return dense_product(x, self.weight, self.bias, self.packed)
 
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Outputs of some rows of a plain weight, without LoRAs."""

@@ -22,6 +22,7 @@ from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.enhancer.enhancer import ENHANCER
 from multimodal_gen.runtime.enhancer.folder import EnhancerFolder
+from multimodal_gen.runtime.layers.products.dense import pack_weights
 from multimodal_gen.runtime.layers.quantized.unpacking import unpacking_warnings
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.loading_meter import LoadingMeter
@@ -66,6 +67,9 @@ def load_pipeline(
     enhancer = EnhancerFolder(prompt_enhancer) if prompt_enhancer and context.encodes else None
     pipeline = _load(kind, checkpoint, context, budget, report, enhancer)
     pipeline.limit_decoding(room)
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            pack_weights(component)
     _check_defaults(pipeline)
     names = pipeline.components_of_kind(pipeline.denoiser_name)
     denoisers = {name: pipeline.components[name] for name in names}

@@ -63,7 +63,7 @@ class RowLinear(Linear):
         if self.kept is not None:
             return self.kept.product(_spread(x, self.own, self._held), bias)
         assert self.weight is not None
-        return dense_product(x, self.weight, bias)
+        return dense_product(x, self.weight, bias, self.packed)
 
     def base(self, x: Tensor, rows: range) -> Tensor:
         return super().base(_spread(x, self.own, self._held) if self.kept is not None else x, rows)
