@@ -7,6 +7,8 @@ import os
 import sysconfig
 from pathlib import Path
 
+from multimodal_gen.launch.cores import usable_cores
+
 PASSED = """
     CC CONDA_PREFIX CPATH CXX HOME LANG LANGUAGE LD_LIBRARY_PATH LD_PRELOAD LIBRARY_PATH LOGNAME
     MULTIMODAL_GEN_LOG_LEVEL MULTIMODAL_GEN_MEASUREMENTS_FILE NVIDIA_TF32_OVERRIDE
@@ -34,11 +36,8 @@ def child_environment(local_ranks: int = 1) -> dict[str, str]:
             environment[name] = folders
     environment["PYTHONSAFEPATH"] = "1"
     environment["HF_HUB_OFFLINE"] = "1"  # The front has fetched everything that is needed.
-    environment["OMP_NUM_THREADS"] = _threads(local_ranks, environment.get("OMP_NUM_THREADS", ""))
-    if local_ranks > 1:
-        # Ranks that share cores must not spin while waiting for each other; a single rank is faster
-        # if it spins between two small operations.
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    asked = (environment.get(name, "") for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"))
+    environment |= usable_cores().environment(local_ranks, *asked)
     if "PYTORCH_CUDA_ALLOC_CONF" not in environment:  # the older name of the same variable
         # Sizes vary from batch to batch: without it, blocks of one size are of no use for another.
         environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
@@ -66,8 +65,3 @@ def _is_passed(name: str) -> bool:
 
 def _absolute_only(folders: str) -> str:
     return os.pathsep.join(filter(os.path.isabs, folders.split(os.pathsep)))
-
-
-def _threads(local_ranks: int, asked: str) -> str:
-    fair = max(1, (os.cpu_count() or 1) // local_ranks)
-    return str(min(fair, int(asked)) if asked.isdigit() else fair)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
+from multimodal_gen.launch.cores import usable_cores
 from multimodal_gen.launch.device_memory import gpus
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -16,7 +17,8 @@ def shares_of(engines: Sequence[EngineArgs]) -> list[Mapping[str, str]]:
     if len(engines) < 2:
         return [{} for _ in engines]
     devices = iter(_devices([each for each in engines if each.device != "cpu"]))
-    threads = _threads(sum(each.num_gpus for each in engines))
+    asked = os.environ.get("OMP_NUM_THREADS", ""), os.environ.get("OMP_WAIT_POLICY", "")
+    threads = usable_cores().environment(sum(each.num_gpus for each in engines), *asked)
     return [{**threads, **({} if each.device == "cpu" else next(devices))} for each in engines]
 
 
@@ -39,10 +41,3 @@ def _devices(engines: Sequence[EngineArgs]) -> Iterator[Mapping[str, str]]:
         own = [names[(first + index) % len(names)] for index in range(each.num_gpus)]
         first += each.num_gpus
         yield {VISIBLE: ",".join(own)}
-
-
-def _threads(ranks: int) -> Mapping[str, str]:
-    given, fair = os.environ.get("OMP_NUM_THREADS", ""), max(1, (os.cpu_count() or 1) // ranks)
-    threads = min(fair, int(given)) if given.isdigit() else fair
-    policy = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
-    return {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": policy}

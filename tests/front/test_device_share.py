@@ -6,6 +6,7 @@ import pytest
 
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.launch import device_share
+from multimodal_gen.launch.cores import Cores
 from multimodal_gen.launch.device_share import VISIBLE, shares_of
 
 TWO, ONE, ON_CPU = EngineArgs(num_gpus=2), EngineArgs(), EngineArgs(device="cpu")
@@ -15,7 +16,7 @@ TWO, ONE, ON_CPU = EngineArgs(num_gpus=2), EngineArgs(), EngineArgs(device="cpu"
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VISIBLE, "4,5,6,7")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(device_share.os, "cpu_count", lambda: 12)
+    monkeypatch.setattr(device_share, "usable_cores", lambda: Cores(12, is_rationed=False))
 
 
 def gpus_of(*engines: EngineArgs) -> list[str | None]:

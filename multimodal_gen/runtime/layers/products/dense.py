@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -77,7 +80,8 @@ def pack_weights(module: nn.Module) -> None:
     size = sum(each.numel() * each.element_size() for each in module.parameters())
     if not HAS_ONEDNN or size > _MOST_PACKED:
         return
-    for layer in module.modules():
+    layers: Iterable[Any] = module.modules()
+    for layer in layers:
         weight = getattr(layer, "weight", None)
         if hasattr(layer, "packed") and isinstance(weight, Tensor) and _is_packable(weight):
             layer.packed = PackedWeight(weight)
