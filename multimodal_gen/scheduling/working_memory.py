@@ -15,7 +15,7 @@ from multimodal_gen.scheduling.residency import Moment
 DECODING_SHARE = 4
 """Encoding and decoding pixels may take one part in so many of the device's memory."""
 GRAPH_BYTES = 2**31
-"""Set aside for captured evaluations where there is several times as much."""
+"""Set aside for captured evaluations."""
 ENCODERS = ("text_encoder", "image_encoder", "connectors")
 """Kinds of components that encode prompts and what is shown with them."""
 DECODERS = ("vae", "audio_vae", "vocoder")
@@ -39,6 +39,11 @@ def tokens_of(defaults: Defaults) -> int:
 def evaluation_bytes(parameters: int, tokens: int) -> int:
     """Activations of a transformer: its width grows with the root of its parameters."""
     return int(4 * math.sqrt(parameters) * tokens)
+
+
+def has_room_for_graphs(free: int) -> bool:
+    """True if, of so many free bytes, captured evaluations take a small part."""
+    return free >= 4 * GRAPH_BYTES
 
 
 def can_capture(parameters: int, tokens: int) -> bool:

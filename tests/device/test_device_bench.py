@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from stand_in_graphs import StandInGraphs
 
 from multimodal_gen.benchmarks.device import runner
 from multimodal_gen.benchmarks.device.measures import measured
@@ -14,6 +15,7 @@ from multimodal_gen.benchmarks.device.runner import measure_device
 from multimodal_gen.benchmarks.device.sections import SECTIONS, WHOLE_S
 from multimodal_gen.benchmarks.report import Figure, Report, single
 from multimodal_gen.entrypoints.cli.main import main
+from multimodal_gen.runtime.models.captured import graph_cache
 
 MODELS = ("flux", "qwen_image", "wan", "z_image")
 OF_A_MODEL = {
@@ -62,8 +64,21 @@ def test_a_check_passes_where_it_can_not_fail(check: str) -> None:
     assert [figure.name for figure in figures.values() if figure.met is False] == []
 
 
+@pytest.mark.usefixtures("few_threads")
+def test_captured_evaluations_are_compared_with_eager_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert figures_of("graphs") == {}  # a CPU has none
+    monkeypatch.setattr(graph_cache, "graphs_of", lambda device: StandInGraphs())
+    figures = figures_of("graphs")
+    assert [figure.name for figure in figures.values() if figure.met is False] == []
+    assert figures["graphs/count"].value == 3
+    assert figures["graphs/8/captured"].value > 0
+
+
 def test_all_sections_but_the_engines_are_tested_here() -> None:
-    assert {*MODELS, "pictures", "products", "recovery", "streamed", "cancel"} == SECTIONS.keys()
+    checks = {"pictures", "products", "recovery", "streamed", "graphs", "cancel"}
+    assert {*MODELS, *checks} == SECTIONS.keys()
     assert WHOLE_S < 600
 
 

@@ -59,6 +59,7 @@ class StandInGraph:
             tensor
             for each in operations
             for tensor in (*_tensors(each.args), *_tensors(each.kwargs))
+            if not tensor.is_mkldnn  # weights that are packed, only on a CPU
         )
         self.reads = {
             memory: tensor for tensor in used if (memory := memory_of(tensor)) not in made
@@ -143,7 +144,8 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def memory_of(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    """A number that is equal for tensors on the same memory, while they live."""
+    return id(tensor) if tensor.is_mkldnn else tensor.untyped_storage()._cdata
 
 
 def _fill_with_nan(tensor: Tensor) -> None:

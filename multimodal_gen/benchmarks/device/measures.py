@@ -9,6 +9,7 @@ import torch
 from multimodal_gen.benchmarks.device.cancelling import cancelling
 from multimodal_gen.benchmarks.device.checks import pictures, products, recovery, streamed
 from multimodal_gen.benchmarks.device.evaluation import measure_model
+from multimodal_gen.benchmarks.device.graphs import graphs
 from multimodal_gen.benchmarks.device.real_models import REAL_MODELS
 from multimodal_gen.benchmarks.names import Scale
 from multimodal_gen.benchmarks.report import Figure
@@ -17,6 +18,7 @@ _CHECKS: dict[str, Callable[[torch.device, Scale], Iterator[Figure]]] = {
     "pictures": pictures,
     "products": products,
     "streamed": streamed,
+    "graphs": graphs,
     "recovery": recovery,
     "cancel": cancelling,
 }

@@ -11,6 +11,7 @@ SECTIONS: Mapping[str, float] = {
     "recovery": 40,
     "products": 40,
     "streamed": 60,
+    "graphs": 60,
     "flux": 100,
     "z_image": 80,
     "wan": 120,

@@ -58,6 +58,7 @@ from multimodal_gen.runtime.pipelines.registry import load_pipeline
 from multimodal_gen.runtime.pipelines.sharing import agreed_parallel
 from multimodal_gen.runtime.stages.decode import decode_units
 from multimodal_gen.runtime.stages.request_state import RequestState
+from multimodal_gen.scheduling.working_memory import GRAPH_BYTES, has_room_for_graphs
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ class GPUWorker:
         self.device = pipeline.context.device
         self.rank = pipeline.context.mesh.rank
         self.states: dict[str, RequestState] = {}
+        self.captures = False
+        """True if it has graphs of evaluations, and memory for them."""
         self._faulted = False
         self._adapter_bytes = 0 if adapters is None else adapters.expected_bytes
         self._most_adapter_bytes = None if adapters is None else adapters.most_bytes
@@ -136,6 +139,8 @@ class GPUWorker:
         plan = self.pipeline.residency.plan
         if plan is not None:
             free = min(free, plan.free_in(Phase.DENOISE))
+        self.captures = self.pipeline.runners.graphs is not None and has_room_for_graphs(free)
+        free -= GRAPH_BYTES if self.captures else 0
         own = self._most_adapter_bytes
         most = free // 2 if own is None else min(free, own)
         return RankLoaded(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 
 from multimodal_gen.messages.request import Runner
 from multimodal_gen.runtime.layers.lora import LoraRows
+from multimodal_gen.runtime.models.captured.graph_cache import GraphCache
 from multimodal_gen.runtime.models.compiled.blocks import CompiledBlocks, repeated_blocks
 from multimodal_gen.runtime.models.denoiser import Denoiser, Static, Tensors
 
@@ -16,7 +17,9 @@ from multimodal_gen.runtime.models.denoiser import Denoiser, Static, Tensors
 class Runners:
     """Runs each denoiser of a pipeline in the way that its evaluation asks for."""
 
-    def __init__(self) -> None:
+    def __init__(self, graphs: GraphCache | None = None) -> None:
+        self.graphs = graphs
+        """Graphs of captured evaluations; None where there can't be any."""
         self.blocks: list[CompiledBlocks] = []
         """Of each denoiser that has some."""
         self.now: Runner = "eager"
@@ -33,14 +36,21 @@ class Runners:
         finally:
             self.now = "eager"
 
-    def of(self, module: nn.Module, eager: Denoiser) -> Denoiser:
-        """The denoiser that runs the module in all of these ways; `eager` is one of them."""
+    def of(
+        self,
+        module: nn.Module,
+        eager: Denoiser,
+        capture: Callable[[Denoiser], Denoiser] | None = None,
+    ) -> Denoiser:
+        """The denoiser that runs the module in all of these ways; `eager` is one of them, and
+        `capture` makes the captured one of the compiled one."""
         blocks = repeated_blocks(module)
         if not blocks:
             return eager
         self.blocks.append(CompiledBlocks(blocks))
         compiled = CompiledDenoiser(self, eager, self.blocks[-1])
-        return ChosenDenoiser(self, {"eager": eager, "compiled": compiled})
+        captured = compiled if capture is None else capture(compiled)
+        return ChosenDenoiser(self, {"eager": eager, "compiled": compiled, "captured": captured})
 
 
 class ChosenDenoiser:

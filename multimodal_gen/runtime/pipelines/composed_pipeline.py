@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +19,10 @@ from multimodal_gen.messages.plan import BatchKey, Phase
 from multimodal_gen.runtime.controls.loaded_controls import LoadedControls
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
+from multimodal_gen.runtime.layers.quantized.storage import count_numbers
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
+from multimodal_gen.runtime.models.captured.denoiser import CapturedDenoiser
+from multimodal_gen.runtime.models.captured.graph_cache import GraphCache
 from multimodal_gen.runtime.models.denoiser import (
     Denoiser,
     EagerDenoiser,
@@ -42,7 +46,12 @@ from multimodal_gen.runtime.stages import make_stages
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState, shapes_of
 from multimodal_gen.runtime.stages.rows import Rows, join_rows
 from multimodal_gen.runtime.stages.stage import Guidance, Start
-from multimodal_gen.scheduling.working_memory import ENCODERS, kind_of, needed_together
+from multimodal_gen.scheduling.working_memory import (
+    ENCODERS,
+    can_capture,
+    kind_of,
+    needed_together,
+)
 
 
 class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
@@ -83,7 +92,10 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
         self.loras = LoadedLoras(context.device)
         self.controls = LoadedControls(context.device)
         self.residency = residency or Residency()
-        self.runners = Runners()
+        graphs = None if self.native is None else GraphCache.of(context)
+        self.runners = Runners(graphs)
+        if graphs is not None:
+            self.loras.when_removed.append(graphs.forget_lora)
         self.prompts = EncodedPrompts(self.loras, self._hold_encoders)
         self.reads = WeightedPrompts(self.prompts, lambda params: self.guidance.branches(params))
         self.executor = SyncExecutor(self.components, make_stages(self), self.residency)
@@ -161,7 +173,21 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
             else WrappedDenoiser(module, self.loras.hooks, added)
         )
         eager = denoiser if stream is None else StreamedDenoiser(denoiser, stream)
-        return self.runners.of(module, eager)
+        graphs, permits = self.runners.graphs, self.loras.are_low_rank
+        if graphs is None or not self.residency.stays(name):
+            return self.runners.of(module, eager)
+        return self.runners.of(
+            module, eager, lambda other: CapturedDenoiser(other, name, graphs, permits)
+        )
+
+    def can_capture(self, rows: Rows) -> bool:
+        """True for a small evaluation without controls, which keep what they add in modules."""
+        tokens = self.tokens(rows.states[0]) * len(rows.states)
+        return rows.controls is None and can_capture(self._parameters, tokens)
+
+    @cached_property
+    def _parameters(self) -> int:
+        return count_numbers(self.denoiser_module)
 
     def _hold_encoders(self) -> None:
         self.residency.hold(self.components_of_kind(*ENCODERS))

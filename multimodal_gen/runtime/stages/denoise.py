@@ -77,7 +77,10 @@ class DenoiseStage:
         ]
         controls = batch.controls(uses, self._pipeline.controls.rows)
         evaluation = Rows(latents, timesteps, batch.conditioning, owners, lora, controls)
-        with self._pipeline.runners.using(states[0].runner):
+        runner = states[0].runner
+        if runner == "captured" and not self._pipeline.can_capture(evaluation):
+            runner = "compiled"
+        with self._pipeline.runners.using(runner):
             return self._pipeline.predict(evaluation)
 
     def _batch_of(self, states: Sequence[RequestState]) -> Batch:

@@ -99,7 +99,11 @@ class GraphCache:
             if (lora := captured.inputs.lora) is not None and key in lora.groups:
                 del self._graphs[signature]
 
+    def forget(self) -> None:
+        """Drop all graphs."""
+        self._graphs.clear()
+
     def fail(self) -> None:
         """Drop all graphs, and capture no more."""
         self.failed = True
-        self._graphs.clear()
+        self.forget()
