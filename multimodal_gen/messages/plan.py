@@ -124,6 +124,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     batch_keys: tuple[EvaluationRun, ...]
     """Its evaluations in order."""
     decode_chunks: int
+    extrapolated: int = 0
+    """Evaluations whose predictions follow from earlier ones."""
     second: SecondPass | None = None
     """Its evaluations are the last of `batch_keys`; the decoding of the first pass comes before
     them."""

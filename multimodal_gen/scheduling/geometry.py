@@ -13,7 +13,7 @@ Geometry = tuple[int | None, ...]
 WorkKind = tuple[object, ...]
 """Requests of one kind probably have as many rows in their evaluations, too."""
 
-_OF_ROWS = ("guidance_start", "guidance_stop", "guidance_method", "zero_init_steps")
+_OF_ROWS = ("guidance_start", "guidance_stop", "guidance_method", "zero_init_steps", "quality")
 """Parameters that say how many rows the evaluations have."""
 
 

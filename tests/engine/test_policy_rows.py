@@ -8,8 +8,12 @@ from itertools import pairwise
 import pytest
 from policy_simulation import cost_model, request
 
+from multimodal_gen.configs.sampling_params import SamplingParams
+from multimodal_gen.configs.step_cache import QUALITIES
 from multimodal_gen.messages.plan import BatchKey, EvaluationRun, Phase, Prepared, Work
+from multimodal_gen.messages.request import Req
 from multimodal_gen.scheduling.cost_model import STEP_S, CostModel
+from multimodal_gen.scheduling.geometry import work_kind
 from multimodal_gen.scheduling.policy import Policy
 
 KEY, OTHER = BatchKey(16, "picture"), BatchKey(16, "another")
@@ -154,3 +158,11 @@ def test_memory_is_asked_for_the_rows_of_the_evaluation() -> None:
             work = engine.until_evaluation()
             assert work.untried_bytes == (cost_model().untried_bytes(KEY, rows) if rows else 0)
             engine.do(work)
+
+
+def test_what_exact_requests_take_says_nothing_about_faster_ones() -> None:
+    kinds = {
+        work_kind(Req(id="a", params=SamplingParams(prompt="a", seed=1, quality=quality)))
+        for quality in QUALITIES
+    }
+    assert len(kinds) == len(QUALITIES)

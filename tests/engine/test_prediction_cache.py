@@ -102,6 +102,13 @@ def test_a_change_of_the_guided_branches_begins_anew() -> None:
         torch.testing.assert_close(rows, torch.cat([linear(time, name) for name in each.wanted]))
 
 
+def test_an_evaluation_that_combines_nothing_is_left_as_it_is() -> None:
+    plan = planned(wanted=lambda i: () if i < 2 else BOTH)
+    assert [i for i, each in enumerate(plan) if each.is_extrapolated] == [4, 5, 7, 8, 10, 11]
+    found, _ = run(EVERY_THIRD, plan, TIMES, linear)
+    assert [len(each) for each in found] == [0, 0] + [2] * 10
+
+
 def test_the_negative_branch_follows_by_its_difference_from_the_positive_one() -> None:
     rule = StepCache(computed=(*range(12),), guided=(0, 4, 8), steps=12, slope=1)
     plan = planned(rule)

@@ -99,6 +99,23 @@ def operations(family: str) -> int:
     return seen.operations.total()
 
 
+def extrapolation() -> dict[str, Any]:
+    """Two requests with a step cache: the waits of all evaluations, and the operations of each
+    that runs the denoiser and of each that does not."""
+    with loaded("flux-dev") as (device, pipeline):
+        params = SamplingParams(**REQUEST | {"num_inference_steps": 16, "quality": "fast"})
+        states = [start(pipeline, params), start(pipeline, params)]
+        counts: dict[str, list[int]] = {"computed": [], "extrapolated": []}
+        waits = 0
+        for i in range(left(states[0])):
+            with device.watching() as seen:
+                pipeline.forward(Phase.DENOISE, states, 1)
+            kind = "computed" if states[0].branches_at(i) else "extrapolated"
+            counts[kind].append(seen.operations.total())
+            waits += seen.waits.total()
+    return {**counts, "waits": waits}
+
+
 def generation(cell: Cell) -> dict[str, Any]:
     """A family's request for a task, from its text to its pixels, with one of another text beside
     it where they can share evaluations.

@@ -16,13 +16,18 @@ import pretend_device
 
 def main(arguments: list[str]) -> None:
     import torch
-    from device_cases import NATIVE, generations, operations
+    from device_cases import NATIVE, extrapolation, generations, operations
     from device_solvers import solver_waits
 
     torch.set_num_threads(1)
     counted = {family: operations(family) for family in NATIVE}
     if arguments == ["--json"]:
-        seen = {"operations": counted, "generations": generations(), "solvers": solver_waits()}
+        seen = {
+            "operations": counted,
+            "generations": generations(),
+            "solvers": solver_waits(),
+            "extrapolation": extrapolation(),
+        }
         print(json.dumps(seen))
     else:
         for family, operations_of_it in counted.items():

@@ -330,6 +330,7 @@ class GPUWorker:
         return Prepared(
             batch_keys=tuple(run for each in passes for run in self._runs(each)),
             decode_chunks=decode_units(self.pipeline, state),
+            extrapolated=sum(each.extrapolated for each in passes),
             second=None
             if second is None
             else SecondPass(second.evaluations_left, self.pipeline.decode_chunks(second.params)),

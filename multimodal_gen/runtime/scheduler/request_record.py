@@ -25,8 +25,7 @@ class RequestRecord:
     timings: dict[str, float] = field(default_factory=dict)
     batch_sizes: list[int] = field(default_factory=list)
     evaluations: int = 0
-    computed: int = 0
-    """Evaluations of these that run the denoiser."""
+    counted: Evaluations | None = None
     warnings: list[str] = field(default_factory=list)
     revised_prompt: str | None = None
     prompt_notes: tuple[str, ...] = ()
@@ -43,7 +42,8 @@ class RequestRecord:
     def book(self, work: Work, ack: Ack, seconds: float) -> None:
         """Add work that included it, as acknowledged by rank 0, and its duration in seconds."""
         if (prepared := ack.prepared.get(self.req.id)) is not None:
-            self.evaluations, self.computed = prepared.evaluations, prepared.computed
+            self.evaluations = prepared.evaluations
+            self.counted = Evaluations(prepared.computed, prepared.extrapolated)
             self.warnings += prepared.warnings
             self.prompt_notes = prepared.prompt_notes
         self.revised_prompt = ack.enhanced.get(self.req.id, self.revised_prompt)
@@ -68,7 +68,7 @@ class RequestRecord:
             fps=params.fps,
             timings=self.timings,
             batch_sizes=self.batch_sizes,
-            evaluations=Evaluations(self.computed, self.evaluations - self.computed),
+            evaluations=self.counted,
             warnings=tuple(dict.fromkeys(self.warnings)),
             revised_prompt=self.revised_prompt,
             prompt_notes=self.prompt_notes,

@@ -15,11 +15,16 @@ class PlannedEvaluation(NamedTuple):
     """What one evaluation of a request computes."""
 
     wanted: tuple[str, ...]
-    """Guidance branches whose predictions are combined."""
+    """Guidance branches whose predictions are combined; (): no prediction is needed."""
     computed: tuple[str, ...]
-    """Those of them that are computed, the first ones; (): it is extrapolated."""
+    """Those of them that are computed, the first ones; the denoiser runs for none if ()."""
     begins: bool = False
     """True if earlier predictions tell nothing about it."""
+
+    @property
+    def is_extrapolated(self) -> bool:
+        """True if the denoiser does not run, and earlier predictions take its place."""
+        return bool(self.wanted) and not self.computed
 
     @property
     def is_complete(self) -> bool:
@@ -91,6 +96,8 @@ class PredictionCache:
             self._nodes = []
         if not planned.wanted:
             return computed
+        if not planned.wanted:
+            return computed
         if not planned.computed:
             return self._extrapolated(time)
         if not planned.is_complete:
@@ -107,11 +114,14 @@ class PredictionCache:
         self._nodes = [*older, (time, prediction)][-1 - self._rule.order :]
 
     def _extrapolated(self, time: float) -> Tensor:
+        """Weighted sum of what it holds: one operation for a polynomial of order 1."""
         weights = self._rule.weights([node[0] for node in self._nodes], time)
-        (total, *others), (weight, *more) = self.predictions[::-1], weights[::-1]
-        if not any(more):
-            return total
-        total = total * weight
-        for prediction, weight in zip(others, more, strict=True):
-            total.add_(prediction, alpha=weight)
+        *earlier, newest = self.predictions
+        moves = [each for each in zip(earlier, weights, strict=False) if each[1]]
+        if not moves:
+            return newest
+        (first, weight), *others = moves
+        total = torch.lerp(newest, first, weight)  # the weights add up to 1
+        for prediction, weight in others:
+            total.add_(prediction - newest, alpha=weight)
         return total

@@ -160,6 +160,12 @@ class RequestState:
         """Guidance branches whose predictions this evaluation combines."""
         return self.branches[evaluation] if self.branches else tuple(self.conditioning)
 
+    @property
+    def extrapolated(self) -> int:
+        """Number of its evaluations of this pass that are extrapolated."""
+        plan = () if self.cache is None else self.cache.plan
+        return sum(each.is_extrapolated for each in plan)
+
     def completed(self, computed: Tensor) -> Tensor:
         """Predictions that this evaluation combines, of those that it computes."""
         return computed if self.cache is None else self.cache.complete(self.evaluation, computed)
