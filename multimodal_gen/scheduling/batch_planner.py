@@ -13,6 +13,7 @@ from multimodal_gen.scheduling.job import SchedulerJob
 from multimodal_gen.scheduling.phase_changes import PhaseChanges
 from multimodal_gen.scheduling.queue.waiting import WaitingLines
 from multimodal_gen.scheduling.turns import Turns
+from multimodal_gen.scheduling.working_memory import can_capture
 
 REACTION_S = 0.05
 """Upper bound on when a new or cancelled request takes effect (or one unit of work, if that is
@@ -115,8 +116,14 @@ class BatchPlanner:
     def runner_of(self, job: SchedulerJob) -> Runner:
         """The job's runner, or the one that it gets if it is begun now."""
         if job.runner is None:
-            return next(each for each in reversed(RUNNERS) if each in self.ready)
+            return next(each for each in reversed(RUNNERS) if self._suits(each, job))
         return job.runner if job.runner in self.ready else "eager"
+
+    def _suits(self, runner: Runner, job: SchedulerJob) -> bool:
+        """True for a runner that is ready, and made for evaluations of the job's size."""
+        if runner not in self.ready or runner != "captured":
+            return runner in self.ready
+        return can_capture(self._cost.parameters, job.key.tokens * job.most_rows)
 
     def _may_encode(self, head: SchedulerJob) -> bool:
         """False if the device would leave the head's phase for that, at too high a price."""

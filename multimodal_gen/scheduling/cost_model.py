@@ -76,7 +76,7 @@ class CostModel:
         kind = device.partition(":")[0]
         self._fixed_s = FIXED_S.get(kind, FIXED_S["cpu"])
         self._token_s = 2 * parameters / FLOPS_PER_S.get(kind, FLOPS_PER_S["cpu"])
-        self._parameters = max(1, parameters)
+        self.parameters = max(1, parameters)
         # A transformer's width grows with the root of its parameters.
         self._memory = MemoryEstimate(4 * math.sqrt(parameters), MAX_KEYS)
         self._memory_bytes = memory_bytes
@@ -171,7 +171,7 @@ class CostModel:
     def _full_formula(self, tokens: int, rows: int) -> float:
         """Like `_formula`, with attention: it adds tokens / (6 * width) to a transformer's work,
         whose parameters are 12 * depth * width squared; depth is about a 80th of the width."""
-        width = math.cbrt(80 * self._parameters / 12)
+        width = math.cbrt(80 * self.parameters / 12)
         return self._fixed_s + rows * self._token_s * tokens * (1 + tokens / (6 * width))
 
     def _curve_seconds(self, phase: Phase, key: BatchKey, n: int) -> float:

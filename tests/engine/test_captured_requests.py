@@ -9,20 +9,24 @@ from typing import Any
 import pytest
 import torch
 from engineless import load
+from policy_simulation import prepared_of, request
 from stand_in_graphs import StandInGraphs
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.messages.plan import Phase, Plan, Work
+from multimodal_gen.messages.plan import Ack, Phase, Plan, Work
 from multimodal_gen.messages.request import Runner
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.distributed.mesh import Axis, Mesh
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.managers import gpu_worker
 from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
+from multimodal_gen.runtime.managers.rank_device import PeakMemory
 from multimodal_gen.runtime.models.captured import graph_cache
 from multimodal_gen.runtime.models.captured.graph_cache import GraphCache
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.scheduling.cost_model import CostModel
+from multimodal_gen.scheduling.policy import Policy
 from multimodal_gen.scheduling.working_memory import GRAPH_BYTES, can_capture
 
 STEPS = 5
@@ -59,14 +63,16 @@ class Requests:
         self._plan(Work(phase=Phase.ENCODE, ids=ids), admit=tuple(reqs))
         return [*ids]
 
-    def advance(self, ids: Sequence[str], k: int = 1) -> None:
+    def advance(self, ids: Sequence[str], k: int = 1) -> Ack:
         work = Work(phase=Phase.DENOISE, ids=tuple(ids), k=k, runner=self._runner)
-        assert self._plan(work).error is None
+        ack = self._plan(work)
+        assert ack.error is None
+        return ack
 
     def latents(self, name: str) -> Tensor:
         return self.worker.states[name].running()[1]
 
-    def _plan(self, work: Work, **fields: Any) -> Any:
+    def _plan(self, work: Work, **fields: Any) -> Ack:
         return self.worker.execute(Plan(number=0, work=work, **fields)).ack()[0]
 
 
@@ -105,6 +111,19 @@ def test_replay_changes_no_bit_though_no_graph_is_left(pipeline: ComposedPipelin
     assert len(cache) == 0
     for ours, theirs in zip(alone(pipeline, "captured"), expected, strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("runner", "peak"), [("eager", 7), ("captured", 0)])
+def test_replays_do_not_tell_what_an_evaluation_takes(
+    pipeline: ComposedPipeline, runner: Runner, peak: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PeakMemory, "bytes", 7, raising=False)
+    monkeypatch.setattr(PeakMemory, "__init__", lambda self, device: None)
+    monkeypatch.setattr(PeakMemory, "__enter__", lambda self: self)
+    monkeypatch.setattr(PeakMemory, "__exit__", lambda self, *error: None)
+    requests = Requests(pipeline, runner)
+    ids = requests.begin("a red heart")
+    assert requests.advance(ids).peak_bytes == peak
 
 
 def test_requests_that_join_and_leave_are_as_alone(pipeline: ComposedPipeline) -> None:
@@ -190,3 +209,31 @@ def test_libraries_modules_are_not_captured(
 ) -> None:
     monkeypatch.setattr(graph_cache, "graphs_of", lambda device: StandInGraphs())
     assert load(checkpoints("sd15")).runners.graphs is None
+
+
+@pytest.mark.parametrize(
+    ("ready", "side", "runner"),
+    [
+        (("captured",), 64, "captured"),
+        (("captured",), 4096, "eager"),
+        (("compiled", "captured"), 64, "captured"),
+        (("compiled", "captured"), 4096, "compiled"),
+        ((), 64, "eager"),
+    ],
+)
+def test_small_requests_are_captured_and_large_ones_compiled(
+    ready: Sequence[Runner], side: int, runner: Runner
+) -> None:
+    cost = CostModel(parameters=10**9, memory_bytes=0, device="cuda", path=None)
+    policy = Policy(cost, max_batch=8, max_queue=8)
+    for each in ready:
+        policy.use(each)
+    req = request("a", steps=2, side=side)
+    policy.submit(req, 0.0)
+    first = policy.next(0.0)
+    assert first is not None
+    prepared = {"a": prepared_of(req)}
+    policy.completed(first, advanced=1, seconds=0.1, prepared=prepared, now=1.0)
+    work = policy.next(1.0)
+    assert work is not None
+    assert (work.phase, work.runner) == (Phase.DENOISE, runner)

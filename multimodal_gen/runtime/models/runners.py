@@ -43,13 +43,13 @@ class Runners:
         capture: Callable[[Denoiser], Denoiser] | None = None,
     ) -> Denoiser:
         """The denoiser that runs the module in all of these ways; `eager` is one of them, and
-        `capture` makes the captured one of the compiled one."""
+        `capture` makes the captured one of it."""
         blocks = repeated_blocks(module)
         if not blocks:
             return eager
         self.blocks.append(CompiledBlocks(blocks))
         compiled = CompiledDenoiser(self, eager, self.blocks[-1])
-        captured = compiled if capture is None else capture(compiled)
+        captured = eager if capture is None else capture(eager)
         return ChosenDenoiser(self, {"eager": eager, "compiled": compiled, "captured": captured})
 
 

@@ -79,7 +79,7 @@ class DenoiseStage:
         evaluation = Rows(latents, timesteps, batch.conditioning, owners, lora, controls)
         runner = states[0].runner
         if runner == "captured" and not self._pipeline.can_capture(evaluation):
-            runner = "compiled"
+            runner = "eager"
         with self._pipeline.runners.using(runner):
             return self._pipeline.predict(evaluation)
 
