@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from multimodal_gen.benchmarks.workload import BenchmarkRequest
+from multimodal_gen.client.request_handle import Output
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.postprocess.images import to_pil
 
@@ -31,6 +32,11 @@ class EngineSide:
         with ThreadPoolExecutor(clients) as pool:
             list(pool.map(self._finish_all, shares))
         return time.perf_counter() - started
+
+    def outputs(self, requests: Sequence[BenchmarkRequest]) -> list[Output]:
+        """Outputs of requests that are sent together."""
+        handles = [self.client.submit(request.req) for request in requests]
+        return [handle.result() for handle in handles]
 
     def _finish_all(self, requests: Sequence[BenchmarkRequest]) -> None:
         for request in requests:

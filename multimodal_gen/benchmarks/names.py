@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 MeasureName = Literal[
-    "one_picture", "concurrent", "short_job", "host_gap", "help", "cold_start", "memory"
+    "one_picture",
+    "concurrent",
+    "short_job",
+    "host_gap",
+    "qualities",
+    "help",
+    "cold_start",
+    "memory",
 ]
 Scale = Literal["full", "tiny"]
 """Sizes of the models on a device: those that are published, and small ones for tests."""

@@ -49,8 +49,8 @@ def instrument(path: Path) -> None:
         if worker.rank == 0:
             path.write_bytes(msgspec.json.encode(measurements))
 
-    _replace(GPUWorker, "load", staticmethod(load))
-    _replace(RankScheduler, "run", run)
+    replace_method(GPUWorker, "load", staticmethod(load))
+    replace_method(RankScheduler, "run", run)
 
 
 def _attach(worker: GPUWorker) -> GapRecorder:
@@ -61,18 +61,19 @@ def _attach(worker: GPUWorker) -> GapRecorder:
     def timed_solver(*args: Any) -> Any:
         solver = make_solver(*args)
         for name in ("scale_input", "step"):
-            _replace(solver, name, recorder.around_solver(getattr(solver, name)))
+            replace_method(solver, name, recorder.around_solver(getattr(solver, name)))
         return solver
 
-    _replace(pipeline, "solver", timed_solver)
-    _replace(pipeline, "predict", recorder.around_predict(pipeline.predict))
-    _replace(worker, "execute", recorder.around_plan(worker.execute))
+    replace_method(pipeline, "solver", timed_solver)
+    replace_method(pipeline, "predict", recorder.around_predict(pipeline.predict))
+    replace_method(worker, "execute", recorder.around_plan(worker.execute))
     return recorder
 
 
-def _replace(
+def replace_method(
     owner: object, name: str, function: Callable[..., Any] | staticmethod[..., Any]
 ) -> None:
+    """Put a function in the place of one that exists."""
     assert hasattr(owner, name), name
     setattr(owner, name, function)
 

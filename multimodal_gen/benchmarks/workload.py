@@ -52,17 +52,24 @@ class Workload:
         )
         self._numbers = itertools.count(1)
 
-    def request(self, **params: int) -> BenchmarkRequest:
+    def request(self, **params: int | str) -> BenchmarkRequest:
         """Create a request unlike all before; `params` override the default SamplingParams."""
         number = next(self._numbers)
         thing = _THINGS[number % len(_THINGS)]
         prompt = f"a {_COLOURS[number % len(_COLOURS)]} {thing}, number {number}"
-        given = SamplingParams.from_fields(prompt=prompt, seed=number, **params)
+        return self._request(prompt=prompt, seed=number, **params)
+
+    def again(self, request: BenchmarkRequest, **params: int | str) -> BenchmarkRequest:
+        """Create one of the same prompt and seed."""
+        return self._request(prompt=request.prompt, seed=request.seed, **params)
+
+    def _request(self, **params: int | str) -> BenchmarkRequest:
+        given = SamplingParams.from_fields(**params)
         (req,) = requests_of(given, self.model)
         values = {name: getattr(req.params, name) for name in self._settings}
         return BenchmarkRequest(
             req, {name: value for name, value in values.items() if value is not None}
         )
 
-    def requests(self, count: int, **params: int) -> list[BenchmarkRequest]:
+    def requests(self, count: int, **params: int | str) -> list[BenchmarkRequest]:
         return [self.request(**params) for _ in range(count)]

@@ -12,6 +12,8 @@ import pytest
 
 from multimodal_gen.benchmarks.measures import MEASURES
 from multimodal_gen.benchmarks.names import MeasureName
+from multimodal_gen.benchmarks.profiling.profile import shares
+from multimodal_gen.benchmarks.profiling.spans import Span, gaps, named_spans, own_times
 from multimodal_gen.benchmarks.report import Figure, Report, ratio
 from multimodal_gen.benchmarks.workload import Workload
 from multimodal_gen.configs.families.flux import FLUX
@@ -32,6 +34,11 @@ FIGURES = {
     "help/help",
     "help/generate",
     "memory",
+    *(
+        f"qualities/{name}{what}"
+        for name in ("high", "fast")
+        for what in ("", "/evaluations", "/psnr")
+    ),
 }
 
 
@@ -52,6 +59,8 @@ def _with_small_defaults(checkpoint: Path, folder: Path) -> Path:
     shutil.copytree(checkpoint, folder)
     defaults = {"width": 64, "height": 64, "num_inference_steps": 40, "max_sequence_length": 16}
     (folder / "generation_defaults.json").write_text(json.dumps(defaults))
+    rule = {"computed": [0, 1, 2], "steps": 4}
+    (folder / "step_caches.json").write_text(json.dumps({"high": rule}))
     return folder
 
 
@@ -75,6 +84,59 @@ def test_a_report_says_what_was_measured_under_which_settings(measured: dict[str
 def test_small_checkpoints_have_no_memory_target(measured: dict[str, Any]) -> None:
     (memory,) = [figure for figure in measured["figures"] if figure["name"] == "memory"]
     assert (memory["target"], memory["met"]) == (None, None)
+
+
+def test_a_quality_computes_the_share_of_evaluations_that_its_rule_says(
+    measured: dict[str, Any],
+) -> None:
+    values = {figure["name"]: figure["value"] for figure in measured["figures"]}
+    assert values["qualities/high/evaluations"] == pytest.approx(0.75, abs=0.03)
+
+
+def test_a_profile_is_a_timeline_of_one_request(
+    checkpoints: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, model = tmp_path / "trace.json", checkpoints("sd3")
+    arguments = ["--device", "cpu", "--model-path", str(model)]
+    assert main(["bench", *arguments, "--profile", str(path)]) == 0
+    events = json.loads(path.read_text())["traceEvents"]
+    spans = named_spans(events)
+    evaluations = len(spans["predict"])
+    assert evaluations == len(spans["guidance"]) > 1
+    assert len(spans["plan"]) >= 3
+    assert [len(spans[phase]) for phase in ("encode", "decode")] == [1, 1]
+    assert sum(event.get("cat") == "gap" for event in events) == evaluations - 1
+    assert any(event.get("cat") == "cpu_op" for event in events)
+    assert "between plans" in capsys.readouterr().out
+
+
+def test_the_shares_of_a_profile_add_up_to_the_request() -> None:
+    parts = {
+        "plan": [(0, 10), (20, 80), (90, 100)],
+        "encode": [(1, 9)],
+        "denoise": [(21, 79)],
+        "predict": [(22, 40), (45, 70)],
+        "guidance": [(41, 43)],
+        "solver": [(43, 44)],
+        "decode": [(90, 100)],
+    }
+    spans = {name: [Span(name, *each) for each in found] for name, found in parts.items()}
+    rows = {line[:16].strip(): line[16:].split() for line in shares(spans)[1:]}
+    assert rows["between plans"][1] == "20.0%"
+    assert rows["predict"] == ["0.04", "43.0%", "2"]
+    percents = [float(cells[1].rstrip("%")) for cells in rows.values() if len(cells) > 1]
+    assert sum(percents) == pytest.approx(100)
+    assert [gap.length for gap in gaps(spans["predict"])] == [5]
+
+
+def test_operations_of_a_profile_count_without_those_inside_them() -> None:
+    def event(name: str, ts: float, dur: float, cat: str = "cpu_op") -> dict[str, Any]:
+        return {"name": name, "cat": cat, "ts": ts, "dur": dur, "tid": 1}
+
+    events = [event("inner", 2, 3), event("outer", 0, 10), event("outer", 10, 1)]
+    assert own_times(events) == {"outer": (8, 2), "inner": (3, 1)}
+    kernels = [event("kernel", 5, 7, "kernel"), *events]
+    assert own_times(kernels) == {"kernel": (7, 1)}
 
 
 def test_the_names_that_only_takes_are_those_of_the_measures() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from multimodal_gen.benchmarks.measures.inside import host_gap, memory
 from multimodal_gen.benchmarks.measures.pictures import concurrent, one_picture
+from multimodal_gen.benchmarks.measures.qualities import qualities
 from multimodal_gen.benchmarks.measures.short_job import short_job
 from multimodal_gen.benchmarks.measures.start import cold_start, help_text
 from multimodal_gen.benchmarks.names import MeasureName
@@ -17,6 +18,7 @@ MEASURES: dict[MeasureName, Callable[[Session], list[Figure]]] = {
     "concurrent": concurrent,
     "short_job": short_job,
     "host_gap": host_gap,
+    "qualities": qualities,
     "help": help_text,
     "cold_start": cold_start,
     "memory": memory,

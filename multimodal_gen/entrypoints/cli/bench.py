@@ -20,6 +20,7 @@ def bench(
     only: Annotated[tuple[MeasureName, ...], Parameter(consume_multiple=True)] = (),
     repeats: Annotated[int, Parameter(validator=Number(gte=1))] = 5,
     json: Path | None = None,
+    profile: Path | None = None,
     config: Config = None,
     engine: EngineOptions = EngineFlags(),  # noqa: B008
 ) -> int:
@@ -37,10 +38,17 @@ def bench(
         Number of repetitions of each measurement.
     json
         File to write the report to, as JSON.
+    profile
+        File to write a timeline of one request to (a chrome trace); nothing else is measured.
     config
         YAML file with options.
     """
     args = EngineArgs.of(engine)
+    if profile is not None:
+        from multimodal_gen.benchmarks.profiling.profile import write_profile
+
+        print(write_profile(args, profile, _say))
+        return 0
     if args == EngineArgs(device="cuda") and not only:
         from multimodal_gen.benchmarks.device.runner import measure_device
 

@@ -1,0 +1,1 @@
+"""A timeline of one request in a real rank."""
