@@ -10,9 +10,11 @@ MeasureName = Literal[
     "short_job",
     "host_gap",
     "qualities",
+    "families",
     "help",
     "cold_start",
     "memory",
 ]
-Scale = Literal["full", "tiny"]
-"""Sizes of the models on a device: those that are published, and small ones for tests."""
+Scale = Literal["full", "shallow", "tiny"]
+"""Sizes of the models on a device: those that are published, the same with few layers and small
+pictures for CPUs, and small ones for tests."""

@@ -12,12 +12,11 @@ from stand_in_graphs import StandInGraphs
 from multimodal_gen.benchmarks.device import runner
 from multimodal_gen.benchmarks.device.measures import measured
 from multimodal_gen.benchmarks.device.runner import measure_device
-from multimodal_gen.benchmarks.device.sections import SECTIONS, WHOLE_S
+from multimodal_gen.benchmarks.device.sections import MODELS, SECTIONS, WHOLE_S
 from multimodal_gen.benchmarks.report import Figure, Report, single
 from multimodal_gen.entrypoints.cli.main import main
 from multimodal_gen.runtime.models.captured import graph_cache
 
-MODELS = ("flux", "qwen_image", "wan", "z_image")
 OF_A_MODEL = {
     "first",
     "evaluation",
@@ -26,6 +25,7 @@ OF_A_MODEL = {
     "waits",
     "memory",
     "attention",
+    "roofline",
     "decode",
     "decode_memory",
 }
@@ -54,6 +54,7 @@ def test_a_model_of_random_weights_is_measured_from_its_first_evaluation_to_its_
     assert figures[f"{model}/evaluation"].value > 0
     assert figures[f"{model}/operations"].value > 50
     assert figures[f"{model}/attention"].value > 0
+    assert figures[f"{model}/roofline"].value > 0
 
 
 @pytest.mark.usefixtures("few_threads")

@@ -13,14 +13,14 @@ import pytest
 from multimodal_gen.benchmarks.measures import MEASURES
 from multimodal_gen.benchmarks.names import MeasureName
 from multimodal_gen.benchmarks.profiling.profile import shares
-from multimodal_gen.benchmarks.profiling.spans import Span, gaps, named_spans, own_times
+from multimodal_gen.benchmarks.profiling.spans import TraceSpan, gaps, named_spans, own_times
 from multimodal_gen.benchmarks.report import Figure, Report, ratio
 from multimodal_gen.benchmarks.workload import Workload
 from multimodal_gen.configs.families.flux import FLUX
 from multimodal_gen.entrypoints.cli.main import main
 from multimodal_gen.messages.model_info import ModelInfo
 
-MEASURED = [name for name in MEASURES if name != "cold_start"]
+MEASURED = [name for name in MEASURES if name not in ("cold_start", "families")]
 FIGURES = {
     "one_picture",
     "concurrent/batch",
@@ -120,7 +120,7 @@ def test_the_shares_of_a_profile_add_up_to_the_request() -> None:
         "solver": [(43, 44)],
         "decode": [(90, 100)],
     }
-    spans = {name: [Span(name, *each) for each in found] for name, found in parts.items()}
+    spans = {name: [TraceSpan(name, *each) for each in found] for name, found in parts.items()}
     rows = {line[:16].strip(): line[16:].split() for line in shares(spans)[1:]}
     assert rows["between plans"][1] == "20.0%"
     assert rows["predict"] == ["0.04", "43.0%", "2"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator
 
@@ -9,6 +10,11 @@ import torch
 
 from multimodal_gen.benchmarks.device.instruments import Call, Instruments, counted_operations
 from multimodal_gen.benchmarks.device.real_models import RealModel
+from multimodal_gen.benchmarks.device.roofline import (
+    Roofline,
+    counted_products,
+    measured_roofline,
+)
 from multimodal_gen.benchmarks.names import Scale
 from multimodal_gen.benchmarks.report import Figure, median, single
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -59,6 +65,7 @@ def measure_model(
     yield single(f"{name}/memory", "peak GB of an evaluation, weights included", peak, "GB")
     share = instruments.attention_seconds(evaluate) / sorted(seconds)[len(seconds) // 2]
     yield single(f"{name}/attention", "share of attention in an evaluation", share, "x")
+    yield _of_roofline(name, measured_roofline(device, dtype, scale), evaluate, seconds)
     yield from _decoding(name, pipeline, state, instruments)
 
 
@@ -76,6 +83,21 @@ def _repeated(instruments: Instruments, evaluate: Call) -> list[tuple[float, flo
     while len(times) < TIMED and (len(times) < 2 or time.perf_counter() < end):
         times.append(instruments.seconds(evaluate))
     return times
+
+
+def _of_roofline(name: str, roofline: Roofline, evaluate: Call, seconds: list[float]) -> Figure:
+    with counted_products() as products:
+        evaluate()
+    operations = sum(each for each, _ in products)
+    share = roofline.seconds(products) / statistics.median(seconds)
+    tflops, gbytes = roofline.operations_per_s / 1e12, roofline.bytes_per_s / 1e9
+    return single(
+        f"{name}/roofline",
+        f"share of an evaluation that its {operations / 1e12:.2f} TFLOP of products and attention "
+        f"take at the speeds measured here ({tflops:.2f} TFLOP/s, {gbytes:.0f} GB/s)",
+        share,
+        "x",
+    )
 
 
 def _decoding(

@@ -70,8 +70,9 @@ class RealModel:
     def params(self, scale: Scale) -> dict[str, Any]:
         """Sampling parameters of the request."""
         params = {"prompt": "a red heart", "seed": 0, "num_inference_steps": 50, **self.request}
-        if scale == "tiny":
-            params |= {"width": 64, "height": 64}
+        if scale != "full":
+            side = 64 if scale == "tiny" else 256
+            params |= {"width": side, "height": side}
             params |= {"num_frames": 5} if "num_frames" in params else {}
         return params
 
@@ -97,7 +98,7 @@ class RealModel:
             dtype = kind.dtype_of(None, name, context)
             with torch.device(context.device):
                 made = getattr(diffusers, class_name)(
-                    **{**real, **(tiny if scale == "tiny" else {})}
+                    **{**real, **({} if scale == "full" else tiny)}
                 )
             module = made.to(dtype).eval().requires_grad_(False)
             return kind.vae_class.transform(module)
@@ -107,13 +108,19 @@ class RealModel:
 
     def _transformer(self, kind: Any, context: RankContext, scale: Scale) -> torch.nn.Module:
         native = kind.native
-        values = {**self.transformer, **(self.tiny if scale == "tiny" else {})}
+        values = {**self.transformer, **self._less(scale)}
         config = native.config_class(**values)
         parts = make_parts(context.mesh, select_attention("auto", context.device))
         with torch.device("meta"):
             module: torch.nn.Module = native.make(config, parts).eval()
         fill_randomly(module.requires_grad_(False), context.dtype, context.device)
         return module
+
+    def _less(self, scale: Scale) -> Mapping[str, Any]:
+        """Values by which the transformer is smaller than the published one."""
+        if scale == "shallow":
+            return {name: value for name, value in self.tiny.items() if "layers" in name}
+        return self.tiny if scale == "tiny" else {}
 
     def _width(self, scale: Scale) -> int:
         return _scaled(self.states["encoder_hidden_states"], scale)[-1]
@@ -136,7 +143,7 @@ class RealModel:
 
 def _scaled(shape: tuple[int, ...], scale: Scale) -> tuple[int, ...]:
     """The shape [1, ..., width], or a few tokens of a small width."""
-    return shape if scale == "full" else (1, *(8 for _ in shape[1:-1]), 32)
+    return shape if scale != "tiny" else (1, *(8 for _ in shape[1:-1]), 32)
 
 
 _TINY_KL = {"block_out_channels": (32, 32, 32, 32), "layers_per_block": 1}

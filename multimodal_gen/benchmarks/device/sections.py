@@ -19,5 +19,7 @@ SECTIONS: Mapping[str, float] = {
     "cancel": 60,
 }
 """Seconds after which each is ended; what it measured until then counts."""
+MODELS = ("flux", "z_image", "wan", "qwen_image")
+"""Sections that are a model each."""
 WHOLE_S = 570.0
 """Seconds for everything."""

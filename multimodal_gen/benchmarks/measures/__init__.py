@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from multimodal_gen.benchmarks.measures.families import families
 from multimodal_gen.benchmarks.measures.inside import host_gap, memory
 from multimodal_gen.benchmarks.measures.pictures import concurrent, one_picture
 from multimodal_gen.benchmarks.measures.qualities import qualities
@@ -19,6 +20,7 @@ MEASURES: dict[MeasureName, Callable[[Session], list[Figure]]] = {
     "short_job": short_job,
     "host_gap": host_gap,
     "qualities": qualities,
+    "families": families,
     "help": help_text,
     "cold_start": cold_start,
     "memory": memory,

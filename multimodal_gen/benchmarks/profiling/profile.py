@@ -14,7 +14,7 @@ from multimodal_gen.benchmarks.profiling.spans import (
     PLAN,
     PREDICT,
     SOLVER,
-    Span,
+    TraceSpan,
     gaps,
     named_spans,
     own_times,
@@ -48,7 +48,7 @@ def _loads(model: ModelInfo) -> list[list[BenchmarkRequest]]:
     return [[request] for request in Workload(model).requests(2)]
 
 
-def shares(spans: Mapping[str, Sequence[Span]]) -> list[str]:
+def shares(spans: Mapping[str, Sequence[TraceSpan]]) -> list[str]:
     """Lines that tell how the time from the first plan to the end of the last one is shared."""
     time = {name: sum(span.length for span in each) for name, each in spans.items()}
     every = [span for each in spans.values() for span in each]
@@ -67,7 +67,7 @@ def shares(spans: Mapping[str, Sequence[Span]]) -> list[str]:
     return [*lines, f"{'request':16} {whole / 1000:9.2f}"]
 
 
-def _gap_line(between: Sequence[Span]) -> str:
+def _gap_line(between: Sequence[TraceSpan]) -> str:
     if not between:
         return ""
     median = statistics.median(span.length for span in between)
@@ -85,7 +85,7 @@ def _operations(times: Mapping[str, tuple[float, int]]) -> list[str]:
     return lines
 
 
-def _events(between: Sequence[Span]) -> list[dict[str, Any]]:
+def _events(between: Sequence[TraceSpan]) -> list[dict[str, Any]]:
     """The gaps as a thread of their own."""
     own = {"pid": "between evaluations", "tid": 0, "cat": GAP, "ph": "X"}
     return [{**own, "name": span.name, "ts": span.start, "dur": span.length} for span in between]

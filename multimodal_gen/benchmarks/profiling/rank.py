@@ -22,6 +22,7 @@ from multimodal_gen.messages.plan import Phase, Plan
 from multimodal_gen.runtime import rank
 from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
 from multimodal_gen.runtime.managers.rank_scheduler import RankScheduler
+from multimodal_gen.runtime.stages.steps import Steps
 
 _Call = Callable[..., Any]
 _PROFILED = 2
@@ -55,23 +56,18 @@ def _profiler(device: torch.device) -> profile:
 
 def _name_parts(worker: GPUWorker, profiler: profile) -> None:
     pipeline = worker.pipeline
-    forward, make_solver = pipeline.forward, pipeline.solver
-
-    def solver_of(*args: Any) -> Any:
-        solver = make_solver(*args)
-        for name in ("scale_input", "step"):
-            replace_method(solver, name, _named(SOLVER, getattr(solver, name)))
-        return solver
+    forward = pipeline.forward
 
     def phase(which: Phase, *args: Any) -> None:
         with record_function(which.name.lower()):
             forward(which, *args)
 
     replace_method(pipeline, "forward", phase)
-    replace_method(pipeline, "solver", solver_of)
     replace_method(pipeline, "predict", _named(PREDICT, pipeline.predict))
     guidance = pipeline.guidance
-    replace_method(guidance, "guide", _named(GUIDANCE, guidance.guide))
+    replace_method(guidance, "guide_all", _named(GUIDANCE, guidance.guide_all))
+    for name in ("inputs", "take"):
+        replace_method(Steps, name, _named(SOLVER, getattr(Steps, name)))
     replace_method(worker, "execute", _started_by(profiler, _named(PLAN, worker.execute)))
 
 

@@ -13,7 +13,7 @@ GAP = "gap"
 
 
 @dataclass(frozen=True)
-class Span:
+class TraceSpan:
     name: str
     start: float
     """Microseconds."""
@@ -24,10 +24,10 @@ class Span:
         return self.end - self.start
 
 
-def named_spans(events: Iterable[Mapping[str, Any]]) -> dict[str, list[Span]]:
+def named_spans(events: Iterable[Mapping[str, Any]]) -> dict[str, list[TraceSpan]]:
     """Named parts in order of time: where a GPU worked on them, if there is one, else where the
     host did; plans are the host's."""
-    by_kind: dict[str, dict[str, list[Span]]] = defaultdict(lambda: defaultdict(list))
+    by_kind: dict[str, dict[str, list[TraceSpan]]] = defaultdict(lambda: defaultdict(list))
     for event in events:
         if event.get("cat") in ("user_annotation", "gpu_user_annotation"):
             span = _span(event)
@@ -38,9 +38,9 @@ def named_spans(events: Iterable[Mapping[str, Any]]) -> dict[str, list[Span]]:
     return {name: sorted(spans, key=lambda span: span.start) for name, spans in found.items()}
 
 
-def gaps(evaluations: Sequence[Span]) -> list[Span]:
+def gaps(evaluations: Sequence[TraceSpan]) -> list[TraceSpan]:
     """What lies between the evaluations."""
-    return [Span(GAP, before.end, after.start) for before, after in pairwise(evaluations)]
+    return [TraceSpan(GAP, before.end, after.start) for before, after in pairwise(evaluations)]
 
 
 def own_times(events: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, int]]:
@@ -50,14 +50,14 @@ def own_times(events: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, int
     kernels = [event for event in kept if event.get("cat") == "kernel"]
     if kernels:
         return _summed((event["name"], event["dur"]) for event in kernels)
-    threads: dict[Any, list[Span]] = defaultdict(list)
+    threads: dict[Any, list[TraceSpan]] = defaultdict(list)
     for event in kept:
         if event.get("cat") == "cpu_op":
             threads[event["tid"]].append(_span(event))
     return _summed(each for spans in threads.values() for each in _own(spans))
 
 
-def _own(spans: list[Span]) -> list[tuple[str, float]]:
+def _own(spans: list[TraceSpan]) -> list[tuple[str, float]]:
     """Time of each span without that of the spans inside it."""
     own: list[float] = []
     open_spans: list[int] = []
@@ -80,6 +80,6 @@ def _summed(times: Iterable[tuple[str, float]]) -> dict[str, tuple[float, int]]:
     return dict(sorted(sums.items(), key=lambda item: -item[1][0]))
 
 
-def _span(event: Mapping[str, Any]) -> Span:
+def _span(event: Mapping[str, Any]) -> TraceSpan:
     start = float(event["ts"])
-    return Span(event["name"], start, start + float(event["dur"]))
+    return TraceSpan(event["name"], start, start + float(event["dur"]))
