@@ -11,6 +11,7 @@ from stand_in_graphs import StandInGraphs
 
 from multimodal_gen.benchmarks.device import runner
 from multimodal_gen.benchmarks.device.measures import measured
+from multimodal_gen.benchmarks.device.roofline import Roofline, counted_products
 from multimodal_gen.benchmarks.device.runner import measure_device
 from multimodal_gen.benchmarks.device.sections import MODELS, SECTIONS, WHOLE_S
 from multimodal_gen.benchmarks.report import Figure, Report, single
@@ -107,3 +108,16 @@ def test_a_table_says_what_is_missing_from_it() -> None:
     figure = single("flux/evaluation", "ms of an evaluation", 12.0, "ms")
     table = Report(environment={}, figures=[figure], failures={"wan": "ended after 9 s"}).table()
     assert "wan: NOT MEASURED: ended after 9 s" in table
+
+
+def test_products_are_counted_inside_what_consists_of_them() -> None:
+    x, weight = torch.ones(6, 8), torch.ones(4, 8)
+    qkv = torch.ones(3, 1, 2, 5, 8)
+    with torch.inference_mode(), counted_products() as products:
+        torch.nn.functional.linear(x, weight).relu()
+        torch.nn.functional.scaled_dot_product_attention(*qkv)
+    operations, moved = zip(*products, strict=True)
+    assert operations == (2 * 6 * 4 * 8, 2 * 2 * 5 * 5 * 8 * 2)
+    assert moved[0] == 4 * (6 * 8 + 4 * 8 + 6 * 4)
+    # The first is bound by its arithmetic, the second by memory.
+    assert Roofline(1.0, 4.0).seconds([(8, 16), (2, 80)]) == 8 + 20

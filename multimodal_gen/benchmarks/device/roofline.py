@@ -74,6 +74,10 @@ class _Products(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        with self:  # what it consists of, as a linear layer of a product
+            parts = func.decompose(*args, **kwargs)
+        if parts is not NotImplemented:
+            return parts
         result = func(*args, **kwargs)
         if (operations := _operations(func, args, kwargs, result)) is not None:
             leaves = tree_leaves((args, kwargs, result))
