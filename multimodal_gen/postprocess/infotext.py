@@ -74,12 +74,20 @@ def _settings(params: SamplingParams, model: str, version: str) -> list[tuple[st
         "Hires steps": hires and hires.steps,
         "Hires upscaler": hires and (hires.model or "Lanczos"),
         "Shift": params.flow_shift,
+        "Skip Early CFG": _early_share(params),
         "Max sequence length": params.max_sequence_length,
         "Prompt syntax": None if params.prompt_syntax == "plain" else params.prompt_syntax,
         "Quality": None if params.quality == "exact" else params.quality,
         "Version": f"multimodal_gen {version}",
     }
     return [(key, value) for key, value in settings.items() if value is not None]
+
+
+def _early_share(params: SamplingParams) -> float | None:
+    """The web UI's share for the steps before guidance: those that begin at no more than that."""
+    steps = params.num_inference_steps or 1
+    skipped = int(params.guidance_start * steps)
+    return round((skipped - 0.5) / steps, 4) if skipped else None
 
 
 def _tag(lora: LoraChoice) -> str:

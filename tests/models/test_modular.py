@@ -194,6 +194,24 @@ def test_flux_3_equals_diffusers_with_the_prompt_as_it_is(
     check(checkpoints("flux3"), {**call, "guidance_scale": 2.0}, stock, shown)
 
 
+def test_guidance_within_an_interval_is_that_of_the_librarys_guider(
+    checkpoints: Checkpoints,
+) -> None:
+    flux3 = load(checkpoints("flux3"))
+    call = {"prompt": "a red heart", "height": 64, "width": 96, "num_inference_steps": 4}
+    params = SamplingParams(**call, seed=0, guidance_scale=2.0)
+    plain, unguided = run(flux3, params), run(flux3, replace(params, guidance_scale=1.0))
+    never = run(flux3, replace(params, guidance_start=0.9, guidance_stop=0.95))
+    assert np.array_equal(never.pixels, unguided.pixels)
+    changes: list[dict[str, Any]] = [
+        {"guidance_stop": 0.5},
+        {"guidance_method": "apg"},
+        {"guidance_rescale": 0.5},
+    ]
+    for change in changes:
+        assert not np.array_equal(run(flux3, replace(params, **change)).pixels, plain.pixels)
+
+
 @pytest.mark.slow  # it compiles its attention
 @pytest.mark.filterwarnings("ignore")
 def test_wan_animate_2_equals_diffusers(checkpoints: Checkpoints) -> None:

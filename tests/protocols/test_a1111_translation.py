@@ -535,6 +535,25 @@ def test_parameters_survive_the_way_through_their_text() -> None:
     assert repr(params) == repr(PARAMS)  # 7 and 7.0 are equal, but not in a file
 
 
+@pytest.mark.parametrize(("share", "skipped"), [(0, 0), (0.29, 30), (0.1, 11), (0.104, 11)])
+def test_steps_before_guidance_are_those_of_the_web_ui(share: float, skipped: int) -> None:
+    guided = msgspec.structs.replace(MODEL, parameters=("guidance_start",))
+    settings = {"skip_early_cond": share}
+    params, warnings = wanted(guided, steps=100, override_settings=settings)
+    assert (int(params.guidance_start * 100), warnings) == (skipped, [])
+    text = write(replace(params, num_inference_steps=100, seed=1, width=8, height=8), "m", "1.0")
+    again, _ = to_sampling_params(with_infotext(TextToImage(infotext=text)), guided)
+    assert int(again.guidance_start * 100) == skipped
+
+
+def test_steps_before_guidance_need_guidance() -> None:
+    params, warnings = wanted(override_settings={"skip_early_cond": 0.2})
+    assert params.guidance_start == 0
+    assert warnings == ["skip_early_cond has no effect: this model has no guidance"]
+    with pytest.raises(InvalidRequest, match="skip_early_cond='a': must be a number from 0 to 1"):
+        wanted(override_settings={"skip_early_cond": "a"})
+
+
 def test_text_of_the_web_ui_itself_is_read() -> None:
     said = parse_infotext(
         "masterpiece, (cat:1.2)\nNegative prompt: blurry\nSteps: 20, Sampler: DPM++ 2M, "

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.configs.lora.choice import LoraChoice
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.http.comfyui.errors import InvalidInput, InvalidPrompt
 from multimodal_gen.entrypoints.http.comfyui.graph.graph import MAX_NODES, Graph
@@ -129,6 +130,33 @@ def test_cfg_is_true_guidance_where_guidance_is_embedded() -> None:
     noise = read(graph, NOISE)
     assert noise.params.guidance_scale == 2.0
     assert any("guidance=3.5" in warning for warning in noise.warnings)
+
+
+GUIDED = msgspec.structs.replace(NOISE, parameters=GUIDANCE_PARAMETERS)
+
+
+@pytest.mark.parametrize(
+    ("patch", "expected"),
+    [
+        (node("RescaleCFG", model=["4", 0], multiplier=0.6), {"guidance_rescale": 0.6}),
+        (
+            node("CFGZeroStar", model=["4", 0]),
+            {"guidance_method": "cfg_zero", "zero_init_steps": 0},
+        ),
+        (
+            node("APG", model=["4", 0], eta=0.5, norm_threshold=5.0, momentum=-0.5),
+            {"guidance_method": "apg", "apg_eta": 0.5, "apg_norm": 5.0, "apg_momentum": -0.5},
+        ),
+    ],
+)
+def test_patches_of_guidance_are_parameters_where_the_model_has_them(
+    patch: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    graph = default_graph(model=["20", 0])
+    graph["20"] = patch
+    params = read(graph, GUIDED).params
+    assert {name: getattr(params, name) for name in expected} == expected
+    assert any("has no effect" in warning for warning in read(graph, NOISE).warnings)
 
 
 def test_loras_add_up_in_the_order_of_the_model() -> None:

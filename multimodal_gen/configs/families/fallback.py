@@ -63,6 +63,7 @@ FALLBACK = FamilyConfig(
         "fps",
         "guidance_scale_2",
         "true_cfg_scale",
+        "guidance_rescale",
         "max_sequence_length",
         "decode_timestep",
         "decode_noise_scale",

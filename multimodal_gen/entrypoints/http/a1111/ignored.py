@@ -60,7 +60,7 @@ _NEUTRAL_SETTINGS: Mapping[str, Collection[Any] | None] = {
     "sd_vae": ("Automatic", "None"),
 }
 """Other settings have no neutral value: many are on unless a client turns them off."""
-_SETTINGS = ("sd_model_checkpoint", "samples_format", "jpeg_quality")
+_SETTINGS = ("sd_model_checkpoint", "samples_format", "jpeg_quality", "skip_early_cond")
 """Settings that have an effect."""
 _OF_THE_MODEL = ("Model", "VAE", "Version", "Lora hashes", "TI hashes", "Hashes")
 """How the names of settings start that describe how a file was made; pasted, they change nothing

@@ -43,7 +43,8 @@ class Generation(Body):
     sampler_index: str | int | None = None
     scheduler: str | None = None
     override_settings: dict[str, Any] | None = None
-    """`sd_model_checkpoint`, `samples_format` and `jpeg_quality` are supported."""
+    """`sd_model_checkpoint`, `samples_format`, `jpeg_quality` and `skip_early_cond` are
+    supported."""
     alwayson_scripts: dict[str, Any] | None = None
     """`controlnet` is supported, with finished pictures."""
     disable_extra_networks: bool | None = None
@@ -54,6 +55,8 @@ class Generation(Body):
     infotext: str | None = None
     """Source of values that the body omits."""
 
+    skip_early_cond: int | float | None = None
+    """The setting of that name, from an infotext."""
     prompt_syntax: PromptSyntax | None = None
     """Default: the web UI's."""
     max_sequence_length: int | None = None

@@ -41,6 +41,7 @@ _FROM_INFOTEXT = {
     "Denoising strength": "denoising_strength",
     **HIRES,
     "Shift": "flow_shift",
+    "Skip Early CFG": "skip_early_cond",
     "Max sequence length": "max_sequence_length",
     "Prompt syntax": "prompt_syntax",
 }
@@ -96,6 +97,7 @@ class _Translator:
             control=controls_of(body),
             max_sequence_length=body.max_sequence_length,
             flow_shift=body.flow_shift,
+            guidance_start=self._guidance_start(),
             **self._guidance(),
         )
 
@@ -114,6 +116,22 @@ class _Translator:
                 "true_cfg_scale": body.cfg_scale,
             }
         return {"guidance_scale": body.cfg_scale}
+
+    def _guidance_start(self) -> float:
+        """Return the share of the steps that the web UI does without the negative prompt: those
+        that begin at no more than `skip_early_cond` of all."""
+        body = self.body
+        share = (body.override_settings or {}).get("skip_early_cond", body.skip_early_cond)
+        if share in (None, 0):
+            return 0.0
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+            raise InvalidRequest("skip_early_cond", share, "must be a number from 0 to 1")
+        if "guidance_start" not in self.model.parameters:
+            self.warnings.append("skip_early_cond has no effect: this model has no guidance")
+            return 0.0
+        steps = body.steps or self.model.defaults.num_inference_steps
+        skipped = min(sum(step / steps <= share for step in range(steps)), steps - 1)
+        return (skipped + 0.5) / steps if skipped else 0.0
 
     def _strength(self) -> float | None:
         if not isinstance(self.body, ImageToImage):

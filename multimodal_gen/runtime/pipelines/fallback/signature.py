@@ -25,6 +25,7 @@ _SAME = (
     "num_inference_steps",
     "guidance_scale_2",
     "true_cfg_scale",
+    "guidance_rescale",
     "max_sequence_length",
     "strength",
     "decode_timestep",

@@ -29,21 +29,21 @@ _PARTS = ("num_segments", "num_latent_chunk")
 def start_blocks(
     stock: Any,
     inputs: Mapping[str, Any],
-    scales: Mapping[str, float | None],
+    guiders: Callable[[str, BaseGuidance], BaseGuidance],
     hold: Callable[[Any], None],
     *,
     previews: bool,
 ) -> SteppedCall:
     """Start the blocks of pipeline `stock` for a request, as a call for `LibrarySolver`.
 
-    `scales` are those of its guiders, where they are not their own; `hold` brings the components
-    of a block to the device. Requests share the pipeline's modules, but not its schedulers nor its
-    guiders.
+    `guiders` makes the request's guider of each of the pipeline's, by name; `hold` brings the
+    components of a block to the device. Requests share the pipeline's modules, but not its
+    schedulers nor its guiders.
     """
 
     @torch.inference_mode()
     def call(pause: Pause) -> CallResult:
-        components = _own_components(stock, scales)
+        components = _own_components(stock, guiders)
         scheduler = getattr(components, "scheduler", None)
         recorder = X0Recorder(scheduler) if previews and scheduler is not None else None
         state = PipelineState(values=dict(inputs))
@@ -63,17 +63,14 @@ def start_blocks(
     return SteppedCall(call)
 
 
-def _own_components(stock: Any, scales: Mapping[str, float | None]) -> Any:
+def _own_components(stock: Any, guiders: Callable[[str, BaseGuidance], BaseGuidance]) -> Any:
     """A copy of the pipeline with schedulers and guiders of its own."""
     own = copy.copy(stock)
     for name, component in stock.components.items():
         if isinstance(component, SchedulerMixin):
             setattr(own, name, copy.deepcopy(component))
         elif isinstance(component, BaseGuidance):
-            scale = scales.get(name)
-            takes_scale = scale is not None and "guidance_scale" in component.config
-            changes = {"guidance_scale": scale} if takes_scale else {}
-            setattr(own, name, component.new(**changes))
+            setattr(own, name, guiders(name, component))
     return own
 
 

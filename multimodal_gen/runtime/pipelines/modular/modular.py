@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import diffusers
 import msgspec
 import torch
+from diffusers.guiders.guider_utils import BaseGuidance
 
 from multimodal_gen.checkpoints.files import check_sizes
 from multimodal_gen.configs.families.components import ComponentSpec
@@ -27,6 +28,7 @@ from multimodal_gen.runtime.pipelines.fallback.solver import LibrarySolver
 from multimodal_gen.runtime.pipelines.fallback.stepped_pipeline import SteppedPipeline, solver_of
 from multimodal_gen.runtime.pipelines.modular.block_call import phases_of, start_blocks
 from multimodal_gen.runtime.pipelines.modular.block_inputs import BlockInputs, task_of
+from multimodal_gen.runtime.pipelines.modular.guiders import guider_parameters, own_guider
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 _DENOISERS = ("transformer", "unet")
@@ -152,6 +154,7 @@ class ModularPipeline(SteppedPipeline):
     def parameters(self) -> tuple[str, ...]:
         own = [name for name in MODULAR.parameters if self.inputs.takes(name)]
         own += ["guidance_scale_2"] if self.defaults.guidance_scale_2 is not None else []
+        own += guider_parameters(_guider(self.blocks, "guider"))
         own += ["last_image_path"] if self.inputs.has("last_image") else []
         own += ["video_path"] if self.inputs.has("driving_video") else []
         return tuple(dict.fromkeys((*own, *(("fps",) if self.entry.fps else ()))))
@@ -188,7 +191,11 @@ class ModularPipeline(SteppedPipeline):
             self.residency.hold(needed)
 
         scales = {"guider": params.guidance_scale, "guider_2": params.guidance_scale_2}
-        begin = partial(start_blocks, self._stock, inputs, scales, hold, previews=previews)
+
+        def guider(name: str, given: BaseGuidance) -> BaseGuidance:
+            return own_guider(given, scales.get(name), params)
+
+        begin = partial(start_blocks, self._stock, inputs, guider, hold, previews=previews)
         solver = LibrarySolver(begin, params, self.inputs.named_in)
         solver.needed = needed
         return solver
@@ -222,13 +229,20 @@ def _names(block: Any) -> list[str]:
     return [each.name for each in block.expected_components]
 
 
-def _guider_scale(blocks: Any, name: str) -> float | None:
-    """Default guidance scale of a guider that the blocks create, if they do."""
+def _guider(blocks: Any, name: str) -> BaseGuidance | None:
+    """A guider that the blocks create, if they do."""
     for each in blocks.expected_components:
         if each.name == name and each.default_creation_method == "from_config":
-            scale = each.create().config.get("guidance_scale")
-            return None if scale is None else float(scale)
+            guider: BaseGuidance = each.create()
+            return guider
     return None
+
+
+def _guider_scale(blocks: Any, name: str) -> float | None:
+    """Default guidance scale of a guider that the blocks create."""
+    guider = _guider(blocks, name)
+    scale = None if guider is None else guider.config.get("guidance_scale")
+    return None if scale is None else float(scale)
 
 
 PIPELINE = ModularPipeline

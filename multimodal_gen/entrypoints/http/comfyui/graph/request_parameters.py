@@ -122,6 +122,12 @@ class RequestParameters:
             else:
                 self.values[name] = 1.0
 
+        for parameter, given in stages[0].guider.model.guidance:
+            if parameter in self.model.parameters:
+                self.put(parameter, given)
+            else:
+                self._idle(given, f"{self.model.family} has no {parameter}")
+
     @property
     def _guidance_is_embedded(self) -> bool:
         """True if guidance_scale is embedded in the model, and cfg is true_cfg_scale."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from multimodal_gen.entrypoints.http.comfyui.graph.image_steps import ImageStep, PadStep
 
@@ -43,6 +43,8 @@ class ModelValue(NodeValue):
     """Id of the node that names its file."""
     loras: tuple[LoraValue, ...] = ()
     shift: Given[float] | None = None
+    guidance: tuple[tuple[str, Given[Any]], ...] = ()
+    """Sampling parameters of guidance."""
 
 
 @dataclass(frozen=True)

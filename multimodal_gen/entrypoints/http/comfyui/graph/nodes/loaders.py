@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from multimodal_gen.entrypoints.http.comfyui.graph.definition import (
     MAX_SIDE,
@@ -21,6 +22,7 @@ from multimodal_gen.entrypoints.http.comfyui.graph.definition import (
 from multimodal_gen.entrypoints.http.comfyui.graph.node_inputs import NodeInputs
 from multimodal_gen.entrypoints.http.comfyui.graph.values import (
     EncoderValue,
+    Given,
     LoraValue,
     ModelValue,
     SeenImage,
@@ -142,6 +144,11 @@ def _patches(served: ModelInfo) -> tuple[NodeClass, ...]:
     latent = {"latent": link("LATENT", optional=True)}
     sampling = choice("eps", "v_prediction", "lcm", "x0", "img_to_img")
     own = "the model's own schedule is used"
+    apg = {
+        "eta": real(1.0, 0.0, 10.0),
+        "norm_threshold": real(5.0, 0.0, 50.0),
+        "momentum": real(0.0, -1.0, 1.0),
+    }
     last = {"clip": link("CLIP"), "stop_at_clip_layer": integer(-1, -24, -1)}
     return (
         _patch("ModelSamplingSD3", {**model, "shift": real(3.0, 0.0, 100.0)}, _shift),
@@ -156,6 +163,9 @@ def _patches(served: ModelInfo) -> tuple[NodeClass, ...]:
         ),
         _patch("CFGNorm", {**model, "strength": real(1.0, 0.0, 100.0)}, _norm_for(served)),
         _patch("DifferentialDiffusion", model, _soften),
+        _patch("RescaleCFG", {**model, "multiplier": real(0.7, 0.0, 1.0)}, _rescale),
+        _patch("CFGZeroStar", model, _zero_star),
+        _patch("APG", {**model, **apg}, _project),
         _patch("TorchCompileModel", {**model, "backend": choice("inductor", "cudagraphs")}, _keep),
         NodeClass(
             "CLIPSetLastLayer",
@@ -192,6 +202,31 @@ def _patch(
 
 def _shift(inputs: NodeInputs) -> tuple[object, ...]:
     return (replace(inputs.linked("model", ModelValue), shift=inputs.given("shift")),)
+
+
+def _rescale(inputs: NodeInputs) -> tuple[object, ...]:
+    return _guided(inputs, guidance_rescale=inputs.given("multiplier"))
+
+
+def _zero_star(inputs: NodeInputs) -> tuple[object, ...]:
+    """The node has no steps without guidance."""
+    method, none = (Given(value, inputs.node.id, "model") for value in ("cfg_zero", 0))
+    return _guided(inputs, guidance_method=method, zero_init_steps=none)
+
+
+def _project(inputs: NodeInputs) -> tuple[object, ...]:
+    return _guided(
+        inputs,
+        guidance_method=Given("apg", inputs.node.id, "model"),
+        apg_eta=inputs.given("eta"),
+        apg_norm=inputs.given("norm_threshold"),
+        apg_momentum=inputs.given("momentum"),
+    )
+
+
+def _guided(inputs: NodeInputs, **parameters: Given[Any]) -> tuple[object, ...]:
+    model = inputs.linked("model", ModelValue)
+    return (replace(model, guidance=(*model.guidance, *parameters.items())),)
 
 
 def _keep(inputs: NodeInputs) -> tuple[object, ...]:
