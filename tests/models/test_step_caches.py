@@ -216,6 +216,24 @@ def test_a_negative_branch_that_is_extrapolated_costs_half_an_evaluation(
     assert psnr(found, exact) > 45
 
 
+@pytest.mark.parametrize(
+    "guided",
+    [
+        {"guidance_start": 0.25, "guidance_stop": 0.75},
+        {"guidance_method": "cfg_zero"},
+        {"guidance_method": "apg"},
+    ],
+)
+def test_it_goes_with_every_kind_of_guidance(
+    pipeline: ComposedPipeline, guided: dict[str, Any]
+) -> None:
+    exact = replace(HEART, width=96, height=96, true_cfg_scale=3.0, **guided)
+    state = start(pipeline, replace(exact, quality="high"))
+    assert state.extrapolated >= 7
+    pipeline.forward(Phase.DENOISE, [state], left(state))
+    assert psnr(finish(pipeline, state), run(pipeline, exact)) > 33
+
+
 def test_a_pipeline_whose_loop_is_the_librarys_refuses_it(checkpoints: Checkpoints) -> None:
     pipeline = load(checkpoints("lumina2"))
     with pytest.raises(InvalidRequest, match=r"quality.*this model allows exact"):

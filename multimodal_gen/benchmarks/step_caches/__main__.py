@@ -1,9 +1,10 @@
 """Calibrates the step caches of a model: `quality` high and fast.
 
-    python -m multimodal_gen.benchmarks.step_caches MODEL_FOLDER PROMPTS
+    python -m multimodal_gen.benchmarks.step_caches MODEL_FOLDER [PROMPTS]
 
-PROMPTS is a file with a prompt a line. Rules are searched for on the first of them, and measured on
-the others. Prints the contents of a step_caches.json, which belongs into the model's folder.
+PROMPTS is a file with a prompt a line; by default, the prompts beside this module. Rules are
+searched for on the first of them, and measured on the others. Prints the contents of a
+step_caches.json, which belongs into the model's folder.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from multimodal_gen.runtime.managers.rank_device import choose_device, choose_dt
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
 
+PROMPTS = Path(__file__).with_name("prompts.txt")
 BARS = {"high": Closeness(45, 37), "fast": Closeness(40, 30)}
 _MARGIN = 2.0
 """By which rules must be better than the bar, in dB: other prompts will differ."""
@@ -33,7 +35,7 @@ _SEARCHED = 16
 """Prompts on which rules are searched for."""
 
 
-def main(folder: str, prompts: str) -> int:
+def main(folder: str, prompts: str = str(PROMPTS)) -> int:
     lines = [line for line in Path(prompts).read_text(encoding="utf-8").splitlines() if line]
     pipeline = _loaded(Path(folder))
     searched = _trials(pipeline, lines[:_SEARCHED], 0)

@@ -13,7 +13,7 @@ Try = Callable[[StepCache], Closeness]
 _SLOPES = (0.0, 0.3, 0.5, 0.7, 1.0)
 _HEAD = 3
 """Evaluations computed at the start of a first guess: there predictions change the most."""
-_FEWEST = 3
+_FEWEST = 4
 
 
 def cheapest(
@@ -66,14 +66,15 @@ def _guesses(steps: int, computed: int) -> Iterator[StepCache]:
 
 
 def _shorter(rule: StepCache) -> Iterator[StepCache]:
-    """The rule without one of its evaluations, but for the first."""
-    for at in range(1, len(rule.computed)):
+    """The rule without one of its evaluations, but for the first ones, which its polynomial
+    needs."""
+    for at in range(1 + rule.order, len(rule.computed)):
         yield replace(rule, computed=(*rule.computed[:at], *rule.computed[at + 1 :]))
 
 
 def _moved(rule: StepCache) -> Iterator[StepCache]:
-    """The rule with one evaluation moved to the next."""
-    for at in range(1, len(rule.computed)):
+    """The rule with one evaluation moved to the next, but for the first ones."""
+    for at in range(1 + rule.order, len(rule.computed)):
         for by in (-1, 1):
             moved = [*rule.computed]
             moved[at] += by
