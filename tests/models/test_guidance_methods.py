@@ -15,7 +15,9 @@ from diffusers.guiders import (
     ClassifierFreeGuidance,
     ClassifierFreeZeroStarGuidance,
 )
-from engineless import finish, load, run_each, run_joined, start
+from engineless import finish, load, run, run_each, run_joined, start
+from parity import LATENTS, PIXELS, pixels_apart, relative
+from tiny_checkpoints import reference
 from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -246,6 +248,39 @@ def test_outside_the_interval_only_the_positive_branch_is_computed(
     flux = load(checkpoints("flux-dev"))
     assert computed_rows(flux, replace(guided, **interval)) == [1, 2, 2, 1]
     assert computed_rows(flux, replace(guided, guidance_method="cfg_zero")) == [2, 2, 2]
+
+
+def test_quality_extrapolates_within_the_interval_alone(checkpoints: Callable[..., Path]) -> None:
+    flux = load(checkpoints("flux-dev"))
+    zero: dict[str, Any] = {"guidance_method": "cfg_zero", "zero_init_steps": 2}
+    params = replace(BASE, **CUSTOM["flux-dev"][0], **zero, guidance_stop=0.5, quality="fast")
+    params = replace(params, num_inference_steps=20)
+    rows = computed_rows(flux, params)
+    changed = rows.index(1)
+    assert rows[:2] == [2, 2]
+    assert set(rows[changed:]) == {1}
+    assert 4 <= len(rows) < 18
+    state = start(flux, params)
+    assert [state.branches_at(i) for i in (0, 1, 2, 10)] == [(), (), BOTH, ONE]
+
+
+PIPELINES: dict[str, dict[str, Any]] = {
+    "sd15": {"guidance_scale": 5.0},
+    "ltx": {"guidance_scale": 4.0, "num_frames": 9, "max_sequence_length": 16},
+}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_rescaled_guidance_is_that_of_the_librarys_pipeline(
+    name: str, checkpoints: Callable[..., Path]
+) -> None:
+    folder = checkpoints(name)
+    call: dict[str, Any] = {"prompt": "a", "height": 64, "width": 96, "num_inference_steps": 3}
+    call |= {**PIPELINES[name], "guidance_rescale": 0.7}
+    ours = run(load(folder), SamplingParams(**call, seed=0))
+    theirs = reference(folder, **call)
+    assert relative(ours, theirs) <= LATENTS
+    assert pixels_apart(ours, theirs) <= PIXELS
 
 
 def test_all_branches_of_videos_with_sound_are_left_out_outside_the_interval(
