@@ -71,11 +71,14 @@ class DenoiseStage:
             return x[:0].to(self._pipeline.context.dtype)
         latents, timesteps = steps.inputs(states, batch.owners)
         owners = [states[at] for at in batch.owners]
-        lora = self._pipeline.loras.rows([state.loras_now for state in owners])
-        uses = [
-            own.controls_now(branch) for own, branch in zip(owners, batch.branches, strict=True)
-        ]
-        controls = batch.controls(uses, self._pipeline.controls.rows)
+        lora, controls = None, None
+        if any(state.loras for state in states):
+            now = [state.loras_now for state in states]
+            lora = self._pipeline.loras.rows([now[at] for at in batch.owners])
+        if any(state.controls for state in states):
+            rows = zip(owners, batch.branches, strict=True)
+            uses = [own.controls_now(branch) for own, branch in rows]
+            controls = batch.controls(uses, self._pipeline.controls.rows)
         evaluation = Rows(latents, timesteps, batch.conditioning, owners, lora, controls)
         runner = states[0].runner
         if runner == "captured" and not self._pipeline.can_capture(evaluation):

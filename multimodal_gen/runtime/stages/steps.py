@@ -28,6 +28,8 @@ class Steps:
         self._starts = [state.evaluation for state in states]
         self._taken = 0
         solvers = [state.running()[0] for state in states]
+        self._counted = [(solver.order, solver.num_evaluations) for solver in solvers]
+        """Evaluations of each request, in a step and in all."""
         self._apart = [at for at, solver in enumerate(solvers) if solver.weights is None]
         self._together = [at for at, solver in enumerate(solvers) if solver.weights is not None]
         own = [states[at] for at in self._together]
@@ -114,10 +116,8 @@ class Steps:
         )
         dims = tuple(range(1, latents.dim()))
         largest = torch.linalg.vector_norm(latents, math.inf, dims, dtype=torch.float32)
-        for at, state in enumerate(states):
-            solver, _ = state.running()
-            done, total = state.evaluation, solver.num_evaluations
-            place = f"step {-(-done // solver.order)} of {-(-total // solver.order)}"
+        for at, (state, (order, total)) in enumerate(zip(states, self._counted, strict=True)):
+            place = f"step {-(-state.evaluation // order)} of {-(-total // order)}"
             state.magnitudes.append(Magnitude(place, largest, at))
 
     def _forget(self, _: weakref.ref[RequestState]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import is_
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ class WeightedSteps:
 
     def latents(self, states: Sequence[RequestState]) -> Tensor:
         """[n, ...]: also after some of them were replaced."""
-        if any(state.latents is not row for state, row in zip(states, self._rows, strict=True)):
+        if not all(map(is_, [state.latents for state in states], self._rows)):
             self._rows = [state.running()[1] for state in states]
             self._joined = join(self._rows)
         return self._joined
