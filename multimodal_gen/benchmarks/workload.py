@@ -55,9 +55,11 @@ class Workload:
     def request(self, **params: int | str) -> BenchmarkRequest:
         """Create a request unlike all before; `params` override the default SamplingParams."""
         number = next(self._numbers)
-        thing = _THINGS[number % len(_THINGS)]
-        prompt = f"a {_COLOURS[number % len(_COLOURS)]} {thing}, number {number}"
-        return self._request(prompt=prompt, seed=number, **params)
+        return self._request(prompt=f"{_thing(number)}, number {number}", seed=number, **params)
+
+    def things(self, count: int) -> list[BenchmarkRequest]:
+        """Requests of plain prompts, which small models know too; up to 70 differ."""
+        return [self._request(prompt=_thing(number), seed=number) for number in range(count)]
 
     def again(self, request: BenchmarkRequest, **params: int | str) -> BenchmarkRequest:
         """Create one of the same prompt and seed."""
@@ -73,3 +75,7 @@ class Workload:
 
     def requests(self, count: int, **params: int | str) -> list[BenchmarkRequest]:
         return [self.request(**params) for _ in range(count)]
+
+
+def _thing(number: int) -> str:
+    return f"a {_COLOURS[number % len(_COLOURS)]} {_THINGS[number % len(_THINGS)]}"

@@ -26,7 +26,7 @@ def qualities(session: Session) -> list[Figure]:
     if not names:
         return []
     exact, *others = session.alternate("qualities", *map(_timed(session), ("exact", *names)))
-    requests = session.workload.requests(PAIRS * session.repeats)
+    requests = session.workload.things(PAIRS * session.repeats)
     pictures = session.engine.outputs(requests)
     figures = []
     for name, seconds in zip(names, others, strict=True):
