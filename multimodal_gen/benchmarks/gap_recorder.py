@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,8 +21,6 @@ class _Evaluation:
     plan: int
     started: Any
     ended: Any = None
-    solver: list[tuple[Any, Any]] = field(default_factory=list)
-    """Start and end of each solver call that followed."""
 
 
 class GapRecorder:
@@ -53,18 +51,8 @@ class GapRecorder:
 
         return timed
 
-    def around_solver(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*args: Any) -> Any:
-            started = self._clock.mark()
-            result = call(*args)
-            if self._evaluations:
-                self._evaluations[-1].solver.append((started, self._clock.mark()))
-            return result
-
-        return timed
-
     def gaps(self) -> list[Gap]:
-        """Gaps between evaluations of the same batch."""
+        """Gaps between evaluations of the same batch: guidance, solvers and everything else."""
         self._clock.wait()
         return [
             self._gap(before, after)
@@ -73,9 +61,8 @@ class GapRecorder:
         ]
 
     def _gap(self, before: _Evaluation, after: _Evaluation) -> Gap:
-        solving = sum(self._clock.between(*span) for span in before.solver)
         return Gap(
             requests=len(set(after.rows)),
             across_plans=before.plan != after.plan,
-            seconds=self._clock.between(before.ended, after.started) - solving,
+            seconds=self._clock.between(before.ended, after.started),
         )

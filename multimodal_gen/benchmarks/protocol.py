@@ -45,7 +45,7 @@ class Gap(msgspec.Struct, frozen=True):
     requests: int
     across_plans: bool
     seconds: float
-    """Excludes the solvers' own work."""
+    """Includes guidance and the solvers' own work."""
 
 
 class RankMeasurements(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """A rank that measures itself: `python -m multimodal_gen.benchmarks.timed_rank`.
 
-It is the engine's normal rank, with timers around `predict` and the solvers and a memory monitor
-during loading. When it ends it writes its measurements to the file that the environment names.
+It is the engine's normal rank, with a timer around `predict` and a memory monitor during loading.
+When it ends it writes its measurements to the file that the environment names.
 """
 
 from __future__ import annotations
@@ -56,15 +56,6 @@ def instrument(path: Path) -> None:
 def _attach(worker: GPUWorker) -> GapRecorder:
     recorder = GapRecorder(worker.device)
     pipeline = worker.pipeline
-    make_solver = pipeline.solver
-
-    def timed_solver(*args: Any) -> Any:
-        solver = make_solver(*args)
-        for name in ("scale_input", "step"):
-            replace_method(solver, name, recorder.around_solver(getattr(solver, name)))
-        return solver
-
-    replace_method(pipeline, "solver", timed_solver)
     replace_method(pipeline, "predict", recorder.around_predict(pipeline.predict))
     replace_method(worker, "execute", recorder.around_plan(worker.execute))
     return recorder

@@ -22,7 +22,7 @@ LARGE_BYTES = 1_000_000_000
 
 
 def host_gap(session: Session) -> list[Figure]:
-    """Microseconds between evaluations of one batch, without the solvers' own work."""
+    """Microseconds between evaluations of one batch, guidance and solvers included."""
     defaults, limits = session.model.defaults, session.model.limits
     steps = defaults.num_inference_steps * max(session.repeats, LEAST_REPEATS)
     session.say("host gap: running an instrumented rank")
