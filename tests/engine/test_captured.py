@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from stand_in_graphs import StandInGraphs
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from multimodal_gen.runtime.layers.lora import LoraRows, LoraUse, ScaledRows
 from multimodal_gen.runtime.models.captured.denoiser import CapturedDenoiser
 from multimodal_gen.runtime.models.captured.graph_cache import GraphCache
+from multimodal_gen.runtime.models.captured.graphs import graphs_of
 from multimodal_gen.runtime.models.captured.inputs import EvaluationInputs
 
 
@@ -334,3 +340,100 @@ def test_what_is_made_in_a_capture_and_kept_is_not_a_number() -> None:
     for _ in range(3):
         denoiser(inputs(2))
     assert model.kept["now"].isnan().all()
+
+
+# -- what a replay costs, and CUDA's graphs
+
+
+class Copies(TorchDispatchMode):
+    """Counts operations by name."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not func.is_view:
+            self.seen[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("rows", "groups"), [(2, 2), (5, 2)])
+def test_a_replay_is_a_copy_for_each_data_type_and_one_of_the_result(
+    rows: int, groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = StandInGraphs()
+    denoiser, _ = captured(Model(), graphs)
+    given = inputs(rows)
+    given["timestep"] = given["timestep"].double()
+    for _ in range(2):
+        denoiser(given)
+    monkeypatch.setattr(graphs.made[0], "replay", lambda: None)
+    with Copies() as copies:
+        denoiser(given)
+    assert copies.seen == {"aten._foreach_copy_.default": groups, "aten.clone.default": 1}
+
+
+class Recorded:
+    """Stands for torch.cuda, and notes what happens on which stream."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.current: Any = SimpleNamespace(name="current", wait_stream=self.waits("current"))
+
+    def waits(self, name: str) -> Callable[[Any], None]:
+        return lambda other: self.events.append(f"{name} waits for {other.name}")
+
+    def made_stream(self, device: torch.device) -> Any:
+        return SimpleNamespace(name="side", wait_stream=self.waits("side"))
+
+    @contextmanager
+    def on(self, stream: Any) -> Iterator[None]:
+        before, self.current = self.current, stream
+        yield
+        self.current = before
+
+    @contextmanager
+    def capture(self, *arguments: Any, **options: Any) -> Iterator[None]:
+        bound = inspect.signature(_CUDA_GRAPH.__init__).bind(None, *arguments, **options).arguments
+        assert (bound["pool"], bound["capture_error_mode"]) == ("pool", "thread_local")
+        self.events.append("capture begins")
+        with self.on(bound["stream"]):
+            yield
+        self.events.append("capture ends")
+
+
+_CUDA_GRAPH: Any = torch.cuda.graph
+
+
+def test_cuda_graphs_warm_up_on_the_stream_of_the_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Recorded()
+    graph = SimpleNamespace(replay=lambda: cuda.events.append("replay"))
+    for name, value in {
+        "Stream": cuda.made_stream,
+        "stream": cuda.on,
+        "graph": cuda.capture,
+        "CUDAGraph": lambda: graph,
+        "current_stream": lambda: cuda.current,
+        "graph_pool_handle": lambda: "pool",
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+
+    def evaluate() -> Tensor:
+        cuda.events.append(f"evaluate on {cuda.current.name}")
+        return torch.ones(1)
+
+    backend = graphs_of(torch.device("cuda"))
+    assert backend is not None
+    made = backend.capture(evaluate)
+    made.replay()
+    assert made.output == 1
+    assert cuda.events == [
+        "side waits for current",
+        "evaluate on side",
+        "current waits for side",
+        "capture begins",
+        "evaluate on side",
+        "capture ends",
+        "replay",
+    ]

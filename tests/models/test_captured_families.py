@@ -25,6 +25,7 @@ from multimodal_gen.messages.request import Runner
 from multimodal_gen.runtime.layers.attention.backends import sdpa
 from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.loader.lora.targets import targets_in
+from multimodal_gen.runtime.models.captured import graph_cache
 from multimodal_gen.runtime.models.captured.graph_cache import GraphCache
 from multimodal_gen.runtime.models.dits.chroma.model import ChromaTransformer
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -37,6 +38,7 @@ ALIKE = ("flux2_dev", "flux_fill", "flux_kontext", "qwen_image_edit", "wan_image
 """Families with the transformer of another."""
 FIRST = {cell[0]: cell for cell in reversed(CELLS) if cell[0] not in ALIKE}
 """A task of each transformer; the others are slow tests."""
+_RUNNERS: tuple[Runner, ...] = ("captured", "eager")
 OTHER: dict[str, Any] = {"prompt": "a dog that sleeps " * 2, "seed": 9, "guidance_scale": 3.0}
 
 
@@ -84,14 +86,18 @@ class Requests:
         return torch.cat([state.running()[1].flatten() for state in states])
 
 
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandInGraphs:
+    """Graphs of the pipelines that are loaded from now on."""
+    graphs = StandInGraphs()
+    monkeypatch.setattr(graph_cache, "graphs_of", lambda device: graphs)
+    monkeypatch.setattr(sdpa, "_LONG", math.inf)  # only on a CPU are lengths read by the host
+    return graphs
+
+
 def check(
     cell: Cell, checkpoints: Checkpoints, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case, graphs = CASES[cell], StandInGraphs()
-    monkeypatch.setattr(
-        "multimodal_gen.runtime.models.captured.graph_cache.graphs_of", lambda device: graphs
-    )
-    monkeypatch.setattr(sdpa, "_LONG", math.inf)  # only on a CPU are lengths read by the host
+    case, graphs = CASES[cell], stand_in(monkeypatch)
     with patched(case.own_patches):
         pipeline = load(checkpoints(case.checkpoint))
         requests = Requests(pipeline, case.call, folder)
@@ -138,6 +144,18 @@ def check_reads(pipeline: ComposedPipeline, graphs: StandInGraphs) -> None:
     known = {memory_of(tensor) for tensor in (*kept, *inputs)}
     for graph in graphs.made:
         assert [each.shape for at, each in graph.reads.items() if at not in known] == []
+
+
+@pytest.mark.parametrize("name", ["krea2", "qwen_image", "qwen_image_21", "z_image"])
+def test_texts_of_unlike_length_share_a_graph(
+    name: str, checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, graphs = CASES[FIRST[name]], stand_in(monkeypatch)
+    requests = Requests(load(checkpoints(case.checkpoint)), case.call, tmp_path)
+    for prompt in ("a heart", "a red heart on the sea", "a dog that sleeps"):
+        ours, theirs = (requests.latents(runner, ({"prompt": prompt}, None)) for runner in _RUNNERS)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert len(graphs.made) == 1
 
 
 @pytest.mark.parametrize("cell", FIRST.values(), ids=" ".join)

@@ -27,6 +27,11 @@ class Runners:
         self.compiles = False
         """True: compiled evaluations make the graphs that they lack, and wait for them."""
 
+    @property
+    def captures(self) -> bool:
+        """True for an evaluation that may be captured: shapes should be few."""
+        return self.now == "captured"
+
     @contextmanager
     def using(self, runner: Runner) -> Iterator[None]:
         """Run the evaluation inside the context so."""

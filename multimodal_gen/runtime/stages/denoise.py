@@ -92,7 +92,8 @@ class DenoiseStage:
             self._batch = None  # frees the old one before creating the new one
             for state in states:
                 self._pipeline.precompute(state)
-            self._batch = Batch(states, self._mesh, self._pipeline.join)
+            with self._pipeline.runners.using(states[0].runner):
+                self._batch = Batch(states, self._mesh, self._pipeline.join)
         return self._batch
 
     def _steps_of(self, states: Sequence[RequestState]) -> Steps:

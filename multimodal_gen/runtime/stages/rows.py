@@ -65,17 +65,22 @@ def join_rows(branches: Sequence[Conditioning]) -> Conditioning:
     return {name: join([branch[name] for branch in branches]) for name in names}
 
 
-def join_padded(branches: Sequence[Conditioning], names: Sequence[str]) -> Conditioning:
+def join_padded(
+    branches: Sequence[Conditioning], names: Sequence[str], *, to_bucket: bool = False
+) -> Conditioning:
     """Concatenate conditioning whose tensors `names`, each [1, S, ...], differ in S, with padding.
 
-    They are padded to the longest. `lengths`, int32 [R], is the number of valid tokens per row; it
-    is absent if all are equal and nothing was padded.
+    They are padded to the longest, or `to_bucket`: then texts of one bucket have one shape.
+    `lengths`, int32 [R], is the number of valid tokens per row; it is absent if all are equal and
+    need no padding.
     """
     lengths = [branch[names[0]].shape[1] for branch in branches]
-    if len(set(lengths)) <= 1:
+    longest = max(lengths, default=0)
+    if not branches or (len(set(lengths)) == 1 and not to_bucket):
         return join_rows(branches)
+    longest = text_bucket(longest) if to_bucket else longest
     padded = [
-        {**branch, **{name: _padded(branch[name], max(lengths)) for name in names}}
+        {**branch, **{name: _padded(branch[name], longest) for name in names}}
         for branch in branches
     ]
     device = branches[0][names[0]].device

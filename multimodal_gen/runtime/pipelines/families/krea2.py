@@ -91,7 +91,7 @@ class Krea2Pipeline(ComposedPipeline):
         return {_STATES: states[:, _DROPPED:].to(self.context.dtype)}
 
     def join(self, branches: Sequence[Conditioning]) -> Conditioning:
-        return join_padded(branches, (_STATES,))
+        return join_padded(branches, (_STATES,), to_bucket=self.runners.captures)
 
     def batch_kind(self, state: RequestState, evaluation: int) -> str:
         return f"{self.layout.grid(state.params)} text {self.text_tokens(state)}"

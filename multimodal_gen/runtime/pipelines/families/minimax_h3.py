@@ -241,7 +241,7 @@ class MiniMaxH3Pipeline(ComposedPipeline):
         used = [{name: each[name] for name in _TOLD if name in each} for each in branches]
         if not used:
             return {}
-        told = join_padded(used, _TOLD[:2])
+        told = join_padded(used, _TOLD[:2], to_bucket=self.runners.captures)
         told["rotary"] = torch.cat((told["rotary"], told.pop("text_rotary")), dim=1)
         return told
 

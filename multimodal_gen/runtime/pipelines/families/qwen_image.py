@@ -83,7 +83,7 @@ class QwenImagePipeline(ComposedPipeline):
         return {"encoder_hidden_states": states[:, :length].to(self.context.dtype)}
 
     def join(self, branches: Sequence[Conditioning]) -> Conditioning:
-        return join_padded(branches, ("encoder_hidden_states",))
+        return join_padded(branches, ("encoder_hidden_states",), to_bucket=self.runners.captures)
 
     def batch_kind(self, state: RequestState, evaluation: int) -> str:
         return f"{self.grids(state)} text {self.text_tokens(state)}"

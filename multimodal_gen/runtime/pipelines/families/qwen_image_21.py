@@ -166,7 +166,7 @@ class QwenImage21Pipeline(ComposedPipeline):
 
     def join(self, branches: Sequence[Conditioning]) -> Conditioning:
         used = [{name: branch[name] for name in ("prefix", "rotary")} for branch in branches]
-        return join_padded(used, ("prefix",)) if used else {}
+        return join_padded(used, ("prefix",), to_bucket=self.runners.captures)
 
     def batch_kind(self, state: RequestState, evaluation: int) -> str:
         return f"{self._output(state)} after {self._grids(state)} and {self.text_tokens(state)}"

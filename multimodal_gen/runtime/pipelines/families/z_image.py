@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from multimodal_gen.configs.families.z_image import BASE_DEFAULTS, Z_IMAGE
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -55,6 +56,8 @@ class ZImagePipeline(ComposedPipeline):
         )
         self.guidance = ClassifierFreeGuidance(beyond_positive, above=0, float32=True)
         self.start = PictureStart(self.layout, flow_model_start)
+        self._tables: MutableMapping[Tensor, Tensor] = WeakTensorKeyDictionary()
+        """Rotary tables of batches whose texts differ in length, by those lengths."""
 
     @classmethod
     def default_params(cls, checkpoint: Checkpoint) -> Defaults:
@@ -71,7 +74,7 @@ class ZImagePipeline(ComposedPipeline):
         return {_STATES: states.to(self.context.dtype)}
 
     def join(self, branches: Sequence[Conditioning]) -> Conditioning:
-        return join_padded(branches, (_STATES,))
+        return join_padded(branches, (_STATES,), to_bucket=self.runners.captures)
 
     def batch_kind(self, state: RequestState, evaluation: int) -> str:
         _, latents = state.running()
@@ -97,12 +100,20 @@ class ZImagePipeline(ComposedPipeline):
         tensors = {
             "latents": rows.latents.to(self.context.dtype),
             "timestep": (_TIMESTEPS - rows.timesteps) / _TIMESTEPS,
-            "rotary": self._transformer.rotary(rows.latents.shape[2:], text, lengths),
+            "rotary": self._rotary(rows.latents.shape[2:], text, lengths),
             **rows.conditioning,
         }
         with rows.controlled(tensors) as controlled:
             # The model's velocity is from noise to image.
             return -self._denoiser(controlled, lora=rows.lora)
+
+    def _rotary(self, sizes: Sequence[int], text: int, lengths: Tensor | None) -> Tensor:
+        """The transformer's table, made once for the lengths of a batch."""
+        if lengths is None:
+            return self._transformer.rotary(sizes, text)
+        if (table := self._tables.get(lengths)) is None:
+            table = self._tables[lengths] = self._transformer.rotary(sizes, text, lengths)
+        return table
 
 
 PIPELINE = ZImagePipeline
