@@ -14,6 +14,7 @@ from multimodal_gen.errors import InvalidRequest
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 LogFormat = Literal["text", "json"]
+CompileChoice = Literal["auto", "off", "blocks"]
 ResidencyChoice = Literal["auto", "device", "host", "streamed"]
 """device: all weights on it; host: components there only in the phases that need them; streamed:
 block by block in each evaluation."""
@@ -55,6 +56,8 @@ class EngineArgs(ArgumentGroup):
     """Ranks that share each layer's weights. Default: picked for speed."""
     enable_cfg_parallel: bool = False
     """Split the rows of a batch over two groups of ranks."""
+    compile: CompileChoice = "auto"
+    """Run blocks as compiled graphs; auto: servers compile while they serve."""
     attention_backend: AttentionBackend = "auto"
     """auto: the fastest."""
     lora_dir: str | None = None

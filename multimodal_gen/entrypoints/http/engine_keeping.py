@@ -7,6 +7,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
@@ -63,6 +64,7 @@ class EngineKeeping:
         loop = asyncio.get_running_loop()
         here = [(engine, engine.args) for engine in self._service.fleet.engines if engine.args]
         for (engine, args), share in zip(here, shares_of([a for _, a in here]), strict=True):
+            args = args if args.compile != "auto" else replace(args, compile="blocks")
             start = functools.partial(
                 EngineProcess.start, environment=share, machines=self._machines
             )

@@ -165,7 +165,8 @@ def scaled_rms_norm(x: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
     """RMS norm of x [B, S, D], times `scale`: a weight [D], or one with a factor per row [B, 1,
     D]."""
     if x.device.type != "cpu" or torch.compiler.is_compiling():
-        if scale.numel() == x.shape[-1]:
+        alone = not torch.compiler.is_compiling() and scale.numel() == x.shape[-1]
+        if alone or scale.dim() == 1:
             return F.rms_norm(x, x.shape[-1:], scale.flatten(), eps)
         if (kernels := choice.kernels_for(x)) is not None:
             return kernels.norm(x, scale, None, eps, centred=False)

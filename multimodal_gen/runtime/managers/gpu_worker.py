@@ -39,6 +39,7 @@ from multimodal_gen.runtime.enhancer.enhancer import ENHANCER
 from multimodal_gen.runtime.layers.quantized.storage import count_numbers
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.managers.adapter_loader import AdapterLoader
+from multimodal_gen.runtime.managers.graph_maker import GraphMaker
 from multimodal_gen.runtime.managers.plan_outcome import PlanOutcome
 from multimodal_gen.runtime.managers.rank_device import (
     PeakMemory,
@@ -72,6 +73,7 @@ class GPUWorker:
         """`sharing`: how the ranks share an evaluation, for operators."""
         self.pipeline = pipeline
         self.adapters = adapters
+        self.graphs: GraphMaker | None = None
         self._sharing = sharing
         self.device = pipeline.context.device
         self.rank = pipeline.context.mesh.rank
@@ -129,7 +131,9 @@ class GPUWorker:
                 pipeline.upscalers.open(engine.upscaler_dir)
             if pipeline.enlarges_latents:
                 pipeline.upscalers.look_into(folder)
-        return cls(pipeline, AdapterLoader(pipeline, engine), choice.sentence)
+        made = cls(pipeline, AdapterLoader(pipeline, engine), choice.sentence)
+        made.graphs = GraphMaker.of(pipeline, args)
+        return made
 
     def loaded(self, name: str, local_ranks: int) -> RankLoaded:
         """Report this rank's model to the Scheduler, for planning."""

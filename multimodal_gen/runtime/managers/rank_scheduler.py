@@ -46,7 +46,7 @@ class RankScheduler:
         self._answers = _connect(context, args, "answers")
         self._open_store = partial(_connect, context, args, "store")
         self._rank = args.rank
-        self._received: SimpleQueue[tuple[Plan, list[Any]]] = SimpleQueue()
+        self._received: SimpleQueue[tuple[Plan, list[Any]] | None] = SimpleQueue()
         self._begun: SimpleQueue[PlanOutcome | AdapterRead | RunnerReady | None] = SimpleQueue()
         self._told_to_end = threading.Event()
         monitors = [_monitor(link) for link in (self._plans, self._answers)]
@@ -74,11 +74,16 @@ class RankScheduler:
         answering.start()
         if worker.captures:
             self._begun.put(RunnerReady(rank=self._rank, runner="captured"))
+        if worker.graphs is not None:
+            worker.graphs.start(partial(self._received.put, None), self._begun.put)
         while True:
-            plan, pictures = self._received.get()
-            if plan.shutdown:
-                break
-            self._begun.put(worker.execute(plan, pictures))
+            if (received := self._received.get()) is not None:
+                plan, pictures = received
+                if plan.shutdown:
+                    break
+                self._begun.put(worker.execute(plan, pictures))
+            if worker.graphs is not None:
+                worker.graphs.advance()
         self._begun.put(None)
         answering.join()
 

@@ -11,6 +11,8 @@ from multimodal_gen.messages.request import Runner
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.models.captured.graph_cache import GraphCache
 from multimodal_gen.runtime.models.compiled.blocks import CompiledBlocks, repeated_blocks
+from multimodal_gen.runtime.models.compiled.graph import Graph
+from multimodal_gen.runtime.models.compiled.recorder import GraphRecorder
 from multimodal_gen.runtime.models.denoiser import Denoiser, Static, Tensors
 
 
@@ -20,8 +22,13 @@ class Runners:
     def __init__(self, graphs: GraphCache | None = None) -> None:
         self.graphs = graphs
         """Graphs of captured evaluations; None where there can't be any."""
-        self.blocks: list[CompiledBlocks] = []
-        """Of each denoiser that has some."""
+        self.blocks: dict[str, CompiledBlocks] = {}
+        """By component, of denoisers that have some."""
+        self.recorders: dict[str, GraphRecorder] = {}
+        """By component."""
+        self.records = False
+        """True: the graphs that evaluations would need are noted."""
+        self.evaluates = False
         self.now: Runner = "eager"
         """That of the evaluation at hand. Nothing else is run by another than the eager one."""
         self.compiles = False
@@ -35,27 +42,43 @@ class Runners:
     @contextmanager
     def using(self, runner: Runner) -> Iterator[None]:
         """Run the evaluation inside the context so."""
-        self.now = runner
+        self.now, self.evaluates = runner, True
         try:
             yield
         finally:
-            self.now = "eager"
+            self.now, self.evaluates = "eager", False
 
     def of(
         self,
+        name: str,
         module: nn.Module,
         eager: Denoiser,
         capture: Callable[[Denoiser], Denoiser] | None = None,
     ) -> Denoiser:
-        """The denoiser that runs the module in all of these ways; `eager` is one of them, and
+        """The denoiser that runs component `name` in all of these ways; `eager` is one of them, and
         `capture` makes the captured one of it."""
         blocks = repeated_blocks(module)
         if not blocks:
             return eager
-        self.blocks.append(CompiledBlocks(blocks))
-        compiled = CompiledDenoiser(self, eager, self.blocks[-1])
-        captured = eager if capture is None else capture(eager)
-        return ChosenDenoiser(self, {"eager": eager, "compiled": compiled, "captured": captured})
+        self.blocks[name] = CompiledBlocks(blocks)
+        self.recorders[name] = recorder = GraphRecorder(name, blocks)
+        compiled = CompiledDenoiser(self, eager, self.blocks[name], recorder)
+        recorded = RecordedDenoiser(self, eager, recorder)
+        ways: dict[Runner, Denoiser] = {
+            "eager": recorded,
+            "compiled": compiled,
+            "captured": recorded if capture is None else capture(eager),
+        }
+        return ChosenDenoiser(self, ways)
+
+    def take_graphs(self) -> list[Graph]:
+        """Graphs that were noted since."""
+        return [graph for recorder in self.recorders.values() for graph in recorder.take()]
+
+    def load(self, graph: Graph) -> None:
+        """Make a graph, which is quick if it is in the cache on disk."""
+        blocks = self.blocks[graph.component]
+        blocks.make(blocks.blocks[graph.block], graph.example)
 
 
 class ChosenDenoiser:
@@ -72,16 +95,49 @@ class ChosenDenoiser:
         return run(tensors, static, lora)
 
 
-class CompiledDenoiser:
-    """Runs a module with its blocks compiled, as far as their graphs are made."""
+class RecordedDenoiser:
+    """Runs a module operation by operation, and notes which graphs would do the same."""
 
-    def __init__(self, runners: Runners, denoiser: Denoiser, blocks: CompiledBlocks) -> None:
+    def __init__(self, runners: Runners, denoiser: Denoiser, recorder: GraphRecorder) -> None:
         self._runners = runners
         self._denoiser = denoiser
-        self._blocks = blocks
+        self._recorder = recorder
 
     def __call__(
         self, tensors: Tensors, static: Static | None = None, lora: LoraRows | None = None
     ) -> Tensor:
+        if not (self._runners.records and self._runners.evaluates):
+            return self._denoiser(tensors, static, lora)
+        with self._recorder.watching(_kind(tensors, lora)):
+            return self._denoiser(tensors, static, lora)
+
+
+class CompiledDenoiser:
+    """Runs a module with its blocks compiled, as far as their graphs are made."""
+
+    def __init__(
+        self,
+        runners: Runners,
+        denoiser: Denoiser,
+        blocks: CompiledBlocks,
+        recorder: GraphRecorder,
+    ) -> None:
+        self._runners = runners
+        self._denoiser = denoiser
+        self._recorded = RecordedDenoiser(runners, denoiser, recorder)
+        self._blocks = blocks
+        self._recorder = recorder
+
+    def __call__(
+        self, tensors: Tensors, static: Static | None = None, lora: LoraRows | None = None
+    ) -> Tensor:
+        if self._runners.records and not self._recorder.knows(_kind(tensors, lora)):
+            return self._recorded(tensors, static, lora)
         with self._blocks.made() if self._runners.compiles else self._blocks.used():
             return self._denoiser(tensors, static, lora)
+
+
+def _kind(tensors: Tensors, lora: LoraRows | None) -> tuple[object, ...]:
+    """Equal for evaluations that need the same graphs."""
+    given = (name for name, each in tensors.items() if each is not None)
+    return (*sorted(given), lora is not None)

@@ -175,9 +175,9 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
         eager = denoiser if stream is None else StreamedDenoiser(denoiser, stream)
         graphs, permits = self.runners.graphs, self.loras.are_low_rank
         if graphs is None or not self.residency.stays(name):
-            return self.runners.of(module, eager)
+            return self.runners.of(name, module, eager)
         return self.runners.of(
-            module, eager, lambda other: CapturedDenoiser(other, name, graphs, permits)
+            name, module, eager, lambda other: CapturedDenoiser(other, name, graphs, permits)
         )
 
     def can_capture(self, rows: Rows) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import torch
 from torch import nn
 
 from multimodal_gen.runtime.distributed.rank_context import RankContext
@@ -30,12 +31,20 @@ class NativeTransformer(Generic[AnyConfig]):
     def load(self, checkpoint: Checkpoint, name: str, context: RankContext) -> nn.Module:
         """Load component `name`. Raises InvalidCheckpoint."""
         config = self.config_class.from_dict(checkpoint.config(name))
-        attention = select_attention(context.attention_backend, context.device)
-        parts = make_parts(context.mesh, attention)
         return checkpoint.load_native(
             name,
-            lambda: self.make(config, parts),
+            lambda: self._made(config, context),
             self.key_map(config),
             context.dtype,
             context.device,
         )
+
+    def outline(self, checkpoint: Checkpoint, name: str, context: RankContext) -> nn.Module:
+        """Component `name` without weights, on the meta device."""
+        config = self.config_class.from_dict(checkpoint.config(name))
+        with torch.device("meta"):
+            return self._made(config, context).eval().requires_grad_(False)
+
+    def _made(self, config: AnyConfig, context: RankContext) -> nn.Module:
+        attention = select_attention(context.attention_backend, context.device)
+        return self.make(config, make_parts(context.mesh, attention))

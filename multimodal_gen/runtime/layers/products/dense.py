@@ -41,10 +41,29 @@ def dense_product(
     long on CPUs with AVX-512 that are not Intel's, and no less on those that are.
     """
     if _is_for_onednn(x, weight, _LEAST if packed is None else _LEAST_PACKED):
-        held = weight if packed is None or torch.compiler.is_compiling() else packed.values
+        if torch.compiler.is_compiling():
+            compiled: Tensor = onednn_product(x, weight, bias)
+            return compiled
+        held = weight if packed is None else packed.values
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x, held, bias, "none", [], "")
         return product
     return F.linear(x, weight, bias)
+
+
+@torch.library.custom_op(
+    "multimodal_gen::onednn_product",
+    mutates_args=(),
+    schema="(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
+)
+def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The product as an operation of a graph. torch's own is for weights that are constants."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return product
+
+
+@onednn_product.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
 def _is_for_onednn(x: Tensor, weight: Tensor, least: int = _LEAST) -> bool:

@@ -96,9 +96,10 @@ class MiniMaxH3Transformer(nn.Module):
         context = BlockContext(table, [n for n in (*media, length) if n], ends, lora)
         waves = sinusoidal_embedding(timestep.flatten(), self.config.freq_dim)
         time = F.silu(self.time_embedder(waves, lora)).to(text.dtype)
+        times = time.unflatten(0, timestep.shape)
         groups = self._groups(counts, length)
         for block in self.blocks:
-            x = block(x, context, time, groups)
+            x = block(x, context, times, groups)
         return self._velocities(x, time, media, lora)
 
     def refined(self, states: Tensor, lengths: Tensor | None, lora: LoraRows | None) -> Tensor:
@@ -155,10 +156,11 @@ class MiniMaxH3Block(PlainStream):
         time: Tensor | None = None,
         groups: Sequence[Group] = (),
     ) -> Tensor:
-        """Apply the block by `time` [B * K, E] to x [B, S_local, dim] in place, by its groups."""
+        """Apply the block by `time` [B, K, E] to x [B, S_local, dim] in place, by its groups."""
         assert time is not None
         lora = context.lora
-        vectors = self.modulation(time, lora).view(len(x), -1, 1, x.shape[-1])
+        number = _KINDS * _VECTORS * time.shape[1]
+        vectors = self.modulation(time.flatten(0, 1), lora).view(len(x), number, 1, x.shape[-1])
         vectors[:, 1::3].add_(1)  # the scales
         every, counts = vectors.unbind(1), [count for count, _ in groups]
         tokens = x.split(counts, dim=1)
