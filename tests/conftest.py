@@ -28,6 +28,7 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
     XDG_CACHE_HOME=str(_cache.path),
     XDG_DATA_HOME=str(_cache.path),
+    TORCHDYNAMO_DISABLE="1",  # Engines compile nothing; tests that do say so.
 )
 
 Checkpoints = Callable[..., Path]
