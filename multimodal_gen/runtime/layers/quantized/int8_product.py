@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
-_PIECE = {"cpu": 1 << 22, "cuda": 1 << 28}
+_PIECE = {"cpu": 1 << 20, "cuda": 1 << 28}
 """Outputs that exist as integers at once: what fits a cache, or a small part of a device."""
 _LEAST_ROWS = 32
 """Rows that torch's product needs on a GPU: more than 16."""
