@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable, Sequence
 
 from multimodal_gen.benchmarks.measures import MEASURES
-from multimodal_gen.benchmarks.names import MeasureName
+from multimodal_gen.benchmarks.names import LONG, MeasureName
 from multimodal_gen.benchmarks.report import Report
 from multimodal_gen.benchmarks.session import Session
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
@@ -16,10 +16,10 @@ from multimodal_gen.configs.arguments.engine_args import EngineArgs
 def run_benchmark(
     args: EngineArgs, *, only: Sequence[MeasureName], repeats: int, say: Callable[[str], None]
 ) -> Report:
-    """Measure what `only` names, or everything; `say` receives progress messages."""
+    """Measure what `only` names, or all that is not long; `say` receives progress messages."""
     figures = []
     with Session(args, repeats, say) as session:
-        for name in only or MEASURES:
+        for name in only or [each for each in MEASURES if each not in LONG]:
             figures += MEASURES[name](session)
         return Report(environment=_environment(session), figures=figures)
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 
 from multimodal_gen.benchmarks.measures import MEASURES
-from multimodal_gen.benchmarks.names import MeasureName
+from multimodal_gen.benchmarks.names import LONG, MeasureName
 from multimodal_gen.benchmarks.profiling.profile import shares
 from multimodal_gen.benchmarks.profiling.spans import TraceSpan, gaps, named_spans, own_times
 from multimodal_gen.benchmarks.report import Figure, Report, ratio
@@ -20,7 +20,7 @@ from multimodal_gen.configs.families.flux import FLUX
 from multimodal_gen.entrypoints.cli.main import main
 from multimodal_gen.messages.model_info import ModelInfo
 
-MEASURED = [name for name in MEASURES if name not in ("cold_start", "families")]
+MEASURED = [name for name in MEASURES if name not in ("cold_start", "families", *LONG)]
 FIGURES = {
     "one_picture",
     "concurrent/batch",
@@ -39,6 +39,8 @@ FIGURES = {
         for name in ("high", "fast")
         for what in ("", "/evaluations", "/psnr")
     ),
+    "options/bfloat16",
+    "options/int8",
 }
 
 

@@ -8,6 +8,7 @@ from multimodal_gen.benchmarks.measures.families import families
 from multimodal_gen.benchmarks.measures.inside import host_gap, memory
 from multimodal_gen.benchmarks.measures.pictures import concurrent, one_picture
 from multimodal_gen.benchmarks.measures.qualities import qualities
+from multimodal_gen.benchmarks.measures.real_size import options, real_size
 from multimodal_gen.benchmarks.measures.short_job import short_job
 from multimodal_gen.benchmarks.measures.start import cold_start, help_text
 from multimodal_gen.benchmarks.names import MeasureName
@@ -24,4 +25,6 @@ MEASURES: dict[MeasureName, Callable[[Session], list[Figure]]] = {
     "help": help_text,
     "cold_start": cold_start,
     "memory": memory,
+    "options": options,
+    "real_size": real_size,
 }

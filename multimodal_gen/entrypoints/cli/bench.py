@@ -33,7 +33,8 @@ def bench(
     Parameters
     ----------
     only
-        Take only these measurements.
+        Take only these measurements. `real_size` is taken only if it is named: it compares single
+        evaluations of denoisers of real sizes, which needs half an hour and 12 GB.
     repeats
         Number of repetitions of each measurement.
     json

@@ -1,0 +1,1 @@
+"""Denoisers of published sizes with random weights, against those of diffusers on a CPU."""
