@@ -13,8 +13,10 @@ from policy_simulation import prepared_of, request
 from stand_in_graphs import StandInGraphs
 from torch import Tensor
 
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Ack, Phase, Plan, Work
+from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.messages.request import Runner
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.distributed.mesh import Axis, Mesh
@@ -25,6 +27,7 @@ from multimodal_gen.runtime.managers.rank_device import PeakMemory
 from multimodal_gen.runtime.models.captured import graph_cache
 from multimodal_gen.runtime.models.captured.graph_cache import GraphCache
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
+from multimodal_gen.runtime.residency.residency import Residency
 from multimodal_gen.scheduling.cost_model import CostModel
 from multimodal_gen.scheduling.policy import Policy
 from multimodal_gen.scheduling.working_memory import GRAPH_BYTES, can_capture
@@ -179,6 +182,32 @@ def test_without_graphs_no_memory_is_set_aside(
     worker = GPUWorker(pipeline)
     assert worker.loaded("test", 1).memory_bytes == 2**40
     assert not worker.captures
+
+
+def test_compile_off_means_no_graphs_either(
+    bundled_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph_cache, "graphs_of", lambda device: StandInGraphs())
+    monkeypatch.setattr(gpu_worker, "free_bytes", lambda device, ranks: 2**40)
+    args = RankArgs(
+        rank=0,
+        engine=EngineArgs(device="cpu", compile="off"),
+        model_folder=str(bundled_model),
+        model_name="test",
+        socket_folder="",
+        ranks_address="",
+    )
+    worker = GPUWorker.load(args)
+    worker.loaded("test", 1)
+    assert not worker.captures
+
+
+def test_weights_that_move_are_not_captured(
+    bundled_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph_cache, "graphs_of", lambda device: StandInGraphs())
+    monkeypatch.setattr(Residency, "stays", lambda self, name: name != "transformer")
+    assert load(bundled_model).runners.graphs is None
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,8 @@ class GPUWorker:
                 pipeline.upscalers.open(engine.upscaler_dir)
             if pipeline.enlarges_latents:
                 pipeline.upscalers.look_into(folder)
+        if engine.compile == "off":
+            pipeline.runners.graphs = None
         made = cls(pipeline, AdapterLoader(pipeline, engine), choice.sentence)
         made.graphs = GraphMaker.of(pipeline, args)
         return made

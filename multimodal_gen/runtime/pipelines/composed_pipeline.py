@@ -92,7 +92,9 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
         self.loras = LoadedLoras(context.device)
         self.controls = LoadedControls(context.device)
         self.residency = residency or Residency()
-        graphs = None if self.native is None else GraphCache.of(context)
+        names = self.components_of_kind(self.denoiser_name)
+        stays = self.native is not None and any(map(self.residency.stays, names))
+        graphs = GraphCache.of(context) if stays else None
         self.runners = Runners(graphs)
         if graphs is not None:
             self.loras.when_removed.append(graphs.forget_lora)
