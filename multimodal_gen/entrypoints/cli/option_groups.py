@@ -12,7 +12,8 @@ from cyclopts.help import DefaultFormatter, HelpPanel
 
 from multimodal_gen.configs.arguments.devices import Device
 from multimodal_gen.configs.arguments.engine_args import (
-    DType,  # noqa: F401  an inherited field's annotation is looked up here
+    CompileChoice,  # noqa: F401  an inherited field's annotation is looked up here
+    DType,  # noqa: F401
     EngineArgs,
     LogFormat,  # noqa: F401
     ResidencyChoice,  # noqa: F401
