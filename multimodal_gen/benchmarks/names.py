@@ -17,8 +17,8 @@ MeasureName = Literal[
     "options",
     "real_size",
 ]
-LONG: tuple[MeasureName, ...] = ("real_size",)
-"""Measures that are only taken if they are named: they need many minutes and gigabytes."""
+LONG: tuple[MeasureName, ...] = ("families", "real_size")
+"""Measures that are only taken if they are named: they need minutes and gigabytes."""
 Scale = Literal["full", "shallow", "tiny"]
 """Sizes of the models on a device: those that are published, the same with few layers and small
 pictures for CPUs, and small ones for tests."""

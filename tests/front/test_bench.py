@@ -20,7 +20,7 @@ from multimodal_gen.configs.families.flux import FLUX
 from multimodal_gen.entrypoints.cli.main import main
 from multimodal_gen.messages.model_info import ModelInfo
 
-MEASURED = [name for name in MEASURES if name not in ("cold_start", "families", *LONG)]
+MEASURED = [name for name in MEASURES if name not in ("cold_start", *LONG)]
 FIGURES = {
     "one_picture",
     "concurrent/batch",

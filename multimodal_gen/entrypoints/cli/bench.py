@@ -33,7 +33,8 @@ def bench(
     Parameters
     ----------
     only
-        Take only these measurements. `real_size` is taken only if it is named: it compares single
+        Take only these measurements. Two are taken only if they are named: `families` measures
+        layers of real widths, which needs minutes and 6 GB; `real_size` compares single
         evaluations of denoisers of real sizes, which needs half an hour and 12 GB.
     repeats
         Number of repetitions of each measurement.
