@@ -44,6 +44,18 @@ def test_krea2_equals_diffusers(
     check_parity(pipeline, folder, **{**CALL, **change})
 
 
+def test_a_text_is_refined_once(
+    pipeline: ComposedPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformer, refined = pipeline.components["transformer"], []
+    of_all = transformer.refined
+    monkeypatch.setattr(
+        transformer, "refined", lambda *given: refined.append(len(given[0])) or of_all(*given)
+    )
+    run_each(pipeline, [SamplingParams(**CALL, seed=3)])
+    assert refined == [2]  # both branches
+
+
 def test_the_distilled_model_has_a_schedule_of_its_own(checkpoints: Callable[..., Path]) -> None:
     folder = checkpoints("krea2-turbo")
     pipeline = load(folder)

@@ -101,3 +101,15 @@ def test_rows_with_texts_of_unlike_lengths_do_not_see_each_others_padding(
     for one, other in zip(alone, joined, strict=True):
         assert np.abs(one.pixels.astype(int) - other.pixels.astype(int)).max() <= 1
         assert (one.latents - other.latents).abs().max() < 1e-4
+
+
+def test_texts_are_refined_once_a_batch(
+    pipeline: ComposedPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformer, refined = pipeline.components["transformer"], []
+    of_all = transformer.refined
+    monkeypatch.setattr(
+        transformer, "refined", lambda *given: refined.append(len(given[0])) or of_all(*given)
+    )
+    run_each(pipeline, [SamplingParams(**FROM_NOISE | {"guidance_scale": 3.0})])
+    assert refined == [2]  # both branches

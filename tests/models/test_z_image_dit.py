@@ -75,7 +75,11 @@ class Inputs:
             "timestep": self.timestep,
             "lengths": told,
         }
-        output: torch.Tensor = (model if run is None else run)(**with_rotary(model, **inputs))
+        inputs = with_rotary(model, **inputs)
+        states = inputs.pop("encoder_hidden_states")
+        text = model.refined(states, inputs["rotary"], told, None)
+        made = {"text": text, "text_tokens": states.shape[1]}
+        output: torch.Tensor = (model if run is None else run)(**inputs, **made)
         return output
 
 

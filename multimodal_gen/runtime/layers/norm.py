@@ -103,10 +103,7 @@ class RMSNorm(Elementwise):
         self.eps = eps
 
     def forward(self, x: Tensor, lora: LoraRows | None = None) -> Tensor:
-        weight = self.weight_of(lora)
-        if weight.dim() == 1:
-            return F.rms_norm(x, x.shape[-1:], weight, self.eps)
-        return F.rms_norm(x, x.shape[-1:], None, self.eps) * weight
+        return scaled_rms_norm(x, self.weight_of(lora), self.eps)
 
 
 class OffsetNorm(Elementwise):
@@ -157,21 +154,33 @@ class LayerNorm(Elementwise):
 
 
 def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """New tensor like x [..., D] with a root mean square of 1 over D."""
-    return F.rms_norm(x, x.shape[-1:], None, eps)
+    """New tensor like x [..., D], or a wider one, with a root mean square of 1 over D."""
+    if _fused_by_torch(x):
+        return F.rms_norm(x, x.shape[-1:], None, eps)
+    return _normalised(x, eps)
 
 
 def scaled_rms_norm(x: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
     """RMS norm of x [B, S, D], times `scale`: a weight [D], or one with a factor per row [B, 1,
     D]."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if _fused_by_torch(x):
         alone = not torch.compiler.is_compiling() and scale.numel() == x.shape[-1]
         if alone or scale.dim() == 1:
             return F.rms_norm(x, x.shape[-1:], scale.flatten(), eps)
         if (kernels := choice.kernels_for(x)) is not None:
             return kernels.norm(x, scale, None, eps, centred=False)
         return F.rms_norm(x, x.shape[-1:], None, eps) * scale
-    # One pass less than torch's own norm on a CPU, which writes the squares to memory.
+    return _normalised(x, eps).mul_(scale).to(x.dtype)
+
+
+def _fused_by_torch(x: Tensor) -> bool:
+    """Whether torch's own RMS norm of x is the fastest."""
+    return x.device.type != "cpu" or torch.compiler.is_compiling()
+
+
+def _normalised(x: Tensor, eps: float) -> Tensor:
+    """See `rms_norm`; in float32, with one pass less than torch's own norm on a CPU, which writes
+    the squares to memory."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     normalised: Tensor = x * (length.square() / x.shape[-1] + eps).rsqrt()
-    return normalised.mul_(scale).to(x.dtype)
+    return normalised

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.controls.control_rows import ControlRows
@@ -52,6 +53,25 @@ class Rows:
             return
         with self.controls.applied(tensors, static or {}, self.lora) as controlled:
             yield controlled
+
+
+class RefinedTexts:
+    """What a transformer makes of texts alone: kept for as long as the batch that they belong
+    to."""
+
+    def __init__(self) -> None:
+        self._kept: MutableMapping[Tensor, tuple[LoraRows | None, Tensor]] = (
+            WeakTensorKeyDictionary()
+        )
+
+    def of(self, states: Tensor, lora: LoraRows | None, make: Callable[[], Tensor]) -> Tensor:
+        """Result of `make` for the joined `states` of texts, anew only where these or the rows'
+        LoRAs change."""
+        made_with, text = self._kept.get(states, (None, states))
+        if text is states or made_with is not lora:
+            text = make()
+            self._kept[states] = (lora, text)
+        return text
 
 
 def join(rows: Sequence[Tensor]) -> Tensor:

@@ -46,7 +46,12 @@ class ZImageControl(ResidualControl):
     def residuals(self, call: ControlCall) -> Added:
         model = self._target.modules["transformer"]
         found = self.module.residuals(
-            model, **call.tensors, **call.told, scale=call.scale, lora=call.lora
+            model,
+            **call.tensors,
+            **call.static,
+            **call.told,
+            scale=call.scale,
+            lora=call.lora,
         )
         return {"control": found}
 

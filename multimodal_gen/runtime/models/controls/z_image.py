@@ -88,7 +88,8 @@ class ZImageControlNet(nn.Module):
         latents: Tensor,
         picture: Tensor,
         scale: Tensor,
-        encoder_hidden_states: Tensor,
+        text: Tensor,
+        text_tokens: int,
         timestep: Tensor,
         rotary: Tensor,
         lengths: Tensor | None = None,
@@ -99,7 +100,7 @@ class ZImageControlNet(nn.Module):
 
         `picture` [B, control_in_dim, h, w] are latents; the others are as for the model.
         """
-        given = model.embed(latents, encoder_hidden_states, timestep, rotary, lengths, lora)
+        given = model.embed(latents, text, text_tokens, timestep, rotary, lengths, lora)
         patches = patchify(picture)
         control = self.control_embedder(model.share(patches, given.whole.streams[0]))
         control = model.pad_image(control, patches.shape[1])

@@ -24,7 +24,7 @@ from multimodal_gen.runtime.pipelines.guiding.formulas import beyond_positive
 from multimodal_gen.runtime.pipelines.latents.packed import PATCH, PackedLatents
 from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
-from multimodal_gen.runtime.stages.rows import Rows, join_padded, text_bucket
+from multimodal_gen.runtime.stages.rows import RefinedTexts, Rows, join_padded, text_bucket
 
 _STATES = "encoder_hidden_states"
 _BEFORE = (
@@ -59,6 +59,7 @@ class Krea2Pipeline(ComposedPipeline):
         self._denoiser = self.make_denoiser("transformer")
         self.layout = PackedLatents(self.vae, self.context)
         self.guidance = ClassifierFreeGuidance(beyond_positive, above=0)
+        self._texts = RefinedTexts()
 
     @classmethod
     def settings(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -107,14 +108,17 @@ class Krea2Pipeline(ComposedPipeline):
 
     def predict(self, rows: Rows) -> Tensor:
         down, across = self.layout.grid(rows.params[0])
-        text = rows.conditioning[_STATES].shape[1]
+        told = dict(rows.conditioning)
+        states, lengths, lora = told.pop(_STATES), told.get("lengths"), rows.lora
+        refined = self._transformer.refined
         tensors = {
+            "text": self._texts.of(states, lora, lambda: refined(states, lengths, lora)),
             "hidden_states": rows.latents,
             "timestep": (rows.timesteps / 1000).to(rows.latents.dtype),
-            "rotary": self._transformer.rotary(text, (down, across)),
-            **rows.conditioning,
+            "rotary": self._transformer.rotary(states.shape[1], (down, across)),
+            **told,
         }
-        return self._denoiser(tensors, lora=rows.lora)
+        return self._denoiser(tensors, {"text_tokens": states.shape[1]}, lora)
 
 
 PIPELINE = Krea2Pipeline

@@ -4,7 +4,7 @@ first and a last frame, or from references."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,6 @@ import PIL.Image
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from multimodal_gen.checkpoints.scheduler_config import scheduler_config
 from multimodal_gen.configs.families.minimax_h3 import LAYERS, MINIMAX_H3
@@ -22,7 +21,6 @@ from multimodal_gen.messages.model_info import TaskName
 from multimodal_gen.messages.pictures import images_of
 from multimodal_gen.runtime.distributed.device_copies import copied, tensor_of
 from multimodal_gen.runtime.distributed.rank_context import RankContext
-from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.loader.pretrained import PictureProcessor
 from multimodal_gen.runtime.models.dits.minimax_h3.config import MiniMaxH3Config
@@ -54,7 +52,7 @@ from multimodal_gen.runtime.pipelines.latents.layout import size_of
 from multimodal_gen.runtime.pipelines.latents.numbers_with_sound import NumbersWithSound
 from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
-from multimodal_gen.runtime.stages.rows import Rows, join_padded, text_bucket
+from multimodal_gen.runtime.stages.rows import RefinedTexts, Rows, join_padded, text_bucket
 
 _TRANSFORMERS: Mapping[Use, str] = {
     "none": "transformer",
@@ -101,10 +99,7 @@ class MiniMaxH3Pipeline(ComposedPipeline):
             self.vae, self.components["audio_vae"], self.context, patch, _SOUND_PER_SECOND, _FPS
         )
         self.guidance = NoGuidance()
-        self._texts: MutableMapping[Tensor, tuple[LoraRows | None, Tensor]] = (
-            WeakTensorKeyDictionary()
-        )
-        """What the transformer makes of the texts of a batch, and with which LoRAs."""
+        self._texts = RefinedTexts()
 
     # -- properties of the checkpoint
 
@@ -286,7 +281,10 @@ class MiniMaxH3Pipeline(ComposedPipeline):
 
     def predict(self, rows: Rows) -> Tensor:
         state, told = rows.states[0], dict(rows.conditioning)
-        told["text"] = self._refined(told.pop("encoder_hidden_states"), rows)
+        states, refined = told.pop("encoder_hidden_states"), self._transformers[self._name(state)]
+        told["text"] = self._texts.of(
+            states, rows.lora, lambda: refined.refined(states, told.get("lengths"), rows.lora)
+        )
         video, sound = self.layout.split(rows.latents, state.params)
         clean = 1 - rows.timesteps / 1000
         if (given := told.pop("given", None)) is not None:
@@ -300,15 +298,6 @@ class MiniMaxH3Pipeline(ComposedPipeline):
         }
         static = {"counts": self._counts(state)}
         return -self._denoisers[self._name(state)](tensors, static, rows.lora)
-
-    def _refined(self, states: Tensor, rows: Rows) -> Tensor:
-        """The texts as the transformer refines them, anew only where rows or their LoRAs change."""
-        lora, text = self._texts.get(states, (None, states))
-        if text is states or lora is not rows.lora:
-            transformer = self._transformers[self._name(rows.states[0])]
-            text = transformer.refined(states, rows.conditioning.get("lengths"), rows.lora)
-            self._texts[states] = (rows.lora, text)
-        return text
 
     # -- decoding
 

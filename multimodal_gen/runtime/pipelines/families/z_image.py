@@ -26,7 +26,7 @@ from multimodal_gen.runtime.pipelines.latents.layout import LatentLayout
 from multimodal_gen.runtime.pipelines.native import NativeTransformer
 from multimodal_gen.runtime.pipelines.start.picture_start import PictureStart, flow_model_start
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
-from multimodal_gen.runtime.stages.rows import Rows, join_padded, text_bucket
+from multimodal_gen.runtime.stages.rows import RefinedTexts, Rows, join_padded, text_bucket
 
 _STATES = "encoder_hidden_states"
 _TIMESTEPS = 1000
@@ -54,6 +54,7 @@ class ZImagePipeline(ComposedPipeline):
         self.layout = LatentLayout(
             self.vae, self.context, dtype=torch.float32, patch=(PATCH, PATCH)
         )
+        self._texts = RefinedTexts()
         self.guidance = ClassifierFreeGuidance(beyond_positive, above=0, float32=True)
         self.start = PictureStart(self.layout, flow_model_start)
         self._tables: MutableMapping[Tensor, Tensor] = WeakTensorKeyDictionary()
@@ -96,16 +97,21 @@ class ZImagePipeline(ComposedPipeline):
         }
 
     def predict(self, rows: Rows) -> Tensor:
-        text, lengths = rows.conditioning[_STATES].shape[1], rows.conditioning.get("lengths")
+        told, lora, model = dict(rows.conditioning), rows.lora, self._transformer
+        states, lengths = told.pop(_STATES), told.get("lengths")
+        rotary = self._rotary(rows.latents.shape[2:], states.shape[1], lengths)
+        text = self._texts.of(states, lora, lambda: model.refined(states, rotary, lengths, lora))
+        static = {"text_tokens": states.shape[1]}
         tensors = {
+            "text": text,
             "latents": rows.latents.to(self.context.dtype),
             "timestep": (_TIMESTEPS - rows.timesteps) / _TIMESTEPS,
-            "rotary": self._rotary(rows.latents.shape[2:], text, lengths),
-            **rows.conditioning,
+            "rotary": rotary,
+            **told,
         }
-        with rows.controlled(tensors) as controlled:
+        with rows.controlled(tensors, static) as controlled:
             # The model's velocity is from noise to image.
-            return -self._denoiser(controlled, lora=rows.lora)
+            return -self._denoiser(controlled, static, lora)
 
     def _rotary(self, sizes: Sequence[int], text: int, lengths: Tensor | None) -> Tensor:
         """The transformer's table, made once for the lengths of a batch."""

@@ -69,7 +69,7 @@ class Krea2Config(TransformerConfig):
             channels=self.in_channels,
             attentions=blocks,
             sums=2 * blocks,
-            reductions=2 * (blocks + fused),
+            reductions=2 * blocks,
             token_weights=blocks * block,
             all_weights=blocks * block + fused * text,
         )

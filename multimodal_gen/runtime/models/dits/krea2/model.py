@@ -71,7 +71,8 @@ class Krea2Transformer(nn.Module):
     def forward(
         self,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
+        text: Tensor,
+        text_tokens: int,
         timestep: Tensor,
         rotary: Tensor,
         lengths: Tensor | None = None,
@@ -79,13 +80,12 @@ class Krea2Transformer(nn.Module):
     ) -> Tensor:
         """Velocity [B, S, C] for packed latents [B, S, C].
 
-        `encoder_hidden_states` is [B, T, layers, D], of which the first `lengths` [B] per row are
-        text (None: all); `timestep` [B] in 0..1; `rotary` the result of `rotary` for these tokens.
+        `text` is the result of `refined` for `text_tokens` tokens, of which the first `lengths` [B]
+        per row are text (None: all); `timestep` [B] in 0..1; `rotary` the result of `rotary` for
+        these tokens.
         """
-        streams = (hidden_states.shape[1], encoder_hidden_states.shape[1])
+        streams = (hidden_states.shape[1], text_tokens)
         image = self.x_embedder(self.sequence.shard(hidden_states), lora)
-        alone = BlockContext(None, streams[1:], lengths, lora)
-        text = self._fused(self.sequence.shard(encoder_hidden_states), alone)
         rope.check_table(rotary, image.shape[1] + text.shape[1])
         ends = None if lengths is None else lengths + streams[0]
         context = BlockContext(rotary, streams, ends, lora)
@@ -109,10 +109,12 @@ class Krea2Transformer(nn.Module):
         vectors[:, :, ::3].add_(1)
         return embedded, vectors
 
-    def _fused(self, states: Tensor, context: BlockContext) -> Tensor:
-        """This rank's tokens [B, T, layers, D] as tokens of the joint stream, [B, T, dim]."""
+    def refined(self, states: Tensor, lengths: Tensor | None, lora: LoraRows | None) -> Tensor:
+        """This rank's tokens [B, T_local, dim] of texts [B, T, layers, D], of which the first
+        `lengths` [B] per row are valid (None: all): the same in all evaluations."""
+        context = BlockContext(None, (states.shape[1],), lengths, lora)
         layers = states.shape[2:]
-        flat = states.flatten(1, 2)
+        flat = self.sequence.shard(states).flatten(1, 2)
         for block in self.layerwise:
             flat = block(flat, context, layers=layers[0])
         text = self.text_layers(flat.unflatten(1, (-1, layers[0])).mT, context.lora).squeeze(-1)

@@ -66,7 +66,7 @@ class MiniMaxH3Config(TransformerConfig):
 
     @property
     def shape(self) -> TransformerShape:
-        """Blocks have two sums each; the refiner's are for the text."""
+        """Blocks have two sums each; the refiner's are for a batch."""
         inner = self.num_attention_heads * self.attention_head_dim
         block = self.hidden_size * (4 * inner + 3 * self.ffn_dim)
         blocks = self.num_layers + self.num_refiner_layers
@@ -76,7 +76,7 @@ class MiniMaxH3Config(TransformerConfig):
             channels=self.token_channels,
             attentions=self.num_layers,
             sums=2 * self.num_layers,
-            reductions=2 * blocks,
+            reductions=2 * self.num_layers,
             token_weights=self.num_layers * block,
             all_weights=blocks * block,
         )

@@ -74,7 +74,8 @@ class ZImageConfig(TransformerConfig):
 
     @property
     def shape(self) -> TransformerShape:
-        """Image and text pass their own refiners, then the layers together."""
+        """The image passes its refiners, then the layers together with the text, whose own are for
+        a batch and not for an evaluation."""
         blocks = self.n_layers + self.n_refiner_layers
         weights = self.dim * (4 * self.dim + 3 * self.mlp_dim)
         return TransformerShape(
@@ -83,7 +84,7 @@ class ZImageConfig(TransformerConfig):
             channels=self.token_channels,
             attentions=blocks,
             sums=2 * blocks,
-            reductions=2 * (blocks + self.n_refiner_layers),
+            reductions=2 * blocks,
             token_weights=blocks * weights,
             all_weights=(blocks + self.n_refiner_layers) * weights,
         )

@@ -30,8 +30,8 @@ def z_image_key_map(config: ZImageConfig) -> dict[str, tuple[str, ...]]:
     refiner, deep = range(config.n_refiner_layers), range(config.n_layers)
     blocks = {
         **{f"blocks.{i}": f"noise_refiner.{i}" for i in refiner},
-        **{f"blocks.{len(refiner) + i}": f"context_refiner.{i}" for i in refiner},
-        **{f"blocks.{2 * len(refiner) + i}": f"layers.{i}" for i in deep},
+        **{f"text_refiners.{i}": f"context_refiner.{i}" for i in refiner},
+        **{f"blocks.{len(refiner) + i}": f"layers.{i}" for i in deep},
     }
     layers: Modules = {ours: (theirs,) for ours, theirs in _LAYERS.items()}
     for ours, theirs in blocks.items():

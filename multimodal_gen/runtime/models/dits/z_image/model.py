@@ -43,8 +43,6 @@ class Embedded(NamedTuple):
     """Embedded timesteps, [B, modulation_dim]."""
     whole: BlockContext
     """Context of image and text together."""
-    text_ends: Tensor | None
-    """Ends of the texts with their learned padding, [B]."""
 
     @property
     def of_image(self) -> BlockContext:
@@ -52,13 +50,6 @@ class Embedded(NamedTuple):
         assert self.whole.rotary is not None
         rotary = self.whole.rotary[:, : self.image.shape[1]]
         return BlockContext(rotary, self.whole.streams[:1], lora=self.whole.lora)
-
-    @property
-    def of_text(self) -> BlockContext:
-        """Context of the text alone."""
-        assert self.whole.rotary is not None
-        rotary = self.whole.rotary[:, self.image.shape[1] :]
-        return BlockContext(rotary, self.whole.streams[1:], self.text_ends, self.whole.lora)
 
 
 class ZImageTransformer(nn.Module):
@@ -81,8 +72,12 @@ class ZImageTransformer(nn.Module):
         self.text_pad_token = nn.Parameter(torch.empty(1, dim))
         self.time_embedder = EmbeddingMLP(parts, _TIME_DIM, width, hidden=_TIME_HIDDEN)
         refine, go_on = config.n_refiner_layers, config.n_layers
-        kinds = [*(True,) * refine, *(False,) * refine, *(True,) * go_on]
-        blocks = [ZImageBlock(config, parts, modulated=modulated) for modulated in kinds]
+
+        def made(count: int, *, modulated: bool) -> list[ZImageBlock]:
+            return [ZImageBlock(config, parts, modulated=modulated) for _ in range(count)]
+
+        self.text_refiners = nn.ModuleList(made(refine, modulated=False))
+        blocks = made(refine + go_on, modulated=True)
         self.blocks = nn.ModuleList(blocks)
         self._modulations = [b.modulation for b in blocks if b.modulation is not None]
         self.out_modulation = parts.linear(width, dim)
@@ -102,7 +97,8 @@ class ZImageTransformer(nn.Module):
     def forward(
         self,
         latents: Tensor,
-        encoder_hidden_states: Tensor,
+        text: Tensor,
+        text_tokens: int,
         timestep: Tensor,
         rotary: Tensor,
         lengths: Tensor | None = None,
@@ -112,16 +108,16 @@ class ZImageTransformer(nn.Module):
         """Velocity like `latents` [B, C, h, w], both sides even, for `timestep` [B] in 0..1, which
         is 0 for pure noise.
 
-        `encoder_hidden_states` is [B, S, D], of which `lengths` [B] are valid per row (None: all);
-        `rotary` is the result of `rotary` for these latents and texts; `control` is added after the
-        blocks of image and text together, to both.
+        `text` is the result of `refined` for `text_tokens` tokens, of which `lengths` [B] are valid
+        per row (None: all); `rotary` that of `rotary` for these latents and texts; `control` is
+        added after the blocks of image and text together, to both.
         """
         grid = (latents.shape[2] // PATCH, latents.shape[3] // PATCH)
-        given = self.embed(latents, encoder_hidden_states, timestep, rotary, lengths, lora)
+        given = self.embed(latents, text, text_tokens, timestep, rotary, lengths, lora)
         modulation = modulate(self._modulations, given.time, self.config.dim, lora)
         refine, after = self.config.n_refiner_layers, adding(control)
         joint = self.refine(given, modulation[:refine])
-        for number, block in enumerate(self.blocks[2 * refine :]):
+        for number, block in enumerate(self.blocks[refine:]):
             joint = block(joint, given.whole, modulation[refine + number])
             if after is not None:
                 after(number, joint)
@@ -134,7 +130,8 @@ class ZImageTransformer(nn.Module):
     def embed(
         self,
         latents: Tensor,
-        encoder_hidden_states: Tensor,
+        text: Tensor,
+        text_tokens: int,
         timestep: Tensor,
         rotary: Tensor,
         lengths: Tensor | None,
@@ -142,14 +139,27 @@ class ZImageTransformer(nn.Module):
     ) -> Embedded:
         """Make what the blocks are given for the arguments of `forward`."""
         tokens = patchify(latents)
-        streams = (padded(tokens.shape[1]), padded(encoder_hidden_states.shape[1]))
-        ends = None if lengths is None else padded(lengths)
-        whole = BlockContext(rotary, streams, None if ends is None else ends + streams[0], lora)
+        streams = (padded(tokens.shape[1]), padded(text_tokens))
+        ends = None if lengths is None else padded(lengths) + streams[0]
+        whole = BlockContext(rotary, streams, ends, lora)
         time = self._embed(timestep, latents.dtype, lora)
         image = self.x_embedder(self.share(tokens, streams[0]), lora)
         image = self.pad_image(image, tokens.shape[1])
-        text = self._embed_text(encoder_hidden_states, lengths, streams[1], lora)
-        return Embedded(image, text, time, whole, ends)
+        return Embedded(image, text, time, whole)
+
+    def refined(
+        self, states: Tensor, rotary: Tensor, lengths: Tensor | None, lora: LoraRows | None
+    ) -> Tensor:
+        """This rank's tokens [B, S_local, dim] of texts [B, S, D] after their refiners, the same in
+        all evaluations. `rotary` and `lengths` are those of `forward`."""
+        length = padded(states.shape[1])
+        text = self._embed_text(states, lengths, length, lora)
+        ends = None if lengths is None else padded(lengths)
+        own = rotary[:, rotary.shape[1] - text.shape[1] :]
+        context = BlockContext(own, (length,), ends, lora)
+        for block in self.text_refiners:
+            text = block(text, context)
+        return text
 
     def refine(
         self,
@@ -157,18 +167,14 @@ class ZImageTransformer(nn.Module):
         modulation: Sequence[Sequence[Tensor]],
         after: AfterBlock | None = None,
     ) -> Tensor:
-        """Image, then text, [B, S_local, dim], each after its refiners; `after` is given the
-        image's tokens after each of its own, whose vectors `modulation` has."""
-        image, text, refiners = given.image, given.text, self.config.n_refiner_layers
-        alone = given.of_image
-        for number, block in enumerate(self.blocks[:refiners]):
+        """Image after its refiners, then text, [B, S_local, dim]; `after` is given the image's
+        tokens after each of them, whose vectors `modulation` has."""
+        image, alone = given.image, given.of_image
+        for number, block in enumerate(self.blocks[: self.config.n_refiner_layers]):
             image = block(image, alone, modulation[number])
             if after is not None:
                 after(number, image)
-        alone = given.of_text
-        for block in self.blocks[refiners : 2 * refiners]:
-            text = block(text, alone)
-        return torch.cat((image, text), dim=1)
+        return torch.cat((image, given.text), dim=1)
 
     def _embed(self, timestep: Tensor, dtype: torch.dtype, lora: LoraRows | None) -> Tensor:
         """Embed timesteps: [B, modulation_dim]."""
