@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +22,17 @@ def sinusoidal_embedding(
 
     `scale` is multiplied last, which matches the rounding of models that do so.
     """
-    half = dim // 2
-    steps = torch.arange(half, dtype=torch.float32, device=values.device)
-    angles = values.float().unsqueeze(-1) * torch.exp(-math.log(max_period) * steps / half)
+    angles = values.float().unsqueeze(-1) * _frequencies(dim // 2, max_period, values.device)
     if scale != 1.0:
         angles = angles * scale
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+@cache
+def _frequencies(count: int, max_period: float, device: torch.device) -> Tensor:
+    """Decreasing frequencies, from 1: made once, as each evaluation needs the same."""
+    steps = torch.arange(count, dtype=torch.float32, device=device)
+    return torch.exp(-math.log(max_period) * steps / count)
 
 
 class EmbeddingMLP(nn.Module):

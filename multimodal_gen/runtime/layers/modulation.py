@@ -46,6 +46,13 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -
     return _rounded_addcmul(shift, normalised, scale, x)
 
 
+def modulated_rms_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
+    """RMSNorm(x) * scale + shift, like `modulated_norm`."""
+    if (kernels := _kernels_for(x, scale)) is not None:
+        return kernels.norm(x, scale, shift, eps, centred=False)
+    return torch.addcmul(shift, F.rms_norm(x, x.shape[-1:], None, eps), scale)
+
+
 def gated_add(x: Tensor, gate: Tensor, update: Tensor) -> Tensor:
     """x + gate * update for x, update [B, S, D] and gate [B, 1, D], which may be of a wider type:
     then all is computed in that, and rounded once."""

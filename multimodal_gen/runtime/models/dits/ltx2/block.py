@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from multimodal_gen.runtime.layers.activation import gelu_tanh
 from multimodal_gen.runtime.layers.elementwise import VectorTable
 from multimodal_gen.runtime.layers.lora import LoraRows
-from multimodal_gen.runtime.layers.modulation import by_group, gated_add
+from multimodal_gen.runtime.layers.modulation import by_group, gated_add, modulated_rms_norm
 from multimodal_gen.runtime.layers.parts import Parts
 from multimodal_gen.runtime.layers.rope import apply_rotary, apply_rotary_in_halves
 from multimodal_gen.runtime.models.dits.ltx2.config import LTX2Config, StreamName, StreamSizes
@@ -179,11 +179,12 @@ class OneStream(nn.Module):
 
     def _modulated(self, x: Tensor, vectors: Sequence[Tensor], counts: list[int]) -> Tensor:
         """Norm of x, with these vectors as shift and scale."""
-
-        def modulated(part: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-            return torch.addcmul(shift, rms(part, self.eps), scale)
-
-        return by_group(modulated, counts, (x,), vectors)
+        return by_group(
+            lambda part, shift, scale: modulated_rms_norm(part, shift, scale, self.eps),
+            counts,
+            (x,),
+            vectors,
+        )
 
     def _attend(self, x: Tensor, context: StreamsContext, *, skips: bool) -> Tensor:
         """Attention of the stream to itself, [B, S, H * D]."""
