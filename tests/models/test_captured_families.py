@@ -23,6 +23,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.messages.request import Runner
 from multimodal_gen.runtime.layers.attention.backends import sdpa
+from multimodal_gen.runtime.layers.embedding import KEPT_FREQUENCIES
 from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.loader.lora.targets import targets_in
 from multimodal_gen.runtime.models.captured import graph_cache
@@ -138,6 +139,7 @@ def check_reads(pipeline: ComposedPipeline, graphs: StandInGraphs) -> None:
         if isinstance(module, ChromaTransformer)  # one table for each data type
         for table in module._numbers._tables.values()
     ]
+    kept += KEPT_FREQUENCIES.values()
     cache = pipeline.runners.graphs
     assert isinstance(cache, GraphCache)
     inputs = [each for found in cache.captured for each in found.inputs.tensors]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,9 @@ from torch.nn import functional as F
 
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.layers.parts import Parts
+
+KEPT_FREQUENCIES: dict[tuple[int, float, torch.device], Tensor] = {}
+"""Those of `sinusoidal_embedding` for each number, period and device: graphs may read them."""
 
 
 def sinusoidal_embedding(
@@ -28,11 +30,13 @@ def sinusoidal_embedding(
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
-@cache
 def _frequencies(count: int, max_period: float, device: torch.device) -> Tensor:
     """Decreasing frequencies, from 1: made once, as each evaluation needs the same."""
-    steps = torch.arange(count, dtype=torch.float32, device=device)
-    return torch.exp(-math.log(max_period) * steps / count)
+    key = (count, max_period, device)
+    if key not in KEPT_FREQUENCIES:
+        steps = torch.arange(count, dtype=torch.float32, device=device)
+        KEPT_FREQUENCIES[key] = torch.exp(-math.log(max_period) * steps / count)
+    return KEPT_FREQUENCIES[key]
 
 
 class EmbeddingMLP(nn.Module):
