@@ -67,5 +67,8 @@ def with_rotary(model: Any, **inputs: Any) -> dict[str, Any]:
         inputs["rotary"] = model.rotary(inputs["hidden_states"].shape[2:])
     elif isinstance(model, ZImageTransformer):
         sizes = inputs["latents"].shape[2:]
-        inputs["rotary"] = model.rotary(sizes, text, inputs.get("lengths"))
+        lengths, states = inputs.get("lengths"), inputs.pop("encoder_hidden_states")
+        inputs["rotary"] = model.rotary(sizes, text, lengths)
+        inputs["text"] = model.refined(states, inputs["rotary"], lengths, inputs.get("lora"))
+        inputs["text_tokens"] = text
     return inputs

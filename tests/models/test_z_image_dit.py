@@ -75,11 +75,7 @@ class Inputs:
             "timestep": self.timestep,
             "lengths": told,
         }
-        inputs = with_rotary(model, **inputs)
-        states = inputs.pop("encoder_hidden_states")
-        text = model.refined(states, inputs["rotary"], told, None)
-        made = {"text": text, "text_tokens": states.shape[1]}
-        output: torch.Tensor = (model if run is None else run)(**inputs, **made)
+        output: torch.Tensor = (model if run is None else run)(**with_rotary(model, **inputs))
         return output
 
 

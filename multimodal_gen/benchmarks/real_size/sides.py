@@ -66,7 +66,7 @@ class Sides:
         if self._described.native is None:
             inputs["return_dict"] = False
         else:
-            inputs["rotary"] = _rotary(module, inputs)
+            _make_for_a_batch(module, inputs)
         blocks = CompiledBlocks(repeated_blocks(module))
 
         def evaluate() -> Tensor:
@@ -104,14 +104,18 @@ def _random(name: str, like: Tensor) -> Tensor:
     return torch.empty(like.shape, dtype=like.dtype).normal_(mean, _SPREAD)
 
 
-def _rotary(module: Any, inputs: dict[str, Any]) -> object:
-    """The table for these inputs, as the families' pipelines make it."""
+def _make_for_a_batch(module: Any, inputs: dict[str, Any]) -> None:
+    """Put what the families' pipelines make once a batch into a module's inputs: the rotary table
+    and, if it refines texts, their states."""
     text = inputs["encoder_hidden_states"].shape[1]
     if "grids" in inputs:
-        return module.rotary(text, inputs.pop("grids"))
-    if "latents" in inputs:
-        return module.rotary(inputs["latents"].shape[2:], text, None)
-    return module.rotary(inputs["hidden_states"].shape[2:])
+        inputs["rotary"] = module.rotary(text, inputs.pop("grids"))
+    elif "latents" in inputs:
+        states, sizes = inputs.pop("encoder_hidden_states"), inputs["latents"].shape[2:]
+        inputs["rotary"] = rotary = module.rotary(sizes, text, None)
+        inputs |= {"text": module.refined(states, rotary, None, None), "text_tokens": text}
+    else:
+        inputs["rotary"] = module.rotary(inputs["hidden_states"].shape[2:])
 
 
 def _first(output: Any) -> Tensor:
