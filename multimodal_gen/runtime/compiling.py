@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from multimodal_gen.runtime.models.compiled.graph import Graph
+from multimodal_gen.runtime.models.compiled.graph import BlockGraph
 
 _NICENESS = 15
 
@@ -25,7 +25,7 @@ class CompileArgs(msgspec.Struct, frozen=True, kw_only=True):
     component_files: dict[str, str]
     device: str
     attention_backend: str
-    graphs: tuple[Graph, ...]
+    graphs: tuple[BlockGraph, ...]
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import msgspec
@@ -19,11 +20,12 @@ from multimodal_gen.messages.plan import RunnerReady
 from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.runtime.compiling import CompileArgs
 from multimodal_gen.runtime.managers.rank_device import describe_device
-from multimodal_gen.runtime.models.compiled.graph import Graph
+from multimodal_gen.runtime.models.compiled.graph import BlockGraph
 from multimodal_gen.runtime.models.compiled.kept_graphs import KeptGraphs
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 
 log = logging.getLogger(__name__)
+COMPILER = "multimodal_gen.runtime.compiling"
 _LONGEST_S = 1800.0
 
 
@@ -33,15 +35,15 @@ class GraphMaker:
     def __init__(self, pipeline: ComposedPipeline, args: RankArgs) -> None:
         """Raises MultimodalGenError if there is no safe place for compiled code."""
         folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
-        self._kept = KeptGraphs(folder, describe_device(pipeline.context.device))
+        self.kept = KeptGraphs(folder, describe_device(pipeline.context.device))
         self._pipeline = pipeline
         self._args = args
         self._compiles = args.engine.compile == "blocks"
         self._child: subprocess.Popen[bytes] | None = None
-        self._asked: list[Graph] = []
-        self._compiled: list[Graph] = []
+        self._asked: list[BlockGraph] = []
+        self._compiled: list[BlockGraph] = []
         self._told = False
-        self._over = False
+        self.is_over = False
 
     @classmethod
     def of(cls, pipeline: ComposedPipeline, args: RankArgs) -> GraphMaker | None:
@@ -63,20 +65,20 @@ class GraphMaker:
 
     def advance(self) -> None:
         """Go on with what there is to do: at most one graph is loaded."""
-        if self._over:
+        if self.is_over:
             return
         if self._compiled:
             self._load(self._compiled.pop(0))
             return
         if self._child is None and (found := self._pipeline.runners.take_graphs()):
-            if self._kept.has(found):
+            if self.kept.has(found):
                 self._compiled = found
                 self._wake()
             elif self._compiles:
                 self._asked = found
                 self._spawn()
 
-    def _load(self, graph: Graph) -> None:
+    def _load(self, graph: BlockGraph) -> None:
         try:
             with torch.inference_mode():
                 self._pipeline.runners.load(graph)
@@ -101,7 +103,7 @@ class GraphMaker:
         )
         encoded = msgspec.msgpack.encode(args)
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "multimodal_gen.runtime.compiling"],
+            [sys.executable, "-m", COMPILER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -116,6 +118,7 @@ class GraphMaker:
             child.stdin.flush()  # It stays open: the child ends with this process.
             timer = threading.Timer(_LONGEST_S, child.kill)
             timer.start()
+            import_module("torch._inductor.compile_fx")  # takes seconds, here and not between plans
             told = child.stdout.read().decode(errors="replace").strip()
             status = child.wait()
             timer.cancel()
@@ -124,12 +127,12 @@ class GraphMaker:
         if status:
             self._give_up(told.partition("\n")[0] or f"the compiler ended with status {status}")
         else:
-            self._kept.add(self._asked)
+            self.kept.add(self._asked)
             self._compiled = self._asked
         self._child = None
         self._wake()
 
     def _give_up(self, reason: str) -> None:
-        self._over = True
+        self.is_over = True
         self._pipeline.runners.records = False
         log.warning("blocks are not compiled, and evaluations run as before: %s", reason)

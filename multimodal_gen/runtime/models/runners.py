@@ -11,7 +11,7 @@ from multimodal_gen.messages.request import Runner
 from multimodal_gen.runtime.layers.lora import LoraRows
 from multimodal_gen.runtime.models.captured.graph_cache import GraphCache
 from multimodal_gen.runtime.models.compiled.blocks import CompiledBlocks, repeated_blocks
-from multimodal_gen.runtime.models.compiled.graph import Graph
+from multimodal_gen.runtime.models.compiled.graph import BlockGraph
 from multimodal_gen.runtime.models.compiled.recorder import GraphRecorder
 from multimodal_gen.runtime.models.denoiser import Denoiser, Static, Tensors
 
@@ -71,11 +71,11 @@ class Runners:
         }
         return ChosenDenoiser(self, ways)
 
-    def take_graphs(self) -> list[Graph]:
+    def take_graphs(self) -> list[BlockGraph]:
         """Graphs that were noted since."""
         return [graph for recorder in self.recorders.values() for graph in recorder.take()]
 
-    def load(self, graph: Graph) -> None:
+    def load(self, graph: BlockGraph) -> None:
         """Make a graph, which is quick if it is in the cache on disk."""
         blocks = self.blocks[graph.component]
         blocks.make(blocks.blocks[graph.block], graph.example)

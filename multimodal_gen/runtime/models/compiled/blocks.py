@@ -32,6 +32,11 @@ def repeated_blocks(module: nn.Module) -> list[nn.Module]:
     return [block for name in _LISTS for block in getattr(module, name, ())]
 
 
+def example_of(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Example:
+    """Example of a block's arguments."""
+    return Example.of(args, kwargs, rotary_by_row=getattr(block, "rotary_by_row", False))
+
+
 class CompiledBlocks:
     """Runs blocks by graphs, and makes these."""
 
@@ -69,7 +74,7 @@ class CompiledBlocks:
             self._compiled[type(block)](block, *args, **kwargs)
 
     def _made_first(self, block: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        self.make(block, Example.of(args, kwargs))
+        self.make(block, example_of(block, args, kwargs))
         return self._compiled[type(block)](block, *args, **kwargs)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from multimodal_gen.runtime.layers.lora import LoraRows
 
 _TABLES = ("rotary", "tables")
-"""Fields whose first dimension is not the rows, even if it is 1."""
+"""Fields whose first dimension is not the rows where it is 1."""
 _PACKAGE = "multimodal_gen."
 
 
@@ -30,13 +30,13 @@ class TensorForm(msgspec.Struct, frozen=True, tag="tensor"):
 
 
 class TupleForm(msgspec.Struct, frozen=True, tag="tuple"):
-    items: tuple[Form, ...]
+    items: tuple[ArgumentForm, ...]
     kind: str = ""
     """Module and name of a named tuple."""
 
 
 class ListForm(msgspec.Struct, frozen=True, tag="list"):
-    items: tuple[Form, ...]
+    items: tuple[ArgumentForm, ...]
 
 
 class LoraForm(msgspec.Struct, frozen=True, tag="lora"):
@@ -47,21 +47,25 @@ class PlainForm(msgspec.Struct, frozen=True, tag="plain"):
     value: bool | int | float | str | None
 
 
-Form = TensorForm | TupleForm | ListForm | LoraForm | PlainForm
+ArgumentForm = TensorForm | TupleForm | ListForm | LoraForm | PlainForm
 
 
 class Example(msgspec.Struct, frozen=True):
     """Arguments of a block."""
 
-    positional: tuple[Form, ...]
-    named: dict[str, Form]
+    positional: tuple[ArgumentForm, ...]
+    named: dict[str, ArgumentForm]
 
     @classmethod
-    def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Example:
-        """Describe these arguments. Raises TypeError for those that are no data."""
+    def of(
+        cls, args: tuple[Any, ...], kwargs: dict[str, Any], *, rotary_by_row: bool = False
+    ) -> Example:
+        """Describe these arguments; with `rotary_by_row` each row has a rotary table. Raises
+        TypeError for those that are no data."""
+        by_name = () if rotary_by_row else _TABLES
         seen: dict[int, int] = {}
-        named = {name: _form(each, seen, name) for name, each in kwargs.items()}
-        return cls(tuple(_form(each, seen) for each in args), named)
+        named = {name: _form(each, seen, by_name, name in by_name) for name, each in kwargs.items()}
+        return cls(tuple(_form(each, seen, by_name) for each in args), named)
 
     def arguments(self, device: torch.device) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Make such arguments, of at least two rows: graphs for these hold for one as well."""
@@ -76,8 +80,9 @@ class Example(msgspec.Struct, frozen=True):
         return " ".join((*told, *(f"{name}={_kind(each)}" for name, each in self.named.items())))
 
 
-def _form(each: Any, seen: dict[int, int], name: str = "", *, table: bool = False) -> Form:
-    table = table or name in _TABLES
+def _form(
+    each: Any, seen: dict[int, int], by_name: tuple[str, ...], table: bool = False
+) -> ArgumentForm:
     match each:
         case Tensor():
             number = seen.setdefault(id(each), len(seen))
@@ -86,16 +91,13 @@ def _form(each: Any, seen: dict[int, int], name: str = "", *, table: bool = Fals
         case LoraRows():
             return LoraForm(each.total)
         case tuple():
-            names = getattr(each, "_fields", [""] * len(each))
-            items = zip(each, names, strict=True)
-            kind = (
-                f"{type(each).__module__}:{type(each).__name__}"
-                if names != [""] * len(each)
-                else ""
-            )
-            return TupleForm(tuple(_form(i, seen, n, table=table) for i, n in items), kind)
+            names = getattr(each, "_fields", ())
+            kind = f"{type(each).__module__}:{type(each).__name__}" if names else ""
+            are_tables = [table or name in by_name for name in names] or [table] * len(each)
+            items = zip(each, are_tables, strict=True)
+            return TupleForm(tuple(_form(i, seen, by_name, t) for i, t in items), kind)
         case list():
-            return ListForm(tuple(_form(i, seen, table=table) for i in each))
+            return ListForm(tuple(_form(i, seen, by_name, table) for i in each))
         case bool() | int() | float() | str() | None:
             return PlainForm(each)
     raise TypeError(f"{type(each).__name__} is no data")
@@ -106,7 +108,7 @@ class _Maker:
         self._device = device
         self._tensors: dict[int, Tensor] = {}
 
-    def __call__(self, form: Form) -> Any:
+    def __call__(self, form: ArgumentForm) -> Any:
         match form:
             case TensorForm():
                 if form.number not in self._tensors:
@@ -131,8 +133,8 @@ class _Maker:
         made = torch.empty_strided(shape, form.stride, dtype=dtype, device=self._device)
         made.fill_(0 if dtype.is_floating_point else 1)
         for dim, size in enumerate(form.shape):
-            is_rows = dim == 0 and not (form.is_table and size == 1)
             is_tokens = dim == 1 and size > 1 and len(shape) > 2
+            is_rows = dim == 0 and not (form.is_table and size == 1)
             if not (is_rows or is_tokens):
                 torch._dynamo.mark_static(made, dim)
         return made
@@ -146,7 +148,7 @@ def _named_tuple(kind: str) -> Callable[..., Any]:
     return found
 
 
-def _kind(form: Form) -> str:
+def _kind(form: ArgumentForm) -> str:
     match form:
         case TensorForm():
             return f"{form.dtype}{len(form.shape)}"

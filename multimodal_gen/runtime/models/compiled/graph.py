@@ -12,17 +12,17 @@ from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
 from multimodal_gen.runtime.models.compiled.example import Example
 from multimodal_gen.version import __version__
 
-Geometry = dict[str, tuple[tuple[int, ...], str]]
+BlockGeometry = dict[str, tuple[tuple[int, ...], str]]
 """Shape and dtype of each parameter."""
 
 
-class Graph(msgspec.Struct, frozen=True):
+class BlockGraph(msgspec.Struct, frozen=True):
     """A kind of block with a kind of arguments."""
 
     component: str
     block: int
     """Number of one of these, in `repeated_blocks`."""
-    parameters: Geometry
+    parameters: BlockGeometry
     example: Example
 
     def key(self, device: str) -> str:
@@ -31,7 +31,7 @@ class Graph(msgspec.Struct, frozen=True):
         return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
-def geometry_of(block: nn.Module) -> Geometry:
+def geometry_of(block: nn.Module) -> BlockGeometry:
     """Raises TypeError for a block with weights that keep a form of their own."""
     if any(isinstance(each, KeptWeight) for each in block.modules()):
         raise TypeError("quantised weights are not compiled")
@@ -39,7 +39,7 @@ def geometry_of(block: nn.Module) -> Geometry:
     return {name: (tuple(p.shape), str(p.dtype).removeprefix("torch.")) for name, p in parameters}
 
 
-def materialise(block: nn.Module, geometry: Geometry, device: torch.device) -> None:
+def materialise(block: nn.Module, geometry: BlockGeometry, device: torch.device) -> None:
     """Give a block on the meta device empty parameters."""
     for name, (shape, dtype) in geometry.items():
         owner, _, leaf = name.rpartition(".")

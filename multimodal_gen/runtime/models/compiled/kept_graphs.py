@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from multimodal_gen.errors import MultimodalGenError
-from multimodal_gen.runtime.models.compiled.graph import Graph
+from multimodal_gen.runtime.models.compiled.graph import BlockGraph
 
 
 class KeptGraphs:
@@ -25,12 +25,12 @@ class KeptGraphs:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         self._device = device
 
-    def has(self, graphs: Iterable[Graph]) -> bool:
+    def has(self, graphs: Iterable[BlockGraph]) -> bool:
         return all(self._mark(graph).exists() for graph in graphs)
 
-    def add(self, graphs: Iterable[Graph]) -> None:
+    def add(self, graphs: Iterable[BlockGraph]) -> None:
         for graph in graphs:
             self._mark(graph).touch(mode=0o600)
 
-    def _mark(self, graph: Graph) -> Path:
+    def _mark(self, graph: BlockGraph) -> Path:
         return self._folder / graph.key(self._device)

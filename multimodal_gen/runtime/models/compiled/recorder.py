@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from multimodal_gen.runtime.models.compiled.blocks import in_place
-from multimodal_gen.runtime.models.compiled.example import Example
-from multimodal_gen.runtime.models.compiled.graph import Graph, geometry_of
+from multimodal_gen.runtime.models.compiled.blocks import example_of, in_place
+from multimodal_gen.runtime.models.compiled.graph import BlockGraph, geometry_of
 
 
 class GraphRecorder:
@@ -22,7 +21,7 @@ class GraphRecorder:
         self._blocks = blocks
         self._kinds: set[str] = set()
         self._evaluations: set[tuple[object, ...]] = set()
-        self.found: list[Graph] = []
+        self.found: list[BlockGraph] = []
         """Not taken yet."""
         self.refusal = ""
         """Why some of its blocks can't be compiled."""
@@ -42,14 +41,16 @@ class GraphRecorder:
         """True if one like it was seen."""
         return evaluation in self._evaluations
 
-    def take(self) -> list[Graph]:
+    def take(self) -> list[BlockGraph]:
         """The graphs that were found since."""
         found, self.found = self.found, []
         return found
 
     def _note(self, number: int, block: nn.Module, *args: Any, **kwargs: Any) -> Any:
         try:
-            graph = Graph(self._component, number, geometry_of(block), Example.of(args, kwargs))
+            graph = BlockGraph(
+                self._component, number, geometry_of(block), example_of(block, args, kwargs)
+            )
             kind = f"{type(block).__name__} {graph.key('')}"
             if kind not in self._kinds:
                 self._kinds.add(kind)

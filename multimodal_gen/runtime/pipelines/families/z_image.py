@@ -99,7 +99,7 @@ class ZImagePipeline(ComposedPipeline):
     def predict(self, rows: Rows) -> Tensor:
         told, lora, model = dict(rows.conditioning), rows.lora, self._transformer
         states, lengths = told.pop(_STATES), told.get("lengths")
-        rotary = self._rotary(rows.latents.shape[2:], states.shape[1], lengths)
+        rotary = self._rotary(rows, states.shape[1], lengths)
         text = self._texts.of(states, lora, lambda: model.refined(states, rotary, lengths, lora))
         static = {"text_tokens": states.shape[1]}
         tensors = {
@@ -113,10 +113,11 @@ class ZImagePipeline(ComposedPipeline):
             # The model's velocity is from noise to image.
             return -self._denoiser(controlled, static, lora)
 
-    def _rotary(self, sizes: Sequence[int], text: int, lengths: Tensor | None) -> Tensor:
+    def _rotary(self, rows: Rows, text: int, lengths: Tensor | None) -> Tensor:
         """The transformer's table, made once for the lengths of a batch."""
+        sizes = rows.latents.shape[2:]
         if lengths is None:
-            return self._transformer.rotary(sizes, text)
+            return self._transformer.rotary(sizes, text, rows=len(rows.latents))
         if (table := self._tables.get(lengths)) is None:
             table = self._tables[lengths] = self._transformer.rotary(sizes, text, lengths)
         return table

@@ -93,7 +93,7 @@ class MiniMaxH3Transformer(nn.Module):
         x = torch.cat((video.to(text.dtype), sound.to(text.dtype), text), dim=1)
         table = self.sequence.shard_each(rotary, (*media, length))
         ends = None if lengths is None else lengths + sum(media)
-        context = BlockContext(table, [n for n in (*media, length) if n], ends, lora)
+        context = BlockContext(table[0], [n for n in (*media, length) if n], ends, lora)
         waves = sinusoidal_embedding(timestep.flatten(), self.config.freq_dim)
         time = F.silu(self.time_embedder(waves, lora)).to(text.dtype)
         times = time.unflatten(0, timestep.shape)

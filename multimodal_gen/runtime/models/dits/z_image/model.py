@@ -82,7 +82,7 @@ class ZImageTransformer(nn.Module):
         self._modulations = [b.modulation for b in blocks if b.modulation is not None]
         self.out_modulation = parts.linear(width, dim)
         self.proj_out = parts.linear(dim, config.token_channels)
-        self._rotary_tables: RotaryTables[Tensor] = RotaryTables()
+        self._rotary_tables: RotaryTables[Tensor] = RotaryTables(kept=8)
 
     @property
     def layers_ahead(self) -> Sequence[nn.Module]:
@@ -208,10 +208,12 @@ class ZImageTransformer(nn.Module):
         at = self.sequence.shard(torch.arange(length, device=x.device), 0)
         return torch.where((at < valid).unsqueeze(-1), x, token)
 
-    def rotary(self, sizes: Sequence[int], text: int, lengths: Tensor | None = None) -> Tensor:
+    def rotary(
+        self, sizes: Sequence[int], text: int, lengths: Tensor | None = None, rows: int = 1
+    ) -> Tensor:
         """Rotary tables of this rank, [B, S_local, head_dim / 2, 2], for latents of these sizes (h,
-        w) and texts of `text` tokens, of which `lengths` [B] are valid. B is 1 without `lengths`:
-        all rows are equal."""
+        w) and texts of `text` tokens, of which `lengths` [B] are valid. Without `lengths` B is
+        `rows`, all equal."""
         config, device = self.config, self.x_pad_token.device
         grid = (sizes[0] // PATCH, sizes[1] // PATCH)
         streams = (padded(grid[0] * grid[1]), padded(text))
@@ -224,9 +226,9 @@ class ZImageTransformer(nn.Module):
             return table(padded(lengths))
 
         def alike() -> Tensor:
-            return table(torch.full((1,), streams[1], device=device))
+            return table(torch.full((rows,), streams[1], device=device))
 
-        return self._rotary_tables.get((grid, streams, device), alike)
+        return self._rotary_tables.get((grid, streams, rows, device), alike)
 
     def _positions(self, grid: tuple[int, int], streams: tuple[int, int], ends: Tensor) -> Tensor:
         """Time, row and column [B, S_local, 3] of this rank's tokens.
@@ -245,6 +247,9 @@ class ZImageTransformer(nn.Module):
 
 class ZImageBlock(nn.Module):
     """Attention and MLP, each between two RMS norms; the text's refiners are not modulated."""
+
+    rotary_by_row: ClassVar = True
+    """Each row has a rotary table of its own."""
 
     def __init__(self, config: ZImageConfig, parts: Parts, *, modulated: bool) -> None:
         super().__init__()
