@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Sequence
 from functools import partial
@@ -115,7 +114,7 @@ class Steps:
             else join([state.running()[1] for state in states])
         )
         dims = tuple(range(1, latents.dim()))
-        largest = torch.linalg.vector_norm(latents, math.inf, dims, dtype=torch.float32)
+        largest = latents.abs().amax(dims).float()  # a norm takes ten times as long on a CPU
         for at, (state, (order, total)) in enumerate(zip(states, self._counted, strict=True)):
             place = f"step {-(-state.evaluation // order)} of {-(-total // order)}"
             state.magnitudes.append(Magnitude(place, largest, at))
