@@ -77,7 +77,8 @@ class Counted:
 
 
 @pytest.fixture(autouse=True)
-def dynamo() -> Iterator[None]:
+def dynamo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)
     torch._dynamo.reset()
     with torch._dynamo.config.patch(disable=False):
         yield
