@@ -103,13 +103,14 @@ class BatchPlanner:
         return self._together(batch)
 
     def _without_rows(self, head: SchedulerJob, others: Sequence[SchedulerJob]) -> Choice | None:
-        """Evaluations that the denoiser has no part in, whatever their keys: they go first, since
-        their requests may share the head's evaluation afterwards."""
+        """Evaluations that the denoiser has no part in, of one key after another: they go first,
+        since their requests may share the head's evaluation afterwards."""
         if head.phase is not Phase.DENOISE:
             return None
         free = [j for j in (head, *others) if j.phase is Phase.DENOISE and j.rows == 0]
         if not free:
             return None
+        free = [j for j in free if j.key == free[0].key]
         seconds = self._cost.seconds(Phase.DENOISE, free[0].key, 0)
         return _sized(Phase.DENOISE, free, free[0].key, 0, seconds)
 

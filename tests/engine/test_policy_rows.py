@@ -112,9 +112,10 @@ def test_evaluations_without_rows_go_first_so_that_their_requests_share_the_next
     assert engine.evaluations() == [({"a", "b"}, 1), ({"b"}, 1), ({"a", "b"}, 1), ({"a", "b"}, 1)]
 
 
-def test_evaluations_without_rows_are_done_at_once_whatever_their_keys() -> None:
-    engine = together(a=runs(0, 1), b=runs(0, 1, key=OTHER))
-    assert engine.evaluations() == [({"a", "b"}, 1), ({"a"}, 1), ({"b"}, 1)]
+def test_evaluations_without_rows_go_first_those_of_one_key_at_a_time() -> None:
+    made = {name: runs(0, 1, key=key) for name, key in (("a", KEY), ("b", OTHER), ("c", KEY))}
+    found = together(**made).evaluations()
+    assert found == [({"a", "c"}, 1), ({"b"}, 1), ({"a", "c"}, 1), ({"b"}, 1)]
 
 
 def test_many_evaluations_without_rows_are_one_plan() -> None:
