@@ -3,8 +3,10 @@ secrets, and no search path that leads to the working folder."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sysconfig
+import tempfile
 from pathlib import Path
 
 from multimodal_gen.launch.cores import usable_cores
@@ -42,7 +44,8 @@ def child_environment(local_ranks: int = 1) -> dict[str, str]:
         # Sizes vary from batch to batch: without it, blocks of one size are of no use for another.
         environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     # torch creates this folder whether or not it compiles, by default among the temporary files.
-    environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torchinductor"))
+    if "TORCHINDUCTOR_CACHE_DIR" not in environment:
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(_writable_cache_folder() / "torchinductor")
     home = str(Path(__file__).absolute().parents[2])
     if home not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         # The package is not installed but found on this process's sys.path: children run the same
@@ -56,6 +59,19 @@ def cache_folder() -> Path:
     """Folder of what can be made again: measured costs, compiled kernels."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base).absolute() / "multimodal_gen"
+
+
+def _writable_cache_folder() -> Path:
+    """The folder of caches, or one of the user's own among the temporary files where that can't be
+    written to: ranks would not start."""
+    folder, other = cache_folder(), Path(tempfile.gettempdir()) / f"multimodal_gen-{os.getuid()}"
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    with contextlib.suppress(OSError):
+        other.mkdir(mode=0o700, exist_ok=True)
+    return other
 
 
 def _is_passed(name: str) -> bool:

@@ -115,3 +115,20 @@ def test_a_child_keeps_what_configures_its_libraries(monkeypatch: pytest.MonkeyP
     environment = child_environment(local_ranks=2)
     assert given.items() <= environment.items()
     assert environment["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.parametrize("reason", ["is a file", "can't be written to"])
+def test_ranks_start_where_the_folder_of_caches_is_of_no_use(
+    reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches, others = tmp_path / "caches", tmp_path / "others"
+    others.mkdir()
+    if reason == "is a file":
+        caches.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(caches))
+    monkeypatch.setattr("tempfile.tempdir", str(others))
+    monkeypatch.setattr(os, "access", lambda path, mode: caches not in Path(path).parents)
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    folder = Path(child_environment()["TORCHINDUCTOR_CACHE_DIR"]).parent
+    assert folder.parent == others
+    assert folder.stat().st_mode & 0o077 == 0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from multimodal_gen.checkpoints.files import check_config, inside, read_json
 from multimodal_gen.configs.families.components import PROCESSORS, TOKENIZERS_OF_PROCESSORS
-from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.runtime.loader.allowed import ALLOWED
 from multimodal_gen.runtime.loader.library_view import laid_out, tokenizer_settings
 
@@ -123,7 +123,7 @@ def complaints(what: str) -> Iterator[None]:
     are unpredictable (tokenizers even raises plain Exception)."""
     try:
         yield
-    except InvalidCheckpoint:
+    except (InvalidCheckpoint, InvalidRequest):
         raise
     except Exception as error:
         lines = " ".join(str(error).split())
