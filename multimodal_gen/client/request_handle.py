@@ -52,7 +52,7 @@ class Output:
     prompt_notes: tuple[str, ...] = ()
     """How its prompts were read, if it names a `prompt_syntax`: chunks and weights."""
     evaluations: Evaluations | None = None
-    """How many evaluations were computed, and how many extrapolated."""
+    """Numbers of evaluations that were computed, and extrapolated."""
 
 
 def warnings_of(outputs: Sequence[Output]) -> tuple[str, ...]:

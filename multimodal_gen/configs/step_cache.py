@@ -81,7 +81,7 @@ UNCALIBRATED: StepCaches = {
     "high": StepCache(computed=(0, 1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18, 19)),
     "fast": StepCache(computed=(0, 1, 2, 3, 6, 9, 12, 15, 18)),
 }
-"""Of families whose trained models were not measured: cautious, and without a promise."""
+"""Rules of families whose trained models were not measured: cautious, and without a promise."""
 
 
 def at_least(quality: Quality) -> tuple[Quality, ...]:

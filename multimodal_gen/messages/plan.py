@@ -39,7 +39,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     a rank. Ranks agree that each has it, since one that ran out of it inside an evaluation would
     leave the others waiting there."""
     runner: Runner = "eager"
-    """How evaluations are run: the same for a request from its first one on, on all ranks."""
+    """Runner of the evaluations: the same for a request from its first one on, on all ranks."""
 
 
 AdapterKind = Literal["lora", "control"]

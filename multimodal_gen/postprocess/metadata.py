@@ -37,7 +37,7 @@ class Recipe:
     revised_prompt: str | None = None
     """The prompt that was used, if it was enhanced."""
     evaluations: Evaluations | None = None
-    """How many evaluations were computed, and how many extrapolated."""
+    """Numbers of evaluations that were computed, and extrapolated."""
 
     @classmethod
     def of(cls, req: Req, output: Output | None, model: str) -> Recipe:

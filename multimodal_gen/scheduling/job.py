@@ -58,14 +58,14 @@ class Prices(NamedTuple):
     """Predicted seconds."""
 
     enhance: float = 0.0
-    """Of a token."""
+    """Seconds of a token."""
     encode: float = 0.0
     runs: Sequence[float] = ()
-    """Of an evaluation of each run."""
+    """Seconds of an evaluation of each run."""
     later: Sequence[float] = ()
-    """Of all evaluations after each run."""
+    """Seconds of all evaluations after each run."""
     chunks: Sequence[float] = ()
-    """Of a chunk of each pass."""
+    """Seconds of a chunk of each pass."""
 
 
 class SchedulerJob:
@@ -105,7 +105,7 @@ class SchedulerJob:
         """Close to its deadline: raised by one level."""
         self._in_batch: tuple[int, int] | None = None
         self.runner = req.runner
-        """How its evaluations are run; None until it is begun, unless it was begun elsewhere."""
+        """Runner of its evaluations; None until it is begun, unless it was begun elsewhere."""
         self._pixels = pixels_of(params)
         self.estimate = estimate
         self._evaluations = self.steps

@@ -3,7 +3,7 @@
 from typing import Any
 
 MOST_OPERATIONS = 14
-"""Of an extrapolated evaluation of two requests, with its step."""
+"""Operations of an extrapolated evaluation of two requests, with its step."""
 
 
 def test_evaluations_of_a_step_cache_do_not_wait(seen: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How a request's evaluations are run, and what is compiled meanwhile."""
+"""Runners of a request's evaluations, and graphs that are made meanwhile."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ CPU = torch.device("cpu")
 
 
 def flow_schedule(model: str) -> dict[str, Any]:
-    """What the FLUX family gives; other pipelines leave the schedule to the solver."""
+    """Return what the FLUX family gives; other pipelines leave the schedule to the solver."""
     if model not in ("schnell", "dev"):
         return {}
     return {"sigmas": np.linspace(1.0, 1 / STEPS, STEPS).tolist(), "mu": MU}
@@ -129,7 +129,7 @@ def run(solver: Solver, latents: Tensor) -> Tensor:
 
 
 def diffusers_scheduler(model: str, name: str) -> Any:
-    """What `X.from_config(pipe.scheduler.config)` gives, its timesteps set as the pipeline does."""
+    """Return what `X.from_config(pipe.scheduler.config)` gives, its timesteps set as the pipeline does."""
     config, spec = CONFIGS[model], SOLVERS[name]
     shift = config.get("shift", config.get("flow_shift"))
     extra: dict[str, Any] = {**spec.views.get(View.NOISE, {})}

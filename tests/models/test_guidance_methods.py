@@ -34,7 +34,7 @@ SHAPES = ((1, 4, 8, 8), (1, 24, 16), (1, 4, 3, 8, 8))
 
 
 class Running(SimpleNamespace):
-    """What guidance reads of a request."""
+    """The part of a request that guidance reads."""
 
     def __init__(self, steps: int = STEPS, order: int = 1, first: int = 0, **given: Any) -> None:
         params = SamplingParams(prompt="a", guidance_scale=SCALE, **given)

@@ -1,4 +1,4 @@
-"""What a device can reach, as it was measured, and how much of it a model needs."""
+"""Measured limits of a device, and the share of them that a model needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from multimodal_gen.benchmarks.names import Scale
 from multimodal_gen.runtime.layers.products.dense import dense_product
 
 _SIDES = {"cuda": 8192, "cpu": 2048}
-"""Of the square product."""
+"""Side of the square matrices."""
 _COPIED = {"cuda": 1 << 30, "cpu": 1 << 28}
 """Bytes of the copy."""
 _TINY = 64

@@ -39,7 +39,7 @@ def named_spans(events: Iterable[Mapping[str, Any]]) -> dict[str, list[TraceSpan
 
 
 def gaps(evaluations: Sequence[TraceSpan]) -> list[TraceSpan]:
-    """What lies between the evaluations."""
+    """Spans between the evaluations."""
     return [TraceSpan(GAP, before.end, after.start) for before, after in pairwise(evaluations)]
 
 

@@ -30,10 +30,10 @@ class RealDenoiser:
 
     what: str
     class_name: str
-    """Of diffusers."""
+    """Class of diffusers."""
     config: Mapping[str, Any]
     inputs: Callable[[Any, torch.dtype], BothInputs]
-    """Of one evaluation of a module of this class."""
+    """Makes the inputs of one evaluation of a module of this class."""
     tiny: Mapping[str, Any]
     """Further values of the config, for tests."""
     native: NativeTransformer[Any] | None = None

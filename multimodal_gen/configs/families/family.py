@@ -50,7 +50,7 @@ class FamilyConfig:
     """Solver that its checkpoints are published with, if not the first for `views`; it may suit
     these checkpoints only."""
     step_caches: StepCaches = field(default_factory=lambda: UNCALIBRATED)
-    """How predictions are extrapolated, by `quality`; empty where the library has the loop."""
+    """Rules of extrapolation, by `quality`; empty where the library has the loop."""
     denoiser: DenoiserKind = "adapter"
     in_one_call: bool = False
     """True if a request is one call of the library, which may use any component at any time."""

@@ -91,7 +91,7 @@ class GenerationResult:
 
     @property
     def evaluations(self) -> Evaluations | None:
-        """How many evaluations of the first output were computed, and how many extrapolated."""
+        """Numbers of the first output's evaluations that were computed, and extrapolated."""
         return self.outputs[0].evaluations
 
     @property

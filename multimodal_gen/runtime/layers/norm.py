@@ -174,7 +174,7 @@ def scaled_rms_norm(x: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
 
 
 def _fused_by_torch(x: Tensor) -> bool:
-    """Whether torch's own RMS norm of x is the fastest."""
+    """Tell whether torch's own RMS norm of x is the fastest."""
     return x.device.type != "cpu" or torch.compiler.is_compiling()
 
 

@@ -30,7 +30,7 @@ class Runners:
         """True: the graphs that evaluations would need are noted."""
         self.evaluates = False
         self.now: Runner = "eager"
-        """That of the evaluation at hand. Nothing else is run by another than the eager one."""
+        """Runner of the evaluation at hand. Everything else is run eagerly."""
         self.compiles = False
         """True: compiled evaluations make the graphs that they lack, and wait for them."""
 

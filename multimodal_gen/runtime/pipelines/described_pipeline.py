@@ -51,7 +51,7 @@ class DescribedPipeline:
     context: RankContext
     residency: Residency
     step_caches: StepCaches
-    """How it extrapolates predictions, by `quality`; set when it is loaded."""
+    """Rules by which it extrapolates predictions, by `quality`; set when it is loaded."""
     guidance: Guidance
     enhancer: PromptEnhancer | None = None
     """Rewrites prompts, on the rank that encodes; set when it is loaded."""

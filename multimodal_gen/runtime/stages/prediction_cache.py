@@ -12,7 +12,7 @@ from multimodal_gen.configs.step_cache import StepCache
 
 
 class PlannedEvaluation(NamedTuple):
-    """What one evaluation of a request computes."""
+    """Branches that one evaluation of a request computes."""
 
     wanted: tuple[str, ...]
     """Guidance branches whose predictions are combined; (): no prediction is needed."""
@@ -78,7 +78,7 @@ class PredictionCache:
 
     @property
     def plan(self) -> Sequence[PlannedEvaluation]:
-        """Of each evaluation."""
+        """Plans of all evaluations."""
         return self._plan
 
     @property

@@ -88,7 +88,7 @@ class RequestState:
     """[1, ...] in the denoiser's layout."""
     solver: Solver | None = None
     runner: Runner = "eager"
-    """How its evaluations are run."""
+    """Runner of its evaluations."""
     evaluation: int = 0
     """Number of entries of `solver.timesteps` done."""
     cache: PredictionCache | None = None
@@ -97,7 +97,7 @@ class RequestState:
     """Guidance branches that each of its evaluations combines; empty: all branches in all of
     them."""
     momentum: Momentum | None = None
-    """Of its guidance, if that has some."""
+    """Momentum of its guidance, if that has some."""
     first: int = 0
     """Its first evaluation: later than 0 if it starts from an image."""
     stepped: tuple[Tensor, Tensor] | None = None
@@ -112,7 +112,8 @@ class RequestState:
     preview: Tensor | None = None
     """[H, W, 3] uint8: newest preview, not sent yet."""
     magnitudes: list[Magnitude] = field(default_factory=list)
-    """Of its work so far, not checked yet. NaN or infinity means that it has failed."""
+    """Largest values of its work so far, not checked yet: NaN or infinity means that it has
+    failed."""
     chunks: list[Tensor] = field(default_factory=list)
     """Chunks decoded so far, each [F, H, W, 3] uint8."""
     audio: Tensor | None = None

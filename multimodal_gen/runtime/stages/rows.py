@@ -56,7 +56,7 @@ class Rows:
 
 
 class RefinedTexts:
-    """What a transformer makes of texts alone: kept for as long as the batch that they belong
+    """Results that a transformer makes of texts alone: kept for as long as the batch that they belong
     to."""
 
     def __init__(self) -> None:

@@ -48,7 +48,7 @@ def backend(name: str) -> Attention:
 
 
 def limits_of(name: str) -> KernelLimits | None:
-    """What a backend can serve; None means everything."""
+    """Return the limits of a backend; None means that it serves everything."""
     limits: KernelLimits | None = getattr(_module(name), "LIMITS", None)
     return limits
 

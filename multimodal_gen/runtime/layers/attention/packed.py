@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def row_starts(rows: int, tokens: int, device: torch.device) -> Tensor:
-    """Where each of `rows` rows of `tokens` tokens starts, and the end, int32 [rows + 1].
+    """Return the starts of `rows` rows of `tokens` tokens, and the end, int32 [rows + 1].
 
     It is made once for each shape, before a graph of it is captured, and kept for good: graphs read
     it where it lies.

@@ -14,15 +14,15 @@ LATER = 99
 
 
 class Site(NamedTuple):
-    """What calls of one kind have in common."""
+    """Properties that calls of one kind have in common."""
 
     major: int | None
     """Major compute capability of an NVIDIA GPU; None: another device."""
     dtype: torch.dtype
     width: int
-    """Of a head."""
+    """Width of a head."""
     lengths: bool
-    """Whether the numbers of valid keys differ from row to row."""
+    """True if the numbers of valid keys differ from row to row."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class KernelLimits:
         return self.module is None or find_spec(self.module) is not None
 
     def missing(self, device: torch.device) -> str | None:
-        """What it needs that is not here; None: nothing."""
+        """Name what it needs that is not here; None: nothing."""
         major = major_of(device)
         if major not in self.majors:
             least, last = self.majors[0], self.majors[-1]

@@ -28,7 +28,7 @@ class TableRow(NamedTuple):
     widths: tuple[int, int]
     """Narrowest and widest heads."""
     lengths: bool
-    """Whether the numbers of valid keys differ from row to row."""
+    """True if the numbers of valid keys differ from row to row."""
     backend: str
 
     def covers(self, site: Site) -> bool:

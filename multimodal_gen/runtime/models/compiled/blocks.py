@@ -22,7 +22,7 @@ Backend = str | Callable[..., Any]
 Forward = Callable[..., Any]
 _LISTS = ("blocks", "refiners")
 _MOST_GRAPHS = 16
-"""Of a kind of block; what else would need one runs operation by operation."""
+"""Most graphs of a kind of block; what else would need one runs operation by operation."""
 
 
 def repeated_blocks(module: nn.Module) -> list[nn.Module]:

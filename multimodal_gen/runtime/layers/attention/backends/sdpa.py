@@ -65,6 +65,6 @@ def _kernel(q: Tensor, k: Tensor, v: Tensor) -> Attention:
 
 
 def _apart(k: Tensor) -> bool:
-    """Whether rows are attended to one by one: lengths of the CPU are numbers already."""
+    """Tell whether to attend to rows one by one: lengths of the CPU are numbers already."""
     long = k.device.type == "cpu" and k.shape[1] >= _LONG
     return long and not torch.compiler.is_compiling()
