@@ -129,7 +129,7 @@ def run(solver: Solver, latents: Tensor) -> Tensor:
 
 
 def diffusers_scheduler(model: str, name: str) -> Any:
-    """Return what `X.from_config(pipe.scheduler.config)` gives, its timesteps set as the pipeline does."""
+    """Return what `X.from_config(pipe.scheduler.config)` gives, with the pipeline's timesteps."""
     config, spec = CONFIGS[model], SOLVERS[name]
     shift = config.get("shift", config.get("flow_shift"))
     extra: dict[str, Any] = {**spec.views.get(View.NOISE, {})}

@@ -56,8 +56,7 @@ class Rows:
 
 
 class RefinedTexts:
-    """Results that a transformer makes of texts alone: kept for as long as the batch that they belong
-    to."""
+    """Results that a transformer makes of texts alone: kept as long as the batch of these."""
 
     def __init__(self) -> None:
         self._kept: MutableMapping[Tensor, tuple[LoraRows | None, Tensor]] = (
