@@ -93,7 +93,7 @@ class MiniMaxH3Transformer(nn.Module):
         x = torch.cat((video.to(text.dtype), sound.to(text.dtype), text), dim=1)
         table = self.sequence.shard_each(rotary, (*media, length))
         ends = None if lengths is None else lengths + sum(media)
-        context = BlockContext(table[0], [n for n in (*media, length) if n], ends, lora)
+        context = BlockContext(table, [n for n in (*media, length) if n], ends, lora)
         waves = sinusoidal_embedding(timestep.flatten(), self.config.freq_dim)
         time = F.silu(self.time_embedder(waves, lora)).to(text.dtype)
         times = time.unflatten(0, timestep.shape)
@@ -143,6 +143,9 @@ class MiniMaxH3Transformer(nn.Module):
 
 class MiniMaxH3Block(PlainStream):
     """A block whose norms and results the timestep modulates."""
+
+    rotary_by_row: ClassVar = True
+    """Each row has a rotary table of its own: times follow from the length of its text."""
 
     def __init__(self, config: MiniMaxH3Config, parts: Parts) -> None:
         super().__init__(parts, *config.block)
