@@ -554,6 +554,17 @@ def test_steps_before_guidance_need_guidance() -> None:
         wanted(override_settings={"skip_early_cond": "a"})
 
 
+def test_a_quality_is_taken_where_the_model_has_it_also_from_a_text() -> None:
+    fast = msgspec.structs.replace(FLOW_MODEL, qualities=("exact", "high", "fast"))
+    text = write(replace(PARAMS, quality="fast"), "m", "1.0")
+    bodies = TextToImage(quality="fast"), with_infotext(TextToImage(infotext=text))
+    for body in bodies:
+        assert to_sampling_params(body, fast)[0].quality == "fast"
+        params, warnings = to_sampling_params(body, FLOW_MODEL)
+        assert params.quality == "exact"
+        assert "quality=fast has no effect: this model allows exact" in warnings
+
+
 def test_text_of_the_web_ui_itself_is_read() -> None:
     said = parse_infotext(
         "masterpiece, (cat:1.2)\nNegative prompt: blurry\nSteps: 20, Sampler: DPM++ 2M, "

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from multimodal_gen.configs.prompts.grammar import PromptSyntax
+from multimodal_gen.configs.step_cache import Quality
 
 _NOT_REPEATED = {"init_images", "mask", "infotext", "override_settings", "alwayson_scripts"}
 
@@ -61,6 +62,8 @@ class Generation(Body):
     """Default: the web UI's."""
     max_sequence_length: int | None = None
     flow_shift: int | float | None = None
+    quality: Quality | None = None
+    """Default: exact."""
 
     def echo(self) -> dict[str, Any]:
         """Parts of the request that the reply repeats."""

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.second_pass import UpscaleChoice
+from multimodal_gen.configs.step_cache import Quality
 from multimodal_gen.entrypoints.http.a1111.chosen_models import CHECKPOINT
 from multimodal_gen.entrypoints.http.a1111.hires_fix import HIRES, hires_fix
 from multimodal_gen.entrypoints.http.a1111.ignored import ignored, ignored_infotext
@@ -44,8 +45,17 @@ _FROM_INFOTEXT = {
     "Skip Early CFG": "skip_early_cond",
     "Max sequence length": "max_sequence_length",
     "Prompt syntax": "prompt_syntax",
+    "Quality": "quality",
 }
-_TEXTS = ("prompt", "negative_prompt", "prompt_syntax", "sampler_name", "scheduler", "hr_upscaler")
+_TEXTS = (
+    "prompt",
+    "negative_prompt",
+    "prompt_syntax",
+    "sampler_name",
+    "scheduler",
+    "hr_upscaler",
+    "quality",
+)
 B = TypeVar("B", bound=Generation)
 
 
@@ -97,6 +107,7 @@ class _Translator:
             control=controls_of(body),
             max_sequence_length=body.max_sequence_length,
             flow_shift=body.flow_shift,
+            quality=self._quality(),
             guidance_start=self._guidance_start(),
             **self._guidance(),
         )
@@ -106,6 +117,14 @@ class _Translator:
         if not 1 <= count <= most:
             raise InvalidRequest("batch_size * n_iter", count, f"must be 1 to {most}")
         return count
+
+    def _quality(self) -> Quality:
+        quality = self.body.quality or "exact"
+        if quality in self.model.qualities:
+            return quality
+        allowed = ", ".join(self.model.qualities)
+        self.warnings.append(f"quality={quality} has no effect: this model allows {allowed}")
+        return "exact"
 
     def _guidance(self) -> dict[str, Any]:
         """Return both guidance scales if the model has two and the client sends both."""
