@@ -93,6 +93,7 @@ def test_guidance_may_be_computed_in_float32() -> None:
         ("flux2-klein", {"negative_prompt": "a dog"}, ["negative_prompt"]),
         ("flux2-klein-base", {"negative_prompt": "a dog", "guidance_scale": 2.0}, []),
         ("qwenimage", {"guidance_scale": 7.0}, ["guidance_scale"]),
+        ("qwenimage", {"negative_prompt": "", "true_cfg_scale": 1.0}, []),
         ("sd15", {"negative_prompt": "a dog", "guidance_scale": 3.0}, []),
         ("sd15", {"negative_prompt": "a dog", "guidance_scale": 1.0}, ["negative_prompt"]),
         ("lumina2", {"negative_prompt": "a dog", "guidance_scale": 1.0}, []),

@@ -193,7 +193,7 @@ def guidance_without_effect(
         if is_set("negative_prompt"):
             why = "this model has no guidance" if by is None else f"it needs a larger {by}"
             found.append(f"negative_prompt has no effect: {why}")
-        elif is_set("true_cfg_scale"):
+        elif params.negative_prompt is None and is_set("true_cfg_scale"):
             found.append("true_cfg_scale has no effect without a negative prompt")
     return [*found, *_methods_without_effect(state, defaults)]
 

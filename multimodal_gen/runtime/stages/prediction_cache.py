@@ -96,8 +96,6 @@ class PredictionCache:
             self._nodes = []
         if not planned.wanted:
             return computed
-        if not planned.wanted:
-            return computed
         if not planned.computed:
             return self._extrapolated(time)
         if not planned.is_complete:
