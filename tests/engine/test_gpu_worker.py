@@ -430,3 +430,14 @@ def test_free_memory_is_given_back_when_no_request_is_left(
     assert given_back == []
     driver(drop=(third,))
     assert given_back == [0]
+
+
+def test_plans_of_a_model_that_stays_on_the_device_ask_for_no_components(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = driver.begin("a heart")
+    asked: list[object] = []
+    for stage in driver.worker.pipeline.executor.stages[Phase.DENOISE]:
+        monkeypatch.setattr(stage, "components", lambda *given: asked.append(given) or ())
+    assert driver(Phase.DENOISE, ids, k=2).advanced == 2
+    assert not asked

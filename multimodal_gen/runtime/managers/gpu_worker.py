@@ -210,7 +210,8 @@ class GPUWorker:
         except Exception as raised:
             self._faulted = True
             error = _describe(raised)
-        _empty_cache_after(() if error is None else (error,))
+        if error is not None:
+            _empty_cache_after((error,))
         advanced = [state.evaluation - old for state, old in zip(states, before, strict=True)]
         previews = {s.req.id: s.preview for s in states if s.preview is not None}
         outcome.give([preview] for preview in previews.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ class PlanOutcome:
                 end += note.values.shape[0]
                 several.append(note.values)
         self._places = [(own, note.place, starts[id(note.values)] + note.at) for own, note in noted]
-        self._magnitudes = torch.cat(several).to("cpu", non_blocking=True)
+        self._magnitudes = _joined(several).to("cpu", non_blocking=True)
 
     def queued(self) -> None:
         """Mark that everything is queued: on a GPU the end is an event, on a CPU it is now."""
@@ -79,11 +80,11 @@ class PlanOutcome:
         if self._magnitudes is None:
             return {}
         found: dict[str, WireError] = {}
-        finite: list[bool] = self._magnitudes.isfinite().tolist()
-        if all(finite):
+        values: list[float] = self._magnitudes.tolist()
+        if all(map(isfinite, values)):
             return {}
         for request_id, place, at in self._places:
-            if not finite[at]:
+            if not isfinite(values[at]):
                 found.setdefault(request_id, WireError.of(not_finite(place)))
         return found
 

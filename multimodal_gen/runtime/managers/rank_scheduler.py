@@ -18,7 +18,14 @@ from multimodal_gen.errors import ProtocolError
 from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, Decoder, encode
 from multimodal_gen.messages.links import PROBE, beat, keys_for, unlock
 from multimodal_gen.messages.loading import LoadingProgress
-from multimodal_gen.messages.plan import AdapterRead, Plan, RankLoaded, RankStarted, RunnerReady
+from multimodal_gen.messages.plan import (
+    AdapterRead,
+    Phase,
+    Plan,
+    RankLoaded,
+    RankStarted,
+    RunnerReady,
+)
 from multimodal_gen.messages.rank_args import SCHEDULER_LOST, RankArgs, socket_name
 
 if TYPE_CHECKING:  # imports torch, which must not delay the sockets
@@ -48,6 +55,8 @@ class RankScheduler:
         self._rank = args.rank
         self._received: SimpleQueue[tuple[Plan, list[Any]] | None] = SimpleQueue()
         self._begun: SimpleQueue[PlanOutcome | AdapterRead | RunnerReady | None] = SimpleQueue()
+        self._unsaid: PlanOutcome | None = None
+        """The last plan's, until the next one computes: the threads would wait for each other."""
         self._told_to_end = threading.Event()
         monitors = [_monitor(link) for link in (self._plans, self._answers)]
         threading.Thread(target=self._watch, args=(monitors,), daemon=True).start()
@@ -76,16 +85,32 @@ class RankScheduler:
             self._begun.put(RunnerReady(rank=self._rank, runner="captured"))
         if worker.graphs is not None:
             worker.graphs.start(partial(self._received.put, None), self._begun.put)
+        worker.pipeline.when_evaluating = self._hand_over
         while True:
+            if self._received.empty():
+                self._hand_over()
             if (received := self._received.get()) is not None:
                 plan, pictures = received
+                if not _evaluates(plan):
+                    self._hand_over()
                 if plan.shutdown:
                     break
-                self._begun.put(worker.execute(plan, pictures))
-            if worker.graphs is not None:
+                outcome = worker.execute(plan, pictures)
+                self._hand_over()
+                self._unsaid = outcome
+                if not _evaluates(plan):
+                    self._hand_over()
+            if worker.graphs is not None and not worker.graphs.is_over:
+                self._hand_over()
                 worker.graphs.advance()
         self._begun.put(None)
         answering.join()
+
+    def _hand_over(self) -> None:
+        """Let the other thread acknowledge the last plan, if it has not yet."""
+        if self._unsaid is not None:
+            self._begun.put(self._unsaid)
+            self._unsaid = None
 
     def _receive(self) -> None:
         decoder, expected = Decoder(Plan), 0
@@ -121,6 +146,10 @@ class RankScheduler:
             time.sleep(GRACE_S)
         log.info("lost the scheduler")
         os._exit(SCHEDULER_LOST)
+
+
+def _evaluates(plan: Plan) -> bool:
+    return plan.work is not None and plan.work.phase is Phase.DENOISE
 
 
 def _or_end(run: Callable[[], None]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 from torch import Tensor, nn
 
@@ -39,14 +39,9 @@ class Runners:
         """True for an evaluation that may be captured: shapes should be few."""
         return self.now == "captured"
 
-    @contextmanager
-    def using(self, runner: Runner) -> Iterator[None]:
+    def using(self, runner: Runner) -> AbstractContextManager[None]:
         """Run the evaluation inside the context so."""
-        self.now, self.evaluates = runner, True
-        try:
-            yield
-        finally:
-            self.now, self.evaluates = "eager", False
+        return _Use(self, runner)
 
     def of(
         self,
@@ -79,6 +74,18 @@ class Runners:
         """Make a graph, which is quick if it is in the cache on disk."""
         blocks = self.blocks[graph.component]
         blocks.make(blocks.blocks[graph.block], graph.example)
+
+
+class _Use:
+    def __init__(self, runners: Runners, runner: Runner) -> None:
+        self._runners = runners
+        self._runner = runner
+
+    def __enter__(self) -> None:
+        self._runners.now, self._runners.evaluates = self._runner, True
+
+    def __exit__(self, *_: object) -> None:
+        self._runners.now, self._runners.evaluates = "eager", False
 
 
 class ChosenDenoiser:

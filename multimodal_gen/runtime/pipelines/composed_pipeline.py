@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -96,6 +96,8 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
         stays = self.native is not None and any(map(self.residency.stays, names))
         graphs = GraphCache.of(context) if stays else None
         self.runners = Runners(graphs)
+        self.when_evaluating: Callable[[], None] = _nothing
+        """Called before each evaluation of the denoiser."""
         if graphs is not None:
             self.loras.when_removed.append(graphs.forget_lora)
         self.prompts = EncodedPrompts(self.loras, self._hold_encoders)
@@ -204,15 +206,16 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
         """Components that the next evaluation of these requests runs."""
         return self.components_of_kind(self.denoiser_name)
 
-    @torch.inference_mode()
     def hold(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:
         """Bring the components to the device with which the phase begins."""
-        self.executor.hold(phase, states, k)
+        if self.residency.moves:
+            with torch.inference_mode():
+                self.executor.hold(phase, states, k)
 
-    @torch.inference_mode()
     def forward(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:
         """Run `k` units (evaluations, chunks) of one phase's stages for these requests."""
-        self.executor.run(phase, states, k)
+        with torch.inference_mode():
+            self.executor.run(phase, states, k)
 
     # -- conditioning
 
@@ -324,3 +327,6 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
     def predict(self, rows: Rows) -> Tensor:
         """Call a `Denoiser` once and return [R, ...] like the latents. Builds that call's tensors,
         whose shapes are static per batch key."""
+
+
+def _nothing() -> None: ...

@@ -33,9 +33,13 @@ class SyncExecutor:
     def hold(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:
         """Make the components resident that the first stage needs."""
         for stage in self.stages[phase][:1]:
-            self._residency.hold(stage.components(states, k))
+            self._hold(stage, states, k)
 
     def run(self, phase: Phase, states: Sequence[RequestState], k: int) -> None:
         for stage in self.stages[phase]:
-            self._residency.hold(stage.components(states, k))
+            self._hold(stage, states, k)
             stage(states, k)
+
+    def _hold(self, stage: Stage, states: Sequence[RequestState], k: int) -> None:
+        if self._residency.moves:  # else nothing changes from plan to plan
+            self._residency.hold(stage.components(states, k))

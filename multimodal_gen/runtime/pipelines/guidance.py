@@ -104,7 +104,7 @@ class ClassifierFreeGuidance:
             return torch.zeros_like(latents)
         if self._float32:
             prediction = prediction.float()
-        if len(prediction) == 1:
+        if prediction.shape[0] == 1:
             return prediction
         guided = self._guided(prediction[:1], prediction[1:], state)
         rescale = state.params.guidance_rescale
@@ -124,11 +124,11 @@ class ClassifierFreeGuidance:
     ) -> Tensor:
         if len(rows) == 1:
             return self.guide(predictions, states[0])
-        if not all(rows) or not all(_is_plain(state.params) for state in states):
+        if not all(rows) or not all(map(_is_plain, states)):
             return guide_each(self, predictions, states, rows)
         if self._float32:
             predictions = predictions.float()
-        if len(predictions) == len(rows):
+        if predictions.shape[0] == len(rows):
             return predictions
         scales = [self.scale_now(state) for state in states]
         if not self._pairs.are_of(rows, scales):
@@ -146,8 +146,9 @@ class ClassifierFreeGuidance:
         return self.scale(state.params)
 
 
-def _is_plain(params: SamplingParams) -> bool:
+def _is_plain(state: RequestState) -> bool:
     """True if the formula of its family is all."""
+    params = state.req.params
     return params.guidance_method == "cfg" and not params.guidance_rescale
 
 

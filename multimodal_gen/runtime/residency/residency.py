@@ -55,14 +55,19 @@ class Residency:
         """True for a component that is at the same place all the time."""
         return name not in self._moved
 
+    @property
+    def moves(self) -> bool:
+        """False if all components stay where they are."""
+        return self.plan is not None and bool(self._moved)
+
     def hold(self, names: Collection[str]) -> None:
         """Have these components on the device; others leave it where memory is needed.
 
         Raises torch.OutOfMemoryError, after which what was there before is as it was or gone.
         """
-        needed = [self._moved[name] for name in names if name in self._moved]
         if self.plan is None or not self._moved:
             return
+        needed = [self._moved[name] for name in names if name in self._moved]
         room = self._room_for(self.plan, names) - sum(each.size for each in needed)
         for name, other in [*self._moved.items()]:
             if name in names:

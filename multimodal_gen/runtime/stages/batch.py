@@ -41,14 +41,10 @@ class Batch:
         self._controls: tuple[Sequence[RowUses], ControlRows | None] = ([], None)
         self._requests = [weakref.ref(state, self._forget) for state in states]
 
-    def is_of(self, states: Sequence[RequestState]) -> bool:
-        """True if these are its requests, in its order, and their evaluations compute the same
-        branches."""
-        return (
-            len(states) == len(self._requests)
-            and all(of() is state for of, state in zip(self._requests, states, strict=True))
-            and self._computed == [state.branches_at(state.evaluation) for state in states]
-        )
+    def is_of(self, states: Sequence[RequestState], computed: Sequence[tuple[str, ...]]) -> bool:
+        """True if these are its requests, in its order, and `computed` the branches that it has of
+        each."""
+        return self._computed == computed and [of() for of in self._requests] == [*states]
 
     def controls(
         self, uses: Sequence[RowUses], made: Callable[[Sequence[RowUses]], ControlRows | None]

@@ -58,9 +58,10 @@ class DenoiseStage:
     ) -> tuple[Tensor, Sequence[int]]:
         """Predictions [rows, ...] for the branches that each request computes now, and how many
         each has."""
-        if not any(state.branches_at(state.evaluation) for state in states):
+        now = [state.branches_at(state.evaluation) for state in states]
+        if not any(now):
             return states[0].running()[1][:0], [0] * len(states)
-        batch = self._batch_of(states)
+        batch = self._batch_of(states, now)
         predicted = self._predict(states, batch, steps)
         return gather_rows(predicted, batch.rows, self._mesh), batch.rows_of
 
@@ -72,10 +73,12 @@ class DenoiseStage:
         latents, timesteps = steps.inputs(states, batch.owners)
         owners = [states[at] for at in batch.owners]
         lora, controls = None, None
-        if any(state.loras for state in states):
+        loras = [state.loras for state in states]
+        if any(loras):
             now = [state.loras_now for state in states]
             lora = self._pipeline.loras.rows([now[at] for at in batch.owners])
-        if any(state.controls for state in states):
+        steered = [state.controls for state in states]
+        if any(steered):
             rows = zip(owners, batch.branches, strict=True)
             uses = [own.controls_now(branch) for own, branch in rows]
             controls = batch.controls(uses, self._pipeline.controls.rows)
@@ -83,12 +86,15 @@ class DenoiseStage:
         runner = states[0].runner
         if runner == "captured" and not self._pipeline.can_capture(evaluation):
             runner = "eager"
+        self._pipeline.when_evaluating()
         with self._pipeline.runners.using(runner):
             return self._pipeline.predict(evaluation)
 
-    def _batch_of(self, states: Sequence[RequestState]) -> Batch:
+    def _batch_of(
+        self, states: Sequence[RequestState], computed: Sequence[tuple[str, ...]]
+    ) -> Batch:
         """Cached while the same requests stay together and compute the same branches."""
-        if self._batch is None or not self._batch.is_of(states):
+        if self._batch is None or not self._batch.is_of(states, computed):
             self._batch = None  # frees the old one before creating the new one
             for state in states:
                 self._pipeline.precompute(state)
@@ -108,7 +114,8 @@ def _completed(
     states: Sequence[RequestState], computed: Tensor, rows: Sequence[int]
 ) -> tuple[Tensor, Sequence[int]]:
     """Predictions of the branches that each request combines, and how many each has."""
-    if all(state.cache is None for state in states):
+    caches = [state.cache for state in states]
+    if not any(caches):
         return computed, rows
     own = zip(states, computed.split([*rows]), strict=True)
     completed = [state.completed(each) for state, each in own]

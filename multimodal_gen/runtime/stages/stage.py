@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 from torch import Tensor
@@ -80,7 +80,7 @@ class Pipeline(Protocol):
     loras: LoadedLoras
     controls: LoadedControls
     runners: Runners
-
+    when_evaluating: Callable[[], None]
     step_caches: StepCaches
 
     @property

@@ -49,10 +49,10 @@ class Steps:
         """True if these are its requests, in its order, and where it left them."""
         if len(states) != len(self._requests):
             return False
-        return all(
-            request() is state and state.evaluation - start == self._taken
-            for request, state, start in zip(self._requests, states, self._starts, strict=True)
-        )
+        if [request() for request in self._requests] != [*states]:
+            return False
+        places = [state.evaluation - self._taken for state in states]
+        return places == self._starts
 
     def inputs(
         self, states: Sequence[RequestState], owners: Sequence[int]
@@ -92,14 +92,16 @@ class Steps:
 
         If it raises, no request has taken its step, and it may be tried again.
         """
+        if self._weighted is not None and not self._apart:
+            taken = self._weighted.take(states, predictions)
+            self._taken += 1
+            return taken
         estimates: dict[int, Estimate] = {}
         for at in self._apart:
             _step_apart(states[at], predictions[at : at + 1])
         if self._weighted is not None:
-            own, given = states, predictions
-            if self._apart:
-                own = [states[at] for at in self._together]
-                given = join([predictions[at : at + 1] for at in self._together])
+            own = [states[at] for at in self._together]
+            given = join([predictions[at : at + 1] for at in self._together])
             estimates |= zip(self._together, self._weighted.take(own, given), strict=True)
         for at in self._apart:  # can't fail: either all requests step, or none
             estimates[at] = _commit(states[at])

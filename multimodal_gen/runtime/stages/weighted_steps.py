@@ -42,7 +42,8 @@ class WeightedSteps:
         scales = table[:, 3, 0]
         self._scaled = not bool((scales == 1).all())
         device, ones = latents[0].device, [1] * (latents[0].dim() - 1)
-        self._weights = copied(table, device).view(*table.shape, *ones)
+        self._weights = copied(table, device).view(*table.shape, *ones).unbind()
+        """Of each evaluation, [4, columns, n, ...]."""
         self._rows = latents
         self._joined = join(latents)
         self._history = [
@@ -62,7 +63,7 @@ class WeightedSteps:
         latents = self.latents(states)
         if not self._scaled:
             return latents
-        return (self._weights[self._taken, 3, 0] * latents).to(latents.dtype)
+        return (self._weights[self._taken][3, 0] * latents).to(latents.dtype)
 
     def take(self, states: Sequence[RequestState], predictions: Tensor) -> list[Estimate]:
         """Take one step of all requests, or raise and leave them as they are."""
@@ -92,7 +93,7 @@ class WeightedSteps:
         return join([absent if noise is None else noise for noise in drawn])
 
     def _sum(self, result: int, at: int, given: Mapping[int, Tensor]) -> Tensor:
-        weights = self._weights[at, result].unbind()
+        weights = self._weights[at][result].unbind()
         total: Tensor | None = None
         for column, is_one in self._terms[result].items():
             if column not in given:
