@@ -39,6 +39,7 @@ class WeightedSteps:
         """Earlier latents and predictions that each request needs."""
         table = _table(states, weights)
         self._terms = [_terms(table[:, result]) for result in range(3)]
+        self._takes_noise = any(NOISE in terms for terms in self._terms)
         scales = table[:, 3, 0]
         self._scaled = not bool((scales == 1).all())
         device, ones = latents[0].device, [1] * (latents[0].dim() - 1)
@@ -75,7 +76,7 @@ class WeightedSteps:
         following = self._sum(_NEXT, at, given).to(predictions.dtype)
         kept = self._sum(_KEPT, at, given) if self._terms[_KEPT] else self._kept
         self._remember(states, latents, predictions, kept)
-        self._joined, self._rows = following, list(following.split(1))
+        self._joined, self._rows = following, list(following.chunk(len(states)))
         for state, row in zip(states, self._rows, strict=True):
             state.latents = row
             state.evaluation += 1
@@ -83,7 +84,7 @@ class WeightedSteps:
         return [partial(self._estimate, at, given, row) for row in range(len(states))]
 
     def _noise(self, states: Sequence[RequestState], predictions: Tensor) -> Tensor | None:
-        if not any(NOISE in terms for terms in self._terms):
+        if not self._takes_noise:
             return None
         shape = (1, *predictions.shape[1:])
         drawn = [s.running()[0].noise.at(s.evaluation, shape, predictions.dtype) for s in states]
