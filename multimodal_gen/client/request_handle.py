@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from multimodal_gen.client.own_process import OwnProcess
 from multimodal_gen.errors import MultimodalGenError, from_wire
 from multimodal_gen.messages.reply import Evaluations
+from multimodal_gen.messages.request import Runner
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,8 @@ class Update:
     preview: np.ndarray[Any, Any] | None
     phase: str = ""
     """What is being done for it: enhance, encode, denoise or decode; empty while it waits."""
+    runner: Runner | None = None
+    """How its evaluations are run, once it is begun."""
 
 
 @dataclass(frozen=True)

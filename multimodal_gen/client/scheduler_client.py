@@ -315,6 +315,7 @@ def _event(message: Any, arrays: list[Any]) -> bool | RequestEvent:
                 message.eta_s,
                 arrays[0] if arrays else None,
                 message.phase,
+                message.runner,
             )
         case Result():
             return Output(

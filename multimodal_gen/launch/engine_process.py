@@ -85,14 +85,16 @@ class EngineProcess:
         listen: str | None = None,
         environment: Mapping[str, str] = {},
         rank_module: str = RANK_MODULE,
+        serves: bool = False,
     ) -> EngineProcess:
         """Start the processes and return at once; `wait_ready` waits for the model.
 
         `machines` says where the ranks run. With `listen`, a `tcp://` address, clients are served
         there, if they have the keys of `machines.key_file`. `environment` has the engine's share of
         the machine, if there are others on it. `rank_module` is the module that each rank runs; a
-        benchmark uses one that measures itself. Raises InvalidCheckpoint if the model can't be
-        found, and InvalidRequest for a log level that there is not, and for `machines`.
+        benchmark uses one that measures itself. `serves`: see `RankArgs`. Raises InvalidCheckpoint
+        if the model can't be found, and InvalidRequest for a log level that there is not, and for
+        `machines`.
         """
         log_level()  # Ranks would end without saying so.
         model = find_model_files(
@@ -107,7 +109,7 @@ class EngineProcess:
             _write_private(token, client_token(told.token))
             scheduler = spawn(told, SCHEDULER_MODULE, environment, args.num_gpus // machines.nnodes)
             undo.callback(end, [scheduler])
-            template = _rank_args(told, args, model)
+            template = _rank_args(told, args, model, serves)
             ranks = launcher.start(template, model, rank_module, environment)
             undo.callback(ranks.kill, None)
             engine = cls(args, scheduler, ranks, folder, launcher.keys, listen)
@@ -249,7 +251,7 @@ def _scheduler_args(
     )
 
 
-def _rank_args(told: SchedulerArgs, args: EngineArgs, model: ModelFiles) -> RankArgs:
+def _rank_args(told: SchedulerArgs, args: EngineArgs, model: ModelFiles, serves: bool) -> RankArgs:
     """Arguments of all ranks; the launcher fills in the rest."""
     return RankArgs(
         rank=0,
@@ -261,6 +263,7 @@ def _rank_args(told: SchedulerArgs, args: EngineArgs, model: ModelFiles) -> Rank
         keys=None if told.keys is None else told.keys.of_client,
         model_folder="",
         model_name=_model_name(args.model_path, model),
+        serves=serves,
     )
 
 

@@ -53,6 +53,8 @@ class RankArgs(ProcessArgs, frozen=True, kw_only=True):
     """Weight files that replace those of one component each."""
     model_name: str
     place: RankPlace = RankPlace()
+    serves: bool = False
+    """True for a server's engine, which lasts: `--compile auto` compiles."""
 
 
 class SchedulerArgs(ProcessArgs, frozen=True, kw_only=True):

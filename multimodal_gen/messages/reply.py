@@ -9,7 +9,7 @@ from multimodal_gen.messages.codec import FrameHeader
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
 from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.request import PROTOCOL_VERSION
+from multimodal_gen.messages.request import PROTOCOL_VERSION, Runner
 
 
 class WireError(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +66,8 @@ class RequestProgress(msgspec.Struct, frozen=True, kw_only=True, tag="progress")
     eta_s: float | None = None
     phase: str = ""
     """What is being done for it: enhance, encode, denoise or decode; empty while it waits."""
+    runner: Runner | None = None
+    """How its evaluations are run, once it is begun: as of `Req`, if it is sent again."""
     frames: tuple[FrameHeader, ...] = ()
 
 

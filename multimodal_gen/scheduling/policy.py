@@ -55,7 +55,8 @@ class ProgressEstimate(NamedTuple):
     queue_position: int
     eta_s: float
     phase: str
-    """As of `RequestProgress`."""
+    runner: Runner | None
+    """Both as of `RequestProgress`."""
 
 
 class Policy:
@@ -249,11 +250,13 @@ class Policy:
         job = self._jobs[request_id]
         own = self._backlog.seconds_left(job)
         if job in self._planned and job.prepared is not None:
-            return ProgressEstimate(job.steps_done(), job.steps, 0, own, job.current_phase)
+            phase = job.current_phase
+            return ProgressEstimate(job.steps_done(), job.steps, 0, own, phase, job.runner)
         ahead = self._backlog.ahead_of(job, self._begun.values())
         begun = request_id in self._begun
         position, phase = (0, job.current_phase) if begun else (ahead.jobs, "")
-        return ProgressEstimate(job.steps_done(), job.steps, position, ahead.seconds + own, phase)
+        eta_s = ahead.seconds + own
+        return ProgressEstimate(job.steps_done(), job.steps, position, eta_s, phase, job.runner)
 
     def evaluation_costs(self) -> EvaluationCosts:
         """Predicted seconds of one evaluation of a request, by tokens."""

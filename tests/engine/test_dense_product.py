@@ -32,7 +32,7 @@ def test_agrees_with_float64_as_torchs_own_does(has_bias: bool) -> None:
     used = bias if has_bias else None
     exact = F.linear(x.double(), weight.double(), bias.double() if has_bias else None)
     with torch.inference_mode():
-        assert dense._is_for_onednn(x, weight)
+        assert dense.is_for_onednn(x, weight)
         found = dense_product(x, weight, used)
     assert found.shape == (2, 40, 768)
     torch.testing.assert_close(found.double(), exact, atol=1e-5, rtol=0)
@@ -57,11 +57,11 @@ def test_a_row_does_not_depend_on_its_neighbours() -> None:
 @torch.inference_mode()
 def test_small_and_strided_and_16_bit_operands_and_gradients_are_left_to_torch() -> None:
     x, weight, _ = _operands(2, 40)
-    assert not dense._is_for_onednn(x[:1, :1], weight)
-    assert not dense._is_for_onednn(x, weight.T.contiguous().T)
-    assert not dense._is_for_onednn(x.bfloat16(), weight.bfloat16())
+    assert not dense.is_for_onednn(x[:1, :1], weight)
+    assert not dense.is_for_onednn(x, weight.T.contiguous().T)
+    assert not dense.is_for_onednn(x.bfloat16(), weight.bfloat16())
     with torch.inference_mode(mode=False):
-        assert not dense._is_for_onednn(x, weight)
+        assert not dense.is_for_onednn(x, weight)
 
 
 def test_linear_layers_of_libraries_use_it_and_keep_their_names() -> None:

@@ -32,6 +32,21 @@ def test_what_an_engine_had_when_it_died_goes_to_the_next_unchanged() -> None:
     run(test)
 
 
+def test_a_replay_is_run_as_the_engine_that_died_ran_it() -> None:
+    async def test(front: Front) -> None:
+        task = front.ask("a")
+        front.engine.step("a", 1, runner="compiled")
+        await settle()
+        await front.die()
+        front.up()
+        (req,) = front.engine.alive.values()
+        assert req.runner == "compiled"
+        front.engine.finish("a")
+        await task.wait()
+
+    run(test)
+
+
 def test_requests_are_taken_while_an_engine_is_replaced_but_not_when_that_fails() -> None:
     async def test(front: Front) -> None:
         await front.die()

@@ -13,7 +13,7 @@ from multimodal_gen.client.request_handle import Output, RequestHandle, Update
 from multimodal_gen.errors import Cancelled, EngineDied, MultimodalGenError
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.request import Req, Runner
 from multimodal_gen.postprocess.sound import Sound
 
 
@@ -48,9 +48,10 @@ class FakeEngine:
         self.alive[req.id] = req
         return handle
 
-    def step(self, prompt: str, step: int, position: int = 0) -> None:
+    def step(self, prompt: str, step: int, position: int = 0, runner: Runner | None = None) -> None:
         request_id, total = self._named(prompt)
-        self._handles[request_id]._deliver(Update(request_id, step, total, position, 1.0, None))
+        update = Update(request_id, step, total, position, 1.0, None, runner=runner)
+        self._handles[request_id]._deliver(update)
 
     def show(self, prompt: str, step: int) -> None:
         """It is so far, and has a preview."""

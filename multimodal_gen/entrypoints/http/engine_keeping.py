@@ -7,7 +7,6 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from multimodal_gen.client.scheduler_client import SchedulerClient
@@ -64,9 +63,8 @@ class EngineKeeping:
         loop = asyncio.get_running_loop()
         here = [(engine, engine.args) for engine in self._service.fleet.engines if engine.args]
         for (engine, args), share in zip(here, shares_of([a for _, a in here]), strict=True):
-            args = args if args.compile != "auto" else replace(args, compile="blocks")
             start = functools.partial(
-                EngineProcess.start, environment=share, machines=self._machines
+                EngineProcess.start, environment=share, machines=self._machines, serves=True
             )
             engine.keep = functools.partial(self._supervise, loop, args, start)
         for engine in self._service.fleet.engines:

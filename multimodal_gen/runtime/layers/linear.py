@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from multimodal_gen.runtime.layers.lora import LoraBank, LoraRows, add_loras, numbered
+from multimodal_gen.runtime.layers.lora import LoraBank, LoraRows, add_loras, held, numbered
 from multimodal_gen.runtime.layers.lora_terms import Term
-from multimodal_gen.runtime.layers.products.dense import PackedWeight, dense_product
+from multimodal_gen.runtime.layers.products.dense import PackedWeight, dense_product, is_for_onednn
 from multimodal_gen.runtime.layers.quantized.storage import KeptWeight
 from multimodal_gen.runtime.layers.take import Segment, Sources, take_parameters
 
@@ -71,6 +71,9 @@ class Linear(nn.Module):
         if self.kept is not None:
             return self.kept.product(x, self.bias)
         assert self.weight is not None
+        if torch.compiler.is_compiling() and is_for_onednn(x, self.weight):
+            product: Tensor = layer_product(self.number, x, self.weight, self.bias)
+            return product
         return dense_product(x, self.weight, self.bias, self.packed)
 
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
@@ -115,6 +118,22 @@ class Linear(nn.Module):
     def part_of(self, term: Term) -> Term | None:
         """This rank's part of a LoRA's term for the whole layer, if it has one."""
         return term
+
+
+@torch.library.custom_op(
+    "multimodal_gen::layer_product",
+    mutates_args=(),
+    schema="(Tensor layer, Tensor x, Tensor weight, Tensor? bias) -> Tensor",
+)
+def layer_product(layer: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`dense_product` of a layer as one operation of a compiled graph, which does not depend on
+    the order in which the layer keeps its weight; `layer` is a number."""
+    return dense_product(x, weight, bias, held(layer).packed)
+
+
+@layer_product.register_fake
+def _(layer: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
 class PatchLinear(Linear):

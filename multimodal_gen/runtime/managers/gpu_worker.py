@@ -183,6 +183,11 @@ class GPUWorker:
         outcome.queued()
         return outcome
 
+    @property
+    def uses_compiled(self) -> bool:
+        """True while it has requests whose evaluations run compiled."""
+        return any(state.runner == "compiled" for state in self.states.values())
+
     def _run(self, work: Work, outcome: PlanOutcome) -> dict[str, Any]:
         states = [self.states[key] for key in work.ids if key in self.states]
         if work.phase is Phase.ENHANCE:
@@ -299,6 +304,7 @@ class GPUWorker:
     def _go_on_to_next_passes(self, states: Sequence[RequestState]) -> None:
         for state in states:
             if state.second is not None and state.second.is_begun:
+                state.second.runner = state.runner
                 self.states[state.req.id] = state.second
 
     def _out_of_step(

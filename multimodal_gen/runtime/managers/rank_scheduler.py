@@ -102,7 +102,7 @@ class RankScheduler:
                     self._hand_over()
             if worker.graphs is not None and not worker.graphs.is_over:
                 self._hand_over()
-                worker.graphs.advance()
+                worker.graphs.advance(in_use=worker.uses_compiled)
         self._begun.put(None)
         answering.join()
 

@@ -12,7 +12,7 @@ import msgspec
 from multimodal_gen.client.request_handle import RequestEvent, RequestHandle, Update
 from multimodal_gen.configs.second_pass import pixel_steps
 from multimodal_gen.errors import DeadlineExceeded, EngineDied
-from multimodal_gen.messages.request import Req, Standing
+from multimodal_gen.messages.request import Req, Runner, Standing
 from multimodal_gen.scheduling.fleet.routed_request import RoutedRequest
 from multimodal_gen.scheduling.job import AGEING_S, LEVELS
 from multimodal_gen.serving.fleet.served_model import ServedModel
@@ -65,6 +65,8 @@ class Ticket:
     """It may be what killed an engine: it is retried without neighbours."""
     cleared: bool = False
     """It was a suspect, and got well past the step at which that engine died."""
+    runner: Runner | None = None
+    """How the engine that began it runs its evaluations, which a replay is to do alike."""
     step: int = 0
     died_at: int = 0
     """Last step that was heard of before an engine died while running it."""
@@ -93,7 +95,9 @@ class Ticket:
             if self.deadline <= now:
                 raise self.too_late()
             params = replace(params, deadline_s=self.deadline - now)
-        return msgspec.structs.replace(self.req, params=params, standing=standing)
+        return msgspec.structs.replace(
+            self.req, params=params, standing=standing, runner=self.runner
+        )
 
     def too_late(self) -> DeadlineExceeded:
         deadline_s = self.req.params.deadline_s
@@ -102,6 +106,7 @@ class Ticket:
     def update(self, update: Update, now: float) -> None:
         """Record the engine's progress report."""
         self.step, self.eta_s = update.step, update.eta_s
+        self.runner = update.runner or self.runner
         self.begun = bool(self.begun) or update.queue_position == 0
         if self.suspect and update.step > self.died_at:
             self.passed_at = now if self.passed_at is None else self.passed_at

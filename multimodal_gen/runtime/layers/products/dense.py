@@ -40,7 +40,7 @@ def dense_product(
     On a CPU torch multiplies 16-bit numbers with oneDNN, but float32 with MKL, which takes twice as
     long on CPUs with AVX-512 that are not Intel's, and no less on those that are.
     """
-    if _is_for_onednn(x, weight, _LEAST if packed is None else _LEAST_PACKED):
+    if is_for_onednn(x, weight, _LEAST if packed is None else _LEAST_PACKED):
         if torch.compiler.is_compiling():
             compiled: Tensor = onednn_product(x, weight, bias)
             return compiled
@@ -66,7 +66,8 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
-def _is_for_onednn(x: Tensor, weight: Tensor, least: int = _LEAST) -> bool:
+def is_for_onednn(x: Tensor, weight: Tensor, least: int = _LEAST) -> bool:
+    """True for a product that oneDNN takes less time for: in graphs, whatever its size."""
     if not (HAS_ONEDNN and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32):
         return False
     # A graph is not to depend on the number of tokens: the rows of small inputs are few there.
@@ -104,6 +105,12 @@ def pack_weights(module: nn.Module) -> None:
         weight = getattr(layer, "weight", None)
         if hasattr(layer, "packed") and isinstance(weight, Tensor) and _is_packable(weight):
             layer.packed = PackedWeight(weight)
+
+
+def is_packed(module: nn.Module) -> bool:
+    """True if layers of the module keep their weights in oneDNN's order."""
+    layers: Iterable[Any] = module.modules()
+    return any(getattr(layer, "packed", None) is not None for layer in layers)
 
 
 def _is_packable(weight: Tensor) -> bool:
