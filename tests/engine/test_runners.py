@@ -304,6 +304,7 @@ def test_packed_weights_are_compiled_only_if_that_is_asked_for(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")
 def test_blocks_are_compiled_in_a_process_of_their_own_and_loaded_from_its_cache(
     cache: Path, bundled_model: Path
 ) -> None:
