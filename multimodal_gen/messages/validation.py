@@ -240,6 +240,9 @@ def _check_interval(params: SamplingParams) -> None:
     start, stop = params.guidance_start, params.guidance_stop
     if not start < stop:
         raise InvalidRequest("guidance_stop", stop, f"must be more than guidance_start={start}")
+    zeros, steps = params.zero_init_steps, params.num_inference_steps
+    if zeros is not None and steps is not None and zeros >= steps:  # it would be pure noise
+        raise InvalidRequest("zero_init_steps", zeros, f"must be less than {steps} steps")
 
 
 def _check_loras(params: SamplingParams, model: ModelInfo) -> None:

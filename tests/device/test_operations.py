@@ -17,7 +17,7 @@ MOST = {
     "qwen_image_21": 200,
     "krea2": 310,
     "ltx2": 1223,
-    "minimax_h3": 324,
+    "minimax_h3": 325,
     "wan": 366,
     "wan_vace": 571,
 }

@@ -168,6 +168,7 @@ def change(pipeline: ComposedPipeline, folder: LoraFolder, target: str, scale: f
             product = getattr(term, "up") @ getattr(term, "down")  # noqa: B009
             rows = getattr(module, "weight")[term.start : term.start + term.channels]  # noqa: B009
             rows += scale * term.scale * product
+        setattr(module, "packed", None)  # noqa: B010 - a copy of the weights as they were
 
 
 def test_a_target_leaves_out_the_other_components(

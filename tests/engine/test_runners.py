@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ import pytest
 import torch
 import torch._dynamo
 from engineless import load, start
+from places import HELPERS, python_path
 from policy_simulation import cost_model, prepared_of, request
 
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
@@ -280,18 +283,14 @@ def test_a_folder_that_others_can_write_to_is_not_used(
     assert "others can write to it" in caplog.text
 
 
-def test_an_engine_that_does_not_compile_uses_what_another_has_compiled(
+def test_an_engine_that_does_not_serve_compiles_only_if_that_is_asked_for(
     cache: Path, bundled_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dense, "HAS_ONEDNN", False)
-    pipeline = load(bundled_model)
-    maker = GraphMaker.of(pipeline, _args(bundled_model, "auto"))
-    assert maker is not None
-    for blocks in pipeline.runners.blocks.values():
-        blocks.backend = "eager"
-    _evaluate(pipeline)
-    maker.kept.add(graph for each in pipeline.runners.recorders.values() for graph in each.found)
-    assert _advance(maker) == [RunnerReady(rank=0, runner="compiled")]
+    pipeline, auto = load(bundled_model), _args(bundled_model, "auto")
+    assert GraphMaker.of(pipeline, auto) is None
+    assert GraphMaker.of(pipeline, msgspec.structs.replace(auto, serves=True)) is not None
+    assert GraphMaker.of(pipeline, _args(bundled_model, "blocks")) is not None
 
 
 def test_packed_weights_are_compiled_only_if_that_is_asked_for(
@@ -299,28 +298,28 @@ def test_packed_weights_are_compiled_only_if_that_is_asked_for(
 ) -> None:
     pipeline = load(bundled_model)
     next(m for m in pipeline.denoiser_module.modules() if type(m) is Linear).packed = PACKED
-    assert GraphMaker.of(pipeline, _args(bundled_model, "auto")) is None
+    auto = msgspec.structs.replace(_args(bundled_model, "auto"), serves=True)
+    assert GraphMaker.of(pipeline, auto) is None
     assert GraphMaker.of(pipeline, _args(bundled_model, "blocks")) is not None
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")
 def test_blocks_are_compiled_in_a_process_of_their_own_and_loaded_from_its_cache(
-    cache: Path, bundled_model: Path
+    tmp_path: Path, bundled_model: Path
 ) -> None:
-    from torch._dynamo.utils import counters
-
-    pipeline = load(bundled_model)
-    maker = GraphMaker.of(pipeline, _args(bundled_model))
-    assert maker is not None
-    params = SamplingParams(prompt="a heart", seed=1, num_inference_steps=4)
-    eager, compiled = start(pipeline, params), start(pipeline, params)
-    pipeline.forward(Phase.DENOISE, [eager], 4)
-    counters.clear()
-    assert _advance(maker, 900) == [RunnerReady(rank=0, runner="compiled")]
-    assert counters["inductor"]["fxgraph_cache_hit"] == 2
-    assert counters["inductor"]["fxgraph_cache_miss"] == 0
-    compiled.runner = "compiled"
-    pipeline.forward(Phase.DENOISE, [compiled], 4)
-    one, other = eager.running()[1], compiled.running()[1]
-    assert 0 < (one - other).abs().max() <= 1e-5 * one.abs().max()
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
+    environment["PYTHONPATH"] = python_path()
+    del environment["TORCHDYNAMO_DISABLE"]
+    script = HELPERS / "compiled_by_another.py"
+    ended = subprocess.run(
+        [sys.executable, str(script), str(bundled_model)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    seen = json.loads(ended.stdout)
+    assert (seen["hits"], seen["misses"]) == (2, 0)
+    assert 0 < seen["difference"] <= 1e-5

@@ -24,7 +24,7 @@ from multimodal_gen.errors import InvalidRequest
     [
         ("device", "gpu"),
         ("dtype", "fp16"),
-        ("attention_backend", "flash"),
+        ("attention_backend", "xformers"),
         ("num_gpus", "2"),
         ("num_gpus", 1.5),
         ("num_gpus", 0),

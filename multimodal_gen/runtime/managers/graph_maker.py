@@ -36,7 +36,6 @@ class GraphMaker:
         self.kept = KeptGraphs(folder, f"{device}, {torch.get_num_threads()} threads")
         self.pipeline = pipeline
         self._args = args
-        self._compiles = args.serves or args.engine.compile == "blocks"
         self._waits = False
         """True while graphs are compiled."""
         self._compiled: list[BlockGraph] = []
@@ -48,7 +47,8 @@ class GraphMaker:
     def of(cls, pipeline: ComposedPipeline, args: RankArgs) -> GraphMaker | None:
         """None where nothing is compiled; the log says why if that was asked for."""
         choice = args.engine.compile
-        if choice == "off" or os.environ.get("TORCHDYNAMO_DISABLE") == "1":
+        wanted = choice == "blocks" or (choice == "auto" and args.serves)
+        if not wanted or os.environ.get("TORCHDYNAMO_DISABLE") == "1":
             return None
         try:
             _check(pipeline, choice == "auto")
@@ -74,7 +74,7 @@ class GraphMaker:
         runners = self.pipeline.runners
         self._tell_refusal(each.refusal for each in runners.recorders.values())
         found = runners.take_graphs()
-        if found and (self._compiles or self.kept.has(found)):
+        if found:
             self._waits = True
             threading.Thread(target=self._compile, args=(found,), daemon=True).start()
 
@@ -132,9 +132,7 @@ class GraphMaker:
 
 def _level(args: RankArgs) -> int:
     """Level of reasons not to compile: a warning only where that was asked for."""
-    if args.engine.compile == "blocks":
-        return logging.WARNING
-    return logging.INFO if args.serves else logging.DEBUG
+    return logging.WARNING if args.engine.compile == "blocks" else logging.INFO
 
 
 def _check(pipeline: ComposedPipeline, only_if_faster: bool) -> None:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model
 from pydantic_core import PydanticCustomError
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.configs.step_cache import QUALITIES, Quality
+from multimodal_gen.configs.step_cache import FEWEST_EVALUATIONS, QUALITIES, Quality
 from multimodal_gen.entrypoints.http.openai.picture_fields import PictureSource
 from multimodal_gen.entrypoints.http.openai.sampling_fields import SamplingFields
 from multimodal_gen.errors import InvalidRequest
@@ -147,7 +147,8 @@ class ImageFields(SamplingFields):
             taken = name == "quality" and self._has_quality
             if getattr(self, name) not in (None, "auto") and not taken:
                 yield f"{name} has no effect on this server"
-        if self.quality == "high" and self._has_quality:
+        steps = getattr(self, "num_inference_steps", None) or FEWEST_EVALUATIONS
+        if self.quality == "high" and self._has_quality and steps >= FEWEST_EVALUATIONS:
             yield "quality=high extrapolates some evaluations here; quality=exact computes all"
         if self.output_compression is not None and self.output_format in (None, "png"):
             yield "output_compression has no effect on png"
