@@ -277,6 +277,13 @@ def test_bad_use_is_one_clear_line(
     assert said in complaint(capsys, *argv)
 
 
+def test_a_benchmark_without_a_place_for_its_timeline_does_not_begin(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = complaint(capsys, "bench", "--profile=/nowhere/t.json")
+    assert said == "multimodal-gen: profile='/nowhere/t.json': must be in a folder that exists"
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [

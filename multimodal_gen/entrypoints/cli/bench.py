@@ -13,6 +13,7 @@ from multimodal_gen.benchmarks.names import MeasureName
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.entrypoints.cli.config_file import Config
 from multimodal_gen.entrypoints.cli.option_groups import EngineFlags, EngineOptions
+from multimodal_gen.errors import InvalidRequest
 
 
 def bench(
@@ -35,7 +36,7 @@ def bench(
     only
         Take only these measurements. Two are taken only if they are named: `families` measures
         layers of real widths, which needs minutes and 6 GB; `real_size` compares single
-        evaluations of denoisers of real sizes, which needs half an hour and 12 GB.
+        evaluations of denoisers of real sizes, which takes long, and gigabytes.
     repeats
         Number of repetitions of each measurement.
     json
@@ -46,6 +47,7 @@ def bench(
         YAML file with options.
     """
     args = EngineArgs.of(engine)
+    _check_folders(json=json, profile=profile)
     if profile is not None:
         from multimodal_gen.benchmarks.profiling.profile import write_profile
 
@@ -63,6 +65,13 @@ def bench(
         json.write_bytes(report.to_json())
     print(report.table())
     return 1 if report.failures else 0
+
+
+def _check_folders(**files: Path | None) -> None:
+    """Raise InvalidRequest for a file that could not be written, before minutes are spent."""
+    for name, file in files.items():
+        if file is not None and not file.absolute().parent.is_dir():
+            raise InvalidRequest(name, str(file), "must be in a folder that exists")
 
 
 def _say(what: str) -> None:

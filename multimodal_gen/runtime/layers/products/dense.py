@@ -38,7 +38,7 @@ def dense_product(
     `packed` is W once more.
 
     On a CPU torch multiplies 16-bit numbers with oneDNN, but float32 with MKL, which takes twice as
-    long on CPUs with AVX-512 that are not Intel's, and no less on those that are.
+    long on AMD's CPUs with AVX-512. Intel's were not measured.
     """
     if is_for_onednn(x, weight, _LEAST if packed is None else _LEAST_PACKED):
         if torch.compiler.is_compiling():
