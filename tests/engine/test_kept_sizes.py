@@ -34,7 +34,11 @@ def test_sizes_and_blocks_are_those_of_the_loaded_modules(
             continue
         spec = pipeline.family.components[component.name]
         told = KeptWeights(
-            used(component.tensors, spec), 4, is_cpu=True, is_native=spec.kind == "native"
+            used(component.tensors, spec),
+            4,
+            is_cpu=True,
+            is_native=spec.kind == "native",
+            resident=spec.resident,
         )
         found = memory_of(component.name, module)
         alignment = 512 * len([*module.parameters()])  # of each tensor on a device

@@ -157,6 +157,7 @@ def test_a_block_has_its_components_alone_on_the_device(
     pipeline: ComposedPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held: list[list[str]] = []
+    monkeypatch.setattr(type(pipeline.residency), "moves", True)
     monkeypatch.setattr(pipeline.residency, "hold", lambda names: held.append(sorted(names)))
     state = start(pipeline, REQUEST, pixels_of(image=FIRST))
     encoding = [names for names in held if names]

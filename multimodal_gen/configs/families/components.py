@@ -37,6 +37,8 @@ class ComponentSpec:
     home: str | None = None
     """Library of its classes as model_index.json has it, where the kind does not say it: a folder
     of diffusers' pipelines, such as `ltx2`."""
+    resident: tuple[str, ...] = ()
+    """Repeated layers of it, by name, that stay on the device where its blocks are streamed."""
 
     @property
     def has_weights(self) -> bool:
@@ -51,9 +53,9 @@ class ComponentSpec:
         return "diffusers" if self.kind in _OF_DIFFUSERS else "transformers"
 
 
-def native(*classes: str, optional: bool = False) -> ComponentSpec:
+def native(*classes: str, optional: bool = False, resident: tuple[str, ...] = ()) -> ComponentSpec:
     """A denoiser implemented in this project, with its classes in diffusers."""
-    return ComponentSpec("native", classes, optional)
+    return ComponentSpec("native", classes, optional, resident=resident)
 
 
 def module(*classes: str, optional: bool = False, home: str | None = None) -> ComponentSpec:

@@ -40,7 +40,7 @@ Z_IMAGE = FamilyConfig(
     components={
         "tokenizer": tokenizer(*QWEN_TOKENIZERS),
         "text_encoder": encoder("Qwen3Model", "Qwen3ForCausalLM", idle=(HEAD,)),
-        "transformer": native("ZImageTransformer2DModel"),
+        "transformer": native("ZImageTransformer2DModel", resident=("context_refiner",)),
         "vae": module("AutoencoderKL"),
     },
     tasks=("text-to-image", "image-to-image", "inpainting"),

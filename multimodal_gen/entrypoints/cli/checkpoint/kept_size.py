@@ -38,6 +38,8 @@ class KeptWeights:
     is_cpu: bool
     is_native: bool = False
     """True for a transformer of this project, whose blocks are not split further."""
+    resident: tuple[str, ...] = ()
+    """See `ComponentSpec`."""
 
     @property
     def parameters(self) -> int:
@@ -59,6 +61,8 @@ class KeptWeights:
         tree: _Tree = {}
         for name, info in self.tensors.items():
             *path, last = name.split(".")
+            if path and path[0] in self.resident:
+                continue
             node = tree
             for part in path:
                 node = node.setdefault(part, {})

@@ -72,7 +72,9 @@ def forecast(
         spec = family.components.get(each.name)
         if each.tensors and spec is not None:
             tensors, is_native = used(each.tensors, spec), spec.kind == "native"
-            weights[each.name] = KeptWeights(tensors, width, device.is_cpu, is_native)
+            weights[each.name] = KeptWeights(
+                tensors, width, device.is_cpu, is_native, spec.resident
+            )
     if device.is_cpu:
         return _on_cpu(weights, device)
     return _on_gpu(family, weights, device)

@@ -80,8 +80,8 @@ class DenseLinear(nn.Linear):
 
     packed: PackedWeight | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return dense_product(x, self.weight, self.bias, self.packed)
+    def forward(self, input: Tensor) -> Tensor:
+        return dense_product(input, self.weight, self.bias, self.packed)
 
 
 def use_dense_product(module: nn.Module) -> None:
