@@ -30,7 +30,6 @@ from multimodal_gen.messages.plan import Phase, RunnerReady, Work
 from multimodal_gen.messages.rank_args import RankArgs
 from multimodal_gen.runtime.compiling import CompileArgs
 from multimodal_gen.runtime.distributed.mesh import Mesh
-from multimodal_gen.runtime.layers.linear import Linear
 from multimodal_gen.runtime.layers.products import dense
 from multimodal_gen.runtime.managers import compiler_process
 from multimodal_gen.runtime.managers.gpu_worker import GPUWorker
@@ -283,23 +282,12 @@ def test_a_folder_that_others_can_write_to_is_not_used(
     assert "others can write to it" in caplog.text
 
 
-def test_an_engine_that_does_not_serve_compiles_only_if_that_is_asked_for(
-    cache: Path, bundled_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dense, "HAS_ONEDNN", False)
-    pipeline, auto = load(bundled_model), _args(bundled_model, "auto")
-    assert GraphMaker.of(pipeline, auto) is None
-    assert GraphMaker.of(pipeline, msgspec.structs.replace(auto, serves=True)) is not None
-    assert GraphMaker.of(pipeline, _args(bundled_model, "blocks")) is not None
-
-
-def test_packed_weights_are_compiled_only_if_that_is_asked_for(
+def test_on_a_cpu_blocks_are_compiled_only_if_that_is_asked_for(
     cache: Path, bundled_model: Path
 ) -> None:
-    pipeline = load(bundled_model)
-    next(m for m in pipeline.denoiser_module.modules() if type(m) is Linear).packed = PACKED
-    auto = msgspec.structs.replace(_args(bundled_model, "auto"), serves=True)
+    pipeline, auto = load(bundled_model), _args(bundled_model, "auto")
     assert GraphMaker.of(pipeline, auto) is None
+    assert GraphMaker.of(pipeline, msgspec.structs.replace(auto, serves=True)) is None
     assert GraphMaker.of(pipeline, _args(bundled_model, "blocks")) is not None
 
 

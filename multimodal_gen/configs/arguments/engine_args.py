@@ -57,7 +57,7 @@ class EngineArgs(ArgumentGroup):
     enable_cfg_parallel: bool = False
     """Split the rows of a batch over two groups of ranks."""
     compile: CompileChoice = "auto"
-    """Run blocks as compiled graphs; auto: servers compile while they serve."""
+    """Run blocks as compiled graphs; auto: servers on GPUs do."""
     attention_backend: AttentionBackend = "auto"
     """auto: the fastest."""
     lora_dir: str | None = None

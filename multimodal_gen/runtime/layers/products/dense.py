@@ -107,11 +107,5 @@ def pack_weights(module: nn.Module) -> None:
             layer.packed = PackedWeight(weight)
 
 
-def is_packed(module: nn.Module) -> bool:
-    """True if layers of the module keep their weights in oneDNN's order."""
-    layers: Iterable[Any] = module.modules()
-    return any(getattr(layer, "packed", None) is not None for layer in layers)
-
-
 def _is_packable(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.dim() == 2
