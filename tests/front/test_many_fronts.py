@@ -348,6 +348,43 @@ def test_an_owner_has_its_share_of_the_places_of_all_fronts(args: ServerArgs) ->
     with_fronts(args, 2, test, capacity=6)
 
 
+@pytest.mark.parametrize("counted", ["before it is stored", "after it was stored"])
+@pytest.mark.parametrize("heard", ["before it is accepted", "after it was accepted"])
+def test_a_job_is_counted_once_whenever_the_jobs_of_all_fronts_are_counted(
+    args: ServerArgs, monkeypatch: pytest.MonkeyPatch, counted: str, heard: str
+) -> None:
+    async def test(one: Front) -> None:
+        await one.fall_silent()
+        ledger, loop = one.front._ledger, asyncio.get_running_loop()
+        add, counts = ledger.add, list[Renewed]()
+
+        def count() -> None:
+            with ledger._connections.one() as db:
+                counts.append(ledger.renew(db))
+
+        def hear() -> None:
+            one.front.renewed(counts.pop(), True)
+
+        def store(*given: Any) -> Any:
+            if counted == "before it is stored":
+                count()
+            stored = add(*given)
+            if counted == "after it was stored":
+                count()
+            if heard == "before it is accepted":
+                loop.call_soon_threadsafe(hear)
+            return stored
+
+        monkeypatch.setattr(ledger, "add", store)
+        for number in range(1, 4):
+            await one.submit(f"job {number}")
+            if heard == "after it was accepted":
+                hear()
+            assert one.front._open == Counter(anne=number)
+
+    with_fronts(args, 1, test)
+
+
 def test_a_deadline_is_kept_by_jobs_that_wait_in_the_ledger(args: ServerArgs) -> None:
     async def test(one: Front) -> None:
         await one.submit("running")
@@ -438,7 +475,7 @@ def test_a_renewal_that_was_asked_for_before_a_job_was_taken_says_nothing_of_it(
         await one.submit("a")
         await one.has("a")
         one.front.renewed(
-            Renewed(asked_at=0.0, held={}, open=Counter(), waiting=Counter(), overdue=0),
+            Renewed(0.0, held={}, open=Counter(), recent=frozenset(), waiting=Counter(), overdue=0),
             trusted=True,
         )
         await settle()

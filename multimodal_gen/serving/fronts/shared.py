@@ -52,6 +52,15 @@ class _Lease:
     """On a monotonic clock."""
 
 
+@dataclass(frozen=True)
+class _Accepted:
+    """A job that this front stored and the last renewal did not count."""
+
+    owner: str
+    stored_at: float
+    """On a monotonic clock."""
+
+
 class SharedFront:
     """A Front over a ledger that other fronts use at the same time.
 
@@ -70,8 +79,11 @@ class SharedFront:
         self._mirrors = Mirrors(ledger, self._on_started, self._is_own)
         self._leases: dict[str, _Lease] = {}
         """Of jobs that this front took."""
-        self._open = Counter[str]()
-        """Jobs on all fronts, by owner: those of the last renewal, and what was accepted since."""
+        self._counted = Counter[str]()
+        """Jobs on all fronts, by owner, as of the last renewal."""
+        self._recent = frozenset[str]()
+        """Ids of those of them that were stored lately."""
+        self._accepted: dict[str, _Accepted] = {}
         self._trusted = False
         self._overdue = False
         self._swept_at = -_SWEEP_S
@@ -98,9 +110,15 @@ class SharedFront:
         self._runner.service.check_room(count, owner, self._open)
         kept = await persist(keep, lambda: give_up_at)
         if kept.id == job_id:
-            self._open[owner.name] += 1
+            if job_id not in self._recent:
+                self._accepted[job_id] = _Accepted(owner.name, time.monotonic())
             self._wake.set()
         return kept
+
+    @property
+    def _open(self) -> Counter[str]:
+        """Jobs on all fronts, by owner: those of the last renewal, and what it did not see."""
+        return self._counted + Counter(job.owner for job in self._accepted.values())
 
     @property
     def alive(self) -> Sequence[str]:
@@ -185,7 +203,12 @@ class SharedFront:
         self.trouble, self._trusted = reason, False
 
     def renewed(self, now: Renewed, trusted: bool) -> None:
-        self._open, self.waiting = now.open, now.waiting
+        self._counted, self._recent, self.waiting = now.open, now.recent, now.waiting
+        self._accepted = {
+            job_id: job
+            for job_id, job in self._accepted.items()
+            if job.stored_at > now.asked_at and job_id not in now.recent
+        }
         self._trusted, self._overdue = trusted, now.overdue > 0
         for job_id, lease in list(self._leases.items()):
             held = now.held.get(job_id)

@@ -62,6 +62,8 @@ class Renewed:
     held: Mapping[str, HeldJob]
     open: Counter[str]
     """Unfinished jobs of all fronts, by owner."""
+    recent: frozenset[str]
+    """Ids of those of them that were stored lately."""
     waiting: Counter[str]
     """Unfinished jobs that no front has, by model."""
     overdue: int
@@ -240,7 +242,8 @@ class PostgresLedger:
             open_jobs[row["owner"]] += row["jobs"]
             waiting[row["model"]] += row["waiting"]
         overdue = sum(row["overdue"] for row in counts)
-        return Renewed(asked_at, held, open_jobs, waiting, overdue)
+        recent = frozenset(job_id for row in counts for job_id in row["recent"] or ())
+        return Renewed(asked_at, held, open_jobs, recent, waiting, overdue)
 
     def release(self, job_ids: Sequence[str] | None = None) -> None:
         """Give these jobs, or all, to other fronts, from the beginning."""

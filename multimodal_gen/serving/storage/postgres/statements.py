@@ -49,9 +49,11 @@ COUNT = """
 SELECT owner, model, count(*) AS jobs, count(*) FILTER (WHERE lease_until < now()) AS waiting,
     count(*) FILTER (
         WHERE lease_until < now() AND (late_at <= now() OR cancel_asked)
-    ) AS overdue
+    ) AS overdue,
+    array_agg(id) FILTER (WHERE accepted_at > now() - interval '30 s') AS recent
 FROM jobs WHERE NOT done GROUP BY owner, model
 """
+"""`recent`: ids of those that a front may have stored while this was counted."""
 
 RELEASE = """
 UPDATE jobs SET front = NULL, lease_until = 'epoch', status = 'queued', started_at = NULL
