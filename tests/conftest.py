@@ -32,6 +32,8 @@ os.environ.update(
 )
 
 Checkpoints = Callable[..., Path]
+pytest_plugins = ["browsers"]
+"""Fixtures of tests in Chromium."""
 
 
 def pytest_unconfigure() -> None:

@@ -30,7 +30,9 @@ def test_the_wheel_holds_the_bundled_model(wheel: Path, bundled_model: Path) -> 
 
 
 def test_the_wheel_holds_the_page(wheel: Path) -> None:
-    assert "multimodal_gen/assets/playground/index.html" in zipfile.ZipFile(wheel).namelist()
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    for part in (ROOT / "multimodal_gen/assets/playground").iterdir():
+        assert f"multimodal_gen/assets/playground/{part.name}" in packed
 
 
 def test_the_wheel_holds_types_and_licences(wheel: Path) -> None:

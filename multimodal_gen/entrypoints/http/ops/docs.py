@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from functools import cache
-from importlib import resources
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter, FastAPI, Response
 
-from multimodal_gen.entrypoints.http.ops.playground import content_security_policy
+from multimodal_gen.entrypoints.http.ops.pages import page_headers, page_of
 
 _NEVER_STATUS, _NEVER_NAMES = "422", ("HTTPValidationError", "ValidationError")
 """FastAPI adds these to every schema; here they are returned as 400 in the error envelope."""
@@ -20,13 +19,8 @@ def docs_routes(app: FastAPI, *, needs_key: bool) -> APIRouter:
     """Create routes for the schema of `app`, which needs a key if others do, and the open page."""
     routes = APIRouter()
     schema = cache(lambda: msgspec.json.encode(schema_of(app, needs_key=needs_key)))
-    html = (resources.files("multimodal_gen") / "assets/docs/index.html").read_text("utf-8")
-    headers = {
-        "content-security-policy": content_security_policy(html),
-        "referrer-policy": "no-referrer",
-        "x-content-type-options": "nosniff",
-        "cache-control": "no-cache",
-    }
+    html = page_of("docs")
+    headers = page_headers(html)
 
     @routes.get("/docs", include_in_schema=False)
     async def docs() -> Response:

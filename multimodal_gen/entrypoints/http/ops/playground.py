@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import json
-import re
 from importlib import resources
 from typing import Any
 
@@ -17,6 +14,7 @@ from fastapi.responses import HTMLResponse
 from multimodal_gen.checkpoints.lora.about import LoraAbout
 from multimodal_gen.configs.lora.contracts import contract_of
 from multimodal_gen.configs.solvers import SOLVERS, a1111_name
+from multimodal_gen.entrypoints.http.ops.pages import page_headers, page_of
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
@@ -24,29 +22,17 @@ from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.service import Service
 from multimodal_gen.version import __version__
 
-_SAMPLERS = "const SAMPLERS = {};"
-_INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
-
 
 def playground_routes(service: Service, ring: KeyRing) -> APIRouter:
     """Routes for the playground and the data it loads."""
     routes = APIRouter()
     html = page()
-    etag = f'"{hashlib.sha256(html).hexdigest()[:32]}"'
-    headers = {
-        "content-security-policy": content_security_policy(html.decode()),
-        "cross-origin-opener-policy": "same-origin",
-        "cross-origin-resource-policy": "same-origin",
-        "referrer-policy": "no-referrer",
-        "x-content-type-options": "nosniff",
-        "cache-control": "no-cache",
-        "etag": etag,
-    }
+    headers = page_headers(html)
 
     @routes.get("/", response_class=HTMLResponse)
     async def playground(request: Request) -> Response:
         """Return the playground page."""
-        if request.headers.get("if-none-match") == etag:
+        if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
         return Response(html, headers=headers, media_type="text/html; charset=utf-8")
 
@@ -96,32 +82,15 @@ def _told(name: str, about: LoraAbout) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
-def page() -> bytes:
-    """Return the page's single file, with other programs' names of solvers filled in."""
-    html = (resources.files("multimodal_gen") / "assets/playground/index.html").read_text("utf-8")
+def page() -> str:
+    """Return the page, with other programs' names of solvers and other languages filled in."""
     solvers: dict[str, list[str]] = {}
     for name in SOLVERS:
         solvers.setdefault(a1111_name(name), []).append(name)
-    return html.replace(_SAMPLERS.format("{}"), _SAMPLERS.format(json.dumps(solvers))).encode()
-
-
-def content_security_policy(html: str) -> str:
-    """Return a policy that runs only the scripts in `html`, and contacts no other host."""
-    allowed: dict[str, list[str]] = {"script": [], "style": []}
-    for kind, text in _INLINE.findall(html):
-        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        allowed[kind].append(f"'sha256-{digest}'")
-    policy = {
-        "default-src": "'none'",
-        "script-src": " ".join(allowed["script"]),
-        "style-src": " ".join(allowed["style"]),
-        "img-src": "'self' blob: data:",
-        "media-src": "'self' blob:",
-        "connect-src": "'self'",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-        "frame-ancestors": "'none'",
-        "require-trusted-types-for": "'script'",
-        "trusted-types": "'none'",
-    }
-    return "; ".join(f"{name} {value}" for name, value in policy.items())
+    chinese = resources.files("multimodal_gen") / "assets/playground/chinese.json"
+    translations = {"zh": json.loads(chinese.read_text("utf-8"))}
+    constants = {"SAMPLERS": solvers, "TRANSLATIONS": translations}
+    return page_of(
+        "playground",
+        {name: json.dumps(value, ensure_ascii=False) for name, value in constants.items()},
+    )

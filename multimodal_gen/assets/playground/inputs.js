@@ -1,0 +1,101 @@
+"use strict";
+// Input images, LoRAs and controls.
+
+function readUrl(blob) {
+  return new Promise((done, failed) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.onerror = () => failed(reader.error);
+    reader.readAsDataURL(blob);
+  });
+}
+
+function usePicture(name, url) {
+  given[name] = url;
+  const [img, input, button] = $(`${name}-pick`).children;
+  button.hidden = !url;
+  img.hidden = !url || name === "video";
+  if (url && name !== "video") img.src = url; else if (!url) { img.removeAttribute("src"); input.value = ""; }
+  wrong(input, "");
+  if (name === "image") showMore();
+  if (!model) return;
+  const follows = given.image !== null && model.picture_size !== "default";
+  $("size-hint").hidden = !follows;
+  if (!sizeTouched) for (const side of ["width", "height"]) $(side).value = follows ? "" : model.defaults[side];
+  $("strength").placeholder = (given.mask ? model.defaults.inpainting_strength : model.defaults.strength) ?? "";
+}
+for (const name of Object.keys(given)) {
+  $(name).addEventListener("change", async () => { if ($(name).files.length) await useFiles(name, $(name).files); });
+  $(`${name}-pick`).lastElementChild.addEventListener("click", () => { usePicture(name, (name === "image" && more.shift()) || null); $(name).focus(); });
+}
+
+async function useFiles(name, files) {
+  const urls = await Promise.all(Array.from(files, readUrl));
+  if (name === "image") addImages(urls); else usePicture(name, urls[0]);
+  if (name !== "video") $(name).value = "";
+}
+
+function addImages(urls) {
+  const most = model.limits.max_images;
+  const all = most > 1 ? [given.image, ...more, ...urls].filter(Boolean) : urls;
+  if (all.length > most) toast(most > 1 ? `The maximum is ${most} images.` : "This model takes one image.");
+  more.splice(0, more.length, ...all.slice(1, most));
+  usePicture("image", all[0]);
+}
+
+function showMore() {
+  $("more-images").replaceChildren(...more.map((url, i) => h("div", { className: "pick" }, h("img", { alt: "", src: url }), h("span", { className: "hint" }, `Image ${i + 2}`),
+    h("button", { className: "square", type: "button", "aria-label": `Remove image ${i + 2}`, onclick: () => { more.splice(i, 1); showMore(); $("image").focus(); } }, icon("x")))));
+}
+
+function addLora(name, scale, rest = {}) {
+  const names = model.loras.includes(name) ? model.loras : [...model.loras, name];
+  const row = h("div", { className: "line" },
+    h("select", { "aria-label": "LoRA" }, ...names.map((each) => h("option", { value: each, selected: each === name }, each))),
+    h("input", { type: "number", inputMode: "decimal", step: "any", min: "-100", max: "100", value: scale ?? 1, "aria-label": "LoRA scale" }),
+    h("button", { className: "square", type: "button", "aria-label": "Remove this LoRA", onclick: () => { row.remove(); $("add-lora").focus(); } }, icon("x")));
+  const told = h("small", { className: "hint" });
+  const tell = () => {
+    const about = (model.about_loras || {})[row.children[0].value] || {};
+    const made = Object.entries(about.parameters || {}).map(([key, value]) => `${key} ${value}`);
+    told.textContent = [about.base, (about.trigger_words || []).join(", "), made.join(", ")].filter(Boolean).join(" · ");
+    if (about.thumbnail) told.prepend(h("img", { src: about.thumbnail, alt: "", width: 48 }), " ");
+  };
+  row.rest = rest;
+  row.children[0].addEventListener("change", tell);
+  tell();
+  row.append(told);
+  $("loras").append(row);
+  return row;
+}
+$("add-lora").addEventListener("click", () => {
+  if ($("loras").children.length >= model.limits.max_loras) return toast(`The maximum is ${model.limits.max_loras} LoRAs.`);
+  const taken = loras().map((each) => each.name);
+  const free = model.loras.find((name) => !taken.includes(name));
+  if (free === undefined) return toast("All LoRAs are already added.");
+  addLora(free).firstElementChild.focus();
+});
+function upscale() {
+  const [factor, strength] = ["factor", "strength"].map((name) => Number($(`upscale_${name}`).value));
+  const by = $("upscale_model").value;
+  return factor ? { factor, ...(strength ? { strength } : {}), ...(by ? { model: by } : {}) } : null;
+}
+const loras = () => Array.from($("loras").children, (row) => ({ name: row.children[0].value, scale: Number(row.children[1].value || 1), ...row.rest }));
+
+function addControl() {
+  const picture = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp", required: true, "aria-label": "Picture of the control" });
+  const row = h("div", { className: "line" },
+    h("select", { "aria-label": "Control" }, ...model.controls.map((each) => h("option", { value: each }, each))),
+    h("input", { type: "number", inputMode: "decimal", step: "any", min: "0", max: "100", value: 1, "aria-label": "Control scale" }),
+    h("input", { type: "text", placeholder: "mode", "aria-label": "Mode of the control, if it has several" }),
+    h("button", { className: "square", type: "button", "aria-label": "Remove this control", onclick: () => { row.remove(); $("add-control").focus(); } }, icon("x")),
+    picture);
+  picture.addEventListener("change", async () => { row.image = picture.files.length ? await readUrl(picture.files[0]) : null; });
+  $("controls").append(row);
+  return row;
+}
+$("add-control").addEventListener("click", () => {
+  if ($("controls").children.length >= model.limits.max_controls) return toast(`The maximum is ${model.limits.max_controls} controls.`);
+  addControl().firstElementChild.focus();
+});
+const controls = () => Array.from($("controls").children, (row) => ({ name: row.children[0].value, image: row.image, scale: Number(row.children[1].value || 1), ...(row.children[2].value && { mode: row.children[2].value }) }));

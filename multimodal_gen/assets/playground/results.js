@@ -1,0 +1,161 @@
+"use strict";
+// The stage, the queue and the gallery.
+
+function show(job) {
+  tell("job", job);
+  if (job.id === staged) showStage();
+  showQueue();
+  if (isDone(job)) showGallery();
+}
+function showAll() { showStage(); showQueue(); showGallery(); tell("jobs", jobs); }
+
+function told(job) {
+  const { progress } = job;
+  if (job.status === "queued" || !progress) {
+    if (progress && progress.loading) return `Loading ${job.model}`;
+    const ahead = progress ? progress.queue_position : 0;
+    return ahead > 0 ? `Waiting, ${ahead} ahead` : "Waiting";
+  }
+  if (progress.phase === "enhance") return "Enhancing the prompt…";
+  const eta = progress.eta_s === null ? "" : ` · ${span(progress.eta_s)} left`;
+  return progress.step >= progress.total ? "Finishing…" : `Step ${progress.step} of ${progress.total}${eta}`;
+}
+const percent = (job) => (job.progress && job.progress.total ? Math.round((100 * job.progress.step) / job.progress.total) : 0);
+
+let stageShown = "";
+function showStage() {
+  const job = jobs.find((each) => each.id === staged);
+  const running = job && !isDone(job);
+  $("cancel").hidden = $("bar").hidden = !running;
+  if (!job) {
+    if (stageShown !== "") { stageShown = ""; $("well").replaceChildren(h("p", {}, "Results appear here.")); $("well").classList.remove("many"); }
+    $("caption").textContent = "";
+    return;
+  }
+  const seen = previews.get(job.id) || {};
+  const sources = job.outputs.map((output, i) => (output.url ? fileUrl(output.url) : seen[i] || null));
+  const sign = JSON.stringify([job.id, job.status, sources.map((source) => source && source.slice(-60) + source.length)]);
+  if (sign !== stageShown) {
+    stageShown = sign;
+    showPictures(job, sources);
+  }
+  if (running) {
+    $("bar").firstElementChild.style.width = `${percent(job)}%`;
+    $("bar").setAttribute("aria-valuenow", percent(job));
+    $("bar").setAttribute("aria-valuetext", told(job));
+  }
+  $("caption").textContent = running ? told(job) : job.error ? "" : factsLine(job);
+}
+
+function showPictures(job, sources) {
+  const well = $("well");
+  const hadFocus = well.contains(document.activeElement);
+  well.classList.toggle("many", sources.length > 1);
+  const prompt = job.parameters.prompt;
+  const parts = sources.map((source, i) => {
+    if (!source) return null;
+    if (job.outputs[i].url && job.kind === "video") return framed(job, h("div", {}, player(job, i)));
+    const old = well.children.length === sources.length && well.children[i].querySelector("img");
+    if (!job.outputs[i].url && old && old.dataset.job === job.id) { old.src = source; return well.children[i]; }
+    const img = h("img", { src: source, alt: job.outputs[i].url ? prompt : `Preview of: ${prompt}` });
+    img.dataset.job = job.id;
+    return framed(job, job.outputs[i].url ? h("button", { type: "button", "aria-label": `View: ${prompt}`, onclick: () => look(job.id, i) }, img) : h("div", {}, img));
+  }).filter((part) => part !== null);
+  if (!parts.length) parts.push(h("p", {}, job.error ? wordsOf(job) : isDone(job) ? "Expired: the server keeps results for a limited time." : "…"));
+  well.replaceChildren(...parts);
+  if (hadFocus && well.querySelector("button")) well.querySelector("button").focus();
+}
+
+const wordsOf = (job) => (job.status === "cancelled" ? "Cancelled." : job.error ? job.error.message : "");
+
+// Scaled to the available space, whatever its own size.
+function framed(job, element) {
+  element.classList.add("frame");
+  element.style.setProperty("--ratio", (job.parameters.width / job.parameters.height) || 1);
+  return element;
+}
+
+function player(job, i) {
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const { url, thumbnail_url: poster } = job.outputs[i];
+  return h("video", { src: fileUrl(url), poster: poster ? fileUrl(poster) : "", controls: true, loop: true, muted: !job.audio, playsInline: true, autoplay: !still && !job.audio, "aria-label": job.parameters.prompt });
+}
+
+function factsLine(job) {
+  const p = job.parameters;
+  const seeds = job.outputs.map((output) => output.seed);
+  const seed = seeds.length > 1 ? `seeds ${seeds[0]} to ${seeds.at(-1)}` : `seed ${seeds[0]}`;
+  const took = job.started_at && job.completed_at && job.completed_at > job.started_at ? ` · ${span(job.completed_at - job.started_at)}` : "";
+  return `${p.prompt} · ${p.width}×${p.height} · ${p.num_inference_steps} steps · ${seed}${took}`;
+}
+
+$("cancel").addEventListener("click", () => {
+  const job = jobs.find((each) => each.id === staged);
+  if (job) cancel(job);
+});
+
+let counts = { own: 0, others: 0 };
+function setCounts(event) { counts = event; showQueue(); }
+
+const rows = new Map();
+function showQueue() {
+  const mine = jobs.filter((job) => !isDone(job)).reverse();
+  const listed = mine.filter((job) => job.id !== staged);
+  $("queue").hidden = !listed.length && !counts.others;
+  $("counts").textContent = `${Math.max(counts.own, mine.length)} of yours, ${counts.others} of others`;
+  for (const id of rows.keys()) if (!listed.some((job) => job.id === id)) { rows.get(id).remove(); rows.delete(id); }
+  for (const job of listed) {
+    if (!rows.has(job.id)) {
+      const name = job.parameters.prompt;
+      const row = h("li", {}, h("span", { className: "cut" }, name),
+        h("button", { className: "small", type: "button", "aria-label": `Cancel: ${name}`, onclick: () => cancel(job) }, "Cancel"),
+        h("span", { className: "hint numbers" }));
+      rows.set(job.id, row);
+      $("waiting").append(row);
+    }
+    const said = rows.get(job.id).lastElementChild;
+    if (said.textContent !== told(job)) said.textContent = told(job);
+  }
+}
+
+function showGallery() {
+  const wanted = [];
+  for (const job of jobs) {
+    if (!isDone(job) || job.status === "cancelled") continue;
+    const outputs = job.status === "completed" ? job.outputs : job.outputs.slice(0, 1);
+    outputs.forEach((output, i) => wanted.push(tile(job, i)));
+  }
+  wanted.forEach((element, i) => {
+    if ($("gallery").children[i] !== element) $("gallery").insertBefore(element, $("gallery").children[i] || null);
+  });
+  while ($("gallery").children.length > wanted.length) $("gallery").lastElementChild.remove();
+  $("gallery-hint").textContent = wanted.length ? "The server keeps results for a limited time: download what you want to keep." : "Nothing yet. The server keeps results for a limited time.";
+}
+
+function tile(job, i) {
+  const key = `${job.id}:${i}`;
+  const output = job.outputs[i];
+  const sign = `${job.status} ${output.url}`;
+  const known = tiles.get(key);
+  if (known && known.sign === sign) return known.element;
+  const prompt = job.parameters.prompt;
+  const source = job.kind === "video" ? output.thumbnail_url : output.url;
+  const inside = output.url
+    ? h("button", { type: "button", "aria-label": `View: ${prompt}`, onclick: () => look(job.id, i) },
+      source ? h("img", { src: fileUrl(source), alt: "", loading: "lazy" }) : null,
+      job.kind === "video" ? h("span", { className: "play" }, icon("play")) : null)
+    : h("span", { className: job.error ? "why" : "why over" }, job.error ? wordsOf(job) : "Expired: the server keeps results for a limited time.");
+  const act = (name, label, onclick) => h("button", { type: "button", "aria-label": `${label}: ${prompt}`, title: label, onclick }, icon(name));
+  const element = h("li", { className: "tile" }, inside, h("p", { className: "cut", title: prompt }, prompt), h("div", {},
+    act("tune", "Reuse settings", () => reuse(job, i)),
+    output.url ? h("a", { className: "button", href: fileUrl(output.url), download: fileName(job, i), "aria-label": `Download: ${prompt}`, title: "Download" }, icon("save")) : null,
+    ...tileActs.map((make) => make(job, i)),
+    act("trash", "Delete", () => removeAsked(job, i))));
+  tiles.set(key, { sign, element });
+  return element;
+}
+
+function fileName(job, i) {
+  const words = job.parameters.prompt.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "").slice(0, 60) || nounOf(job);
+  return `${words}-${job.outputs[i].seed}${job.outputs[i].url.match(/\.\w+$/)?.[0] || ""}`;
+}
